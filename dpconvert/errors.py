@@ -1,0 +1,82 @@
+"""What a user can get wrong, as exceptions that say what to do. Nothing else may reach the user as an error.
+
+UserError
+├── UsageError      a name, option or value that does not exist
+├── ManifestError   a manifest that does not say what it must
+├── SourceError     files of a source that are missing or not laid out as expected
+├── ReadError       one image, annotation or archive that cannot be read
+├── OutputError     the output folder is in use, holds something else, or cannot be written
+└── ShardError      a shard, index or task.json that does not match what was written
+
+Only the command line catches them; our own bugs are ordinary exceptions and do raise.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class UserError(Exception):
+    """One line for a person: what went wrong, where, what was expected and found, and what to do about it."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | os.PathLike[str] | None = None,
+        expected: object = None,
+        found: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = None if where is None else os.fspath(where)
+        self.expected, self.found, self.remedy = expected, found, remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what if self.where is None else f"{printable(self.where)}: {self.what}"]
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        if self.found is not None:
+            parts.append(f"found {self.found}")
+        if self.remedy is not None:
+            parts.append(self.remedy)
+        return printable("; ".join(parts))
+
+    def __reduce__(self) -> tuple[object, ...]:  # worker processes send errors home by pickle; keywords must survive
+        return _rebuild, (type(self), self.what, self.where, self.expected, self.found, self.remedy)
+
+
+class UsageError(UserError):
+    """A name, option or value that does not exist."""
+
+
+class ManifestError(UserError):
+    """A manifest that does not say what it must."""
+
+
+class SourceError(UserError):
+    """Files of a source that are missing or not laid out as expected."""
+
+
+class ReadError(UserError):
+    """One image, annotation or archive that cannot be read."""
+
+
+class OutputError(UserError):
+    """The output folder is in use, holds something else, or cannot be written."""
+
+
+class ShardError(UserError):
+    """A shard, index or task.json that does not match what was written."""
+
+
+def printable(text: str) -> str:
+    """Text on one line without control characters: file names may hold newlines and terminal codes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _rebuild(
+    kind: type[UserError], what: str, where: str | None, expected: object, found: object, remedy: str | None
+) -> UserError:
+    return kind(what, where=where, expected=expected, found=found, remedy=remedy)
