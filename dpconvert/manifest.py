@@ -1,0 +1,343 @@
+"""A manifest (TOML) in, a validated `Manifest` out: all that is known about one source, written once.
+
+Manifests of known sources are found by name, those of a user by path. A manifest holds facts; what its files look like
+on disk is read by `dpconvert/sources/<name>.py`, or by a shape of `dpconvert/shapes/` where the layout is a common one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from dpconvert.card import SPLITS, Licence, Model, Split
+from dpconvert.errors import ManifestError, UsageError
+
+PACKAGED = Path(__file__).parent / "manifests"
+CHECKOUT = Path(__file__).parent.parent / "manifests"
+
+
+class FileKind(Model):
+    """One kind of file of a source. `pattern` is searched in names relative to the source folder, '/' between parts."""
+
+    pattern: str
+    what: str = "files"
+    example: str = ""
+    expected: int | None = None
+    optional: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
+
+
+class Archive(Model):
+    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published."""
+
+    name: str
+    url: str = ""
+    size: int | None = None
+    digest: str = ""
+
+
+class Obtain(Model):
+    """Where the source comes from, for `show`."""
+
+    url: str = ""
+    text: str = ""
+    archives: list[Archive] = []
+
+
+class Group(Model):
+    """What may not cross splits: `kind` says what it is, `namespace` makes the ids of related sources comparable."""
+
+    kind: str = "image"
+    namespace: str = ""
+
+
+class Whole(Model):
+    """Every picture is one sample."""
+
+    type: Literal["whole"] = "whole"
+
+
+class Grid(Model):
+    """A square patch of `size` level-0 pixels every `size - overlap`, origin (0, 0), no partial patch at the border."""
+
+    size: Annotated[int, Field(gt=0)]
+    overlap: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _advances(self) -> Self:
+        if self.overlap >= self.size:
+            raise ValueError("overlap must be smaller than size")
+        return self
+
+
+class Tiles(Grid):
+    """The patches of the grid, each with the label of its picture."""
+
+    type: Literal["tiles"]
+
+
+class Presence(Grid):
+    """Class 1 when a point with one of the labels `positive` lies strictly inside the patch, else class 0."""
+
+    type: Literal["presence"]
+    positive: list[str]
+
+
+class Objects(Grid):
+    """Sparse objects: patches of the grid without a `positive` point, and `crops` shifted patches around each of them.
+
+    A grid patch that holds a point labelled `other` belongs to that class, one that holds nothing to `none`.
+    """
+
+    type: Literal["objects"]
+    positive: str
+    none: str
+    other: str | None = None
+    crops: Annotated[int, Field(gt=0)] = 10
+
+
+class Area(Grid):
+    """Class 1 when regions labelled `positive` cover more than `share` of the patch, else class 0.
+
+    stored: side in pixels after resampling (none: as read). tissue: least share of tissue, patches with less are
+    background and dropped. cap: most patches of a class from one picture, drawn with the seed.
+    """
+
+    type: Literal["area"]
+    positive: list[str]
+    share: Annotated[float, Field(ge=0, lt=1)]
+    stored: int | None = None
+    tissue: float | None = None
+    cap: int | None = None
+
+
+class Crop(Model):
+    """The bounding box of each annotated object, clipped to the picture; the object's label is the class."""
+
+    type: Literal["crop"]
+
+
+Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Crop, Field(discriminator="type")]
+
+
+class ImageFormat(Model):
+    """How a sample that is not a whole PNG or JPEG file is stored. JPEG is 4:4:4."""
+
+    format: Literal["png", "jpeg"] = "png"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+
+
+class SplitPolicy(Model):
+    """How groups go to splits: the named ones first, then official sets, then the rest.
+
+    The rest is drawn by group (or by picture, where `unit` says so) so that the splits' sizes follow `share`
+    (train, val, test) and every class occurs in every split; without `share` it goes to train.
+    """
+
+    unit: Literal["group", "picture"] = "group"
+    train: list[str] = []
+    val: list[str] = []
+    test: list[str] = []
+    official: bool = False
+    share: tuple[float, float, float] | None = None
+    note: str = ""
+
+    def named(self) -> dict[str, Split]:
+        """Group -> split for the groups that the manifest names."""
+        return {group: split for split in SPLITS for group in getattr(self, split)}
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        if len(self.named()) != len(self.train) + len(self.val) + len(self.test):
+            raise ValueError("a group is named twice")
+        if self.share is not None and (min(self.share) < 0 or sum(self.share) <= 0):
+            raise ValueError("share must be three numbers, none negative")
+        return self
+
+
+class Published(Model):
+    """The paper's own counts of this task (images per set)."""
+
+    total: int
+    train: int
+    val: int
+    test: int
+    classes: int
+
+
+class Expected(Model):
+    """What converting the whole release must give; `reasons` explains, by the same names, why the paper's number differs."""
+
+    total: int | None = None
+    classes: list[int] | None = None
+    paper: dict[Split, int] = {}
+    strict: dict[Split, int] = {}
+    reasons: dict[str, str] = {}
+
+
+class Erratum(Model):
+    """Pictures known to be wrong, by the pattern of their names; dropped when switched on."""
+
+    name: str
+    pictures: str
+    reason: str
+    citation: str
+    default: bool = True
+
+
+class Manifest(Model):
+    """All that is known about one source."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    title: str = ""
+    kind: Literal["classification", "detection", "segmentation"] = "classification"
+    classes: list[str] = []
+    organ: str = ""
+    stain: str = ""
+    mpp: float | None = None
+    group: Group = Group()
+    related: list[str] = []
+    licence: Licence = Licence(name="not stated")
+    citation: str = ""
+    obtain: Obtain = Obtain()
+    root: str = ""
+    shape: str = ""
+    layout: dict[str, Any] = {}
+    layout_text: str = ""
+    files: dict[str, FileKind] = {}
+    rule: Rule = Whole()
+    image: ImageFormat = ImageFormat()
+    split: dict[Literal["strict", "paper"], SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
+    paper: Published | None = None
+    expected: Expected = Expected()
+    errata: list[Erratum] = []
+    notes: list[str] = []
+    path: Path = Path()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what the manifest says, wherever it lies."""
+        return hashlib.sha256(self.model_dump_json(exclude={"path", "root"}).encode()).hexdigest()
+
+    @property
+    def namespace(self) -> str:
+        """What group ids begin with."""
+        return self.group.namespace or self.name
+
+    def policy(self, name: str) -> SplitPolicy:
+        """The split policy of that name.
+
+        Raises:
+            UsageError: the manifest has no such policy.
+        """
+        if name not in self.split:
+            have = ", ".join(sorted(self.split))
+            raise UsageError(f"no split policy {name!r}", where=self.name, remedy=f"this source has: {have}")
+        return self.split[name]  # type: ignore[index]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.rule, Presence | Area) and len(self.classes) != 2:
+            raise ValueError(f"rule {self.rule.type!r} gives two classes, `classes` names {len(self.classes)}")
+        if isinstance(self.rule, Objects):
+            wanted = {self.rule.positive, self.rule.none, self.rule.other or self.rule.none}
+            if wanted != set(self.classes):
+                raise ValueError("`classes` must name the rule's positive, none and other")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice")
+        if "strict" not in self.split:
+            raise ValueError("a split policy 'strict' is needed: it is the default")
+        return self
+
+
+def manifest_folder() -> Path:
+    """Where the manifests are: inside the installed package, or beside it in a checkout."""
+    return PACKAGED if PACKAGED.is_dir() else CHECKOUT
+
+
+def plugin_folders() -> list[Path]:
+    """Folders of the user with further `<name>.toml` and `<name>.py`, from the variable DPCONVERT_PATH."""
+    return [Path(p) for p in os.environ.get("DPCONVERT_PATH", "").split(os.pathsep) if p]
+
+
+def known() -> dict[str, Path]:
+    """Name -> manifest of every known source, in name order."""
+    folders = [manifest_folder() / "datasets", *plugin_folders()]
+    found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+    return dict(sorted(found.items()))
+
+
+def find(name: str) -> Manifest:
+    """The manifest of a source by name (case, '-' and '_' do not matter), or by the path of a TOML file.
+
+    Raises:
+        UsageError: no such source; names the nearest.
+        ManifestError: the file is not a valid manifest.
+    """
+    if name.endswith(".toml"):
+        return load(Path(name))
+    sources = known()
+    return load(sources[closest(name, sources, "source")])
+
+
+def load(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        ManifestError: absent, not TOML, or not what a manifest must say; names the first problem.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"cannot be read: {error.strerror}", where=path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"not TOML: {error}", where=path) from None
+    data.setdefault("name", _as_name(path.stem))
+    try:
+        return Manifest.model_validate(data | {"path": path.absolute()})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        found = None if isinstance(problem["input"], dict) else repr(problem["input"])[:60]
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ManifestError(f"{place}: {message}" if place else message, where=path, found=found) from None
+
+
+def closest(name: str, names: Iterable[str], what: str) -> str:
+    """The one of `names` that is `name` but for case, '-' and '_'.
+
+    Raises:
+        UsageError: none is; the nearest are named.
+    """
+    plain = {_plain(candidate): candidate for candidate in names}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    near = [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(plain.values()) or 'none'}"
+    raise UsageError(f"no {what} named {name!r}", remedy=remedy)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _as_name(stem: str) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", stem.lower()).strip("-") or "source"

@@ -1,0 +1,170 @@
+"""The files of a source on disk: a folder in, sorted names with what their patterns found in them out.
+
+Names are relative to the folder, with '/' between parts. A zip archive counts as a folder of its own name, so that
+`IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpconvert.errors import ReadError, SourceError
+from dpconvert.manifest import Manifest
+
+IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
+MEMBER_LIMIT = 4 << 30
+RATIO_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file whose name matched a pattern; item access gives the pattern's named groups ('' where one took no part)."""
+
+    name: str
+    parts: Mapping[str, str]
+
+    def __getitem__(self, part: str) -> str:
+        return self.parts[part]
+
+    def get(self, part: str, default: str = "") -> str:
+        """The named group, or `default` when the pattern has none of that name or it took no part."""
+        return self.parts.get(part) or default
+
+
+class Source:
+    """The files under one folder, listed once in sorted order; archives are opened when first read."""
+
+    def __init__(self, root: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
+        self.root, self.manifest, self.sizes = root, manifest, sizes
+        self._archives: dict[str, zipfile.ZipFile] = {}
+
+    @classmethod
+    def open(cls, root: Path, manifest: Manifest) -> Source:
+        """List the files under `root`.
+
+        Raises:
+            SourceError: there is no such folder.
+        """
+        if not root.is_dir():
+            raise SourceError(
+                "no such folder" if not root.exists() else "not a folder",
+                where=root,
+                expected=f"the files of {manifest.task}",
+                remedy=f"see `dpconvert show {manifest.name}` for where to get them, or name their folder with --source",
+            )
+        return cls(root, manifest, dict(sorted(_walk(root))))
+
+    def match(self, kind: str) -> list[Found]:
+        """All files of one kind of the manifest's `[files]`, in name order."""
+        pattern = re.compile(self.manifest.files[kind].pattern)
+        found = ((name, pattern.search(name)) for name in self.sizes)
+        return [Found(name, {k: v or "" for k, v in m.groupdict().items()}) for name, m in found if m]
+
+    def need(self, kind: str) -> list[Found]:
+        """Like `match`, for a kind without which there is nothing to convert.
+
+        Raises:
+            SourceError: no file matches; shows an example of what was looked for.
+        """
+        found = self.match(kind)
+        if not found:
+            spec = self.manifest.files[kind]
+            raise SourceError(
+                f"no {spec.what} here ({len(self.sizes)} files)",
+                where=self.root,
+                expected=f"names like {spec.example!r}" if spec.example else f"names that match {spec.pattern!r}",
+                remedy=f"`dpconvert check {self.manifest.name}` lists what is there and what is missing",
+            )
+        return found
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            ReadError: it cannot be read, or an archive's member is damaged.
+        """
+        try:
+            archive, member = self._split(name)
+            if archive is None:
+                return (self.root / name).read_bytes()
+            return archive.read(member)
+        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise ReadError(f"cannot be read: {error}", where=self.root / name) from None
+
+    def file(self, name: str) -> Path | io.BytesIO:
+        """What an image reader opens: the path, or the bytes of an archive's member."""
+        return io.BytesIO(self.read(name)) if self._split(name)[0] is not None else self.root / name
+
+    def digest(self) -> str:
+        """sha256 over names and sizes: changes whenever a file is added, removed or resized."""
+        lines = (f"{name}\0{size}\n".encode("utf-8", "surrogateescape") for name, size in self.sizes.items())
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+
+    def _split(self, name: str) -> tuple[zipfile.ZipFile | None, str]:
+        head, mark, member = _archive_part(name)
+        if not mark or (self.root / head).is_dir():
+            return None, name
+        if head not in self._archives:
+            self._archives[head] = zipfile.ZipFile(self.root / head)
+        return self._archives[head], member
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_archives": {}}
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int]]:
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
+        here = os.stat(folder)  # noqa: PTH116
+        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above
+            subfolders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        relative = Path(folder).relative_to(root)
+        for file in files:
+            name = (relative / file).as_posix()
+            if IGNORED.search(name):
+                continue
+            path = Path(folder, file)
+            yield from _members(path, name) if name.lower().endswith(".zip") else [(name, _size(path))]
+
+
+def _cannot_list(error: OSError) -> None:
+    raise SourceError(f"cannot be listed: {error.strerror}", where=error.filename)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
+
+
+def _members(path: Path, name: str) -> Iterator[tuple[str, int]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
+    for member in members:
+        if member.is_dir() or IGNORED.search(member.filename):
+            continue
+        if member.filename.startswith("/") or ".." in member.filename.split("/"):
+            raise ReadError(f"archive member outside the archive: {member.filename}", where=path)
+        if member.file_size > MEMBER_LIMIT or member.file_size > RATIO_LIMIT * max(member.compress_size, 1024):
+            raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
+        yield f"{name}/{member.filename}", member.file_size
+
+
+def _archive_part(name: str) -> tuple[str, str, str]:
+    """('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the mark is empty when no part of the name is an archive."""
+    found = re.match(r"(.*?\.zip)(/)(.+)$", name, re.IGNORECASE)
+    return (found[1], found[2], found[3]) if found else (name, "", "")
