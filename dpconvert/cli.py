@@ -1,0 +1,369 @@
+"""The command `dpconvert`: the only place of the package that prints or exits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dpconvert import __version__
+from dpconvert.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from dpconvert.manifest import Manifest
+    from dpconvert.progress import Reporter
+
+SOURCES_VARIABLE = "DPCONVERT_SOURCES"
+
+
+class Commands(click.Group):
+    """Verbs, and besides them every source: `dpconvert camelyon16 --out shards/`."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        known = super().get_command(context, name)
+        return known if known is not None else source_command(name)
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        name = args[0]
+        if super().get_command(context, name) is None and not name.startswith("-"):
+            _check_name(name, list(self.commands))
+        return super().resolve_command(context, args)
+
+
+def main() -> None:
+    """Entry point: users' mistakes become one line on stderr and exit status 1, Ctrl-C exit status 130."""
+    try:
+        group.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        _say(f"dpconvert: error: {error}", bold=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        _say("\ndpconvert: stopped; run the same command again to go on: what is made is kept")
+        sys.exit(130)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="SOURCE | COMMAND [OPTIONS]",
+)
+@click.version_option(__version__, prog_name="dpconvert")
+def group() -> None:
+    """Turn a histology or cytology dataset into WebDataset shards.
+
+    SOURCE is the name of a known dataset (see `dpconvert list`) or a manifest of your own (my.toml).
+
+    \b
+    dpconvert list                                   the known sources
+    dpconvert show warwick-crc                       what it is, where to get it
+    dpconvert warwick-crc --source DIR --out shards/ convert it
+    dpconvert verify shards/                         every byte, again
+    """
+
+
+def source_command(name: str) -> click.Command:
+    """The command that converts the source `name`; options are the same for every source."""
+
+    def run(**options: Any) -> None:
+        _convert(name, **options)
+
+    params: list[click.Parameter] = [
+        click.Option(["--source"], type=click.Path(path_type=Path), metavar="DIR", help=_SOURCE_HELP),
+        click.Option(
+            ["--out"], type=click.Path(path_type=Path), default=Path("shards"), show_default=True, help="Where tasks go."
+        ),
+        click.Option(["--workers"], type=click.IntRange(1), help="Processes.  [default: all processors]"),
+        click.Option(
+            ["--split"],
+            type=click.Choice(["strict", "paper"]),
+            default="strict",
+            show_default=True,
+            help="strict: no patient in two sets, of related tasks neither; paper: the published sets.",
+        ),
+        click.Option(
+            ["--image-format"],
+            type=click.Choice(["manifest", "png", "jpeg"]),
+            default="manifest",
+            help="For samples that are not whole PNG or JPEG files; these keep their bytes.  [default: as the manifest says]",
+        ),
+        click.Option(["--limit"], type=click.IntRange(1), metavar="N", help="At most N samples per class and set."),
+        click.Option(
+            ["--errata"], default="default", show_default=True, help="Known faults to leave out: none, default, names."
+        ),
+        click.Option(
+            ["--samples-per-shard"], type=click.IntRange(1), default=1000, show_default=True, help="Samples of a tar."
+        ),
+        click.Option(["--skip-failed"], is_flag=True, help="Leave out what cannot be read, and say so in task.json."),
+        click.Option(["--overwrite"], is_flag=True, help="Replace another conversion of this task."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print task.json's content."),
+        click.Option(["--quiet", "-q"], is_flag=True, help="No progress."),
+    ]
+    return click.Command(
+        name,
+        params=params,
+        callback=run,
+        help=f"Convert {name} into shards.\n\n\b\nExample: dpconvert {name} --source DIR --out shards/",
+    )
+
+
+_SOURCE_HELP = f"The source's files.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME, else the manifest's root]"
+
+
+def _convert(name: str, source: Path | None, out: Path, workers: int | None, **options: Any) -> None:
+    from dpconvert import convert, engine
+    from dpconvert.manifest import find
+    from dpconvert.plan import Options
+    from dpconvert.progress import Reporter
+
+    overwrite, as_json, quiet = (options.pop(key) for key in ("overwrite", "as_json", "quiet"))
+    manifest = _with_shape(find(name))
+    outcome = convert.convert(
+        manifest,
+        _root(manifest, source),
+        out,
+        Options(**options),
+        workers=workers or engine.processors(),
+        overwrite=overwrite,
+        report=Reporter(quiet=quiet),
+    )
+    if as_json:
+        click.echo(json.dumps(outcome.card.model_dump(mode="json", by_alias=True), indent=1))
+        return
+    _tell(outcome)
+
+
+def _tell(outcome: Any) -> None:
+    card = outcome.card
+    before = "complete already" if not outcome.made else f"{outcome.made} shards made, {outcome.had} were there"
+    click.echo(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards ({before}) -> {outcome.folder}")
+    _table(
+        ["set", "samples", card.group_kind + "s", *card.classes],
+        [[split, s.samples, s.groups, *s.classes] for split, s in card.splits.items()],
+    )
+    for difference in card.expectations:
+        why = f"known: {difference.reason}" if difference.reason else "WARNING: no reason is known"
+        click.echo(f"{difference.what}: expected {difference.expected}, made {difference.made} ({why})")
+    for note in card.notes:
+        click.echo(f"note: {note}")
+    if card.failures:
+        click.echo(f"left out: {len(card.failures)} samples that cannot be read, listed in task.json")
+    click.echo(f"digest {card.digest}")
+
+
+@group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_sources(as_json: bool) -> None:
+    """The known sources.
+
+    \b
+    Example: dpconvert list
+    """
+    from dpconvert.manifest import known, load
+
+    manifests = [load(path) for path in known().values()]
+    if as_json:
+        click.echo(json.dumps([{"name": m.name, "task": m.task, "kind": m.kind, "classes": m.classes} for m in manifests]))
+        return
+    _table(
+        ["source", "task", "kind", "classes", "images", "licence"],
+        [[m.name, m.task, m.kind, len(m.classes), m.paper.total if m.paper else "", m.licence.name] for m in manifests],
+    )
+
+
+@group.command()
+@click.argument("source")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show(source: str, as_json: bool) -> None:
+    """What is known of a source: classes, counts, licence, where to get it, its layout.
+
+    \b
+    Example: dpconvert show camelyon16
+    """
+    from dpconvert.manifest import find
+
+    manifest = find(source)
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=1, exclude={"path"}))
+        return
+    for line in _description(manifest):
+        click.echo(line)
+
+
+def _description(manifest: Manifest) -> list[str]:
+    lines = [f"{manifest.name} -> {manifest.task}: {manifest.title}", ""]
+    facts = {
+        "kind": manifest.kind,
+        "classes": ", ".join(f"{i} {name}" for i, name in enumerate(manifest.classes)),
+        "organ, stain": ", ".join(filter(None, [manifest.organ, manifest.stain])),
+        "resolution": f"{manifest.mpp} um/px" if manifest.mpp else "",
+        "rule": ", ".join(f"{k} {v}" for k, v in manifest.rule.model_dump(exclude_none=True).items()),
+        "group": f"{manifest.group.kind} (ids begin with {manifest.namespace}:)",
+        "related tasks": ", ".join(manifest.related),
+        "licence": " ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note])),
+        "citation": manifest.citation,
+    }
+    lines += [f"{name + ':':15}{value}" for name, value in facts.items() if value]
+    if manifest.paper:
+        p = manifest.paper
+        lines.append(f"{'the paper:':15}{p.total} images: train {p.train}, val {p.val}, test {p.test}")
+    for name, policy in manifest.split.items():
+        lines.append(f"{'split ' + name + ':':15}{policy.note or 'by ' + manifest.group.kind}")
+    lines += ["", f"get it: {manifest.obtain.url}".rstrip(), *filter(None, [manifest.obtain.text.strip()])]
+    for archive in manifest.obtain.archives:
+        lines.append("  " + "  ".join(filter(None, [archive.name, archive.url, archive.digest])))
+    lines += ["", "expected files:"]
+    for kind in manifest.files.values():
+        count = f"{kind.expected} " if kind.expected else ""
+        lines.append(f"  {count}{kind.what}, like {kind.example}")
+    for erratum in manifest.errata:
+        lines.append(f"erratum {erratum.name}{'' if erratum.default else ' (off)'}: {erratum.reason} [{erratum.citation}]")
+    return lines + [f"note: {note}" for note in manifest.notes]
+
+
+@group.command()
+@click.argument("source")
+@click.option("--source", "folder", type=click.Path(path_type=Path), metavar="DIR", help=_SOURCE_HELP)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def check(source: str, folder: Path | None, as_json: bool) -> None:
+    """What of a source is there and what is missing; reads names only.
+
+    \b
+    Example: dpconvert check camelyon16 --source /data/camelyon16
+    """
+    from dpconvert.manifest import find
+    from dpconvert.source import Source
+
+    manifest = _with_shape(find(source))
+    root = _root(manifest, folder)
+    files = Source.open(root, manifest)
+    rows, missing = [], False
+    for name, kind in manifest.files.items():
+        found = len(files.match(name))
+        short = found < (kind.expected or 1) and not kind.optional
+        missing |= short
+        rows.append([kind.what, found, kind.expected or "", "missing" if short else "", kind.example])
+    if as_json:
+        names = ("what", "found", "expected", "state", "example")
+        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+    else:
+        click.echo(f"{root}: {len(files.sizes)} files")
+        _table(["what", "found", "expected", "", "like"], rows)
+    if missing:
+        sys.exit(1)
+
+
+@group.command()
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: all processors]")
+@click.option("--against", metavar="DIGEST", default="", help="The digest that one task must have.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def verify(shards: Path, workers: int | None, against: str, quiet: bool) -> None:
+    """Read every shard again: digests, counts, index, keys, fields, labels, images, groups.
+
+    \b
+    Example: dpconvert verify shards/
+    """
+    from dpconvert import engine
+    from dpconvert.progress import Reporter
+    from dpconvert.verify import task_folders
+    from dpconvert.verify import verify as verify_task
+
+    bad = 0
+    for folder in task_folders(shards):
+        try:
+            card, problems = verify_task(
+                folder, workers=workers or engine.processors(), report=Reporter(quiet=quiet), against=against
+            )
+        except UserError as error:
+            _say(f"dpconvert: error: {error}", bold=True)
+            bad += 1
+            continue
+        for problem in problems:
+            _say(f"{folder / problem.file}: {problem.what}", bold=True)
+        bad += len(problems)
+        if not problems:
+            click.echo(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards are as written, {card.digest}")
+    if bad:
+        _say(f"dpconvert: error: {bad} problems; convert what is damaged again with --overwrite")
+        sys.exit(1)
+
+
+@group.command()
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("sources"), show_default=True, help="Parent folder.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other pictures.")
+def fake(source: str, out: Path, seed: int) -> None:
+    """Draw a tiny fake of a source in its own layout, to try the programs with.
+
+    \b
+    Example: dpconvert fake camelyon16 --out sources/
+    """
+    from dpconvert.fakes import draw_fake
+    from dpconvert.manifest import find
+
+    manifest = find(source)
+    folder = draw_fake(manifest, out, seed)
+    click.echo(f"{folder}: convert it with `dpconvert {manifest.name} --source {folder} --out shards/`")
+
+
+def _with_shape(manifest: Manifest) -> Manifest:
+    """The manifest with its shape's own file patterns where it gives none."""
+    from dpconvert.sources import with_defaults
+
+    return with_defaults(manifest)
+
+
+def _root(manifest: Manifest, given: Path | None) -> Path:
+    import os
+
+    if given is not None:
+        return given
+    if manifest.root:
+        return manifest.path.parent / manifest.root
+    base = os.environ.get(SOURCES_VARIABLE)
+    return (Path(base) if base else Path("sources")) / manifest.name
+
+
+def _check_name(name: str, verbs: list[str]) -> None:
+    """One list of near names over verbs and sources, for a name that is neither."""
+    from dpconvert.manifest import closest, known
+
+    if name.endswith(".toml"):
+        return
+    try:
+        closest(name, known(), "source")
+    except UsageError:
+        closest(name, [*verbs, *known()], "command or source")
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> None:
+    """Plain aligned columns: numbers to the right; cut to the terminal's width only on a terminal."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    right = [all(isinstance(row[i], int) for row in rows) for i in range(len(head))]
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    for row in cells:
+        aligned = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        click.echo("  ".join(aligned).rstrip()[:limit])
+
+
+def _say(text: str, *, bold: bool = False) -> None:
+    import os
+
+    plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
+    click.echo(text if plain else click.style(text, fg="red" if bold else None), err=True)
+
+
+
+if __name__ == "__main__":
+    main()

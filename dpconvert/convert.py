@@ -1,0 +1,344 @@
+"""A source in, a finished task folder out: plan, shards, index, task.json, each kept as soon as it is whole.
+
+    <out>/<Task>/.work/request.json   what was asked for
+    <out>/<Task>/.work/plan.jsonl     the plan
+    <out>/<Task>/.work/<shard>.json   the index part of a shard that is done
+    <out>/<Task>/train-000000.tar ... the shards
+    <out>/<Task>/index.parquet
+    <out>/<Task>/task.json            last; `.work` goes when it is there
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL
+from filelock import FileLock, Timeout
+from PIL import features
+from pydantic import ValidationError
+
+from dpconvert import __version__, engine, plan, slide
+from dpconvert.card import (
+    FILE_NAME,
+    INDEX_NAME,
+    SPLITS,
+    Difference,
+    Failure,
+    Split,
+    SplitCard,
+    TaskCard,
+    dataset_digest,
+    dump,
+    load,
+)
+from dpconvert.encode import Encoder, Sample
+from dpconvert.errors import OutputError, ReadError, SourceError
+from dpconvert.manifest import Manifest
+from dpconvert.plan import Options, Plan, Row
+from dpconvert.progress import Reporter
+from dpconvert.shards import Entry, Written, replaced, write_index, write_shard
+from dpconvert.source import Source
+
+WORK = ".work"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a conversion came to: the card, and how many shards this run made and found made."""
+
+    card: TaskCard
+    folder: Path
+    made: int
+    had: int
+
+
+def convert(
+    manifest: Manifest, root: Path, out: Path, options: Options, *, workers: int, overwrite: bool, report: Reporter
+) -> Outcome:
+    """Convert one source into `out/<Task>`, going on from what an earlier run left there.
+
+    Raises:
+        SourceError, ReadError: the source is not what it must be, or some of its pictures cannot be read.
+        OutputError: the folder is in use, holds another conversion, or cannot be written.
+    """
+    source = Source.open(root, manifest)
+    asked = plan.request(manifest, source, options)
+    folder = out / manifest.task
+    with _locked(folder):
+        if overwrite:
+            _clear(folder)
+        done = _finished(folder, asked)
+        if done is not None:
+            return Outcome(done, folder, made=0, had=len(done.shards))
+        chosen = _plan(manifest, source, options, folder, asked, workers, report)
+        made, had = _shards(manifest, source, options, chosen, folder, workers, report)
+        card = _finish(manifest, options, chosen, folder, asked)
+    return Outcome(card, folder, made, had)
+
+
+def _finished(folder: Path, asked: dict[str, str]) -> TaskCard | None:
+    """The card of a task that is complete and is what was asked for; None when there is work to do."""
+    work = folder / WORK
+    if (folder / FILE_NAME).is_file():
+        card = load(folder)
+        _same(folder, asked, json.loads(card.request))
+        missing = [s.name for s in card.shards if _size(folder / s.name) != s.size]
+        if missing:
+            raise OutputError(
+                f"task.json is here but {missing[0]} is missing or cut", where=folder, remedy="run with --overwrite"
+            )
+        shutil.rmtree(work, ignore_errors=True)
+        return card
+    if (work / "request.json").is_file():
+        _same(folder, asked, json.loads((work / "request.json").read_bytes()))
+    return None
+
+
+def _same(folder: Path, asked: dict[str, str], there: dict[str, str]) -> None:
+    differ = [name for name in asked if asked[name] != there.get(name)]
+    if not differ:
+        return
+    words = {"version": "plan version", "manifest": "manifest", "source": "source files", "options": "options"}
+    raise OutputError(
+        f"holds a conversion with other {' and '.join(words[name] for name in differ)}",
+        where=folder,
+        expected=asked["options"] if "options" in differ else None,
+        found=there.get("options") if "options" in differ else None,
+        remedy="use another --out, or --overwrite to replace it",
+    )
+
+
+def _plan(
+    manifest: Manifest,
+    source: Source,
+    options: Options,
+    folder: Path,
+    asked: dict[str, str],
+    workers: int,
+    report: Reporter,
+) -> Plan:
+    """The plan on disk, made now if it is not there yet."""
+    path = folder / WORK / "plan.jsonl"
+    if path.is_file():
+        return Plan.from_lines(json.loads(line) for line in path.read_text().splitlines())
+    chosen = plan.make(manifest, source, options, workers, report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(folder / WORK / "request.json") as file:
+        file.write(json.dumps(asked).encode())
+    with replaced(path) as file:
+        file.writelines(json.dumps(line).encode() + b"\n" for line in chosen.lines())
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to make any shard of a task."""
+
+    manifest: Manifest
+    source: Source
+    options: Options
+    classes: list[str]
+    folder: Path
+
+
+def _shards(
+    manifest: Manifest, source: Source, options: Options, chosen: Plan, folder: Path, workers: int, report: Reporter
+) -> tuple[int, int]:
+    """Make the shards that are missing; (made, had)."""
+    shards = chosen.shards()
+    missing = {name: rows for name, rows in shards.items() if _written(folder, name) is None}
+    had = len(shards) - len(missing)
+    if had:
+        report.note(f"{manifest.task}: {had} of {len(shards)} shards are there already")
+    job = _Job(manifest, source, options, chosen.classes, folder)
+    failures: list[Failure] = []
+    there = len(chosen.rows) - sum(map(len, missing.values()))
+    with report.bar(f"{manifest.task}: shards", len(chosen.rows), done=there) as advance:
+        for count, failed in engine.run(_shard, job, missing.items(), workers):
+            failures += failed
+            advance(count)
+    if failures and not options.skip_failed:
+        raise SourceError(
+            f"{len(failures)} of {len(chosen.rows)} samples could not be made, the first: {failures[0].reason}",
+            where=source.root,
+            remedy="mend the files and run again (what is made is kept), or leave them out with --skip-failed",
+        )
+    return len(missing), had
+
+
+def _shard(job: _Job, item: tuple[str, list[Row]]) -> tuple[int, list[Failure]]:
+    """Make one shard and note it as done, unless samples of it fail: runs in a worker."""
+    name, rows = item
+    failures: list[Failure] = []
+    with Encoder(job.manifest, job.source, job.classes, job.options.image(job.manifest)) as encoder:
+        if not job.options.skip_failed:
+            failures = _unreadable(encoder, rows, job.folder / name)
+            return len(rows), failures
+        written = write_shard(job.folder / name, rows[0].split, _samples(encoder, rows, failures))
+    _note_written(job.folder, written, failures)
+    return len(rows), failures
+
+
+def _unreadable(encoder: Encoder, rows: list[Row], path: Path) -> list[Failure]:
+    """Write the shard if all its samples can be made; else write nothing and tell every one that cannot."""
+    failures: list[Failure] = []
+
+    def samples() -> Iterator[Sample]:
+        yield from _samples(encoder, rows, failures)
+        if failures:
+            raise _IncompleteError
+
+    try:
+        written = write_shard(path, rows[0].split, samples())
+    except _IncompleteError:
+        return failures
+    _note_written(path.parent, written, [])
+    return []
+
+
+class _IncompleteError(Exception):
+    """Some sample of a shard failed, so that the shard is not to be."""
+
+
+def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iterator[Sample]:
+    for row in rows:
+        try:
+            yield encoder.sample(row)
+        except ReadError as error:
+            failures.append(Failure(key=row.key, source=row.files[0], reason=str(error)))
+
+
+def _note_written(folder: Path, written: Written, failures: list[Failure]) -> None:
+    body = {"written": written.model_dump(), "failures": [failure.model_dump() for failure in failures]}
+    with replaced(folder / WORK / f"{written.shard.name}.json") as file:
+        file.write(json.dumps(body).encode())
+
+
+def _written(folder: Path, name: str) -> tuple[Written, list[Failure]] | None:
+    """What is noted of a finished shard; None when it is not finished."""
+    try:
+        body = json.loads((folder / WORK / f"{name}.json").read_bytes())
+        written = Written.model_validate(body["written"])
+        failures = [Failure.model_validate(failure) for failure in body["failures"]]
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return None
+    return (written, failures) if _size(folder / name) == written.shard.size else None
+
+
+def _finish(manifest: Manifest, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]) -> TaskCard:
+    """Index and card, then the working files go."""
+    parts = [_written(folder, name) for name in chosen.shards()]
+    done = [part for part in parts if part is not None]
+    assert len(done) == len(parts), "a shard vanished while the index was made"
+    shards = [written.shard for written, _ in done]
+    entries = [entry for written, _ in done for entry in written.entries]
+    index = write_index(folder / INDEX_NAME, entries)
+    splits = {split: card for split in SPLITS if (card := _split_card(entries, split, len(chosen.classes))).samples}
+    card = TaskCard(
+        task=manifest.task,
+        source=manifest.name,
+        title=manifest.title,
+        kind=manifest.kind,
+        classes=chosen.classes,
+        metric="roc_auc" if len(chosen.classes) == 2 else "accuracy",
+        organ=manifest.organ,
+        stain=manifest.stain,
+        split_policy=options.split,
+        splits=splits,
+        group_kind=manifest.group.kind,
+        related=manifest.related,
+        licence=manifest.licence,
+        citation=manifest.citation,
+        expectations=differences(manifest, options, splits, len(chosen.classes)),
+        notes=[*manifest.notes, *chosen.notes],
+        options=options.model_dump(),
+        request=json.dumps(asked, sort_keys=True),
+        plan=chosen.digest(),
+        digest=dataset_digest(shards),
+        index=index,
+        shards=shards,
+        failures=[*chosen.failures, *(failure for _, failed in done for failure in failed)],
+        tools=tools(),
+    )
+    with replaced(folder / FILE_NAME) as file:
+        file.write(dump(card))
+    shutil.rmtree(folder / WORK)
+    return card
+
+
+def differences(
+    manifest: Manifest, options: Options, splits: dict[Split, SplitCard], classes: int
+) -> list[Difference]:
+    """Where the made counts are not the expected ones; none are expected of a part of the source (`limit`)."""
+    if options.limit is not None:
+        return []
+    expected, reasons = manifest.expected, manifest.expected.reasons
+    wanted: dict[str, int] = {} if expected.total is None else {"total": expected.total}
+    wanted |= {f"{options.split}.{split}": n for split, n in getattr(expected, options.split).items()}
+    wanted |= dict(zip(manifest.classes, expected.classes or [], strict=False))
+    made = {"total": sum(card.samples for card in splits.values())}
+    made |= {f"{options.split}.{split}": splits[split].samples if split in splits else 0 for split in SPLITS}
+    made |= {name: sum(card.classes[i] for card in splits.values()) for i, name in enumerate(manifest.classes)}
+    return [
+        Difference(what=what, expected=number, made=made[what], reason=reasons.get(what, ""))
+        for what, number in wanted.items()
+        if made[what] != number
+    ]
+
+
+def tools() -> dict[str, str]:
+    """Versions of all that decides bytes: the same ones give the same shards."""
+    return {
+        "dpconvert": __version__,
+        "python": platform.python_version(),
+        "pillow": PIL.__version__,
+        "libjpeg": str(features.version("jpg")),
+        "zlib": str(features.version("zlib") or zlib.ZLIB_VERSION),
+        "openslide": slide.openslide_version(),
+    }
+
+
+def _split_card(entries: list[Entry], split: Split, classes: int) -> SplitCard:
+    of_split = [entry for entry in entries if entry.split == split]
+    labels = Counter(entry.label for entry in of_split)
+    groups = len({entry.group for entry in of_split})
+    return SplitCard(samples=len(of_split), classes=[labels[i] for i in range(classes)], groups=groups)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a conversion wrote, task.json first, and nothing else."""
+    (folder / FILE_NAME).unlink(missing_ok=True)
+    for path in [folder / INDEX_NAME, *folder.glob("*.tar"), *folder.glob("*.part")]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else converts into this folder meanwhile; the lock goes with the process that held it."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise OutputError(
+            "another conversion is writing here", where=folder, remedy="wait for it, or use another --out"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy="choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1

@@ -1,0 +1,185 @@
+"""Labelling rules: a picture with its annotations and a manifest's rule in, records out.
+
+The rules are those of the paper's supplement A: origin (0, 0), step = size - overlap, no partial patch at the border, a
+point on a patch's edge lies in no patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
+from dpconvert.errors import ReadError
+from dpconvert.manifest import Area, Crop, Grid, Manifest, Objects, Presence, Tiles, Whole
+from dpconvert.record import Box, Picture, Record, draw, hashed
+from dpconvert.slide import Image, tissue
+
+Boxes = NDArray[np.int64]
+Points = NDArray[np.float64]
+
+
+class Scene(Protocol):
+    """A picture opened for labelling."""
+
+    @property
+    def picture(self) -> Picture: ...
+    @property
+    def image(self) -> Image: ...
+    @property
+    def annotations(self) -> Annotations | LabelMask: ...
+
+
+def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    """The samples of one picture by the manifest's rule, in a fixed order."""
+    rule = manifest.rule
+    if isinstance(rule, Whole):
+        yield Record(scene.picture, _label(scene.picture))
+    elif isinstance(rule, Tiles):
+        yield from (Record(scene.picture, _label(scene.picture), box) for box in _boxes(_grid(rule, scene.image)))
+    elif isinstance(rule, Presence):
+        yield from _presence(rule, manifest.classes, scene)
+    elif isinstance(rule, Objects):
+        yield from _objects(rule, scene)
+    elif isinstance(rule, Area):
+        yield from _area(rule, manifest.classes, scene)
+    elif isinstance(rule, Crop):
+        yield from _crops(manifest.classes, scene)
+
+
+def grid(width: int, height: int, size: int, overlap: int = 0) -> Boxes:
+    """The patches of a picture: int64 (N, 4) of x, y, width, height, row by row."""
+    step = size - overlap
+    xs = np.arange(0, width - size + 1, step)
+    ys = np.arange(0, height - size + 1, step)
+    corners = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+    return np.concatenate([corners, np.full_like(corners, size)], axis=1).astype(np.int64)
+
+
+def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
+    """Which boxes (N, 4) hold at least one of the points (M, 2) strictly inside."""
+    held = np.zeros(len(boxes), dtype=bool)
+    left, top = boxes[:, 0], boxes[:, 1]
+    right, bottom = left + boxes[:, 2], top + boxes[:, 3]
+    for x, y in points:
+        held |= (left < x) & (x < right) & (top < y) & (y < bottom)
+    return held
+
+
+def shifted(point: tuple[float, float], size: int, width: int, height: int, *address: str | int) -> Box:
+    """A patch of `size` px that holds the point strictly and lies in the picture, all such corners equally likely.
+
+    A point on the picture's border lies on the patch's border: the window is clamped, never dropped or padded.
+    """
+    corner = [
+        low + draw(high - low + 1, axis, *address)
+        for axis, (low, high) in zip("xy", _corners(point, size, (width, height)), strict=True)
+    ]
+    return Box(corner[0], corner[1], size, size)
+
+
+def _corners(point: tuple[float, float], size: int, extent: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    for at, length in zip(point, extent, strict=True):
+        last = length - size
+        low = min(max(int(np.floor(at - size)) + 1, 0), last)
+        high = max(min(int(np.ceil(at)) - 1, last), 0)
+        yield low, max(low, high)
+
+
+def _presence(rule: Presence, classes: list[str], scene: Scene) -> Iterator[Record]:
+    boxes = _grid(rule, scene.image)
+    positive = holds(boxes, _points(scene, rule.positive))
+    for box, inside in zip(_boxes(boxes), positive, strict=True):
+        yield Record(scene.picture, classes[int(inside)], box)
+
+
+def _objects(rule: Objects, scene: Scene) -> Iterator[Record]:
+    image, picture = scene.image, scene.picture
+    boxes = _grid(rule, image)
+    found = _points(scene, [rule.positive])
+    dropped = holds(boxes, found)
+    others = holds(boxes, _points(scene, [rule.other])) if rule.other else np.zeros(len(boxes), dtype=bool)
+    for box, drop, other in zip(_boxes(boxes), dropped, others, strict=True):
+        if not drop:
+            yield Record(picture, rule.other if other and rule.other else rule.none, box)
+    if len(found) and min(image.width, image.height) < rule.size:
+        raise ReadError(
+            f"smaller than a patch of {rule.size} px", where=picture.name, found=f"{image.width} x {image.height}"
+        )
+    for number, (x, y) in enumerate(found):
+        for k in range(rule.crops):
+            box = shifted((x, y), rule.size, image.width, image.height, picture.name, number, k)
+            yield Record(picture, rule.positive, box, suffix=f"{box.x}_{box.y}_{number}_{k}")
+
+
+def _area(rule: Area, classes: list[str], scene: Scene) -> Iterator[Record]:
+    image, picture = scene.image, scene.picture
+    boxes = _grid(rule, image)
+    if rule.tissue is not None and len(boxes):
+        boxes = boxes[tissue(image).share(boxes) >= rule.tissue]
+    positive = _covered(scene.annotations, rule.positive, boxes) > rule.share
+    stored = (rule.stored, rule.stored) if rule.stored else None
+    chosen = _capped(rule.cap, positive, boxes, picture.name)
+    for index in chosen:
+        yield Record(picture, classes[int(positive[index])], next(_boxes(boxes[index : index + 1])), stored)
+
+
+def _crops(classes: list[str], scene: Scene) -> Iterator[Record]:
+    image, found = scene.image, _objects_of(scene)
+    for item in found:
+        left, top, right, bottom = item.geometry.bounds
+        x, y = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
+        width = min(int(np.ceil(right)), image.width) - x
+        height = min(int(np.ceil(bottom)), image.height) - y
+        if width > 0 and height > 0 and item.label in classes:
+            yield Record(scene.picture, item.label, Box(x, y, width, height), suffix=item.id)
+
+
+def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> list[int]:
+    """Indices kept when a class may have `cap` patches of one picture: those with the smallest hash, in grid order."""
+    kept: list[int] = []
+    for label in (False, True):
+        candidates = np.flatnonzero(positive == label).tolist()
+        if cap is not None and len(candidates) > cap:
+            candidates = sorted(candidates, key=lambda i: hashed(name, "cap", int(boxes[i, 0]), int(boxes[i, 1])))[:cap]
+        kept += candidates
+    return sorted(kept)
+
+
+def _covered(annotations: Annotations | LabelMask, labels: list[str], boxes: Boxes) -> NDArray[np.float64]:
+    if isinstance(annotations, LabelMask):
+        return annotations.share(boxes, labels)
+    positive = [item.geometry for item in annotations.items if item.label in labels]
+    return Regions(positive).share(boxes)
+
+
+def _points(scene: Scene, labels: list[str]) -> Points:
+    centres = [item.geometry.centroid for item in _objects_of(scene) if item.label in labels]
+    return np.array([(p.x, p.y) for p in centres], dtype=float).reshape(-1, 2)
+
+
+def _objects_of(scene: Scene) -> list[Annotation]:
+    found = scene.annotations
+    if isinstance(found, LabelMask):
+        raise ReadError("a label mask holds no single objects", where=scene.picture.name, remedy="use the rule 'area'")
+    return found.items
+
+
+def _label(picture: Picture) -> str:
+    if picture.label is None:
+        raise ReadError("no label is known for this picture", where=picture.name)
+    return picture.label
+
+
+def _grid(rule: Grid, image: Image) -> Boxes:
+    return grid(image.width, image.height, rule.size, rule.overlap)
+
+
+def _boxes(boxes: Boxes) -> Iterator[Box]:
+    return (Box(*row) for row in boxes.tolist())
+
+
+Opener = Callable[[Picture], Scene]

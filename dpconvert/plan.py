@@ -1,0 +1,283 @@
+"""The table that decides a conversion, made before a pixel is stored: one row a sample, in the order of the shards.
+
+A shard is a function of its rows and the source files. So shards can be made in any order, by any number of processes,
+and a killed run goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
+
+from dpconvert import engine, patches, sources
+from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.card import SPLITS, Failure, Model, Split
+from dpconvert.errors import ReadError, SourceError, UsageError
+from dpconvert.manifest import Erratum, ImageFormat, Manifest, Whole
+from dpconvert.progress import Reporter
+from dpconvert.record import Box, Picture, Record, hashed
+from dpconvert.slide import Image, open_image
+from dpconvert.source import Source
+from dpconvert.split import assign, classes_missing, contents
+
+VERSION = 1  # raised whenever the same manifest, options and files would give another plan
+SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
+
+
+class Options(Model):
+    """What a user may choose about a conversion; all of it decides bytes."""
+
+    split: Literal["strict", "paper"] = "strict"
+    errata: str = "default"
+    image_format: Literal["manifest", "png", "jpeg"] = "manifest"
+    samples_per_shard: int = 1000
+    limit: int | None = None
+    skip_failed: bool = False
+
+    def image(self, manifest: Manifest) -> ImageFormat:
+        """How samples that are not whole files are stored."""
+        if self.image_format == "manifest":
+            return manifest.image
+        return manifest.image.model_copy(update={"format": self.image_format})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample of the plan. `box` in level-0 pixels, None for the whole picture; `stored` None for as read."""
+
+    key: str
+    split: Split
+    shard: str
+    label: int
+    group: str
+    picture: str
+    files: tuple[str, ...]
+    columns: int
+    box: Box | None
+    stored: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rows in shard order, and what is worth saying about them."""
+
+    classes: list[str]
+    rows: list[Row]
+    notes: list[str]
+    failures: list[Failure]
+
+    def digest(self) -> str:
+        """sha256 of what the plan says."""
+        lines = (json.dumps(line) for line in self.lines())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def lines(self) -> Iterator[Any]:
+        """The plan as JSON values: a head, then one list a row."""
+        yield {"classes": self.classes, "notes": self.notes, "failures": [f.model_dump() for f in self.failures]}
+        yield from (astuple(row) for row in self.rows)
+
+    @classmethod
+    def from_lines(cls, lines: Iterable[Any]) -> Plan:
+        """The inverse of `lines`."""
+        head, *rows = lines
+        failures = [Failure.model_validate(failure) for failure in head["failures"]]
+        return cls(head["classes"], [_row(values) for values in rows], head["notes"], failures)
+
+    def shards(self) -> dict[str, list[Row]]:
+        """Shard name -> its rows, in order."""
+        shards: dict[str, list[Row]] = {}
+        for row in self.rows:
+            shards.setdefault(row.shard, []).append(row)
+        return shards
+
+
+def request(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
+    """What decides the plan and so every byte, as named digests: equal requests are the same conversion."""
+    chosen = options.model_dump_json()
+    return {"version": str(VERSION), "manifest": manifest.digest, "source": source.digest(), "options": chosen}
+
+
+def make(manifest: Manifest, source: Source, options: Options, workers: int, report: Reporter) -> Plan:
+    """Look at every picture of the source and write down its samples.
+
+    Raises:
+        SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
+    """
+    pictures = _pictures(manifest, source, options)
+    found, failures = _all_records(manifest, source, pictures, workers, report)
+    if failures and not options.skip_failed:
+        raise SourceError(
+            f"{len(failures)} of {len(pictures)} pictures cannot be read, the first: {failures[0].reason}",
+            where=failures[0].source,
+            remedy="mend or fetch them again, or leave them out with --skip-failed",
+        )
+    classes = _classes(manifest, found)
+    groups, splits, notes = _splits(manifest, options, found)
+    limited = _limited(found, splits, options.limit)
+    ordered = sorted(limited, key=lambda r: (SPLIT_ORDER[splits[r.picture.name]], hashed(r.picture.name)))
+    keys = _keys(ordered)
+    places = _shard_names([splits[r.picture.name] for r in ordered], options.samples_per_shard)
+    number = {label: i for i, label in enumerate(classes)}
+    rows = [
+        Row(
+            key=key,
+            split=splits[record.picture.name],
+            shard=shard,
+            label=number[record.label],
+            group=groups[record.picture.name],
+            picture=record.picture.name,
+            files=record.picture.files,
+            columns=record.picture.columns,
+            box=record.box,
+            stored=record.stored,
+        )
+        for record, key, shard in zip(ordered, keys, places, strict=True)
+    ]
+    empty = len(pictures) - len({r.picture.name for r in found})
+    if empty:
+        notes.append(f"{empty} of {len(pictures)} pictures gave no sample")
+    return Plan(classes, rows, notes, failures)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    source: Source
+    picture: Picture
+    image: Image
+
+    @property
+    def annotations(self) -> Annotations | LabelMask:
+        return sources.reader(self.source.manifest).annotations(self.source, self.picture, self.image)
+
+
+def _records(source: Source, picture: Picture) -> tuple[Picture, list[Record] | str]:
+    """The samples of one picture, or why there are none: runs in a worker."""
+    try:
+        with open_image([source.file(name) for name in picture.files], picture.columns) as image:
+            return picture, list(patches.records(source.manifest, _Scene(source, picture, image)))
+    except ReadError as error:
+        return picture, str(error)
+
+
+def _all_records(
+    manifest: Manifest, source: Source, pictures: list[Picture], workers: int, report: Reporter
+) -> tuple[list[Record], list[Failure]]:
+    if isinstance(manifest.rule, Whole):  # needs no look at the pixels
+        return [Record(picture, picture.label or "") for picture in pictures], []
+    results: dict[str, list[Record]] = {}
+    failures: list[Failure] = []
+    with report.bar(f"{manifest.task}: plan", len(pictures), unit="pictures") as advance:
+        for picture, outcome in engine.run(_records, source, pictures, workers):
+            if isinstance(outcome, str):
+                failures.append(Failure(key=picture.name, source=picture.files[0], reason=outcome))
+            else:
+                results[picture.name] = outcome
+            advance()
+    ordered = [record for picture in pictures for record in results.get(picture.name, [])]
+    return ordered, sorted(failures, key=lambda failure: failure.key)
+
+
+def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
+    wrong = [re.compile(erratum.pictures) for erratum in errata(manifest, options.errata)]
+    pictures = list(sources.reader(manifest).pictures(source))
+    twice = [name for name, count in Counter(p.name for p in pictures).items() if count > 1]
+    if twice:
+        files = [p.files[0] for p in pictures if p.name == twice[0]]
+        raise SourceError("two pictures of one name", where=source.root, found=" and ".join(files[:2]))
+    kept = [p for p in pictures if not any(pattern.search(p.name) for pattern in wrong)]
+    if not kept:
+        raise SourceError("nothing to convert here", where=source.root, remedy=f"see `dpconvert show {manifest.name}`")
+    return kept
+
+
+def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
+    """The manifest's errata that are on: 'none', 'default', or names separated by commas.
+
+    Raises:
+        UsageError: a name that the manifest does not have.
+    """
+    if chosen == "none":
+        return []
+    if chosen == "default":
+        return [erratum for erratum in manifest.errata if erratum.default]
+    known = {erratum.name: erratum for erratum in manifest.errata}
+    names = [name.strip() for name in chosen.split(",")]
+    for name in names:
+        if name not in known:
+            have = ", ".join(["none", "default", *known])
+            raise UsageError(f"no erratum {name!r}", where=manifest.name, remedy=f"this source has: {have}")
+    return [known[name] for name in names]
+
+
+def _classes(manifest: Manifest, found: list[Record]) -> list[str]:
+    labels = {record.label for record in found}
+    if not manifest.classes:
+        return sorted(labels)
+    unknown = sorted(labels - set(manifest.classes))
+    if unknown:
+        where = next(r.picture.files[0] for r in found if r.label == unknown[0])
+        raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(manifest.classes))
+    return manifest.classes
+
+
+def _splits(
+    manifest: Manifest, options: Options, found: list[Record]
+) -> tuple[dict[str, str], dict[str, Split], list[str]]:
+    """Picture -> group id, picture -> split, notes."""
+    policy = manifest.policy(options.split)
+    unit = {r.picture.name: r.picture.name if policy.unit == "picture" else r.picture.group for r in found}
+    groups = contents((unit[r.picture.name], r.label, r.picture.split) for r in found)
+    assigned = assign(groups, policy, manifest.task)
+    notes = [f"no sample of class {label!r} in {split}" for split, label in classes_missing(groups, assigned)]
+    namespaced = {r.picture.name: f"{manifest.namespace}:{r.picture.group}" for r in found}
+    return namespaced, {name: assigned[group] for name, group in unit.items()}, notes
+
+
+def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:
+    """At most `limit` records of each class in each split, drawn by hash."""
+    if limit is None:
+        return found
+    order = sorted(range(len(found)), key=lambda i: hashed(found[i].picture.name, "limit", i))
+    taken: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for index in order:
+        place = splits[found[index].picture.name], found[index].label
+        taken[place] += 1
+        if taken[place] <= limit:
+            kept.append(index)
+    return [found[index] for index in sorted(kept)]
+
+
+def _keys(records: list[Record]) -> list[str]:
+    """Unique keys of [a-z0-9_-]: the picture's name and the place in it, with a hash where two would be equal."""
+    full = [f"{r.picture.name}_{s}" if (s := _suffix(r)) else r.picture.name for r in records]
+    keys = [re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[-80:] or "sample" for name in full]
+    often = Counter(keys)
+    return [
+        key if often[key] == 1 else f"{key}-{hashed(name):016x}" for key, name in zip(keys, full, strict=True)
+    ]
+
+
+def _suffix(record: Record) -> str:
+    if record.suffix or record.box is None:
+        return record.suffix
+    return "_".join(map(str, record.box))
+
+
+def _shard_names(splits: list[Split], size: int) -> list[str]:
+    seen: Counter[Split] = Counter()
+    names = []
+    for split in splits:
+        names.append(f"{split}-{seen[split] // size:06d}.tar")
+        seen[split] += 1
+    return names
+
+
+def _row(values: Any) -> Row:
+    *head, files, columns, box, stored = values
+    return Row(*head, tuple(files), columns, box and Box(*box), stored and tuple(stored))

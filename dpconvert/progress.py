@@ -1,0 +1,95 @@
+"""How far long work is: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+EVERY = 15.0  # seconds between plain lines
+
+
+class Advance(Protocol):
+    """Called with the number of units just finished."""
+
+    def __call__(self, count: int = 1, /) -> None: ...
+
+
+class Reporter:
+    """Where progress goes; `quiet` says nothing at all."""
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.quiet = quiet
+        self.stream = stream or sys.stderr
+
+    def note(self, text: str) -> None:
+        """One line for a person, unless quiet."""
+        if not self.quiet:
+            self.stream.write(f"{text}\n")
+            self.stream.flush()
+
+    @contextmanager
+    def bar(self, what: str, total: int, done: int = 0, unit: str = "samples") -> Iterator[Advance]:
+        """Progress of one piece of work; `done` units were there before and do not count for the rate."""
+        if self.quiet or total == done:
+            yield _nothing
+        elif self.stream.isatty():
+            yield from self._live(what, total, done, unit)
+        else:
+            yield from self._plain(what, total, done, unit)
+
+    def _live(self, what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(done, unit),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(file=self.stream)) as live:
+            task = live.add_task(what, total=total, completed=done)
+            yield lambda count=1, /: live.advance(task, count)
+
+    def _plain(self, what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
+        begun = last = time.monotonic()
+        at = done
+
+        def advance(count: int = 1, /) -> None:
+            nonlocal at, last
+            at += count
+            now = time.monotonic()
+            if now - last >= EVERY and at < total:
+                last = now
+                rate = (at - done) / (now - begun)
+                left = clock((total - at) / rate)
+                self.note(f"{what}: {at} of {total} {unit}, {rate:.1f} {unit}/s, {left} left")
+
+        yield advance
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, done: int, unit: str) -> None:
+        super().__init__()
+        self.done, self.unit = done, unit
+
+    def render(self, task: Task) -> Text:
+        rate = (task.completed - self.done) / task.elapsed if task.elapsed else 0.0
+        return Text(f"{rate:.1f} {self.unit}/s")
+
+
+def clock(seconds: float) -> str:
+    """5 -> '0:05', 3700 -> '1:01:40'."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def _nothing(count: int = 1, /) -> None:
+    pass

@@ -1,0 +1,31 @@
+"""Shape "folders": one picture a file, its class in the name of its folder.
+
+[files.images] pattern: named groups `class`, and optionally `group` (patient or slide), `split`, `name`.
+Without `group`, every picture is its own group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dpconvert.manifest import FileKind
+from dpconvert.record import Picture
+from dpconvert.shapes.naming import as_split, stem
+from dpconvert.source import Source
+
+FILES = {
+    "images": FileKind(
+        pattern=r"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:png|jpe?g|tiff?|bmp)$",
+        what="pictures in a folder per class",
+        example="benign/patient1_0001.png",
+    )
+}
+
+
+def pictures(source: Source) -> Iterator[Picture]:
+    labels = source.manifest.layout.get("labels", {})
+    for found in source.need("images"):
+        name = found.get("name") or stem(found.name)
+        label = labels.get(found["class"], found["class"])
+        group = found.get("group") or found.name
+        yield Picture(name, (found.name,), group, label=label, split=as_split(found.get("split")))

@@ -1,0 +1,107 @@
+"""Shape "table": a CSV or TSV file that names pictures and their labels.
+
+[files.table], [files.images]; [layout] takes
+  file   how a row names its picture, a template over the columns: "{slide}/{uid}.png" or "{image ID:0>3}.bmp";
+         matched against the end of the files' names
+  label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
+         those listed in `skip` are left out
+  group, split   columns (optional)
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from dpconvert.card import Model
+from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert.manifest import FileKind, Manifest
+from dpconvert.record import Picture
+from dpconvert.shapes.naming import as_split, stem
+from dpconvert.source import Source
+
+FILES = {
+    "table": FileKind(pattern=r"(?i)^[^/]+\.(csv|tsv|txt)$", what="table of pictures", example="labels.csv"),
+    "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"),
+}
+
+
+class Layout(Model):
+    """`[layout]` of a manifest of this shape."""
+
+    file: str
+    label: str
+    labels: dict[str, str] = {}
+    skip: list[str] = []
+    group: str = ""
+    split: str = ""
+
+
+def pictures(source: Source) -> Iterator[Picture]:
+    layout = _layout(source.manifest)
+    images = _by_ending([found.name for found in source.need("images")])
+    for table in source.need("table"):
+        for line, row in enumerate(_rows(source, table.name), start=2):
+            if _cell(row, layout.label, table.name) not in layout.skip:
+                yield _picture(row, layout, images, f"{table.name}, line {line}")
+
+
+def _picture(row: dict[str, str], layout: Layout, images: dict[str, list[str]], where: str) -> Picture:
+    try:
+        wanted = layout.file.format(**row)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ManifestError(f"file: {layout.file!r} does not fit the table's columns ({error})", where=where) from None
+    matches = images.get(wanted, [])
+    if len(matches) != 1:
+        what = "no picture of this name" if not matches else "several pictures of this name"
+        raise SourceError(what, where=where, expected=wanted, found=", ".join(matches[:3]) or None)
+    value = _cell(row, layout.label, where)
+    if layout.labels and value not in layout.labels:
+        raise ManifestError("label not in `layout.labels`", where=where, found=repr(value))
+    label = layout.labels.get(value, value)
+    group = _cell(row, layout.group, where) if layout.group else matches[0]
+    split = as_split(_cell(row, layout.split, where)) if layout.split else None
+    return Picture(stem(matches[0]), (matches[0],), group, label=label, split=split)
+
+
+def _rows(source: Source, name: str) -> Iterator[dict[str, str]]:
+    text = source.read(name).decode("utf-8-sig", "replace")
+    try:
+        dialect: Any = csv.Sniffer().sniff(text[:8192], delimiters=",;\t")
+    except csv.Error:
+        dialect = csv.excel
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline=""), dialect=dialect):
+            yield {str(k).strip(): str(v or "").strip() for k, v in row.items() if k is not None}
+    except csv.Error as error:
+        raise ReadError(f"not a readable table: {error}", where=name) from None
+
+
+def _cell(row: dict[str, str], column: str, where: str) -> str:
+    if column not in row:
+        raise ManifestError(f"no column {column!r}", where=where, found=", ".join(row))
+    return row[column]
+
+
+def _by_ending(names: list[str]) -> dict[str, list[str]]:
+    """Every trailing part of a name -> the names that end with it."""
+    endings: dict[str, list[str]] = {}
+    for name in names:
+        parts = PurePosixPath(name).parts
+        for start in range(len(parts)):
+            endings.setdefault("/".join(parts[start:]), []).append(name)
+    return endings
+
+
+def _layout(manifest: Manifest) -> Layout:
+    try:
+        return Layout.model_validate(manifest.layout)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(["layout", *map(str, problem["loc"])])
+        raise ManifestError(f"{place}: {problem['msg']}", where=manifest.path) from None

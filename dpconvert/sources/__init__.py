@@ -1,0 +1,72 @@
+"""The readers of sources, one module each, found by the manifest's name ('-' becomes '_'); a shape where there is none.
+
+A reader has
+
+    pictures(source) -> Iterator[Picture]                      what is there, in name order
+    annotations(source, picture, image) -> Annotations | LabelMask   where the rule needs objects or regions
+    fake(tree) -> None                                         a tiny tree in the original layout
+
+and reads nothing but what `source` lists.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.errors import ManifestError
+from dpconvert.manifest import Manifest
+from dpconvert.record import Picture
+from dpconvert.slide import Image
+from dpconvert.source import Source
+
+SHAPES = Path(__file__).parent.parent / "shapes"
+
+
+class Reader(Protocol):
+    """What a module of `sources/` or `shapes/` offers; the last two where they make sense."""
+
+    def pictures(self, source: Source) -> Iterator[Picture]: ...
+    def annotations(self, source: Source, picture: Picture, image: Image) -> Annotations | LabelMask: ...
+    def fake(self, tree: Any) -> None: ...
+
+
+def reader(manifest: Manifest) -> Reader:
+    """The module that reads this source's layout.
+
+    Raises:
+        ManifestError: there is neither a module of that name nor a shape.
+    """
+    if manifest.shape:
+        known = sorted(path.stem for path in SHAPES.glob("[a-z]*.py"))
+        if manifest.shape not in known:
+            raise ManifestError(
+                "unknown shape", where=manifest.path, found=repr(manifest.shape), expected=f"one of {', '.join(known)}"
+            )
+        return cast(Reader, importlib.import_module(f"dpconvert.shapes.{manifest.shape}"))
+    name = manifest.name.replace("-", "_")
+    if Path(__file__).with_name(f"{name}.py").is_file():
+        return cast(Reader, importlib.import_module(f"dpconvert.sources.{name}"))
+    beside = manifest.path.with_name(f"{name}.py")
+    if beside.is_file() and manifest.path.parent.is_absolute():
+        return _load(beside)
+    raise ManifestError(
+        "nothing reads this source's layout", where=manifest.path, remedy=f"name a `shape`, or write {beside.name}"
+    )
+
+
+def _load(path: Path) -> Reader:
+    name = f"dpconvert_plugin_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return cast(Reader, sys.modules[name])
