@@ -114,18 +114,25 @@ class Objects(Grid):
 
 
 class Area(Grid):
-    """Class 1 when regions labelled `positive` cover more than `share` of the patch, else class 0.
+    """Class 1 when regions labelled `positive`, less those labelled `cut`, cover more than `share` of the patch.
 
+    ignore: labels that are neither; any other label is an error.
     stored: side in pixels after resampling (none: as read). tissue: least share of tissue, patches with less are
     background and dropped. cap: most patches of a class from one picture, drawn with the seed.
     """
 
     type: Literal["area"]
     positive: list[str]
+    cut: list[str] = []
+    ignore: list[str] = []
     share: Annotated[float, Field(ge=0, lt=1)]
     stored: int | None = None
     tissue: float | None = None
     cap: int | None = None
+
+    def known(self) -> list[str]:
+        """Every label that may occur."""
+        return [*self.positive, *self.cut, *self.ignore]
 
 
 class Crop(Model):

@@ -6,7 +6,7 @@ point on a patch's edge lies in no patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -120,7 +120,7 @@ def _area(rule: Area, classes: list[str], scene: Scene) -> Iterator[Record]:
     boxes = _grid(rule, image)
     if rule.tissue is not None and len(boxes):
         boxes = boxes[tissue(image).share(boxes) >= rule.tissue]
-    positive = _covered(scene.annotations, rule.positive, boxes) > rule.share
+    positive = _covered(scene.annotations, rule, boxes) > rule.share
     stored = (rule.stored, rule.stored) if rule.stored else None
     chosen = _capped(rule.cap, positive, boxes, picture.name)
     for index in chosen:
@@ -128,13 +128,16 @@ def _area(rule: Area, classes: list[str], scene: Scene) -> Iterator[Record]:
 
 
 def _crops(classes: list[str], scene: Scene) -> Iterator[Record]:
-    image, found = scene.image, _objects_of(scene)
-    for item in found:
+    if scene.picture.label is not None:  # cut out already
+        yield Record(scene.picture, scene.picture.label)
+        return
+    image = scene.image
+    for item in _objects_of(scene):
         left, top, right, bottom = item.geometry.bounds
         x, y = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
         width = min(int(np.ceil(right)), image.width) - x
         height = min(int(np.ceil(bottom)), image.height) - y
-        if width > 0 and height > 0 and item.label in classes:
+        if width > 0 and height > 0 and (not classes or item.label in classes):
             yield Record(scene.picture, item.label, Box(x, y, width, height), suffix=item.id)
 
 
@@ -149,11 +152,18 @@ def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: st
     return sorted(kept)
 
 
-def _covered(annotations: Annotations | LabelMask, labels: list[str], boxes: Boxes) -> NDArray[np.float64]:
+def _covered(annotations: Annotations | LabelMask, rule: Area, boxes: Boxes) -> NDArray[np.float64]:
     if isinstance(annotations, LabelMask):
-        return annotations.share(boxes, labels)
-    positive = [item.geometry for item in annotations.items if item.label in labels]
-    return Regions(positive).share(boxes)
+        return annotations.share(boxes, rule.positive)
+    unknown = {item.label for item in annotations.items} - set(rule.known())
+    if unknown:
+        raise ReadError(
+            f"unknown annotation label {min(unknown)!r}", expected=", ".join(rule.known()),
+            remedy="name it in the manifest's rule as positive, cut or ignore",
+        )  # fmt: skip
+    labelled = {name: [i.geometry for i in annotations.items if i.label in labels]
+                for name, labels in (("positive", rule.positive), ("cut", rule.cut))}  # fmt: skip
+    return Regions(labelled["positive"], labelled["cut"]).share(boxes)
 
 
 def _points(scene: Scene, labels: list[str]) -> Points:
@@ -181,5 +191,3 @@ def _grid(rule: Grid, image: Image) -> Boxes:
 def _boxes(boxes: Boxes) -> Iterator[Box]:
     return (Box(*row) for row in boxes.tolist())
 
-
-Opener = Callable[[Picture], Scene]

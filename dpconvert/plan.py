@@ -116,7 +116,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
             where=failures[0].source,
             remedy="mend or fetch them again, or leave them out with --skip-failed",
         )
-    classes = _classes(manifest, found)
+    classes = _classes(manifest, source, found)
     groups, splits, notes = _splits(manifest, options, found)
     limited = _limited(found, splits, options.limit)
     ordered = sorted(limited, key=lambda r: (SPLIT_ORDER[splits[r.picture.name]], hashed(r.picture.name)))
@@ -214,15 +214,16 @@ def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
     return [known[name] for name in names]
 
 
-def _classes(manifest: Manifest, found: list[Record]) -> list[str]:
+def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[str]:
+    """The manifest's classes, else those in the order of the reader, else the labels that occur, sorted."""
     labels = {record.label for record in found}
-    if not manifest.classes:
-        return sorted(labels)
-    unknown = sorted(labels - set(manifest.classes))
+    ordered = getattr(sources.reader(manifest), "classes", None)
+    classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
+    unknown = sorted(labels - set(classes))
     if unknown:
         where = next(r.picture.files[0] for r in found if r.label == unknown[0])
-        raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(manifest.classes))
-    return manifest.classes
+        raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
+    return classes
 
 
 def _splits(

@@ -16,13 +16,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import ValidationError
-
 from dpconvert.card import Model
 from dpconvert.errors import ManifestError, ReadError, SourceError
-from dpconvert.manifest import FileKind, Manifest
+from dpconvert.manifest import FileKind
 from dpconvert.record import Picture
-from dpconvert.shapes.naming import as_split, stem
+from dpconvert.shapes.naming import as_split, layout_of, stem
 from dpconvert.source import Source
 
 FILES = {
@@ -43,7 +41,7 @@ class Layout(Model):
 
 
 def pictures(source: Source) -> Iterator[Picture]:
-    layout = _layout(source.manifest)
+    layout = layout_of(source.manifest, Layout)
     images = _by_ending([found.name for found in source.need("images")])
     for table in source.need("table"):
         for line, row in enumerate(_rows(source, table.name), start=2):
@@ -96,12 +94,3 @@ def _by_ending(names: list[str]) -> dict[str, list[str]]:
         for start in range(len(parts)):
             endings.setdefault("/".join(parts[start:]), []).append(name)
     return endings
-
-
-def _layout(manifest: Manifest) -> Layout:
-    try:
-        return Layout.model_validate(manifest.layout)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(["layout", *map(str, problem["loc"])])
-        raise ManifestError(f"{place}: {problem['msg']}", where=manifest.path) from None

@@ -20,7 +20,7 @@ from typing import Any, Protocol, cast
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import ManifestError
-from dpconvert.manifest import Manifest
+from dpconvert.manifest import FileKind, Manifest
 from dpconvert.record import Picture
 from dpconvert.slide import Image
 from dpconvert.source import Source
@@ -58,6 +58,14 @@ def reader(manifest: Manifest) -> Reader:
     raise ManifestError(
         "nothing reads this source's layout", where=manifest.path, remedy=f"name a `shape`, or write {beside.name}"
     )
+
+
+def with_defaults(manifest: Manifest) -> Manifest:
+    """The manifest with its shape's own file patterns for the kinds of files that it does not name."""
+    if not manifest.shape:
+        return manifest
+    files: dict[str, FileKind] = getattr(reader(manifest), "FILES", {})
+    return manifest.model_copy(update={"files": files | manifest.files})
 
 
 def _load(path: Path) -> Reader:

@@ -1,0 +1,68 @@
+"""ASAP XML (Camelyon16/17): level-0 pixels, y down, rings not closed, classes as groups that may be nested."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+import shapely
+
+from dpconvert.annotations import xml
+from dpconvert.annotations.geometry import Annotation, Annotations, polygon
+from dpconvert.errors import ReadError
+
+AREAS = {"Polygon", "Spline", "Rectangle"}
+POINTS = {"Dot", "PointSet"}
+
+
+def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
+    """Annotations labelled by their group.
+
+    With `known`, an annotation's label is the nearest of its group and the groups above it that is among these.
+
+    Raises:
+        ReadError: not ASAP XML, or an annotation in no known group.
+    """
+    document = xml.root(data, name, "ASAP_Annotations")
+    parents = {group.get("Name", ""): group.get("PartOfGroup", "None") for group in document.iter("Group")}
+    mended: Counter[str] = Counter()
+    items = []
+    for number, element in enumerate(document.iter("Annotation")):
+        label = _label(element.get("PartOfGroup", "None"), parents, known, name)
+        items += [Annotation(shape, label, str(number)) for shape in _shapes(element, mended, name)]
+    return Annotations(items, mended)
+
+
+def _label(group: str, parents: dict[str, str], known: Collection[str], name: str) -> str:
+    if not known:
+        return group
+    seen: list[str] = []
+    at: str | None = group
+    while at is not None and at not in seen:
+        if at in known:
+            return at
+        seen.append(at)
+        at = parents.get(at)
+    raise ReadError(
+        f"unknown annotation group {group!r}",
+        where=name,
+        expected=f"one of {', '.join(sorted(known))}",
+        remedy="say in the manifest's rule what this group is",
+    )
+
+
+def _shapes(element: Any, mended: Counter[str], name: str) -> list[Any]:
+    kind = element.get("Type", "")
+    points = _coordinates(element, name)
+    if kind in POINTS:
+        return [shapely.Point(point) for point in points]
+    if kind not in AREAS:
+        raise ReadError(f"unknown annotation type {kind!r}", where=name, expected=", ".join(sorted(AREAS | POINTS)))
+    shape = polygon(points, mended)
+    return [] if shape is None else [shape]
+
+
+def _coordinates(element: Any, name: str) -> list[tuple[float, float]]:
+    ordered = sorted(element.iter("Coordinate"), key=lambda c: xml.number(c, "Order", name))
+    return [(xml.number(c, "X", name), xml.number(c, "Y", name)) for c in ordered]

@@ -1,0 +1,100 @@
+"""Annotated geometry, mending of what people draw, and exact shares of patches covered by it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+Geometry = Any  # shapely's own types are not annotated
+FEW_VERTICES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotated object or region: a valid shapely geometry, the format's own class name, and its id if it has one."""
+
+    geometry: Geometry
+    label: str
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """All of one picture; `mended` counts what had to be repaired or dropped, by kind."""
+
+    items: list[Annotation]
+    mended: Counter[str] = field(default_factory=Counter)
+
+
+def polygon(ring: Sequence[tuple[float, float]], mended: Counter[str], holes: Sequence[Any] = ()) -> Geometry | None:
+    """A valid polygon of a ring, closed or not; None for a degenerate one. Repairs are counted in `mended`."""
+    if len({*ring}) < 3:
+        mended["degenerate ring dropped"] += 1
+        return None
+    return mend(shapely.Polygon(ring, holes), mended)
+
+
+def mend(shape: Geometry, mended: Counter[str]) -> Geometry | None:
+    """The same area as a valid geometry, lines and points that repairing leaves over dropped; None if nothing is left."""
+    if shape.is_valid:
+        return shape
+    mended["invalid ring mended"] += 1
+    repaired = shapely.make_valid(shape)
+    parts = [part for part in shapely.get_parts(repaired, return_index=False) if part.area > 0]
+    parts = [inner for part in parts for inner in shapely.get_parts(part) if inner.area > 0]
+    return shapely.union_all(parts) if parts else None
+
+
+class Regions:
+    """The area of some geometries less that of others."""
+
+    def __init__(self, geometries: Iterable[Geometry], cut: Iterable[Geometry] = ()) -> None:
+        self.area = shapely.difference(shapely.union_all(list(geometries)), shapely.union_all(list(cut)))
+
+    def share(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Exact share of each box (N, 4) of x, y, width, height that the area covers.
+
+        Boxes are halved in space together with the area, so that each is met by the few vertices near it.
+        """
+        x, y, w, h = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
+        bounds = np.stack([x, y, x + w, y + h], axis=1)
+        covered = np.zeros(len(bounds))
+        _cover(self.area, bounds, np.arange(len(bounds)), covered)
+        share: NDArray[np.float64] = np.clip(covered / (w * h), 0.0, 1.0)
+        return share
+
+    def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
+        """Which points (N, 2) lie strictly inside."""
+        x, y = np.asarray(points, dtype=np.float64).reshape(-1, 2).T
+        shapely.prepare(self.area)
+        inside: NDArray[np.bool_] = shapely.contains_xy(self.area, x, y)
+        return inside
+
+
+def _cover(area: Geometry, bounds: NDArray[np.float64], which: NDArray[np.intp], covered: NDArray[np.float64]) -> None:
+    """Write the covered area of the boxes `which` into `covered`."""
+    if not len(which) or area.is_empty:
+        return
+    chosen = bounds[which]
+    low, high = chosen[:, :2].min(axis=0), chosen[:, 2:].max(axis=0)
+    frame = shapely.box(*low, *high)
+    area = shapely.intersection(area, frame)
+    if area.is_empty:
+        return
+    if area.equals(frame):
+        covered[which] = (chosen[:, 2] - chosen[:, 0]) * (chosen[:, 3] - chosen[:, 1])
+        return
+    if len(which) == 1 or shapely.get_num_coordinates(area) <= FEW_VERTICES:
+        covered[which] = shapely.area(shapely.intersection(shapely.box(*chosen.T), area))
+        return
+    axis = int(np.argmax(high - low))
+    order = np.argsort(chosen[:, axis], kind="stable")
+    half = len(which) // 2
+    _cover(area, bounds, which[order[:half]], covered)
+    _cover(area, bounds, which[order[half:]], covered)
