@@ -20,7 +20,7 @@ from typing import Any, Protocol, cast
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import ManifestError
-from dpconvert.manifest import FileKind, Manifest
+from dpconvert.manifest import FileKind, Manifest, plugin_folders
 from dpconvert.record import Picture
 from dpconvert.slide import Image
 from dpconvert.source import Source
@@ -42,29 +42,31 @@ def reader(manifest: Manifest) -> Reader:
     Raises:
         ManifestError: there is neither a module of that name nor a shape.
     """
-    if manifest.shape:
-        known = sorted(path.stem for path in SHAPES.glob("[a-z]*.py"))
-        if manifest.shape not in known:
-            raise ManifestError(
-                "unknown shape", where=manifest.path, found=repr(manifest.shape), expected=f"one of {', '.join(known)}"
-            )
-        return cast(Reader, importlib.import_module(f"dpconvert.shapes.{manifest.shape}"))
     name = manifest.name.replace("-", "_")
+    beside = manifest.path.with_name(f"{name}.py")
     if Path(__file__).with_name(f"{name}.py").is_file():
         return cast(Reader, importlib.import_module(f"dpconvert.sources.{name}"))
-    beside = manifest.path.with_name(f"{name}.py")
-    if beside.is_file() and manifest.path.parent.is_absolute():
+    if beside.is_file() and manifest.path.parent in plugin_folders():
         return _load(beside)
-    raise ManifestError(
-        "nothing reads this source's layout", where=manifest.path, remedy=f"name a `shape`, or write {beside.name}"
-    )
+    if not manifest.shape:
+        raise ManifestError("nothing reads this source's layout", where=manifest.path, remedy="name a `shape`")
+    return _shape(manifest)
+
+
+def _shape(manifest: Manifest) -> Reader:
+    known = sorted(path.stem for path in SHAPES.glob("[a-z]*.py") if path.stem != "naming")
+    if manifest.shape not in known:
+        raise ManifestError(
+            "unknown shape", where=manifest.path, found=repr(manifest.shape), expected=f"one of {', '.join(known)}"
+        )
+    return cast(Reader, importlib.import_module(f"dpconvert.shapes.{manifest.shape}"))
 
 
 def with_defaults(manifest: Manifest) -> Manifest:
     """The manifest with its shape's own file patterns for the kinds of files that it does not name."""
     if not manifest.shape:
         return manifest
-    files: dict[str, FileKind] = getattr(reader(manifest), "FILES", {})
+    files: dict[str, FileKind] = getattr(_shape(manifest), "FILES", {})
     return manifest.model_copy(update={"files": files | manifest.files})
 
 

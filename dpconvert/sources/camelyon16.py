@@ -1,0 +1,50 @@
+"""Camelyon16: pyramidal slides, tumour outlined in ASAP XML; names of all three layouts, in any case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dpconvert.annotations import Annotations, asap
+from dpconvert.errors import SourceError
+from dpconvert.fakes import FakeTree
+from dpconvert.manifest import Area
+from dpconvert.record import Picture
+from dpconvert.slide import Image
+from dpconvert.source import Found, Source
+
+
+def pictures(source: Source) -> Iterator[Picture]:
+    outlines = {_name(found): found.name for found in source.match("annotations")}
+    for found in sorted(source.need("slides"), key=_name):
+        name = _name(found)
+        if name.startswith("tumor") and name not in outlines:
+            raise SourceError("no outlines for this slide", where=found.name, expected=f"{name}.xml")
+        yield Picture(name, (found.name,), name, annotations=(outlines[name],) if name in outlines else ())
+
+
+def annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+    rule = source.manifest.rule
+    assert isinstance(rule, Area)
+    if not picture.annotations:
+        return Annotations([])
+    name = picture.annotations[0]
+    return asap.read(source.read(name), name, known=rule.known())
+
+
+def fake(tree: FakeTree) -> None:
+    for number in range(1, 7):
+        pixels = tree.tissue_slide(4608, 3840, padding=384 if number == 2 else 0)
+        tree.slide(f"training/normal/normal_{number:03}.tif", pixels, mpp=0.243)
+    for number in range(1, 7):
+        tree.slide(f"training/tumor/tumor_{number:03}.tif", tree.tissue_slide(4608, 3840, [(768, 768, 2304, 1536)]))
+        ring = [(768.5, 768.0), (3072.0, 768.0), (3072.0, 2304.0), (768.0, 2304.0)]
+        hole = [(1536, 1536), (2304, 1536), (2304, 2304), (1536, 2304)]
+        bow_tie = [(3000, 2400), (3400, 2800), (3400, 2400), (3000, 2800)]
+        degenerate = [(100, 100), (200, 200)]
+        named = [("_0" if number % 2 else "Tumor", ring), ("_2", hole), ("Tumor", bow_tie), ("Tumor", degenerate)]
+        tree.asap(f"training/lesion_annotations/tumor_{number:03}.xml", named)
+
+
+def _name(found: Found) -> str:
+    kind, _, number = found["name"].lower().partition("_")
+    return f"{kind}_{int(number):03}"

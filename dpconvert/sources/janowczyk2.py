@@ -1,0 +1,24 @@
+"""Janowczyk 2: pictures, some of them planar PackBits TIFFs, with masks of epithelium."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dpconvert.fakes import FakeTree
+from dpconvert.shapes.masks import annotations, pictures
+
+__all__ = ["annotations", "fake", "pictures"]
+
+
+def fake(tree: FakeTree) -> None:
+    for number in range(8):
+        name = f"{8000 + 37 * number}_{number:05}"
+        pixels, mask = tree.picture(1000, 1000), np.zeros((1000, 1000), np.uint8)
+        left, top = 50 * number, 40 * number
+        pixels[top : top + 450, left : left + 500] = tree.picture(500, 450, look=3)
+        mask[top : top + 450, left : left + 500] = 255
+        if number % 2:
+            tree.save_planar(f"epi/{name}.tif", pixels)
+        else:
+            tree.save(f"epi/{name}.tif", pixels)
+        tree.save(f"epi/masks/{name}_mask.png", mask)
