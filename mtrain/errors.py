@@ -1,0 +1,17 @@
+"""What a user can get wrong with mtrain. The tree and the one-line form are those of dpconvert.errors.
+
+UserError
+├── UsageError      a name, option or value that does not exist
+├── ShardError      a shard, index or task.json that does not match what was written
+└── RunError        a run folder, checkpoint or weights file that cannot be used
+"""
+
+from __future__ import annotations
+
+from dpconvert.errors import ShardError, UsageError, UserError
+
+__all__ = ["RunError", "ShardError", "UsageError", "UserError"]
+
+
+class RunError(UserError):
+    """A run folder, checkpoint or weights file that cannot be used."""

@@ -1,0 +1,213 @@
+"""The tasks to train on: folders of shards in, `Pool` out. The only reader of dpconvert's contract on disk.
+
+A pool is every sub-folder of the shards folder that holds a `task.json`. `leave_out` takes tasks away, and with them
+the tasks that share their slides or annotations (`related` in task.json).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpconvert import card as cards
+from mtrain.errors import ShardError, UsageError
+
+INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Samples of one split in equally long columns. `shard` counts in `Task.shards`; `offset`, `length` are bytes."""
+
+    key: npt.NDArray[np.object_]
+    shard: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    group: npt.NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, indices: npt.ArrayLike) -> Rows:
+        """The samples at `indices` (or under a boolean mask), in that order."""
+        chosen = np.asarray(indices)
+        return Rows(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One classification task: its card, its shards and the samples of each split."""
+
+    name: str
+    folder: Path
+    card: cards.TaskCard
+    shards: tuple[Path, ...]
+    rows: Mapping[str, Rows]
+
+    @property
+    def classes(self) -> list[str]:
+        return self.card.classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.card.classes)
+
+    @property
+    def metric(self) -> str:
+        return self.card.metric
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Tasks in name order; `digest` names their data."""
+
+    tasks: tuple[Task, ...]
+    digest: str
+
+
+def open_pool(shards: Path) -> Pool:
+    """Every task under `shards`.
+
+    Raises:
+        UsageError: no such folder, or no task in it.
+        ShardError: a task that is unfinished or does not match its card.
+    """
+    if not shards.is_dir():
+        raise UsageError("no such folder of shards", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
+    folders = sorted(f for f in shards.iterdir() if f.is_dir() and not f.name.startswith("."))
+    unfinished = [f.name for f in folders if not (f / cards.FILE_NAME).is_file()]
+    if unfinished:
+        raise ShardError(
+            f"without {cards.FILE_NAME}: {', '.join(unfinished)}",
+            where=shards,
+            remedy="finish these conversions (run dpconvert again) or move the folders away",
+        )
+    if not folders:
+        raise UsageError("no task here", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
+    return pool_of(open_task(folder) for folder in folders)
+
+
+def open_task(folder: Path) -> Task:
+    """The task in `folder`; sizes of its files are compared with its card, contents are not read.
+
+    Raises:
+        ShardError: unfinished, or files that do not match the card.
+    """
+    card = cards.load(folder)
+    for name, size in [(card.index.name, card.index.size), *((shard.name, shard.size) for shard in card.shards)]:
+        _check_size(folder / name, size)
+    table = _read_index(folder / card.index.name)
+    names = [shard.name for shard in card.shards]
+    rows = {split: _rows(table, split, names, folder) for split in cards.SPLITS}
+    for split, split_rows in rows.items():
+        _check_split(card, split, split_rows, folder)
+    return Task(card.task, folder, card, tuple(folder / name for name in names), rows)
+
+
+def pool_of(tasks: Iterable[Task]) -> Pool:
+    """These tasks as a pool."""
+    ordered = tuple(sorted(tasks, key=lambda task: task.name))
+    lines = "".join(f"{task.name} {task.card.digest}\n" for task in ordered)
+    return Pool(ordered, hashlib.sha256(lines.encode()).hexdigest())
+
+
+def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...], tuple[str, ...]]:
+    """The pool without the named tasks and those related to them; the tasks that left; a note for each that came along.
+
+    Relations count in both directions and from task to task. Names match without regard to case, `-` and `_`.
+
+    Raises:
+        UsageError: an unknown name, or nothing left to train on.
+    """
+    leaving = [find_task(pool, name) for name in names]
+    notes = []
+    for task in leaving:  # grows while it is walked: relations of relations leave too
+        for other in pool.tasks:
+            if other not in leaving and _related(task, other):
+                leaving.append(other)
+                notes.append(f"{other.name} leaves too: related to {task.name}")
+    gone = {task.name for task in leaving}
+    kept = [task for task in pool.tasks if task.name not in gone]
+    if not kept:
+        raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
+    return pool_of(kept), tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
+
+
+def find_task(pool: Pool, name: str) -> Task:
+    """The task called `name`, without regard to case, `-` and `_`."""
+    by_name = {_plain(task.name): task for task in pool.tasks}
+    if (task := by_name.get(_plain(name))) is not None:
+        return task
+    near = difflib.get_close_matches(_plain(name), by_name, n=3)
+    likely = [by_name[match].name for match in near] or [task.name for task in pool.tasks]
+    raise UsageError(f"no task {name!r} in the pool", remedy=f"did you mean {' or '.join(likely)}?")
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def _related(one: Task, other: Task) -> bool:
+    return _plain(other.name) in map(_plain, one.card.related) or _plain(one.name) in map(_plain, other.card.related)
+
+
+def _check_size(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        raise ShardError(
+            "missing" if found is None else "not the file that was written",
+            where=path,
+            expected=f"{size} bytes",
+            found=None if found is None else f"{found} bytes",
+            remedy="convert the source again",
+        )
+
+
+def _read_index(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=list(INDEX_COLUMNS))
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise ShardError(f"not an index: {error}", where=path, remedy="convert the source again") from None
+
+
+def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
+    chosen = table.filter(pa.compute.equal(table["split"], split))
+    shard = pa.compute.index_in(chosen["shard"], value_set=pa.array(shards, pa.string()))
+    if shard.null_count:
+        raise ShardError("the index names a shard that task.json does not", where=folder, remedy="convert again")
+    return Rows(
+        key=_column(chosen["key"], np.object_),
+        shard=_column(shard, np.int32),
+        offset=_column(chosen["offset"], np.int64),
+        length=_column(chosen["length"], np.int64),
+        label=_column(chosen["label"], np.int64),
+        group=_column(chosen["group"], np.object_),
+    )
+
+
+def _column(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.asarray(values.to_numpy(), dtype=dtype)
+
+
+def _check_split(card: cards.TaskCard, split: str, rows: Rows, folder: Path) -> None:
+    stated = next((made.samples for name, made in card.splits.items() if name == split), 0)
+    if stated != len(rows):
+        raise ShardError(
+            f"{split}: the index does not match task.json", where=folder, expected=stated, found=len(rows),
+            remedy="convert the source again",
+        )  # fmt: skip
+    if len(rows) and not 0 <= rows.label.min() <= rows.label.max() < len(card.classes):
+        raise ShardError(
+            f"{split}: a label that is no class", where=folder, expected=f"0..{len(card.classes) - 1}",
+            found=f"{rows.label.min()}..{rows.label.max()}",
+        )  # fmt: skip

@@ -1,0 +1,78 @@
+"""Cross-validation folds: in come labels and groups (patients, slides), out comes a fold number for every sample.
+
+A group is never divided. Groups are dealt largest first, each to the fold where it disturbs the balance of the classes
+least, so the outcome depends on names and counts alone: not on the order of the samples, on a seed or on hashing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Folds:
+    """`of` (n,) is the fold that holds out each sample; `count` folds; `notes` say where this is not what was asked."""
+
+    of: NDArray[np.int64]
+    count: int
+    notes: tuple[str, ...]
+
+
+def group_folds(labels: NDArray[np.int64], groups: Sequence[str], count: int = FOLDS) -> Folds:
+    """At most `count` folds, no group in two of them, each class spread as evenly as the groups allow.
+
+    With fewer groups than folds there are as many folds as groups. With a single group, which nothing could be
+    validated on, the samples themselves are dealt out. Both are noted.
+    """
+    names, of_sample = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    notes = []
+    if len(names) == 1 and len(labels) > 1:
+        notes.append("all training samples share one group: folds are by image, and scores of C are optimistic")
+        names, of_sample = np.arange(len(labels)), np.arange(len(labels))
+    if len(names) < count:
+        notes.append(f"only {len(names)} groups: {len(names)} folds instead of {count}")
+        count = len(names)
+    tables = _class_counts(labels, of_sample, len(names))
+    notes += _scarce_classes(tables, count)
+    return Folds(of=_deal(tables, count)[of_sample], count=count, notes=tuple(notes))
+
+
+def _class_counts(labels: NDArray[np.int64], of_sample: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
+    """(groups, classes that occur): how many samples of each class a group holds."""
+    _, label = np.unique(labels, return_inverse=True)
+    tables = np.zeros((groups, int(label.max(initial=-1)) + 1), dtype=np.int64)
+    np.add.at(tables, (of_sample, label), 1)
+    return tables
+
+
+def _scarce_classes(tables: NDArray[np.int64], count: int) -> list[str]:
+    spread = (tables > 0).sum(axis=0)
+    scarce = int((spread < count).sum())
+    if not scarce:
+        return []
+    return [f"{scarce} of {len(spread)} classes occur in fewer groups than there are folds: not in every fold"]
+
+
+def _deal(tables: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Fold of each group. The cost of a fold is the sum over classes of (its share of the class) squared."""
+    shares = tables / np.maximum(tables.sum(axis=0), 1)
+    weight = shares.max(axis=1, initial=0)
+    order = np.lexsort((np.arange(len(tables)), -weight))
+    held = np.zeros((count, tables.shape[1]))
+    sizes = np.zeros(count, dtype=np.int64)
+    fold_of = np.empty(len(tables), dtype=np.int64)
+    for dealt, group in enumerate(order):
+        added = ((held + shares[group]) ** 2 - held**2).sum(axis=1)
+        must_fill = len(order) - dealt <= (sizes == 0).sum()
+        closed = (sizes > 0) & must_fill
+        fold = int(np.lexsort((np.arange(count), sizes, added.round(12), closed))[0])
+        held[fold] += shares[group]
+        sizes[fold] += tables[group].sum()
+        fold_of[group] = fold
+    return fold_of
