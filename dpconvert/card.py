@@ -17,8 +17,8 @@ from dpconvert.errors import ShardError
 SCHEMA = 1
 FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
-SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Model(BaseModel):
@@ -123,7 +123,7 @@ def dataset_digest(shards: list[ShardCard]) -> str:
 
 
 def dump(card: TaskCard) -> bytes:
-    """The bytes of task.json: sorted keys, and a sha256 of all the rest under `card`, so that `verify` sees any change."""
+    """The bytes of task.json: sorted keys, and `card`, a sha256 of all the rest, for `verify` to see any change."""
     body = card.model_dump(mode="json", by_alias=True)
     return (json.dumps(body | {"card": _body_digest(body)}, indent=1, sort_keys=True) + "\n").encode()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from dpconvert import __version__
 from dpconvert.errors import UsageError, UserError
 
 if TYPE_CHECKING:
+    from dpconvert.card import Difference
     from dpconvert.manifest import Manifest
-    from dpconvert.progress import Reporter
 
 SOURCES_VARIABLE = "DPCONVERT_SOURCES"
 
@@ -80,7 +79,11 @@ def source_command(name: str) -> click.Command:
     params: list[click.Parameter] = [
         click.Option(["--source"], type=click.Path(path_type=Path), metavar="DIR", help=_SOURCE_HELP),
         click.Option(
-            ["--out"], type=click.Path(path_type=Path), default=Path("shards"), show_default=True, help="Where tasks go."
+            ["--out"],
+            type=click.Path(path_type=Path),
+            default=Path("shards"),
+            show_default=True,
+            help="Where tasks go.",
         ),
         click.Option(["--workers"], type=click.IntRange(1), help="Processes.  [default: all processors]"),
         click.Option(
@@ -94,7 +97,7 @@ def source_command(name: str) -> click.Command:
             ["--image-format"],
             type=click.Choice(["manifest", "png", "jpeg"]),
             default="manifest",
-            help="For samples that are not whole PNG or JPEG files; these keep their bytes.  [default: as the manifest says]",
+            help="Of samples that are not whole PNG or JPEG files, which keep their bytes.  [default: the manifest's]",
         ),
         click.Option(["--limit"], type=click.IntRange(1), metavar="N", help="At most N samples per class and set."),
         click.Option(
@@ -150,14 +153,23 @@ def _tell(outcome: Any) -> None:
         ["set", "samples", card.group_kind + "s", *card.classes],
         [[split, s.samples, s.groups, *s.classes] for split, s in card.splits.items()],
     )
-    for difference in card.expectations:
-        why = f"known: {difference.reason}" if difference.reason else "WARNING: no reason is known"
-        click.echo(f"{difference.what}: expected {difference.expected}, made {difference.made} ({why})")
+    _tell_differences(card.expectations)
     for note in card.notes:
         click.echo(f"note: {note}")
     if card.failures:
         click.echo(f"left out: {len(card.failures)} samples that cannot be read, listed in task.json")
     click.echo(f"digest {card.digest}")
+
+
+def _tell_differences(differences: list[Difference]) -> None:
+    """A line for each number that is not the expected one; a single line where all have one reason."""
+    first = differences[0] if differences else None
+    if first and first.reason and len(differences) > 1 and all(d.reason == first.reason for d in differences):
+        click.echo(f"{first.what}: expected {first.expected}, made {first.made} (known: {first.reason})")
+        return
+    for difference in differences:
+        why = f"known: {difference.reason}" if difference.reason else "WARNING: no reason is known"
+        click.echo(f"{difference.what}: expected {difference.expected}, made {difference.made} ({why})")
 
 
 @group.command("list")
@@ -172,7 +184,9 @@ def list_sources(as_json: bool) -> None:
 
     manifests = [load(path) for path in known().values()]
     if as_json:
-        click.echo(json.dumps([{"name": m.name, "task": m.task, "kind": m.kind, "classes": m.classes} for m in manifests]))
+        click.echo(
+            json.dumps([{"name": m.name, "task": m.task, "kind": m.kind, "classes": m.classes} for m in manifests])
+        )
         return
     _table(
         ["source", "task", "kind", "classes", "images", "licence"],
@@ -226,7 +240,9 @@ def _description(manifest: Manifest) -> list[str]:
         count = f"{kind.expected} " if kind.expected else ""
         lines.append(f"  {count}{kind.what}, like {kind.example}")
     for erratum in manifest.errata:
-        lines.append(f"erratum {erratum.name}{'' if erratum.default else ' (off)'}: {erratum.reason} [{erratum.citation}]")
+        lines.append(
+            f"erratum {erratum.name}{'' if erratum.default else ' (off)'}: {erratum.reason} [{erratum.citation}]"
+        )
     return lines + [f"note: {note}" for note in manifest.notes]
 
 
@@ -292,7 +308,9 @@ def verify(shards: Path, workers: int | None, against: str, quiet: bool) -> None
             _say(f"{folder / problem.file}: {problem.what}", bold=True)
         bad += len(problems)
         if not problems:
-            click.echo(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards are as written, {card.digest}")
+            click.echo(
+                f"{card.task}: {card.samples()} samples in {len(card.shards)} shards are as written, {card.digest}"
+            )
     if bad:
         _say(f"dpconvert: error: {bad} problems; convert what is damaged again with --overwrite")
         sys.exit(1)
@@ -300,7 +318,9 @@ def verify(shards: Path, workers: int | None, against: str, quiet: bool) -> None
 
 @group.command()
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("sources"), show_default=True, help="Parent folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("sources"), show_default=True, help="Parent folder."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other pictures.")
 def fake(source: str, out: Path, seed: int) -> None:
     """Draw a tiny fake of a source in its own layout, to try the programs with.
@@ -362,7 +382,6 @@ def _say(text: str, *, bold: bool = False) -> None:
 
     plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
     click.echo(text if plain else click.style(text, fg="red" if bold else None), err=True)
-
 
 
 if __name__ == "__main__":

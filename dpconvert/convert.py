@@ -1,11 +1,11 @@
 """A source in, a finished task folder out: plan, shards, index, task.json, each kept as soon as it is whole.
 
-    <out>/<Task>/.work/request.json   what was asked for
-    <out>/<Task>/.work/plan.jsonl     the plan
-    <out>/<Task>/.work/<shard>.json   the index part of a shard that is done
-    <out>/<Task>/train-000000.tar ... the shards
-    <out>/<Task>/index.parquet
-    <out>/<Task>/task.json            last; `.work` goes when it is there
+<out>/<Task>/.work/request.json   what was asked for
+<out>/<Task>/.work/plan.jsonl     the plan
+<out>/<Task>/.work/<shard>.json   the index part of a shard that is done
+<out>/<Task>/train-000000.tar ... the shards
+<out>/<Task>/index.parquet
+<out>/<Task>/task.json            last; `.work` goes when it is there
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def convert(
             return Outcome(done, folder, made=0, had=len(done.shards))
         chosen = _plan(manifest, source, options, folder, asked, workers, report)
         made, had = _shards(manifest, source, options, chosen, folder, workers, report)
-        card = _finish(manifest, options, chosen, folder, asked)
+        card = _finish(manifest, source, options, chosen, folder, asked)
     return Outcome(card, folder, made, had)
 
 
@@ -233,7 +233,9 @@ def _written(folder: Path, name: str) -> tuple[Written, list[Failure]] | None:
     return (written, failures) if _size(folder / name) == written.shard.size else None
 
 
-def _finish(manifest: Manifest, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]) -> TaskCard:
+def _finish(
+    manifest: Manifest, source: Source, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]
+) -> TaskCard:
     """Index and card, then the working files go."""
     parts = [_written(folder, name) for name in chosen.shards()]
     done = [part for part in parts if part is not None]
@@ -241,7 +243,10 @@ def _finish(manifest: Manifest, options: Options, chosen: Plan, folder: Path, as
     shards = [written.shard for written, _ in done]
     entries = [entry for written, _ in done for entry in written.entries]
     index = write_index(folder / INDEX_NAME, entries)
-    splits = {split: card for split in SPLITS if (card := _split_card(entries, split, len(chosen.classes))).samples}
+    made = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
+    splits = {split: of_split for split, of_split in made.items() if of_split.samples}
+    failures = [*chosen.failures, *(failure for _, failed in done for failure in failed)]
+    partial = _partial(manifest, source, options, len(failures))
     card = TaskCard(
         task=manifest.task,
         source=manifest.name,
@@ -257,7 +262,7 @@ def _finish(manifest: Manifest, options: Options, chosen: Plan, folder: Path, as
         related=manifest.related,
         licence=manifest.licence,
         citation=manifest.citation,
-        expectations=differences(manifest, options, splits, len(chosen.classes)),
+        expectations=differences(manifest, options, splits, partial),
         notes=[*manifest.notes, *chosen.notes],
         options=options.model_dump(),
         request=json.dumps(asked, sort_keys=True),
@@ -265,7 +270,7 @@ def _finish(manifest: Manifest, options: Options, chosen: Plan, folder: Path, as
         digest=dataset_digest(shards),
         index=index,
         shards=shards,
-        failures=[*chosen.failures, *(failure for _, failed in done for failure in failed)],
+        failures=failures,
         tools=tools(),
     )
     with replaced(folder / FILE_NAME) as file:
@@ -275,11 +280,9 @@ def _finish(manifest: Manifest, options: Options, chosen: Plan, folder: Path, as
 
 
 def differences(
-    manifest: Manifest, options: Options, splits: dict[Split, SplitCard], classes: int
+    manifest: Manifest, options: Options, splits: dict[Split, SplitCard], partial: str = ""
 ) -> list[Difference]:
-    """Where the made counts are not the expected ones; none are expected of a part of the source (`limit`)."""
-    if options.limit is not None:
-        return []
+    """Where the made counts are not those of the whole release; `partial` says why not all of it was converted."""
     expected, reasons = manifest.expected, manifest.expected.reasons
     wanted: dict[str, int] = {} if expected.total is None else {"total": expected.total}
     wanted |= {f"{options.split}.{split}": n for split, n in getattr(expected, options.split).items()}
@@ -288,10 +291,20 @@ def differences(
     made |= {f"{options.split}.{split}": splits[split].samples if split in splits else 0 for split in SPLITS}
     made |= {name: sum(card.classes[i] for card in splits.values()) for i, name in enumerate(manifest.classes)}
     return [
-        Difference(what=what, expected=number, made=made[what], reason=reasons.get(what, ""))
+        Difference(what=what, expected=number, made=made[what], reason=partial or reasons.get(what, ""))
         for what, number in wanted.items()
         if made[what] != number
     ]
+
+
+def _partial(manifest: Manifest, source: Source, options: Options, failed: int) -> str:
+    """Why this is not a conversion of the whole release; '' when it is."""
+    if options.limit is not None:
+        return f"at most {options.limit} samples per class and set were asked for"
+    for name, kind in manifest.files.items():
+        if kind.expected and (found := len(source.match(name))) < kind.expected:
+            return f"{found} of {kind.expected} {kind.what} are here"
+    return f"{failed} samples were left out" if failed else ""
 
 
 def tools() -> dict[str, str]:

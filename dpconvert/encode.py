@@ -127,6 +127,7 @@ class Encoder:
             "mpp_stored": None if read is None else read * box[2] / stored[0],
             "stain": manifest.stain,
             "organ": manifest.organ,
+            "attributes": dict(row.attributes),
         }
 
 

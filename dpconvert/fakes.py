@@ -66,7 +66,8 @@ class FakeTree:
             rows, columns = np.mgrid[: patch.shape[0], : patch.shape[1]]
             disc = (rows + top - y) ** 2 + (columns + left - x) ** 2 <= radius**2
             patch[disc] = NUCLEI[look % 5] + self.random.normal(0, 12, (disc.sum(), 1))
-        return pixels.clip(0, 255).astype(np.uint8)
+        drawn: Pixels = pixels.clip(0, 255).astype(np.uint8)
+        return drawn
 
     def points(self, width: int, height: int, count: int) -> Points:
         """Places (count, 2) of x, y, not on whole numbers."""
@@ -96,7 +97,7 @@ class FakeTree:
         """A MATLAB 5 file of points; without points the empty byte array that the real ones hold."""
         buffer = io.BytesIO()
         values = points if len(points) else np.zeros((0, 2), np.uint8)
-        scipy.io.savemat(buffer, {variable: values})
+        scipy.io.savemat(buffer, {variable: values})  # type: ignore[arg-type]
         self.write(name, buffer.getvalue())
 
     def slide(self, name: str, pixels: Pixels, *, mpp: float = 0.25, levels: int = 3) -> None:
@@ -136,7 +137,9 @@ class FakeTree:
         """ASAP XML of (group, ring) polygons, rings not closed."""
         lines = ['<?xml version="1.0"?>', "<ASAP_Annotations>", "<Annotations>"]
         for number, (group, ring) in enumerate(annotations):
-            lines.append(f'<Annotation Name="Annotation {number}" Type="Polygon" PartOfGroup="{group}" Color="#F4FA58">')
+            lines.append(
+                f'<Annotation Name="Annotation {number}" Type="Polygon" PartOfGroup="{group}" Color="#F4FA58">'
+            )
             lines += ["<Coordinates>"]
             lines += [f'<Coordinate Order="{i}" X="{x}" Y="{y}" />' for i, (x, y) in enumerate(ring)]
             lines += ["</Coordinates>", "</Annotation>"]
@@ -162,13 +165,21 @@ class FakeTree:
             pixels = np.full((height, width, 3), 243, np.uint8)
             image = 1000 + s
             images.append(
-                {"id": image, "baseImage": 500 + s, "originalFilename": f"M{s:02}.tif", "width": width, "height": height}
+                {
+                    "id": image,
+                    "baseImage": 500 + s,
+                    "originalFilename": f"M{s:02}.tif",
+                    "width": width,
+                    "height": height,
+                }
             )
             for k in range(2 * terms):
                 x, y = 8 + k * 97 % (width - 120), 8 + k * 61 % (height - 120)
                 w, h = (int(n) for n in self.random.integers(64, 100, 2))
                 pixels[y : y + h, x : x + w] = self.picture(w, h, look=k % terms)
-                annotations.append(_cytomine_annotation(10_000 * s + k + 1, image, term_ids[k % terms], x, y, w, h, height))
+                annotations.append(
+                    _cytomine_annotation(10_000 * s + k + 1, image, term_ids[k % terms], x, y, w, h, height)
+                )
             self.slide(f"slides/M{s:02}.tif", pixels, levels=1)
         _cytomine_traps(annotations)
         listing = [{"id": i, "name": n, "color": "#ff0000"} for i, n in zip(term_ids, names, strict=True)]

@@ -113,19 +113,17 @@ class Objects(Grid):
     crops: Annotated[int, Field(gt=0)] = 10
 
 
-class Area(Grid):
-    """Class 1 when regions labelled `positive`, less those labelled `cut`, cover more than `share` of the patch.
+class Regional(Grid):
+    """Patches told apart by regions: those labelled `positive`, less those labelled `cut`.
 
     ignore: labels that are neither; any other label is an error.
     stored: side in pixels after resampling (none: as read). tissue: least share of tissue, patches with less are
     background and dropped. cap: most patches of a class from one picture, drawn with the seed.
     """
 
-    type: Literal["area"]
     positive: list[str]
     cut: list[str] = []
     ignore: list[str] = []
-    share: Annotated[float, Field(ge=0, lt=1)]
     stored: int | None = None
     tissue: float | None = None
     cap: int | None = None
@@ -135,13 +133,26 @@ class Area(Grid):
         return [*self.positive, *self.cut, *self.ignore]
 
 
+class Area(Regional):
+    """Class 1 when the regions cover more than `share` of the patch."""
+
+    type: Literal["area"]
+    share: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Centre(Regional):
+    """Class 1 when the patch's centre, (x + size / 2, y + size / 2), lies in the regions."""
+
+    type: Literal["centre"]
+
+
 class Crop(Model):
     """The bounding box of each annotated object, clipped to the picture; the object's label is the class."""
 
     type: Literal["crop"]
 
 
-Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Crop, Field(discriminator="type")]
+Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Centre | Crop, Field(discriminator="type")]
 
 
 class ImageFormat(Model):
@@ -154,11 +165,14 @@ class ImageFormat(Model):
 class SplitPolicy(Model):
     """How groups go to splits: the named ones first, then official sets, then the rest.
 
-    The rest is drawn by group (or by picture, where `unit` says so) so that the splits' sizes follow `share`
-    (train, val, test) and every class occurs in every split; without `share` it goes to train.
+    The rest is drawn by group (or by picture, where `unit` says so) in proportions of `share` (train, val, test);
+    without `share` it goes to train. draw "balanced": the sizes follow `share` and every class occurs in every split
+    where there are groups enough. draw "hashed": each group's name alone decides, so that tasks of one namespace agree
+    on the groups that they share, whichever others they have; sizes then follow `share` on average only.
     """
 
     unit: Literal["group", "picture"] = "group"
+    draw: Literal["balanced", "hashed"] = "balanced"
     train: list[str] = []
     val: list[str] = []
     test: list[str] = []
@@ -190,7 +204,7 @@ class Published(Model):
 
 
 class Expected(Model):
-    """What converting the whole release must give; `reasons` explains, by the same names, why the paper's number differs."""
+    """What the whole release must give; `reasons` says, by the same names, why what is made may differ."""
 
     total: int | None = None
     classes: list[int] | None = None
@@ -200,9 +214,13 @@ class Expected(Model):
 
 
 class Erratum(Model):
-    """Pictures known to be wrong, by the pattern of their names; dropped when switched on."""
+    """Pictures known to be wrong, by the pattern of their names: when on, they are dropped, or their class 0 is.
+
+    drops "negatives" is for pictures whose positive objects are not all annotated.
+    """
 
     name: str
+    drops: Literal["pictures", "negatives"] = "pictures"
     pictures: str
     reason: str
     citation: str
@@ -258,11 +276,11 @@ class Manifest(Model):
         if name not in self.split:
             have = ", ".join(sorted(self.split))
             raise UsageError(f"no split policy {name!r}", where=self.name, remedy=f"this source has: {have}")
-        return self.split[name]  # type: ignore[index]
+        return self.split[name]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if isinstance(self.rule, Presence | Area) and len(self.classes) != 2:
+        if isinstance(self.rule, Presence | Regional) and len(self.classes) != 2:
             raise ValueError(f"rule {self.rule.type!r} gives two classes, `classes` names {len(self.classes)}")
         if isinstance(self.rule, Objects):
             wanted = {self.rule.positive, self.rule.none, self.rule.other or self.rule.none}

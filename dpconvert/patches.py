@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError
-from dpconvert.manifest import Area, Crop, Grid, Manifest, Objects, Presence, Tiles, Whole
+from dpconvert.manifest import Area, Centre, Crop, Grid, Manifest, Objects, Presence, Regional, Tiles, Whole
 from dpconvert.record import Box, Picture, Record, draw, hashed
 from dpconvert.slide import Image, tissue
 
@@ -44,8 +44,8 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
         yield from _presence(rule, manifest.classes, scene)
     elif isinstance(rule, Objects):
         yield from _objects(rule, scene)
-    elif isinstance(rule, Area):
-        yield from _area(rule, manifest.classes, scene)
+    elif isinstance(rule, Area | Centre):
+        yield from _regional(rule, manifest.classes, scene)
     elif isinstance(rule, Crop):
         yield from _crops(manifest.classes, scene)
 
@@ -115,12 +115,12 @@ def _objects(rule: Objects, scene: Scene) -> Iterator[Record]:
             yield Record(picture, rule.positive, box, suffix=f"{box.x}_{box.y}_{number}_{k}")
 
 
-def _area(rule: Area, classes: list[str], scene: Scene) -> Iterator[Record]:
+def _regional(rule: Area | Centre, classes: list[str], scene: Scene) -> Iterator[Record]:
     image, picture = scene.image, scene.picture
     boxes = _grid(rule, image)
     if rule.tissue is not None and len(boxes):
         boxes = boxes[tissue(image).share(boxes) >= rule.tissue]
-    positive = _covered(scene.annotations, rule, boxes) > rule.share
+    positive = _positive(scene.annotations, rule, boxes)
     stored = (rule.stored, rule.stored) if rule.stored else None
     chosen = _capped(rule.cap, positive, boxes, picture.name)
     for index in chosen:
@@ -152,9 +152,17 @@ def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: st
     return sorted(kept)
 
 
-def _covered(annotations: Annotations | LabelMask, rule: Area, boxes: Boxes) -> NDArray[np.float64]:
+def _positive(annotations: Annotations | LabelMask, rule: Area | Centre, boxes: Boxes) -> NDArray[np.bool_]:
+    centres = boxes[:, :2] + boxes[:, 2:] / 2
     if isinstance(annotations, LabelMask):
-        return annotations.share(boxes, rule.positive)
+        if isinstance(rule, Area):
+            return annotations.share(boxes, rule.positive) > rule.share
+        return np.array([label in rule.positive for label in annotations.at(centres)], dtype=bool)
+    regions = _regions(annotations, rule)
+    return regions.share(boxes) > rule.share if isinstance(rule, Area) else regions.contains(centres)
+
+
+def _regions(annotations: Annotations, rule: Regional) -> Regions:
     unknown = {item.label for item in annotations.items} - set(rule.known())
     if unknown:
         raise ReadError(
@@ -163,7 +171,7 @@ def _covered(annotations: Annotations | LabelMask, rule: Area, boxes: Boxes) -> 
         )  # fmt: skip
     labelled = {name: [i.geometry for i in annotations.items if i.label in labels]
                 for name, labels in (("positive", rule.positive), ("cut", rule.cut))}  # fmt: skip
-    return Regions(labelled["positive"], labelled["cut"]).share(boxes)
+    return Regions(labelled["positive"], labelled["cut"])
 
 
 def _points(scene: Scene, labels: list[str]) -> Points:
@@ -190,4 +198,3 @@ def _grid(rule: Grid, image: Image) -> Boxes:
 
 def _boxes(boxes: Boxes) -> Iterator[Box]:
     return (Box(*row) for row in boxes.tolist())
-

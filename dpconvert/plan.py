@@ -10,8 +10,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from dpconvert import engine, patches, sources
@@ -60,6 +61,7 @@ class Row:
     columns: int
     box: Box | None
     stored: tuple[int, int] | None
+    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,14 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
         SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
     """
     pictures = _pictures(manifest, source, options)
-    found, failures = _all_records(manifest, source, pictures, workers, report)
+    found, failures, mended = _all_records(manifest, source, pictures, workers, report)
     if failures and not options.skip_failed:
         raise SourceError(
             f"{len(failures)} of {len(pictures)} pictures cannot be read, the first: {failures[0].reason}",
             where=failures[0].source,
             remedy="mend or fetch them again, or leave them out with --skip-failed",
         )
+    found = _without_doubtful(manifest, options, found)
     classes = _classes(manifest, source, found)
     groups, splits, notes = _splits(manifest, options, found)
     limited = _limited(found, splits, options.limit)
@@ -135,13 +138,11 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
             columns=record.picture.columns,
             box=record.box,
             stored=record.stored,
+            attributes=dict(record.picture.attributes),
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    empty = len(pictures) - len({r.picture.name for r in found})
-    if empty:
-        notes.append(f"{empty} of {len(pictures)} pictures gave no sample")
-    return Plan(classes, rows, notes, failures)
+    return Plan(classes, rows, [*notes, *mended, *_empty(pictures, found, failures)], failures)
 
 
 @dataclass(frozen=True)
@@ -149,41 +150,59 @@ class _Scene:
     source: Source
     picture: Picture
     image: Image
+    mended: Counter[str]
 
-    @property
+    @cached_property
     def annotations(self) -> Annotations | LabelMask:
-        return sources.reader(self.source.manifest).annotations(self.source, self.picture, self.image)
+        found = sources.reader(self.source.manifest).read_annotations(self.source, self.picture, self.image)
+        self.mended.update(found.mended if isinstance(found, Annotations) else {})
+        return found
 
 
-def _records(source: Source, picture: Picture) -> tuple[Picture, list[Record] | str]:
-    """The samples of one picture, or why there are none: runs in a worker."""
+@dataclass(frozen=True)
+class _Seen:
+    """What looking at one picture gave: its samples, what was mended in its annotations, or why it failed."""
+
+    picture: Picture
+    records: list[Record]
+    mended: Counter[str]
+    failure: str = ""
+
+
+def _look(source: Source, picture: Picture) -> _Seen:
+    """Runs in a worker."""
+    mended: Counter[str] = Counter()
     try:
         with open_image([source.file(name) for name in picture.files], picture.columns) as image:
-            return picture, list(patches.records(source.manifest, _Scene(source, picture, image)))
+            scene = _Scene(source, picture, image, mended)
+            return _Seen(picture, list(patches.records(source.manifest, scene)), mended)
     except ReadError as error:
-        return picture, str(error)
+        return _Seen(picture, [], mended, str(error))
 
 
 def _all_records(
     manifest: Manifest, source: Source, pictures: list[Picture], workers: int, report: Reporter
-) -> tuple[list[Record], list[Failure]]:
+) -> tuple[list[Record], list[Failure], list[str]]:
+    """The samples of all pictures in their order, failures, and a note of what was mended."""
     if isinstance(manifest.rule, Whole):  # needs no look at the pixels
-        return [Record(picture, picture.label or "") for picture in pictures], []
+        return [Record(picture, picture.label or "") for picture in pictures], [], []
     results: dict[str, list[Record]] = {}
     failures: list[Failure] = []
+    mended: Counter[str] = Counter()
     with report.bar(f"{manifest.task}: plan", len(pictures), unit="pictures") as advance:
-        for picture, outcome in engine.run(_records, source, pictures, workers):
-            if isinstance(outcome, str):
-                failures.append(Failure(key=picture.name, source=picture.files[0], reason=outcome))
-            else:
-                results[picture.name] = outcome
+        for seen in engine.run(_look, source, pictures, workers):
+            if seen.failure:
+                failures.append(Failure(key=seen.picture.name, source=seen.picture.files[0], reason=seen.failure))
+            results[seen.picture.name] = seen.records
+            mended += seen.mended
             advance()
     ordered = [record for picture in pictures for record in results.get(picture.name, [])]
-    return ordered, sorted(failures, key=lambda failure: failure.key)
+    notes = [f"annotations: {count} x {what}" for what, count in sorted(mended.items())]
+    return ordered, sorted(failures, key=lambda failure: failure.key), notes
 
 
 def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
-    wrong = [re.compile(erratum.pictures) for erratum in errata(manifest, options.errata)]
+    wrong = _wrong(manifest, options, "pictures")
     pictures = list(sources.reader(manifest).pictures(source))
     twice = [name for name, count in Counter(p.name for p in pictures).items() if count > 1]
     if twice:
@@ -193,6 +212,29 @@ def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Pict
     if not kept:
         raise SourceError("nothing to convert here", where=source.root, remedy=f"see `dpconvert show {manifest.name}`")
     return kept
+
+
+def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:
+    return [re.compile(e.pictures) for e in errata(manifest, options.errata) if e.drops == drops]
+
+
+def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
+    """The records less those of class 0 from pictures that are not annotated exhaustively."""
+    doubtful = _wrong(manifest, options, "negatives")
+    if not doubtful:
+        return found
+    negative = manifest.classes[0]
+    return [r for r in found if r.label != negative or not any(p.search(r.picture.name) for p in doubtful)]
+
+
+def _empty(pictures: list[Picture], found: list[Record], failures: list[Failure]) -> list[str]:
+    """A note of the pictures that gave no sample although they could be read."""
+    rest = {p.name for p in pictures} - {r.picture.name for r in found} - {f.key for f in failures}
+    if not rest:
+        return []
+    names = sorted(rest)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [f"{len(names)} of {len(pictures)} pictures gave no sample: {', '.join(names[:5])}{more}"]
 
 
 def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
@@ -233,7 +275,7 @@ def _splits(
     policy = manifest.policy(options.split)
     unit = {r.picture.name: r.picture.name if policy.unit == "picture" else r.picture.group for r in found}
     groups = contents((unit[r.picture.name], r.label, r.picture.split) for r in found)
-    assigned = assign(groups, policy, manifest.task)
+    assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     notes = [f"no sample of class {label!r} in {split}" for split, label in classes_missing(groups, assigned)]
     namespaced = {r.picture.name: f"{manifest.namespace}:{r.picture.group}" for r in found}
     return namespaced, {name: assigned[group] for name, group in unit.items()}, notes
@@ -259,9 +301,7 @@ def _keys(records: list[Record]) -> list[str]:
     full = [f"{r.picture.name}_{s}" if (s := _suffix(r)) else r.picture.name for r in records]
     keys = [re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[-80:] or "sample" for name in full]
     often = Counter(keys)
-    return [
-        key if often[key] == 1 else f"{key}-{hashed(name):016x}" for key, name in zip(keys, full, strict=True)
-    ]
+    return [key if often[key] == 1 else f"{key}-{hashed(name):016x}" for key, name in zip(keys, full, strict=True)]
 
 
 def _suffix(record: Record) -> str:
@@ -280,5 +320,8 @@ def _shard_names(splits: list[Split], size: int) -> list[str]:
 
 
 def _row(values: Any) -> Row:
-    *head, files, columns, box, stored = values
-    return Row(*head, tuple(files), columns, box and Box(*box), stored and tuple(stored))
+    key, split, shard, label, group, picture, files, columns, box, stored, attributes = values
+    return Row(
+        key, split, shard, label, group, picture, tuple(files), columns,
+        box and Box(*box), stored and tuple(stored), attributes,
+    )  # fmt: skip

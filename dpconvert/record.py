@@ -28,6 +28,7 @@ class Picture:
     label: class name of the whole picture, where it has one.
     split: the release's own split, where it has one.
     annotations: names of the files that hold its annotations; `extra` is for the source's own use.
+    attributes: what else is known of it; every sample carries it (magnification, official fold, ...).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Picture:
     columns: int = 1
     annotations: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Bytes depend on the samples alone: fixed order, owner, mode and time in the tar.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,7 @@ INDEX_SCHEMA = pa.schema(
         ("stored_width", pa.int32()),
         ("stored_height", pa.int32()),
         ("sha256", pa.string()),
+        ("attributes", pa.string()),  # JSON object of strings
     ]
 )
 FROM_METADATA = ("split", "label", "group", "x", "y", "width", "height", "stored_width", "stored_height")
@@ -62,6 +64,7 @@ class Entry(Model):
     stored_width: int
     stored_height: int
     sha256: str
+    attributes: str
 
 
 class Written(Model):
@@ -161,6 +164,7 @@ def _entry(sample: Sample, shard: str, offset: int) -> Entry:
         format=sample.format,
         source=sample.metadata["files"][0],
         sha256=digest,
+        attributes=json.dumps(sample.metadata["attributes"], sort_keys=True),
         **values,
     )
 
@@ -168,7 +172,7 @@ def _entry(sample: Sample, shard: str, offset: int) -> Entry:
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     header = tarfile.TarInfo(name)
     header.size, header.mode = len(data), 0o644
-    tar.fileobj.write(header.tobuf(tarfile.USTAR_FORMAT))  # type: ignore[union-attr]
+    tar.fileobj.write(header.tobuf(tarfile.USTAR_FORMAT))
     padding = -len(data) % tarfile.BLOCKSIZE
-    tar.fileobj.write(data + b"\0" * padding)  # type: ignore[union-attr]
+    tar.fileobj.write(data + b"\0" * padding)
     tar.offset += tarfile.BLOCKSIZE + len(data) + padding

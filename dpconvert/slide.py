@@ -19,7 +19,7 @@ import openslide
 import tifffile
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
-from PIL import ImageColor
+from PIL import ImageColor, UnidentifiedImageError
 
 from dpconvert.errors import ReadError
 from dpconvert.raster import Coverage
@@ -153,7 +153,7 @@ def flat(file: Opened) -> Pixels:
                 return as_rgb(picture)
     except Pillow.DecompressionBombError:
         raise ReadError("too large for a flat picture", where=_name(file), remedy="save it as a tiled TIFF") from None
-    except Pillow.UnidentifiedImageError:
+    except UnidentifiedImageError:
         if _head(file) in TIFF_MAGIC:
             return _by_tifffile(file)
         raise ReadError("not a picture of a known format", where=_name(file)) from None
@@ -162,7 +162,7 @@ def flat(file: Opened) -> Pixels:
 
 
 def as_rgb(picture: Pillow.Image) -> Pixels:
-    """RGB by rule: grey is repeated, a palette looked up, transparency laid over white, 16 bits keep their high byte."""
+    """RGB by rule: grey repeated, a palette looked up, transparency laid over white, of 16 bits the high byte kept."""
     if picture.mode.startswith(("I;16", "I")):
         high = (np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
         return np.repeat(high[:, :, None], 3, axis=2)
@@ -183,9 +183,9 @@ def over(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> Pixels:
 
 def resample(pixels: Pixels, extent: tuple[float, float], out: tuple[int, int]) -> Pixels:
     """The top left `extent` (width, height) of an array, at the size `out`: averaged by whole factors, else Lanczos."""
-    if extent == out:
+    if extent == (float(out[0]), float(out[1])):
         return np.ascontiguousarray(pixels[: out[1], : out[0]])
-    whole = extent[0] % out[0] == 0 and extent[1] % out[1] == 0
+    whole = extent[0] % out[0] == extent[1] % out[1] == 0
     method = Pillow.Resampling.BOX if whole else Pillow.Resampling.LANCZOS
     picture = Pillow.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(picture.resize(out, method, box=(0, 0, *extent)))
@@ -252,7 +252,7 @@ def _by_tifffile(file: Opened) -> Pixels:
     """The first picture of a TIFF that Pillow does not read: planar, OME, odd compressions."""
     try:
         with tifffile.TiffFile(file) as tiff:
-            page = tiff.pages[0]
+            page = tiff.pages.first
             if math.prod(page.shape) > 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1):
                 raise ReadError("too large for a flat picture", where=_name(file), remedy="save it as a tiled TIFF")
             pixels = page.asarray()
@@ -274,7 +274,7 @@ def _is_planar_tiff(file: Opened) -> bool:
         return False
     try:
         with tifffile.TiffFile(file) as tiff:
-            return tiff.pages[0].planarconfig == tifffile.PLANARCONFIG.SEPARATE
+            return tiff.pages.first.planarconfig == tifffile.PLANARCONFIG.SEPARATE
     except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError):
         return False
     finally:

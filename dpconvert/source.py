@@ -58,7 +58,7 @@ class Source:
                 "no such folder" if not root.exists() else "not a folder",
                 where=root,
                 expected=f"the files of {manifest.task}",
-                remedy=f"see `dpconvert show {manifest.name}` for where to get them, or name their folder with --source",
+                remedy=f"`dpconvert show {manifest.name}` says where to get them; name their folder with --source",
             )
         return cls(root, manifest, dict(sorted(_walk(root))))
 

@@ -27,7 +27,7 @@ class GroupContent:
 
 
 def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -> dict[str, Split]:
-    """Group -> split.
+    """Group -> split. `seed` is the task's name, or the namespace where tasks must agree (`draw = "hashed"`).
 
     Raises:
         SourceError: the release itself has a group in two of its sets.
@@ -40,7 +40,9 @@ def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -
     if policy.share is None:
         return assigned | dict.fromkeys(rest, "train")
     wanted = dict(zip(SPLITS, policy.share, strict=True))
-    return assigned | _draw(rest, {s: w for s, w in wanted.items() if w > 0}, seed)  # type: ignore[misc]
+    if policy.draw == "hashed":
+        return assigned | {group: _by_name(group, wanted, seed) for group in rest}
+    return assigned | _draw(rest, {s: w for s, w in wanted.items() if w > 0}, seed)
 
 
 def classes_missing(groups: Mapping[str, GroupContent], assigned: Mapping[str, Split]) -> list[tuple[Split, str]]:
@@ -57,6 +59,18 @@ def _official(group: str, content: GroupContent) -> Split | None:
         found = ", ".join(sorted(str(s) for s in content.official))
         raise SourceError("one group in several official sets", where=group, found=found)
     return next(iter(content.official))
+
+
+def _by_name(group: str, share: Mapping[Split, float], seed: str) -> Split:
+    """The split that a number in [0, 1), made of nothing but names, falls into."""
+    at = hashed("split", seed, group) / 2**64 * sum(share.values())
+    chosen: Split = "train"
+    for split, part in share.items():
+        chosen = split if part > 0 else chosen
+        if at < part:
+            break
+        at -= part
+    return chosen
 
 
 def _draw(groups: Mapping[str, Counter[str]], share: Mapping[Split, float], seed: str) -> dict[str, Split]:

@@ -17,7 +17,7 @@ FEW_VERTICES = 64
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One annotated object or region: a valid shapely geometry, the format's own class name, and its id if it has one."""
+    """One annotated object or region: a valid geometry, the format's own class name, and its id if it has one."""
 
     geometry: Geometry
     label: str
@@ -41,7 +41,7 @@ def polygon(ring: Sequence[tuple[float, float]], mended: Counter[str], holes: Se
 
 
 def mend(shape: Geometry, mended: Counter[str]) -> Geometry | None:
-    """The same area as a valid geometry, lines and points that repairing leaves over dropped; None if nothing is left."""
+    """The same area as a valid geometry, without the lines and points that repairing leaves over; None for nothing."""
     if shape.is_valid:
         return shape
     mended["invalid ring mended"] += 1

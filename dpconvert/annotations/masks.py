@@ -15,7 +15,7 @@ from dpconvert.raster import Coverage
 
 
 class LabelMask:
-    """`values` (rows, columns) stretched over a picture of `width` x `height` px; `labels` maps a value to its class."""
+    """`values` (rows, columns) stretched over a picture of `width` x `height` px; `labels`: value -> class."""
 
     def __init__(self, values: NDArray[np.integer], labels: Mapping[int, str], width: int, height: int) -> None:
         self.values, self.labels, self.width, self.height = values, labels, width, height
@@ -30,7 +30,7 @@ class LabelMask:
         x, y = np.asarray(points, dtype=np.float64).reshape(-1, 2).T
         rows, columns = self.values.shape
         j, i = np.floor(x * columns / self.width).astype(int), np.floor(y * rows / self.height).astype(int)
-        inside = (0 <= i) & (i < rows) & (0 <= j) & (j < columns)
+        inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
         found = self.values[i.clip(0, rows - 1), j.clip(0, columns - 1)]
         return [self.labels.get(int(v)) if ok else None for v, ok in zip(found, inside, strict=True)]
 

@@ -49,7 +49,7 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
         ReadError: not such a file, or no such array of numbers in it.
     """
     try:
-        values = scipy.io.loadmat(io.BytesIO(data), variable_names=[variable]).get(variable)
+        values = scipy.io.loadmat(io.BytesIO(data), variable_names=[variable]).get(variable)  # type: ignore[arg-type]
     except (
         MatReadError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, EOFError,
         zlib.error, struct.error, UnicodeDecodeError, OverflowError, MemoryError, AttributeError, AssertionError,

@@ -67,7 +67,7 @@ def classes(source: Source) -> list[str]:
     return list(dict.fromkeys(mapped.get(n, n) for n in ordered if not mapped or n in mapped))
 
 
-def annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
     found = _by_image(source)[int(picture.extra["image"])]
     labels = _labels(source)
     kept = [item for item in found if item.terms[0] in labels]

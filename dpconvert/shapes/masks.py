@@ -42,9 +42,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         yield Picture(image["name"], (image.name,), group, split=split, annotations=(mask.name,))
 
 
-def annotations(source: Source, picture: Picture, image: Image) -> LabelMask:
+def read_annotations(source: Source, picture: Picture, image: Image) -> LabelMask:
     layout = layout_of(source.manifest, Layout)
     name = picture.annotations[0]
-    return masks.read(
-        source.read(name), name, layout.values, (image.width, image.height), threshold=layout.threshold
-    )
+    return masks.read(source.read(name), name, layout.values, (image.width, image.height), threshold=layout.threshold)

@@ -53,7 +53,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         )
 
 
-def annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
     layout = layout_of(source.manifest, Layout)
     found = []
     for name in picture.annotations:

@@ -3,7 +3,7 @@
 A reader has
 
     pictures(source) -> Iterator[Picture]                      what is there, in name order
-    annotations(source, picture, image) -> Annotations | LabelMask   where the rule needs objects or regions
+    read_annotations(source, picture, image) -> Annotations | LabelMask   where the rule needs objects or regions
     fake(tree) -> None                                         a tiny tree in the original layout
 
 and reads nothing but what `source` lists.
@@ -32,7 +32,7 @@ class Reader(Protocol):
     """What a module of `sources/` or `shapes/` offers; the last two where they make sense."""
 
     def pictures(self, source: Source) -> Iterator[Picture]: ...
-    def annotations(self, source: Source, picture: Picture, image: Image) -> Annotations | LabelMask: ...
+    def read_annotations(self, source: Source, picture: Picture, image: Image) -> Annotations | LabelMask: ...
     def fake(self, tree: Any) -> None: ...
 
 

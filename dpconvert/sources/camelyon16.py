@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dpconvert.annotations import Annotations, asap
 from dpconvert.errors import SourceError
 from dpconvert.fakes import FakeTree
-from dpconvert.manifest import Area
+from dpconvert.manifest import Regional
 from dpconvert.record import Picture
 from dpconvert.slide import Image
 from dpconvert.source import Found, Source
@@ -22,9 +22,9 @@ def pictures(source: Source) -> Iterator[Picture]:
         yield Picture(name, (found.name,), name, annotations=(outlines[name],) if name in outlines else ())
 
 
-def annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
     rule = source.manifest.rule
-    assert isinstance(rule, Area)
+    assert isinstance(rule, Regional)
     if not picture.annotations:
         return Annotations([])
     name = picture.annotations[0]
@@ -38,9 +38,9 @@ def fake(tree: FakeTree) -> None:
     for number in range(1, 7):
         tree.slide(f"training/tumor/tumor_{number:03}.tif", tree.tissue_slide(4608, 3840, [(768, 768, 2304, 1536)]))
         ring = [(768.5, 768.0), (3072.0, 768.0), (3072.0, 2304.0), (768.0, 2304.0)]
-        hole = [(1536, 1536), (2304, 1536), (2304, 2304), (1536, 2304)]
-        bow_tie = [(3000, 2400), (3400, 2800), (3400, 2400), (3000, 2800)]
-        degenerate = [(100, 100), (200, 200)]
+        hole = [(1536.0, 1536.0), (2304.0, 1536.0), (2304.0, 2304.0), (1536.0, 2304.0)]
+        bow_tie = [(3000.0, 2400.0), (3400.0, 2800.0), (3400.0, 2400.0), (3000.0, 2800.0)]
+        degenerate = [(100.0, 100.0), (200.0, 200.0)]
         named = [("_0" if number % 2 else "Tumor", ring), ("_2", hole), ("Tumor", bow_tie), ("Tumor", degenerate)]
         tree.asap(f"training/lesion_annotations/tumor_{number:03}.xml", named)
 

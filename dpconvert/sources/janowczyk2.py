@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dpconvert.fakes import FakeTree
-from dpconvert.shapes.masks import annotations, pictures
+from dpconvert.shapes.masks import pictures, read_annotations
 
-__all__ = ["annotations", "fake", "pictures"]
+__all__ = ["fake", "pictures", "read_annotations"]
 
 
 def fake(tree: FakeTree) -> None:

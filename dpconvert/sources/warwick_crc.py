@@ -21,7 +21,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         yield Picture(found["name"], (found.name,), found["name"], annotations=tuple(tables.get(found["name"], ())))
 
 
-def annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
     tables = ((name, name.rpartition("_")[2].removesuffix(".mat")) for name in picture.annotations)
     found = [points.read_mat(source.read(name), name, "detection", label) for name, label in tables]
     return Annotations([item for table in found for item in table])
