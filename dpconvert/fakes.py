@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ def draw_fake(manifest: Manifest, out: Path, seed: int = 0) -> Path:
     folder = out / manifest.name
     if folder.exists() and any(folder.iterdir()):
         raise OutputError("not empty", where=folder, remedy="choose another --out")
-    module.fake(FakeTree(folder, with_defaults(manifest), seed))
+    part = folder.with_name(f".{folder.name}.part")  # takes its name when it is whole
+    shutil.rmtree(part, ignore_errors=True)
+    module.fake(FakeTree(part, with_defaults(manifest), seed))
+    if folder.exists():
+        folder.rmdir()
+    part.rename(folder)
     return folder
 
 

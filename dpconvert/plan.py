@@ -142,7 +142,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    return Plan(classes, rows, [*notes, *mended, *_empty(pictures, found, failures)], failures)
+    return Plan(classes, rows, [*source.notes, *notes, *mended, *_empty(pictures, found, failures)], failures)
 
 
 @dataclass(frozen=True)

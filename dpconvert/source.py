@@ -40,10 +40,14 @@ class Found:
 
 
 class Source:
-    """The files under one folder, listed once in sorted order; archives are opened when first read."""
+    """The files under one folder, listed once in sorted order; archives are opened when first read.
+
+    `notes` is where a reader of the source says what a user should know: it goes into task.json.
+    """
 
     def __init__(self, root: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
         self.root, self.manifest, self.sizes = root, manifest, sizes
+        self.notes: list[str] = []
         self._archives: dict[str, zipfile.ZipFile] = {}
 
     @classmethod

@@ -2,7 +2,7 @@
 
 [files.images] and [files.points] are paired by their named group `name`. [layout] takes
   columns    what stands where in a line, e.g. ["x", "y", "label"]; other names are passed over
-  delimiter  between columns (none: blanks); skip   lines of head
+  delimiter  between columns ("": blanks); skip   lines of head
   label      of all points, where no column says it; `labels` maps a column's values to names
 [files.images] may name `group` and `split` too. A picture without a file of points has none when `missing` is true.
 """
@@ -33,7 +33,7 @@ class Layout(Model):
     """`[layout]` of a manifest of this shape."""
 
     columns: list[str] = ["x", "y", "label"]
-    delimiter: str | None = ","
+    delimiter: str = ","
     skip: int = 0
     label: str = ""
     labels: dict[str, str] = {}
@@ -59,7 +59,7 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     for name in picture.annotations:
         data = source.read(name)
         found += points.read_text(
-            data, name, layout.columns, delimiter=layout.delimiter, skip=layout.skip, label=layout.label
+            data, name, layout.columns, delimiter=layout.delimiter or None, skip=layout.skip, label=layout.label
         )
     if layout.labels:
         unknown = {item.label for item in found} - set(layout.labels)

@@ -6,6 +6,7 @@
   label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
          those listed in `skip` are left out
   group, split   columns (optional)
+  missing  true: rows without a picture are passed over and counted
 """
 
 from __future__ import annotations
@@ -38,22 +39,35 @@ class Layout(Model):
     skip: list[str] = []
     group: str = ""
     split: str = ""
+    missing: bool = False
 
 
 def pictures(source: Source) -> Iterator[Picture]:
     layout = layout_of(source.manifest, Layout)
     images = _by_ending([found.name for found in source.need("images")])
     for table in source.need("table"):
+        absent = 0
         for line, row in enumerate(_rows(source, table.name), start=2):
-            if _cell(row, layout.label, table.name) not in layout.skip:
-                yield _picture(row, layout, images, f"{table.name}, line {line}")
+            where = f"{table.name}, line {line}"
+            if _cell(row, layout.label, where) in layout.skip:
+                continue
+            wanted = _file(row, layout, where)
+            if layout.missing and wanted not in images:
+                absent += 1
+            else:
+                yield _picture(row, layout, wanted, images, where)
+        if absent:
+            source.notes.append(f"{absent} rows of {table.name} name pictures that are not here")
 
 
-def _picture(row: dict[str, str], layout: Layout, images: dict[str, list[str]], where: str) -> Picture:
+def _file(row: dict[str, str], layout: Layout, where: str) -> str:
     try:
-        wanted = layout.file.format(**row)
+        return layout.file.format(**row)
     except (KeyError, IndexError, ValueError) as error:
         raise ManifestError(f"file: {layout.file!r} does not fit the table's columns ({error})", where=where) from None
+
+
+def _picture(row: dict[str, str], layout: Layout, wanted: str, images: dict[str, list[str]], where: str) -> Picture:
     matches = images.get(wanted, [])
     if len(matches) != 1:
         what = "no picture of this name" if not matches else "several pictures of this name"

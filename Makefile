@@ -1,0 +1,65 @@
+# On a bare machine with Python 3.11 or newer and make: `make demo`, `make test`. Everything goes into .venv.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+UV := $(BIN)/python -m uv
+DEMO := umcm-colorectal warwick-crc janowczyk2 camelyon16 lung
+SHARDS := demo/shards
+RUN := --runs runs --run demo
+
+.PHONY: help demo test lint format stress bench docs clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/demo $(DEMO:%=demo/sources/%)  ## sources -> shards -> pre-training without Lung -> transfer to Lung -> report
+	for source in $(DEMO); do $(BIN)/dpconvert $$source --source demo/sources/$$source --out $(SHARDS) || exit 1; done
+	$(BIN)/dpconvert verify $(SHARDS)
+	$(BIN)/mtrain fit --shards $(SHARDS) --leave-out Lung $(RUN) --backbone efficientnet_lite0 --size 96 \
+		--batch 32 --iterations 60 --lr 1e-3 --tau 5 --validate-every 30 --log-every 5
+	$(BIN)/mtrain transfer --mode svm $(RUN)
+	$(BIN)/mtrain transfer --mode svm $(RUN) --weights imagenet
+	$(BIN)/mtrain report $(RUN)
+
+demo/sources/%: | .venv/demo
+	$(BIN)/dpconvert fake $* --out demo/sources
+
+test: .venv/test lint  ## lint, then every test but the long ones
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto $(TESTS)
+
+lint: .venv/test  ## ruff (rules and format), mypy strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/test  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+stress: .venv/test  ## the tests that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m stress $(TESTS)
+
+bench: .venv/test  ## the benchmarks, each beside its peer
+	$(BIN)/python benchmarks/svm/compare.py
+
+docs: .venv/test  ## write docs/sources.md from the manifests
+	$(BIN)/python docs/write_sources.py
+
+clean:  ## remove the environment and what the demo made
+	rm -rf .venv demo runs/demo
+
+.venv/uv:
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@touch $@
+
+.venv/demo: .venv/uv pyproject.toml constraints.txt
+	$(UV) pip install --quiet --constraint constraints.txt --editable ".[train,timm,demo]"
+	@touch $@
+
+.venv/test: .venv/uv pyproject.toml constraints.txt
+	$(UV) pip install --quiet --constraint constraints.txt --editable ".[train,timm,demo,dev]"
+	@touch $@
