@@ -15,6 +15,7 @@ from dpconvert.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from dpconvert.card import Difference
+    from dpconvert.convert import Outcome
     from dpconvert.manifest import Manifest
 
 SOURCES_VARIABLE = "DPCONVERT_SOURCES"
@@ -76,8 +77,19 @@ def source_command(name: str) -> click.Command:
     def run(**options: Any) -> None:
         _convert(name, **options)
 
-    params: list[click.Parameter] = [
-        click.Option(["--source"], type=click.Path(path_type=Path), metavar="DIR", help=_SOURCE_HELP),
+    return click.Command(
+        name,
+        params=[
+            click.Option(["--source"], type=click.Path(path_type=Path), metavar="DIR", help=_SOURCE_HELP),
+            *_conversion_options(),
+        ],
+        callback=run,
+        help=f"Convert {name} into shards.\n\n\b\nExample: dpconvert {name} --source DIR --out shards/",
+    )
+
+
+def _conversion_options() -> list[click.Parameter]:
+    return [
         click.Option(
             ["--out"],
             type=click.Path(path_type=Path),
@@ -111,54 +123,97 @@ def source_command(name: str) -> click.Command:
         click.Option(["--json", "as_json"], is_flag=True, help="Print task.json's content."),
         click.Option(["--quiet", "-q"], is_flag=True, help="No progress."),
     ]
-    return click.Command(
-        name,
-        params=params,
-        callback=run,
-        help=f"Convert {name} into shards.\n\n\b\nExample: dpconvert {name} --source DIR --out shards/",
-    )
 
 
+_ROOT = click.Option(
+    ["--root"],
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"Folder that holds a folder for each source, of its name.  [default: ${SOURCES_VARIABLE}, else sources]",
+)
 _SOURCE_HELP = f"The source's files.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME, else the manifest's root]"
 
 
-def _convert(name: str, source: Path | None, out: Path, workers: int | None, **options: Any) -> None:
-    from dpconvert import convert, engine
+def _convert(name: str, source: Path | None, out: Path, as_json: bool, **options: Any) -> None:
     from dpconvert.manifest import find
+
+    manifest = _with_shape(find(name))
+    outcome = _conversion(manifest, _root(manifest, source), out, **options)
+    if as_json:
+        click.echo(json.dumps(outcome.card.model_dump(mode="json", by_alias=True), indent=1))
+    else:
+        _tell(outcome)
+
+
+def _conversion(
+    manifest: Manifest, root: Path, out: Path, workers: int | None, overwrite: bool, quiet: bool, **options: Any
+) -> Outcome:
+    from dpconvert import convert, engine
     from dpconvert.plan import Options
     from dpconvert.progress import Reporter
 
-    overwrite, as_json, quiet = (options.pop(key) for key in ("overwrite", "as_json", "quiet"))
-    manifest = _with_shape(find(name))
-    outcome = convert.convert(
+    return convert.convert(
         manifest,
-        _root(manifest, source),
+        root,
         out,
         Options(**options),
         workers=workers or engine.processors(),
         overwrite=overwrite,
         report=Reporter(quiet=quiet),
     )
-    if as_json:
-        click.echo(json.dumps(outcome.card.model_dump(mode="json", by_alias=True), indent=1))
-        return
-    _tell(outcome)
 
 
-def _tell(outcome: Any) -> None:
+def _tell(outcome: Outcome) -> None:
     card = outcome.card
     before = "complete already" if not outcome.made else f"{outcome.made} shards made, {outcome.had} were there"
     click.echo(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards ({before}) -> {outcome.folder}")
-    _table(
-        ["set", "samples", card.group_kind + "s", *card.classes],
-        [[split, s.samples, s.groups, *s.classes] for split, s in card.splits.items()],
-    )
+    made = card.splits.values()
+    rows = [[name, *(split.classes[label] for split in made)] for label, name in enumerate(card.classes)]
+    rows += [
+        ["samples", *(split.samples for split in made)],
+        [f"{card.group_kind}s", *(split.groups for split in made)],
+    ]
+    _table(["class", *card.splits], rows)
     _tell_differences(card.expectations)
     for note in card.notes:
         click.echo(f"note: {note}")
     if card.failures:
         click.echo(f"left out: {len(card.failures)} samples that cannot be read, listed in task.json")
     click.echo(f"digest {card.digest}")
+
+
+@group.command("all", params=[_ROOT, *_conversion_options()])
+def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> None:
+    """Convert every known source that is there, and say which are not.
+
+    \b
+    Example: dpconvert all --root /data/sources --out shards/
+    """
+    from dpconvert.manifest import known, load
+
+    base = root or _sources()
+    there = [manifest for path in known().values() if (base / (manifest := load(path)).name).is_dir()]
+    absent = sorted(known().keys() - {manifest.name for manifest in there})
+    if not there:
+        remedy = f"put a source into a folder of its name there: {', '.join(absent)}"
+        raise UsageError("no known source here", where=base, remedy=remedy)
+    cards, failed = [], []
+    for manifest in there:
+        try:
+            outcome = _conversion(_with_shape(manifest), base / manifest.name, out, **options)
+        except UserError as error:
+            failed.append(manifest.name)
+            _say(f"dpconvert: error: {manifest.name}: {error}", bold=True)
+            continue
+        cards.append(outcome.card.model_dump(mode="json", by_alias=True))
+        if not as_json:
+            _tell(outcome)
+            click.echo()
+    if as_json:
+        click.echo(json.dumps(cards, indent=1))
+    _say(f"converted {len(cards)}; failed: {', '.join(failed) or 'none'}; not in {base}: {', '.join(absent) or 'none'}")
+    if failed:
+        sys.exit(1)
 
 
 def _tell_differences(differences: list[Difference]) -> None:
@@ -344,14 +399,17 @@ def _with_shape(manifest: Manifest) -> Manifest:
 
 
 def _root(manifest: Manifest, given: Path | None) -> Path:
-    import os
-
     if given is not None:
         return given
     if manifest.root:
         return manifest.path.parent / manifest.root
-    base = os.environ.get(SOURCES_VARIABLE)
-    return (Path(base) if base else Path("sources")) / manifest.name
+    return _sources() / manifest.name
+
+
+def _sources() -> Path:
+    import os
+
+    return Path(os.environ.get(SOURCES_VARIABLE) or "sources")
 
 
 def _check_name(name: str, verbs: list[str]) -> None:
