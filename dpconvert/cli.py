@@ -260,7 +260,7 @@ def show(source: str, as_json: bool) -> None:
     """
     from dpconvert.manifest import find
 
-    manifest = find(source)
+    manifest = _with_shape(find(source))
     if as_json:
         click.echo(manifest.model_dump_json(indent=1, exclude={"path"}))
         return
@@ -272,10 +272,10 @@ def _description(manifest: Manifest) -> list[str]:
     lines = [f"{manifest.name} -> {manifest.task}: {manifest.title}", ""]
     facts = {
         "kind": manifest.kind,
-        "classes": ", ".join(f"{i} {name}" for i, name in enumerate(manifest.classes)),
+        "classes": ", ".join(f"{i} {name}" for i, name in enumerate(manifest.classes)) or "those that occur",
         "organ, stain": ", ".join(filter(None, [manifest.organ, manifest.stain])),
         "resolution": f"{manifest.mpp} um/px" if manifest.mpp else "",
-        "rule": ", ".join(f"{k} {v}" for k, v in manifest.rule.model_dump(exclude_none=True).items()),
+        "rule": _rule(manifest),
         "group": f"{manifest.group.kind} (ids begin with {manifest.namespace}:)",
         "related tasks": ", ".join(manifest.related),
         "licence": " ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note])),
@@ -299,6 +299,13 @@ def _description(manifest: Manifest) -> list[str]:
             f"erratum {erratum.name}{'' if erratum.default else ' (off)'}: {erratum.reason} [{erratum.citation}]"
         )
     return lines + [f"note: {note}" for note in manifest.notes]
+
+
+def _rule(manifest: Manifest) -> str:
+    """'area: size 768, ...' without what is not set."""
+    told = manifest.rule.model_dump(exclude_defaults=True, exclude={"type"})
+    values = {name: ", ".join(value) if isinstance(value, list) else value for name, value in told.items()}
+    return f"{manifest.rule.type}: {'; '.join(f'{k} {v}' for k, v in values.items())}".removesuffix(": ")
 
 
 @group.command()

@@ -246,7 +246,6 @@ class Manifest(Model):
     root: str = ""
     shape: str = ""
     layout: dict[str, Any] = {}
-    layout_text: str = ""
     files: dict[str, FileKind] = {}
     rule: Rule = Whole()
     image: ImageFormat = ImageFormat()
