@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -17,7 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import PIL
@@ -70,6 +71,7 @@ def convert(
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
     source = Source.open(root, manifest)
+    plan.errata(manifest, options.errata)
     asked = plan.request(manifest, source, options)
     folder = out / manifest.task
     with _locked(folder):
@@ -98,7 +100,10 @@ def _finished(folder: Path, asked: dict[str, str]) -> TaskCard | None:
         shutil.rmtree(work, ignore_errors=True)
         return card
     if (work / "request.json").is_file():
-        _same(folder, asked, json.loads((work / "request.json").read_bytes()))
+        there = json.loads((work / "request.json").read_bytes())
+        if there.get("source") != asked["source"]:  # mended meanwhile: plan again, and keep the shards it leaves alone
+            (work / "plan.jsonl").unlink(missing_ok=True)
+        _same(folder, asked, there | {"source": asked["source"]})
     return None
 
 
@@ -107,12 +112,22 @@ def _same(folder: Path, asked: dict[str, str], there: dict[str, str]) -> None:
     if not differ:
         return
     words = {"version": "plan version", "manifest": "manifest", "source": "source files", "options": "options"}
+    wanted, found = _options_that_differ(asked, there) if "options" in differ else (None, None)
     raise OutputError(
         f"holds a conversion with other {' and '.join(words[name] for name in differ)}",
         where=folder,
-        expected=asked["options"] if "options" in differ else None,
-        found=there.get("options") if "options" in differ else None,
+        expected=wanted,
+        found=found,
         remedy="use another --out, or --overwrite to replace it",
+    )
+
+
+def _options_that_differ(asked: dict[str, str], there: dict[str, str]) -> tuple[str, str]:
+    """The options of both that are not equal, as '--name value'."""
+    one, other = json.loads(asked["options"]), json.loads(there.get("options", "{}"))
+    names = [name for name in one if one[name] != other.get(name)]
+    return tuple(  # type: ignore[return-value]
+        ", ".join(f"--{name.replace('_', '-')} {options.get(name)}" for name in names) for options in (one, other)
     )
 
 
@@ -135,6 +150,9 @@ def _plan(
         file.write(json.dumps(asked).encode())
     with replaced(path) as file:
         file.writelines(json.dumps(line).encode() + b"\n" for line in chosen.lines())
+    for shard in folder.glob("*.tar"):
+        if shard.name not in chosen.shards():
+            shard.unlink()
     return chosen
 
 
@@ -154,7 +172,7 @@ def _shards(
 ) -> tuple[int, int]:
     """Make the shards that are missing; (made, had)."""
     shards = chosen.shards()
-    missing = {name: rows for name, rows in shards.items() if _written(folder, name) is None}
+    missing = {name: rows for name, rows in shards.items() if _written(folder, rows, source) is None}
     had = len(shards) - len(missing)
     if had:
         report.note(f"{manifest.task}: {had} of {len(shards)} shards are there already")
@@ -166,8 +184,9 @@ def _shards(
             failures += failed
             advance(count)
     if failures and not options.skip_failed:
+        first = min(failures, key=lambda failure: failure.key)
         raise SourceError(
-            f"{len(failures)} of {len(chosen.rows)} samples could not be made, the first: {failures[0].reason}",
+            f"{len(failures)} of {len(chosen.rows)} samples could not be made, the first: {first.reason}",
             where=source.root,
             remedy="mend the files and run again (what is made is kept), or leave them out with --skip-failed",
         )
@@ -180,14 +199,14 @@ def _shard(job: _Job, item: tuple[str, list[Row]]) -> tuple[int, list[Failure]]:
     failures: list[Failure] = []
     with Encoder(job.manifest, job.source, job.classes, job.options.image(job.manifest)) as encoder:
         if not job.options.skip_failed:
-            failures = _unreadable(encoder, rows, job.folder / name)
+            failures = _unreadable(encoder, job, rows)
             return len(rows), failures
         written = write_shard(job.folder / name, rows[0].split, _samples(encoder, rows, failures))
-    _note_written(job.folder, written, failures)
+    _note_written(job, rows, written, failures)
     return len(rows), failures
 
 
-def _unreadable(encoder: Encoder, rows: list[Row], path: Path) -> list[Failure]:
+def _unreadable(encoder: Encoder, job: _Job, rows: list[Row]) -> list[Failure]:
     """Write the shard if all its samples can be made; else write nothing and tell every one that cannot."""
     failures: list[Failure] = []
 
@@ -197,10 +216,10 @@ def _unreadable(encoder: Encoder, rows: list[Row], path: Path) -> list[Failure]:
             raise _IncompleteError
 
     try:
-        written = write_shard(path, rows[0].split, samples())
+        written = write_shard(job.folder / rows[0].shard, rows[0].split, samples())
     except _IncompleteError:
         return failures
-    _note_written(path.parent, written, [])
+    _note_written(job, rows, written, [])
     return []
 
 
@@ -216,28 +235,38 @@ def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iter
             failures.append(Failure(key=row.key, source=row.files[0], reason=str(error)))
 
 
-def _note_written(folder: Path, written: Written, failures: list[Failure]) -> None:
+def _note_written(job: _Job, rows: list[Row], written: Written, failures: list[Failure]) -> None:
     body = {"written": written.model_dump(), "failures": [failure.model_dump() for failure in failures]}
-    with replaced(folder / WORK / f"{written.shard.name}.json") as file:
+    body |= {"basis": _basis(rows, job.source)}
+    with replaced(job.folder / WORK / f"{written.shard.name}.json") as file:
         file.write(json.dumps(body).encode())
 
 
-def _written(folder: Path, name: str) -> tuple[Written, list[Failure]] | None:
-    """What is noted of a finished shard; None when it is not finished."""
+def _written(folder: Path, rows: list[Row], source: Source) -> tuple[Written, list[Failure]] | None:
+    """What is noted of a finished shard; None when it is not finished, or made of other rows or files."""
+    name = rows[0].shard
     try:
         body = json.loads((folder / WORK / f"{name}.json").read_bytes())
         written = Written.model_validate(body["written"])
         failures = [Failure.model_validate(failure) for failure in body["failures"]]
+        same = body["basis"] == _basis(rows, source)
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
-    return (written, failures) if _size(folder / name) == written.shard.size else None
+    return (written, failures) if same and _size(folder / name) == written.shard.size else None
+
+
+def _basis(rows: list[Row], source: Source) -> str:
+    """A digest over what decides a shard: its rows, and their files as far as a listing tells them apart."""
+    files = sorted({name for row in rows for name in row.files})
+    values = [[astuple(row) for row in rows], [(name, source.sizes.get(name)) for name in files]]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _finish(
     manifest: Manifest, source: Source, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]
 ) -> TaskCard:
     """Index and card, then the working files go."""
-    parts = [_written(folder, name) for name in chosen.shards()]
+    parts = [_written(folder, rows, source) for rows in chosen.shards().values()]
     done = [part for part in parts if part is not None]
     assert len(done) == len(parts), "a shard vanished while the index was made"
     shards = [written.shard for written, _ in done]
