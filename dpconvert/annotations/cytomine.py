@@ -1,104 +1,203 @@
-"""Annotations, terms and images of a Cytomine project as its clients and its server write them (JSON with WKT, y up).
+"""Annotations, terms and images of Cytomine projects as its clients and its server list them: JSON or CSV, WKT, y up.
 
 Cytomine's y axis points up from the bottom of the image: y_down = height - y_up.
 """
 
 from __future__ import annotations
 
-import json
+import csv
+import io
+import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
+import numpy as np
 import shapely
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
 
-from dpconvert.annotations.geometry import Annotation, Annotations, mend
+from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, mend
+from dpconvert.annotations.jsontext import Loose, parsed
+from dpconvert.annotations.xml import FARTHEST
 from dpconvert.errors import ReadError
 
 WKT_LIMIT = 64 << 20
+REPORT = "Area (micron"  # a column of the server's CSV report, which has neither ids of terms nor outlines
+OUTSIDE, NO_AREA = DROPPED = "outside its image", "without an area"
+M = TypeVar("M", bound=Loose)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One annotation as listed: its image's id, its terms' ids in order, its outline in WKT."""
+def _numbers(value: Any) -> Any:
+    """Ids in a CSV cell, '4762', '4762,4763' or '[4762, 4763]'; a single id; or nothing."""
+    if isinstance(value, str):
+        return [number.strip() for number in value.strip("[] ").replace(";", ",").split(",") if number.strip()]
+    return [] if value is None else [value] if isinstance(value, int) else value
+
+
+def _none_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Ids = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+Maybe = Annotated[int | None, BeforeValidator(_none_if_empty)]
+MaybeText = Annotated[str | None, BeforeValidator(_none_if_empty)]
+MaybeFloat = Annotated[float | None, BeforeValidator(_none_if_empty)]
+
+
+class Listed(Loose):
+    """An entry of a list; fields have Cytomine's names but for capitals."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Item(Listed):
+    """One annotation: its image's id, its terms' ids in order, its outline in WKT ('' where it was not asked for).
+
+    parent: of a reviewed copy, the annotation that it replaces.
+    """
 
     id: int
     image: int
-    terms: tuple[int, ...]
-    location: str
+    term: Ids = ()
+    location: str | None = ""
+    parent: Maybe = Field(default=None, alias="parentIdent")
+    crop_url: MaybeText = Field(default=None, alias="cropURL")
 
 
-def collection(data: bytes, name: str) -> list[dict[str, Any]]:
-    """The objects of a listing: a bare list, or the server's {"collection": [...]}.
+class Slide(Listed):
+    """One image of a project. base_image is the same for all projects that show the slide, id is not."""
+
+    id: int
+    base_image: Maybe = None
+    original_filename: MaybeText = None
+    instance_filename: MaybeText = None
+    filename: MaybeText = None
+    width: Maybe = None
+    height: Maybe = None
+    physical_size_x: MaybeFloat = None
+    resolution: MaybeFloat = None
+
+    @property
+    def key(self) -> str:
+        """What tells slides apart, the steadiest that is known."""
+        return str(self.base_image or self.original_filename or self.id)
+
+
+class Term(Listed):
+    """One term of an ontology."""
+
+    id: int
+    name: MaybeText = None
+
+
+class _Page(Loose, Generic[M]):
+    collection: list[M]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An annotation with the class that its terms mean."""
+
+    item: Item
+    label: str
+
+
+def listing(data: bytes, name: str, kind: type[M]) -> list[M]:
+    """The objects of a list: JSON, bare or in the server's {"collection": [...]}, or a CSV table with a head.
 
     Raises:
-        ReadError: not JSON, or not a list of objects.
+        ReadError: neither, or an object without its id or image.
     """
+    if name.lower().endswith((".csv", ".tsv")):
+        return _from_rows(rows(data, name), name, kind)
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return parsed(data, name, TypeAdapter(_Page[kind])).collection  # type: ignore[valid-type]
+    return parsed(data, name, TypeAdapter(list[kind]))  # type: ignore[valid-type]
+
+
+def rows(data: bytes, name: str) -> Iterator[dict[str, str]]:
+    """The rows of a delimited table by the names in its head; the delimiter is what the head holds most of.
+
+    Raises:
+        ReadError: not such a table.
+    """
+    text = data.decode("utf-8-sig", "replace")
+    head = text.partition("\n")[0]
+    if REPORT in head:
+        raise ReadError(
+            "the server's report of annotations, which holds no outlines", where=name,
+            remedy="export the list as JSON with showWKT, showTerm and showMeta",
+        )  # fmt: skip
+    csv.field_size_limit(WKT_LIMIT)
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ReadError(f"not JSON: {error}", where=name) from None
-    items = body.get("collection") if isinstance(body, dict) else body
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ReadError("no list of objects", where=name, expected='[...] or {"collection": [...]}')
-    return items
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count)):
+            yield {str(k).strip(): str(v).strip() for k, v in row.items() if k is not None and v is not None}
+    except csv.Error as error:
+        raise ReadError(f"not a readable table: {error}", where=name) from None
 
 
-def items(data: bytes, name: str) -> list[Item]:
-    """The annotations with at least one term, in order of id; of a reviewed annotation only the reviewed copy.
+def _from_rows(table: Iterable[dict[str, str]], name: str, kind: type[M]) -> list[M]:
+    found = []
+    for line, row in enumerate(table, start=2):
+        try:
+            found.append(kind.model_validate(row))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            place = ".".join(map(str, problem["loc"]))
+            raise ReadError(f"line {line}: {place}: {problem['msg']}", where=name, found=str(row)[:60]) from None
+    return found
+
+
+def current(found: Iterable[Item]) -> tuple[list[Item], Counter[str]]:
+    """Each annotation once, in order of id, of a reviewed one only the reviewed copy; and what was left out."""
+    listed = list(found)
+    unique = {item.id: item for item in listed}
+    replaced = {item.parent for item in listed if item.parent != item.id}
+    kept = [unique[number] for number in sorted(unique) if number not in replaced]
+    dropped = Counter(
+        {"listed twice": len(listed) - len(unique), "replaced by a reviewed copy": len(unique) - len(kept)}
+    )
+    return kept, +dropped
+
+
+def shapes(found: Iterable[Labelled], size: tuple[int, int], name: str, *, areas: bool) -> Annotations:
+    """Annotations of one image of `size` (width, height), flipped to y down and clipped to the image.
+
+    What lies outside is dropped and counted; with `areas`, points and lines are too.
 
     Raises:
-        ReadError: an entry without id, image, or geometry (an export without showWKT has none).
+        ReadError: an annotation without WKT, or with WKT that cannot be read.
     """
-    listed = collection(data, name)
-    replaced = {entry["parentIdent"] for entry in listed if isinstance(entry.get("parentIdent"), int)}
-    found = [_item(entry, name) for entry in listed if entry.get("id") not in replaced]
-    return sorted((item for item in found if item.terms), key=lambda item: item.id)
-
-
-def shapes(found: list[Item], labels: dict[int, str], size: tuple[int, int], name: str) -> Annotations:
-    """Annotations of one image of `size` (width, height): flipped to y down, clipped, labelled by their first term.
-
-    An annotation wholly outside its image is dropped and counted.
-
-    Raises:
-        ReadError: WKT that cannot be read, or a term that `labels` does not have.
-    """
-    width, height = size
-    frame = shapely.box(0, 0, width, height)
+    frame = shapely.box(0, 0, *size)
     mended: Counter[str] = Counter()
     result = []
-    for item in found:
-        if item.terms[0] not in labels:
-            raise ReadError(f"annotation {item.id} has the unknown term {item.terms[0]}", where=name)
-        shape = _shape(item, height, mended, name)
-        clipped = None if shape is None else shapely.intersection(shape, frame)
-        if clipped is None or clipped.is_empty:
-            mended["outside its image"] += 1
+    for labelled in found:
+        shape = _flipped(labelled.item, size[1], name)
+        whole = None if areas and shapely.get_dimensions(shape) < 2 else mend(shape, mended)
+        if whole is None:
+            mended[NO_AREA] += 1
+            continue
+        clipped = shapely.intersection(whole, frame)
+        if clipped.is_empty or (areas and not clipped.area):
+            mended[OUTSIDE] += 1
         else:
-            result.append(Annotation(clipped, labels[item.terms[0]], str(item.id)))
+            result.append(Annotation(clipped, labelled.label, str(labelled.item.id)))
     return Annotations(result, mended)
 
 
-def _item(entry: dict[str, Any], name: str) -> Item:
-    terms = entry.get("term") or []
-    terms = terms if isinstance(terms, list) else [terms]
-    number, image, location = entry.get("id"), entry.get("image"), entry.get("location")
-    if not (isinstance(number, int) and isinstance(image, int) and all(isinstance(term, int) for term in terms)):
-        raise ReadError("an annotation without id, image or terms", where=name, found=str(entry)[:60])
-    if not isinstance(location, str):
+def _flipped(item: Item, height: int, name: str) -> Geometry:
+    if not item.location:
         raise ReadError(
-            f"annotation {number} has no geometry", where=name, remedy="export with showWKT=true and showTerm=true"
+            f"annotation {item.id} has no geometry", where=name, remedy="export with showWKT=true and showTerm=true"
         )
-    return Item(number, image, tuple(terms), location)
-
-
-def _shape(item: Item, height: int, mended: Counter[str], name: str) -> Any:
     if len(item.location) > WKT_LIMIT:
         raise ReadError(f"annotation {item.id}: {len(item.location)} characters of WKT", where=name)
     try:
-        up = shapely.from_wkt(item.location)
-        down = shapely.transform(up, lambda xy: xy * [1, -1] + [0, height])
+        up = shapely.from_wkt(re.sub(r"^\s*SRID=\d+;", "", item.location))
     except (shapely.errors.GEOSException, ValueError, TypeError) as error:
         raise ReadError(f"annotation {item.id}: not WKT: {error}", where=name) from None
-    return mend(down, mended)
+    if not (np.abs(shapely.get_coordinates(up)) < FARTHEST).all():
+        raise ReadError(f"annotation {item.id}: no coordinates of a picture", where=name)
+    return shapely.transform(up, lambda xy: xy * [1, -1] + [0, height])

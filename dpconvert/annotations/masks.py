@@ -1,24 +1,50 @@
-"""Label masks: pictures whose values are classes, at the scale of the picture they belong to or a coarser one."""
+"""Label masks: pictures whose values are classes, or numbers of objects whose classes a table tells.
+
+A mask has the scale of the picture that it belongs to, or a coarser one.
+"""
 
 from __future__ import annotations
 
+import csv
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
+import shapely
+import tifffile
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
+from pydantic import TypeAdapter
+from scipy import ndimage
 
+from dpconvert.annotations import runs
+from dpconvert.annotations.geometry import Annotation, Annotations
+from dpconvert.annotations.jsontext import parsed
 from dpconvert.errors import ReadError
 from dpconvert.raster import Coverage
 
+MOST_CELLS = 1 << 28
+TABLE = TypeAdapter(dict[int, str])
+
 
 class LabelMask:
-    """`values` (rows, columns) stretched over a picture of `width` x `height` px; `labels`: value -> class."""
+    """`values` (rows, columns) stretched over a picture of `width` x `height` px; `labels`: value -> class.
 
-    def __init__(self, values: NDArray[np.integer], labels: Mapping[int, str], width: int, height: int) -> None:
+    instances: each value is one object; else each connected area of a class is.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.integer],
+        labels: Mapping[int, str],
+        width: int,
+        height: int,
+        *,
+        instances: bool = False,
+    ) -> None:
         self.values, self.labels, self.width, self.height = values, labels, width, height
+        self.instances = instances
 
     def share(self, boxes: ArrayLike, labels: Sequence[str]) -> NDArray[np.float64]:
         """Exact share of boxes (N, 4) of x, y, width, height whose values mean one of `labels`."""
@@ -34,9 +60,37 @@ class LabelMask:
         found = self.values[i.clip(0, rows - 1), j.clip(0, columns - 1)]
         return [self.labels.get(int(v)) if ok else None for v, ok in zip(found, inside, strict=True)]
 
+    def objects(self, labels: Collection[str] = ()) -> Annotations:
+        """The objects with one of `labels` (all, if there are none), each the exact area of its cells."""
+        rows, columns = self.values.shape
+        scale = self.width / columns, self.height / rows
+        items = []
+        for number, (cells, (top, left), label) in enumerate(self._cells(labels)):
+            area = shapely.transform(runs.outline(runs.of_mask(cells)), lambda xy, at=(left, top): (xy + at) * scale)
+            items.append(Annotation(area, label, str(number)))
+        return Annotations(items)
+
+    def _cells(self, labels: Collection[str]) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int], str]]:
+        """(cells, their top left, label) of each object."""
+        wanted = {value: label for value, label in self.labels.items() if not labels or label in labels}
+        if self.instances:
+            present, numbered = np.unique(self.values, return_inverse=True)
+            yield from _pieces(numbered.reshape(self.values.shape) + 1, [wanted.get(int(v)) for v in present])
+            return
+        for label in dict.fromkeys(wanted.values()):
+            same = np.isin(self.values, [value for value in wanted if wanted[value] == label])
+            numbered, count = ndimage.label(same, np.ones((3, 3)))
+            yield from _pieces(numbered, [label] * count)
+
 
 def read(
-    data: bytes, name: str, labels: Mapping[int, str], size: tuple[int, int], *, threshold: int | None = None
+    data: bytes,
+    name: str,
+    labels: Mapping[int, str],
+    size: tuple[int, int],
+    *,
+    threshold: int | None = None,
+    instances: bool = False,
 ) -> LabelMask:
     """A mask for a picture of `size` (width, height).
 
@@ -60,17 +114,48 @@ def read(
             f"mask value {unknown[0]} has no label", where=name, expected=f"one of {sorted(labels)}",
             remedy="name every value in the manifest, or give a threshold",
         )  # fmt: skip
-    return LabelMask(values, labels, *size)
+    return LabelMask(values, labels, *size, instances=instances)
+
+
+def class_table(data: bytes, name: str) -> dict[int, str]:
+    """The classes of an instance mask: a JSON object {"1": "tumour"}, or lines `1,tumour` with or without a head.
+
+    Raises:
+        ReadError: neither, or a line without a number and a class.
+    """
+    if data.lstrip().startswith(b"{"):
+        return parsed(data, name, TABLE)
+    table = {}
+    lines = data.decode("utf-8-sig", "replace").splitlines()
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    try:
+        for number, cells in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
+            if len(cells) >= 2 and cells[0].strip().isdecimal() and len(cells[0]) < 20:
+                table[int(cells[0])] = cells[1].strip()
+            elif cells and number > 1:
+                raise ReadError(f"line {number} is no value and class", where=name, found=repr(cells)[:40])
+    except csv.Error as error:
+        raise ReadError(f"not a readable table: {error}", where=name) from None
+    return table
+
+
+def _pieces(
+    numbered: NDArray[np.integer], labels: Sequence[str | None]
+) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int], str]]:
+    """Areas numbered from 1, those with a label."""
+    for number, (at, label) in enumerate(zip(ndimage.find_objects(numbered), labels, strict=False), start=1):
+        if at is not None and label is not None:
+            yield numbered[at] == number, (at[0].start, at[1].start), label
 
 
 def _values(data: bytes, name: str) -> NDArray[np.integer]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
             with Pillow.open(io.BytesIO(data)) as picture:
                 values = np.asarray(picture)
     except Pillow.DecompressionBombError:
-        raise ReadError("mask too large to be read", where=name) from None
+        values = _coarser(data, name)
     except (OSError, ValueError, SyntaxError, TypeError, KeyError, EOFError) as error:
         raise ReadError(f"not a readable mask: {error}", where=name) from None
     values = values[:, :, 0] if values.ndim == 3 else values
@@ -79,3 +164,20 @@ def _values(data: bytes, name: str) -> NDArray[np.integer]:
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
         raise ReadError("mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}")
     return values
+
+
+def _coarser(data: bytes, name: str) -> NDArray[np.integer]:
+    """The finest level that fits of a mask that is a pyramid, as Camelyon's are."""
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            pages = [
+                page
+                for page in tiff.pages
+                if isinstance(page, tifffile.TiffPage) and page.imagewidth * page.imagelength <= MOST_CELLS
+            ]
+            if pages:
+                values: NDArray[np.integer] = max(pages, key=lambda page: page.imagewidth).asarray()
+                return values
+    except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError) as error:
+        raise ReadError(f"not a readable mask: {error}", where=name) from None
+    raise ReadError("mask too large to be read", where=name, remedy="save it as a TIFF pyramid, or smaller")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -49,10 +50,12 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
         ReadError: not such a file, or no such array of numbers in it.
     """
     try:
-        values = scipy.io.loadmat(io.BytesIO(data), variable_names=[variable]).get(variable)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # SciPy goes on with what "may be corrupt"
+            values = scipy.io.loadmat(io.BytesIO(data), variable_names=[variable]).get(variable)  # type: ignore[arg-type]
     except (
         MatReadError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, EOFError,
-        zlib.error, struct.error, UnicodeDecodeError, OverflowError, MemoryError, AttributeError, AssertionError,
+        zlib.error, struct.error, OverflowError, MemoryError, AttributeError, AssertionError, Warning,
     ) as error:  # fmt: skip
         raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
     if values is None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree.ElementTree import TreeBuilder
 
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import ParseError, fromstring
+from defusedxml.ElementTree import ParseError, XMLParser
 
 from dpconvert.errors import ReadError
+
+MOST_TAGS = 2_500_000  # an element takes about 500 bytes
+FARTHEST = 1e9  # no picture is larger; beyond, a coordinate is a fault
 
 
 def root(data: bytes, name: str, tag: str) -> Any:
     """The root element, which must be called `tag`.
 
     Raises:
-        ReadError: not XML, another kind of document, or one that defines entities.
+        ReadError: not XML, another kind of document, one that defines entities, or one too large to hold.
     """
+    if data.count(b"<") > MOST_TAGS:
+        raise ReadError(
+            "too much XML", where=name, expected=f"at most {MOST_TAGS} tags", remedy="simplify the outlines"
+        )
     try:
-        element = fromstring(data, forbid_dtd=True)
+        parser = XMLParser(target=TreeBuilder(), forbid_dtd=True)
+        parser.feed(data)
+        element = parser.close()
     except DefusedXmlException:
         raise ReadError("XML that defines entities or a document type", where=name, remedy="export it again") from None
     except (ParseError, ValueError, LookupError) as error:
@@ -33,11 +43,33 @@ def number(element: Any, attribute: str, name: str) -> float:
     Raises:
         ReadError: absent or not a number.
     """
-    text = element.get(attribute)
+    return parsed(element.get(attribute), f"{attribute} of <{element.tag}>", name)
+
+
+def child_number(element: Any, tag: str, name: str) -> float:
+    """A finite number in the text of a child.
+
+    Raises:
+        ReadError: absent or not a number.
+    """
+    return parsed(text(element, tag), f"<{tag}> of <{element.tag}>", name)
+
+
+def text(element: Any, tag: str) -> str:
+    """The text of a child without blanks around it; '' where there is no such child."""
+    return (element.findtext(tag) or "").strip()
+
+
+def parsed(value: str | None, what: str, name: str) -> float:
+    """A finite number, with a point or a comma.
+
+    Raises:
+        ReadError: none.
+    """
     try:
-        value = float(str(text).replace(",", "."))
+        found = float(str(value).replace(",", "."))
     except ValueError:
-        value = float("nan")
-    if not abs(value) < 1e9:
-        raise ReadError(f"{attribute} of <{element.tag}> is no coordinate", where=name, found=repr(text)[:40])
-    return value
+        found = float("nan")
+    if not abs(found) < FARTHEST:
+        raise ReadError(f"{what} is no coordinate", where=name, found=repr(value)[:40])
+    return found

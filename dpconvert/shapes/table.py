@@ -47,9 +47,9 @@ def pictures(source: Source) -> Iterator[Picture]:
     images = _by_ending([found.name for found in source.need("images")])
     for table in source.need("table"):
         absent = 0
-        for line, row in enumerate(_rows(source, table.name), start=2):
+        for line, row in enumerate(rows(source, table.name), start=2):
             where = f"{table.name}, line {line}"
-            if _cell(row, layout.label, where) in layout.skip:
+            if cell(row, layout.label, where) in layout.skip:
                 continue
             wanted = _file(row, layout, where)
             if layout.missing and wanted not in images:
@@ -63,7 +63,7 @@ def pictures(source: Source) -> Iterator[Picture]:
 def _file(row: dict[str, str], layout: Layout, where: str) -> str:
     try:
         return layout.file.format(**row)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ManifestError(f"file: {layout.file!r} does not fit the table's columns ({error})", where=where) from None
 
 
@@ -72,16 +72,21 @@ def _picture(row: dict[str, str], layout: Layout, wanted: str, images: dict[str,
     if len(matches) != 1:
         what = "no picture of this name" if not matches else "several pictures of this name"
         raise SourceError(what, where=where, expected=wanted, found=", ".join(matches[:3]) or None)
-    value = _cell(row, layout.label, where)
+    value = cell(row, layout.label, where)
     if layout.labels and value not in layout.labels:
         raise ManifestError("label not in `layout.labels`", where=where, found=repr(value))
     label = layout.labels.get(value, value)
-    group = _cell(row, layout.group, where) if layout.group else matches[0]
-    split = as_split(_cell(row, layout.split, where)) if layout.split else None
+    group = cell(row, layout.group, where) if layout.group else matches[0]
+    split = as_split(cell(row, layout.split, where)) if layout.split else None
     return Picture(stem(matches[0]), (matches[0],), group, label=label, split=split)
 
 
-def _rows(source: Source, name: str) -> Iterator[dict[str, str]]:
+def rows(source: Source, name: str) -> Iterator[dict[str, str]]:
+    """The lines of a table with a head, separated by commas, semicolons or tabs: column -> text.
+
+    Raises:
+        ReadError: not a readable table.
+    """
     text = source.read(name).decode("utf-8-sig", "replace")
     try:
         dialect: Any = csv.Sniffer().sniff(text[:8192], delimiters=",;\t")
@@ -94,7 +99,12 @@ def _rows(source: Source, name: str) -> Iterator[dict[str, str]]:
         raise ReadError(f"not a readable table: {error}", where=name) from None
 
 
-def _cell(row: dict[str, str], column: str, where: str) -> str:
+def cell(row: dict[str, str], column: str, where: str) -> str:
+    """A row's text in a column.
+
+    Raises:
+        ManifestError: there is no such column.
+    """
     if column not in row:
         raise ManifestError(f"no column {column!r}", where=where, found=", ".join(row))
     return row[column]

@@ -1,0 +1,28 @@
+"""What a format says of an annotation, most telling first, to the label that the manifest knows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from dpconvert.errors import ReadError
+
+
+def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> str:
+    """The first candidate that is known; without `known` the first that is not empty, '' where all are.
+
+    Raises:
+        ReadError: `known` names labels and none of the candidates is among them.
+    """
+    told = [candidate.strip() for candidate in candidates if candidate.strip()]
+    if not known:
+        return told[0] if told else ""
+    for candidate in told or [""]:
+        if candidate in known:
+            return candidate
+    raise ReadError(
+        f"unknown annotation label {told[0]!r}" if told else "an annotation without a label",
+        where=name,
+        expected=f"one of {', '.join(repr(label) for label in sorted(known))}",
+        found=", ".join(told[1:5]) or None,
+        remedy="name it in the manifest ('' for annotations without one)",
+    )

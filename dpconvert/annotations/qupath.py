@@ -1,0 +1,172 @@
+"""QuPath GeoJSON of all vintages: pixels of the full-resolution picture, y down.
+
+https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
+
+A FeatureCollection, a bare list of features, or one feature. A feature's label is its classification; of a derived
+class ("Tumor: Positive") the parts before each colon are tried too, then its name, then its colour as '#rrggbb'.
+QuPath counts from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Annotated, Literal
+
+import shapely
+from pydantic import Field, TypeAdapter
+
+from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, mend, polygon
+from dpconvert.annotations.jsontext import Coordinate, Loose, each
+from dpconvert.annotations.labels import resolved
+
+Position = Annotated[list[Coordinate], Field(min_length=2)]
+Ring = list[Position]
+
+
+class Point(Loose):
+    type: Literal["Point"]
+    coordinates: Position
+
+
+class Points(Loose):
+    type: Literal["MultiPoint"]
+    coordinates: list[Position]
+
+
+class Lines(Loose):
+    type: Literal["LineString", "MultiLineString"]
+
+
+class Polygon(Loose):
+    type: Literal["Polygon"]
+    coordinates: list[Ring]
+    is_ellipse: bool = Field(default=False, alias="isEllipse")
+
+
+class Polygons(Loose):
+    type: Literal["MultiPolygon"]
+    coordinates: list[list[Ring]]
+
+
+class Collected(Loose):
+    type: Literal["GeometryCollection"]
+    geometries: list[Shape]
+
+
+Shape = Annotated[Point | Points | Lines | Polygon | Polygons | Collected, Field(discriminator="type")]
+
+
+class Classification(Loose):
+    """`name`, or `names` of a derived class; the colour as three numbers, or a signed ARGB integer in old files."""
+
+    name: str | None = None
+    names: list[str] = []
+    color: list[int] | None = None
+    argb: int | None = Field(default=None, alias="colorRGB")
+
+    def candidates(self) -> Iterator[str]:
+        """Names from the whole to its first part, then the colour."""
+        whole = self.name or ": ".join(self.names)
+        parts = whole.split(": ")
+        yield from (": ".join(parts[:count]) for count in range(len(parts), 0, -1))
+        if self.color and len(self.color) >= 3:
+            yield "#" + "".join(f"{channel & 255:02x}" for channel in self.color[:3])
+        elif self.argb is not None:
+            yield f"#{self.argb & 0xFFFFFF:06x}"
+
+
+class Properties(Loose):
+    classification: Classification | str | None = None
+    name: str | None = None
+    is_ellipse: bool = Field(default=False, alias="isEllipse")
+
+
+class Feature(Loose):
+    type: Literal["Feature"]
+    id: str | int | None = None
+    geometry: Shape | None = None
+    nucleus: Shape | None = Field(default=None, alias="nucleusGeometry")
+    properties: Properties | None = None
+
+
+FEATURE = TypeAdapter(Feature)
+COLLECTION = re.compile(rb'"type"\s*:\s*"FeatureCollection"')
+
+
+def read(data: bytes, name: str, known: Collection[str] = (), origin: tuple[float, float] = (0, 0)) -> Annotations:
+    """Annotations labelled by their classification; lines and arrows are passed over and counted.
+
+    origin: level-0 pixels of the corner that the file counts from.
+
+    Raises:
+        ReadError: not such a file, or a label that `known` does not have.
+    """
+    mended: Counter[str] = Counter()
+    items = []
+    key = "features" if COLLECTION.search(data) else ""
+    for number, feature in enumerate(each(data, name, FEATURE, key)):
+        shapes = [shape for shape in _shapes(feature, mended) if shape is not None]
+        if shapes:
+            label = resolved(_names(feature), known, name)
+            items += [Annotation(_moved(shape, origin), label, str(feature.id or number)) for shape in shapes]
+    return Annotations(items, mended)
+
+
+def _names(feature: Feature) -> Iterator[str]:
+    properties = feature.properties or Properties()
+    if isinstance(properties.classification, str):
+        yield from Classification(name=properties.classification).candidates()
+    elif properties.classification is not None:
+        yield from properties.classification.candidates()
+    yield properties.name or ""
+
+
+def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]:
+    """What a feature outlines: of a cell its border, else its nucleus; each of several points alone."""
+    shape = feature.geometry or feature.nucleus
+    if shape is None:
+        mended["feature without a geometry"] += 1
+        return
+    round_too = feature.properties is not None and feature.properties.is_ellipse
+    for part in _parts(shape):
+        if isinstance(part, Lines):
+            mended["line passed over"] += 1
+        elif isinstance(part, Point):
+            yield shapely.Point(part.coordinates[:2])
+        elif isinstance(part, Points):
+            yield from (shapely.Point(position[:2]) for position in part.coordinates)
+        elif isinstance(part, Polygon):
+            yield _polygon(part.coordinates, part.is_ellipse or round_too, mended)
+        elif isinstance(part, Polygons):
+            yield _union([_polygon(rings, False, mended) for rings in part.coordinates], mended)
+
+
+def _parts(shape: Shape) -> Iterator[Point | Points | Lines | Polygon | Polygons]:
+    if isinstance(shape, Collected):
+        for inner in shape.geometries:
+            yield from _parts(inner)
+    else:
+        yield shape
+
+
+def _polygon(rings: list[Ring], is_ellipse: bool, mended: Counter[str]) -> Geometry | None:
+    outer, *inner = [[(p[0], p[1]) for p in ring] for ring in rings] or [[]]
+    if is_ellipse and len(outer) > 1:
+        return ellipse(shapely.MultiPoint(outer).bounds, mended)
+    shape = polygon(outer, mended)
+    holes = [hole for ring in inner if (hole := polygon(ring, mended)) is not None]
+    if shape is None or not holes:
+        return shape
+    left = shapely.difference(shape, shapely.union_all(holes))
+    return left if left.area > 0 else None
+
+
+def _union(shapes: list[Geometry | None], mended: Counter[str]) -> Geometry | None:
+    found = [shape for shape in shapes if shape is not None]
+    return mend(shapely.union_all(found), mended) if found else None
+
+
+def _moved(shape: Geometry, origin: tuple[float, float]) -> Geometry:
+    return shape if origin == (0, 0) else shapely.transform(shape, lambda xy: xy + origin)

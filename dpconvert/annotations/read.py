@@ -1,0 +1,129 @@
+"""An annotation file of any format that is known here to geometry, or to a mask: what it is, its content tells."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Literal
+
+from dpconvert.annotations import asap, coco, imagescope, masks, ndpa, qupath
+from dpconvert.annotations.geometry import Annotation, Annotations
+from dpconvert.annotations.masks import LabelMask
+from dpconvert.annotations.ndpa import Glass
+from dpconvert.errors import ReadError
+
+Format = Literal["asap", "imagescope", "ndpa", "coco", "qupath", "mask"]
+ROOTS: dict[bytes, Format] = {b"ASAP_Annotations": "asap", b"Annotations": "imagescope", b"annotations": "ndpa"}
+PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
+HEAD = 1 << 16
+UNPACKED = 1 << 30
+coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many pictures
+DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The picture that annotations belong to, as far as formats need to know it.
+
+    file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
+    glass: what NDPA needs, or why it is not known. values, threshold, instances: how a mask is to be read.
+    """
+
+    file: str
+    size: tuple[int, int]
+    origin: tuple[int, int] = (0, 0)
+    glass: Glass | str = "not a slide of Hamamatsu's"
+    values: Mapping[int, str] = field(default_factory=dict)
+    threshold: int | None = None
+    instances: bool = False
+
+
+def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) -> Annotations | LabelMask:
+    """The annotations of one picture in a file of any format, packed by gzip or zip or not.
+
+    Raises:
+        ReadError: of no known format, damaged, or with a label that `known` does not have.
+    """
+    data = unpacked(data, name)
+    match detect(data, name):
+        case "asap":
+            found = asap.read(data, name, known)
+        case "imagescope":
+            found = imagescope.read(data, name, known)
+        case "qupath":
+            found = qupath.read(data, name, known, subject.origin)
+        case "coco":
+            found = coco.shapes(coco_file(data, name), name, subject.file, subject.size, known)
+        case "ndpa":
+            found = ndpa.read(data, name, _glass(subject, name), known)
+        case "mask":
+            return masks.read(
+                data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances
+            )
+    return Annotations(_told_apart(found.items), found.mended)
+
+
+def detect(data: bytes, name: str) -> Format:
+    """The format of unpacked content.
+
+    Raises:
+        ReadError: none that is known.
+    """
+    head = data[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head.startswith(PICTURES):
+        return "mask"
+    if head.startswith(b"["):
+        return "qupath"
+    if head.startswith(b"{"):
+        return "coco" if b'"images"' in data and b'"annotations"' in data else "qupath"
+    if head.startswith(b"<") or head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        plain = head.replace(b"\0", b"")
+        for tag, kind in ROOTS.items():
+            if any(b"<" + tag + end in plain for end in (b">", b" ", b"/", b"\n", b"\r", b"\t")):
+                return kind
+    raise ReadError(
+        "of no known annotation format",
+        where=name,
+        expected="ASAP, ImageScope or NDPA XML, QuPath GeoJSON, COCO JSON, or a mask",
+        found=repr(bytes(head[:24])),
+    )
+
+
+def unpacked(data: bytes, name: str) -> bytes:
+    """The content of a gzip file, or of a zip archive of one file; anything else as it is.
+
+    Raises:
+        ReadError: damaged, of several files, or of more than 1 GiB.
+    """
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            stream = zlib.decompressobj(wbits=31)
+            data = stream.decompress(data, UNPACKED)
+            if not stream.eof:
+                raise ReadError("a gzip file that is cut, or of more than 1 GiB", where=name)
+        elif data.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+                if len(members) != 1 or members[0].file_size > UNPACKED:
+                    raise ReadError("not an archive of one file of at most 1 GiB", where=name, found=len(members))
+                data = archive.read(members[0])
+    except DAMAGED as error:
+        raise ReadError(f"cannot be unpacked: {error}", where=name) from None
+    return data
+
+
+def _glass(subject: Subject, name: str) -> Glass:
+    if isinstance(subject.glass, str):
+        raise ReadError(f"its nanometres cannot be placed on the slide: {subject.glass}", where=name)
+    return subject.glass
+
+
+def _told_apart(items: list[Annotation]) -> list[Annotation]:
+    """The same with ids that occur once: keys of samples are made of them."""
+    often = Counter(item.id for item in items)
+    return [replace(item, id=f"{item.id}-{i}") if often[item.id] > 1 else item for i, item in enumerate(items)]

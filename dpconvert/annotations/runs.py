@@ -1,0 +1,36 @@
+"""Pixels of a mask to an outline: the exact area of the pixels, not a curve through them."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from dpconvert.annotations.geometry import Geometry
+
+Runs = NDArray[np.int64]  # (N, 3): line, first, one after the last
+
+
+def of_mask(mask: NDArray[np.bool_]) -> Runs:
+    """Runs of true cells along the rows."""
+    padded = np.pad(mask.astype(np.int8), ((0, 0), (1, 1)))
+    steps = np.diff(padded, axis=1)
+    lines, starts = np.nonzero(steps == 1)
+    return np.stack([lines, starts, np.nonzero(steps == -1)[1]], axis=1).astype(np.int64)
+
+
+def outline(runs: Runs, *, columns: bool = False) -> Geometry:
+    """The area of runs along rows, or along columns; equal runs in neighbouring lines are joined first."""
+    line, first, last = _joined(runs)
+    boxes = (first, line[:, 0], last, line[:, 1]) if not columns else (line[:, 0], first, line[:, 1], last)
+    return shapely.union_all(shapely.box(*boxes))
+
+
+def _joined(runs: Runs) -> tuple[Runs, Runs, Runs]:
+    """(lines from and to, first, last) of rectangles."""
+    runs = runs[np.lexsort((runs[:, 0], runs[:, 2], runs[:, 1]))]
+    follows = np.zeros(len(runs), dtype=bool)
+    follows[1:] = (np.diff(runs[:, 1:], axis=0) == 0).all(axis=1) & (np.diff(runs[:, 0]) == 1)
+    start = np.flatnonzero(~follows)
+    end = np.append(start[1:], len(runs)) - 1 if len(start) else start
+    return np.stack([runs[start, 0], runs[end, 0] + 1], axis=1), runs[start, 1], runs[start, 2]

@@ -1,0 +1,313 @@
+"""A TIFF that OpenSlide refuses, read strip by strip or tile by tile: only what a frame needs, whatever its size.
+
+OME-TIFF, planar, PackBits, strips, 16 bits, palettes; colour channels in one page or in three. Pyramids in sub-images
+or in later pages. Pixels leave as uint8 with one, three or four channels; what the file leaves out is white.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from dpconvert.errors import ReadError
+
+SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
+CACHE = 1 << 26  # bytes of decoded segments kept
+DAMAGED = (
+    tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
+    struct.error, ZeroDivisionError, OverflowError, MemoryError,
+)  # fmt: skip
+LISTED = 4096  # pages looked at
+MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "": 1.0}
+PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # um in an inch and in a centimetre
+GREY_INVERTED, GREY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+JPEG = {6, 7, 34892, 33007}
+NEW_JPEG = 7
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe"
+ADOBE = tuple(ADOBE_MARKER + b"\x00\x64\x00\x00\x00\x00" + bytes([transform]) for transform in (0, 1))
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: its page, or a page for each colour channel."""
+
+    pages: tuple[tifffile.TiffPage, ...]
+    width: int
+    height: int
+
+
+class TiffPages:
+    """The first picture of a TIFF with its coarser levels, finest first; `mpp` as stated, whatever it is.
+
+    Raises:
+        ReadError: damaged, or of pixels or segments that cannot be read piece by piece.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
+        self._kept = 0
+        try:
+            self._tiff = tifffile.TiffFile(path)
+        except DAMAGED as error:
+            raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
+        try:
+            self.levels = _levels(self._tiff)
+            self.mpp = _mpp(self._tiff)
+            self.is_ome = bool(self._tiff.is_ome)
+            _check(self.levels, path)
+        except DAMAGED as error:
+            self.close()
+            raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
+        except ReadError:
+            self.close()
+            raise
+        self.width, self.height = self.levels[0].width, self.levels[0].height
+
+    def region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """A frame of a level in that level's pixels: uint8 (h, w, channels).
+
+        Raises:
+            ReadError: the file is damaged there.
+        """
+        at = self.levels[level]
+        planes = [
+            self._plane(level, page, plane, x, y, w, h)
+            for page in range(len(at.pages))
+            for plane in range(_planes(at.pages[page]))
+        ]
+        whole = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        return _as_bytes(whole, at.pages[0])
+
+    @property
+    def is_plain_jpeg(self) -> bool:
+        """Whether every level is made of whole JPEG tiles of 8-bit RGB, none left out."""
+        return all(_is_plain_jpeg(level) for level in self.levels)
+
+    def tile_size(self, level: int) -> tuple[int, int]:
+        """Width and height of a level's tiles or strips."""
+        return _grid(self.levels[level].pages[0])[:2]
+
+    def jpeg_tile(self, level: int, x: int, y: int, w: int, h: int) -> bytes | None:
+        """The stored tile that is exactly this frame of a level, as a JPEG file of its own; None where there is none.
+
+        The tables that its tiles share are put in, and an Adobe marker that says whether colours are RGB or YCbCr.
+        """
+        tags = self.levels[level].pages[0]
+        wide, tall, columns, _ = _grid(tags)
+        if (w, h) != (wide, tall) or x % wide or y % tall:
+            return None
+        index = y // tall * columns + x // wide
+        handle = self._tiff.filehandle
+        handle.seek(tags.dataoffsets[index])
+        data = handle.read(tags.databytecounts[index]).rstrip(b"\0")
+        if not data.startswith(SOI) or not data.endswith(EOI):
+            raise ReadError(f"tile {index} is no JPEG picture", where=self.path, remedy="fetch it again")
+        colours = ADOBE[tags.photometric == YCBCR] if ADOBE_MARKER not in data[:64] else b""
+        return SOI + colours + (tags.jpegtables or b"")[2:-2] + data[2:]
+
+    def close(self) -> None:
+        self._tiff.close()
+
+    def _plane(self, level: int, page: int, plane: int, x: int, y: int, w: int, h: int) -> NDArray[Any]:
+        tags = self.levels[level].pages[page]
+        wide, tall, columns, rows = _grid(tags)
+        channels = 1 if _planes(tags) > 1 else tags.samplesperpixel
+        kind = _dtype(tags)
+        if wide * tall * channels * kind.itemsize > SEGMENT_LIMIT:
+            stored = kind.newbyteorder(tags.parent.byteorder)
+            try:
+                mapped = np.memmap(self.path, stored, "r", offset=tags.dataoffsets[0], shape=_shape(tags))
+            except DAMAGED as error:
+                raise ReadError(f"cannot be read: {error}", where=self.path) from None
+            return np.array(mapped[plane, y : y + h, x : x + w], dtype=kind)
+        out: NDArray[Any] = np.full((h, w, channels), _white(tags), kind)
+        for row in range(y // tall, (y + h - 1) // tall + 1):
+            for column in range(x // wide, (x + w - 1) // wide + 1):
+                segment = self._segment(level, page, (plane * rows + row) * columns + column)
+                if segment is not None:
+                    _paste(out, segment, column * wide - x, row * tall - y)
+        return out
+
+    def _segment(self, level: int, page: int, index: int) -> NDArray[Any] | None:
+        """A decoded strip or tile (rows, columns, channels); None for one that the file leaves out."""
+        key = level, page, index
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        tags = self.levels[level].pages[page]
+        try:
+            offset, count = tags.dataoffsets[index], tags.databytecounts[index]
+            if not offset or not count:
+                return None
+            handle = self._tiff.filehandle
+            handle.seek(offset)
+            data = handle.read(count)
+            tables = {"jpegtables": tags.jpegtables, "jpegheader": tags.jpegheader} if tags.compression in JPEG else {}
+            decoded = tags.decode(data, index, **tables)[0]
+        except DAMAGED as error:
+            raise ReadError(f"segment {index} cannot be read: {error}", where=self.path) from None
+        if decoded is None:
+            return None
+        segment: NDArray[Any] = decoded[0]
+        self._keep(key, segment)
+        return segment
+
+    def _keep(self, key: tuple[int, int, int], segment: NDArray[Any]) -> None:
+        self._cache[key] = segment
+        self._kept += segment.nbytes
+        while self._kept > CACHE and len(self._cache) > 1:
+            self._kept -= self._cache.popitem(last=False)[1].nbytes
+
+
+def _is_plain_jpeg(level: Level) -> bool:
+    page = level.pages[0]
+    return (
+        len(level.pages) == 1
+        and page.is_tiled
+        and page.compression == NEW_JPEG
+        and page.photometric in (RGB, YCBCR)
+        and page.samplesperpixel == 3
+        and page.dtype == np.uint8
+        and all(page.databytecounts)
+    )
+
+
+def _levels(tiff: tifffile.TiffFile) -> list[Level]:
+    """The first picture and its reduced copies, finest first."""
+    series = tiff.series[0]
+    first = _channels(series)
+    levels = [Level(first, first[0].imagewidth, first[0].imagelength)]
+    for reduced in series.levels[1:]:
+        pages = _channels(reduced)
+        levels.append(Level(pages, pages[0].imagewidth, pages[0].imagelength))
+    if len(levels) == 1:
+        levels += [
+            Level((page,), page.imagewidth, page.imagelength)
+            for page in tiff.pages[1:LISTED]
+            if isinstance(page, tifffile.TiffPage) and page.is_reduced and _same_shape(page, first[0])
+        ]
+    return sorted(levels, key=lambda level: -level.width)
+
+
+def _channels(series: Any) -> tuple[tifffile.TiffPage, ...]:
+    """The page of a picture, or its three pages where each holds a channel."""
+    pages = [getattr(page, "aspage", lambda page=page: page)() for page in series.pages[:3] if page is not None]
+    apart = series.axes.startswith("CYX") and series.shape[0] == 3 and pages[0].samplesperpixel == 1
+    return tuple(pages) if apart and len(pages) == 3 else (pages[0],)
+
+
+def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
+    off = abs(page.imagewidth * first.imagelength - page.imagelength * first.imagewidth)
+    return page.imagewidth < first.imagewidth and off <= max(first.imagewidth, first.imagelength)
+
+
+def _check(levels: list[Level], path: Path) -> None:
+    for level in levels:
+        for page in level.pages:
+            _check_page(page, path)
+
+
+def _check_page(page: tifffile.TiffPage, path: Path) -> None:
+    channels, kind = page.samplesperpixel, page.photometric
+    colours = kind in (RGB, YCBCR) and channels in (3, 4)
+    if page.dtype not in (np.uint8, np.uint16, np.bool_) or page.imagedepth != 1 or not (
+        colours or (kind in (GREY, GREY_INVERTED, PALETTE) and channels == 1)
+    ):  # fmt: skip
+        raise ReadError(
+            "pixels of an unknown kind", where=path, expected="8 or 16 bits, grey, palette, RGB or RGBA",
+            found=f"{channels} channels of {page.dtype}, photometric {kind}",
+        )  # fmt: skip
+    wide, tall, columns, rows = _grid(page)
+    expected = columns * rows * _planes(page)
+    if len(page.dataoffsets) < expected or len(page.databytecounts) < expected:
+        raise ReadError("a TIFF whose table of segments is cut", where=path, expected=expected)
+    held = wide * tall * (1 if _planes(page) > 1 else channels) * page.dtype.itemsize
+    if held > SEGMENT_LIMIT and not page.is_memmappable:
+        raise ReadError(
+            f"a strip or tile of {held >> 20} MiB",
+            where=path,
+            remedy="save it as a tiled TIFF: its parts are too large",
+        )
+
+
+def _grid(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
+    """Width and height of a segment, columns and rows of them."""
+    if page.is_tiled:
+        wide, tall = page.tilewidth, page.tilelength
+    else:
+        wide, tall = page.imagewidth, min(page.rowsperstrip, page.imagelength)
+    return wide, tall, -(-page.imagewidth // wide), -(-page.imagelength // tall)
+
+
+def _planes(page: tifffile.TiffPage) -> int:
+    return page.samplesperpixel if page.planarconfig == 2 else 1
+
+
+def _shape(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
+    """(planes, rows, columns, channels) of a page that is stored as it is."""
+    planes = _planes(page)
+    return planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes
+
+
+def _dtype(page: tifffile.TiffPage) -> np.dtype[Any]:
+    assert page.dtype is not None
+    return page.dtype
+
+
+def _white(page: tifffile.TiffPage) -> int:
+    if page.photometric in (GREY_INVERTED, PALETTE):
+        return 0
+    kind = _dtype(page)
+    return 1 if kind == np.bool_ else int(np.iinfo(kind).max)
+
+
+def _paste(out: NDArray[Any], segment: NDArray[Any], left: int, top: int) -> None:
+    """Lay a segment over `out` with its corner there; what sticks out is cut."""
+    height, width = out.shape[:2]
+    source = segment[max(-top, 0) : height - top, max(-left, 0) : width - left]
+    down, right = max(top, 0), max(left, 0)
+    out[down : down + source.shape[0], right : right + source.shape[1]] = source
+
+
+def _as_bytes(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[np.uint8]:
+    if page.photometric == PALETTE and page.colormap is not None:
+        colours = (np.asarray(page.colormap) >> 8).astype(np.uint8)
+        looked_up: NDArray[np.uint8] = colours.T[pixels[:, :, 0].astype(int).clip(0, colours.shape[1] - 1)]
+        return looked_up
+    if pixels.dtype == np.uint16:
+        pixels = pixels >> 8
+    result = (pixels * 255 if pixels.dtype == bool else pixels).astype(np.uint8)
+    return 255 - result if page.photometric == GREY_INVERTED else result
+
+
+def _mpp(tiff: tifffile.TiffFile) -> float | None:
+    """Micrometres per pixel along x: OME's physical size, else the resolution tags."""
+    ome = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", (tiff.ome_metadata or "")[: 1 << 20])
+    if ome and (size := re.search(r'\bPhysicalSizeX="([^"]+)"', ome[0])):
+        unit = re.search(r'\bPhysicalSizeXUnit="([^"]*)"', ome[0])
+        return _number(size[1], MICROMETRES.get(unit[1] if unit else "", 0.0))
+    page = tiff.pages.first
+    per_unit = page.tags.valueof(282)
+    length = PER_UNIT.get(int(page.tags.valueof(296, 2)))
+    if not isinstance(per_unit, tuple) or len(per_unit) != 2 or not per_unit[0] or length is None:
+        return None
+    return float(length * per_unit[1] / per_unit[0])
+
+
+def _number(text: str, factor: float) -> float | None:
+    try:
+        return float(text) * factor
+    except ValueError:
+        return None
