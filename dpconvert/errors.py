@@ -5,6 +5,7 @@ UserError
 ├── ManifestError   a manifest that does not say what it must
 ├── SourceError     files of a source that are missing or not laid out as expected
 ├── ReadError       one image, annotation or archive that cannot be read
+├── FetchError      a download that failed, or that gave something else
 ├── OutputError     the output folder is in use, holds something else, or cannot be written
 └── ShardError      a shard, index or task.json that does not match what was written
 
@@ -61,6 +62,10 @@ class SourceError(UserError):
 
 class ReadError(UserError):
     """One image, annotation or archive that cannot be read."""
+
+
+class FetchError(UserError):
+    """A download that failed, or that gave something else."""
 
 
 class OutputError(UserError):
