@@ -7,8 +7,8 @@ network to learn them: they differ in the density, size and colour of nuclei.
 from __future__ import annotations
 
 import io
-import json
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,10 @@ from dpconvert.manifest import Manifest
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
+Colour = int | tuple[int, int, int]
 STROMA = np.array([[236, 200, 220], [225, 180, 205], [240, 215, 230], [215, 170, 190], [230, 190, 225]], float)
+TEXTURE = 500  # no multiple of a patch's size: repeated pieces meet patches at other places
+MAT_HEAD = b"MATLAB 5.0 MAT-file, a fake".ljust(116)  # the writer's own text holds the time
 NUCLEI = np.array([[90, 50, 130], [60, 60, 150], [120, 40, 100], [70, 90, 120], [130, 60, 60]], float)
 
 
@@ -33,7 +36,7 @@ def draw_fake(manifest: Manifest, out: Path, seed: int = 0) -> Path:
 
     Raises:
         UsageError: this source has no fake.
-        OutputError: the folder is there already and not empty.
+        OutputError: the folder is there already and not empty, or cannot be written.
     """
     from dpconvert.sources import reader, with_defaults
 
@@ -41,14 +44,17 @@ def draw_fake(manifest: Manifest, out: Path, seed: int = 0) -> Path:
     if not hasattr(module, "fake"):
         raise UsageError("this source has no fake", where=manifest.path)
     folder = out / manifest.name
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputError("not empty", where=folder, remedy="choose another --out")
     part = folder.with_name(f".{folder.name}.part")  # takes its name when it is whole
-    shutil.rmtree(part, ignore_errors=True)
-    module.fake(FakeTree(part, with_defaults(manifest), seed))
-    if folder.exists():
-        folder.rmdir()
-    part.rename(folder)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise OutputError("not empty", where=folder, remedy="choose another --out")
+        shutil.rmtree(part, ignore_errors=True)
+        module.fake(FakeTree(part, with_defaults(manifest), seed))
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy="choose another --out") from None
     return folder
 
 
@@ -58,6 +64,7 @@ class FakeTree:
     def __init__(self, root: Path, manifest: Manifest, seed: int = 0) -> None:
         self.root, self.manifest = root, manifest
         self.random = np.random.default_rng([seed, *manifest.name.encode()])
+        self._textures: dict[int, Pixels] = {}
 
     def picture(self, width: int, height: int, look: int = 0, nuclei: Points | None = None) -> Pixels:
         """Tissue of one look (a class number) with nuclei at given points, or at random."""
@@ -104,7 +111,8 @@ class FakeTree:
         buffer = io.BytesIO()
         values = points if len(points) else np.zeros((0, 2), np.uint8)
         scipy.io.savemat(buffer, {variable: values})  # type: ignore[arg-type]
-        self.write(name, buffer.getvalue())
+        undated = MAT_HEAD + buffer.getvalue()[len(MAT_HEAD) :]
+        self.write(name, undated)
 
     def slide(self, name: str, pixels: Pixels, *, mpp: float = 0.25, levels: int = 3) -> None:
         """A tiled pyramidal TIFF (JPEG, 256 px tiles) with its resolution stated, as OpenSlide opens it."""
@@ -126,18 +134,54 @@ class FakeTree:
                 )
 
     def tissue_slide(
-        self, width: int, height: int, regions: Sequence[tuple[float, float, float, float]] = (), padding: int = 0
+        self,
+        width: int,
+        height: int,
+        regions: Sequence[tuple[float, float, float, float]] = (),
+        padding: int = 0,
+        margin: tuple[int, int] | None = None,
     ) -> Pixels:
-        """White glass with a piece of tissue, darker in `regions` (x, y, width, height), black in a right margin."""
+        """White glass with a piece of tissue, darker in `regions` (x, y, width, height), black in a right margin.
+
+        margin: glass (left and right, above and below) around the tissue; an eighth of each side if not given.
+        """
         pixels = np.full((height, width, 3), 243, np.uint8)
-        inner = self.picture(width * 3 // 4, height * 3 // 4)
-        top, left = height // 8, width // 8
-        pixels[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        left, top = margin or (width // 8, height // 8)
+        pixels[top : height - top, left : width - left] = self.texture(width - 2 * left, height - 2 * top)
         for x, y, w, h in regions:
-            pixels[int(y) : int(y + h), int(x) : int(x + w)] = self.picture(int(w), int(h), look=3)
+            pixels[int(y) : int(y + h), int(x) : int(x + w)] = self.texture(int(w), int(h), look=3)
         if padding:
             pixels[:, -padding:] = 0
         return pixels
+
+    def texture(self, width: int, height: int, look: int = 0) -> Pixels:
+        """Tissue for large areas: one drawn piece a look, shifted by chance and repeated."""
+        if look not in self._textures:
+            self._textures[look] = self.picture(TEXTURE, TEXTURE, look)
+        down, right = (int(n) for n in self.random.integers(0, TEXTURE, 2))
+        rows, columns = (np.arange(height) + down) % TEXTURE, (np.arange(width) + right) % TEXTURE
+        return self._textures[look][np.ix_(rows, columns)]
+
+    def coarse(self, width: int, height: int, look: int = 0, block: int = 4) -> Pixels:
+        """Tissue in blocks of a few pixels: files of large pictures stay small."""
+        drawn = self.picture(-(-width // block), -(-height // block), look)
+        return drawn.repeat(block, 0).repeat(block, 1)[:height, :width]
+
+    def spots(self, pixels: Pixels, points: Sequence[tuple[float, float]], radius: int, colour: Colour) -> None:
+        """Discs at places x, y, drawn into a picture or a mask."""
+        for x, y in points:
+            top, left = max(int(y) - radius, 0), max(int(x) - radius, 0)
+            patch = pixels[top : int(y) + radius + 1, left : int(x) + radius + 1]
+            rows, columns = np.mgrid[: patch.shape[0], : patch.shape[1]]
+            patch[(rows + top - int(y)) ** 2 + (columns + left - int(x)) ** 2 <= radius**2] = colour
+
+    def pack(self, folder: str) -> None:
+        """Make an undated zip archive of a folder's files in place of the folder."""
+        root = self.root / folder
+        with zipfile.ZipFile(root.with_name(f"{root.name}.zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(path for path in root.rglob("*") if path.is_file()):
+                archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
+        shutil.rmtree(root)
 
     def asap(self, name: str, annotations: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> None:
         """ASAP XML of (group, ring) polygons, rings not closed."""
@@ -156,55 +200,3 @@ class FakeTree:
         ]
         lines += ["</AnnotationGroups>", "</ASAP_Annotations>"]
         self.write(name, "\n".join(lines))
-
-    def cytomine(self, slides: int, terms: int) -> None:
-        """An export of a Cytomine project: slides, and objects outlined in WKT with y up.
-
-        Holds the traps of real ones: an annotation without a term, one with two, a reviewed copy beside its original,
-        one that lies partly outside its image, a MULTIPOLYGON.
-        """
-        names = [f"Structure {number}" for number in range(terms)]
-        term_ids = [4762 + number for number in range(terms)]
-        images, annotations = [], []
-        for s in range(slides):
-            width, height = 512 + 64 * (s % 3), 512
-            pixels = np.full((height, width, 3), 243, np.uint8)
-            image = 1000 + s
-            images.append(
-                {
-                    "id": image,
-                    "baseImage": 500 + s,
-                    "originalFilename": f"M{s:02}.tif",
-                    "width": width,
-                    "height": height,
-                }
-            )
-            for k in range(2 * terms):
-                x, y = 8 + k * 97 % (width - 120), 8 + k * 61 % (height - 120)
-                w, h = (int(n) for n in self.random.integers(64, 100, 2))
-                pixels[y : y + h, x : x + w] = self.picture(w, h, look=k % terms)
-                annotations.append(
-                    _cytomine_annotation(10_000 * s + k + 1, image, term_ids[k % terms], x, y, w, h, height)
-                )
-            self.slide(f"slides/M{s:02}.tif", pixels, levels=1)
-        _cytomine_traps(annotations)
-        listing = [{"id": i, "name": n, "color": "#ff0000"} for i, n in zip(term_ids, names, strict=True)]
-        for file, entries in (("annotations", annotations), ("images", images), ("terms", listing)):
-            self.write(f"{file}.json", json.dumps({"collection": entries, "size": len(entries), "offset": 0}))
-
-
-def _cytomine_annotation(
-    number: int, image: int, term: int, x: int, y: int, w: int, h: int, height: int
-) -> dict[str, Any]:
-    top, bottom = height - y, height - y - h
-    ring = f"(({x} {bottom}, {x + w} {bottom}, {x + w} {top}, {x} {top}, {x} {bottom}))"
-    return {"id": number, "image": image, "term": [term], "location": f"POLYGON {ring}", "reviewed": False}
-
-
-def _cytomine_traps(annotations: list[dict[str, Any]]) -> None:
-    first = annotations[0]
-    annotations.append(first | {"id": 900_001, "term": []})
-    annotations.append(first | {"id": 900_002, "parentIdent": first["id"], "reviewed": True})
-    annotations[1]["term"] = [*annotations[1]["term"], first["term"][0]]
-    annotations[2]["location"] = annotations[2]["location"].replace("POLYGON ((", "MULTIPOLYGON (((") + ")"
-    annotations.append(first | {"id": 900_003, "location": "POLYGON ((-40 -40, 60 -40, 60 60, -40 60, -40 -40))"})

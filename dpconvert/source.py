@@ -1,27 +1,36 @@
 """The files of a source on disk: a folder in, sorted names with what their patterns found in them out.
 
-Names are relative to the folder, with '/' between parts. A zip archive counts as a folder of its own name, so that
-`IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
+Names are relative to the folder, with '/' between parts. A zip or tar archive counts as a folder of its own name, so
+that `IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
+Compressed tars (.tgz) would have to be read from their beginning for every file: those are to be unpacked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import re
+import struct
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dpconvert.errors import ReadError, SourceError
+from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest import Manifest
 
+COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
 MEMBER_LIMIT = 4 << 30
 RATIO_LIMIT = 1000
+DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
+    OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,26 @@ class Found:
     parts: Mapping[str, str]
 
     def __getitem__(self, part: str) -> str:
+        if part not in self.parts:
+            raise ManifestError(
+                f"the pattern that this file matches has no group (?P<{part}>...)", where=self.name,
+                remedy="name one in the manifest's [files]",
+            )  # fmt: skip
         return self.parts[part]
 
     def get(self, part: str, default: str = "") -> str:
         """The named group, or `default` when the pattern has none of that name or it took no part."""
         return self.parts.get(part) or default
+
+
+class Place(NamedTuple):
+    """Where a file lies in a tar archive."""
+
+    archive: str
+    offset: int
+
+
+Listed = tuple[str, int, Place | None]  # name, size, place
 
 
 class Source:
@@ -45,14 +69,14 @@ class Source:
     `notes` is where a reader of the source says what a user should know: it goes into task.json.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
-        self.root, self.manifest, self.sizes = root, manifest, sizes
+    def __init__(self, root: Path, manifest: Manifest, sizes: dict[str, int], places: dict[str, Place]) -> None:
+        self.root, self.manifest, self.sizes, self._places = root, manifest, sizes, places
         self.notes: list[str] = []
         self._archives: dict[str, zipfile.ZipFile] = {}
 
     @classmethod
     def open(cls, root: Path, manifest: Manifest) -> Source:
-        """List the files under `root`.
+        """List the files under `root`. What lies unpacked beside its archive is listed once.
 
         Raises:
             SourceError: there is no such folder.
@@ -64,7 +88,10 @@ class Source:
                 expected=f"the files of {manifest.task}",
                 remedy=f"`dpconvert show {manifest.name}` says where to get them; name their folder with --source",
             )
-        return cls(root, manifest, dict(sorted(_walk(root))))
+        listed = sorted(_walk(root), key=lambda file: file[:2])
+        everything = {name: size for name, size, _ in listed}
+        sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
+        return cls(root, manifest, sizes, {name: place for name, _, place in listed if place and name in sizes})
 
     def match(self, kind: str) -> list[Found]:
         """All files of one kind of the manifest's `[files]`, in name order."""
@@ -85,9 +112,14 @@ class Source:
                 f"no {spec.what} here ({len(self.sizes)} files)",
                 where=self.root,
                 expected=f"names like {spec.example!r}" if spec.example else f"names that match {spec.pattern!r}",
-                remedy=f"`dpconvert check {self.manifest.name}` lists what is there and what is missing",
+                remedy=self._unpacking()
+                or f"`dpconvert check {self.manifest.name}` lists what is there and what is missing",
             )
         return found
+
+    def _unpacking(self) -> str:
+        packed = [name for name in self.sizes if COMPRESSED.search(name)]
+        return f"unpack {packed[0]}: of archives, only .zip and plain .tar are read in place" if packed else ""
 
     def read(self, name: str) -> bytes:
         """The bytes of one file.
@@ -96,16 +128,31 @@ class Source:
             ReadError: it cannot be read, or an archive's member is damaged.
         """
         try:
+            if name in self._places:
+                return self._piece(self._places[name], self.sizes[name])
             archive, member = self._split(name)
             if archive is None:
                 return (self.root / name).read_bytes()
             return archive.read(member)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise ReadError(f"cannot be read: {error}", where=self.root / name) from None
+        except DAMAGED as error:
+            why = getattr(error, "strerror", None) or error
+            raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
 
     def file(self, name: str) -> Path | io.BytesIO:
-        """What an image reader opens: the path, or the bytes of an archive's member."""
-        return io.BytesIO(self.read(name)) if self._split(name)[0] is not None else self.root / name
+        """What an image reader opens: the path, or the bytes of an archive's member.
+
+        Raises:
+            ReadError: the archive cannot be read.
+        """
+        return io.BytesIO(self.read(name)) if self._in_archive(name) else self.root / name
+
+    def _piece(self, place: Place, size: int) -> bytes:
+        with (self.root / place.archive).open("rb") as file:
+            file.seek(place.offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise EOFError("the archive ends within this file")
+        return data
 
     def digest(self) -> str:
         """sha256 over names and sizes: changes whenever a file is added, removed or resized."""
@@ -113,18 +160,22 @@ class Source:
         return hashlib.sha256(b"".join(lines)).hexdigest()
 
     def _split(self, name: str) -> tuple[zipfile.ZipFile | None, str]:
-        head, mark, member = _archive_part(name)
-        if not mark or (self.root / head).is_dir():
+        if not self._in_archive(name):
             return None, name
+        head, _, member = _archive_part(name)
         if head not in self._archives:
             self._archives[head] = zipfile.ZipFile(self.root / head)
         return self._archives[head], member
+
+    def _in_archive(self, name: str) -> bool:
+        head, mark, _ = _archive_part(name)
+        return name in self._places or (bool(mark) and not (self.root / head).is_dir())
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_archives": {}}
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int]]:
+def _walk(root: Path) -> Iterator[Listed]:
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
         here = os.stat(folder)  # noqa: PTH116
@@ -138,7 +189,12 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
             if IGNORED.search(name):
                 continue
             path = Path(folder, file)
-            yield from _members(path, name) if name.lower().endswith(".zip") else [(name, _size(path))]
+            if name.lower().endswith(".zip"):
+                yield from _members(path, name)
+            elif name.lower().endswith(".tar"):
+                yield from _tar_members(path, name)
+            else:
+                yield name, _size(path), None
 
 
 def _cannot_list(error: OSError) -> None:
@@ -152,23 +208,49 @@ def _size(path: Path) -> int:
         raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
 
 
-def _members(path: Path, name: str) -> Iterator[tuple[str, int]]:
+def _members(path: Path, name: str) -> Iterator[Listed]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except DAMAGED as error:
         raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
     for member in members:
         if member.is_dir() or IGNORED.search(member.filename):
             continue
-        if member.filename.startswith("/") or ".." in member.filename.split("/"):
-            raise ReadError(f"archive member outside the archive: {member.filename}", where=path)
+        _check_inside(member.filename, path)
         if member.file_size > MEMBER_LIMIT or member.file_size > RATIO_LIMIT * max(member.compress_size, 1024):
             raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
-        yield f"{name}/{member.filename}", member.file_size
+        yield f"{name}/{member.filename}", member.file_size, None
+
+
+def _tar_members(path: Path, name: str) -> Iterator[Listed]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = archive.getmembers()
+    except (*DAMAGED, tarfile.TarError) as error:
+        raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
+    for member in members:
+        inner = member.name.removeprefix("./")
+        if member.isreg() and not member.issparse() and not IGNORED.search(inner):
+            _check_inside(inner, path)
+            yield f"{name}/{inner}", member.size, Place(name, member.offset_data)
+
+
+def _check_inside(member: str, path: Path) -> None:
+    if member.startswith("/") or ".." in member.split("/"):
+        raise ReadError(f"archive member outside the archive: {member}", where=path)
+
+
+def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a member of an archive lies beside the archive too, or in a folder of the archive's name."""
+    head, _, member = _archive_part(name)
+    if not member:
+        return False
+    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{head[:-4]}/{member}"
+    return any(sizes.get(unpacked) == sizes[name] for unpacked in beside)
 
 
 def _archive_part(name: str) -> tuple[str, str, str]:
     """('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the mark is empty when no part of the name is an archive."""
-    found = re.match(r"(.*?\.zip)(/)(.+)$", name, re.IGNORECASE)
+    found = re.match(r"(.*?\.(?:zip|tar))(/)(.+)$", name, re.IGNORECASE)
     return (found[1], found[2], found[3]) if found else (name, "", "")

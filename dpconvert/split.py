@@ -7,7 +7,7 @@ every class into every split where it has groups enough.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dpconvert.card import SPLITS, Split
@@ -75,7 +75,8 @@ def _by_name(group: str, share: Mapping[Split, float], seed: str) -> Split:
 
 def _draw(groups: Mapping[str, Counter[str]], share: Mapping[Split, float], seed: str) -> dict[str, Split]:
     """Large groups first, each to the split that is furthest behind its share of the group's classes."""
-    total: Counter[str] = sum(groups.values(), Counter())
+    groups = dict(sorted(groups.items()))  # sums of fractions differ with their order
+    total = dict(sorted(sum(groups.values(), Counter()).items()))
     whole = sum(share.values())
     need = {split: {c: n * part / whole for c, n in total.items()} for split, part in share.items()}
     target = {split: dict(classes) for split, classes in need.items()}
@@ -90,28 +91,77 @@ def _draw(groups: Mapping[str, Counter[str]], share: Mapping[Split, float], seed
         assigned[group] = best
         for label, count in classes.items():
             need[best][label] -= count
+    _level(groups, assigned, need)
     _complete(groups, assigned, list(share))
     return assigned
 
 
+def _level(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], need: dict[Split, dict[str, float]]) -> None:
+    """Move groups from the split that has most too many to the one that lacks most, as long as sizes come nearer.
+
+    `need` is what each split lacks of each class, below zero where it has too much.
+    """
+    while True:
+        lacks = {split: sum(classes.values()) for split, classes in need.items()}
+        giver, taker = min(lacks, key=lambda s: lacks[s]), max(lacks, key=lambda s: lacks[s])
+        most = min(-lacks[giver], lacks[taker]) * 2  # a larger group would leave a split further off than before
+        spare = [g for g in groups if assigned[g] == giver and 0 < groups[g].total() < most - 1e-9]
+        if not spare:
+            return
+        group = min(spare, key=lambda g: (_distance(groups[g], need[giver], need[taker]), g))
+        assigned[group] = taker
+        for label, count in groups[group].items():
+            need[giver][label] += count
+            need[taker][label] -= count
+
+
+def _distance(classes: Counter[str], giver: Mapping[str, float], taker: Mapping[str, float]) -> float:
+    """How far both splits are from what they need of each class once a group has moved, more than before."""
+    after = sum(abs(giver[c] + classes[c]) + abs(taker[c] - classes[c]) for c in giver)
+    return after - sum(abs(giver[c]) + abs(taker[c]) for c in giver)
+
+
 def _complete(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], splits: list[Split]) -> None:
-    """Move small groups so that every class with as many groups as splits occurs in each of them."""
-    for label in sorted(set().union(*groups.values()) if groups else ()):
-        holders = [group for group in groups if groups[group][label]]
-        if len(holders) < len(splits):
-            continue
-        for split in splits:
-            if any(assigned[g] == split for g in holders):
-                continue
-            spare = [g for g in holders if _can_leave(g, groups, assigned)]
-            if spare:
-                assigned[min(spare, key=lambda g: (groups[g].total(), g))] = split
+    """Move a group or exchange two, the smallest first, while that brings classes into more of the splits.
+
+    A class counts when it has as many groups as there are splits.
+    """
+    holders = Counter(label for classes in groups.values() for label in classes)
+    held_by = {g: [label for label in classes if holders[label] >= len(splits)] for g, classes in groups.items()}
+    wanted = sorted(set().union(*held_by.values())) if held_by else []
+    while True:
+        held = Counter((assigned[g], label) for g, labels in held_by.items() for label in labels)
+        missing = [(split, label) for split in splits for label in wanted if not held[split, label]]
+        moves = (move for split, label in missing for move in _moves(held_by, assigned, split, label))
+        better = (move for move in moves if _gain(move, held_by, assigned, held) > 0)
+        best = min(better, key=lambda m: (len(m), sum(groups[g].total() for g in m), sorted(m)), default=None)
+        if best is None:
+            return
+        assigned.update(best)
 
 
-def _can_leave(group: str, groups: Mapping[str, Counter[str]], assigned: Mapping[str, Split]) -> bool:
-    """Whether its split keeps every one of the group's classes without it."""
-    others = [g for g in groups if g != group and assigned[g] == assigned[group]]
-    return all(any(groups[g][label] for g in others) for label in groups[group])
+def _moves(
+    held_by: Mapping[str, list[str]], assigned: Mapping[str, Split], split: Split, label: str
+) -> Iterator[dict[str, Split]]:
+    """Every way of bringing the class into the split: a group that holds it, alone or in exchange for another."""
+    for group in (g for g in held_by if label in held_by[g]):
+        yield {group: split}
+        yield from ({group: split, other: assigned[group]} for other in held_by if assigned[other] == split)
+
+
+def _gain(
+    move: Mapping[str, Split],
+    held_by: Mapping[str, list[str]],
+    assigned: Mapping[str, Split],
+    held: Mapping[tuple[Split, str], int],
+) -> int:
+    """How many more pairs of a split and a class of it there are after the move."""
+    change: Counter[tuple[Split, str]] = Counter()
+    for group, split in move.items():
+        for label in held_by[group]:
+            change[assigned[group], label] -= 1
+            change[split, label] += 1
+    return sum((held[pair] + n > 0) - (held[pair] > 0) for pair, n in change.items())
 
 
 def contents(rows: Iterable[tuple[str, str, Split | None]]) -> dict[str, GroupContent]:

@@ -32,17 +32,23 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
 
 
 def fake(tree: FakeTree) -> None:
-    for number in range(1, 7):
-        pixels = tree.tissue_slide(4608, 3840, padding=384 if number == 2 else 0)
+    width, height, margin = 3072, 2304, (640, 384)  # the patches in the corners hold less than 10 % of tissue
+    for number in range(1, 5):
+        padding = 384 if number == 2 else 0
+        pixels = tree.tissue_slide(width, height, padding=padding, margin=margin)
         tree.slide(f"training/normal/normal_{number:03}.tif", pixels, mpp=0.243)
-    for number in range(1, 7):
-        tree.slide(f"training/tumor/tumor_{number:03}.tif", tree.tissue_slide(4608, 3840, [(768, 768, 2304, 1536)]))
-        ring = [(768.5, 768.0), (3072.0, 768.0), (3072.0, 2304.0), (768.0, 2304.0)]
-        hole = [(1536.0, 1536.0), (2304.0, 1536.0), (2304.0, 2304.0), (1536.0, 2304.0)]
-        bow_tie = [(3000.0, 2400.0), (3400.0, 2800.0), (3400.0, 2400.0), (3000.0, 2800.0)]
+    for number in range(1, 6):
+        pixels = tree.tissue_slide(width, height, [(768, 768, 1536, 768)], margin=margin)
+        tree.slide(f"training/tumor/tumor_{number:03}.tif", pixels)
+        ring = [(768.5, 768.0), (2304.0, 768.0), (2304.0, 1536.0), (768.0, 1536.0)]
+        hole = [(1600.0, 800.0), (2000.0, 800.0), (2000.0, 1200.0), (1600.0, 1200.0)]
+        bow_tie = [(1000.0, 1600.0), (1400.0, 2000.0), (1400.0, 1600.0), (1000.0, 2000.0)]
         degenerate = [(100.0, 100.0), (200.0, 200.0)]
         named = [("_0" if number % 2 else "Tumor", ring), ("_2", hole), ("Tumor", bow_tie), ("Tumor", degenerate)]
         tree.asap(f"training/lesion_annotations/tumor_{number:03}.xml", named)
+    tree.pack("training/lesion_annotations")
+    tree.slide("testing/images/test_001.tif", tree.tissue_slide(512, 512), levels=1)
+    tree.write("testing/reference.csv", "test_001,Tumor,IDC,Macro\n")
 
 
 def _name(found: Found) -> str:

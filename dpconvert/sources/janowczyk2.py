@@ -11,10 +11,10 @@ __all__ = ["fake", "pictures", "read_annotations"]
 
 
 def fake(tree: FakeTree) -> None:
-    for number in range(8):
-        name = f"{8000 + 37 * number}_{number:05}"
+    for number, patient in enumerate(("9382", "9290", "12890", "8864", "10259")):
+        name = f"{patient}_{number:05}"
         pixels, mask = tree.picture(1000, 1000), np.zeros((1000, 1000), np.uint8)
-        left, top = 50 * number, 40 * number
+        left, top = 80 * number, 70 * number
         pixels[top : top + 450, left : left + 500] = tree.picture(500, 450, look=3)
         mask[top : top + 450, left : left + 500] = 255
         if number % 2:
