@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert import __version__
-from dpconvert.errors import UsageError, UserError
+from dpconvert.errors import UsageError, UserError, printable
 
 if TYPE_CHECKING:
     from dpconvert.card import Difference
     from dpconvert.convert import Outcome
     from dpconvert.manifest import Manifest
+    from dpconvert.progress import Reporter
 
 SOURCES_VARIABLE = "DPCONVERT_SOURCES"
 
@@ -48,7 +49,8 @@ def main() -> None:
         _say(f"dpconvert: error: {error}", bold=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        _say("\ndpconvert: stopped; run the same command again to go on: what is made is kept")
+        click.echo(err=True)
+        _say("dpconvert: stopped; run the same command again to go on: what is made is kept")
         sys.exit(130)
 
 
@@ -118,6 +120,10 @@ def _conversion_options() -> list[click.Parameter]:
         click.Option(
             ["--samples-per-shard"], type=click.IntRange(1), default=1000, show_default=True, help="Samples of a tar."
         ),
+        _MPP,
+        click.Option(
+            ["--lossless-tiles"], is_flag=True, help="Patches on a slide's own grid: its JPEG tiles as they are stored."
+        ),
         click.Option(["--skip-failed"], is_flag=True, help="Leave out what cannot be read, and say so in task.json."),
         click.Option(["--overwrite"], is_flag=True, help="Replace another conversion of this task."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print task.json's content."),
@@ -125,6 +131,9 @@ def _conversion_options() -> list[click.Parameter]:
     ]
 
 
+_MPP = click.Option(
+    ["--mpp"], type=click.FloatRange(0.05, 10), metavar="UM", help="Micrometres per pixel of slides that state none."
+)
 _ROOT = click.Option(
     ["--root"],
     type=click.Path(path_type=Path),
@@ -166,7 +175,7 @@ def _conversion(
 def _tell(outcome: Outcome) -> None:
     card = outcome.card
     before = "complete already" if not outcome.made else f"{outcome.made} shards made, {outcome.had} were there"
-    click.echo(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards ({before}) -> {outcome.folder}")
+    _print(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards ({before}) -> {outcome.folder}")
     made = card.splits.values()
     rows = [[name, *(split.classes[label] for split in made)] for label, name in enumerate(card.classes)]
     rows += [
@@ -176,10 +185,10 @@ def _tell(outcome: Outcome) -> None:
     _table(["class", *card.splits], rows)
     _tell_differences(card.expectations)
     for note in card.notes:
-        click.echo(f"note: {note}")
+        _print(f"note: {note}")
     if card.failures:
         click.echo(f"left out: {len(card.failures)} samples that cannot be read, listed in task.json")
-    click.echo(f"digest {card.digest}")
+    _print(f"digest {card.digest}")
 
 
 @group.command("all", params=[_ROOT, *_conversion_options()])
@@ -220,11 +229,11 @@ def _tell_differences(differences: list[Difference]) -> None:
     """A line for each number that is not the expected one; a single line where all have one reason."""
     first = differences[0] if differences else None
     if first and first.reason and len(differences) > 1 and all(d.reason == first.reason for d in differences):
-        click.echo(f"{first.what}: expected {first.expected}, made {first.made} (known: {first.reason})")
+        _print(f"{first.what}: expected {first.expected}, made {first.made} (known: {first.reason})")
         return
     for difference in differences:
         why = f"known: {difference.reason}" if difference.reason else "WARNING: no reason is known"
-        click.echo(f"{difference.what}: expected {difference.expected}, made {difference.made} ({why})")
+        _print(f"{difference.what}: expected {difference.expected}, made {difference.made} ({why})")
 
 
 @group.command("list")
@@ -245,7 +254,10 @@ def list_sources(as_json: bool) -> None:
         return
     _table(
         ["source", "task", "kind", "classes", "images", "licence"],
-        [[m.name, m.task, m.kind, len(m.classes), m.paper.total if m.paper else "", m.licence.name] for m in manifests],
+        [
+            [m.name, m.task, m.kind, m.num_classes or "", m.paper.total if m.paper else "", m.licence.name]
+            for m in manifests
+        ],
     )
 
 
@@ -264,8 +276,8 @@ def show(source: str, as_json: bool) -> None:
     if as_json:
         click.echo(manifest.model_dump_json(indent=1, exclude={"path"}))
         return
-    for line in _description(manifest):
-        click.echo(line)
+    for line in "\n".join(_description(manifest)).split("\n"):
+        _print(line)
 
 
 def _description(manifest: Manifest) -> list[str]:
@@ -334,7 +346,7 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
         names = ("what", "found", "expected", "state", "example")
         click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
     else:
-        click.echo(f"{root}: {len(files.sizes)} files")
+        _print(f"{root}: {len(files.sizes)} files")
         _table(["what", "found", "expected", "", "like"], rows)
     if missing:
         sys.exit(1)
@@ -370,12 +382,36 @@ def verify(shards: Path, workers: int | None, against: str, quiet: bool) -> None
             _say(f"{folder / problem.file}: {problem.what}", bold=True)
         bad += len(problems)
         if not problems:
-            click.echo(
-                f"{card.task}: {card.samples()} samples in {len(card.shards)} shards are as written, {card.digest}"
-            )
+            _print(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards are as written, {card.digest}")
     if bad:
         _say(f"dpconvert: error: {bad} problems; convert what is damaged again with --overwrite")
         sys.exit(1)
+
+
+@group.command(params=[_MPP])
+@click.argument("source")
+@click.option("--source", "folder", type=click.Path(path_type=Path), metavar="DIR", help=_SOURCE_HELP)
+@click.option("--slide", metavar="NAME", help="Which one.  [default: the first that is annotated]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("preview"), show_default=True, help="Where pictures go."
+)
+def preview(source: str, folder: Path | None, slide: str | None, out: Path, mpp: float | None) -> None:
+    """Draw a slide with its tissue, annotations and patches, and samples of each class.
+
+    \b
+    Example: dpconvert preview camelyon16 --slide tumor_001
+    """
+    from dpconvert.manifest import find
+    from dpconvert.plan import Options
+    from dpconvert.preview import preview as draw
+    from dpconvert.source import Source
+
+    manifest = Options(mpp=mpp).told(_with_shape(find(source)))
+    drawn = draw(Source.open(_root(manifest, folder), manifest), slide, out)
+    if drawn.counts:
+        _table(["class", drawn.picture], [[label, count] for label, count in drawn.counts.items()])
+    for file in drawn.files:
+        _print(str(file))
 
 
 @group.command()
@@ -395,7 +431,82 @@ def fake(source: str, out: Path, seed: int) -> None:
 
     manifest = find(source)
     folder = draw_fake(manifest, out, seed)
-    click.echo(f"{folder}: convert it with `dpconvert {manifest.name} --source {folder} --out shards/`")
+    _print(f"{folder}: convert it with `dpconvert {manifest.name} --source {folder} --out shards/`")
+
+
+@group.command()
+@click.argument("source")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"Where to.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME]",
+)
+@click.option("--accept-licence", is_flag=True, help="You agree to the terms that `show` names.")
+@click.option(
+    "--host", metavar="URL", help="A Cytomine server; keys from CYTOMINE_PUBLIC_KEY and CYTOMINE_PRIVATE_KEY."
+)
+@click.option("--project", "projects", type=int, multiple=True, metavar="ID", help="Of that server; may be repeated.")
+@click.option("--crops/--slides", default=None, help="What to fetch of a project.  [default: what the rule needs]")
+@click.option("--connections", type=click.IntRange(1, 16), default=4, show_default=True, help="To that server at once.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def fetch(source: str, to: Path | None, accept_licence: bool, quiet: bool, **server: Any) -> None:
+    """Download a source, or say where to ask for it.
+
+    Goes on with what was cut, and leaves alone what is there.
+
+    \b
+    Example: dpconvert fetch umcm-colorectal
+             dpconvert fetch lung --host https://cytomine.example.org --project 1234
+    """
+    from dpconvert.manifest import find
+    from dpconvert.progress import Reporter
+
+    manifest = _with_shape(find(source))
+    folder, report = _root(manifest, to), Reporter(quiet=quiet)
+    if server["host"] or server["projects"]:
+        _fetch_projects(manifest, folder, report, **server)
+    else:
+        _fetch_archives(manifest, folder, report, accept_licence)
+
+
+def _fetch_archives(manifest: Manifest, folder: Path, report: Reporter, accepted: bool) -> None:
+    from dpconvert import fetch as fetching
+
+    done = fetching.fetch(manifest, folder, report, accepted=accepted)
+    if done.came or done.had:
+        _print(f"{folder}: {len(done.came)} archives came, {len(done.had)} were there")
+    if done.manual or not (done.came or done.had):
+        for line in fetching.instructions(manifest, folder):
+            _print(line)
+        sys.exit(1)
+    _print(f"convert it with `dpconvert {manifest.name} --source {folder}`")
+
+
+def _fetch_projects(
+    manifest: Manifest,
+    folder: Path,
+    report: Reporter,
+    *,
+    host: str | None,
+    projects: tuple[int, ...],
+    crops: bool | None,
+    connections: int,
+) -> None:
+    from dpconvert import fetch as fetching
+    from dpconvert.cytomine import project
+    from dpconvert.cytomine.server import Keys
+
+    wanted = fetching.projects(manifest, host, projects, crops, connections)
+    keys = Keys.from_environment()
+    report.note(f"licence: {fetching.licence(manifest)}")
+    for request in wanted:
+        place = folder / str(request.project) if len(wanted) > 1 else folder
+        brought = project.export(request, keys, place, report)
+        _print(f"{place}: {brought.came} {request.what} came, {brought.had} were there")
+        for note in brought.notes:
+            _print(f"note: {note}")
+    _print(f"convert it with `dpconvert {manifest.name} --source {folder}`")
 
 
 def _with_shape(manifest: Manifest) -> Manifest:
@@ -439,11 +550,18 @@ def _table(head: list[str], rows: list[list[Any]]) -> None:
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     for row in cells:
         aligned = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-        click.echo("  ".join(aligned).rstrip()[:limit])
+        _print("  ".join(aligned).rstrip()[:limit])
+
+
+def _print(text: str) -> None:
+    """One line, whatever control characters a name in it holds."""
+    click.echo(printable(text))
 
 
 def _say(text: str, *, bold: bool = False) -> None:
     import os
+
+    text = printable(text)
 
     plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
     click.echo(text if plain else click.style(text, fg="red" if bold else None), err=True)

@@ -18,9 +18,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import PIL
 from filelock import FileLock, Timeout
 from PIL import features
@@ -70,9 +71,10 @@ def convert(
         SourceError, ReadError: the source is not what it must be, or some of its pictures cannot be read.
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
-    source = Source.open(root, manifest)
+    source = Source.open(root, options.told(manifest))
     plan.errata(manifest, options.errata)
     asked = plan.request(manifest, source, options)
+    manifest = source.manifest
     folder = out / manifest.task
     with _locked(folder):
         if overwrite:
@@ -258,7 +260,7 @@ def _written(folder: Path, rows: list[Row], source: Source) -> tuple[Written, li
 def _basis(rows: list[Row], source: Source) -> str:
     """A digest over what decides a shard: its rows, and their files as far as a listing tells them apart."""
     files = sorted({name for row in rows for name in row.files})
-    values = [[astuple(row) for row in rows], [(name, source.sizes.get(name)) for name in files]]
+    values = [[row.values() for row in rows], [(name, source.sizes.get(name)) for name in files]]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
@@ -343,6 +345,7 @@ def tools() -> dict[str, str]:
         "python": platform.python_version(),
         "pillow": PIL.__version__,
         "libjpeg": str(features.version("jpg")),
+        "imagecodecs": imagecodecs.__version__,
         "zlib": str(features.version("zlib") or zlib.ZLIB_VERSION),
         "openslide": slide.openslide_version(),
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
@@ -73,11 +75,11 @@ class Encoder:
             raise ReadError(
                 "smaller than when it was planned", where=row.files[0], found=f"{picture.width} x {picture.height}"
             )
-        pixels = picture.read(*box, out=row.stored)
-        kind, data = encode(pixels, self.image)
-        height, width = pixels.shape[:2]
-        mpp = picture.mpp or self.manifest.mpp
-        return Sample(row.key, data, kind, row.label, self._metadata(row, box, (width, height), mpp))
+        stored = row.stored or (box[2], box[3])
+        coarser = picture.downsample(box[2], box[3], stored)
+        passed = picture.stored_jpeg(*box, out=stored) if self.image.format == "jpeg" else None
+        kind, data = ("jpg", passed) if passed else encode(picture.read(*box, out=stored), self.image)
+        return Sample(row.key, data, kind, row.label, self._metadata(row, box, stored, picture.mpp, coarser))
 
     def _whole_file(self, row: Row) -> tuple[bytes, str, tuple[int, int]] | None:
         """The source's own bytes when the sample is a whole PNG or JPEG file, seen to decode to the end."""
@@ -88,11 +90,13 @@ class Encoder:
         if kind is None:
             return None
         try:
-            with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-                picture.load()
-                return (data, kind, picture.size) if picture.mode in PASSED_MODES else None
-        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as e:
-            raise ReadError(f"damaged picture: {e}", where=row.files[0], remedy="fetch it again") from None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a corrupt EXIF part, say
+                with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+                    picture.load()
+                    return (data, kind, picture.size) if picture.mode in PASSED_MODES else None
+        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+            raise ReadError(f"damaged picture: {error}", where=row.files[0], remedy="fetch it again") from None
 
     def _picture(self, row: Row) -> Image:
         if self._open is None or self._open[0] != row.files:
@@ -107,9 +111,14 @@ class Encoder:
             self._open = None
 
     def _metadata(
-        self, row: Row, box: tuple[int, ...], stored: tuple[int, int], mpp: float | None = None
+        self,
+        row: Row,
+        box: tuple[int, ...],
+        stored: tuple[int, int],
+        mpp: float | None = None,
+        coarser: float = 1.0,
     ) -> dict[str, Any]:
-        manifest, read = self.manifest, mpp or self.manifest.mpp
+        manifest, finest = self.manifest, mpp or float(row.attributes.get("mpp", 0)) or self.manifest.mpp
         return {
             "task": manifest.task,
             "label": row.label,
@@ -123,8 +132,9 @@ class Encoder:
             **dict(zip(("x", "y", "width", "height"), box, strict=True)),
             "stored_width": stored[0],
             "stored_height": stored[1],
-            "mpp_read": read,
-            "mpp_stored": None if read is None else read * box[2] / stored[0],
+            "mpp_requested": getattr(manifest.rule, "mpp", None),
+            "mpp_read": None if finest is None else finest * coarser,
+            "mpp_stored": None if finest is None else finest * box[2] / stored[0],
             "stain": manifest.stain,
             "organ": manifest.organ,
             "attributes": dict(row.attributes),
@@ -133,10 +143,9 @@ class Encoder:
 
 def encode(pixels: NDArray[np.uint8], image: ImageFormat) -> tuple[str, bytes]:
     """(extension, bytes) of an RGB array (height, width, 3): PNG, or JPEG without chroma subsampling (4:4:4)."""
+    if image.format == "jpeg":  # the bytes that Pillow gives, sooner
+        data = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=image.quality, subsampling="444")
+        return "jpg", bytes(data)
     buffer = io.BytesIO()
-    picture = Pillow.fromarray(pixels)
-    if image.format == "jpeg":
-        picture.save(buffer, "JPEG", quality=image.quality, subsampling=0)
-        return "jpg", buffer.getvalue()
-    picture.save(buffer, "PNG", compress_level=PNG_LEVEL)
+    Pillow.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return "png", buffer.getvalue()

@@ -23,6 +23,16 @@ from dpconvert.errors import ManifestError, UsageError
 
 PACKAGED = Path(__file__).parent / "manifests"
 CHECKOUT = Path(__file__).parent.parent / "manifests"
+SANE_MPP = 0.05, 10.0  # micrometres per pixel; beyond, whatever says so is an error
+Mpp = Annotated[float, Field(ge=SANE_MPP[0], le=SANE_MPP[1])]
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
 
 
 class FileKind(Model):
@@ -34,14 +44,7 @@ class FileKind(Model):
     expected: int | None = None
     optional: bool = False
 
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return pattern
+    _compiles = field_validator("pattern")(_expression)
 
 
 class Archive(Model):
@@ -75,10 +78,19 @@ class Whole(Model):
 
 
 class Grid(Model):
-    """A square patch of `size` level-0 pixels every `size - overlap`, origin (0, 0), no partial patch at the border."""
+    """A square patch of `size` pixels every `size - overlap`, no partial patch at the border.
+
+    The origin is (0, 0), or the corner of the slide's bounds where the file states them. Pixels are those of level 0,
+    or with `mpp` (micrometres per pixel) of that resolution: a slide of 0.25 um/px is then read by frames twice as
+    large as one of 0.5 um/px. stored: side in pixels after resampling; if not given as read, with `mpp` as `size`.
+    own_tiles: the patches are the slide's own JPEG tiles, on the level nearest to what `size` and `stored` ask for.
+    """
 
     size: Annotated[int, Field(gt=0)]
     overlap: Annotated[int, Field(ge=0)] = 0
+    mpp: Mpp | None = None
+    stored: Annotated[int, Field(gt=0)] | None = None
+    own_tiles: bool = False
 
     @model_validator(mode="after")
     def _advances(self) -> Self:
@@ -116,15 +128,13 @@ class Objects(Grid):
 class Regional(Grid):
     """Patches told apart by regions: those labelled `positive`, less those labelled `cut`.
 
-    ignore: labels that are neither; any other label is an error.
-    stored: side in pixels after resampling (none: as read). tissue: least share of tissue, patches with less are
+    ignore: labels that are neither; any other label is an error. tissue: least share of tissue, patches with less are
     background and dropped. cap: most patches of a class from one picture, drawn with the seed.
     """
 
     positive: list[str]
     cut: list[str] = []
     ignore: list[str] = []
-    stored: int | None = None
     tissue: float | None = None
     cap: int | None = None
 
@@ -147,9 +157,13 @@ class Centre(Regional):
 
 
 class Crop(Model):
-    """The bounding box of each annotated object, clipped to the picture; the object's label is the class."""
+    """The bounding box of each annotated object, clipped to the picture; the object's label is the class.
+
+    mpp: micrometres per pixel as stored; if not given as read.
+    """
 
     type: Literal["crop"]
+    mpp: Mpp | None = None
 
 
 Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Centre | Crop, Field(discriminator="type")]
@@ -165,13 +179,14 @@ class ImageFormat(Model):
 class SplitPolicy(Model):
     """How groups go to splits: the named ones first, then official sets, then the rest.
 
-    The rest is drawn by group (or by picture, where `unit` says so) in proportions of `share` (train, val, test);
-    without `share` it goes to train. draw "balanced": the sizes follow `share` and every class occurs in every split
-    where there are groups enough. draw "hashed": each group's name alone decides, so that tasks of one namespace agree
-    on the groups that they share, whichever others they have; sizes then follow `share` on average only.
+    The rest is drawn by group (or by what `unit` says: picture, or the scan that each picture's attributes name) in
+    proportions of `share` (train, val, test); without `share` it goes to train. draw "balanced": the sizes follow
+    `share` and every class occurs in every split where there are groups enough. draw "hashed": each group's name alone
+    decides, so that tasks of one namespace agree on the groups that they share, whichever others they have; sizes then
+    follow `share` on average only.
     """
 
-    unit: Literal["group", "picture"] = "group"
+    unit: Literal["group", "picture", "scan"] = "group"
     draw: Literal["balanced", "hashed"] = "balanced"
     train: list[str] = []
     val: list[str] = []
@@ -226,6 +241,8 @@ class Erratum(Model):
     citation: str
     default: bool = True
 
+    _compiles = field_validator("pictures")(_expression)
+
 
 class Manifest(Model):
     """All that is known about one source."""
@@ -237,7 +254,7 @@ class Manifest(Model):
     classes: list[str] = []
     organ: str = ""
     stain: str = ""
-    mpp: float | None = None
+    mpp: Mpp | None = None
     group: Group = Group()
     related: list[str] = []
     licence: Licence = Licence(name="not stated")
@@ -260,6 +277,11 @@ class Manifest(Model):
     def digest(self) -> str:
         """sha256 of what the manifest says, wherever it lies."""
         return hashlib.sha256(self.model_dump_json(exclude={"path", "root"}).encode()).hexdigest()
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the task; the published number where they come with an export, 0 where nothing tells."""
+        return len(self.classes) or (self.paper.classes if self.paper else 0)
 
     @property
     def namespace(self) -> str:

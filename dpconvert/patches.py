@@ -1,12 +1,12 @@
 """Labelling rules: a picture with its annotations and a manifest's rule in, records out.
 
 The rules are those of the paper's supplement A: origin (0, 0), step = size - overlap, no partial patch at the border, a
-point on a patch's edge lies in no patch.
+point on a patch's edge lies in no patch. A rule that asks for a resolution has its patches laid out on level 0 first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -16,10 +16,11 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError
 from dpconvert.manifest import Area, Centre, Crop, Grid, Manifest, Objects, Presence, Regional, Tiles, Whole
 from dpconvert.record import Box, Picture, Record, draw, hashed
-from dpconvert.slide import Image, tissue
+from dpconvert.slide import Image, resolution, tissue
 
 Boxes = NDArray[np.int64]
 Points = NDArray[np.float64]
+ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule asks for
 
 
 class Scene(Protocol):
@@ -39,24 +40,33 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
     if isinstance(rule, Whole):
         yield Record(scene.picture, _label(scene.picture))
     elif isinstance(rule, Tiles):
-        yield from (Record(scene.picture, _label(scene.picture), box) for box in _boxes(_grid(rule, scene.image)))
+        label, (boxes, stored) = _label(scene.picture), _patches(rule, manifest, scene)
+        yield from (Record(scene.picture, label, box, stored) for box in _boxes(boxes))
     elif isinstance(rule, Presence):
-        yield from _presence(rule, manifest.classes, scene)
+        yield from _presence(rule, manifest, scene)
     elif isinstance(rule, Objects):
-        yield from _objects(rule, scene)
+        yield from _objects(rule, manifest, scene)
     elif isinstance(rule, Area | Centre):
-        yield from _regional(rule, manifest.classes, scene)
+        yield from _regional(rule, manifest, scene)
     elif isinstance(rule, Crop):
-        yield from _crops(manifest.classes, scene)
+        yield from _crops(rule, manifest, scene)
 
 
-def grid(width: int, height: int, size: int, overlap: int = 0) -> Boxes:
-    """The patches of a picture: int64 (N, 4) of x, y, width, height, row by row."""
-    step = size - overlap
-    xs = np.arange(0, width - size + 1, step)
-    ys = np.arange(0, height - size + 1, step)
+def grid(width: int, height: int, size: int, overlap: int = 0, scale: float = 1.0) -> Boxes:
+    """The patches of a picture: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
+
+    scale: level-0 pixels in one of `size` and `overlap`. Corners are rounded one by one, so that errors do not add up.
+    """
+    side, step = max(1, round(size * scale)), (size - overlap) * scale
+    xs, ys = (_starts(length, side, step) for length in (width, height))
     corners = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    return np.concatenate([corners, np.full_like(corners, size)], axis=1).astype(np.int64)
+    return np.concatenate([corners, np.full_like(corners, side)], axis=1).astype(np.int64)
+
+
+def _starts(length: int, side: int, step: float) -> NDArray[np.int64]:
+    count = int(max(length - side, -1) / step) + 2
+    starts = np.unique(np.floor(np.arange(count) * step + 0.5).astype(np.int64))
+    return starts[starts + side <= length]
 
 
 def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
@@ -89,56 +99,79 @@ def _corners(point: tuple[float, float], size: int, extent: tuple[int, int]) -> 
         yield low, max(low, high)
 
 
-def _presence(rule: Presence, classes: list[str], scene: Scene) -> Iterator[Record]:
-    boxes = _grid(rule, scene.image)
+def _scale(rule: Grid | Crop, manifest: Manifest, scene: Scene) -> float:
+    """Level-0 pixels in a pixel of the rule.
+
+    Raises:
+        ReadError: the slide's resolution is not known, or too coarse for the rule.
+    """
+    if rule.mpp is None:
+        return 1.0
+    finest = resolution(scene.image, manifest.mpp, scene.picture.files[0])
+    if finest > rule.mpp * ENLARGED:
+        raise ReadError(
+            "coarser than the rule asks for", where=scene.picture.files[0],
+            expected=f"at most {rule.mpp} um per pixel", found=f"{finest:.4g}",
+            remedy="ask for a coarser `mpp`, or leave the slide out with --skip-failed",
+        )  # fmt: skip
+    return rule.mpp / finest
+
+
+def _stored(rule: Grid) -> tuple[int, int] | None:
+    side = rule.stored or (rule.size if rule.mpp else None)
+    return (side, side) if side else None
+
+
+def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    boxes, stored = _patches(rule, manifest, scene)
     positive = holds(boxes, _points(scene, rule.positive))
     for box, inside in zip(_boxes(boxes), positive, strict=True):
-        yield Record(scene.picture, classes[int(inside)], box)
+        yield Record(scene.picture, manifest.classes[int(inside)], box, stored)
 
 
-def _objects(rule: Objects, scene: Scene) -> Iterator[Record]:
-    image, picture = scene.image, scene.picture
-    boxes = _grid(rule, image)
+def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    image, picture, stored = scene.image, scene.picture, _stored(rule)
+    scale = _scale(rule, manifest, scene)
+    boxes, side = _grid(rule, scale, image), max(1, round(rule.size * scale))
     found = _points(scene, [rule.positive])
     dropped = holds(boxes, found)
     others = holds(boxes, _points(scene, [rule.other])) if rule.other else np.zeros(len(boxes), dtype=bool)
     for box, drop, other in zip(_boxes(boxes), dropped, others, strict=True):
         if not drop:
-            yield Record(picture, rule.other if other and rule.other else rule.none, box)
-    if len(found) and min(image.width, image.height) < rule.size:
-        raise ReadError(
-            f"smaller than a patch of {rule.size} px", where=picture.name, found=f"{image.width} x {image.height}"
-        )
+            yield Record(picture, rule.other if other and rule.other else rule.none, box, stored)
+    left, top, width, height = image.bounds
+    if len(found) and min(width, height) < side:
+        raise ReadError(f"smaller than a patch of {side} px", where=picture.name, found=f"{width} x {height}")
     for number, (x, y) in enumerate(found):
         for k in range(rule.crops):
-            box = shifted((x, y), rule.size, image.width, image.height, picture.name, number, k)
-            yield Record(picture, rule.positive, box, suffix=f"{box.x}_{box.y}_{number}_{k}")
+            box = shifted((x - left, y - top), side, width, height, picture.name, number, k)
+            box = box._replace(x=box.x + left, y=box.y + top)
+            yield Record(picture, rule.positive, box, stored, suffix=f"{box.x}_{box.y}_{number}_{k}")
 
 
-def _regional(rule: Area | Centre, classes: list[str], scene: Scene) -> Iterator[Record]:
+def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     image, picture = scene.image, scene.picture
-    boxes = _grid(rule, image)
+    boxes, stored = _patches(rule, manifest, scene)
     if rule.tissue is not None and len(boxes):
         boxes = boxes[tissue(image).share(boxes) >= rule.tissue]
     positive = _positive(scene.annotations, rule, boxes)
-    stored = (rule.stored, rule.stored) if rule.stored else None
-    chosen = _capped(rule.cap, positive, boxes, picture.name)
-    for index in chosen:
-        yield Record(picture, classes[int(positive[index])], next(_boxes(boxes[index : index + 1])), stored)
+    for index in _capped(rule.cap, positive, boxes, picture.name):
+        yield Record(picture, manifest.classes[int(positive[index])], next(_boxes(boxes[index : index + 1])), stored)
 
 
-def _crops(classes: list[str], scene: Scene) -> Iterator[Record]:
+def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     if scene.picture.label is not None:  # cut out already
         yield Record(scene.picture, scene.picture.label)
         return
-    image = scene.image
-    for item in _objects_of(scene):
+    image, classes, scale = scene.image, manifest.classes, _scale(rule, manifest, scene)
+    for item in _objects_of(scene, classes):
         left, top, right, bottom = item.geometry.bounds
         x, y = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
         width = min(int(np.ceil(right)), image.width) - x
         height = min(int(np.ceil(bottom)), image.height) - y
         if width > 0 and height > 0 and (not classes or item.label in classes):
-            yield Record(scene.picture, item.label, Box(x, y, width, height), suffix=item.id)
+            stored = (max(1, round(width / scale)), max(1, round(height / scale))) if rule.mpp else None
+            yield Record(scene.picture, item.label, Box(x, y, width, height), stored, suffix=item.id)
 
 
 def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> list[int]:
@@ -175,15 +208,13 @@ def _regions(annotations: Annotations, rule: Regional) -> Regions:
 
 
 def _points(scene: Scene, labels: list[str]) -> Points:
-    centres = [item.geometry.centroid for item in _objects_of(scene) if item.label in labels]
+    centres = [item.geometry.centroid for item in _objects_of(scene, labels) if item.label in labels]
     return np.array([(p.x, p.y) for p in centres], dtype=float).reshape(-1, 2)
 
 
-def _objects_of(scene: Scene) -> list[Annotation]:
+def _objects_of(scene: Scene, labels: Collection[str]) -> list[Annotation]:
     found = scene.annotations
-    if isinstance(found, LabelMask):
-        raise ReadError("a label mask holds no single objects", where=scene.picture.name, remedy="use the rule 'area'")
-    return found.items
+    return found.objects(labels).items if isinstance(found, LabelMask) else found.items
 
 
 def _label(picture: Picture) -> str:
@@ -192,8 +223,25 @@ def _label(picture: Picture) -> str:
     return picture.label
 
 
-def _grid(rule: Grid, image: Image) -> Boxes:
-    return grid(image.width, image.height, rule.size, rule.overlap)
+def _patches(rule: Grid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple[int, int] | None]:
+    """The patches of the rule, and their size when stored if that is another."""
+    scale = _scale(rule, manifest, scene)
+    if not rule.own_tiles:
+        return _grid(rule, scale, scene.image), _stored(rule)
+    found = scene.image.own_grid(scale * rule.size / (rule.stored or rule.size))
+    if found is None:
+        raise ReadError(
+            "has no JPEG tiles to pass on as they are", where=scene.picture.files[0],
+            remedy="convert without --lossless-tiles",
+        )  # fmt: skip
+    return found
+
+
+def _grid(rule: Grid, scale: float, image: Image) -> Boxes:
+    left, top, width, height = image.bounds
+    boxes = grid(width, height, rule.size, rule.overlap, scale)
+    boxes[:, :2] += left, top
+    return boxes
 
 
 def _boxes(boxes: Boxes) -> Iterator[Box]:

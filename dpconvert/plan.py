@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from dpconvert import engine, patches, sources
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.card import SPLITS, Failure, Model, Split
 from dpconvert.errors import ReadError, SourceError, UsageError
-from dpconvert.manifest import Erratum, ImageFormat, Manifest, Whole
+from dpconvert.manifest import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles, Whole
 from dpconvert.progress import Reporter
 from dpconvert.record import Box, Picture, Record, hashed
 from dpconvert.slide import Image, open_image
@@ -27,6 +27,7 @@ from dpconvert.source import Source
 from dpconvert.split import assign, classes_missing, contents
 
 VERSION = 1  # raised whenever the same manifest, options and files would give another plan
+BLOCK = 4096  # level-0 pixels; its tiles fit the cache of a reader
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
@@ -39,6 +40,24 @@ class Options(Model):
     samples_per_shard: int = 1000
     limit: int | None = None
     skip_failed: bool = False
+    mpp: Mpp | None = None
+    lossless_tiles: bool = False
+
+    def told(self, manifest: Manifest) -> Manifest:
+        """The manifest with what the user knows better: the resolution of slides that state none, their own grid.
+
+        Raises:
+            UsageError: `lossless_tiles` for a rule whose patches are not on a grid.
+        """
+        changes: dict[str, Any] = {} if self.mpp is None else {"mpp": self.mpp}
+        if self.lossless_tiles:
+            if not isinstance(manifest.rule, Tiles | Presence | Regional):
+                raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
+            changes |= {
+                "rule": manifest.rule.model_copy(update={"own_tiles": True}),
+                "image": manifest.image.model_copy(update={"format": "jpeg"}),
+            }
+        return manifest.model_copy(update=changes) if changes else manifest
 
     def image(self, manifest: Manifest) -> ImageFormat:
         """How samples that are not whole files are stored."""
@@ -63,6 +82,10 @@ class Row:
     stored: tuple[int, int] | None
     attributes: Mapping[str, str]
 
+    def values(self) -> list[Any]:
+        """What the fields hold, in order: `dataclasses.astuple` copies them deeply, at ten times the cost."""
+        return [getattr(self, name) for name in self.__slots__]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -81,7 +104,7 @@ class Plan:
     def lines(self) -> Iterator[Any]:
         """The plan as JSON values: a head, then one list a row."""
         yield {"classes": self.classes, "notes": self.notes, "failures": [f.model_dump() for f in self.failures]}
-        yield from (astuple(row) for row in self.rows)
+        yield from (row.values() for row in self.rows)
 
     @classmethod
     def from_lines(cls, lines: Iterable[Any]) -> Plan:
@@ -119,10 +142,15 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
             remedy="mend or fetch them again, or leave them out with --skip-failed",
         )
     found = _without_doubtful(manifest, options, found)
+    if not found:
+        raise SourceError(
+            f"none of {len(pictures)} pictures gives a sample", where=source.root,
+            remedy="the rule's patches may be larger than the pictures, or nothing of what it looks for is annotated",
+        )  # fmt: skip
     classes = _classes(manifest, source, found)
     groups, splits, notes = _splits(manifest, options, found)
     limited = _limited(found, splits, options.limit)
-    ordered = sorted(limited, key=lambda r: (SPLIT_ORDER[splits[r.picture.name]], hashed(r.picture.name)))
+    ordered = sorted(limited, key=lambda r: (SPLIT_ORDER[splits[r.picture.name]], hashed(r.picture.name), _block(r)))
     keys = _keys(ordered)
     places = _shard_names([splits[r.picture.name] for r in ordered], options.samples_per_shard)
     number = {label: i for i, label in enumerate(classes)}
@@ -146,7 +174,9 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
 
 
 @dataclass(frozen=True)
-class _Scene:
+class Scene:
+    """A picture opened for labelling; its annotations are read when a rule asks for them."""
+
     source: Source
     picture: Picture
     image: Image
@@ -174,7 +204,7 @@ def _look(source: Source, picture: Picture) -> _Seen:
     mended: Counter[str] = Counter()
     try:
         with open_image([source.file(name) for name in picture.files], picture.columns) as image:
-            scene = _Scene(source, picture, image, mended)
+            scene = Scene(source, picture, image, mended)
             return _Seen(picture, list(patches.records(source.manifest, scene)), mended)
     except ReadError as error:
         return _Seen(picture, [], mended, str(error))
@@ -273,12 +303,18 @@ def _splits(
 ) -> tuple[dict[str, str], dict[str, Split], list[str]]:
     """Picture -> group id, picture -> split, notes."""
     policy = manifest.policy(options.split)
-    unit = {r.picture.name: r.picture.name if policy.unit == "picture" else r.picture.group for r in found}
+    unit = {r.picture.name: _unit(r.picture, policy.unit) for r in found}
     groups = contents((unit[r.picture.name], r.label, r.picture.split) for r in found)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     notes = [f"no sample of class {label!r} in {split}" for split, label in classes_missing(groups, assigned)]
     namespaced = {r.picture.name: f"{manifest.namespace}:{r.picture.group}" for r in found}
     return namespaced, {name: assigned[group] for name, group in unit.items()}, notes
+
+
+def _unit(picture: Picture, unit: str) -> str:
+    if unit == "picture":
+        return picture.name
+    return picture.group if unit == "group" else picture.attributes[unit]
 
 
 def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:
@@ -296,12 +332,24 @@ def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -
     return [found[index] for index in sorted(kept)]
 
 
+def _block(record: Record) -> tuple[int, int]:
+    """Samples of one part of a picture follow each other: what a file stores there is then decoded once."""
+    return (0, 0) if record.box is None else (record.box.y // BLOCK, record.box.x // BLOCK)
+
+
 def _keys(records: list[Record]) -> list[str]:
-    """Unique keys of [a-z0-9_-]: the picture's name and the place in it, with a hash where two would be equal."""
+    """Unique keys of [a-z0-9_-]: the picture's name and the place in it, with a hash where two would be equal.
+
+    A key with a hash and ".json" fills the 100 bytes that a tar has for a name.
+    """
     full = [f"{r.picture.name}_{s}" if (s := _suffix(r)) else r.picture.name for r in records]
-    keys = [re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[-80:] or "sample" for name in full]
-    often = Counter(keys)
-    return [key if often[key] == 1 else f"{key}-{hashed(name):016x}" for key, name in zip(keys, full, strict=True)]
+    keys = [re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[-78:] or "sample" for name in full]
+    often, seen = Counter(keys), Counter[str]()
+    told_apart = []
+    for key, name in zip(keys, full, strict=True):
+        told_apart.append(key if often[key] == 1 else f"{key}-{hashed(name, seen[name]):016x}")
+        seen[name] += 1  # two objects of one outline are two samples
+    return told_apart
 
 
 def _suffix(record: Record) -> str:

@@ -16,9 +16,9 @@ EVERY = 15.0  # seconds between plain lines
 
 
 class Advance(Protocol):
-    """Called with the number of units just finished."""
+    """Called with the number of units just finished, and what else is worth a glance ("loss 0.53")."""
 
-    def __call__(self, count: int = 1, /) -> None: ...
+    def __call__(self, count: int = 1, state: str = "", /) -> None: ...
 
 
 class Reporter:
@@ -27,12 +27,17 @@ class Reporter:
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
         self.stream = stream or sys.stderr
+        self._console: Console | None = None
 
     def note(self, text: str) -> None:
         """One line for a person, unless quiet."""
-        if not self.quiet:
-            self.stream.write(f"{text}\n")
-            self.stream.flush()
+        if self.quiet:
+            return
+        if self._console is not None:  # above the bar
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            return
+        self.stream.write(f"{text}\n")
+        self.stream.flush()
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0, unit: str = "samples") -> Iterator[Advance]:
@@ -40,48 +45,58 @@ class Reporter:
         if self.quiet or total == done:
             yield _nothing
         elif self.stream.isatty():
-            yield from self._live(what, total, done, unit)
+            yield from self._live(what, total, done)
         else:
             yield from self._plain(what, total, done, unit)
 
-    def _live(self, what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
+    def _live(self, what: str, total: int, done: int) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            _Rate(done, unit),
+            _Rate(done),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
         )
-        with Progress(*columns, console=Console(file=self.stream)) as live:
-            task = live.add_task(what, total=total, completed=done)
-            yield lambda count=1, /: live.advance(task, count)
+        self._console = Console(file=self.stream)
+        try:
+            with Progress(*columns, console=self._console) as live:
+                task = live.add_task(what, total=total, completed=done, state="")
+
+                def advance(count: int = 1, state: str = "", /) -> None:
+                    live.update(task, advance=count, state=state or live.tasks[0].fields["state"])
+
+                yield advance
+        finally:
+            self._console = None
 
     def _plain(self, what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
         begun = last = time.monotonic()
-        at = done
+        at, told = done, ""
 
-        def advance(count: int = 1, /) -> None:
-            nonlocal at, last
+        def advance(count: int = 1, state: str = "", /) -> None:
+            nonlocal at, last, told
             at += count
+            told = state or told
             now = time.monotonic()
             if now - last >= EVERY and at < total:
                 last = now
                 rate = (at - done) / (now - begun)
-                left = clock((total - at) / rate)
-                self.note(f"{what}: {at} of {total} {unit}, {rate:.1f} {unit}/s, {left} left")
+                left = clock((total - at) / rate) if rate else "unknown"
+                self.note(f"{what}: {at} of {total} {unit}, {rate:.1f} {unit}/s, {left} left{told and ', ' + told}")
 
         yield advance
 
 
 class _Rate(ProgressColumn):
-    def __init__(self, done: int, unit: str) -> None:
+    def __init__(self, done: int) -> None:
         super().__init__()
-        self.done, self.unit = done, unit
+        self.done = done
 
     def render(self, task: Task) -> Text:
         rate = (task.completed - self.done) / task.elapsed if task.elapsed else 0.0
-        return Text(f"{rate:.1f} {self.unit}/s")
+        return Text(f"{rate:.1f}/s")
 
 
 def clock(seconds: float) -> str:
@@ -91,5 +106,5 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def _nothing(count: int = 1, /) -> None:
+def _nothing(count: int = 1, state: str = "", /) -> None:
     pass

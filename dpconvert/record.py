@@ -28,7 +28,8 @@ class Picture:
     label: class name of the whole picture, where it has one.
     split: the release's own split, where it has one.
     annotations: names of the files that hold its annotations; `extra` is for the source's own use.
-    attributes: what else is known of it; every sample carries it (magnification, official fold, ...).
+    attributes: what else is known of it; every sample carries it (magnification, official fold, ...). `mpp` goes
+        before the manifest's, for sources of several resolutions; `scan` is what a split policy may draw by.
     """
 
     name: str

@@ -103,6 +103,8 @@ def _counts(card: TaskCard, index: list[dict[str, Any]]) -> Iterator[Problem]:
     for split, stated in card.splits.items():
         if [made[split, label] for label in range(len(card.classes))] != stated.classes:
             yield Problem(FILE_NAME, f"the class counts of {split} are not those of the index")
+    twice = [key for key, count in Counter(row["key"] for row in index).items() if count > 1]
+    yield from (Problem(card.index.name, f"{key}: two samples of this key") for key in twice)
     if card.options.get("split") == "paper":
         return  # the paper's own sets may share groups; task.json says so
     homes: dict[str, set[str]] = defaultdict(set)

@@ -1,16 +1,17 @@
 """Shape "folders": one picture a file, its class in the name of its folder.
 
 [files.images] pattern: named groups `class`, and optionally `group` (patient or slide), `split`, `name`.
-Without `group`, every picture is its own group.
+Without `group`, every picture is its own group. [layout] labels maps folders' names to class names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dpconvert.card import Model
 from dpconvert.manifest import FileKind
 from dpconvert.record import Picture
-from dpconvert.shapes.naming import as_split, stem
+from dpconvert.shapes.naming import as_split, layout_of, stem
 from dpconvert.source import Source
 
 FILES = {
@@ -22,8 +23,14 @@ FILES = {
 }
 
 
+class Layout(Model):
+    """`[layout]` of a manifest of this shape."""
+
+    labels: dict[str, str] = {}
+
+
 def pictures(source: Source) -> Iterator[Picture]:
-    labels = source.manifest.layout.get("labels", {})
+    labels = layout_of(source.manifest, Layout).labels
     for found in source.need("images"):
         name = found.get("name") or stem(found.name)
         label = labels.get(found["class"], found["class"])

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pydantic import field_validator
+
 from dpconvert.annotations import Annotations, points
 from dpconvert.card import Model
 from dpconvert.errors import ReadError
@@ -38,6 +40,13 @@ class Layout(Model):
     label: str = ""
     labels: dict[str, str] = {}
     missing: bool = False
+
+    @field_validator("columns")
+    @classmethod
+    def _places(cls, columns: list[str]) -> list[str]:
+        if not {"x", "y"} <= set(columns):
+            raise ValueError("x and y must be among the columns")
+        return columns
 
 
 def pictures(source: Source) -> Iterator[Picture]:
