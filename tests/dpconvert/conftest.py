@@ -1,0 +1,104 @@
+"""Fixtures of the conversion tests: each source's fake drawn and converted once for all processes of a test run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from hypothesis import settings
+
+from dpconvert import card as cards
+from dpconvert import cli
+from dpconvert.convert import convert
+from dpconvert.fakes import draw_fake
+from dpconvert.manifest import Manifest, find
+from dpconvert.plan import Options
+from dpconvert.progress import Reporter
+from dpconvert.sources import with_defaults
+
+SAMPLES_PER_SHARD = 40
+settings.register_profile("steady", deadline=None, derandomize=True)  # the same examples on every machine
+settings.load_profile("steady")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A fake and what became of it. Shared by tests: never write into it."""
+
+    manifest: Manifest
+    source: Path
+    folder: Path
+    card: cards.TaskCard
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run of the command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run see."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted(shared: Path) -> Callable[[str], Converted]:
+    """Name -> its fake, converted under the default options but for smaller shards."""
+
+    def get(name: str) -> Converted:
+        manifest = with_defaults(find(name))
+        source, out = shared / "sources", shared / "shards"
+        with FileLock(shared / f"{name}.lock"):
+            if not (source / manifest.name).exists():
+                draw_fake(manifest, source)
+            if not (out / manifest.task / cards.FILE_NAME).exists():
+                run(manifest, source / manifest.name, out)
+        return Converted(manifest, source / manifest.name, out / manifest.task, cards.load(out / manifest.task))
+
+    return get
+
+
+def run(manifest: Manifest, source: Path, out: Path, *, workers: int = 1, **options: object) -> cards.TaskCard:
+    """Convert in this process, without a word."""
+    chosen = Options.model_validate({"samples_per_shard": SAMPLES_PER_SHARD} | options)
+    report = Reporter(quiet=True)
+    return convert(manifest, source, out, chosen, workers=workers, overwrite=False, report=report).card
+
+
+def one_line(answer: Answer) -> str:
+    """What stands on stderr, which must be one line without a traceback, and nothing on stdout."""
+    assert answer.out == ""
+    assert answer.err.endswith("\n")
+    lines = answer.err.splitlines()
+    assert len([line for line in lines if line.startswith("dpconvert: error: ")]) == 1
+    assert "Traceback" not in answer.err
+    return lines[-1]
+
+
+@pytest.fixture
+def dpconvert(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """`dpconvert("list")` is the command line, in this process."""
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["dpconvert", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return call

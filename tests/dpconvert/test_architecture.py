@@ -1,0 +1,162 @@
+"""The arrows between modules, and that manifests are found wherever the package is."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dpconvert import manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+READER_LAYERS = {
+    "annotations",
+    "card",
+    "cytomine",
+    "errors",
+    "fakes",
+    "manifest",
+    "record",
+    "shapes",
+    "slide",
+    "source",
+}
+CONTRACT = {"dpconvert.card", "dpconvert.shards"}
+
+
+def modules(package: str) -> Iterator[tuple[str, Path]]:
+    """(dotted name, file) of every module of a package."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def imports(path: Path) -> set[str]:
+    """Every module named in an import of a file, wherever the import stands; of `from a import b` also `a.b`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def own(names: set[str], package: str) -> set[str]:
+    """The second part of every name inside the package: 'dpconvert.slide.Image' -> 'slide'."""
+    return {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
+
+
+def test_dpconvert_imports_neither_torch_nor_mtrain() -> None:
+    for name, path in modules("dpconvert"):
+        assert not tops(imports(path)) & {"torch", "torchvision", "mtrain", "sklearn", "timm"}, name
+
+
+@pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
+def test_nothing_imports_the_command_line(package: str) -> None:
+    for name, path in modules(package):
+        assert not imports(path) & {"dpconvert.cli", "mtrain.cli"}, name
+
+
+def test_readers_of_sources_import_only_what_lies_below_them() -> None:
+    for name, path in modules("dpconvert"):
+        if name.startswith(("dpconvert.sources.", "dpconvert.shapes.")):
+            assert own(imports(path), "dpconvert") <= READER_LAYERS, name
+
+
+def test_annotations_know_neither_sources_nor_manifests() -> None:
+    allowed = {"annotations", "errors", "raster"}
+    for name, path in modules("dpconvert"):
+        if name.startswith("dpconvert.annotations"):
+            assert own(imports(path), "dpconvert") <= allowed, name
+
+
+def test_openslide_is_imported_by_the_slide_module_alone() -> None:
+    assert [name for name, path in modules("dpconvert") if "openslide" in tops(imports(path))] == ["dpconvert.slide"]
+    assert [name for name, path in modules("mtrain") if "openslide" in tops(imports(path))] == []
+
+
+def test_mtrain_reads_shards_in_one_place() -> None:
+    for name, path in modules("mtrain"):
+        used = {n for n in imports(path) if n.startswith("dpconvert.") and any(n.startswith(c) for c in CONTRACT)}
+        assert not used or name == "mtrain.pool", f"{name} imports {sorted(used)}"
+
+
+@pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
+def test_only_the_command_line_prints_or_exits(package: str) -> None:
+    for name, path in modules(package):
+        if name == f"{package}.cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in {"print", "exit", "quit", "sys.exit", "click.echo"}, f"{name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
+def test_no_exception_is_caught_without_being_named(package: str) -> None:
+    for name, path in modules(package):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler):
+                caught = "" if node.type is None else ast.unparse(node.type)
+                reraised = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in node.body)
+                broad = caught in {"", "Exception", "BaseException"}
+                assert not broad or reraised, f"{name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
+def test_every_module_says_what_it_is(package: str) -> None:
+    assert [name for name, path in modules(package) if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_manifests_are_found_from_a_checkout() -> None:
+    assert manifest.manifest_folder() == ROOT / "manifests"
+    names = {path.stem for path in (ROOT / "manifests" / "datasets").glob("*.toml")}
+    assert manifest.known().keys() == names
+
+
+def test_every_manifest_is_named_as_its_file_and_every_source_has_one() -> None:
+    known = manifest.known()
+    loaded = [manifest.load(path) for path in known.values()]
+    assert [m.name for m in loaded] == list(known)
+    assert len({m.task for m in loaded}) == len(loaded)
+    readers = {path.stem.replace("_", "-") for path in (ROOT / "dpconvert" / "sources").glob("[a-z]*.py")}
+    assert readers <= known.keys()
+
+
+def test_examples_are_valid_manifests() -> None:
+    for path in sorted((ROOT / "manifests" / "examples").glob("*.toml")):
+        manifest.load(path)
+
+
+@pytest.mark.timeout(600)
+def test_an_installed_wheel_carries_its_manifests(tmp_path: Path) -> None:
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None:
+        pytest.skip("needs uv")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([uv, "pip", "install", "--no-deps", "--target", site, wheel], check=True, capture_output=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
+    code = "import dpconvert.manifest as m; print(m.__file__, *m.known())"
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    where, *names = told.stdout.split()
+    assert Path(where).is_relative_to(site)
+    assert names == list(manifest.known())
+    listed = subprocess.run(
+        [sys.executable, "-m", "dpconvert.cli", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert len(listed.stdout.splitlines()) == len(names) + 1

@@ -1,0 +1,314 @@
+"""The command line: what it answers, and one line for everything that one may get wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.dpconvert.conftest import Answer, Converted, one_line
+
+Get = Callable[[str], Converted]
+Call = Callable[..., Answer]
+VERBS = {"all", "check", "fake", "list", "show", "verify"}
+HEAVY = {"torch", "numpy", "pydantic", "PIL", "pyarrow", "scipy", "shapely", "openslide", "mtrain"}
+TOML = """
+task = "Toy"
+shape = "folders"
+[files.images]
+pattern = '(?P<class>\\w+)/(?P<name>[^/]+)\\.png$'
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A manifest `toy.toml` and its source `toy/` of eight pictures."""
+    (tmp_path / "toy.toml").write_text(TOML)
+    for number in range(8):
+        path = tmp_path / "toy" / ("no" if number % 2 else "yes") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(path)
+    return tmp_path
+
+
+def convert_toy(dpconvert: Call, toy: Path, *options: object) -> Answer:
+    return dpconvert(
+        toy / "toy.toml", "--source", toy / "toy", "--out", toy / "out", "--workers", 1, "--quiet", *options
+    )
+
+
+# --- fast, and with help
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['dpconvert', '--help']\n"
+        "import dpconvert.cli\n"
+        "try: dpconvert.cli.main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(answer.stdout.splitlines()[-1].split()) & HEAVY == set()
+    assert "SOURCE | COMMAND" in answer.stdout
+
+
+def test_every_command_has_help_with_an_example(dpconvert: Call) -> None:
+    answer = dpconvert("--help")
+    listed = [line.split()[0] for line in answer.out.partition("Commands:\n")[2].splitlines() if line.strip()]
+    assert set(listed) >= VERBS
+    for verb in [*listed, "camelyon16"]:
+        told = dpconvert(verb, "--help")
+        assert told.code == 0
+        assert f"Example: dpconvert {verb}" in told.out
+
+
+def test_the_version_is_told(dpconvert: Call) -> None:
+    assert dpconvert("--version").out == "dpconvert, version 0.1.0\n"
+
+
+# --- answers for programs
+
+
+def test_json_answers_are_json(dpconvert: Call, toy: Path) -> None:
+    listed = json.loads(dpconvert("list", "--json").out)
+    assert {"name": "warwick-crc", "task": "WarwickCRC", "kind": "detection"}.items() <= next(
+        entry for entry in listed if entry["name"] == "warwick-crc"
+    ).items()
+    assert json.loads(dpconvert("show", "warwick-crc", "--json").out)["classes"] == ["Other", "Inflammatory"]
+    card = json.loads(convert_toy(dpconvert, toy, "--json").out)
+    assert (card["task"], card["classes"], card["schema"]) == ("Toy", ["no", "yes"], 1)
+    (row,) = json.loads(dpconvert("check", toy / "toy.toml", "--source", toy / "toy", "--json").out)
+    assert (row["found"], row["state"]) == (8, "")
+
+
+def test_list_names_every_source_with_its_licence(dpconvert: Call) -> None:
+    lines = dpconvert("list").out.splitlines()
+    assert lines[0].split() == ["source", "task", "kind", "classes", "images", "licence"]
+    assert any(line.split()[:2] == ["camelyon16", "Camelyon16"] and line.endswith("CC0") for line in lines)
+
+
+def test_a_conversion_tells_what_was_made(dpconvert: Call, toy: Path) -> None:
+    answer = convert_toy(dpconvert, toy)
+    assert answer.code == 0
+    assert answer.out.startswith(f"Toy: 8 samples in 3 shards (3 shards made, 0 were there) -> {toy / 'out' / 'Toy'}\n")
+    assert "digest " in answer.out
+
+
+def test_check_exits_1_while_something_is_missing(dpconvert: Call, converted: Get) -> None:
+    answer = dpconvert("check", "warwick-crc", "--source", converted("warwick-crc").source)
+    assert answer.code == 1
+    assert [line.split()[:4] for line in answer.out.splitlines()[2:]] == [
+        ["pictures", "of", "500", "x"],
+        ["tables", "of", "nuclei", "40"],
+    ]
+    assert answer.out.count("missing") == 2
+
+
+@pytest.mark.parametrize("name", ["warwick-crc", "WarwickCRC", "WARWICK_CRC", "warwickcrc"])
+def test_names_are_matched_without_case_dashes_and_underscores(name: str, dpconvert: Call) -> None:
+    assert dpconvert("show", name).out.startswith("warwick-crc -> WarwickCRC")
+    assert "no such folder" in one_line(dpconvert(name, "--source", "/nowhere"))
+
+
+def test_the_source_is_found_below_a_folder_of_sources(
+    dpconvert: Call, converted: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = converted("warwick-crc").source
+    monkeypatch.setenv("DPCONVERT_SOURCES", str(source.parent))
+    assert dpconvert("check", "warwick-crc").out.startswith(f"{source}: ")
+
+
+def test_fake_draws_below_out_and_says_how_to_go_on(dpconvert: Call, tmp_path: Path) -> None:
+    answer = dpconvert("fake", "WARWICK_CRC", "--out", tmp_path)
+    assert answer.out.startswith(f"{tmp_path / 'warwick-crc'}: convert it with `dpconvert warwick-crc --source ")
+    assert "not empty; choose another --out" in one_line(dpconvert("fake", "warwick-crc", "--out", tmp_path))
+    (tmp_path / "file").touch()
+    assert "cannot be written: " in one_line(dpconvert("fake", "warwick-crc", "--out", tmp_path / "file"))
+
+
+# --- wrong names and options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("camelyn16",), "no command or source named 'camelyn16'; did you mean camelyon16"),
+        (("shwo",), "no command or source named 'shwo'; did you mean show"),
+        (("show", "warwik"), "no source named 'warwik'; did you mean warwick-crc"),
+        (("show", "qqqqqqq"), "no source named 'qqqqqqq'; known: "),
+        (
+            ("check", "warwick-crc", "--source", "/nowhere"),
+            "/nowhere: no such folder; expected the files of WarwickCRC",
+        ),
+        (("warwick-crc", "--source", "/dev/null"), "/dev/null: not a folder"),
+        (("verify", "/nowhere"), "/nowhere: no converted task here; name the folder given to --out"),
+        (("show", "/nowhere/my.toml"), "/nowhere/my.toml: cannot be read: No such file or directory"),
+        (("all", "--root", "/nowhere"), "/nowhere: no known source here"),
+    ],
+)
+def test_a_wrong_name_gets_one_line(arguments: tuple[str, ...], told: str, dpconvert: Call) -> None:
+    answer = dpconvert(*arguments)
+    assert answer.code == 1
+    assert told in one_line(answer)
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("warwick-crc", "--limit", "0"),
+        ("warwick-crc", "--workers", "none"),
+        ("warwick-crc", "--split", "other"),
+        ("warwick-crc", "--image-format", "gif"),
+        ("warwick-crc", "--nothing"),
+        ("show",),
+        ("--nothing",),
+    ],
+)
+def test_a_wrong_option_exits_2_and_is_named(arguments: tuple[str, ...], dpconvert: Call) -> None:
+    answer = dpconvert(*arguments)
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith("Error: ")
+
+
+def test_an_unknown_erratum_and_a_missing_policy_are_told_before_anything_is_made(dpconvert: Call, toy: Path) -> None:
+    assert "toy: no erratum 'x'; this source has: none, default" in one_line(
+        convert_toy(dpconvert, toy, "--errata", "x")
+    )
+    assert "toy: no split policy 'paper'; this source has: strict" in one_line(
+        convert_toy(dpconvert, toy, "--split", "paper")
+    )
+
+
+def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_path: Path) -> None:
+    answer = dpconvert("warwick-crc", "--source", tmp_path, "--out", tmp_path / "out")
+    assert answer.code == 1
+    assert f"{tmp_path}: no tables of nuclei here (0 files); expected names like 'CRCHisto" in one_line(answer)
+    assert "`dpconvert check warwick-crc` lists what is there" in answer.err
+
+
+# --- wrong manifests
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("task = ", "not TOML: "),
+        ("\xff", "not TOML: "),
+        ("", "task: Field required"),
+        ('task = "a b"', "task: String should match pattern"),
+        ('task = "T"\nlicense = "x"', "license: Extra inputs are not permitted; found 'x'"),
+        ('task = "T"\nkind = "other"', "kind: Input should be 'classification', 'detection' or 'segmentation'"),
+        ('task = "T"\nclasses = ["a", "a"]', "a class is named twice"),
+        ('task = "T"\n[rule]\ntype = "gird"', "rule: Input tag 'gird' found using 'type' does not match any of"),
+        ('task = "T"\n[rule]\ntype = "tiles"', "rule.tiles.size: Field required"),
+        ('task = "T"\n[rule]\ntype = "tiles"\nsize = 9\noverlap = 9', "rule.tiles: overlap must be smaller than size"),
+        ('task = "T"\n[rule]\ntype = "area"\nsize = 9\npositive = ["a"]\nshare = 0.1', "rule 'area' gives two classes"),
+        ('task = "T"\n[files.images]\npattern = "("', "files.images.pattern: not a regular expression: "),
+        ('task = "T"\n[[errata]]\nname = "a"\npictures = "("\nreason = ""\ncitation = ""', "not a regular expression"),
+        ('task = "T"\n[split.strict]\ntrain = ["a"]\ntest = ["a"]', "split.strict: a group is named twice"),
+        ('task = "T"\n[split.paper]\nshare = [1, 1, 1]', "a split policy 'strict' is needed"),
+    ],
+)  # fmt: skip
+def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpconvert: Call, tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_bytes(text.encode("latin-1"))
+    answer = dpconvert(path, "--source", tmp_path, "--out", tmp_path / "out")
+    assert answer.code == 1
+    assert one_line(answer).startswith(f"dpconvert: error: {path}: ")
+    assert told in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ('shape = "floders"', "my.toml: unknown shape; expected one of "),
+        ("", "my.toml: nothing reads this source's layout; name a `shape`"),
+        ('shape = "folders"\n[files.images]\npattern = "png$"', "no group (?P<class>...); name one in the manifest's"),
+        ('shape = "folders"\n[layout]\nlables = {a = "b"}', "my.toml: layout.lables: Extra inputs are not permitted"),
+        ('shape = "table"', "my.toml: layout.file: Field required"),
+        ('shape = "masks"\n[rule]\ntype="centre"\nsize=2\npositive=["yes"]', "no masks here|no pictures here"),
+        ('shape = "points"\n[layout]\ncolumns = ["a"]', "layout.columns: Value error, x and y must be among"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_shape_is_told(shape: str, told: str, dpconvert: Call, toy: Path) -> None:
+    (toy / "my.toml").write_text(f'task = "T"\nclasses = ["no", "yes"]\n{shape}\n')
+    (toy / "toy" / "labels.csv").write_text("a\n1\n")
+    answer = dpconvert(toy / "my.toml", "--source", toy / "toy", "--out", toy / "out", "--workers", 1)
+    assert answer.code == 1
+    assert any(part in one_line(answer) for part in told.split("|"))
+
+
+@pytest.mark.parametrize("template", ["{slide}", "{0}", "{a.b}", "{a[b]}", "{a!z}", "{a:d}", "{", "{a:{b}}"])
+def test_a_template_that_does_not_fit_the_table_is_told(template: str, dpconvert: Call, toy: Path) -> None:
+    (toy / "my.toml").write_text(f'task = "T"\nshape = "table"\n[layout]\nfile = "{template}"\nlabel = "a"\n')
+    (toy / "toy" / "labels.csv").write_text("a\n1\n")
+    answer = dpconvert(toy / "my.toml", "--source", toy / "toy", "--out", toy / "out")
+    assert answer.code == 1
+    assert "does not fit the table's columns" in one_line(answer)
+
+
+# --- names that a terminal would obey
+
+
+def test_control_characters_in_names_are_shown_escaped(dpconvert: Call, toy: Path) -> None:
+    name = "a\nb\x1b[31mc"
+    (toy / "toy" / "yes" / f"{name}.png").write_bytes(b"no picture")
+    answer = convert_toy(dpconvert, toy)
+    assert answer.code == 1
+    assert len(answer.err.splitlines()) == 1
+    assert "\x1b" not in answer.err
+    assert r"a\nb\x1b[31mc.png" in one_line(answer)
+    skipped = convert_toy(dpconvert, toy, "--skip-failed", "--overwrite")
+    assert skipped.code == 0
+    assert "\x1b" not in skipped.out
+
+
+def test_control_characters_of_a_task_card_are_shown_escaped(dpconvert: Call, toy: Path) -> None:
+    from dpconvert import card as cards
+
+    convert_toy(dpconvert, toy)
+    folder = toy / "out" / "Toy"
+    card = cards.load(folder).model_copy(update={"task": "T\x1b[2Joy"})
+    (folder / "task.json").write_bytes(cards.dump(card))
+    answer = dpconvert("verify", folder, "--workers", 1, "--quiet")
+    assert answer.code == 0
+    assert answer.out.startswith(r"T\x1b[2Joy: 8 samples")
+
+
+# --- verify
+
+
+def test_verify_says_what_is_whole_and_what_is_not(dpconvert: Call, toy: Path) -> None:
+    convert_toy(dpconvert, toy)
+    shutil.copytree(toy / "out" / "Toy", toy / "out" / "Cut")
+    assert dpconvert("verify", toy / "out" / "Toy", "--workers", 1, "--quiet").code == 0
+    shard = toy / "out" / "Cut" / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    (toy / "out" / "Cut" / "index.parquet").unlink()
+    answer = dpconvert("verify", toy / "out", "--workers", 1, "--quiet")
+    assert answer.code == 1
+    assert answer.out.startswith("Toy: 8 samples in 3 shards are as written, ")
+    assert answer.err.splitlines() == [
+        f"{toy / 'out' / 'Cut' / 'index.parquet'}: missing",
+        f"{shard}: changed since it was written",
+        "dpconvert: error: 2 problems; convert what is damaged again with --overwrite",
+    ]
+
+
+def test_verify_against_another_digest_exits_1(dpconvert: Call, toy: Path) -> None:
+    digest = json.loads(convert_toy(dpconvert, toy, "--json").out)["digest"]
+    command = ("verify", toy / "out", "--workers", 1, "--quiet", "--against")
+    assert dpconvert(*command, digest).code == 0
+    answer = dpconvert(*command, "0" * 64)
+    assert answer.code == 1
+    assert f"task.json: digest {digest} is not the one asked for, 0000" in answer.err

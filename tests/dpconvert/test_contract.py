@@ -1,0 +1,189 @@
+"""What every source keeps, on its fake: a new manifest is covered as soon as it is there."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import webdataset as wds
+from PIL import Image
+
+from dpconvert import plan
+from dpconvert.fakes import draw_fake
+from dpconvert.manifest import known
+from dpconvert.plan import Options
+from dpconvert.progress import Reporter
+from dpconvert.shards import read_index
+from dpconvert.source import Source
+from dpconvert.verify import verify
+from tests.dpconvert.conftest import Answer, Converted
+
+Get = Callable[[str], Converted]
+KEY = re.compile(r"[a-z0-9_-]+")
+NUMBER_OR_NONE = (int, float, type(None))
+JSON_FIELDS: dict[str, Any] = {
+    "task": str,
+    "label": int,
+    "label_name": str,
+    "group": str,
+    "group_kind": str,
+    "split": str,
+    "source": str,
+    "files": list,
+    "picture": str,
+    "x": int,
+    "y": int,
+    "width": int,
+    "height": int,
+    "stored_width": int,
+    "stored_height": int,
+    "mpp_requested": NUMBER_OR_NONE,
+    "mpp_read": NUMBER_OR_NONE,
+    "mpp_stored": NUMBER_OR_NONE,
+    "stain": str,
+    "organ": str,
+    "attributes": dict,
+}
+
+pytestmark = pytest.mark.parametrize("name", known())
+
+
+def test_the_fake_is_the_same_for_the_same_seed(name: str, converted: Get, tmp_path: Path) -> None:
+    source = converted(name)
+    again = draw_fake(source.manifest, tmp_path)
+    assert digests(again) == digests(source.source)
+
+
+def test_check_finds_every_kind_of_file(name: str, converted: Get, dpconvert: Callable[..., Answer]) -> None:
+    answer = dpconvert("check", name, "--source", converted(name).source, "--json")
+    rows = json.loads(answer.out)
+    optional = {kind.what for kind in converted(name).manifest.files.values() if kind.optional}
+    assert rows
+    assert [row["what"] for row in rows if not row["found"] and row["what"] not in optional] == []
+
+
+def test_the_shards_are_as_they_were_written(name: str, converted: Get) -> None:
+    assert verify(converted(name).folder, workers=1, report=Reporter(quiet=True))[1] == []
+
+
+def test_the_card_says_what_the_task_is(name: str, converted: Get) -> None:
+    manifest, card = converted(name).manifest, converted(name).card
+    assert (card.task, card.source) == (manifest.task, manifest.name)
+    assert card.licence == manifest.licence
+    assert card.licence.name
+    assert card.citation
+    assert card.split_policy == "strict"
+    assert card.classes == (manifest.classes or card.classes)
+    assert card.metric == ("roc_auc" if len(card.classes) == 2 else "accuracy")
+    assert card.failures == []
+    assert [d for d in card.expectations if not d.reason] == []
+
+
+def test_every_class_occurs_in_every_split_that_is_not_empty(name: str, converted: Get) -> None:
+    card = converted(name).card
+    assert {"train", "test"} <= set(card.splits)
+    counts = {split: dict(zip(card.classes, of.classes, strict=True)) for split, of in card.splits.items()}
+    assert [(s, c) for s, classes in counts.items() for c, n in classes.items() if not n] == []
+
+
+def test_keys_are_unique_and_plain(name: str, converted: Get) -> None:
+    keys = Counter(row["key"] for row in index_of(converted(name)))
+    assert [key for key, count in keys.items() if count > 1 or not KEY.fullmatch(key)] == []
+
+
+def test_no_group_is_in_two_splits(name: str, converted: Get) -> None:
+    homes: dict[str, set[str]] = defaultdict(set)
+    for row in index_of(converted(name)):
+        homes[row["group"]].add(row["split"])
+    assert [group for group, splits in homes.items() if len(splits) > 1] == []
+    assert all(group.startswith(f"{converted(name).manifest.namespace}:") for group in homes)
+    assert all(group.partition(":")[2] for group in homes)
+
+
+def test_a_sample_has_the_documented_fields(name: str, converted: Get) -> None:
+    card, rows = converted(name).card, index_of(converted(name))
+    members = [member for shard in card.shards for member in read_tar(converted(name).folder / shard.name)]
+    assert [n for n, _ in members] == [f"{r['key']}.{e}" for r in rows for e in (r["format"], "cls", "json")]
+    for row, (_, label), (_, text) in zip(rows, members[1::3], members[2::3], strict=True):
+        fields = json.loads(text)
+        assert list(fields) == sorted(JSON_FIELDS)
+        assert [k for k, kind in JSON_FIELDS.items() if not isinstance(fields[k], kind)] == []
+        assert int(label) == fields["label"] == row["label"]
+        assert fields["label_name"] == card.classes[row["label"]]
+        assert {k: fields[k] for k in ("split", "group", "x", "y", "width", "height")} == {
+            k: row[k] for k in ("split", "group", "x", "y", "width", "height")
+        }
+        assert all((converted(name).source / file.partition(".zip/")[0]).exists() or ".zip/" in file
+                   for file in fields["files"])  # fmt: skip
+
+
+def test_offsets_of_the_index_lead_to_the_image(name: str, converted: Get) -> None:
+    for row in index_of(converted(name)):
+        with (converted(name).folder / row["shard"]).open("rb") as file:
+            file.seek(row["offset"])
+            data = file.read(row["length"])
+        assert hashlib.sha256(data).hexdigest() == row["sha256"]
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.size == (row["stored_width"], row["stored_height"])
+            assert image.format == {"png": "PNG", "jpg": "JPEG"}[row["format"]]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves closing its files to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_the_shards_as_they_are(name: str, converted: Get) -> None:
+    card = converted(name).card
+    shards = [str(converted(name).folder / shard.name) for shard in card.shards]
+    samples = list(wds.WebDataset(shards, shardshuffle=False).decode("pil"))
+    gc.collect()
+    assert len(samples) == card.samples()
+    for sample in samples:
+        fields = {field for field in sample if not field.startswith("__")}
+        (image,) = fields & {"png", "jpg"}
+        assert fields == {image, "cls", "json"}
+        assert isinstance(sample[image], Image.Image)
+        assert 0 <= sample["cls"] < len(card.classes)
+        assert sample["json"]["task"] == card.task
+
+
+def test_show_prints_the_licence_and_the_classes(name: str, converted: Get, dpconvert: Callable[..., Answer]) -> None:
+    answer, manifest = dpconvert("show", name), converted(name).manifest
+    assert (answer.code, answer.err) == (0, "")
+    for fact in (manifest.task, manifest.licence.name, manifest.citation, *manifest.classes):
+        assert fact in answer.out
+
+
+def test_the_paper_s_split_can_be_planned(name: str, converted: Get) -> None:
+    manifest = converted(name).manifest
+    if "paper" not in manifest.split:
+        return
+    source = Source.open(converted(name).source, manifest)
+    made = plan.make(manifest, source, Options(split="paper"), 1, Reporter(quiet=True))
+    assert {row.split for row in made.rows} >= {"train", "test"}
+    assert {row.label for row in made.rows} == set(range(len(made.classes)))
+
+
+def index_of(converted: Converted) -> list[dict[str, Any]]:
+    """The rows of index.parquet."""
+    rows: list[dict[str, Any]] = read_index(converted.folder / "index.parquet").to_pylist()
+    return rows
+
+
+def read_tar(path: Path) -> list[tuple[str, bytes]]:
+    """(name, bytes) of every member."""
+    with tarfile.open(path) as tar:
+        return [(member.name, file.read()) for member in tar if (file := tar.extractfile(member))]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Relative name -> sha256 of every file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,417 @@
+"""Conversions that are repeated, spread over processes, killed, refused or fed with damaged files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpconvert import convert as conversion
+from dpconvert import engine
+from dpconvert.errors import OutputError, ReadError, SourceError
+from dpconvert.progress import Reporter
+from dpconvert.verify import verify
+from tests.dpconvert.conftest import SAMPLES_PER_SHARD, Answer, Converted, one_line, run
+from tests.dpconvert.test_contract import digests
+from tests.dpconvert.workers import add, die
+
+Get = Callable[[str], Converted]
+Call = Callable[..., Answer]
+ROOT = Path(__file__).resolve().parents[2]
+POINTS, TILES, SLIDES = "warwick-crc", "umcm-colorectal", "camelyon16"
+
+
+@pytest.fixture
+def tiles(converted: Get, tmp_path: Path) -> Path:
+    """A copy of a source of whole pictures, to damage: 240 tiles in 6 shards."""
+    return Path(shutil.copytree(converted(TILES).source, tmp_path / "source"))
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """After `interrupted(n)` Ctrl-C is pressed when n more shards are whole."""
+    write, made = conversion.write_shard, []
+
+    def after(count: int) -> None:
+        def stopping(*arguments: Any) -> Any:
+            if len(made) == count:
+                monkeypatch.setattr(conversion, "write_shard", write)
+                raise KeyboardInterrupt
+            made.append(1)
+            return write(*arguments)
+
+        monkeypatch.setattr(conversion, "write_shard", stopping)
+
+    return after
+
+
+# --- same sources, same bytes
+
+
+@pytest.mark.parametrize(("name", "workers"), [(POINTS, 2), (POINTS, 4), (SLIDES, 2)])
+def test_every_file_is_the_same_for_any_number_of_workers(
+    name: str, workers: int, converted: Get, tmp_path: Path
+) -> None:
+    one = converted(name)
+    run(one.manifest, one.source, tmp_path, workers=workers)
+    assert digests(tmp_path / one.manifest.task) == digests(one.folder)
+
+
+def test_the_order_in_which_a_disk_lists_files_does_not_matter(
+    converted: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = os.walk
+
+    def shuffled(*arguments: Any, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, folders, files in walk(*arguments, **options):
+            random.Random(1).shuffle(folders)
+            yield folder, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr("os.walk", shuffled)
+    one = converted(TILES)
+    listed = list(conversion.Source.open(one.source, one.manifest).sizes)
+    assert listed == sorted(listed)
+    run(one.manifest, one.source, tmp_path)
+    assert digests(tmp_path / one.manifest.task) == digests(one.folder)
+
+
+def test_killed_at_several_moments_and_resumed_the_bytes_are_the_same(converted: Get, tmp_path: Path) -> None:
+    one = converted(POINTS)
+    folder = tmp_path / one.manifest.task
+    for shards in (0, 2, 5):
+        process = start(one, tmp_path, workers=2)
+        wait_for(lambda n=shards: notes(folder) > n or (n == 0 and folder.exists()), process)
+        kill(process)
+        assert not (folder / "task.json").exists()
+    assert notes(folder) >= 5
+    run(one.manifest, one.source, tmp_path)
+    assert digests(folder) == digests(one.folder)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1800)
+def test_killed_at_100_random_moments_and_resumed_the_bytes_are_the_same(converted: Get, tmp_path: Path) -> None:
+    one, moments = converted(POINTS), random.Random(7)
+    whole = digests(one.folder)
+    killed = 0
+    while killed < 100:
+        process = start(one, tmp_path, workers=4)
+        try:
+            process.wait(timeout=moments.uniform(0.2, 6.0))
+        except subprocess.TimeoutExpired:
+            killed += 1
+        kill(process)
+        if (tmp_path / one.manifest.task / "task.json").exists():
+            run(one.manifest, one.source, tmp_path)  # removes what a kill after the last step left
+            assert digests(tmp_path / one.manifest.task) == whole
+            shutil.rmtree(tmp_path / one.manifest.task)
+    run(one.manifest, one.source, tmp_path)
+    assert digests(tmp_path / one.manifest.task) == whole
+
+
+def test_idle_workers_leave_when_their_parent_alone_is_killed() -> None:
+    code = (
+        "from dpconvert import engine\n"
+        "from tests.dpconvert.workers import add, then_nothing\n"
+        "for result in engine.run(add, 0, then_nothing(), 2): print(result, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline() in {b"0\n", b"1\n", b"2\n", b"4\n"}
+        assert len(group_of(process)) >= 3
+        process.kill()
+        process.wait()
+        wait_for(lambda: not group_of(process), None, seconds=20)
+    finally:
+        kill(process)
+
+
+def test_a_killed_worker_is_told_in_one_line() -> None:
+    with pytest.raises(OutputError, match=r"a worker process was killed; often for want of memory: .* fewer --workers"):
+        list(engine.run(die, "context", range(3), 2))
+
+
+def test_results_and_errors_of_workers_come_home() -> None:
+    assert sorted(engine.run(add, 10, [0, 1, 2, 4, 5], 2)) == [10, 11, 12, 14, 15]
+    with pytest.raises(ReadError, match=r"a: broken; found 3; mend it"):
+        list(engine.run(add, 10, [3, 4], 2))
+
+
+# --- run again
+
+
+def test_a_finished_task_is_recognised_and_not_redone(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+    one = converted(TILES)
+    folder = shutil.copytree(one.folder, tmp_path / one.manifest.task)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    answer = dpconvert(TILES, *where(one, tmp_path))
+    assert answer.code == 0
+    assert "240 samples in 7 shards (complete already)" in answer.out
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_ctrl_c_keeps_what_is_made_and_the_next_run_says_how_much(
+    converted: Get, dpconvert: Call, tmp_path: Path, interrupted: Callable[[int], None]
+) -> None:
+    one = converted(TILES)
+    interrupted(2)
+    first = dpconvert(TILES, *where(one, tmp_path))
+    assert (first.code, first.out) == (130, "")
+    assert first.err.strip() == "dpconvert: stopped; run the same command again to go on: what is made is kept"
+    again = dpconvert(TILES, *where(one, tmp_path))
+    assert "UMCMColorectal: 2 of 7 shards are there already\n" in again.err
+    assert "(5 shards made, 2 were there)" in again.out
+    assert digests(tmp_path / one.manifest.task) == digests(one.folder)
+
+
+def test_a_shard_cut_by_a_full_disk_is_made_again(
+    converted: Get, tmp_path: Path, interrupted: Callable[[int], None]
+) -> None:
+    one = converted(TILES)
+    interrupted(3)
+    with pytest.raises(KeyboardInterrupt):
+        run(one.manifest, one.source, tmp_path)
+    made = min((tmp_path / one.manifest.task).glob("*.tar"))
+    made.write_bytes(made.read_bytes()[:-1])
+    run(one.manifest, one.source, tmp_path)
+    assert digests(tmp_path / one.manifest.task) == digests(one.folder)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_options_in_the_same_folder_are_refused(
+    finished: bool, converted: Get, dpconvert: Call, tmp_path: Path, interrupted: Callable[[int], None]
+) -> None:
+    one = converted(TILES)
+    if not finished:
+        interrupted(1)
+    dpconvert(TILES, *where(one, tmp_path))
+    answer = dpconvert(TILES, *where(one, tmp_path), "--limit", 2)
+    assert answer.code == 1
+    assert one_line(answer).startswith(
+        f"dpconvert: error: {tmp_path / one.manifest.task}: holds a conversion with other options; expected "
+    )
+    assert answer.err.strip().endswith("; use another --out, or --overwrite to replace it")
+
+
+def test_other_source_files_under_a_finished_task_are_refused_and_overwrite_replaces_it(
+    converted: Get, dpconvert: Call, tiles: Path, tmp_path: Path
+) -> None:
+    one, out = converted(TILES), tmp_path / "out"
+    folder = out / one.manifest.task
+    dpconvert(TILES, *where(one, out))
+    (folder / "mine.txt").write_text("not the converter's")
+    for tile in sorted(tiles.rglob("*HE-01_000*.tif")):
+        tile.unlink()
+    command = (TILES, "--source", tiles, "--out", out, "--workers", 1, "--samples-per-shard", 100)
+    assert "other source files and options; expected" in one_line(dpconvert(*command))
+    assert dpconvert(*command, "--overwrite").code == 0
+    fresh = run(one.manifest, tiles, tmp_path / "fresh", samples_per_shard=100)
+    assert fresh.samples() == 232
+    assert digests(folder).items() - digests(tmp_path / "fresh" / one.manifest.task).items() == {
+        ("mine.txt", digests(folder)["mine.txt"])
+    }
+
+
+def test_a_task_whose_shard_vanished_is_not_taken_for_complete(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+    one = converted(TILES)
+    folder = shutil.copytree(one.folder, tmp_path / one.manifest.task)
+    (folder / "test-000001.tar").unlink()
+    answer = dpconvert(TILES, *where(one, tmp_path))
+    assert answer.code == 1
+    assert "task.json is here but test-000001.tar is missing or cut; run with --overwrite" in one_line(answer)
+
+
+def test_a_second_conversion_into_the_same_folder_is_refused(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+    one = converted(TILES)
+    (tmp_path / one.manifest.task).mkdir()
+    with (tmp_path / one.manifest.task / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answer = dpconvert(TILES, *where(one, tmp_path))
+    assert answer.code == 1
+    assert one_line(answer).endswith(
+        "UMCMColorectal: another conversion is writing here; wait for it, or use another --out"
+    )
+    assert dpconvert(TILES, *where(one, tmp_path)).code == 0
+
+
+# --- damaged sources
+
+
+def test_a_truncated_tile_is_named_and_mending_it_finishes(tiles: Path, converted: Get, tmp_path: Path) -> None:
+    one, out = converted(TILES), tmp_path / "out"
+    (tile,) = tiles.rglob("01_TUMOR/*HE-01_000*.tif")
+    whole = tile.read_bytes()
+    tile.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        SourceError, match=r"1 of 240 samples could not be made, the first: .*HE-01_000.*a TIFF that is cut or damaged"
+    ):
+        run(one.manifest, tiles, out)
+    assert not (out / one.manifest.task / "task.json").exists()
+    assert len(names(out, "*.tar")) == 6
+    assert names(out, "*.part") == []
+    kept = {path: path.stat().st_mtime_ns for path in names(out, "*.tar")}
+    tile.write_bytes(whole)
+    run(one.manifest, tiles, out)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert digests(out / one.manifest.task) == digests(one.folder)
+
+
+def test_a_truncated_picture_fails_before_anything_is_written(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+    one = converted(POINTS)
+    source = shutil.copytree(one.source, tmp_path / "source")
+    (picture,) = source.rglob("img3.bmp")
+    picture.write_bytes(picture.read_bytes()[:1000])
+    answer = dpconvert(POINTS, "--source", source, "--out", tmp_path / "out", "--workers", 1)
+    assert answer.code == 1
+    assert "img3/img3.bmp: 1 of 10 pictures cannot be read, the first: " in one_line(answer)
+    assert names(tmp_path / "out", "*.tar") == []
+
+
+def test_a_file_that_vanishes_after_the_plan_is_a_failed_sample(
+    tiles: Path, converted: Get, tmp_path: Path, interrupted: Callable[[int], None]
+) -> None:
+    one = converted(TILES)
+    interrupted(0)
+    with pytest.raises(KeyboardInterrupt):
+        run(one.manifest, tiles, tmp_path / "out")
+    source = conversion.Source.open(tiles, one.manifest)
+    (tile,) = tiles.rglob("02_STROMA/*HE-05_001*.tif")
+    tile.unlink()
+    plan = conversion.Plan.from_lines(
+        json.loads(line)
+        for line in (tmp_path / "out" / one.manifest.task / ".work" / "plan.jsonl").read_text().splitlines()
+    )
+    job = conversion._Job(one.manifest, source, conversion.Options(), plan.classes, tmp_path / "out")
+    (shard,) = [item for item in plan.shards().items() if any(tile.name in row.files[0] for row in item[1])]
+    (failure,) = conversion._shard(job, shard)[1]
+    assert failure.source.endswith(tile.name)
+    assert failure.reason == f"{tile}: cannot be read: No such file or directory"
+
+
+def test_skip_failed_lists_what_is_left_out(tiles: Path, converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+    one = converted(TILES)
+    for tile in sorted(tiles.rglob("*HE-03_00[01]*.tif"))[:3]:
+        tile.write_bytes(tile.read_bytes()[:500])
+    command = (TILES, "--source", tiles, "--out", tmp_path, "--workers", 1, "--skip-failed")
+    answer = dpconvert(*command)
+    assert answer.code == 0
+    assert "237 samples" in answer.out
+    assert "left out: 3 samples that cannot be read, listed in task.json" in answer.out
+    card = json.loads(dpconvert(*command, "--json").out)
+    assert len(card["failures"]) == 3
+    assert all("HE-03" in failure["source"] and failure["reason"] for failure in card["failures"])
+    assert verify(tmp_path / one.manifest.task, workers=1, report=Reporter(quiet=True))[1] == []
+
+
+def test_a_limit_is_kept_per_class_and_set(converted: Get, tmp_path: Path) -> None:
+    one = converted(TILES)
+    card = run(one.manifest, one.source, tmp_path, limit=2)
+    assert {split: of.classes for split, of in card.splits.items()} == {"train": [2] * 8, "test": [2] * 8}
+    assert {d.reason for d in card.expectations} == {"at most 2 samples per class and set were asked for"}
+
+
+# --- the output folder
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_when_there_is_room(
+    converted: Get, dpconvert: Call, tmp_path: Path
+) -> None:
+    one, disk = converted(TILES), tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if os.geteuid() != 0 or mount is None:
+        pytest.skip("needs root to mount a small disk")
+    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=6m", "none", disk], capture_output=True).returncode:
+        pytest.skip("this machine does not let a small disk be mounted")
+    try:
+        answer = dpconvert(TILES, *where(one, disk))
+        assert answer.code == 1
+        assert "cannot be written: No space left on device; make room" in one_line(answer)
+        assert names(disk, "*.part") == []
+        had = len(names(disk, "*.tar"))
+        assert had > 0
+        subprocess.run([mount, "-o", "remount,size=64m", disk], check=True)
+        again = dpconvert(TILES, *where(one, disk))
+        assert f"{had} were there" in again.out
+        assert digests(disk / one.manifest.task) == digests(one.folder)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("place", ["out", "task"])
+def test_a_file_in_place_of_the_folder_is_told_in_one_line(
+    place: str, converted: Get, dpconvert: Call, tmp_path: Path
+) -> None:
+    one, out = converted(TILES), tmp_path / "out"
+    if place == "task":
+        out.mkdir()
+    (out if place == "out" else out / one.manifest.task).write_text("in the way")
+    answer = dpconvert(TILES, *where(one, out))
+    assert answer.code == 1
+    assert f"{one.manifest.task}: cannot be written: " in one_line(answer)
+    assert one_line(answer).endswith("; choose another --out")
+
+
+def where(one: Converted, out: Path) -> tuple[Any, ...]:
+    """The options that give the same bytes as the fixture `converted`."""
+    return "--source", one.source, "--out", out, "--workers", 1, "--samples-per-shard", SAMPLES_PER_SHARD
+
+
+def start(one: Converted, out: Path, *, workers: int) -> subprocess.Popen[bytes]:
+    """The same conversion in a process group of its own."""
+    options = [str(option) for option in where(one, out)] + ["--workers", str(workers), "--quiet"]
+    command = [sys.executable, "-m", "dpconvert.cli", one.manifest.name, *options]
+    with (out / "stderr.txt").open("w") as file:
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=file)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the process and all its workers."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def group_of(process: subprocess.Popen[bytes]) -> list[str]:
+    """The running processes of its group."""
+    running = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = stat.read_text().rpartition(") ")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if group == str(process.pid) and state != "Z":
+            running.append(stat.parent.name)
+    return running
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None, seconds: float = 60) -> None:
+    """Until the condition holds; fails where the process ends first, or time runs out."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, "ended too soon"
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.005)
+
+
+def notes(folder: Path) -> int:
+    """How many shards are noted as whole."""
+    return len(list((folder / ".work").glob("*.tar.json")))
+
+
+def names(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.rglob(pattern))

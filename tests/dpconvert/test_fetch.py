@@ -1,0 +1,324 @@
+"""Downloads against a server on this machine: cut, refused, changed, wrong, slow; and what `dpconvert fetch` says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from filelock import FileLock
+
+from dpconvert import fetch
+from dpconvert.download import CHUNK, Downloader, Patience, Remote
+from dpconvert.errors import FetchError, OutputError, UsageError
+from dpconvert.manifest import Manifest, find, known, load
+from dpconvert.progress import Reporter
+from dpconvert.source import Source
+from tests.dpconvert.conftest import Answer
+from tests.dpconvert.loopback import Site, serving
+
+HASTY = Patience(connect=2, silence=0.3, tries=3, wait=0.01)
+QUIET = Reporter(quiet=True)
+DATA = bytes(range(256)) * 4000
+SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site({"/a.bin": DATA})) as served:
+        yield served
+
+
+@pytest.fixture
+def get(site: Site) -> Iterator[Callable[..., bool]]:
+    """Fetch /a.bin to a path."""
+    with requests.Session() as session:
+        downloader = Downloader(QUIET, session, HASTY)
+        yield lambda path, digest="": downloader.fetch(Remote(f"{site.url}/a.bin", digest), path)
+
+
+Get = Callable[..., bool]
+
+
+def test_a_file_comes_whole_and_leaves_nothing_beside_it(site: Site, get: Get, tmp_path: Path) -> None:
+    assert get(tmp_path / "deep" / "a.bin", SHA)
+    assert (tmp_path / "deep" / "a.bin").read_bytes() == DATA
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.bin"]
+
+
+def test_what_is_there_is_not_asked_for_again(site: Site, get: Get, tmp_path: Path) -> None:
+    get(tmp_path / "a.bin", SHA)
+    asked = len(site.asked)
+    assert not get(tmp_path / "a.bin", SHA)
+    assert len(site.asked) == asked
+
+
+def test_a_cut_download_goes_on_where_it_was_cut(site: Site, get: Get, tmp_path: Path) -> None:
+    site.cut_after = [300_000, 200_000, 0, 1]
+    assert get(tmp_path / "a.bin", SHA)
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+    starts = [int(wanted.removeprefix("bytes=").rstrip("-")) for _, wanted in site.asked if wanted]
+    assert starts == [p * CHUNK for p in (300_000 // CHUNK, (500_000 - 300_000 % CHUNK) // CHUNK)] + starts[-1:] * 2
+
+
+def test_a_later_run_goes_on_too(site: Site, get: Get, tmp_path: Path) -> None:
+    site.cut_after = [300_000, 0, 0, 0]
+    with pytest.raises(FetchError, match=r"without a byte gained.*what is here is kept"):
+        get(tmp_path / "a.bin")
+    there = (tmp_path / "a.bin.part").stat().st_size
+    assert 300_000 - CHUNK < there <= 300_000
+    assert not (tmp_path / "a.bin").exists()
+    site.asked.clear()
+    assert get(tmp_path / "a.bin")
+    assert site.asked == [("/a.bin", f"bytes={there}-")]
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_a_part_that_is_whole_already_is_taken(site: Site, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(DATA)
+    assert get(tmp_path / "a.bin", SHA)
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_a_part_that_is_too_long_is_begun_anew(site: Site, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(DATA + b"x")
+    get(tmp_path / "a.bin", SHA)
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(site: Site, get: Get, tmp_path: Path) -> None:
+    site.cut_after = [300_000, 0, 0, 0]
+    with pytest.raises(FetchError):
+        get(tmp_path / "a.bin")
+    site.files["/a.bin"] = DATA[::-1]
+    get(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == DATA[::-1]
+
+
+@pytest.mark.parametrize("versions", [True, False])
+def test_a_server_without_ranges_sends_all_again(site: Site, get: Get, tmp_path: Path, versions: bool) -> None:
+    site.ranges, site.versions, site.cut_after = False, versions, [300_000, 100_000]
+    assert get(tmp_path / "a.bin", SHA)
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_a_server_without_ranges_that_always_cuts_is_given_up(site: Site, get: Get, tmp_path: Path) -> None:
+    site.ranges, site.cut_after = False, [300_000, 200_000, 250_000, 300_000, *[1000] * 50]
+    with pytest.raises(FetchError, match="3 times without a byte gained"):
+        get(tmp_path / "a.bin")
+
+
+def test_a_body_of_unknown_length_is_taken_as_it_ends(site: Site, get: Get, tmp_path: Path) -> None:
+    site.announces = False
+    assert get(tmp_path / "a.bin", SHA)
+
+
+def test_a_silent_server_counts_as_cut(site: Site, get: Get, tmp_path: Path) -> None:
+    site.silent_after = 3 * CHUNK
+    assert get(tmp_path / "a.bin", SHA)
+    assert site.asked[1] == ("/a.bin", f"bytes={3 * CHUNK}-")
+
+
+def test_a_busy_server_is_asked_again(site: Site, get: Get, tmp_path: Path) -> None:
+    site.statuses = [503, 429]
+    assert get(tmp_path / "a.bin", SHA)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(404, "not there"), (403, "refuses"), (410, "any more"), (302, "refuses")]
+)
+def test_a_refusal_is_one_line_and_final(site: Site, get: Get, tmp_path: Path, status: int, words: str) -> None:
+    site.statuses = [status] * 9
+    with pytest.raises(FetchError, match=rf"/a\.bin: .*{words}.*\({status}\)"):
+        get(tmp_path / "a.bin")
+    assert len(site.asked) == 1
+    assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_a_wrong_digest_is_said_and_the_file_removed(site: Site, get: Get, tmp_path: Path, kind: str) -> None:
+    with pytest.raises(FetchError, match=f"not the published file; expected {kind}:00; found {kind}:[0-9a-f]+"):
+        get(tmp_path / "a.bin", f"{kind}:00")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_somebody_put_there_is_checked_but_not_removed(site: Site, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"mine")
+    with pytest.raises(FetchError, match=r"not the published file.*remove it"):
+        get(tmp_path / "a.bin", SHA)
+    assert (tmp_path / "a.bin").read_bytes() == b"mine"
+
+
+def test_no_server_and_no_address_are_one_line(tmp_path: Path) -> None:
+    with requests.Session() as session:
+        downloader = Downloader(QUIET, session, HASTY)
+        for url in ("http://127.0.0.1:9/a.bin", "http:///a.bin", "http://[::1/a"):
+            with pytest.raises(FetchError):
+                downloader.fetch(Remote(url), tmp_path / "a.bin")
+
+
+def test_stop_ends_a_download_between_two_pieces(site: Site, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with requests.Session() as session, pytest.raises(FetchError, match="stopped"):
+        Downloader(QUIET, session, HASTY, stop).fetch(Remote(f"{site.url}/a.bin"), tmp_path / "a.bin")
+
+
+def test_a_folder_that_is_a_file_is_one_line(site: Site, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        get(tmp_path / "file" / "a.bin")
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.png", data)
+    return buffer.getvalue()
+
+
+def tarred(*members: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def manifest(site: Site, tmp_path: Path, *names: str, **more: Any) -> Manifest:
+    """A source whose archives lie on the site."""
+    lines = [
+        'task = "Mine"',
+        'shape = "folders"',
+        "[licence]",
+        'name = "CC0"',
+        f"open = {str(more.get('open', True)).lower()}",
+    ]
+    lines += ["[obtain]", 'url = "https://example.org/mine"']
+    for name in names:
+        digest = more.get("digest", "")
+        lines += ["[[obtain.archives]]", f'name = "{name}"', f'url = "{site.url}/{name}"', f'digest = "{digest}"']
+        lines += [f"size = {more['size']}"] if "size" in more else []
+    path = tmp_path / "mine.toml"
+    path.write_text("\n".join(lines))
+    return load(path)
+
+
+def fetched(source: Manifest, folder: Path, *, accepted: bool = False) -> fetch.Fetched:
+    return fetch.fetch(source, folder, QUIET, accepted=accepted, patience=HASTY)
+
+
+def test_zip_archives_stay_and_tar_archives_are_unpacked(site: Site, tmp_path: Path) -> None:
+    site.files |= {"/a.zip": zipped(x=b"1"), "/b.tar.gz": tarred(("b/good/y.png", b"2"))}
+    source, folder = manifest(site, tmp_path, "a.zip", "b.tar.gz"), tmp_path / "mine"
+    assert fetched(source, folder).came == ["a.zip", "b.tar.gz"]
+    assert list(Source.open(folder, source).sizes) == ["a.zip/x.png", "b.tar.gz", "b/b/good/y.png"]
+    site.asked.clear()
+    (folder / "b.tar.gz").unlink()  # a user may make room
+    assert fetched(source, folder).had == ["a.zip", "b.tar.gz"]
+    assert site.asked == []
+
+
+def test_an_unpacking_that_was_killed_is_done_again(site: Site, tmp_path: Path) -> None:
+    site.files["/b.tgz"] = tarred(("y.png", b"2"))
+    source, folder = manifest(site, tmp_path, "b.tgz"), tmp_path / "mine"
+    (folder / ".b.part").mkdir(parents=True)
+    (folder / ".b.part" / "half.png").write_text("")
+    (folder / "b.tgz").write_bytes(site.files["/b.tgz"])
+    assert fetched(source, folder).came == ["b.tgz"]
+    assert [p.name for p in (folder / "b").iterdir()] == ["y.png"]
+
+
+@pytest.mark.parametrize("name", ["../out.png", "/abs/../../out.png"])
+def test_nothing_is_unpacked_outside_the_folder(site: Site, tmp_path: Path, name: str) -> None:
+    site.files["/b.tar.gz"] = tarred(("fine.png", b""), (name, b"x"))
+    folder = tmp_path / "mine"
+    with pytest.raises(FetchError, match="cannot be unpacked"):
+        fetched(manifest(site, tmp_path, "b.tar.gz"), folder)
+    assert sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) == ["b.tar.gz"]
+    assert not list(tmp_path.rglob("out.png"))
+
+
+@pytest.mark.parametrize("at", [100, 600, -200])
+def test_a_damaged_tar_is_one_line(site: Site, tmp_path: Path, at: int) -> None:
+    data = bytearray(tarred(("y.bin", DATA)))
+    data[at : at + 40] = bytes(40)
+    site.files["/b.tar.gz"] = bytes(data)
+    with pytest.raises(FetchError, match=r"cannot be unpacked|no archive"):
+        fetched(manifest(site, tmp_path, "b.tar.gz"), tmp_path / "mine")
+    assert not (tmp_path / "mine" / "b").exists()
+
+
+def test_a_page_instead_of_an_archive_is_not_kept(site: Site, tmp_path: Path) -> None:
+    site.files["/a.zip"] = b"<html>Please log in</html>"
+    with pytest.raises(FetchError, match=r"no archive.*ask at https://example.org/mine"):
+        fetched(manifest(site, tmp_path, "a.zip"), tmp_path / "mine")
+    assert not (tmp_path / "mine" / "a.zip").exists()
+
+
+def test_a_licence_that_is_not_open_must_be_accepted(site: Site, tmp_path: Path) -> None:
+    site.files["/a.zip"] = zipped(x=b"1")
+    source = manifest(site, tmp_path, "a.zip", open=False)
+    with pytest.raises(UsageError, match=r"not under an open licence: CC0.*--accept-licence"):
+        fetched(source, tmp_path / "mine")
+    assert site.asked == []
+    assert fetched(source, tmp_path / "mine", accepted=True).came == ["a.zip"]
+
+
+def test_a_download_that_does_not_fit_is_not_begun(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no room"):
+        fetched(manifest(site, tmp_path, "a.zip", size=1 << 60), tmp_path / "mine")
+    assert site.asked == []
+
+
+def test_two_fetches_into_one_folder_do_not_meet(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with FileLock(folder / ".lock"), pytest.raises(OutputError, match="somebody else"):
+        fetched(manifest(site, tmp_path, "a.zip"), folder)
+
+
+Run = Callable[..., Answer]
+
+
+def test_the_command_fetches_and_says_how_to_go_on(site: Site, tmp_path: Path, dpconvert: Run) -> None:
+    site.files["/a.zip"] = zipped(x=b"1")
+    manifest(site, tmp_path, "a.zip")
+    answer = dpconvert("fetch", tmp_path / "mine.toml", "--to", tmp_path / "here", "-q")
+    assert (answer.code, answer.err) == (0, "")
+    assert "1 archives came, 0 were there" in answer.out
+    assert f"dpconvert mine --source {tmp_path / 'here'}" in answer.out
+
+
+def test_the_command_fails_with_one_line(site: Site, tmp_path: Path, dpconvert: Run) -> None:
+    manifest(site, tmp_path, "a.zip")
+    answer = dpconvert("fetch", tmp_path / "mine.toml", "--to", tmp_path / "here")
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1
+    assert "not there (404)" in answer.err
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_source_can_be_fetched_or_says_where_to_ask(name: str, dpconvert: Run, tmp_path: Path) -> None:
+    source = find(name)
+    if any(archive.url for archive in source.obtain.archives):
+        assert all(archive.url.startswith("http") for archive in source.obtain.archives if archive.url)
+        return
+    answer = dpconvert("fetch", name, "--to", tmp_path / "here")
+    assert (answer.code, answer.err) == (1, "")
+    assert source.obtain.url in answer.out
+    assert f"put into {tmp_path / 'here'}" in answer.out
+    assert not (tmp_path / "here").exists()

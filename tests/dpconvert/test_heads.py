@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dpconvert.errors import ReadError
+from dpconvert.heads import complete_size
+from dpconvert.slide import Flat
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (30, 41, 3), np.uint8)
+FORMATS = {
+    "raw.tif": {},
+    "lzw.tiff": {"compression": "tiff_lzw"},
+    "a.png": {},
+    "a.jpg": {},
+    "a.bmp": {},
+}
+
+
+@pytest.fixture(params=FORMATS)
+def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / request.param
+    Image.fromarray(PIXELS).save(path, **FORMATS[request.param])
+    return path
+
+
+def test_the_size_is_known_without_the_pixels(picture: Path) -> None:
+    assert complete_size(picture) == (41, 30)
+    data = io.BytesIO(picture.read_bytes())
+    assert complete_size(data) == (41, 30)
+    assert data.tell() == 0
+
+
+def test_of_a_cut_file_it_is_not(picture: Path) -> None:
+    whole = picture.read_bytes()
+    for length in (0, 3, 40, len(whole) // 2, len(whole) - 1):
+        assert complete_size(io.BytesIO(whole[:length])) is None
+    picture.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ReadError):
+        Flat(picture)
+
+
+def test_a_planar_picture_that_is_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "planar.tif"
+    planes = np.moveaxis(PIXELS, 2, 0)
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression="packbits")
+    assert complete_size(path) in ((41, 30), None)
+    assert np.array_equal(Flat(path).pixels, PIXELS)
+    assert (Flat(path).width, Flat(path).height) == (41, 30)
+
+
+def test_other_formats_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    Image.fromarray(PIXELS).save(path)
+    assert complete_size(path) is None
+    assert (Flat(path).width, Flat(path).height) == (41, 30)
+
+
+def test_what_is_no_picture_or_not_there_has_no_size(tmp_path: Path) -> None:
+    assert complete_size(tmp_path / "absent.tif") is None
+    (tmp_path / "text.tif").write_text("not a picture")
+    assert complete_size(tmp_path / "text.tif") is None

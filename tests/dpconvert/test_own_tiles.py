@@ -1,0 +1,155 @@
+"""Slides whose tiles are JPEG: read without OpenSlide's drawing, and passed on as they are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+from PIL import Image as Pillow
+
+from dpconvert.card import load
+from dpconvert.cli import group
+from dpconvert.shards import read_index
+from dpconvert.slide import Slide
+
+MANIFEST = """
+task = "Tiles"
+shape = "slides"
+classes = ["a"]
+[files.slides]
+pattern = '(?P<class>a)/(?P<name>[a-z]+)\\.tif$'
+[layout]
+missing = true
+[rule]
+type = "tiles"
+size = 100
+[image]
+format = "jpeg"
+quality = 95
+[split.strict]
+"""
+
+
+def write_slide(path: Path, photometric: str, side: int = 640) -> Path:
+    """Three levels of noise in JPEG tiles of 128 px."""
+    coarse = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+    pixels = np.asarray(Pillow.fromarray(coarse).resize((side, side), Pillow.Resampling.BICUBIC))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(3):
+            tiff.write(
+                np.ascontiguousarray(pixels[:: 2**level, :: 2**level]), tile=(128, 128), compression="jpeg",
+                compressionargs={"level": 85, "outcolorspace": photometric}, photometric=photometric,
+                subfiletype=1 if level else 0, metadata=None,
+            )  # fmt: skip
+    return path
+
+
+@pytest.fixture(params=["ycbcr", "rgb"])
+def slide(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Slide]:
+    with Slide(write_slide(tmp_path / "a" / "one.tif", request.param)) as opened:
+        yield opened
+
+
+FRAMES = [
+    ((0, 0, 640, 640), (640, 640)),
+    ((37, 91, 200, 100), (200, 100)),
+    ((128, 256, 256, 256), (128, 128)),
+    ((100, 60, 400, 400), (100, 100)),
+    ((500, 500, 140, 140), (70, 70)),
+]
+
+
+@pytest.mark.parametrize(("frame", "out"), FRAMES)
+def test_pixels_are_those_that_openslide_gives(
+    slide: Slide, frame: tuple[int, int, int, int], out: tuple[int, int]
+) -> None:
+    assert slide.tiles is not None
+    own = slide.read(*frame, out=out)
+    slide.tiles.close()
+    slide.tiles = None
+    assert np.array_equal(own, slide.read(*frame, out=out))
+
+
+@pytest.mark.parametrize(("frame", "out"), [((128, 256, 128, 128), (128, 128)), ((256, 0, 256, 256), (128, 128))])
+def test_a_frame_that_is_a_stored_tile_is_passed_on_without_loss(
+    slide: Slide, frame: tuple[int, int, int, int], out: tuple[int, int]
+) -> None:
+    data = slide.stored_jpeg(*frame, out=out)
+    assert data is not None
+    with Pillow.open(io.BytesIO(data)) as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(*frame, out=out))
+
+
+@pytest.mark.parametrize(
+    ("frame", "out"),
+    [
+        ((1, 0, 128, 128), (128, 128)),  # off the grid
+        ((0, 0, 256, 256), (256, 256)),  # several tiles
+        ((0, 0, 128, 128), (64, 64)),  # half a tile of the next level
+        ((0, 0, 192, 192), (128, 128)),  # to be resampled
+    ],
+)
+def test_other_frames_are_not_passed_on(slide: Slide, frame: tuple[int, int, int, int], out: tuple[int, int]) -> None:
+    assert slide.stored_jpeg(*frame, out=out) is None
+
+
+def test_the_grid_of_the_file_is_that_of_the_nearest_level_without_partial_tiles(slide: Slide) -> None:
+    found = slide.own_grid(1.9)
+    assert found is not None
+    frames, size = found
+    assert size == (128, 128)
+    assert frames.tolist() == [[x, y, 256, 256] for y in (0, 256) for x in (0, 256)]  # 320 px hold two tiles and a rest
+
+
+def test_a_slide_of_another_compression_is_left_to_openslide(tmp_path: Path) -> None:
+    path = tmp_path / "lzw.tif"
+    tifffile.imwrite(path, np.zeros((256, 256, 3), np.uint8), tile=(128, 128), compression="lzw", photometric="rgb")
+    with Slide(path) as slide:
+        assert slide.tiles is None
+        assert slide.own_grid(1.0) is None
+        assert slide.stored_jpeg(0, 0, 128, 128, out=(128, 128)) is None
+
+
+def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "source" / "a" / "one.tif", "ycbcr")
+    manifest = tmp_path / "tiles.toml"
+    manifest.write_text(MANIFEST)
+    asked = [
+        str(manifest),
+        "--source",
+        str(tmp_path / "source"),
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        "1",
+        "-q",
+    ]
+    result = CliRunner().invoke(group, [*asked, "--lossless-tiles"], standalone_mode=False)
+    assert result.exception is None
+    folder = tmp_path / "out" / "Tiles"
+    assert load(folder, check=True).samples() == 25
+    rows = read_index(folder / "index.parquet").to_pylist()
+    row = next(row for row in rows if (row["x"], row["y"]) == (256, 128))
+    data = (folder / row["shard"]).read_bytes()[row["offset"] : row["offset"] + row["length"]]
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        index = 1 * 5 + 2
+        stored = path.read_bytes()[page.dataoffsets[index] : page.dataoffsets[index] + page.databytecounts[index]]
+    assert stored[2:] in data
+    with Pillow.open(io.BytesIO(data)) as picture, Slide(path) as slide:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(256, 128, 128, 128))
+
+
+def test_lossless_tiles_is_refused_where_there_is_no_grid(tmp_path: Path) -> None:
+    write_slide(tmp_path / "source" / "a" / "one.tif", "ycbcr")
+    manifest = tmp_path / "tiles.toml"
+    manifest.write_text(MANIFEST.replace('type = "tiles"\nsize = 100', 'type = "whole"'))
+    asked = [str(manifest), "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--lossless-tiles"]
+    result = CliRunner().invoke(group, asked, standalone_mode=False)
+    assert "--lossless-tiles is for patches on a grid" in str(result.exception)

@@ -1,0 +1,448 @@
+"""Own slides with annotation files: pairing, labels, rules, resolution, bounds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as Pillow
+
+from dpconvert import patches, plan, slide
+from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
+from dpconvert.fakes import FakeTree
+from dpconvert.manifest import Manifest, load
+from dpconvert.plan import Options, Plan
+from dpconvert.progress import Reporter
+from dpconvert.record import Picture
+from dpconvert.shapes import slides
+from dpconvert.slide import Flat, open_image
+from dpconvert.source import Source
+from dpconvert.sources import with_defaults
+from tests.dpconvert.conftest import Answer, run
+from tests.dpconvert.test_formats import FRAME_NM, asap_xml, coco_file, imagescope_xml, ndpa_xml, outline, region
+from tests.dpconvert.tiffs import shared_tiles
+
+SIDE = 512
+LEFT_HALF = [(0, 0), (256, 0), (256, 512), (0, 512)]
+HEAD = """
+task = "Own"
+shape = "slides"
+classes = ["no", "yes"]
+[split.strict]
+share = [1, 1, 1]
+"""
+AREA = '[rule]\ntype = "area"\nsize = 128\npositive = ["Tumor"]\nshare = 0.5\n'
+
+
+class Tree:
+    """A source folder, and the manifest that is written beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "source"
+        self.manifest("")
+        self.fake = FakeTree(self.root, self._manifest)
+
+    def manifest(self, text: str) -> Manifest:
+        path = self.folder / "own.toml"
+        path.write_text(HEAD + text)
+        self._manifest = with_defaults(load(path))
+        return self._manifest
+
+    def slide(self, name: str, **options: Any) -> None:
+        self.fake.slide(name, self.fake.picture(SIDE, SIDE), **({"levels": 2} | options))
+
+    def write(self, name: str, data: bytes | str) -> None:
+        self.fake.write(name, data)
+
+    def plan(self, **options: Any) -> Plan:
+        chosen = Options.model_validate(options)
+        manifest = chosen.told(self._manifest)
+        return plan.make(manifest, Source.open(self.root, manifest), chosen, 1, Reporter(quiet=True))
+
+    def counts(self, **options: Any) -> dict[str, int]:
+        made = self.plan(**options)
+        return dict(Counter(made.classes[row.label] for row in made.rows))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def geojson(*features: tuple[str, Any, str]) -> str:
+    return json.dumps(
+        [
+            {"type": "Feature", "geometry": {"type": kind, "coordinates": places},
+             "properties": {"classification": {"name": name}}}
+            for kind, places, name in features
+        ]
+    )  # fmt: skip
+
+
+TUMOR = geojson(("Polygon", [LEFT_HALF], "Tumor"))
+OUTLINES = {
+    "a.xml": asap_xml(("Polygon", "Tumor", LEFT_HALF)),
+    "a.svs.xml": imagescope_xml(region(1, LEFT_HALF)),
+    "a.geojson": TUMOR,
+    "a.tif.geojson": TUMOR,
+    "a.geojson.gz": gzip.compress(TUMOR.encode()),
+    "all.json": coco_file({"bbox": [0, 0, 256, 512]}, file_name="images/a.tif", width=512, height=512).replace(
+        b"nucleus", b"Tumor"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_a_slide_is_paired_with_its_outlines_of_any_format(name: str, tree: Tree) -> None:
+    tree.slide("case 1/a.tif")
+    tree.write(f"outlines/{name}", OUTLINES[name])
+    tree.manifest(AREA)
+    assert tree.counts() == {"yes": 8, "no": 8}
+
+
+def test_a_mask_at_an_eighth_of_the_slide_is_stretched(tree: Tree) -> None:
+    tree.slide("a.tif")
+    values = np.zeros((64, 64), np.uint8)
+    values[:, :32] = 255
+    tree.fake.save("a_mask.png", values)
+    tree.manifest(
+        '[layout]\nvalues = {0 = "none", 255 = "Tumor"}\n' + AREA.replace("]\nshare", ']\nignore = ["none"]\nshare')
+    )
+    assert tree.counts() == {"yes": 8, "no": 8}
+
+
+OBJECTS = geojson(
+    ("Polygon", [[(10, 10), (40, 10), (40, 30), (10, 30)]], "yes"),
+    ("Polygon", [[(300, 300), (340, 300), (340, 360), (300, 360)]], "no"),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ('type = "area"\nsize = 128\npositive = ["yes"]\nignore = ["no"]\nshare = 0.03', {"no": 15, "yes": 1}),
+        ('type = "centre"\nsize = 64\noverlap = 32\npositive = ["no"]\nignore = ["yes"]', {"no": 223, "yes": 2}),
+        ('type = "presence"\nsize = 128\npositive = ["yes"]', {"no": 15, "yes": 1}),
+        ('type = "objects"\nsize = 128\npositive = "yes"\nnone = "no"\ncrops = 3', {"no": 15, "yes": 3}),
+        ('type = "crop"', {"no": 1, "yes": 1}),
+    ],
+)
+def test_every_rule_that_uses_annotations(rule: str, expected: dict[str, int], tree: Tree) -> None:
+    tree.slide("a.tif")
+    tree.write("a.geojson", OBJECTS)
+    tree.manifest(f"[rule]\n{rule}\n")
+    assert tree.counts() == expected
+
+
+def test_objects_of_an_instance_mask_have_the_classes_of_the_table(tree: Tree) -> None:
+    tree.slide("a.tif")
+    values = np.zeros((SIDE, SIDE), np.uint16)
+    values[10:30, 10:40], values[300:360, 300:340] = 7, 300
+    tree.fake.save("a_mask.png", values)
+    tree.write("a_classes.csv", "id,class\n7,yes\n300,no\n")
+    tree.manifest('[layout]\nvalues = {0 = "none"}\ninstances = true\n[rule]\ntype = "crop"\n')
+    boxes = {(made.label, made.box) for made in tree.plan().rows}
+    assert boxes == {(1, (10, 10, 30, 20)), (0, (300, 300, 40, 60))}
+
+
+# labels
+
+
+def test_labels_are_mapped_and_others_refused_by_name(tree: Tree) -> None:
+    tree.slide("a.tif")
+    tree.write("a.geojson", geojson(("Polygon", [LEFT_HALF], "Tumor: Positive"), ("Point", (1, 2), "Stroma")))
+    rule = AREA.replace('"Tumor"', '"lesion"')
+    tree.manifest('[layout]\nlabels = {Tumor = "lesion"}\nskip = ["Stroma"]\n' + rule)
+    assert tree.counts() == {"yes": 8, "no": 8}
+    tree.manifest('[layout]\nlabels = {Tumor = "lesion"}\n' + rule)
+    with pytest.raises(SourceError, match="unknown annotation label 'Stroma'"):
+        tree.plan()
+    tree.manifest(AREA)
+    with pytest.raises(SourceError, match="unknown annotation label 'Stroma'"):
+        tree.plan()
+
+
+# pairing
+
+
+def test_a_slide_without_annotations_is_an_error_unless_told(tree: Tree) -> None:
+    tree.slide("a.tif")
+    tree.slide("b.tif")
+    tree.write("a.geojson", TUMOR)
+    tree.write("z.geojson", TUMOR)
+    tree.manifest(AREA)
+    with pytest.raises(SourceError, match=r"b\.tif.*missing = true"):
+        tree.plan()
+    tree.manifest("[layout]\nmissing = true\n" + AREA)
+    assert tree.counts() == {"yes": 8, "no": 24}
+    assert "1 files of annotations belong to no slide here, the first: z.geojson" in tree.plan().notes
+
+
+def test_two_files_for_one_slide_are_an_error(tree: Tree) -> None:
+    tree.slide("a.tif")
+    tree.write("a.geojson", TUMOR)
+    tree.write("a.xml", OUTLINES["a.xml"])
+    tree.manifest(AREA)
+    with pytest.raises(SourceError, match="two files of annotations"):
+        tree.plan()
+
+
+def test_the_table_tells_groups_and_splits(tree: Tree) -> None:
+    for name in "abc":
+        tree.slide(f"{name}.tif")
+        tree.write(f"{name}.geojson", TUMOR)
+    tree.write("slides.csv", "slide,patient,set\na.tif,P1,train\nfolder/b.tif,P1,train\nc,P2,test\n")
+    layout = '[layout]\ngroup = "patient"\nsplit = "set"\n'
+    tree.manifest(layout + AREA)
+    groups = {row.picture: row.group for row in tree.plan().rows}
+    assert groups == {"a": "own:P1", "b": "own:P1", "c": "own:P2"}
+    tree.manifest(AREA)
+    with pytest.raises(ManifestError, match="no column 'group'"):
+        tree.plan()
+    tree.manifest(layout + AREA)
+    tree.write("slides.csv", "slide,patient,set\na,P1,train\nb,P1,train\n")
+    with pytest.raises(SourceError, match="no line of the table"):
+        tree.plan()
+    tree.write("slides.csv", "slide,patient,set\na,P1,train\na.tif,P2,train\n")
+    with pytest.raises(SourceError, match="two lines about one slide"):
+        tree.plan()
+
+
+# resolution
+
+AT_ONE = AREA.replace("size = 128", "size = 64\nmpp = 1.0")
+
+
+def test_a_request_in_micrometres_reads_slides_of_any_scale_alike(tree: Tree) -> None:
+    for name, mpp in (("a", 0.25), ("b", 0.5)):
+        tree.slide(f"{name}.tif", mpp=mpp, levels=3)
+        tree.write(f"{name}.geojson", TUMOR)
+    manifest = tree.manifest(AT_ONE)
+    card = run(manifest, tree.root, tree.folder / "out")
+    assert card.samples() == 4 + 16
+    for fields, image in members(tree.folder / "out" / "Own"):
+        side, finest = (256, 0.25) if fields["picture"] == "a" else (128, 0.5)
+        assert (fields["width"], fields["height"]) == (side, side)
+        assert image.size == (fields["stored_width"], fields["stored_height"]) == (64, 64)
+        assert fields["mpp_requested"] == 1.0
+        assert fields["mpp_read"] == fields["mpp_stored"] == pytest.approx(1.0)
+        assert fields["mpp_stored"] == pytest.approx(finest * side / 64)
+
+
+def test_level_zero_pixels_ask_for_no_resolution(tree: Tree) -> None:
+    tree.slide("a.tif", mpp=0.25)
+    tree.write("a.geojson", TUMOR)
+    run(tree.manifest(AREA.replace("share", "stored = 64\nshare")), tree.root, tree.folder / "out")
+    fields, image = members(tree.folder / "out" / "Own")[0]
+    assert image.size == (64, 64)
+    assert (fields["mpp_requested"], fields["mpp_read"], fields["mpp_stored"]) == (None, 0.5, 0.5)
+
+
+def members(folder: Path) -> list[tuple[dict[str, Any], Pillow.Image]]:
+    found = []
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            data = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        for name in data:
+            if name.endswith(".json"):
+                image = data[name.removesuffix("json") + "png"]
+                found.append((json.loads(data[name]), Pillow.open(io.BytesIO(image))))
+    return found
+
+
+def test_corners_are_rounded_one_by_one() -> None:
+    boxes = patches.grid(1000, 130, 64, 0, scale=128.4 / 64)
+    assert boxes[:, 0].tolist() == [0, 128, 257, 385, 514, 642, 770]
+    assert set(boxes[:, 2]) == {128}
+    assert len(patches.grid(127, 127, 64, 0, 2.0)) == 0
+    assert patches.grid(128, 128, 64, 0, 2.0).tolist() == [[0, 0, 128, 128]]
+
+
+def unscaled(tree: Tree, **tags: Any) -> None:
+    path = tree.root / "a.tif"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, tree.fake.picture(SIDE, SIDE), tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    tree.write("a.geojson", TUMOR)
+
+
+def test_a_slide_without_resolution_is_one_error_that_names_the_flag(
+    tree: Tree, dpconvert: Callable[..., Answer]
+) -> None:
+    unscaled(tree)
+    tree.manifest(AT_ONE)
+    answer = dpconvert(tree.folder / "own.toml", "--source", tree.root, "--out", tree.folder / "out", "-q")
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1
+    assert "a.tif: states no resolution; expected 0.05 to 10.0 um per pixel; give it with --mpp" in answer.err
+    told = [tree.folder / "own.toml", "--source", tree.root, "--out", tree.folder / "out", "-q", "--json", "--mpp", 0.5]
+    answer = dpconvert(*told)
+    assert answer.code == 0
+    assert json.loads(answer.out)["options"]["mpp"] == 0.5
+    assert tree.counts(mpp=0.5) == {"yes": 8, "no": 8}
+    assert dpconvert(*told[:-1], 25).code == 2
+
+
+def test_an_absurd_resolution_is_shown_and_the_manifest_s_taken_instead(tree: Tree) -> None:
+    unscaled(tree, resolution=(72, 72), resolutionunit="INCH")
+    tree.manifest(AT_ONE)
+    with pytest.raises(SourceError, match=r"absurd resolution.*found 352\.7"):
+        tree.plan()
+    tree.manifest(AT_ONE)
+    (tree.folder / "own.toml").write_text("mpp = 0.25\n" + (tree.folder / "own.toml").read_text())
+    tree._manifest = with_defaults(load(tree.folder / "own.toml"))
+    assert sum(tree.counts().values()) == 4
+    (tree.folder / "own.toml").write_text("mpp = 250\n" + HEAD)
+    with pytest.raises(ManifestError, match="mpp"):
+        load(tree.folder / "own.toml")
+
+
+def test_a_slide_coarser_than_the_request_is_refused(tree: Tree) -> None:
+    tree.slide("a.tif", mpp=1.5)
+    tree.write("a.geojson", TUMOR)
+    tree.manifest(AT_ONE)
+    with pytest.raises(SourceError, match="coarser than the rule asks for"):
+        tree.plan()
+    tree.slide("a.tif", mpp=1.05)
+    assert sum(tree.counts().values()) == 64
+
+
+def test_crops_are_stored_at_the_resolution_asked_for(tree: Tree) -> None:
+    tree.slide("a.tif", mpp=0.25)
+    tree.write("a.geojson", OBJECTS)
+    tree.manifest('[rule]\ntype = "crop"\nmpp = 0.5\n')
+    assert {(row.box, row.stored) for row in tree.plan().rows} == {
+        ((10, 10, 30, 20), (15, 10)),
+        ((300, 300, 40, 60), (20, 30)),
+    }
+
+
+# NDPA, bounds
+
+
+class Told(Flat):
+    """A white picture whose file says what a test wants."""
+
+    def __init__(self, width: int, height: int, mpp: float | None = None, **properties: str) -> None:
+        super().__init__(picture_of(width, height))
+        self.mpp = mpp
+        self.properties = {name.replace("__", ".").replace("_", "-"): value for name, value in properties.items()}
+
+
+def picture_of(width: int, height: int) -> io.BytesIO:
+    buffer = io.BytesIO()
+    Pillow.new("RGB", (width, height), "white").save(buffer, "PNG")
+    return buffer
+
+
+HAMAMATSU = {
+    "hamamatsu__XOffsetFromSlideCentre": "1000",
+    "hamamatsu__YOffsetFromSlideCentre": "-2000",
+    "openslide__mpp_y": "0.25",
+}
+
+
+def annotations_of(tree: Tree, name: str, image: slide.Image, text: str = AREA) -> Annotations | LabelMask:
+    tree.root.mkdir(parents=True, exist_ok=True)
+    source = Source.open(tree.root, tree.manifest(text))
+    return slides.read_annotations(source, Picture("a", ("a.ndpi",), "a", annotations=(name,)), image)
+
+
+def test_ndpa_is_placed_by_the_slide_s_own_words(tree: Tree) -> None:
+    tree.write("a.ndpi.ndpa", ndpa_xml(outline(FRAME_NM)))
+    found = annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, 0.5, **HAMAMATSU))
+    assert isinstance(found, Annotations)
+    assert found.items[0].geometry.bounds == (500, 400, 520, 420)
+    with pytest.raises(ReadError, match=r"XOffsetFromSlideCentre"):
+        annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, 0.5))
+    with pytest.raises(ReadError, match="--mpp"):
+        annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, None, **HAMAMATSU))
+
+
+BOUNDS = {"openslide__bounds_x": "100", "openslide__bounds_y": "50", "openslide__bounds_width": "300",
+          "openslide__bounds_height": "200"}  # fmt: skip
+
+
+def test_the_grid_lies_inside_the_bounds_and_qupath_counts_from_them(tree: Tree) -> None:
+    image = Told(1000, 800, **BOUNDS)
+    assert image.bounds == (100, 50, 300, 200)
+    boxes = patches._grid(tree.manifest(AREA).rule, 1.0, image)  # type: ignore[arg-type]
+    assert boxes.tolist() == [[100, 50, 128, 128], [228, 50, 128, 128]]
+    tree.write("a.geojson", geojson(("Polygon", [[(0, 0), (10, 0), (10, 10)]], "Tumor")))
+    found = annotations_of(tree, "a.geojson", image)
+    assert isinstance(found, Annotations)
+    assert found.items[0].geometry.bounds == (100, 50, 110, 60)
+    found = annotations_of(tree, "a.geojson", image, "[layout]\nbounds = false\n" + AREA)
+    assert isinstance(found, Annotations)
+    assert found.items[0].geometry.bounds == (0, 0, 10, 10)
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "-5000"])
+def test_bounds_that_make_no_sense_are_not_believed(wrong: str) -> None:
+    assert Told(1000, 800, **(BOUNDS | {"openslide__bounds_width": wrong})).bounds == (0, 0, 1000, 800)
+
+
+# pixels
+
+
+def test_tiles_that_a_slide_leaves_out_are_background_and_black_ones_no_tissue(tmp_path: Path) -> None:
+    pixels = np.zeros((1024, 1024, 3), np.uint8)
+    pixels[:512] = FakeTree(tmp_path, load_nothing(tmp_path)).picture(1024, 512, look=3)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression="jpeg", metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages.first.tags[325].overwrite([0, *tiff.pages.first.databytecounts[1:]])
+    with open_image([path]) as image:
+        assert isinstance(image, slide.Slide)
+        assert (image.read(0, 0, 256, 256) == 255).all()
+        share = slide.tissue(image).share([(0, 0, 256, 256), (256, 0, 256, 256), (0, 512, 1024, 512)])
+        assert share[0] == 0
+        assert share[1] > 0.9
+        assert share[2] < 0.01
+
+
+def load_nothing(folder: Path) -> Manifest:
+    (folder / "own.toml").write_text(HEAD)
+    return load(folder / "own.toml")
+
+
+def test_a_frame_between_the_pixels_of_a_level_is_where_it_should_be(tmp_path: Path) -> None:
+    """A ramp along x: the mean of a frame tells where it was read."""
+    ramp = np.broadcast_to(np.arange(1024)[None, :, None] / 4, (256, 1024, 3)).astype(np.uint8)
+    FakeTree(tmp_path, load_nothing(tmp_path)).slide("a.tif", ramp, levels=3)
+    with open_image([tmp_path / "a.tif"]) as image:
+        for x in (400, 401, 402, 403, 405):
+            for out in (64, 32, 16, 11):
+                assert image.read(x, 8, 64, 64, out=(out, out)).mean() == pytest.approx((x + 31.5) / 4, abs=0.7)
+
+
+def test_a_gigantic_slide_is_planned_in_little_memory(tree: Tree) -> None:
+    tile = np.zeros((512, 512, 3), np.uint8) + np.array([200, 120, 180], np.uint8)
+    tree.root.mkdir()
+    shared_tiles(tree.root / "a.tif", 97_792, 221_184, tile, factors=(1, 16, 64))
+    ring = [(0, 0), (48_896, 0), (48_896, 221_184), (0, 221_184)]
+    tree.write("a.geojson", geojson(("Polygon", [ring], "Tumor")))
+    tree.manifest(AREA.replace("size = 128", "size = 512\nmpp = 0.5\ntissue = 0.5\ncap = 50"))
+    made = tree.plan()
+    assert Counter(row.label for row in made.rows) == {0: 50, 1: 50}
+    assert {row.box[2] for row in made.rows if row.box} == {1024}
+
+
+def test_every_mistake_is_a_user_s_error(tree: Tree) -> None:
+    tree.slide("a.tif")
+    for name in ("a.xml", "a.geojson", "a.ndpi.ndpa"):
+        tree.write(name, b"<nothing/>")
+        tree.manifest(AREA)
+        with pytest.raises(UserError):
+            tree.plan()
+        (tree.root / name).unlink()

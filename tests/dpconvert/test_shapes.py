@@ -1,0 +1,240 @@
+"""A user's own data: a manifest and files in, shards out, by the command line."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpconvert import card as cards
+from dpconvert.shards import read_index
+from tests.dpconvert.conftest import Answer, one_line
+
+Make = Callable[..., list[dict[str, Any]]]
+HEAD = 'task = "Mine"\nclasses = ["no", "yes"]\n'
+
+
+def picture(path: Path, size: tuple[int, int] = (20, 20), value: int = 128) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size[1], size[0], 3), value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def make(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Make:
+    """`make(text, *options)` writes my.toml, converts what is in tmp_path/source, and gives the rows of the index."""
+
+    def made(text: str, *options: object, fails: bool = False) -> Any:
+        (tmp_path / "my.toml").write_text(HEAD + text)
+        answer = dpconvert(
+            tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "-q",
+            "--overwrite", *options,
+        )  # fmt: skip
+        if fails:
+            return one_line(answer)
+        assert (answer.code, answer.err) == (0, "")
+        assert dpconvert("verify", tmp_path / "out", "--workers", 1, "-q").code == 0
+        rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+        return sorted(rows, key=lambda row: (row["source"], row["y"], row["x"], row["key"]))
+
+    return made
+
+
+def groups(rows: Sequence[dict[str, Any]]) -> dict[str, set[str]]:
+    """Group -> its sets."""
+    homes: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        homes[row["group"]].add(row["split"])
+    return dict(homes)
+
+
+def splits(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    return {row["source"]: row["split"] for row in rows}
+
+
+# --- a folder a class
+
+
+def test_folders_give_one_sample_a_file_labelled_by_its_folder(make: Make, tmp_path: Path) -> None:
+    for number in range(6):
+        picture(tmp_path / "source" / ("yes" if number % 3 else "no") / f"{number}.{'png' if number % 2 else 'jpg'}")
+    rows = make('shape = "folders"\n')
+    assert [(row["source"], row["label"], row["format"]) for row in rows] == [
+        ("no/0.jpg", 0, "jpg"), ("no/3.png", 0, "png"), ("yes/1.png", 1, "png"), ("yes/2.jpg", 1, "jpg"),
+        ("yes/4.jpg", 1, "jpg"), ("yes/5.png", 1, "png"),
+    ]  # fmt: skip
+    assert len(groups(rows)) == 6
+    assert rows[0]["group"] == "my:no/0.jpg"
+
+
+def test_whole_png_and_jpeg_files_keep_their_bytes_and_others_become_png(make: Make, tmp_path: Path) -> None:
+    for name in ("no/0.png", "yes/1.jpg", "no/2.bmp", "yes/3.tif"):
+        picture(tmp_path / "source" / name)
+    rows = {row["source"]: row for row in make('shape = "folders"\n')}
+    for name in ("no/0.png", "yes/1.jpg"):
+        shard = (tmp_path / "out" / "Mine" / rows[name]["shard"]).read_bytes()
+        start = rows[name]["offset"]
+        assert shard[start : start + rows[name]["length"]] == (tmp_path / "source" / name).read_bytes()
+    assert (rows["no/2.bmp"]["format"], rows["yes/3.tif"]["format"]) == ("png", "png")
+    again = {row["source"]: row["format"] for row in make('shape = "folders"\n', "--image-format", "jpeg")}
+    assert again == {"no/0.png": "png", "yes/1.jpg": "jpg", "no/2.bmp": "jpg", "yes/3.tif": "jpg"}
+
+
+def test_a_group_from_a_pattern_is_never_divided(make: Make, tmp_path: Path) -> None:
+    for number in range(40):
+        picture(tmp_path / "source" / ("yes" if number % 2 else "no") / f"p{number // 4}_{number}.png")
+    rows = make(
+        'shape = "folders"\n[group]\nkind = "patient"\nnamespace = "lab"\n[files.images]\n'
+        "pattern = '(?P<class>\\w+)/(?P<group>p\\d+)_\\d+\\.png$'\n[split.strict]\nshare = [0.6, 0.2, 0.2]\n"
+    )
+    homes = groups(rows)
+    assert homes.keys() == {f"lab:p{n}" for n in range(10)}
+    assert sorted(len(of) for of in homes.values()) == [1] * 10
+    assert {split: sum(of == {split} for of in homes.values()) for split in ("train", "val", "test")} == {
+        "train": 6, "val": 2, "test": 2,
+    }  # fmt: skip
+
+
+def test_sets_in_the_path_are_kept_where_the_policy_takes_them(make: Make, tmp_path: Path) -> None:
+    names = ("train/no/0.png", "train/yes/1.png", "val/no/2.png", "val/yes/3.png", "test/no/4.png", "test/yes/5.png")
+    for name in names:
+        picture(tmp_path / "source" / name)
+    rows = make('shape = "folders"\n[split.strict]\nofficial = true\n')
+    assert splits(rows) == {name: name.partition("/")[0] for name in names}
+
+
+def test_labels_are_mapped_and_zip_archives_read_in_place(make: Make, tmp_path: Path) -> None:
+    import zipfile
+
+    for name in ("0/a.png", "1/b.png"):
+        picture(tmp_path / name)
+    (tmp_path / "source").mkdir()
+    with zipfile.ZipFile(tmp_path / "source" / "tiles.zip", "w") as archive:
+        for name in ("0/a.png", "1/b.png"):
+            archive.write(tmp_path / name, name)
+    rows = make('shape = "folders"\n[layout.labels]\n0 = "no"\n1 = "yes"\n')
+    assert [(row["source"], row["label"]) for row in rows] == [("tiles.zip/0/a.png", 0), ("tiles.zip/1/b.png", 1)]
+
+
+# --- a table of files and labels
+
+
+TABLE = 'shape = "table"\n[layout]\nfile = "{slide}/{uid:0>3}.png"\nlabel = "kind"\ngroup = "slide"\n'
+
+
+def test_a_table_names_pictures_labels_groups_and_sets(make: Make, tmp_path: Path) -> None:
+    for name in ("s1/001", "s1/002", "s2/001", "s3/010"):
+        picture(tmp_path / "source" / "pictures" / f"{name}.png")
+    (tmp_path / "source" / "labels.csv").write_text(
+        "slide;uid;kind;set\ns1;1;A;train\ns1;2;B;train\ns2;1;B;validation\ns3;10;A;Test\ns9;9;dropped;train\n"
+    )
+    rows = make(
+        TABLE + 'split = "set"\nskip = ["dropped"]\nlabels = {A = "no", B = "yes"}\n[split.strict]\nofficial = true\n'
+    )
+    assert [(row["source"], row["label"], row["group"], row["split"]) for row in rows] == [
+        ("pictures/s1/001.png", 0, "my:s1", "train"),
+        ("pictures/s1/002.png", 1, "my:s1", "train"),
+        ("pictures/s2/001.png", 1, "my:s2", "val"),
+        ("pictures/s3/010.png", 0, "my:s3", "test"),
+    ]
+
+
+def test_faults_of_a_table_are_told_with_their_line(make: Make, tmp_path: Path) -> None:
+    picture(tmp_path / "source" / "s1" / "001.png")
+    table = tmp_path / "source" / "labels.csv"
+    table.write_text("slide,uid,kind\ns1,1,no\ns1,2,yes\n")
+    assert "labels.csv, line 3: no picture of this name; expected s1/002.png" in str(make(TABLE, fails=True))
+    table.write_text("slide,uid,kind\ns1,1,maybe\n")
+    assert "labels.csv, line 2: label not in `layout.labels`; found 'maybe'" in str(
+        make(TABLE + 'labels = {no = "no"}\n', fails=True)
+    )
+    table.write_text("slide,uid\ns1,1\n")
+    assert "labels.csv, line 2: no column 'kind'; found slide, uid" in str(make(TABLE, fails=True))
+    picture(tmp_path / "source" / "copy" / "s1" / "001.png")
+    table.write_text("slide,uid,kind\ns1,1,no\n")
+    assert "several pictures of this name" in str(make(TABLE, fails=True))
+
+
+def test_rows_without_a_picture_are_counted_where_that_is_allowed(make: Make, tmp_path: Path) -> None:
+    for number in (1, 2):
+        picture(tmp_path / "source" / "s1" / f"00{number}.png")
+    (tmp_path / "source" / "labels.csv").write_text("slide,uid,kind\ns1,1,no\ns1,2,yes\ns1,3,yes\n")
+    assert len(make(TABLE + "missing = true\n")) == 2
+    notes = cards.load(tmp_path / "out" / "Mine").notes
+    assert "1 rows of labels.csv name pictures that are not here" in notes
+
+
+# --- points on pictures
+
+
+POINTS = 'shape = "points"\n[files.images]\npattern = "(?P<name>(?P<group>[a-z])\\\\d)\\\\.png$"\n'
+PRESENCE = '[rule]\ntype = "presence"\nsize = 10\npositive = ["m"]\n'
+
+
+def test_points_beside_pictures(make: Make, tmp_path: Path) -> None:
+    for name in ("a1", "a2", "b1"):
+        picture(tmp_path / "source" / f"{name}.png")
+    (tmp_path / "source" / "a1.csv").write_text("5,5,m\n10,15,m\n15,15,other\n")
+    (tmp_path / "source" / "b1.csv").write_text("")
+    rows = make(POINTS + "[layout]\nmissing = true\n" + PRESENCE)
+    assert {(r["source"], r["x"], r["y"]) for r in rows if r["label"]} == {("a1.png", 0, 0)}
+    assert len(rows) == 12
+    assert all(len(of) == 1 for of in groups(rows).values())
+    assert groups(rows).keys() == {"my:a", "my:b"}
+    assert "a2.png: no files of points for this picture" in str(make(POINTS + PRESENCE, fails=True))
+
+
+def test_labels_of_points_are_mapped(make: Make, tmp_path: Path) -> None:
+    for name in ("a1", "b1", "c1"):
+        picture(tmp_path / "source" / f"{name}.png")
+        (tmp_path / "source" / f"{name}.txt").write_text("head\n5 5 1\n15 15 2\n")
+    layout = '[layout]\ndelimiter = ""\nskip = 1\nlabels = {1 = "m", 2 = "other"}\n'
+    assert {(r["x"], r["y"]) for r in make(POINTS + layout + PRESENCE) if r["label"]} == {(0, 0)}
+    told = make(POINTS + layout.replace(', 2 = "other"', "") + PRESENCE, fails=True)
+    assert "a1.txt: label '2' is not in `layout.labels`" in str(told)
+
+
+# --- masks beside pictures
+
+
+def test_masks_beside_pictures(make: Make, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "source" / "images" / f"{name}.png")
+        mask = np.zeros((20, 20), np.uint8)
+        mask[:10, :10] = 255
+        (tmp_path / "source" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "source" / "masks" / f"{name}_mask.png")
+    masks = 'shape = "masks"\n[layout]\nvalues = {0 = "glass", 255 = "tumour"}\n'
+    rule = '[rule]\ntype = "area"\nsize = 10\nshare = 0.5\npositive = ["tumour"]\n'
+    rows = make(masks + rule)
+    assert len(rows) == 12
+    assert {(r["x"], r["y"]) for r in rows if r["label"]} == {(0, 0)}
+    (tmp_path / "source" / "masks" / "c_mask.png").unlink()
+    assert "images/c.png: no masks for this picture" in str(make(masks + rule, fails=True))
+
+
+# --- a module of one's own
+
+
+def test_a_source_of_one_s_own_is_found_on_the_path(
+    dpconvert: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "my-lab.toml").write_text('task = "Lab"\n[files.images]\npattern = "\\\\.png$"\n')
+    (tmp_path / "plugins" / "my_lab.py").write_text(
+        "from dpconvert.record import Picture\n"
+        "def pictures(source):\n"
+        "    for found in source.need('images'):\n"
+        "        yield Picture(found.name[:-4], (found.name,), found.name, label=str(found.name < 'c'))\n"
+    )
+    for name in "abcd":
+        picture(tmp_path / "source" / f"{name}.png")
+    monkeypatch.setenv("DPCONVERT_PATH", str(tmp_path / "plugins"))
+    assert "my-lab" in dpconvert("list").out
+    answer = dpconvert("mylab", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "--json")
+    assert (answer.code, json.loads(answer.out)["classes"]) == (0, ["False", "True"])

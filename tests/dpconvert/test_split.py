@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpconvert.card import SPLITS, Split
+from dpconvert.errors import SourceError
+from dpconvert.manifest import SplitPolicy
+from dpconvert.split import GroupContent, assign, classes_missing, contents
+
+SHARE = SplitPolicy(share=(0.6, 0.2, 0.2))
+HASHED = SplitPolicy(share=(0.6, 0.2, 0.2), draw="hashed")
+Groups = dict[str, dict[str, int]]
+
+group_classes = st.dictionaries(
+    st.text("abcdefgh", min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from("ABCD"), st.integers(1, 40), min_size=1),
+    max_size=25,
+)
+
+
+def groups_of(given: Mapping[str, Mapping[str, int]]) -> dict[str, GroupContent]:
+    return {name: GroupContent(Counter(classes), {None}) for name, classes in given.items()}
+
+
+def drawn(given: Mapping[str, Mapping[str, int]], policy: SplitPolicy = SHARE) -> dict[str, Split]:
+    return assign(groups_of(given), policy, "Toy")
+
+
+def test_what_groups_hold_is_counted() -> None:
+    found = contents([("g", "A", None), ("g", "A", None), ("g", "B", "test"), ("h", "B", "val")])
+    assert found["g"].classes == {"A": 2, "B": 1}
+    assert found["g"].official == {None, "test"}
+    assert found["h"].official == {"val"}
+
+
+def test_named_groups_go_first_then_official_ones_then_the_rest() -> None:
+    policy = SplitPolicy(test=["a"], official=True, share=(0, 1, 0))
+    groups = {
+        "a": GroupContent(Counter(A=1), {"train"}),
+        "b": GroupContent(Counter(A=1), {"train"}),
+        "c": GroupContent(Counter(A=1), {None}),
+    }
+    assert assign(groups, policy, "Toy") == {"a": "test", "b": "train", "c": "val"}
+
+
+def test_without_shares_the_rest_is_train() -> None:
+    assert drawn({"a": {"A": 1}, "b": {"A": 1}}, SplitPolicy(test=["b", "not there"])) == {"a": "train", "b": "test"}
+
+
+def test_official_sets_do_not_count_where_the_policy_does_not_take_them() -> None:
+    groups = {"a": GroupContent(Counter(A=1), {"test"})}
+    assert assign(groups, SplitPolicy(), "Toy") == {"a": "train"}
+
+
+def test_a_group_in_two_official_sets_is_an_error_unless_it_is_named() -> None:
+    groups = {"p1": GroupContent(Counter(A=2), {"train", "test"})}
+    with pytest.raises(SourceError, match=r"p1: one group in several official sets; found test, train"):
+        assign(groups, SplitPolicy(official=True), "Toy")
+    assert assign(groups, SplitPolicy(official=True, val=["p1"]), "Toy") == {"p1": "val"}
+
+
+def test_a_hundred_equal_groups_follow_the_shares_exactly() -> None:
+    assert Counter(drawn({f"g{i}": {"A": 3, "B": 1} for i in range(100)}).values()) == {
+        "train": 60,
+        "val": 20,
+        "test": 20,
+    }
+
+
+def test_shares_of_zero_get_nothing() -> None:
+    assert set(drawn({f"g{i}": {"A": 1} for i in range(9)}, SplitPolicy(share=(2, 0, 1))).values()) == {
+        "train",
+        "test",
+    }
+
+
+def test_a_rare_class_comes_into_every_split() -> None:
+    common = {f"g{i}": {"A": 50} for i in range(20)}
+    found = drawn(common | {f"r{i}": {"A": 1, "B": 1} for i in range(3)})
+    assert {found[f"r{i}"] for i in range(3)} == set(SPLITS)
+
+
+def test_classes_missing_from_a_set_are_told() -> None:
+    groups = groups_of({"a": {"A": 1, "B": 1}, "b": {"A": 1}})
+    assert classes_missing(groups, {"a": "train", "b": "test"}) == [("test", "B")]
+
+
+@given(group_classes, st.randoms())
+def test_every_group_is_in_one_set_whatever_their_order(given: Groups, random: object) -> None:
+    names = sorted(given)
+    random.shuffle(names)  # type: ignore[attr-defined]
+    for policy in (SHARE, HASHED):
+        found = drawn(given, policy)
+        assert found.keys() == given.keys()
+        assert set(found.values()) <= set(SPLITS)
+        assert drawn({name: given[name] for name in names}, policy) == found
+
+
+@given(st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.sampled_from("ABCD"), max_size=25))
+def test_every_class_of_three_groups_comes_into_every_set(given: dict[str, str]) -> None:
+    found = drawn({name: {label: len(name)} for name, label in given.items()})
+    for label, count in Counter(given.values()).items():
+        assert len({found[name] for name in given if given[name] == label}) == min(count, 3) or count < 3
+
+
+def test_groups_of_several_classes_are_exchanged_where_moving_one_does_not_do() -> None:
+    groups = {"a": "AB", "b": "BE", "c": "BCE", "d": "C", "e": "ACE"}
+    sizes = {"a": [1, 9], "b": [5, 2], "c": [2, 2, 5], "d": [2], "e": [9, 9, 9]}
+    found = drawn({name: dict(zip(groups[name], sizes[name], strict=True)) for name in groups})
+    for label in "BCE":
+        assert {found[name] for name in groups if label in groups[name]} == set(SPLITS)
+
+
+@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.just({"A": 1}), min_size=1), st.text("xyz"))
+def test_hashed_sets_depend_on_the_name_alone(given: Groups, other: str) -> None:
+    alone = {name: drawn({name: {"B": 7}}, HASHED)[name] for name in given}
+    assert drawn(given | {other: {"A": 9}}, HASHED).items() >= alone.items()
+
+
+def test_hashed_sets_follow_the_shares_on_average() -> None:
+    found = Counter(drawn({f"g{i}": {"A": 1} for i in range(3000)}, HASHED).values())
+    assert abs(found["train"] - 1800) < 110
+    assert abs(found["val"] - 600) < 90
+    none_in_val = SplitPolicy(share=(0.5, 0, 0.5), draw="hashed")
+    assert set(drawn({f"g{i}": {"A": 1} for i in range(300)}, none_in_val).values()) == {"train", "test"}
+
+
+def test_tasks_of_one_namespace_agree_and_others_do_not() -> None:
+    groups = groups_of({f"g{i}": {"A": 1} for i in range(50)})
+    assert assign(groups, HASHED, "ccipd") == assign(groups, HASHED, "ccipd")
+    assert assign(groups, HASHED, "ccipd") != assign(groups, HASHED, "tupac")

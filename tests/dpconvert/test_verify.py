@@ -1,0 +1,264 @@
+"""Every change of a task is found: bits that flipped, and tasks written wrong under right digests."""
+
+from __future__ import annotations
+
+import io
+import random
+import shutil
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpconvert import card as cards
+from dpconvert import plan
+from dpconvert.encode import Sample
+from dpconvert.errors import ShardError
+from dpconvert.progress import Reporter
+from dpconvert.record import Picture, Record
+from dpconvert.shards import file_card, write_index, write_shard
+from dpconvert.verify import task_folders, verify
+from tests.dpconvert.conftest import Converted, run
+
+Get = Callable[[str], Converted]
+
+
+@pytest.fixture(scope="module")
+def small(converted: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task of 16 samples in four shards."""
+    one, out = converted("umcm-colorectal"), tmp_path_factory.mktemp("small")
+    run(one.manifest, one.source, out, limit=1, samples_per_shard=5)
+    return out / one.manifest.task
+
+
+def found(folder: Path) -> list[str]:
+    try:
+        return [f"{p.file}: {p.what}" for p in verify(folder, workers=1, report=Reporter(quiet=True))[1]]
+    except ShardError as error:
+        return [str(error)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_anywhere_is_found(seed: int, small: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(small, tmp_path / "task")
+    files = sorted(path for path in folder.iterdir() if path.stat().st_size)
+    assert {path.suffix for path in files} == {".tar", ".json", ".parquet"}
+    places = random.Random(seed)
+    for path in files:
+        whole = path.read_bytes()
+        for _ in range(4):
+            data = bytearray(whole)
+            data[places.randrange(len(data))] ^= 1 << places.randrange(8)
+            path.write_bytes(data)
+            assert found(folder), f"{path.name} differs unnoticed"
+        path.write_bytes(whole)
+    assert found(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"open": true', '"open": false'),
+        ('"metric": "accuracy"', '"metric": "roc_auc"'),
+        ('"UMCMColorectal"', '"Other"'),
+        ('\n "task"', '\n  "task"'),
+        ("{", "{ "),
+        ("}\n", "}"),
+    ],
+)
+def test_a_changed_task_card_is_found(old: str, new: str, small: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(small, tmp_path / "task")
+    text = (folder / "task.json").read_text()
+    assert old in text
+    (folder / "task.json").write_text(text.replace(old, new, 1))
+    assert found(folder) == [f"{folder / 'task.json'}: changed since it was written; convert the source again"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "not a task card"),
+        ("[]", "not a task card"),
+        ("null", "not a task card"),
+        ('{"schema": "a"}', "not a task card"),
+        ("[" * 100_000, "not a task card"),
+        ('{"schema": 2}', "written by a newer version; update dpconvert"),
+        ('{"task": 7}', "not a task card: "),
+    ],
+)
+def test_what_is_no_task_card_is_an_error(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "task.json").write_text(text)
+    with pytest.raises(ShardError, match=rf"task.json: {told}"):
+        cards.load(tmp_path)
+
+
+def test_files_that_are_missing_cut_or_too_many_are_found(small: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(small, tmp_path / "task")
+    (folder / "test-000000.tar").unlink()
+    (folder / "index.parquet").unlink()
+    (folder / "train-000009.tar").touch()
+    cut = folder / "train-000000.tar"
+    cut.write_bytes(cut.read_bytes()[:-1024])
+    assert found(folder) == [
+        "index.parquet: missing",
+        "test-000000.tar: missing",
+        "train-000000.tar: changed since it was written",
+        "train-000009.tar: not a shard of this task",
+    ]
+
+
+def test_task_folders_are_those_that_hold_a_task_or_should(small: Path, tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        shutil.copytree(small, tmp_path / name)
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "train-000000.tar").touch()
+    (tmp_path / "notes").mkdir()
+    assert [folder.name for folder in task_folders(tmp_path)] == ["a", "b", "unfinished"]
+    assert task_folders(tmp_path / "a") == [tmp_path / "a"]
+    with pytest.raises(ShardError, match=r"no task.json here; the conversion has not finished"):
+        cards.load(tmp_path / "unfinished")
+    with pytest.raises(ShardError, match="no converted task here"):
+        task_folders(tmp_path / "notes")
+
+
+# --- written wrong, with right digests
+
+
+def sample(key: str, label: int = 0, group: str = "toy:g", split: str = "train", **changes: Any) -> Sample:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((3, 2, 3), np.uint8)).save(buffer, "PNG")
+    metadata = {
+        "label": label, "group": group, "split": split, "files": ["a.png"], "x": 0, "y": 0, "width": 2, "height": 3,
+        "stored_width": 2, "stored_height": 3, "attributes": {},
+    }  # fmt: skip
+    return Sample(key, buffer.getvalue(), "png", label, metadata | changes)
+
+
+def written(
+    folder: Path, splits: dict[str, Sequence[Sample]], change: Callable[[Path], object] = lambda _: None
+) -> Path:
+    """A task of these samples, one shard a split; `change` meddles with the first shard before it is digested."""
+    shards, entries = [], []
+    for split, samples in splits.items():
+        made = write_shard(folder / f"{split}-000000.tar", split, samples)  # type: ignore[arg-type]
+        entries += made.entries
+        if not shards:
+            change(folder / made.shard.name)
+        told = file_card(folder / made.shard.name)
+        shards.append(made.shard.model_copy(update={"size": told.size, "sha256": told.sha256}))
+    index = write_index(folder / "index.parquet", entries)
+    counts = {
+        split: cards.SplitCard(samples=len(of), classes=[sum(s.label == i for s in of) for i in (0, 1)], groups=1)
+        for split, of in splits.items()
+    }
+    card = cards.TaskCard(
+        task="Toy", source="toy", title="", kind="classification", classes=["no", "yes"], metric="roc_auc", organ="",
+        stain="", split_policy="strict", splits=counts, group_kind="image", licence=cards.Licence(name="CC0"),  # type: ignore[arg-type]
+        citation="", request="", plan="", digest=cards.dataset_digest(shards), index=index, shards=shards,
+    )  # fmt: skip
+    (folder / "task.json").write_bytes(cards.dump(card))
+    return folder
+
+
+def rewritten(rename: Callable[[str], str], kind: bytes = tarfile.REGTYPE) -> Callable[[Path], None]:
+    """Give the members of a tar other names, or make the first another kind of thing."""
+
+    def change(path: Path) -> None:
+        with tarfile.open(path) as tar:
+            members = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, (member, data) in enumerate(members):
+                member.name = rename(member.name)
+                if number == 0 and kind != tarfile.REGTYPE:
+                    member.type, member.linkname, member.size, data = kind, "/etc/passwd", 0, b""
+                tar.addfile(member, io.BytesIO(data))
+
+    return change
+
+
+def test_a_task_as_it_must_be_has_no_problem(tmp_path: Path) -> None:
+    assert (
+        found(written(tmp_path, {"train": [sample("a"), sample("b", 1)], "test": [sample("c", 1, "toy:h", "test")]}))
+        == []
+    )
+
+
+def test_the_longest_keys_fit_into_the_names_of_a_tar(tmp_path: Path) -> None:
+    names = ["x" * 200 + "!", "x" * 200 + "?"]
+    keys = plan._keys([Record(Picture(name, ("f",), "g"), "no") for name in names])
+    assert {len(key) for key in keys} == {95}
+    folder = written(tmp_path, {"train": [sample(key) for key in keys]})
+    assert found(folder) == []
+    with tarfile.open(folder / "train-000000.tar") as tar:
+        assert tar.getnames()[2] == f"{keys[0]}.json"
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        ([sample("a", 2)], "a: label b'2'"),
+        ([sample("A")], "A: names of its files"),
+        ([sample("a.b")], "a.b: names of its files"),
+        ([sample("a"), sample("a")], "index.parquet: a: two samples of this key"),
+        ([sample("a", stored_width=3)], "a: size of the image"),
+        ([Sample("a", b"\x89PNG\r\n\x1a\nno", "png", 0, sample("a").metadata)], "a: image does not decode: "),
+    ],
+)
+def test_a_wrong_sample_is_found(samples: list[Sample], told: str, tmp_path: Path) -> None:
+    assert any(told in problem for problem in found(written(tmp_path, {"train": samples})))
+
+
+def test_json_that_tells_another_label_is_found(tmp_path: Path) -> None:
+    class Lying(Sample):
+        def members(self) -> list[tuple[str, bytes]]:
+            image, label, (name, text) = super().members()
+            return [image, label, (name, text.replace(b'"label":0', b'"label":1'))]
+
+    plain = sample("a")
+    lying = Lying(plain.key, plain.image, plain.format, plain.label, plain.metadata)
+    assert found(written(tmp_path, {"train": [lying]})) == ["train-000000.tar: a: json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (rewritten(lambda name: f"../{name}"), "a: names of its files"),
+        (rewritten(lambda name: f"/{name}"), "a: names of its files"),
+        (rewritten(lambda name: name.replace(".cls", ".pyd")), "a: names of its files"),
+        (rewritten(str, tarfile.SYMTYPE), "holds something that is not a plain file"),
+        (rewritten(str, tarfile.LNKTYPE), "holds something that is not a plain file"),
+        (lambda path: path.write_bytes(b"no tar" * 100), "not a readable tar: "),
+        (lambda path: path.write_bytes(b""), "not a readable tar: "),
+    ],
+)
+def test_a_shard_that_holds_something_else_is_found(
+    change: Callable[[Path], object], told: str, tmp_path: Path
+) -> None:
+    problems = found(written(tmp_path, {"train": [sample("a"), sample("b")]}, change))
+    assert any(problem.startswith(f"train-000000.tar: {told}") for problem in problems), problems
+
+
+def test_a_group_in_two_sets_is_found_unless_the_paper_s_sets_were_asked_for(tmp_path: Path) -> None:
+    folder = written(tmp_path, {"train": [sample("a")], "test": [sample("b", split="test")]})
+    assert found(folder) == ["index.parquet: group toy:g is in test and train"]
+    paper = cards.load(folder).model_copy(update={"options": {"split": "paper"}})
+    (folder / "task.json").write_bytes(cards.dump(paper))
+    assert found(folder) == []
+
+
+def test_counts_that_are_not_those_of_the_index_are_found(tmp_path: Path) -> None:
+    folder = written(tmp_path, {"train": [sample("a"), sample("b", 1)]})
+    card = cards.load(folder)
+    wrong = cards.SplitCard(samples=2, classes=[2, 0], groups=1)
+    (folder / "task.json").write_bytes(cards.dump(card.model_copy(update={"splits": {"train": wrong}})))
+    assert found(folder) == ["task.json: the class counts of train are not those of the index"]
+
+
+def test_a_digest_that_is_not_that_of_the_shards_is_found(tmp_path: Path) -> None:
+    folder = written(tmp_path, {"train": [sample("a")]})
+    (folder / "task.json").write_bytes(cards.dump(cards.load(folder).model_copy(update={"digest": "0" * 64})))
+    assert found(folder) == ["task.json: the digest is not that of the shards it lists"]

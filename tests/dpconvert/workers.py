@@ -1,0 +1,29 @@
+"""Work for processes that are started by the tests: a module of its own, so that they start fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from dpconvert.errors import ReadError
+
+
+def die(context: str, item: int) -> int:
+    """Be killed, as by the kernel for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def add(context: int, item: int) -> int:
+    """Refuse 3."""
+    if item == 3:
+        raise ReadError("broken", where="a", found=item, remedy="mend it")
+    return context + item
+
+
+def then_nothing() -> Iterator[int]:
+    """Four items, and then no more for a long time."""
+    yield from (0, 1, 2, 4)
+    time.sleep(600)
