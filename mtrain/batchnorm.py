@@ -63,7 +63,9 @@ def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 def _replace(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """weight_t = weight_s sqrt(var_t + eps) / sqrt(var_s + eps); bias_t = bias_s + weight_s (mean_t - mean_s) / sqrt(var_s + eps)."""
+    """weight_t = weight_s sqrt(var_t + eps) / sqrt(var_s + eps)
+    bias_t = bias_s + weight_s (mean_t - mean_s) / sqrt(var_s + eps)
+    """
     assert layer.running_mean is not None
     assert layer.running_var is not None
     weight = layer.weight.double()

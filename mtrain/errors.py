@@ -4,14 +4,19 @@ UserError
 ├── UsageError      a name, option or value that does not exist
 ├── ShardError      a shard, index or task.json that does not match what was written
 └── RunError        a run folder, checkpoint or weights file that cannot be used
+    └── DivergedError   a training whose numbers are not finite any more
 """
 
 from __future__ import annotations
 
 from dpconvert.errors import ShardError, UsageError, UserError
 
-__all__ = ["RunError", "ShardError", "UsageError", "UserError"]
+__all__ = ["DivergedError", "RunError", "ShardError", "UsageError", "UserError"]
 
 
 class RunError(UserError):
     """A run folder, checkpoint or weights file that cannot be used."""
+
+
+class DivergedError(RunError):
+    """A training whose numbers are not finite any more: the same settings end here every time."""

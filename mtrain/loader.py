@@ -75,7 +75,7 @@ class Images:
         """
         try:
             return decode(self.read(index))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.names[int(self.task_of(index))]}: cannot read picture {self.key[index].decode()}: {error}",
                 where=self.shards[self.shard[index]],
@@ -103,6 +103,26 @@ class TrainingBatches(Dataset[Batch | UserError]):
         index = self.images.starts[drawn.task] + drawn.row
         order = np.argsort(index, kind="stable")
         return _batch(self.images, index[order], drawn.place[order], drawn.flips[order], self.size)
+
+
+class EpochBatches(Dataset[Batch | UserError]):
+    """Item i is batch i % parts of epoch i // parts: in an epoch every picture once, in batches of nearly one size.
+
+    So no batch is much smaller than the others: batch normalization would not know what to do with a single picture.
+    """
+
+    def __init__(self, images: Images, size: int, seed: int, batch: int) -> None:
+        self.images, self.size, self.seed = images, size, seed
+        self.parts = -(-len(images) // batch)
+        self._drawn = (-1, sampling.epoch(0, seed, 0))  # the epoch at hand: ordering one anew for each batch costs
+
+    def __getitem__(self, number: int) -> Batch | UserError:
+        epoch, part = divmod(number, self.parts)
+        if self._drawn[0] != epoch:
+            self._drawn = (epoch, sampling.epoch(len(self.images), self.seed, epoch))
+        start, end = (at * len(self.images) // self.parts for at in (part, part + 1))
+        drawn = self._drawn[1]
+        return _batch(self.images, drawn.row[start:end], drawn.place[start:end], drawn.flips[start:end], self.size)
 
 
 class OrderedBatches(Dataset[Batch | UserError]):

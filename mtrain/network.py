@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
 
 import torch
 import torchvision
@@ -26,6 +26,8 @@ Triple = tuple[float, float, float]
 LITE = "efficientnet_lite0"
 TIMM = "timm:"
 PROBE = 224
+# networks that answer more than one output in training, unless told not to
+AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in ("googlenet", "inception_v3")}
 
 
 class Body(NamedTuple):
@@ -100,6 +102,42 @@ def shared_network(name: str, weights: str | os.PathLike[str] = "imagenet") -> S
     return SharedNetwork(name, body)
 
 
+def find_device(name: str) -> torch.device:
+    """ "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"no device {name!r}", remedy="use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"no device {name!r} here", remedy="use --device auto or cpu")
+    return device
+
+
+@torch.no_grad()
+def check_size(network: SharedNetwork, size: int) -> None:
+    """Raises:
+    UsageError: the network cannot take pictures of `size` pixels.
+    """
+    was_training = network.training
+    try:
+        network.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"{network.name} does not take pictures of {size} px: {reason}", remedy="give another --size"
+        ) from None
+    finally:
+        network.train(was_training)
+
+
 def remove_classifier(model: nn.Module) -> nn.Module:
     """The same network with its last linear layer replaced by the identity."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -115,12 +153,14 @@ def _torchvision_body(name: str, pretrained: bool) -> Body:
     if name not in known:
         near = difflib.get_close_matches(name, [*known, LITE], n=3) or ["densenet121", "resnet50", LITE, "timm:NAME"]
         raise UsageError(f"no network {name!r}", remedy=f"did you mean {' or '.join(near)}?")
+    choices = torchvision.models.get_model_weights(name)
     # the weights of torchvision's first training recipe: those that the paper started from
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    weights = getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
     preset = weights.transforms()
+    options = AUXILIARY.get(name, {}) | ({} if pretrained or name not in AUXILIARY else {"init_weights": True})
     try:
-        model = torchvision.models.get_model(name, weights=weights if pretrained else None)
-    except (URLError, TimeoutError, ConnectionError) as error:
+        model = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
+    except (OSError, HTTPException) as error:
         raise _no_download(name, error) from None
     return Body(remove_classifier(model), tuple(preset.mean), tuple(preset.std))
 
@@ -133,7 +173,7 @@ def _timm_body(name: str, pretrained: bool) -> Body:
         raise UsageError(f"no network {name!r} in timm", remedy=f"did you mean {' or '.join(near)}?" if near else None)
     try:
         model = timm.create_model(plain, pretrained=pretrained, num_classes=0, global_pool="avg")
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:
         raise _no_download(name, error) from None
     return Body(model, tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]))
 

@@ -2,13 +2,17 @@
 
 A pool is every sub-folder of the shards folder that holds a `task.json`. `leave_out` takes tasks away, and with them
 the tasks that share their slides or annotations (`related` in task.json).
+
+Test sets are not among what a task offers: `with_test` alone opens them, for the steps that a `Permit` names.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,15 @@ from dpconvert import card as cards
 from mtrain.errors import ShardError, UsageError
 
 INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group")
+OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
+
+
+class Permit(enum.Enum):
+    """The steps that read test sets: the last ones, after every choice has been made."""
+
+    EVALUATE = "mtrain evaluate"
+    BREAKHIS = "mtrain breakhis"
+    RELEASE = "mtrain release"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +54,13 @@ class Rows:
     def take(self, indices: npt.ArrayLike) -> Rows:
         """The samples at `indices` (or under a boolean mask), in that order."""
         chosen = np.asarray(indices)
+        chosen = chosen if chosen.size else chosen.astype(np.int64)  # numpy takes an empty list for one of floats
         return Rows(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)})
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One classification task: its card, its shards and the samples of each split."""
+    """One classification task: its card, its shards and the samples of train and val, or of `with_test` also test."""
 
     name: str
     folder: Path
@@ -61,6 +75,12 @@ class Task:
     @property
     def num_classes(self) -> int:
         return len(self.card.classes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Samples of each split, the test set's included: as the card counts them."""
+        made = {str(split): card.samples for split, card in self.card.splits.items()}
+        return {split: made.get(split, 0) for split in cards.SPLITS}
 
     @property
     def metric(self) -> str:
@@ -104,14 +124,30 @@ def open_task(folder: Path) -> Task:
         ShardError: unfinished, or files that do not match the card.
     """
     card = cards.load(folder)
-    for name, size in [(card.index.name, card.index.size), *((shard.name, shard.size) for shard in card.shards)]:
-        _check_size(folder / name, size)
-    table = _read_index(folder / card.index.name)
-    names = [shard.name for shard in card.shards]
-    rows = {split: _rows(table, split, names, folder) for split in cards.SPLITS}
-    for split, split_rows in rows.items():
-        _check_split(card, split, split_rows, folder)
-    return Task(card.task, folder, card, tuple(folder / name for name in names), rows)
+    _check_size(folder / card.index.name, card.index.size)
+    shards = tuple(folder / shard.name for shard in card.shards)
+    return Task(card.task, folder, card, shards, _splits(folder, card, OPEN))
+
+
+def with_test(task: Task, permit: Permit) -> Task:
+    """The same task with its test set: the only way to one.
+
+    Raises:
+        ShardError: files that do not match the card.
+    """
+    assert isinstance(permit, Permit)
+    return dataclasses.replace(task, rows={**task.rows, **_splits(task.folder, task.card, ("test",))})
+
+
+def attributes(task: Task) -> dict[str, dict[str, str]]:
+    """Key -> what else the source tells of a sample (magnification, official folds, ...)."""
+    path = task.folder / task.card.index.name
+    table = _read_index(path, task.card.index.sha256, ("key", "attributes"), cards.SPLITS)
+    try:
+        told = [json.loads(text) for text in table["attributes"].to_pylist()]
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"attributes that are not JSON: {error}", where=path, remedy="convert again") from None
+    return dict(zip(table["key"].to_pylist(), told, strict=True))
 
 
 def pool_of(tasks: Iterable[Task]) -> Pool:
@@ -129,14 +165,15 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
     Raises:
         UsageError: an unknown name, or nothing left to train on.
     """
-    leaving = [find_task(pool, name) for name in names]
+    leaving = list({task.name: task for task in (find_task(pool, name) for name in names)}.values())
+    gone = {task.name for task in leaving}
     notes = []
     for task in leaving:  # grows while it is walked: relations of relations leave too
         for other in pool.tasks:
-            if other not in leaving and _related(task, other):
+            if other.name not in gone and _related(task, other):
                 leaving.append(other)
+                gone.add(other.name)
                 notes.append(f"{other.name} leaves too: related to {task.name}")
-    gone = {task.name for task in leaving}
     kept = [task for task in pool.tasks if task.name not in gone]
     if not kept:
         raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
@@ -173,11 +210,29 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-def _read_index(path: Path) -> pa.Table:
+def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split]) -> dict[str, Rows]:
+    """The samples of these splits, and of no other; the sizes of their shards are those of the card."""
+    for shard in card.shards:
+        if shard.split in splits:
+            _check_size(folder / shard.name, shard.size)
+    table = _read_index(folder / card.index.name, card.index.sha256, INDEX_COLUMNS, splits)
+    names = [shard.name for shard in card.shards]
+    rows: dict[str, Rows] = {split: _rows(table, split, names, folder) for split in splits}
+    for split, split_rows in rows.items():
+        _check_split(card, split, split_rows, folder)
+    return rows
+
+
+def _read_index(path: Path, sha256: str, columns: Sequence[str], splits: Sequence[str]) -> pa.Table:
+    """These columns of the rows of these splits."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ShardError("not the index that was written", where=path, remedy="convert the source again")
     try:
-        return pq.read_table(path, columns=list(INDEX_COLUMNS))
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise ShardError(f"not an index: {error}", where=path, remedy="convert the source again") from None
+        return pq.read_table(path, columns=list(columns), filters=[("split", "in", list(splits))])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ShardError(f"not an index: {reason}", where=path, remedy="convert the source again") from None
 
 
 def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:

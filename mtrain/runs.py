@@ -1,56 +1,31 @@
 """Run folders: what a training run was asked for, how far it is, what it wrote.
 
-    runs/<name>/config.json          the configuration, versions, digests of the shards
-                state.json           running | stopped | finished, and the iteration
-                log.jsonl            one event a line
-                checkpoints/         the last two
-                shared.safetensors   the shared network's weights at the end
-                transfer/            results of `mtrain transfer`
+runs/<name>/config.json          the configuration, versions, digests of the shards
+            state.json           running | stopped | finished, and the iteration
+            log.jsonl            one event a line
+            checkpoints/         the last two
+            shared.safetensors   the shared network's weights at the end
+            transfer/            results of `mtrain transfer`
 """
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from mtrain.errors import RunError
+from mtrain.atomic import append_line, write_json, writing
+from mtrain.config import FitConfig
+from mtrain.errors import RunError, UsageError
 
 State = Literal["running", "stopped", "finished"]
-
-
-class FitConfig(BaseModel):
-    """All that decides a training run, and some things that do not (`FREE`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    shards: str = "shards"
-    leave_out: tuple[str, ...] = ()
-    backbone: str = "densenet121"
-    weights: str = "imagenet"
-    iterations: int = Field(50_000, ge=1)
-    warmup: int = Field(5_000, ge=0)
-    warmup_lr: float = Field(1e-3, gt=0)
-    lr: float = Field(1e-4, gt=0)
-    tau: float = Field(5.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    batch: int = Field(64, ge=1)
-    size: int = Field(224, ge=16)
-    adapt_batches: int = Field(20, ge=0)
-    seed: int = Field(0, ge=0)
-    device: str = "auto"
-    workers: int = Field(2, ge=0)
-    checkpoint_every: int = Field(1_000, ge=1)
-    validate_every: int = Field(5_000, ge=0)
-    log_every: int = Field(50, ge=1)
-
-
-FREE = {"shards", "workers", "checkpoint_every", "validate_every", "log_every", "device"}
+LOCK_SECONDS = 1.0  # `mtrain runs` holds a lock for a moment to see whether it is free
 
 
 @dataclass(frozen=True)
@@ -63,38 +38,9 @@ class Run:
     def name(self) -> str:
         return self.path.name
 
-    def about(self) -> dict[str, Any]:
-        """The content of config.json.
-
-        Raises:
-            RunError: absent or damaged.
-        """
-        try:
-            content = json.loads((self.path / "config.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise RunError(f"not a run folder: {error}", where=self.path, remedy="`mtrain runs` lists them") from None
-        if not isinstance(content, dict):
-            raise RunError("config.json is not that of a run", where=self.path)
-        return content
-
-    def config(self) -> FitConfig:
-        """What the run was asked for."""
-        try:
-            return FitConfig.model_validate(self.about()["config"])
-        except (ValidationError, KeyError) as error:
-            raise RunError("config.json is not that of a run", where=self.path, found=str(error).split("\n")[0]) from None
-
-    def left_out(self) -> list[str]:
-        """Names of the tasks that left, related ones included."""
-        return list(self.about().get("left_out", []))
-
-    def state(self) -> tuple[State, int]:
-        """(state, iteration)."""
-        try:
-            content = json.loads((self.path / "state.json").read_bytes())
-            return content["state"], int(content["iteration"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return "stopped", 0
+    @property
+    def exists(self) -> bool:
+        return (self.path / "config.json").is_file()
 
     @property
     def checkpoints(self) -> Path:
@@ -104,29 +50,110 @@ class Run:
     def weights(self) -> Path:
         return self.path / "shared.safetensors"
 
+    def about(self) -> dict[str, Any]:
+        """The content of config.json.
+
+        Raises:
+            RunError: absent or damaged.
+        """
+        path = self.path / "config.json"
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise RunError("not a run folder", where=self.path, remedy="`mtrain runs` lists them") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"cannot be read: {error}", where=path) from None
+        if not isinstance(content, dict):
+            raise RunError("not the configuration of a run", where=path)
+        return content
+
+    def config(self) -> FitConfig:
+        """What the run was asked for.
+
+        Raises:
+            RunError: absent or damaged.
+        """
+        try:
+            return FitConfig.model_validate(self.about()["config"])
+        except (ValidationError, KeyError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"not the configuration of a run: {reason}", where=self.path / "config.json") from None
+
+    def left_out(self) -> list[str]:
+        """Names of the tasks that left, related ones included."""
+        return list(self.about().get("left_out", []))
+
+    def state(self) -> tuple[State, int]:
+        """(state, iteration); a run whose process was killed is stopped."""
+        try:
+            content = json.loads((self.path / "state.json").read_bytes())
+            state, iteration = content["state"], int(content["iteration"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "stopped", 0
+        if state not in get_args(State) or (state == "running" and not self._is_locked()):
+            state = "stopped"
+        return state, iteration
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The only process in this run folder, which is made if need be, and taken away again if nothing came of it.
+
+        Raises:
+            RunError: another process is there.
+        """
+        lock = FileLock(self._lock, timeout=LOCK_SECONDS)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RunError(
+                    "another process is training this run", where=self.path, remedy="wait for it, or name another --run"
+                ) from None
+        try:
+            yield
+        finally:
+            if not self.exists:
+                with suppress(OSError):  # not empty: not ours to remove
+                    self._lock.unlink()
+                    self.path.rmdir()
+            lock.release()
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
+
+    def _is_locked(self) -> bool:
+        if not self._lock.is_file():
+            return False
+        try:
+            with FileLock(self._lock, timeout=0):
+                return False
+        except (Timeout, PermissionError):
+            return True
+
     def write(self, name: str, content: Any) -> None:
         """A JSON file of the run, atomically."""
         write_json(self.path / name, content)
 
     def log(self, event: dict[str, Any]) -> None:
         """Add a line to log.jsonl."""
-        with (self.path / "log.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n")
+        append_line(self.path / "log.jsonl", json.dumps(event, allow_nan=False))
 
     def events(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl; a cut last line is passed over, of a repeated iteration the last one counts."""
+        """The lines of log.jsonl; what is no event is passed over, of a repeated iteration the last one counts."""
         try:
-            lines = (self.path / "log.jsonl").read_text().splitlines()
+            lines = (self.path / "log.jsonl").read_text(errors="replace").splitlines()
         except OSError:
             return []
         seen: dict[tuple[str, int], dict[str, Any]] = {}
         for line in lines:
             try:
                 event = json.loads(line)
-                seen[event["event"], event["iteration"]] = event
+                seen[str(event["event"]), int(event["iteration"])] = event
             except (ValueError, KeyError, TypeError):
                 continue
-        return sorted(seen.values(), key=lambda e: e["iteration"])
+        return [seen[place] for place in sorted(seen, key=lambda place: place[1])]
 
 
 def open_run(runs: Path, name: str) -> Run:
@@ -135,9 +162,9 @@ def open_run(runs: Path, name: str) -> Run:
     Raises:
         RunError: there is none; names those there are.
     """
-    for path in (runs / name, Path(name)):
-        if (path / "config.json").is_file():
-            return Run(path)
+    for run in (Run(runs / name), Run(Path(name))):
+        if run.exists:
+            return run
     have = ", ".join(run.name for run in all_runs(runs)) or "none"
     raise RunError(f"no run named {name!r}", where=runs, remedy=f"there: {have}")
 
@@ -160,21 +187,22 @@ def all_runs(runs: Path) -> list[Run]:
     return [Run(path) for path in sorted(found, key=lambda p: ((p / "config.json").stat().st_mtime_ns, p.name))]
 
 
+def named_run(runs: Path, name: str) -> Run:
+    """The run of that name, which need not exist.
+
+    Raises:
+        UsageError: not the name of a folder.
+    """
+    if name != Path(name).name or name.startswith("."):
+        raise UsageError(f"{name!r} is no name for a run", remedy="give a plain name, and the folder with --runs")
+    return Run(runs / name)
+
+
 def new_name(runs: Path, config: FitConfig) -> str:
     """A readable name that is free: <backbone>-without-<tasks>-001."""
-    left = "-".join(config.leave_out)
-    stem = "-".join(filter(None, [config.backbone.replace(":", "-").replace("/", "-"), "without" if left else "", left]))
+    left = ("without", *config.leave_out) if config.leave_out else ()
+    stem = "-".join((config.backbone.replace(":", "-").replace("/", "-"), *left))
     number = 1
     while (runs / f"{stem}-{number:03}").exists():
         number += 1
     return f"{stem}-{number:03}"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """A JSON file that appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -1,4 +1,5 @@
 """(seed, iteration, slot) in; task, picture and augmentation out. No state: workers, ranks and resuming change nothing.
+For training on one task alone the same with (seed, epoch, position), every picture once an epoch.
 
 Slot s of iteration i is block (s, i, stream) of the counter-based generator Philox4x64-10 keyed by the seed (Salmon et
 al., "Parallel random numbers: as easy as 1, 2, 3", 2011). Only its raw 64-bit words are used, and each is mapped to
@@ -27,6 +28,7 @@ class Stream(enum.IntEnum):
     TRAIN = 0
     ADAPT = 1
     MODEL = 2
+    EPOCH = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +46,19 @@ def draw(sizes: Sequence[int], seed: int, iteration: int, slots: range, stream: 
     words = _words(seed, iteration, slots, stream)
     task = _below(words[:, 0], np.uint64(len(sizes)))
     row = _below(words[:, 1], np.asarray(sizes, dtype=np.uint64)[task])
-    place = (words[:, 2] >> HALF).astype(np.int64)
-    flips = np.stack([words[:, 3] >> np.uint64(63), (words[:, 3] >> np.uint64(62)) & np.uint64(1)], axis=1)
-    return Draw(task.astype(np.int64), row.astype(np.int64), place, flips.astype(bool))
+    place, flips = _augmentation(words)
+    return Draw(task.astype(np.int64), row.astype(np.int64), place, flips)
+
+
+def epoch(size: int, seed: int, number: int, positions: slice = slice(None)) -> Draw:
+    """The samples at these positions of an epoch, in which each of `size` pictures of one task comes once.
+
+    Row r has block (r, number, EPOCH): the rows are ordered by its first word, its others are the augmentation.
+    """
+    words = _words(seed, number, range(size), Stream.EPOCH)
+    order = np.argsort(words[:, 0], kind="stable")[positions].astype(np.int64)
+    place, flips = _augmentation(words[order])
+    return Draw(np.zeros_like(order), order, place, flips)
 
 
 def model_seed(seed: int, iteration: int) -> int:
@@ -66,6 +78,12 @@ def _words(seed: int, iteration: int, slots: range, stream: Stream) -> Words:
     generator = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64), counter=counter)
     words: Words = np.asarray(generator.random_raw(WORDS_A_SLOT * len(slots)), dtype=np.uint64)
     return words.reshape(-1, WORDS_A_SLOT)
+
+
+def _augmentation(words: Words) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Place and flips of each slot."""
+    flips = np.stack([words[:, 3] >> np.uint64(63), (words[:, 3] >> np.uint64(62)) & np.uint64(1)], axis=1)
+    return (words[:, 2] >> HALF).astype(np.int64), flips.astype(bool)
 
 
 def _below(words: Words, bound: np.uint64 | Words) -> Words:

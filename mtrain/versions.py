@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
+from mtrain import __version__
+
 PACKAGES = ("imagecodecs", "numpy", "pillow", "timm", "torch", "torchvision")
 
 
 def versions() -> dict[str, str]:
     """Name -> version of mtrain, Python and the packages that can change a result; absent ones are left out."""
-    from mtrain import __version__
-
     found = {"mtrain": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -7,10 +7,14 @@ of the network is found is taken off, what does not belong to the network is dro
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +25,11 @@ from mtrain.atomic import replacing
 from mtrain.errors import RunError, UsageError
 
 State = dict[str, Tensor]
-BACKBONE = "backbone"
+ABOUT, BACKBONE = "about", "backbone"
+# what bytes that are no pickle can make its reader raise
+BROKEN_PICKLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
+)  # fmt: skip
 NESTED = ("state_dict", "model_state_dict", "model", "state")
 # torchvision's older DenseNet files say "norm.1" where its modules are called "norm1"
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -36,11 +44,35 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     network.load_state_dict(fit_names(read_weights(path), network.state_dict(), path, name))
 
 
-def save_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Write the weights of `network` as safetensors, complete or not at all."""
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+def save_weights(network: nn.Module, path: Path, name: str, **about: str) -> None:
+    """Write the weights of `network`, which is called `name`, as safetensors under their own names."""
+    write_tensors(path, network.state_dict(), {BACKBONE: name, **about})
+
+
+def write_tensors(path: Path, state: State, about: dict[str, Any]) -> None:
+    """Write a safetensors file with `about` in its header, complete or not at all; the same input, the same bytes.
+
+    Raises:
+        RunError: the disk is full, or the like.
+    """
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with replacing(path) as partial:
-        save_file(state, partial, metadata={BACKBONE: name})
+        partial.touch()
+        mode = partial.stat().st_mode
+        try:
+            save_file(contiguous, partial, {ABOUT: json.dumps(about, sort_keys=True)})  # one entry: it shuffles several
+            partial.chmod(mode)  # it makes files that their owner alone can read
+        except SafetensorError as error:  # it wraps the system's errors
+            raise OSError(str(error)) from None
+
+
+def state_digest(state: State, *also: str) -> str:
+    """sha256 over names and bytes of the tensors, and over what else is given."""
+    digest = hashlib.sha256("".join(f"{text}\n" for text in also).encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_weights(path: Path) -> State:
@@ -49,7 +81,7 @@ def read_weights(path: Path) -> State:
         raise RunError("no such weights file", where=path, remedy="give imagenet, random or the path of a file")
     try:
         found = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, *BROKEN_PICKLE) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"not a weights file: {reason}", where=path, expected=".safetensors, .pth or .pt") from None
     return {key: value for key, value in found.items() if isinstance(value, Tensor)}
@@ -83,7 +115,17 @@ def stated_backbone(path: Path) -> str | None:
     if path.suffix != ".safetensors":
         return None
     with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get(BACKBONE)
+        about = about_in(file)
+    return str(about[BACKBONE]) if BACKBONE in about else None
+
+
+def about_in(file: Any) -> dict[str, Any]:
+    """What `write_tensors` put into the header of an open safetensors file; nothing for a file of others."""
+    try:
+        about = json.loads((file.metadata() or {})[ABOUT])
+    except (KeyError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> State:
