@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtrain import metrics
+
 FOLDS = 5
 
 
@@ -41,6 +43,13 @@ def group_folds(labels: NDArray[np.int64], groups: Sequence[str], count: int = F
     tables = _class_counts(labels, of_sample, len(names))
     notes += _scarce_classes(tables, count)
     return Folds(of=_deal(tables, count)[of_sample], count=count, notes=tuple(notes))
+
+
+def mean_score(metric: str, labels: NDArray[np.int64], values: NDArray[np.float64], folds: Folds) -> float:
+    """Mean over the folds in which the metric is defined; NaN when there is none."""
+    scores = [metrics.score(metric, labels[folds.of == k], values[folds.of == k]) for k in range(folds.count)]
+    defined = [value for value in scores if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def _class_counts(labels: NDArray[np.int64], of_sample: NDArray[np.int64], groups: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Many linear SVMs on one set of samples, solved at once: in come features, targets and costs, out come decision values.
+"""Many linear SVMs on one set of samples, solved at once: features, targets and costs in, decision values out.
 
 A problem is one column. Its targets are +1 or -1; its costs are C where a sample trains and 0 where it is held out.
 Each column minimises what LIBLINEAR minimises for an L2-regularised squared-hinge machine (the bias is a weight too):
@@ -7,14 +7,16 @@ Each column minimises what LIBLINEAR minimises for an L2-regularised squared-hin
 
 How: the samples are rotated once onto the principal axes of the design, where the Hessian that has every sample inside
 the margin is diagonal. All columns then take Newton steps together, by conjugate gradients preconditioned with that
-diagonal, so that the work is a few products of the design with all columns. With fewer samples than features the axes
-come from the samples' Gram matrix and are as many as the samples: the same code then solves a problem of the dual's size.
+diagonal, so that the work is a few products of the design with all columns. Where few samples remain inside the
+margin, which is where a large C makes LIBLINEAR slow, the preconditioner is the factored mean Hessian of columns that
+belong together: one class in all folds. With fewer samples than features the axes come from the samples' Gram matrix
+and are as many as the samples: the same code then solves a problem of the dual's size.
 A rotation says nothing about a held-out sample to the others, so the folds of a cross-validation share the design.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,8 @@ NEGLIGIBLE = 1e-9  # share of an objective that axes with next to no variance ma
 NEWTON_STEPS = 100
 CG_STEPS = 300
 CG_REDUCTION = 0.15  # of the preconditioned residual: the inexact Newton steps that cost least in all
+CG_MANY = 40  # steps after which a factored preconditioner pays
+NEWTON_MANY = 12  # Newton steps after which it pays too: the inexact ones are then too inexact
 LINE_STEPS = 30
 LINE_SLOPE = 0.1  # share of the first slope that may be left along a step
 ROWS_AT_ONCE = 16384
@@ -59,40 +63,58 @@ def principal_axes(features: NDArray[np.float32], largest_cost: float, device: s
 
     Left out are axes whose power s makes `2 largest_cost s` negligible: the slope of f along such an axis is at most
     2 sqrt(largest_cost s f) and its curvature at least 1, so weights there can lower f by at most that share of f.
+    A tiny cost alone does not make an axis negligible: it must also be so beside the first one.
     """
     blocks = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(features), ROWS_AT_ONCE)]
     gram, axes_of = (_wide_gram, _wide_axes) if len(features) <= features.shape[1] else (_tall_gram, _tall_axes)
     power, vectors = torch.linalg.eigh(gram(features, blocks, device))
     rounding = len(power) * torch.finfo(power.dtype).eps * float(power[-1])
-    kept = power > max(NEGLIGIBLE / (2 * largest_cost), rounding)
+    kept = power > max(min(NEGLIGIBLE / (2 * largest_cost), NEGLIGIBLE * float(power[-1])), rounding)
     axes = axes_of(features, power[kept], vectors[:, kept])
     rows = torch.cat([_with_bias(features[block], device) @ axes for block in blocks])
     return Design(rows=rows, axes=axes, power=power[kept], single=rows.float())
 
 
 def solve(
-    design: Design, targets: Tensor, costs: Tensor, start: Solution | None = None, tolerance: float = TOLERANCE
+    design: Design,
+    targets: Tensor,
+    costs: Tensor,
+    start: Solution | None = None,
+    *,
+    kinds: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> Solution:
     """Solve every column of `targets` and `costs` (n, columns) to a relative duality gap of `tolerance`.
 
-    With the dual variables 2 cost_i max(0, 1 - y_i x_i.w) the duality gap is |gradient|^2 / 2, so each column carries its
-    own certificate; `Solution.gap` is that gap over f, whatever was reached after the last step.
+    With the dual variables 2 cost_i max(0, 1 - y_i x_i.w) the duality gap is |gradient|^2 / 2, so each column carries
+    its own certificate; `Solution.gap` is that gap over f as it was reached. A tiny C makes w = 0 nearly optimal, but
+    it ranks nothing: the gradient must also be down to sqrt(tolerance) of what it is there.
+
+    Columns i, i + kinds, i + 2 kinds, ... are alike (one class, in several folds); 0 takes each for itself. This
+    decides how fast it goes, not what comes out.
     """
     weights = design.rows.new_zeros(design.rows.shape[1], targets.shape[1]) if start is None else start.weights.clone()
     decisions = design.rows @ weights
     gap = torch.full_like(weights[0], torch.inf)
+    small = tolerance * (2 * design.rows.T @ (costs * targets)).square().sum(0)
     live = torch.arange(targets.shape[1], device=weights.device)
-    for _ in range(NEWTON_STEPS):
+    slow = False
+    for number in range(NEWTON_STEPS):
         y, cost, w, z = targets[:, live], costs[:, live], weights[:, live], decisions[:, live]
         short = (1 - y * z).clamp_(min=0)
         gradient = w - 2 * design.rows.T @ (cost * y * short)
         value = 0.5 * w.square().sum(0) + (cost * short.square()).sum(0)
-        gap[live] = 0.5 * gradient.square().sum(0) / value.clamp_min(torch.finfo(value.dtype).tiny)
-        todo = gap[live] > tolerance
+        steepness = gradient.square().sum(0)
+        gap[live] = 0.5 * steepness / value.clamp_min(torch.finfo(value.dtype).tiny)
+        todo = (gap[live] > tolerance) | (steepness > small[live])
         if not todo.any():
             break
         live, y, cost, w, z = live[todo], y[:, todo], cost[:, todo], w[:, todo], z[:, todo]
-        step = _newton_step(design, gradient[:, todo], 2 * cost * (short[:, todo] > 0))
+        curvature = 2 * cost * (short[:, todo] > 0)
+        kind = live % kinds if kinds else live
+        precondition = _factored(design, curvature, kind) if slow else _diagonal(design, curvature)
+        step, steps = _newton_step(design, gradient[:, todo], curvature, precondition)
+        slow = slow or steps > CG_MANY or number >= NEWTON_MANY
         change = design.rows @ step
         length = _step_length(w, z, step, change, y, cost)
         weights[:, live] = w + length * step
@@ -105,29 +127,58 @@ def feature_weights(design: Design, solution: Solution) -> Tensor:
     return design.axes @ solution.weights
 
 
-def _newton_step(design: Design, gradient: Tensor, curvature: Tensor) -> Tensor:
+def _newton_step(
+    design: Design, gradient: Tensor, curvature: Tensor, precondition: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, int]:
     """Solve (1 + X' diag(curvature) X) step = -gradient by conjugate gradients, each column with its own curvature.
 
-    The preconditioner takes every sample as equally curved: then the matrix is diagonal on the principal axes.
+    Answers the step and how many products with the matrix it took.
     """
-    x, active = design.single, curvature.float()
-    diagonal = 1 + (design.power[:, None] * curvature.mean(0)).float()
+    inside = curvature.any(dim=1)  # samples beyond the margin of every column play no part
+    x, active = design.single[inside], curvature[inside].float()
     residual = -gradient.float()
     step = torch.zeros_like(residual)
-    direction = residual / diagonal
+    direction = precondition(residual)
     energy = first = (residual * direction).sum(0)
     tiny = torch.finfo(energy.dtype).tiny
-    for _ in range(CG_STEPS):
+    taken = 0
+    while taken == 0 or (taken < CG_STEPS and bool((energy > CG_REDUCTION**2 * first).any())):
         image = direction + x.T @ (active * (x @ direction))
         advance = energy / (direction * image).sum(0).clamp_min(tiny)
         step += advance * direction
         residual -= advance * image
-        scaled = residual / diagonal
+        scaled = precondition(residual)
         before, energy = energy, (residual * scaled).sum(0)
-        if bool((energy <= CG_REDUCTION**2 * first).all()):
-            break
         direction = scaled + energy / before.clamp_min(tiny) * direction
-    return step.double()
+        taken += 1
+    return step.double(), taken
+
+
+def _diagonal(design: Design, curvature: Tensor) -> Callable[[Tensor], Tensor]:
+    """The inverse of the Hessian in which every sample has the column's mean curvature: diagonal on principal axes."""
+    diagonal = 1 + (design.power[:, None] * curvature.mean(0)).float()
+    return lambda residual: residual / diagonal
+
+
+def _factored(design: Design, curvature: Tensor, kind: Tensor) -> Callable[[Tensor], Tensor]:
+    """The inverse of the mean Hessian of the columns of each kind (columns,), by a Cholesky factor each."""
+    factors = []
+    for one in torch.unique(kind):
+        columns = (kind == one).nonzero()[:, 0]
+        mean = curvature[:, columns].mean(1)
+        inside = mean > 0
+        x = design.rows[inside] * mean[inside].sqrt()[:, None]
+        hessian = x.T @ x
+        hessian.diagonal().add_(1)
+        factors.append((columns, torch.linalg.cholesky(hessian)))
+
+    def apply(residual: Tensor) -> Tensor:
+        result = torch.empty_like(residual)
+        for columns, factor in factors:
+            result[:, columns] = torch.cholesky_solve(residual[:, columns].double(), factor).float()
+        return result
+
+    return apply
 
 
 def _step_length(w: Tensor, z: Tensor, step: Tensor, change: Tensor, y: Tensor, cost: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""Labels and decision values in, (name, value) out; numpy only.
+
+decisions: (n,) for two classes, the value of class 1; (n, classes) otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Labels = NDArray[np.int64]
+Values = NDArray[np.float64]
+CALIBRATION_BINS = 15
+
+
+def decisions_of(values: Values) -> Values:
+    """One value a class (n, classes) as decision values: for two classes the second minus the first."""
+    return values[:, 1] - values[:, 0] if values.shape[1] == 2 else values
+
+
+def predicted(decisions: Values) -> Labels:
+    """The class with the largest decision value; for two classes, 1 where it is positive."""
+    if decisions.ndim == 1:
+        return np.asarray(decisions > 0, dtype=np.int64)
+    return np.asarray(decisions.argmax(axis=1), dtype=np.int64)
+
+
+def score(metric: str, labels: Labels, decisions: Values) -> float:
+    """The task's own metric, "accuracy" or "roc_auc"; NaN where it is not defined."""
+    if metric == "roc_auc":
+        return roc_auc(labels == 1, decisions if decisions.ndim == 1 else decisions[:, 1])
+    return accuracy(labels, predicted(decisions))
+
+
+def all_scores(labels: Labels, decisions: Values, classes: int) -> Iterator[tuple[str, float]]:
+    """Every metric that the decisions allow."""
+    found = predicted(decisions)
+    yield "accuracy", accuracy(labels, found)
+    recalls = [float((found[labels == c] == c).mean()) for c in np.unique(labels)]
+    yield "balanced_accuracy", float(np.mean(recalls))
+    yield "macro_f1", float(np.mean([f1(labels == c, found == c) for c in np.unique(labels)]))
+    if decisions.ndim == 1:
+        yield "roc_auc", roc_auc(labels == 1, decisions)
+    else:
+        areas = [roc_auc(labels == c, decisions[:, c]) for c in range(classes)]
+        yield "roc_auc", float(np.nanmean(areas)) if not np.isnan(areas).all() else float("nan")
+    for c in np.unique(labels):
+        yield f"recall_{c}", float((found[labels == c] == c).mean())
+
+
+def accuracy(labels: Labels, found: Labels) -> float:
+    """Share of right answers."""
+    return float((labels == found).mean())
+
+
+def f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
+    """2 TP / (2 TP + FP + FN); 0 when there is neither."""
+    both = int((truth & found).sum())
+    return 2 * both / max(int(truth.sum()) + int(found.sum()), 1)
+
+
+def roc_auc(positive: NDArray[np.bool_], values: Values) -> float:
+    """Area under the ROC curve (Mann-Whitney, ties count half); NaN when a class is missing."""
+    count = int(positive.sum())
+    rest = len(positive) - count
+    if not count or not rest:
+        return float("nan")
+    ranks = rankdata(values)
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * rest))
+
+
+def calibration_error(labels: Labels, probabilities: Values, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: |share of right answers - mean confidence|, averaged over equal bins of confidence.
+
+    probabilities: (n, classes). A bin is open below and closed above (Guo et al., 2017).
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    surplus = np.bincount(of, weights=right - confidence, minlength=bins)
+    return float(np.abs(surplus).sum() / len(labels))

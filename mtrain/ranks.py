@@ -1,0 +1,159 @@
+"""Scores by combination, task and seed in; seed means, ranks, winners and how sure they are out. Arrays only.
+
+The rule of selection is the paper's: per task the combinations are ranked by their mean over the seeds (1 = best), the
+ranks are averaged over the tasks, and what wins for a target is the smallest average that leaves the target's own rank
+out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from mtrain.errors import UsageError
+
+Values = NDArray[np.float64]
+DIGITS = 9  # means that differ by less are equal: they were summed in another order
+INTERVAL = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """scores (combinations, tasks, seeds): higher is better, nan where there is none, -inf for a diverged training."""
+
+    combinations: tuple[str, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scores: Values
+
+    def holes(self) -> list[str]:
+        """What is missing, in words."""
+        return [
+            f"{self.combinations[c]} on {self.tasks[t]} with seed {self.seeds[s]}"
+            for c, t, s in np.argwhere(np.isnan(self.scores))
+        ]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """low, high: 95 % interval of each combination's mean rank; wins: how often it had the smallest."""
+
+    low: Values
+    high: Values
+    wins: Values
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation (over n - 1; 0 for one value) of the scores of several seeds."""
+
+    mean: float
+    std: float
+    count: int
+
+
+def check_complete(grid: Grid, remedy: str) -> None:
+    """Raises:
+    UsageError: a score is missing; names the first ones and how many there are.
+    """
+    if not grid.scores.size:
+        raise UsageError("no score yet: nothing to compare", remedy=remedy)
+    holes = grid.holes()
+    if holes:
+        more = f" and {len(holes) - 3} more" if len(holes) > 3 else ""
+        what = f"{len(holes)} of {grid.scores.size} scores are missing: {', '.join(holes[:3])}{more}"
+        raise UsageError(what, remedy=remedy)
+
+
+def seed_means(scores: Values) -> Values:
+    """(combinations, tasks): the mean over the seeds that are there, nan without any; -inf if one diverged."""
+    there = ~np.isnan(scores)
+    counts = there.sum(axis=-1)
+    sums = np.where(there, scores, 0.0).sum(axis=-1)
+    means: Values = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return means
+
+
+def task_ranks(means: Values) -> Values:
+    """The rank of each combination (axis -2) on each task (axis -1): 1 = highest mean, ties averaged, nan stays."""
+    ranks: Values = stats.rankdata(-np.round(means, DIGITS), axis=-2, nan_policy="omit")
+    return np.where(np.isnan(means), np.nan, ranks)
+
+
+def mean_ranks(ranks: Values, without: int | None = None) -> Values:
+    """The average over the tasks, less the task number `without`; nan for a combination with no rank left."""
+    kept = ranks if without is None else np.delete(ranks, without, axis=-1)
+    return seed_means(kept)
+
+
+def winners(ranks: Values) -> list[int | None]:
+    """For each task as the target: the combination with the smallest mean rank on the others, the first of equals.
+
+    None where there is no other task to judge by.
+    """
+    return [best(mean_ranks(ranks, task)) for task in range(ranks.shape[-1])]
+
+
+def best(means: Values) -> int | None:
+    """Where the smallest mean rank is; the first of equals; None when all are nan."""
+    rounded = np.round(means, DIGITS)
+    return None if np.isnan(rounded).all() else int(np.nanargmin(rounded))
+
+
+def friedman(ranks: Values) -> tuple[float, float] | None:
+    """Friedman's chi-square and its p: do the combinations differ at all, with the tasks as blocks?
+
+    None where the test is not defined: fewer than three combinations or two tasks with all of them, or nothing but
+    ties.
+    """
+    complete = ranks[:, ~np.isnan(ranks).any(axis=0)]
+    if complete.shape[0] < 3 or complete.shape[1] < 2 or (complete == complete[0]).all():
+        return None
+    statistic, p = stats.friedmanchisquare(*complete)
+    return float(statistic), float(p)
+
+
+def bootstrap(grid: Grid, draws: int = 1000, seed: int = 0) -> Bootstrap:
+    """Mean ranks of grids in which the tasks, and within each task and combination the seeds, were drawn again."""
+    rng = np.random.default_rng(seed)
+    shape = grid.scores.shape
+    ordered = np.sort(grid.scores, axis=-1)  # nan last
+    there = (~np.isnan(ordered)).sum(axis=-1, keepdims=True)
+    found = np.empty((draws, shape[0]))
+    for number in range(draws):
+        tasks = rng.integers(shape[1], size=shape[1])
+        chosen = (rng.random(shape) * there).astype(int)
+        means = seed_means(np.take_along_axis(ordered, chosen, axis=-1))
+        found[number] = mean_ranks(task_ranks(means)[:, tasks])
+    low, high = _percentiles(found)
+    rounded = np.round(found, DIGITS)
+    first = rounded == np.fmin.reduce(rounded, axis=1, keepdims=True)
+    return Bootstrap(low, high, (first / np.maximum(first.sum(axis=1, keepdims=True), 1)).mean(axis=0))
+
+
+def _percentiles(found: Values) -> tuple[Values, Values]:
+    bounds = [np.percentile(v[~np.isnan(v)], INTERVAL) if (~np.isnan(v)).any() else (np.nan, np.nan) for v in found.T]
+    low, high = np.asarray(bounds, dtype=np.float64).reshape(-1, 2).T
+    return low, high
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """Of at least one value."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return Summary(float(np.mean(values)), spread, len(values))
+
+
+def significant(one: Summary, other: Summary) -> bool:
+    """The paper's rule: the difference of the means exceeds twice the larger of the two standard deviations."""
+    apart, least = abs(one.mean - other.mean), margin(one, other)
+    return apart > least and not math.isclose(apart, least, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def margin(one: Summary, other: Summary) -> float:
+    """Twice the larger standard deviation."""
+    return 2 * max(one.std, other.std)

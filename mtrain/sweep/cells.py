@@ -1,0 +1,149 @@
+"""A sweep and its shards in, cells out: what each one trains and scores, and the digest of all that determines it.
+
+A cell is one training and its transfers. Three things have a digest, each of all that determines its result and of
+nothing else: the warm-up (which no learning rate and no tau enters), the training, and the cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtrain.config import INCIDENTAL, FitConfig
+from mtrain.errors import RunError, UsageError
+from mtrain.pool import Pool, Task, leave_out, open_pool
+from mtrain.sweep.spec import Combination, Sweep, Transfer
+
+# raise one when a change to the code makes the same settings end in another result
+RULES = {"training": 1, "transfer": 1}
+LENGTH = 24
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`training` and `warmup` are digests, which name the run folders too; `tasks` are scored."""
+
+    digest: str
+    training: str
+    warmup: str | None
+    config: FitConfig
+    combination: Combination
+    tasks: tuple[str, ...]
+    pool: str
+    transfer: Transfer
+
+    def __str__(self) -> str:
+        return f"{self.combination} on {', '.join(self.tasks)} with seed {self.config.seed}"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A left-out set with the shards there are: what stays to train on, and what left."""
+
+    pool: Pool
+    tasks: tuple[Task, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+
+def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
+    """Each set of the file -> what it means for the tasks there are; related tasks leave with those named.
+
+    Raises:
+        UsageError, ShardError: no such task, no shards, or two sets that are the same once related tasks leave.
+    """
+    pool = open_pool(Path(sweep.shards))
+    found: dict[tuple[str, ...], LeftOut] = {}
+    for given in sweep.leave_out:
+        kept, gone, _ = leave_out(pool, given)
+        for task in gone:
+            if not len(task.rows["train"]):
+                raise UsageError("this task has no training set: it cannot be scored", where=task.folder)
+        found[given] = LeftOut(kept, gone)
+    twice = [names for names, count in Counter(left.names for left in found.values()).items() if count > 1]
+    if twice:
+        raise UsageError(
+            f"two left-out sets become {', '.join(twice[0])} once related tasks leave with those named",
+            remedy="keep one of them",
+        )
+    return found
+
+
+def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut]) -> list[Cell]:
+    """Every cell, the whole of the first seed first; those that share a warm-up stand together.
+
+    Raises:
+        UsageError: two cells would be the same training.
+    """
+    digests: dict[str, str] = {}
+    found = []
+    for seed, given, combination in sweep.trainings():
+        config = sweep.config(combination, sets[given].names, seed)
+        if combination.warmup and not config.warmup:
+            raise UsageError("[grid] turns the warm-up on, but it lasts 0 iterations", remedy="set fit.warmup")
+        if config.weights not in digests:
+            digests[config.weights] = _weights(config.weights)
+        found.append(_cell(config, combination, sets[given], sweep.transfer, digests[config.weights]))
+    order = {names: number for number, names in enumerate(left.names for left in sets.values())}
+    seeds = {seed: number for number, seed in enumerate(sweep.seeds)}
+    return sorted(found, key=lambda cell: (seeds[cell.config.seed], order[cell.tasks], cell.combination.backbone))
+
+
+def warmup_config(config: FitConfig) -> FitConfig:
+    """The warm-up of a training as a training of its own; the rates that it does not use are the defaults."""
+    plain = {name: FitConfig.model_fields[name].default for name in ("lr", "tau")}
+    return config.model_copy(update={"iterations": config.warmup, **plain})
+
+
+def _cell(config: FitConfig, combination: Combination, left: LeftOut, transfer: Transfer, weights: str) -> Cell:
+    training = training_digest(config, left.pool.digest, weights)
+    scored = {task.name: task.card.digest for task in left.tasks}
+    content = {
+        "training": training, "targets": scored, "transfer": transfer.model_dump(), "rules": RULES["transfer"],
+    }  # fmt: skip
+    return Cell(
+        digest=digest(content),
+        training=training,
+        warmup=training_digest(warmup_config(config), left.pool.digest, weights) if config.warmup else None,
+        config=config,
+        combination=combination,
+        tasks=left.names,
+        pool=left.pool.digest,
+        transfer=transfer,
+    )
+
+
+def training_digest(config: FitConfig, pool: str, weights: str) -> str:
+    """A name for the weights that a training ends with. `weights`: what it starts from, by name or by digest."""
+    settings = config.model_dump(mode="json", exclude=set(INCIDENTAL)) | {"weights": weights}
+    return digest({"config": settings, "pool": pool, "rules": RULES["training"]})
+
+
+def digest(content: Any) -> str:
+    """A short name for a JSON value; the order of keys does not matter."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def _weights(given: str) -> str:
+    """The weights' name, or the digest of their file."""
+    if given in ("imagenet", "random"):
+        return given
+    try:
+        with Path(given).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"no weights to start from: {error.strerror or error}", where=given) from None
+
+
+def part_of(cells: Sequence[Cell], part: tuple[int, int]) -> list[Cell]:
+    """The i-th (from 1) of n consecutive parts, whose sizes differ by one at most."""
+    number, parts = part
+    return list(cells[(number - 1) * len(cells) // parts : number * len(cells) // parts])

@@ -1,0 +1,94 @@
+"""What `mtrain sweep` was asked for in; the plan, a script for SLURM, or the results out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dpconvert.progress import Reporter
+from mtrain.atomic import write_text
+from mtrain.errors import UsageError
+from mtrain.sweep import engine
+from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
+from mtrain.sweep.plan import measure, plan
+from mtrain.sweep.spec import Sweep, load_sweep
+from mtrain.sweep.store import Store
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command's options."""
+
+    file: str
+    sweeps: Path
+    shards: Path | None = None
+    only_plan: bool = False
+    jobs: int | None = None
+    part: str | None = None
+    sbatch: Path | None = None
+    parts: int | None = None
+    quiet: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to print, and whether a signal stopped the work."""
+
+    lines: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+
+def run_sweep(asked: Asked, report: Reporter) -> Answer:
+    """Do what was asked for.
+
+    Raises:
+        UserError: a file, option or shards that cannot be used, or what a cell failed with.
+    """
+    part = _part(asked.part)
+    sweep = load_sweep(asked.file)
+    shards = str((asked.shards or Path(sweep.shards)).absolute())
+    sweep = sweep.model_copy(update={"shards": shards})
+    sets = left_out_sets(sweep)
+    cells = cells_of(sweep, sets)
+    store = Store(asked.sweeps / sweep.name)
+    store.write_plan(sweep, cells)
+    chosen = part_of(cells, part)
+    if asked.sbatch is not None:
+        return _script(asked, asked.sbatch, sweep, cells)
+    if asked.only_plan:
+        return _plan(asked, store, chosen, list(sets.values()), report)
+    jobs = asked.jobs or max(len(engine.visible_cards()), 1)
+    stopped = engine.run(store, chosen, jobs, report) == "stopped"
+    there = sum(store.has(cell) for cell in cells)
+    return Answer([f"{sweep.name}: {there} of {len(cells)} cells -> {store.path}"], stopped)
+
+
+def _plan(asked: Asked, store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> Answer:
+    first = {cell.config.backbone: cell for cell in reversed(cells) if not store.has(cell)}
+    pools = {left.names: left.pool for left in sets}
+    paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
+    found = plan(store, cells, sets, paces)
+    return Answer([json.dumps(found.json())] if asked.as_json else found.lines(store.name))
+
+
+def _script(asked: Asked, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> Answer:
+    """A part for each seed, left-out set and network unless told: what shares a warm-up then stays together."""
+    groups = {(cell.config.seed, cell.tasks, cell.config.backbone) for cell in cells}
+    file = str(Path(asked.file).absolute()) if Path(asked.file).is_file() else asked.file
+    options = ["--sweeps", str(asked.sweeps.absolute()), "--shards", sweep.shards]
+    parts = min(asked.parts or len(groups), len(cells))
+    write_text(path, engine.sbatch(file, options, sweep.name, parts))
+    return Answer([f"{path}: {parts} parts; submit it with: sbatch {path}"])
+
+
+def _part(given: str | None) -> tuple[int, int]:
+    if given is None:
+        return 1, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", given)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError("--part is I/N with I from 1 to N", found=given, remedy="for example --part 1/8")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,167 @@
+"""The file that says what a sweep is: TOML in, a checked `Sweep` out."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from dpconvert.manifest import manifest_folder
+from mtrain.config import FitConfig
+from mtrain.errors import UsageError
+
+FIXED = {"lr": "grid", "tau": "grid", "backbone": "grid", "seed": "seeds", "leave_out": "leave_out", "shards": "shards"}
+LENGTH = "warmup"  # of [fit]: how long a warm-up is where [grid] turns it on
+Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, order=True)
+class Combination:
+    """One choice of what the grid varies."""
+
+    backbone: str
+    lr: float
+    tau: float
+    warmup: bool
+
+    def __str__(self) -> str:
+        return f"{self.backbone} lr {rate(self.lr)} tau {self.tau:g} {'with' if self.warmup else 'without'} warm-up"
+
+
+class Axes(BaseModel):
+    """[grid]: the values to combine; the defaults are those of `mtrain fit`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("densenet121",)
+    lr: Rates = (1e-4,)
+    tau: Rates = (5.0,)
+    warmup: Annotated[tuple[bool, ...], Field(min_length=1, strict=False)] = (True,)
+
+    @field_validator("*")
+    @classmethod
+    def _no_value_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _distinct(values)
+
+    def combinations(self) -> list[Combination]:
+        """All of them, in the order of the file."""
+        return [Combination(*chosen) for chosen in itertools.product(self.backbone, self.lr, self.tau, self.warmup)]
+
+
+class Transfer(BaseModel):
+    """[transfer]: how each left-out task is scored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["svm"] = "svm"
+    solver: Literal["batched", "sklearn"] = "batched"
+
+
+def _a_set(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
+TaskSet = Annotated[tuple[str, ...], BeforeValidator(_a_set), Field(min_length=1)]
+
+
+class Sweep(BaseModel):
+    """Left-out sets x combinations x seeds. `fit` holds what all trainings have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    shards: str = "shards"
+    leave_out: Annotated[tuple[TaskSet, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
+    grid: Axes = Axes()
+    fit: dict[str, Any] = {}
+    transfer: Transfer = Transfer()
+
+    @field_validator("leave_out", "seeds")
+    @classmethod
+    def _nothing_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _distinct(values)
+
+    @field_validator("fit")
+    @classmethod
+    def _nothing_that_stands_elsewhere(cls, fit: dict[str, Any]) -> dict[str, Any]:
+        for name in sorted(fit.keys() & FIXED.keys()):
+            raise ValueError(f"{name} is set by {FIXED[name]}")
+        return fit
+
+    def config(self, combination: Combination, leave_out: tuple[str, ...], seed: int) -> FitConfig:
+        """The training of one cell.
+
+        Raises:
+            ValidationError: [fit] holds what is no setting of a training.
+        """
+        lasting = {"warmup": 0} if not combination.warmup else {}
+        varied = {"backbone": combination.backbone, "lr": combination.lr, "tau": combination.tau, "seed": seed}
+        where = {"shards": self.shards, "leave_out": leave_out}
+        return FitConfig.model_validate({"validate_every": 0} | self.fit | lasting | varied | where)
+
+    def trainings(self) -> Iterator[tuple[int, tuple[str, ...], Combination]]:
+        """(seed, left-out set, combination) of every cell: the whole of the first seed first."""
+        yield from itertools.product(self.seeds, self.leave_out, self.grid.combinations())
+
+
+def load_sweep(given: str) -> Sweep:
+    """The sweep in a file; or, by name, one of those that come with the program.
+
+    Raises:
+        UsageError: no such file, or not a sweep: names the field and what is wrong with it.
+    """
+    path = _find(given)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not TOML: {error}", where=path) from None
+    try:
+        sweep = Sweep.model_validate({"name": path.stem} | content)
+    except ValidationError as error:
+        raise UsageError(_first(error), where=path) from None
+    try:
+        for seed, tasks, combination in sweep.trainings():
+            sweep.config(combination, tasks, seed)
+    except ValidationError as error:
+        raise UsageError(f"fit.{_first(error)}", where=path) from None
+    return sweep
+
+
+def rate(value: float) -> str:
+    """0.0001 -> '1e-4', 0.0025 -> '2.5e-3'."""
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _find(given: str) -> Path:
+    if Path(given).is_file():
+        return Path(given)
+    known = {path.stem: path for path in sorted((manifest_folder() / "sweeps").glob("*.toml"))}
+    name = Path(given).name.removesuffix(".toml")
+    if name in known and given in (name, f"manifests/sweeps/{name}.toml"):
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=2) or list(known)
+    raise UsageError("no such sweep file", where=given, remedy=f"give a TOML file, or one of {', '.join(near)}")
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    reason = problem["msg"].removeprefix("Value error, ")
+    reason = "no such setting" if problem["type"] == "extra_forbidden" else reason[0].lower() + reason[1:]
+    shown = "" if problem["type"] == "missing" else f"; found {problem['input']!r}"
+    return f"{field}: {reason}{shown}"
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = [value for number, value in enumerate(values) if value in values[:number]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands there twice")
+    return values

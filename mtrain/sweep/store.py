@@ -1,0 +1,172 @@
+"""A sweep's folder: what it consists of, and the results so far.
+
+sweeps/<name>/sweep.json             the file as it was read, and its cells
+              cells/<digest>.json    one result, written last and whole
+              runs/<digest>/         one training or warm-up each
+              selected.json          what `mtrain select` chose
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mtrain.atomic import write_json, writing
+from mtrain.errors import RunError
+from mtrain.runs import Run
+from mtrain.sweep.cells import Cell
+from mtrain.sweep.spec import Combination, Sweep
+
+M = TypeVar("M", bound=BaseModel)
+WAIT = 0.1  # seconds
+
+
+class Score(BaseModel):
+    """One transfer of a cell; None where the task's metric is not defined on what was scored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    metric: str
+    set: str
+    score: float | None
+
+
+class Result(BaseModel):
+    """A cell's file. `run` is the folder of its training, inside the sweep's; a diverged training has no scores."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    cell: str
+    run: str
+    combination: Combination
+    seed: int
+    state: Literal["scored", "diverged"]
+    scores: dict[str, Score]
+    seconds: float
+
+
+class Planned(BaseModel):
+    """A cell as sweep.json lists it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    cell: str
+    combination: Combination
+    seed: int
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """One sweep's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def run(self, digest: str) -> Run:
+        """The run folder of a training or a warm-up."""
+        return Run(self.path / "runs" / digest)
+
+    def has(self, cell: Cell) -> bool:
+        return self.result_path(cell.digest).is_file()
+
+    def result_path(self, digest: str) -> Path:
+        return self.path / "cells" / f"{digest}.json"
+
+    def write_plan(self, sweep: Sweep, cells: Sequence[Cell]) -> None:
+        """sweep.json, unless it says so already."""
+        listed = [
+            {"cell": c.digest, "combination": asdict(c.combination), "seed": c.config.seed, "tasks": c.tasks}
+            for c in cells
+        ]
+        content = json.loads(json.dumps({"sweep": sweep.model_dump(mode="json"), "cells": listed}))
+        path = self.path / "sweep.json"
+        while not path.is_file() or _read(path) != content:
+            with self.claimed(path.name) as ours:
+                if ours:
+                    write_json(path, content)
+                else:  # another part of the same sweep has just been started
+                    time.sleep(WAIT)
+
+    def planned(self) -> list[Planned]:
+        """The cells of the sweep as it was last run or planned.
+
+        Raises:
+            RunError: not the folder of a sweep.
+        """
+        content = _read(self.path / "sweep.json")
+        return [_checked(Planned, one, self.path / "sweep.json") for one in content.get("cells", [])]
+
+    def results(self, planned: Sequence[Planned]) -> dict[str, Result]:
+        """Digest -> result of those cells that have one.
+
+        Raises:
+            RunError: a file that is no result.
+        """
+        paths = {one.cell: self.result_path(one.cell) for one in planned}
+        return {cell: _checked(Result, _read(path), path) for cell, path in paths.items() if path.is_file()}
+
+    @contextmanager
+    def claimed(self, digest: str) -> Iterator[bool]:
+        """Whether the piece of work of that name is ours for now; no other process can have it then."""
+        path = self.path / ".locks" / digest
+        lock, ours = FileLock(path), True
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                ours = False
+        try:
+            yield ours
+        finally:
+            if ours:
+                lock.release()
+
+
+def open_store(sweeps: Path, name: str | None) -> Store:
+    """The sweep of that name; without one, the sweep that was planned last.
+
+    Raises:
+        RunError: there is none; names those there are.
+    """
+    found = sorted(sweeps.glob("*/sweep.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+    chosen = [path.parent for path in found if name in (None, path.parent.name)]
+    if not chosen:
+        have = ", ".join(path.parent.name for path in found) or "none"
+        what = "no sweep here" if name is None else f"no sweep named {name!r}"
+        raise RunError(what, where=sweeps, remedy=f"there: {have}; run one with `mtrain sweep FILE`")
+    return Store(chosen[-1])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"cannot be read: {error}", where=path, remedy="remove it and run the sweep again") from None
+    if not isinstance(content, dict):
+        raise RunError("not what a sweep writes", where=path, remedy="remove it and run the sweep again")
+    return content
+
+
+def _checked(kind: type[M], content: Any, path: Path) -> M:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise RunError(
+            f"not what a sweep writes: {field}: {problem['msg'].lower()}", where=path,
+            remedy="remove it and run the sweep again",
+        ) from None  # fmt: skip

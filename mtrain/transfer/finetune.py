@@ -1,0 +1,152 @@
+"""Fine-tuning: a shared network and a training set in, the best of its fine-tuned copies out (PROTOCOL: finetune).
+
+One new linear layer; everything is trained, at each learning rate for as many epochs; the validation set chooses epoch
+and rate. From random weights the same is training from scratch. Every rate leaves a file when it is done:
+
+<folder>/<Task>-<digest>/rate-0.001/              checkpoints, while it is under way
+                         rate-0.001.json          what came of it
+                         rate-0.001.safetensors   the network of its best epoch; of the best rate this stays
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from dpconvert.progress import Reporter
+from mtrain import __version__, checkpoint
+from mtrain.atomic import write_json, writing
+from mtrain.errors import RunError, UsageError
+from mtrain.network import SharedNetwork
+from mtrain.pool import Rows, Task
+from mtrain.transfer.folds import group_folds
+from mtrain.transfer.tuning import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
+from mtrain.weights import read_weights, state_digest, write_tensors
+
+LOCK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best network, what came of its rate, and of all rates in the order that they were given in."""
+
+    model: Classifier
+    best: Outcome
+    outcomes: tuple[Outcome, ...]
+    sets: Sets
+
+
+def divide(task: Task, train: Rows, val: Rows) -> Sets:
+    """These sets; without a validation set, about a fifth of the training set in whole groups takes its place.
+
+    Raises:
+        UsageError: training samples of one class only.
+    """
+    notes: list[str] = []
+    if len(np.unique(train.label)) < 2:
+        raise UsageError("the training set holds less than two classes", where=task.folder)
+    if not len(val):
+        folds = group_folds(train.label, [str(group) for group in train.group])
+        held = folds.of == 0
+        taken = f"{int(held.sum())} of its {len(held)} training samples"
+        notes += [f"{task.name} has no validation set: {taken}, in whole groups, take its place", *folds.notes]
+        train, val = train.take(~held), train.take(held)
+    metric = task.metric
+    if len(np.unique(val.label)) < 2:
+        metric = "accuracy"
+        notes.append(f"the validation set of {task.name} holds one class only: accuracy chooses epoch and rate")
+    return Sets(train, val, metric, tuple(notes))
+
+
+def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folder: Path, report: Reporter) -> Tuned:
+    """Copies of `start`, each trained at one rate; the best of them, the first of equally good ones.
+
+    Raises:
+        RunError: another process is at it, or no rate gave a finite network.
+    """
+    for note in sets.notes:
+        report.note(note)
+    place = folder / f"{task.name}-{_digest(start, task, sets, recipe)[:16]}"
+    with _locked(place):
+        known = [_known(place, rate) for rate in recipe.rates]
+        outcomes = tuple(
+            outcome or _tuned(Tuning(rate, start, task, sets, recipe), place, report)
+            for rate, outcome in zip(recipe.rates, known, strict=True)
+        )
+        best = max(outcomes, key=lambda outcome: outcome.score if outcome.epoch else -math.inf)
+        if not best.epoch:
+            raise RunError("no learning rate gave a finite network", where=place, remedy="give lower rates with --lr")
+        if not _weights(place, best.rate).is_file():  # a better rate, not asked for this time, has won here before
+            best = _tuned(Tuning(best.rate, start, task, sets, recipe), place, report)
+        for outcome in outcomes:
+            if outcome.rate != best.rate:
+                _weights(place, outcome.rate).unlink(missing_ok=True)
+        model = new_classifier(start, task, recipe)
+        model.load_state_dict(read_weights(_weights(place, best.rate)))
+    return Tuned(model.eval(), best, outcomes, sets)
+
+
+def _tuned(tuning: Tuning, place: Path, report: Reporter) -> Outcome:
+    """One rate to its end: weights first, then the file that says that they are there."""
+    name, rate, folder = tuning.task.name, tuning.rate, place / f"rate-{tuning.rate:g}"
+    for path in checkpoint.newest(folder):
+        try:
+            state, epoch = checkpoint.load(path)
+        except RunError as error:
+            report.note(f"{error}; it is passed over")
+            continue
+        tuning.restore(state)
+        report.note(f"{name}: goes on after epoch {epoch} at {rate:g}")
+        break
+    outcome = tuning.run(folder, report)
+    if outcome.diverged:
+        report.note(f"{name}: diverged at {rate:g} in epoch {len(outcome.history) + 1}")
+    if outcome.epoch:
+        write_tensors(_weights(place, rate), tuning.best, {"backbone": tuning.model.shared.name, "task": name})
+    write_json(place / f"rate-{rate:g}.json", asdict(outcome))
+    shutil.rmtree(folder, ignore_errors=True)
+    return outcome
+
+
+def _known(place: Path, rate: float) -> Outcome | None:
+    """What came of a rate; None where it has not ended."""
+    try:
+        return Outcome(**json.loads((place / f"rate-{rate:g}.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _weights(place: Path, rate: float) -> Path:
+    return place / f"rate-{rate:g}.safetensors"
+
+
+def _digest(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe) -> str:
+    """A name for all that decides what a rate gives."""
+    settings = {name: value for name, value in asdict(recipe).items() if name not in (*INCIDENTAL, "rates")}
+    keys = "\n".join([*map(str, sets.train.key), "", *map(str, sets.val.key)])
+    rows = hashlib.sha256(keys.encode()).hexdigest()
+    return state_digest(start.state_dict(), start.name, task.card.digest, rows, json.dumps(settings), __version__)
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    with writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / ".lock", timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError("another process is fine-tuning here", where=place, remedy="wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,214 @@
+"""The ways to transfer: a network and a target task in, answers for its scored set out.
+
+Outside the final evaluation the training set trains and the validation set scores. In it the frozen modes train on
+both, fine-tuning goes on choosing by the validation set, and the test set scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from dpconvert.progress import Reporter
+from mtrain import checkpoint, metrics
+from mtrain.errors import RunError, UsageError
+from mtrain.features import Features, features
+from mtrain.network import SharedNetwork, find_device
+from mtrain.pool import Rows, Task
+from mtrain.runs import Run
+from mtrain.transfer import probes
+from mtrain.transfer.finetune import divide, finetune
+from mtrain.transfer.probes import Probe, Sample
+from mtrain.transfer.scores import Answer
+from mtrain.transfer.tuning import Classifier, Outcome, Recipe, logits
+
+HEAD = f"{checkpoint.MODEL}heads."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to transfer from: `weights` says whose they are ("run", "imagenet", "random" or a file)."""
+
+    run: Run
+    weights: str
+    network: SharedNetwork
+    digest: str
+
+    @property
+    def cache(self) -> Path:
+        """Where features are kept: beside the runs, which share those of the ImageNet weights."""
+        return self.run.path.parent / ".features"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to transfer. `final`: score the test set, which only a task of `pool.with_test` has."""
+
+    mode: str = "svm"
+    final: bool = False
+    solver: str = "batched"
+    workers: int = 2
+    recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def scored(self) -> str:
+        return "test" if self.final else "val"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a transfer came to: answers for the `rows` of the scored set, or, without any, a `score` alone."""
+
+    set: str
+    trained_on: dict[str, int]
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+    answered: tuple[Rows, Answer] | None = None
+    score: float | None = None
+
+
+def check_sets(task: Task, options: Options) -> None:
+    """Raises:
+    UsageError: the task lacks a set that this needs.
+    """
+    assert not options.final or "test" in task.rows, "only the final steps open test sets"
+    for split, needed in (("train", True), ("test", options.final)):
+        if needed and not len(task.rows[split]):
+            raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
+
+
+def svm(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+    """The paper's linear SVM on frozen features; without a validation set, scored by its own cross-validation."""
+    return _frozen(source, task, options, report, lambda sample: probes.svm(sample, options.solver))
+
+
+def logistic(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+    """Logistic regression on frozen features."""
+    return _frozen(source, task, options, report, probes.logistic)
+
+
+def knn(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+    """Nearest neighbours among frozen features."""
+    return _frozen(source, task, options, report, probes.knn)
+
+
+def fewshot(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+    """Scores by pictures a class; the score is that of the most."""
+    sample, of = _sample(source, task, ("train",), options, report)
+    rows = _scored_rows(task, options)
+    curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
+    settings = {"curve": curve}
+    return Found(options.scored, {"train": curve[-1]["n_train"]}, settings, notes, score=curve[-1]["mean"])
+
+
+def tuned(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+    """Everything trained on; the validation set chooses epoch and rate, so its own score is a little optimistic."""
+    recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
+    sets = divide(task, task.rows["train"], task.rows["val"])
+    found = finetune(source.network, task, sets, recipe, source.run.path / "transfer" / "tuned", report)
+    name, rows = options.scored, task.rows[options.scored]
+    if not len(rows):
+        name, rows = "held out", sets.val
+    settings = {
+        "lr": found.best.rate,
+        "epoch": found.best.epoch,
+        "val_score": found.best.score,
+        "rates": {f"{one.rate:g}": _told(one) for one in found.outcomes},
+    }
+    answer = _answer(logits(found.model, task, rows, recipe))
+    return Found(name, {"train": len(sets.train)}, settings, sets.notes, (rows, answer))
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """A rate in a result; its whole history lies beside the weights."""
+    return {
+        "epoch": outcome.epoch, "val_score": outcome.score if outcome.epoch else None, "diverged": outcome.diverged,
+    }  # fmt: skip
+
+
+def joint(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+    """The run's own head of the task: the run has trained on its training set among the others.
+
+    Raises:
+        RunError: the run has left the task out or trained on other shards of it, or its heads are not there any more.
+    """
+    run = source.run
+    if run.about().get("pool", {}).get(task.name) != task.card.digest:
+        raise RunError(
+            f"this run has not trained on {task.name}, or on other shards of it", where=run.path,
+            remedy="train one on the whole pool: `mtrain fit` without --leave-out",
+        )  # fmt: skip
+    rows = _scored_rows(task, options)
+    recipe = replace(options.recipe, size=run.config().size, workers=options.workers)
+    answer = _answer(logits(_with_head(source, task), task, rows, recipe))
+    return Found(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
+
+
+MODES: dict[str, Callable[[Source, Task, Options, Reporter], Found]] = {
+    "svm": svm,
+    "logistic": logistic,
+    "knn": knn,
+    "fewshot": fewshot,
+    "finetune": tuned,
+    "scratch": tuned,
+    "joint": joint,
+}
+SEEDED = ("fewshot", "finetune", "scratch")
+
+
+def _frozen(source: Source, task: Task, options: Options, report: Reporter, train: Callable[[Sample], Probe]) -> Found:
+    parts = ("train", "val") if options.final else ("train",)
+    sample, of = _sample(source, task, parts, options, report)
+    probe, scored = train(sample), options.scored
+    sizes = {split: len(task.rows[split]) for split in parts if len(task.rows[split])}
+    if len(task.rows[scored]):
+        answered = task.rows[scored], probe.answer(of(scored))
+        return Found(scored, sizes, probe.settings, probe.notes, answered)
+    note = f"{task.name} has no {scored} set: the score is the cross-validation's, and optimistic in what it chose"
+    return Found("cv", sizes, probe.settings, (*probe.notes, note), score=probe.score)
+
+
+def _scored_rows(task: Task, options: Options) -> Rows:
+    rows = task.rows[options.scored]
+    if not len(rows):
+        raise UsageError(f"this task has no {options.scored} set", where=task.folder, remedy="choose another --target")
+    return rows
+
+
+def _sample(
+    source: Source, task: Task, parts: tuple[str, ...], options: Options, report: Reporter
+) -> tuple[Sample, Callable[[str], Features]]:
+    """The samples of these sets with their features; and a way to the features of another set."""
+    size = source.run.config().size
+
+    def of(split: str) -> Features:
+        return features(
+            source.network, task, split, size=size, cache=source.cache, workers=options.workers, report=report
+        )
+
+    there = [split for split in parts if len(task.rows[split])]
+    labels = np.concatenate([task.rows[split].label for split in there])
+    groups = [str(group) for split in there for group in task.rows[split].group]
+    x = np.concatenate([of(split) for split in there])
+    return Sample(x, labels, groups, task.num_classes, task.metric), of
+
+
+def _with_head(source: Source, task: Task) -> Classifier:
+    saved = checkpoint.newest(source.run.checkpoints)
+    if not saved:
+        raise RunError("the heads of this run are not there any more", where=source.run.checkpoints)
+    state, _ = checkpoint.load(saved[0])
+    model = Classifier(source.network, task.num_classes)
+    prefix = f"{HEAD}{task.name}."
+    model.head.load_state_dict({n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)})
+    return model.to(find_device("auto")).to(memory_format=torch.channels_last)
+
+
+def _answer(values: metrics.Values) -> Answer:
+    return Answer(metrics.decisions_of(values), softmax(values, axis=1))

@@ -1,0 +1,221 @@
+"""Classifiers on frozen features: the SVM, logistic regression, nearest neighbours, and few pictures a class.
+
+In come features (n, d), labels and groups, out comes a `Probe`, which answers for other features. What a classifier has
+to choose is chosen by cross-validation over groups.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from mtrain import metrics, sampling
+from mtrain.errors import UsageError
+from mtrain.metrics import Labels, Values
+from mtrain.transfer import svm as machines
+from mtrain.transfer.folds import Folds, group_folds, mean_score
+from mtrain.transfer.scores import Answer
+
+INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+FINAL_TOLERANCE = 1e-6  # of the gradient; the folds' scores need no more than the default
+NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100, 200)
+TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al., "Unsupervised feature learning via instance discrimination")
+SHOTS = (1, 2, 4, 8, 16, 32, 64, 128)
+DRAWS = 10
+ROWS_AT_ONCE = 2048
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trained classifier: `settings` say what was chosen, with which `score` in the folds (NaN: not defined)."""
+
+    answer: Callable[[Features], Answer]
+    settings: dict[str, Any]
+    score: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a probe is trained on."""
+
+    features: Features
+    labels: Labels
+    groups: Sequence[str]
+    classes: int
+    metric: str
+
+    def __post_init__(self) -> None:
+        if len(np.unique(self.labels)) < 2:
+            raise UsageError("the training data hold one class only: nothing to tell apart")
+
+
+def svm(sample: Sample, solver: str = "batched") -> Probe:
+    """The paper's linear SVM (mtrain.transfer.svm)."""
+    found = machines.fit(
+        sample.features, sample.labels, sample.groups, classes=sample.classes, metric=sample.metric, solver=solver
+    )
+    settings = {"C": found.cost, "cv": {str(cost): value for cost, value in found.cv.items()}}
+    return Probe(lambda features: Answer(found.decisions(features)), settings, found.cv[found.cost], found.notes)
+
+
+def logistic(sample: Sample) -> Probe:
+    """L2-regularised multinomial logistic regression on standardised features, C by cross-validation."""
+    mean, scale = _standard(sample.features)
+    x, y = (sample.features - mean) / scale, sample.labels
+    folds = group_folds(y, sample.groups)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        held_out = np.full((len(INVERSE_PENALTIES), len(y), sample.classes), np.nan)
+        for k in range(folds.count):
+            out = folds.of == k
+            for number, values in enumerate(_logistic_path(x[~out], y[~out], x[out], sample.classes)):
+                held_out[number, out] = values
+        chosen, cv = _chosen(sample, INVERSE_PENALTIES, [metrics.decisions_of(values) for values in held_out], folds)
+        machine = LogisticRegression(C=chosen, max_iter=2000, tol=FINAL_TOLERANCE).fit(x, y)
+    late = sum(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    notes = (*folds.notes, *([f"{late} logistic fits stopped before they had converged"] if late else []))
+
+    def answer(features: Features) -> Answer:
+        logits = _logits(machine, (features - mean) / scale, sample.classes)
+        return Answer(metrics.decisions_of(logits), softmax(logits, axis=1))
+
+    return Probe(answer, {"C": chosen, "cv": cv}, cv[str(chosen)], notes)
+
+
+def knn(sample: Sample) -> Probe:
+    """The k nearest in cosine, each voting with exp(cosine / 0.07); k by cross-validation."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = _unit(torch.from_numpy(np.asarray(sample.features, np.float32)).to(device))
+    y = torch.from_numpy(sample.labels).to(device)
+    folds = group_folds(sample.labels, sample.groups)
+    fold = torch.from_numpy(folds.of).to(device)
+    available = len(y) - int(np.bincount(folds.of).max())
+    choices = [k for k in NEIGHBOURS if k <= available] or [1]
+    votes = _votes(x, fold, x, fold, y, sample.classes, choices)
+    chosen, cv = _chosen(sample, choices, [metrics.decisions_of(values) for values in votes], folds)
+    nowhere = torch.full_like(fold, -1)
+
+    def answer(features: Features) -> Answer:
+        asked = _unit(torch.from_numpy(np.array(features, np.float32)).to(device))
+        (found,) = _votes(asked, nowhere[:1].expand(len(asked)), x, fold, y, sample.classes, [int(chosen)])
+        return Answer(metrics.decisions_of(found), found)
+
+    return Probe(answer, {"k": int(chosen), "cv": cv}, cv[str(chosen)], folds.notes)
+
+
+def few_shot(
+    sample: Sample,
+    features: Features,
+    labels: Labels,
+    *,
+    shots: Sequence[int] = SHOTS,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Scores on (features, labels) after training on k pictures a class, for each k and several draws of them.
+
+    The classifier has nothing to choose: the nearest class mean of centred features of unit length (Wang et al.,
+    "SimpleShot", 2019). Draw d takes the first k of each class in epoch d of `sampling`: larger k add to smaller ones.
+    """
+    counts = np.bincount(sample.labels, minlength=sample.classes)
+    used = [k for k in shots if k <= counts.max()]
+    short = [f"{n} of class {c}" for c, n in enumerate(counts) if n < max(used, default=0)]
+    notes = [f"fewer than {max(used)} training pictures, all are used then: {', '.join(short)}"] if short else []
+    curve = []
+    for k in used:
+        scores, sizes = [], []
+        for number in range(draws):
+            picked = few(sample.labels, k, seed, number)
+            decisions = nearest_mean(sample.features[picked], sample.labels[picked], features, sample.classes)
+            scores.append(metrics.score(sample.metric, labels, decisions))
+            sizes.append(len(picked))
+        deviation = float(np.std(scores, ddof=1)) if draws > 1 else None
+        curve.append({"k": k, "n_train": sizes[0], "mean": float(np.mean(scores)), "std": deviation, "scores": scores})
+    return curve, tuple(notes)
+
+
+def few(labels: Labels, k: int, seed: int, number: int) -> NDArray[np.int64]:
+    """Rows of the first k of each class, or all it has, in the order of epoch `number`."""
+    order = sampling.epoch(len(labels), seed, number).row
+    return np.concatenate([order[labels[order] == c][:k] for c in np.unique(labels)])
+
+
+def nearest_mean(features: Features, labels: Labels, asked: Features, classes: int) -> Values:
+    """Decision values: minus the squared distance to the mean of each class; -inf for a class without samples."""
+    centre = features.mean(0, dtype=np.float64)
+    x, q = (_unit(torch.from_numpy(part - centre)).numpy() for part in (features, asked))
+    values = np.full((len(asked), classes), -np.inf)
+    for c in np.unique(labels):
+        mean = x[labels == c].mean(0)
+        values[:, c] = 2 * (q @ mean) - mean @ mean - 1
+    return metrics.decisions_of(values)
+
+
+def _chosen(
+    sample: Sample, candidates: Sequence[float], held_out: Sequence[Values], folds: Folds
+) -> tuple[float, dict[str, float]]:
+    """The candidate of the best mean score over the folds, the first of equally good ones; and all scores."""
+    scores = [mean_score(sample.metric, sample.labels, values, folds) for values in held_out]
+    rounded = [-np.inf if np.isnan(value) else round(value, 12) for value in scores]
+    return candidates[int(np.argmax(rounded))], {str(c): value for c, value in zip(candidates, scores, strict=True)}
+
+
+def _logistic_path(x: Values, y: Labels, asked: Values, classes: int) -> Iterator[Values]:
+    """Logits of `asked` for each inverse penalty, every fit begun where the one before ended."""
+    machine = LogisticRegression(warm_start=True, max_iter=2000)
+    for penalty in INVERSE_PENALTIES:
+        if len(np.unique(y)) < 2:  # a fold that leaves one class to train on
+            logits = np.full((len(asked), classes), -np.inf)
+            logits[:, y[0]] = 0
+            yield logits
+        else:
+            yield _logits(machine.set_params(C=penalty).fit(x, y), asked, classes)
+
+
+def _logits(machine: LogisticRegression, x: Values, classes: int) -> Values:
+    """(n, classes), -inf for classes that the machine has not seen."""
+    values = machine.decision_function(x)
+    logits = np.full((len(x), classes), -np.inf)
+    logits[:, machine.classes_] = np.stack([np.zeros(len(x)), values], axis=1) if values.ndim == 1 else values
+    return logits
+
+
+def _votes(
+    asked: Tensor, asked_fold: Tensor, x: Tensor, fold: Tensor, y: Tensor, classes: int, choices: Sequence[int]
+) -> list[Values]:
+    """(n, classes) shares of the votes for each number of neighbours; those of the same fold are not asked."""
+    most = min(max(choices), len(x))
+    blocks = []
+    for rows in torch.split(torch.arange(len(asked), device=x.device), ROWS_AT_ONCE):
+        cosine = asked[rows] @ x.T
+        cosine[asked_fold[rows, None] == fold] = -torch.inf
+        near, which = cosine.topk(most, dim=1)
+        weights = ((near - near[:, :1]).double() / TEMPERATURE).exp()
+        ballots = torch.zeros(*near.shape, classes, dtype=torch.float64, device=x.device)
+        gathered = ballots.scatter_(2, y[which][..., None], weights[..., None]).cumsum(1)
+        blocks.append(gathered[:, [min(k, most) - 1 for k in choices]])
+    votes = torch.cat(blocks).cpu().numpy()
+    return [votes[:, i] / votes[:, i].sum(1, keepdims=True) for i in range(len(choices))]
+
+
+def _standard(features: Features) -> tuple[Values, Values]:
+    """Mean and deviation of each feature; 1 for one that does not vary."""
+    deviation = features.std(0, dtype=np.float64)
+    return features.mean(0, dtype=np.float64), np.where(deviation > 1e-9, deviation, 1.0)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x, dim=1)

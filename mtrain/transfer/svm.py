@@ -1,0 +1,134 @@
+"""Feature extraction: a linear SVM on frozen features, C by cross-validation over groups (PROTOCOL: svm).
+
+The classifier is LIBLINEAR's L2-regularised squared-hinge machine, one against the rest. All C, folds and classes are
+solved together (mtrain.transfer.linear); `solver="sklearn"` uses scikit-learn's LinearSVC instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.svm import LinearSVC
+
+from mtrain.errors import UsageError
+from mtrain.transfer import linear
+from mtrain.transfer.folds import Folds, group_folds, mean_score
+
+COSTS = tuple(10.0**e for e in range(-10, 1))
+FOLD_TOLERANCE = 1e-6  # relative duality gap in the folds, whose scores need no more digits than that
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Values = NDArray[np.float64]
+Solver = Callable[[Features, Labels, int, Folds, Sequence[float]], tuple[list[Values], Callable[[float], Values]]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A machine: `weights` (features + 1, columns), the bias last; one column for two classes, else one a class.
+
+    cv: mean score over the folds for each C; nan where no fold could be scored.
+    """
+
+    cost: float
+    weights: Values
+    cv: dict[float, float]
+    notes: tuple[str, ...]
+
+    def decisions(self, features: Features) -> Values:
+        """Decision values, (n,) for two classes, else (n, classes)."""
+        values: Values = np.asarray(features, np.float64) @ self.weights[:-1] + self.weights[-1]
+        return values[:, 0] if values.shape[1] == 1 else values
+
+
+def fit(
+    features: Features,
+    labels: Labels,
+    groups: Sequence[str],
+    *,
+    classes: int,
+    metric: str,
+    costs: Sequence[float] = COSTS,
+    solver: str = "batched",
+) -> Fitted:
+    """Choose C by cross-validation (the smallest of equally good ones) and train on everything with it.
+
+    Raises:
+        UsageError: fewer than two classes in the training data, or an unknown solver.
+    """
+    if len(np.unique(labels)) < 2:
+        raise UsageError("the training data hold one class only: nothing to tell apart")
+    if solver not in SOLVERS:
+        raise UsageError(f"no solver {solver!r}", expected=" or ".join(SOLVERS))
+    folds = group_folds(labels, groups)
+    held_out, final = SOLVERS[solver](features, labels, classes, folds, costs)
+    cv = {cost: mean_score(metric, labels, values, folds) for cost, values in zip(costs, held_out, strict=True)}
+    scored = {cost: round(value, 12) for cost, value in cv.items() if not np.isnan(value)}
+    notes = list(folds.notes)
+    if not scored:
+        notes.append("no fold could be scored: the largest C is used")
+    best = min((c for c in scored if scored[c] == max(scored.values())), default=max(costs))
+    return Fitted(cost=best, weights=final(best), cv=cv, notes=tuple(notes))
+
+
+def _batched(
+    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float]
+) -> tuple[list[Values], Callable[[float], Values]]:
+    """All folds and classes of one C in one solve, started from the solution of the C before."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    design = linear.principal_axes(features, max(costs), device)
+    targets = torch.from_numpy(_targets(labels, classes)).to(device)
+    columns = targets.shape[1]
+    trains = torch.from_numpy(folds.of[:, None] != np.arange(folds.count)).to(device, torch.float64)
+    all_targets, all_trains = targets.repeat(1, folds.count), trains.repeat_interleave(columns, dim=1)
+    start, held_out = None, []
+    rows = torch.arange(len(labels), device=device)
+    for cost in costs:
+        start = linear.solve(design, all_targets, cost * all_trains, start, kinds=columns, tolerance=FOLD_TOLERANCE)
+        values = start.decisions.reshape(len(labels), folds.count, columns)
+        held_out.append(values[rows, torch.from_numpy(folds.of).to(device)].cpu().numpy())
+
+    def final(cost: float) -> Values:
+        solution = linear.solve(design, targets, torch.full_like(targets, cost))
+        weights: Values = linear.feature_weights(design, solution).cpu().numpy()
+        return weights
+
+    return [v[:, 0] if columns == 1 else v for v in held_out], final
+
+
+def _sklearn(
+    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float]
+) -> tuple[list[Values], Callable[[float], Values]]:
+    def weights(which: NDArray[np.bool_], cost: float) -> Values:
+        targets = _targets(labels[which], classes)
+        machines = [LinearSVC(C=cost, dual=False, tol=1e-6, max_iter=20_000) for _ in range(targets.shape[1])]
+        columns = []
+        for machine, target in zip(machines, targets.T, strict=True):
+            if len(np.unique(target)) == 1:  # a class that this fold does not have
+                columns.append(np.append(np.zeros(features.shape[1]), target[0]))
+            else:
+                machine.fit(features[which], target)
+                columns.append(np.append(machine.coef_[0], machine.intercept_[0]))
+        return np.stack(columns, axis=1)
+
+    def held_out(cost: float) -> Values:
+        values = np.zeros((len(labels), 1 if classes == 2 else classes))
+        for k in range(folds.count):
+            w = weights(folds.of != k, cost)
+            values[folds.of == k] = features[folds.of == k] @ w[:-1] + w[-1]
+        return values[:, 0] if values.shape[1] == 1 else values
+
+    return [held_out(cost) for cost in costs], lambda cost: weights(np.ones(len(labels), bool), cost)
+
+
+SOLVERS: dict[str, Solver] = {"batched": _batched, "sklearn": _sklearn}
+
+
+def _targets(labels: Labels, classes: int) -> Values:
+    """+1 for the column's class, -1 for the rest: class 1 alone where there are two."""
+    of = np.arange(1, 2) if classes == 2 else np.arange(classes)
+    return np.where(labels[:, None] == of, 1.0, -1.0)
