@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,12 @@ def write_task(
     related: Sequence[str] = (),
     seed: int = 0,
     shard_samples: int = 10,
+    attributes: Callable[[str, int], Mapping[str, str]] = lambda _split, _number: {},
 ) -> Path:
-    """One task of `sizes` samples a split, pictures of `shape` (height, width), four samples a group."""
+    """One task of `sizes` samples a split, pictures of `shape` (height, width), four samples a group.
+
+    `attributes` of a sample come from its split and its number there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
@@ -59,6 +64,8 @@ def write_task(
             shards.append(
                 cards.ShardCard(name=name, split=split, samples=len(samples), size=len(data), sha256=_sha256(data))  # type: ignore[arg-type]
             )
+    for row in rows:
+        row["attributes"] = json.dumps(attributes(row["split"], int(row["key"].rsplit("-", 1)[1])))
     index = write_index(folder, rows)
     splits = {split: _split_card([r for r in rows if r["split"] == split], classes) for split in sizes}
     card = cards.TaskCard(
@@ -75,7 +82,7 @@ def write_task(
 def write_index(folder: Path, rows: Sequence[Mapping[str, Any]]) -> cards.FileCard:
     """index.parquet from row dictionaries; answers its entry of task.json."""
     schema = pa.schema(
-        [(name, pa.string()) for name in ("key", "split", "shard", "format", "group", "source", "sha256")]
+        [(name, pa.string()) for name in ("key", "split", "shard", "format", "group", "source", "sha256", "attributes")]
         + [(name, pa.int64()) for name in ("offset", "length")]
         + [(name, pa.int32()) for name in ("label", "x", "y", "width", "height", "stored_width", "stored_height")]
     )
@@ -130,7 +137,7 @@ def _row(member: tarfile.TarInfo, split: str, shard: str, label: int, image: byt
         "key": key, "split": split, "shard": shard, "offset": member.offset_data, "length": member.size,
         "format": field, "label": label, "group": f"toy:{split}-{number // 4}", "source": member.name,
         "x": 0, "y": 0, "width": width, "height": height, "stored_width": width, "stored_height": height,
-        "sha256": _sha256(image),
+        "sha256": _sha256(image), "attributes": "{}",
     }  # fmt: skip
 
 

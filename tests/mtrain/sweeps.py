@@ -1,0 +1,45 @@
+"""Folders of sweeps for the tests, without a training: the plan and the results that a sweep would have written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from mtrain.sweep.spec import Combination
+from mtrain.sweep.store import Store
+
+Scorer = Callable[[Combination, str, int], float | str | None]  # a score, "diverged" or "missing"
+GRID = [Combination("tiny", lr, 5.0, warmup) for lr in (1e-3, 1e-4) for warmup in (True, False)]
+
+
+def write_sweep(
+    path: Path,
+    scores: Scorer,
+    *,
+    combinations: Sequence[Combination] = GRID,
+    sets: Sequence[tuple[str, ...]] = (("Lung",), ("Necrosis", "Glomeruli")),
+    seeds: Sequence[int] = (0, 1),
+) -> Store:
+    """A sweep whose cell of (combination, set, seed) has the score `scores(combination, task, seed)` on each task."""
+    store, planned = Store(path), []
+    (path / "cells").mkdir(parents=True)
+    for seed in seeds:
+        for tasks in sets:
+            for combination in combinations:
+                cell = f"{len(planned):024}"
+                about = {"cell": cell, "combination": asdict(combination), "seed": seed}
+                planned.append({**about, "tasks": tasks})
+                found = {task: scores(combination, task, seed) for task in tasks}
+                if "missing" not in found.values():
+                    store.result_path(cell).write_text(json.dumps({**about, **_result(cell, found)}))
+    (path / "sweep.json").write_text(json.dumps({"sweep": {}, "cells": planned}))
+    return store
+
+
+def _result(cell: str, found: dict[str, float | str | None]) -> dict[str, object]:
+    diverged = "diverged" in found.values()
+    scores = {task: {"metric": "accuracy", "set": "val", "score": score} for task, score in found.items()}
+    state = "diverged" if diverged else "scored"
+    return {"run": f"runs/{cell}", "state": state, "seconds": 1.0, "scores": {} if diverged else scores}

@@ -1,0 +1,300 @@
+"""The command line: what it says, what it answers with, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import Mock
+from urllib.error import URLError
+
+import click
+import pytest
+
+from dpconvert import card as cards
+from mtrain import cli
+from mtrain.config import FitConfig
+from mtrain.fit import fit
+from mtrain.runs import Run
+from tests.mtrain.pools import write_pool, write_task
+from tests.mtrain.test_fit import Notes
+
+TINY = [
+    "--backbone=shufflenet_v2_x0_5", "--weights=random", "--iterations=2", "--batch=4", "--size=32",
+    "--adapt-batches=1", "--workers=0",
+]  # fmt: skip
+
+
+class Answer(NamedTuple):
+    """How a command ended and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def mtrain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def call(*words: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["mtrain", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Answer(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards/ and the finished run runs/toy, which left Gamma and its relative Delta out."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_pool(folder / "shards")
+    write_task(folder / "shards" / "Delta", related=["Gamma"], seed=7)
+    settings = FitConfig(
+        shards=str(folder / "shards"), leave_out=("Gamma",), backbone="shufflenet_v2_x0_5", weights="random",
+        iterations=2, batch=4, size=32, adapt_batches=1, workers=0,
+    )  # fmt: skip
+    fit(settings, Run(folder / "runs" / "toy"), Notes())
+    return folder
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with copies of them."""
+    shutil.copytree(trained, tmp_path / "here")
+    about = tmp_path / "here" / "runs" / "toy" / "config.json"
+    about.write_text(about.read_text().replace(str(trained), str(tmp_path / "here")))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+# --- help ---
+
+
+def test_help_loads_no_torch_and_is_quick() -> None:
+    code = (
+        "import sys; sys.argv = ['mtrain', '--help']\n"
+        "from mtrain.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'numpy', 'pydantic', 'sklearn'} & sys.modules.keys(), sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mtrain fit --shards shards/ --leave-out Lung" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(cli.group.commands))
+def test_every_command_has_help_with_an_example_and_every_option_a_word(mtrain: Command, name: str) -> None:
+    answer = mtrain(name, "--help")
+    assert answer.status == 0
+    assert f"Example: mtrain {name}" in answer.out
+    for option in cli.group.commands[name].params:
+        assert not isinstance(option, click.Option) or option.help, option.name
+
+
+# --- the commands ---
+
+
+def test_a_training_a_transfer_and_a_report_with_next_to_no_options(place: Path, mtrain: Command) -> None:
+    shutil.rmtree(place / "runs")
+    name = "shufflenet_v2_x0_5-without-Gamma-001"
+    answer = mtrain("fit", "--leave-out", "Gamma", *TINY)
+    assert (answer.status, answer.out) == (0, f"{name}: finished -> runs/{name}\n")
+    assert "Delta leaves too: related to Gamma" in answer.err
+    answer = mtrain("transfer", "--mode", "svm", "--workers", "0")
+    assert answer.status == 0
+    first, second = (line for line in answer.out.splitlines() if not line.startswith("note"))
+    assert first.startswith("Delta: roc_auc ")
+    assert second.startswith("Gamma: accuracy ")
+    assert f"(svm, weights: run of {name}, C = " in second
+    answer = mtrain("report")
+    assert "| Gamma | left out | 3 | 24 | 8 | 8 |" in answer.out
+    assert answer.out.endswith(f"\nruns/{name}/report.html\n")
+    assert mtrain("fit", "--leave-out", "Gamma", *TINY).out.startswith("shufflenet_v2_x0_5-without-Gamma-002: finished")
+
+
+def test_a_transfer_takes_the_newest_run_and_answers_programs_in_json(place: Path, mtrain: Command) -> None:
+    shutil.copytree(place / "runs" / "toy", place / "runs" / "older")
+    for name, seconds in (("older", 1), ("toy", 2)):
+        os.utime(place / "runs" / name / "config.json", (seconds, seconds))
+    answer = mtrain("transfer", "--json", "--workers", "0")
+    found = json.loads(answer.out)
+    assert [result["task"] for result in found] == ["Delta", "Gamma"]
+    assert (place / "runs" / "toy" / "transfer" / "Gamma-svm-run.json").is_file()
+    assert not (place / "runs" / "older" / "transfer").exists()
+    assert answer.err == ""
+
+
+def test_a_run_goes_on_by_its_name_alone_and_says_when_it_is_finished(place: Path, mtrain: Command) -> None:
+    answer = mtrain("fit", "--run", "toy")
+    assert (answer.status, answer.out) == (0, "toy: finished -> runs/toy\n")
+    assert "toy: finished already, nothing to do" in answer.err
+
+
+def test_runs_are_listed_with_their_state(place: Path, mtrain: Command) -> None:
+    for name in ("cut", "killed"):
+        shutil.copytree(place / "runs" / "toy", place / "runs" / name)
+    (place / "runs" / "cut" / "config.json").write_text("{")
+    (place / "runs" / "killed" / "state.json").write_text('{"state": "running", "iteration": 1}')
+    lines = sorted(mtrain("runs").out.splitlines())
+    assert lines[0].startswith("cut: damaged (runs/cut/config.json: cannot be read: ")
+    assert lines[1:] == [
+        "killed: stopped, 1 of 2, left out: Delta, Gamma", "toy: finished, 2 of 2, left out: Delta, Gamma",
+    ]  # fmt: skip
+    rows = {row["run"]: row for row in json.loads(mtrain("runs", "--json").out)}
+    assert rows["toy"] == {"run": "toy", "state": "finished", "iteration": 2, "of": 2, "left_out": ["Delta", "Gamma"]}
+    assert mtrain("runs", "--runs", "elsewhere").out == "no run in elsewhere\n"
+
+
+# --- mistakes ---
+
+
+def damaged_card(place: Path) -> None:
+    (place / "shards" / "Beta" / cards.FILE_NAME).write_text('{"task": ')
+
+
+def damaged_index(place: Path) -> None:
+    path = place / "shards" / "Beta" / cards.INDEX_NAME
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def cut_shard(place: Path) -> None:
+    path = place / "shards" / "Beta" / "train-000000.tar"
+    path.write_bytes(path.read_bytes()[:-1024])
+
+
+def broken_picture(place: Path) -> None:
+    for path in (place / "shards" / "Beta").glob("train-*.tar"):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+def task_without_training_set(place: Path) -> None:
+    write_task(place / "shards" / "Beta", sizes={"test": 4})
+
+
+def unfinished_run(place: Path) -> None:
+    (place / "runs" / "toy" / "state.json").write_text('{"state": "stopped", "iteration": 1}')
+
+
+def damaged_run(place: Path) -> None:
+    (place / "runs" / "toy" / "config.json").write_text("[]")
+
+
+def strange_config(place: Path) -> None:
+    (place / "runs" / "toy" / "config.json").write_text('{"config": {"colour": 1}}')
+
+
+def no_weights_file(place: Path) -> None:
+    (place / "bad.pth").write_bytes(b"hello")
+    (place / "bad.safetensors").write_bytes(b"hello, this is not what you want")
+
+
+def nothing(place: Path) -> None:
+    pass
+
+
+MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
+    (nothing, ["fit", "--shards", "absent"], "absent: no such folder of shards; make one with"),
+    (nothing, ["fit", "--shards", "runs/toy/checkpoints"], "runs/toy/checkpoints: no task here; make one with"),
+    (nothing, ["fit", "--leave-out", "Gama"], "no task 'Gama' in the pool; did you mean Gamma"),
+    (nothing, ["fit", *(f"--leave-out={name}" for name in ("Alpha", "Beta", "Gamma"))], "every task is left out"),
+    (nothing, ["fit", "--backbone", "resnet51"], "no network 'resnet51'; did you mean resnet50"),
+    (nothing, ["fit", "--backbone", "timm:resnet19"], "no network 'timm:resnet19' in timm"),
+    (nothing, ["fit", "--device", "gpu"], "no device 'gpu'; use auto, cpu, cuda"),
+    (nothing, ["fit", "--device", "cuda:99"], "no device 'cuda:99' here; use --device auto or cpu"),
+    (nothing, ["fit", "--iterations", "-5"], "--iterations: input should be greater than or equal to 1; found -5"),
+    (nothing, ["fit", "--iterations=5", "--warmup=9"], "--warmup: longer than the training of 5 iterations; found 9"),
+    (nothing, ["fit", "--lr", "nan"], "--lr: input should be"),
+    (nothing, ["fit", "--batch", "1"], "--batch: input should be greater than or equal to 2; found 1"),
+    (nothing, ["fit", "--run", "../toy"], "'../toy' is no name for a run; give a plain name"),
+    (nothing, ["fit", "--run", "toy", "--lr", "7"], "other settings: lr (0.0001 there, 7.0 asked for); give"),
+    (nothing, ["fit", "--weights", "absent.pth"], "absent.pth: no such weights file; give imagenet, random or"),
+    (no_weights_file, ["fit", "--weights", "bad.pth"], "bad.pth: not a weights file"),
+    (no_weights_file, ["fit", "--weights", "bad.safetensors"], "bad.safetensors: not a weights file"),
+    (task_without_training_set, ["fit"], "Beta: this task has no training set; leave it out with --leave-out"),
+    (damaged_card, ["fit"], "Beta/task.json: not a task card; convert the source again"),
+    (damaged_index, ["fit"], "Beta/index.parquet: not the index that was written; convert the source again"),
+    (cut_shard, ["fit"], "Beta/train-000000.tar: not the file that was written; expected"),
+    (broken_picture, ["fit", *TINY], "Beta: cannot read picture beta-train-"),
+    (damaged_run, ["fit", "--run", "toy"], "runs/toy/config.json: not the configuration of a run"),
+    (strange_config, ["transfer", "--target", "Gamma"], "runs/toy/config.json: not the configuration of a run"),
+    (nothing, ["transfer", "--run", "tot"], "runs: no run named 'tot'; there: toy"),
+    (nothing, ["transfer", "--runs", "elsewhere"], "elsewhere: no run here; make one with `mtrain fit`"),
+    (nothing, ["transfer", "--target", "Gama"], "no task 'Gama' in the pool; did you mean Gamma"),
+    (nothing, ["transfer", "--weights", "absent.pth"], "absent.pth: no such weights file"),
+    (no_weights_file, ["transfer", "--weights", "bad.safetensors"], "bad.safetensors: not a weights file"),
+    (
+        unfinished_run,
+        ["transfer"],
+        "runs/toy: this run has not finished; go on with it: mtrain fit --runs runs --run toy",
+    ),
+    (cut_shard, ["transfer"], "Beta/train-000000.tar: not the file that was written"),
+    (nothing, ["report", "--run", "tot"], "runs: no run named 'tot'; there: toy"),
+    (damaged_run, ["report"], "runs/toy/config.json: not the configuration of a run"),
+    (nothing, ["report", "--out", "/dev/null/page.html"], "cannot be written: "),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "said"), MISTAKES, ids=[f"{' '.join(w)[:40]}-{i}" for i, (_, w, _) in enumerate(MISTAKES)]
+)
+def test_a_mistake_is_answered_in_one_line(
+    place: Path, mtrain: Command, spoil: Callable[[Path], None], words: Sequence[str], said: str
+) -> None:
+    spoil(place)
+    before = set((place / "runs").iterdir())
+    answer = mtrain(*words, *(["-q"] if words[0] == "fit" else []))
+    assert answer.status == 1
+    assert answer.out == ""
+    assert answer.err.startswith("mtrain: error: ")
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+    assert set((place / "runs").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "--iterations", "many"], "'many' is not a valid integer"),
+        (["fit", "--bach", "8"], "--bach"),
+        (["transfer", "--mode", "forest"], "'forest' is not one of 'svm', 'logistic', "),
+        (["trane"], "No such command 'trane'"),
+    ],
+)
+def test_what_is_no_command_or_option_is_answered_with_usage(mtrain: Command, words: Sequence[str], said: str) -> None:
+    answer = mtrain(*words)
+    assert answer.status == 2
+    assert said in answer.err.replace("\n", " ")
+
+
+def test_weights_that_cannot_be_downloaded_are_answered_with_what_else_to_give(
+    mtrain: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = Mock(side_effect=URLError("no network"))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    answer = mtrain("fit", "--backbone", "resnet18")
+    assert answer.status == 1
+    assert (
+        "the ImageNet weights of resnet18 cannot be had: <urlopen error no network>; give --weights FILE" in answer.err
+    )
+    assert answer.err.count("\n") == 1
+
+
+def test_an_interrupt_says_so(mtrain: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mtrain.fit.fit", interrupted)
+    answer = mtrain("fit")
+    assert (answer.status, answer.err.strip()) == (130, "mtrain: stopped")

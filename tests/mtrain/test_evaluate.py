@@ -1,0 +1,315 @@
+"""The final evaluation: what it writes, and that nothing before it can read a test set."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from mtrain import cli, evaluate, network
+from mtrain.config import FitConfig
+from mtrain.errors import RunError, ShardError, UsageError
+from mtrain.evaluate import Asked, jobs, winners
+from mtrain.features import features
+from mtrain.fit import fit
+from mtrain.metrics import accuracy
+from mtrain.network import Body, SharedNetwork
+from mtrain.pool import Permit, Task, find_task, open_pool, with_test
+from mtrain.runs import Run
+from mtrain.tables import read_evaluations
+from mtrain.transfer.run import Options, results, source_of, targets, transfer
+from mtrain.transfer.tuning import Recipe
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_fit import Notes
+
+PACKAGE = Path(evaluate.__file__).parent
+RECIPE = Recipe(epochs=2, rates=(0.05, 0.01), batch=8, device="cpu")
+OPTIONS = Options(workers=0, recipe=RECIPE)
+
+
+def tiny_network(name: str, weights: str = "imagenet") -> SharedNetwork:
+    """In place of networks by name: weights are "imagenet", "random" or a file."""
+    if weights == "imagenet":
+        torch.manual_seed(12345)
+    layers = [nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    body = nn.Sequential(*layers)
+    if str(weights) not in ("imagenet", "random"):
+        network.load_weights(body, Path(weights), name)
+    return SharedNetwork(name, Body(body))
+
+
+@pytest.fixture(autouse=True)
+def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("mtrain.fit", "mtrain.transfer.run"):
+        monkeypatch.setattr(f"{module}.shared_network", tiny_network)
+
+
+def trained(folder: Path, name: str, leave_out: tuple[str, ...] = ("Gamma",), **changed: Any) -> Run:
+    """A finished run of a few iterations."""
+    settings = FitConfig(
+        **{
+            "shards": str(folder / "shards"), "leave_out": leave_out, "backbone": "tiny", "weights": "random",
+            "iterations": 3, "batch": 8, "size": 32, "adapt_batches": 1, "workers": 0, "validate_every": 0,
+            "device": "cpu",
+        } | changed
+    )  # fmt: skip
+    run = Run(folder / "runs" / name)
+    assert fit(settings, run, Notes()) == "finished"
+    return run
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    write_pool(tmp_path / "shards")
+    return tmp_path
+
+
+def target(place: Path, name: str = "Gamma") -> Task:
+    return find_task(open_pool(place / "shards"), name)
+
+
+def asked(place: Path, *modes: str, **changed: Any) -> Asked:
+    return Asked(modes, **({"options": OPTIONS, "out": place / "evaluations", "seeds": 2} | changed))
+
+
+def content(place: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_bytes()) for path in sorted((place / "evaluations").glob("*/*.json"))]
+
+
+def arrays(path: Path) -> dict[str, Any]:
+    with np.load(path) as kept:
+        return dict(kept)
+
+
+# --- what nothing but the final steps can read ---
+
+
+@functools.cache
+def names_in_the_package() -> dict[str, set[str]]:
+    """Module -> every name in it, outside comments and strings."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        plain = {name for node in nodes for name in (getattr(node, "attr", ""), getattr(node, "id", ""))}
+        imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+        found[str(path.relative_to(PACKAGE))] = plain | imported
+    return found
+
+
+def mentions(name: str) -> set[str]:
+    return {module for module, names in names_in_the_package().items() if name in names}
+
+
+def test_the_door_to_test_sets_is_named_in_the_final_steps_alone() -> None:
+    assert mentions("with_test") <= {"breakhis.py", "evaluate.py", "release.py"}
+    assert mentions("Permit") - {"pool.py"} <= {"breakhis.py", "evaluate.py", "release.py"}
+    assert mentions("opened") - {"evaluate.py"} == {"transfer/command.py"}  # of `mtrain transfer --final`
+
+
+def test_a_task_offers_no_test_set_until_it_is_opened(place: Path) -> None:
+    task = target(place)
+    assert set(task.rows) == {"train", "val"}
+    assert task.sizes["test"] == 8
+    opened = with_test(task, Permit.EVALUATE)
+    assert len(opened.rows["test"]) == 8
+    assert set(task.rows) == {"train", "val"}
+    with pytest.raises(AssertionError):
+        with_test(task, "mtrain evaluate")  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="only the final steps"):
+        transfer(source_of(trained(place, "toy"), "run"), task, Options(final=True, workers=0), Notes())
+
+
+def test_everything_before_works_without_any_test_tar(place: Path) -> None:
+    for path in place.glob("shards/*/test-*.tar"):
+        path.unlink()
+    run = trained(place, "toy", validate_every=1)
+    (task,) = targets(run, None, ())
+    for mode in ("svm", "logistic", "knn", "fewshot", "finetune"):
+        assert transfer(source_of(run, "run"), task, Options(mode, workers=0, recipe=RECIPE), Notes())["set"] == "val"
+    with pytest.raises(ShardError, match=r"test-000000.tar: missing"):
+        evaluate.evaluate([run], task, asked(place, "svm"), Notes())
+
+
+# --- what is evaluated ---
+
+
+def test_winner_and_baseline_are_scored_by_svm_and_finetune_on_the_test_set(place: Path) -> None:
+    runs = [trained(place, f"seed{seed}", seed=seed) for seed in (3, 4)]
+    found = evaluate.evaluate(runs, target(place), asked(place, "svm", "finetune"), Notes())
+    assert [(one["mode"], one["source"], one["seed"]) for one in found] == [
+        ("svm", "multitask", 3), ("svm", "multitask", 4), ("svm", "imagenet", 0),
+        ("finetune", "multitask", 3), ("finetune", "multitask", 4), ("finetune", "imagenet", 0),
+        ("finetune", "imagenet", 1),
+    ]  # fmt: skip
+    assert {one["set"] for one in found} == {"test"}
+    assert [one["n_train"] for one in found] == [32] * 3 + [24] * 4
+    assert len(content(place)) == 7
+    assert len(read_evaluations(place / "evaluations")) == 7
+    for path in (place / "evaluations" / "Gamma").glob("*.npz"):
+        kept, told = arrays(path), json.loads(path.with_suffix(".json").read_bytes())
+        assert list(kept["key"]) == [f"gamma-test-{i:05d}" for i in range(8)]
+        assert told["score"] == told["scores"]["accuracy"] == accuracy(kept["label"], kept["decisions"].argmax(1))
+        assert told["groups"] == 2
+        low, high = told["intervals"]["accuracy"]
+        assert low <= told["score"] <= high
+
+
+def test_an_evaluation_is_recognised_and_a_seed_more_is_added_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, notes = [trained(place, "toy")], Notes()
+    wanted = asked(place, "svm", "scratch", seeds=1)
+    first = evaluate.evaluate(runs, target(place), wanted, Notes())
+    again = evaluate.evaluate(runs, target(place), asked(place, "svm", "scratch", seeds=2), notes)
+    assert sum("known already" in note for note in notes.said) == 3
+    assert again[: len(first)] == first
+    assert [(one["source"], one["seed"]) for one in again] == [
+        ("multitask", 0), ("imagenet", 0), ("random", 0), ("random", 1),
+    ]  # fmt: skip
+    assert again[2]["identity"]["weights_digest"] != again[3]["identity"]["weights_digest"]
+
+
+def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
+    run = trained(place, "joint", leave_out=(), iterations=40, lr=3e-2, warmup=0)
+    (found,) = evaluate.evaluate([run], target(place), asked(place, "joint"), Notes())
+    assert (found["mode"], found["source"], found["n_train"]) == ("joint", "multitask", 24)
+    assert found["score"] >= 0.75  # the colour of a toy picture tells its class
+    (task,) = targets(run, None, ["Gamma"])
+    scored = transfer(source_of(run, "run"), task, Options("joint", workers=0), Notes())
+    assert scored["set"] == "val"
+    assert [t.name for t in targets(run, None, (), "joint")] == ["Alpha", "Beta", "Gamma"]
+    assert [result["mode"] for result in results(run)] == ["joint", "joint"]
+    shutil.rmtree(run.checkpoints)
+    (run.path / "transfer" / "Gamma-joint-run.json").unlink()
+    with pytest.raises(RunError, match="the heads of this run are not there any more"):
+        transfer(source_of(run, "run"), task, Options("joint", workers=0), Notes())
+
+
+def test_runs_are_told_apart_by_what_they_trained_on(place: Path) -> None:
+    apart, whole = trained(place, "apart"), trained(place, "whole", leave_out=())
+    planned = list(jobs([apart, whole], target(place), asked(place, "svm", "joint", baseline=False)))
+    assert [(job.mode, job.run.name) for job in planned] == [("svm", "apart"), ("joint", "whole")]
+    with pytest.raises(UsageError, match="joint: no run given has trained on Gamma"):
+        list(jobs([apart], target(place), asked(place, "joint")))
+    with pytest.raises(UsageError, match="finetune: no run given has left out Gamma"):
+        list(jobs([whole], target(place), asked(place, "finetune")))
+    with pytest.raises(RunError, match="this run has not trained on Gamma"):
+        transfer(source_of(apart, "run"), target(place), Options("joint", workers=0), Notes())
+
+
+def test_the_winner_of_a_target_is_what_was_selected_for_it(tmp_path: Path) -> None:
+    models = [{"seed": seed, "cell": "c", "run": f"runs/{seed}"} for seed in (0, 1)]
+    targets_ = {
+        "Gamma": {"winner": None, "by_backbone": {"a": {"models": models}, "b": None}},
+        "Beta": {"by_backbone": {"a": None}},
+    }
+    with pytest.raises(RunError, match="nothing has been selected; run `mtrain select` first"):
+        winners(tmp_path, "Gamma")
+    (tmp_path / "selected.json").write_text(json.dumps({"targets": targets_}))
+    assert [run.path for run in winners(tmp_path, "Gamma")] == [tmp_path / "runs" / "0", tmp_path / "runs" / "1"]
+    assert evaluate.selected_targets(tmp_path) == ["Beta", "Gamma"]
+    with pytest.raises(RunError, match="no model is chosen for Beta"):
+        winners(tmp_path, "Beta")
+    with pytest.raises(RunError, match="no selection for Delta: no 'Delta'"):
+        winners(tmp_path, "Delta")
+
+
+# --- the commands ---
+
+
+@pytest.fixture
+def mtrain(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The program in the folder that holds shards/ and runs/; answers what it prints."""
+    monkeypatch.chdir(place)
+
+    def call(*words: str) -> str:
+        answer = CliRunner().invoke(cli.group, [*words, "--quiet", "--workers", "0"], catch_exceptions=False)
+        assert answer.exit_code == 0, answer.output
+        return answer.stdout
+
+    return call
+
+
+TUNING = ("--epochs", "1", "--lr", "0.05", "--batch", "8")
+
+
+def test_transfers_by_every_mode_say_what_they_chose(place: Path, mtrain: Callable[..., str]) -> None:
+    trained(place, "toy")
+    said = {
+        mode: mtrain("transfer", "--mode", mode, *TUNING)
+        for mode in ("knn", "logistic", "fewshot", "finetune", "scratch")
+    }
+    assert re.search(
+        r"Gamma: accuracy \d\.\d+ \[\d\.\d+, \d\.\d+\] on val \(knn, weights: run of toy, k = \d+\)", said["knn"]
+    )
+    assert re.search(r"logistic, weights: run of toy, C = \S+\)", said["logistic"])
+    assert re.search(r"^    4 a class: \d\.\d+ \+- \d\.\d+$", said["fewshot"], re.MULTILINE)
+    assert "(finetune, weights: run of toy, lr 0.05, epoch 1)" in said["finetune"]
+    assert "(scratch, weights: random of toy, lr 0.05, epoch 1)" in said["scratch"]
+    told = json.loads((place / "runs/toy/transfer/Gamma-knn-run.json").read_text())
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "recall_0", "calibration_error"} <= told[
+        "scores"
+    ].keys()
+    kept = arrays(place / "runs/toy/transfer/Gamma-finetune-run-seed0.npz")
+    np.testing.assert_allclose(kept["probabilities"].sum(1), 1)
+
+
+def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtrain: Callable[..., str]) -> None:
+    trained(place, "toy")
+    said = mtrain("evaluate", "--run", "toy", "--mode", "svm")
+    assert [line.partition("(")[2] for line in said.splitlines()] == [
+        "svm, multitask, tiny, seed 0)", "svm, imagenet, tiny, seed 0)",
+    ]  # fmt: skip
+    again = json.loads(mtrain("evaluate", "--run", "toy", "--mode", "svm", "--no-baseline", "--json"))
+    assert [one["source"] for one in again] == ["multitask"]
+    assert mtrain("transfer", "--final").startswith("Gamma: accuracy")
+    with pytest.raises(UsageError, match="what to evaluate"):
+        mtrain("evaluate")
+    with pytest.raises(UsageError, match="--lr: not a learning rate"):
+        mtrain("evaluate", "--run", "toy", "--lr", "0")
+    with pytest.raises(UsageError, match="--mode scratch takes no --weights"):
+        mtrain("transfer", "--mode", "scratch", "--weights", "imagenet")
+
+
+def test_evaluate_takes_the_winner_of_a_sweep(place: Path, mtrain: Callable[..., str]) -> None:
+    run = trained(place, "toy")
+    shutil.copytree(run.path, place / "sweeps" / "small" / "runs" / "toy")
+    chosen = {"models": [{"seed": 0, "cell": "c", "run": "runs/toy"}]}
+    for name, content_ in (
+        ("sweep.json", {}),
+        ("selected.json", {"targets": {"Gamma": {"by_backbone": {"tiny": chosen}}}}),
+    ):
+        (place / "sweeps" / "small" / name).write_text(json.dumps(content_))
+    assert mtrain("evaluate", "--sweep", "small", "--mode", "svm", "--no-baseline").startswith("Gamma: accuracy")
+    (told,) = content(place)
+    assert told["run"] == "sweeps/small/runs/toy"
+
+
+def test_features_are_written_with_what_their_rows_are(place: Path, mtrain: Callable[..., str]) -> None:
+    run = trained(place, "toy")
+    said = mtrain("features", "--dtype", "float16")
+    assert said.split() == ["features/Gamma-train.npy", "features/Gamma-val.npy"]
+    found = np.load(place / "features" / "Gamma-val.npy")
+    assert (found.shape, found.dtype) == ((8, 32), np.float16)
+    lines = (place / "features" / "Gamma-val.csv").read_text().splitlines()
+    assert lines[:2] == ["key,label,group", "gamma-val-00000,0,toy:val-0"]
+    mtrain("features", "--out", "wide")
+    wide = np.load(place / "wide" / "Gamma-val.npy")
+    assert wide.dtype == np.float32
+    np.testing.assert_allclose(found, wide, atol=1e-2)
+    with torch.no_grad():
+        source = source_of(run, "run")
+        source.network.body[0].bias.add_(1e7)
+    with pytest.raises(UsageError, match="too large for float16; use float32"):
+        features(source.network, target(place), "val", size=32, cache=place, workers=0, report=Notes(), dtype="float16")

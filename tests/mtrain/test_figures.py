@@ -1,0 +1,223 @@
+"""Tables and figures: the paper's own conclusions out of its numbers, and a page that holds everything it shows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mtrain import figures, sweep_report, tables
+from mtrain.cli import group
+from mtrain.errors import RunError
+from mtrain.ranks import Summary
+from mtrain.sweep.spec import Combination
+from mtrain.tables import Row, published
+from tests.mtrain.sweeps import GRID, write_sweep
+from tests.mtrain.test_report import Page
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def write_evaluation(folder: Path, number: int, **changed: Any) -> None:
+    content = {"task": "Lung", "metric": "accuracy", "mode": "svm", "source": "multitask", "backbone": "tiny"}
+    content |= {"seed": 0, "set": "test", "score": 0.9, "scores": {}, "n_train": 40} | changed
+    path = folder / content["task"] / f"{number:024}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def some_evaluations(folder: Path, task: str = "Lung", backbone: str = "tiny") -> None:
+    scores = {("svm", "imagenet"): [0.80], ("svm", "multitask"): [0.90, 0.92, 0.94], ("scratch", "random"): [0.5, 0.6],
+              ("finetune", "imagenet"): [0.9, 0.95], ("finetune", "multitask"): [0.91, 0.96]}  # fmt: skip
+    for (mode, source), values in scores.items():
+        for seed, score in enumerate(values):
+            about = {"task": task, "mode": mode, "source": source, "seed": seed, "backbone": backbone}
+            write_evaluation(folder, len(list(folder.glob("*/*.json"))), score=score, **about)
+
+
+def sheet(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+# --- the published numbers ---
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mode", "in_favour", "better", "worse"),
+    [
+        ("densenet121", "svm", 9, 7, set()),
+        ("resnet50", "svm", 6, 4, {"CellInclusion", "Glomeruli"}),
+        ("densenet121", "finetune", 5, 0, set()),
+        ("resnet50", "finetune", 6, 0, set()),
+    ],
+)
+def test_the_rule_of_significance_gives_the_papers_conclusions(
+    backbone: str, mode: str, in_favour: int, better: int, worse: set[str]
+) -> None:
+    """Section V-A: 15 of 20 in favour by svm, 11 of them significant, 2 significantly against; by finetune 11, none."""
+    rows = published()[backbone]
+    assert sum((row.gain(mode) or 0) > 0 for row in rows) == in_favour
+    assert sum(row.verdict(mode) == 1 for row in rows) == better
+    assert {row.task for row in rows if row.verdict(mode) == -1} == worse
+
+
+def test_the_published_tables_are_whole_and_in_the_order_of_the_figures() -> None:
+    for rows in published().values():
+        assert [row.task for row in rows] == [
+            "BoneMarrow", "MouseLba", "HumanLba", "Lung", "Necrosis", "ProliferativePattern", "CellInclusion",
+            "Glomeruli", "Breast2", "Breast1",
+        ]  # fmt: skip
+        assert all(set(row.scores) == set(tables.COLUMNS) for row in rows)
+    breakhis = tables.published_breakhis()
+    assert breakhis["resnet50"]["svm-multitask"]["200x"] == Summary(89.15, 4.40, 5)
+    assert sum(len(row) for rows in breakhis.values() for row in rows.values()) == 32
+
+
+# --- tables ---
+
+
+def test_a_row_has_mean_and_deviation_in_percent_and_knows_its_best(tmp_path: Path) -> None:
+    some_evaluations(tmp_path)
+    (row,) = tables.table(tables.read_evaluations(tmp_path), "tiny")
+    assert list(row.scores) == ["scratch", "svm-imagenet", "svm-multitask", "finetune-imagenet", "finetune-multitask"]
+    assert row.scores["svm-multitask"] == Summary(pytest.approx(92), pytest.approx(2), 3)
+    assert row.scores["svm-imagenet"] == Summary(80, 0, 1)
+    assert (row.best, row.verdict("svm"), row.verdict("finetune")) == ("finetune-multitask", 1, 0)
+    assert row.gain("svm") == pytest.approx(12)
+
+
+def test_of_one_model_the_newest_evaluation_counts_and_other_sets_do_not(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, 0, score=0.1)
+    write_evaluation(tmp_path, 1, score=0.7)
+    write_evaluation(tmp_path, 2, score=0.2, set="val", seed=1)
+    write_evaluation(tmp_path, 3, score=None, seed=2)
+    write_evaluation(tmp_path, 4, mode="knn", score=0.3)
+    for number, path in enumerate(sorted(tmp_path.glob("*/*.json"))):
+        os.utime(path, ns=(number, number))
+    (row,) = tables.table(tables.read_evaluations(tmp_path), "tiny")
+    assert row.scores == {"svm-multitask": Summary(pytest.approx(70), 0, 1)}
+    assert row.gain("svm") is None
+    assert row.verdict("svm") is None
+
+
+def test_a_file_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Lung").mkdir()
+    (tmp_path / "Lung" / "x.json").write_text('{"task": "Lung"}')
+    with pytest.raises(RunError, match=r"x\.json: not an evaluation: metric: field required"):
+        tables.read_evaluations(tmp_path)
+    assert tables.read_evaluations(tmp_path / "nowhere") == []
+
+
+# --- figures ---
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(element.itertext()) for element in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_figure_2_names_every_task_and_fills_what_is_significant() -> None:
+    rows = published()["densenet121"]
+    svg = figures.svg(figures.differences(rows, "svm"))
+    shown = texts(svg)
+    assert [text for text in shown if "(" in text] == [
+        f"{row.task} ({'acc' if row.metric == 'accuracy' else 'auc'})" for row in rows
+    ]
+    bars = re.findall(r'style="fill: (#[0-9a-f]{6}|none); stroke: (#\w+)[^"]*stroke-linejoin: miter"', svg)
+    assert [fill for fill, _ in bars].count(figures.SERIES[0]) == 7
+    assert svg == figures.svg(figures.differences(rows, "svm"))
+
+
+def test_the_published_rows_are_drawn_where_the_task_is_the_same() -> None:
+    rows = published()["densenet121"]
+    other = {row.task: row for row in published()["resnet50"]}
+    plain, overlaid = (figures.svg(figures.differences(rows[:3], "svm", paper)) for paper in (None, other))
+    assert plain.count("<use") + 3 == overlaid.count("<use")
+    assert figures.svg(figures.differences(rows[:3], "svm", {})) == plain
+
+
+def test_figures_4_to_6_say_what_is_drawn() -> None:
+    rows = [Row("Lung", "accuracy", 4, {"scratch": Summary(50, 5, 5), "svm-multitask": Summary(80, 1, 5)})]
+    assert {"Lung (acc)", "scratch", "svm"} <= set(texts(figures.svg(figures.approaches(rows))))
+    assert {"1e-3", "1e-4"} <= set(texts(figures.svg(figures.by_rate({"1e-3": [50.0, 60.0], "1e-4": [70.0] * 20}))))
+    heads = figures.by_heads({("1", True): [50.0, 51.0], ("1", False): [49.0], ("5", True): [60.0]})
+    assert {"1", "5", "with warm-up", "without warm-up"} <= set(texts(figures.svg(heads)))
+    assert figures.png(heads).startswith(b"\x89PNG")
+
+
+def test_inside_a_page_a_figure_has_the_pages_colours_and_ids_of_its_own() -> None:
+    svg = figures.svg(figures.approaches(published()["resnet50"]))
+    inside = figures.inline(svg, 'say "<this>"', "one")
+    assert 'aria-label="say &quot;&lt;this&gt;&quot;"' in inside
+    assert not re.search(r"#[0-9a-f]{6}|xlink|<style|https?:", inside)
+    ids = set(re.findall(r'\bid="([^"]+)"', inside))
+    assert all(name.startswith("one-") for name in ids)
+    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', inside)) <= ids
+
+
+# --- the page ---
+
+
+def scores(combination: Combination, task: str, seed: int) -> float | str:
+    if task == "Glomeruli" and combination == GRID[3] and seed:
+        return "missing"
+    return 0.5 + 0.1 * GRID.index(combination) + 0.01 * seed
+
+
+def test_the_page_holds_tables_figures_and_files(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    some_evaluations(tmp_path / "evaluations")
+    some_evaluations(tmp_path / "evaluations", backbone="another")
+    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "out" / "page.html", paper=False)
+    html = page.read_text()
+    parsed = Page(html)
+    text = " ".join(" ".join(parsed.text).split())
+    assert not parsed.open
+    assert "15 of 16 cells: 4 combinations, 3 left-out tasks, 2 seeds." in text
+    assert "Lung accuracy 40 55.00±7.07 80.00 92.00±2.00 ▲ 92.50±3.54 93.50±3.54 –" in text
+    assert "<strong>93.50±3.54</strong>" in html
+    assert "another" not in text
+    assert "2 of 24 scores are missing" in text
+    assert [link for link in parsed.fetches if not link.startswith("use href=#")] == []
+    assert not re.search(r"@import|https?://|<script|url\((?!#)", html)
+    names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    by_task = {f"{number}-tiny-{task}" for number in (5, 6) for task in ("Lung", "Necrosis", "Glomeruli")}
+    drawn = {"2-tiny", "3-tiny", "4-tiny"} | by_task
+    assert names == {f"figure-{name}.{kind}" for name in drawn for kind in ("svg", "png")}
+    rows = sheet(tmp_path / "out" / "cells.csv")
+    assert len(rows) == 24
+    assert [row["state"] for row in rows].count("missing") == 2
+    assert {row["task"] for row in sheet(tmp_path / "out" / "ranks.csv")} == {"Lung", "Necrosis", "Glomeruli"}
+    table = {row["column"]: row for row in sheet(tmp_path / "out" / "table.csv")}
+    assert float(table["svm-multitask"]["mean"]) == pytest.approx(92)
+    assert (table["svm-multitask"]["significant"], table["svm-multitask"]["published_mean"]) == ("1", "")
+
+
+def test_the_published_scores_stand_beside_ones_own_when_asked(tmp_path: Path) -> None:
+    grid = [Combination("densenet121", lr, 5.0, True) for lr in (1e-3, 1e-4, 1e-5)]
+    write_sweep(tmp_path / "sweeps" / "toy", lambda c, _t, _s: c.lr, combinations=grid)
+    some_evaluations(tmp_path / "evaluations", backbone="densenet121")
+    command = ["report", "--sweeps", str(tmp_path / "sweeps"), "--sweep", "toy", "--paper"]
+    answer = CliRunner().invoke(group, [*command, "--evaluations", str(tmp_path / "evaluations")])
+    assert answer.exit_code == 0, answer.output
+    html = Path(answer.output.strip()).read_text()
+    assert "<small>91.40±0.32</small>" in html
+    assert "diamonds: as published" in html
+    table = sheet(tmp_path / "sweeps" / "toy" / "report" / "table.csv")
+    assert {row["column"]: row["published_mean"] for row in table}["svm-imagenet"] == "90.54"
+
+
+def test_models_of_other_sweeps_do_not_enter(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    write_evaluation(tmp_path / "evaluations", 0, run=str(store.path / "runs" / "x"), score=0.5)
+    write_evaluation(tmp_path / "evaluations", 1, run=str(tmp_path / "sweeps" / "other" / "runs" / "x"), seed=1)
+    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
+    (row,) = sheet(page.parent / "table.csv")
+    assert (row["mean"], row["seeds"]) == ("50.0", "1")

@@ -1,0 +1,154 @@
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mtrain import sampling
+from mtrain.errors import ShardError
+from mtrain.loader import Batch, Images, OrderedBatches, TrainingBatches, batches, ordered_batches
+from mtrain.pool import Pool, open_pool
+from mtrain.sampling import Stream
+from tests.mtrain.pools import encode, write_pool, write_task
+
+SIZE = 24
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    folder = write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta", "Gamma"))
+    write_task(folder / "Tiny", sizes={"train": 1, "val": 1}, image_format="jpg", shape=(30, 50))
+    return open_pool(folder)
+
+
+def train_images(pool: Pool) -> Images:
+    return Images([(task, task.rows["train"]) for task in pool.tasks])
+
+
+def training(pool: Pool, slots: range = range(16)) -> TrainingBatches:
+    return TrainingBatches(train_images(pool), SIZE, 3, slots, Stream.TRAIN)
+
+
+def equal(one: list[Batch], other: list[Batch]) -> bool:
+    return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_for_any_number_of_workers(pool: Pool, workers: int) -> None:
+    alone = list(batches(training(pool), range(5), workers=0))
+    assert equal(alone, list(batches(training(pool), range(5), workers=workers)))
+
+
+def test_batches_do_not_depend_on_where_the_iterations_begin(pool: Pool) -> None:
+    whole = list(batches(training(pool), range(6), workers=0))
+    assert equal(whole[4:], list(batches(training(pool), range(4, 6), workers=1)))
+
+
+def test_a_started_interpreter_makes_the_same_batches_as_a_forked_one(pool: Pool) -> None:
+    dataset = training(pool)
+    with multiprocessing.get_context("spawn").Pool(1) as processes:
+        (there,) = processes.map(dataset.__getitem__, [2])
+    here = dataset[2]
+    assert isinstance(here, Batch)
+    assert equal([here], [there])
+
+
+def test_two_halves_of_the_slots_hold_what_the_whole_holds(pool: Pool) -> None:
+    whole, left, right = (training(pool, slots)[0] for slots in (range(16), range(7), range(7, 16)))
+    assert isinstance(whole, Batch)
+    assert isinstance(left, Batch)
+    assert isinstance(right, Batch)
+    assert torch.equal(left.counts + right.counts, whole.counts)
+    sums = [sorted(batch.images.flatten(1).sum(1).tolist()) for batch in (whole, left, right)]
+    assert sorted(sums[1] + sums[2]) == sums[0]
+
+
+def test_pictures_stand_in_the_order_of_their_tasks_with_their_labels(pool: Pool) -> None:
+    images = train_images(pool)
+    drawn = sampling.draw(images.sizes, 3, 0, range(16))
+    batch = training(pool)[0]
+    assert isinstance(batch, Batch)
+    assert batch.counts.tolist() == np.bincount(drawn.task, minlength=4).tolist()
+    expected = [pool.tasks[t].rows["train"].label[r] for t, r in sorted(zip(drawn.task, drawn.row, strict=True))]
+    assert batch.labels.tolist() == expected
+    brightest = batch.images.float().mean((2, 3)).argmax(1)  # the toy pictures show their label in their colour
+    assert brightest.tolist() == expected
+
+
+def test_batches_are_uint8_and_channels_last(pool: Pool) -> None:
+    (batch,) = batches(training(pool), range(1), workers=1)
+    assert batch.images.shape == (16, 3, SIZE, SIZE)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_loading_leaves_the_random_state_of_torch_alone(pool: Pool) -> None:
+    state = torch.get_rng_state()
+    list(batches(training(pool), range(2), workers=1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_ordered_pass_shows_each_picture_once_in_order(pool: Pool, workers: int) -> None:
+    task = pool.tasks[0]
+    rows = task.rows["train"].take([5, 3, 20, 1, 0])
+    passes = list(ordered_batches(task, rows, size=SIZE, batch=2, workers=workers))
+    assert [places.tolist() for _, places in passes] == [[0, 1], [2, 3], [4]]
+    colours = torch.cat([images for images, _ in passes]).float().mean((2, 3)).argmax(1)
+    assert colours.tolist() == rows.label.tolist()
+
+
+def test_an_ordered_pass_over_nothing_is_empty(pool: Pool) -> None:
+    task = pool.tasks[0]
+    assert list(ordered_batches(task, task.rows["train"].take([]), size=SIZE, batch=2, workers=1)) == []
+
+
+def test_an_ordered_pass_over_several_tasks_counts_each(pool: Pool) -> None:
+    dataset = OrderedBatches(Images([(task, task.rows["val"]) for task in pool.tasks]), SIZE, 20)
+    counts = [batch.counts.tolist() for batch in batches(dataset, range(len(dataset)), workers=0)]
+    assert counts == [[8, 8, 4, 0], [0, 0, 4, 1]]
+
+
+def test_ordered_pictures_are_cropped_at_the_centre_and_not_flipped(tmp_path: Path) -> None:
+    write_task(tmp_path / "Alpha", sizes={"train": 1}, shape=(8, 12))
+    (task,) = open_pool(tmp_path).tasks
+    ((images, _),) = ordered_batches(task, task.rows["train"], size=8, batch=1, workers=0)
+    whole = Images([(task, task.rows["train"])]).decode(0)
+    assert torch.equal(images[0], whole[:, :, 2:10])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_picture_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
+    write_task(tmp_path / "Alpha", sizes={"train": 12})
+    (task,) = open_pool(tmp_path).tasks
+    shard, offset = task.shards[1], int(task.rows["train"].offset[11])
+    data = bytearray(shard.read_bytes())
+    data[offset : offset + 4] = b"XXXX"
+    shard.write_bytes(data)
+    expected = rf"{shard}: Alpha: cannot read picture alpha-train-00011: neither PNG nor JPEG; check the shards"
+    with pytest.raises(ShardError, match=expected) as caught:
+        list(ordered_batches(task, task.rows["train"], size=8, batch=4, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_open_map_does_not_travel_with_the_pictures(pool: Pool) -> None:
+    images = train_images(pool)
+    before = images.read(0)
+    assert pickle.loads(pickle.dumps(images)).read(0) == before
+
+
+def test_task_boundaries_are_found(pool: Pool) -> None:
+    images = train_images(pool)
+    assert images.sizes == [24, 24, 24, 1]
+    assert images.task_of([0, 23, 24, 71, 72]).tolist() == [0, 0, 1, 2, 3]
+
+
+def test_pictures_smaller_than_the_input_are_enlarged(tmp_path: Path) -> None:
+    write_task(tmp_path / "Alpha", sizes={"train": 2}, shape=(5, 5))
+    (task,) = open_pool(tmp_path).tasks
+    ((images, _),) = ordered_batches(task, task.rows["train"], size=32, batch=2, workers=0)
+    assert images.shape == (2, 3, 32, 32)
+    assert encode(Image.fromarray(images[0].permute(1, 2, 0).numpy()), "png").startswith(b"\x89PNG")

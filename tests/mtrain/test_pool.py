@@ -1,0 +1,127 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dpconvert import card as cards
+from mtrain.errors import ShardError, UsageError
+from mtrain.pool import find_task, leave_out, open_pool
+from tests.mtrain.pools import write_pool, write_task
+
+
+def test_a_pool_is_every_task_folder_in_name_order(tmp_path: Path) -> None:
+    pool = open_pool(write_pool(tmp_path, ("Gamma", "Alpha", "Beta")))
+    assert [task.name for task in pool.tasks] == ["Alpha", "Beta", "Gamma"]
+    assert {split: len(rows) for split, rows in pool.tasks[0].rows.items()} == {"train": 24, "val": 8}
+
+
+def test_rows_lead_to_the_bytes_of_their_picture(tmp_path: Path) -> None:
+    (task,) = open_pool(write_pool(tmp_path, ("Alpha",))).tasks
+    rows = task.rows["train"].take([0, 11, 23])
+    assert list(rows.key) == ["alpha-train-00000", "alpha-train-00011", "alpha-train-00023"]
+    assert list(rows.label) == [0, 1, 1]
+    assert list(rows.group) == ["toy:train-0", "toy:train-2", "toy:train-5"]
+    for shard, offset in zip(rows.shard, rows.offset, strict=True):
+        assert task.shards[shard].read_bytes()[offset : offset + 4] == b"\x89PNG"
+
+
+def test_the_digest_names_the_data_and_not_the_place(tmp_path: Path) -> None:
+    here, there, other = (tmp_path / name for name in "abc")
+    assert open_pool(write_pool(here)).digest == open_pool(write_pool(there)).digest
+    assert open_pool(write_pool(here)).digest != open_pool(write_pool(other, shape=(32, 40))).digest
+
+
+def test_names_match_without_case_and_dashes(tmp_path: Path) -> None:
+    pool = open_pool(write_pool(tmp_path, ("BoneMarrow", "Lung")))
+    assert find_task(pool, "bone-marrow").name == find_task(pool, "BONE_MARROW").name == "BoneMarrow"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    pool = open_pool(write_pool(tmp_path, ("BoneMarrow", "Lung")))
+    with pytest.raises(UsageError, match=r"no task 'Lnug' in the pool; did you mean Lung\?"):
+        find_task(pool, "Lnug")
+
+
+def test_related_tasks_leave_in_both_directions_and_from_task_to_task(tmp_path: Path) -> None:
+    write_pool(tmp_path, ("Alpha", "Omega"))
+    write_task(tmp_path / "Beta", related=["Alpha"])
+    write_task(tmp_path / "Gamma", related=["Beta", "NotHere"])
+    pool, left, notes = leave_out(open_pool(tmp_path), ["alpha"])
+    assert [task.name for task in pool.tasks] == ["Omega"]
+    assert [task.name for task in left] == ["Alpha", "Beta", "Gamma"]
+    assert notes == ("Beta leaves too: related to Alpha", "Gamma leaves too: related to Beta")
+
+
+def test_a_task_named_twice_leaves_once(tmp_path: Path) -> None:
+    _, left, notes = leave_out(open_pool(write_pool(tmp_path)), ["Alpha", "alpha"])
+    assert [task.name for task in left] == ["Alpha"]
+    assert notes == ()
+
+
+def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="every task is left out"):
+        leave_out(open_pool(write_pool(tmp_path, ("Alpha",))), ["Alpha"])
+
+
+def test_no_folder_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder of shards"):
+        open_pool(tmp_path / "absent")
+    with pytest.raises(UsageError, match="no task here"):
+        open_pool(tmp_path)
+
+
+def test_unfinished_tasks_are_named(tmp_path: Path) -> None:
+    write_pool(tmp_path)
+    (tmp_path / "Beta" / cards.FILE_NAME).unlink()
+    with pytest.raises(ShardError, match=r"without task.json: Beta; finish"):
+        open_pool(tmp_path)
+
+
+def test_a_shard_of_another_size_or_none_is_refused(tmp_path: Path) -> None:
+    write_pool(tmp_path)
+    shard = tmp_path / "Alpha" / "train-000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(ShardError, match=r"train-000001.tar: not the file that was written; expected \d+ bytes"):
+        open_pool(tmp_path)
+    shard.unlink()
+    with pytest.raises(ShardError, match=r"train-000001.tar: missing"):
+        open_pool(tmp_path)
+
+
+def test_a_changed_index_is_refused(tmp_path: Path) -> None:
+    write_pool(tmp_path, ("Alpha",))
+    index = tmp_path / "Alpha" / cards.INDEX_NAME
+    data = bytearray(index.read_bytes())
+    data[len(data) // 2] ^= 1
+    index.write_bytes(data)
+    with pytest.raises(ShardError, match=r"index.parquet: not the index that was written; convert"):
+        open_pool(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["text", "columns"])
+def test_an_index_that_is_none_is_refused_in_one_line(tmp_path: Path, what: str) -> None:
+    """Whatever its card says of it: another program may have written both."""
+    write_pool(tmp_path, ("Alpha",))
+    index = tmp_path / "Alpha" / cards.INDEX_NAME
+    if what == "text":
+        index.write_bytes(b"x" * 100)
+    else:
+        pq.write_table(pa.table({"key": ["a"]}), index)
+    card = json.loads((tmp_path / "Alpha" / cards.FILE_NAME).read_bytes())
+    data = index.read_bytes()
+    card["index"] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (tmp_path / "Alpha" / cards.FILE_NAME).write_text(json.dumps(card))
+    with pytest.raises(ShardError, match=r"index.parquet: not an index") as caught:
+        open_pool(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_may_be_empty(tmp_path: Path) -> None:
+    write_task(tmp_path / "Alpha", sizes={"train": 6, "test": 3})
+    (task,) = open_pool(tmp_path).tasks
+    assert len(task.rows["val"]) == 0
+    assert task.rows["val"].label.dtype == np.int64

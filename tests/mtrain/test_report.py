@@ -1,0 +1,202 @@
+"""The report: what it says, that names cannot break it, and that it asks nothing of the network."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtrain.charts import line_chart, smoothed, ticks
+from mtrain.report import compare, percent, points, task_curves, write_report
+from mtrain.runs import Run
+from tests.mtrain.pools import write_pool
+
+
+def a_run(folder: Path, *, transfers: list[dict[str, Any]] = (), name: str = "toy") -> Run:  # type: ignore[assignment]
+    """A run that trained on two of the three toy tasks."""
+    run = Run(folder / "runs" / name)
+    run.path.mkdir(parents=True)
+    shards = write_pool(folder / "shards")
+    about = {"config": {"backbone": "tiny", "shards": str(shards)}, "left_out": ["Gamma"], "versions": {"python": "3"}}
+    (run.path / "config.json").write_text(json.dumps(about))
+    (run.path / "state.json").write_text(json.dumps({"state": "finished", "iteration": 40}))
+    lines = [
+        {"event": "step", "iteration": i, "loss": 1.0 / i, "tasks": {"Alpha": 2.0 / i, "Beta": 0.5}}
+        for i in range(1, 41)
+    ]
+    lines.append({"event": "validation", "iteration": 40, "accuracy": {"Alpha": 0.75}})
+    (run.path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for number, result in enumerate(transfers):
+        path = run.path / "transfer" / f"{number}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result))
+    return run
+
+
+def a_transfer(weights: str, score: float | None, **other: Any) -> dict[str, Any]:
+    result = {"task": "Gamma", "set": "val", "metric": "accuracy", "weights": weights, "score": score, "mode": "svm"}
+    return result | {"identity": {"final": False}, "notes": []} | other
+
+
+class Page(HTMLParser):
+    """Text of the page, tags that are open, and everything that could fetch something."""
+
+    VOID = frozenset({"meta", "br", "path", "link", "img"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.tags: list[str] = []
+        self.fetches: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetches += [f"{tag} {name}={value}" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_compares_with_the_baseline_and_lists_the_pool(tmp_path: Path) -> None:
+    run = a_run(tmp_path, transfers=[a_transfer("run", 0.875), a_transfer("imagenet", 0.8125)])
+    path, table = write_report(run, tmp_path / "out" / "page.html")
+    page = Page(path.read_text())
+    text = " ".join(" ".join(page.text).split())
+    assert not page.open
+    assert "Gamma svm, accuracy, validation 87.50 81.25 +6.25" in text
+    assert "Alpha trained on class-0, class-1 24 8 8 CC0-1.0" in text
+    assert "Gamma left out class-0, class-1, class-2 24 8 8" in text
+    assert page.tags.count("svg") == 1 + 2 + 1
+    assert "| Gamma | svm | accuracy | validation | 87.50 | 81.25 | +6.25 |" in table
+    assert (tmp_path / "out" / "page.md").read_text() == table
+
+
+def test_the_page_fetches_nothing(tmp_path: Path) -> None:
+    html = write_report(a_run(tmp_path), tmp_path / "page.html")[0].read_text()
+    assert Page(html).fetches == []
+    assert not re.search(r"url\(|@import|https?://|<script", html)
+
+
+def test_a_run_without_transfers_says_how_to_make_one(tmp_path: Path) -> None:
+    path, table = write_report(a_run(tmp_path), tmp_path / "page.html")
+    assert "mtrain transfer --mode svm" in path.read_text()
+    assert "mtrain transfer --mode svm" in table
+
+
+def test_a_transfer_without_its_baseline_has_no_difference(tmp_path: Path) -> None:
+    _, table = write_report(a_run(tmp_path, transfers=[a_transfer("run", 0.5)]), tmp_path / "page.html")
+    assert "| Gamma | svm | accuracy | validation | 50.00 | – | – |" in table
+
+
+def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
+    nasty = '<img src=x onerror="alert(1)">|'
+    found = a_transfer("run", 0.5, task=nasty, notes=[f"note {nasty}"])
+    run = a_run(tmp_path, transfers=[found], name="<b>run")
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "step", "iteration": 50, "loss": 1.0, "tasks": {nasty: 1.0}}) + "\n")
+    path, table = write_report(run, tmp_path / "page.html")
+    assert "img" not in Page(path.read_text()).tags
+    assert "b" not in Page(path.read_text()).tags
+    assert "<img" not in table
+    assert '"alert(1)">\\|' in table
+
+
+def test_a_run_whose_shards_are_gone_still_has_a_page(tmp_path: Path) -> None:
+    run = a_run(tmp_path, transfers=[a_transfer("run", 0.5)])
+    (tmp_path / "shards").rename(tmp_path / "moved")
+    path, _ = write_report(run, tmp_path / "page.html")
+    assert "cannot be listed" in path.read_text()
+    assert "50.00" in path.read_text()
+
+
+def test_transfers_are_set_against_each_other_only_on_the_same_set() -> None:
+    found = [a_transfer("run", 0.9, set="test"), a_transfer("imagenet", 0.7), a_transfer("run", 0.8)]
+    by_set = {c.scored_on: c for c in compare(found)}
+    assert by_set["validation"].gain == pytest.approx(0.1)
+    assert by_set["test"].gain is None
+
+
+def test_modes_stand_apart_and_seeds_are_averaged() -> None:
+    found = [a_transfer("run", score, mode="finetune") for score in (0.5, 0.75, None)]
+    by_mode = {c.mode: c for c in compare([*found, a_transfer("run", 0.25), a_transfer("imagenet", None)])}
+    assert by_mode["finetune"].scores == {"run": 0.625}
+    assert by_mode["svm"].scores == {"run": 0.25, "imagenet": None}
+    assert by_mode["svm"].gain is None
+
+
+def test_weights_from_files_are_called_by_their_names_unless_two_are_alike(tmp_path: Path) -> None:
+    weights = ["/one/w.pth", "/two/w.pth", "/one/v.pth", "random"]
+    run = a_run(tmp_path, transfers=[a_transfer(name, 0.5) for name in weights])
+    _, table = write_report(run, tmp_path / "page.html")
+    assert "| difference | v.pth | /one/w.pth | /two/w.pth | random |" in table
+
+
+def test_a_note_is_said_once(tmp_path: Path) -> None:
+    found = [a_transfer(w, 0.5, set=s, notes=["only 3 groups"]) for w in ("run", "imagenet") for s in ("val", "test")]
+    path, _ = write_report(a_run(tmp_path, transfers=found), tmp_path / "page.html")
+    assert path.read_text().count("Gamma: only 3 groups") == 1
+
+
+def test_a_run_without_a_log_and_with_a_result_of_another_kind_still_has_a_page(tmp_path: Path) -> None:
+    run = a_run(tmp_path, transfers=[a_transfer("run", 0.5), {"identity": {}, "colour": 1}])
+    (run.path / "log.jsonl").unlink()
+    (run.path / "state.json").unlink()
+    path, table = write_report(run, tmp_path / "page.html")
+    assert "Nothing was logged yet" in path.read_text()
+    assert "stopped, 0 iterations" in path.read_text()
+    assert "| Gamma | svm | accuracy | validation | 50.00 |" in table
+
+
+def test_task_curves_take_the_accuracy_out_of_several_numbers() -> None:
+    events = [
+        {"event": "validation", "iteration": 5, "tasks": {"A": {"loss": 1.0, "accuracy": 0.25}}},
+        {"event": "validation", "iteration": 10, "accuracy": {"A": 0.5}},
+        {"event": "step", "iteration": 10, "tasks": {"A": 9.0}},
+    ]
+    assert task_curves(events, "validation", ("accuracy", "tasks")) == {"A": [(5, 0.25), (10, 0.5)]}
+
+
+def test_scores_are_percent_with_two_decimals() -> None:
+    assert [percent(0.90125), percent(None), percent(float("nan"))] == ["90.12", "–", "–"]
+    assert [points(0.01), points(-0.005), points(None)] == ["+1.00", "−0.50", "–"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 4, [0, 1, 2, 3, 4]), (0.1, 0.9, [0, 0.2, 0.4, 0.6, 0.8, 1]), (7, 7, [6, 8]), (0, 0, [0, 0.5])],
+)
+def test_ticks_are_round_and_enclose_the_values(low: float, high: float, expected: list[float]) -> None:
+    found = ticks(low, high)
+    assert found[0] <= low
+    assert found[-1] >= high
+    assert len(found) <= 7
+    if high > low:
+        assert found == pytest.approx(expected)
+
+
+def test_smoothing_keeps_both_ends_and_a_straight_line() -> None:
+    line = [(float(i), 2.0 * i) for i in range(50)]
+    assert [y for _, y in smoothed(line)] == pytest.approx([y for _, y in line])
+    spike = [(float(i), float(i == 25)) for i in range(50)]
+    assert max(y for _, y in smoothed(spike)) < 0.5
+
+
+def test_a_chart_passes_over_what_is_not_finite() -> None:
+    chart = line_chart("Loss", [(1, 3.0), (2, float("nan")), (3, 1.0)])
+    assert "nan" not in chart
+    assert 'aria-label="Loss: 3 at iteration 1, 1 at iteration 3"' in chart
+    assert line_chart("Loss", [(1, float("inf"))]) == ""

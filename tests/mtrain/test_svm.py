@@ -1,0 +1,79 @@
+"""The choice of C, and both solvers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.svm import LinearSVC
+
+from mtrain.errors import UsageError
+from mtrain.transfer import svm
+from mtrain.transfer.folds import group_folds
+
+
+def samples(classes: int, n: int = 240, d: int = 12, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    return (rng.normal(size=(n, d)) + 0.7 * rng.normal(size=(classes, d))[y]).astype(np.float32), y
+
+
+def images(n: int) -> list[str]:
+    return [f"image-{i:04}" for i in range(n)]
+
+
+@pytest.mark.parametrize(("classes", "metric", "scorer"), [(3, "accuracy", "accuracy"), (2, "roc_auc", "roc_auc")])
+def test_the_search_is_that_of_scikit_learn(classes: int, metric: str, scorer: str) -> None:
+    x, y = samples(classes)
+    costs = (1e-6, 1e-4, 1e-2, 1.0)
+    ours = svm.fit(x, y, images(len(y)), classes=classes, metric=metric, costs=costs)
+    folds = PredefinedSplit(group_folds(y, images(len(y))).of)
+    machine = LinearSVC(dual=False, tol=1e-10, max_iter=100_000)
+    theirs = GridSearchCV(machine, {"C": costs}, scoring=scorer, cv=folds).fit(x.astype(np.float64), y)
+    np.testing.assert_allclose([ours.cv[c] for c in costs], theirs.cv_results_["mean_test_score"], atol=0.5 / len(y))
+    assert ours.cost == theirs.best_params_["C"]
+    reference = theirs.decision_function(x.astype(np.float64))
+    np.testing.assert_allclose(ours.decisions(x), reference, atol=2e-3 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_both_solvers_agree(classes: int) -> None:
+    x, y = samples(classes)
+    metric = "accuracy" if classes > 2 else "roc_auc"
+    one, other = (svm.fit(x, y, images(len(y)), classes=classes, metric=metric, solver=name) for name in svm.SOLVERS)
+    assert one.cost == other.cost
+    np.testing.assert_allclose(list(one.cv.values()), list(other.cv.values()), atol=2 / len(y))
+    np.testing.assert_allclose(one.weights, other.weights, atol=2e-3 * np.abs(one.weights).max())
+
+
+def test_of_equally_good_costs_the_smallest_is_chosen() -> None:
+    y = np.arange(40) % 2
+    x = np.where(y == 1, 1.0, -1.0).astype(np.float32)[:, None]
+    assert svm.fit(x, y, images(40), classes=2, metric="roc_auc").cost == 1e-10
+
+
+def test_a_fold_without_both_classes_is_left_out_of_the_mean() -> None:
+    """Group "c" holds class 1 alone: its fold has no ROC curve; the other two are ranked perfectly."""
+    y = np.array([0, 1, 0, 1, 1, 1])
+    x = np.where(y == 1, 1.0, -1.0).astype(np.float32)[:, None]
+    found = svm.fit(x, y, ["a", "a", "b", "b", "c", "c"], classes=2, metric="roc_auc")
+    assert set(found.cv.values()) == {1.0}
+
+
+@pytest.mark.parametrize("solver", ["batched", "sklearn"])
+def test_a_class_missing_from_a_fold_or_from_all_is_handled(solver: str) -> None:
+    x, y = samples(3)
+    groups = ["rare" if label == 2 else f"g{i % 7}" for i, label in enumerate(y)]
+    found = svm.fit(x, y, groups, classes=4, metric="accuracy", solver=solver)
+    assert found.decisions(x).shape == (len(y), 4)
+    assert (found.decisions(x).argmax(1) != 3).all()
+    assert all(np.isfinite(value) for value in found.cv.values())
+
+
+def test_one_class_alone_and_an_unknown_solver_are_refused() -> None:
+    x, y = samples(2)
+    with pytest.raises(UsageError, match="one class only"):
+        svm.fit(x, np.zeros_like(y), images(len(y)), classes=2, metric="roc_auc")
+    with pytest.raises(UsageError, match="no solver"):
+        svm.fit(x, y, images(len(y)), classes=2, metric="roc_auc", solver="libsvm")

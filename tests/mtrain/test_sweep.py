@@ -1,0 +1,545 @@
+"""Sweeps: what a cell's digest depends on, each cell exactly once, what is shared, and what a kill costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from dpconvert.progress import Reporter
+from mtrain.cli import group
+from mtrain.config import FitConfig
+from mtrain.errors import RunError, UsageError
+from mtrain.fit import fit
+from mtrain.runs import Run
+from mtrain.sweep import cells as cells_module
+from mtrain.sweep import engine, plan, work
+from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, warmup_config
+from mtrain.sweep.spec import load_sweep
+from mtrain.sweep.store import Store
+from mtrain.weights import state_digest
+from tests.mtrain.pools import write_pool, write_task
+
+QUIET = Reporter(quiet=True)
+TINY = """
+leave_out = ["Alpha", "Gamma"]
+seeds = [0]
+
+[grid]
+backbone = ["shufflenet_v2_x0_5"]
+lr = [1e-2, 1e-3]
+warmup = [true, false]
+
+[fit]
+weights = "random"
+iterations = 6
+warmup = 3
+batch = 8
+size = 32
+adapt_batches = 1
+workers = 0
+checkpoint_every = 2
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pool(tmp_path_factory.mktemp("pool"), sizes={"train": 16, "val": 8, "test": 4})
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, shards: Path) -> Callable[..., list[Cell]]:
+    """The cells of the tiny sweep, with lines of its file changed."""
+
+    def cells(*changes: tuple[str, str], shards: Path = shards) -> list[Cell]:
+        text = TINY
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "tiny.toml"
+        path.write_text(text)
+        sweep = load_sweep(str(path)).model_copy(update={"shards": str(shards)})
+        return cells_of(sweep, left_out_sets(sweep))
+
+    return cells
+
+
+def digests(cells: list[Cell]) -> set[str]:
+    return {cell.digest for cell in cells}
+
+
+# --- the file ---
+
+
+def test_the_papers_sweep_is_that_of_the_paper() -> None:
+    sweep = load_sweep("manifests/sweeps/paper.toml")
+    assert len(list(sweep.trainings())) == 1920
+    assert len(sweep.leave_out) == 8
+    assert len({task for tasks in sweep.leave_out for task in tasks}) == 10
+    assert len(sweep.grid.combinations()) == 48
+    configs = {sweep.config(c, tasks, seed) for seed, tasks, c in sweep.trainings()}
+    assert {(c.iterations, c.batch, c.momentum, c.warmup_lr) for c in configs} == {(50_000, 64, 0.9, 1e-3)}
+    assert {c.warmup for c in configs} == {0, 5_000}
+
+
+def test_the_sweeps_that_come_with_the_program_can_be_named() -> None:
+    for name in ("paper", "workstation", "real-small"):
+        assert load_sweep(name).name == name
+    assert len(load_sweep("real-small").leave_out) >= 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [0]", "seeds = []", "seeds: tuple should have at least 1 item after validation, not 0; found"),
+        ("seeds = [0]", "seeds = [0, 0]", "seeds: 0 stands there twice"),
+        ("lr = [1e-2, 1e-3]", "lr = [0]", "grid.lr.0: input should be greater than 0; found 0"),
+        ("lr = [1e-2, 1e-3]", "rate = [1]", "grid.rate: no such setting"),
+        ("iterations = 6", "iterations = 6\nlr = 1", "fit: lr is set by grid"),
+        ("iterations = 6", "epochs = 6", "fit.epochs: no such setting; found 6"),
+        ("warmup = 3", "warmup = 7", "fit.warmup: longer than the training of 6 iterations; found 7"),
+        ("seeds = [0]", "seeds = [0", "not TOML: "),
+        ('leave_out = ["Alpha", "Gamma"]', "", "leave_out: field required"),
+    ],
+)
+def test_mistakes_in_the_file_are_told_in_one_line(
+    tiny: Callable[..., list[Cell]], old: str, new: str, message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        tiny((old, new))
+    assert f"tiny.toml: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_files_and_tasks_name_what_there_is(tiny: Callable[..., list[Cell]]) -> None:
+    with pytest.raises(UsageError, match="papr: no such sweep file; give a TOML file, or one of paper"):
+        load_sweep("papr")
+    with pytest.raises(UsageError, match="no task 'Alpja' in the pool; did you mean Alpha"):
+        tiny(('"Alpha"', '"Alpja"'))
+
+
+def test_a_warmup_of_no_length_and_sets_that_coincide_are_refused(
+    tiny: Callable[..., list[Cell]], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="lasts 0 iterations"):
+        tiny(("warmup = 3", "warmup = 0"))
+    related = write_pool(tmp_path / "related", ("Alpha", "Beta"), sizes={"train": 4})
+    write_task(related / "Gamma", related=["Alpha"], sizes={"train": 4})
+    with pytest.raises(UsageError, match="two left-out sets become Alpha, Gamma once related tasks leave"):
+        tiny(shards=related)
+
+
+# --- cells and digests ---
+
+
+def test_cells_are_all_combinations_and_share_warmups_by_set_network_and_seed(tiny: Callable[..., list[Cell]]) -> None:
+    cells = tiny(("seeds = [0]", "seeds = [5, 6]"), ("[fit]", "tau = [1, 10]\n\n[fit]"))
+    assert len(digests(cells)) == len(cells) == 2 * 2 * (2 * 2 * 2)
+    assert len({cell.training for cell in cells}) == len(cells)
+    assert [cell.config.seed for cell in cells] == [5] * 16 + [6] * 16
+    warm = [cell for cell in cells if cell.warmup]
+    assert len({cell.warmup for cell in warm}) == 4
+    assert all(cell.config.warmup == (3 if cell.combination.warmup else 0) for cell in cells)
+    assert {cell.tasks for cell in cells} == {("Alpha",), ("Gamma",)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("iterations = 6", "iterations = 7"), ("batch = 8", "batch = 9"), ("size = 32", "size = 33"),
+        ("adapt_batches = 1", "adapt_batches = 2"), ("seeds = [0]", "seeds = [1]"), ("lr = [1e-2, 1e-3]", "lr = [1]"),
+        ("batch = 8", "batch = 8\nmomentum = 0.8"), ("batch = 8", "batch = 8\nweight_decay = 0.1"),
+        ("[fit]", "tau = [6]\n\n[fit]"), ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
+        ('weights = "random"', 'weights = "imagenet"'), ('"Alpha", "Gamma"', '"Beta"'),
+        ("[fit]", '[transfer]\nsolver = "sklearn"\n\n[fit]'),
+    ],
+)  # fmt: skip
+def test_what_determines_a_result_changes_every_digest(tiny: Callable[..., list[Cell]], old: str, new: str) -> None:
+    assert not digests(tiny()) & digests(tiny((old, new)))
+
+
+@pytest.mark.parametrize(("old", "new"), [("warmup = 3", "warmup = 2"), ("batch = 8", "batch = 8\nwarmup_lr = 0.01")])
+def test_what_determines_the_warmup_changes_the_digests_of_those_that_have_one(
+    tiny: Callable[..., list[Cell]], old: str, new: str
+) -> None:
+    before, after = tiny(), tiny((old, new))
+    for one, other in zip(before, after, strict=True):
+        if one.warmup:
+            assert one.digest != other.digest
+            assert one.warmup != other.warmup
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("workers = 0", "workers = 5"), ("checkpoint_every = 2", "checkpoint_every = 3\nlog_every = 9"),
+        ('device = "cpu"', 'device = "auto"'), ("iterations = 6", "iterations = 6\nvalidate_every = 2"),
+        ('"Alpha", "Gamma"', '["gamma"], "alpha"'), ("seeds = [0]", 'name = "other"\nseeds = [0]'),
+        ("lr = [1e-2, 1e-3]", "lr = [0.001, 0.01]"), ("batch = 8", "batch = 8\nmomentum = 0.9"),
+    ],
+)  # fmt: skip
+def test_what_does_not_enter_a_result_changes_no_digest(tiny: Callable[..., list[Cell]], old: str, new: str) -> None:
+    assert digests(tiny()) == digests(tiny((old, new)))
+
+
+def test_other_pictures_of_a_task_change_digests_of_those_who_train_on_it_or_are_scored_by_it(
+    tiny: Callable[..., list[Cell]], tmp_path: Path
+) -> None:
+    other = write_pool(tmp_path / "other", sizes={"train": 16, "val": 8, "test": 4})
+    assert digests(tiny()) == digests(tiny(shards=other))
+    write_task(other / "Alpha", seed=9, sizes={"train": 16, "val": 8, "test": 4})
+    same = {cell.tasks: cell for cell in tiny()}
+    for cell in tiny(shards=other):
+        assert cell.digest not in digests(tiny())
+        assert (cell.training in {one.training for one in tiny()}) == (cell.tasks == ("Alpha",))
+    assert set(same) == {("Alpha",), ("Gamma",)}
+
+
+def test_a_weights_file_counts_by_its_content(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
+    found = []
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+        found.append(digests(tiny(('weights = "random"', f'weights = "{tmp_path / name}"'))))
+    assert found[0] == found[1]
+    assert not found[0] & found[2]
+    with pytest.raises(RunError, match="no weights to start from: No such file"):
+        tiny(('weights = "random"', f'weights = "{tmp_path / "d"}"'))
+
+
+def test_other_rules_of_training_or_transfer_change_every_digest(
+    tiny: Callable[..., list[Cell]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digests(tiny())
+    for part in ("training", "transfer"):
+        with monkeypatch.context() as patch:
+            patch.setitem(cells_module.RULES, part, cells_module.RULES[part] + 1)
+            assert not before & digests(tiny())
+
+
+def test_adding_a_seed_a_value_or_a_set_keeps_the_cells_that_are_there(tiny: Callable[..., list[Cell]]) -> None:
+    before = digests(tiny())
+    for change, new in [
+        (("seeds = [0]", "seeds = [1, 0]"), 8),
+        (("lr = [1e-2, 1e-3]", "lr = [1e-2, 1e-1, 1e-3]"), 4),
+        (('"Alpha", "Gamma"', '"Alpha", "Beta", "Gamma"'), 4),
+    ]:
+        after = digests(tiny(change))
+        assert before < after
+        assert len(after - before) == new
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 8, 11])
+def test_parts_hold_every_cell_once(tiny: Callable[..., list[Cell]], parts: int) -> None:
+    cells = tiny()
+    assert [cell for number in range(1, parts + 1) for cell in part_of(cells, (number, parts))] == cells
+
+
+# --- running ---
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Store, list[Cell], list[str]]:
+    """The tiny sweep, run; and the trainings in the order in which they were run."""
+    path = tmp_path_factory.mktemp("sweep") / "tiny.toml"
+    path.write_text(TINY)
+    sweep = load_sweep(str(path)).model_copy(update={"shards": str(shards)})
+    cells, store, trained = cells_of(sweep, left_out_sets(sweep)), Store(path.parent / "sweeps" / "tiny"), []
+
+    def counted(config: FitConfig, run: Run, report: Reporter) -> Any:
+        trained.append(run.name)
+        return fit(config, run, report)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "fit", counted)
+        store.write_plan(sweep, cells)
+        assert engine.run(store, cells, 1, QUIET) == "finished"
+    return store, cells, trained
+
+
+def test_every_cell_is_trained_once_and_every_warmup_once(done: tuple[Store, list[Cell], list[str]]) -> None:
+    store, cells, trained = done
+    assert sorted(trained) == sorted([cell.training for cell in cells] + list({c.warmup for c in cells if c.warmup}))
+    results = store.results(store.planned())
+    assert set(results) == digests(cells)
+    for cell in cells:
+        result = results[cell.digest]
+        assert (result.state, result.combination, result.seed) == ("scored", cell.combination, 0)
+        assert {task: score.set for task, score in result.scores.items()} == dict.fromkeys(cell.tasks, "val")
+        assert not store.run(cell.training).checkpoints.exists()
+
+
+def test_a_cell_run_alone_ends_with_the_same_weights(done: tuple[Store, list[Cell], list[str]], tmp_path: Path) -> None:
+    store, cells, _ = done
+    warm = [cell for cell in cells if cell.warmup]
+    assert len({cell.training for cell in warm[:2]}) == 2
+    for cell in warm[:2]:
+        alone = Run(tmp_path / cell.training)
+        assert fit(cell.config, alone, QUIET) == "finished"
+        assert weights(alone) == weights(store.run(cell.training))
+        assert alone.weights.read_bytes() == store.run(cell.training).weights.read_bytes()
+    assert weights(store.run(warm[0].training)) != weights(store.run(warm[1].training))
+
+
+def weights(run: Run) -> str:
+    return state_digest(load_file(run.weights))
+
+
+def test_running_again_runs_nothing_and_a_hole_is_filled(
+    done: tuple[Store, list[Cell], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, cells, trained = done
+    before = {cell.digest: store.result_path(cell.digest).read_bytes() for cell in cells}
+    count = len(trained)
+    assert engine.run(store, cells, 1, QUIET) == "finished"
+    assert len(trained) == count
+    store.result_path(cells[3].digest).unlink()
+    assert engine.run(store, cells, 1, QUIET) == "finished"
+    after = {cell.digest: store.result_path(cell.digest).read_bytes() for cell in cells}
+    hole = cells[3].digest
+    assert {key: value for key, value in after.items() if key != hole} == {k: v for k, v in before.items() if k != hole}
+    assert json.loads(after[hole])["scores"] == json.loads(before[hole])["scores"]
+
+
+def test_a_warmup_whose_end_was_removed_is_done_by_the_cell_itself(
+    done: tuple[Store, list[Cell], list[str]], tmp_path: Path
+) -> None:
+    store, cells, _ = done
+    cell = next(cell for cell in cells if cell.warmup)
+    other = Store(tmp_path / "other")
+    shutil.copytree(store.run(str(cell.warmup)).path, other.run(str(cell.warmup)).path)
+    shutil.rmtree(other.run(str(cell.warmup)).checkpoints)
+    assert engine.work(other, [cell], QUIET) == "finished"
+    assert weights(other.run(cell.training)) == weights(store.run(cell.training))
+
+
+def test_the_plan_is_written_once_and_again_when_it_changes(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
+    store, cells, sweep = Store(tmp_path / "sweep"), tiny(), load_sweep(str(tmp_path / "tiny.toml"))
+    store.write_plan(sweep, cells)
+    path = store.path / "sweep.json"
+    os.utime(path, ns=(1, 1))
+    store.write_plan(sweep, cells)
+    assert path.stat().st_mtime_ns == 1
+    store.write_plan(sweep, cells[:3])
+    assert [one.cell for one in store.planned()] == [cell.digest for cell in cells[:3]]
+
+
+def test_a_diverged_training_is_a_result(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
+    cells = [c for c in tiny(("lr = [1e-2, 1e-3]", "lr = [1e30]")) if not c.warmup][:1]
+    store = Store(tmp_path / "sweep")
+    assert engine.work(store, cells, QUIET) == "finished"
+    content = json.loads(store.result_path(cells[0].digest).read_text())
+    assert content["state"] == "diverged"
+    assert "the training has diverged" in content["reason"]
+
+
+def test_what_another_process_has_is_left_to_it(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
+    store, cell = Store(tmp_path / "sweep"), next(cell for cell in tiny() if cell.warmup)
+    assert cell.warmup is not None
+    for name in (cell.digest, cell.warmup):
+        with store.claimed(name) as ours:
+            assert ours
+            assert work.attempt(store, cell, QUIET) == "busy"
+    assert not store.run(cell.training).exists
+
+
+def test_a_cell_of_another_process_is_waited_for(
+    tiny: Callable[..., list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, cells, ran = Store(tmp_path / "sweep"), tiny()[:3], []
+    answers = iter(["busy", "done", "done", "busy", "done"])
+
+    def attempt(_store: Store, cell: Cell, _report: Reporter) -> str:
+        ran.append(cell.digest)
+        return next(answers)
+
+    monkeypatch.setattr(engine, "attempt", attempt)
+    monkeypatch.setattr(engine, "POLL", 0)
+    assert engine.work(store, cells, QUIET) == "finished"
+    assert ran == [*(cell.digest for cell in cells), cells[0].digest, cells[0].digest]
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def slow_toml(tmp_path: Path) -> Path:
+    """Four cells, two with a warm-up, of trainings long enough to be killed in the midst of."""
+    text = TINY.replace('"Alpha", "Gamma"', '"Gamma"').replace("iterations = 6", "iterations = 30")
+    path = tmp_path / "slow.toml"
+    path.write_text(text.replace("checkpoint_every = 2", "checkpoint_every = 5"))
+    return path
+
+
+def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
+    slow_toml: Path, shards: Path, tmp_path: Path
+) -> None:
+    sweep = load_sweep(str(slow_toml)).model_copy(update={"shards": str(shards)})
+    cells, store = cells_of(sweep, left_out_sets(sweep)), Store(tmp_path / "sweeps" / "slow")
+    command = [sys.executable, "-m", "mtrain.cli", "sweep", str(slow_toml), "--shards", str(shards), "--sweeps"]
+    process = subprocess.Popen([*command, str(store.path.parent), "--quiet"], start_new_session=True)
+    try:
+        wait_for(lambda: store.has(cells[0]))
+        second = store.run(cells[1].training)
+        wait_for(lambda: list(second.checkpoints.glob("*.safetensors")) or store.has(cells[1]))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    there = {cell.digest: store.result_path(cell.digest).read_bytes() for cell in cells if store.has(cell)}
+    assert 1 <= len(there) < len(cells)
+    said: list[str] = []
+    report = Reporter(quiet=True)
+    report.note = said.append  # type: ignore[method-assign]
+    assert engine.run(store, cells, 1, report) == "finished"
+    assert all(store.result_path(name).read_bytes() == content for name, content in there.items())
+    if cells[1].digest not in there:
+        assert any(text.startswith(f"{second.name}: goes on after iteration") for text in said)
+    alone = Run(tmp_path / "alone")
+    fit(cells[1].config, alone, QUIET)
+    assert weights(alone) == weights(second)
+
+
+def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_checkpoint(
+    slow_toml: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "POLL", 0.05)
+    sweep = load_sweep(str(slow_toml)).model_copy(update={"shards": str(shards)})
+    cells, store = cells_of(sweep, left_out_sets(sweep)), Store(tmp_path / "sweeps" / "slow")
+    hired: list[Any] = []
+    plain = engine._hired
+
+    def recorded(*given: Any) -> Any:
+        hired.extend(plain(*given))
+        return hired
+
+    def checkpoints() -> list[Path]:
+        return list(store.path.glob("runs/*/checkpoints/*.safetensors"))
+
+    def disturb() -> None:
+        wait_for(lambda: hired and checkpoints())
+        hired[0].process.kill()
+        wait_for(lambda: any(store.has(cell) for cell in cells))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(engine, "_hired", recorded)
+    with (tmp_path / "said").open("w") as stream:
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        assert engine.run(store, cells, 2, Reporter(stream=stream)) == "stopped"
+        thread.join()
+    assert [job.process.exitcode for job in hired] == [-signal.SIGKILL, 0]
+    assert checkpoints()
+    assert 1 <= sum(store.has(cell) for cell in cells) < len(cells)
+    assert engine.run(store, cells, 1, QUIET) == "finished"
+    assert all(store.has(cell) for cell in cells)
+
+
+def test_what_processes_answer_is_what_the_sweep_ends_with(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
+    store, cells = Store(tmp_path / "sweep"), tiny()
+    failed = UsageError("no room")
+    with pytest.raises(UsageError, match="no room"):
+        engine._outcome(store, cells, ["stopped", failed], stopped=False)
+    with pytest.raises(RunError, match="8 cells are missing: processes were killed"):
+        engine._outcome(store, cells, ["finished", None], stopped=False)
+    assert engine._outcome(store, cells, [None, "stopped"], stopped=True) == "stopped"
+    assert engine._outcome(store, [], ["finished", None], stopped=False) == "finished"
+
+
+# --- the command ---
+
+
+def test_the_plan_counts_what_is_there_and_what_sharing_saves(
+    done: tuple[Store, list[Cell], list[str]], shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, cells, _ = done
+    pace = plan.Pace(step=3600, warm=360, picture=36, weights_bytes=10**9, features=0)
+    sweep = load_sweep(str(store.path.parent.parent / "tiny.toml")).model_copy(update={"shards": str(shards)})
+    sets = list(left_out_sets(sweep).values())
+    nothing = Store(store.path / "nothing")
+    found = plan.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
+    # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 pictures each
+    assert (found.cells, found.there, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
+    assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)
+    assert found.hours_features == pytest.approx(8 * 24 * 0.01)
+    assert found.hours == pytest.approx(4 * 3 + 4 * 6 + 0.6 + 1.92)
+    assert found.hours_alone == pytest.approx(4 * 3 + 4 * 6 + 4 * 0.3 + 1.92)
+    assert found.disk_gb == pytest.approx(8)
+    assert "sharing saves 36 min (1.5%)" in found.lines("tiny")[3]
+    assert plan.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all there"]
+
+
+def test_the_command_plans_with_measured_times_and_runs_a_part(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "STEPS", 2)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
+    answer = CliRunner().invoke(group, [*command, "--plan"])
+    assert answer.exit_code == 0, answer.output
+    assert "tiny: 8 cells, 0 there, 0 begun, 8 to run" in answer.output
+    assert "shared: 2 warm-ups serve 4 cells, 0 of them are there" in answer.output
+    assert json.loads(CliRunner().invoke(group, [*command, "--plan", "--json"]).output)["hours"] > 0
+    ran: list[str] = []
+    monkeypatch.setattr(engine, "attempt", lambda _store, cell, _report: ran.append(cell.digest) or "done")
+    assert CliRunner().invoke(group, [*command, "--quiet", "--part", "2/3"]).exit_code == 0
+    assert len(ran) == 3
+    wrong = CliRunner().invoke(group, [*command, "--part", "4/3"])
+    assert str(wrong.exception) == "--part is I/N with I from 1 to N; found 4/3; for example --part 1/8"
+
+
+def test_the_slurm_script_asks_for_each_part_and_is_queued_again_when_stopped(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
+    script = tmp_path / "job.sh"
+    assert CliRunner().invoke(group, [*command, "--sbatch", str(script), "--parts", "3"]).exit_code == 0
+    assert "#SBATCH --array=1-3\n" in script.read_text()
+    CliRunner().invoke(group, [*command, "--sbatch", str(tmp_path / "other.sh")])
+    assert "#SBATCH --array=1-2\n" in (tmp_path / "other.sh").read_text()  # two left-out sets
+    for name, body in (("srun", 'echo "$@" >> asked; exit 130'), ("scontrol", 'echo "$@" >> queued')):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\ncd {tmp_path}\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    slurm = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_JOB_ID": "77", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    assert subprocess.run(["bash", str(script)], env=os.environ | slurm, check=False).returncode == 130
+    assert (tmp_path / "queued").read_text() == "requeue 77_2\n"
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked[:4] == [sys.executable, "-m", "mtrain.cli", "sweep"]
+    assert asked[-2:] == ["--part", "2/3"]
+    assert str(shards) in asked
+
+
+def test_the_warmup_as_a_training_of_its_own_uses_no_rate_of_the_cell(shards: Path) -> None:
+    config = FitConfig(shards=str(shards), iterations=10, warmup=4, lr=0.5, tau=3.0)
+    alone = warmup_config(config)
+    assert (alone.iterations, alone.warmup, alone.lr, alone.tau) == (4, 4, 1e-4, 5.0)
+
+
+def test_every_sweep_file_is_toml_with_a_head_that_shows_the_command() -> None:
+    for path in (Path(__file__).parents[2] / "manifests" / "sweeps").glob("*.toml"):
+        assert path.read_text().startswith(f"# mtrain sweep manifests/sweeps/{path.name}\n")
+        assert tomllib.loads(path.read_text())["grid"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The processes that the tests start compute as this one does."""
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+    return

@@ -1,0 +1,268 @@
+"""Transfers by svm: what is scored on what, what is computed once, and what is never read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mtrain import features as features_module
+from mtrain.config import FitConfig
+from mtrain.errors import RunError, ShardError, UsageError
+from mtrain.evaluate import opened
+from mtrain.features import features, weights_digest
+from mtrain.fit import fit
+from mtrain.metrics import accuracy
+from mtrain.network import SharedNetwork, shared_network
+from mtrain.pool import Task, find_task, open_pool, open_task
+from mtrain.runs import Run
+from mtrain.transfer.run import Options, result_path, results, source_of, targets, transfer
+from mtrain.weights import save_weights
+from tests.mtrain.pools import write_pool, write_task
+from tests.mtrain.test_fit import Notes
+
+SMALL = "shufflenet_v2_x0_5"
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards/ and the finished run runs/toy, which left Gamma (three classes) out."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_pool(folder / "shards")
+    settings = FitConfig(
+        shards=str(folder / "shards"), leave_out=("Gamma",), backbone=SMALL, weights="random", iterations=3, batch=4,
+        size=SIZE, adapt_batches=2, workers=0, validate_every=0, device="cpu",
+    )  # fmt: skip
+    fit(settings, Run(folder / "runs" / "toy"), Notes())
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    """A copy of the finished run."""
+    shutil.copytree(trained / "runs" / "toy", tmp_path / "runs" / "toy")
+    return Run(tmp_path / "runs" / "toy")
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The splits whose features are computed, as they are."""
+    seen: list[str] = []
+    plain = features_module._computed
+
+    def computed(network: SharedNetwork, task: Task, split: str, *rest: Any) -> Any:
+        seen.append(f"{task.name} {split}")
+        return plain(network, task, split, *rest)
+
+    monkeypatch.setattr(features_module, "_computed", computed)
+    return seen
+
+
+def svm(run: Run, weights: str = "run", task: str = "Gamma", **options: Any) -> dict[str, Any]:
+    """As the command does it: the test set is opened for the final transfer."""
+    (target,) = targets(run, None, [task])
+    (target,) = opened([target]) if options.get("final") else [target]
+    return transfer(source_of(run, weights), target, Options(workers=0, **options), Notes())
+
+
+def feature_options(folder: Path) -> dict[str, Any]:
+    return {"size": SIZE, "cache": folder, "workers": 0, "report": Notes()}
+
+
+# --- features ---
+
+
+def test_features_are_the_networks_output_for_each_picture_in_order(trained: Path, tmp_path: Path) -> None:
+    task = find_task(open_pool(trained / "shards"), "Gamma")
+    network = source_of(Run(trained / "runs" / "toy"), "run").network.train()
+    found = features(network, task, "val", **feature_options(tmp_path))
+    images = torch.cat(
+        [i for i, _ in features_module.ordered_batches(task, task.rows["val"], size=SIZE, batch=3, workers=0)]
+    )
+    with torch.inference_mode():
+        expected = network.eval()(network.normalize(images)).numpy()
+    assert found.shape == (8, network.num_features)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_features_are_computed_once_and_anew_when_weights_shards_split_or_size_change(
+    trained: Path, tmp_path: Path, passes: list[str]
+) -> None:
+    task = open_task(write_task(tmp_path / "s" / "Gamma", seed=2))
+    network, options = source_of(Run(trained / "runs" / "toy"), "run").network, feature_options(tmp_path / "cache")
+    first = np.array(features(network, task, "val", **options))
+    assert np.array_equal(features(network, task, "val", **options), first)
+    assert len(passes) == 1
+    other_shards = open_task(write_task(tmp_path / "t" / "Gamma", seed=3))
+    assert not np.array_equal(features(network, other_shards, "val", **options), first)
+    features(network, task, "train", **options)
+    features(network, task, "val", **(options | {"size": 48}))
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    assert not np.array_equal(features(network, task, "val", **options), first)
+    assert len(passes) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not an array at all"])
+def test_a_damaged_cache_is_computed_anew(trained: Path, tmp_path: Path, passes: list[str], content: bytes) -> None:
+    task = find_task(open_pool(trained / "shards"), "Gamma")
+    network = shared_network(SMALL, "random")
+    first = np.array(features(network, task, "val", **feature_options(tmp_path)))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    assert np.array_equal(features(network, task, "val", **feature_options(tmp_path)), first)
+    assert len(passes) == 2
+
+
+def test_the_digest_of_weights_tells_networks_and_buffers_apart() -> None:
+    networks = [shared_network(SMALL, "random") for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    assert weights_digest(networks[0]) == weights_digest(networks[1])
+    for change in (lambda n: n.mean.add_(0.1), lambda n: next(n.body.buffers()).add_(1)):
+        change(networks[1])
+        assert weights_digest(networks[0]) != weights_digest(networks[1])
+        change(networks[0])
+        assert weights_digest(networks[0]) == weights_digest(networks[1])
+
+
+# --- svm ---
+
+
+def test_the_validation_set_scores_what_the_training_set_trained(run: Run, passes: list[str]) -> None:
+    result = svm(run)
+    assert passes == ["Gamma train", "Gamma val"]
+    assert (result["task"], result["set"], result["metric"]) == ("Gamma", "val", "accuracy")
+    assert result["trained_on"] == {"train": 24}
+    assert result["C"] in [float(cost) for cost in result["cv"]]
+    kept = np.load(run.path / "transfer" / "Gamma-svm-run.npz")
+    (task,) = targets(run, None, ())
+    assert list(kept["key"]) == list(task.rows["val"].key)
+    assert result["score"] == accuracy(kept["label"], kept["decisions"].argmax(1))
+    assert result["score"] >= 0.75  # the colour of a toy picture tells its class
+    assert results(run) == [result]
+
+
+def test_two_classes_are_scored_by_the_area_under_the_curve(run: Run) -> None:
+    result = svm(run, task="Alpha")
+    assert (result["metric"], result["score"]) == ("roc_auc", result["scores"]["roc_auc"])
+
+
+def test_the_test_set_is_read_in_the_final_transfer_and_only_there(trained: Path, run: Run, tmp_path: Path) -> None:
+    """Its pictures are no pictures here: reading one is an error."""
+    shutil.copytree(trained / "shards" / "Gamma", tmp_path / "Gamma")
+    for path in (tmp_path / "Gamma").glob("test-*.tar"):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert svm(run, task=str(tmp_path / "Gamma"))["set"] == "val"
+    with pytest.raises(ShardError, match="cannot read picture gamma-test-"):
+        svm(run, task=str(tmp_path / "Gamma"), final=True)
+
+
+def test_the_final_transfer_trains_on_train_and_val_and_scores_test(run: Run, passes: list[str]) -> None:
+    result = svm(run, final=True)
+    assert passes == ["Gamma train", "Gamma val", "Gamma test"]
+    assert result["set"] == "test"
+    assert result["trained_on"] == {"train": 24, "val": 8}
+    assert {path.name for path in (run.path / "transfer").iterdir()} == {
+        "Gamma-svm-run-final.json", "Gamma-svm-run-final.npz",
+    }  # fmt: skip
+
+
+def test_a_result_is_recognised_and_not_computed_again(run: Run, passes: list[str]) -> None:
+    first, notes = svm(run), Notes()
+    shutil.rmtree(run.path.parent / ".features")
+    passes.clear()
+    (task,) = targets(run, None, ())
+    assert transfer(source_of(run, "run"), task, Options(workers=0), notes) == first
+    assert passes == []
+    assert "known already" in notes.said[0]
+    svm(run, solver="sklearn")
+    assert passes == ["Gamma train", "Gamma val"]
+
+
+def test_a_damaged_result_is_computed_again(run: Run) -> None:
+    first = svm(run)
+    path = run.path / "transfer" / "Gamma-svm-run.json"
+    path.write_bytes(path.read_bytes()[:50])
+    again = svm(run)
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_a_task_without_a_validation_set_is_scored_by_cross_validation_and_says_so(run: Run, tmp_path: Path) -> None:
+    write_task(tmp_path / "Omega", classes=3, sizes={"train": 24, "test": 6})
+    result = svm(run, task=str(tmp_path / "Omega"))
+    assert result["set"] == "cv"
+    assert result["score"] == result["cv"][str(result["C"])]
+    assert any("no val set" in note for note in result["notes"])
+    write_task(tmp_path / "Psi", sizes={"train": 8})
+    with pytest.raises(UsageError, match="no test set"):
+        svm(run, task=str(tmp_path / "Psi"), final=True)
+
+
+def test_a_score_that_is_not_defined_is_null_and_noted(run: Run, tmp_path: Path) -> None:
+    """A validation set of one picture has one class: no area under a curve."""
+    write_task(tmp_path / "Omega", sizes={"train": 24, "val": 1})
+    result = svm(run, task=str(tmp_path / "Omega"))
+    assert result["score"] is None
+    assert any("one class only" in note for note in result["notes"])
+    assert "NaN" not in (run.path / "transfer" / "Omega-svm-run.json").read_text()
+
+
+# --- whose weights ---
+
+
+def test_imagenet_weights_are_those_of_the_package(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not downloaded here: a stand-in for torchvision's download answers."""
+    stand_in = shared_network(SMALL, "random").body.state_dict() | {
+        "fc.weight": torch.zeros(1000, 1024), "fc.bias": torch.zeros(1000),
+    }  # fmt: skip
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_a, **_k: stand_in)
+    found = source_of(run, "imagenet").network.body.state_dict()
+    assert all(torch.equal(tensor, stand_in[name]) for name, tensor in found.items())
+    assert svm(run, "imagenet")["weights"] == "imagenet"
+
+
+def test_random_weights_depend_on_the_seed_of_the_run_alone(run: Run) -> None:
+    torch.manual_seed(123)
+    assert source_of(run, "random").digest == source_of(run, "random").digest != source_of(run, "run").digest
+
+
+def test_files_of_one_name_do_not_overwrite_each_others_results(run: Run, tmp_path: Path) -> None:
+    (task,) = targets(run, None, ())
+    for number in range(2):
+        torch.manual_seed(number)
+        path = tmp_path / str(number) / "weights.safetensors"
+        path.parent.mkdir()
+        save_weights(shared_network(SMALL, "random").body, path, SMALL)
+        svm(run, str(path))
+    kept = sorted((run.path / "transfer").glob("*.json"))
+    assert len(kept) == 2
+    assert all(path.name.startswith("Gamma-svm-weights-") for path in kept)
+    assert {json.loads(path.read_bytes())["weights"] for path in kept} == {
+        str(tmp_path / "0" / "weights.safetensors"), str(tmp_path / "1" / "weights.safetensors"),
+    }  # fmt: skip
+    source = source_of(run, str(tmp_path / "0" / "weights.safetensors"))
+    assert result_path(source, task, Options()) in kept
+
+
+# --- what goes wrong ---
+
+
+def test_an_unfinished_run_is_refused_with_how_to_go_on(run: Run) -> None:
+    (run.path / "state.json").write_text(json.dumps({"state": "running", "iteration": 2}))
+    with pytest.raises(RunError, match=r"this run has not finished; go on with it: mtrain fit .*--run toy"):
+        source_of(run, "run")
+    assert source_of(run, "random").weights == "random"
+
+
+def test_a_run_that_left_nothing_out_needs_a_target(run: Run) -> None:
+    about = run.about() | {"left_out": []}
+    run.write("config.json", about)
+    with pytest.raises(UsageError, match="left no task out; name a target with --target"):
+        targets(run, None, ())
+    assert [task.name for task in targets(run, None, ["alpha"])] == ["Alpha"]
