@@ -31,7 +31,7 @@ def _row(m: Manifest) -> str:
     ours = f"{m.expected.total:,}" if m.expected.total and "total" not in m.expected.reasons else "–"
     if m.expected.total and m.paper and m.expected.total != m.paper.total:
         ours = f"{m.expected.total:,}"
-    classes = str(len(m.classes) or (m.paper.classes if m.paper else "–"))
+    classes = str(m.num_classes or "–")
     name = f"[{m.name}](#{m.name})"
     return _line([name, m.task, m.kind, classes, paper, ours, m.group.kind, m.licence.name])
 
