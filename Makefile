@@ -43,6 +43,7 @@ stress: .venv/test  ## the tests that take minutes
 
 bench: .venv/test  ## the benchmarks, each beside its peer
 	$(BIN)/python benchmarks/svm/compare.py
+	$(BIN)/python benchmarks/slides/compare.py
 
 docs: .venv/test  ## write docs/sources.md from the manifests
 	$(BIN)/python docs/write_sources.py

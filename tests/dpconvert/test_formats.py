@@ -526,6 +526,13 @@ def test_more_vertices_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
             files.read(refused, "a", SUBJECT)
 
 
+def test_a_scribble_is_filled() -> None:
+    ring = np.random.default_rng(0).uniform(0, 1e4, (150, 2)).round().tolist()
+    (item,) = of_qupath([feature("Polygon", [[*ring, ring[0]]])]).items
+    assert item.geometry.is_valid
+    assert item.geometry.area > 0.45e8
+
+
 def test_scribbles_that_could_not_be_mended_in_time_are_refused() -> None:
     ring = np.random.default_rng(0).uniform(0, 1e5, (20_000, 2)).round().tolist()
     data = json.dumps([feature("Polygon", [[*ring, ring[0]]])]).encode()
