@@ -174,6 +174,7 @@ def _entry(sample: Sample, shard: str, offset: int) -> Entry:
 
 def _header(name: str, size: int) -> bytes:
     """What `TarInfo.tobuf` gives, sooner: headers differ in name, size and checksum alone."""
+    assert len(name) <= 100, f"{name} is too long for a tar header"  # keys are kept shorter
     header = bytearray(HEADER)
     header[:100] = name.encode().ljust(100, b"\0")
     header[124:136] = b"%011o\0" % size

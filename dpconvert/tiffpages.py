@@ -132,9 +132,15 @@ class TiffPages:
             except DAMAGED as error:
                 raise ReadError(f"cannot be read: {error}", where=self.path) from None
             return np.array(mapped[plane, y : y + h, x : x + w], dtype=kind)
+        down, across = range(y // tall, (y + h - 1) // tall + 1), range(x // wide, (x + w - 1) // wide + 1)
+        if len(down) == len(across) == 1:  # nothing to lay together
+            segment = self._segment(level, page, (plane * rows + down[0]) * columns + across[0])
+            top, left = y - down[0] * tall, x - across[0] * wide
+            if segment is not None and segment.shape[0] >= top + h and segment.shape[1] >= left + w:
+                return segment[top : top + h, left : left + w]
         out: NDArray[Any] = np.full((h, w, channels), _white(tags), kind)
-        for row in range(y // tall, (y + h - 1) // tall + 1):
-            for column in range(x // wide, (x + w - 1) // wide + 1):
+        for row in down:
+            for column in across:
                 segment = self._segment(level, page, (plane * rows + row) * columns + column)
                 if segment is not None:
                     _paste(out, segment, column * wide - x, row * tall - y)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpconvert.fakes import draw_fake
+from dpconvert.manifest import find
 from tests.dpconvert.conftest import Answer, Converted, one_line
 
 Get = Callable[[str], Converted]
@@ -312,3 +314,23 @@ def test_verify_against_another_digest_exits_1(dpconvert: Call, toy: Path) -> No
     answer = dpconvert(*command, "0" * 64)
     assert answer.code == 1
     assert f"task.json: digest {digest} is not the one asked for, 0000" in answer.err
+
+
+def test_all_converts_what_is_there_and_names_what_is_not(dpconvert: Call, tmp_path: Path) -> None:
+    for name in ("lung", "necrosis"):
+        draw_fake(find(name), tmp_path / "sources")
+    answer = dpconvert("all", "--root", tmp_path / "sources", "--out", tmp_path / "out", "--workers", 1, "-q")
+    assert answer.code == 0
+    assert {path.parent.name for path in (tmp_path / "out").glob("*/task.json")} == {"Lung", "Necrosis"}
+    assert "converted 2; failed: none; not in" in answer.err
+    assert "camelyon16" in answer.err
+
+
+def test_all_goes_on_after_a_source_that_fails(dpconvert: Call, tmp_path: Path) -> None:
+    draw_fake(find("necrosis"), tmp_path / "sources")
+    (tmp_path / "sources" / "lung").mkdir()
+    answer = dpconvert("all", "--root", tmp_path / "sources", "--out", tmp_path / "out", "--workers", 1, "-q")
+    assert answer.code == 1
+    assert (tmp_path / "out" / "Necrosis" / "task.json").is_file()
+    assert "error: lung: " in answer.err
+    assert "converted 1; failed: lung;" in answer.err
