@@ -434,9 +434,8 @@ def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_
         return list(store.path.glob("runs/*/checkpoints/*.safetensors"))
 
     def disturb() -> None:
-        wait_for(lambda: hired and checkpoints())
+        wait_for(lambda: len({path.parent for path in checkpoints()}) > 1)  # both are at work, with most to do
         hired[0].process.kill()
-        wait_for(lambda: any(store.has(cell) for cell in cells))
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(engine, "_hired", recorded)
@@ -447,7 +446,7 @@ def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_
         thread.join()
     assert [job.process.exitcode for job in hired] == [-signal.SIGKILL, 0]
     assert checkpoints()
-    assert 1 <= sum(store.has(cell) for cell in cells) < len(cells)
+    assert sum(store.has(cell) for cell in cells) < len(cells)
     assert engine.run(store, cells, 1, QUIET) == "finished"
     assert all(store.has(cell) for cell in cells)
 
