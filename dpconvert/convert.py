@@ -102,7 +102,10 @@ def _finished(folder: Path, asked: dict[str, str]) -> TaskCard | None:
         shutil.rmtree(work, ignore_errors=True)
         return card
     if (work / "request.json").is_file():
-        there = json.loads((work / "request.json").read_bytes())
+        try:
+            there = dict(json.loads((work / "request.json").read_bytes()))
+        except (ValueError, TypeError):
+            raise OutputError("holds an unreadable request", where=work, remedy="run with --overwrite") from None
         if there.get("source") != asked["source"]:  # mended meanwhile: plan again, and keep the shards it leaves alone
             (work / "plan.jsonl").unlink(missing_ok=True)
         _same(folder, asked, there | {"source": asked["source"]})
@@ -145,7 +148,10 @@ def _plan(
     """The plan on disk, made now if it is not there yet."""
     path = folder / WORK / "plan.jsonl"
     if path.is_file():
-        return Plan.from_lines(json.loads(line) for line in path.read_text().splitlines())
+        try:
+            return Plan.from_lines(json.loads(line) for line in path.read_text().splitlines())
+        except (ValueError, KeyError, TypeError):  # damaged: the same one is made again
+            report.note(f"{manifest.task}: the plan that is there cannot be read, and is made again")
     chosen = plan.make(manifest, source, options, workers, report)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder / WORK / "request.json") as file:

@@ -48,7 +48,7 @@ def fetch(
         FetchError: a download failed, or is not what was published.
         OutputError: somebody else fetches into the folder, or it cannot be written.
     """
-    downloadable = [archive for archive in manifest.obtain.archives if _downloadable(archive)]
+    downloadable = [file for archive in manifest.obtain.archives if _downloadable(archive) for file in archive.files()]
     manual = [archive.name for archive in manifest.obtain.archives if not _downloadable(archive)]
     if downloadable and not (manifest.licence.open or accepted):
         raise UsageError(
@@ -153,8 +153,9 @@ def unpack(path: Path, folder: Path) -> None:
 
 def _room(archive: Archive, path: Path) -> None:
     """Fail before the first byte where the announced size does not fit."""
-    free = shutil.disk_usage(path.parent).free
-    if archive.size and not path.exists() and archive.size > free:
+    if not archive.size or path.exists():
+        return
+    if archive.size > (free := shutil.disk_usage(path.parent).free):
         raise OutputError(
             "no room", where=path, expected=f"{archive.size} bytes", found=f"{free}", remedy="choose another --to"
         )

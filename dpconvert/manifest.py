@@ -48,12 +48,22 @@ class FileKind(Model):
 
 
 class Archive(Model):
-    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published."""
+    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published.
+
+    With `numbers`, ranges of first and last, it stands for a file each: '{n}' in name and url is the number.
+    """
 
     name: str
     url: str = ""
     size: int | None = None
     digest: str = ""
+    numbers: list[tuple[int, int]] = []
+
+    def files(self) -> list[Archive]:
+        """The files that it stands for."""
+        ranges = (range(first, last + 1) for first, last in self.numbers)
+        named = [Archive(name=self.name.format(n=n), url=self.url.format(n=n)) for numbers in ranges for n in numbers]
+        return named if self.numbers else [self]
 
 
 class Obtain(Model):

@@ -334,3 +334,22 @@ def test_all_goes_on_after_a_source_that_fails(dpconvert: Call, tmp_path: Path) 
     assert (tmp_path / "out" / "Necrosis" / "task.json").is_file()
     assert "error: lung: " in answer.err
     assert "converted 1; failed: lung;" in answer.err
+
+
+def test_a_damaged_plan_is_made_again_and_a_damaged_request_told(dpconvert: Call, toy: Path) -> None:
+    asked = (toy / "toy.toml", "--source", toy / "toy", "--out", toy / "out", "--workers", 1, "-q")
+    assert dpconvert(*asked).code == 0
+    task = toy / "out" / "Toy"
+    made = {path.name: path.read_bytes() for path in task.glob("*.tar")}
+    request = json.loads((task / "task.json").read_text())["request"]
+    (task / "task.json").unlink()
+    (task / ".work").mkdir()
+    (task / ".work" / "request.json").write_text(request)
+    (task / ".work" / "plan.jsonl").write_text("[1]\n{")
+    assert dpconvert(*asked).code == 0
+    assert {path.name: path.read_bytes() for path in task.glob("*.tar")} == made
+    (task / "task.json").unlink()
+    (task / ".work").mkdir()
+    (task / ".work" / "request.json").write_text("[")
+    answer = dpconvert(*asked)
+    assert (answer.code, "unreadable request" in answer.err) == (1, True)

@@ -322,3 +322,22 @@ def test_every_source_can_be_fetched_or_says_where_to_ask(name: str, dpconvert: 
     assert source.obtain.url in answer.out
     assert f"put into {tmp_path / 'here'}" in answer.out
     assert not (tmp_path / "here").exists()
+
+
+def test_a_numbered_archive_is_fetched_file_by_file_into_its_folder(site: Site, tmp_path: Path) -> None:
+    site.files |= {f"/x/n_{n:03}.bin": bytes([n]) for n in (1, 2, 4)}
+    archive = {"name": "x/n_{n:03}.bin", "url": site.url + "/x/n_{n:03}.bin", "numbers": [[1, 2], [4, 4]]}
+    manifest = Manifest.model_validate(
+        {"name": "toy", "task": "Toy", "licence": {"name": "CC0", "open": True}, "obtain": {"archives": [archive]}}
+    )
+    made = fetch.fetch(manifest, tmp_path, QUIET, accepted=False, patience=HASTY)
+    assert made.came == ["x/n_001.bin", "x/n_002.bin", "x/n_004.bin"]
+    assert [path.read_bytes() for path in sorted((tmp_path / "x").iterdir())] == [b"\1", b"\2", b"\4"]
+
+
+def test_camelyon16_is_fetched_as_the_files_that_its_patterns_expect() -> None:
+    manifest = find("camelyon16")
+    names = [file.name for archive in manifest.obtain.archives for file in archive.files()]
+    release = Source(Path(), manifest, dict.fromkeys(names, 0), {})
+    assert len(release.match("slides")) == manifest.files["slides"].expected == 270
+    assert len(release.match("annotations")) == manifest.files["annotations"].expected == 111
