@@ -4,14 +4,15 @@ UserError
 ├── UsageError      a name, option or value that does not exist
 ├── ShardError      a shard, index or task.json that does not match what was written
 └── RunError        a run folder, checkpoint or weights file that cannot be used
-    └── DivergedError   a training whose numbers are not finite any more
+    ├── DivergedError   a training whose numbers are not finite any more
+    └── SaidElsewhereError   another process of the same training has said why all of them stop
 """
 
 from __future__ import annotations
 
 from dpconvert.errors import ShardError, UsageError, UserError
 
-__all__ = ["DivergedError", "RunError", "ShardError", "UsageError", "UserError"]
+__all__ = ["DivergedError", "RunError", "SaidElsewhereError", "ShardError", "UsageError", "UserError"]
 
 
 class RunError(UserError):
@@ -20,3 +21,7 @@ class RunError(UserError):
 
 class DivergedError(RunError):
     """A training whose numbers are not finite any more: the same settings end here every time."""
+
+
+class SaidElsewhereError(RunError):
+    """Another process of the same training has said why all of them stop: nothing is left to be said."""

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtrain.distributed import ALONE, Ranks
 from mtrain.errors import DivergedError
 
 
 class Meter:
-    """Gathers iterations; `take` answers them as one event and begins anew."""
+    """Gathers iterations; `take` answers them as one event and begins anew. Ranks do so together."""
 
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self.tasks = tasks
+    def __init__(self, tasks: Sequence[str], ranks: Ranks = ALONE) -> None:
+        self.tasks, self.ranks = tasks, ranks
         self._begin()
 
     def _begin(self) -> None:
@@ -47,19 +48,25 @@ class Meter:
             self.waited += time.monotonic() - asked
             yield item
 
-    def add(self, losses: Tensor, counts: Tensor) -> None:
-        """The losses (tasks,) of one iteration, summed over the samples of each task, and how many these were."""
+    def add(self, losses: Tensor, counts: Sequence[int] | Tensor) -> None:
+        """The losses (tasks,) of one iteration, summed over the samples of each task on this rank, and how many samples
+        there were on all.
+        """
         self.losses = losses.clone() if self.losses is None else self.losses.add_(losses)
-        self.samples += counts
+        self.samples += torch.as_tensor(counts)
         self.steps += 1
 
     def check(self, iteration: int) -> list[float]:
-        """The losses gathered.
+        """The losses gathered, over all ranks.
 
         Raises:
             DivergedError: one is not finite.
         """
-        summed: list[float] = [] if self.losses is None else self.losses.tolist()
+        summed: list[float] = []
+        if self.losses is not None:
+            total = self.losses.clone()
+            self.ranks.sum_([total])
+            summed = total.tolist()
         wrong = [task for task, value in zip(self.tasks, summed, strict=False) if not math.isfinite(value)]
         if wrong:
             since = f"{iteration - self.steps + 1}..{iteration}"

@@ -5,6 +5,7 @@ runs/<name>/config.json          the configuration, versions, digests of the sha
             log.jsonl            one event a line
             checkpoints/         the last two
             shared.safetensors   the shared network's weights at the end
+            heads.safetensors    the heads of the tasks at the end
             transfer/            results of `mtrain transfer`
 """
 
@@ -49,6 +50,10 @@ class Run:
     @property
     def weights(self) -> Path:
         return self.path / "shared.safetensors"
+
+    @property
+    def heads(self) -> Path:
+        return self.path / "heads.safetensors"
 
     def about(self) -> dict[str, Any]:
         """The content of config.json.
@@ -101,7 +106,7 @@ class Run:
         Raises:
             RunError: another process is there.
         """
-        lock = FileLock(self._lock, timeout=LOCK_SECONDS)
+        lock = FileLock(self.lock, timeout=LOCK_SECONDS)
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
@@ -115,19 +120,19 @@ class Run:
         finally:
             if not self.exists:
                 with suppress(OSError):  # not empty: not ours to remove
-                    self._lock.unlink()
+                    self.lock.unlink()
                     self.path.rmdir()
             lock.release()
 
     @property
-    def _lock(self) -> Path:
+    def lock(self) -> Path:
         return self.path / ".lock"
 
     def _is_locked(self) -> bool:
-        if not self._lock.is_file():
+        if not self.lock.is_file():
             return False
         try:
-            with FileLock(self._lock, timeout=0):
+            with FileLock(self.lock, timeout=0):
                 return False
         except (Timeout, PermissionError):
             return True

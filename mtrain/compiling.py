@@ -1,0 +1,49 @@
+"""torch.compile, where it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+Network = Callable[[Tensor], Tensor]
+
+
+def compiled(network: nn.Module, images: Tensor, note: Callable[[str], None]) -> Network:
+    """The network compiled for training on batches like `images`; itself, and a note that says why, where that fails.
+
+    It is tried at once, forwards and backwards, because torch compiles only when it must; the network's weights and
+    statistics are left as they were.
+    """
+    faster = cast(Network, torch.compile(network))
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    was_training = network.training
+    try:
+        network.train()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
+            features = faster(images)
+        features.float().sum().backward()  # type: ignore[no-untyped-call]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # the base of all that torch's compiler raises
+        note(f"torch.compile does not work here, so the network is not compiled: {_reason(error)}")
+        return network
+    finally:
+        network.train(was_training)
+        network.zero_grad(set_to_none=True)
+        _restore(network, before)
+    return faster
+
+
+@torch.no_grad()
+def _restore(network: nn.Module, before: dict[str, Any]) -> None:
+    for name, buffer in network.named_buffers():
+        buffer.copy_(before[name])
+
+
+def _reason(error: BaseException) -> str:
+    """The first line that says something: what ends in a colon only leads to the next one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().endswith(":")]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,99 @@
+"""Batch normalization by the mean and variance of the whole batch, when it is spread over several ranks.
+
+On CUDA devices that is torch's SyncBatchNorm; torch has none for the CPU, so that is here: the same, plainly written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mtrain.errors import UsageError
+
+PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def synchronize(network: nn.Module, device: torch.device) -> None:
+    """Exchange every batch-normalization layer of a network for one over all ranks, with the same weights.
+
+    Raises:
+        UsageError: a layer that does more than normalize.
+    """
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if not isinstance(layer, _BatchNorm):
+                continue
+            if type(layer) not in PLAIN:
+                raise UsageError(
+                    f"--sync-batchnorm cannot take the place of this network's {type(layer).__name__}",
+                    remedy="use another --backbone, or leave it out",
+                )
+            kind = nn.SyncBatchNorm if device.type == "cuda" else SynchronizedBatchNorm
+            setattr(parent, name, _exchanged(layer, kind))
+
+
+class SynchronizedBatchNorm(_BatchNorm):
+    """(N, C, ...) normalized over all dimensions but C and over all ranks; in inference like any other."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(values)
+        over = [d for d in range(values.ndim) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(values.ndim)]
+        ones = values.new_full((1,), values.numel() / values.shape[1])
+        total = _sum_over_ranks(torch.cat([values.sum(over), ones]))
+        mean, count = total[:-1] / total[-1], total[-1]
+        centred = values - mean.view(shape)
+        variance = _sum_over_ranks(centred.square().sum(over)) / count
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        normal = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions will do."""
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The loss is the sum of all ranks' losses, so the gradient of one rank's summand is the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    summed: Tensor = _SumOverRanks.apply(values)
+    return summed
+
+
+def _summed(values: Tensor) -> Tensor:
+    summed = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(summed)
+    return summed
+
+
+def _exchanged(layer: _BatchNorm, kind: type[_BatchNorm]) -> _BatchNorm:
+    new = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    new.weight, new.bias = layer.weight, layer.bias
+    new.running_mean, new.running_var = layer.running_mean, layer.running_var
+    new.num_batches_tracked = layer.num_batches_tracked
+    return new.train(layer.training)

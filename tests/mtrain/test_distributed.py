@@ -1,0 +1,231 @@
+"""One training by several processes: real torchrun, gloo, and what it must not change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mtrain import checkpoint
+from mtrain.distributed import ALONE, Ranks
+from mtrain.fit import fit
+from mtrain.loader import Batch
+from mtrain.runs import Run
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_fit import COMMON, Notes, config
+from tests.mtrain.two_ranks import SCENARIOS, a_training, results
+
+ROOT = Path(__file__).parents[2]
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta", "Gamma"), sizes={"train": 16, "val": 7})
+
+
+def torchrun(*words: str, processes: int = 2) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_two(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[State, State]:
+    """What two ranks end with."""
+    out = tmp_path_factory.mktemp("ranks")
+    process = torchrun(str(Path(__file__).with_name("two_ranks.py")), str(shards), str(out))
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    one, other = (load_file(out / f"rank-{rank}.safetensors") for rank in range(2))
+    return one, other
+
+
+def alone(shards: Path, **options: Any) -> State:
+    return results(shards, ALONE, **options)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_two_ranks_hold_the_same(of_two: tuple[State, State], scenario: str) -> None:
+    one, other = of_two
+    names = [name for name in one if name.startswith(f"{scenario}.")]
+    assert len(names) > 10
+    assert all(torch.equal(one[name], other[name]) for name in names)
+
+
+@pytest.mark.parametrize("scenario", ["plain", "accumulated", "sync"])
+def test_two_ranks_train_as_one_does_on_the_same_batches(
+    shards: Path, of_two: tuple[State, State], scenario: str
+) -> None:
+    """In double precision: weights, momentum, statistics, losses, accuracy. The heads of some batches are inactive."""
+    options = SCENARIOS[scenario]
+    expected = alone(shards, **options | {"accumulate": 1})
+    found = {
+        name.removeprefix(f"{scenario}."): tensor for name, tensor in of_two[0].items() if name.startswith(scenario)
+    }
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-10, atol=1e-13), name
+
+
+def test_accumulation_gives_the_update_of_the_whole_batch(shards: Path) -> None:
+    expected = alone(shards)
+    for parts in (2, 5):
+        found = alone(shards, accumulate=parts)
+        assert all(torch.allclose(found[name], tensor, rtol=1e-10, atol=1e-13) for name, tensor in expected.items())
+
+
+def test_without_synchronization_ranks_normalize_as_micro_batches_do(shards: Path, of_two: tuple[State, State]) -> None:
+    """Weights are those of one rank that accumulates over the same two parts; running statistics are not compared: a
+    rank takes the mean of the parts', micro-batches are taken in one after the other.
+    """
+    expected = alone(shards, norm="batch", accumulate=2)
+    for name, tensor in expected.items():
+        if "running" not in name and "tracked" not in name and name != "accuracy":
+            assert torch.allclose(of_two[0][f"batch.{name}"], tensor, rtol=1e-10, atol=1e-13), name
+    assert not torch.allclose(
+        expected["model.shared.body.0.weight"], alone(shards, norm="batch")["model.shared.body.0.weight"]
+    )
+
+
+def test_the_wish_of_one_rank_stops_all_in_the_next_iteration(of_two: tuple[State, State]) -> None:
+    assert [state["votes"].tolist() for state in of_two] == [[False, False, True]] * 2
+
+
+# --- the batches ---
+
+
+def digests(parts: Iterable[Iterable[Batch]]) -> list[str]:
+    """A name for each iteration's batch, whatever the order of its pictures: `parts` are those of its shares."""
+    return [
+        "".join(sorted(name for batch in iteration for name in _pictures(batch)))
+        for iteration in zip(*parts, strict=True)
+    ]
+
+
+def _pictures(batch: Batch) -> Iterator[str]:
+    for image, label, flips in zip(batch.images, batch.labels, batch.flips, strict=True):
+        content = image.contiguous().numpy().tobytes() + bytes([int(label), *map(int, flips)])
+        yield hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # more than cores is the point
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_batches_are_the_same_for_any_number_of_ranks_and_workers(shards: Path, workers: int, size: int) -> None:
+    known = digests([a_training(shards, batch=8).drawn(range(3))])
+    shares = [a_training(shards, Ranks(rank, size), workers=workers, batch=8) for rank in range(size)]
+    assert digests([share.drawn(range(3)) for share in shares]) == known
+    assert len(set(known)) == 3
+
+
+@pytest.mark.parametrize(("size", "parts"), [(1, 1), (2, 1), (3, 4), (5, 2)])
+def test_shares_are_the_whole_in_order_and_nearly_equal(size: int, parts: int) -> None:
+    shares = [Ranks(rank, size).share(64, part, parts) for rank in range(size) for part in range(parts)]
+    assert [slot for share in shares for slot in share] == list(range(64))
+    assert {len(share) for share in shares} <= {64 // (size * parts), -(-64 // (size * parts))}
+
+
+# --- whole runs ---
+
+
+LONG: dict[str, Any] = {"iterations": 60, "warmup": 10, "checkpoint_every": 5, "workers": 1}
+
+
+def started(shards: Path, runs: Path, **changed: Any) -> subprocess.Popen[str]:
+    """`mtrain fit` by two processes, as a user starts it."""
+    options = COMMON | {"shards": str(shards), "leave_out": "Gamma"} | LONG | changed
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return torchrun("-m", "--", "mtrain", "fit", "--runs", str(runs), "--run", "toy", *words)
+
+
+def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    begun = time.monotonic()
+    while not reached():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - begun < 200
+        time.sleep(0.01)
+
+
+def rank_of(torchrun: subprocess.Popen[str], rank: int) -> int:
+    """The process id of a rank."""
+    children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+    (found,) = (
+        int(c) for c in children if f"RANK={rank}".encode() in Path(f"/proc/{c}/environ").read_bytes().split(b"\0")
+    )
+    return found
+
+
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.stress)])
+def test_when_one_process_is_killed_all_stop_within_seconds_and_the_run_goes_on_by_one(
+    shards: Path, tmp_path: Path, rank: int
+) -> None:
+    run, notes = Run(tmp_path / "toy"), Notes()
+    process = started(shards, tmp_path)
+    wait_for(lambda: bool(checkpoint.newest(run.checkpoints)), process)
+    begun = time.monotonic()
+    os.kill(rank_of(process, rank), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 20
+    assert process.returncode != 0
+    assert (
+        said.count("mtrain: error: another process of this training has ended, so this one stops too; run the same")
+        == 1
+    )
+    assert f"[rank{1 - rank}]" not in said  # a traceback
+    assert run.state()[0] == "stopped"
+    assert fit(config(shards, **LONG), run, notes) == "finished"
+    assert any(
+        "toy: batches were divided into 2 processes x 1 parts, now 1 process x 1: its sums" in n for n in notes.said
+    )
+    assert any("batch normalization sees 1/1 of a batch at a time instead of 1/2" in n for n in notes.said)
+    assert {event["iteration"] for event in run.events()} == set(range(2, 61, 2))
+
+
+def stopped(process: subprocess.Popen[str], run: Run) -> None:
+    wait_for(lambda: len(run.events()) > 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    again = f"torchrun --nproc-per-node 2 -m -- mtrain fit --runs {run.path.parent} --run toy"
+    assert said.count(f"mtrain: stopped with a checkpoint; go on with: {again}") == 1
+    state, iteration = run.state()
+    assert state == "stopped"
+    assert 0 < iteration < 60
+    assert checkpoint.newest(run.checkpoints)[0].stem == f"iteration-{iteration:08d}"
+
+
+@pytest.mark.stress
+def test_torchrun_that_is_asked_to_stop_leaves_a_checkpoint_and_says_how_to_go_on(shards: Path, tmp_path: Path) -> None:
+    stopped(started(shards, tmp_path), Run(tmp_path / "toy"))
+
+
+@pytest.mark.stress
+def test_two_processes_that_were_stopped_end_with_the_bits_of_two_that_were_not(shards: Path, tmp_path: Path) -> None:
+    stopped(started(shards, tmp_path / "one"), Run(tmp_path / "one" / "toy"))
+    for runs in (tmp_path / "one", tmp_path / "other"):
+        process = started(shards, runs)
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    one, other = (Run(tmp_path / name / "toy").weights.read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
+@pytest.mark.stress
+def test_a_mistake_is_said_once_whatever_the_number_of_processes(shards: Path, tmp_path: Path) -> None:
+    process = started(shards, tmp_path, batch=3)
+    _, said = process.communicate(timeout=100)
+    assert said.count("mtrain: error: --batch 3 is too small for 2 processes with --accumulate 1; give --batch 4") == 1
+    assert said.count("mtrain: error") == 1
+    assert not (tmp_path / "toy").exists()

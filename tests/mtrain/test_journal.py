@@ -1,0 +1,132 @@
+"""What is logged and said of a training while it runs."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mtrain import provenance
+from mtrain.errors import RunError
+from mtrain.fit import fit
+from mtrain.journal import Journal, glance
+from mtrain.memory import memory
+from mtrain.runs import Run
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_fit import Notes, config
+
+EVENT: dict[str, Any] = {
+    "loss": 0.5314, "tasks": {"Two": 0.60, "Ten": 0.9}, "lr": {"shared": 1e-4, "heads": 5e-4}, "wait": 0.0,
+}  # fmt: skip
+
+
+def test_the_slowest_task_is_the_one_nearest_to_guessing() -> None:
+    """0.60 of ln 2 = 0.69 is more than 0.9 of ln 10 = 2.3."""
+    said = glance(EVENT, {"Two": 2, "Ten": 10})
+    assert said == "loss 0.531, lr shared 0.0001 heads 0.0005, slowest Two 0.600"
+
+
+def test_much_waiting_is_said_when_it_begins_and_again_after_a_time_without(tmp_path: Path) -> None:
+    notes = Notes()
+    journal = Journal(Run(tmp_path / "toy"), notes, board=None)
+    training = SimpleNamespace(iteration=50, config=SimpleNamespace(workers=2))
+    for share in (0.1, 0.3, 0.5, 0.1, 0.25):
+        journal._tell_waiting(share, training)  # type: ignore[arg-type]
+    assert [note.partition(";")[0] for note in notes.said] == [
+        f"toy: at iteration 50, {share}% of the time is waiting for data" for share in (30, 25)
+    ]
+    assert "more --workers (2 now)" in notes.said[0]
+
+
+def test_a_journal_that_is_not_kept_writes_nothing(tmp_path: Path) -> None:
+    journal = Journal(Run(tmp_path / "toy"), Notes(), board=None)
+    journal.state("running", 1)
+    journal.log(EVENT)
+    journal.validation({"Two": 1.0}, 1)
+    assert not (tmp_path / "toy").exists()
+
+
+def test_the_log_tells_rates_speed_waiting_and_memory(tmp_path: Path) -> None:
+    run = Run(tmp_path / "toy")
+    shards = write_pool(tmp_path / "shards", ("Alpha", "Gamma"), sizes={"train": 8})
+    fit(config(shards, iterations=4, warmup=2, log_every=2, adapt_batches=0), run, Notes())
+    first, last = run.events()
+    assert (first["lr"], last["lr"]) == ({"heads": 1e-3}, {"shared": 1e-2, "heads": 5e-2})
+    assert (first["warmup"], last["warmup"]) == (True, False)
+    assert 50 < last["memory"]["host"] < 50_000
+    assert last["images_per_s"] > 0
+    assert 0 < last["wait"] < 1
+
+
+def test_memory_of_the_host_grows_with_what_is_held() -> None:
+    before = memory(torch.device("cpu"))["host"]
+    held = torch.ones(64 * 2**20 // 4)
+    assert 56 < memory(torch.device("cpu"))["host"] - before < 80
+    del held
+
+
+# --- the state of the code ---
+
+
+def git(*words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+
+def test_commit_and_changes_of_the_working_directory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.git_state() is None
+    (tmp_path / "a").write_text("1")
+    for words in (["init"], ["add", "a"], ["commit", "-m", "one"]):
+        git(*words)
+    state = provenance.git_state()
+    assert state is not None
+    assert len(state["commit"]) == 40
+    assert state["dirty"] is False
+    (tmp_path / "a").write_text("2")
+    assert provenance.git_state() == state | {"dirty": True}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.git_state() is None
+
+
+ROUNDED = "its sums are rounded differently from now on"
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        ((1, 1), (1, 1), None),
+        ((2, 1), (1, 2), f"2 processes x 1 parts, now 1 process x 2: {ROUNDED}"),
+        (
+            (1, 1),
+            (4, 2),
+            f"1 process x 1 parts, now 4 processes x 2: {ROUNDED}, and batch normalization sees 1/8 of a batch at "
+            "a time instead of 1/1, unless --sync-batchnorm",
+        ),
+    ],
+)
+def test_another_division_of_the_batches_is_said(
+    tmp_path: Path, there: tuple[int, int], here: tuple[int, int], said: str | None
+) -> None:
+    run = Run(tmp_path / "toy")
+    contents = [{"ranks": ranks, "config": {"accumulate": parts}} for ranks, parts in (there, here)]
+    run.write("config.json", contents[0])
+    found = provenance.other_division(run, contents[1])
+    assert found == (said and f"toy: batches were divided into {said}")
+
+
+def test_a_run_from_before_a_choice_goes_on_without_it(tmp_path: Path) -> None:
+    run, shards = Run(tmp_path / "toy"), write_pool(tmp_path / "shards", ("Alpha", "Gamma"), sizes={"train": 8})
+    asked = config(shards, iterations=1, warmup=0, adapt_batches=0)
+    fit(asked, run, Notes())
+    about = run.about()
+    for choice in ("compile", "sync_batchnorm", "accumulate"):
+        del about["config"][choice]
+    run.write("config.json", about)
+    assert fit(asked, run, Notes()) == "finished"
+    with pytest.raises(RunError, match=r"compile \(False there, True asked for\)"):
+        fit(asked.model_copy(update={"compile": True}), run, Notes())

@@ -1,0 +1,92 @@
+"""What test_distributed.py runs with torchrun: a few iterations of small networks, their weights into a file a rank."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mtrain import checkpoint, gradients
+from mtrain.batchnorm import adapt
+from mtrain.config import FitConfig
+from mtrain.distributed import ALONE, Ranks, Vote, joined
+from mtrain.meter import Meter
+from mtrain.network import Body, MultiHead, SharedNetwork
+from mtrain.pool import open_pool
+from mtrain.sampling import Stream
+from mtrain.syncbatchnorm import synchronize
+from mtrain.training import Training
+
+STEPS = 6
+CPU = torch.device("cpu")
+SETTINGS: dict[str, Any] = {
+    "iterations": STEPS, "warmup": 2, "batch": 5, "size": 16, "workers": 0, "lr": 0.02, "tau": 3.0, "warmup_lr": 0.05,
+    "weight_decay": 0.01,
+}  # fmt: skip
+
+
+def a_training(shards: Path, ranks: Ranks = ALONE, *, norm: str = "none", **changed: Any) -> Training:
+    """A convolutional network in double precision; `norm` is that of its layers: none, batch or sync."""
+    config = FitConfig(shards=str(shards), **SETTINGS | changed)
+    torch.manual_seed(7)
+    layers = [nn.Conv2d(3, 8, 3), *([] if norm == "none" else [nn.BatchNorm2d(8)]), nn.ReLU(), nn.Conv2d(8, 6, 3)]
+    body = nn.Sequential(*layers, nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    pool = open_pool(shards)
+    model = MultiHead(SharedNetwork("toy", Body(body)), {task.name: task.num_classes for task in pool.tasks}).double()
+    if norm == "sync" and not ranks.alone:
+        synchronize(model.shared, CPU)
+    ours = Training(config, pool, model, CPU, 0, ranks)
+    ours.prepare = lambda batch: Training.prepare(ours, batch).double()  # type: ignore[method-assign]
+    return ours
+
+
+def results(shards: Path, ranks: Ranks, **options: Any) -> dict[str, torch.Tensor]:
+    """Weights, buffers, momentum, losses and validation after a few iterations."""
+    ours, meter = a_training(shards, ranks, **options), Meter(["Alpha", "Beta", "Gamma"], ranks)
+    if options.get("norm", "none") != "none":
+        adapt(ours.model.shared, map(ours.prepare, ours.drawn(range(2), Stream.ADAPT, [range(5)])))
+    for parts in ours.iterations(range(STEPS)):
+        meter.add(ours.step(*parts), ours.counts)
+        for head, count in zip(ours.model.heads.values(), ours.counts, strict=True):
+            assert (head.weight.grad is None) == (count == 0)
+    event = meter.take(STEPS)
+    found = checkpoint.training_state(ours.model, ours.optimizer)
+    found["losses"] = torch.tensor([event["tasks"][task] for task in ours.tasks])
+    ours.model.float()  # that is what pictures to validate on come in
+    accuracy = ours.validate()
+    assert accuracy is not None
+    return found | {"accuracy": torch.tensor(list(accuracy.values()))}
+
+
+def votes(ranks: Ranks) -> torch.Tensor:
+    """Whether to stop, in each of three iterations; the last rank wants to from the second on."""
+    vote = Vote(ranks)
+    answers = [vote(ranks.rank == ranks.size - 1 and number > 0) for number in range(3)]
+    vote.count()
+    return torch.tensor(answers)
+
+
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulated": {"accumulate": 2},
+    "batch": {"norm": "batch"},
+    "sync": {"norm": "sync"},
+}
+
+
+def main(shards: Path, out: Path) -> None:
+    """Every scenario; a name of the file's tensors is the scenario and what it is called there."""
+    gradients.MESSAGE = 1000  # several messages even for these
+    with joined() as ranks:
+        found = {"votes": votes(ranks)}
+        for scenario, options in SCENARIOS.items():
+            found |= {f"{scenario}.{name}": tensor for name, tensor in results(shards, ranks, **options).items()}
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, out / f"rank-{ranks.rank}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
