@@ -37,7 +37,7 @@ def decode(data: bytes) -> Tensor:
 
 
 def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:
-    if data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):  # libjpeg would fill what is missing with grey
+    if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill what is missing with grey
         raise ValueError("the JPEG stream has no end")
     try:
         pixels: npt.NDArray[Any] = imagecodecs.jpeg8_decode(data, outcolorspace="RGB")

@@ -30,7 +30,7 @@ def weights_digest(network: SharedNetwork) -> str:
 
 def features(
     network: SharedNetwork, task: Task, split: str, *, size: int, cache: Path, workers: int, report: Reporter,
-    dtype: str = "float32",
+    dtype: str = "float32", device: str = "auto",
 ) -> Features:  # fmt: skip
     """(samples, num_features) of one split in the order of its rows, memory-mapped from the cache.
 
@@ -45,7 +45,7 @@ def features(
     shape = (len(task.rows[split]), network.num_features)
     found = _cached(path, shape, dtype)
     if found is None:
-        computed = _computed(network, task, split, size, workers, report)
+        computed = _computed(network, task, split, size, workers, find_device(device), report)
         with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, _as(computed, dtype), allow_pickle=False)
         found = _cached(path, shape, dtype)
@@ -82,10 +82,9 @@ def _cached(path: Path, shape: tuple[int, int], dtype: str) -> Features | None:
 
 @torch.inference_mode()
 def _computed(
-    network: SharedNetwork, task: Task, split: str, size: int, workers: int, report: Reporter
+    network: SharedNetwork, task: Task, split: str, size: int, workers: int, device: torch.device, report: Reporter
 ) -> NDArray[np.float32]:
     rows = task.rows[split]
-    device = find_device("auto")
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     found = np.empty((len(rows), network.num_features), np.float32)
     with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:

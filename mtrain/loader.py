@@ -1,16 +1,17 @@
-"""Rows of shards in, batches of uint8 pictures out, decoded in worker processes.
+"""Numbers of batches in, batches of uint8 pictures out, made in worker processes.
 
-A worker makes whole batches: it reads each picture by offset from the mapped shard, decodes and crops it straight into
-one tensor, which reaches the main process through shared memory. Pictures of a batch stand in the order of their tasks.
+A worker makes whole batches: it decodes each picture from its place in the shard, crops and resizes it, and puts it
+into memory that it shares with the main process. That memory is made once and used in turn: new pages for each batch
+would cost as much as a third of the decoding. What is sent between processes is how many pictures there are. Pictures
+of a batch stand in the order of their tasks.
 """
 
 from __future__ import annotations
 
-import mmap
 import signal
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,146 +20,272 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mtrain import sampling
-from mtrain.augment import CENTRE, square
-from mtrain.decode import decode
+from mtrain.augment import CENTRE
 from mtrain.errors import ShardError, UserError
+from mtrain.images import Images
 from mtrain.pool import Rows, Task
+
+__all__ = [
+    "Batch", "Batches", "EpochBatches", "Images", "Made", "OrderedBatches", "Parts", "Skipping", "TrainingBatches",
+    "batches", "ordered_batches",
+]  # fmt: skip
+NO_CHANGE = 0.5
+PREFETCHED = 2  # batches that each worker makes ahead
 
 
 class Batch(NamedTuple):
-    """`counts[t]` pictures of task t, one task after the other; all tensors are on the CPU."""
+    """`counts[t]` pictures of task t, one task after the other; all tensors are made on the CPU."""
 
     images: Tensor  # uint8 (N, 3, size, size), channels last
     labels: Tensor  # int64 (N,)
     flips: Tensor  # bool (N, 2): left-right, up-down
     counts: Tensor  # int64 (tasks,)
+    looks: Tensor  # float32 (N, 16): what else is to be changed, see sampling.looks; 0.5 where nothing was drawn
+
+    @staticmethod
+    def room(pictures: int, size: int, tasks: int) -> Batch:
+        """A batch that nothing has been put into yet."""
+        return Batch(
+            torch.empty((pictures, 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last),
+            torch.empty(pictures, dtype=torch.int64),
+            torch.empty((pictures, 2), dtype=torch.bool),
+            torch.empty(tasks, dtype=torch.int64),
+            torch.full((pictures, sampling.LOOKS_A_SLOT), NO_CHANGE, dtype=torch.float32),
+        )
+
+    def first(self, pictures: int) -> Batch:
+        """The same memory for fewer pictures."""
+        images, labels, flips, counts, looks = self
+        return Batch(images[:pictures], labels[:pictures], flips[:pictures], counts, looks[:pictures])
+
+    def shared(self) -> Batch:
+        """In memory that other processes see."""
+        return Batch(*(tensor.share_memory_() for tensor in self))  # type: ignore[no-untyped-call]
+
+    def copied(self, pin: bool = False) -> Batch:
+        """In memory of its own; with `pin` from where a GPU fetches it by itself."""
+        return Batch(*(torch.empty_like(tensor, pin_memory=pin).copy_(tensor) for tensor in self))
 
 
-class Images:
-    """Random access to the pictures of some tasks, numbered through in the order of the tasks and of their rows."""
+class Made(NamedTuple):
+    """A batch was made: how many pictures, and the corrupt ones in whose place others stand."""
 
-    def __init__(self, parts: Sequence[tuple[Task, Rows]]) -> None:
-        self.names = [task.name for task, _ in parts]
-        self.shards: list[Path] = [path for task, _ in parts for path in task.shards]
-        self.starts = np.cumsum([0] + [len(rows) for _, rows in parts])
-        first_shard = np.cumsum([0] + [len(task.shards) for task, _ in parts])
-        self.shard = _joined([rows.shard + first for (_, rows), first in zip(parts, first_shard, strict=False)])
-        self.offset = _joined([rows.offset for _, rows in parts])
-        self.length = _joined([rows.length for _, rows in parts])
-        self.label = _joined([rows.label for _, rows in parts])
-        # bytes, not objects: forked workers then share these pages for good
-        self.key: npt.NDArray[np.bytes_] = np.concatenate([rows.key.astype("S") for _, rows in parts])
-        self._maps: dict[int, mmap.mmap] = {}
+    pictures: int
+    skipped: tuple[UserError, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.offset)
 
-    @property
-    def sizes(self) -> list[int]:
-        """Pictures of each task."""
-        return [int(n) for n in np.diff(self.starts)]
+@dataclass
+class Skipping:
+    """Corrupt samples may be skipped, `limit` different ones at most; each new one is told to `note`."""
 
-    def task_of(self, index: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The task, counted from 0, that each picture belongs to."""
-        return np.searchsorted(self.starts, np.asarray(index), side="right").astype(np.int64) - 1
+    limit: int = 0
+    note: Callable[[str], None] = lambda _text: None
+    found: dict[str, UserError] = field(default_factory=dict)
 
-    def read(self, index: int) -> bytes:
-        """The encoded bytes of one picture."""
-        start, length = int(self.offset[index]), int(self.length[index])
-        return self._map(int(self.shard[index]))[start : start + length]
-
-    def decode(self, index: int) -> Tensor:
-        """The pixels of one picture, uint8 (3, height, width).
+    def add(self, skipped: tuple[UserError, ...]) -> None:
+        """Count those not seen before.
 
         Raises:
-            ShardError: it cannot be read.
+            UserError: one too many.
         """
+        for error in skipped:
+            if str(error) in self.found:
+                continue
+            if len(self.found) == self.limit:
+                raise error
+            self.found[str(error)] = error
+            self.note(f"skipped, {len(self.found)} of at most {self.limit}: {error}")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of a batch, in the order in which they are to stand."""
+
+    index: npt.NDArray[np.int64]
+    place: npt.NDArray[np.int64]
+    flips: npt.NDArray[np.bool_]
+    looks: npt.NDArray[np.float32] | None = None
+
+
+class Batches(Dataset[Batch | UserError]):
+    """Item i is batch i, or why it cannot be made: raised in a worker, it would come wrapped in a traceback."""
+
+    def __init__(self, size: int, largest: int, tasks: int) -> None:
+        self.size, self.largest, self.tasks = size, largest, tasks
+
+    def make(self, number: int, into: Batch) -> Made | UserError:
+        """Put batch `number` into memory that has room for it."""
+        raise NotImplementedError
+
+    def room(self) -> Batch:
+        """Memory for the largest batch."""
+        return Batch.room(self.largest, self.size, self.tasks)
+
+    def __getitem__(self, number: int) -> Batch | UserError:
+        room = self.room()
+        made = self.make(number, room)
+        return made if isinstance(made, UserError) else room.first(made.pictures)
+
+
+class ImageBatches(Batches):
+    """Batches of pictures drawn by number; with `skip`, the next of its task stands for one that cannot be read."""
+
+    def __init__(self, images: Images, size: int, largest: int, *, skip: bool = False) -> None:
+        super().__init__(size, largest, len(images.names))
+        self.images, self.skip = images, skip
+
+    def drawn(self, number: int) -> Drawn:
+        """Which pictures batch `number` holds."""
+        raise NotImplementedError
+
+    def make(self, number: int, into: Batch) -> Made | UserError:
+        """Put batch `number` into memory that has room for it."""
+        drawn = self.drawn(number)
+        skipped: list[UserError] = []
         try:
-            return decode(self.read(index))
-        except (ValueError, OSError) as error:
-            raise ShardError(
-                f"{self.names[int(self.task_of(index))]}: cannot read picture {self.key[index].decode()}: {error}",
-                where=self.shards[self.shard[index]],
-                remedy="check the shards with `dpconvert verify`",
-            ) from None
+            for slot, (index, place) in enumerate(zip(drawn.index.tolist(), drawn.place.tolist(), strict=True)):
+                drawn.index[slot] = self._put(index, place, into.images[slot], skipped)
+        except UserError as error:
+            return error
+        count = len(drawn.index)
+        into.labels[:count] = torch.from_numpy(self.images.label[drawn.index])
+        into.flips[:count] = torch.from_numpy(drawn.flips)
+        if drawn.looks is not None:
+            into.looks[:count] = torch.from_numpy(drawn.looks)
+        into.counts[:] = torch.from_numpy(np.bincount(self.images.task_of(drawn.index), minlength=self.tasks))
+        return Made(count, tuple(skipped))
 
-    def _map(self, shard: int) -> mmap.mmap:
-        if shard not in self._maps:
-            with self.shards[shard].open("rb") as file:
-                self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[shard]
+    def _put(self, index: int, place: int, target: Tensor, skipped: list[UserError]) -> int:
+        """Put a picture into the batch, or the next of its task that can be read; the number of what was put there."""
+        first = index
+        while True:
+            try:
+                self.images.put(index, place, target)
+                return index
+            except ShardError as error:
+                index = self.images.after(index)
+                if not self.skip or index == first:
+                    raise
+                skipped.append(error)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
 
+class TrainingBatches(ImageBatches):
+    """Item i is the batch of iteration i; `slots` is the share of the batch that is asked of this process.
 
-class TrainingBatches(Dataset[Batch | UserError]):
-    """Item i is the batch of iteration i; `slots` is the share of the batch that is asked of this process."""
+    With `skip`, a picture that cannot be read gives its slot to the next one of its task: still a function of seed,
+    iteration and slot alone. With `looks`, these are drawn too.
+    """
 
-    def __init__(self, images: Images, size: int, seed: int, slots: range, stream: sampling.Stream) -> None:
-        self.images, self.size, self.seed, self.slots, self.stream = images, size, seed, slots, stream
+    def __init__(
+        self, images: Images, size: int, seed: int, slots: range, stream: sampling.Stream, *,
+        skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(images, size, len(slots), skip=skip)
+        self.seed, self.slots, self.stream, self.mixture, self.looks = seed, slots, stream, mixture, looks
 
-    def __getitem__(self, iteration: int) -> Batch | UserError:
-        drawn = sampling.draw(self.images.sizes, self.seed, iteration, self.slots, self.stream)
+    def drawn(self, number: int) -> Drawn:
+        """The draw of an iteration, in the order of tasks and rows."""
+        drawn = sampling.draw(self.images.sizes, self.seed, number, self.slots, self.stream, self.mixture)
         index = self.images.starts[drawn.task] + drawn.row
         order = np.argsort(index, kind="stable")
-        return _batch(self.images, index[order], drawn.place[order], drawn.flips[order], self.size)
+        looks = sampling.looks(self.seed, number, order + self.slots.start) if self.looks else None
+        return Drawn(index[order], drawn.place[order], drawn.flips[order], looks)
 
 
-class EpochBatches(Dataset[Batch | UserError]):
+class Parts(Batches):
+    """Item i * n + k is item i of part k of the n: micro-batches."""
+
+    def __init__(self, parts: Sequence[Batches]) -> None:
+        super().__init__(parts[0].size, max(part.largest for part in parts), parts[0].tasks)
+        self.parts = parts
+
+    def make(self, number: int, into: Batch) -> Made | UserError:
+        """Put a part of a batch into memory that has room for it."""
+        item, part = divmod(number, len(self.parts))
+        return self.parts[part].make(item, into)
+
+
+class EpochBatches(ImageBatches):
     """Item i is batch i % parts of epoch i // parts: in an epoch every picture once, in batches of nearly one size.
 
     So no batch is much smaller than the others: batch normalization would not know what to do with a single picture.
     """
 
     def __init__(self, images: Images, size: int, seed: int, batch: int) -> None:
-        self.images, self.size, self.seed = images, size, seed
         self.parts = -(-len(images) // batch)
+        super().__init__(images, size, -(-len(images) // max(self.parts, 1)))
+        self.seed = seed
         self._drawn = (-1, sampling.epoch(0, seed, 0))  # the epoch at hand: ordering one anew for each batch costs
 
-    def __getitem__(self, number: int) -> Batch | UserError:
+    def drawn(self, number: int) -> Drawn:
+        """A part of an epoch, in its order."""
         epoch, part = divmod(number, self.parts)
         if self._drawn[0] != epoch:
             self._drawn = (epoch, sampling.epoch(len(self.images), self.seed, epoch))
         start, end = (at * len(self.images) // self.parts for at in (part, part + 1))
         drawn = self._drawn[1]
-        return _batch(self.images, drawn.row[start:end], drawn.place[start:end], drawn.flips[start:end], self.size)
+        return Drawn(drawn.row[start:end].copy(), drawn.place[start:end], drawn.flips[start:end])
 
 
-class OrderedBatches(Dataset[Batch | UserError]):
+class OrderedBatches(ImageBatches):
     """Item i is the i-th run of `batch` pictures: all of them once, in order, cropped at the centre."""
 
     def __init__(self, images: Images, size: int, batch: int) -> None:
-        self.images, self.size, self.batch = images, size, batch
+        super().__init__(images, size, batch)
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch)
+        return -(-len(self.images) // self.largest)
 
-    def __getitem__(self, number: int) -> Batch | UserError:
-        index = np.arange(number * self.batch, min((number + 1) * self.batch, len(self.images)))
-        place, flips = np.full(len(index), CENTRE), np.zeros((len(index), 2), dtype=bool)
-        return _batch(self.images, index, place, flips, self.size)
+    def drawn(self, number: int) -> Drawn:
+        """The next pictures."""
+        index = np.arange(number * self.largest, min((number + 1) * self.largest, len(self.images)))
+        return Drawn(index, np.full(len(index), CENTRE), np.zeros((len(index), 2), dtype=bool))
 
 
-def batches(dataset: Dataset[Batch | UserError], numbers: range, *, workers: int, pin: bool = False) -> Iterator[Batch]:
-    """The items `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
+def batches(
+    dataset: Batches, numbers: range, *, workers: int, pin: bool = False, skipping: Skipping | None = None
+) -> Iterator[Batch]:
+    """The batches `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
 
     Raises:
-        ShardError: a picture that cannot be read.
+        ShardError: a picture that cannot be read, or one more than `skipping` allows.
     """
-    loader: DataLoader[Batch | UserError] = DataLoader(
-        dataset,
+    turns = _Turns(dataset, numbers, workers)
+    loader: DataLoader[Made | UserError] = DataLoader(
+        turns,
         batch_size=None,
-        sampler=numbers,
+        sampler=range(len(numbers)),
         num_workers=workers,
+        prefetch_factor=PREFETCHED if workers else None,
         worker_init_fn=_leave_signals_to_the_main_process,
-        pin_memory=pin,
         generator=torch.Generator(),  # else the loader takes a number out of torch's global random state
     )
-    for item in loader:
-        if isinstance(item, UserError):
-            raise item
-        yield item
+    for position, made in enumerate(loader):
+        if isinstance(made, UserError):
+            raise made
+        if skipping is not None:
+            skipping.add(made.skipped)
+        yield turns.memory(position).first(made.pictures).copied(pin)
+
+
+class _Turns(Dataset[Made | UserError]):
+    """Batches made into shared memory, each place of which is used again after all the others.
+
+    A worker may begin a batch when the loader has handed out the one that it lies a loader's prefetch behind; that one
+    is still to be copied, the one before it has been. So one place more than the loader prefetches is enough.
+    """
+
+    def __init__(self, dataset: Batches, numbers: range, workers: int) -> None:
+        self.dataset, self.numbers = dataset, numbers
+        places = min(workers * PREFETCHED + 1, max(len(numbers), 1))
+        self.places = [dataset.room() if workers == 0 else dataset.room().shared() for _ in range(places)]
+
+    def __getitem__(self, position: int) -> Made | UserError:
+        return self.dataset.make(self.numbers[position], self.memory(position))
+
+    def memory(self, position: int) -> Batch:
+        """Where the batch at this position is made."""
+        return self.places[position % len(self.places)]
 
 
 def ordered_batches(
@@ -170,24 +297,6 @@ def ordered_batches(
     for item in batches(dataset, range(len(dataset)), workers=min(workers, len(dataset))):
         yield item.images, np.arange(done, done + len(item.images))
         done += len(item.images)
-
-
-def _batch(
-    images: Images, index: npt.NDArray[np.int64], place: npt.NDArray[np.int64], flips: npt.NDArray[np.bool_], size: int
-) -> Batch | UserError:
-    """An unreadable picture is answered, not raised: the loader would wrap an exception in its worker's traceback."""
-    pixels = torch.empty((len(index), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
-    try:
-        for target, number, where in zip(pixels, index.tolist(), place.tolist(), strict=True):
-            target.copy_(square(images.decode(number), size, where))
-    except UserError as error:
-        return error
-    counts = np.bincount(images.task_of(index), minlength=len(images.names))
-    return Batch(pixels, torch.from_numpy(images.label[index]), torch.from_numpy(flips), torch.from_numpy(counts))
-
-
-def _joined(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    return np.concatenate(columns).astype(np.int64)
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:

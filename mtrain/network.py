@@ -31,11 +31,14 @@ AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in
 
 
 class Body(NamedTuple):
-    """A network without its classifier, and the channel means and deviations that its ImageNet weights expect."""
+    """A network without its classifier; the channel means and deviations that its ImageNet weights expect, and a size
+    of pictures that it takes: some take no other.
+    """
 
     module: nn.Module
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
+    size: int = PROBE
 
 
 class SharedNetwork(nn.Module):
@@ -48,7 +51,7 @@ class SharedNetwork(nn.Module):
         super().__init__()
         self.name = name
         self.body = body.module
-        self.num_features = _probe(name, body.module)
+        self.num_features = _probe(name, body)
         self.register_buffer("mean", torch.tensor(body.mean), persistent=False)
         self.register_buffer("std", torch.tensor(body.std), persistent=False)
 
@@ -175,7 +178,8 @@ def _timm_body(name: str, pretrained: bool) -> Body:
         model = timm.create_model(plain, pretrained=pretrained, num_classes=0, global_pool="avg")
     except (OSError, HTTPException, RuntimeError) as error:
         raise _no_download(name, error) from None
-    return Body(model, tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]))
+    taken = model.pretrained_cfg
+    return Body(model, tuple(taken["mean"]), tuple(taken["std"]), int(taken["input_size"][-1]))
 
 
 def _lite_body(pretrained: bool) -> Body:
@@ -202,11 +206,11 @@ def _no_download(name: str, error: Exception) -> RunError:
 
 
 @torch.no_grad()
-def _probe(name: str, body: nn.Module) -> int:
+def _probe(name: str, body: Body) -> int:
     """Features a picture, found by running one."""
-    was_training = body.training
-    features = body.eval()(torch.zeros(1, 3, PROBE, PROBE))
-    body.train(was_training)
+    was_training = body.module.training
+    features = body.module.eval()(torch.zeros(1, 3, body.size, body.size))
+    body.module.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise UsageError(f"{name} does not end in one vector a picture", remedy="choose another --backbone")
     return features.shape[1]

@@ -1,7 +1,7 @@
 """The tasks to train on: folders of shards in, `Pool` out. The only reader of dpconvert's contract on disk.
 
-A pool is every sub-folder of the shards folder that holds a `task.json`. `leave_out` takes tasks away, and with them
-the tasks that share their slides or annotations (`related` in task.json).
+A pool is every sub-folder of the shards folder that holds a `task.json`; the folder may be a URL (mtrain.remote).
+`leave_out` takes tasks away, and with them the tasks that share their slides or annotations (`related` in task.json).
 
 Test sets are not among what a task offers: `with_test` alone opens them, for the steps that a `Permit` names.
 """
@@ -23,7 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpconvert import card as cards
+from dpconvert.progress import Reporter
+from mtrain import remote
 from mtrain.errors import ShardError, UsageError
+from mtrain.storage import url_of
 
 INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group")
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
@@ -35,6 +38,7 @@ class Permit(enum.Enum):
     EVALUATE = "mtrain evaluate"
     BREAKHIS = "mtrain breakhis"
     RELEASE = "mtrain release"
+    LIBRARY = "mtrain.ShardDataset(..., open_test=True)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +64,17 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One classification task: its card, its shards and the samples of train and val, or of `with_test` also test."""
+    """One classification task: its card, its shards and the samples of train and val, or of `with_test` also test.
+
+    Of a remote task `folder` holds copies of task.json and the index, and `shards` are where copies will lie.
+    """
 
     name: str
     folder: Path
     card: cards.TaskCard
     shards: tuple[Path, ...]
     rows: Mapping[str, Rows]
+    url: str | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -86,22 +94,31 @@ class Task:
     def metric(self) -> str:
         return self.card.metric
 
+    def files(self) -> list[Path | remote.Copy]:
+        """The shards as they are read: in their place, or copies to be fetched."""
+        return list(self.shards if self.url is None else _copies(self.url, self.card))
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Tasks in name order; `digest` names their data."""
+    """Tasks in name order; `digest` names their data. Of a release `trains` says that all splits are in "train"."""
 
     tasks: tuple[Task, ...]
     digest: str
+    trains: tuple[str, ...] = ("train",)
 
 
-def open_pool(shards: Path) -> Pool:
-    """Every task under `shards`.
+def open_pool(shards: Path | str) -> Pool:
+    """Every task under `shards`, a folder or the URL of one.
 
     Raises:
         UsageError: no such folder, or no task in it.
         ShardError: a task that is unfinished or does not match its card.
+        RunError: a URL that cannot be read.
     """
+    if (url := url_of(shards)) is not None:
+        return pool_of(open_task(task) for task in remote.task_folders(url))
+    shards = Path(shards)
     if not shards.is_dir():
         raise UsageError("no such folder of shards", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
     folders = sorted(f for f in shards.iterdir() if f.is_dir() and not f.name.startswith("."))
@@ -117,16 +134,46 @@ def open_pool(shards: Path) -> Pool:
     return pool_of(open_task(folder) for folder in folders)
 
 
-def open_task(folder: Path) -> Task:
-    """The task in `folder`; sizes of its files are compared with its card, contents are not read.
+def open_task(folder: Path | str) -> Task:
+    """The task in `folder`, or at the URL of one; sizes of its files are compared with its card, contents are not read.
 
     Raises:
         ShardError: unfinished, or files that do not match the card.
+        RunError: a URL that cannot be read.
     """
+    if (url := url_of(folder)) is not None:
+        return _open_remote(url)
+    folder = Path(folder)
     card = cards.load(folder)
     _check_size(folder / card.index.name, card.index.size)
     shards = tuple(folder / shard.name for shard in card.shards)
     return Task(card.task, folder, card, shards, _splits(folder, card, OPEN))
+
+
+def _open_remote(url: str) -> Task:
+    """Its shards are not fetched yet; they are when pictures are asked for, by mtrain.images."""
+    folder = remote.task_folder(url)
+    card = cards.load(folder)
+    remote.index_file(url, card.index.name, folder, card.index.size, card.index.sha256)
+    shards = tuple(copy.path for copy in _copies(url, card))
+    return Task(card.task, folder, card, shards, _splits(folder, card, OPEN, here=False), url)
+
+
+def _copies(url: str, card: cards.TaskCard) -> list[remote.Copy]:
+    return [remote.shard_copy(url, shard.name, shard.size, shard.sha256) for shard in card.shards]
+
+
+def fetch_shards(tasks: Iterable[Task], splits: Sequence[str], report: Reporter) -> None:
+    """Have the shards of these splits on this machine, with progress; of tasks that are here there is nothing to do.
+
+    Raises:
+        UsageError: more than the cache may hold.
+        ShardError, RunError: a shard that is another one, or cannot be had.
+    """
+    named = [pair for task in tasks for pair in zip(task.card.shards, task.files(), strict=True)]
+    copies = [copy for card, copy in named if card.split in splits and isinstance(copy, remote.Copy)]
+    with report.bar("fetching shards", len(copies), unit="shards") as advance:
+        remote.fetch(copies, lambda _size: advance())
 
 
 def with_test(task: Task, permit: Permit) -> Task:
@@ -136,7 +183,8 @@ def with_test(task: Task, permit: Permit) -> Task:
         ShardError: files that do not match the card.
     """
     assert isinstance(permit, Permit)
-    return dataclasses.replace(task, rows={**task.rows, **_splits(task.folder, task.card, ("test",))})
+    opened = _splits(task.folder, task.card, ("test",), here=task.url is None)
+    return dataclasses.replace(task, rows={**task.rows, **opened})
 
 
 def attributes(task: Task) -> dict[str, dict[str, str]]:
@@ -177,7 +225,7 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
     kept = [task for task in pool.tasks if task.name not in gone]
     if not kept:
         raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
-    return pool_of(kept), tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
+    return (pool_of(kept) if gone else pool), tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
 
 
 def find_task(pool: Pool, name: str) -> Task:
@@ -210,10 +258,10 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split]) -> dict[str, Rows]:
-    """The samples of these splits, and of no other; the sizes of their shards are those of the card."""
+def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split], *, here: bool = True) -> dict[str, Rows]:
+    """The samples of these splits, and of no other; the sizes of their shards, if these are here, are the card's."""
     for shard in card.shards:
-        if shard.split in splits:
+        if here and shard.split in splits:
             _check_size(folder / shard.name, shard.size)
     table = _read_index(folder / card.index.name, card.index.sha256, INDEX_COLUMNS, splits)
     names = [shard.name for shard in card.shards]

@@ -12,6 +12,7 @@ import json
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ ABOUT, BACKBONE = "about", "backbone"
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
 )  # fmt: skip
+# how torch names what is neither a tensor nor a plain container; its own text tells how to load the file all the same
+REFUSED = "Weights only load failed"
+FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 NESTED = ("state_dict", "model_state_dict", "model", "state")
 # torchvision's older DenseNet files say "norm.1" where its modules are called "norm1"
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -82,6 +86,13 @@ def read_weights(path: Path) -> State:
     try:
         found = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except (SafetensorError, *BROKEN_PICKLE) as error:
+        if str(error).startswith(REFUSED):
+            foreign = FOREIGN.search(str(error))
+            raise RunError(
+                f"not a weights file: it holds {foreign[1] if foreign else 'more than tensors'}, which could run code",
+                where=path,
+                remedy="save the state dict alone, better as .safetensors",
+            ) from None
         reason = str(error).partition("\n")[0]
         raise RunError(f"not a weights file: {reason}", where=path, expected=".safetensors, .pth or .pt") from None
     return {key: value for key, value in found.items() if isinstance(value, Tensor)}
@@ -149,7 +160,9 @@ def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> State:
 
 def _load_pickled(path: Path) -> State:
     """A `.pth` file's state dict; tensors and plain containers only, nothing is executed."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickle's protocols
+        content = torch.load(path, map_location="cpu", weights_only=True)
     for key in NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -62,7 +62,7 @@ def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
 
 
 def feature_files(
-    source: Source, tasks: Sequence[Task], out: Path, dtype: str, workers: int, report: Reporter
+    source: Source, tasks: Sequence[Task], out: Path, dtype: str, workers: int, device: str, report: Reporter
 ) -> list[Path]:
     """<out>/<Task>-<split>.npy of train and val, each with a .csv of its rows."""
     paths = []
@@ -71,7 +71,7 @@ def feature_files(
             if len(rows):
                 found = features(
                     source.network, task, split, size=source.run.config().size, cache=source.cache, workers=workers,
-                    report=report, dtype=dtype,
+                    report=report, dtype=dtype, device=device,
                 )  # fmt: skip
                 paths.append(out / f"{task.name}-{split}.npy")
                 write_features(found, rows, paths[-1])

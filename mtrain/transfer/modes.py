@@ -146,7 +146,7 @@ def joint(source: Source, task: Task, options: Options, report: Reporter) -> Fou
         )  # fmt: skip
     rows = _scored_rows(task, options)
     recipe = replace(options.recipe, size=run.config().size, workers=options.workers)
-    answer = _answer(logits(_with_head(source, task), task, rows, recipe))
+    answer = _answer(logits(_with_head(source, task, recipe.device), task, rows, recipe))
     return Found(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
 
 
@@ -189,17 +189,18 @@ def _sample(
 
     def of(split: str) -> Features:
         return features(
-            source.network, task, split, size=size, cache=source.cache, workers=options.workers, report=report
-        )
+            source.network, task, split, size=size, cache=source.cache, workers=options.workers, report=report,
+            device=options.recipe.device,
+        )  # fmt: skip
 
     there = [split for split in parts if len(task.rows[split])]
     labels = np.concatenate([task.rows[split].label for split in there])
     groups = [str(group) for split in there for group in task.rows[split].group]
     x = np.concatenate([of(split) for split in there])
-    return Sample(x, labels, groups, task.num_classes, task.metric), of
+    return Sample(x, labels, groups, task.num_classes, task.metric, options.recipe.device), of
 
 
-def _with_head(source: Source, task: Task) -> Classifier:
+def _with_head(source: Source, task: Task, device: str) -> Classifier:
     saved = checkpoint.newest(source.run.checkpoints)
     if not saved:
         raise RunError("the heads of this run are not there any more", where=source.run.checkpoints)
@@ -207,7 +208,7 @@ def _with_head(source: Source, task: Task) -> Classifier:
     model = Classifier(source.network, task.num_classes)
     prefix = f"{HEAD}{task.name}."
     model.head.load_state_dict({n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)})
-    return model.to(find_device("auto")).to(memory_format=torch.channels_last)
+    return model.to(find_device(device)).to(memory_format=torch.channels_last)
 
 
 def _answer(values: metrics.Values) -> Answer:

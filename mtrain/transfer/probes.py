@@ -22,6 +22,7 @@ from torch import Tensor
 from mtrain import metrics, sampling
 from mtrain.errors import UsageError
 from mtrain.metrics import Labels, Values
+from mtrain.network import find_device
 from mtrain.transfer import svm as machines
 from mtrain.transfer.folds import Folds, group_folds, mean_score
 from mtrain.transfer.scores import Answer
@@ -56,6 +57,7 @@ class Sample:
     groups: Sequence[str]
     classes: int
     metric: str
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if len(np.unique(self.labels)) < 2:
@@ -65,8 +67,9 @@ class Sample:
 def svm(sample: Sample, solver: str = "batched") -> Probe:
     """The paper's linear SVM (mtrain.transfer.svm)."""
     found = machines.fit(
-        sample.features, sample.labels, sample.groups, classes=sample.classes, metric=sample.metric, solver=solver
-    )
+        sample.features, sample.labels, sample.groups, classes=sample.classes, metric=sample.metric, solver=solver,
+        device=sample.device,
+    )  # fmt: skip
     settings = {"C": found.cost, "cv": {str(cost): value for cost, value in found.cv.items()}}
     return Probe(lambda features: Answer(found.decisions(features)), settings, found.cv[found.cost], found.notes)
 
@@ -97,7 +100,7 @@ def logistic(sample: Sample) -> Probe:
 
 def knn(sample: Sample) -> Probe:
     """The k nearest in cosine, each voting with exp(cosine / 0.07); k by cross-validation."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(sample.device)
     x = _unit(torch.from_numpy(np.asarray(sample.features, np.float32)).to(device))
     y = torch.from_numpy(sample.labels).to(device)
     folds = group_folds(sample.labels, sample.groups)

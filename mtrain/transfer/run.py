@@ -17,8 +17,9 @@ from mtrain.atomic import write_json
 from mtrain.errors import RunError, UsageError
 from mtrain.features import weights_digest
 from mtrain.network import check_size, shared_network
-from mtrain.pool import Task, find_task, open_pool, open_task
+from mtrain.pool import Task, fetch_shards, find_task, open_pool, open_task
 from mtrain.runs import Run
+from mtrain.storage import url_of
 from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets
 from mtrain.transfer.scores import scores_of, without_nan, write_predictions
 from mtrain.transfer.tuning import INCIDENTAL
@@ -32,7 +33,7 @@ OWN, NAMED = "run", ("run", "imagenet", "random")
 def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm") -> list[Task]:
     """The named tasks, or those that the run left out, for `joint` those that it trained on.
 
-    A name may be the path of a task folder.
+    A name may be the path or the URL of a task folder.
 
     Raises:
         UsageError: the run left nothing out and no target is named, or no such task.
@@ -43,8 +44,8 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
     pool = None
     found = []
     for name in names:
-        if (Path(name) / "task.json").is_file():
-            found.append(open_task(Path(name)))
+        if url_of(name) or (Path(name) / "task.json").is_file():
+            found.append(open_task(name))
             continue
         pool = pool or open_pool(shards or Path(run.config().shards))
         found.append(find_task(pool, name))
@@ -86,6 +87,7 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
         report.note(f"{task.name}: known already, from {path}")
         return known
     check_sets(task, options)
+    fetch_shards([task], list(task.rows), report)
     begun = time.monotonic()
     found = MODES[options.mode](source, task, options, report)
     if found.answered is not None:

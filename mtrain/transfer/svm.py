@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 
 from mtrain.errors import UsageError
+from mtrain.network import find_device
 from mtrain.transfer import linear
 from mtrain.transfer.folds import Folds, group_folds, mean_score
 
@@ -24,7 +25,7 @@ FOLD_TOLERANCE = 1e-6  # relative duality gap in the folds, whose scores need no
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
-Solver = Callable[[Features, Labels, int, Folds, Sequence[float]], tuple[list[Values], Callable[[float], Values]]]
+Solver = Callable[[Features, Labels, int, Folds, Sequence[float], str], tuple[list[Values], Callable[[float], Values]]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def fit(
     metric: str,
     costs: Sequence[float] = COSTS,
     solver: str = "batched",
+    device: str = "auto",
 ) -> Fitted:
     """Choose C by cross-validation (the smallest of equally good ones) and train on everything with it.
 
@@ -65,7 +67,7 @@ def fit(
     if solver not in SOLVERS:
         raise UsageError(f"no solver {solver!r}", expected=" or ".join(SOLVERS))
     folds = group_folds(labels, groups)
-    held_out, final = SOLVERS[solver](features, labels, classes, folds, costs)
+    held_out, final = SOLVERS[solver](features, labels, classes, folds, costs, device)
     cv = {cost: mean_score(metric, labels, values, folds) for cost, values in zip(costs, held_out, strict=True)}
     scored = {cost: round(value, 12) for cost, value in cv.items() if not np.isnan(value)}
     notes = list(folds.notes)
@@ -76,10 +78,10 @@ def fit(
 
 
 def _batched(
-    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float]
+    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float], device_name: str
 ) -> tuple[list[Values], Callable[[float], Values]]:
     """All folds and classes of one C in one solve, started from the solution of the C before."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(device_name)
     design = linear.principal_axes(features, max(costs), device)
     targets = torch.from_numpy(_targets(labels, classes)).to(device)
     columns = targets.shape[1]
@@ -101,7 +103,7 @@ def _batched(
 
 
 def _sklearn(
-    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float]
+    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float], _device: str
 ) -> tuple[list[Values], Callable[[float], Values]]:
     def weights(which: NDArray[np.bool_], cost: float) -> Values:
         targets = _targets(labels[which], classes)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mtrain.augment import CENTRE, flip, normalize, square
+from mtrain.augment import CENTRE, flip, normalize, square, square_into
 
 RAMP = torch.arange(5, dtype=torch.uint8).expand(3, 2, 5)  # 2 high, 5 wide; the value is the column
 LAST = 2**32 - 1
@@ -48,3 +48,23 @@ def test_channels_last_stays_channels_last() -> None:
     images = torch.zeros((2, 3, 4, 4), dtype=torch.uint8).to(memory_format=torch.channels_last)
     done = normalize(flip(images, torch.ones((2, 2), dtype=torch.bool)))
     assert done.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1)])
+def test_the_layout_in_memory_changes_no_number(shape: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (6, 3, *shape), dtype=torch.uint8)
+    last, flips = images.to(memory_format=torch.channels_last), torch.randint(0, 2, (6, 2)).bool()
+    assert torch.equal(flip(images, flips), flip(last, flips))
+    assert torch.equal(normalize(images), normalize(last))
+    room = torch.empty(last.shape, memory_format=torch.channels_last)
+    assert normalize(last, out=room) is room
+    assert torch.equal(room, normalize(images))
+
+
+@pytest.mark.parametrize("shape", [(300, 260), (260, 300), (100, 150), (224, 301)])
+def test_pictures_are_resized_alike_however_they_lie_in_memory(shape: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    found = torch.empty((1, 3, 224, 224), dtype=torch.uint8, memory_format=torch.channels_last)[0]
+    square_into(found, last, 2**30)
+    assert torch.equal(found, square(image, 224, 2**30))

@@ -1,5 +1,7 @@
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mtrain import images as loaded_images
 from mtrain import sampling
 from mtrain.errors import ShardError
-from mtrain.loader import Batch, Images, OrderedBatches, TrainingBatches, batches, ordered_batches
+from mtrain.loader import Batch, Images, OrderedBatches, Parts, Skipping, TrainingBatches, batches, ordered_batches
 from mtrain.pool import Pool, open_pool
 from mtrain.sampling import Stream
 from tests.mtrain.pools import encode, write_pool, write_task
@@ -152,3 +155,108 @@ def test_pictures_smaller_than_the_input_are_enlarged(tmp_path: Path) -> None:
     ((images, _),) = ordered_batches(task, task.rows["train"], size=32, batch=2, workers=0)
     assert images.shape == (2, 3, 32, 32)
     assert encode(Image.fromarray(images[0].permute(1, 2, 0).numpy()), "png").startswith(b"\x89PNG")
+
+
+def corrupt(folder: Path, keys: dict[int, bytes]) -> Pool:
+    """A task of 12 training pictures, of which these begin with other bytes."""
+    write_task(folder / "Alpha", sizes={"train": 12})
+    (task,) = open_pool(folder).tasks
+    rows = task.rows["train"]
+    for row, start in keys.items():
+        shard = task.shards[rows.shard[row]]
+        data = bytearray(shard.read_bytes())
+        data[rows.offset[row] : rows.offset[row] + len(start)] = start
+        shard.write_bytes(data)
+    return open_pool(folder)
+
+
+def skipping(pool: Pool, limit: int, workers: int = 0) -> tuple[list[Batch], Skipping, list[str]]:
+    said: list[str] = []
+    allowed = Skipping(limit, said.append)
+    dataset = TrainingBatches(train_images(pool), SIZE, 3, range(16), Stream.TRAIN, skip=limit > 0)
+    return list(batches(dataset, range(4), workers=workers, skipping=allowed)), allowed, said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_picture_of_the_task_stands_for_a_corrupt_one(tmp_path: Path, workers: int) -> None:
+    pool = corrupt(tmp_path, {4: b"XXXX", 11: b"XXXX"})
+    found, allowed, said = skipping(pool, 2, workers)
+    images = train_images(pool)
+    for number, batch in enumerate(found):
+        drawn = sampling.draw([12], 3, number, range(16))
+        rows = [{4: 5, 11: 0}.get(row, row) for row in sorted(drawn.row.tolist())]
+        assert batch.labels.tolist() == images.label[rows].tolist()
+        assert batch.images.float().mean((2, 3)).argmax(1).tolist() == batch.labels.tolist()
+    assert len(allowed.found) == 2  # different samples, however often they were drawn
+    assert [line.partition(":")[0] for line in said] == [f"skipped, {n} of at most 2" for n in (1, 2)]
+    assert all("alpha-train-00004" in line or "alpha-train-00011" in line for line in said)
+
+
+def test_one_corrupt_sample_more_than_allowed_is_an_error(tmp_path: Path) -> None:
+    pool = corrupt(tmp_path, {4: b"XXXX", 11: b"XXXX"})
+    with pytest.raises(ShardError, match="cannot read picture alpha-train-000"):
+        skipping(pool, 1)
+
+
+def test_nothing_is_skipped_unasked(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="cannot read picture alpha-train-00004"):
+        skipping(corrupt(tmp_path, {4: b"XXXX"}), 0)
+
+
+def test_a_task_of_corrupt_pictures_alone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="cannot read picture alpha-train-"):
+        skipping(corrupt(tmp_path, dict.fromkeys(range(12), b"XXXX")), 100)
+
+
+def test_batches_that_are_kept_are_not_written_over(pool: Pool) -> None:
+    """Workers use the same memory again."""
+    kept = list(batches(training(pool), range(12), workers=1))
+    assert equal(kept, list(batches(training(pool), range(12), workers=0)))
+
+
+def test_few_shards_are_open_at_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded_images, "OPEN_FILES", 2)
+    images = train_images(pool)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    read = [images.read(index) for index in range(len(images))]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+    assert read == [train_images(pool).read(index) for index in range(len(images))]
+
+
+def test_parts_are_the_batches_of_their_slots(pool: Pool) -> None:
+    parts = Parts([training(pool, slots) for slots in (range(7), range(7, 16))])
+    found = list(batches(parts, range(4), workers=1))
+    expected = [training(pool, slots)[number] for number in range(2) for slots in (range(7), range(7, 16))]
+    assert equal(found, [batch for batch in expected if isinstance(batch, Batch)])
+
+
+MEMORY = """
+import dataclasses, pathlib, sys
+import numpy as np
+from mtrain.loader import *
+from mtrain.pool import open_pool
+from mtrain.sampling import Stream
+(task,) = open_pool(pathlib.Path(sys.argv[1])).tasks
+rows = task.rows["train"].take(np.arange(10**6) % 24)
+keys = [f"alpha-patient-{i:09}-at-{i % 997}-{i % 991}" for i in range(10**6)]
+rows = dataclasses.replace(rows, key=np.array(keys, dtype=object))
+dataset = TrainingBatches(Images([(task, rows)]), 224, 0, range(64), Stream.TRAIN)
+class Telling(Batches):
+    def make(self, number, into):
+        made = dataset.make(number, into)
+        lines = pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()
+        into.labels[0] = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+        return made
+found = [int(batch.labels[0]) for batch in batches(Telling(224, 64, 1), range(6), workers=2)]
+print(max(found))
+"""
+
+
+def test_a_worker_takes_little_memory_however_many_pictures(pool: Pool) -> None:
+    """Of its own, in KiB, with an index of a million pictures."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("this system does not tell the memory of a process")
+    folder = str(pool.tasks[0].folder.parent / "alone")
+    write_task(Path(folder) / "Alpha")
+    told = subprocess.run([sys.executable, "-c", MEMORY, folder], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 512 * 1024

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mtrain.errors import RunError, UsageError
-from mtrain.network import MultiHead, remove_classifier, shared_network
+from mtrain.network import MultiHead, check_size, remove_classifier, shared_network
 from mtrain.weights import fit_names, save_weights
 
 SMALL = "shufflenet_v2_x0_5"
@@ -41,6 +42,37 @@ def test_a_network_of_timm_is_taken_by_name() -> None:
     pytest.importorskip("timm")
     network = shared_network("timm:test_resnet", "random")
     assert network(pictures(size=96)).shape == (2, network.num_features)
+
+
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [("resnet10t", 512), ("vit_tiny_patch16_224", 192), ("convnext_atto", 320), ("vit_tiny_patch16_384", 192)],
+)
+def test_the_feature_size_of_other_families_is_found(name: str, features: int) -> None:
+    pytest.importorskip("timm")
+    assert shared_network(f"timm:{name}", "random").num_features == features
+
+
+def test_a_size_that_a_network_does_not_take_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    vit = shared_network("timm:vit_tiny_patch16_224", "random")
+    with pytest.raises(
+        UsageError, match=r"^timm:vit_tiny_patch16_224 does not take pictures of 96 px: .*; give another"
+    ):
+        check_size(vit, 96)
+    check_size(shared_network("timm:convnext_atto", "random"), 96)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
+def test_the_files_that_the_authors_released_can_be_evaluated(tmp_path: Path, name: str) -> None:
+    """One state dict of network and heads, saved as .pth: `features.` before the network's names, `heads.` beside."""
+    body = shared_network(name, "random").body
+    released = {f"features.{key}": value for key, value in body.state_dict().items()}
+    for task, classes in (("Lung", 10), ("BreastCancer", 2)):
+        released |= {f"heads.{task}.weight": torch.zeros(classes, 4), f"heads.{task}.bias": torch.zeros(classes)}
+    torch.save(released, tmp_path / "released.pth")
+    network = shared_network(name, tmp_path / "released.pth")
+    assert all(torch.equal(value, body.state_dict()[key]) for key, value in network.body.state_dict().items())
 
 
 def test_efficientnet_lite0_computes_what_the_original_code_computes() -> None:
@@ -141,10 +173,18 @@ class Hostile:
         return exec, ("raise SystemExit('code in a weights file was run')",)
 
 
-def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
-    torch.save({"weight": Hostile()}, tmp_path / "bad.pth")
-    with pytest.raises(RunError, match="not a weights file"):
-        shared_network(SMALL, tmp_path / "bad.pth")
+@pytest.mark.parametrize("kind", ["zip", "pickle"])
+def test_code_in_a_weights_file_is_not_run(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "bad.pth"
+    if kind == "zip":
+        torch.save({"weight": Hostile()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"weight": Hostile()}))
+    with pytest.raises(
+        RunError, match=r"bad.pth: not a weights file: it holds (exec|more than tensors), which could run code; save"
+    ) as caught:
+        shared_network(SMALL, path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["bad.safetensors", "bad.pth"])
