@@ -12,6 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mtrain.syncbatchnorm import SynchronizedBatchNorm
+from mtrain.taskbatchnorm import TaskBatchNorm
+
+
+def statistics_of_a_part(network: nn.Module) -> list[Tensor]:
+    """The running means and variances that are gathered from this rank's pictures alone."""
+    training = [module for module in network.modules() if module.training]
+    layers = [layer for layer in training if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    whole = (nn.SyncBatchNorm, SynchronizedBatchNorm)
+    buffers = [(layer.running_mean, layer.running_var) for layer in layers if not isinstance(layer, whole)]
+    of_tasks = [tuple(layer.buffers(recurse=False)) for layer in training if isinstance(layer, TaskBatchNorm)]
+    return [values for several in (*buffers, *of_tasks) for values in several if values is not None]
+
 
 class _Moments:
     """Mean and population variance per channel of everything that passed, combined exactly in float64."""
@@ -60,6 +73,13 @@ def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
         if moments.count:
             _replace(layer, moments.mean, moments.variance)
     return len(layers)
+
+
+def freeze(network: nn.Module) -> None:
+    """Have batch normalization infer in a network that is trained: its statistics stand still."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def _replace(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:

@@ -16,7 +16,9 @@ from mtrain.weights import State, about_in, state_digest, write_tensors
 
 KEPT = 2
 PATTERN = "iteration-*.safetensors"
-MODEL, MOMENTUM = "model.", "momentum."
+MODEL, AVERAGE = "model.", "average."
+# what an optimizer keeps of a parameter: of SGD, and of AdamW
+KEPT_OF = {"momentum_buffer": "momentum.", "exp_avg": "first.", "exp_avg_sq": "second.", "step": "steps."}
 
 
 def save(folder: Path, iteration: int, state: State) -> None:
@@ -62,24 +64,30 @@ def newest(folder: Path) -> list[Path]:
     return sorted(folder.glob(PATTERN), reverse=True)
 
 
-def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Weights and buffers as 'model.<name>', momentum as 'momentum.<name>'."""
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer, average: State | None = None) -> State:
+    """Weights and buffers as 'model.<name>', the moving average as 'average.<name>', momentum as 'momentum.<name>' (of
+    AdamW: 'first.', 'second.' and 'steps.').
+    """
     state = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    state |= {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
     for name, parameter in model.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            state[MOMENTUM + name] = momentum
+        kept = optimizer.state.get(parameter, {})
+        state |= {prefix + name: kept[key] for key, prefix in KEPT_OF.items() if kept.get(key) is not None}
     return state
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """The inverse of `training_state`."""
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> State:
+    """The inverse of `training_state`; the moving average, empty where there is none yet."""
     model.load_state_dict({n.removeprefix(MODEL): tensor for n, tensor in state.items() if n.startswith(MODEL)})
     for name, parameter in model.named_parameters():
-        if MOMENTUM + name in state:
-            optimizer.state[parameter]["momentum_buffer"] = _laid_out_as(parameter, state[MOMENTUM + name])
+        for key, prefix in KEPT_OF.items():
+            if prefix + name in state:
+                optimizer.state[parameter][key] = _laid_out_as(parameter, state[prefix + name])
+    return {n.removeprefix(AVERAGE): tensor for n, tensor in state.items() if n.startswith(AVERAGE)}
 
 
 @torch.no_grad()
 def _laid_out_as(parameter: Tensor, values: Tensor) -> Tensor:
-    return torch.empty_like(parameter).copy_(values)
+    """`values` where the parameter is, in its memory format when they have its shape (a count of steps has not)."""
+    like = parameter if values.shape == parameter.shape else values
+    return torch.empty_like(like, device=parameter.device, dtype=values.dtype).copy_(values)

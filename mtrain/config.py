@@ -5,17 +5,29 @@ JBHI 25(2), 2021; learning rate, tau and warm-up are those of the DenseNet121 th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=0, lt=1)]
 
 # what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
-INCIDENTAL = frozenset({"shards", "leave_out", "workers", "device", "checkpoint_every", "validate_every", "log_every"})
+INCIDENTAL = frozenset({
+    "shards", "leave_out", "workers", "device", "checkpoint_every", "validate_every", "log_every",
+    "accumulate", "skip_corrupt",
+})  # fmt: skip
+
+
+OPTIONAL = frozenset({
+    "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
+    "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
+    "stream",
+})  # fmt: skip
 
 
 def _share(of: int, least: int = 0, most: int = 2**63) -> Callable[[dict[str, Any]], int]:
@@ -26,28 +38,110 @@ def _share(of: int, least: int = 0, most: int = 2**63) -> Callable[[dict[str, An
 class FitConfig(BaseModel):
     """A training. Counts are in iterations where nothing else is said."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     shards: str = "shards"
+    """Folder or address of the tasks."""
     leave_out: tuple[str, ...] = ()
+    """Tasks not to train on; related ones leave too."""
     backbone: str = "densenet121"
-    weights: str = "imagenet"  # imagenet, random or a file
+    """A network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
+    weights: str = "imagenet"
+    """What it starts from: imagenet, random or a file."""
     iterations: Positive = 50_000
+    """Of the whole training."""
     warmup: Count = Field(default_factory=_share(10))
+    """First iterations, which train the heads alone; a tenth if not given."""
     warmup_lr: Rate = 1e-3
+    """Learning rate of the heads during the warm-up."""
     lr: Rate = 1e-4
+    """Learning rate of the shared network."""
     tau: Rate = 5.0
+    """The heads learn at lr x tau."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of stochastic gradient descent."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     batch: int = Field(default=64, ge=2)  # batch normalization has no variance to learn from in one sample
+    """Samples of an iteration, over all ranks."""
     size: int = Field(default=224, ge=16)
+    """Side of the network's input, px."""
+    accumulate: Positive = 1
+    """Micro-batches that a rank divides its share of the batch into."""
+    sync_batchnorm: bool = False
+    """Batch-normalization statistics of the whole batch where ranks share it."""
+    compile: bool = False
+    """Use torch.compile."""
     adapt_batches: Count = 20
+    """For batch-normalization adaptation."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     workers: Count = 2
+    """Loader processes, of each rank."""
+    stream: bool = False
+    """Read shards from end to end instead of by offset."""
+    skip_corrupt: Count = 0
+    """Pictures that may be unreadable."""
     checkpoint_every: Positive = Field(default_factory=_share(10, least=10, most=1000))
-    validate_every: Count = Field(default_factory=_share(10, least=100))  # 0: never
+    """Iterations; a tenth, at most 1000, if not given."""
+    validate_every: Count = Field(default_factory=_share(10, least=100))
+    """Iterations, 0 for never; a tenth, 100 at least, if not given."""
     log_every: Positive = Field(default_factory=_share(20, least=1, most=50))
+    """Iterations; a twentieth, at most 50, if not given."""
+    # what the paper does not do, all off
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: from the full rates at the end of the warm-up to 0 at the end."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the weights' moving average; 0 for none."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target that goes to all classes alike."""
+    temperature: Rate | None = None
+    """Tasks drawn in proportion to size ^ (1 / temperature); none: all alike."""
+    task_weights: dict[str, Share] = Field(default_factory=dict)
+    """Factors on the chance of a task, by name."""
+    class_balanced: bool = False
+    """Inside a task every class alike."""
+    rotations: bool = False
+    """Quarter turns beside the flips."""
+    stain_jitter: Strength = 0.0
+    """Strength of changes of the stains' densities."""
+    colour_jitter: Strength = 0.0
+    """Strength of changes of brightness, contrast, saturation and hue."""
+    batchnorm: Literal["adapted", "train", "frozen", "per-task"] = "adapted"
+    """adapted to the pool first, train (as it is), frozen (statistics stand still) or per-task (statistics of each)."""
+
+    @property
+    def adapts(self) -> bool:
+        """Whether batch normalization is adapted to the pool before the training."""
+        return self.batchnorm in ("adapted", "per-task")
+
+    def determining(self) -> dict[str, Any]:
+        """What the weights depend on, for comparing and naming: choices that are off are left out, so that trainings
+        from before there was a choice keep their names.
+        """
+        settings = self.model_dump(mode="json", exclude=set(INCIDENTAL))
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in OPTIONAL or value != fields[name].get_default(call_default_factory=True)
+        }
+
+    @field_validator("class_balanced")
+    @classmethod
+    def _pictures_chosen_by_class(cls, balanced: bool, info: ValidationInfo) -> bool:
+        if balanced and info.data.get("stream"):
+            raise ValueError("chooses pictures by class, but --stream takes them as they come")
+        return balanced
+
+    @field_validator("batchnorm")
+    @classmethod
+    def _statistics_of_each_task(cls, mode: str, info: ValidationInfo) -> str:
+        other = [f"--{name.replace('_', '-')}" for name in ("sync_batchnorm", "compile") if info.data.get(name)]
+        if mode == "per-task" and other:
+            raise ValueError(f"per-task does not go with {' or '.join(other)}")
+        return mode
 
     @field_validator("warmup")
     @classmethod

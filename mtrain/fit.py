@@ -8,127 +8,166 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from dpconvert.progress import Reporter
-from mtrain import batchnorm, checkpoint, sampling
-from mtrain.atomic import writing
-from mtrain.config import INCIDENTAL, FitConfig
+from mtrain import batchnorm, checkpoint, provenance, sampling, taskbatchnorm
+from mtrain.compiling import compiled
+from mtrain.config import FitConfig
+from mtrain.distributed import ALONE, Ranks, Vote
 from mtrain.errors import RunError, UsageError
+from mtrain.heads import save_heads
+from mtrain.journal import Journal, journal
+from mtrain.memory import memory
 from mtrain.meter import Meter
-from mtrain.network import MultiHead, check_size, find_device, shared_network
-from mtrain.pool import Pool, Task, leave_out, open_pool
+from mtrain.network import MultiHead, check_size, shared_network
+from mtrain.pool import OPEN, Pool, fetch_shards, leave_out, open_pool
 from mtrain.runs import Run, State
+from mtrain.syncbatchnorm import synchronize
 from mtrain.training import Training
-from mtrain.versions import versions
 from mtrain.weights import State as TensorState
 from mtrain.weights import save_weights
 
 
-def fit(config: FitConfig, run: Run, report: Reporter) -> State:
+def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, pool: Pool | None = None) -> State:
     """Train, or go on with, the run: "finished", or "stopped" with a checkpoint when a signal asked for it.
+
+    With several ranks each calls this; the first writes. `pool`: in place of what lies in `config.shards`.
 
     Raises:
         UsageError, ShardError: options or shards that cannot be used.
         RunError: the run belongs to other settings, shards or another process, the training has diverged, or the disk
             is full.
     """
-    pool, left, notes = leave_out(open_pool(Path(config.shards)), config.leave_out)
+    pool, left, notes = leave_out(pool or open_pool(config.shards), config.leave_out)
     _check_pool(pool)
+    _check_division(config, ranks)
     for note in notes:
         report.note(note)
-    about = _about(config, pool, left)
-    with run.locked():
-        if run.exists:
-            _check_same(run, about)
-        if run.state()[0] == "finished":
-            report.note(f"{run.name}: finished already, nothing to do")
+    about = provenance.about(config, pool, left, ranks)
+    with run.locked() if ranks.first else nullcontext():
+        if ranks.told(lambda: _finished(run, about, report)):
             return "finished"
-        training = _training(config, pool, run, report)
-        run.write("config.json", about)
-        with _stop_asked() as stop, _board(run, training.iteration) as board, _too_small_a_machine():
-            _loop(training, run, report, stop, board)
-        return _end(training, run)
+        training = _training(config, pool, run, report, ranks)
+        if ranks.first:
+            run.write("config.json", about)
+        with (
+            _stop_asked(ranks) as asked,
+            journal(run, report, training.iteration, kept=ranks.first) as kept,
+            _too_small_a_machine(),
+        ):
+            _loop(training, kept, asked)
+            return _end(training, kept)
 
 
-def _loop(training: Training, run: Run, report: Reporter, stop: Sequence[int], board: SummaryWriter) -> None:
+def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
+    """Whether there is nothing to do; refuses a run that is another one."""
+    if run.exists:
+        provenance.check_same(run, about)
+    if run.state()[0] == "finished":
+        report.note(f"{run.name}: finished already, nothing to do")
+        return True
+    if run.exists and (note := provenance.other_division(run, about)):
+        report.note(note)
+    return False
+
+
+def _loop(training: Training, journal: Journal, asked: Sequence[int]) -> None:
     """Step, log, validate, save, stop?"""
-    config, meter = training.config, Meter(training.tasks)
+    config, ranks = training.config, training.ranks
+    meter, vote = Meter(training.tasks, ranks), Vote(ranks)
     numbers = range(training.iteration, config.iterations)
-    _note_state(run, "running", training)
-    with report.bar(run.name, config.iterations, done=training.iteration, unit="iterations") as advance:
-        for batch in meter.timed(training.drawn(numbers)):
+    journal.state("running", training.iteration)
+    with journal.report.bar(journal.run.name, config.iterations, done=training.iteration, unit="iterations") as advance:
+        for parts in meter.timed(training.iterations(numbers)):
             warming = training.warming
-            meter.add(training.step(batch), batch.counts)
+            meter.add(training.step(*parts), training.counts)
             advance()
-            last = training.iteration == config.iterations
+            stop, last = vote(bool(asked)), training.iteration == config.iterations
             if last or _due(training, config.log_every):
-                event = meter.take(training.iteration)
-                advance(0, f"loss {event['loss']:.3f}")
-                _log(run, board, event | {"warmup": warming})
+                now = {"lr": training.rates, "memory": memory(training.device), "warmup": warming}
+                journal.step(meter.take(training.iteration) | now, training, advance)
             with meter.paused():
                 if config.validate_every and not stop and (last or _due(training, config.validate_every)):
-                    _validate(training, run, report, stop, board)
+                    stop = not _validate(training, journal, asked)
                 if last or stop or _due(training, config.checkpoint_every):
                     meter.check(training.iteration)
-                    _save(training, run)
+                    journal.save(training)
             if stop:
-                return
-
-
-def _save(training: Training, run: Run) -> None:
-    state = checkpoint.training_state(training.model, training.optimizer)
-    checkpoint.save(run.checkpoints, training.iteration, state)
-    _note_state(run, "running", training)
+                break
+    vote.count()
 
 
 def _due(training: Training, every: int) -> bool:
     return training.iteration % every == 0
 
 
-def _end(training: Training, run: Run) -> State:
+def _validate(training: Training, journal: Journal, asked: Sequence[int]) -> bool:
+    """Whether it came to its end."""
+    accuracy = training.validate(enough=lambda: bool(asked))
+    if accuracy is not None:
+        journal.validation(accuracy, training.iteration)
+    return accuracy is not None
+
+
+def _end(training: Training, journal: Journal) -> State:
     """The state that the run is left in; the weights come before the word that they are there."""
     state: State = "finished" if training.iteration == training.config.iterations else "stopped"
-    if state == "finished":
-        shared = training.model.shared
-        save_weights(shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest)
-    _note_state(run, state, training)
+    if state == "finished" and training.ranks.first:
+        run, shared = journal.run, training.model.shared
+        taskbatchnorm.merge(shared)
+        with training.averaged():
+            save_heads(run.heads, training.model.heads, training.pool.tasks)
+            save_weights(shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest)
+    journal.skipped(training)
+    journal.state(state, training.iteration)
     return state
 
 
-def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter) -> Training:
-    """A training at its start, or where the newest readable checkpoint of the run is."""
-    device = find_device(config.device)
+def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: Ranks) -> Training:
+    """A training at its start, or where the newest readable checkpoint of the run is.
+
+    Of several ranks the first finds weights or checkpoint, and tells the others.
+    """
+    device = ranks.device(config.device)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # else the same iteration gives other bits the second time
     torch.manual_seed(config.seed)
-    saved = _newest_readable(run, report)
-    shared = shared_network(config.backbone, config.weights if saved is None else "random")
+    saved = _newest_readable(run, report) if ranks.first else None
+    done = ranks.told(lambda: 0 if saved is None else saved[1])
+    shared = shared_network(config.backbone, config.weights if ranks.first and saved is None else "random")
     check_size(shared, config.size)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
+    if config.sync_batchnorm and not ranks.alone:
+        synchronize(shared, device)
     model = model.to(device).to(memory_format=torch.channels_last)
-    if saved is None:
-        training = Training(config, pool, model, device)
+    if not config.stream:
+        fetch_shards(pool.tasks, OPEN if config.validate_every else ("train",), report)
+    training = Training(config, pool, model, device, done, ranks)
+    training.skipping.note = report.note
+    if saved is None and ranks.first:
         _adapt(training, run, report)
-        return training
-    state, done = saved
-    training = Training(config, pool, model, device, done)
-    checkpoint.restore(model, training.optimizer, state)
-    report.note(f"{run.name}: goes on after iteration {done} of {config.iterations}")
+    if config.batchnorm == "per-task":
+        taskbatchnorm.split(shared, len(pool.tasks))
+    if saved is not None:
+        training.restore(saved[0])
+        report.note(f"{run.name}: goes on after iteration {done} of {config.iterations}")
+    if not ranks.alone:
+        training.restore(ranks.told_state(training.state()))
+    if config.compile:
+        training.features = compiled(shared, training.example(), report.note)
     return training
 
 
 def _adapt(training: Training, run: Run, report: Reporter) -> None:
-    """Batch-normalization adaptation, on batches of their own."""
+    """Batch-normalization adaptation, on batches of their own; alone, whatever the number of ranks."""
     numbers = range(training.config.adapt_batches)
-    if numbers:
-        drawn = training.drawn(numbers, sampling.Stream.ADAPT)
+    if numbers and training.config.adapts:
+        drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(training.config.batch)])
         layers = batchnorm.adapt(training.model.shared, (training.prepare(batch) for batch in drawn))
         report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
 
@@ -144,70 +183,13 @@ def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | No
     return None
 
 
-def _about(config: FitConfig, pool: Pool, left: Sequence[Task]) -> dict[str, Any]:
-    return {
-        "config": config.model_dump(mode="json"),
-        "pool": {task.name: task.card.digest for task in pool.tasks},
-        "left_out": [task.name for task in left],
-        "versions": versions(),
-    }
-
-
-def _check_same(run: Run, about: dict[str, Any]) -> None:
-    """Refuse to go on with other settings or shards, by name of what differs."""
-    there = run.about()
-    settings, pool = there.get("config", {}), there.get("pool", {})
-    differ = [
-        f"{name} ({settings.get(name)!r} there, {value!r} asked for)"
-        for name, value in about["config"].items()
-        if name not in INCIDENTAL and settings.get(name) != value
-    ]
-    if there.get("left_out") != about["left_out"]:
-        wordings = [", ".join(names) or "none" for names in (there.get("left_out", []), about["left_out"])]
-        differ.append("tasks left out ({} there, {} asked for)".format(*wordings))
-    changed = sorted(name for name in pool.keys() & about["pool"].keys() if pool[name] != about["pool"][name])
-    if changed:
-        differ.append(f"the shards of {', '.join(changed)}")
-    if not differ and pool.keys() != about["pool"].keys():
-        differ.append(f"the tasks of the pool ({', '.join(sorted(pool.keys() ^ about['pool'].keys()))})")
-    if differ:
-        raise RunError(
-            f"this run has other settings: {'; '.join(differ)}", where=run.path,
-            remedy="give the run's own settings to go on with it, or another --run name",
-        )  # fmt: skip
-
-
-def _note_state(run: Run, state: State, training: Training) -> None:
-    run.write("state.json", {"state": state, "iteration": training.iteration})
-
-
-def _validate(training: Training, run: Run, report: Reporter, stop: Sequence[int], board: SummaryWriter) -> None:
-    accuracy = training.validate(enough=lambda: bool(stop))
-    if accuracy:
-        _log(run, board, {"event": "validation", "iteration": training.iteration, "accuracy": accuracy})
-        found = ", ".join(f"{task} {value:.3f}" for task, value in accuracy.items())
-        report.note(f"{run.name}: iteration {training.iteration}, accuracy on val: {found}")
-
-
-def _log(run: Run, board: SummaryWriter, event: dict[str, Any]) -> None:
-    run.log(event)
-    with writing(run.path / "tensorboard"):
-        for name, value in event.items():
-            for task, number in (value if isinstance(value, dict) else {"": value}).items():
-                if isinstance(number, float):
-                    board.add_scalar(f"{name}/{task}".rstrip("/"), number, event["iteration"])
-
-
-@contextmanager
-def _board(run: Run, iteration: int) -> Iterator[SummaryWriter]:
-    """TensorBoard's writer; what was written for later iterations, before a kill, is hidden."""
-    with writing(run.path / "tensorboard"):
-        board = SummaryWriter(str(run.path / "tensorboard"), purge_step=iteration + 1)
-    try:
-        yield board
-    finally:
-        with writing(run.path / "tensorboard"):
-            board.close()
+def _check_division(config: FitConfig, ranks: Ranks) -> None:
+    parts = ranks.size * config.accumulate
+    if config.batch < 2 * parts:  # batch normalization has no variance to learn from in one sample
+        raise UsageError(
+            f"--batch {config.batch} is too small for {ranks.size} processes with --accumulate {config.accumulate}",
+            remedy=f"give --batch {2 * parts} or more",
+        )
 
 
 def _check_pool(pool: Pool) -> None:
@@ -241,14 +223,18 @@ def _too_small_a_machine() -> Iterator[None]:
 
 
 @contextmanager
-def _stop_asked() -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM fill, to stop after the iteration under way; a second Ctrl-C interrupts."""
+def _stop_asked(ranks: Ranks) -> Iterator[list[int]]:
+    """A list that Ctrl-C and SIGTERM fill, to stop after the iteration under way; a second Ctrl-C interrupts.
+
+    Not so under torchrun, which passes on what the terminal has already sent to all.
+    """
     asked: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(received: int, _frame: object) -> None:
         asked.append(received)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if ranks.alone:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
         for number in before:

@@ -9,21 +9,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def task_losses(logits: Mapping[str, Tensor], labels: Tensor, counts: Sequence[int], tasks: Sequence[str]) -> Tensor:
+def task_losses(
+    logits: Mapping[str, Tensor], labels: Tensor, counts: Sequence[int], tasks: Sequence[str], smoothing: float = 0.0
+) -> Tensor:
     """(tasks,) cross-entropy of each task summed over its samples, under its own head; 0 where it has none.
 
     `labels` holds counts[0] labels of the first task, then counts[1] of the second, and so on. The loss of the batch is
-    the sum of these divided by the number of all its samples.
+    the sum of these divided by the number of all its samples. `smoothing` is the share of the target that goes to all
+    classes of the task alike.
     """
     parts = dict(zip(tasks, torch.split(labels, list(counts)), strict=True))
-    summed = {task: _cross_entropy(values, parts[task]) for task, values in logits.items()}
+    summed = {task: _cross_entropy(values, parts[task], smoothing) for task, values in logits.items()}
     nothing = torch.zeros((), dtype=next(iter(summed.values())).dtype, device=labels.device)
     return torch.stack([summed.get(task, nothing) for task in tasks])
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     at_least_single = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.to(at_least_single), labels, reduction="sum")
+    return F.cross_entropy(logits.to(at_least_single), labels, reduction="sum", label_smoothing=smoothing)
 
 
 def scale_head_gradients(heads: nn.ModuleDict, counts: Sequence[int]) -> None:

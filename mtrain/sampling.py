@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 Words = npt.NDArray[np.uint64]
 WORDS_A_SLOT = 4
+LOOKS_A_SLOT = 16
 LOWER = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 
@@ -29,6 +30,8 @@ class Stream(enum.IntEnum):
     ADAPT = 1
     MODEL = 2
     EPOCH = 3
+    LOOKS = 4
+    MORE_LOOKS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +44,83 @@ class Draw:
     flips: npt.NDArray[np.bool_]
 
 
-def draw(sizes: Sequence[int], seed: int, iteration: int, slots: range, stream: Stream = Stream.TRAIN) -> Draw:
-    """The samples of these slots: a task uniformly (`sizes[t]` pictures each), then one of its pictures uniformly."""
+class Mixture:
+    """Another chance than the paper's, which is the same for every task and, inside a task, for every picture.
+
+    shares: the chance of each task, in proportion; None for the same. It is held to within 2^-53.
+    labels: of each task's pictures; given, a class of the task is drawn uniformly (of those that it has), then one of
+        the pictures of that class.
+    """
+
+    def __init__(
+        self, shares: Sequence[float] | None = None, labels: Sequence[npt.NDArray[np.int64]] | None = None
+    ) -> None:
+        self.bounds: Words | None = None
+        if shares is not None:
+            chances = np.cumsum(np.asarray(shares, dtype=np.float64) / np.sum(shares))[:-1]
+            self.bounds = (np.minimum(chances, 1 - 2.0**-53) * 2.0**64).astype(np.uint64)
+        self.classes = None if labels is None else _Classes(labels)
+
+    def task(self, words: Words, tasks: int) -> Words:
+        """The task that each word draws."""
+        if self.bounds is None:
+            return _below(words, np.uint64(tasks))
+        return np.searchsorted(self.bounds, words, side="right").astype(np.uint64)
+
+    def row(self, words: Words, task: Words, sizes: Sequence[int]) -> Words:
+        """The row, within its task, that each slot's four words draw."""
+        if self.classes is None:
+            return _below(words[:, 1], np.asarray(sizes, dtype=np.uint64)[task])
+        return self.classes.row(task, words[:, 3] << HALF, words[:, 1])
+
+
+class _Classes:
+    """The rows of all tasks in the order of task and label, and where each class begins."""
+
+    def __init__(self, labels: Sequence[npt.NDArray[np.int64]]) -> None:
+        orders = [np.argsort(of_task, kind="stable") for of_task in labels]
+        sizes = [np.unique(of_task, return_counts=True)[1] for of_task in labels]
+        self.rows = np.concatenate(orders).astype(np.uint64)
+        self.sizes = np.concatenate(sizes).astype(np.uint64)
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.count = np.array([len(of_task) for of_task in sizes], dtype=np.uint64)
+        self.first = np.cumsum(self.count) - self.count
+
+    def row(self, task: Words, which: Words, within: Words) -> Words:
+        chosen = self.first[task] + _below(which, self.count[task])
+        drawn: Words = self.rows[self.starts[chosen] + _below(within, self.sizes[chosen])]
+        return drawn
+
+
+UNIFORM = Mixture()
+
+
+def draw(
+    sizes: Sequence[int],
+    seed: int,
+    iteration: int,
+    slots: range,
+    stream: Stream = Stream.TRAIN,
+    mixture: Mixture = UNIFORM,
+) -> Draw:
+    """The samples of these slots: a task uniformly (`sizes[t]` pictures each), then one of its pictures uniformly, or
+    as `mixture` has it.
+    """
     words = _words(seed, iteration, slots, stream)
-    task = _below(words[:, 0], np.uint64(len(sizes)))
-    row = _below(words[:, 1], np.asarray(sizes, dtype=np.uint64)[task])
+    task = mixture.task(words[:, 0], len(sizes))
+    row = mixture.row(words, task, sizes)
     place, flips = _augmentation(words)
     return Draw(task.astype(np.int64), row.astype(np.int64), place, flips)
+
+
+def looks(seed: int, iteration: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """(N, 16) numbers in [0, 1) for what else is changed about the samples of these slots (mtrain.colour)."""
+    every = range(int(slots.min()), int(slots.max()) + 1)
+    words = [
+        _words(seed, iteration, every, stream)[slots - every.start] for stream in (Stream.LOOKS, Stream.MORE_LOOKS)
+    ]
+    halves = np.concatenate([part >> shift & LOWER for part in words for shift in (HALF, np.uint64(0))], axis=1)
+    return ((halves >> np.uint64(8)) * 2.0**-24).astype(np.float32)  # float32 holds 24 bits: more could round up to 1
 
 
 def epoch(size: int, seed: int, number: int, positions: slice = slice(None)) -> Draw:
@@ -61,9 +134,9 @@ def epoch(size: int, seed: int, number: int, positions: slice = slice(None)) -> 
     return Draw(np.zeros_like(order), order, place, flips)
 
 
-def model_seed(seed: int, iteration: int) -> int:
-    """The seed of the network's own randomness (dropout, stochastic depth) in one iteration."""
-    return int(_words(seed, iteration, range(1), Stream.MODEL)[0, 0] >> np.uint64(1))
+def model_seed(seed: int, iteration: int, slot: int = 0) -> int:
+    """The seed of the network's own randomness (dropout, stochastic depth) for the samples from this slot on."""
+    return int(_words(seed, iteration, range(slot, slot + 1), Stream.MODEL)[0, 0] >> np.uint64(1))
 
 
 def digest(drawn: Draw, keys: Sequence[str]) -> str:

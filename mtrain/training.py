@@ -1,109 +1,227 @@
 """A training under way: the model, its optimizer and the number of iterations done.
 
 `Training.step` is one iteration of the paper. It depends on the state before it, the seed and its
-number, and on nothing else.
+number, and on nothing else: neither on the loader's processes, nor, but for rounding and for the batches that batch
+normalization sees, on how many ranks and micro-batches share the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtrain import sampling
+from mtrain import batchnorm, checkpoint, colour, sampling, taskbatchnorm
 from mtrain.augment import flip
+from mtrain.averaging import Average
 from mtrain.config import FitConfig
-from mtrain.loader import Batch, Images, TrainingBatches, batches, ordered_batches
+from mtrain.distributed import ALONE, Ranks
+from mtrain.gradients import GradientSums
+from mtrain.images import Images
+from mtrain.loader import Batch, Batches, Parts, Skipping, TrainingBatches, batches, ordered_batches
 from mtrain.loss import scale_head_gradients, task_losses
+from mtrain.mixing import mixture
 from mtrain.network import MultiHead
+from mtrain.optimizer import learning_rates, make_optimizer, set_rates
 from mtrain.pool import Pool, Task
+from mtrain.prefetch import on_device
+from mtrain.stream import StreamBatches
+from mtrain.weights import State
 
 VALIDATED = 512  # pictures of a task's validation set that a running training looks at
 
 
 class Training:
-    """`model` on its device, trained on the training sets of `pool`."""
+    """`model` on its device, trained on the training sets of `pool`, by one of `ranks`."""
 
-    def __init__(self, config: FitConfig, pool: Pool, model: MultiHead, device: torch.device, done: int = 0) -> None:
-        self.config, self.pool, self.model, self.device = config, pool, model, device
-        self.iteration = done
+    def __init__(
+        self, config: FitConfig, pool: Pool, model: MultiHead, device: torch.device, done: int = 0,
+        ranks: Ranks = ALONE,
+    ) -> None:  # fmt: skip
+        self.config, self.pool, self.model, self.device, self.ranks = config, pool, model, device, ranks
+        self.iteration, self.counts = done, [0] * len(pool.tasks)
         self.tasks = [task.name for task in pool.tasks]
-        self.images = Images([(task, task.rows["train"]) for task in pool.tasks])
-        self.optimizer = self._optimizer()
+        self.images = None if config.stream else Images([(task, task.rows["train"]) for task in pool.tasks])
+        self.skipping = Skipping(config.skip_corrupt)
+        self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
+        self.features: Callable[[Tensor], Tensor] = model.shared  # or the same compiled
+        self.sums = None if ranks.alone else GradientSums(list(model.shared.parameters()))
+        self.mixture = mixture(config, pool)
+        self.optimizer = make_optimizer(config, model, done)
+        self.average: Average | None = None
 
     @property
     def warming(self) -> bool:
         """Whether the next iteration trains the heads alone."""
         return self.iteration < self.config.warmup
 
-    def step(self, batch: Batch) -> Tensor:
-        """One iteration; the loss of each task, summed over its samples: (tasks,), on the device."""
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rate of what is trained: shared network and heads, or the heads alone."""
+        groups = self.optimizer.param_groups
+        return dict(zip(("shared", "heads")[-len(groups) :], (float(group["lr"]) for group in groups), strict=True))
+
+    def step(self, *parts: Batch) -> Tensor:
+        """One iteration, on the micro-batches that are this rank's share of its batch.
+
+        The loss of each task, summed over its samples here: (tasks,), on the device. `counts` then says how many
+        samples of each task there are in the whole batch.
+        """
         if self.iteration == self.config.warmup:  # what the heads gathered at the other rate is not carried on
-            self.optimizer = self._optimizer()
-        torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration))
-        counts = batch.counts.tolist()
-        losses = self._losses(batch, counts)
+            self.optimizer = make_optimizer(self.config, self.model, self.iteration)
+        set_rates(self.optimizer, learning_rates(self.config, self.iteration))
+        drawn = self.ranks.summed(torch.stack([part.counts for part in parts]).sum(0).tolist())
         self.optimizer.zero_grad(set_to_none=True)
-        (losses.sum() / sum(counts)).backward()
-        scale_head_gradients(self.model.heads, counts)
+        losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
+        self.counts = drawn()
+        self._sum_over_ranks(self.counts)
+        scale_head_gradients(self.model.heads, self.counts)
         self.optimizer.step()
         self.iteration += 1
+        self._average()
+        return losses
+
+    def _average(self) -> None:
+        """The moving average begins with the weights that the first iteration after the warm-up leaves."""
+        steps = self.iteration - self.config.warmup
+        if self.config.ema and steps > 0:
+            self.average = self.average or Average(self.model, self.config.ema)
+            self.average.update(steps)
+
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        return checkpoint.training_state(self.model, self.optimizer, self.average.state if self.average else None)
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+        average = checkpoint.restore(self.model, self.optimizer, state)
+        self.average = Average(self.model, self.config.ema, average) if average else None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model as it is to be scored and saved: with averaged weights, where there is an average."""
+        return self.average.applied() if self.average else nullcontext()
+
+    def _backward(self, batch: Batch, number: int) -> Tensor:
+        """Add the gradients of one micro-batch's share of the loss; the losses."""
+        seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start)
+        torch.manual_seed(seed)
+        losses = self._losses(batch, batch.counts.tolist())
+        if self.sums and not self.warming and number == len(self.slots) - 1:
+            self.sums.begin()
+        (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
         """During the warm-up the shared network infers: no gradients, no update of its batch normalization."""
         self.model.shared.train(not self.warming)
+        if self.config.batchnorm == "frozen":
+            batchnorm.freeze(self.model.shared)
+        taskbatchnorm.route(self.model.shared, counts)
         images = self.prepare(batch)
         labels = batch.labels.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             with torch.set_grad_enabled(not self.warming):
-                features = self.model.shared(images)
+                features = self.model.shared(images) if self.warming else self.features(images)
             logits = self.model.head_logits(features, counts)
-        return task_losses(logits, labels, counts, self.tasks)
+        return task_losses(logits, labels, counts, self.tasks, self.config.label_smoothing)
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        config, heads = self.config, list(self.model.heads.parameters())
-        if self.warming:
-            groups: list[dict[str, Any]] = [{"params": heads, "lr": config.warmup_lr}]
-        else:
-            shared = list(self.model.shared.parameters())
-            groups = [{"params": shared, "lr": config.lr}, {"params": heads, "lr": config.lr * config.tau}]
-        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    def _sum_over_ranks(self, counts: Sequence[int]) -> None:
+        """Gradients as if one rank had seen the whole batch; the running statistics become the mean of the ranks'.
+
+        A head has a gradient on every rank, or on none.
+        """
+        if self.sums is None:
+            return
+        tensors: list[Tensor] = []
+        for head, count in zip(self.model.heads.values(), counts, strict=True):
+            for parameter in head.parameters():
+                if count:
+                    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                    tensors.append(parameter.grad)
+        if not self.warming:
+            self.sums.finish()
+            statistics = batchnorm.statistics_of_a_part(self.model.shared)
+            tensors += [values.div_(self.ranks.size) for values in statistics]
+        self.ranks.sum_(tensors)
 
     def prepare(self, batch: Batch) -> Tensor:
-        """The pictures on the device: flipped, normalized, channels last."""
-        images = batch.images.to(self.device, non_blocking=True)
-        return self.model.shared.normalize(flip(images, batch.flips.to(self.device, non_blocking=True)))
+        """The pictures on the device: flipped, otherwise changed if asked for, normalized, channels last."""
+        images, flips, looks = (
+            part.to(self.device, non_blocking=True) for part in (batch.images, batch.flips, batch.looks)
+        )
+        return self.model.shared.normalize(colour.changed(flip(images, flips), looks, self.config))
 
-    def drawn(self, numbers: range, stream: sampling.Stream = sampling.Stream.TRAIN) -> Iterator[Batch]:
-        """The batches of these iterations."""
+    def example(self) -> Tensor:
+        """Something of the shape and layout of a prepared micro-batch."""
+        shape = (len(self.slots[0]), 3, self.config.size, self.config.size)
+        return torch.zeros(shape, device=self.device).to(memory_format=torch.channels_last)
+
+    def drawn(
+        self, numbers: range, stream: sampling.Stream = sampling.Stream.TRAIN, slots: Sequence[range] | None = None
+    ) -> Iterator[Batch]:
+        """The batches of these iterations, as micro-batches of these slots: by default those of this rank's share."""
         config = self.config
-        dataset = TrainingBatches(self.images, config.size, config.seed, range(config.batch), stream)
-        return batches(dataset, numbers, workers=min(config.workers, len(numbers)), pin=self.device.type == "cuda")
+        parts = slots or self.slots
+        dataset = Parts([self._batches(part, stream) for part in parts])
+        items = range(numbers.start * len(parts), numbers.stop * len(parts))
+        pin = self.device.type == "cuda"
+        workers = min(config.workers, len(items))
+        return on_device(batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping), self.device)
+
+    def _batches(self, slots: range, stream: sampling.Stream) -> Batches:
+        config, mixture, skip = self.config, self.mixture, self.config.skip_corrupt > 0
+        looks = bool(config.rotations or config.stain_jitter or config.colour_jitter)
+        if self.images is None:
+            tasks = self.pool.tasks
+            return StreamBatches(
+                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
+            )
+        return TrainingBatches(
+            self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
+        )
+
+    def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
+        """For each of these iterations the micro-batches of this rank's share."""
+        return zip(*[self.drawn(numbers)] * len(self.slots), strict=True)
 
     @torch.no_grad()
     def validate(self, enough: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Accuracy of each head on up to `VALIDATED` pictures of its task's validation set; None when cut short."""
-        self.model.eval()
-        found = {}
-        for task in self.pool.tasks:
-            if len(task.rows["val"]):
-                accuracy = self._accuracy(task, enough)
-                if accuracy is None:
-                    return None
-                found[task.name] = accuracy
-        return found
+        """Accuracy of each head on up to `VALIDATED` pictures of its task's validation set; None when cut short.
 
-    def _accuracy(self, task: Task, enough: Callable[[], bool]) -> float | None:
+        Each rank looks at its share of the pictures; all get the same answer.
+        """
+        self.model.eval()
+        tasks = [task for task in self.pool.tasks if len(task.rows["val"])]
+        right: list[int] = []
+        with self.averaged():
+            for task in tasks:
+                found = self._right(task, enough)
+                if found is None:
+                    break
+                right.append(found)
+        missing = len(tasks) - len(right)
+        *right, cut = self.ranks.summed([*right, *[0] * missing, missing])()
+        if cut:
+            return None
+        return {task.name: n / len(_validated(task)) for task, n in zip(tasks, right, strict=True)}
+
+    def _right(self, task: Task, enough: Callable[[], bool]) -> int | None:
         config, shared, head = self.config, self.model.shared, self.model.heads[task.name]
-        every = np.linspace(0, len(task.rows["val"]) - 1, min(len(task.rows["val"]), VALIDATED)).astype(int)
-        rows, right = task.rows["val"].take(every), 0
+        rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
+        right = 0
         for images, places in ordered_batches(task, rows, size=config.size, batch=config.batch, workers=config.workers):
             if enough():
                 return None
+            taskbatchnorm.route(shared, [len(images) if name == task.name else 0 for name in self.tasks])
             logits = head(shared(shared.normalize(images.to(self.device))))
             right += int((logits.argmax(1).cpu().numpy() == rows.label[places]).sum())
-        return right / len(rows)
+        return right
+
+
+def _validated(task: Task) -> list[int]:
+    """Rows of a task's validation set from all over it."""
+    size = len(task.rows["val"])
+    return [int(row) for row in np.linspace(0, size - 1, min(size, VALIDATED)).astype(int)]

@@ -1,0 +1,135 @@
+"""Options that commands of `mtrain` share; and how `--help` leaves out what few need, until `--help-all` asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+OUT = click.Path(path_type=Path, dir_okay=False)
+RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of the runs.")
+SWEEPS = click.option("--sweeps", type=FOLDER, default=Path("sweeps"), show_default=True, help="Folder of the sweeps.")
+EVALUATIONS = click.option("--evaluations", type=FOLDER, default=Path("evaluations"), show_default=True,
+    help="Folder of the scores on test sets.",
+)  # fmt: skip
+SOLVER = click.option("--solver", type=click.Choice(["batched", "sklearn"]), default="batched", show_default=True,
+    help="Of the SVM: all C, folds and classes at once, or scikit-learn's LinearSVC.",
+)  # fmt: skip
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+WORKERS = click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loader processes.")
+QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress.")
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Detailed(click.Command):
+    """A command whose `--help` fits a screen: hidden options appear with `--help-all`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        text = "Show all options: also what few need, and what the paper does not do."
+        show = click.Option(
+            ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=self._all, help=text
+        )
+        self.params.append(show)
+
+    def _all(self, context: click.Context, _option: click.Parameter, asked: bool) -> None:
+        if asked:
+            for parameter in self.params:
+                if isinstance(parameter, click.Option):
+                    parameter.hidden = False
+            click.echo(self.get_help(context))
+            context.exit()
+
+
+def together(*options: Decorator) -> Decorator:
+    """One decorator of several, whose options appear in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _set(variable: str) -> Callable[..., None]:
+    """An option's callback: processes that are started see the choice too."""
+
+    def put(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            os.environ[variable] = value
+
+    return put
+
+
+def cache_options(*, hidden: bool = False) -> Decorator:
+    """Where copies of remote shards are kept."""
+    return together(
+        click.option("--cache", metavar="FOLDER", expose_value=False, callback=_set("MTRAIN_CACHE"), hidden=hidden,
+            help="For copies of remote shards.  [default: $MTRAIN_CACHE, or the user's cache]"),
+        click.option("--cache-size", metavar="SIZE", expose_value=False, callback=_set("MTRAIN_CACHE_SIZE"),
+            hidden=hidden, help="Most that they may take, like 500GB.  [default: 4/5 of what is free]"),
+    )  # fmt: skip
+
+
+TUNING = together(
+    click.option("--epochs", type=click.IntRange(1), default=100, show_default=True,
+        help="Fine-tuning: at each rate."),
+    click.option("--lr", "rates", type=float, multiple=True,
+        help="Fine-tuning: a learning rate to try; repeat it.  [default: 1e-3, 1e-4, 1e-5, 1e-6]"),
+    click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size."),
+    click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
+        help="Fine-tuning: epochs without a better one after which a rate ends; 0 for never."),
+)  # fmt: skip
+
+
+def _more(*names: str, **how: Any) -> Decorator:
+    return click.option(*names, hidden=True, **how)
+
+
+def _weights_by_task(
+    _context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, float] | None:
+    """NAME=NUMBER, repeated."""
+    found = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, like Lung=2", param=option)
+    return found or None
+
+
+MORE_OF_FIT = together(
+    _more("--warmup-lr", type=float, help="[default: 1e-3]"),
+    _more("--momentum", type=float, help="[default: 0.9]"),
+    _more("--weight-decay", type=float, help="[default: 0]"),
+    _more("--adapt-batches", type=int, help="For batch-normalization adaptation.  [default: 20]"),
+    _more("--accumulate", type=int, help="Parts that a process goes through its share of a batch in.  [default: 1]"),
+    _more("--sync-batchnorm/--no-sync-batchnorm", default=None, help="Statistics of the batch, not of a process'."),
+    _more("--compile/--no-compile", default=None, help="Use torch.compile where it works."),
+    _more("--stream/--no-stream", default=None, help="Read shards from end to end: for pools larger than the disk."),
+    _more("--skip-corrupt", type=int, help="Pictures that may be unreadable; others stand for them.  [default: 0]"),
+    _more("--checkpoint-every", type=int, help="Iterations.  [default: a tenth, at most 1000]"),
+    _more("--log-every", type=int, help="Iterations.  [default: a twentieth, at most 50]"),
+    _more("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: sgd]"),
+    _more("--schedule", type=click.Choice(["constant", "cosine"]), help="After the warm-up.  [default: constant]"),
+    _more("--ema", type=float, metavar="DECAY", help="Average the weights, like 0.999.  [default: 0, not]"),
+    _more("--label-smoothing", type=float, help="[default: 0]"),
+    _more("--temperature", type=float, help="Draw tasks in proportion to size ^ (1 / T).  [default: all alike]"),
+    _more("--task-weight", "task_weights", multiple=True, metavar="NAME=W", callback=_weights_by_task,
+        help="Factor on a task's chance; may be repeated."),
+    _more("--class-balanced/--no-class-balanced", default=None, help="Draw every class of a task alike."),
+    _more("--rotations/--no-rotations", default=None, help="Quarter turns beside the flips."),
+    _more("--stain-jitter", type=float, metavar="S", help="Change the stains' densities by up to S.  [default: 0]"),
+    _more("--colour-jitter", type=float, metavar="S", help="Change brightness, contrast, hue ...  [default: 0]"),
+    _more("--batchnorm", type=click.Choice(["adapted", "train", "frozen", "per-task"]), help="[default: adapted]"),
+)  # fmt: skip

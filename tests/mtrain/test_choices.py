@@ -1,0 +1,154 @@
+"""What the paper does not do, and is off unless asked for: it does what it says, and a run with it resumes exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mtrain import fit
+from mtrain.cli import group
+from mtrain.config import FitConfig
+from mtrain.errors import UsageError
+from mtrain.loss import task_losses
+from mtrain.mixing import mixture
+from mtrain.network import shared_network
+from mtrain.pool import open_pool
+from mtrain.runs import Run
+from mtrain.taskbatchnorm import TaskBatchNorm, split
+from mtrain.weights import load_weights
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_fit import SMALL, Notes, a_training, config, interrupted
+
+TOGETHER: list[dict[str, Any]] = [
+    {"optimizer": "adamw", "schedule": "cosine", "ema": 0.9, "lr": 1e-3, "label_smoothing": 0.1},
+    {"batchnorm": "per-task", "temperature": 2.0, "class_balanced": True, "rotations": True, "ema": 0.5},
+    {"batchnorm": "frozen", "stain_jitter": 0.2, "colour_jitter": 0.2, "task_weights": {"Alpha": 3.0}},
+]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta", "Gamma"), sizes={"train": 16, "val": 5})
+
+
+@pytest.mark.parametrize("chosen", TOGETHER, ids=lambda chosen: next(iter(chosen)))
+@pytest.mark.parametrize("stopped_at", [3, 4, 5, 9])
+def test_an_interrupted_run_ends_with_the_same_bits(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, Any], stopped_at: int
+) -> None:
+    settings = config(shards, **chosen, validate_every=6)
+    whole, resumed = Run(tmp_path / "whole" / "toy"), Run(tmp_path / "resumed" / "toy")
+    assert fit.fit(settings, whole, Notes()) == "finished"
+    interrupted(monkeypatch, resumed, settings, stopped_at)
+    assert fit.fit(settings, resumed, Notes()) == "finished"
+    assert resumed.weights.read_bytes() == whole.weights.read_bytes()
+    load_weights(shared_network(SMALL, "random").body, whole.weights, SMALL)  # under the network's own names
+
+
+@pytest.mark.parametrize("chosen", [
+    {"optimizer": "adamw"}, {"schedule": "cosine"}, {"ema": 0.5}, {"label_smoothing": 0.2}, {"temperature": 1.0},
+    {"task_weights": {"Alpha": 5.0}}, {"class_balanced": True}, {"rotations": True}, {"stain_jitter": 0.2},
+    {"colour_jitter": 0.2}, {"batchnorm": "frozen"}, {"batchnorm": "train"}, {"batchnorm": "per-task"},
+], ids=str)  # fmt: skip
+def test_each_choice_changes_the_weights_and_the_digest(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    """Tasks of other sizes, so that a temperature tells them apart."""
+    pool = tmp_path_factory.mktemp("pool")
+    write_pool(pool, ("Alpha",), sizes={"train": 24})
+    write_pool(pool, ("Beta",), sizes={"train": 6})
+    plain = config(pool, leave_out=(), iterations=4, warmup=1)
+    other = plain.model_copy(update=chosen)
+    assert other.determining() != plain.determining()
+    left = []
+    for name, settings in (("plain", plain), ("other", other)):
+        run = Run(tmp_path / name / "toy")
+        assert fit.fit(settings, run, Notes()) == "finished"
+        left.append(run.weights.read_bytes())
+    assert left[0] != left[1]
+
+
+def test_choices_that_are_off_leave_no_trace_in_the_digest() -> None:
+    assert not {"optimizer", "ema", "batchnorm", "task_weights"} & FitConfig().determining().keys()
+
+
+def test_smoothing_by_hand() -> None:
+    """0.1 of the target to three classes alike."""
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
+    target = torch.tensor([[0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]])
+    expected = -(target * F.log_softmax(logits, 1)).sum()
+    assert task_losses({"A": logits}, labels, [1], ["A"], 0.1)[0] == pytest.approx(float(expected))
+
+
+def test_frozen_statistics_stand_still_and_weights_do_not(shards: Path) -> None:
+    training = a_training(shards, warmup=0, batchnorm="frozen")
+    layers = [m for m in training.model.shared.modules() if isinstance(m, _BatchNorm)]
+    means = [layer.running_mean.clone() for layer in layers if layer.running_mean is not None]
+    weights = [layer.weight.clone() for layer in layers]
+    for batch in training.drawn(range(2)):
+        training.step(batch)
+    assert all(torch.equal(a, b.running_mean) for a, b in zip(means, layers, strict=True) if b.running_mean is not None)
+    assert not all(torch.equal(a, b.weight) for a, b in zip(weights, layers, strict=True))
+
+
+def test_statistics_of_a_task_are_those_of_its_own_pictures(shards: Path) -> None:
+    training = a_training(shards, warmup=0, batchnorm="per-task")
+    split(training.model.shared, len(training.tasks))
+    layer = next(m for m in training.model.shared.modules() if isinstance(m, TaskBatchNorm))
+    before, _ = (values.clone() for values in layer.statistics())
+    [batch] = training.drawn(range(1))
+    training.step(batch)
+    moved = (layer.statistics()[0] != before).any(1)
+    assert moved.tolist() == [bool(count) for count in batch.counts]
+
+
+def test_the_temperature_by_hand(tmp_path: Path) -> None:
+    """Sizes 4 and 16: at 2 the chances are as 1 to 2, at 1 as 1 to 4; with a weight of 3 on the small, 3 to 4."""
+    write_pool(tmp_path, ("Small",), sizes={"train": 4})
+    write_pool(tmp_path, ("Large",), sizes={"train": 16})
+    pool = open_pool(tmp_path)
+    assert [task.name for task in pool.tasks] == ["Large", "Small"]
+    for chosen, share in (
+        ({"temperature": 2.0}, 2 / 3), ({"temperature": 1.0}, 4 / 5), ({"task_weights": {"Small": 3.0}}, 1 / 4),
+        ({"temperature": 1.0, "task_weights": {"Small": 3.0}}, 4 / 7),
+    ):  # fmt: skip
+        bounds = mixture(FitConfig(**chosen), pool).bounds
+        assert bounds is not None
+        assert int(bounds[0]) / 2**64 == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [({"Alfa": 2.0}, "did you mean Alpha"), ({"Alpha": 0, "Beta": 0, "Gamma": 0}, "no task a chance")],
+)
+def test_weights_that_make_no_sense_are_refused(shards: Path, weights: dict[str, float], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        mixture(FitConfig(task_weights=weights), open_pool(shards))
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    (["--task-weight", "Lung"], "NAME=NUMBER"), (["--task-weight", "Lung=x"], "NAME=NUMBER"),
+    (["--batchnorm", "per-task", "--compile"], "per-task does not go with --compile"),
+    (["--class-balanced", "--stream"], "--class-balanced: chooses pictures by class"), (["--ema", "1"], "--ema"),
+])  # fmt: skip
+def test_options_that_do_not_go_together_are_one_line(shards: Path, options: list[str], told: str) -> None:
+    found = CliRunner().invoke(group, ["fit", "--shards", str(shards), *options])
+    assert found.exit_code != 0
+    assert told in found.output + str(found.exception)
+
+
+def test_help_fits_a_screen_and_help_all_shows_every_option() -> None:
+    short, whole = (CliRunner().invoke(group, ["fit", flag]).output for flag in ("--help", "--help-all"))
+    assert len(short.splitlines()) <= 40
+    assert "--help-all" in short
+    for name in FitConfig.model_fields:
+        assert (
+            f"--{name.replace('_', '-').removesuffix('s') if name == 'task_weights' else name.replace('_', '-')}"
+            in whole
+        )

@@ -1,0 +1,89 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mtrain.averaging import Average
+from mtrain.config import FitConfig
+from mtrain.network import MultiHead
+from mtrain.optimizer import learning_rates, make_optimizer, set_rates
+
+
+class Tiny(nn.Module):
+    num_features = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+
+def model() -> MultiHead:
+    torch.manual_seed(0)
+    return MultiHead(Tiny(), {"A": 2, "B": 3})  # type: ignore[arg-type]
+
+
+CONFIG = FitConfig(iterations=100, warmup=20, warmup_lr=0.5, lr=0.1, tau=3)
+
+
+def test_the_rates_are_the_papers() -> None:
+    assert learning_rates(CONFIG, 0) == (0, 0.5)
+    assert learning_rates(CONFIG, 19) == (0, 0.5)
+    assert learning_rates(CONFIG, 20) == learning_rates(CONFIG, 99) == pytest.approx((0.1, 0.3))
+
+
+@pytest.mark.parametrize(("iteration", "share"), [(20, 1), (60, 0.5), (99, 0.5 * (1 + math.cos(math.pi * 79 / 80)))])
+def test_the_cosine_falls_from_the_end_of_the_warmup_to_the_end(iteration: int, share: float) -> None:
+    config = CONFIG.model_copy(update={"schedule": "cosine"})
+    assert learning_rates(config, 19) == (0, 0.5)
+    assert learning_rates(config, iteration) == pytest.approx((0.1 * share, 0.3 * share))
+
+
+def test_the_warmup_moves_the_heads_alone() -> None:
+    net = model()
+    held = {id(p) for group in make_optimizer(CONFIG, net, 0).param_groups for p in group["params"]}
+    assert held == {id(p) for p in net.heads.parameters()}
+    rates = [group["lr"] for group in make_optimizer(CONFIG, net, 20).param_groups]
+    assert rates == pytest.approx([0.1, 0.3])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_rates_change_from_iteration_to_iteration(name: str) -> None:
+    config = CONFIG.model_copy(update={"optimizer": name})
+    for iteration, expected in ((3, [0.25]), (30, [0.125, 0.25])):
+        optimizer = make_optimizer(config, model(), iteration)
+        set_rates(optimizer, (0.125, 0.25))
+        assert [group["lr"] for group in optimizer.param_groups] == expected
+
+
+def test_adamw_is_used_with_its_weight_decay() -> None:
+    config = CONFIG.model_copy(update={"optimizer": "adamw", "weight_decay": 0.1})
+    optimizer = make_optimizer(config, model(), 50)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_the_average_by_hand() -> None:
+    """Weights 0, then 1, then 2, decay 0.5: early on the decay is (1 + n) / (10 + n)."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    average = Average(net, 0.5)
+    first, second = 2 / 11, 3 / 12
+    for steps in (1, 2):
+        nn.init.constant_(net.weight, steps)
+        average.update(steps)
+    expected = (1 - first) * second + (1 - second) * 2
+    assert average.state["weight"].item() == pytest.approx(expected)
+    with average.applied():
+        assert net.weight.item() == pytest.approx(expected)
+    assert net.weight.item() == 2
+    assert average.state["weight"].item() == pytest.approx(expected)
+
+
+def test_the_decay_is_the_one_asked_for_in_the_long_run() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    average = Average(net, 0.5)
+    nn.init.ones_(net.weight)
+    average.update(1000)
+    assert average.state["weight"].item() == pytest.approx(0.5)
