@@ -1,4 +1,4 @@
-"""Pure work on many items, in this process or in several: the order of results is not the order of items."""
+"""Pure work on many items, in this process, in several or on a cluster: results come in no order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, TypeVar
 
-from dpconvert.errors import OutputError
+from dpconvert import cluster
+from dpconvert.cluster import Cluster
+from dpconvert.errors import OutputError, UsageError
 
+Workers = int | Cluster  # processes on this machine, or a Ray cluster
 C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,13 +24,17 @@ R = TypeVar("R")
 _work: Callable[[Any], Any] = lambda item: item  # noqa: E731  set once in each worker process by `_prepare`
 
 
-def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: int) -> Iterator[R]:
+def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Workers) -> Iterator[R]:
     """`work(context, item)` for every item, as results come in; `context` travels to each process once.
 
     Raises:
+        UsageError: there is no such cluster.
         OutputError: a worker process was killed.
         Whatever `work` raises.
     """
+    if isinstance(workers, Cluster):
+        yield from cluster.run(work, context, items, workers)
+        return
     if workers <= 1:
         yield from (work(context, item) for item in items)
         return
@@ -82,3 +89,18 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def workers_of(engine: str, count: int | None, address: str | None) -> Workers:
+    """The workers that options ask for: so many processes, by default one a processor, or a cluster.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    if engine == "ray":
+        if count is not None:
+            raise UsageError("--workers is for --engine local; a cluster runs a task on each processor it has")
+        return Cluster(address)
+    if address is not None:
+        raise UsageError("--address is for --engine ray")
+    return count or processors()

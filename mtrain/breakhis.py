@@ -164,7 +164,9 @@ class Bench:
     def _by_svm(self, train: Which, test: Which) -> Labels:
         rows, task = self.pictures.rows, self.task
         groups = [str(group) for group in rows.group[train]]
-        sample = Sample(self._features[train], rows.label[train], groups, task.num_classes, task.metric)
+        sample = Sample(
+            self._features[train], rows.label[train], groups, task.num_classes, task.metric, self.options.recipe.device
+        )
         return metrics.predicted(probes.svm(sample, self.options.solver).answer(self._features[test]).decisions)
 
     @functools.cached_property
@@ -173,7 +175,14 @@ class Bench:
         return np.concatenate(
             [
                 features(
-                    self.source.network, self.task, split, size=size, cache=cache, workers=workers, report=self.report
+                    self.source.network,
+                    self.task,
+                    split,
+                    size=size,
+                    cache=cache,
+                    workers=workers,
+                    report=self.report,
+                    device=self.options.recipe.device,
                 )
                 for split in self.pictures.parts
             ]

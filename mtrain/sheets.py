@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtrain import ranks, selection
+from mtrain.breakhis_table import Row as BreakhisRow
 from mtrain.selection import Selection
 from mtrain.sweep.store import Planned, Result
 from mtrain.tables import Row
@@ -54,6 +55,19 @@ def scores(networks: Iterable[tuple[str, Sequence[Row], Mapping[str, Row]]]) -> 
                 rows.append([*about, found.mean, found.std, found.count, row.best == column, verdict, *told])
     head = ["backbone", "task", "metric", "train_val", "column", "mean", "std", "seeds", "best", "significant"]
     return csv_text([*head, "published_mean", "published_std"], rows)
+
+
+def breakhis(found: Iterable[BreakhisRow]) -> str:
+    """A line a network, column and magnification."""
+    rows = []
+    for row in found:
+        for name in row.magnifications:
+            own, theirs = row.scores.get(name), row.published.get(name)
+            told = [own.mean, own.std, own.count] if own else ["", "", ""]
+            also = [theirs.mean, theirs.std] if theirs else ["", ""]
+            rows.append([row.backbone, row.column, name, *told, row.seeds, *also])
+    head = ["backbone", "column", "magnification", "mean", "std", "folds", "seeds", "published_mean", "published_std"]
+    return csv_text(head, rows)
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from mtrain import figures, ranks, selection, sheets, tables
 from mtrain.atomic import replacing, write_text
+from mtrain.breakhis_table import MAGNIFICATIONS, breakhis_rows
 from mtrain.ranks import Summary
 from mtrain.report import template
 from mtrain.selection import Selection
@@ -60,17 +61,20 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     planned = store.planned()
     results = store.results(planned)
     networks = _networks(_of_sweep(store, chosen, tables.read_evaluations(evaluations)), paper=paper)
+    patients = breakhis_rows(evaluations, chosen.backbones, paper=paper)
     rates, heads = _rate_figures(chosen), _head_figures(chosen)
     drawn = [*(one for network in networks for one in network.figures), *rates, *heads]
     files = {
         "cells.csv": sheets.cells(planned, results),
         "ranks.csv": sheets.ranked(chosen),
         "table.csv": sheets.scores([(network.name, network.rows, network.published) for network in networks]),
+        **({"breakhis.csv": sheets.breakhis(patients)} if patients else {}),
     }
     page = template("sweep.html", spread=spread, mark=_mark, rate=rate, two_lines=_two_lines).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
         columns=COLUMNS, metrics=METRICS, winners=_winners(chosen),
         friedman=selection.friedman_line(chosen), notes=chosen.notes, rates=rates, heads=heads,
+        patients=patients, magnifications=MAGNIFICATIONS,
         ranking=[selection.text_row(chosen, c) for c in chosen.order],
         files=[*files, *(["figures/*.svg", "figures/*.png"] if drawn else [])],
     )  # fmt: skip

@@ -92,15 +92,20 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
         RunError: a file that is no evaluation.
     """
     found: dict[tuple[str, str, str, int], Evaluation] = {}
-    for path in sorted(folder.glob("*/*.json"), key=lambda path: (path.stat().st_mtime_ns, path)):
+    for path in evaluation_files(folder):
         try:
             evaluation = Evaluation.model_validate(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError) as error:
-            reason = _reason(error)
-            raise RunError(f"not an evaluation: {reason}", where=path, remedy="remove it and evaluate again") from None
+            what = reason(error)
+            raise RunError(f"not an evaluation: {what}", where=path, remedy="remove it and evaluate again") from None
         if evaluation.set == "test":
             found[evaluation.task, evaluation.backbone, evaluation.column, evaluation.seed] = evaluation
     return [found[key] for key in sorted(found)]
+
+
+def evaluation_files(folder: Path) -> list[Path]:
+    """Every evaluation under `folder`, the newest last."""
+    return sorted(folder.glob("*/*.json"), key=lambda path: (path.stat().st_mtime_ns, path))
 
 
 def table(evaluations: Iterable[Evaluation], backbone: str) -> list[Row]:
@@ -162,7 +167,7 @@ def _published(value: list[float]) -> Summary:
     return Summary(value[0], value[1], 5) if len(value) == 2 else Summary(value[0], 0.0, 1)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors()[0]
         return f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrain.config import INCIDENTAL, FitConfig
+from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
 from mtrain.pool import Pool, Task, leave_out, open_pool
 from mtrain.sweep.spec import Combination, Sweep, Transfer
@@ -59,7 +59,7 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
     Raises:
         UsageError, ShardError: no such task, no shards, or two sets that are the same once related tasks leave.
     """
-    pool = open_pool(Path(sweep.shards))
+    pool = open_pool(sweep.shards)
     found: dict[tuple[str, ...], LeftOut] = {}
     for given in sweep.leave_out:
         kept, gone, _ = leave_out(pool, given)
@@ -122,7 +122,7 @@ def _cell(config: FitConfig, combination: Combination, left: LeftOut, transfer: 
 
 def training_digest(config: FitConfig, pool: str, weights: str) -> str:
     """A name for the weights that a training ends with. `weights`: what it starts from, by name or by digest."""
-    settings = config.model_dump(mode="json", exclude=set(INCIDENTAL)) | {"weights": weights}
+    settings = config.determining() | {"weights": weights}
     return digest({"config": settings, "pool": pool, "rules": RULES["training"]})
 
 

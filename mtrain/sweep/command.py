@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dpconvert.cluster import Cluster
 from dpconvert.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.errors import UsageError
-from mtrain.sweep import engine
+from mtrain.storage import absolute
+from mtrain.sweep import cluster, engine
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
 from mtrain.sweep.plan import measure, plan
 from mtrain.sweep.spec import Sweep, load_sweep
@@ -27,6 +29,9 @@ class Asked:
     shards: Path | None = None
     only_plan: bool = False
     jobs: int | None = None
+    engine: str = "local"
+    address: str | None = None
+    cpus: int | None = None
     part: str | None = None
     sbatch: Path | None = None
     parts: int | None = None
@@ -50,7 +55,7 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
     """
     part = _part(asked.part)
     sweep = load_sweep(asked.file)
-    shards = str((asked.shards or Path(sweep.shards)).absolute())
+    shards = absolute(asked.shards or sweep.shards)
     sweep = sweep.model_copy(update={"shards": shards})
     sets = left_out_sets(sweep)
     cells = cells_of(sweep, sets)
@@ -61,10 +66,19 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
         return _script(asked, asked.sbatch, sweep, cells)
     if asked.only_plan:
         return _plan(asked, store, chosen, list(sets.values()), report)
-    jobs = asked.jobs or max(len(engine.visible_cards()), 1)
-    stopped = engine.run(store, chosen, jobs, report) == "stopped"
+    stopped = _run(asked, store, chosen, report) == "stopped"
     there = sum(store.has(cell) for cell in cells)
     return Answer([f"{sweep.name}: {there} of {len(cells)} cells -> {store.path}"], stopped)
+
+
+def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) -> engine.State:
+    if asked.engine == "ray":
+        if asked.jobs is not None:
+            raise UsageError("--jobs is for --engine local; a cluster runs as many cells as it has room for")
+        return cluster.run(store, cells, Cluster(asked.address), cluster.Request(asked.cpus or 1), report)
+    if asked.address is not None or asked.cpus is not None:
+        raise UsageError("--address and --cpus are for --engine ray")
+    return engine.run(store, cells, asked.jobs or max(len(engine.visible_cards()), 1), report)
 
 
 def _plan(asked: Asked, store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> Answer:

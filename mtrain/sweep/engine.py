@@ -25,12 +25,12 @@ from dpconvert.engine import processors
 from dpconvert.progress import Reporter
 from mtrain.errors import RunError, UserError
 from mtrain.sweep.cells import Cell
+from mtrain.sweep.signals import passed_on
 from mtrain.sweep.store import Store
 from mtrain.sweep.work import attempt
 
 State = Literal["finished", "stopped"]
 POLL = 2.0  # seconds between looks at what others have
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(store: Store, cells: Sequence[Cell], jobs: int, report: Reporter) -> State:
@@ -45,7 +45,7 @@ def run(store: Store, cells: Sequence[Cell], jobs: int, report: Reporter) -> Sta
         return work(store, missing, report)
     with report.bar(store.name, len(cells), done=len(cells) - len(missing), unit="cells") as advance:
         crew = _hired(store, missing, jobs)
-        with _passed_on(crew) as asked:
+        with passed_on(lambda: _stop(crew)) as asked:
             done = 0
             while any(one.process.is_alive() for one in crew):
                 wait([one.process.sentinel for one in crew if one.process.is_alive()], timeout=POLL)
@@ -54,7 +54,7 @@ def run(store: Store, cells: Sequence[Cell], jobs: int, report: Reporter) -> Sta
                     done = now
                 if any(isinstance(one.answer(), UserError) for one in crew):
                     _stop(crew)
-    return _outcome(store, missing, [one.answer() for one in crew], stopped=bool(asked))
+    return outcome_of(store, missing, [one.answer() for one in crew], stopped=bool(asked))
 
 
 def work(store: Store, cells: Sequence[Cell], report: Reporter) -> State:
@@ -161,34 +161,20 @@ def _environment(changed: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextmanager
-def _passed_on(crew: Sequence[_Job]) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM, which the list tells of, stop the processes, each with a checkpoint; we wait for them."""
-    asked: list[int] = []
-
-    def stop(received: int, _frame: object) -> None:
-        asked.append(received)
-        _stop(crew)
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _stop(crew: Sequence[_Job]) -> None:
     for one in crew:
         if one.process.is_alive():
             one.process.terminate()
 
 
-def _outcome(
+def outcome_of(
     store: Store, cells: Sequence[Cell], answers: Sequence[State | UserError | None], *, stopped: bool
 ) -> State:
+    """What workers came to that answered so, None for those that were killed.
+
+    Raises:
+        UserError: what one of them failed with, or cells are missing though nobody asked to stop.
+    """
     for answer in answers:
         if isinstance(answer, UserError):
             raise answer

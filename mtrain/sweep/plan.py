@@ -34,7 +34,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of cells and warm-ups; hours of what is missing, shared and if every cell ran on its own."""
+    """Counts of cells and warm-ups; hours of what is left to do, with shared warm-ups and with one in each cell."""
 
     cells: int
     there: int
@@ -83,13 +83,13 @@ def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Ma
     warm = sum(cell.config.warmup * pace(cell).warm for digest, cell in needed.items() if digest not in finished)
     features = sum(pictures[cell.tasks] * pace(cell).picture for cell in missing)
     trained = sum(_left(cell, begun[cell.training]) * pace(cell).step for cell in missing)
-    alone = sum(_alone(cell, pace(cell)) for cell in missing)
+    own = sum(cell.config.warmup * pace(cell).warm for cell in missing if not begun[cell.training])
     kept = sum(pace(cell).weights_bytes + 4 * pictures[cell.tasks] * pace(cell).features for cell in missing)
     return Plan(
         cells=len(cells), there=len(cells) - len(missing), begun=sum(done > 0 for done in begun.values()),
         warmups=len(warmups), warmups_there=len(finished), warmups_alone=sum(cell.warmup is not None for cell in cells),
         hours=(warm + features + trained) / 3600, hours_warmups=warm / 3600, hours_features=features / 3600,
-        hours_alone=(alone + features) / 3600, disk_gb=kept / 1e9,
+        hours_alone=(own + features + trained) / 3600, disk_gb=kept / 1e9,
     )  # fmt: skip
 
 
@@ -104,10 +104,6 @@ def span(hours: float) -> str:
 
 def _left(cell: Cell, done: int) -> int:
     return cell.config.iterations - max(done, cell.config.warmup)
-
-
-def _alone(cell: Cell, pace: Pace) -> float:
-    return (cell.config.iterations - cell.config.warmup) * pace.step + cell.config.warmup * pace.warm
 
 
 def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
@@ -126,12 +122,12 @@ def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
 
 def _timed(training: Training, numbers: range) -> float:
     """Seconds an iteration, the first one apart unless it is the only one."""
-    batches = iter(training.drawn(numbers))
+    parts = training.iterations(numbers)
     begun = time.monotonic()
-    training.step(next(batches)).sum().item()  # item: the device has finished
+    training.step(*next(parts)).sum().item()  # item: the device has finished
     first = time.monotonic() - begun
     begun, steps = time.monotonic(), 0
-    for batch in itertools.takewhile(lambda _: first + time.monotonic() - begun < SECONDS, batches):
-        training.step(batch).sum().item()
+    for batches in itertools.takewhile(lambda _: first + time.monotonic() - begun < SECONDS, parts):
+        training.step(*batches).sum().item()
         steps += 1
     return (time.monotonic() - begun) / steps if steps else first

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtrain.atomic import write_json, writing
 from mtrain.errors import RunError
 from mtrain.runs import Run
+from mtrain.sweep import claims
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.spec import Combination, Sweep
 
@@ -118,21 +118,20 @@ class Store:
         return {cell: _checked(Result, _read(path), path) for cell, path in paths.items() if path.is_file()}
 
     @contextmanager
-    def claimed(self, digest: str) -> Iterator[bool]:
-        """Whether the piece of work of that name is ours for now; no other process can have it then."""
+    def claimed(self, digest: str, run: Run | None = None) -> Iterator[bool]:
+        """Whether the piece of work of that name, which is done in `run`, is ours for now: no other process has it.
+
+        The lock of a process that was killed goes with it. That of a node which is gone may stay on the file system:
+        what has shown no sign of life for long is taken over, and with it the lock of the run.
+        """
         path = self.path / ".locks" / digest
-        lock, ours = FileLock(path), True
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                ours = False
-        try:
+            if claims.abandoned(path):
+                for lock in (path, *([run.lock] if run else [])):
+                    lock.unlink(missing_ok=True)
+        with claims.claimed(path) as ours:
             yield ours
-        finally:
-            if ours:
-                lock.release()
 
 
 def open_store(sweeps: Path, name: str | None) -> Store:

@@ -18,6 +18,7 @@ from mtrain.runs import Run
 from mtrain.sweep.cells import Cell, warmup_config
 from mtrain.sweep.store import Store
 from mtrain.transfer.run import OWN, Options, source_of, targets, transfer
+from mtrain.transfer.tuning import Recipe
 from mtrain.versions import versions
 
 Outcome = Literal["done", "busy", "stopped"]
@@ -31,7 +32,7 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
     """
     if store.has(cell):
         return "done"
-    with store.claimed(cell.digest) as ours:
+    with store.claimed(cell.digest, store.run(cell.training)) as ours:
         if not ours:
             return "busy"
         if store.has(cell):  # since we looked
@@ -48,7 +49,7 @@ def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
     begun = time.monotonic()
     run = store.run(cell.training)
     if cell.warmup is not None and not checkpoint.newest(run.checkpoints) and run.state()[0] != "finished":
-        outcome = _warm(store, cell, cell.warmup, report)
+        outcome = warm(store, cell, report)
         if outcome != "done":
             return outcome
         _start_from(store.run(cell.warmup), run)
@@ -60,12 +61,13 @@ def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
     return "done"
 
 
-def _warm(store: Store, cell: Cell, digest: str, report: Reporter) -> Outcome:
-    """See that the warm-up is there."""
-    run = store.run(digest)
+def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
+    """See that the warm-up of the cell is there; "busy" when another process is at it."""
+    assert cell.warmup is not None
+    run = store.run(cell.warmup)
     if run.state()[0] == "finished":
         return "done"
-    with store.claimed(digest) as ours:
+    with store.claimed(cell.warmup, run) as ours:
         if not ours:
             return "busy"
         return "stopped" if fit(warmup_config(cell.config), run, report) == "stopped" else "done"
@@ -85,7 +87,13 @@ def _transfers(cell: Cell, run: Run, report: Reporter) -> dict[str, dict[str, An
     """Each left-out task, train -> val: no test set is read."""
     source = source_of(run, OWN)
     settings = cell.transfer
-    options = Options(mode=settings.mode, final=False, solver=settings.solver, workers=cell.config.workers)
+    options = Options(
+        mode=settings.mode,
+        final=False,
+        solver=settings.solver,
+        workers=cell.config.workers,
+        recipe=Recipe(device=cell.config.device),
+    )
     found = {}
     for task in targets(run, Path(cell.config.shards), cell.tasks):
         result = transfer(source, task, options, report)

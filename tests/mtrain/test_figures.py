@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mtrain import figures, sweep_report, tables
+from mtrain import figures, sheets, sweep_report, tables
+from mtrain.breakhis_table import breakhis_rows
 from mtrain.cli import group
 from mtrain.errors import RunError
 from mtrain.ranks import Summary
@@ -114,6 +115,59 @@ def test_a_file_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"x\.json: not an evaluation: metric: field required"):
         tables.read_evaluations(tmp_path)
     assert tables.read_evaluations(tmp_path / "nowhere") == []
+
+
+# --- BreaKHis ---
+
+
+def write_breakhis(folder: Path, number: int, scores: dict[str, list[float]], **changed: Any) -> None:
+    told = {
+        name: {"folds": [{"fold": k, "patient_accuracy": v} for k, v in enumerate(values, start=1)]}
+        for name, values in scores.items()
+    }
+    about = {"task": "BreakHis", "metric": "patient_accuracy", "set": "folds", "score": None, "magnifications": told}
+    write_evaluation(folder, number, **about | changed)
+
+
+def test_breakhis_is_the_mean_over_folds_and_a_fold_that_over_seeds(tmp_path: Path) -> None:
+    """Seeds' folds 0.7, 0.8, 0.9 and 0.9, 0.8, 0.7: every fold 0.8, so no deviation; of one seed alone it is 0.1."""
+    write_breakhis(tmp_path, 0, {"40X": [0.7, 0.8, 0.9]}, seed=0)
+    write_breakhis(tmp_path, 1, {"40X": [0.9, 0.8, 0.7]}, seed=1)
+    write_breakhis(tmp_path, 2, {"40X": [0.7, 0.8, 0.9], "400X": [0.5, 0.5]}, source="imagenet")
+    write_breakhis(tmp_path, 3, {"40X": [0.1]}, backbone="another")
+    write_evaluation(tmp_path, 4)
+    baseline, ours = breakhis_rows(tmp_path, ["tiny"], paper=False)
+    assert (ours.column, ours.seeds, baseline.column, baseline.seeds) == ("svm-multitask", 2, "svm-imagenet", 1)
+    assert ours.scores == {"40x": Summary(pytest.approx(80), pytest.approx(0, abs=1e-9), 3)}
+    assert baseline.scores["40x"] == Summary(pytest.approx(80), pytest.approx(10), 3)
+    assert baseline.scores["400x"] == Summary(50, 0, 2)
+    assert baseline.magnifications == ["40x", "400x"]
+    assert [one.task for one in tables.read_evaluations(tmp_path)] == ["Lung"]
+
+
+def test_the_published_breakhis_stands_beside_ones_own(tmp_path: Path) -> None:
+    write_breakhis(tmp_path, 0, {"40X": [0.8, 0.9]}, backbone="densenet121")
+    (row,) = breakhis_rows(tmp_path, ["densenet121", "resnet50"], paper=True)
+    assert row.published["400x"] == Summary(87.22, 1.65, 5)
+    lines = list(csv.DictReader(io.StringIO(sheets.breakhis([row]))))
+    assert [line["magnification"] for line in lines] == ["40x", "100x", "200x", "400x"]
+    assert (lines[0]["mean"], lines[0]["folds"], lines[0]["published_mean"]) == ("85.0", "2", "86.05")
+    assert (lines[1]["mean"], lines[1]["published_mean"]) == ("", "84.74")
+    (tmp_path / "BreakHis" / "x.json").write_text('{"set": "folds"}')
+    with pytest.raises(RunError, match=r"x\.json: not an evaluation: task: field required"):
+        breakhis_rows(tmp_path, ["densenet121"], paper=True)
+
+
+def test_the_page_has_breakhis_where_it_was_evaluated(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
+    assert "BreaKHis" not in page.read_text()
+    assert not (tmp_path / "breakhis.csv").exists()
+    write_breakhis(tmp_path / "evaluations", 0, {"40X": [0.7, 0.8, 0.9]}, source="imagenet")
+    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
+    text = " ".join(" ".join(Page(page.read_text()).text).split())
+    assert "tiny svm, ImageNet 80.00±10.00 – – –" in text
+    assert sheet(tmp_path / "breakhis.csv")[0]["std"][:2] in ("10", "9.")
 
 
 # --- figures ---

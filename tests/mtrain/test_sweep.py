@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from dpconvert.progress import Reporter
@@ -26,9 +28,9 @@ from mtrain.errors import RunError, UsageError
 from mtrain.fit import fit
 from mtrain.runs import Run
 from mtrain.sweep import cells as cells_module
-from mtrain.sweep import engine, plan, work
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, warmup_config
-from mtrain.sweep.spec import load_sweep
+from mtrain.sweep import claims, engine, plan, work
+from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config
+from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.weights import state_digest
 from tests.mtrain.pools import write_pool, write_task
@@ -91,7 +93,7 @@ def test_the_papers_sweep_is_that_of_the_paper() -> None:
     assert len(sweep.leave_out) == 8
     assert len({task for tasks in sweep.leave_out for task in tasks}) == 10
     assert len(sweep.grid.combinations()) == 48
-    configs = {sweep.config(c, tasks, seed) for seed, tasks, c in sweep.trainings()}
+    configs = [sweep.config(c, tasks, seed) for seed, tasks, c in sweep.trainings()]
     assert {(c.iterations, c.batch, c.momentum, c.warmup_lr) for c in configs} == {(50_000, 64, 0.9, 1e-3)}
     assert {c.warmup for c in configs} == {0, 5_000}
 
@@ -230,6 +232,28 @@ def test_other_rules_of_training_or_transfer_change_every_digest(
             assert not before & digests(tiny())
 
 
+KEY = {
+    "backbone": "resnet50", "weights": "imagenet", "iterations": 100, "warmup": 10, "warmup_lr": 1e-3, "lr": 1e-3,
+    "tau": 5.0, "momentum": 0.9, "weight_decay": 0.0, "batch": 64, "size": 224, "adapt_batches": 20, "seed": 3,
+}  # fmt: skip
+
+
+def test_what_enters_a_key_is_pinned() -> None:
+    """Results that are there are found by it. A choice that is added must be off by default and then not enter; what
+    changes a result under the same settings raises `RULES`. Only then are these values to be changed."""
+    assert cells_module.RULES == {"training": 1, "transfer": 1}
+    config = FitConfig(
+        shards="/any", leave_out=("Lung",), backbone="resnet50", lr=1e-3, tau=5, iterations=100, warmup=10, seed=3,
+        workers=7, device="cpu", checkpoint_every=9, validate_every=9, log_every=9,
+    )  # fmt: skip
+    assert config.determining() == KEY
+    by_hand = json.dumps({"config": KEY, "pool": "pool", "rules": 1}, sort_keys=True, separators=(",", ":"))
+    assert training_digest(config, "pool", "imagenet") == hashlib.sha256(by_hand.encode()).hexdigest()[:24]
+    assert training_digest(config, "pool", "imagenet") == "d30618fe30a0c93981eb1550"
+    assert training_digest(warmup_config(config), "pool", "imagenet") == "3d30cb12d44092cceec81878"
+    assert Transfer().model_dump() == {"mode": "svm", "solver": "batched"}
+
+
 def test_adding_a_seed_a_value_or_a_set_keeps_the_cells_that_are_there(tiny: Callable[..., list[Cell]]) -> None:
     before = digests(tiny())
     for change, new in [
@@ -356,6 +380,29 @@ def test_what_another_process_has_is_left_to_it(tiny: Callable[..., list[Cell]],
     assert not store.run(cell.training).exists
 
 
+def test_what_a_living_process_has_stays_its_own_and_what_a_dead_node_had_is_taken_over(
+    tiny: Callable[..., list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is gone without its file system knowing: its locks stand, and nobody touches them any more."""
+    store, cell = Store(tmp_path / "sweep"), tiny()[1]
+    run = store.run(cell.training)
+    run.path.mkdir(parents=True)
+    path = store.path / ".locks" / cell.digest
+    with store.claimed(cell.digest), FileLock(run.lock):
+        assert work.attempt(store, cell, QUIET) == "busy"
+        os.utime(path, (0, time.time() - claims.DEAD + 60))
+        assert work.attempt(store, cell, QUIET) == "busy"
+        os.utime(path, (0, time.time() - claims.DEAD - 60))
+        assert work.attempt(store, cell, QUIET) == "done"
+    assert store.has(cell)
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    with store.claimed("other"):
+        os.utime(store.path / ".locks" / "other", (0, 0))
+        wait_for(lambda: not claims.abandoned(store.path / ".locks" / "other"))
+    os.utime(store.path / ".locks" / "other", (0, 0))
+    assert not claims.abandoned(store.path / ".locks" / "other")  # an old file, and nobody's
+
+
 def test_a_cell_of_another_process_is_waited_for(
     tiny: Callable[..., list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,24 +502,24 @@ def test_what_processes_answer_is_what_the_sweep_ends_with(tiny: Callable[..., l
     store, cells = Store(tmp_path / "sweep"), tiny()
     failed = UsageError("no room")
     with pytest.raises(UsageError, match="no room"):
-        engine._outcome(store, cells, ["stopped", failed], stopped=False)
+        engine.outcome_of(store, cells, ["stopped", failed], stopped=False)
     with pytest.raises(RunError, match="8 cells are missing: processes were killed"):
-        engine._outcome(store, cells, ["finished", None], stopped=False)
-    assert engine._outcome(store, cells, [None, "stopped"], stopped=True) == "stopped"
-    assert engine._outcome(store, [], ["finished", None], stopped=False) == "finished"
+        engine.outcome_of(store, cells, ["finished", None], stopped=False)
+    assert engine.outcome_of(store, cells, [None, "stopped"], stopped=True) == "stopped"
+    assert engine.outcome_of(store, [], ["finished", None], stopped=False) == "finished"
 
 
 # --- the command ---
 
 
 def test_the_plan_counts_what_is_there_and_what_sharing_saves(
-    done: tuple[Store, list[Cell], list[str]], shards: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[Store, list[Cell], list[str]], shards: Path, tmp_path: Path
 ) -> None:
     store, cells, _ = done
     pace = plan.Pace(step=3600, warm=360, picture=36, weights_bytes=10**9, features=0)
     sweep = load_sweep(str(store.path.parent.parent / "tiny.toml")).model_copy(update={"shards": str(shards)})
     sets = list(left_out_sets(sweep).values())
-    nothing = Store(store.path / "nothing")
+    nothing = Store(tmp_path / "nothing")
     found = plan.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
     # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 pictures each
     assert (found.cells, found.there, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
@@ -482,6 +529,15 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     assert found.hours_alone == pytest.approx(4 * 3 + 4 * 6 + 4 * 0.3 + 1.92)
     assert found.disk_gb == pytest.approx(8)
     assert "sharing saves 36 min (1.5%)" in found.lines("tiny")[3]
+    # one training is at iteration 4, behind its warm-up of 3: 2 of its 6 are left, and its warm-up is done either way
+    begun = next(cell for cell in cells if cell.warmup)
+    nothing.run(begun.training).path.mkdir(parents=True)
+    nothing.run(begun.training).write("state.json", {"state": "stopped", "iteration": 4})
+    found = plan.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
+    assert found.begun == 1
+    assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)  # another cell still needs the same one
+    assert found.hours == pytest.approx(3 * 3 + 2 + 4 * 6 + 0.6 + 1.92)
+    assert found.hours_alone == pytest.approx(3 * 3 + 2 + 4 * 6 + 3 * 0.3 + 1.92)
     assert plan.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all there"]
 
 

@@ -1,0 +1,154 @@
+"""Releases: everything trains, by a door of their own, with what was chosen before; and the card says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from mtrain import cli, release
+from mtrain.errors import RunError, ShardError, UsageError
+from mtrain.pool import Permit, open_pool, with_test
+from mtrain.release import Asked, configs, whole
+from mtrain.runs import Run
+from mtrain.sweep.spec import Combination
+from mtrain.sweep.store import Store
+from tests.mtrain.pools import write_pool, write_task
+from tests.mtrain.sweeps import write_sweep
+from tests.mtrain.test_evaluate import tiny_network
+from tests.mtrain.test_figures import write_evaluation
+from tests.mtrain.test_fit import Notes
+
+TINY = {"backbone": "tiny", "weights": "random", "iterations": 3, "batch": 8, "size": 32, "adapt_batches": 1,
+        "workers": 0, "device": "cpu"}  # fmt: skip
+CHOSEN = Combination("tiny", 1e-3, 5.0, warmup=False)
+
+
+@pytest.fixture(autouse=True)
+def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("mtrain.fit", "mtrain.export"):
+        monkeypatch.setattr(f"{module}.shared_network", tiny_network)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    return str(write_pool(tmp_path / "shards", ("Alpha", "Beta")))
+
+
+def asked(folder: Path, **changed: Any) -> Asked:
+    places = {"runs": folder / "runs", "out": folder / "release", "evaluations": folder / "evaluations"}
+    return Asked(**{"shards": str(folder / "shards"), "settings": TINY} | places | changed)
+
+
+def a_sweep(folder: Path, shards: str) -> Store:
+    """A sweep whose selection is the combination CHOSEN."""
+    store = write_sweep(folder / "sweeps" / "toy", lambda *_: 0.5, combinations=[CHOSEN])
+    fit = {name: value for name, value in TINY.items() if name != "backbone"} | {"momentum": 0.8, "warmup": 1}
+    plan = json.loads((store.path / "sweep.json").read_text())
+    plan["sweep"] = {"name": "toy", "shards": shards, "leave_out": ["Alpha"], "seeds": [0], "fit": fit}
+    (store.path / "sweep.json").write_text(json.dumps(plan))
+    (store.path / "selected.json").write_text(json.dumps({"over_all_tasks": {"tiny": asdict(CHOSEN), "other": None}}))
+    return store
+
+
+def test_everything_trains_once_and_nothing_is_left_to_validate(shards: str) -> None:
+    pool = open_pool(shards)
+    found = whole(pool)
+    for before, after in zip(pool.tasks, found.tasks, strict=True):
+        opened = with_test(before, Permit.RELEASE)
+        keys = [key for split in ("train", "val", "test") for key in opened.rows[split].key]
+        assert list(after.rows["train"].key) == keys
+        assert len(keys) == len(set(keys)) == 24 + 8 + 8
+        assert list(after.rows) == ["train", "val"]
+        assert not len(after.rows["val"])
+        assert "test" not in before.rows  # the pool that others hold stays shut
+    assert found.digest != pool.digest
+    assert found.trains == ("train", "val", "test")
+
+
+def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(shards: str, tmp_path: Path) -> None:
+    state, made = release.release(asked(tmp_path, seeds=(0, 1)), Notes())
+    assert state == "finished"
+    assert len({one.folder for one in made}) == 2
+    assert {path.name for path in made[0].folder.iterdir()} == {
+        "model.safetensors", "config.json", "release.json", "README.md",
+    }  # fmt: skip
+    assert load_file(made[0].folder / "model.safetensors").keys() == tiny_network("tiny").body.state_dict().keys()
+    card = (made[0].folder / "README.md").read_text()
+    assert "| Alpha | 2 | 40 |" in card
+    assert "test sets of every task, 80 pictures" in card
+    assert "What to expect" not in card
+    told = json.loads((made[0].folder / "release.json").read_text())
+    assert (told["splits"], told["tasks"]) == (["train", "val", "test"], {"Alpha": 40, "Beta": 40})
+    run = Run(tmp_path / "runs" / made[0].folder.name)
+    assert run.about()["trained_on"] == ["train", "val", "test"]
+    assert run.config().validate_every == 0
+    before = (made[0].folder / "model.safetensors").read_bytes(), card
+    notes = Notes()
+    release.release(asked(tmp_path), notes)
+    assert any("finished already" in note for note in notes.said)
+    assert ((made[0].folder / "model.safetensors").read_bytes(), (made[0].folder / "README.md").read_text()) == before
+
+
+def test_the_test_set_decides_the_weights_and_without_it_there_is_no_release(tmp_path: Path) -> None:
+    found = []
+    for size in (8, 4):
+        place = tmp_path / str(size)
+        write_task(place / "shards" / "Alpha", sizes={"train": 24, "val": 8, "test": size})
+        _, (made,) = release.release(asked(place), Notes())
+        found.append((made.folder / "model.safetensors").read_bytes())
+    assert found[0] != found[1]
+    (tmp_path / "8" / "shards" / "Alpha" / "test-000000.tar").unlink()
+    with pytest.raises(ShardError, match=r"test-000000\.tar: missing"):
+        release.release(asked(tmp_path / "8"), Notes())
+
+
+def test_the_papers_choices_are_the_defaults(tmp_path: Path) -> None:
+    (dense,) = configs(asked(tmp_path, settings={}))
+    (residual,) = configs(asked(tmp_path, settings={"backbone": "resnet50"}))
+    (own,) = configs(asked(tmp_path, settings={"backbone": "resnet50", "lr": 0.5}))
+    assert [(c.backbone, c.lr, c.tau, c.warmup) for c in (dense, residual, own)] == [
+        ("densenet121", 1e-4, 5.0, 5000), ("resnet50", 1e-3, 1.0, 5000), ("resnet50", 0.5, 1.0, 5000),
+    ]  # fmt: skip
+
+
+def test_a_sweep_gives_the_settings_and_its_evaluations_what_to_expect(shards: str, tmp_path: Path) -> None:
+    store = a_sweep(tmp_path, shards)
+    (config,) = configs(asked(tmp_path, store=store, settings={"iterations": 4}))
+    assert (config.backbone, config.lr, config.tau, config.warmup) == ("tiny", 1e-3, 5.0, 0)
+    assert (config.momentum, config.iterations, config.batch, config.leave_out) == (0.8, 4, 8, ())
+    own = str(store.path / "runs" / f"{0:024}")
+    for number, (score, source, run) in enumerate(
+        [(0.90, "multitask", own), (0.94, "multitask", own), (0.8, "imagenet", "x"), (0.1, "multitask", "another")]
+    ):
+        write_evaluation(tmp_path / "evaluations", number, score=score, source=source, run=run, seed=number)
+    _, (made,) = release.release(asked(tmp_path, store=store, settings={}), Notes())
+    card = (made.folder / "README.md").read_text()
+    assert "| Lung | accuracy | 80.00 | 92.00 ± 2.83 |  |  |" in card
+    with pytest.raises(UsageError, match=r"no combination is chosen for other.*there: tiny, other"):
+        configs(asked(tmp_path, store=store, settings={"backbone": "other"}))
+    (store.path / "selected.json").unlink()
+    with pytest.raises(RunError, match="nothing has been selected; run `mtrain select` first"):
+        configs(asked(tmp_path, store=store))
+
+
+def test_licences_are_asked_about_before_the_training(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shards) / "Beta" / "task.json"
+    content = json.loads(path.read_text())
+    content["licence"]["open"] = False
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="the licences of Beta do not let everyone pass on"):
+        release.release(asked(tmp_path), Notes())
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.chdir(tmp_path)
+    words = [w for name, value in TINY.items() if name != "adapt_batches" for w in (f"--{name}", str(value))]
+    answer = CliRunner().invoke(cli.group, ["release", "--quiet", "--accept-licence", *words], catch_exceptions=False)
+    assert answer.exit_code == 0, answer.output
+    assert (tmp_path / answer.stdout.strip() / "README.md").is_file()
