@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
 
+from dpconvert import locks
 from dpconvert.errors import FetchError, OutputError
 from dpconvert.progress import Reporter
 
@@ -163,23 +162,9 @@ class Downloader:
             )
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Nobody else fetches into this folder meanwhile."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise OutputError(
-            "somebody else fetches into it", where=folder, remedy="wait, or choose another --to"
-        ) from None
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy="choose another --to") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return locks.locked(folder, "somebody else fetches into it", "wait, or choose another --to", "choose another --to")
 
 
 def _stopped(url: str) -> FetchError:

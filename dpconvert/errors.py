@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 
+LONGEST = 2000  # characters of a part of an error; what files hold may be of any length
+
 
 class UserError(Exception):
     """One line for a person: what went wrong, where, what was expected and found, and what to do about it."""
@@ -35,13 +37,14 @@ class UserError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        parts = [self.what if self.where is None else f"{printable(self.where)}: {self.what}"]
+        what = cut(self.what)
+        parts = [what if self.where is None else f"{cut(self.where)}: {what}"]
         if self.expected is not None:
-            parts.append(f"expected {self.expected}")
+            parts.append(f"expected {cut(str(self.expected))}")
         if self.found is not None:
-            parts.append(f"found {self.found}")
+            parts.append(f"found {cut(str(self.found))}")
         if self.remedy is not None:
-            parts.append(self.remedy)
+            parts.append(cut(self.remedy))
         return printable("; ".join(parts))
 
     def __reduce__(self) -> tuple[object, ...]:  # worker processes send errors home by pickle; keywords must survive
@@ -74,6 +77,11 @@ class OutputError(UserError):
 
 class ShardError(UserError):
     """A shard, index or task.json that does not match what was written."""
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """The beginning and the end of a text that is too long to be read."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from requests import Session
 
+from dpconvert.bounded import Bounded, most_unpacked
 from dpconvert.cytomine.project import Request
 from dpconvert.download import PATIENT, Downloader, Patience, Remote, locked
 from dpconvert.errors import FetchError, OutputError, UsageError
@@ -138,9 +139,10 @@ def unpack(path: Path, folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     try:
         with path.open("rb") if path.suffix == ".tar" else gzip.open(path) as stream:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
+            limited = Bounded(stream, most_unpacked(path.stat().st_size))  # type: ignore[arg-type]
+            with tarfile.open(fileobj=limited, mode="r:") as tar:  # type: ignore[call-overload]
                 tar.extractall(part, filter="data")
-            while stream.read(PIECE):  # the checksum comes last, and tarfile stops before it
+            while limited.read(PIECE):  # the checksum comes last, and tarfile stops before it
                 pass
         part.rename(folder)
     except BROKEN as error:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from dpconvert.errors import cut, printable
+
 EVERY = 15.0  # seconds between plain lines
 
 
@@ -30,9 +32,10 @@ class Reporter:
         self._console: Console | None = None
 
     def note(self, text: str) -> None:
-        """One line for a person, unless quiet."""
+        """One line for a person, unless quiet; without control characters, which names of files may hold."""
         if self.quiet:
             return
+        text = printable(cut(text))
         if self._console is not None:  # above the bar
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
             return
@@ -42,6 +45,7 @@ class Reporter:
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0, unit: str = "samples") -> Iterator[Advance]:
         """Progress of one piece of work; `done` units were there before and do not count for the rate."""
+        what = printable(what)
         if self.quiet or total == done:
             yield _nothing
         elif self.stream.isatty():

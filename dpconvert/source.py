@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dpconvert.bounded import Bounded
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest import Manifest
 
@@ -58,6 +59,14 @@ class Place(NamedTuple):
 
     archive: str
     offset: int
+
+
+class Member(io.BytesIO):
+    """The bytes of an archive's member, which know what they are called."""
+
+    def __init__(self, data: bytes, path: Path) -> None:
+        super().__init__(data)
+        self.name = str(path)
 
 
 Listed = tuple[str, int, Place | None]  # name, size, place
@@ -133,7 +142,7 @@ class Source:
             archive, member = self._split(name)
             if archive is None:
                 return (self.root / name).read_bytes()
-            return archive.read(member)
+            return _unpacked(archive, member)
         except DAMAGED as error:
             why = getattr(error, "strerror", None) or error
             raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
@@ -144,7 +153,7 @@ class Source:
         Raises:
             ReadError: the archive cannot be read.
         """
-        return io.BytesIO(self.read(name)) if self._in_archive(name) else self.root / name
+        return Member(self.read(name), self.root / name) if self._in_archive(name) else self.root / name
 
     def _piece(self, place: Place, size: int) -> bytes:
         with (self.root / place.archive).open("rb") as file:
@@ -223,9 +232,15 @@ def _members(path: Path, name: str) -> Iterator[Listed]:
         yield f"{name}/{member.filename}", member.file_size, None
 
 
+def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
+    """A member's bytes, never more than the size that was checked when it was listed."""
+    with archive.open(member) as file:
+        return file.read(archive.getinfo(member).file_size)
+
+
 def _tar_members(path: Path, name: str) -> Iterator[Listed]:
     try:
-        with tarfile.open(path, "r:") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=Bounded(file), mode="r:") as archive:  # type: ignore[call-overload]
             members = archive.getmembers()
     except (*DAMAGED, tarfile.TarError) as error:
         raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None

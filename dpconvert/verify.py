@@ -17,10 +17,12 @@ import pyarrow as pa
 from PIL import Image as Pillow
 
 from dpconvert import engine
+from dpconvert.against import differences
 from dpconvert.card import FILE_NAME, ShardCard, TaskCard, dataset_digest, load
 from dpconvert.errors import ShardError
 from dpconvert.progress import Reporter
-from dpconvert.shards import file_card, read_index
+from dpconvert.shards import read_index
+from dpconvert.sidefiles import side_card
 
 KEY = re.compile(r"[a-z0-9_-]+")
 JSON_LIMIT = 1 << 20
@@ -52,7 +54,10 @@ def task_folders(path: Path) -> list[Path]:
 def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -> tuple[TaskCard, list[Problem]]:
     """All problems of one task; none means that every byte is as it was written.
 
+    against: a digest that the task must have, or the folder of the same task made elsewhere.
+
     Raises:
+        UsageError: `against` is neither.
         ShardError: there is no readable task.json.
     """
     card = load(folder, check=True)
@@ -73,8 +78,8 @@ def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -
 def _files(folder: Path, card: TaskCard, against: str) -> Iterator[Problem]:
     if dataset_digest(card.shards) != card.digest:
         yield Problem(FILE_NAME, "the digest is not that of the shards it lists")
-    if against and card.digest != against:
-        yield Problem(FILE_NAME, f"digest {card.digest} is not the one asked for, {against}")
+    if against:
+        yield from (Problem(name, what) for name, what in differences(folder, card, against))
     listed = {shard.name for shard in card.shards}
     yield from (Problem(name, "missing") for name in sorted(listed) if not (folder / name).is_file())
     extra = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
@@ -82,7 +87,7 @@ def _files(folder: Path, card: TaskCard, against: str) -> Iterator[Problem]:
     for side in [card.index, *card.side_files]:
         if not (folder / side.name).is_file():
             yield Problem(side.name, "missing")
-        elif file_card(folder / side.name) != side:
+        elif side_card(folder, side.name) != side:
             yield Problem(side.name, "changed since it was written")
 
 

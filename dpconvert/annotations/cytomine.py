@@ -24,6 +24,8 @@ from dpconvert.annotations.xml import FARTHEST
 from dpconvert.errors import ReadError
 
 WKT_LIMIT = 64 << 20
+MOST_COLUMNS = 10_000
+MOST_NESTED = 100  # GEOS reads collections inside collections by recursion
 REPORT = "Area (micron"  # a column of the server's CSV report, which has neither ids of terms nor outlines
 OUTSIDE, NO_AREA = DROPPED = "outside its image", "without an area"
 M = TypeVar("M", bound=Loose)
@@ -130,12 +132,23 @@ def rows(data: bytes, name: str) -> Iterator[dict[str, str]]:
             "the server's report of annotations, which holds no outlines", where=name,
             remedy="export the list as JSON with showWKT, showTerm and showMeta",
         )  # fmt: skip
-    csv.field_size_limit(WKT_LIMIT)
+    delimiter = max(",;\t", key=head.count)
+    if head.count(delimiter) >= MOST_COLUMNS:
+        raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=head.count(delimiter))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    while (row := _next(reader, name)) is not None:
+        yield {str(k).strip(): str(v).strip() for k, v in row.items() if k is not None and v is not None}
+
+
+def _next(reader: csv.DictReader[str], name: str) -> dict[str | Any, str | Any] | None:
+    """The next row, whose cells may be long; the limit is one of the whole process, and left as it was."""
+    before = csv.field_size_limit(WKT_LIMIT)
     try:
-        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count)):
-            yield {str(k).strip(): str(v).strip() for k, v in row.items() if k is not None and v is not None}
+        return next(reader, None)
     except csv.Error as error:
         raise ReadError(f"not a readable table: {error}", where=name) from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _from_rows(table: Iterable[dict[str, str]], name: str, kind: type[M]) -> list[M]:
@@ -194,6 +207,8 @@ def _flipped(item: Item, height: int, name: str) -> Geometry:
         )
     if len(item.location) > WKT_LIMIT:
         raise ReadError(f"annotation {item.id}: {len(item.location)} characters of WKT", where=name)
+    if len(re.findall(r"(?i)geometrycollection", item.location)) > MOST_NESTED:
+        raise ReadError(f"annotation {item.id}: collections of collections", where=name)
     try:
         up = shapely.from_wkt(re.sub(r"^\s*SRID=\d+;", "", item.location))
     except (shapely.errors.GEOSException, ValueError, TypeError) as error:

@@ -22,6 +22,7 @@ from dpconvert.annotations import runs
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.jsontext import parsed
 from dpconvert.errors import ReadError
+from dpconvert.libtiff import quiet
 from dpconvert.raster import Coverage
 
 MOST_CELLS = 1 << 28
@@ -149,6 +150,7 @@ def _pieces(
 
 
 def _values(data: bytes, name: str) -> NDArray[np.integer]:
+    quiet()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here

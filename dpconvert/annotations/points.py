@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-import warnings
-import zlib
 
 import numpy as np
-import scipy.io
 import shapely
-from scipy.io.matlab import MatReadError
 
+from dpconvert.annotations import matfile
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.errors import ReadError
 
@@ -50,21 +45,18 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
         ReadError: not such a file, or no such array of numbers in it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # SciPy goes on with what "may be corrupt"
-            values = scipy.io.loadmat(io.BytesIO(data), variable_names=[variable]).get(variable)  # type: ignore[arg-type]
-    except (
-        MatReadError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, EOFError,
-        zlib.error, struct.error, OverflowError, MemoryError, AttributeError, AssertionError, Warning,
-    ) as error:  # fmt: skip
+        values = matfile.array(data, variable)
+    except matfile.NotNumbersError as error:
+        raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=error) from None
+    except ValueError as error:
         raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
     if values is None:
         raise ReadError(f"no variable {variable!r}", where=name)
     if values.size == 0:
         return []
-    if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
         raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=f"{values.shape}")
-    return [Annotation(shapely.Point(x, y), label, str(i)) for i, (x, y) in enumerate(values.astype(float).tolist())]
+    return [Annotation(shapely.Point(x, y), label, str(i)) for i, (x, y) in enumerate(values.tolist())]
 
 
 def _number(text: str, name: str, line: int) -> float:

@@ -21,7 +21,7 @@ Format = Literal["asap", "imagescope", "ndpa", "coco", "qupath", "mask"]
 ROOTS: dict[bytes, Format] = {b"ASAP_Annotations": "asap", b"Annotations": "imagescope", b"annotations": "ndpa"}
 PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
 HEAD = 1 << 16
-UNPACKED = 1 << 30
+UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many pictures
 DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
 
@@ -98,19 +98,19 @@ def unpacked(data: bytes, name: str) -> bytes:
     """The content of a gzip file, or of a zip archive of one file; anything else as it is.
 
     Raises:
-        ReadError: damaged, of several files, or of more than 1 GiB.
+        ReadError: damaged, of several files, or of more than 256 MiB.
     """
     try:
         if data.startswith(b"\x1f\x8b"):
             stream = zlib.decompressobj(wbits=31)
             data = stream.decompress(data, UNPACKED)
             if not stream.eof:
-                raise ReadError("a gzip file that is cut, or of more than 1 GiB", where=name)
+                raise ReadError("a gzip file that is cut, or of more than 256 MiB", where=name)
         elif data.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
                 if len(members) != 1 or members[0].file_size > UNPACKED:
-                    raise ReadError("not an archive of one file of at most 1 GiB", where=name, found=len(members))
+                    raise ReadError("not an archive of one file of at most 256 MiB", where=name, found=len(members))
                 data = archive.read(members[0])
     except DAMAGED as error:
         raise ReadError(f"cannot be unpacked: {error}", where=name) from None

@@ -8,9 +8,10 @@ from xml.etree.ElementTree import TreeBuilder
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, XMLParser
 
-from dpconvert.errors import ReadError
+from dpconvert.errors import ReadError, cut
 
 MOST_TAGS = 2_500_000  # an element takes about 500 bytes
+MOST_ATTRIBUTES = 64  # a tag, on average
 FARTHEST = 1e9  # no picture is larger; beyond, a coordinate is a fault
 
 
@@ -24,6 +25,8 @@ def root(data: bytes, name: str, tag: str) -> Any:
         raise ReadError(
             "too much XML", where=name, expected=f"at most {MOST_TAGS} tags", remedy="simplify the outlines"
         )
+    if data.count(b"=") > MOST_ATTRIBUTES * (data.count(b"<") + MOST_ATTRIBUTES):
+        raise ReadError("too many attributes", where=name, expected=f"about {MOST_ATTRIBUTES} a tag at most")
     try:
         parser = XMLParser(target=TreeBuilder(), forbid_dtd=True)
         parser.feed(data)
@@ -33,7 +36,7 @@ def root(data: bytes, name: str, tag: str) -> Any:
     except (ParseError, ValueError, LookupError) as error:
         raise ReadError(f"not XML: {error}", where=name) from None
     if element.tag != tag:
-        raise ReadError("another kind of XML", where=name, expected=f"<{tag}>", found=f"<{element.tag}>")
+        raise ReadError("another kind of XML", where=name, expected=f"<{tag}>", found=f"<{cut(element.tag, 40)}>")
     return element
 
 

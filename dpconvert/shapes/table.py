@@ -29,6 +29,8 @@ FILES = {
     "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"),
 }
 
+MOST_COLUMNS = 10_000
+
 
 class Layout(Model):
     """`[layout]` of a manifest of this shape."""
@@ -93,7 +95,11 @@ def rows(source: Source, name: str) -> Iterator[dict[str, str]]:
     except csv.Error:
         dialect = csv.excel
     try:
-        for row in csv.DictReader(io.StringIO(text, newline=""), dialect=dialect):
+        reader = csv.DictReader(io.StringIO(text, newline=""), dialect=dialect)
+        if len(reader.fieldnames or ()) > MOST_COLUMNS:
+            found = len(reader.fieldnames or ())
+            raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=found)
+        for row in reader:
             yield {str(k).strip(): str(v or "").strip() for k, v in row.items() if k is not None}
     except csv.Error as error:
         raise ReadError(f"not a readable table: {error}", where=name) from None

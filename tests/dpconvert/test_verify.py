@@ -16,8 +16,9 @@ from PIL import Image
 
 from dpconvert import card as cards
 from dpconvert import plan
+from dpconvert.convert import tools
 from dpconvert.encode import Sample
-from dpconvert.errors import ShardError
+from dpconvert.errors import ShardError, UsageError
 from dpconvert.progress import Reporter
 from dpconvert.record import Picture, Record
 from dpconvert.shards import file_card, write_index, write_shard
@@ -45,8 +46,8 @@ def found(folder: Path) -> list[str]:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_flipped_bit_anywhere_is_found(seed: int, small: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(small, tmp_path / "task")
-    files = sorted(path for path in folder.iterdir() if path.stat().st_size)
-    assert {path.suffix for path in files} == {".tar", ".json", ".parquet"}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    assert {path.suffix for path in files} == {".tar", ".idx", ".json", ".parquet", ".md", ".yaml"}
     places = random.Random(seed)
     for path in files:
         whole = path.read_bytes()
@@ -262,3 +263,98 @@ def test_a_digest_that_is_not_that_of_the_shards_is_found(tmp_path: Path) -> Non
     folder = written(tmp_path, {"train": [sample("a")]})
     (folder / "task.json").write_bytes(cards.dump(cards.load(folder).model_copy(update={"digest": "0" * 64})))
     assert found(folder) == ["task.json: the digest is not that of the shards it lists"]
+
+
+# --- against another
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """The same task twice: the pictures of the second are packed otherwise, by another zlib say."""
+    folders = []
+    for level in (6, 1):
+        samples = []
+        for key in ("a", "b"):
+            one = sample(key)
+            with Image.open(io.BytesIO(one.image)) as picture:
+                buffer = io.BytesIO()
+                picture.save(buffer, "PNG", compress_level=level)
+            samples.append(Sample(key, buffer.getvalue() + b"\0" * (level == 1), "png", 0, one.metadata))
+        (tmp_path / str(level)).mkdir()
+        folder = written(tmp_path / str(level), {"train": samples})
+        folders.append(folder)
+    return folders[0], folders[1]
+
+
+def stated(folder: Path, **changes: Any) -> None:
+    """Write other facts into a task card."""
+    (folder / "task.json").write_bytes(cards.dump(cards.load(folder).model_copy(update=changes)))
+
+
+def against(folder: Path, other: str | Path) -> list[str]:
+    problems = verify(folder, workers=1, report=Reporter(quiet=True), against=str(other))[1]
+    return [f"{p.file}: {p.what}" for p in problems]
+
+
+def test_the_digest_that_is_asked_for_decides(two: tuple[Path, Path]) -> None:
+    one, _ = two
+    assert against(one, cards.load(one).digest) == []
+    assert against(one, one) == []
+    (told,) = against(one, "0" * 64)
+    assert told.startswith(f"task.json: digest {cards.load(one).digest} is not the one asked for, {'0' * 64}; ")
+
+
+def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[Path, Path]) -> None:
+    one, other = two
+    request = '{"version": "1", "source": "s"}'
+    stated(one, request=request, tools={"pillow": "11.0", "zlib": "1.3"})
+    stated(other, request=request, tools={"pillow": "11.0", "zlib": "1.2"})
+    pictures, digest, shard = against(one, other)
+    assert "the request is the same, and the difference comes from other versions: zlib 1.3 (there 1.2)" in digest
+    assert pictures == (
+        "task.json: 0 samples are only here, 0 only there; 2 pictures of other bytes: of 2 looked at, "
+        "0 have other pixels (decoding), 2 the same pixels in other bytes (encoding)"
+    )
+    assert shard == f"train-000000.tar: another content than in {other}"
+
+
+def test_a_difference_that_versions_do_not_explain_is_told_as_such(two: tuple[Path, Path]) -> None:
+    one, other = two
+    for folder in two:
+        stated(folder, request='{"source": "s"}', tools={"pillow": "11.0"})
+    told = "request and versions are the same: a source file changed without changing its size"
+    assert told in against(one, other)[1]
+    stated(other, request='{"source": "t"}', tools={"pillow": "9.0"})
+    assert "it was made of another source" in against(one, other)[1]
+
+
+def test_versions_that_made_a_task_are_told_beside_a_digest(two: tuple[Path, Path]) -> None:
+    one, _ = two
+    stated(one, tools=tools())
+    assert against(one, "0" * 64)[0].endswith("the source files, the manifest or the options are others")
+    stated(one, tools=tools() | {"libjpeg": "1.0"})
+    told = against(one, "0" * 64)[0]
+    assert f"it was made by libjpeg 1.0 (there {tools()['libjpeg']}): other versions can give other bytes" in told
+
+
+def test_what_is_neither_a_digest_nor_a_folder_is_refused(small: Path) -> None:
+    with pytest.raises(UsageError, match="neither a digest nor a folder; found --against 123"):
+        against(small, "123")
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1800)
+def test_a_thousand_flipped_bits_are_all_found(small: Path, tmp_path: Path) -> None:
+    folder, places = shutil.copytree(small, tmp_path / "task"), random.Random(9)
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.stat().st_size and path.name != ".lock"
+    )
+    for _ in range(1000):
+        path = places.choice(files)
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        data[places.randrange(len(data))] ^= 1 << places.randrange(8)
+        path.write_bytes(data)
+        assert found(folder), f"{path.name} differs unnoticed"
+        path.write_bytes(whole)
+    assert found(folder) == []

@@ -1,0 +1,337 @@
+"""Files made to harm, each read in a process with little memory: `python -m tests.dpconvert.hostile CASE...`.
+
+Prints a line of JSON a case: what it came to, the seconds, and by how many MiB the process grew.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import resource
+import struct
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from dpconvert import fetch, slide
+from dpconvert.annotations import cytomine, masks, points, qupath, xml
+from dpconvert.annotations.read import Subject, read
+from dpconvert.errors import UserError
+from dpconvert.manifest import find
+from dpconvert.source import Source
+
+MEMORY = 4 << 30  # address space: libraries alone take half of it
+SUBJECT = Subject("a.svs", (1000, 1000))
+CASES: dict[str, Callable[[Path], object]] = {}
+
+
+def case(function: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Add a case under its function's name."""
+    CASES[function.__name__] = function
+    return function
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png(width: int, height: int, *extra: bytes) -> bytes:
+    """A grey PNG of zeros, one bit a pixel."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    rows = b"".join(packer.compress(row * 100) for _ in range(height // 100)) + packer.flush()
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
+
+
+def _zeros(count: int) -> bytes:
+    packer = zlib.compressobj(9)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(count >> 20)) + packer.flush()
+
+
+def _picture(folder: Path, name: str, data: bytes) -> object:
+    (folder / name).write_bytes(data)
+    with slide.open_image([folder / name]) as image:
+        return image.read(0, 0, image.width, image.height, (64, 64)).shape
+
+
+@case
+def png_of_2500_megapixels(folder: Path) -> object:
+    return _picture(folder, "a.png", _png(50_000, 50_000))
+
+
+@case
+def png_with_a_text_of_a_gigabyte(folder: Path) -> object:
+    return _picture(folder, "a.png", _png(400, 400, _chunk(b"zTXt", b"k\0\0" + _zeros(1 << 30))))
+
+
+@case
+def png_with_a_profile_of_a_gigabyte(folder: Path) -> object:
+    return _picture(folder, "a.png", _png(400, 400, _chunk(b"iCCP", b"k\0\0" + _zeros(1 << 30))))
+
+
+@case
+def mask_of_2500_megapixels(_: Path) -> object:
+    return read(_png(50_000, 50_000), "m.png", SUBJECT)
+
+
+@case
+def tiff_of_kilobytes_that_claims_gigabytes(folder: Path) -> object:
+    strip = _zeros(1 << 20)
+    tags = [(256, 4, 1, 60_000), (257, 4, 1, 60_000), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8),
+            (277, 3, 1, 1), (278, 4, 1, 60_000), (279, 4, 1, len(strip))]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory)
+
+
+@case
+def tiff_whose_directory_is_its_own_next(folder: Path) -> object:
+    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<IHHHIII", 8, 1, 256, 4, 1, 10, 8))
+
+
+def _zipped(path: Path, data: bytes, times: int) -> Path:
+    archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9)
+    with archive, archive.open("lung_image_sets/lung_n/a.jpeg", "w", force_zip64=True) as member:
+        for _ in range(times):
+            member.write(data)
+    return path
+
+
+@case
+def zip_member_of_a_gigabyte_in_a_megabyte(folder: Path) -> object:
+    _zipped(folder / "a.zip", bytes(1 << 20), 1000)
+    return Source.open(folder, find("breakhis")).sizes
+
+
+@case
+def zip_member_that_lies_about_its_size(folder: Path) -> object:
+    path = _zipped(folder / "a.zip", bytes(1 << 20), 300)
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 24 : at + 28] = struct.pack("<I", 1000)
+    path.write_bytes(data)
+    source = Source.open(folder, find("breakhis"))
+    (name,) = source.sizes
+    return len(source.read(name))
+
+
+@case
+def zip_member_outside(folder: Path) -> object:
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("../../etc/a.png", b"")
+    return Source.open(folder, find("breakhis")).sizes
+
+
+def _tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w", format=tarfile.PAX_FORMAT) as archive:
+        for member, data in members:
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def _member(name: str, **fields: object) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(member, field, value)
+    return member
+
+
+@case
+def tar_gz_of_gigabytes(folder: Path) -> object:
+    with gzip.open(folder / "a.tar.gz", "wb", compresslevel=9) as file:
+        file.write(_member("a.bin", size=2 << 30).tobuf())
+        for _ in range(2 << 10):
+            file.write(bytes(1 << 20))
+        file.write(bytes(1024))
+    return fetch.unpack(folder / "a.tar.gz", folder / "a")
+
+
+@case
+def tar_gz_with_a_header_of_gigabytes(folder: Path) -> object:
+    with gzip.open(folder / "a.tar.gz", "wb", compresslevel=9) as file:
+        file.write(_member("././@PaxHeader", size=3 << 30, type=tarfile.XHDTYPE).tobuf(tarfile.GNU_FORMAT))
+        for _ in range(3 << 10):
+            file.write(bytes(1 << 20))
+    return fetch.unpack(folder / "a.tar.gz", folder / "a")
+
+
+@case
+def tar_with_a_header_of_gigabytes(folder: Path) -> object:
+    path = folder / "a.tar"
+    with path.open("wb") as file:
+        file.write(_member("././@LongLink", size=3 << 30, type=tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT))
+        file.truncate(4 << 30)  # a hole: nothing on disk
+    return Source.open(folder, find("breakhis")).sizes
+
+
+@case
+def tar_gz_with_links_and_devices_outside(folder: Path) -> object:
+    link = _member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+    return fetch.unpack(_tar(folder / "a.tar.gz", (link, b"")), folder / "a")
+
+
+@case
+def xml_of_a_billion_laughs(_: Path) -> object:
+    entities = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
+    return _asap(f'<!DOCTYPE a [<!ENTITY l0 "ha">{entities}]><ASAP_Annotations>&l11;</ASAP_Annotations>')
+
+
+@case
+def xml_that_reads_a_file(_: Path) -> object:
+    return _asap('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><ASAP_Annotations>&x;</ASAP_Annotations>')
+
+
+@case
+def xml_of_depth_a_million(_: Path) -> object:
+    return _asap("<ASAP_Annotations>" + "<a>" * 10**6 + "</a>" * 10**6 + "</ASAP_Annotations>")
+
+
+@case
+def xml_of_ten_million_elements(_: Path) -> object:
+    return _asap("<ASAP_Annotations>" + "<a/>" * 10**7 + "</ASAP_Annotations>")
+
+
+@case
+def xml_of_three_million_attributes(_: Path) -> object:
+    return _asap("<ASAP_Annotations " + " ".join(f'a{i}=""' for i in range(3_000_000)) + "/>")
+
+
+@case
+def xml_with_a_name_of_100_megabytes(_: Path) -> object:
+    return _asap("<" + "a" * 10**8 + "/>")
+
+
+def _asap(text: str) -> object:
+    return xml.root(text.encode(), "a.xml", "ASAP_Annotations")
+
+
+@case
+def csv_of_a_million_columns(_: Path) -> object:
+    head = b"id,image," + b",".join(b"c%d" % i for i in range(10**6)) + b"\n"
+    return cytomine.listing(head + b"1,2," + b"3," * 10**6 + b"\n" * 10, "a.csv", cytomine.Item)
+
+
+@case
+def csv_with_a_cell_of_100_megabytes(_: Path) -> object:
+    return cytomine.listing(b"id,image\n1," + b"2" * 10**8, "a.csv", cytomine.Item)
+
+
+@case
+def csv_of_quotes_that_never_end(_: Path) -> object:
+    return cytomine.listing(b"id,image\n" + b'"1,2\n' * 10**7, "a.csv", cytomine.Item)
+
+
+def _mat(variables: dict[str, object], *, packed: bool = False) -> bytes:
+    file = io.BytesIO()
+    scipy.io.savemat(file, variables, do_compression=packed)
+    return file.getvalue()
+
+
+@case
+def mat_of_objects(_: Path) -> object:
+    return points.read_mat(_mat({"detection": np.array([{"a": 1}, "b"], dtype=object)}), "a.mat", "detection", "n")
+
+
+@case
+def mat_that_unpacks_to_gigabytes(_: Path) -> object:
+    element = struct.pack("<II", 15, 0)
+    body = _zeros(3 << 30)
+    return points.read_mat(
+        _mat({})[:128] + element[:4] + struct.pack("<I", len(body)) + body, "a.mat", "detection", "n"
+    )
+
+
+@case
+def mat_of_a_huge_structure(_: Path) -> object:
+    """A structure of 60 000 x 60 000 without fields: its parts would be made one by one."""
+    flags = struct.pack("<IIII", 6, 8, 2, 0)
+    size = struct.pack("<IIii", 5, 8, 60_000, 60_000)
+    name = struct.pack("<II", 1, 9) + b"detection" + bytes(7)
+    fields = struct.pack("<HHi", 5, 4, 8) + struct.pack("<II", 1, 0)
+    body = flags + size + name + fields
+    return points.read_mat(_mat({})[:128] + struct.pack("<II", 14, len(body)) + body, "a.mat", "detection", "n")
+
+
+DEEP = b"[" * 10**5 + b"]" * 10**5
+
+
+@case
+def json_of_depth_100000(_: Path) -> object:
+    for data in (DEEP, b'{"type":"FeatureCollection","features":' + DEEP + b"}", b'{"a":' * 10**5):
+        try:
+            qupath.read(data, "a.geojson")
+        except UserError as error:
+            told = error
+    raise told
+
+
+@case
+def json_of_depth_100000_from_a_server(_: Path) -> object:
+    return cytomine.listing(b'{"collection":' + DEEP + b"}", "a.json", cytomine.Item)
+
+
+@case
+def json_of_depth_100000_as_classes(_: Path) -> object:
+    return masks.class_table(b'{"1":' + DEEP + b"}", "a.json")
+
+
+@case
+def json_geometries_in_geometries(_: Path) -> object:
+    inner = '{"type":"GeometryCollection","geometries":['
+    text = '{"type":"Feature","geometry":' + inner * 10**4 + "]}" * 10**4 + "}"
+    return qupath.read(text.encode(), "a.geojson")
+
+
+@case
+def wkt_of_ten_million_vertices(_: Path) -> object:
+    ring = ",".join(f"{i % 3000} {i // 3000}" for i in range(10**7))
+    item = cytomine.Item(id=1, image=2, location=f"POLYGON(({ring},0 0))")
+    return cytomine.shapes([cytomine.Labelled(item, "a")], (4000, 4000), "a.json", areas=True)
+
+
+@case
+def wkt_of_depth_100000(_: Path) -> object:
+    location = "GEOMETRYCOLLECTION(" * 10**5 + "POINT(0 0)" + ")" * 10**5
+    item = cytomine.Item(id=1, image=2, location=location)
+    return cytomine.shapes([cytomine.Labelled(item, "a")], (4000, 4000), "a.json", areas=True)
+
+
+@case
+def gzip_of_annotations_of_gigabytes(_: Path) -> object:
+    packer = zlib.compressobj(9, wbits=31)
+    data = b"".join(packer.compress(b" " * (1 << 20)) for _ in range(3 << 10)) + packer.flush()
+    return read(data, "a.xml.gz", SUBJECT)
+
+
+def main() -> None:
+    """Run the cases that are named."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as folder:
+            before, begun = _peak(), time.monotonic()
+            try:
+                told = f"read: {str(CASES[name](Path(folder)))[:80]}"
+            except UserError as error:
+                told = str(error).replace(folder, "DIR")
+            except (Exception, MemoryError) as error:  # noqa: BLE001
+                told = f"NOT OURS: {type(error).__name__}: {str(error)[:200]}"
+            line = {"case": name, "told": told, "seconds": time.monotonic() - begun, "mib": _peak() - before}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+if __name__ == "__main__":
+    main()
