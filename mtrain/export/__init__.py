@@ -1,0 +1,59 @@
+"""A finished run in, its network in another tool's form out, with a model card beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtrain.errors import RunError, UsageError
+from mtrain.export import formats, modelcard
+from mtrain.heads import About, find_head, load_heads
+from mtrain.network import shared_network
+from mtrain.runs import Run
+
+__all__ = ["FORMATS", "Exported", "export"]
+
+FORMATS = formats.WRITERS
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where the files lie, and how to load them, a few lines of Python."""
+
+    folder: Path
+    files: tuple[str, ...]
+    loading: str
+
+
+def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: bool = False) -> Exported:
+    """Write the network of `run` into `out` as `to` says, with the head of `task` if one is named.
+
+    accepted: the user has the right to pass on what was made of data whose licences do not give it to everyone.
+
+    Raises:
+        RunError: the run has not finished.
+        UsageError: a licence stands against it, no such head, or a network that `to` does not know.
+    """
+    if run.state()[0] != "finished" or not run.weights.is_file():
+        raise RunError(
+            "this run has not finished", where=run.path,
+            remedy=f"go on with it: mtrain fit --runs {run.path.parent} --run {run.name}",
+        )  # fmt: skip
+    heads = load_heads(run.heads)
+    head = find_head(heads, task, run.path) if task else None
+    pool = [head.about for head in heads.values()]
+    _check_licences(pool, run, accepted=accepted)
+    network = shared_network(run.config().backbone, run.weights).eval()
+    made = FORMATS[to](network, head, out, run.config().size)
+    modelcard.write(out, run, pool, head, made.loading)
+    return Exported(out, (*made.files, modelcard.NAME), made.loading)
+
+
+def _check_licences(pool: list[About], run: Run, *, accepted: bool) -> None:
+    closed = [of.task for of in pool if not of.licence.get("open")]
+    if closed and not accepted:
+        raise UsageError(
+            f"the licences of {', '.join(closed)} do not let everyone pass on what is made of them",
+            where=run.path,
+            remedy="ask their owners; with --accept-licence you say that you may, or that it stays with you",
+        )

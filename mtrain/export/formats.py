@@ -1,0 +1,150 @@
+"""One writer a format: a shared network, and maybe a head, in; files and the lines that load them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mtrain.atomic import replacing, write_json
+from mtrain.errors import UsageError
+from mtrain.export.onnx import write_onnx
+from mtrain.heads import Head
+from mtrain.network import LITE, TIMM, SharedNetwork
+from mtrain.weights import State, write_tensors
+
+
+class Made(NamedTuple):
+    """Names of the files, and how to load them."""
+
+    files: tuple[str, ...]
+    loading: str
+
+
+Writer = Callable[[SharedNetwork, Head | None, Path, int], Made]
+
+
+def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+    """The network's own names; a head as `head.weight` and `head.bias`."""
+    state = dict(network.body.state_dict())
+    if head:
+        state |= {"head.weight": head.weight, "head.bias": head.bias}
+    write_tensors(out / "model.safetensors", state, {"backbone": network.name})
+    write_json(out / "config.json", _config(network, head, size))
+    loading = (
+        "from mtrain.network import shared_network\n"
+        f'network = shared_network("{network.name}", "model.safetensors")  # pictures -> features'
+    )
+    return Made(("model.safetensors", "config.json"), loading)
+
+
+def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+    """A state dict for torchvision's constructor: of the body alone, or with the head as its classifier."""
+    name = network.name
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise UsageError(f"torchvision has no {name}", remedy="use --to timm, safetensors or onnx")
+    model = torchvision.models.get_model(name, **_options(name, head))
+    state = _with_classifier(network.body.state_dict(), head, classifier_of(model))
+    with replacing(out / "model.pth") as partial:
+        torch.save(state, partial)
+    options = "".join(f", {key}={value}" for key, value in _options(name, head).items())
+    loading = (
+        "import torch, torchvision\n"
+        f'model = torchvision.models.get_model("{name}"{options})\n'
+        'state = torch.load("model.pth", weights_only=True)\n'
+        f"model.load_state_dict(state{'' if head else ', strict=False'})"
+        + ("" if head else f"  # missing are {classifier_of(model)}.weight and .bias alone")
+    )
+    return Made(("model.pth",), loading)
+
+
+def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+    """A checkpoint for timm: with `num_classes=0` for the body alone, else with the head as its classifier."""
+    name = {LITE: "tf_efficientnet_lite0"}.get(network.name, network.name.removeprefix(TIMM))
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise UsageError("--to timm needs the timm package", remedy="pip install 'dpconvert[timm]'") from None
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no {network.name}", remedy="use --to torchvision, safetensors or onnx")
+    classes = len(head.about.classes) if head else 0
+    model: Any = timm.create_model(name, num_classes=classes)
+    told: dict[str, Any] = model.default_cfg
+    state = _with_classifier(network.body.state_dict(), head, told["classifier"])
+    if _shapes(state) != _shapes(model.state_dict()):
+        raise UsageError(
+            f"timm's {name} has other layers", where=network.name, remedy="use --to torchvision, safetensors or onnx"
+        )
+    with replacing(out / "model.safetensors") as partial:
+        partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, {"format": "pt"}))
+    expected = {"mean": _rounded(network.mean), "std": _rounded(network.std), "input_size": [3, size, size]}
+    expected |= {"interpolation": "bilinear", "crop_pct": 1.0, "num_classes": classes}
+    expected |= {key: told[key] for key in ("classifier", "first_conv")}
+    config = {"architecture": name, "num_classes": classes, "num_features": network.num_features}
+    config |= {"label_names": list(head.about.classes)} if head else {}
+    write_json(out / "config.json", config | {"pretrained_cfg": expected})
+    loading = (
+        "import timm\n"
+        f'model = timm.create_model("{name}", num_classes={classes}, checkpoint_path="model.safetensors")\n'
+        "# or, of this folder or of a hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
+    )
+    return Made(("model.safetensors", "config.json"), loading)
+
+
+def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+    """A graph from uint8 pictures, which it normalizes itself, to `features`, and to `logits` with a head."""
+    write_onnx(network, head.module() if head else None, out / "model.onnx", size)
+    write_json(out / "config.json", _config(network, head, size))
+    loading = (
+        "import onnxruntime\n"
+        'session = onnxruntime.InferenceSession("model.onnx")\n'
+        f"answers = session.run(None, {{'pictures': pictures}})  # uint8 (N, 3, {size}, {size}), RGB"
+    )
+    return Made(("model.onnx", "config.json"), loading)
+
+
+WRITERS: dict[str, Writer] = {
+    "safetensors": to_safetensors,
+    "torchvision": to_torchvision,
+    "timm": to_timm,
+    "onnx": to_onnx,
+}
+
+
+def classifier_of(model: nn.Module) -> str:
+    """The name of a network's last linear layer: what `remove_classifier` takes away."""
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1]
+
+
+def _with_classifier(body: State, head: Head | None, name: str) -> State:
+    return dict(body) | ({f"{name}.weight": head.weight, f"{name}.bias": head.bias} if head else {})
+
+
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
+
+
+def _options(name: str, head: Head | None) -> dict[str, Any]:
+    """What torchvision's constructor must be told."""
+    auxiliary = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return auxiliary | ({"num_classes": len(head.about.classes)} if head else {})
+
+
+def _config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, Any]:
+    """What one must know to use the weights."""
+    told: dict[str, Any] = {
+        "backbone": network.name, "num_features": network.num_features, "size": size,
+        "mean": _rounded(network.mean), "std": _rounded(network.std),
+    }  # fmt: skip
+    return told | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})
+
+
+def _rounded(values: Tensor) -> list[float]:
+    numbers: list[float] = values.flatten().tolist()
+    return [round(number, 8) for number in numbers]

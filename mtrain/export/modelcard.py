@@ -1,0 +1,84 @@
+"""The model card, README.md: what the network saw, how it was trained, what it scored, under which licences.
+
+Its head is YAML as the Hugging Face hub reads it; after Mitchell et al., Model cards for model reporting, 2019.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dpconvert.sidefiles.licences import OTHER, hub_name, sentence
+from mtrain.atomic import write_text
+from mtrain.config import FitConfig
+from mtrain.heads import About, Head
+from mtrain.runs import Run
+from mtrain.transfer.run import results
+
+NAME = "README.md"
+PROTOCOL = "Mormont, Geurts and Marée, IEEE JBHI 25(2), 2021, https://doi.org/10.1109/JBHI.2020.2992878"
+TOLD = ("iterations", "warmup", "warmup_lr", "lr", "tau", "momentum", "weight_decay", "batch", "size", "adapt_batches")
+
+
+def write(out: Path, run: Run, pool: Sequence[About], head: Head | None, loading: str) -> None:
+    """Write the card of what was exported into `out`.
+
+    Raises:
+        RunError: the disk is full, or the like.
+    """
+    write_text(out / NAME, "\n".join([*_head(pool, run.config(), head), *_body(run, pool, head, loading)]) + "\n")
+
+
+def _head(pool: Sequence[About], config: FitConfig, head: Head | None) -> Iterator[str]:
+    names = {hub_name(of.licence["name"]) for of in pool}
+    yield "---"
+    yield f"license: {names.pop() if len(names) == 1 else OTHER}"
+    yield f"pipeline_tag: {'image-classification' if head else 'image-feature-extraction'}"
+    yield f"tags: [histology, multi-task, pathology, {json.dumps(config.backbone)}]"
+    yield "---"
+    yield ""
+
+
+def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> Iterator[str]:
+    config, splits = run.config(), run.about().get("trained_on", ["train"])
+    yield f"# {config.backbone}, trained on {len(pool)} tasks of pathology"
+    yield ""
+    yield f"Run `{run.name}`. Input: RGB pictures of {config.size} x {config.size} px, the central square of a patch."
+    if head:
+        classes = ", ".join(f"{label} {name}" for label, name in enumerate(head.about.classes))
+        yield f"It answers {head.about.task}: {classes}."
+    yield from ("", "```python", loading, "```", "", "## Training", "")
+    yield f"Multi-task pre-training after {PROTOCOL}; every task is equally likely in a batch."
+    yield f"Began from: {config.weights if config.weights in ('imagenet', 'random') else 'a file of weights'}."
+    yield ", ".join(f"{name} {getattr(config, name)}" for name in TOLD) + f", seed {config.seed}."
+    yield from ("", "| task | classes | training images | um/px | licence |", "|---|--:|--:|--:|---|")
+    for of in pool:
+        cells = [of.task, len(of.classes), sum(of.samples.get(split, 0) for split in splits), of.mpp or "", _terms(of)]
+        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+    yield ""
+    yield f"Tasks left out: {', '.join(run.left_out()) or 'none'}."
+    yield from _scores(run)
+    yield from ("", "## Licences and citations", "")
+    yield "The weights were made of the data above; their licences may bind whoever uses or passes on the weights."
+    yield ""
+    yield from (f"- {of.task}: {' '.join(of.citation.split())}" for of in pool if of.citation)
+    yield from ("", "## Limits", "")
+    yield "For research. Not a medical device: nothing here was validated for diagnosis. Other scanners, stains,"
+    yield "resolutions and populations than those of the training data may give other answers."
+
+
+def _scores(run: Run) -> Iterator[str]:
+    found = results(run)
+    if not found:
+        return
+    yield from ("", "## Scores", "", "| task | mode | weights | set | metric | score |", "|---|---|---|---|---|--:|")
+    for row in found:
+        score = row["score"]
+        told = f"{score:.4f}" if isinstance(score, float) else str(score)
+        cells = [row["task"], row["mode"], row["weights"], row["set"], row["metric"], told]
+        yield f"| {' | '.join(str(Path(c).name if c == row['weights'] else c) for c in cells)} |"
+
+
+def _terms(of: About) -> str:
+    return sentence(of.licence["name"], of.licence["url"], of.licence["note"])

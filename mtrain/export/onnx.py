@@ -1,0 +1,71 @@
+"""A network as an ONNX graph, by torch's own exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mtrain.atomic import replacing
+from mtrain.errors import UsageError
+from mtrain.network import SharedNetwork
+
+OPSET = 18
+
+
+class FromPixels(nn.Module):
+    """uint8 pictures (N, 3, size, size) -> features (N, num_features); with a head also logits (N, classes)."""
+
+    def __init__(self, network: SharedNetwork, head: nn.Module | None) -> None:
+        super().__init__()
+        self.network, self.head = network, head
+
+    def forward(self, pictures: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        network = self.network
+        mean, std = network.mean[:, None, None], network.std[:, None, None]
+        features = network((pictures.float() / 255 - mean) / std)
+        return features if self.head is None else (features, self.head(features))
+
+
+def write_onnx(network: SharedNetwork, head: nn.Module | None, path: Path, size: int) -> None:
+    """Write the graph; the number of pictures is free, their size is not.
+
+    Raises:
+        UsageError: a package that is not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch's exporter needs it, and says so late
+    except ModuleNotFoundError:
+        raise UsageError("ONNX needs packages of an extra", remedy="pip install 'dpconvert[onnx]'") from None
+    model = FromPixels(network, head).eval()
+    pictures = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    with _quietly():
+        program = torch.onnx.export(
+            model, (pictures,), dynamo=True, opset_version=OPSET, input_names=["pictures"],
+            output_names=["features", "logits"][: 1 if head is None else 2],
+            dynamic_shapes={"pictures": {0: torch.export.Dim("batch", min=1)}},
+        )  # fmt: skip
+    assert program is not None
+    with replacing(path) as partial:
+        onnx.save(program.model_proto, str(partial))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's talk of what it does not mind."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

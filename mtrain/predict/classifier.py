@@ -1,0 +1,67 @@
+"""A finished run's network with its own head of one task: pictures in, probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mtrain.augment import square
+from mtrain.errors import RunError, UsageError
+from mtrain.heads import About, find_head, load_heads
+from mtrain.network import find_device, shared_network
+from mtrain.runs import Run
+
+BATCH = 64
+
+
+class Classifier:
+    """Pictures -> probabilities of the task's classes.
+
+    Raises:
+        RunError: the run has not finished.
+        UsageError: it has no head of this task.
+    """
+
+    def __init__(self, run: Run, task: str | None, device: str = "auto") -> None:
+        heads = load_heads(run.heads)
+        if task is None and len(heads) > 1:
+            raise UsageError("which task?", where=run.path, remedy=f"name one with --task: {', '.join(heads)}")
+        head = find_head(heads, task or next(iter(heads)), run.path)
+        if not run.weights.is_file():
+            raise RunError("this run has no weights", where=run.path, remedy="finish it with `mtrain fit`")
+        self.about: About = head.about
+        self.size = run.config().size
+        self.device = find_device(device)
+        self.network = shared_network(run.config().backbone, run.weights).eval().to(self.device)
+        self.head = head.module().to(self.device)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.about.classes
+
+    def label(self, name: str | None) -> int | None:
+        """The number of a class; without a name 1 of two classes, and of more None.
+
+        Raises:
+            UsageError: no such class.
+        """
+        if name is None:
+            return 1 if len(self.classes) == 2 else None
+        if name not in self.classes:
+            raise UsageError(f"no class {name!r} of {self.about.task}", remedy=f"one of: {', '.join(self.classes)}")
+        return self.classes.index(name)
+
+    @torch.inference_mode()
+    def answer(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """uint8 RGB pictures (height, width, 3) -> probabilities (N, classes).
+
+        As in training, the central square of a picture is resized to the network's size.
+        """
+        squares = [square(torch.from_numpy(np.array(picture)).permute(2, 0, 1), self.size) for picture in pictures]
+        images = torch.stack(squares).to(self.device)
+        logits = self.head(self.network(self.network.normalize(images)))
+        found: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
+        return found

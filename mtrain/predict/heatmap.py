@@ -1,0 +1,89 @@
+"""Answers laid over a small picture of the slide, as a tiled pyramidal TIFF that OpenSlide and QuPath open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from dpconvert.slide import Image, resample, thumbnail
+from mtrain.atomic import replacing
+
+Pixels = NDArray[np.uint8]
+PER_PATCH = 32  # pixels of the map across a patch
+LONGEST = 8192  # pixels of the map: its memory is bounded by this
+TILE = 256
+OPACITY = 0.5
+
+
+def write_heatmap(
+    path: Path,
+    image: Image,
+    boxes: NDArray[np.int64],
+    answers: NDArray[np.float32],
+    shown: int | None,
+    mpp: float | None,
+) -> None:
+    """Write the map: the probability of class `shown` from dark to bright; without it the likeliest class by colour.
+
+    boxes: (N, 4) of x, y, width, height in level-0 pixels; answers: (N, classes); mpp: of level 0, None if unknown.
+    """
+    longest = max(image.width, image.height)
+    side = min(LONGEST, max(TILE, longest * PER_PATCH // int(boxes[0, 2])), longest)
+    pixels = overlaid(thumbnail(image, side), boxes, _paint(answers, shown), (image.width, image.height))
+    write_pyramid(path, pixels, None if mpp is None else mpp * image.width / pixels.shape[1])
+
+
+def overlaid(picture: Pixels, boxes: NDArray[np.int64], paint: Pixels, extent: tuple[int, int]) -> Pixels:
+    """A picture of a slide of `extent` (width, height) level-0 pixels, half covered by `paint` (N, 3) in the boxes."""
+    height, width = picture.shape[:2]
+    found = picture.copy()
+    scale = np.array([width / extent[0], height / extent[1]] * 2)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * scale
+    for (left, top, right, bottom), colour in zip(np.rint(corners).astype(int).tolist(), paint, strict=True):
+        part = found[top:bottom, left:right]
+        part[:] = np.rint(part * (1 - OPACITY) + colour * OPACITY)
+    return found
+
+
+def write_pyramid(path: Path, pixels: Pixels, mpp: float | None) -> None:
+    """RGB (height, width, 3) as one page a level, each half as large as the one before, in tiles."""
+    with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=pixels.nbytes > 1 << 31) as tiff:
+        factor = 1
+        while True:
+            per_cm = 1e4 / (mpp * factor) if mpp else 1.0
+            tiff.write(
+                pixels,
+                photometric="rgb",
+                tile=(TILE, TILE),
+                compression="adobe_deflate",
+                metadata=None,
+                subfiletype=int(factor > 1),
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER" if mpp else "NONE",
+                software="mtrain",
+            )
+            if max(pixels.shape[:2]) <= TILE:
+                return
+            height, width = pixels.shape[:2]
+            pixels = resample(pixels, (width, height), (max(1, width // 2), max(1, height // 2)))
+            factor *= 2
+
+
+def colours(classes: int) -> Pixels:
+    """A colour for each class, uint8 (classes, 3), told apart as far as there are so many."""
+    table = mpl.colormaps["tab10" if classes <= 10 else "tab20"]
+    found: Pixels = np.rint(np.array([table(label % table.N)[:3] for label in range(classes)]) * 255).astype(np.uint8)
+    return found
+
+
+def _paint(answers: NDArray[np.float32], shown: int | None) -> Pixels:
+    if shown is None:
+        palette = colours(answers.shape[1])
+        likeliest: Pixels = palette[answers.argmax(axis=1)]
+        return likeliest
+    painted: Pixels = np.rint(mpl.colormaps["inferno"](answers[:, shown])[:, :3] * 255).astype(np.uint8)
+    return painted

@@ -1,0 +1,165 @@
+"""Slides and pictures in, answers out: patches lie on tissue, at the resolution of the training."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from dpconvert.errors import ReadError
+from dpconvert.progress import Reporter
+from mtrain.config import FitConfig
+from mtrain.errors import UsageError
+from mtrain.heads import about, save_heads
+from mtrain.network import shared_network
+from mtrain.pool import open_pool, open_task
+from mtrain.predict import Classifier, Patch, predict
+from mtrain.predict.heatmap import colours, overlaid, write_pyramid
+from mtrain.runs import Run
+from mtrain.weights import save_weights
+from tests.mtrain.pools import write_pool
+
+QUIET = Reporter(quiet=True)
+RED, PALE = (200, 60, 60), (245, 245, 245)
+
+
+class Redness(Classifier):
+    """Two classes told by the mean of red less green: answers that can be worked out by hand."""
+
+    def answer(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:  # type: ignore[override]
+        red = np.array([p[..., 0].mean() - p[..., 1].mean() for p in pictures]) / 140
+        return np.stack([1 - red, red], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("predict")
+    tasks = open_pool(write_pool(folder / "pool", ["Alpha", "Beta", "Gamma"])).tasks
+    torch.manual_seed(0)
+    network, made = shared_network("resnet18", "random"), Run(folder / "run")
+    made.path.mkdir()
+    config = FitConfig(shards=str(folder / "pool"), backbone="resnet18", size=32)
+    made.write("config.json", {"config": config.model_dump(mode="json"), "left_out": []})
+    save_heads(made.heads, nn.ModuleDict({task.name: nn.Linear(512, task.num_classes) for task in tasks}), tasks)
+    save_weights(network.body, made.weights, "resnet18")
+    made.write("state.json", {"state": "finished", "iteration": 1})
+    return made
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    """1024 x 768 px of 0.5 um: red tissue in the 512 x 256 px from (256, 256) on."""
+    pixels = np.full((768, 1024, 3), PALE, np.uint8)
+    pixels[256:512, 256:768] = RED
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(
+        path, pixels, photometric="rgb", tile=(256, 256), resolution=(20000, 20000), resolutionunit="CENTIMETER"
+    )
+    return path
+
+
+def test_patches_are_laid_over_the_tissue_at_the_resolution_of_the_training(
+    run: Run, slide: Path, tmp_path: Path
+) -> None:
+    (found,) = predict(Redness(run, "Alpha"), [slide], Patch(side=64, mpp=1.0), tmp_path / "out", QUIET)
+    assert (found["patches"], found["classes"]) == (8, {"class-0": 0, "class-1": 8})
+    features = json.loads(Path(found["geojson"]).read_text())["features"]
+    corners = [tuple(feature["geometry"]["coordinates"][0][0]) for feature in features]
+    assert corners == [(x, y) for y in (256, 384) for x in (256, 384, 512, 640)]
+    for feature in features:
+        (x, y), _, far, _, back = feature["geometry"]["coordinates"][0]
+        assert (far, back) == ([x + 128, y + 128], [x, y])
+        assert feature["properties"]["measurements"] == {"p class-0": 0.0, "p class-1": 1.0}
+        assert feature["properties"]["classification"]["name"] == "class-1"
+
+
+def test_the_map_is_a_pyramid_of_known_resolution_that_openslide_opens(run: Run, slide: Path, tmp_path: Path) -> None:
+    (found,) = predict(Redness(run, "Alpha"), [slide], Patch(side=64, mpp=1.0), tmp_path / "out", QUIET)
+    with openslide.OpenSlide(found["heatmap"]) as opened, openslide.OpenSlide(slide) as whole:
+        assert opened.level_dimensions == ((256, 192),)
+        ratio = whole.dimensions[0] / opened.dimensions[0]
+        assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(0.5 * ratio, rel=1e-4)
+        picture = np.asarray(opened.get_thumbnail(opened.dimensions).convert("RGB")).astype(int)
+    assert np.abs(picture[20, 20] - PALE).max() <= 2  # no patch: the slide itself
+    bright = (np.array([252, 255, 164]) + RED) / 2  # the brightest of inferno, half over the tissue
+    assert np.abs(picture[96, 128] - bright).max() <= 3
+
+
+def test_a_large_map_has_levels_each_half_as_large(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "map.tif", np.full((700, 1000, 3), 90, np.uint8), 2.0)
+    with openslide.OpenSlide(tmp_path / "map.tif") as opened:
+        assert opened.level_dimensions == ((1000, 700), (500, 350), (250, 175))
+        assert float(opened.properties["openslide.mpp-y"]) == pytest.approx(2.0, rel=1e-4)
+        assert opened.read_region((0, 0), 2, (1, 1)).getpixel((0, 0)) == (90, 90, 90, 255)
+
+
+def test_paint_covers_its_boxes_by_half_and_nothing_else() -> None:
+    boxes = np.array([[0, 0, 20, 20], [60, 20, 20, 20]])
+    found = overlaid(
+        np.full((20, 40, 3), 100, np.uint8), boxes, np.array([[200, 0, 0], [0, 200, 0]], np.uint8), (80, 40)
+    )
+    assert found[5, 5].tolist() == [150, 50, 50]
+    assert found[15, 35].tolist() == [50, 150, 50]
+    assert found[5, 15].tolist() == [100, 100, 100]
+    assert len(np.unique(colours(10), axis=0)) == 10
+
+
+def test_pictures_are_answered_by_rows_of_a_table(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    Image.new("RGB", (40, 40), RED).save(tmp_path / "in" / "b.png")
+    Image.new("RGB", (50, 30), PALE).save(tmp_path / "in" / "deep" / "a.tif")
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    (found,) = predict(Redness(run, "Alpha"), [tmp_path / "in"], Patch(32, None), tmp_path / "out", QUIET)
+    assert (found["pictures"], found["classes"]) == (2, {"class-0": 1, "class-1": 1})
+    with Path(found["file"]).open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["file", "class", "p class-0", "p class-1"]
+    assert [row[1:] for row in rows[1:]] == [["class-1", "0.000000", "1.000000"], ["class-0", "1.000000", "0.000000"]]
+
+
+@torch.inference_mode()
+def test_answers_are_those_of_the_run_and_its_head(run: Run) -> None:
+    classifier = Classifier(run, "gamma")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    network = shared_network("resnet18", run.weights).eval()
+    logits = classifier.head(network(network.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))))
+    np.testing.assert_allclose(classifier.answer(list(pixels)), torch.softmax(logits, 1), atol=1e-6)
+    assert (classifier.label(None), Classifier(run, "Alpha").label(None)) == (None, 1)
+
+
+def test_mistakes_are_said_in_one_line(run: Run, slide: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"which task\?.*Alpha, Beta, Gamma"):
+        Classifier(run, None)
+    classifier = Redness(run, "Alpha")
+    with pytest.raises(UsageError, match="no class 'tumour'"):
+        predict(classifier, [slide], Patch(64, 1.0), tmp_path, QUIET, "tumour")
+    with pytest.raises(UsageError, match="no such file"):
+        predict(classifier, [tmp_path / "absent.svs"], Patch(64, 1.0), tmp_path, QUIET)
+    with pytest.raises(UsageError, match="does not say how large"):
+        Patch.of(classifier.about, None, None)  # the samples of these tests carry no sizes
+    tifffile.imwrite(tmp_path / "plain.tif", np.full((600, 600, 3), 100, np.uint8), photometric="rgb", tile=(256, 256))
+    with pytest.raises(ReadError, match="states no resolution"):
+        predict(classifier, [tmp_path / "plain.tif"], Patch(64, 1.0), tmp_path, QUIET)
+
+
+def test_the_size_of_patches_is_that_of_the_training_samples(tmp_path: Path) -> None:
+    from dpconvert.fakes import draw_fake
+    from dpconvert.manifest import find
+    from dpconvert.sources import with_defaults
+    from tests.dpconvert.conftest import run as convert
+
+    manifest = with_defaults(find("warwick-crc"))
+    draw_fake(manifest, tmp_path)
+    convert(manifest, tmp_path / manifest.name, tmp_path / "shards")
+    told = about(open_task(tmp_path / "shards" / manifest.task))
+    assert (told.side, told.mpp) == (100, 0.5)  # the fake's squares, at the manifest's resolution
+    assert told.licence["name"] == "research only"

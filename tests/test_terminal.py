@@ -1,0 +1,153 @@
+"""What holds for every command at the terminal: `--json`, `--quiet`, colours, help, completion; and the doctors."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from dpconvert import doctor
+from dpconvert.cli import group as dpconvert
+from dpconvert.cli import source_command
+from mtrain import doctor as training_doctor
+from mtrain.cli import group as mtrain
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = {(p, n): c for p, g in {"dpconvert": dpconvert, "mtrain": mtrain}.items() for n, c in g.commands.items()}
+COMMANDS["dpconvert", "lung"] = source_command("lung")
+# their answer is a folder that goes on growing: `dpconvert check --json` and `mtrain runs --json` tell of it
+WITHOUT_JSON = {("dpconvert", "fetch"), ("mtrain", "fit")}
+SHORT = {"list", "show", "check", "preview", "fake", "runs", "select", "report", "doctor"}  # no progress to silence
+
+
+def options(command: click.Command) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_speaks_to_programs_and_can_be_quiet(name: tuple[str, str]) -> None:
+    assert ("--json" in options(COMMANDS[name])) == (name not in WITHOUT_JSON)
+    assert name[1] in SHORT or "--quiet" in options(COMMANDS[name])
+
+
+@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in WITHOUT_JSON])
+def test_the_same_words_mean_the_same_everywhere(name: tuple[str, str]) -> None:
+    (flag,) = [p for p in COMMANDS[name].params if "--json" in p.opts]
+    assert isinstance(flag, click.Option)
+    assert (flag.is_flag, flag.name) == (True, "as_json")
+    quiet = [p for p in COMMANDS[name].params if "--quiet" in p.opts]
+    assert all("-q" in p.opts for p in quiet)
+
+
+def on_a_terminal(command: list[str], **environment: str) -> bytes:
+    """What a program writes to stderr when that is a terminal."""
+    leader, follower = pty.openpty()
+    kept = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=follower, env=kept | environment, cwd="/"
+    )
+    os.close(follower)
+    try:
+        return os.read(leader, 10_000)
+    finally:
+        os.close(leader)
+
+
+WRONG = {
+    "dpconvert": ["dpconvert.cli", "verify", "/nowhere"],
+    "mtrain": ["mtrain.cli", "select", "--sweeps", "/nowhere"],
+}
+
+
+@pytest.mark.parametrize("program", WRONG)
+def test_errors_are_coloured_on_terminals_alone_and_not_against_no_color(program: str) -> None:
+    assert b"\x1b[31m" in on_a_terminal(WRONG[program])
+    plain = on_a_terminal(WRONG[program], NO_COLOR="1")
+    assert plain.startswith(f"{program}: error: ".encode())
+    assert b"\x1b" not in plain
+    piped = subprocess.run(
+        [sys.executable, "-m", *WRONG[program]], capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert (piped.returncode, b"\x1b" in piped.stderr) == (1, False)
+
+
+@pytest.mark.parametrize(("group", "program"), [(dpconvert, "dpconvert"), (mtrain, "mtrain")])
+def test_commands_complete_as_the_page_says(
+    group: click.Group, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "interoperability.md").read_text()
+    assert f'eval "$(_{program.upper()}_COMPLETE=bash_source {program})"' in page
+    monkeypatch.setenv("COMP_WORDS", f"{program} do")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv(f"_{program.upper()}_COMPLETE", "bash_complete")
+    with pytest.raises(SystemExit):
+        group.main(prog_name=program)
+    assert capsys.readouterr().out == "plain,doctor\n"
+
+
+# --- doctors
+
+
+def test_a_doctor_finds_this_machine_well_and_leaves_nothing(tmp_path: Path) -> None:
+    found = list(doctor.checks(tmp_path / "not" / "there"))
+    assert [check.name for check in found] == ["versions", "OpenSlide", "codecs", "disk", "locks", "processes"]
+    slow = {"disk"}  # a test machine may be full or busy
+    assert not [check for check in found if not check.ok and check.name not in slow]
+    assert list(tmp_path.iterdir()) == []
+
+
+def _gone() -> str:
+    raise OSError("gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "told"),
+    [
+        ("ROOM", 1 << 60, "GB free"),
+        ("SLOW", 1e18, "MB/s: slow"),
+        ("_is_free", os.path.exists, "two processes got the same lock"),
+        ("openslide_version", _gone, "gone"),
+    ],
+)
+def test_a_problem_is_told_with_its_remedy(
+    name: str, broken: object, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, name, broken)
+    (bad,) = [check for check in doctor.checks(tmp_path) if not check.ok]
+    assert told in bad.found
+    assert bad.remedy
+
+
+def test_two_ranks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert training_doctor._ranks() == "2 processes over gloo"
+    monkeypatch.setattr(training_doctor, "_ping", _dies)
+    bad = doctor.attempt("ranks", training_doctor._ranks, "train in one process")
+    assert (bad.ok, bad.remedy) == (False, "train in one process")
+    assert " dies at " in bad.found
+
+
+def _dies(rank: int, meet: str) -> None:
+    raise ValueError(f"rank {rank} dies at {meet}")
+
+
+@pytest.mark.parametrize(("module", "command"), [(doctor, dpconvert), (training_doctor, mtrain)])
+def test_the_command_tells_programs_and_its_exit_status_says_so(
+    module: object, command: click.Group, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for well in (True, False):
+        check = doctor.Check("disk", well, "2 GB", "make room")
+        monkeypatch.setattr(module, "checks", {Path(): [check], Path("runs"): [check]}.__getitem__)
+        code = 0
+        try:
+            command.main(["doctor", "--json"], standalone_mode=False)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        assert code == (not well)
+        (told,) = json.loads(capsys.readouterr().out)
+        assert told == {"name": "disk", "ok": well, "found": "2 GB", "remedy": "make room"}
