@@ -1,0 +1,15 @@
+# docker build -t dpconvert .
+# docker run --rm --gpus all --shm-size 8g -v "$PWD:/data" -w /data dpconvert mtrain fit --shards shards/
+# Loader processes hand batches on through shared memory: --shm-size (or --ipc=host) is needed for --workers > 0.
+FROM python:3.12-slim
+
+RUN useradd --create-home user
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
+COPY dpconvert dpconvert
+COPY mtrain mtrain
+COPY manifests manifests
+RUN pip install --no-cache-dir --constraint constraints.txt '.[train,timm]' && rm -rf /src
+USER user
+WORKDIR /data
+CMD ["dpconvert", "--help"]

@@ -1,0 +1,91 @@
+"""What is installed from the wheel and the sdist, in environments of their own, with every Python there is here."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from dpconvert import __version__
+
+ROOT = Path(__file__).parent.parent
+PYTHONS = ["3.11", "3.12", "3.13"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return out
+
+
+def test_the_wheel_holds_both_packages_and_the_manifests_and_nothing_else(built: Path) -> None:
+    [wheel] = built.glob("*.whl")
+    assert wheel.name == f"dpconvert-{__version__}-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names} == {"dpconvert", "mtrain", f"dpconvert-{__version__}.dist-info"}
+    shipped = {name for name in names if name.startswith("dpconvert/manifests/")}
+    assert len(shipped) == len([path for path in (ROOT / "manifests").rglob("*") if path.is_file()])
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".tar", ".part"))]
+
+
+def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [source] = tmp_path.iterdir()
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    [again], [wheel] = tmp_path.glob("*.whl"), built.glob("*.whl")
+    assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(wheel).namelist()
+
+
+def test_the_recipe_asks_for_what_the_package_asks_for() -> None:
+    """openslide-bin is PyPI's: conda's openslide-python brings the library itself."""
+    recipe = (ROOT / "conda.recipe" / "meta.yaml").read_text()
+    wanted = {name.replace(">=", " >=") for name in PROJECT["dependencies"]} - {"openslide-bin >=4.0"}
+    assert wanted <= set(re.findall(r"- (\S+ >=\S+)", recipe))
+
+
+def test_versions_are_locked_by_name_and_number() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+]+( ; .+)?", line) for line in lines)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("version", PYTHONS)
+def test_a_clean_environment_needs_nothing_else(built: Path, tmp_path: Path, version: str) -> None:
+    """The converter alone: no torch; both programs start; a fake is converted and verified."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent))
+    assert uv is not None
+    found = subprocess.run([uv, "python", "find", version], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(f"no Python {version} here")
+    environment, [wheel] = tmp_path / "environment", built.glob("*.whl")
+    subprocess.run([uv, "venv", "--quiet", "--python", found.stdout.strip(), str(environment)], check=True)
+    python, programs = environment / "bin" / "python", environment / "bin"
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), str(wheel)], check=True)
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode == 1
+    for arguments in (
+        ["dpconvert", "--version"],
+        ["mtrain", "--help"],
+        ["dpconvert", "fake", "warwick-crc"],
+        ["dpconvert", "warwick-crc", "--quiet"],
+        ["dpconvert", "verify", "shards"],
+    ):
+        command = [str(programs / arguments[0]), *arguments[1:]]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    told = subprocess.run([programs / "mtrain", "fit"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "dpconvert[train]" in told.stderr
+    assert told.stderr.count("\n") == 1
