@@ -43,10 +43,13 @@ stress: .venv/test  ## the tests that take minutes
 
 bench: .venv/test  ## the benchmarks, each beside its peer
 	$(BIN)/python benchmarks/svm/compare.py
+	$(BIN)/python benchmarks/step/compare.py
 	$(BIN)/python benchmarks/slides/compare.py
+	$(BIN)/python benchmarks/loader/compare.py
 
-docs: .venv/test  ## write docs/sources.md from the manifests
-	$(BIN)/python docs/write_sources.py
+docs: .venv/test  ## write the generated pages, build the site into site/, check its links
+	for writer in docs/write_*.py; do $(BIN)/python $$writer || exit 1; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and what the demo made
 	rm -rf .venv demo runs/demo

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -12,11 +16,13 @@ import pytest
 from dpconvert import card, manifest, shards
 from dpconvert.cli import group as dpconvert
 from mtrain.cli import group as mtrain
+from tests.documents import pages as all_pages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "docs" / "format.md").read_text()
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
+PAGES = all_pages()
 COMMANDS = [(program, name) for program, group in PROGRAMS.items() for name in group.commands]
 
 
@@ -49,12 +55,12 @@ def test_every_command_shows_an_example_of_itself(program: str, name: str) -> No
 
 def test_commands_named_in_the_documents_exist() -> None:
     options = {"dpconvert": set(dpconvert.commands), "mtrain": set(mtrain.commands)}
-    options["dpconvert"] |= set(manifest.known()) | {"my.toml"}
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    options["dpconvert"] |= set(manifest.known())
+    for path in PAGES:
         for program, word in re.findall(
             r"(?:^    |`|\$ )(dpconvert|mtrain) ([a-z][\w.-]*)", path.read_text(), re.MULTILINE
         ):
-            placeholder = word == "my-source" or word.startswith("manifests")
+            placeholder = word == "my-source" or word.startswith("manifests") or word.endswith(".toml")
             assert placeholder or word in options[program], f"{path.name}: {program} {word}"
 
 
@@ -63,7 +69,8 @@ def test_options_named_in_the_documents_exist() -> None:
         option for group in PROGRAMS.values() for command in group.commands.values() for option in _options(command)
     }
     known |= set(_options(dpconvert.get_command(click.Context(dpconvert), "lung"))) | {"--help", "--version"}
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    known |= {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"}  # torchrun's
+    for path in PAGES:
         for line in re.findall(r"^.*(?:dpconvert|mtrain) .*--.*$", path.read_text(), re.MULTILINE):
             assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)) <= known, f"{path.name}: {line}"
 
@@ -74,7 +81,7 @@ def _options(command: click.Command | None) -> list[str]:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for path in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
@@ -92,10 +99,42 @@ def test_the_two_commands_are_those_of_the_makefile() -> None:
     assert set(re.findall(r"`?make ([a-z]+)", README)) <= set(targets)
 
 
-def test_the_page_of_sources_is_what_the_manifests_say() -> None:
-    spec = importlib.util.spec_from_file_location("write_sources", ROOT / "docs" / "write_sources.py")
+def writer(name: str) -> Any:
+    """One of the programs in docs/ that write pages."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    writer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(writer)
-    assert writer.PAGE.read_text() == writer.page(writer.manifests()), "run `make docs`"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def generated() -> dict[Path, str]:
+    """Page -> what its writer would write now."""
+    sources, commands, schemas = (writer(f"write_{name}") for name in ("sources", "commands", "schemas"))
+    pages = {sources.PAGE: sources.page(sources.manifests()), commands.PAGE: commands.page()}
+    return pages | {page: schemas.page(page) for page in schemas.HEADS}
+
+
+def test_the_generated_pages_are_what_their_writers_write() -> None:
+    assert {path.stem for path in (ROOT / "docs").glob("write_*.py")} == {
+        "write_sources", "write_commands", "write_schemas",
+    }  # fmt: skip
+    for path, text in generated().items():
+        assert path.read_text() == text, f"{path.name}: run `make docs`"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Links and anchors between pages, and that every page is in the navigation, are mkdocs' to check.
+
+    With --quiet it would not: it counts only the warnings that it shows.
+    """
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    pages = {path.relative_to(tmp_path / "site").parent for path in (tmp_path / "site").rglob("index.html")}
+    expected = {path.relative_to(ROOT / "docs").with_suffix("") for path in PAGES if path.is_relative_to(ROOT / "docs")}
+    assert pages == {Path() if path == Path("index") else path for path in expected}
+    home = (tmp_path / "site" / "index.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//(?!doi\.org)[^"]*\.(?:js|css|woff2?)', home)  # of another host

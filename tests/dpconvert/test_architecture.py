@@ -17,10 +17,12 @@ from dpconvert import manifest
 ROOT = Path(__file__).resolve().parents[2]
 READER_LAYERS = {
     "annotations",
+    "bounded",
     "card",
     "cytomine",
     "errors",
     "fakes",
+    "libtiff",
     "manifest",
     "record",
     "shapes",
@@ -65,7 +67,8 @@ def test_dpconvert_imports_neither_torch_nor_mtrain() -> None:
 @pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
 def test_nothing_imports_the_command_line(package: str) -> None:
     for name, path in modules(package):
-        assert not imports(path) & {"dpconvert.cli", "mtrain.cli"}, name
+        if name != f"{package}.__main__":  # `python -m` has nothing else to do
+            assert not imports(path) & {"dpconvert.cli", "mtrain.cli"}, name
 
 
 def test_readers_of_sources_import_only_what_lies_below_them() -> None:
@@ -75,14 +78,16 @@ def test_readers_of_sources_import_only_what_lies_below_them() -> None:
 
 
 def test_annotations_know_neither_sources_nor_manifests() -> None:
-    allowed = {"annotations", "errors", "raster"}
+    allowed = {"annotations", "errors", "libtiff", "raster"}
     for name, path in modules("dpconvert"):
         if name.startswith("dpconvert.annotations"):
             assert own(imports(path), "dpconvert") <= allowed, name
 
 
 def test_openslide_is_imported_by_the_slide_module_alone() -> None:
-    assert [name for name, path in modules("dpconvert") if "openslide" in tops(imports(path))] == ["dpconvert.slide"]
+    assert [name for name, path in modules("dpconvert") if "openslide" in tops(imports(path))] == [
+        "dpconvert.slide.pyramid"
+    ]
     assert [name for name, path in modules("mtrain") if "openslide" in tops(imports(path))] == []
 
 
@@ -95,7 +100,7 @@ def test_mtrain_reads_shards_in_one_place() -> None:
 @pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
 def test_only_the_command_line_prints_or_exits(package: str) -> None:
     for name, path in modules(package):
-        if name == f"{package}.cli":
+        if name in (f"{package}.cli", "mtrain.options"):  # the latter holds its options, and `--help-all`
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
