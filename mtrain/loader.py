@@ -9,6 +9,7 @@ of a batch stand in the order of their tasks.
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -251,15 +252,17 @@ def batches(
         ShardError: a picture that cannot be read, or one more than `skipping` allows.
     """
     turns = _Turns(dataset, numbers, workers)
-    loader: DataLoader[Made | UserError] = DataLoader(
-        turns,
-        batch_size=None,
-        sampler=range(len(numbers)),
-        num_workers=workers,
-        prefetch_factor=PREFETCHED if workers else None,
-        worker_init_fn=_leave_signals_to_the_main_process,
-        generator=torch.Generator(),  # else the loader takes a number out of torch's global random state
-    )
+    with warnings.catch_warnings():  # more workers than processors are the user's choice
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[Made | UserError] = DataLoader(
+            turns,
+            batch_size=None,
+            sampler=range(len(numbers)),
+            num_workers=workers,
+            prefetch_factor=PREFETCHED if workers else None,
+            worker_init_fn=_leave_signals_to_the_main_process,
+            generator=torch.Generator(),  # else the loader takes a number out of torch's global random state
+        )
     for position, made in enumerate(loader):
         if isinstance(made, UserError):
             raise made

@@ -75,10 +75,10 @@ def whole(pool: Pool) -> Pool:
 
 
 def _whole(task: Task) -> Task:
-    opened = with_test(task, Permit.RELEASE)
+    complete = with_test(task, Permit.RELEASE)
     every = Rows(
         **{
-            field.name: np.concatenate([getattr(opened.rows[split], field.name) for split in SPLITS])
+            field.name: np.concatenate([getattr(complete.rows[split], field.name) for split in SPLITS])
             for field in dataclasses.fields(Rows)
         }
     )

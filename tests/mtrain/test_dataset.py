@@ -61,6 +61,7 @@ def test_it_pickles_after_use(folder: Path) -> None:
     np.testing.assert_array_equal(np.asarray(again[0][0]), first)
 
 
+@pytest.mark.stress  # a process that imports torch once more; that it pickles is what it hangs on
 def test_spawned_loader_processes_read_it(folder: Path) -> None:
     found = ShardDataset(folder, "train", transform=v2.PILToTensor())
     found[0]

@@ -115,8 +115,18 @@ def test_the_door_to_test_sets_is_named_in_the_final_steps_alone() -> None:
     doors = {"breakhis.py", "dataset.py", "evaluate.py", "release.py"}
     assert mentions("with_test") <= doors
     assert mentions("Permit") - {"pool.py"} <= doors
-    assert mentions("ShardDataset") == {"__init__.py", "dataset.py"}  # for users: no step of ours goes through it
-    assert mentions("opened") - {"evaluate.py"} == {"transfer/command.py"}  # of `mtrain transfer --final`
+    assert mentions("ShardDataset") <= {"__init__.py", "dataset.py"}  # for users: no step of ours goes through it
+    assert mentions("opened") - {"evaluate.py", "pool.py"} == {"transfer/command.py"}  # of `mtrain transfer --final`
+    assert [mentions(step) - {"pool.py"} for step in ("EVALUATE", "BREAKHIS", "RELEASE")] == [
+        {"evaluate.py"}, {"breakhis.py"}, {"release.py"},
+    ]  # fmt: skip
+
+
+def test_no_step_before_a_release_can_reach_what_it_opens() -> None:
+    """Its pool of everything is made and used in its own module, which the command line alone imports."""
+    users = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")
+             if re.search(r"mtrain\.release\b|import release\b", path.read_text())}  # fmt: skip
+    assert users == {"cli.py"}
 
 
 def test_a_task_offers_no_test_set_until_it_is_opened(place: Path) -> None:
@@ -296,6 +306,16 @@ def test_evaluate_takes_the_winner_of_a_sweep(place: Path, mtrain: Callable[...,
     assert mtrain("evaluate", "--sweep", "small", "--mode", "svm", "--no-baseline").startswith("Gamma: accuracy")
     (told,) = content(place)
     assert told["run"] == "sweeps/small/runs/toy"
+
+
+@pytest.mark.parametrize(
+    "words", [["transfer"], ["transfer", "--mode", "knn"], ["features"], ["evaluate", "--run", "toy", "--mode", "svm"]]
+)
+def test_the_device_is_the_one_that_was_asked_for(place: Path, mtrain: Callable[..., str], words: list[str]) -> None:
+    trained(place, "toy")
+    with pytest.raises(UsageError, match="no device 'cuda:99' here; use --device auto or cpu"):
+        mtrain(*words, "--device", "cuda:99")
+    assert mtrain(*words, "--device", "cpu")
 
 
 def test_features_are_written_with_what_their_rows_are(place: Path, mtrain: Callable[..., str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def normalized(run: Run, pictures: Tensor) -> Tensor:
     return shared_network(run.config().backbone, "random").normalize(pictures)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121"])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("densenet121", marks=pytest.mark.stress)])
 @torch.inference_mode()
 def test_torchvision_loads_the_network_and_its_head(
     backbone: str, run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path
@@ -95,7 +96,10 @@ def test_torchvision_loads_the_network_and_its_head(
     torch.testing.assert_close(model.eval()(normalized(run, pictures)), features)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0", "timm:resnet10t"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet18", *(pytest.param(name, marks=pytest.mark.stress) for name in ("efficientnet_lite0", "timm:resnet10t"))],
+)
 @torch.inference_mode()
 def test_timm_loads_the_network_and_its_head(
     backbone: str, run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path
@@ -156,8 +160,8 @@ def test_the_model_card_tells_pool_protocol_and_licences(run_of: Callable[[str],
     assert made.files == ("model.pth", "README.md")
 
 
-def test_a_licence_that_is_not_open_stops_the_export_unless_told(pool: Path, run_of: Callable[[str], Run]) -> None:
-    run = run_of("resnet34")
+def test_a_licence_that_is_not_open_stops_the_export_unless_told(run_of: Callable[[str], Run], tmp_path: Path) -> None:
+    run = Run(shutil.copytree(run_of("resnet18").path, tmp_path / "run"))
     heads = load_heads(run.heads)
     closed = {**heads, "Beta": _with_licence(heads["Beta"], "CC BY-NC-ND 4.0")}
     _write(run, closed)

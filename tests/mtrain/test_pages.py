@@ -122,9 +122,7 @@ def test_a_sheet_of_paper_cuts_no_table_and_shows_what_is_folded(
     with browser.page(page_path) as page:
         assert page.cut_in_print() == []
         page.ask("Emulation.setEmulatedMedia", media="print")
-        assert page.run(
-            "[...document.querySelectorAll('details dl')].every(e => e.getBoundingClientRect().height > 20)"
-        )
+        assert page.run("[...document.querySelectorAll('details dl')].every(e => e.checkVisibility())")
         assert page.pdf(tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 

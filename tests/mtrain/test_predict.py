@@ -157,9 +157,9 @@ def test_the_size_of_patches_is_that_of_the_training_samples(tmp_path: Path) -> 
     from dpconvert.sources import with_defaults
     from tests.dpconvert.conftest import run as convert
 
-    manifest = with_defaults(find("warwick-crc"))
+    manifest = with_defaults(find("janowczyk1"))
     draw_fake(manifest, tmp_path)
     convert(manifest, tmp_path / manifest.name, tmp_path / "shards")
     told = about(open_task(tmp_path / "shards" / manifest.task))
-    assert (told.side, told.mpp) == (100, 0.5)  # the fake's squares, at the manifest's resolution
-    assert told.licence["name"] == "research only"
+    assert (told.side, told.mpp) == (250, 0.25)  # what the manifest asks for
+    assert told.licence["name"] == "not stated"
