@@ -101,6 +101,14 @@ def _conversion_options() -> list[click.Parameter]:
         ),
         click.Option(["--workers"], type=click.IntRange(1), help="Processes.  [default: all processors]"),
         click.Option(
+            ["--engine"],
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="Processes of this machine, or a Ray cluster that shares these folders.",
+        ),
+        click.Option(["--address"], help="Of the Ray cluster.  [default: $RAY_ADDRESS, one that runs here, a new one]"),
+        click.Option(
             ["--split"],
             type=click.Choice(["strict", "paper"]),
             default="strict",
@@ -125,6 +133,7 @@ def _conversion_options() -> list[click.Parameter]:
             ["--lossless-tiles"], is_flag=True, help="Patches on a slide's own grid: its JPEG tiles as they are stored."
         ),
         click.Option(["--skip-failed"], is_flag=True, help="Leave out what cannot be read, and say so in task.json."),
+        click.Option(["--retry-failed"], is_flag=True, help="Make again what was left out, and nothing else."),
         click.Option(["--overwrite"], is_flag=True, help="Replace another conversion of this task."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print task.json's content."),
         click.Option(["--quiet", "-q"], is_flag=True, help="No progress."),
@@ -152,23 +161,30 @@ def _convert(name: str, source: Path | None, out: Path, as_json: bool, **options
         click.echo(json.dumps(outcome.card.model_dump(mode="json", by_alias=True), indent=1))
     else:
         _tell(outcome)
+    if outcome.card.failures:
+        sys.exit(1)
 
 
 def _conversion(
-    manifest: Manifest, root: Path, out: Path, workers: int | None, overwrite: bool, quiet: bool, **options: Any
-) -> Outcome:
-    from dpconvert import convert, engine
+    manifest: Manifest, root: Path, out: Path, workers: int | None, overwrite: bool, quiet: bool, engine: str,
+    address: str | None, retry_failed: bool, **options: Any,
+) -> Outcome:  # fmt: skip
+    from dpconvert import convert
+    from dpconvert.engine import workers_of
     from dpconvert.plan import Options
     from dpconvert.progress import Reporter
 
+    if engine == "ray":  # its tasks start in other folders
+        root, out = root.absolute(), out.absolute()
     return convert.convert(
         manifest,
         root,
         out,
         Options(**options),
-        workers=workers or engine.processors(),
+        workers=workers_of(engine, workers, address),
         overwrite=overwrite,
         report=Reporter(quiet=quiet),
+        retry_failed=retry_failed,
     )
 
 
@@ -187,7 +203,10 @@ def _tell(outcome: Outcome) -> None:
     for note in card.notes:
         _print(f"note: {note}")
     if card.failures:
-        click.echo(f"left out: {len(card.failures)} samples that cannot be read, listed in task.json")
+        for failure in card.failures[:10]:
+            _print(f"failed: {failure.key}: {failure.reason}")
+        remedy = "mend them and say --retry-failed"
+        click.echo(f"left out: {len(card.failures)} samples that cannot be read, listed in task.json; {remedy}")
     _print(f"digest {card.digest}")
 
 
@@ -214,6 +233,7 @@ def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> 
             failed.append(manifest.name)
             _say(f"dpconvert: error: {manifest.name}: {error}", bold=True)
             continue
+        failed += [manifest.name] * bool(outcome.card.failures)
         cards.append(outcome.card.model_dump(mode="json", by_alias=True))
         if not as_json:
             _tell(outcome)
@@ -355,52 +375,155 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
 @group.command()
 @click.argument("shards", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: all processors]")
-@click.option("--against", metavar="DIGEST", default="", help="The digest that one task must have.")
+@click.option(
+    "--against", metavar="DIGEST|DIR", default="", help="What one task must be equal to; says whether versions differ."
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def verify(shards: Path, workers: int | None, against: str, quiet: bool) -> None:
+def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet: bool) -> None:
     """Read every shard again: digests, counts, index, keys, fields, labels, images, groups.
 
     \b
     Example: dpconvert verify shards/
     """
     from dpconvert import engine
+    from dpconvert.card import FILE_NAME
     from dpconvert.progress import Reporter
     from dpconvert.verify import task_folders
     from dpconvert.verify import verify as verify_task
 
-    bad = 0
+    told: list[dict[str, Any]] = []
+    bad, report = 0, Reporter(quiet=quiet or as_json)
     for folder in task_folders(shards):
         try:
-            card, problems = verify_task(
-                folder, workers=workers or engine.processors(), report=Reporter(quiet=quiet), against=against
-            )
+            card, problems = verify_task(folder, workers=workers or engine.processors(), report=report, against=against)
         except UserError as error:
             _say(f"dpconvert: error: {error}", bold=True)
+            told.append({"folder": str(folder), "problems": [{"file": FILE_NAME, "what": str(error)}]})
             bad += 1
             continue
+        told.append({"folder": str(folder), "task": card.task, "digest": card.digest})
+        told[-1]["problems"] = [{"file": problem.file, "what": problem.what} for problem in problems]
         for problem in problems:
             _say(f"{folder / problem.file}: {problem.what}", bold=True)
         bad += len(problems)
-        if not problems:
+        if not (problems or as_json):
             _print(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards are as written, {card.digest}")
+    if as_json:
+        click.echo(json.dumps(told))
     if bad:
         _say(f"dpconvert: error: {bad} problems; convert what is damaged again with --overwrite")
         sys.exit(1)
 
 
+@group.command()
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option("--page", type=click.Path(path_type=Path), default=Path("audit.html"), show_default=True, help="A file.")
+@click.option(
+    "--alike", type=click.FloatRange(0.5, 1), default=0.85, show_default=True, help="Likeness from which a pair counts."
+)
+@click.option("--features", type=click.Path(path_type=Path), metavar="DIR", help="Of `mtrain features`: compared too.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: all processors]")
+@click.option("--json", "as_json", is_flag=True, help="For programs; every pair.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def audit(
+    shards: Path, page: Path, alike: float, features: Path | None, workers: int | None, as_json: bool, quiet: bool
+) -> None:
+    """Look for the same pictures in two splits or two tasks: equal, turned, mirrored, scaled or compressed again.
+
+    Draws every pair on one page, and says which tasks to leave out together. Exit status 1 when something is found
+    that the tasks' cards do not state.
+
+    \b
+    Example: dpconvert audit shards/
+    """
+    from dpconvert import audit as auditing
+    from dpconvert import engine
+    from dpconvert.audit.page import write_page
+    from dpconvert.progress import Reporter
+    from dpconvert.verify import task_folders
+
+    report = Reporter(quiet=quiet or as_json)
+    found = auditing.audit(
+        task_folders(shards), workers=workers or engine.processors(), report=report, alike=alike, features_in=features
+    )
+    write_page(found, page)
+    if as_json:
+        click.echo(json.dumps(found.dump()))
+    else:
+        for line in found.lines():
+            _print(line)
+        _print(f"page: {page}")
+    if not found.clean:
+        sys.exit(1)
+
+
 @group.command(params=[_MPP])
-@click.argument("source")
+@click.argument("source", metavar="SOURCE|SHARDS")
 @click.option("--source", "folder", type=click.Path(path_type=Path), metavar="DIR", help=_SOURCE_HELP)
 @click.option("--slide", metavar="NAME", help="Which one.  [default: the first that is annotated]")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("preview"), show_default=True, help="Where pictures go."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the pictures, or the page.  [default: preview, preview.html]",
 )
-def preview(source: str, folder: Path | None, slide: str | None, out: Path, mpp: float | None) -> None:
-    """Draw a slide with its tissue, annotations and patches, and samples of each class.
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing: Any) -> None:
+    """Draw what a conversion would see of a source, or what it made, on one page.
+
+    Of a source: a slide with its tissue, annotations and patches, and samples of each class, as pictures. Of a folder
+    of tasks, or of one: counts, pictures of each class, sizes, licences and notes, as an HTML page.
 
     \b
     Example: dpconvert preview camelyon16 --slide tumor_001
+             dpconvert preview shards/
     """
+    if _is_shards(source):
+        if given := [f"--{'source' if name == 'folder' else name}" for name, value in drawing.items() if value]:
+            raise UsageError(f"{given[0]} is of a source, and this is a folder of tasks", where=source)
+        _preview_tasks(Path(source), out or Path("preview.html"), as_json, quiet)
+    else:
+        _preview_source(source, out or Path("preview"), as_json, **drawing)
+
+
+def _is_shards(name: str) -> bool:
+    """Whether the argument is a folder; a known source is one even where a folder has its name."""
+    from dpconvert.manifest import known
+
+    return Path(name).is_dir() and name not in known()
+
+
+def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None:
+    from dpconvert.gallery import read_tasks, write_page
+    from dpconvert.progress import Reporter
+    from dpconvert.verify import task_folders
+
+    gallery = read_tasks(task_folders(shards), Reporter(quiet=quiet or as_json))
+    write_page(gallery, page)
+    if as_json:
+        tasks = [
+            {
+                "task": seen.card.task,
+                "samples": seen.card.samples(),
+                "shown": sum(map(len, seen.examples.values())),
+                "failures": len(seen.card.failures),
+            }
+            for seen in gallery.tasks
+        ]
+        problems = [{"folder": str(broken.folder), "what": broken.why} for broken in gallery.unfinished]
+        click.echo(json.dumps({"page": str(page), "tasks": tasks, "problems": problems}))
+    else:
+        _print(f"{len(gallery.tasks)} task{'s' * (len(gallery.tasks) != 1)} -> {page}")
+        for broken in gallery.unfinished:
+            _say(f"dpconvert: error: {broken.why}", bold=True)
+    if gallery.unfinished:
+        sys.exit(1)
+
+
+def _preview_source(
+    source: str, out: Path, as_json: bool, *, folder: Path | None, slide: str | None, mpp: float | None
+) -> None:
     from dpconvert.manifest import find
     from dpconvert.plan import Options
     from dpconvert.preview import preview as draw
@@ -408,10 +531,43 @@ def preview(source: str, folder: Path | None, slide: str | None, out: Path, mpp:
 
     manifest = Options(mpp=mpp).told(_with_shape(find(source)))
     drawn = draw(Source.open(_root(manifest, folder), manifest), slide, out)
+    if as_json:
+        files = [str(file) for file in drawn.files]
+        click.echo(json.dumps({"picture": drawn.picture, "counts": drawn.counts, "files": files}))
+        return
     if drawn.counts:
         _table(["class", drawn.picture], [[label, count] for label, count in drawn.counts.items()])
     for file in drawn.files:
         _print(str(file))
+
+
+@group.command()
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("unpacked"), show_default=True, help="Where to.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:
+    """Turn a task's shards back into images: a folder for each split and class, the same bytes.
+
+    Nothing is overwritten; the same command goes on with what was interrupted. SHARDS is a task's folder, or one of
+    several tasks, which then get a folder each.
+
+    \b
+    Example: dpconvert unpack shards/Lung --out unpacked/
+    """
+    from dpconvert.progress import Reporter
+    from dpconvert.unpack import unpack as unpack_task
+    from dpconvert.verify import task_folders
+
+    report, done = Reporter(quiet=quiet or as_json), []
+    for folder in task_folders(shards):
+        done.append(unpack_task(folder, out if folder == shards else out / folder.name, report))
+        if not as_json:
+            came = done[-1]
+            _print(f"{came.task}: {came.made} images written, {came.had} were there -> {came.folder}")
+    if as_json:
+        rows = [{"task": d.task, "folder": str(d.folder), "made": d.made, "had": d.had} for d in done]
+        click.echo(json.dumps(rows))
 
 
 @group.command()
@@ -420,7 +576,8 @@ def preview(source: str, folder: Path | None, slide: str | None, out: Path, mpp:
     "--out", type=click.Path(path_type=Path), default=Path("sources"), show_default=True, help="Parent folder."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other pictures.")
-def fake(source: str, out: Path, seed: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
     """Draw a tiny fake of a source in its own layout, to try the programs with.
 
     \b
@@ -431,6 +588,9 @@ def fake(source: str, out: Path, seed: int) -> None:
 
     manifest = find(source)
     folder = draw_fake(manifest, out, seed)
+    if as_json:
+        click.echo(json.dumps({"source": manifest.name, "folder": str(folder)}))
+        return
     _print(f"{folder}: convert it with `dpconvert {manifest.name} --source {folder} --out shards/`")
 
 
@@ -507,6 +667,29 @@ def _fetch_projects(
         for note in brought.notes:
             _print(f"note: {note}")
     _print(f"convert it with `dpconvert {manifest.name} --source {folder}`")
+
+
+@group.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Where shards are to go.  [default: here]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(out: Path, as_json: bool) -> None:
+    """Say what works on this machine: OpenSlide, codecs, disk, locks, processes. Exit status 1 if something does not.
+
+    \b
+    Example: dpconvert doctor --out shards/
+    """
+    from dpconvert.doctor import checks
+
+    found = []
+    for check in checks(out):
+        found.append(check)
+        if not as_json:
+            told = f"{check.found}{check.remedy and '; ' + check.remedy}"
+            _print(f"{'ok' if check.ok else 'PROBLEM':8}{check.name}: {told}")
+    if as_json:
+        click.echo(json.dumps([vars(check) for check in found]))
+    if not all(check.ok for check in found):
+        sys.exit(1)
 
 
 def _with_shape(manifest: Manifest) -> Manifest:

@@ -5,7 +5,7 @@
 <out>/<Task>/.work/<shard>.json   the index part of a shard that is done
 <out>/<Task>/train-000000.tar ... the shards
 <out>/<Task>/index.parquet
-<out>/<Task>/task.json            last; `.work` goes when it is there
+<out>/<Task>/task.json            last; `.work` goes when it is there and nothing was left out
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import PIL
-from filelock import FileLock, Timeout
 from PIL import features
 from pydantic import ValidationError
 
-from dpconvert import __version__, engine, plan, slide
+from dpconvert import __version__, engine, plan, sidefiles, slide
 from dpconvert.card import (
     FILE_NAME,
     INDEX_NAME,
     SPLITS,
     Difference,
     Failure,
+    ShardCard,
     Split,
     SplitCard,
     TaskCard,
@@ -43,6 +45,7 @@ from dpconvert.card import (
 )
 from dpconvert.encode import Encoder, Sample
 from dpconvert.errors import OutputError, ReadError, SourceError
+from dpconvert.locks import locked
 from dpconvert.manifest import Manifest
 from dpconvert.plan import Options, Plan, Row
 from dpconvert.progress import Reporter
@@ -50,6 +53,7 @@ from dpconvert.shards import Entry, Written, replaced, write_index, write_shard
 from dpconvert.source import Source
 
 WORK = ".work"
+TOLD = 10  # failures
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,19 @@ class Outcome:
 
 
 def convert(
-    manifest: Manifest, root: Path, out: Path, options: Options, *, workers: int, overwrite: bool, report: Reporter
+    manifest: Manifest,
+    root: Path,
+    out: Path,
+    options: Options,
+    *,
+    workers: engine.Workers,
+    overwrite: bool,
+    report: Reporter,
+    retry_failed: bool = False,
 ) -> Outcome:
     """Convert one source into `out/<Task>`, going on from what an earlier run left there.
+
+    retry_failed: make again what was left out because it could not be read, and nothing else.
 
     Raises:
         SourceError, ReadError: the source is not what it must be, or some of its pictures cannot be read.
@@ -76,9 +90,16 @@ def convert(
     asked = plan.request(manifest, source, options)
     manifest = source.manifest
     folder = out / manifest.task
-    with _locked(folder):
+    with locked(
+        folder, "another conversion is writing here", "wait for it, or use another --out", "choose another --out"
+    ):
         if overwrite:
             _clear(folder)
+        elif retry_failed:
+            options = _reopened(folder, options, asked)
+            asked = plan.request(manifest, source, options)
+        for left in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:  # by what was killed
+            left.unlink(missing_ok=True)
         done = _finished(folder, asked)
         if done is not None:
             return Outcome(done, folder, made=0, had=len(done.shards))
@@ -99,17 +120,56 @@ def _finished(folder: Path, asked: dict[str, str]) -> TaskCard | None:
             raise OutputError(
                 f"task.json is here but {missing[0]} is missing or cut", where=folder, remedy="run with --overwrite"
             )
-        shutil.rmtree(work, ignore_errors=True)
+        if not card.failures:
+            shutil.rmtree(work, ignore_errors=True)
         return card
-    if (work / "request.json").is_file():
-        try:
-            there = dict(json.loads((work / "request.json").read_bytes()))
-        except (ValueError, TypeError):
-            raise OutputError("holds an unreadable request", where=work, remedy="run with --overwrite") from None
+    there = _requested(work)
+    if there is not None:
         if there.get("source") != asked["source"]:  # mended meanwhile: plan again, and keep the shards it leaves alone
             (work / "plan.jsonl").unlink(missing_ok=True)
-        _same(folder, asked, there | {"source": asked["source"]})
+        _same(folder, asked, _but_for_failures(there, asked))
     return None
+
+
+def _requested(work: Path) -> dict[str, str] | None:
+    """What an unfinished conversion was asked for; None when there is none."""
+    try:
+        return dict(json.loads((work / "request.json").read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        raise OutputError("holds an unreadable request", where=work, remedy="run with --overwrite") from None
+
+
+def _but_for_failures(there: dict[str, str], asked: dict[str, str]) -> dict[str, str]:
+    """The request `there` for the files of now, and with what is now asked about those that cannot be read."""
+    skip = {"skip_failed": json.loads(asked["options"])["skip_failed"]}
+    chosen = json.dumps(json.loads(there.get("options", "{}")) | skip, separators=(",", ":"))
+    return there | {"source": asked["source"], "options": chosen}
+
+
+def _reopened(folder: Path, options: Options, asked: dict[str, str]) -> Options:
+    """Take back that a conversion is complete, and the notes of what failed in it; the options for going on."""
+    work, finished = folder / WORK, (folder / FILE_NAME).is_file()
+    there = json.loads(load(folder).request) if finished else _requested(work)
+    if there is None:
+        return options
+    _same(folder, asked, _but_for_failures(there, asked))
+    if finished and load(folder).failures:
+        (folder / FILE_NAME).unlink()
+    for path in [*work.glob("*.tar.json"), *work.glob("plan.jsonl")]:
+        if _tells_failures(path):
+            path.unlink()
+    return options.model_copy(update={"skip_failed": json.loads(there["options"])["skip_failed"]})
+
+
+def _tells_failures(path: Path) -> bool:
+    """Whether the note of a shard, or the head of a plan, has failures; damaged ones are to be made again too."""
+    with path.open("rb") as file:
+        try:
+            return bool(json.loads(file.readline())["failures"])
+        except (ValueError, KeyError, TypeError):
+            return True
 
 
 def _same(folder: Path, asked: dict[str, str], there: dict[str, str]) -> None:
@@ -142,22 +202,23 @@ def _plan(
     options: Options,
     folder: Path,
     asked: dict[str, str],
-    workers: int,
+    workers: engine.Workers,
     report: Reporter,
 ) -> Plan:
     """The plan on disk, made now if it is not there yet."""
     path = folder / WORK / "plan.jsonl"
     if path.is_file():
         try:
-            return Plan.from_lines(json.loads(line) for line in path.read_text().splitlines())
-        except (ValueError, KeyError, TypeError):  # damaged: the same one is made again
+            with path.open() as file:
+                return Plan.from_lines(file)
+        except (ValueError, KeyError, TypeError, StopIteration):  # damaged: the same one is made again
             report.note(f"{manifest.task}: the plan that is there cannot be read, and is made again")
     chosen = plan.make(manifest, source, options, workers, report)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder / WORK / "request.json") as file:
         file.write(json.dumps(asked).encode())
     with replaced(path) as file:
-        file.writelines(json.dumps(line).encode() + b"\n" for line in chosen.lines())
+        file.writelines(line.encode() + b"\n" for line in chosen.lines())
     for shard in folder.glob("*.tar"):
         if shard.name not in chosen.shards():
             shard.unlink()
@@ -174,20 +235,40 @@ class _Job:
     classes: list[str]
     folder: Path
 
+    @cached_property
+    def encoder(self) -> Encoder:
+        """One for each process, so that a slide stays open from shard to shard."""
+        return Encoder(self.manifest, self.source, self.classes, self.options.image(self.manifest))
+
+    def close(self) -> None:
+        """Release the slide that this process has open."""
+        if "encoder" in self.__dict__:
+            self.encoder.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "encoder"}
+
 
 def _shards(
-    manifest: Manifest, source: Source, options: Options, chosen: Plan, folder: Path, workers: int, report: Reporter
+    manifest: Manifest,
+    source: Source,
+    options: Options,
+    chosen: Plan,
+    folder: Path,
+    workers: engine.Workers,
+    report: Reporter,
 ) -> tuple[int, int]:
     """Make the shards that are missing; (made, had)."""
     shards = chosen.shards()
-    missing = {name: rows for name, rows in shards.items() if _written(folder, rows, source) is None}
+    missing = {name: rows for name, rows in shards.items() if not _made(folder, rows, source, options)}
     had = len(shards) - len(missing)
     if had:
         report.note(f"{manifest.task}: {had} of {len(shards)} shards are there already")
     job = _Job(manifest, source, options, chosen.classes, folder)
     failures: list[Failure] = []
     there = len(chosen.rows) - sum(map(len, missing.values()))
-    with report.bar(f"{manifest.task}: shards", len(chosen.rows), done=there) as advance:
+    bar = report.bar(f"{manifest.task}: shards", len(chosen.rows), done=there)
+    with bar as advance, closing(job):
         for count, failed in engine.run(_shard, job, missing.items(), workers):
             failures += failed
             advance(count)
@@ -196,20 +277,36 @@ def _shards(
         raise SourceError(
             f"{len(failures)} of {len(chosen.rows)} samples could not be made, the first: {first.reason}",
             where=source.root,
+            found=f"all of them in {_listed(failures, folder, report)}",
             remedy="mend the files and run again (what is made is kept), or leave them out with --skip-failed",
         )
     return len(missing), had
 
 
+def _listed(failures: list[Failure], folder: Path, report: Reporter) -> Path:
+    """Tell the first failures, and write all of them to a file."""
+    failures = sorted(failures, key=lambda failure: failure.key)
+    for failure in failures[:TOLD]:
+        report.note(f"failed: {failure.key}: {failure.reason}")
+    path = folder / WORK / "failed.json"
+    with replaced(path) as file:
+        file.write(json.dumps([failure.model_dump() for failure in failures], indent=1).encode())
+    return path
+
+
+def _made(folder: Path, rows: list[Row], source: Source, options: Options) -> bool:
+    """Whether a shard is there that this conversion would make."""
+    noted = _noted(folder, rows[0].shard)
+    return noted is not None and (options.skip_failed or not noted[1]) and noted[2] == _basis(rows, source)
+
+
 def _shard(job: _Job, item: tuple[str, list[Row]]) -> tuple[int, list[Failure]]:
     """Make one shard and note it as done, unless samples of it fail: runs in a worker."""
     name, rows = item
+    if not job.options.skip_failed:
+        return len(rows), _unreadable(job.encoder, job, rows)
     failures: list[Failure] = []
-    with Encoder(job.manifest, job.source, job.classes, job.options.image(job.manifest)) as encoder:
-        if not job.options.skip_failed:
-            failures = _unreadable(encoder, job, rows)
-            return len(rows), failures
-        written = write_shard(job.folder / name, rows[0].split, _samples(encoder, rows, failures))
+    written = write_shard(job.folder / name, rows[0].split, _samples(job.encoder, rows, failures))
     _note_written(job, rows, written, failures)
     return len(rows), failures
 
@@ -244,45 +341,48 @@ def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iter
 
 
 def _note_written(job: _Job, rows: list[Row], written: Written, failures: list[Failure]) -> None:
-    body = {"written": written.model_dump(), "failures": [failure.model_dump() for failure in failures]}
-    body |= {"basis": _basis(rows, job.source)}
-    with replaced(job.folder / WORK / f"{written.shard.name}.json") as file:
+    body = {
+        "shard": written.shard.model_dump(),
+        "entries": written.entries,
+        "failures": [failure.model_dump() for failure in failures],
+        "basis": _basis(rows, job.source),
+    }
+    with replaced(job.folder / WORK / f"{written.shard.name}.json", durable=False) as file:  # a cut one is seen
         file.write(json.dumps(body).encode())
 
 
-def _written(folder: Path, rows: list[Row], source: Source) -> tuple[Written, list[Failure]] | None:
-    """What is noted of a finished shard; None when it is not finished, or made of other rows or files."""
-    name = rows[0].shard
+def _noted(folder: Path, name: str) -> tuple[Written, list[Failure], str] | None:
+    """What is noted of a finished shard, and its basis; None when it is not finished."""
     try:
         body = json.loads((folder / WORK / f"{name}.json").read_bytes())
-        written = Written.model_validate(body["written"])
+        written = Written(ShardCard.model_validate(body["shard"]), [Entry.checked(entry) for entry in body["entries"]])
         failures = [Failure.model_validate(failure) for failure in body["failures"]]
-        same = body["basis"] == _basis(rows, source)
+        basis = str(body["basis"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
-    return (written, failures) if same and _size(folder / name) == written.shard.size else None
+    return (written, failures, basis) if _size(folder / name) == written.shard.size else None
 
 
 def _basis(rows: list[Row], source: Source) -> str:
-    """A digest over what decides a shard: its rows, and their files as far as a listing tells them apart."""
+    """A digest over what decides a shard: its rows, their files as far as a listing tells them apart, the tools."""
     files = sorted({name for row in rows for name in row.files})
-    values = [[row.values() for row in rows], [(name, source.sizes.get(name)) for name in files]]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    rest = [[(name, source.sizes.get(name)) for name in files], tools()]
+    return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
 
 
 def _finish(
     manifest: Manifest, source: Source, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]
 ) -> TaskCard:
     """Index and card, then the working files go."""
-    parts = [_written(folder, rows, source) for rows in chosen.shards().values()]
+    parts = [_noted(folder, name) for name in chosen.shards()]
     done = [part for part in parts if part is not None]
     assert len(done) == len(parts), "a shard vanished while the index was made"
-    shards = [written.shard for written, _ in done]
-    entries = [entry for written, _ in done for entry in written.entries]
+    shards = [written.shard for written, _, _ in done]
+    entries = [entry for written, _, _ in done for entry in written.entries]
     index = write_index(folder / INDEX_NAME, entries)
     made = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
     splits = {split: of_split for split, of_split in made.items() if of_split.samples}
-    failures = [*chosen.failures, *(failure for _, failed in done for failure in failed)]
+    failures = [*chosen.failures, *(failure for _, failed, _ in done for failure in failed)]
     partial = _partial(manifest, source, options, len(failures))
     card = TaskCard(
         task=manifest.task,
@@ -310,9 +410,11 @@ def _finish(
         failures=failures,
         tools=tools(),
     )
+    card = card.model_copy(update={"side_files": sidefiles.write(folder, card, entries)})
     with replaced(folder / FILE_NAME) as file:
         file.write(dump(card))
-    shutil.rmtree(folder / WORK)
+    if not failures:  # else they say what --retry-failed need not make again
+        shutil.rmtree(folder / WORK)
     return card
 
 
@@ -367,28 +469,10 @@ def _split_card(entries: list[Entry], split: Split, classes: int) -> SplitCard:
 def _clear(folder: Path) -> None:
     """Remove what a conversion wrote, task.json first, and nothing else."""
     (folder / FILE_NAME).unlink(missing_ok=True)
+    sidefiles.clear(folder)
     for path in [folder / INDEX_NAME, *folder.glob("*.tar"), *folder.glob("*.part")]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / WORK, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else converts into this folder meanwhile; the lock goes with the process that held it."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise OutputError(
-            "another conversion is writing here", where=folder, remedy="wait for it, or use another --out"
-        ) from None
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy="choose another --out") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _size(path: Path) -> int:

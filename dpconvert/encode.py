@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,22 +29,44 @@ PNG_LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is written for one row: `image` in `format` ("png" or "jpg"), and the JSON's values."""
+    """What is written for one row: `image` in `format` ("png" or "jpg"), and the JSON's values.
+
+    text: those values as JSON, where it has been made already.
+    """
 
     key: str
     image: bytes
     format: str
     label: int
-    metadata: dict[str, Any]
+    metadata: Mapping[str, Any]
+    text: str = ""
 
     def members(self) -> list[tuple[str, bytes]]:
         """(name, bytes) in the order of the tar."""
-        text = json.dumps(self.metadata, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return [
             (f"{self.key}.{self.format}", self.image),
-            (f"{self.key}.cls", str(self.label).encode()),
-            (f"{self.key}.json", text.encode()),
+            (f"{self.key}.cls", b"%d" % self.label),
+            (f"{self.key}.json", (self.text or as_json(self.metadata)).encode()),
         ]
+
+
+as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode
+
+
+class Series:
+    """Samples of one picture that differ in their place alone: what they share is put into words once.
+
+    `metadata` lacks "x" and "y", which are the last of its names in order.
+    """
+
+    def __init__(self, metadata: dict[str, Any]) -> None:
+        self.metadata = metadata
+        self._head = as_json(metadata)[:-1]
+
+    def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> Sample:
+        """The sample of this series at (x, y)."""
+        told = f'{self._head},"x":{x},"y":{y}}}'
+        return Sample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, told)
 
 
 class Encoder:
@@ -52,12 +75,13 @@ class Encoder:
     def __init__(self, manifest: Manifest, source: Source, classes: list[str], image: ImageFormat) -> None:
         self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
         self._open: tuple[tuple[str, ...], Image] | None = None
+        self._series: dict[tuple[Any, ...], Series] = {}
 
     def __enter__(self) -> Encoder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self._close()
+        self.close()
 
     def sample(self, row: Row) -> Sample:
         """The sample of one row.
@@ -68,18 +92,25 @@ class Encoder:
         whole = self._whole_file(row)
         if whole is not None:
             data, kind, (width, height) = whole
-            return Sample(row.key, data, kind, row.label, self._metadata(row, (0, 0, width, height), (width, height)))
+            metadata = self._metadata(row, (width, height), (width, height))
+            return Sample(row.key, data, kind, row.label, metadata | {"x": 0, "y": 0})
         picture = self._picture(row)
-        box = row.box or (0, 0, picture.width, picture.height)
-        if box[0] + box[2] > picture.width or box[1] + box[3] > picture.height:
+        x, y, w, h = box = row.box or (0, 0, picture.width, picture.height)
+        if x + w > picture.width or y + h > picture.height:
             raise ReadError(
                 "smaller than when it was planned", where=row.files[0], found=f"{picture.width} x {picture.height}"
             )
-        stored = row.stored or (box[2], box[3])
-        coarser = picture.downsample(box[2], box[3], stored)
+        stored = row.stored or (w, h)
         passed = picture.stored_jpeg(*box, out=stored) if self.image.format == "jpeg" else None
         kind, data = ("jpg", passed) if passed else encode(picture.read(*box, out=stored), self.image)
-        return Sample(row.key, data, kind, row.label, self._metadata(row, box, stored, picture.mpp, coarser))
+        return self._series_of(row, picture, (w, h), stored).sample(row.key, data, kind, x, y)
+
+    def _series_of(self, row: Row, picture: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
+        kind = (row.picture, row.label, row.split, size, stored)
+        if kind not in self._series:
+            coarser = picture.downsample(*size, stored)
+            self._series[kind] = Series(self._metadata(row, size, stored, picture.mpp, coarser))
+        return self._series[kind]
 
     def _whole_file(self, row: Row) -> tuple[bytes, str, tuple[int, int]] | None:
         """The source's own bytes when the sample is a whole PNG or JPEG file, seen to decode to the end."""
@@ -100,11 +131,13 @@ class Encoder:
 
     def _picture(self, row: Row) -> Image:
         if self._open is None or self._open[0] != row.files:
-            self._close()
+            self.close()
             self._open = row.files, open_image([self.source.file(name) for name in row.files], row.columns)
         return self._open[1]
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Release the picture that is open."""
+        self._series.clear()
         if self._open is not None:
             with suppress(OSError):
                 self._open[1].close()
@@ -113,11 +146,12 @@ class Encoder:
     def _metadata(
         self,
         row: Row,
-        box: tuple[int, ...],
+        size: tuple[int, int],
         stored: tuple[int, int],
         mpp: float | None = None,
         coarser: float = 1.0,
     ) -> dict[str, Any]:
+        """All that the JSON tells but the place."""
         manifest, finest = self.manifest, mpp or float(row.attributes.get("mpp", 0)) or self.manifest.mpp
         return {
             "task": manifest.task,
@@ -129,12 +163,13 @@ class Encoder:
             "source": manifest.name,
             "files": list(row.files),
             "picture": row.picture,
-            **dict(zip(("x", "y", "width", "height"), box, strict=True)),
+            "width": size[0],
+            "height": size[1],
             "stored_width": stored[0],
             "stored_height": stored[1],
             "mpp_requested": getattr(manifest.rule, "mpp", None),
             "mpp_read": None if finest is None else finest * coarser,
-            "mpp_stored": None if finest is None else finest * box[2] / stored[0],
+            "mpp_stored": None if finest is None else finest * size[0] / stored[0],
             "stain": manifest.stain,
             "organ": manifest.organ,
             "attributes": dict(row.attributes),
@@ -145,7 +180,7 @@ def encode(pixels: NDArray[np.uint8], image: ImageFormat) -> tuple[str, bytes]:
     """(extension, bytes) of an RGB array (height, width, 3): PNG, or JPEG without chroma subsampling (4:4:4)."""
     if image.format == "jpeg":  # the bytes that Pillow gives, sooner
         data = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=image.quality, subsampling="444")
-        return "jpg", bytes(data)
+        return "jpg", bytes(data)  # no copy: they are bytes
     buffer = io.BytesIO()
     Pillow.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return "png", buffer.getvalue()

@@ -16,7 +16,7 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError
 from dpconvert.manifest import Area, Centre, Crop, Grid, Manifest, Objects, Presence, Regional, Tiles, Whole
 from dpconvert.record import Box, Picture, Record, draw, hashed
-from dpconvert.slide import Image, resolution, tissue
+from dpconvert.slide import Image, TissueMask, resolution
 
 Boxes = NDArray[np.int64]
 Points = NDArray[np.float64]
@@ -32,6 +32,8 @@ class Scene(Protocol):
     def image(self) -> Image: ...
     @property
     def annotations(self) -> Annotations | LabelMask: ...
+    @property
+    def tissue(self) -> TissueMask: ...
 
 
 def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
@@ -150,13 +152,14 @@ def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record
 
 
 def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    image, picture = scene.image, scene.picture
+    picture = scene.picture
     boxes, stored = _patches(rule, manifest, scene)
     if rule.tissue is not None and len(boxes):
-        boxes = boxes[tissue(image).share(boxes) >= rule.tissue]
+        boxes = boxes[scene.tissue.share(boxes) >= rule.tissue]
     positive = _positive(scene.annotations, rule, boxes)
-    for index in _capped(rule.cap, positive, boxes, picture.name):
-        yield Record(picture, manifest.classes[int(positive[index])], next(_boxes(boxes[index : index + 1])), stored)
+    kept = _capped(rule.cap, positive, boxes, picture.name)
+    for box, inside in zip(_boxes(boxes[kept]), positive[kept], strict=True):
+        yield Record(picture, manifest.classes[int(inside)], box, stored)
 
 
 def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
@@ -174,15 +177,17 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
             yield Record(scene.picture, item.label, Box(x, y, width, height), stored, suffix=item.id)
 
 
-def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> list[int]:
+def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> NDArray[np.intp]:
     """Indices kept when a class may have `cap` patches of one picture: those with the smallest hash, in grid order."""
+    if cap is None:
+        return np.arange(len(boxes))
     kept: list[int] = []
     for label in (False, True):
         candidates = np.flatnonzero(positive == label).tolist()
-        if cap is not None and len(candidates) > cap:
+        if len(candidates) > cap:
             candidates = sorted(candidates, key=lambda i: hashed(name, "cap", int(boxes[i, 0]), int(boxes[i, 1])))[:cap]
         kept += candidates
-    return sorted(kept)
+    return np.array(sorted(kept), dtype=np.intp)
 
 
 def _positive(annotations: Annotations | LabelMask, rule: Area | Centre, boxes: Boxes) -> NDArray[np.bool_]:

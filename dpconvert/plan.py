@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from dpconvert import engine, patches, sources
@@ -22,12 +22,13 @@ from dpconvert.errors import ReadError, SourceError, UsageError
 from dpconvert.manifest import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles, Whole
 from dpconvert.progress import Reporter
 from dpconvert.record import Box, Picture, Record, hashed
-from dpconvert.slide import Image, open_image
+from dpconvert.slide import BLOCK, Image, TissueMask, open_image, tissue
 from dpconvert.source import Source
 from dpconvert.split import assign, classes_missing, contents
 
-VERSION = 1  # raised whenever the same manifest, options and files would give another plan
-BLOCK = 4096  # level-0 pixels; its tiles fit the cache of a reader
+VERSION = 2  # raised whenever the same manifest, options and files would give another plan
+TOLD = 10  # failures
+PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
@@ -82,9 +83,18 @@ class Row:
     stored: tuple[int, int] | None
     attributes: Mapping[str, str]
 
-    def values(self) -> list[Any]:
-        """What the fields hold, in order: `dataclasses.astuple` copies them deeply, at ten times the cost."""
-        return [getattr(self, name) for name in self.__slots__]
+    def line(self) -> str:
+        """What the fields hold, in order, as JSON: what `json.dumps` gives, sooner."""
+        picture = _picture_told(self.group, self.picture, self.files, self.columns)
+        box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
+        stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
+        attributes = json.dumps(self.attributes) if self.attributes else "{}"
+        return f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {picture}, {box}, {stored}, {attributes}]'
+
+
+@lru_cache
+def _picture_told(*fields: Any) -> str:
+    return json.dumps(fields)[1:-1]
 
 
 @dataclass(frozen=True)
@@ -98,20 +108,25 @@ class Plan:
 
     def digest(self) -> str:
         """sha256 of what the plan says."""
-        lines = (json.dumps(line) for line in self.lines())
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        hashed, between = hashlib.sha256(), b""
+        for line in self.lines():
+            hashed.update(between + line.encode())
+            between = b"\n"
+        return hashed.hexdigest()
 
-    def lines(self) -> Iterator[Any]:
-        """The plan as JSON values: a head, then one list a row."""
-        yield {"classes": self.classes, "notes": self.notes, "failures": [f.model_dump() for f in self.failures]}
-        yield from (row.values() for row in self.rows)
+    def lines(self) -> Iterator[str]:
+        """The plan as lines of JSON: a head, then a list a row."""
+        failures = [failure.model_dump() for failure in self.failures]
+        yield json.dumps({"classes": self.classes, "notes": self.notes, "failures": failures})
+        yield from (row.line() for row in self.rows)
 
     @classmethod
-    def from_lines(cls, lines: Iterable[Any]) -> Plan:
+    def from_lines(cls, lines: Iterable[str]) -> Plan:
         """The inverse of `lines`."""
-        head, *rows = lines
+        values = map(json.loads, lines)
+        head = next(values)
         failures = [Failure.model_validate(failure) for failure in head["failures"]]
-        return cls(head["classes"], [_row(values) for values in rows], head["notes"], failures)
+        return cls(head["classes"], list(map(_row, values)), head["notes"], failures)
 
     def shards(self) -> dict[str, list[Row]]:
         """Shard name -> its rows, in order."""
@@ -127,15 +142,17 @@ def request(manifest: Manifest, source: Source, options: Options) -> dict[str, s
     return {"version": str(VERSION), "manifest": manifest.digest, "source": source.digest(), "options": chosen}
 
 
-def make(manifest: Manifest, source: Source, options: Options, workers: int, report: Reporter) -> Plan:
+def make(manifest: Manifest, source: Source, options: Options, workers: engine.Workers, report: Reporter) -> Plan:
     """Look at every picture of the source and write down its samples.
 
     Raises:
         SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
     """
     pictures = _pictures(manifest, source, options)
-    found, failures, mended = _all_records(manifest, source, pictures, workers, report)
+    found, failures, mended, in_strips = _all_records(manifest, source, pictures, workers, report)
     if failures and not options.skip_failed:
+        for failure in failures[:TOLD]:
+            report.note(f"failed: {failure.key}: {failure.reason}")
         raise SourceError(
             f"{len(failures)} of {len(pictures)} pictures cannot be read, the first: {failures[0].reason}",
             where=failures[0].source,
@@ -150,7 +167,8 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
     classes = _classes(manifest, source, found)
     groups, splits, notes = _splits(manifest, options, found)
     limited = _limited(found, splits, options.limit)
-    ordered = sorted(limited, key=lambda r: (SPLIT_ORDER[splits[r.picture.name]], hashed(r.picture.name), _block(r)))
+    place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
+    ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in in_strips)))
     keys = _keys(ordered)
     places = _shard_names([splits[r.picture.name] for r in ordered], options.samples_per_shard)
     number = {label: i for i, label in enumerate(classes)}
@@ -166,7 +184,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: int, rep
             columns=record.picture.columns,
             box=record.box,
             stored=record.stored,
-            attributes=dict(record.picture.attributes),
+            attributes=record.picture.attributes,
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
@@ -188,6 +206,11 @@ class Scene:
         self.mended.update(found.mended if isinstance(found, Annotations) else {})
         return found
 
+    @cached_property
+    def tissue(self) -> TissueMask:
+        """Where tissue is; the whole slide is read for it, once."""
+        return tissue(self.image)
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -196,6 +219,7 @@ class _Seen:
     picture: Picture
     records: list[Record]
     mended: Counter[str]
+    in_strips: bool = False
     failure: str = ""
 
 
@@ -205,30 +229,32 @@ def _look(source: Source, picture: Picture) -> _Seen:
     try:
         with open_image([source.file(name) for name in picture.files], picture.columns) as image:
             scene = Scene(source, picture, image, mended)
-            return _Seen(picture, list(patches.records(source.manifest, scene)), mended)
+            return _Seen(picture, list(patches.records(source.manifest, scene)), mended, image.in_strips)
     except ReadError as error:
-        return _Seen(picture, [], mended, str(error))
+        return _Seen(picture, [], mended, failure=str(error))
 
 
 def _all_records(
-    manifest: Manifest, source: Source, pictures: list[Picture], workers: int, report: Reporter
-) -> tuple[list[Record], list[Failure], list[str]]:
-    """The samples of all pictures in their order, failures, and a note of what was mended."""
+    manifest: Manifest, source: Source, pictures: list[Picture], workers: engine.Workers, report: Reporter
+) -> tuple[list[Record], list[Failure], list[str], set[str]]:
+    """The samples of all pictures in their order, failures, a note of what was mended, pictures stored in strips."""
     if isinstance(manifest.rule, Whole):  # needs no look at the pixels
-        return [Record(picture, picture.label or "") for picture in pictures], [], []
+        return [Record(picture, picture.label or "") for picture in pictures], [], [], set()
     results: dict[str, list[Record]] = {}
     failures: list[Failure] = []
     mended: Counter[str] = Counter()
+    in_strips: set[str] = set()
     with report.bar(f"{manifest.task}: plan", len(pictures), unit="pictures") as advance:
         for seen in engine.run(_look, source, pictures, workers):
             if seen.failure:
                 failures.append(Failure(key=seen.picture.name, source=seen.picture.files[0], reason=seen.failure))
             results[seen.picture.name] = seen.records
             mended += seen.mended
+            in_strips |= {seen.picture.name} if seen.in_strips else set()
             advance()
     ordered = [record for picture in pictures for record in results.get(picture.name, [])]
     notes = [f"annotations: {count} x {what}" for what, count in sorted(mended.items())]
-    return ordered, sorted(failures, key=lambda failure: failure.key), notes
+    return ordered, sorted(failures, key=lambda failure: failure.key), notes, in_strips
 
 
 def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
@@ -332,9 +358,14 @@ def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -
     return [found[index] for index in sorted(kept)]
 
 
-def _block(record: Record) -> tuple[int, int]:
-    """Samples of one part of a picture follow each other: what a file stores there is then decoded once."""
-    return (0, 0) if record.box is None else (record.box.y // BLOCK, record.box.x // BLOCK)
+def _block(record: Record, in_strips: bool) -> tuple[int, int]:
+    """Samples of one part of a picture follow each other: what a file stores there is then decoded once.
+
+    A part is a square, or where rows are stored over the whole width a row of patches.
+    """
+    if record.box is None:
+        return 0, 0
+    return (record.box.y, 0) if in_strips else (record.box.y // BLOCK, record.box.x // BLOCK)
 
 
 def _keys(records: list[Record]) -> list[str]:
@@ -343,7 +374,7 @@ def _keys(records: list[Record]) -> list[str]:
     A key with a hash and ".json" fills the 100 bytes that a tar has for a name.
     """
     full = [f"{r.picture.name}_{s}" if (s := _suffix(r)) else r.picture.name for r in records]
-    keys = [re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[-78:] or "sample" for name in full]
+    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-78:] or "sample" for name in full]
     often, seen = Counter(keys), Counter[str]()
     told_apart = []
     for key, name in zip(keys, full, strict=True):

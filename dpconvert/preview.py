@@ -29,6 +29,7 @@ TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
 CLASSES = ("#0072b2", "#d55e00", "#009e73", "#f0e442", "#56b4e9", "#cc79a7", "#e69f00", "#999999")  # Okabe and Ito's
 OUTLINES = ("#000000", "#c00080", "#5b3a00", "#3d0099", "#006060", "#b00000")
 TISSUE = "#00b000"
+SMOOTH = 15  # pixels of the tissue mask that its outline is smoothed over
 VEIL = 76  # of 255: how much a patch's colour hides
 SHEET, COLUMNS, CELL, GAP = 48, 8, 160, 6
 MOST_PICTURES = 8  # looked at for the samples
@@ -78,8 +79,8 @@ def _draw(source: Source, pictures: list[Picture], chosen: Picture, out: Path) -
         found = [Record(picture, picture.label or "") for picture in pictures]
         return Drawn(_sheets(source, found, out, source.manifest.name), "", {})
     with _open(source, chosen) as image:
-        seen = _look(source, chosen, image)
-        tissue = slide.tissue(image)
+        scene = Scene(source, chosen, image, Counter())
+        seen, tissue = _look(source, scene), scene.tissue
         files = [out / f"{_plain(chosen.name)}.png", out / f"{_plain(chosen.name)}_tissue.png"]
         overview(seen, tissue, source.manifest.classes).save(files[0])
         Pillow.fromarray(tissue.mask).save(files[1])
@@ -96,7 +97,8 @@ def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.I
     labels = classes or sorted({record.label for record in seen.records})
     colours = {label: CLASSES[i % len(CLASSES)] for i, label in enumerate(labels)}
     canvas = Pillow.fromarray(_veiled(pixels, seen.records, colours, scale))
-    _edge(canvas, tissue.mask, TISSUE)
+    smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide what is below
+    _edge(canvas, smooth, TISSUE)
     outlined = _annotate(canvas, seen.annotations, scale)
     patches_of = Counter(record.label for record in seen.records)
     legend = [
@@ -130,13 +132,11 @@ def _open(source: Source, picture: Picture) -> Image:
     return slide.open_image([source.file(name) for name in picture.files], picture.columns)
 
 
-def _look(source: Source, picture: Picture, image: Image) -> Overview:
-    scene = Scene(source, picture, image, Counter())
+def _look(source: Source, scene: Scene) -> Overview:
     records = list(patches.records(source.manifest, scene))
     told = hasattr(sources.reader(source.manifest), "read_annotations")
-    return Overview(
-        picture, image, scene.annotations if told else Annotations([]), records, image.mpp or source.manifest.mpp
-    )
+    annotations = scene.annotations if told else Annotations([])
+    return Overview(scene.picture, scene.image, annotations, records, scene.image.mpp or source.manifest.mpp)
 
 
 def _more(source: Source, pictures: list[Picture], seen: Overview) -> list[Record]:

@@ -9,15 +9,19 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from tarfile import BLOCKSIZE
+from typing import IO, Any, NamedTuple
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpconvert.card import FileCard, Model, ShardCard, Split
+from dpconvert.card import FileCard, ShardCard, Split
 from dpconvert.encode import Sample
 from dpconvert.errors import OutputError
 
@@ -42,13 +46,11 @@ INDEX_SCHEMA = pa.schema(
         ("attributes", pa.string()),  # JSON object of strings
     ]
 )
-_TEMPLATE = tarfile.TarInfo("")
-_TEMPLATE.mode = 0o644
-HEADER = _TEMPLATE.tobuf(tarfile.USTAR_FORMAT)
-FROM_METADATA = ("split", "label", "group", "x", "y", "width", "height", "stored_width", "stored_height")
+ZEROS = bytes(BLOCKSIZE)
+PIECE = 1 << 20  # bytes handed to the disk and to the digest at once
 
 
-class Entry(Model):
+class Entry(NamedTuple):
     """One sample of a shard, as the index has it; offset and length are of the image's bytes in the tar."""
 
     key: str
@@ -69,8 +71,19 @@ class Entry(Model):
     sha256: str
     attributes: str
 
+    @classmethod
+    def checked(cls, values: Sequence[Any]) -> Entry:
+        """An entry that was written down. Raises ValueError for anything else."""
+        if tuple(map(type, values)) != ENTRY_TYPES:
+            raise ValueError("not an entry of an index")
+        return cls(*values)
 
-class Written(Model):
+
+ENTRY_TYPES = tuple(int if pa.types.is_integer(field.type) else str for field in INDEX_SCHEMA)
+
+
+@dataclass(frozen=True)
+class Written:
     """A finished shard: what the task card says of it, and its part of the index."""
 
     shard: ShardCard
@@ -81,20 +94,20 @@ def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> Written:
     """Write one tar; it appears under its name when it is whole and on disk."""
     entries = []
     with replaced(path) as file:
-        counted = _Hashed(file)
-        with tarfile.open(fileobj=counted, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
-            for sample in samples:
-                entries.append(_entry(sample, path.name, tar.offset + tarfile.BLOCKSIZE))
-                for name, data in sample.members():
-                    _add(tar, name, data)
-    card = ShardCard(name=path.name, split=split, samples=len(entries), size=counted.size, sha256=counted.hexdigest())
-    return Written(shard=card, entries=entries)
+        tar = _Tar(file)
+        for sample in samples:
+            entries.append(_entry(sample, path.name, tar.size + BLOCKSIZE))
+            tar.add(sample.members())
+        tar.end()
+    card = ShardCard(name=path.name, split=split, samples=len(entries), size=tar.size, sha256=tar.hexdigest())
+    return Written(card, entries)
 
 
-def write_index(path: Path, entries: Iterable[Entry]) -> FileCard:
+def write_index(path: Path, entries: Sequence[Entry]) -> FileCard:
     """Write index.parquet, rows in the given order."""
-    rows = [entry.model_dump() for entry in entries]
-    table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+    columns = zip(*entries, strict=True) if entries else ((),) * len(INDEX_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, INDEX_SCHEMA, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA)
     with replaced(path) as file:
         pq.write_table(table, file, compression="zstd")
     return file_card(path)
@@ -113,18 +126,22 @@ def file_card(path: Path) -> FileCard:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
+def replaced(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that takes the name `path` when the block ends well, and leaves nothing when it does not.
+
+    durable: wait until the disk has it. Without, a loss of power may leave a file that is empty or cut.
 
     Raises:
         OutputError: the disk is full, read-only, or the like.
     """
-    part = path.with_name(path.name + ".part")
+    # a name of our own: a worker that is given up for dead may still be writing to its one
+    part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         with part.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -138,53 +155,73 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-class _Hashed:
-    """A write-only file that counts and hashes what passes through."""
+class _Tar:
+    """A tar of plain files, written and hashed in large pieces; the bytes are those that `tarfile` would give."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.size, self._hash = file, 0, hashlib.sha256()
+        self.size = 0
+        self._file, self._hash = file, hashlib.sha256()
+        self._pending: list[bytes] = []
+        self._held = 0
 
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        self.size += len(data)
-        return self.file.write(data)
+    def add(self, members: Iterable[tuple[str, bytes]]) -> None:
+        """Append files: (name, content)."""
+        for name, data in members:
+            padding = -len(data) % BLOCKSIZE
+            self._pending += (_header(name, len(data)), data, ZEROS[:padding])
+            self.size += BLOCKSIZE + len(data) + padding
+        if self.size - self._held >= PIECE:
+            self._flush()
 
-    def tell(self) -> int:
-        return self.size
+    def end(self) -> None:
+        """Write what marks a tar's end."""
+        size = self.size + 2 * BLOCKSIZE
+        size += -size % tarfile.RECORDSIZE
+        self._pending.append(bytes(size - self.size))
+        self.size = size
+        self._flush()
 
     def hexdigest(self) -> str:
+        """sha256 of all that was written."""
         return self._hash.hexdigest()
+
+    def _flush(self) -> None:
+        piece = b"".join(self._pending)
+        self._hash.update(piece)
+        self._file.write(piece)
+        self._pending.clear()
+        self._held = self.size
 
 
 def _entry(sample: Sample, shard: str, offset: int) -> Entry:
-    values = {name: sample.metadata[name] for name in FROM_METADATA}
-    digest = hashlib.sha256(sample.image).hexdigest()
+    told = sample.metadata
     return Entry(
-        key=sample.key,
-        shard=shard,
-        offset=offset,
-        length=len(sample.image),
-        format=sample.format,
-        source=sample.metadata["files"][0],
-        sha256=digest,
-        attributes=json.dumps(sample.metadata["attributes"], sort_keys=True),
-        **values,
-    )
+        sample.key, told["split"], shard, offset, len(sample.image), sample.format, told["label"], told["group"],
+        told["files"][0], told["x"], told["y"], told["width"], told["height"], told["stored_width"],
+        told["stored_height"], hashlib.sha256(sample.image).hexdigest(), _attributes(tuple(told["attributes"].items())),
+    )  # fmt: skip
+
+
+@lru_cache
+def _attributes(items: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps(dict(items), sort_keys=True)
+
+
+def _plain_header() -> tuple[bytes, bytes, bytes, int]:
+    """The parts of a header between name, size and checksum, and the sum of their bytes."""
+    template = tarfile.TarInfo("")
+    template.mode = 0o644
+    header = template.tobuf(tarfile.USTAR_FORMAT)
+    parts = header[100:124], header[135:148], header[156:]
+    return *parts, sum(map(sum, parts)) + 8 * ord(" ")  # a checksum counts as blanks in itself
+
+
+OWNER, TIME, REST, PLAIN_SUM = _plain_header()
 
 
 def _header(name: str, size: int) -> bytes:
     """What `TarInfo.tobuf` gives, sooner: headers differ in name, size and checksum alone."""
     assert len(name) <= 100, f"{name} is too long for a tar header"  # keys are kept shorter
-    header = bytearray(HEADER)
-    header[:100] = name.encode().ljust(100, b"\0")
-    header[124:136] = b"%011o\0" % size
-    header[148:156] = b"        "  # counts as blanks in its own checksum
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    tar.fileobj.write(_header(name, len(data)))
-    padding = -len(data) % tarfile.BLOCKSIZE
-    tar.fileobj.write(data + b"\0" * padding)
-    tar.offset += tarfile.BLOCKSIZE + len(data) + padding
+    named, digits = name.encode(), b"%011o" % size
+    checksum = b"%06o\0 " % (PLAIN_SUM + sum(named) + sum(digits))
+    return b"".join((named.ljust(100, b"\0"), OWNER, digits, TIME, checksum, REST))

@@ -22,19 +22,18 @@ from dpconvert.errors import ReadError
 
 SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
 CACHE = 1 << 26  # bytes of decoded segments kept
+ROW_CACHE = 3 << 26  # the same where all that lie side by side take more: they are asked for again and again
 DAMAGED = (
     tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
     struct.error, ZeroDivisionError, OverflowError, MemoryError,
 )  # fmt: skip
+STRIP_ROWS = 1024  # as many as patches side by side reach over, mostly
 LISTED = 4096  # pages looked at
 MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "": 1.0}
 PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # um in an inch and in a centimetre
 GREY_INVERTED, GREY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 JPEG = {6, 7, 34892, 33007}
 NEW_JPEG = 7
-SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe"
-ADOBE = tuple(ADOBE_MARKER + b"\x00\x64\x00\x00\x00\x00" + bytes([transform]) for transform in (0, 1))
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
 
 
@@ -58,6 +57,7 @@ class TiffPages:
         self.path = path
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._kept = 0
+        self._pieces: Pieces | None = None
         try:
             self._tiff = tifffile.TiffFile(path)
         except DAMAGED as error:
@@ -74,6 +74,7 @@ class TiffPages:
             self.close()
             raise
         self.width, self.height = self.levels[0].width, self.levels[0].height
+        self._pieces = Pieces(path)
 
     def region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
         """A frame of a level in that level's pixels: uint8 (h, w, channels).
@@ -91,34 +92,21 @@ class TiffPages:
         return _as_bytes(whole, at.pages[0])
 
     @property
+    def in_strips(self) -> bool:
+        """Whether the finest level is stored in rows over its whole width, which have to be decoded as a whole."""
+        page = self.levels[0].pages[0]
+        return not page.is_tiled and not page.is_memmappable
+
+    @property
     def is_plain_jpeg(self) -> bool:
         """Whether every level is made of whole JPEG tiles of 8-bit RGB, none left out."""
         return all(_is_plain_jpeg(level) for level in self.levels)
 
-    def tile_size(self, level: int) -> tuple[int, int]:
-        """Width and height of a level's tiles or strips."""
-        return _grid(self.levels[level].pages[0])[:2]
-
-    def jpeg_tile(self, level: int, x: int, y: int, w: int, h: int) -> bytes | None:
-        """The stored tile that is exactly this frame of a level, as a JPEG file of its own; None where there is none.
-
-        The tables that its tiles share are put in, and an Adobe marker that says whether colours are RGB or YCbCr.
-        """
-        tags = self.levels[level].pages[0]
-        wide, tall, columns, _ = _grid(tags)
-        if (w, h) != (wide, tall) or x % wide or y % tall:
-            return None
-        index = y // tall * columns + x // wide
-        handle = self._tiff.filehandle
-        handle.seek(tags.dataoffsets[index])
-        data = handle.read(tags.databytecounts[index]).rstrip(b"\0")
-        if not data.startswith(SOI) or not data.endswith(EOI):
-            raise ReadError(f"tile {index} is no JPEG picture", where=self.path, remedy="fetch it again")
-        colours = ADOBE[tags.photometric == YCBCR] if ADOBE_MARKER not in data[:64] else b""
-        return SOI + colours + (tags.jpegtables or b"")[2:-2] + data[2:]
-
     def close(self) -> None:
+        """Release the file."""
         self._tiff.close()
+        if self._pieces is not None:
+            self._pieces.close()
 
     def _plane(self, level: int, page: int, plane: int, x: int, y: int, w: int, h: int) -> NDArray[Any]:
         tags = self.levels[level].pages[page]
@@ -157,9 +145,8 @@ class TiffPages:
             offset, count = tags.dataoffsets[index], tags.databytecounts[index]
             if not offset or not count:
                 return None
-            handle = self._tiff.filehandle
-            handle.seek(offset)
-            data = handle.read(count)
+            assert self._pieces is not None
+            data = self._pieces.read(offset, count, f"segment {index}")
             tables = {"jpegtables": tags.jpegtables, "jpegheader": tags.jpegheader} if tags.compression in JPEG else {}
             decoded = tags.decode(data, index, **tables)[0]
         except DAMAGED as error:
@@ -167,14 +154,58 @@ class TiffPages:
         if decoded is None:
             return None
         segment: NDArray[Any] = decoded[0]
-        self._keep(key, segment)
+        self._keep(key, segment, kept_at_most(self._side_by_side(level, segment)))
         return segment
 
-    def _keep(self, key: tuple[int, int, int], segment: NDArray[Any]) -> None:
+    def _side_by_side(self, level: int, segment: NDArray[Any]) -> int:
+        """Bytes of all segments beside this one, decoded: of tiles a row, of strips as many as a block of rows has."""
+        pages = self.levels[level].pages
+        _, tall, columns, rows = _grid(pages[0])
+        if not pages[0].is_tiled:
+            columns = min(-(-STRIP_ROWS // tall), rows)
+        return segment.nbytes * (columns + 1) * len(pages) * _planes(pages[0])
+
+    def _keep(self, key: tuple[int, int, int], segment: NDArray[Any], most: int) -> None:
         self._cache[key] = segment
         self._kept += segment.nbytes
-        while self._kept > CACHE and len(self._cache) > 1:
+        while self._kept > most and len(self._cache) > 1:
             self._kept -= self._cache.popitem(last=False)[1].nbytes
+
+
+def kept_at_most(side_by_side: int) -> int:
+    """Bytes of decoded segments to keep where those beside each other take `side_by_side`."""
+    return max(CACHE, min(side_by_side, ROW_CACHE))
+
+
+class Pieces:
+    """A file that is read here and there; what is cut off is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb", buffering=0)
+        self._size = path.stat().st_size
+
+    def read(self, offset: int, count: int, what: str) -> bytes:
+        """`count` bytes at `offset`.
+
+        Raises:
+            ReadError: the file ends before them, or cannot be read.
+        """
+        try:
+            self._file.seek(offset)
+            data = self._file.read(count) if offset + count <= self._size else b""  # a count may state terabytes
+        except (OSError, ValueError, OverflowError) as error:
+            raise ReadError(f"{what} cannot be read: {error}", where=self.path) from None
+        if len(data) != count:
+            raise ReadError(
+                f"cut off: {what} ends at byte {offset + count}", where=self.path,
+                found=f"a file of {self._size} bytes", remedy="fetch it again",
+            )  # fmt: skip
+        return data
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
 
 
 def _is_plain_jpeg(level: Level) -> bool:

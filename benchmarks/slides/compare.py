@@ -1,35 +1,46 @@
-"""Patches out of a slide, per second on one core: ours, plain OpenSlide, tiatoolbox, and the bound of the work itself.
+"""Patches out of slides, per second: ours beside its peers and beside the bound of the work itself.
 
-    python benchmarks/slides/compare.py                     ours, OpenSlide and the bound
-    python benchmarks/slides/compare.py --tiatoolbox PYTHON  that too, by an interpreter that has it installed
+    python benchmarks/slides/compare.py                                   ours, plain OpenSlide and the bounds
+    python benchmarks/slides/compare.py --tiatoolbox PYTHON --hs2p PYTHON   peers too, by interpreters that have them
 
-A 12 288 x 12 288 JPEG pyramid (512 px tiles) is cut into 2 304 patches of 256 px, stored as JPEG of quality 90, 4:4:4.
-The bound decodes each stored tile once and encodes each patch once, and does nothing else. Ours writes shards with
-labels, JSON, digests and index. Each runs in a process of its own, pinned to one core, after a turn on a small slide
-that is not counted: programs differ in what they load first.
+Three tables, all of a 12 288 x 12 288 JPEG pyramid (512 px tiles) and of JPEG of quality 90:
+  patches   2 304 patches of 256 px, 4:4:4 (hs2p: 4:2:0, it has no other); one core
+  tiles     its 576 tiles of 512 px: passed on as they are by ours, decoded and encoded again by the peers; one core
+  workers   eight times the patches, by one and by two processes
+
+The bound of patches decodes each stored tile once and encodes each patch once, and does nothing else; that of tiles
+reads, digests and writes them. Rates are by the clock and by processor time, which other work on the machine and
+waiting for the disk disturb less; comparisons are of the latter. The best of some rounds counts, in each of which
+everything has its turn. Ours writes shards with labels, JSON, digests and index, flushed to the disk. Each way
+runs in a process of its own after a turn on a small slide that is not counted: programs differ in what they load first.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 SIDE, TILE, PATCH, QUALITY = 12_288, 512, 256, 90
 SMALL = 2_048
+COPIES = 8
+MPP = 0.5
 MANIFEST = f"""
 task = "Benchmark"
 shape = "slides"
 classes = ["a"]
 [files.slides]
-pattern = '(?P<class>a)/(?P<name>[a-z]+)\\.tif$'
+pattern = '(?P<class>a)/(?P<name>[a-z0-9]+)\\.tif$'
 [layout]
 missing = true
 [rule]
@@ -59,12 +70,19 @@ def draw(path: Path, side: int) -> None:
             tiff.write(
                 np.ascontiguousarray(pixels[:: 2**level, :: 2**level]), tile=(TILE, TILE), compression="jpeg",
                 compressionargs={"level": QUALITY}, photometric="rgb", subfiletype=1 if level else 0, metadata=None,
-                resolution=(2e4, 2e4), resolutionunit="CENTIMETER",
+                resolution=(1e4 / MPP, 1e4 / MPP), resolutionunit="CENTIMETER",
             )  # fmt: skip
 
 
-def bound(slide: Path, out: Path) -> int:
+def bound(slide: Path, out: Path, size: int, workers: int) -> int:
     """Each stored tile decoded once, each patch encoded once."""
+    if workers == 1:
+        return sum(_decode_and_encode(path) for path in sorted(slide.parent.glob("*.tif")))
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        return sum(pool.imap_unordered(_decode_and_encode, sorted(slide.parent.glob("*.tif"))))
+
+
+def _decode_and_encode(slide: Path) -> int:
     import imagecodecs
     import numpy as np
     import tifffile
@@ -82,29 +100,48 @@ def bound(slide: Path, out: Path) -> int:
     return made
 
 
-def plain(slide: Path, out: Path) -> int:
+def copied(slide: Path, out: Path, size: int, workers: int) -> int:
+    """Each tile read, digested alone and as a part of the file that is written, and written to the disk."""
+    import tifffile
+
+    with tifffile.TiffFile(slide) as tiff:
+        places = list(zip(tiff.pages.first.dataoffsets, tiff.pages.first.databytecounts, strict=True))
+    whole = hashlib.sha256()
+    with slide.open("rb") as stored, (out / "tiles").open("wb") as file:
+        for offset, count in places:
+            stored.seek(offset)
+            data = stored.read(count)
+            hashlib.sha256(data).hexdigest()
+            whole.update(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(places)
+
+
+def plain(slide: Path, out: Path, size: int, workers: int) -> int:
     """OpenSlide patch by patch, Pillow into files."""
     import openslide
 
     made = 0
     with openslide.OpenSlide(slide) as opened:
-        for y in range(0, opened.dimensions[1], PATCH):
-            for x in range(0, opened.dimensions[0], PATCH):
-                patch = opened.read_region((x, y), 0, (PATCH, PATCH)).convert("RGB")
+        for y in range(0, opened.dimensions[1], size):
+            for x in range(0, opened.dimensions[0], size):
+                patch = opened.read_region((x, y), 0, (size, size)).convert("RGB")
                 patch.save(out / f"{x}_{y}.jpg", quality=QUALITY, subsampling=0)
                 made += 1
     return made
 
 
-def tiatoolbox(slide: Path, out: Path) -> int:
+def tiatoolbox(slide: Path, out: Path, size: int, workers: int) -> int:
     """Its sliding window, Pillow into files."""
     from PIL import Image
     from tiatoolbox.tools.patchextraction import get_patch_extractor
     from tiatoolbox.wsicore.wsireader import WSIReader
 
     extractor = get_patch_extractor(
-        method_name="slidingwindow", input_img=WSIReader.open(slide), patch_size=(PATCH, PATCH),
-        stride=(PATCH, PATCH), resolution=0, units="level", within_bound=True,
+        method_name="slidingwindow", input_img=WSIReader.open(slide), patch_size=(size, size),
+        stride=(size, size), resolution=0, units="level", within_bound=True,
     )  # fmt: skip
     made = 0
     for made, patch in enumerate(extractor, start=1):
@@ -112,75 +149,132 @@ def tiatoolbox(slide: Path, out: Path) -> int:
     return made
 
 
-def ours(slide: Path, out: Path, *more: str) -> int:
-    """The command line, one worker."""
+def hs2p(slide: Path, out: Path, size: int, workers: int) -> tuple[int, float, float]:
+    """Its tar of tiles, through OpenSlide in blocks of several; finding the tissue, which it must, is not counted."""
+    import hs2p as package
+    from hs2p.tiling.tar import extract_tiles_to_tar
+
+    found = package.tile_slide(
+        package.SlideSpec(sample_id="a", image_path=slide),
+        tiling=package.TilingConfig(
+            requested_spacing_um=MPP, requested_tile_size_px=size, tolerance=0.05, overlap=0.0, backend="openslide"
+        ),
+        segmentation=package.SegmentationConfig(method="hsv"),
+        filtering=package.FilterConfig(a_t=0, a_h=0),
+    )
+    begun = spent()
+    _, made = extract_tiles_to_tar(found, out, jpeg_quality=QUALITY, num_workers=workers)
+    seconds, processor = (now - then for now, then in zip(spent(), begun, strict=True))
+    return len(made.x), seconds, processor
+
+
+def ours(slide: Path, out: Path, size: int, workers: int) -> int:
+    """The command line."""
     from click.testing import CliRunner
 
     from dpconvert.cli import group
 
     manifest = out / "benchmark.toml"
     manifest.write_text(MANIFEST)
-    asked = [str(manifest), "--source", str(slide.parent.parent), "--out", str(out), "--workers", "1", "-q", "--json"]
-    result = CliRunner().invoke(group, [*asked, *more], catch_exceptions=False, standalone_mode=False)
+    asked = [str(manifest), "--source", str(slide.parent.parent), "--out", str(out), "--workers", str(workers)]
+    asked += ["-q", "--json", *(["--lossless-tiles"] if size == TILE else [])]
+    result = CliRunner().invoke(group, asked, catch_exceptions=False, standalone_mode=False)
     return int(json.loads(result.stdout)["splits"]["train"]["samples"])
 
 
-WAYS = {
+Way = Callable[[Path, Path, int, int], int | tuple[int, float, float]]  # made, and the seconds that count
+WAYS: dict[str, Way] = {
     "bound": bound,
-    "openslide": plain,
+    "bound of copying": copied,
+    "OpenSlide and Pillow": plain,
     "tiatoolbox": tiatoolbox,
+    "hs2p": hs2p,
     "dpconvert": ours,
-    "dpconvert --lossless-tiles": lambda slide, out: ours(slide, out, "--lossless-tiles"),
 }
+PEERS = ("OpenSlide and Pillow", "tiatoolbox", "hs2p")
 
 
-def one(way: str, small: Path, slide: Path) -> None:
+def spent() -> tuple[float, float]:
+    """Seconds by the clock, and of processors in this process and in those it has waited for."""
+    return time.perf_counter(), sum(os.times()[:4])
+
+
+def one(way: str, small: Path, slide: Path, size: int, workers: int) -> None:
     """Run one way in this process; a line of JSON."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if workers == 1:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as out:
-        WAYS[way](small, Path(out))
+        WAYS[way](small, Path(out), size, 1)
     with tempfile.TemporaryDirectory() as out:
-        begun = time.perf_counter()
-        made = WAYS[way](slide, Path(out))
-        seconds = time.perf_counter() - begun
+        begun = spent()
+        result = WAYS[way](slide, Path(out), size, workers)
+        seconds, processor = (now - then for now, then in zip(spent(), begun, strict=True))
+    made, seconds, processor = (result, seconds, processor) if isinstance(result, int) else result
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"made": made, "seconds": seconds, "peak": peak}) + "\n")
+    run = {"made": made, "seconds": seconds, "processor": processor, "peak": peak}
+    sys.stdout.write(json.dumps(run) + "\n")
+
+
+def measured(python: str, way: str, slides: list[Path], size: int, workers: int) -> dict[str, float]:
+    """One run in a process of its own."""
+    command = [python, __file__, "--one", way, *map(str, slides), str(size), str(workers)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    told = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+    run: dict[str, float] = json.loads(told.splitlines()[-1])
+    return run
+
+
+def table(title: str, rows: list[tuple[str, int]], runs: dict[tuple[str, int], list[dict[str, float]]]) -> None:
+    """A line for each way; rates beside those of the bound, which comes first, and of the best peer."""
+    heads = f"{'a second':>10}{'a CPU second':>14}{'of bound':>10}{'of best peer':>14}{'MiB':>8}"
+    sys.stdout.write(f"\n{title:28}{'made':>8}{heads}\n")
+    best = {row: {name: min(run[name] for run in runs[row]) for name in runs[row][0]} for row in rows}
+    rates = {row: run["made"] / run["processor"] for row, run in best.items()}
+    peer = max((rate for (way, _), rate in rates.items() if way in PEERS), default=0.0)
+    for way, workers in rows:
+        run, rate = best[way, workers], rates[way, workers]
+        name = f"{way}, {workers} processes" if workers > 1 else way
+        compared = f"{rate / rates[rows[0]]:>10.2f}" + (f"{rate / peer:>14.2f}" if peer else f"{'':14}")
+        told = f"{run['made'] / run['seconds']:>10.0f}{rate:>14.0f}{compared}{run['peak']:>8.0f}"
+        sys.stdout.write(f"{name:28}{run['made']:>8}{told}\n")
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--tiatoolbox", metavar="PYTHON", help="an interpreter that has tiatoolbox")
+    options.add_argument("--hs2p", metavar="PYTHON", help="an interpreter that has hs2p with openslide-python")
     options.add_argument("--rounds", type=int, default=3, help="the fastest counts")
-    options.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    options.add_argument("--tables", nargs="+", default=["patches", "tiles", "workers"])
+    options.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.one:
-        one(asked.one[0], *map(Path, asked.one[1:]))
+        way, small, slide, size, workers = asked.one
+        one(way, Path(small), Path(slide), int(size), int(workers))
         return
-    pythons = dict.fromkeys(WAYS, sys.executable) | {"tiatoolbox": asked.tiatoolbox}
+    pythons = dict.fromkeys(WAYS, sys.executable) | {"tiatoolbox": asked.tiatoolbox, "hs2p": asked.hs2p}
+    pythons = {way: python for way, python in pythons.items() if python}
     with tempfile.TemporaryDirectory() as folder:
-        slides = [Path(folder) / size / "a" / "slide.tif" for size in ("small", "large")]
-        for slide, side in zip(slides, (SMALL, SIDE), strict=True):  # elsewhere: a child is charged its parent's memory
-            drawing = multiprocessing.get_context("spawn").Process(target=draw, args=(slide, side))
+        small, slide, several = (Path(folder) / size / "a" / "slide.tif" for size in ("small", "one", "several"))
+        for path, side in ((small, SMALL), (slide, SIDE)):  # elsewhere: a child is charged its parent's memory
+            drawing = multiprocessing.get_context("spawn").Process(target=draw, args=(path, side))
             drawing.start()
             drawing.join()
-        sys.stdout.write(f"{'':28}{'patches':>9}{'a second':>10}{'of bound':>10}{'peak MiB':>10}\n")
-        top = 0.0
-        for way, python in pythons.items():
-            if python is None:
-                continue
-            command = [python, __file__, "--one", way, *map(str, slides)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            runs = [
-                json.loads(
-                    subprocess.run(command, check=True, capture_output=True, env=environment).stdout.splitlines()[-1]
-                )
-                for _ in range(asked.rounds)
-            ]
-            best = min(runs, key=lambda run: run["seconds"])
-            rate = best["made"] / best["seconds"]
-            top = top or rate
-            sys.stdout.write(f"{way:28}{best['made']:>9}{rate:>10.0f}{rate / top:>10.2f}{best['peak']:>10.0f}\n")
-            sys.stdout.flush()
+        several.parent.mkdir(parents=True)
+        for number in range(COPIES):
+            shutil.copy(slide, several.with_name(f"slide{number}.tif"))
+        peers = [(way, 1) for way in PEERS]
+        tables = {
+            "patches": ([("bound", 1), *peers, ("dpconvert", 1)], slide, PATCH),
+            "tiles": ([("bound of copying", 1), *peers, ("dpconvert", 1)], slide, TILE),
+            "workers": ([("bound", 1), ("dpconvert", 1), ("bound", 2), ("dpconvert", 2)], several, PATCH),
+        }
+        for title in asked.tables:
+            rows, path, size = tables[title]
+            rows = [row for row in rows if row[0] in pythons]
+            runs: dict[tuple[str, int], list[dict[str, float]]] = {row: [] for row in rows}
+            for way, workers in rows * asked.rounds:
+                runs[way, workers].append(measured(pythons[way], way, [small, path], size, workers))
+            table(title, rows, runs)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ Ours reads and decodes pictures, augments and normalizes them, runs a head a tas
 the bare loop does forwards, backwards and SGD, and nothing else. Both run in turns, in one process; the fastest turn
 of each counts. The time of one paper run is that of 50 000 iterations at this pace.
 
-On the CPU it is processor time of that process on one core, which other work on the machine hardly changes: the loader's
-process is taken to have a core of its own.
+On the CPU it is processor time of that process on one core, which other work on the machine hardly changes; the loader
+is taken to have a core of its own.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dpconvert import patches
 from dpconvert.annotations import Annotation, Annotations, LabelMask
 from dpconvert.manifest import Manifest
 from dpconvert.record import Picture, Record
-from dpconvert.slide import Flat, Image
+from dpconvert.slide import Flat, Image, TissueMask, tissue
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Scene:
     picture: Picture
     image: Image
     annotations: Annotations | LabelMask
+
+    @property
+    def tissue(self) -> TissueMask:
+        return tissue(self.image)
 
 
 def manifest(rule: Mapping[str, Any] | None = None, **facts: Any) -> Manifest:

@@ -157,11 +157,11 @@ def test_results_and_errors_of_workers_come_home() -> None:
 def test_a_finished_task_is_recognised_and_not_redone(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
     one = converted(TILES)
     folder = shutil.copytree(one.folder, tmp_path / one.manifest.task)
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"}
     answer = dpconvert(TILES, *where(one, tmp_path))
     assert answer.code == 0
     assert "240 samples in 7 shards (complete already)" in answer.out
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"} == before
 
 
 def test_ctrl_c_keeps_what_is_made_and_the_next_run_says_how_much(
@@ -291,10 +291,8 @@ def test_a_file_that_vanishes_after_the_plan_is_a_failed_sample(
     source = conversion.Source.open(tiles, one.manifest)
     (tile,) = tiles.rglob("02_STROMA/*HE-05_001*.tif")
     tile.unlink()
-    plan = conversion.Plan.from_lines(
-        json.loads(line)
-        for line in (tmp_path / "out" / one.manifest.task / ".work" / "plan.jsonl").read_text().splitlines()
-    )
+    lines = (tmp_path / "out" / one.manifest.task / ".work" / "plan.jsonl").read_text().splitlines()
+    plan = conversion.Plan.from_lines(lines)
     job = conversion._Job(one.manifest, source, conversion.Options(), plan.classes, tmp_path / "out")
     (shard,) = [item for item in plan.shards().items() if any(tile.name in row.files[0] for row in item[1])]
     (failure,) = conversion._shard(job, shard)[1]
@@ -308,7 +306,7 @@ def test_skip_failed_lists_what_is_left_out(tiles: Path, converted: Get, dpconve
         tile.write_bytes(tile.read_bytes()[:500])
     command = (TILES, "--source", tiles, "--out", tmp_path, "--workers", 1, "--skip-failed")
     answer = dpconvert(*command)
-    assert answer.code == 0
+    assert answer.code == 1  # what was asked for is there, but not everything
     assert "237 samples" in answer.out
     assert "left out: 3 samples that cannot be read, listed in task.json" in answer.out
     card = json.loads(dpconvert(*command, "--json").out)

@@ -326,6 +326,7 @@ def no_kernel_locks(*_: object) -> None:
         (None, os.getpid(), None, False),
         ("elsewhere", 1, "5", False),  # nobody can tell
     ],
+    ids=["gone", "another of that number", "alive", "on another host"],
 )
 def test_without_locks_of_the_kernel_the_note_decides(
     host: str | None, pid: int, started: str | None, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -14,8 +15,12 @@ from PIL import Image as Pillow
 
 from dpconvert.card import load
 from dpconvert.cli import group
+from dpconvert.errors import ReadError
 from dpconvert.shards import read_index
-from dpconvert.slide import Slide
+from dpconvert.slide import Slide, jpegtiles, open_image
+from dpconvert.slide.jpegtiles import SOI
+from dpconvert.source import Member
+from tests.dpconvert.tiffs import TILE, shared_tiles
 
 MANIFEST = """
 task = "Tiles"
@@ -153,3 +158,59 @@ def test_lossless_tiles_is_refused_where_there_is_no_grid(tmp_path: Path) -> Non
     asked = [str(manifest), "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--lossless-tiles"]
     result = CliRunner().invoke(group, asked, standalone_mode=False)
     assert "--lossless-tiles is for patches on a grid" in str(result.exception)
+
+
+def test_each_tile_is_decoded_about_once_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, decoded = write_slide(tmp_path / "a" / "one.tif", "rgb", 1280), []
+    decode = imagecodecs.jpeg8_decode
+    monkeypatch.setattr("imagecodecs.jpeg8_decode", lambda *data, **more: decoded.append(1) or decode(*data, **more))
+    monkeypatch.setattr(jpegtiles, "BLOCK", 512)
+    with Slide(path) as slide:
+        assert slide.tiles is not None
+        for y in range(0, 1280, 64):
+            for x in range(0, 512, 64):
+                slide.read(x, y, 64, 64)
+        assert len(decoded) == 4 * 10
+        assert len(slide.tiles._decoded) <= 2 * (512 // 128 + 2)
+
+
+def test_pixels_that_were_given_stay_what_they_were(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpegtiles, "BLOCK", 1)  # so that memory is soon used again
+    first = slide.read(0, 0, 128, 128)
+    before = first.copy()
+    for x in range(0, 640, 128):
+        for y in range(0, 640, 128):
+            slide.read(x, y, 128, 128)
+    assert np.array_equal(first, before)
+
+
+def test_a_slide_that_is_cut_off_is_told_in_one_line(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a" / "one.tif", "ycbcr")
+    with Slide(path) as slide:
+        assert slide.tiles is not None
+        at = slide.tiles.levels[0]
+        at.offsets[24] = path.stat().st_size - 10
+        with pytest.raises(ReadError, match=r"one.tif: cut off: tile 24 ends at byte \d+; found a file of \d+ bytes"):
+            slide.read(512, 512, 128, 128)
+        at.counts[24] = 1 << 60
+        with pytest.raises(ReadError, match="cut off: tile 24"):
+            slide.stored_jpeg(512, 512, 128, 128, out=(128, 128))
+
+
+def test_a_slide_inside_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"a.zip/b.svs: a slide inside an archive; unpack the archive"):
+        open_image([Member(b"II*\0", tmp_path / "a.zip" / "b.svs")])
+
+
+def test_a_tile_without_a_marker_of_its_colours_gets_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = imagecodecs.jpeg8_encode
+    monkeypatch.setattr("imagecodecs.jpeg8_encode", lambda *a, **b: SOI + encode(*a, **b)[20:])  # without JFIF's marker
+    tile = np.full((TILE, TILE, 3), (200, 90, 160), np.uint8)
+    with Slide(shared_tiles(tmp_path / "a.tif", 4 * TILE, 2 * TILE, tile)) as slide:
+        data = slide.stored_jpeg(TILE, 0, TILE, TILE, out=(TILE, TILE))
+        assert data is not None
+        assert jpegtiles.ADOBE_MARKER in data
+        with Pillow.open(io.BytesIO(data)) as picture:
+            assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(TILE, 0, TILE, TILE))

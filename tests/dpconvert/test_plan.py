@@ -73,7 +73,7 @@ def test_rows_are_in_the_order_of_shards_and_shards_of_one_set_are_filled_one_by
 
 def test_a_plan_survives_being_written_down(make: Make) -> None:
     made = make(tiles(4))
-    again = Plan.from_lines(json.loads(json.dumps(line)) for line in made.lines())
+    again = Plan.from_lines(made.lines())
     assert again == made
     assert again.digest() == made.digest()
 
@@ -168,3 +168,23 @@ def test_options_tell_how_pictures_are_stored() -> None:
     assert Options().image(known).format == "jpeg"
     assert Options(image_format="png").image(known).format == "png"
     assert Options(image_format="jpeg").image(known).quality == 80
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.booleans(),
+    st.dictionaries(st.text('aé"', min_size=1), st.text()),
+)
+def test_the_line_of_a_row_is_the_json_of_its_fields(name: str, whole: bool, attributes: dict[str, str]) -> None:
+    box, stored = (None, None) if whole else (Box(1, 2, 3, 4), (5, 6))
+    row = plan.Row("k", "val", "val-000000.tar", 1, f"n:{name}", name, (name, "b"), 2, box, stored, attributes)
+    fields = [getattr(row, field) for field in plan.Row.__slots__]
+    assert row.line() == json.dumps(fields)
+
+
+def test_patches_of_a_picture_in_strips_go_row_by_row_and_others_block_by_block() -> None:
+    boxes = [Box(x, y, 256, 256) for y in (0, 256, 4096) for x in (0, 4096)]
+    records = [Record(Picture("p", ("f",), "g"), "no", box) for box in boxes]
+    assert sorted(records, key=lambda r: plan._block(r, True)) == records
+    by_block = sorted(records, key=lambda r: plan._block(r, False))
+    assert [r.box for r in by_block] == [boxes[i] for i in (0, 2, 1, 3, 4, 5)]

@@ -74,6 +74,7 @@ def test_timm_reads_them_by_their_info_file(lung: Converted, labels: Labels) -> 
     assert Counter(label for _, label in found) == labels["val"]
 
 
+@pytest.mark.stress
 @pytest.mark.filterwarnings("ignore:The handler kwarg is deprecated")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 def test_energon_finds_nothing_to_mend(lung: Converted) -> None:

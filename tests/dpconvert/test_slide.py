@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def test_a_thumbnail_is_the_whole_picture_read_in_bands(monkeypatch: pytest.Monk
     pixels = blank(400, 800)
     pixels[400:] = PINK
     whole = thumbnail(Flat(pixels), 80)
-    monkeypatch.setattr("dpconvert.slide.BAND", 400 * 30)
+    monkeypatch.setattr("dpconvert.slide.overview.BAND", 400 * 30)
     assert whole.shape == (80, 40, 3)
     np.testing.assert_array_equal(thumbnail(Flat(pixels), 80), whole)
     assert whole[39, 0].tolist() == list(GLASS)
@@ -289,3 +290,16 @@ def read_all(path: Path) -> None:
     with open_image([path]) as image:
         thumbnail(image, 64)
         image.read(0, 0, min(image.width, 300), min(image.height, 300))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_few_bytes_that_claim_gigabytes_are_refused_at_once(planar: bool, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tif"
+    tifffile.imwrite(
+        path, shape=(3, 12_000, 12_000) if planar else (12_000, 12_000, 3), dtype=np.uint8, photometric="rgb",
+        planarconfig="separate" if planar else "contig", compression="zlib", rowsperstrip=12_000,
+        data=iter([zlib.compress(b"")] * (3 if planar else 1)),
+    )  # fmt: skip
+    for file in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises(ReadError, match=r"claims 12000 x 12000 pixels in \d+ bytes"):
+            flat(file)

@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from dpconvert import slide, tiffpages
+from dpconvert import tiffpages
 from dpconvert.errors import ReadError
-from dpconvert.slide import Pages, open_image
+from dpconvert.slide import Pages, open_image, opening
 from dpconvert.tiffpages import TiffPages
 
 WIDTH, HEIGHT = 300, 200
@@ -81,7 +81,7 @@ def test_grey_inverted_grey_and_palettes(tmp_path: Path) -> None:
 
 
 def test_transparency_is_laid_over_white(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slide, "LARGE", 0)
+    monkeypatch.setattr(opening, "LARGE", 0)
     rgba = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     rgba[:, :150, 3] = 255
     path = write(tmp_path / "a.tif", rgba, rowsperstrip=8, extrasamples=["unassalpha"])
@@ -140,7 +140,7 @@ def test_colours_in_three_pages_are_put_together(tmp_path: Path) -> None:
 def test_the_resolution_of_the_tags_unless_it_is_absurd(
     tags: dict[str, Any], mpp: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slide, "LARGE", 0)
+    monkeypatch.setattr(opening, "LARGE", 0)
     with open_image([write(tmp_path / "a.tif", drawn(), rowsperstrip=8, **tags)]) as image:
         assert image.mpp == mpp
 
@@ -149,6 +149,7 @@ def test_only_the_segments_of_a_frame_are_read_and_few_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiffpages, "CACHE", 3 * 64 * 64 * 3)
+    monkeypatch.setattr(tiffpages, "ROW_CACHE", 0)
     pages = TiffPages(write(tmp_path / "a.tif", drawn(), tile=(64, 64), compression="zlib"))
     pages.region(0, 0, 0, 65, 64)
     assert [key[2] for key in pages._cache] == [0, 1]
@@ -206,3 +207,32 @@ def test_the_real_ome_tiff_that_openslide_and_pillow_refuse() -> None:
         assert image.mpp == pytest.approx(0.2271, abs=1e-4)
         with tifffile.TiffFile(REAL) as tiff:
             assert (image.read(100, 50, 900, 1000) == tiff.pages.first.asarray()[50:1050, 100:1000]).all()
+
+
+def test_strips_are_decoded_once_when_patches_are_taken_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiffpages, "CACHE", 0)
+    pages, decoded = TiffPages(write(tmp_path / "a.tif", drawn(), rowsperstrip=8, compression="zlib")), []
+    assert pages.in_strips
+    page = pages.levels[0].pages[0]
+    decode = page.decode
+    monkeypatch.setattr(page, "decode", lambda *data, **more: decoded.append(data[1]) or decode(*data, **more))
+    for y in range(0, HEIGHT - 20, 20):
+        for x in range(0, WIDTH - 20, 20):
+            pages.region(0, x, y, 20, 20)
+    assert sorted(decoded) == list(range(-(-180 // 8)))
+    pages.close()
+
+
+def test_a_tiff_that_is_cut_off_is_told_in_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", drawn(), tile=(64, 64), compression="zlib")
+    pages = TiffPages(path)
+    cut = max(pages.levels[0].pages[0].dataoffsets) + 10
+    pages.close()
+    with path.open("r+b") as file:
+        file.truncate(cut)
+    pages = TiffPages(path)
+    with pytest.raises(ReadError, match=rf"a.tif: cut off: segment 19 ends at byte \d+; found a file of {cut} bytes"):
+        pages.region(0, 256, 192, 44, 8)
+    pages.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from dpconvert.errors import ReadError
 
@@ -27,3 +28,10 @@ def then_nothing() -> Iterator[int]:
     """Four items, and then no more for a long time."""
     yield from (0, 1, 2, 4)
     time.sleep(600)
+
+
+def slowly(folder: Path, item: int) -> int:
+    """A second's work, of whose begin there is a trace."""
+    (folder / f"{item}-{os.getpid()}").touch()
+    time.sleep(1)
+    return item

@@ -1,0 +1,39 @@
+"""Files in, pixels of a slide or picture out: the only importer of openslide.
+
+Coordinates are level-0 pixels, x to the right, y down. What a file leaves transparent becomes its background colour.
+
+    image.py    what every picture can do, and how pixels are resampled
+    flat.py     pictures held in memory as a whole, and mosaics of them
+    pyramid.py  slides that OpenSlide reads; TIFFs that it refuses
+    jpegtiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are
+    opening.py  which of these a file is
+    overview.py  overviews, and where tissue is
+"""
+
+from dpconvert.slide.flat import Flat, Mosaic, flat
+from dpconvert.slide.image import BLOCK, Image, Pixels, over, resample
+from dpconvert.slide.opening import SLIDE_SUFFIXES, open_image
+from dpconvert.slide.overview import TissueMask, otsu, resolution, thumbnail, tissue
+from dpconvert.slide.pyramid import Pages, Slide, openslide_version, sane
+
+__all__ = [
+    "BLOCK",
+    "SLIDE_SUFFIXES",
+    "Flat",
+    "Image",
+    "Mosaic",
+    "Pages",
+    "Pixels",
+    "Slide",
+    "TissueMask",
+    "flat",
+    "open_image",
+    "openslide_version",
+    "otsu",
+    "over",
+    "resample",
+    "resolution",
+    "sane",
+    "thumbnail",
+    "tissue",
+]
