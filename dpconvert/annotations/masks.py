@@ -16,7 +16,6 @@ import tifffile
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
 from pydantic import TypeAdapter
-from scipy import ndimage
 
 from dpconvert.annotations import runs
 from dpconvert.annotations.geometry import Annotation, Annotations
@@ -73,6 +72,8 @@ class LabelMask:
 
     def _cells(self, labels: Collection[str]) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int], str]]:
         """(cells, their top left, label) of each object."""
+        from scipy import ndimage  # a third of the time that a worker takes to start, and few sources need it
+
         wanted = {value: label for value, label in self.labels.items() if not labels or label in labels}
         if self.instances:
             present, numbered = np.unique(self.values, return_inverse=True)
@@ -144,6 +145,8 @@ def _pieces(
     numbered: NDArray[np.integer], labels: Sequence[str | None]
 ) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int], str]]:
     """Areas numbered from 1, those with a label."""
+    from scipy import ndimage
+
     for number, (at, label) in enumerate(zip(ndimage.find_objects(numbered), labels, strict=False), start=1):
         if at is not None and label is not None:
             yield numbered[at] == number, (at[0].start, at[1].start), label

@@ -481,7 +481,7 @@ def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_
         return list(store.path.glob("runs/*/checkpoints/*.safetensors"))
 
     def disturb() -> None:
-        wait_for(lambda: len({path.parent for path in checkpoints()}) > 1)  # both are at work, with most to do
+        wait_for(lambda: len({path.parent for path in checkpoints()}) > 1)  # of two trainings: there is most to do
         hired[0].process.kill()
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -491,7 +491,9 @@ def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_
         thread.start()
         assert engine.run(store, cells, 2, Reporter(stream=stream)) == "stopped"
         thread.join()
-    assert [job.process.exitcode for job in hired] == [-signal.SIGKILL, 0]
+    killed, stopped = (job.process.exitcode for job in hired)
+    assert killed == -signal.SIGKILL
+    assert stopped in (0, -signal.SIGTERM)  # the latter of one that was still starting, and had nothing to save
     assert checkpoints()
     assert sum(store.has(cell) for cell in cells) < len(cells)
     assert engine.run(store, cells, 1, QUIET) == "finished"
