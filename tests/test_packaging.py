@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -62,17 +63,26 @@ def test_versions_are_locked_by_name_and_number() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.+]+( ; .+)?", line) for line in lines)
 
 
+def interpreter(uv: str, version: str) -> str | None:
+    """An interpreter of this version on the path, or among those of pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for python in sorted(pyenv.glob(f"{version}.*/bin/python")):
+        return str(python)
+    found = subprocess.run([uv, "python", "find", version], capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
 @pytest.mark.stress
 @pytest.mark.parametrize("version", PYTHONS)
 def test_a_clean_environment_needs_nothing_else(built: Path, tmp_path: Path, version: str) -> None:
     """The converter alone: no torch; both programs start; a fake is converted and verified."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent))
     assert uv is not None
-    found = subprocess.run([uv, "python", "find", version], capture_output=True, text=True, check=False)
-    if found.returncode:
+    python_there = interpreter(uv, version)
+    if python_there is None:
         pytest.skip(f"no Python {version} here")
     environment, [wheel] = tmp_path / "environment", built.glob("*.whl")
-    subprocess.run([uv, "venv", "--quiet", "--python", found.stdout.strip(), str(environment)], check=True)
+    subprocess.run([uv, "venv", "--quiet", "--python", python_there, str(environment)], check=True)
     python, programs = environment / "bin" / "python", environment / "bin"
     subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), str(wheel)], check=True)
     assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode == 1
