@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from mtrain.meter import Meter
 from mtrain.network import MultiHead, check_size, shared_network
 from mtrain.pool import OPEN, Pool, fetch_shards, leave_out, open_pool
 from mtrain.runs import Run, State
+from mtrain.signals import passed_on
 from mtrain.syncbatchnorm import synchronize
 from mtrain.training import Training
 from mtrain.weights import State as TensorState
@@ -222,24 +223,14 @@ def _too_small_a_machine() -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def _stop_asked(ranks: Ranks) -> Iterator[list[int]]:
+def _stop_asked(ranks: Ranks) -> AbstractContextManager[list[int]]:
     """A list that Ctrl-C and SIGTERM fill, to stop after the iteration under way; a second Ctrl-C interrupts.
 
     Not so under torchrun, which passes on what the terminal has already sent to all.
     """
-    asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(received: int, _frame: object) -> None:
-        asked.append(received)
+    def next_one_interrupts() -> None:
         if ranks.alone:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    try:
-        for number in before:
-            signal.signal(number, ask)
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return passed_on(next_one_interrupts)

@@ -170,8 +170,9 @@ def open_run(runs: Path, name: str) -> Run:
     for run in (Run(runs / name), Run(Path(name))):
         if run.exists:
             return run
-    have = ", ".join(run.name for run in all_runs(runs)) or "none"
-    raise RunError(f"no run named {name!r}", where=runs, remedy=f"there: {have}")
+    have = ", ".join(run.name for run in all_runs(runs))
+    remedy = f"there: {have}" if have else "there is none; make one with `mtrain fit`, or name their folder with --runs"
+    raise RunError(f"no run named {name!r}", where=runs, remedy=remedy)
 
 
 def newest_run(runs: Path) -> Run:

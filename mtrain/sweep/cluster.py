@@ -18,9 +18,9 @@ from dpconvert.cluster import POLL, TRIES, Cluster, Refused, answer, check_versi
 from dpconvert.errors import OutputError
 from dpconvert.progress import Reporter
 from mtrain.errors import RunError, UsageError, UserError
+from mtrain.signals import passed_on
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.engine import State, outcome_of, work
-from mtrain.sweep.signals import passed_on
 from mtrain.sweep.store import Store
 from mtrain.sweep.work import Outcome, warm
 

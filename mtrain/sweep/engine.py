@@ -24,8 +24,8 @@ from typing import Literal
 from dpconvert.engine import processors
 from dpconvert.progress import Reporter
 from mtrain.errors import RunError, UserError
+from mtrain.signals import passed_on
 from mtrain.sweep.cells import Cell
-from mtrain.sweep.signals import passed_on
 from mtrain.sweep.store import Store
 from mtrain.sweep.work import attempt
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while others do the work: they are told to stop, and we wait for their checkpoints."""
+"""Ctrl-C and SIGTERM while there is something to save first."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def passed_on(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `stop` at each signal; the list tells which have come."""
+def passed_on(react: Callable[[], None]) -> Iterator[list[int]]:
+    """Call `react` at each signal, in place of what would happen; the list tells which have come."""
     asked: list[int] = []
 
     def ask(received: int, _frame: object) -> None:
         asked.append(received)
-        stop()
+        react()
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
