@@ -1,8 +1,11 @@
-"""Pixels to network input: square crop and resize of one picture (uint8, in the worker), then flips and normalization
-of a whole batch on its device.
+"""Pixels to network input: a worker cuts the square out of each picture; a whole batch of these is resized, flipped and
+normalized on its device.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +14,7 @@ from torch.nn import functional as F
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CENTRE = 1 << 31
+LARGEST = 2  # times the size: a larger square is resized before it travels, to keep batches small
 
 
 def square(image: Tensor, size: int, place: int = CENTRE) -> Tensor:
@@ -22,9 +26,71 @@ def square(image: Tensor, size: int, place: int = CENTRE) -> Tensor:
     return crop if crop.shape[-1] == size else _resized(crop, size)
 
 
-def square_into(target: Tensor, image: Tensor, place: int = CENTRE) -> None:
-    """Put `square(image, size, place)` into `target` (3, size, size)."""
-    target.copy_(square(image, target.shape[-1], place))
+def room_for_squares(pictures: int, size: int) -> int:
+    """Bytes that so many squares take at most."""
+    return pictures * 3 * (LARGEST * size) ** 2
+
+
+def put_square(image: Tensor, size: int, place: int, room: Tensor) -> int:
+    """Put the largest square of `image` (3, h, w) at `place` into the beginning of `room`, pixel after pixel; its side.
+
+    It keeps its own pixels, unless it is larger than `LARGEST` times `size`.
+    """
+    crop = _crop(image, place)
+    if crop.shape[-1] > LARGEST * size:
+        crop = _resized(crop, size)
+    side = crop.shape[-1]
+    room[: 3 * side * side].view(side, side, 3).copy_(crop.permute(1, 2, 0))
+    return side
+
+
+def resized(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None = None) -> Tensor:
+    """Squares of different sizes to one size, each mirrored as its row of `flips` (N, 2) says: left-right, up-down.
+
+    `pixels` (bytes,) holds them one after the other, `sides` (N,) lies on the CPU; uint8 (N, 3, size, size), channels
+    last, on the device of `pixels`. On the CPU the pixels are those of `square`; other devices round once, after both
+    directions, and differ by one level at most.
+    """
+    if pixels.device.type == "cpu":
+        return _resized_one_by_one(pixels, sides, size, flips)
+    images = _resized_in_runs(pixels, sides, size)
+    return images if flips is None else flip(images, flips)
+
+
+def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None) -> Tensor:
+    """In the processor's cache from the pixels to their place."""
+    images = _room(len(sides), size, pixels.device)
+    changes = itertools.repeat((False, False)) if flips is None else flips.tolist()
+    squares = _squares(pixels, [(1, side) for side in sides.tolist()])
+    for target, (image,), (horizontal, vertical) in zip(images, squares, changes, strict=False):
+        image = image if image.shape[-1] == size else _resized(image, size)
+        target.copy_(image.flip([2] * horizontal + [1] * vertical) if horizontal or vertical else image)
+    return images
+
+
+def _resized_in_runs(pixels: Tensor, sides: Tensor, size: int) -> Tensor:
+    """Neighbours of one side, as the pictures of a task mostly are, at once."""
+    images = _room(len(sides), size, pixels.device)
+    done = 0
+    for run in _squares(pixels, [(len(list(same)), side) for side, same in itertools.groupby(sides.tolist())]):
+        if run.shape[-1] != size:
+            run = F.interpolate(run.float(), size=(size, size), mode="bilinear", antialias=True).round_()
+        images[done : done + len(run)] = run
+        done += len(run)
+    return images
+
+
+def _squares(pixels: Tensor, runs: list[tuple[int, int]]) -> Iterator[Tensor]:
+    """For each run (pictures, side) these neighbours, (pictures, 3, side, side)."""
+    at = 0
+    for pictures, side in runs:
+        end = at + pictures * 3 * side * side
+        yield pixels[at:end].view(pictures, side, side, 3).permute(0, 3, 1, 2)
+        at = end
+
+
+def _room(pictures: int, size: int, device: torch.device) -> Tensor:
+    return torch.empty((pictures, 3, size, size), dtype=torch.uint8, device=device, memory_format=torch.channels_last)
 
 
 def _crop(image: Tensor, place: int) -> Tensor:

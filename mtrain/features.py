@@ -88,7 +88,7 @@ def _computed(
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     found = np.empty((len(rows), network.num_features), np.float32)
     with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:
-        for images, places in ordered_batches(task, rows, size=size, batch=BATCH, workers=workers):
-            found[places] = network(network.normalize(images.to(device))).float().cpu().numpy()
+        for images, places in ordered_batches(task, rows, size=size, batch=BATCH, workers=workers, device=device):
+            found[places] = network(network.normalize(images)).float().cpu().numpy()
             advance(len(places))
     return found

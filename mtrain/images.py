@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from mtrain.augment import square_into
+from mtrain.augment import put_square
 from mtrain.decode import decode
 from mtrain.errors import ShardError
 from mtrain.pool import Rows, Task
@@ -81,9 +81,9 @@ class Images:
                 remedy="check the shards with `dpconvert verify`",
             ) from None
 
-    def put(self, index: int, place: int, target: Tensor) -> None:
-        """The square of one picture at `place`, as augment.square has it, into `target` (3, size, size)."""
-        square_into(target, self.decode(index), place)
+    def put(self, index: int, place: int, size: int, room: Tensor) -> int:
+        """The square of one picture at `place` into the beginning of `room`, by augment.put_square; its side."""
+        return put_square(self.decode(index), size, place, room)
 
 
 class ShardFiles:

@@ -1,13 +1,16 @@
 """Numbers of batches in, batches of uint8 pictures out, made in worker processes.
 
-A worker makes whole batches: it decodes each picture from its place in the shard, crops and resizes it, and puts it
-into memory that it shares with the main process. That memory is made once and used in turn: new pages for each batch
-would cost as much as a third of the decoding. What is sent between processes is how many pictures there are. Pictures
-of a batch stand in the order of their tasks.
+A worker makes whole batches: it decodes each picture from its place in the shard and puts its square into memory that
+it shares with the main process; resizing and what follows is for the device. That memory is made once and used in turn:
+new pages for each batch would cost as much as a third of the decoding. What is sent between processes is how many
+pictures there are. Pictures of a batch stand in the order of their tasks.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
+import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mtrain import sampling
-from mtrain.augment import CENTRE
+from mtrain.augment import CENTRE, resized, room_for_squares
 from mtrain.errors import ShardError, UserError
 from mtrain.images import Images
 from mtrain.pool import Rows, Task
@@ -30,6 +33,7 @@ __all__ = [
     "Batch", "Batches", "EpochBatches", "Images", "Made", "OrderedBatches", "Parts", "Skipping", "TrainingBatches",
     "batches", "ordered_batches",
 ]  # fmt: skip
+CPU = torch.device("cpu")
 NO_CHANGE = 0.5
 PREFETCHED = 2  # batches that each worker makes ahead
 
@@ -37,31 +41,39 @@ PREFETCHED = 2  # batches that each worker makes ahead
 class Batch(NamedTuple):
     """`counts[t]` pictures of task t, one task after the other; all tensors are made on the CPU."""
 
-    images: Tensor  # uint8 (N, 3, size, size), channels last
+    pixels: Tensor  # uint8 (bytes,): the square of each picture, (side, side, 3), one after the other
+    sides: Tensor  # int64 (N,)
     labels: Tensor  # int64 (N,)
     flips: Tensor  # bool (N, 2): left-right, up-down
     counts: Tensor  # int64 (tasks,)
     looks: Tensor  # float32 (N, 16): what else is to be changed, see sampling.looks; 0.5 where nothing was drawn
 
     @staticmethod
-    def room(pictures: int, size: int, tasks: int) -> Batch:
-        """A batch that nothing has been put into yet."""
+    def room(pictures: int, size: int, tasks: int, *, shared: bool = False) -> Batch:
+        """A batch that nothing has been put into yet; with `shared`, in memory that other processes see."""
+        empty = _shared if shared else torch.empty
         return Batch(
-            torch.empty((pictures, 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last),
-            torch.empty(pictures, dtype=torch.int64),
-            torch.empty((pictures, 2), dtype=torch.bool),
-            torch.empty(tasks, dtype=torch.int64),
-            torch.full((pictures, sampling.LOOKS_A_SLOT), NO_CHANGE, dtype=torch.float32),
+            empty((room_for_squares(pictures, size),), dtype=torch.uint8),
+            empty((pictures,), dtype=torch.int64),
+            empty((pictures,), dtype=torch.int64),
+            empty((pictures, 2), dtype=torch.bool),
+            empty((tasks,), dtype=torch.int64),
+            empty((pictures, sampling.LOOKS_A_SLOT), dtype=torch.float32).fill_(NO_CHANGE),
         )
 
     def first(self, pictures: int) -> Batch:
         """The same memory for fewer pictures."""
-        images, labels, flips, counts, looks = self
-        return Batch(images[:pictures], labels[:pictures], flips[:pictures], counts, looks[:pictures])
+        sides, labels, flips, looks = (part[:pictures] for part in (self.sides, self.labels, self.flips, self.looks))
+        return Batch(self.pixels[: 3 * int((sides * sides).sum())], sides, labels, flips, self.counts, looks)
 
-    def shared(self) -> Batch:
-        """In memory that other processes see."""
-        return Batch(*(tensor.share_memory_() for tensor in self))  # type: ignore[no-untyped-call]
+    def images(self, size: int) -> Tensor:
+        """The pictures, resized and flipped: uint8 (N, 3, size, size), channels last, where the pixels are."""
+        return resized(self.pixels, self.sides, size, self.flips)
+
+    def to(self, device: torch.device) -> Batch:
+        """With pixels, labels and flips on the device; what the CPU needs to know stays there."""
+        pixels, labels, flips = (part.to(device, non_blocking=True) for part in (self.pixels, self.labels, self.flips))
+        return self._replace(pixels=pixels, labels=labels, flips=flips)
 
     def copied(self, pin: bool = False) -> Batch:
         """In memory of its own; with `pin` from where a GPU fetches it by itself."""
@@ -118,9 +130,9 @@ class Batches(Dataset[Batch | UserError]):
         """Put batch `number` into memory that has room for it."""
         raise NotImplementedError
 
-    def room(self) -> Batch:
+    def room(self, *, shared: bool = False) -> Batch:
         """Memory for the largest batch."""
-        return Batch.room(self.largest, self.size, self.tasks)
+        return Batch.room(self.largest, self.size, self.tasks, shared=shared)
 
     def __getitem__(self, number: int) -> Batch | UserError:
         room = self.room()
@@ -143,9 +155,12 @@ class ImageBatches(Batches):
         """Put batch `number` into memory that has room for it."""
         drawn = self.drawn(number)
         skipped: list[UserError] = []
+        used = 0
         try:
             for slot, (index, place) in enumerate(zip(drawn.index.tolist(), drawn.place.tolist(), strict=True)):
-                drawn.index[slot] = self._put(index, place, into.images[slot], skipped)
+                drawn.index[slot], side = self._put(index, place, into.pixels[used:], skipped)
+                into.sides[slot] = side
+                used += 3 * side * side
         except UserError as error:
             return error
         count = len(drawn.index)
@@ -156,13 +171,12 @@ class ImageBatches(Batches):
         into.counts[:] = torch.from_numpy(np.bincount(self.images.task_of(drawn.index), minlength=self.tasks))
         return Made(count, tuple(skipped))
 
-    def _put(self, index: int, place: int, target: Tensor, skipped: list[UserError]) -> int:
-        """Put a picture into the batch, or the next of its task that can be read; the number of what was put there."""
+    def _put(self, index: int, place: int, room: Tensor, skipped: list[UserError]) -> tuple[int, int]:
+        """Put a picture into the batch, or the next of its task that can be read; the number and the side of it."""
         first = index
         while True:
             try:
-                self.images.put(index, place, target)
-                return index
+                return index, self.images.put(index, place, self.size, room)
             except ShardError as error:
                 index = self.images.after(index)
                 if not self.skip or index == first:
@@ -244,14 +258,18 @@ class OrderedBatches(ImageBatches):
 
 
 def batches(
-    dataset: Batches, numbers: range, *, workers: int, pin: bool = False, skipping: Skipping | None = None
-) -> Iterator[Batch]:
+    dataset: Batches, numbers: range, *, workers: int, pin: bool = False, skipping: Skipping | None = None,
+    lasting: int | None = None,
+) -> Iterator[Batch]:  # fmt: skip
     """The batches `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
+
+    Each is a copy, in pinned memory if asked for. With `lasting` none is copied, and only so many, the last ones handed
+    out, keep what is in them.
 
     Raises:
         ShardError: a picture that cannot be read, or one more than `skipping` allows.
     """
-    turns = _Turns(dataset, numbers, workers)
+    turns = _Turns(dataset, numbers, workers, lasting or 1)
     with warnings.catch_warnings():  # more workers than processors are the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[Made | UserError] = DataLoader(
@@ -268,20 +286,22 @@ def batches(
             raise made
         if skipping is not None:
             skipping.add(made.skipped)
-        yield turns.memory(position).first(made.pictures).copied(pin)
+        batch = turns.memory(position).first(made.pictures)
+        yield batch if lasting else batch.copied(pin)
 
 
 class _Turns(Dataset[Made | UserError]):
     """Batches made into shared memory, each place of which is used again after all the others.
 
-    A worker may begin a batch when the loader has handed out the one that it lies a loader's prefetch behind; that one
-    is still to be copied, the one before it has been. So one place more than the loader prefetches is enough.
+    A worker may begin a batch when the loader has handed out the one that it lies a loader's prefetch behind. That one
+    is still looked at, as may be some before it: `lasting` in all. So many places more than the loader prefetches are
+    enough.
     """
 
-    def __init__(self, dataset: Batches, numbers: range, workers: int) -> None:
+    def __init__(self, dataset: Batches, numbers: range, workers: int, lasting: int) -> None:
         self.dataset, self.numbers = dataset, numbers
-        places = min(workers * PREFETCHED + 1, max(len(numbers), 1))
-        self.places = [dataset.room() if workers == 0 else dataset.room().shared() for _ in range(places)]
+        places = min(workers * PREFETCHED + lasting, max(len(numbers), 1))
+        self.places = [dataset.room(shared=workers > 0) for _ in range(places)]
 
     def __getitem__(self, position: int) -> Made | UserError:
         return self.dataset.make(self.numbers[position], self.memory(position))
@@ -292,14 +312,25 @@ class _Turns(Dataset[Made | UserError]):
 
 
 def ordered_batches(
-    task: Task, rows: Rows, *, size: int, batch: int, workers: int
+    task: Task, rows: Rows, *, size: int, batch: int, workers: int, device: torch.device = CPU
 ) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
-    """Each picture of `rows` once, in order: uint8 (n, 3, size, size), and the positions in `rows` of these n."""
+    """Each picture of `rows` once, in order, on the device: uint8 (n, 3, size, size); and the positions in `rows` of
+    these n.
+    """
     dataset = OrderedBatches(Images([(task, rows)]), size, batch)
     done = 0
-    for item in batches(dataset, range(len(dataset)), workers=min(workers, len(dataset))):
-        yield item.images, np.arange(done, done + len(item.images))
-        done += len(item.images)
+    for item in batches(dataset, range(len(dataset)), workers=min(workers, len(dataset)), lasting=1):
+        images = resized(item.pixels.to(device), item.sides, size)
+        yield images, np.arange(done, done + len(images))
+        done += len(images)
+
+
+def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Room that forked workers see has no name: what has one lies in /dev/shm, which is small in containers."""
+    if multiprocessing.get_start_method() != "fork":
+        return torch.empty(shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+    size = math.prod(shape) * dtype.itemsize
+    return torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)[:size].view(dtype).view(shape)
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:

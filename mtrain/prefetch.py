@@ -10,7 +10,7 @@ from mtrain.loader import Batch
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches with pictures, labels and flips on the device; `counts` stay on the CPU, where they are needed."""
+    """The batches with pictures, labels and flips on the device."""
     if device.type != "cuda":
         yield from batches
         return
@@ -18,9 +18,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            copies = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels, batch.flips))
-            images, labels, flips = copies
-            sent = batch._replace(images=images, labels=labels, flips=flips), stream.record_event()
+            sent = batch.to(device), stream.record_event()
         if ahead is not None:
             yield _arrived(*ahead)
         ahead = sent
@@ -30,8 +28,8 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
     """The batch, for work that is queued from now on; its memory is not given away before that work is done."""
-    now = torch.cuda.current_stream(batch.images.device)
+    now = torch.cuda.current_stream(batch.pixels.device)
     now.wait_event(event)
-    for tensor in (batch.images, batch.labels, batch.flips):
+    for tensor in (batch.pixels, batch.labels, batch.flips):
         tensor.record_stream(now)
     return batch

@@ -26,7 +26,7 @@ from webdataset.filters import shuffle
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from mtrain import sampling
-from mtrain.augment import square_into
+from mtrain.augment import put_square
 from mtrain.decode import decode
 from mtrain.errors import ShardError, UserError
 from mtrain.loader import Batch, Batches, Made
@@ -61,14 +61,14 @@ class Sample(NamedTuple):
     label: int
     image: bytes
 
-    def put(self, place: int, target: Tensor) -> None:
-        """The square of it at `place`, as augment.square has it, into `target` (3, size, size).
+    def put(self, place: int, size: int, room: Tensor) -> int:
+        """The square of it at `place` into the beginning of `room`, by augment.put_square; its side.
 
         Raises:
             ShardError: it cannot be read.
         """
         try:
-            square_into(target, decode(self.image), place)
+            return put_square(decode(self.image), size, place, room)
         except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.task}: cannot read picture {self.key}: {error}",
@@ -98,8 +98,11 @@ class StreamBatches(Batches):
         skipped: list[UserError] = []
         try:
             streams = self._opened(number)
-            for place, (slot, task) in enumerate(zip(order.tolist(), drawn.task[order].tolist(), strict=True)):
-                into.labels[place] = self._put(streams[task], int(drawn.place[slot]), into.images[place], skipped)
+            used = 0
+            for slot, task, place in zip(range(len(order)), drawn.task[order], drawn.place[order], strict=True):
+                label, side = self._put(streams[task], int(place), into.pixels[used:], skipped)
+                into.labels[slot], into.sides[slot] = label, side
+                used += 3 * side * side
         except UserError as error:
             return error
         into.flips[: len(order)] = torch.from_numpy(drawn.flips[order])
@@ -108,12 +111,11 @@ class StreamBatches(Batches):
         into.counts[:] = torch.from_numpy(np.bincount(drawn.task, minlength=len(into.counts)))
         return Made(len(order), tuple(skipped))
 
-    def _put(self, samples: Iterator[Sample], place: int, target: Tensor, skipped: list[UserError]) -> int:
-        """Put the next picture that can be read into the batch; its label."""
+    def _put(self, samples: Iterator[Sample], place: int, room: Tensor, skipped: list[UserError]) -> tuple[int, int]:
+        """Put the next picture that can be read into the batch; its label and its side."""
         for sample in itertools.islice(samples, 2 * MOST):
             try:
-                sample.put(place, target)
-                return sample.label
+                return sample.label, sample.put(place, self.size, room)
             except ShardError as error:
                 if not self.skip:
                     raise

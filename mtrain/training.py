@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mtrain import batchnorm, checkpoint, colour, sampling, taskbatchnorm
-from mtrain.augment import flip
 from mtrain.averaging import Average
 from mtrain.config import FitConfig
 from mtrain.distributed import ALONE, Ranks
@@ -149,10 +148,9 @@ class Training:
 
     def prepare(self, batch: Batch) -> Tensor:
         """The pictures on the device: flipped, otherwise changed if asked for, normalized, channels last."""
-        images, flips, looks = (
-            part.to(self.device, non_blocking=True) for part in (batch.images, batch.flips, batch.looks)
-        )
-        return self.model.shared.normalize(colour.changed(flip(images, flips), looks, self.config))
+        looks = batch.looks.to(self.device, non_blocking=True)
+        images = batch.to(self.device).images(self.config.size)
+        return self.model.shared.normalize(colour.changed(images, looks, self.config))
 
     def example(self) -> Tensor:
         """Something of the shape and layout of a prepared micro-batch."""
@@ -162,14 +160,19 @@ class Training:
     def drawn(
         self, numbers: range, stream: sampling.Stream = sampling.Stream.TRAIN, slots: Sequence[range] | None = None
     ) -> Iterator[Batch]:
-        """The batches of these iterations, as micro-batches of these slots: by default those of this rank's share."""
+        """The batches of these iterations, as micro-batches of these slots: by default those of this rank's share.
+
+        On the CPU the micro-batches of one iteration, and no earlier ones, keep what is in them.
+        """
         config = self.config
         parts = slots or self.slots
         dataset = Parts([self._batches(part, stream) for part in parts])
         items = range(numbers.start * len(parts), numbers.stop * len(parts))
         pin = self.device.type == "cuda"
         workers = min(config.workers, len(items))
-        return on_device(batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping), self.device)
+        lasting = None if pin else len(parts)
+        found = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
+        return on_device(found, self.device)
 
     def _batches(self, slots: range, stream: sampling.Stream) -> Batches:
         config, mixture, skip = self.config, self.mixture, self.config.skip_corrupt > 0
@@ -212,11 +215,13 @@ class Training:
         config, shared, head = self.config, self.model.shared, self.model.heads[task.name]
         rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
         right = 0
-        for images, places in ordered_batches(task, rows, size=config.size, batch=config.batch, workers=config.workers):
+        for images, places in ordered_batches(
+            task, rows, size=config.size, batch=config.batch, workers=config.workers, device=self.device
+        ):
             if enough():
                 return None
             taskbatchnorm.route(shared, [len(images) if name == task.name else 0 for name in self.tasks])
-            logits = head(shared(shared.normalize(images.to(self.device))))
+            logits = head(shared(shared.normalize(images)))
             right += int((logits.argmax(1).cpu().numpy() == rows.label[places]).sum())
         return right
 

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from dpconvert.progress import Reporter
 from mtrain import checkpoint, metrics, sampling
-from mtrain.augment import flip
 from mtrain.loader import Batch, EpochBatches, Images, batches, ordered_batches
 from mtrain.metrics import Values
 from mtrain.network import SharedNetwork, find_device
@@ -100,8 +99,10 @@ def logits(model: Classifier, task: Task, rows: Rows, recipe: Recipe) -> Values:
     device = model.head.weight.device
     found = np.empty((len(rows), task.num_classes))
     model.eval()
-    for images, places in ordered_batches(task, rows, size=recipe.size, batch=recipe.batch, workers=recipe.workers):
-        found[places] = model(model.shared.normalize(images.to(device))).double().cpu().numpy()
+    for images, places in ordered_batches(
+        task, rows, size=recipe.size, batch=recipe.batch, workers=recipe.workers, device=device
+    ):
+        found[places] = model(model.shared.normalize(images)).double().cpu().numpy()
     return found
 
 
@@ -152,7 +153,8 @@ class Tuning:
         last = len(self.history) if self.over else self.recipe.epochs
         numbers = range(len(self.history) * parts, last * parts)
         workers = min(self.recipe.workers, len(numbers))
-        drawn = batches(self.dataset, numbers, workers=workers, pin=self.device.type == "cuda")
+        pin = self.device.type == "cuda"
+        drawn = batches(self.dataset, numbers, workers=workers, pin=pin, lasting=None if pin else 1)
         for number, batch in zip(numbers, drawn, strict=False):
             losses.append(self._step(number, batch) * len(batch.labels))
             if len(losses) == parts:
@@ -163,7 +165,7 @@ class Tuning:
         """Batch `number`, counted through all epochs; its mean loss."""
         torch.manual_seed(sampling.model_seed(self.recipe.seed, number))
         self.model.train()
-        images = flip(batch.images.to(self.device, non_blocking=True), batch.flips.to(self.device, non_blocking=True))
+        images = batch.to(self.device).images(self.recipe.size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             found = self.model(self.model.shared.normalize(images))
         loss = F.cross_entropy(found.float(), batch.labels.to(self.device, non_blocking=True))

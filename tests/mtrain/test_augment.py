@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mtrain.augment import CENTRE, flip, normalize, square, square_into
+from mtrain import augment
+from mtrain.augment import CENTRE, LARGEST, flip, normalize, put_square, resized, room_for_squares, square
 
 RAMP = torch.arange(5, dtype=torch.uint8).expand(3, 2, 5)  # 2 high, 5 wide; the value is the column
 LAST = 2**32 - 1
@@ -65,6 +66,44 @@ def test_the_layout_in_memory_changes_no_number(shape: tuple[int, int]) -> None:
 def test_pictures_are_resized_alike_however_they_lie_in_memory(shape: tuple[int, int]) -> None:
     image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    found = torch.empty((1, 3, 224, 224), dtype=torch.uint8, memory_format=torch.channels_last)[0]
-    square_into(found, last, 2**30)
-    assert torch.equal(found, square(image, 224, 2**30))
+    room = torch.empty(room_for_squares(1, 224), dtype=torch.uint8)
+    sides = torch.tensor([put_square(last, 224, 2**30, room)])
+    assert torch.equal(resized(room, sides, 224)[0], square(image, 224, 2**30))
+
+
+def batch_of(pictures: list[torch.Tensor], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Their squares one after the other, and the sides of these."""
+    room, sides, used = torch.empty(room_for_squares(len(pictures), size), dtype=torch.uint8), [], 0
+    for picture in pictures:
+        sides.append(put_square(picture, size, CENTRE, room[used:]))
+        used += 3 * sides[-1] ** 2
+    return room, torch.tensor(sides)
+
+
+SIDES = (40, 40, 16, 33, 24, 24, 24, 7)
+
+
+def smooth(side: int) -> torch.Tensor:
+    return torch.nn.functional.interpolate(torch.rand(1, 3, 5, 5) * 255, size=(side, side), mode="bicubic")[0].byte()
+
+
+def test_squares_of_all_sizes_are_resized_and_flipped_as_one_alone() -> None:
+    pictures, flips = [smooth(side) for side in SIDES], torch.rand(len(SIDES), 2) < 0.5
+    found = resized(*batch_of(pictures, 24), 24, flips)
+    expected = flip(torch.stack([square(picture, 24) for picture in pictures]), flips)
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_device_resizes_neighbours_of_one_size_at_once_to_the_same_pixels_but_for_one_rounding() -> None:
+    """As floats, which is how it would be on a GPU."""
+    pixels, sides = batch_of([smooth(side) for side in SIDES], 24)
+    found = augment._resized_in_runs(pixels, sides, 24).int()
+    difference = (found - resized(pixels, sides, 24).int()).abs()
+    assert difference.max() <= 1
+    assert difference.float().mean() < 0.2
+
+
+def test_a_square_much_larger_than_the_size_is_resized_before_it_travels() -> None:
+    _, sides = batch_of([smooth(LARGEST * 24), smooth(LARGEST * 24 + 1)], 24)
+    assert sides.tolist() == [LARGEST * 24, 24]

@@ -100,7 +100,7 @@ def test_an_epoch_is_every_picture_once_in_batches_of_nearly_one_size(task: Task
         found = torch.cat([item.labels for item in items[3 * number : 3 * number + 3]])
         assert found.tolist() == task.rows["train"].label[order].tolist()
     again = list(batches(dataset, range(3, 6), workers=2))
-    assert all(torch.equal(one.images, other.images) for one, other in zip(again, items[3:], strict=True))
+    assert all(torch.equal(one.images(32), other.images(32)) for one, other in zip(again, items[3:], strict=True))
 
 
 # --- one rate ---
@@ -114,7 +114,7 @@ def test_an_epoch_is_what_the_formulas_say(task: Task, start: SharedNetwork) -> 
     losses = []
     for number, batch in enumerate(batches(ours.dataset, range(3), workers=0)):
         torch.manual_seed(sampling.model_seed(0, number))
-        images = plain.shared.normalize(tuning.flip(batch.images, batch.flips))
+        images = plain.shared.normalize(batch.images(RECIPE.size))
         loss = F.cross_entropy(plain(images), batch.labels)
         plain.zero_grad()
         loss.backward()

@@ -160,9 +160,8 @@ def test_the_warmup_moves_the_heads_alone_and_learns_no_statistics(shards: Path)
 
 def test_after_the_warmup_the_heads_begin_without_momentum(shards: Path) -> None:
     ours = a_training(shards, warmup=1, tau=1e-30, lr=1.0, batch=8)
-    drawn = list(ours.drawn(range(2)))
-    ours.step(drawn[0])
-    ours.step(drawn[1])
+    for batch in ours.drawn(range(2)):
+        ours.step(batch)
     for head in ours.model.heads.values():
         momentum = ours.optimizer.state.get(head.weight, {}).get("momentum_buffer")
         assert momentum is None or torch.allclose(momentum, head.weight.grad + 1e-3 * head.weight)

@@ -2,6 +2,8 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from mtrain import images as loaded_images
 from mtrain import sampling
+from mtrain.augment import square
 from mtrain.errors import ShardError
 from mtrain.loader import Batch, Images, OrderedBatches, Parts, Skipping, TrainingBatches, batches, ordered_batches
 from mtrain.pool import Pool, open_pool
@@ -65,7 +68,7 @@ def test_two_halves_of_the_slots_hold_what_the_whole_holds(pool: Pool) -> None:
     assert isinstance(left, Batch)
     assert isinstance(right, Batch)
     assert torch.equal(left.counts + right.counts, whole.counts)
-    sums = [sorted(batch.images.flatten(1).sum(1).tolist()) for batch in (whole, left, right)]
+    sums = [sorted(batch.images(SIZE).flatten(1).sum(1).tolist()) for batch in (whole, left, right)]
     assert sorted(sums[1] + sums[2]) == sums[0]
 
 
@@ -77,15 +80,16 @@ def test_pictures_stand_in_the_order_of_their_tasks_with_their_labels(pool: Pool
     assert batch.counts.tolist() == np.bincount(drawn.task, minlength=4).tolist()
     expected = [pool.tasks[t].rows["train"].label[r] for t, r in sorted(zip(drawn.task, drawn.row, strict=True))]
     assert batch.labels.tolist() == expected
-    brightest = batch.images.float().mean((2, 3)).argmax(1)  # the toy pictures show their label in their colour
+    brightest = batch.images(SIZE).float().mean((2, 3)).argmax(1)  # the toy pictures show their label in their colour
     assert brightest.tolist() == expected
 
 
 def test_batches_are_uint8_and_channels_last(pool: Pool) -> None:
     (batch,) = batches(training(pool), range(1), workers=1)
-    assert batch.images.shape == (16, 3, SIZE, SIZE)
-    assert batch.images.dtype == torch.uint8
-    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    images = batch.images(SIZE)
+    assert images.shape == (16, 3, SIZE, SIZE)
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_loading_leaves_the_random_state_of_torch_alone(pool: Pool) -> None:
@@ -186,7 +190,7 @@ def test_the_next_picture_of_the_task_stands_for_a_corrupt_one(tmp_path: Path, w
         drawn = sampling.draw([12], 3, number, range(16))
         rows = [{4: 5, 11: 0}.get(row, row) for row in sorted(drawn.row.tolist())]
         assert batch.labels.tolist() == images.label[rows].tolist()
-        assert batch.images.float().mean((2, 3)).argmax(1).tolist() == batch.labels.tolist()
+        assert batch.images(SIZE).float().mean((2, 3)).argmax(1).tolist() == batch.labels.tolist()
     assert len(allowed.found) == 2  # different samples, however often they were drawn
     assert [line.partition(":")[0] for line in said] == [f"skipped, {n} of at most 2" for n in (1, 2)]
     assert all("alpha-train-00004" in line or "alpha-train-00011" in line for line in said)
@@ -212,6 +216,28 @@ def test_batches_that_are_kept_are_not_written_over(pool: Pool) -> None:
     """Workers use the same memory again."""
     kept = list(batches(training(pool), range(12), workers=1))
     assert equal(kept, list(batches(training(pool), range(12), workers=0)))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_the_last_batches_that_were_handed_out_last(pool: Pool, workers: int) -> None:
+    known = list(batches(training(pool), range(24), workers=0))
+    held: deque[Batch] = deque(maxlen=3)
+    for number, batch in enumerate(batches(training(pool), range(24), workers=workers, lasting=3)):
+        held.append(batch)
+        time.sleep(0.01)  # workers go on meanwhile
+        assert equal(list(held), known[max(number - 2, 0) : number + 1])
+
+
+def test_a_batch_holds_the_squares_of_its_pictures_as_they_are_stored(tmp_path: Path) -> None:
+    write_task(tmp_path / "Alpha", sizes={"train": 2}, shape=(20, 30))
+    (task,) = open_pool(tmp_path).tasks
+    images = Images([(task, task.rows["train"])])
+    for size, side in ((8, 8), (10, 20), (50, 20)):  # more than twice the size: resized before it travels
+        (batch,) = batches(OrderedBatches(images, size, 2), range(1), workers=0)
+        assert batch.sides.tolist() == [side, side]
+        stored = torch.cat([square(images.decode(row), side).permute(1, 2, 0).flatten() for row in range(2)])
+        assert torch.equal(batch.pixels, stored)
+        assert torch.equal(batch.images(size)[1], square(images.decode(1), size))
 
 
 def test_few_shards_are_open_at_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_tasks_are_those_that_the_sampler_draws(pool: Pool, workers: int) -> Non
 
 def test_pictures_come_with_their_own_labels(pool: Pool) -> None:
     for batch in streamed(pool, range(3)):
-        of_noise = batch.images[: int(batch.counts[:3].sum())]
+        of_noise = batch.images(SIZE)[: int(batch.counts[:3].sum())]
         brightest = of_noise.float().mean((2, 3)).argmax(1)  # the toy pictures show their label in their colour
         assert brightest.tolist() == batch.labels[: len(of_noise)].tolist()
 
@@ -115,7 +115,7 @@ def test_a_corrupt_picture_is_named(damaged: Path, workers: int) -> None:
 
 def test_a_corrupt_picture_may_be_skipped_for_the_next(damaged: Path) -> None:
     rename(damaged)
-    assert [len(batch.images) for batch in streamed(open_pool(damaged), range(4), skip=1)] == [16] * 4
+    assert [len(batch.labels) for batch in streamed(open_pool(damaged), range(4), skip=1)] == [16] * 4
 
 
 def test_a_shard_that_changed_is_found_at_its_end(damaged: Path) -> None:
