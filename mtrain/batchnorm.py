@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mtrain.syncbatchnorm import SynchronizedBatchNorm
+from mtrain.syncbatchnorm import SYNCHRONIZED
 from mtrain.taskbatchnorm import TaskBatchNorm
 
 
@@ -20,9 +20,9 @@ def statistics_of_a_part(network: nn.Module) -> list[Tensor]:
     """The running means and variances that are gathered from this rank's pictures alone."""
     training = [module for module in network.modules() if module.training]
     layers = [layer for layer in training if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-    whole = (nn.SyncBatchNorm, SynchronizedBatchNorm)
-    buffers = [(layer.running_mean, layer.running_var) for layer in layers if not isinstance(layer, whole)]
-    of_tasks = [tuple(layer.buffers(recurse=False)) for layer in training if isinstance(layer, TaskBatchNorm)]
+    buffers = [(layer.running_mean, layer.running_var) for layer in layers if not isinstance(layer, SYNCHRONIZED)]
+    split = [module for module in training if isinstance(module, TaskBatchNorm)]
+    of_tasks = [tuple(one.buffers(recurse=False)) for one in split if not isinstance(one.layer, SYNCHRONIZED)]
     return [values for several in (*buffers, *of_tasks) for values in several if values is not None]
 
 

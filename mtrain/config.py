@@ -138,9 +138,8 @@ class FitConfig(BaseModel):
     @field_validator("batchnorm")
     @classmethod
     def _statistics_of_each_task(cls, mode: str, info: ValidationInfo) -> str:
-        other = [f"--{name.replace('_', '-')}" for name in ("sync_batchnorm", "compile") if info.data.get(name)]
-        if mode == "per-task" and other:
-            raise ValueError(f"per-task does not go with {' or '.join(other)}")
+        if mode == "per-task" and info.data.get("compile"):
+            raise ValueError("per-task does not go with --compile")
         return mode
 
     @field_validator("warmup")

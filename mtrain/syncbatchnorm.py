@@ -45,10 +45,10 @@ class SynchronizedBatchNorm(_BatchNorm):
         over = [d for d in range(values.ndim) if d != 1]
         shape = [-1 if d == 1 else 1 for d in range(values.ndim)]
         ones = values.new_full((1,), values.numel() / values.shape[1])
-        total = _sum_over_ranks(torch.cat([values.sum(over), ones]))
+        total = sum_over_ranks(torch.cat([values.sum(over), ones]))
         mean, count = total[:-1] / total[-1], total[-1]
         centred = values - mean.view(shape)
-        variance = _sum_over_ranks(centred.square().sum(over)) / count
+        variance = sum_over_ranks(centred.square().sum(over)) / count
         self._remember(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
@@ -68,6 +68,9 @@ class SynchronizedBatchNorm(_BatchNorm):
         """Any number of dimensions will do."""
 
 
+SYNCHRONIZED = (nn.SyncBatchNorm, SynchronizedBatchNorm)
+
+
 class _SumOverRanks(torch.autograd.Function):
     """The loss is the sum of all ranks' losses, so the gradient of one rank's summand is the sum of all gradients."""
 
@@ -80,7 +83,8 @@ class _SumOverRanks(torch.autograd.Function):
         return _summed(gradient)
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum over the ranks, differentiable; all ranks call this, and go backwards through it, in one order."""
     summed: Tensor = _SumOverRanks.apply(values)
     return summed
 

@@ -3,6 +3,8 @@
 After Chang et al., "Domain-specific batch normalization for unsupervised domain adaptation" (2019). For the network
 that is handed on the tasks' statistics become one again: those of their activations together, each task weighing the
 same.
+
+A layer that is synchronized over ranks stays so: statistics are those of a task's pictures on all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mtrain.syncbatchnorm import SYNCHRONIZED, sum_over_ranks
 
 
 class TaskBatchNorm(nn.Module):
@@ -24,7 +29,8 @@ class TaskBatchNorm(nn.Module):
         super().__init__()
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        self.layer, self.tasks = layer, tasks
+        assert layer.momentum is not None
+        self.layer, self.tasks, self.momentum = layer, tasks, layer.momentum
         self.counts: Sequence[int] = ()
         self.train(layer.training)
         for task in range(tasks):
@@ -34,8 +40,14 @@ class TaskBatchNorm(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The shapes of `layer`."""
-        parts = enumerate(torch.split(images, list(self.counts)))
-        return torch.cat([self._normalized(task, part) for task, part in parts if len(part)])
+        tracked, self.layer.num_batches_tracked = self.layer.num_batches_tracked, None  # counts batches, not parts
+        if self.training and isinstance(self.layer, SYNCHRONIZED):
+            normalized = self._over_ranks(images)
+        else:
+            parts = enumerate(torch.split(images, list(self.counts)))
+            normalized = torch.cat([self._normalized(task, part) for task, part in parts if len(part)])
+        self.layer.num_batches_tracked = tracked.add_(self.training) if tracked is not None else None
+        return normalized
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """(tasks, channels) means and variances."""
@@ -50,6 +62,36 @@ class TaskBatchNorm(nn.Module):
         normalized: Tensor = self.layer(part)
         self.layer.running_mean = self.layer.running_var = None  # else a checkpoint would hold them twice
         return normalized
+
+    def _over_ranks(self, images: Tensor) -> Tensor:
+        """All tasks in two messages, which a rank without pictures of a task sends and awaits like the others."""
+        with torch.autocast(images.device.type, enabled=False):
+            values = images.to(torch.promote_types(images.dtype, torch.float32)).reshape(*images.shape[:2], -1)
+            task = F.one_hot(torch.repeat_interleave(torch.tensor(self.counts)), self.tasks).to(values.dtype)
+            task = task.to(values.device, non_blocking=True)  # (N, tasks)
+            here = task.sum(0)[:, None] * values.shape[2]
+            total = sum_over_ranks(torch.cat([task.T @ values.sum(2), here], dim=1))
+            count = total[:, -1:]
+            mean = total[:, :-1] / count.clamp(min=1)
+            squares = (values - (task @ mean)[:, :, None]).square().sum(2)
+            variance = sum_over_ranks(task.T @ squares) / count.clamp(min=1)
+            known = count < 2  # one value a channel has no variance
+            before = self.statistics()
+            self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1), count[:, 0] > 1)
+            mean, variance = (torch.where(known, *pair) for pair in zip(before, (mean, variance), strict=True))
+            factor = (variance + self.layer.eps).rsqrt()
+            normal = (values - (task @ mean)[:, :, None]) * (task @ factor)[:, :, None]
+            if self.layer.affine:
+                normal = normal * self.layer.weight[:, None] + self.layer.bias[:, None]
+        return normal.to(images.dtype).view_as(images)
+
+    @torch.no_grad()
+    def _remember(self, means: Tensor, variances: Tensor, there: Tensor) -> None:
+        """Move the statistics of the tasks that are `there` towards these."""
+        shares = self.momentum * there.to(means.dtype)
+        for task, share in enumerate(shares):
+            self.get_buffer(f"mean_{task}").lerp_(means[task], share)
+            self.get_buffer(f"variance_{task}").lerp_(variances[task], share)
 
 
 def split(network: nn.Module, tasks: int) -> None:

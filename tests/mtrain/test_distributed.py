@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta", "Gamma"), sizes={"train": 16, "val": 7})
 
 
-def torchrun(*words: str, processes: int = 2) -> subprocess.Popen[str]:
+def torchrun(*words: str, processes: int = 2, meeting: Sequence[str] = ("--standalone",)) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *words],
+        [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(processes), *words],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -65,7 +66,7 @@ def test_two_ranks_hold_the_same(of_two: tuple[State, State], scenario: str) -> 
     assert all(torch.equal(one[name], other[name]) for name in names)
 
 
-@pytest.mark.parametrize("scenario", ["plain", "accumulated", "sync"])
+@pytest.mark.parametrize("scenario", ["plain", "accumulated", "sync", "per-task-sync"])
 def test_two_ranks_train_as_one_does_on_the_same_batches(
     shards: Path, of_two: tuple[State, State], scenario: str
 ) -> None:
@@ -73,7 +74,9 @@ def test_two_ranks_train_as_one_does_on_the_same_batches(
     options = SCENARIOS[scenario]
     expected = alone(shards, **options | {"accumulate": 1})
     found = {
-        name.removeprefix(f"{scenario}."): tensor for name, tensor in of_two[0].items() if name.startswith(scenario)
+        name.removeprefix(f"{scenario}."): tensor
+        for name, tensor in of_two[0].items()
+        if name.startswith(f"{scenario}.")
     }
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -87,17 +90,19 @@ def test_accumulation_gives_the_update_of_the_whole_batch(shards: Path) -> None:
         assert all(torch.allclose(found[name], tensor, rtol=1e-10, atol=1e-13) for name, tensor in expected.items())
 
 
-def test_without_synchronization_ranks_normalize_as_micro_batches_do(shards: Path, of_two: tuple[State, State]) -> None:
+@pytest.mark.parametrize("scenario", ["batch", "per-task"])
+def test_without_synchronization_ranks_normalize_as_micro_batches_do(
+    shards: Path, of_two: tuple[State, State], scenario: str
+) -> None:
     """Weights are those of one rank that accumulates over the same two parts; running statistics are not compared: a
     rank takes the mean of the parts', micro-batches are taken in one after the other.
     """
-    expected = alone(shards, norm="batch", accumulate=2)
+    options, first = SCENARIOS[scenario], "model.shared.body.0.weight"
+    expected = alone(shards, **options, accumulate=2)
     for name, tensor in expected.items():
-        if "running" not in name and "tracked" not in name and name != "accuracy":
-            assert torch.allclose(of_two[0][f"batch.{name}"], tensor, rtol=1e-10, atol=1e-13), name
-    assert not torch.allclose(
-        expected["model.shared.body.0.weight"], alone(shards, norm="batch")["model.shared.body.0.weight"]
-    )
+        if not any(word in name for word in ("running", "tracked", "body.1.mean_", "body.1.variance_", "accuracy")):
+            assert torch.allclose(of_two[0][f"{scenario}.{name}"], tensor, rtol=1e-10, atol=1e-13), name
+    assert not torch.allclose(expected[first], alone(shards, **options)[first])
 
 
 def test_the_wish_of_one_rank_stops_all_in_the_next_iteration(of_two: tuple[State, State]) -> None:
@@ -144,11 +149,24 @@ def test_shares_are_the_whole_in_order_and_nearly_equal(size: int, parts: int) -
 LONG: dict[str, Any] = {"iterations": 60, "warmup": 10, "checkpoint_every": 5, "workers": 1}
 
 
-def started(shards: Path, runs: Path, **changed: Any) -> subprocess.Popen[str]:
-    """`mtrain fit` by two processes, as a user starts it."""
+def fit_words(shards: Path, runs: Path, **changed: Any) -> list[str]:
     options = COMMON | {"shards": str(shards), "leave_out": "Gamma"} | LONG | changed
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    return torchrun("-m", "--", "mtrain", "fit", "--runs", str(runs), "--run", "toy", *words)
+    return ["-m", "--", "mtrain", "fit", "--runs", str(runs), "--run", "toy", *words]
+
+
+def started(shards: Path, runs: Path, **changed: Any) -> subprocess.Popen[str]:
+    """`mtrain fit` by two processes, as a user starts it."""
+    return torchrun(*fit_words(shards, runs, **changed))
+
+
+def nodes(*words: str) -> list[subprocess.Popen[str]]:
+    """Two torchruns of one process each that meet on this machine, as on two; the first keeps the meeting point."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{probe.getsockname()[1]}"
+    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+    return [torchrun(*words, processes=1, meeting=meeting) for _ in range(2)]
 
 
 def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -194,10 +212,13 @@ def test_when_one_process_is_killed_all_stop_within_seconds_and_the_run_goes_on_
     assert {event["iteration"] for event in run.events()} == set(range(2, 61, 2))
 
 
-def stopped(process: subprocess.Popen[str], run: Run) -> None:
+def stopped(process: subprocess.Popen[str], run: Run, how: signal.Signals) -> None:
+    """torchrun passes the signal on, and kills what has not ended 30 seconds later."""
     wait_for(lambda: len(run.events()) > 2, process)
-    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    process.send_signal(how)
     _, said = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 25
     again = f"torchrun --nproc-per-node 2 -m -- mtrain fit --runs {run.path.parent} --run toy"
     assert said.count(f"mtrain: stopped with a checkpoint; go on with: {again}") == 1
     state, iteration = run.state()
@@ -207,19 +228,50 @@ def stopped(process: subprocess.Popen[str], run: Run) -> None:
 
 
 @pytest.mark.stress
-def test_torchrun_that_is_asked_to_stop_leaves_a_checkpoint_and_says_how_to_go_on(shards: Path, tmp_path: Path) -> None:
-    stopped(started(shards, tmp_path), Run(tmp_path / "toy"))
-
-
-@pytest.mark.stress
-def test_two_processes_that_were_stopped_end_with_the_bits_of_two_that_were_not(shards: Path, tmp_path: Path) -> None:
-    stopped(started(shards, tmp_path / "one"), Run(tmp_path / "one" / "toy"))
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_two_processes_that_were_stopped_say_how_to_go_on_and_end_with_the_bits_of_two_that_were_not(
+    shards: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    stopped(started(shards, tmp_path / "one"), Run(tmp_path / "one" / "toy"), how)
     for runs in (tmp_path / "one", tmp_path / "other"):
         process = started(shards, runs)
         _, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
     one, other = (Run(tmp_path / name / "toy").weights.read_bytes() for name in ("one", "other"))
     assert one == other
+
+
+@pytest.mark.stress
+def test_two_nodes_end_with_the_bits_of_two_processes_on_one(
+    shards: Path, of_two: tuple[State, State], tmp_path: Path
+) -> None:
+    for process in nodes(str(Path(__file__).with_name("two_ranks.py")), str(shards), str(tmp_path)):
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    for rank, expected in enumerate(of_two):
+        found = load_file(tmp_path / f"rank-{rank}.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("dead", [0, 1])
+def test_when_a_node_dies_the_other_stops_within_seconds_and_says_so(shards: Path, tmp_path: Path, dead: int) -> None:
+    run = Run(tmp_path / "toy")
+    both = nodes(*fit_words(shards, tmp_path))
+    wait_for(lambda: bool(checkpoint.newest(run.checkpoints)), both[1 - dead])
+    begun = time.monotonic()
+    ranks = Path(f"/proc/{both[dead].pid}/task/{both[dead].pid}/children").read_text().split()
+    both[dead].kill()
+    for rank in ranks:
+        os.kill(int(rank), signal.SIGKILL)
+    _, said = both[1 - dead].communicate(timeout=60)
+    both[dead].communicate()
+    assert time.monotonic() - begun < 30
+    assert both[1 - dead].returncode == 1
+    assert said.count("mtrain: error: another process of this training has ended, so this one stops too; run the") == 1
+    assert "]: Traceback" not in said  # of the rank; torchrun adds its own
+    assert run.state()[0] == "stopped"
 
 
 @pytest.mark.stress

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mtrain import checkpoint, gradients
+from mtrain import checkpoint, gradients, taskbatchnorm
 from mtrain.batchnorm import adapt
 from mtrain.config import FitConfig
 from mtrain.distributed import ALONE, Ranks, Vote, joined
@@ -49,6 +49,8 @@ def results(shards: Path, ranks: Ranks, **options: Any) -> dict[str, torch.Tenso
     ours, meter = a_training(shards, ranks, **options), Meter(["Alpha", "Beta", "Gamma"], ranks)
     if options.get("norm", "none") != "none":
         adapt(ours.model.shared, map(ours.prepare, ours.drawn(range(2), Stream.ADAPT, [range(5)])))
+    if ours.config.batchnorm == "per-task":
+        taskbatchnorm.split(ours.model.shared, len(ours.tasks))
     for parts in ours.iterations(range(STEPS)):
         meter.add(ours.step(*parts), ours.counts)
         for head, count in zip(ours.model.heads.values(), ours.counts, strict=True):
@@ -75,6 +77,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
     "batch": {"norm": "batch"},
     "sync": {"norm": "sync"},
+    "per-task": {"norm": "batch", "batchnorm": "per-task"},
+    "per-task-sync": {"norm": "sync", "batchnorm": "per-task"},
 }
 
 
