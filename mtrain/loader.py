@@ -8,13 +8,15 @@ pictures there are. Pictures of a batch stand in the order of their tasks.
 
 from __future__ import annotations
 
+import atexit
 import math
 import mmap
 import multiprocessing
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -281,13 +283,26 @@ def batches(
             worker_init_fn=_leave_signals_to_the_main_process,
             generator=torch.Generator(),  # else the loader takes a number out of torch's global random state
         )
-    for position, made in enumerate(loader):
-        if isinstance(made, UserError):
-            raise made
+    found = _handed_out(turns, iter(loader), skipping)
+    atexit.register(found.close)  # else the end of this process waits for workers, which let no signal end them
+    forget = partial(atexit.unregister, found.close)  # a generator may outlive what its module names
+    try:
+        for batch in found:
+            yield batch if lasting else batch.copied(pin)
+    finally:
+        forget()
+
+
+def _handed_out(
+    turns: _Turns, made: Iterator[Made | UserError], skipping: Skipping | None
+) -> Generator[Batch, None, None]:
+    """The batches where they were made."""
+    for position, one in enumerate(made):
+        if isinstance(one, UserError):
+            raise one
         if skipping is not None:
-            skipping.add(made.skipped)
-        batch = turns.memory(position).first(made.pictures)
-        yield batch if lasting else batch.copied(pin)
+            skipping.add(one.skipped)
+        yield turns.memory(position).first(one.pictures)
 
 
 class _Turns(Dataset[Made | UserError]):

@@ -1,4 +1,6 @@
+import hashlib
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from mtrain.sampling import Stream
 from tests.mtrain.pools import encode, write_pool, write_task
 
 SIZE = 24
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,30 @@ def test_a_started_interpreter_makes_the_same_batches_as_a_forked_one(pool: Pool
     here = dataset[2]
     assert isinstance(here, Batch)
     assert equal([here], [there])
+
+
+UNFINISHED = """
+import hashlib, multiprocessing, pathlib, sys
+multiprocessing.set_start_method(sys.argv[2])
+from mtrain.pool import open_pool
+from tests.mtrain.test_loader import batches, training
+left = batches(training(open_pool(pathlib.Path(sys.argv[1]))), range(1000), workers=1)
+print(*(hashlib.sha256(next(left).pixels.numpy()).hexdigest() for _ in range(2)))
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_process_ends_though_its_batches_did_not_and_they_are_the_same_however_workers_start(
+    pool: Pool, start: str
+) -> None:
+    """Workers let no signal end them: it is the end of the process that has to tell them."""
+    command = [sys.executable, "-c", UNFINISHED, str(pool.tasks[0].folder.parent), start]
+    environment = os.environ | {"PYTHONHASHSEED": str(len(start))}  # names are hashed otherwise
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    here = list(batches(training(pool), range(2), workers=0))
+    assert done.stdout.split() == [hashlib.sha256(batch.pixels.numpy()).hexdigest() for batch in here]
+    assert "Error" not in done.stderr
 
 
 def test_two_halves_of_the_slots_hold_what_the_whole_holds(pool: Pool) -> None:
