@@ -44,11 +44,12 @@ def stain_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
     light let through (Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a reference
     to train distilled stain-invariant convolutional networks", 2018).
     """
-    stains = torch.tensor(STAINS, dtype=torch.float32, device=images.device)
+    stains = torch.tensor(STAINS, dtype=torch.float32)
     stains = stains / stains.norm(dim=1, keepdim=True)
+    stains, inverse = _sent(stains, images.device), _sent(torch.linalg.inv(stains), images.device)
     spread = (2 * amounts.float() - 1) * strength
     scale, shift = 1 + spread[:, 0::2], spread[:, 1::2]
-    mixing = torch.linalg.inv(stains) @ (scale[:, :, None] * stains)  # (N, 3, 3): density @ mixing
+    mixing = inverse @ (scale[:, :, None] * stains)  # (N, 3, 3): density @ mixing
     light = (images.float() / 255).clamp_min(DARKEST)
     density = torch.einsum("nchw,ncd->ndhw", -light.log(), mixing) + (shift @ stains)[:, :, None, None]
     return _stored(torch.exp(-density.clamp_min(0)), images)
@@ -63,18 +64,23 @@ def colour_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
     brightness, contrast, saturation = (1 + spread[:, :3]).T
     linear = _chroma(spread[:, 3] / 4 * 2 * math.pi, saturation)  # (N, 3, 3)
     light = torch.einsum("nchw,ndc->ndhw", images.float() / 255, brightness[:, None, None] * linear)
-    grey = torch.tensor(GREY, device=images.device)
+    grey = _sent(torch.tensor(GREY), images.device)
     mean = (torch.einsum("nchw,c->n", light, grey) / light[0, 0].numel())[:, None, None, None]
     return _stored((light - mean) * contrast[:, None, None, None] + mean, images)
 
 
 def _chroma(angle: Tensor, saturation: Tensor) -> Tensor:
     """(N, 3, 3) that turns the chroma by `angle` and stretches it by `saturation`, both (N,)."""
-    axes = torch.tensor(YIQ, dtype=torch.float32, device=angle.device)
+    axes = torch.tensor(YIQ, dtype=torch.float32)
     cosine, sine, none = saturation * angle.cos(), saturation * angle.sin(), torch.zeros_like(angle)
     turned = torch.stack([none + 1, none, none, none, cosine, -sine, none, sine, cosine], dim=1).reshape(-1, 3, 3)
-    linear: Tensor = torch.linalg.inv(axes) @ turned @ axes
+    linear: Tensor = _sent(torch.linalg.inv(axes), angle.device) @ turned @ _sent(axes, angle.device)
     return linear
+
+
+def _sent(constant: Tensor, device: torch.device) -> Tensor:
+    """From the CPU to the device, which is not waited for."""
+    return constant.to(device, non_blocking=True)
 
 
 def _stored(light: Tensor, like: Tensor) -> Tensor:

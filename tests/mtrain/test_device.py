@@ -1,0 +1,161 @@
+"""What a training asks of a GPU, seen without one: on the meta device, which has no values to wait for, and with
+streams that only remember what was asked of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock, Mock
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from mtrain import prefetch, taskbatchnorm, training
+from mtrain.loader import Batch
+from mtrain.meter import Meter
+from mtrain.network import MultiHead, shared_network
+from mtrain.pool import open_pool
+from mtrain.syncbatchnorm import synchronize
+from mtrain.training import Training
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_fit import CPU, SMALL, a_training, config
+
+DEVICE = torch.device("meta")
+EVERYTHING: dict[str, Any] = {
+    "rotations": True, "stain_jitter": 0.1, "colour_jitter": 0.1, "label_smoothing": 0.1, "ema": 0.9,
+    "schedule": "cosine", "accumulate": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tasks of pictures of other sizes, which are resized on the device."""
+    folder = write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta"), sizes={"train": 8, "val": 2})
+    return write_pool(folder, ("Gamma",), sizes={"train": 8, "val": 2}, shape=(32, 32))
+
+
+def on_meta(shards: Path, **changed: Any) -> Training:
+    settings, pool = config(shards, **changed), open_pool(shards)
+    model = MultiHead(shared_network(SMALL, "random"), {task.name: task.num_classes for task in pool.tasks})
+    if settings.sync_batchnorm:
+        synchronize(model.shared, CPU)
+    if settings.batchnorm == "per-task":
+        taskbatchnorm.split(model.shared, len(pool.tasks))
+    return Training(settings, pool, model.to(DEVICE).to(memory_format=torch.channels_last), DEVICE)
+
+
+class Waits(TorchFunctionMode):
+    """Refuses what waits on CUDA devices though the meta device allows it: a copy from the CPU that is not told not to
+    wait, as `torch.tensor(..., device=...)` is one, and what looks whether a matrix was singular.
+    """
+
+    LOOKING = (torch.linalg.inv, torch.linalg.solve, torch.linalg.cholesky, torch.inverse)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        found = func(*args, **kwargs)
+        if isinstance(found, torch.Tensor) and found.device == DEVICE:
+            copied = func in (torch.Tensor.to, torch.Tensor.copy_) and not kwargs.get("non_blocking")
+            source = args[-1] if func is torch.Tensor.copy_ else args[0] if args else None
+            assert not (copied and isinstance(source, torch.Tensor) and source.device == CPU), "a copy that waits"
+            made = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], torch.Tensor)
+            assert not made, "made on the CPU and copied with a wait"
+            assert func not in self.LOOKING, "whether it is singular is waited for"
+        return found
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [{}, EVERYTHING, {"batchnorm": "per-task"}, {"batchnorm": "per-task", "sync_batchnorm": True},
+     {"batchnorm": "frozen"}],
+    ids=["defaults", "everything", "per-task", "per-task-sync", "frozen"],
+)  # fmt: skip
+def test_no_iteration_waits_for_the_device(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, choices: dict[str, Any]
+) -> None:
+    """Neither in the warm-up nor after it: no `.item()`, no copy to the CPU, no shape that depends on values, and no
+    operation on tensors of two devices: on the meta device these are errors. Nor anything that `Waits` knows.
+    """
+    monkeypatch.setattr(training.torch, "autocast", lambda *_, **__: nullcontext())  # there is none for it
+    monkeypatch.setattr(taskbatchnorm, "sum_over_ranks", lambda values: values)
+    choices = {"warmup": 1, "batch": 8, "size": 32} | choices
+    drawn, ours = a_training(shards, **choices), on_meta(shards, **choices)
+    meter = Meter(ours.tasks)
+    for parts in drawn.iterations(range(3)):
+        with Waits():
+            meter.add(ours.step(*parts), ours.counts)
+    assert ours.iteration == 3
+    assert (ours.average is not None) == bool(ours.config.ema)
+    with pytest.raises((RuntimeError, NotImplementedError)):  # and this is what waits: the losses, when they are told
+        meter.take(3)
+
+
+def test_pictures_reach_the_network_channels_last(shards: Path) -> None:
+    (batch,) = a_training(shards, batch=8, size=32).drawn(range(1))
+    prepared = on_meta(shards, batch=8, size=32).prepare(batch)
+    assert prepared.device == DEVICE
+    assert prepared.is_contiguous(memory_format=torch.channels_last)
+
+
+class Streams:
+    """The current stream and one beside it, and a list of what is asked of them and of tensors, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        self.current = "main"
+        self.main = Mock(wait_event=lambda event: self.done.append(f"main waits for {event}"))
+        side = Mock(record_event=self._event)
+        entered = MagicMock()
+        entered.__enter__.side_effect = lambda: setattr(self, "current", "side")
+        entered.__exit__.side_effect = lambda *_: setattr(self, "current", "main")
+        monkeypatch.setattr(prefetch.torch.cuda, "Stream", lambda _device: side)
+        monkeypatch.setattr(prefetch.torch.cuda, "stream", lambda _stream: entered)
+        monkeypatch.setattr(prefetch.torch.cuda, "current_stream", lambda _device: self.main)
+
+    def _event(self) -> str:
+        self.done.append("event")
+        return f"event {self.done.count('event')}"
+
+    def batch(self, number: int) -> Batch:
+        """A batch whose tensors, when sent to a device, are said to be there."""
+        return Batch(*(self._tensor(f"{field} {number}") for field in Batch._fields))
+
+    def _tensor(self, name: str) -> Any:
+        def to(device: torch.device, non_blocking: bool) -> Any:
+            assert non_blocking
+            self.done.append(f"{name} sent on {self.current}")
+            return SimpleNamespace(device=device, name=name, record_stream=self._recorded(name))
+
+        return SimpleNamespace(device=CPU, name=name, to=to)
+
+    def _recorded(self, name: str) -> Any:
+        def record(stream: object) -> None:
+            assert stream is self.main
+            self.done.append(f"{name} kept for main")
+
+        return record
+
+
+def test_batches_are_sent_ahead_on_a_stream_of_their_own_and_kept_until_the_network_has_used_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    streams = Streams(monkeypatch)
+    found = prefetch.on_device((streams.batch(number) for number in range(3)), torch.device("cuda", 0))
+    for number in range(3):
+        batch = next(found)
+        there = [tensor.name for tensor in batch if tensor.device.type == "cuda"]
+        assert {name.split()[0] for name in there} >= {"pixels", "labels", "flips"}
+        done = streams.done
+        assert all(f"{name} sent on side" in done and f"{name} kept for main" in done for name in there)
+        waits = done.index(f"main waits for event {number + 1}")
+        assert all(done.index(f"{name} sent on side") < waits for name in there)
+        if number < 2:
+            assert done.index(f"pixels {number + 1} sent on side") < waits  # the next one is on its way
+    assert next(found, None) is None
