@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import io
+import logging
 import os
 import random
 import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, TypeVar
@@ -29,11 +32,19 @@ TRIES = 6
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between tries: twice as long each time, more or less
 CONNECT_SECONDS, READ_SECONDS = 10, 60  # an answer that is slower has failed
 BLOCK = 4 << 20
-# exceptions of the libraries beside OSError; those of libraries that are not installed cannot occur
-FAILURES = (
-    ("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
-    ("gcsfs.retry", "HttpError"), ("google.auth.exceptions", "GoogleAuthError"),
-)  # fmt: skip
+# unless this is "false" gcsfs asks by gRPC what kind of bucket it has; such a channel does not outlive a worker's fork
+PLAIN_GCS = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
+# exceptions of the libraries beside OSError
+FAILURES = {
+    "s3": (
+        ("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
+    ),
+    "gcs": (
+        ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"), ("gcsfs.retry", "ChecksumError"),
+        ("google.auth.exceptions", "GoogleAuthError"), ("builtins", "ValueError"),  # which is a "Bad Request"
+    ),
+    "http": (("aiohttp", "ClientError"),),
+}  # fmt: skip
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "NoAuthTokenError"}
 CREDENTIALS = {
     "s3": "set up credentials as for the `aws` command, or FSSPEC_S3_ANON=true for a public bucket",
@@ -74,8 +85,8 @@ class Storage:
     def __init__(self, url: str) -> None:
         self.scheme = url.partition(":")[0]
         self.extra = SCHEMES[self.scheme]
-        self._failures: tuple[type[BaseException], ...] = (OSError, *_failures())
         self._files = file_system(self.scheme, os.getpid())
+        self._failures: tuple[type[BaseException], ...] = (OSError, *_failures(self.extra))
 
     @property
     def listable(self) -> bool:
@@ -159,7 +170,7 @@ class Storage:
         kind = type(error).__name__
         if isinstance(error, FileNotFoundError):
             return RunError("no such file there", where=url, remedy="check the address, or upload the shards again")
-        if kind in NO_CREDENTIALS or isinstance(error, PermissionError) or getattr(error, "status", 0) in (401, 403):
+        if kind in NO_CREDENTIALS or _refused(error):
             what = "no credentials were found" if kind in NO_CREDENTIALS else "access is refused"
             return RunError(what, where=url, remedy=CREDENTIALS[self.extra])
         if isinstance(error, TimeoutError):
@@ -215,22 +226,34 @@ def file_system(scheme: str, _process: int) -> Any:
         UsageError: its extra is not installed.
     """
     extra = SCHEMES[scheme]
-    options: dict[str, Any] = {}
-    if extra == "s3":
-        once = {"total_max_attempts": 1}  # trying again is ours: tries of tries would take hours
-        limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
-        options["config_kwargs"] = limits | {"retries": once}
-    elif extra == "http" and (aiohttp := _imported("aiohttp")) is not None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}  # which is what reads ~/.netrc
     try:
-        files = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+        files = fsspec.filesystem(scheme, skip_instance_cache=True, **_options(extra))
     except ImportError:
         what = f"{scheme}:// needs packages that are not installed"
         raise UsageError(what, remedy=f"pip install 'dpconvert[{extra}]'") from None
     if hasattr(files, "retries"):
-        files.retries = 1
+        files.retries = 1  # trying again is ours: tries of tries would take hours
+    if extra == "gcs":
+        files._request = partial(
+            inspect.unwrap(type(files)._request), files
+        )  # it is wrapped in tries, whatever `retries`
     return files
+
+
+def _options(extra: str) -> dict[str, Any]:
+    """What each library calls the same: how long it waits for an answer, and that it asks once."""
+    if extra == "s3":
+        limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        return {"config_kwargs": limits | {"retries": {"total_max_attempts": 1}}}
+    aiohttp = _imported("aiohttp")
+    if aiohttp is None:
+        return {}
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+    if extra == "http":
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}  # which is what reads ~/.netrc
+    os.environ.setdefault(PLAIN_GCS, "false")
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints a traceback of what is tried again
+    return {"requests_timeout": timeout}
 
 
 def wait(attempt: int) -> None:
@@ -240,17 +263,29 @@ def wait(attempt: int) -> None:
 
 def _hopeless(error: BaseException) -> bool:
     """Whether another try would fail the same way: not there, not allowed."""
-    status = getattr(error, "status", 0)
+    status = _status(error)
     return (
-        isinstance(error, FileNotFoundError | PermissionError)
+        isinstance(error, FileNotFoundError)
+        or _refused(error)
         or type(error).__name__ in NO_CREDENTIALS
-        or (isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429))
+        or (400 <= status < 500 and status not in (408, 425, 429))
     )
 
 
-def _failures() -> tuple[type[BaseException], ...]:
-    modules = [(_imported(module), name) for module, name in FAILURES]
-    return tuple(getattr(module, name) for module, name in modules if module is not None and hasattr(module, name))
+def _refused(error: BaseException) -> bool:
+    """Whether this is not allowed; gcsfs has no class of its own for it."""
+    forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden: ")
+    return forbidden or isinstance(error, PermissionError) or _status(error) in (401, 403)
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status that the libraries' errors carry, aiohttp's and gcsfs's; 0 where there is none."""
+    found = getattr(error, "status", None) or getattr(error, "code", None)
+    return found if isinstance(found, int) else 0
+
+
+def _failures(extra: str) -> tuple[type[BaseException], ...]:
+    return tuple(getattr(importlib.import_module(module), name) for module, name in FAILURES[extra])
 
 
 def _imported(name: str) -> ModuleType | None:

@@ -1,5 +1,5 @@
-"""Storage on loopback: a real S3 API (moto's server, a process of its own), a plain web server, and a proxy before
-either that delays, cuts or refuses answers when told to.
+"""Storage on loopback: the APIs of S3 (moto's server) and of Google Cloud Storage, from processes of their own, a plain
+web server, and a proxy before any of them that delays, cuts or refuses answers when told to.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 BUCKET = "bucket"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTKEY", "AWS_SECRET_ACCESS_KEY": "sEcReTtEsT", "AWS_DEFAULT_REGION": "us-east-1"}
+
+STATUS = {"fail": 503, "deny": 403, "unknown": 401}
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Faults:
     """What happens to the next answers to GET for a path that ends in `suffix`, and what was asked for so far."""
 
     suffix: str = ".tar"
-    planned: list[str] = field(default_factory=list)  # "fail", "cut", "slow" or "deny"
+    planned: list[str] = field(default_factory=list)  # "fail", "cut", "slow", "deny" or "unknown"
     asked: list[str] = field(default_factory=list)
     slow_seconds: float = 0.0
 
@@ -43,24 +46,30 @@ class Faults:
 @contextmanager
 def s3_server() -> Iterator[int]:
     """The port of moto's S3 server, with a bucket in it."""
-    port = _free_port()
-    environment = os.environ | KEYS | {"PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port, server)
+    with _program(lambda port: ["moto.server", "-H", "127.0.0.1", "-p", str(port)]) as port:
         _request(port, "PUT", f"/{BUCKET}", b"")
         yield port
-    finally:
-        server.terminate()
-        server.wait()
+
+
+@contextmanager
+def gcs_server() -> Iterator[int]:
+    """The port of a server of Google Cloud Storage's JSON API, with a bucket in it."""
+    words = ["gcp_storage_emulator", "start", "--host", "127.0.0.1", "--in-memory", "--default-bucket", BUCKET]
+    with _program(lambda port: [*words, "--port", str(port)]) as port:
+        yield port
 
 
 def upload(port: int, folder: Path, prefix: str) -> None:
-    """Put every file under `folder` into the bucket."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            _request(port, "PUT", f"/{BUCKET}/{prefix}/{path.relative_to(folder)}", path.read_bytes())
+    """Put every file under `folder` into the bucket of an S3 server."""
+    for name, content in _files(folder, prefix):
+        _request(port, "PUT", f"/{BUCKET}/{name}", content)
+
+
+def upload_to_gcs(port: int, folder: Path, prefix: str) -> None:
+    """Put every file under `folder` into the bucket of a server of Google Cloud Storage."""
+    for name, content in _files(folder, prefix):
+        query = urlencode({"uploadType": "media", "name": name})
+        _request(port, "POST", f"/upload/storage/v1/b/{BUCKET}/o?{query}", content)
 
 
 @contextmanager
@@ -93,8 +102,8 @@ class _Forward(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         fault = self.plan.next(self.path)
-        if fault in ("fail", "deny"):
-            self.send_response(503 if fault == "fail" else 403)
+        if fault in STATUS:
+            self.send_response(STATUS[fault])
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -156,6 +165,27 @@ def _request(port: int, method: str, path: str, body: bytes) -> None:
     connection.close()
 
 
+def _files(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield f"{prefix}/{path.relative_to(folder)}", path.read_bytes()
+
+
+@contextmanager
+def _program(words: Callable[[int], list[str]]) -> Iterator[int]:
+    """The port at which a Python module that is a server answers."""
+    port = _free_port()
+    environment = os.environ | KEYS | {"PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", *words(port)]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, server)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -164,9 +194,9 @@ def _free_port() -> int:
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
-        assert server.poll() is None, "moto's server has stopped"
+        assert server.poll() is None, "the server has stopped"
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise AssertionError("moto's server does not answer")
+    raise AssertionError("the server does not answer")
