@@ -15,10 +15,9 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
-from filelock import FileLock, Timeout
 from PIL import features
 
-from dpconvert import __version__
+from dpconvert import __version__, locks
 from dpconvert.errors import UserError
 from dpconvert.slide import open_image, openslide_version
 
@@ -52,7 +51,7 @@ def attempt(name: str, look: Callable[[], str], remedy: str) -> Check:
     """What looking gives, or the failure in one line."""
     try:
         return Check(name, ok=True, found=look())
-    except (UserError, OSError, RuntimeError, ValueError, ImportError, Timeout, multiprocessing.ProcessError) as error:
+    except (UserError, OSError, RuntimeError, ValueError, ImportError, multiprocessing.ProcessError) as error:
         told = str(error).strip().partition("\n")[0] or type(error).__name__
         return Check(name, ok=False, found=told, remedy=remedy)
 
@@ -111,9 +110,9 @@ def _disk(folder: Path) -> str:
 def _locks(folder: Path) -> str:
     """A lock that one process holds must keep another out."""
     with tempfile.TemporaryDirectory(dir=_existing(folder), prefix=".doctor-") as place:
-        path = str(Path(place) / "lock")
-        with FileLock(path, timeout=5), _pool() as pool:
-            if pool.apply_async(_is_free, (path,)).get(SECONDS):
+        path = Path(place) / "lock"
+        with locks.held(path), _pool() as pool:
+            if not pool.apply_async(locks.is_held, (path,)).get(SECONDS):
                 raise OSError("two processes got the same lock")
     return "kept between processes"
 
@@ -128,14 +127,6 @@ def _processes() -> str:
 
 def _pool() -> multiprocessing.pool.Pool:
     return multiprocessing.get_context("spawn").Pool(1)
-
-
-def _is_free(path: str) -> bool:
-    try:
-        with FileLock(path, timeout=0):
-            return True
-    except Timeout:
-        return False
 
 
 def _existing(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from dpconvert import patches, slide, sources
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import OutputError, SourceError
-from dpconvert.manifest import Whole, closest
+from dpconvert.manifest import Crop, Whole, closest
 from dpconvert.plan import Scene
 from dpconvert.record import Picture, Record, hashed
 from dpconvert.slide import Image, TissueMask
@@ -75,7 +75,8 @@ def preview(source: Source, name: str | None, out: Path) -> Drawn:
 
 
 def _draw(source: Source, pictures: list[Picture], chosen: Picture, out: Path) -> Drawn:
-    if isinstance(source.manifest.rule, Whole):
+    rule = source.manifest.rule
+    if isinstance(rule, Whole) or (isinstance(rule, Crop) and chosen.label is not None):  # each picture is a sample
         found = [Record(picture, picture.label or "") for picture in pictures]
         return Drawn(_sheets(source, found, out, source.manifest.name), "", {})
     with _open(source, chosen) as image:

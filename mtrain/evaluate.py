@@ -20,7 +20,8 @@ from mtrain.atomic import replacing, write_json
 from mtrain.errors import RunError, UsageError
 from mtrain.pool import Permit, Task, with_test
 from mtrain.runs import Run
-from mtrain.transfer.run import OWN, Options, result_path, source_of, transfer
+from mtrain.transfer.asked import OWN
+from mtrain.transfer.run import Options, result_path, source_of, transfer
 
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
 SEEDS = 5  # of the baselines that depend on one
@@ -99,7 +100,7 @@ def winners(sweep: Path, target: str) -> list[Run]:
         found = [sweep / model["run"] for choice in by_backbone.values() if choice for model in choice["models"]]
     except FileNotFoundError:
         raise RunError("nothing has been selected", where=sweep, remedy="run `mtrain select` first") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(f"no selection for {target}: {reason}", where=path, remedy="run `mtrain select`") from None
     if not found:
@@ -116,7 +117,7 @@ def selected_targets(sweep: Path) -> list[str]:
     path = sweep / "selected.json"
     try:
         return sorted(json.loads(path.read_bytes())["targets"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"no selection: {error}", where=path, remedy="run `mtrain select` first") from None
 
 

@@ -30,6 +30,7 @@ from mtrain.storage import url_of
 
 INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group")
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
+LOCK = ".lock"  # of a conversion, in the task's folder
 
 
 class Permit(enum.Enum):
@@ -121,7 +122,7 @@ def open_pool(shards: Path | str) -> Pool:
     shards = Path(shards)
     if not shards.is_dir():
         raise UsageError("no such folder of shards", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
-    folders = sorted(f for f in shards.iterdir() if f.is_dir() and not f.name.startswith("."))
+    folders = sorted(f for f in shards.iterdir() if f.is_dir() and not f.name.startswith(".") and _begun(f))
     unfinished = [f.name for f in folders if not (f / cards.FILE_NAME).is_file()]
     if unfinished:
         raise ShardError(
@@ -132,6 +133,11 @@ def open_pool(shards: Path | str) -> Pool:
     if not folders:
         raise UsageError("no task here", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
     return pool_of(open_task(folder) for folder in folders)
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a conversion wrote anything: one that found no source leaves its lock file alone."""
+    return any(path.name != LOCK for path in folder.iterdir())
 
 
 def open_task(folder: Path | str) -> Task:
@@ -164,7 +170,7 @@ def _copies(url: str, card: cards.TaskCard) -> list[remote.Copy]:
 
 
 def fetch_shards(tasks: Iterable[Task], splits: Sequence[str], report: Reporter) -> None:
-    """Have the shards of these splits on this machine, with progress; of tasks that are here there is nothing to do.
+    """Have the shards of these splits on this machine, with progress if there is something to do.
 
     Raises:
         UsageError: more than the cache may hold.
@@ -172,7 +178,7 @@ def fetch_shards(tasks: Iterable[Task], splits: Sequence[str], report: Reporter)
     """
     named = [pair for task in tasks for pair in zip(task.card.shards, task.files(), strict=True)]
     copies = [copy for card, copy in named if card.split in splits and isinstance(copy, remote.Copy)]
-    with report.bar("fetching shards", len(copies), unit="shards") as advance:
+    with report.bar("fetching shards", sum(not copy.here for copy in copies), unit="shards") as advance:
         remote.fetch(copies, lambda _size: advance())
 
 

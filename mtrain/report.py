@@ -18,7 +18,7 @@ from mtrain.charts import line_chart
 from mtrain.errors import ShardError, UsageError
 from mtrain.pool import Task, open_pool
 from mtrain.runs import Run
-from mtrain.transfer.run import results
+from mtrain.transfer.results import results
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}

@@ -88,7 +88,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_the_format_page_names_every_field() -> None:
     fields = {field.alias or name for name, field in card.TaskCard.model_fields.items()}
-    fields |= set(shards.INDEX_SCHEMA.names)
+    fields |= set(shards.INDEX_COLUMNS)
     missing = sorted(field for field in fields if f"`{field}`" not in FORMAT)
     assert not missing
 

@@ -1,15 +1,33 @@
-"""Every command of the documents: understood by the programs, and run, in its page's order, where it has a prompt."""
+"""Every command of the documents: understood by the programs, and run, in its page's order.
+
+Those with a prompt run as they stand in an empty folder; the others in a small world of what their page assumes, see
+tests/docs_world.py. NOT_RUN says which are only parsed, and why.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from dpconvert import fakes
+from dpconvert.manifest import find
+from mtrain import doctor, remote, storage
+from mtrain.sweep import plan
+from tests import docs_world
+from tests.docs_world import Reader
 from tests.documents import PROGRAMS, ROOT, Line, files, lines, pages, problem, programs_in
+from tests.dpconvert import test_cytomine_server
+from tests.mtrain import storages, test_export
+from tests.small_programs import without_downloads
 
 RUN = [page for page in pages() if any(line.run for line in lines(page))]
 
@@ -44,6 +62,106 @@ def test_every_command_shown_with_a_prompt_works(
     for line in lines(page):
         if line.run:
             _run(line)
+
+
+# --- the others, in a small world of what the pages assume
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "docs-world"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            docs_world.build(folder.with_suffix(".part"))
+            for path in folder.with_suffix(".part").glob("runs/*/config.json"):
+                path.write_text(path.read_text().replace(f"{folder}.part", str(folder)))
+            folder.with_suffix(".part").rename(folder)
+    return folder
+
+
+@pytest.fixture
+def reader(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Reader]:
+    """Somebody in a folder with all of it, and with the servers that the page of the test names."""
+    here, page = tmp_path / "here", request.getfixturevalue("page").read_text()
+    docs_world.moved(world, here)
+    monkeypatch.chdir(here)
+    docs_world.slurm(tmp_path / "bin")
+    without_downloads(monkeypatch.setattr)
+    monkeypatch.setattr(plan, "STEPS", 2)
+    monkeypatch.setattr(doctor, "_ranks", lambda: "2 processes over gloo")  # tests/test_terminal.py's
+    paths = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(paths))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv(remote.CACHE, "cache")
+    monkeypatch.setenv(remote.CACHE_SIZE, "1GB")
+    storage.file_system.cache_clear()
+    given = Reader({"/scratch/mtrain": str(tmp_path / "scratch"), "my-bucket": storages.BUCKET})
+    with ExitStack() as servers:
+        if "s3://" in page:
+            port = servers.enter_context(storages.s3_server())
+            given.upload = partial(storages.upload, port)
+            given.upload(here / "shards", "shards")
+            for name, value in (storages.KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}).items():
+                monkeypatch.setenv(name, value)
+        if "cytomine.example.org" in page:
+            fakes.draw_fake(find("human-lba"), here)
+            site = servers.enter_context(test_cytomine_server.holding(here / "human-lba"))
+            given.words |= {"https://cytomine.example.org": site.url, "1234": str(test_cytomine_server.PROJECT)}
+            monkeypatch.setenv("CYTOMINE_PUBLIC_KEY", test_cytomine_server.PUBLIC)
+            monkeypatch.setenv("CYTOMINE_PRIVATE_KEY", test_cytomine_server.PRIVATE)
+        yield given
+
+
+# what is only parsed, and why
+NOT_RUN = {
+    r"^torchrun --nnodes 8 ": "eight hosts",
+    r"^hf auth login$": "asks for somebody's token",
+    r"^pytest .* -k my-source$": "of the reader's own source; the contract runs over every one that is there",
+    r"^export CYTOMINE_": "whose keys, the page does not say; those of the fake server are set",
+    r"--engine ray": "run on a cluster by tests/test_ray.py",
+    r"^dpconvert (manifests/examples/|warwick-crc --source warwick_crc/)": "real pictures: see test_real.py",
+    r"^python -m tests\.fuzz": "spoilt inputs for minutes; tests/fuzz/test_fuzz.py gives a few to each parser",
+    r"without-LC25000Lung": "a training of minutes on real pictures",
+}
+# what a page takes for granted
+BEFORE = {"docs/how-to/publish.md": "mtrain sweep paper --shards shards/"}
+
+
+def not_run(line: Line) -> str | None:
+    """Why a line is only parsed."""
+    return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, line.text)), None)
+
+
+def others(page: Path) -> list[Line]:
+    """The lines without a prompt that can be run."""
+    return [line for line in lines(page) if not line.run and not_run(line) is None]
+
+
+def test_nothing_is_left_out_without_need() -> None:
+    left_out = [line.text for page in pages() for line in lines(page) if not line.run and not_run(line)]
+    assert {pattern for pattern in NOT_RUN for text in left_out if re.search(pattern, text)} == NOT_RUN.keys()
+    assert len(left_out) == 17
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if others(page)], ids=lambda p: p.relative_to(ROOT).as_posix()
+)
+def test_every_command_without_a_prompt_works_too(
+    page: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub, "HfApi", test_export.Hub)
+    monkeypatch.setattr(test_export.Hub, "asked", [])
+    for name, content in files(page).items():
+        Path(name).write_text(content)
+    name = page.relative_to(ROOT).as_posix()
+    before = [Line(name, BEFORE[name], run=False)] if name in BEFORE else []
+    for line in [*before, *others(page)]:
+        reader.types(line)
 
 
 def _run(line: Line) -> None:

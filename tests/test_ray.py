@@ -29,6 +29,7 @@ from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.cluster import Request
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
+from tests.documents import PROGRAMS, ROOT, lines, programs_in
 from tests.dpconvert import workers
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_sweep import TINY, wait_for
@@ -86,6 +87,26 @@ def test_a_sweep_gives_the_scores_that_it_gives_elsewhere(
     assert scores(tmp_path / "here" / "tiny") == scores(tmp_path / "there" / "tiny")
     refused = CliRunner().invoke(mtrain, [*command, str(tmp_path / "other"), *ray, "--cpus", "64"])
     assert str(refused.exception).startswith("no node of the cluster has as much as a cell asks for")
+
+
+def test_the_commands_of_the_page_work(small: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with the source, the shards and a small sweep of the name that the page gives."""
+    asked = [line for line in lines(ROOT / "docs" / "how-to" / "many-gpus.md") if "--engine ray" in line.text]
+    fakes.draw_fake(manifest.find("camelyon16"), tmp_path / "sources")
+    write_pool(tmp_path / "shards", ("Alpha", "Gamma"), sizes={"train": 16, "val": 8, "test": 4})
+    (tmp_path / "paper").write_text(
+        TINY.replace('"Alpha", "Gamma"', '"Gamma"')
+        .replace("[1e-2, 1e-3]", "[1e-2]")
+        .replace("[true, false]", "[false]")
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", str(small.address))
+    assert [line.words[0] for line in asked] == ["mtrain", "dpconvert"]
+    for line in asked:
+        (started,) = programs_in(line)
+        answer = CliRunner().invoke(PROGRAMS[started[0]], started[1], catch_exceptions=False)
+        assert answer.exit_code == 0, answer.output
+    assert (tmp_path / "shards" / "Camelyon16" / "task.json").is_file()
 
 
 # --- one line for each mistake ---

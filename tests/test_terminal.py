@@ -8,11 +8,12 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 
-from dpconvert import doctor
+from dpconvert import doctor, locks
 from dpconvert.cli import group as dpconvert
 from dpconvert.cli import source_command
 from mtrain import doctor as training_doctor
@@ -21,8 +22,6 @@ from mtrain.cli import group as mtrain
 ROOT = Path(__file__).parent.parent
 COMMANDS = {(p, n): c for p, g in {"dpconvert": dpconvert, "mtrain": mtrain}.items() for n, c in g.commands.items()}
 COMMANDS["dpconvert", "lung"] = source_command("lung")
-# their answer is a folder that goes on growing: `dpconvert check --json` and `mtrain runs --json` tell of it
-WITHOUT_JSON = {("dpconvert", "fetch"), ("mtrain", "fit")}
 SHORT = {"list", "show", "check", "preview", "fake", "runs", "select", "report", "doctor"}  # no progress to silence
 
 
@@ -32,17 +31,28 @@ def options(command: click.Command) -> set[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_speaks_to_programs_and_can_be_quiet(name: tuple[str, str]) -> None:
-    assert ("--json" in options(COMMANDS[name])) == (name not in WITHOUT_JSON)
+    assert "--json" in options(COMMANDS[name])  # what it then answers is tests/test_json.py's
     assert name[1] in SHORT or "--quiet" in options(COMMANDS[name])
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in WITHOUT_JSON])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_same_words_mean_the_same_everywhere(name: tuple[str, str]) -> None:
     (flag,) = [p for p in COMMANDS[name].params if "--json" in p.opts]
     assert isinstance(flag, click.Option)
     assert (flag.is_flag, flag.name) == (True, "as_json")
     quiet = [p for p in COMMANDS[name].params if "--quiet" in p.opts]
     assert all("-q" in p.opts for p in quiet)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_screen(name: tuple[str, str]) -> None:
+    """80 columns, and 32 lines where a command has that much to say: what few need is told by --help-all."""
+    context = click.Context(COMMANDS[name], info_name=" ".join(name), terminal_width=80)
+    lines = COMMANDS[name].get_help(context).splitlines()
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 80
+    hidden = [option.opts[0] for option in COMMANDS[name].params if isinstance(option, click.Option) and option.hidden]
+    assert ("--help-all" in options(COMMANDS[name])) == bool(hidden)
 
 
 def on_a_terminal(command: list[str], **environment: str) -> bytes:
@@ -61,7 +71,7 @@ def on_a_terminal(command: list[str], **environment: str) -> bytes:
 
 WRONG = {
     "dpconvert": ["dpconvert.cli", "show", "nothing-such"],
-    "mtrain": ["mtrain.cli", "select", "--sweeps", "/nowhere"],
+    "mtrain": ["mtrain.cli", "export", "nothing-such"],
 }
 
 
@@ -111,7 +121,7 @@ def _gone() -> str:
     [
         ("ROOM", 1 << 60, "GB free"),
         ("SLOW", 1e18, "MB/s: slow"),
-        ("_is_free", os.path.exists, "two processes got the same lock"),
+        ("locks", SimpleNamespace(held=locks.held, is_held=os.path.isdir), "two processes got the same lock"),
         ("openslide_version", _gone, "gone"),
     ],
 )

@@ -16,9 +16,9 @@ from typing import Any
 
 from PIL import Image as Pillow
 
+from dpconvert import webpage
 from dpconvert.audit.findings import WORDS, Audit, Pair
 from dpconvert.errors import ShardError, printable
-from dpconvert.shards import replaced
 
 SHOWN = 100  # pairs of a kind
 SIDE = 192  # px
@@ -50,16 +50,13 @@ def write_page(audit: Audit, path: Path) -> None:
         OutputError: it cannot be written.
         ShardError: a shard changed since the audit.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as file:
-        file.writelines(f"{line}\n".encode() for line in _page(audit))
+    webpage.write(_page(audit), path, "--page")
 
 
 def _page(audit: Audit) -> Iterator[str]:
     cards = audit.samples.cards
-    yield '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Audit</title>'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<style>{STYLE}</style></head><body><main><h1>Audit of {len(cards)} tasks</h1>"
+    yield from webpage.head("Audit", STYLE)
+    yield f"<main><h1>Audit of {len(cards)} tasks</h1>"
     yield f"<p>{len(audit.samples):,} pictures. {_verdict(audit)}</p>"
     yield from _pairs("Between splits of a task", "A score on these pictures is optimistic.", audit.splits, audit)
     yield from _groups(audit)

@@ -12,14 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dpconvert import webpage
 from dpconvert.card import Licence, TaskCard
-from dpconvert.errors import OutputError, cut, printable
+from dpconvert.errors import cut, printable
 from dpconvert.gallery import histogram
 from dpconvert.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, Seen
-from dpconvert.shards import replaced
 
 FAILURES = 50  # of a task, which are listed
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -29,24 +28,14 @@ def write_page(gallery: Gallery, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be made: {error.strerror}", where=path.parent, remedy="choose another --out"
-        ) from None
-    with replaced(path) as file:
-        file.writelines(f"{line}\n".encode() for line in _page(gallery))
+    webpage.write(_page(gallery), path, "--out")
 
 
 def _page(gallery: Gallery) -> Iterator[str]:
     style = files("dpconvert.gallery").joinpath("style.css").read_text(encoding="utf-8")
     title = f"{len(gallery.tasks)} task{'s' * (len(gallery.tasks) != 1)}"
     pictures = sum(seen.card.samples() for seen in gallery.tasks)
-    yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>{title}</title><style>\n{style}</style></head><body>"
+    yield from webpage.head(title, style)
     yield '<a class="skip" href="#tasks">To the tasks</a>'
     yield f'<header><h1>{title}, {pictures:,} pictures</h1><p class="soft">Converted by dpconvert. Pictures on this '
     yield "page are from the training sets (the validation set where a class has none there), scaled down.</p></header>"

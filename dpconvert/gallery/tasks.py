@@ -18,8 +18,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from dpconvert.bounded import DAMAGED
 from dpconvert.card import FILE_NAME, INDEX_NAME, TaskCard, load
 from dpconvert.errors import ShardError
+from dpconvert.libtiff import UNREADABLE
 from dpconvert.progress import Reporter
 from dpconvert.shards import file_card, read_index
 
@@ -154,7 +156,7 @@ def _samples(folder: Path, column: dict[str, Any], rows: Iterable[int]) -> Itera
             with (folder / shard).open("rb") as file:
                 for row in of_shard:
                     yield row, *_sample(file, int(column["offset"][row]))
-        except (OSError, ValueError, RecursionError, tarfile.TarError) as error:
+        except (OSError, RecursionError, *DAMAGED) as error:
             why = getattr(error, "strerror", None) or error
             raise ShardError(f"cannot be read: {why}", where=folder / shard, remedy=VERIFY) from None
 
@@ -178,7 +180,7 @@ def _small(data: bytes, where: str) -> tuple[bytes, int, int]:
             with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
                 picture.draft("RGB", (2 * SIDE, 2 * SIDE))
                 small = picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise ShardError(f"does not decode: {error}", where=where, remedy=VERIFY) from None
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtrain.errors import RunError, UsageError
+from mtrain.errors import UsageError
 from mtrain.export import formats, modelcard
-from mtrain.heads import About, find_head, load_heads
+from mtrain.heads import About, load_heads
 from mtrain.network import shared_network
-from mtrain.runs import Run
+from mtrain.runs import Run, trained_task
 
 __all__ = ["FORMATS", "Exported", "export"]
 
@@ -34,13 +34,9 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
         RunError: the run has not finished.
         UsageError: a licence stands against it, no such head, or a network that `to` does not know.
     """
-    if run.state()[0] != "finished" or not run.weights.is_file():
-        raise RunError(
-            "this run has not finished", where=run.path,
-            remedy=f"go on with it: mtrain fit --runs {run.path.parent} --run {run.name}",
-        )  # fmt: skip
+    run.check_finished()
     heads = load_heads(run.heads)
-    head = find_head(heads, task, run.path) if task else None
+    head = heads[trained_task(heads, task, run.path)] if task else None
     pool = [head.about for head in heads.values()]
     _check_licences(pool, run, accepted=accepted)
     network = shared_network(run.config().backbone, run.weights).eval()

@@ -14,7 +14,7 @@ from mtrain.atomic import write_text
 from mtrain.config import FitConfig
 from mtrain.heads import About, Head
 from mtrain.runs import Run
-from mtrain.transfer.run import results
+from mtrain.transfer.results import results
 
 NAME = "README.md"
 PROTOCOL = "Mormont, Geurts and Marée, IEEE JBHI 25(2), 2021, https://doi.org/10.1109/JBHI.2020.2992878"

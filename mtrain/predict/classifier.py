@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from mtrain.augment import square
 from mtrain.errors import RunError, UsageError
-from mtrain.heads import About, find_head, load_heads
+from mtrain.heads import About, load_heads
 from mtrain.network import find_device, shared_network
-from mtrain.runs import Run
+from mtrain.runs import Run, trained_task
 
 BATCH = 64
 
@@ -29,7 +29,7 @@ class Classifier:
         heads = load_heads(run.heads)
         if task is None and len(heads) > 1:
             raise UsageError("which task?", where=run.path, remedy=f"name one with --task: {', '.join(heads)}")
-        head = find_head(heads, task or next(iter(heads)), run.path)
+        head = heads[trained_task(heads, task or next(iter(heads)), run.path)]
         if not run.weights.is_file():
             raise RunError("this run has no weights", where=run.path, remedy="finish it with `mtrain fit`")
         self.about: About = head.about

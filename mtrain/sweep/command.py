@@ -1,23 +1,28 @@
-"""What `mtrain sweep` was asked for in; the plan, a script for SLURM, or the results out."""
+"""What `mtrain sweep` was asked for in; the plan, a script for SLURM, or the results out.
+
+What runs cells is imported where it is used: a wrong argument is told before torch is loaded.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dpconvert.cluster import Cluster
 from dpconvert.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.errors import UsageError
 from mtrain.storage import absolute
-from mtrain.sweep import cluster, engine
+from mtrain.sweep import slurm
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
-from mtrain.sweep.plan import measure, plan
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
+
+if TYPE_CHECKING:
+    from mtrain.sweep.engine import State
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,14 @@ class Asked:
     part: str | None = None
     sbatch: Path | None = None
     parts: int | None = None
-    quiet: bool = False
-    as_json: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What to print, and whether a signal stopped the work."""
+    """What to print, the same for programs, and whether a signal stopped the work."""
 
-    lines: list[str] = field(default_factory=list)
+    lines: list[str]
+    found: dict[str, Any]
     stopped: bool = False
 
 
@@ -65,28 +69,35 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
     if asked.sbatch is not None:
         return _script(asked, asked.sbatch, sweep, cells)
     if asked.only_plan:
-        return _plan(asked, store, chosen, list(sets.values()), report)
+        return _plan(store, chosen, list(sets.values()), report)
     stopped = _run(asked, store, chosen, report) == "stopped"
     there = sum(store.has(cell) for cell in cells)
-    return Answer([f"{sweep.name}: {there} of {len(cells)} cells -> {store.path}"], stopped)
+    found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there}
+    return Answer([f"{sweep.name}: {there} of {len(cells)} cells -> {store.path}"], found, stopped)
 
 
-def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) -> engine.State:
+def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) -> State:
     if asked.engine == "ray":
         if asked.jobs is not None:
             raise UsageError("--jobs is for --engine local; a cluster runs as many cells as it has room for")
+        from mtrain.sweep import cluster
+
         return cluster.run(store, cells, Cluster(asked.address), cluster.Request(asked.cpus or 1), report)
     if asked.address is not None or asked.cpus is not None:
         raise UsageError("--address and --cpus are for --engine ray")
+    from mtrain.sweep import engine
+
     return engine.run(store, cells, asked.jobs or max(len(engine.visible_cards()), 1), report)
 
 
-def _plan(asked: Asked, store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> Answer:
+def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> Answer:
+    from mtrain.sweep.plan import measure, plan
+
     first = {cell.config.backbone: cell for cell in reversed(cells) if not store.has(cell)}
     pools = {left.names: left.pool for left in sets}
     paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
     found = plan(store, cells, sets, paces)
-    return Answer([json.dumps(found.json())] if asked.as_json else found.lines(store.name))
+    return Answer(found.lines(store.name), found.json())
 
 
 def _script(asked: Asked, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> Answer:
@@ -95,8 +106,8 @@ def _script(asked: Asked, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> An
     file = str(Path(asked.file).absolute()) if Path(asked.file).is_file() else asked.file
     options = ["--sweeps", str(asked.sweeps.absolute()), "--shards", sweep.shards]
     parts = min(asked.parts or len(groups), len(cells))
-    write_text(path, engine.sbatch(file, options, sweep.name, parts))
-    return Answer([f"{path}: {parts} parts; submit it with: sbatch {path}"])
+    write_text(path, slurm.sbatch(file, options, sweep.name, parts))
+    return Answer([f"{path}: {parts} parts; submit it with: sbatch {path}"], {"script": str(path), "parts": parts})
 
 
 def _part(given: str | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Cells to processes: here one after the other or several at once; elsewhere as the parts of a SLURM array.
+"""Cells to processes: one after the other or several at once.
 
 No process is told which cells are its own: each takes what no other one has, so any number of them, on machines that
 share the folder, work off one sweep together, and what a killed one had in hand is taken up by the next.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Literal
 
 from dpconvert.engine import processors
@@ -185,29 +182,3 @@ def outcome_of(
             remedy="often for want of memory: run the same command again with fewer --jobs; what is made is kept",
         )  # fmt: skip
     return "stopped" if missing else "finished"
-
-
-def sbatch(sweep: str, options: Sequence[str], name: str, parts: int) -> str:
-    """A script for SLURM: an array of `parts` jobs, each asks for its part; submitted again it fills the holes."""
-    command = shlex.join([sys.executable, "-m", "mtrain.cli", "sweep", sweep, *options, "--quiet", "--part"])
-    return f"""#!/bin/bash
-# The sweep {name} in {parts} parts. Submit with sbatch; a job whose time is up goes on by itself, and
-# submitting the script again fills what is missing. Add partition, account and modules as your site wants them.
-#SBATCH --job-name=mtrain-{name}
-#SBATCH --array=1-{parts}
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120
-#SBATCH --requeue
-#SBATCH --open-mode=append
-#SBATCH --output=%x-%a.log
-
-cd {shlex.quote(str(Path.cwd()))} || exit 1
-srun {command} "$SLURM_ARRAY_TASK_ID/{parts}"
-status=$?
-if [ "$status" -eq 130 ]; then  # stopped with a checkpoint
-    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
-fi
-exit "$status"
-"""

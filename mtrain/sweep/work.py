@@ -17,7 +17,8 @@ from mtrain.network import find_device
 from mtrain.runs import Run
 from mtrain.sweep.cells import Cell, warmup_config
 from mtrain.sweep.store import Store
-from mtrain.transfer.run import OWN, Options, source_of, targets, transfer
+from mtrain.transfer.asked import OWN, targets
+from mtrain.transfer.run import Options, source_of, transfer
 from mtrain.transfer.tuning import Recipe
 from mtrain.versions import versions
 

@@ -11,8 +11,9 @@ from mtrain import evaluate as final
 from mtrain.errors import UsageError
 from mtrain.features import features, write_features
 from mtrain.pool import Task
-from mtrain.runs import Run, open_run
-from mtrain.transfer.run import OWN, Options, Source, source_of, targets, transfer
+from mtrain.runs import Run
+from mtrain.transfer.asked import targets
+from mtrain.transfer.run import Options, Source, source_of, transfer
 from mtrain.transfer.tuning import RATES, Recipe
 
 
@@ -31,21 +32,13 @@ def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, see
 
 
 def transfers(
-    run: Run, shards: Path | None, names: Sequence[str], weights: str, options: Options, report: Reporter
+    run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter
 ) -> list[dict[str, Any]]:
-    """One transfer a target.
-
-    Raises:
-        UsageError: weights that the mode does not take.
-    """
-    only = {"scratch": "random", "joint": OWN}.get(options.mode)
-    if only is not None and weights not in (OWN, only):
-        raise UsageError(f"--mode {options.mode} takes no --weights", found=weights)
-    chosen = targets(run, shards, names, options.mode)
+    """One transfer a target."""
     if options.final:
-        chosen = final.opened(chosen)
-    source = source_of(run, only or weights, options.recipe.seed if options.mode == "scratch" else None)
-    return [transfer(source, task, options, report) for task in chosen]
+        tasks = final.opened(tasks)
+    source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None)
+    return [transfer(source, task, options, report) for task in tasks]
 
 
 def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
@@ -79,26 +72,20 @@ def feature_files(
 
 
 def evaluations(
-    runs: Path, sweep: Path | None, names: Sequence[str], shards: Path | None, target: Sequence[str],
-    asked: final.Asked, report: Reporter,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The final evaluation of named runs, or of those that a sweep's selection chose for each target.
+    runs: Sequence[Run], tasks: Sequence[Task], asked: final.Asked, report: Reporter
+) -> list[dict[str, Any]]:
+    """The final evaluation of these runs on these targets."""
+    return [one for task in tasks for one in final.evaluate(runs, task, asked, report)]
 
-    Raises:
-        UsageError: neither runs nor a sweep, or both.
-    """
-    if bool(names) == (sweep is not None):
-        raise UsageError("what to evaluate?", remedy="name runs with --run, or a sweep with --sweep")
+
+def sweep_evaluations(
+    sweep: Path, names: Sequence[str], shards: Path | None, asked: final.Asked, report: Reporter
+) -> list[dict[str, Any]]:
+    """The final evaluation of the runs that a sweep's selection chose for each target, or for those named."""
     found = []
-    if sweep is not None:
-        for name in target or final.selected_targets(sweep):
-            chosen = final.winners(sweep, name)
-            (task,) = targets(chosen[0], shards, [name])
-            found += final.evaluate(chosen, task, asked, report)
-        return found
-    given = [open_run(runs, name) for name in names]
-    for task in targets(given[0], shards, target, "joint" if asked.modes == ("joint",) else "svm"):
-        found += final.evaluate(given, task, asked, report)
+    for name in names or final.selected_targets(sweep):
+        chosen = final.winners(sweep, name)
+        found += evaluations(chosen, targets(chosen[0], shards, [name]), asked, report)
     return found
 
 

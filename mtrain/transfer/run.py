@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,42 +12,17 @@ import torch
 from dpconvert.progress import Reporter
 from mtrain import __version__
 from mtrain.atomic import write_json
-from mtrain.errors import RunError, UsageError
 from mtrain.features import weights_digest
 from mtrain.network import check_size, shared_network
-from mtrain.pool import Task, fetch_shards, find_task, open_pool, open_task
+from mtrain.pool import Task, fetch_shards
 from mtrain.runs import Run
-from mtrain.storage import url_of
+from mtrain.transfer.asked import NAMED, OWN
 from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets
+from mtrain.transfer.results import read_result
 from mtrain.transfer.scores import scores_of, without_nan, write_predictions
 from mtrain.transfer.tuning import INCIDENTAL
 
-__all__ = ["OWN", "Options", "Source", "read_result", "result_path", "results", "source_of", "targets", "transfer"]
-
-RESULT = {"identity", "task", "mode", "weights", "metric", "set", "score", "notes"}
-OWN, NAMED = "run", ("run", "imagenet", "random")
-
-
-def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm") -> list[Task]:
-    """The named tasks, or those that the run left out, for `joint` those that it trained on.
-
-    A name may be the path or the URL of a task folder.
-
-    Raises:
-        UsageError: the run left nothing out and no target is named, or no such task.
-    """
-    names = names or (sorted(run.about().get("pool", {})) if mode == "joint" else run.left_out())
-    if not names:
-        raise UsageError("this run left no task out", where=run.path, remedy="name a target with --target TASK")
-    pool = None
-    found = []
-    for name in names:
-        if url_of(name) or (Path(name) / "task.json").is_file():
-            found.append(open_task(name))
-            continue
-        pool = pool or open_pool(shards or Path(run.config().shards))
-        found.append(find_task(pool, name))
-    return found
+__all__ = ["Options", "Source", "result_path", "source_of", "transfer"]
 
 
 def source_of(run: Run, weights: str, seed: int | None = None) -> Source:
@@ -61,12 +34,8 @@ def source_of(run: Run, weights: str, seed: int | None = None) -> Source:
         RunError: the run has not finished, or weights that cannot be had or do not fit.
     """
     config = run.config()
-    if weights == OWN and (run.state()[0] != "finished" or not run.weights.is_file()):
-        raise RunError(
-            "this run has not finished",
-            where=run.path,
-            remedy=f"go on with it: mtrain fit --runs {run.path.parent} --run {run.name}",
-        )
+    if weights == OWN:
+        run.check_finished()
     torch.manual_seed(config.seed if seed is None else seed)
     network = shared_network(config.backbone, run.weights if weights == OWN else weights)
     check_size(network, config.size)
@@ -142,20 +111,3 @@ def result_path(source: Source, task: Task, options: Options) -> Path:
     seed = f"-seed{options.recipe.seed}" if options.mode in SEEDED else ""
     final = "-final" if options.final else ""
     return source.run.path / "transfer" / f"{task.name}-{options.mode}-{name}{seed}{final}.json"
-
-
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A result, or None where there is none that can be read."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) and content.keys() >= RESULT else None
-
-
-def results(run: Run) -> list[dict[str, Any]]:
-    """All results of a run, by task and weights."""
-    found = [read_result(path) for path in sorted((run.path / "transfer").glob("*.json"))]
-    return sorted(
-        (r for r in found if r is not None), key=lambda r: (r["task"], r["identity"].get("final", False), r["weights"])
-    )

@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,13 @@ def without_outline(entry: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def cytomine(converted: Callable[[str], Converted]) -> Iterator[Cytomine]:
     """A server that holds the fake of human-lba, crops and lists."""
-    root = converted("human-lba").source
+    with holding(converted("human-lba").source) as site:
+        yield site
+
+
+@contextmanager
+def holding(root: Path) -> Iterator[Cytomine]:
+    """A server that holds an export of crops and lists."""
     with serving(Cytomine(), Interface) as site:
         assert isinstance(site, Cytomine)
         pages = sorted(root.glob("annotations*.json"))

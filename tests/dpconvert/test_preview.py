@@ -119,7 +119,7 @@ def test_masks_and_points_are_drawn_too(tree: Tree, dpconvert: Call) -> None:
     assert picture.getpixel((155, 300)) == ImageColor.getrgb(OUTLINES[0])
 
 
-@pytest.mark.parametrize("name", ["umcm-colorectal", "camelyon16", "warwick-crc", "lung"])
+@pytest.mark.parametrize("name", ["umcm-colorectal", "camelyon16", "warwick-crc", "lung", "necrosis"])
 def test_every_kind_of_source_has_a_preview(
     name: str, converted: Callable[[str], Converted], dpconvert: Call, tmp_path: Path
 ) -> None:

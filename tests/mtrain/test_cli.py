@@ -263,6 +263,63 @@ def test_a_mistake_is_answered_in_one_line(
     assert set((place / "runs").iterdir()) == before
 
 
+TOLD_BEFORE_TORCH = [
+    ("transfer --run tot", "runs: no run named 'tot'; there: toy"),
+    ("transfer --target Gama", "no task 'Gama' in the pool; did you mean Gamma"),
+    ("transfer --shards nowhere", "nowhere: no such folder of shards"),
+    ("transfer --weights absent.pth", "absent.pth: no such weights file"),
+    ("transfer --mode scratch --weights imagenet", "--mode scratch takes no --weights"),
+    ("features --run tot", "runs: no run named 'tot'; there: toy"),
+    ("features --task Gama", "no task 'Gama' in the pool; did you mean Gamma"),
+    ("features --weights absent.pth", "absent.pth: no such weights file"),
+    ("evaluate", "what to evaluate?; name runs with --run, or a sweep with --sweep"),
+    ("evaluate --run tot", "runs: no run named 'tot'; there: toy"),
+    ("evaluate --run toy --target Gama", "no task 'Gama' in the pool; did you mean Gamma"),
+    ("evaluate --sweep nothing", "nothing"),
+    ("breakhis --shards nowhere", "nowhere: no"),
+    ("sweep papr", "papr: no such sweep file; give a TOML file, or one of paper"),
+    ("sweep small.toml --shards nowhere", "nowhere: no such folder of shards"),
+    ("sweep small.toml --part 3/2", "--part is I/N with I from 1 to N; found 3/2"),
+    ("sweep small.toml --cpus 2", "--address and --cpus are for --engine ray"),
+    ("sweep wrong.toml", "wrong.toml: grid.rate: no such setting"),
+    ("select --sweeps nowhere", "nowhere: no sweep"),
+    ("report --run tot", "runs: no run named 'tot'; there: toy"),
+    ("report --sweep nothing", "nothing"),
+    ("report --out /dev/null/page.html", "cannot be written: "),
+    ("export tot", "runs: no run named 'tot'; there: toy"),
+    ("export --task Gamma", "this run has no head of 'Gamma': it was not trained on it; name one of its tasks: Alpha"),
+    ("predict picture.png --run tot", "runs: no run named 'tot'; there: toy"),
+    ("release --sweep nothing", "nothing"),
+]
+SMALL = 'shards = "shards"\nleave_out = ["Gamma"]\nseeds = [0]\n[fit]\nwarmup = 1\n[grid]\n'
+
+
+def test_a_wrong_argument_is_told_before_torch_is_loaded(place: Path, tmp_path: Path) -> None:
+    """All of them one after the other in a process where torch cannot be imported."""
+    (place / "small.toml").write_text(SMALL)
+    (place / "wrong.toml").write_text(f"{SMALL}rate = [1]\n")
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "torch.py").write_text("raise AssertionError('torch is imported')")
+    code = (
+        "import json, sys; from mtrain.cli import main\n"
+        "for line in json.load(sys.stdin):\n"
+        "    sys.argv = ['mtrain', *line.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as stop: assert stop.code == 1, line\n"
+        "    else: raise AssertionError(line)\n"
+    )
+    path = f"{tmp_path / 'without'}{os.pathsep}{Path(__file__).parents[2]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps([line for line, _ in TOLD_BEFORE_TORCH]), cwd=place,
+        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    answers = done.stderr.splitlines()
+    assert done.returncode == 0, done.stderr
+    for (line, said), answered in zip(TOLD_BEFORE_TORCH, answers, strict=True):
+        assert answered.startswith("mtrain: error: "), line
+        assert said in answered, line
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

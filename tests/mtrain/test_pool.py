@@ -81,6 +81,17 @@ def test_unfinished_tasks_are_named(tmp_path: Path) -> None:
         open_pool(tmp_path)
 
 
+def test_a_folder_in_which_no_conversion_began_is_no_task(tmp_path: Path) -> None:
+    """As `dpconvert NAME --source WRONG` leaves it."""
+    write_pool(tmp_path, ("Alpha",))
+    (tmp_path / "Beta").mkdir()
+    (tmp_path / "Beta" / ".lock").touch()
+    assert [task.name for task in open_pool(tmp_path).tasks] == ["Alpha"]
+    (tmp_path / "Beta" / ".work").mkdir()
+    with pytest.raises(ShardError, match=r"without task.json: Beta; finish"):
+        open_pool(tmp_path)
+
+
 def test_a_shard_of_another_size_or_none_is_refused(tmp_path: Path) -> None:
     write_pool(tmp_path)
     shard = tmp_path / "Alpha" / "train-000001.tar"

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from filelock import FileLock
 from safetensors.torch import load_file
 
+from dpconvert import locks
 from dpconvert.progress import Reporter
 from mtrain.cli import group
 from mtrain.config import FitConfig
@@ -388,7 +388,7 @@ def test_what_a_living_process_has_stays_its_own_and_what_a_dead_node_had_is_tak
     run = store.run(cell.training)
     run.path.mkdir(parents=True)
     path = store.path / ".locks" / cell.digest
-    with store.claimed(cell.digest), FileLock(run.lock):
+    with store.claimed(cell.digest), locks.held(run.lock):
         assert work.attempt(store, cell, QUIET) == "busy"
         os.utime(path, (0, time.time() - claims.DEAD + 60))
         assert work.attempt(store, cell, QUIET) == "busy"

@@ -21,7 +21,9 @@ from mtrain.metrics import accuracy
 from mtrain.network import SharedNetwork, shared_network
 from mtrain.pool import Task, find_task, open_pool, open_task
 from mtrain.runs import Run
-from mtrain.transfer.run import Options, result_path, results, source_of, targets, transfer
+from mtrain.transfer.asked import targets
+from mtrain.transfer.results import results
+from mtrain.transfer.run import Options, result_path, source_of, transfer
 from mtrain.weights import save_weights
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes

@@ -1,13 +1,19 @@
-"""Options that commands of `mtrain` share; and how `--help` leaves out what few need, until `--help-all` asks."""
+"""Options that commands of `mtrain` share, and the run that they name."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from dpconvert.terminal import Decorator, together
+
+if TYPE_CHECKING:
+    from dpconvert.progress import Reporter
+    from mtrain.runs import Run
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
@@ -21,40 +27,6 @@ SOLVER = click.option("--solver", type=click.Choice(["batched", "sklearn"]), def
 )  # fmt: skip
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 WORKERS = click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loader processes.")
-QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress.")
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-class Detailed(click.Command):
-    """A command whose `--help` fits a screen: hidden options appear with `--help-all`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        text = "Show all options: also what few need, and what the paper does not do."
-        show = click.Option(
-            ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=self._all, help=text
-        )
-        self.params.append(show)
-
-    def _all(self, context: click.Context, _option: click.Parameter, asked: bool) -> None:
-        if asked:
-            for parameter in self.params:
-                if isinstance(parameter, click.Option):
-                    parameter.hidden = False
-            click.echo(self.get_help(context))
-            context.exit()
-
-
-def together(*options: Decorator) -> Decorator:
-    """One decorator of several, whose options appear in this order."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def _set(variable: str) -> Callable[..., None]:
@@ -67,14 +39,12 @@ def _set(variable: str) -> Callable[..., None]:
     return put
 
 
-def cache_options(*, hidden: bool = False) -> Decorator:
-    """Where copies of remote shards are kept."""
-    return together(
-        click.option("--cache", metavar="FOLDER", expose_value=False, callback=_set("MTRAIN_CACHE"), hidden=hidden,
-            help="For copies of remote shards.  [default: $MTRAIN_CACHE, or the user's cache]"),
-        click.option("--cache-size", metavar="SIZE", expose_value=False, callback=_set("MTRAIN_CACHE_SIZE"),
-            hidden=hidden, help="Most that they may take, like 500GB.  [default: 4/5 of what is free]"),
-    )  # fmt: skip
+CACHE = together(
+    click.option("--cache", metavar="FOLDER", expose_value=False, callback=_set("MTRAIN_CACHE"),
+        help="For copies of remote shards.  [default: $MTRAIN_CACHE, or the user's cache]"),
+    click.option("--cache-size", metavar="SIZE", expose_value=False, callback=_set("MTRAIN_CACHE_SIZE"),
+        help="Most that they may take, like 500GB.  [default: 4/5 of what is free]"),
+)  # fmt: skip
 
 
 TUNING = together(
@@ -86,6 +56,22 @@ TUNING = together(
     click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
         help="Fine-tuning: epochs without a better one after which a rate ends; 0 for never."),
 )  # fmt: skip
+
+
+def training(*, backbone: str, lr: str, tau: str) -> Decorator:
+    """How a network is trained; the three helps say where the network and its rates come from when not given."""
+    return together(
+        click.option("--backbone", help=backbone),
+        click.option("--weights", help="imagenet, random, or a file.  [default: imagenet]"),
+        click.option("--iterations", type=int, help="[default: 50000]"),
+        click.option("--warmup", type=int, help="First iterations that train the heads alone.  [default: a tenth]"),
+        click.option("--lr", type=float, help=lr),
+        click.option("--tau", type=float, help=tau),
+        click.option("--batch", type=int, help="[default: 64]"),
+        click.option("--size", type=int, help="Side of the network's input, px.  [default: 224]"),
+        click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+        click.option("--workers", type=int, help="Loader processes.  [default: 2]"),
+    )
 
 
 def _more(*names: str, **how: Any) -> Decorator:
@@ -133,3 +119,17 @@ MORE_OF_FIT = together(
     _more("--colour-jitter", type=float, metavar="S", help="Change brightness, contrast, hue ...  [default: 0]"),
     _more("--batchnorm", type=click.Choice(["adapted", "train", "frozen", "per-task"]), help="[default: adapted]"),
 )  # fmt: skip
+
+
+def reporter(quiet: bool) -> Reporter:
+    """Where progress goes."""
+    from dpconvert.progress import Reporter
+
+    return Reporter(quiet=quiet)
+
+
+def run_of(runs: Path, name: str | None) -> Run:
+    """The run of that name, else the newest."""
+    from mtrain.runs import newest_run, open_run
+
+    return open_run(runs, name) if name else newest_run(runs)

@@ -1,0 +1,74 @@
+"""The command `dpconvert`, a module for each group of its commands: the only place of the package that exits.
+
+Commands load what they work with when they run, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dpconvert import __version__
+from dpconvert.cli import convert, doctor, fetch, finished, preview, sources
+from dpconvert.cli.convert import source_command
+from dpconvert.errors import UsageError
+from dpconvert.terminal import ended
+
+
+class Commands(click.Group):
+    """Verbs, and besides them every source: `dpconvert camelyon16 --out shards/`."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        known = super().get_command(context, name)
+        return known if known is not None else source_command(name)
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        name = args[0]
+        if super().get_command(context, name) is None and not name.startswith("-"):
+            _check_name(name, list(self.commands))
+        return super().resolve_command(context, args)
+
+
+def main() -> None:
+    """Entry point."""
+    with ended("dpconvert", "stopped; run the same command again to go on: what is made is kept"):
+        group.main(standalone_mode=False)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="SOURCE | COMMAND [OPTIONS]",
+)
+@click.version_option(__version__, prog_name="dpconvert")
+def group() -> None:
+    """Turn a histology or cytology dataset into WebDataset shards.
+
+    SOURCE is the name of a known dataset (see `dpconvert list`) or a manifest of your own (my.toml).
+
+    \b
+    dpconvert list                                   the known sources
+    dpconvert show warwick-crc                       what it is, where to get it
+    dpconvert warwick-crc --source DIR --out shards/ convert it
+    dpconvert verify shards/                         every byte, again
+    """
+
+
+for command in (
+    convert.convert_all, sources.list_sources, sources.show, sources.check, sources.fake, fetch.fetch,
+    finished.verify, finished.audit, finished.unpack, preview.preview, doctor.doctor,
+):  # fmt: skip
+    group.add_command(command)
+
+
+def _check_name(name: str, verbs: list[str]) -> None:
+    """One list of near names over verbs and sources, for a name that is neither."""
+    from dpconvert.manifest import closest, known
+
+    if name.endswith(".toml"):
+        return
+    try:
+        closest(name, known(), "source")
+    except UsageError:
+        closest(name, [*verbs, *known()], "command or source")

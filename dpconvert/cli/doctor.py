@@ -1,0 +1,24 @@
+"""`dpconvert doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dpconvert.cli.options import PATH
+from dpconvert.terminal import JSON, examined
+
+
+@click.command()
+@click.option("--out", type=PATH, default=Path(), help="Where shards are to go.  [default: here]")
+@JSON
+def doctor(out: Path, as_json: bool) -> None:
+    """Say what works on this machine: OpenSlide, codecs, disk, locks, processes. Exit status 1 if something does not.
+
+    \b
+    Example: dpconvert doctor --out shards/
+    """
+    from dpconvert.doctor import checks
+
+    examined(checks(out), as_json=as_json)

@@ -1,0 +1,90 @@
+"""`dpconvert fetch`: archives from where they are published, or a project of a Cytomine server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dpconvert.cli.options import PATH, SOURCES_VARIABLE, root_of, with_shape
+from dpconvert.terminal import JSON, QUIET, answer, tell
+
+if TYPE_CHECKING:
+    from dpconvert.manifest import Manifest
+    from dpconvert.progress import Reporter
+
+
+@click.command()
+@click.argument("source")
+@click.option(
+    "--to", type=PATH, metavar="DIR", help=f"Where to.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME]"
+)
+@click.option("--accept-licence", is_flag=True, help="You agree to the terms that `show` names.")
+@click.option(
+    "--host", metavar="URL", help="A Cytomine server; keys from CYTOMINE_PUBLIC_KEY and CYTOMINE_PRIVATE_KEY."
+)
+@click.option("--project", "projects", type=int, multiple=True, metavar="ID", help="Of that server; may be repeated.")
+@click.option("--crops/--slides", default=None, help="What to fetch of a project.  [default: what the rule needs]")
+@click.option("--connections", type=click.IntRange(1, 16), default=4, show_default=True, help="To that server at once.")
+@JSON
+@QUIET
+def fetch(source: str, to: Path | None, accept_licence: bool, as_json: bool, quiet: bool, **server: Any) -> None:
+    """Download a source, or say where to ask for it.
+
+    Goes on with what was cut, and leaves alone what is there.
+
+    \b
+    Example: dpconvert fetch umcm-colorectal
+             dpconvert fetch lung --host https://cytomine.example --project 1234
+    """
+    from dpconvert.manifest import find
+    from dpconvert.progress import Reporter
+
+    manifest = with_shape(find(source))
+    folder, report = root_of(manifest, to), Reporter(quiet=quiet)
+    if server["host"] or server["projects"]:
+        _fetch_projects(manifest, folder, report, as_json, **server)
+    else:
+        _fetch_archives(manifest, folder, report, as_json, accept_licence)
+
+
+def _fetch_archives(manifest: Manifest, folder: Path, report: Reporter, as_json: bool, accepted: bool) -> None:
+    from dpconvert import fetch as fetching
+
+    done = fetching.fetch(manifest, folder, report, accepted=accepted)
+    by_hand = done.manual or not (done.came or done.had)
+    lines = [f"{folder}: {len(done.came)} archives came, {len(done.had)} were there"] if done.came or done.had else []
+    lines += fetching.instructions(manifest, folder) if by_hand else [_next(manifest, folder)]
+    found = {"source": manifest.name, "folder": str(folder), "came": done.came, "had": done.had}
+    answer(lines, found | {"by_hand": done.manual, "url": manifest.obtain.url}, as_json=as_json)
+    if by_hand:
+        sys.exit(1)
+
+
+def _fetch_projects(
+    manifest: Manifest, folder: Path, report: Reporter, as_json: bool, *, host: str | None, projects: tuple[int, ...],
+    crops: bool | None, connections: int,
+) -> None:  # fmt: skip
+    from dpconvert import fetch as fetching
+    from dpconvert.cytomine import project
+    from dpconvert.cytomine.server import Keys
+
+    wanted = fetching.projects(manifest, host, projects, crops, connections)
+    keys = Keys.from_environment()
+    report.note(f"licence: {fetching.licence(manifest)}")
+    found = []
+    for request in wanted:
+        place = folder / str(request.project) if len(wanted) > 1 else folder
+        brought = project.export(request, keys, place, report)
+        found.append({"project": request.project, "folder": str(place), "what": request.what, **vars(brought)})
+        if not as_json:
+            tell(f"{place}: {brought.came} {request.what} came, {brought.had} were there")
+            for note in brought.notes:
+                tell(f"note: {note}")
+    answer([_next(manifest, folder)], {"source": manifest.name, "projects": found}, as_json=as_json)
+
+
+def _next(manifest: Manifest, folder: Path) -> str:
+    return f"convert it with `dpconvert {manifest.name} --source {folder}`"

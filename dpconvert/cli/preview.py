@@ -1,0 +1,93 @@
+"""`dpconvert preview`: what a conversion would see of a source, or what it made, as pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dpconvert.cli.options import MPP, PATH, SOURCE, root_of, with_shape
+from dpconvert.errors import UsageError
+from dpconvert.terminal import JSON, QUIET, document, say, table, tell
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE|SHARDS")
+@SOURCE
+@click.option("--slide", metavar="NAME", help="Which one.  [default: the first that is annotated]")
+@click.option("--out", type=PATH, help="Folder of the pictures, or the page.  [default: preview, preview.html]")
+@JSON
+@QUIET
+@MPP
+def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing: Any) -> None:
+    """Draw what a conversion would see of a source, or what it made, on one page.
+
+    Of a source: a slide with its tissue, annotations and patches, and samples of each class, as pictures. Of a folder
+    of tasks, or of one: counts, pictures of each class, sizes, licences and notes, as an HTML page.
+
+    \b
+    Example: dpconvert preview camelyon16 --slide tumor_001
+             dpconvert preview shards/
+    """
+    if _is_shards(source):
+        if given := [f"--{'source' if name == 'folder' else name}" for name, value in drawing.items() if value]:
+            raise UsageError(f"{given[0]} is of a source, and this is a folder of tasks", where=source)
+        _preview_tasks(Path(source), out or Path("preview.html"), as_json, quiet)
+    else:
+        _preview_source(source, out or Path("preview"), as_json, **drawing)
+
+
+def _is_shards(name: str) -> bool:
+    """Whether the argument is a folder; a known source is one even where a folder has its name."""
+    from dpconvert.manifest import known
+
+    return Path(name).is_dir() and name not in known()
+
+
+def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None:
+    from dpconvert.gallery import read_tasks, write_page
+    from dpconvert.progress import Reporter
+    from dpconvert.verify import task_folders
+
+    gallery = read_tasks(task_folders(shards), Reporter(quiet=quiet or as_json))
+    write_page(gallery, page)
+    if as_json:
+        tasks = [
+            {
+                "task": seen.card.task,
+                "samples": seen.card.samples(),
+                "shown": sum(map(len, seen.examples.values())),
+                "failures": len(seen.card.failures),
+            }
+            for seen in gallery.tasks
+        ]
+        problems = [{"folder": str(broken.folder), "what": broken.why} for broken in gallery.unfinished]
+        document({"page": str(page), "tasks": tasks, "problems": problems})
+    else:
+        tell(f"{len(gallery.tasks)} task{'s' * (len(gallery.tasks) != 1)} -> {page}")
+        for broken in gallery.unfinished:
+            say(f"dpconvert: error: {broken.why}", bold=True)
+    if gallery.unfinished:
+        sys.exit(1)
+
+
+def _preview_source(
+    source: str, out: Path, as_json: bool, *, folder: Path | None, slide: str | None, mpp: float | None
+) -> None:
+    from dpconvert.manifest import find
+    from dpconvert.plan import Options
+    from dpconvert.preview import preview as draw
+    from dpconvert.source import Source
+
+    manifest = Options(mpp=mpp).told(with_shape(find(source)))
+    drawn = draw(Source.open(root_of(manifest, folder), manifest), slide, out)
+    if as_json:
+        files = [str(file) for file in drawn.files]
+        document({"picture": drawn.picture, "counts": drawn.counts, "files": files})
+        return
+    if drawn.counts:
+        table(["class", drawn.picture], [[label, count] for label, count in drawn.counts.items()])
+    for file in drawn.files:
+        tell(str(file))

@@ -1,0 +1,151 @@
+"""The commands that tell of sources: `list`, `show`, `check`; and `fake`, which draws one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dpconvert.cli.options import PATH, SOURCE, root_of, with_shape
+from dpconvert.terminal import JSON, document, table, tell
+
+if TYPE_CHECKING:
+    from dpconvert.manifest import Manifest
+
+
+@click.command("list")
+@JSON
+def list_sources(as_json: bool) -> None:
+    """The known sources.
+
+    \b
+    Example: dpconvert list
+    """
+    from dpconvert.manifest import known, load
+
+    manifests = [load(path) for path in known().values()]
+    if as_json:
+        document([{"name": m.name, "task": m.task, "kind": m.kind, "classes": m.classes} for m in manifests])
+        return
+    table(
+        ["source", "task", "kind", "classes", "images", "licence"],
+        [
+            [m.name, m.task, m.kind, m.num_classes or "", m.paper.total if m.paper else "", m.licence.name]
+            for m in manifests
+        ],
+    )
+
+
+@click.command()
+@click.argument("source")
+@JSON
+def show(source: str, as_json: bool) -> None:
+    """What is known of a source: classes, counts, licence, where to get it, its layout.
+
+    \b
+    Example: dpconvert show camelyon16
+    """
+    from dpconvert.manifest import find
+
+    manifest = with_shape(find(source))
+    if as_json:
+        document(manifest.model_dump(mode="json", exclude={"path"}), indent=1)
+        return
+    for line in "\n".join(_description(manifest)).split("\n"):
+        tell(line)
+
+
+def _description(manifest: Manifest) -> list[str]:
+    lines = [f"{manifest.name} -> {manifest.task}: {manifest.title}", ""]
+    facts = {
+        "kind": manifest.kind,
+        "classes": ", ".join(f"{i} {name}" for i, name in enumerate(manifest.classes)) or "those that occur",
+        "organ, stain": ", ".join(filter(None, [manifest.organ, manifest.stain])),
+        "resolution": f"{manifest.mpp} um/px" if manifest.mpp else "",
+        "rule": _rule(manifest),
+        "group": f"{manifest.group.kind} (ids begin with {manifest.namespace}:)",
+        "related tasks": ", ".join(manifest.related),
+        "licence": " ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note])),
+        "citation": manifest.citation,
+    }
+    lines += [f"{name + ':':15}{value}" for name, value in facts.items() if value]
+    if manifest.paper:
+        p = manifest.paper
+        lines.append(f"{'the paper:':15}{p.total} images: train {p.train}, val {p.val}, test {p.test}")
+    for name, policy in manifest.split.items():
+        lines.append(f"{'split ' + name + ':':15}{policy.note or 'by ' + manifest.group.kind}")
+    lines += ["", f"get it: {manifest.obtain.url}".rstrip(), *filter(None, [manifest.obtain.text.strip()])]
+    for archive in manifest.obtain.archives:
+        lines.append("  " + "  ".join(filter(None, [archive.name, archive.url, archive.digest])))
+    lines += ["", "expected files:"]
+    for kind in manifest.files.values():
+        count = f"{kind.expected} " if kind.expected else ""
+        lines.append(f"  {count}{kind.what}, like {kind.example}")
+    for erratum in manifest.errata:
+        lines.append(
+            f"erratum {erratum.name}{'' if erratum.default else ' (off)'}: {erratum.reason} [{erratum.citation}]"
+        )
+    return lines + [f"note: {note}" for note in manifest.notes]
+
+
+def _rule(manifest: Manifest) -> str:
+    """'area: size 768, ...' without what is not set."""
+    told = manifest.rule.model_dump(exclude_defaults=True, exclude={"type"})
+    values = {name: ", ".join(value) if isinstance(value, list) else value for name, value in told.items()}
+    return f"{manifest.rule.type}: {'; '.join(f'{k} {v}' for k, v in values.items())}".removesuffix(": ")
+
+
+@click.command()
+@click.argument("source")
+@SOURCE
+@JSON
+def check(source: str, folder: Path | None, as_json: bool) -> None:
+    """What of a source is there and what is missing; reads names only.
+
+    \b
+    Example: dpconvert check camelyon16 --source /data/camelyon16
+    """
+    from dpconvert.manifest import find
+    from dpconvert.source import Source
+
+    manifest = with_shape(find(source))
+    root = root_of(manifest, folder)
+    files = Source.open(root, manifest)
+    rows, missing = [], False
+    for name, kind in manifest.files.items():
+        found = len(files.match(name))
+        short = found < (kind.expected or 1) and not kind.optional
+        missing |= short
+        rows.append([kind.what, found, kind.expected or "", "missing" if short else "", kind.example])
+    if as_json:
+        names = ("what", "found", "expected", "state", "example")
+        document([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        tell(f"{root}: {len(files.sizes)} files")
+        table(["what", "found", "expected", "", "like"], rows)
+    if missing:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", type=PATH, default=Path("sources"), show_default=True, help="Parent folder.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other pictures.")
+@JSON
+def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
+    """Draw a tiny fake of a source in its own layout, to try the programs with.
+
+    \b
+    Example: dpconvert fake camelyon16 --out sources/
+    """
+    from dpconvert.fakes import draw_fake
+    from dpconvert.manifest import find
+
+    manifest = find(source)
+    folder = draw_fake(manifest, out, seed)
+    if as_json:
+        document({"source": manifest.name, "folder": str(folder)})
+        return
+    tell(f"{folder}: convert it with `dpconvert {manifest.name} --source {folder} --out shards/`")

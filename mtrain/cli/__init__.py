@@ -1,0 +1,52 @@
+"""The command `mtrain`, a module for each group of its commands: the only place of the package that exits.
+
+Commands load torch when they run, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dpconvert import __version__
+from dpconvert.terminal import ended
+from mtrain.cli import doctor, results, scores, sweep, train
+from mtrain.errors import SaidElsewhereError, UsageError
+
+TRAINING = {
+    "torch", "torchvision", "safetensors", "sklearn", "tensorboard", "webdataset", "matplotlib", "jinja2", "fsspec",
+}  # fmt: skip
+
+
+def main() -> None:
+    """Entry point."""
+    with ended("mtrain", "stopped"):
+        try:
+            group.main(standalone_mode=False)
+        except SaidElsewhereError:
+            sys.exit(1)
+        except ModuleNotFoundError as error:
+            if error.name not in TRAINING:
+                raise
+            raise UsageError(f"{error.name} is not installed", remedy="pip install 'dpconvert[train]'") from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mtrain")
+def group() -> None:
+    """Pre-train one network on many tasks at once, and see how it transfers to tasks that were left out.
+
+    \b
+    mtrain fit --shards shards/ --leave-out Lung     train on all tasks but Lung
+    mtrain transfer --mode svm                       score Lung with the newest run
+    mtrain transfer --mode svm --weights imagenet    and with the ImageNet weights
+    mtrain report                                    a page of all that
+    """
+
+
+for command in (
+    train.fit, train.release, train.list_runs, scores.transfer, scores.features, scores.evaluate, scores.breakhis,
+    sweep.sweep, sweep.select, results.report, results.export, results.predict, doctor.doctor,
+):  # fmt: skip
+    group.add_command(command)

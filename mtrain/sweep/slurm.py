@@ -1,0 +1,34 @@
+"""The parts of a sweep as the jobs of a SLURM array."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def sbatch(sweep: str, options: Sequence[str], name: str, parts: int) -> str:
+    """A script for SLURM: an array of `parts` jobs, each asks for its part; submitted again it fills the holes."""
+    command = shlex.join([sys.executable, "-m", "mtrain.cli", "sweep", sweep, *options, "--quiet", "--part"])
+    return f"""#!/bin/bash
+# The sweep {name} in {parts} parts. Submit with sbatch; a job whose time is up goes on by itself, and
+# submitting the script again fills what is missing. Add partition, account and modules as your site wants them.
+#SBATCH --job-name=mtrain-{name}
+#SBATCH --array=1-{parts}
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%a.log
+
+cd {shlex.quote(str(Path.cwd()))} || exit 1
+srun {command} "$SLURM_ARRAY_TASK_ID/{parts}"
+status=$?
+if [ "$status" -eq 130 ]; then  # stopped with a checkpoint
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+fi
+exit "$status"
+"""

@@ -1,0 +1,49 @@
+"""Our programs with settings that keep trainings short where a command line itself says nothing; without downloads.
+
+`python -m tests.small_programs` is such an `mtrain`, which torchrun can start.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dpconvert.cli import group as dpconvert
+from mtrain import network
+from mtrain.cli import group as mtrain
+
+PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
+SOURCES = ("camelyon16", "lung", "umcm-colorectal")
+TRAINING = {"iterations": 2, "warmup": 1, "batch": 4, "size": 64, "workers": 0, "device": "cpu"}
+SMALL: dict[str, dict[str, dict[str, Any]]] = {
+    "dpconvert": {name: {"workers": 1} for name in (*SOURCES, "tumour.toml", "verify", "audit")},
+    "mtrain": {
+        "fit": TRAINING | {"backbone": "shufflenet_v2_x0_5", "adapt_batches": 1, "validate_every": 0},
+        "release": TRAINING,
+        "evaluate": {"epochs": 1, "rates": (1e-3,), "seeds": 1, "workers": 0},
+        **{name: {"workers": 0} for name in ("transfer", "features")},
+        "predict": {"device": "cpu"},
+    },
+}
+
+
+def call(program: str, arguments: list[str]) -> int:
+    """One of our programs in this process; its exit status."""
+    try:
+        found = PROGRAMS[program].main(arguments, standalone_mode=False, default_map=SMALL[program])
+    except SystemExit as stop:
+        found = stop.code
+    return int(found or 0)
+
+
+def without_downloads(put: Callable[[object, str, object], None]) -> None:
+    """Random weights for those of ImageNet that a host elsewhere has; `put` is setattr, or a monkeypatch's."""
+    for name in ("_torchvision_body", "_timm_body"):
+        body = getattr(network, name)
+        put(network, name, lambda backbone, _pretrained, body=body: body(backbone, False))
+
+
+if __name__ == "__main__":
+    without_downloads(setattr)
+    sys.exit(call("mtrain", sys.argv[1:]))
