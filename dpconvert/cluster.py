@@ -41,34 +41,36 @@ class Refused:
     error: UserError
 
 
-def run(work: Callable[[C, T], R], context: C, items: Iterable[T], cluster: Cluster) -> Iterator[R]:
-    """`work(context, item)` for every item, as results come in; `context` travels to each node once.
+def run(ray: Any, shared: Any, work: Callable[[C, T], R], items: Iterable[T]) -> Iterator[R]:
+    """`work(context, item)` for every item, as results come in; `shared` is the context, put into the cluster.
 
     Raises:
-        UsageError: no Ray here, or no cluster there.
         OutputError: a task was killed more often than it is tried.
         Whatever `work` raises.
     """
-    with connected(cluster) as ray:
-        task = ray.remote(num_cpus=1, max_retries=TRIES)(_call)
-        shared = ray.put(context)
-        most = AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        waiting = iter(items)
-        running: list[Any] = []
-        try:
-            while True:
-                for item in waiting:
-                    running.append(task.remote(work, shared, item, __version__))
-                    if len(running) >= most:
-                        break
-                if not running:
-                    return
-                finished, running = ray.wait(running, timeout=POLL)
-                for reference in finished:
-                    yield answer(ray, reference)
-        finally:
-            for reference in running:
-                ray.cancel(reference)
+    task = ray.remote(num_cpus=1, max_retries=TRIES)(_call)
+    most = AHEAD * processors(ray)
+    waiting = iter(items)
+    running: list[Any] = []
+    try:
+        while True:
+            for item in waiting:
+                running.append(task.remote(work, shared, item, __version__))
+                if len(running) >= most:
+                    break
+            if not running:
+                return
+            finished, running = ray.wait(running, timeout=POLL)
+            for reference in finished:
+                yield answer(ray, reference)
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+
+
+def processors(ray: Any) -> int:
+    """Processors of the cluster."""
+    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def answer(ray: Any, reference: Any) -> Any:

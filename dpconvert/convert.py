@@ -19,9 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import PIL
@@ -103,8 +101,9 @@ def convert(
         done = _finished(folder, asked)
         if done is not None:
             return Outcome(done, folder, made=0, had=len(done.shards))
-        chosen = _plan(manifest, source, options, folder, asked, workers, report)
-        made, had = _shards(manifest, source, options, chosen, folder, workers, report)
+        with closing(source), engine.pool(source, workers) as pool:
+            chosen = _plan(manifest, source, options, folder, asked, pool, report)
+            made, had = _shards(source, options, chosen, folder, pool, report)
         card = _finish(manifest, source, options, chosen, folder, asked)
     return Outcome(card, folder, made, had)
 
@@ -227,49 +226,28 @@ def _plan(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker needs to make any shard of a task."""
+    """What a worker needs to make one shard of a source."""
 
-    manifest: Manifest
-    source: Source
-    options: Options
+    rows: list[Row]
     classes: list[str]
+    options: Options
     folder: Path
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """One for each process, so that a slide stays open from shard to shard."""
-        return Encoder(self.manifest, self.source, self.classes, self.options.image(self.manifest))
-
-    def close(self) -> None:
-        """Release the slide that this process has open."""
-        if "encoder" in self.__dict__:
-            self.encoder.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "encoder"}
 
 
 def _shards(
-    manifest: Manifest,
-    source: Source,
-    options: Options,
-    chosen: Plan,
-    folder: Path,
-    workers: engine.Workers,
-    report: Reporter,
+    source: Source, options: Options, chosen: Plan, folder: Path, pool: engine.Pool, report: Reporter
 ) -> tuple[int, int]:
     """Make the shards that are missing; (made, had)."""
-    shards = chosen.shards()
+    task, shards = source.manifest.task, chosen.shards()
     missing = {name: rows for name, rows in shards.items() if not _made(folder, rows, source, options)}
     had = len(shards) - len(missing)
     if had:
-        report.note(f"{manifest.task}: {had} of {len(shards)} shards are there already")
-    job = _Job(manifest, source, options, chosen.classes, folder)
+        report.note(f"{task}: {had} of {len(shards)} shards are there already")
+    jobs = (_Job(rows, chosen.classes, options, folder) for rows in missing.values())
     failures: list[Failure] = []
     there = len(chosen.rows) - sum(map(len, missing.values()))
-    bar = report.bar(f"{manifest.task}: shards", len(chosen.rows), done=there)
-    with bar as advance, closing(job):
-        for count, failed in engine.run(_shard, job, missing.items(), workers):
+    with report.bar(f"{task}: shards", len(chosen.rows), done=there) as advance:
+        for count, failed in engine.run(_shard, source, jobs, pool):
             failures += failed
             advance(count)
     if failures and not options.skip_failed:
@@ -300,32 +278,23 @@ def _made(folder: Path, rows: list[Row], source: Source, options: Options) -> bo
     return noted is not None and (options.skip_failed or not noted[1]) and noted[2] == _basis(rows, source)
 
 
-def _shard(job: _Job, item: tuple[str, list[Row]]) -> tuple[int, list[Failure]]:
+def _shard(source: Source, job: _Job) -> tuple[int, list[Failure]]:
     """Make one shard and note it as done, unless samples of it fail: runs in a worker."""
-    name, rows = item
-    if not job.options.skip_failed:
-        return len(rows), _unreadable(job.encoder, job, rows)
-    failures: list[Failure] = []
-    written = write_shard(job.folder / name, rows[0].split, _samples(job.encoder, rows, failures))
-    _note_written(job, rows, written, failures)
-    return len(rows), failures
-
-
-def _unreadable(encoder: Encoder, job: _Job, rows: list[Row]) -> list[Failure]:
-    """Write the shard if all its samples can be made; else write nothing and tell every one that cannot."""
+    rows = job.rows
+    encoder = Encoder(source.manifest, source, job.classes, job.options.image(source.manifest))
     failures: list[Failure] = []
 
     def samples() -> Iterator[Sample]:
         yield from _samples(encoder, rows, failures)
-        if failures:
+        if failures and not job.options.skip_failed:
             raise _IncompleteError
 
     try:
         written = write_shard(job.folder / rows[0].shard, rows[0].split, samples())
-    except _IncompleteError:
-        return failures
-    _note_written(job, rows, written, [])
-    return []
+    except _IncompleteError:  # nothing is written, but every one that cannot be made is told
+        return len(rows), failures
+    _note_written(source, job, written, failures)
+    return len(rows), failures
 
 
 class _IncompleteError(Exception):
@@ -340,12 +309,12 @@ def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iter
             failures.append(Failure(key=row.key, source=row.files[0], reason=str(error)))
 
 
-def _note_written(job: _Job, rows: list[Row], written: Written, failures: list[Failure]) -> None:
+def _note_written(source: Source, job: _Job, written: Written, failures: list[Failure]) -> None:
     body = {
         "shard": written.shard.model_dump(),
         "entries": written.entries,
         "failures": [failure.model_dump() for failure in failures],
-        "basis": _basis(rows, job.source),
+        "basis": _basis(job.rows, source),
     }
     with replaced(job.folder / WORK / f"{written.shard.name}.json", durable=False) as file:  # a cut one is seen
         file.write(json.dumps(body).encode())

@@ -6,9 +6,7 @@ import io
 import json
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import imagecodecs
@@ -19,7 +17,7 @@ from PIL import Image as Pillow
 from dpconvert.errors import ReadError
 from dpconvert.manifest import ImageFormat, Manifest
 from dpconvert.plan import Row
-from dpconvert.slide import Image, open_image
+from dpconvert.slide import Image
 from dpconvert.source import Source
 
 PASSED = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
@@ -70,18 +68,11 @@ class Series:
 
 
 class Encoder:
-    """Encodes rows of one source; keeps the last picture open, since rows of a picture follow each other."""
+    """Encodes rows of one source."""
 
     def __init__(self, manifest: Manifest, source: Source, classes: list[str], image: ImageFormat) -> None:
         self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
-        self._open: tuple[tuple[str, ...], Image] | None = None
         self._series: dict[tuple[Any, ...], Series] = {}
-
-    def __enter__(self) -> Encoder:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self.close()
 
     def sample(self, row: Row) -> Sample:
         """The sample of one row.
@@ -94,7 +85,7 @@ class Encoder:
             data, kind, (width, height) = whole
             metadata = self._metadata(row, (width, height), (width, height))
             return Sample(row.key, data, kind, row.label, metadata | {"x": 0, "y": 0})
-        picture = self._picture(row)
+        picture = self.source.picture(row.files, row.columns)
         x, y, w, h = box = row.box or (0, 0, picture.width, picture.height)
         if x + w > picture.width or y + h > picture.height:
             raise ReadError(
@@ -128,20 +119,6 @@ class Encoder:
                     return (data, kind, picture.size) if picture.mode in PASSED_MODES else None
         except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
             raise ReadError(f"damaged picture: {error}", where=row.files[0], remedy="fetch it again") from None
-
-    def _picture(self, row: Row) -> Image:
-        if self._open is None or self._open[0] != row.files:
-            self.close()
-            self._open = row.files, open_image([self.source.file(name) for name in row.files], row.columns)
-        return self._open[1]
-
-    def close(self) -> None:
-        """Release the picture that is open."""
-        self._series.clear()
-        if self._open is not None:
-            with suppress(OSError):
-                self._open[1].close()
-            self._open = None
 
     def _metadata(
         self,

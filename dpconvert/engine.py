@@ -1,14 +1,21 @@
-"""Pure work on many items, in this process, in several or on a cluster: results come in no order."""
+"""Pure work on many items, in this process, in several or on a cluster: results come in no order.
+
+Processes are forked from a server that has loaded what they need (Linux), or are each started anew (macOS, Windows).
+"""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,12 +23,29 @@ from dpconvert import cluster
 from dpconvert.cluster import Cluster
 from dpconvert.errors import OutputError, UsageError
 
-Workers = int | Cluster  # processes on this machine, or a Ray cluster
 C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 
-_work: Callable[[Any], Any] = lambda item: item  # noqa: E731  set once in each worker process by `_prepare`
+LOADED = ["dpconvert.convert"]  # by the server, before it forks
+AHEAD = 2  # items given out for each process
+
+_context: Any = None  # set once in each worker process by `_prepare`
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Processes, or a cluster, that have `context` already: `run` takes them in place of a number of workers.
+
+    size: items that are worked on at once.
+    """
+
+    context: Any
+    size: int
+    run: Callable[[Callable[[Any, Any], Any], Iterable[Any]], Iterator[Any]]
+
+
+Workers = int | Cluster | Pool  # processes on this machine, or a Ray cluster
 
 
 def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Workers) -> Iterator[R]:
@@ -32,44 +56,90 @@ def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Work
         OutputError: a worker process was killed.
         Whatever `work` raises.
     """
-    if isinstance(workers, Cluster):
-        yield from cluster.run(work, context, items, workers)
-        return
-    if workers <= 1:
-        yield from (work(context, item) for item in items)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare, (work, context))
+    with pool(context, workers) as running:
+        yield from running.run(work, items)
+
+
+@contextmanager
+def pool(context: C, workers: Workers) -> Iterator[Pool]:
+    """Workers for several pieces of work with one context; processes start when there is something to do.
+
+    Raises:
+        UsageError: there is no such cluster.
+    """
+    if isinstance(workers, Pool):
+        assert workers.context is context, "a pool is made for one context"
+        yield workers
+    elif isinstance(workers, Cluster):
+        with cluster.connected(workers) as ray:
+            yield Pool(context, cluster.processors(ray), partial(cluster.run, ray, ray.put(context)))
+    elif workers <= 1:
+        gc.freeze()  # to look through all that is loaded, for a cycle that is garbage, takes time
+        try:
+            yield Pool(context, 1, lambda work, items: (work(context, item) for item in items))
+        finally:
+            gc.unfreeze()
+    else:
+        executor = ProcessPoolExecutor(workers, multiprocessing.get_context(start_loading()), _prepare, (context,))
+        try:
+            yield Pool(context, workers, partial(_run, executor, AHEAD * workers))
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def start_loading() -> str:
+    """Let what worker processes need be loaded while this process does other things; the method that starts them."""
+    if sys.platform != "linux":
+        return "spawn"
+    from multiprocessing import forkserver, resource_tracker
+
+    forkserver.set_forkserver_preload(LOADED)
+    resource_tracker.ensure_running()  # else the server starts it, and lets signals through again
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process alone
     try:
-        yield from _bounded(pool, iter(items), 2 * workers)
+        forkserver.ensure_running()
+    except OSError:  # no name for its socket: that of the folder for temporary files is too long
+        return "spawn"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    return "forkserver"
+
+
+def _run(
+    executor: ProcessPoolExecutor, ahead: int, work: Callable[[Any, Any], Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """Results of processes that are never given more than `ahead` items at once.
+
+    Raises:
+        OutputError: a worker process was killed.
+        Whatever `work` raises.
+    """
+    waiting = iter(items)
+    running: set[Future[Any]] = set()
+    try:
+        while True:
+            for item in waiting:
+                running.add(executor.submit(_call, work, item))
+                if len(running) >= ahead:
+                    break
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
     except BrokenProcessPool:
         raise OutputError(
             "a worker process was killed",
             remedy="often for want of memory: run the same command again with fewer --workers; what is made is kept",
         ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _bounded(pool: ProcessPoolExecutor, items: Iterator[Any], ahead: int) -> Iterator[Any]:
-    """Results of a pool that is never given more than `ahead` items at once."""
-    running: set[Future[Any]] = set()
-    while True:
-        for item in items:
-            running.add(pool.submit(_call, item))
-            if len(running) >= ahead:
-                break
-        if not running:
-            return
-        finished, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            yield future.result()
-
-
-def _prepare(work: Callable[[Any, Any], Any], context: Any) -> None:
-    global _work
+def _prepare(context: Any) -> None:
+    global _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _work = partial(work, context)
+    gc.freeze()  # as `pool` does; here it would copy memory that forks share, too
+    _context = context
 
 
 def _leave_with_parent() -> None:
@@ -80,8 +150,8 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _call(item: Any) -> Any:
-    return _work(item)
+def _call(work: Callable[[Any, Any], Any], item: Any) -> Any:
+    return work(_context, item)
 
 
 def processors() -> int:

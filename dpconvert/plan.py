@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from dpconvert import engine, patches, sources
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.card import SPLITS, Failure, Model, Split
@@ -22,11 +24,11 @@ from dpconvert.errors import ReadError, SourceError, UsageError
 from dpconvert.manifest import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles, Whole
 from dpconvert.progress import Reporter
 from dpconvert.record import Box, Picture, Record, hashed
-from dpconvert.slide import BLOCK, Image, TissueMask, open_image, tissue
+from dpconvert.slide import BLOCK, Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
 from dpconvert.source import Source
 from dpconvert.split import assign, classes_missing, contents
 
-VERSION = 2  # raised whenever the same manifest, options and files would give another plan
+VERSION = 3  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
@@ -193,12 +195,16 @@ def make(manifest: Manifest, source: Source, options: Options, workers: engine.W
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture opened for labelling; its annotations are read when a rule asks for them."""
+    """A picture opened for labelling; its annotations are read when a rule asks for them.
+
+    overview: what its tissue is looked for on, where several processes have read it.
+    """
 
     source: Source
     picture: Picture
     image: Image
     mended: Counter[str]
+    overview: Pixels | None = None
 
     @cached_property
     def annotations(self) -> Annotations | LabelMask:
@@ -209,7 +215,7 @@ class Scene:
     @cached_property
     def tissue(self) -> TissueMask:
         """Where tissue is; the whole slide is read for it, once."""
-        return tissue(self.image)
+        return tissue(self.image, self.overview)
 
 
 @dataclass(frozen=True)
@@ -223,15 +229,54 @@ class _Seen:
     failure: str = ""
 
 
-def _look(source: Source, picture: Picture) -> _Seen:
+def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
     """Runs in a worker."""
+    picture, overview = item
     mended: Counter[str] = Counter()
     try:
-        with open_image([source.file(name) for name in picture.files], picture.columns) as image:
-            scene = Scene(source, picture, image, mended)
-            return _Seen(picture, list(patches.records(source.manifest, scene)), mended, image.in_strips)
+        image = source.picture(picture.files, picture.columns)
+        scene = Scene(source, picture, image, mended, overview)
+        return _Seen(picture, list(patches.records(source.manifest, scene)), mended, image.in_strips)
     except ReadError as error:
         return _Seen(picture, [], mended, failure=str(error))
+
+
+def _overviews(source: Source, pictures: list[Picture], pool: engine.Pool, report: Reporter) -> dict[str, Pixels]:
+    """What tissue is looked for on, by picture: where there are few pictures, and a long one to read takes all workers.
+
+    One that cannot be read is left out: looking at it says why.
+    """
+    if getattr(source.manifest.rule, "tissue", None) is None or len(pictures) > pool.size:
+        return {}
+    parts = [part for some in engine.run(_parts, source, pictures, pool) for part in some]
+    read: dict[str, list[tuple[int, Pixels | None]]] = {}
+    with report.bar(f"{source.manifest.task}: overviews", len(parts), unit="parts") as advance:
+        for name, first, pixels in engine.run(_part, source, parts, pool):
+            read.setdefault(name, []).append((first, pixels))
+            advance()
+    whole = {name: [pixels for _, pixels in sorted(found, key=lambda part: part[0])] for name, found in read.items()}
+    return {
+        name: np.concatenate([pixels for pixels in found if pixels is not None])
+        for name, found in whole.items() if all(pixels is not None for pixels in found)
+    }  # fmt: skip
+
+
+def _parts(source: Source, picture: Picture) -> list[tuple[Picture, int, int]]:
+    """Parts of an overview for several workers: runs in one."""
+    try:
+        image = source.picture(picture.files, picture.columns)
+        return [(picture, first, last) for first, last in tissue_parts(image)]
+    except ReadError:
+        return []
+
+
+def _part(source: Source, item: tuple[Picture, int, int]) -> tuple[str, int, Pixels | None]:
+    """One part: runs in a worker."""
+    picture, first, last = item
+    try:
+        return picture.name, first, tissue_part(source.picture(picture.files, picture.columns), first, last)
+    except ReadError:
+        return picture.name, first, None
 
 
 def _all_records(
@@ -244,14 +289,17 @@ def _all_records(
     failures: list[Failure] = []
     mended: Counter[str] = Counter()
     in_strips: set[str] = set()
-    with report.bar(f"{manifest.task}: plan", len(pictures), unit="pictures") as advance:
-        for seen in engine.run(_look, source, pictures, workers):
-            if seen.failure:
-                failures.append(Failure(key=seen.picture.name, source=seen.picture.files[0], reason=seen.failure))
-            results[seen.picture.name] = seen.records
-            mended += seen.mended
-            in_strips |= {seen.picture.name} if seen.in_strips else set()
-            advance()
+    with engine.pool(source, workers) as pool:
+        overviews = _overviews(source, pictures, pool, report)
+        items = ((picture, overviews.pop(picture.name, None)) for picture in pictures)
+        with report.bar(f"{manifest.task}: plan", len(pictures), unit="pictures") as advance:
+            for seen in engine.run(_look, source, items, pool):
+                if seen.failure:
+                    failures.append(Failure(key=seen.picture.name, source=seen.picture.files[0], reason=seen.failure))
+                results[seen.picture.name] = seen.records
+                mended += seen.mended
+                in_strips |= {seen.picture.name} if seen.in_strips else set()
+                advance()
     ordered = [record for picture in pictures for record in results.get(picture.name, [])]
     notes = [f"annotations: {count} x {what}" for what, count in sorted(mended.items())]
     return ordered, sorted(failures, key=lambda failure: failure.key), notes, in_strips

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from dpconvert.errors import cut, printable
+from dpconvert.errors import cut, printable, without_secrets
 
 EVERY = 15.0  # seconds between plain lines
 
@@ -32,10 +32,10 @@ class Reporter:
         self._console: Console | None = None
 
     def note(self, text: str) -> None:
-        """One line for a person, unless quiet; without control characters, which names of files may hold."""
+        """One line for a person, unless quiet; without control characters and passwords."""
         if self.quiet:
             return
-        text = printable(cut(text))
+        text = printable(without_secrets(cut(text)))
         if self._console is not None:  # above the bar
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
             return

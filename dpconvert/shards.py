@@ -10,44 +10,47 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tarfile import BLOCKSIZE
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 
 from dpconvert.card import FileCard, ShardCard, Split
 from dpconvert.encode import Sample
 from dpconvert.errors import OutputError
 
-INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("split", pa.string()),
-        ("shard", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("format", pa.string()),
-        ("label", pa.int32()),
-        ("group", pa.string()),
-        ("source", pa.string()),
-        ("x", pa.int32()),
-        ("y", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("stored_width", pa.int32()),
-        ("stored_height", pa.int32()),
-        ("sha256", pa.string()),
-        ("attributes", pa.string()),  # JSON object of strings
-    ]
-)
+if TYPE_CHECKING:  # loaded where an index is written or read: it takes 45 MiB, which workers do without
+    import pyarrow as pa
+
+INDEX_COLUMNS = {
+    "key": "string",
+    "split": "string",
+    "shard": "string",
+    "offset": "int64",
+    "length": "int64",
+    "format": "string",
+    "label": "int32",
+    "group": "string",
+    "source": "string",
+    "x": "int32",
+    "y": "int32",
+    "width": "int32",
+    "height": "int32",
+    "stored_width": "int32",
+    "stored_height": "int32",
+    "sha256": "string",
+    "attributes": "string",  # JSON object of strings
+}
+ROW_GROUP = 1 << 20  # rows of the index
 ZEROS = bytes(BLOCKSIZE)
-PIECE = 1 << 20  # bytes handed to the disk and to the digest at once
+PIECE = 1 << 20  # bytes handed to the digest and to the file at once
+SYNCED = 1 << 24  # bytes after which the disk is waited for
 
 
 class Entry(NamedTuple):
@@ -79,7 +82,7 @@ class Entry(NamedTuple):
         return cls(*values)
 
 
-ENTRY_TYPES = tuple(int if pa.types.is_integer(field.type) else str for field in INDEX_SCHEMA)
+ENTRY_TYPES = tuple(str if kind == "string" else int for kind in INDEX_COLUMNS.values())
 
 
 @dataclass(frozen=True)
@@ -91,31 +94,67 @@ class Written:
 
 
 def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> Written:
-    """Write one tar; it appears under its name when it is whole and on disk."""
-    entries = []
+    """Write one tar; it appears under its name when it is whole and on disk.
+
+    A thread digests it and waits for the disk, for which it needs no interpreter, while further samples are made.
+    """
     with replaced(path) as file:
-        tar = _Tar(file)
-        for sample in samples:
-            entries.append(_entry(sample, path.name, tar.size + BLOCKSIZE))
-            tar.add(sample.members())
-        tar.end()
-    card = ShardCard(name=path.name, split=split, samples=len(entries), size=tar.size, sha256=tar.hexdigest())
-    return Written(card, entries)
+        tar, stored = _Tar(path.name), _Stored(file)
+        with ThreadPoolExecutor(1) as beside:
+            writing: Future[None] | None = None
+            for piece in tar.pieces(samples):
+                if writing is not None:
+                    writing.result()
+                writing = beside.submit(stored.write, piece)
+            if writing is not None:
+                writing.result()
+    card = ShardCard(name=path.name, split=split, samples=len(tar.entries), size=tar.size, sha256=stored.hexdigest())
+    return Written(card, tar.entries)
 
 
 def write_index(path: Path, entries: Sequence[Entry]) -> FileCard:
     """Write index.parquet, rows in the given order."""
-    columns = zip(*entries, strict=True) if entries else ((),) * len(INDEX_SCHEMA)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, INDEX_SCHEMA, strict=True)]
-    table = pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, starts = index_schema(), range(0, len(entries), ROW_GROUP)
+    batches = [_batch(entries[start : start + ROW_GROUP], schema) for start in starts]
+    table = pa.Table.from_batches(batches, schema=schema)
     with replaced(path) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
     return file_card(path)
+
+
+def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    arrays = [_array(column, field.type) for column, field in zip(zip(*entries, strict=True), schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """A column laid out in memory here: `pa.array` would load pandas where it is installed, another 50 MiB."""
+    import pyarrow as pa
+
+    if kind != pa.string():
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, str(kind)))])
+    texts = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, texts)]).astype(np.int32)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
+
+
+def index_schema() -> pa.Schema:
+    """Names and types of the index's columns."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(name, kind) for name, kind in INDEX_COLUMNS.items()])
 
 
 def read_index(path: Path) -> Any:
     """The index as a pyarrow table."""
-    return pq.read_table(path, schema=INDEX_SCHEMA)
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, schema=index_schema())
 
 
 def file_card(path: Path) -> FileCard:
@@ -156,41 +195,50 @@ def replaced(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 
 
 class _Tar:
-    """A tar of plain files, written and hashed in large pieces; the bytes are those that `tarfile` would give."""
+    """A tar of samples; the bytes are those that `tarfile` would give."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.size = name, 0
+        self.entries: list[Entry] = []
+
+    def pieces(self, samples: Iterable[Sample]) -> Iterator[bytes]:
+        """All of it, in pieces of about PIECE bytes."""
+        pending: list[bytes] = []
+        given = 0
+        for sample in samples:
+            self.entries.append(_entry(sample, self.name, self.size + BLOCKSIZE))
+            for name, data in sample.members():
+                padding = -len(data) % BLOCKSIZE
+                pending += (_header(name, len(data)), data, ZEROS[:padding])
+                self.size += BLOCKSIZE + len(data) + padding
+            if self.size - given >= PIECE:
+                yield b"".join(pending)
+                pending, given = [], self.size
+        end = 2 * BLOCKSIZE + -(self.size + 2 * BLOCKSIZE) % tarfile.RECORDSIZE
+        self.size += end
+        yield b"".join([*pending, bytes(end)])
+
+
+class _Stored:
+    """A file that is hashed as it is written, and that the disk has most of when the last piece comes."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.size = 0
         self._file, self._hash = file, hashlib.sha256()
-        self._pending: list[bytes] = []
-        self._held = 0
+        self._unsynced = 0
 
-    def add(self, members: Iterable[tuple[str, bytes]]) -> None:
-        """Append files: (name, content)."""
-        for name, data in members:
-            padding = -len(data) % BLOCKSIZE
-            self._pending += (_header(name, len(data)), data, ZEROS[:padding])
-            self.size += BLOCKSIZE + len(data) + padding
-        if self.size - self._held >= PIECE:
-            self._flush()
-
-    def end(self) -> None:
-        """Write what marks a tar's end."""
-        size = self.size + 2 * BLOCKSIZE
-        size += -size % tarfile.RECORDSIZE
-        self._pending.append(bytes(size - self.size))
-        self.size = size
-        self._flush()
+    def write(self, piece: bytes) -> None:
+        """Append a piece."""
+        self._hash.update(piece)
+        self._file.write(piece)
+        self._unsynced += len(piece)
+        if self._unsynced >= SYNCED:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._unsynced = 0
 
     def hexdigest(self) -> str:
         """sha256 of all that was written."""
         return self._hash.hexdigest()
-
-    def _flush(self) -> None:
-        piece = b"".join(self._pending)
-        self._hash.update(piece)
-        self._file.write(piece)
-        self._pending.clear()
-        self._held = self.size
 
 
 def _entry(sample: Sample, shard: str, offset: int) -> Entry:

@@ -17,13 +17,16 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dpconvert import bounded
 from dpconvert.bounded import Bounded
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest import Manifest
+from dpconvert.slide import Image, open_image
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
@@ -75,6 +78,8 @@ Listed = tuple[str, int, Place | None]  # name, size, place
 class Source:
     """The files under one folder, listed once in sorted order; archives are opened when first read.
 
+    The last picture stays open: looking at it and making samples of it follow each other, and so do its samples.
+
     `notes` is where a reader of the source says what a user should know: it goes into task.json.
     """
 
@@ -82,6 +87,7 @@ class Source:
         self.root, self.manifest, self.sizes, self._places = root, manifest, sizes, places
         self.notes: list[str] = []
         self._archives: dict[str, zipfile.ZipFile] = {}
+        self._picture: tuple[tuple[str, ...], Image] | None = None
 
     @classmethod
     def open(cls, root: Path, manifest: Manifest) -> Source:
@@ -155,6 +161,27 @@ class Source:
         """
         return Member(self.read(name), self.root / name) if self._in_archive(name) else self.root / name
 
+    def picture(self, files: tuple[str, ...], columns: int) -> Image:
+        """A picture of one file, or of several in `columns` columns; valid until another one is asked for.
+
+        Raises:
+            ReadError: absent, damaged, or of a format that nothing here reads.
+        """
+        if self._picture is None or self._picture[0] != files:
+            self.close()
+            self._picture = files, open_image([self.file(name) for name in files], columns)
+        return self._picture[1]
+
+    def close(self) -> None:
+        """Release the picture that is open."""
+        if self._picture is not None:
+            with suppress(OSError):
+                self._picture[1].close()
+            self._picture = None
+
+    def __del__(self) -> None:  # in a worker, nothing else says that the source is no longer needed
+        self.close()
+
     def _piece(self, place: Place, size: int) -> bytes:
         with (self.root / place.archive).open("rb") as file:
             file.seek(place.offset)
@@ -181,7 +208,7 @@ class Source:
         return name in self._places or (bool(mark) and not (self.root / head).is_dir())
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}}
+        return self.__dict__ | {"_archives": {}, "_picture": None}
 
 
 def _walk(root: Path) -> Iterator[Listed]:
@@ -224,7 +251,7 @@ def _members(path: Path, name: str) -> Iterator[Listed]:
     except DAMAGED as error:
         raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
     for member in members:
-        if member.is_dir() or IGNORED.search(member.filename):
+        if member.filename.endswith("/") or IGNORED.search(member.filename):
             continue
         _check_inside(member.filename, path)
         if member.file_size > MEMBER_LIMIT or member.file_size > RATIO_LIMIT * max(member.compress_size, 1024):
@@ -242,7 +269,7 @@ def _tar_members(path: Path, name: str) -> Iterator[Listed]:
     try:
         with path.open("rb") as file, tarfile.open(fileobj=Bounded(file), mode="r:") as archive:  # type: ignore[call-overload]
             members = archive.getmembers()
-    except (*DAMAGED, tarfile.TarError) as error:
+    except (*DAMAGED, *bounded.DAMAGED) as error:
         raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
     for member in members:
         inner = member.name.removeprefix("./")
@@ -252,7 +279,7 @@ def _tar_members(path: Path, name: str) -> Iterator[Listed]:
 
 
 def _check_inside(member: str, path: Path) -> None:
-    if member.startswith("/") or ".." in member.split("/"):
+    if not member or member.startswith("/") or ".." in member.split("/"):
         raise ReadError(f"archive member outside the archive: {member}", where=path)
 
 

@@ -13,9 +13,9 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from dpconvert.errors import ReadError
+from dpconvert.errors import ReadError, cut
 from dpconvert.heads import complete_size
-from dpconvert.libtiff import quiet
+from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
 
 Opened = Path | io.BytesIO
@@ -86,6 +86,7 @@ def flat(file: Opened) -> Pixels:
                 return _by_tifffile(file)
             with Pillow.open(file) as picture:
                 _check_claim(file, *picture.size)
+                _check_claim(file, tile_pixels(picture), 1)
                 return as_rgb(picture)
     except Pillow.DecompressionBombError:
         raise _too_large(file) from None
@@ -93,7 +94,7 @@ def flat(file: Opened) -> Pixels:
         if head(file) in TIFF_MAGIC:
             return _by_tifffile(file)
         raise ReadError("not a picture of a known format", where=name(file)) from None
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, EOFError) as error:
+    except UNREADABLE as error:
         raise ReadError(f"damaged or missing: {error}", where=name(file), remedy="fetch it again") from None
 
 
@@ -110,15 +111,17 @@ def as_rgb(picture: Pillow.Image) -> Pixels:
 def _by_tifffile(file: Opened) -> Pixels:
     """The first picture of a TIFF that Pillow does not read: planar, OME, odd compressions."""
     try:
-        with tifffile.TiffFile(file) as tiff:
+        with open_tiff(file) as tiff:
             page = tiff.pages.first
+            if not has_sizes(page):
+                raise ReadError("a TIFF with sizes that are none", where=name(file), found=cut(f"{page.shape}", 80))
             if math.prod(page.shape) > 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1):
                 raise _too_large(file)
             _check_claim(file, page.imagewidth, page.imagelength)
             pixels = page.asarray()
-    except (KeyError, IndexError):
+    except (KeyError, IndexError, ZeroDivisionError):
         raise ReadError("a TIFF that is cut or damaged", where=name(file), remedy="fetch it again") from None
-    except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, TypeError) as error:
+    except DAMAGED as error:
         raise ReadError(f"not a readable TIFF: {error}", where=name(file), remedy="fetch it again") from None
     if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
         pixels = np.moveaxis(pixels, 0, 2)
@@ -150,9 +153,9 @@ def _is_planar_tiff(file: Opened) -> bool:
     if head(file) not in TIFF_MAGIC:
         return False
     try:
-        with tifffile.TiffFile(file) as tiff:
+        with open_tiff(file) as tiff:
             return tiff.pages.first.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-    except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError):
+    except DAMAGED:
         return False
     finally:
         if isinstance(file, io.BytesIO):

@@ -46,6 +46,14 @@ class Image:
         """How much coarser than level 0 the level is that `read` would take for this."""
         return 1.0
 
+    def reduction(self, w: int, h: int, out: tuple[int, int]) -> int:
+        """How many stored pixels, along a side, `overview` has decoded as one."""
+        return 1
+
+    def overview(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
+        """What `read` gives, to within what nobody sees, and sooner where nothing coarser than level 0 is stored."""
+        return self.read(x, y, w, h, out)
+
     def stored_jpeg(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> bytes | None:
         """The file's own JPEG tile where it is exactly what `read` would give, before it was decoded."""
         return None

@@ -5,7 +5,10 @@ Tiles are decoded into arrays that are used again: fresh memory costs a quarter 
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +17,14 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
+from dpconvert.libtiff import DAMAGED
 from dpconvert.slide.image import BLOCK
-from dpconvert.tiffpages import DAMAGED, RGB, ROW_CACHE, YCBCR, Pieces, TiffPages
+from dpconvert.tiffpages import RGB, ROW_CACHE, YCBCR, Pieces, TiffPages
 
+EIGHTH = 8  # pixels along a side of what JPEG encodes at once, whose mean can be had alone
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe"
 ADOBE = tuple(ADOBE_MARKER + b"\x00\x64\x00\x00\x00\x00" + bytes([transform]) for transform in (0, 1))
@@ -92,15 +98,19 @@ class JpegTiles:
         if x // wide == (x + w - 1) // wide and y // tall == (y + h - 1) // tall:  # mostly, and soonest
             tile = self._tile(level, y // tall * at.columns + x // wide)
             return tile[y % tall : y % tall + h, x % wide : x % wide + w].copy()
-        out = np.empty((h, w, 3), np.uint8)
-        for row in range(y // tall, (y + h - 1) // tall + 1):
-            top, bottom = max(row * tall, y), min((row + 1) * tall, y + h)
-            for column in range(x // wide, (x + w - 1) // wide + 1):
-                left, right = max(column * wide, x), min((column + 1) * wide, x + w)
-                tile = self._tile(level, row * at.columns + column)
-                part = tile[top - row * tall : bottom - row * tall, left - column * wide : right - column * wide]
-                out[top - y : bottom - y, left - x : right - x] = part
-        return out
+        return _joined((x, y, w, h), at.tile, lambda row, column: self._tile(level, row * at.columns + column))
+
+    def eighth(self, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """A frame of the finest level at an eighth of its size, in pixels of that: uint8 RGB (h, w, 3).
+
+        The mean of each 8 x 8 pixels is all of them that is decoded (the DCT's first coefficient).
+
+        Raises:
+            ReadError: the file is damaged there.
+        """
+        at = self.levels[0]
+        size = at.tile[0] // EIGHTH, at.tile[1] // EIGHTH
+        return _joined((x, y, w, h), size, lambda row, column: self._eighth(at, row * at.columns + column, size))
 
     def stored(self, level: int, x: int, y: int, w: int, h: int) -> bytes | None:
         """The stored tile that is exactly this frame of a level, as a JPEG file of its own; None where there is none.
@@ -118,9 +128,7 @@ class JpegTiles:
         data = self._read(at, index).rstrip(b"\0")
         if not data.startswith(SOI) or not data.endswith(EOI):
             raise ReadError(f"tile {index} is no JPEG picture", where=self.path, remedy="fetch it again")
-        if ADOBE_MARKER in data[:64]:
-            return SOI + at.tables[2:-2] + data[2:]
-        return at.head + data[2:]
+        return _file(at, data)
 
     def close(self) -> None:
         """Release the file."""
@@ -145,6 +153,19 @@ class JpegTiles:
         self._kept += array.nbytes
         return array
 
+    def _eighth(self, at: TileLevel, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        stored = io.BytesIO(_file(at, self._read(at, index)))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a size that is refused here
+                with Pillow.open(stored, formats=("JPEG",)) as picture:
+                    picture.draft("RGB", size)
+                    if (picture.mode, picture.size) != ("RGB", size):
+                        raise ValueError(f"a picture of {picture.mode}, {picture.size} where {size} is expected")
+                    return np.asarray(picture)
+        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+            raise ReadError(f"tile {index} cannot be read: {error}", where=self.path) from None
+
     def _array(self, at: TileLevel) -> NDArray[np.uint8]:
         """Memory for a tile: that of the tile not asked for longest, when as many are kept as may be."""
         shape, free = (at.tile[1], at.tile[0], 3), None
@@ -158,10 +179,31 @@ class JpegTiles:
         return self._pieces.read(int(at.offsets[index]), int(at.counts[index]), f"tile {index}")
 
 
+def _file(at: TileLevel, data: bytes) -> bytes:
+    """A stored tile as a JPEG file of its own."""
+    head = SOI + at.tables[2:-2] if ADOBE_MARKER in data[:64] else at.head
+    return b"".join((head, memoryview(data)[2:]))
+
+
+def _joined(
+    frame: tuple[int, int, int, int], size: tuple[int, int], tile: Callable[[int, int], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """The frame (x, y, w, h) of a picture that is made of tiles of a size (width, height), by row and column."""
+    (x, y, w, h), (wide, tall) = frame, size
+    out = np.empty((h, w, 3), np.uint8)
+    for row in range(y // tall, (y + h - 1) // tall + 1):
+        top, bottom = max(row * tall, y), min((row + 1) * tall, y + h)
+        for column in range(x // wide, (x + w - 1) // wide + 1):
+            left, right = max(column * wide, x), min((column + 1) * wide, x + w)
+            part = tile(row, column)[top - row * tall : bottom - row * tall]
+            out[top - y : bottom - y, left - x : right - x] = part[:, left - column * wide : right - column * wide]
+    return out
+
+
 def _wanted_again(tile: tuple[int, int], top: int, bottom: int, left: int, right: int) -> int:
     """Bytes of decoded tiles that frames beside and below this one will ask for: more would only be slower memory.
 
     Patches come in blocks of BLOCK pixels, row by row; bands of an overview over the whole width.
     """
     columns = max(right - left + 1, BLOCK // tile[0] + 2)
-    return min((bottom - top + 2) * columns * tile[0] * tile[1] * 3, ROW_CACHE)
+    return min((bottom - top + 1) * columns * tile[0] * tile[1] * 3, ROW_CACHE)

@@ -14,8 +14,8 @@ from PIL import ImageColor
 from dpconvert.errors import ReadError
 from dpconvert.manifest import SANE_MPP
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
-from dpconvert.slide.jpegtiles import JpegTiles
-from dpconvert.tiffpages import TiffPages
+from dpconvert.slide.jpegtiles import EIGHTH, JpegTiles
+from dpconvert.tiffpages import SEGMENT_LIMIT, TiffPages
 
 
 class Slide(Image):
@@ -70,6 +70,21 @@ class Slide(Image):
         except openslide.OpenSlideError as error:
             raise ReadError(f"cannot be read at {(x, y, w, h)}: {error}", where=self.path) from None
         return resample(over(np.asarray(region), self.background), extent, out, at)
+
+    def reduction(self, w: int, h: int, out: tuple[int, int]) -> int:
+        alone = self.tiles is not None and len(self.sizes) == 1
+        return EIGHTH if alone and w >= EIGHTH * out[0] else 1  # by width: bands of one overview are of one kind
+
+    def overview(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
+        if self.tiles is None or self.reduction(w, h, out) == 1:
+            return self.read(x, y, w, h, out)
+        left, top = x // EIGHTH, y // EIGHTH
+        right, bottom = -(-(x + w) // EIGHTH), -(-(y + h) // EIGHTH)
+        whole = max(min(right, self.width // EIGHTH), left + 1), max(min(bottom, self.height // EIGHTH), top + 1)
+        found = self.tiles.eighth(left, top, whole[0] - left, whole[1] - top)
+        beyond = (0, bottom - whole[1]), (0, right - whole[0]), (0, 0)  # its mean has a part in what fills up the tile
+        found = np.pad(found, beyond, "edge")
+        return resample(found, (w / EIGHTH, h / EIGHTH), out, (x / EIGHTH - left, y / EIGHTH - top))
 
     def downsample(self, w: int, h: int, out: tuple[int, int]) -> float:
         return float(self.downsamples[self._level(w, h, out)])
@@ -127,6 +142,9 @@ def by_openslide(file: Path) -> Slide | None:
         if file.suffix.lower() in (".tif", ".tiff"):
             return None
         raise ReadError(f"not a readable slide: {error}", where=file) from None
+    if (largest := _largest_tile(opened)) > SEGMENT_LIMIT:
+        opened.close()
+        raise ReadError(f"a tile of {largest >> 20} MiB", where=file, remedy="save it in smaller tiles")
     if "<OME" not in opened.properties.get("tiff.ImageDescription", ""):
         return opened
     opened.close()
@@ -155,6 +173,15 @@ def _own_tiles(path: Path, slide: openslide.OpenSlide) -> JpegTiles | None:
     if _colour(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)) != WHITE:
         return None
     return JpegTiles.of(path, list(slide.level_dimensions))
+
+
+def _largest_tile(slide: Slide) -> int:
+    """Bytes of a tile as OpenSlide decodes it; 0 of Hamamatsu's slides, which it reads in parts of its own."""
+    if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "hamamatsu":
+        return 0
+    names = [f"openslide.level[{level}].tile-" for level in range(len(slide.sizes))]
+    sides = [[int(slide.properties.get(name + side, 0)) for side in ("width", "height")] for name in names]
+    return max((4 * wide * tall for wide, tall in sides), default=0)
 
 
 def _three(pixels: NDArray[np.uint8]) -> Pixels:

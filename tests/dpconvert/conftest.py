@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hypothesis import settings
 
 from dpconvert import card as cards
-from dpconvert import cli
+from dpconvert import cli, locks
 from dpconvert.convert import convert
 from dpconvert.fakes import draw_fake
 from dpconvert.manifest import Manifest, find
@@ -60,7 +60,7 @@ def converted(shared: Path) -> Callable[[str], Converted]:
     def get(name: str) -> Converted:
         manifest = with_defaults(find(name))
         source, out = shared / "sources", shared / "shards"
-        with FileLock(shared / f"{name}.lock"):
+        with locks.held(shared / f"{name}.lock", wait=math.inf):
             if not (source / manifest.name).exists():
                 draw_fake(manifest, source)
             if not (out / manifest.task / cards.FILE_NAME).exists():

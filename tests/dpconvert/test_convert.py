@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dpconvert.progress import Reporter
 from dpconvert.verify import verify
 from tests.dpconvert.conftest import SAMPLES_PER_SHARD, Answer, Converted, one_line, run
 from tests.dpconvert.test_contract import digests
-from tests.dpconvert.workers import add, die
+from tests.dpconvert.workers import add, die, process
 
 Get = Callable[[str], Converted]
 Call = Callable[..., Answer]
@@ -145,10 +146,25 @@ def test_a_killed_worker_is_told_in_one_line() -> None:
         list(engine.run(die, "context", range(3), 2))
 
 
-def test_results_and_errors_of_workers_come_home() -> None:
+def test_a_pool_keeps_its_processes_from_one_piece_of_work_to_the_next() -> None:
+    with engine.pool("context", 2) as pool:
+        first, then = (set(engine.run(process, "context", range(8), pool)) for _ in range(2))
+    assert (len(first), first) == (2, then)
+    assert os.getpid() not in first
+
+
+@pytest.mark.parametrize("server", [True, False], ids=["forked", "spawned"])
+def test_results_and_errors_of_workers_come_home(server: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not server:
+        monkeypatch.setattr(forkserver, "ensure_running", no_socket)
+    assert engine.start_loading() == ("forkserver" if server else "spawn")
     assert sorted(engine.run(add, 10, [0, 1, 2, 4, 5], 2)) == [10, 11, 12, 14, 15]
     with pytest.raises(ReadError, match=r"a: broken; found 3; mend it"):
         list(engine.run(add, 10, [3, 4], 2))
+
+
+def no_socket() -> None:
+    raise OSError("AF_UNIX path too long")
 
 
 # --- run again
@@ -162,6 +178,26 @@ def test_a_finished_task_is_recognised_and_not_redone(converted: Get, dpconvert:
     assert answer.code == 0
     assert "240 samples in 7 shards (complete already)" in answer.out
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"} == before
+
+
+@pytest.mark.parametrize("moment", ["workers load", "shards are made"])
+def test_ctrl_c_ends_the_program_and_its_workers_with_one_line(moment: str, converted: Get, tmp_path: Path) -> None:
+    one = converted(POINTS)
+    folder = tmp_path / one.manifest.task
+    process = start(one, tmp_path, workers=2)
+    try:
+        if moment == "workers load":
+            wait_for(lambda: any(b"forkserver" in command(pid) for pid in group_of(process)), process)
+            time.sleep(0.2)  # it has begun to import
+        else:
+            wait_for(lambda: notes(folder) > 0, process)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        wait_for(lambda: not group_of(process), None, seconds=20)
+    finally:
+        kill(process)
+    said = (tmp_path / "stderr.txt").read_text().strip()
+    assert said == "dpconvert: stopped; run the same command again to go on: what is made is kept"
 
 
 def test_ctrl_c_keeps_what_is_made_and_the_next_run_says_how_much(
@@ -293,9 +329,9 @@ def test_a_file_that_vanishes_after_the_plan_is_a_failed_sample(
     tile.unlink()
     lines = (tmp_path / "out" / one.manifest.task / ".work" / "plan.jsonl").read_text().splitlines()
     plan = conversion.Plan.from_lines(lines)
-    job = conversion._Job(one.manifest, source, conversion.Options(), plan.classes, tmp_path / "out")
-    (shard,) = [item for item in plan.shards().items() if any(tile.name in row.files[0] for row in item[1])]
-    (failure,) = conversion._shard(job, shard)[1]
+    (rows,) = [rows for rows in plan.shards().values() if any(tile.name in row.files[0] for row in rows)]
+    job = conversion._Job(rows, plan.classes, conversion.Options(), tmp_path / "out")
+    (failure,) = conversion._shard(source, job)[1]
     assert failure.source.endswith(tile.name)
     assert failure.reason == f"{tile}: cannot be read: No such file or directory"
 
@@ -395,6 +431,14 @@ def group_of(process: subprocess.Popen[bytes]) -> list[str]:
         if group == str(process.pid) and state != "Z":
             running.append(stat.parent.name)
     return running
+
+
+def command(pid: str) -> bytes:
+    """The command line of a process; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None, seconds: float = 60) -> None:

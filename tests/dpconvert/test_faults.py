@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from dpconvert.verify import verify
 from tests.dpconvert.conftest import Answer, Converted, one_line, run
 from tests.dpconvert.test_audit import QUIET
 from tests.dpconvert.test_contract import digests
-from tests.dpconvert.test_convert import group_of, kill, names, notes, start, wait_for, where
+from tests.dpconvert.test_convert import kill, names, notes, start, wait_for, where
 
 Get = Callable[[str], Converted]
 Call = Callable[..., Answer]
@@ -164,8 +165,10 @@ def test_a_worker_that_the_kernel_kills_is_told_in_one_line_and_the_run_goes_on(
     process = start(one, tmp_path, workers=2)
     try:
         wait_for(lambda: notes(folder) > 0, process, seconds=120)
-        workers = [pid for pid in group_of(process) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(int(workers[0]), signal.SIGKILL)
+        (server,) = children(process.pid, b"forkserver")
+        workers = children(server)
+        assert 1 <= len(workers) <= 2
+        os.kill(workers[0], signal.SIGKILL)
         process.wait(timeout=60)
     finally:
         kill(process)
@@ -175,6 +178,12 @@ def test_a_worker_that_the_kernel_kills_is_told_in_one_line_and_the_run_goes_on(
     assert not (folder / "task.json").exists()
     run(one.manifest, one.source, tmp_path)
     assert digests(folder) == digests(one.folder)
+
+
+def children(pid: int, of: bytes = b"") -> list[int]:
+    """The processes that a process has started, of those whose command line has `of` in it."""
+    started = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in started if of in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("notes_too", [False, True])
@@ -342,7 +351,58 @@ def test_without_locks_of_the_kernel_the_note_decides(
             take(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 10, b"[]", b'{"pid": "x"}', b"[" * 100_000])
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "note"])
+def test_whether_a_lock_is_held_is_seen_without_taking_it(
+    kernel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernel:
+        monkeypatch.setattr(fcntl, "flock", no_kernel_locks)
+        monkeypatch.setattr(locks, "SETTLED", 0.0)
+    path = tmp_path / ".lock"
+    assert not locks.is_held(path)
+    assert not path.exists()
+    with locks.held(path):
+        assert locks.is_held(path)
+        with pytest.raises(locks.TakenError) as caught, locks.held(path):
+            pass
+        assert caught.value.holder is not None
+        assert caught.value.holder.pid == os.getpid()
+    assert path.exists()
+    assert not locks.is_held(path)
+
+
+def test_a_lock_that_is_waited_for_is_had_when_its_holder_is_gone(tmp_path: Path) -> None:
+    process = held(tmp_path)
+    killer = threading.Timer(0.2, process.kill)
+    killer.start()
+    try:
+        with locks.held(tmp_path / ".lock", wait=60):
+            assert process.wait(timeout=60) == -signal.SIGKILL
+    finally:
+        killer.join()
+        process.kill()
+        process.wait()
+
+
+def test_a_lock_whose_file_its_last_holder_removed_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking; else two processes would lock two files of one name."""
+    path, lock = tmp_path / ".lock", fcntl.flock
+
+    def removing(file: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removing)
+    with locks.held(path, wait=5):
+        assert locks.is_held(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 10, b"[]", b'{"pid": "x"}', b'{"host": "a", "pid": 1e999}', b"[" * 100_000]
+)
 def test_what_an_old_lock_file_holds_harms_nobody(content: bytes, tmp_path: Path) -> None:
     (tmp_path / ".lock").write_bytes(content)
     take(tmp_path)

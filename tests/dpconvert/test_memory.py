@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +39,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 @pytest.mark.stress
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    ("height", "factors"), [(HEIGHT, (1, 4, 16, 64)), (16_384, (1,))], ids=["pyramid", "one level, as wide"]
-)
-def test_a_gigantic_slide_is_converted_within_a_gibibyte(height: int, factors: tuple[int, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("factors", [(1, 4, 16, 64), (1,)], ids=["pyramid", "one level"])
+def test_a_gigantic_slide_is_converted_within_a_gibibyte(factors: tuple[int, ...], tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    shared_tiles(source / "slide.tif", WIDTH, height, stained(), factors=factors)
-    (source / "slide.geojson").write_text(json.dumps(outlines(height)))
+    shared_tiles(source / "slide.tif", WIDTH, HEIGHT, stained(), factors=factors)
+    (source / "slide.geojson").write_text(json.dumps(outlines()))
     (tmp_path / "gigantic.toml").write_text(MANIFEST)
     command = [sys.executable, "-m", "dpconvert.cli", str(tmp_path / "gigantic.toml"), "--source", str(source)]
     process = subprocess.Popen([*command, "--out", str(tmp_path / "out"), "--workers", "2", "--quiet"], cwd=ROOT)
@@ -65,10 +64,10 @@ def stained() -> np.ndarray:
     return tile
 
 
-def outlines(height: int) -> dict[str, object]:
+def outlines() -> dict[str, object]:
     """A circle of 20 000 vertices around the middle of the upper half."""
     angle = np.linspace(0, 2 * np.pi, 20_000)
-    x, y = WIDTH / 2 + 40_000 * np.cos(angle), height / 4 + 40_000 * np.sin(angle)
+    x, y = WIDTH / 2 + 40_000 * np.cos(angle), HEIGHT / 4 + 40_000 * np.sin(angle)
     ring = [*zip(x.tolist(), y.tolist(), strict=True)]
     shape = {"type": "Polygon", "coordinates": [[*ring[:-1], ring[0]]]}
     properties = {"objectType": "annotation", "classification": {"name": "tumour"}}
@@ -77,20 +76,24 @@ def outlines(height: int) -> dict[str, object]:
 
 
 def watched(process: subprocess.Popen[bytes]) -> tuple[float, float]:
-    """Most memory (MiB) that the program and the largest of its children ever held."""
+    """Most memory (MiB) that the program and the largest of its workers ever held."""
     most = {True: 0.0, False: 0.0}
     while process.poll() is None:
-        for pid in [process.pid, *children(process.pid)]:
+        for pid in [process.pid, *descendants(process.pid)]:
             most[pid == process.pid] = max(most[pid == process.pid], peak(pid))
         time.sleep(0.02)
     return most[True], most[False]
 
 
-def children(pid: int) -> list[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """Processes that a process has started, and those that they have: workers are forked from a server."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
-        return []
+        return
+    for child in children:
+        yield child
+        yield from descendants(child)
 
 
 def peak(pid: int) -> float:

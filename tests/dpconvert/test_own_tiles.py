@@ -13,15 +13,31 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image as Pillow
 
+from dpconvert import progress, source
 from dpconvert.card import load
 from dpconvert.cli import group
 from dpconvert.errors import ReadError
 from dpconvert.shards import read_index
-from dpconvert.slide import Slide, jpegtiles, open_image
+from dpconvert.slide import Slide, jpegtiles, open_image, overview, thumbnail
 from dpconvert.slide.jpegtiles import SOI
 from dpconvert.source import Member
 from tests.dpconvert.tiffs import TILE, shared_tiles
 
+TISSUE = """
+task = "Tissue"
+shape = "slides"
+classes = ["normal", "tumour"]
+[rule]
+type = "area"
+size = 256
+tissue = 0.3
+positive = ["tumour"]
+share = 0.5
+cap = 20
+[image]
+format = "jpeg"
+[split.strict]
+"""
 MANIFEST = """
 task = "Tiles"
 shape = "slides"
@@ -53,6 +69,46 @@ def write_slide(path: Path, photometric: str, side: int = 640) -> Path:
                 subfiletype=1 if level else 0, metadata=None,
             )  # fmt: skip
     return path
+
+
+@pytest.fixture(params=["ycbcr", "rgb"])
+def flat_slide(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """One level of noise in colours that change slowly, of a size that is a whole number of nothing."""
+    coarse = np.random.default_rng(0).integers(0, 256, (19, 23, 3), dtype=np.uint8)
+    pixels = np.asarray(Pillow.fromarray(coarse).resize((650, 611), Pillow.Resampling.BICUBIC))
+    path: Path = tmp_path / "flat.tif"
+    tifffile.imwrite(
+        path, pixels, tile=(128, 128), compression="jpeg", photometric=request.param, metadata=None,
+        compressionargs={"level": 90, "outcolorspace": request.param},
+    )  # fmt: skip
+    return path
+
+
+def test_an_overview_of_a_single_level_decodes_no_tile_in_full(
+    flat_slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_image([flat_slide]) as image:
+        whole = image.read(0, 0, 650, 611, out=(65, 61)).astype(int)
+        monkeypatch.setattr(jpegtiles.imagecodecs, "jpeg8_decode", None)
+        made = thumbnail(image, 65).astype(int)
+        monkeypatch.setattr(overview, "PART", 130)
+        banded = thumbnail(image, 65).astype(int)
+    assert made.shape == banded.shape == whole.shape
+    assert np.abs(made - whole).mean() < 1.5
+    assert np.abs(made - whole)[-1].mean() < 8  # what fills up the tiles at the border is black
+    assert np.abs(made - whole)[:, -1].mean() < 8
+    assert np.abs(banded - whole).mean() < 3
+
+
+def test_an_overview_of_a_damaged_level_is_refused(flat_slide: Path) -> None:
+    with tifffile.TiffFile(flat_slide) as tiff:
+        page = tiff.pages.first
+        offset, count = page.dataoffsets[7], page.databytecounts[7]
+    data = bytearray(flat_slide.read_bytes())
+    data[offset + 2 : offset + count] = bytes(count - 2)
+    flat_slide.write_bytes(data)
+    with open_image([flat_slide]) as image, pytest.raises(ReadError, match="tile 7 cannot be read"):
+        thumbnail(image, 65)
 
 
 @pytest.fixture(params=["ycbcr", "rgb"])
@@ -121,7 +177,9 @@ def test_a_slide_of_another_compression_is_left_to_openslide(tmp_path: Path) -> 
         assert slide.stored_jpeg(0, 0, 128, 128, out=(128, 128)) is None
 
 
-def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path) -> None:
+def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(source, "open_image", lambda *files: opened.append(files) or open_image(*files))
     path = write_slide(tmp_path / "source" / "a" / "one.tif", "ycbcr")
     manifest = tmp_path / "tiles.toml"
     manifest.write_text(MANIFEST)
@@ -139,6 +197,7 @@ def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path) -> None
     assert result.exception is None
     folder = tmp_path / "out" / "Tiles"
     assert load(folder, check=True).samples() == 25
+    assert len(opened) == 1  # for the plan, and still there for the samples
     rows = read_index(folder / "index.parquet").to_pylist()
     row = next(row for row in rows if (row["x"], row["y"]) == (256, 128))
     data = (folder / row["shard"]).read_bytes()[row["offset"] : row["offset"] + row["length"]]
@@ -214,3 +273,27 @@ def test_a_tile_without_a_marker_of_its_colours_gets_the_right_one(
         assert jpegtiles.ADOBE_MARKER in data
         with Pillow.open(io.BytesIO(data)) as picture:
             assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(TILE, 0, TILE, TILE))
+
+
+def test_an_overview_is_the_same_whoever_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one process at once, in parts by one that tells how far it is, in parts by two."""
+    tile = np.full((TILE, TILE, 3), 243, np.uint8)
+    tile[: TILE // 2] = (200, 90, 160)
+    (tmp_path / "source").mkdir()
+    shared_tiles(tmp_path / "source" / "slide.tif", 16_640, 16_640, tile)
+    (tmp_path / "source" / "slide.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    (tmp_path / "tissue.toml").write_text(TISSUE)
+    monkeypatch.setattr(progress, "EVERY", 0)
+
+    def converted(workers: int) -> tuple[str, str]:
+        out = tmp_path / f"out{workers}{overview.SLOW}"
+        command = [tmp_path / "tissue.toml", "--source", tmp_path / "source", "--out", out, "--workers", workers]
+        answer = CliRunner().invoke(group, [*map(str, command)], catch_exceptions=False)
+        return load(out / "Tissue").digest, answer.stderr
+
+    (one, told), (two, _) = converted(1), converted(2)
+    assert "Tissue: overviews: 1 of 5 parts" in told
+    monkeypatch.setattr(overview, "SLOW", 1 << 40)
+    alone, told = converted(1)
+    assert "overviews" not in told
+    assert one == two == alone

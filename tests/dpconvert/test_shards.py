@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -14,8 +17,10 @@ from hypothesis import strategies as st
 
 from dpconvert import shards
 from dpconvert.encode import Series
+from dpconvert.errors import OutputError
 from dpconvert.shards import Entry, read_index, write_index, write_shard
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
     "label": 3, "group": "n:é", "split": "val", "files": ["a.svs"], "width": 256, "height": 256, "stored_width": 256,
     "stored_height": 256, "attributes": {"b": "1", "a": "2"}, "mpp_read": 0.25,
@@ -26,21 +31,22 @@ COMMON = {
     st.lists(st.tuples(st.text("ab_-0", min_size=1, max_size=90), st.binary(max_size=2000)), max_size=8),
     st.sampled_from([1, 3000, 1 << 20]),
 )
-def test_the_bytes_are_those_of_tarfile(files: list[tuple[str, bytes]], piece: int) -> None:
-    expected, made = io.BytesIO(), io.BytesIO()
+def test_the_bytes_are_those_of_tarfile(images: list[tuple[str, bytes]], piece: int) -> None:
+    samples = [Series(COMMON).sample(key, image, "jpg", 0, 0) for key, image in images]
+    expected = io.BytesIO()
     with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in files:
+        for name, data in (member for sample in samples for member in sample.members()):
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
+    ours = shards._Tar("val-000000.tar")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "PIECE", piece)
-        ours = shards._Tar(made)
-        for file in files:
-            ours.add([file])
-        ours.end()
-    assert made.getvalue() == expected.getvalue()
-    assert (ours.size, ours.hexdigest()) == (len(made.getvalue()), hashlib.sha256(made.getvalue()).hexdigest())
+        made = list(ours.pieces(samples))
+    assert b"".join(made) == expected.getvalue()
+    assert ours.size == len(expected.getvalue())
+    assert [entry.key for entry in ours.entries] == [key for key, _ in images]
+    assert len(made) == (len(images) + 1 if piece == 1 else len(made))
 
 
 def test_samples_of_a_series_have_the_json_of_their_metadata() -> None:
@@ -64,6 +70,39 @@ def test_an_index_tells_where_each_image_is(tmp_path: Path) -> None:
         assert data[row["offset"] : row["offset"] + row["length"]] == sample.image
         assert row["sha256"] == hashlib.sha256(sample.image).hexdigest()
         assert (row["x"], row["attributes"]) == (sample.metadata["x"], '{"a": "2", "b": "1"}')
+
+
+def test_an_index_of_several_row_groups_is_the_same_table_made_without_pandas(tmp_path: Path) -> None:
+    """`pa.array` loads pandas, tens of MiB, where it is installed."""
+    code = (
+        "import pathlib, sys; from dpconvert import shards; shards.ROW_GROUP = 2\n"
+        "entries = [shards.Entry(f'ké{n}', 'val', 's', 1 << 40, n, 'jpg', 0, '', 'f', -n, 0, 1, 1, 1, 1, '0', '{}')\n"
+        "           for n in range(5)]\n"
+        "shards.write_index(pathlib.Path(sys.argv[1]), entries); print(sorted({'pandas', 'pyarrow'} & {*sys.modules}))"
+    )
+    path = tmp_path / "index.parquet"
+    told = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert told.stdout == "['pyarrow']\n"
+    rows = read_index(path).to_pylist()
+    assert [(row["key"], row["offset"], row["x"], row["group"]) for row in rows] == [
+        (f"ké{n}", 1 << 40, -n, "") for n in range(5)
+    ]
+
+
+def test_an_error_of_the_disk_stops_a_shard_that_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that writes has it, and the one that makes samples hears of it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards, "PIECE", 1)
+    monkeypatch.setattr(shards._Stored, "write", full)
+    taken: list[int] = []
+    samples = (Series(COMMON).sample(f"k{n}", b"image", "jpg", taken.append(n) or n, n) for n in range(1000))
+    with pytest.raises(OutputError, match="No space left on device; make room"):
+        write_shard(tmp_path / "val-000000.tar", "val", samples)
+    assert len(taken) < 10
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_index_may_be_empty(tmp_path: Path) -> None:

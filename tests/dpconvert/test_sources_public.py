@@ -310,8 +310,8 @@ def test_idc_pictures_are_passed_through_whatever_their_size(converted: Callable
     one = converted("janowczyk6")
     source = Source.open(one.source, one.manifest)
     made = planned("janowczyk6", one.source)
-    with Encoder(one.manifest, source, made.classes, one.manifest.image) as encoder:
-        found = [(row, encoder.sample(row)) for row in made.rows]
+    encoder = Encoder(one.manifest, source, made.classes, one.manifest.image)
+    found = [(row, encoder.sample(row)) for row in made.rows]
     assert all(sample.image == source.read(row.files[0]) for row, sample in found)
     assert {sample.metadata["width"] for _, sample in found} == {34, 50}
 
@@ -327,8 +327,8 @@ def test_mitos_samples_carry_the_resolution_of_their_scanner(converted: Callable
     one = converted("mitos-atypia14")
     made = planned("mitos-atypia14", one.source)
     rows = {row.attributes["scan"]: row for row in made.rows}
-    with Encoder(one.manifest, Source.open(one.source, one.manifest), made.classes, one.manifest.image) as encoder:
-        mpp = {scan: encoder.sample(row).metadata["mpp_read"] for scan, row in rows.items()}
+    encoder = Encoder(one.manifest, Source.open(one.source, one.manifest), made.classes, one.manifest.image)
+    mpp = {scan: encoder.sample(row).metadata["mpp_read"] for scan, row in rows.items()}
     assert mpp == {"A03": 0.2455, "A04": 0.2455, "A05": 0.2455, "H03": 0.2274, "H04": 0.2274, "H05": 0.2274}
 
 

@@ -24,6 +24,12 @@ def add(context: int, item: int) -> int:
     return context + item
 
 
+def process(context: str, item: int) -> int:
+    """Which process this is, after long enough for another one to take the next item."""
+    time.sleep(0.05)
+    return os.getpid()
+
+
 def then_nothing() -> Iterator[int]:
     """Four items, and then no more for a long time."""
     yield from (0, 1, 2, 4)
