@@ -1,7 +1,7 @@
-"""One process at a time in a folder: the others are told who is there.
+"""One process at a time in a folder, or at a file: the others are told who is there.
 
-The lock is the kernel's (flock): it goes with the process that holds it, however that ends, and a file `.lock` that is
-left over locks nothing. On file systems without such locks (some network ones) what `.lock` says decides: a process of
+The lock is the kernel's (flock): it goes with the process that holds it, however that ends, and a lock file that is
+left over locks nothing. On file systems without such locks (some network ones) what the file says decides: a process of
 this machine that does not run any more is no holder; of one of another machine nobody can tell.
 """
 
@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +23,16 @@ from dpconvert.errors import OutputError
 NAME = ".lock"
 TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 SETTLED = 0.5  # seconds after which one of two that took it at once sees the other
+POLL = 0.05  # seconds between looks at a lock that is waited for
 NONE_HERE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+
+
+class TakenError(Exception):
+    """Another process has the lock; `holder` is who, as far as the file tells."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is locked")
+        self.holder = Holder.read(path)
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Holder:
         try:
             told = json.loads(path.read_bytes())
             return cls(str(told["host"]), int(told["pid"]), str(told["started"]), str(told["since"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     @property
@@ -67,48 +76,110 @@ def locked(folder: Path, taken: str, remedy: str, choose: str) -> Iterator[None]
     Raises:
         OutputError: another process is there, or it cannot be written.
     """
-    path = folder / NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy=choose) from None
-    try:
-        if not _ours(file, path):
-            raise OutputError(taken, where=folder, found=Holder.read(path), remedy=remedy)
-        _write(file, json.dumps(asdict(Holder.this())).encode(), folder, choose)
+    with ExitStack() as stack:
         try:
-            yield
-        finally:
-            with suppress(OSError):  # nothing is held any more, whether this can be noted or not
-                os.ftruncate(file, 0)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder / NAME))
+        except TakenError as error:
+            raise OutputError(taken, where=folder, found=error.holder, remedy=remedy) from None
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy=choose) from None
+        yield
+
+
+@contextmanager
+def held(path: Path, wait: float = 0.0) -> Iterator[None]:
+    """The lock of the file at `path`, which is made if need be; it is waited for at most so many seconds.
+
+    Raises:
+        TakenError: another process has it.
+        OSError: the file cannot be opened, written or locked.
+    """
+    file = _taken(path, wait)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # nothing is held any more, whether this can be noted or not
+            os.ftruncate(file, 0)
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
+        os.close(file)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has the lock of the file at `path` now."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:  # not ours to open: what it says has to do
+        return _is_noted(path)
+    try:
+        free = _flocked(file)
+        return _is_noted(path) if free is None else not free
     finally:
         os.close(file)
 
 
-def _ours(file: int, path: Path) -> bool:
+def _taken(path: Path, wait: float) -> int:
+    """The open file, whose lock is ours and which says so."""
+    until = time.monotonic() + wait
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            if _take(file, path):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        if time.monotonic() >= until:
+            raise TakenError(path)
+        time.sleep(POLL)
+
+
+def _take(file: int, path: Path) -> bool:
+    """Whether the lock of an open file is ours from now on."""
+    ours = Holder.this()
+    match _flocked(file):
+        case None if not _is_noted(path):
+            _note(file, ours)
+            time.sleep(SETTLED)
+            return Holder.read(path) == ours
+        case True if _is_at(file, path):
+            _note(file, ours)
+            return True
+    return False
+
+
+def _flocked(file: int) -> bool | None:
+    """Whether the kernel gives us the lock; None where it keeps none."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in TAKEN:
             return False
-        if error.errno not in NONE_HERE:
-            raise OutputError(f"cannot be locked: {error.strerror}", where=path) from None
-        holder = Holder.read(path)
-        if holder is not None and not holder.is_gone:
-            return False
-        os.pwrite(file, json.dumps(asdict(ours := Holder.this())).encode(), 0)
-        time.sleep(SETTLED)
-        return Holder.read(path) == ours
+        if error.errno in NONE_HERE:
+            return None
+        raise
     return True
 
 
-def _write(file: int, text: bytes, folder: Path, choose: str) -> None:
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the path still leads to the open file: who had the lock may have removed it."""
     try:
-        os.ftruncate(file, 0)
-        os.pwrite(file, text, 0)
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=folder, remedy=choose) from None
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_noted(path: Path) -> bool:
+    holder = Holder.read(path)
+    return holder is not None and not holder.is_gone
+
+
+def _note(file: int, holder: Holder) -> None:
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(asdict(holder)).encode(), 0)
 
 
 def _started(pid: int) -> str:

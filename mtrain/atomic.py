@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dpconvert import locks
 from mtrain.errors import RunError
 
 
@@ -41,6 +42,23 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(
             f"cannot be written: {reason}", where=path, remedy="make room and run the command again"
         ) from None
+
+
+@contextlib.contextmanager
+def locked(folder: Path, taken: str, remedy: str, wait: float = 0.0) -> Iterator[None]:
+    """The only process in `folder`, which is made if need be. wait: seconds. taken, remedy: what to say to the others.
+
+    Raises:
+        RunError: another process is there, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locks.held(folder / locks.NAME, wait))
+            except locks.TakenError as error:
+                raise RunError(taken, where=folder, found=error.holder, remedy=remedy) from None
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

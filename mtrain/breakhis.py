@@ -24,7 +24,7 @@ from mtrain.atomic import write_json
 from mtrain.errors import ShardError, UsageError
 from mtrain.features import Features, features
 from mtrain.metrics import Labels
-from mtrain.pool import Permit, Rows, Task, attributes, with_test
+from mtrain.pool import Permit, Rows, Task, attributes, fetch_shards, with_test
 from mtrain.ranks import summary
 from mtrain.transfer import probes
 from mtrain.transfer.finetune import divide, finetune
@@ -113,6 +113,7 @@ def breakhis(source: Source, task: Task, options: Options, out: Path, report: Re
         report.note(f"{task.name}: known already, from {path}")
         return known
     bench = Bench(source, with_test(task, Permit.BREAKHIS), pictures_of(task), options, report)
+    fetch_shards([bench.task], list(bench.task.rows), report)
     folds = {magnification: list(bench.folds(magnification)) for magnification in bench.pictures.magnifications}
     result = {
         "task": task.name,
@@ -201,7 +202,7 @@ def _known(path: Path) -> dict[str, Any] | None:
     """The result at `path`, whose name says all that determines it; None where there is none that can be read."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -55,7 +55,7 @@ def load(path: Path) -> tuple[State, int]:
         if about["digest"] != state_digest(state):
             raise ValueError("changed since it was written")
         return state, int(about["iteration"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"not a readable checkpoint: {error}", where=path) from None
 
 

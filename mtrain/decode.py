@@ -7,6 +7,8 @@ upper eight are kept. Orientation tags are not applied: labels refer to the pixe
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from typing import Any
 
 import imagecodecs
@@ -16,16 +18,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dpconvert.libtiff import UNREADABLE
+
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers before a size
 PNG_START = b"\x89PNG\r\n\x1a\n"
 WHITE = 255
+FREE, RATIO = 1 << 26, 1500  # decoded bytes that need no proof; how many a stored byte may stand for beyond them
 
 
 def decode(data: bytes) -> Tensor:
     """The picture in `data`, as (3, height, width) uint8.
 
     Raises:
-        ValueError: not a complete PNG or JPEG picture.
+        ValueError: not a complete PNG or JPEG picture, or one that claims far more pixels than it can hold.
     """
     if data.startswith(JPEG_START):
         pixels = _decode_jpeg(data)
@@ -39,6 +45,10 @@ def decode(data: bytes) -> Tensor:
 def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:
     if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill what is missing with grey
         raise ValueError("the JPEG stream has no end")
+    size = _jpeg_size(data)
+    if size is None:
+        return _decode_pillow(data)
+    _check_claim(data, *size)
     try:
         pixels: npt.NDArray[Any] = imagecodecs.jpeg8_decode(data, outcolorspace="RGB")
     except imagecodecs.Jpeg8Error:  # CMYK, which libjpeg does not convert, or damaged: Pillow tells
@@ -46,7 +56,20 @@ def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:
     return pixels
 
 
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) in the head; None where its segments do not follow each other."""
+    at = 2
+    while len(data) > at + 9 and data[at] == 0xFF:
+        if data[at + 1] in JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
 def _decode_png(data: bytes) -> npt.NDArray[Any]:
+    if len(data) >= 24:
+        _check_claim(data, *struct.unpack_from(">II", data, 16))
     try:
         pixels: npt.NDArray[Any] = imagecodecs.png_decode(data)
     except imagecodecs.PngError as error:
@@ -56,9 +79,18 @@ def _decode_png(data: bytes) -> npt.NDArray[Any]:
 
 def _decode_pillow(data: bytes) -> npt.NDArray[Any]:
     try:
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (OSError, SyntaxError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are judged here
+            picture = Image.open(io.BytesIO(data))
+        _check_claim(data, *picture.size)
+        return np.array(picture.convert("RGB"))
+    except UNREADABLE as error:
         raise ValueError(str(error).partition("\n")[0]) from None
+
+
+def _check_claim(data: bytes, width: int, height: int) -> None:
+    if 3 * width * height > max(FREE, RATIO * len(data)):
+        raise ValueError(f"it claims {width} x {height} pixels in {len(data)} bytes")
 
 
 def _rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from mtrain.atomic import replacing
 from mtrain.errors import UsageError
 from mtrain.loader import ordered_batches
 from mtrain.network import SharedNetwork, find_device
-from mtrain.pool import Rows, Task
+from mtrain.pool import Rows, Task, fetch_shards
 from mtrain.weights import state_digest
 
 BATCH = 64
@@ -38,6 +38,7 @@ def features(
 
     Raises:
         UsageError: numbers that float16 cannot hold.
+        ShardError, RunError: remote shards that cannot be had.
     """
     what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square bilinear"
     what += "" if dtype == "float32" else f" {dtype}"
@@ -45,6 +46,7 @@ def features(
     shape = (len(task.rows[split]), network.num_features)
     found = _cached(path, shape, dtype)
     if found is None:
+        fetch_shards([task], [split], report)
         computed = _computed(network, task, split, size, workers, find_device(device), report)
         with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, _as(computed, dtype), allow_pickle=False)

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mtrain.errors import RunError, UsageError
+from mtrain.errors import RunError
 from mtrain.images import Images
 from mtrain.pool import Rows, Task
 from mtrain.weights import about_in, write_tensors
@@ -90,24 +90,8 @@ def load_heads(path: Path) -> dict[str, Head]:
             ]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in told}
-    except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"not the heads of a run: {error}", where=path) from None
-
-
-def find_head(heads: dict[str, Head], name: str, path: Path) -> Head:
-    """The head of the task called `name`, without regard to case, `-` and `_`.
-
-    Raises:
-        UsageError: the run was not trained on it.
-    """
-    plain = {task.casefold().replace("_", "").replace("-", ""): head for task, head in heads.items()}
-    found = plain.get(name.casefold().replace("_", "").replace("-", ""))
-    if found is None:
-        raise UsageError(
-            f"this run has no head of {name!r}: it was not trained on it", where=path,
-            remedy=f"name one of its tasks: {', '.join(heads)}",
-        )  # fmt: skip
-    return found
 
 
 def about(task: Task) -> About:

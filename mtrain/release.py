@@ -121,7 +121,7 @@ def _planned_sweep(store: Store) -> Sweep:
     path = store.path / "sweep.json"
     try:
         return Sweep.model_validate(json.loads(path.read_bytes())["sweep"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise RunError(f"not what a sweep writes: {reason}", where=path, remedy="plan the sweep again") from None
 
@@ -137,7 +137,7 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
         ]  # fmt: skip
     except FileNotFoundError:
         raise RunError("nothing has been selected", where=store.path, remedy="run `mtrain select` first") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise RunError(f"no selection: {reason}", where=path, remedy="run `mtrain select` again") from None
     if not combinations:

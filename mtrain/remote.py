@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
-from filelock import FileLock, Timeout
 
+from dpconvert import locks
 from mtrain.atomic import replacing, writing
 from mtrain.errors import ShardError, UsageError
 from mtrain.storage import Storage
@@ -54,9 +55,9 @@ class Copy:
             ShardError: what is there has another digest.
             RunError: it cannot be had, or kept.
         """
-        if not self._use():
+        if not self.here:
             with self._locked():
-                if not self._use():  # another process may have fetched it meanwhile
+                if not self.here:  # another process may have fetched it meanwhile
                     make_room(self.path.parent, self.size)
                     self._fetch()
         return self.path
@@ -68,8 +69,9 @@ class Copy:
             with suppress(FileNotFoundError):  # gone since a moment ago
                 return os.open(path, os.O_RDONLY)
 
-    def _use(self) -> bool:
-        """Whether it is here; what is used now is the last to go."""
+    @property
+    def here(self) -> bool:
+        """Whether it has been fetched; what is asked for now is the last to go."""
         try:
             os.utime(self.path)
         except FileNotFoundError:
@@ -94,14 +96,15 @@ class Copy:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock_of(self.path)):
+        with ExitStack() as stack:
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locks.held(_lock_of(self.path), math.inf))
             yield
 
 
 def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes: None) -> None:
-    """Have all of these here, several at a time; `done` is told the size of each.
+    """Have all of these here, several at a time; `done` is told the size of each that was not.
 
     Raises:
         UsageError: together they are larger than the cache may be.
@@ -117,10 +120,11 @@ def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes:
             expected=f"at most {_readable(bound)}",
             remedy="give more with --cache-size, another folder with --cache, or train with --stream",
         )
+    missing = [copy for copy in copies if not copy.here]
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        waiting = [threads.submit(copy.ensure) for copy in copies]
+        waiting = [threads.submit(copy.ensure) for copy in missing]
         try:
-            for copy, one in zip(copies, waiting, strict=True):
+            for copy, one in zip(missing, waiting, strict=True):
                 one.result()
                 done(copy.size)
         finally:
@@ -130,7 +134,7 @@ def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes:
 
 def make_room(folder: Path, size: int) -> None:
     """Remove the copies that were used longest ago, until `size` more bytes stay within the bound."""
-    with FileLock(folder / ".room.lock"):
+    with locks.held(folder / ".room.lock", math.inf):
         _remove_leavings(folder)
         kept = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry) for entry in folder.glob("*.tar"))
         free = cache_bound() - sum(held for _, held, _ in kept)
@@ -179,8 +183,8 @@ def task_folder(url: str) -> Path:
 def index_file(url: str, name: str, folder: Path, size: int, sha256: str) -> Path:
     """The task's index, fetched into its folder if it is not there."""
     copy = Copy(_inside(url, name), folder / name, size, _digest(url, sha256))
-    with FileLock(folder / ".lock"):
-        if not copy._use():
+    with locks.held(folder / locks.NAME, math.inf):
+        if not copy.here:
             copy._fetch()
     return copy.path
 
@@ -257,7 +261,7 @@ def _lock_of(path: Path) -> Path:
 def _remove_leavings(folder: Path) -> None:
     """What killed processes left half fetched: nobody holds its lock."""
     for partial in folder.glob(".*.tar.partial"):
-        with suppress(Timeout), FileLock(folder / f"{partial.name.removesuffix('.tar.partial')}.lock", timeout=0):
+        with suppress(locks.TakenError), locks.held(folder / f"{partial.name.removesuffix('.tar.partial')}.lock"):
             partial.unlink(missing_ok=True)
 
 

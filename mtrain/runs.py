@@ -12,18 +12,21 @@ runs/<name>/config.json          the configuration, versions, digests of the sha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from mtrain.atomic import append_line, write_json, writing
+from dpconvert import locks
+from mtrain.atomic import append_line, locked, write_json
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
+
+# what JSON that is none of ours can raise when it is read and looked into
+FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 State = Literal["running", "stopped", "finished"]
 LOCK_SECONDS = 1.0  # `mtrain runs` holds a lock for a moment to see whether it is free
@@ -93,11 +96,30 @@ class Run:
         try:
             content = json.loads((self.path / "state.json").read_bytes())
             state, iteration = content["state"], int(content["iteration"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *FOREIGN):
             return "stopped", 0
-        if state not in get_args(State) or (state == "running" and not self._is_locked()):
+        if state not in get_args(State) or (state == "running" and not locks.is_held(self.lock)):
             state = "stopped"
         return state, iteration
+
+    def check_finished(self) -> None:
+        """Nothing, if the training came to its end and left its weights.
+
+        Raises:
+            RunError: it did not.
+        """
+        if self.state()[0] != "finished" or not self.weights.is_file():
+            remedy = f"go on with it: mtrain fit --runs {self.path.parent} --run {self.name}"
+            raise RunError("this run has not finished", where=self.path, remedy=remedy)
+
+    def check_trained_on(self, task: str) -> None:
+        """Nothing, if the run trained on this task, or is of a version that did not say what it trained on.
+
+        Raises:
+            UsageError: it did not; names those that it did.
+        """
+        if pool := self.about().get("pool"):
+            trained_task(pool, task, self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,36 +128,19 @@ class Run:
         Raises:
             RunError: another process is there.
         """
-        lock = FileLock(self.lock, timeout=LOCK_SECONDS)
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        taken, remedy = "another process is training this run", "wait for it, or name another --run"
+        with locked(self.path, taken, remedy, wait=LOCK_SECONDS):
             try:
-                lock.acquire()
-            except Timeout:
-                raise RunError(
-                    "another process is training this run", where=self.path, remedy="wait for it, or name another --run"
-                ) from None
-        try:
-            yield
-        finally:
-            if not self.exists:
-                with suppress(OSError):  # not empty: not ours to remove
-                    self.lock.unlink()
-                    self.path.rmdir()
-            lock.release()
+                yield
+            finally:
+                if not self.exists:
+                    with suppress(OSError):  # not empty: not ours to remove
+                        self.lock.unlink()
+                        self.path.rmdir()
 
     @property
     def lock(self) -> Path:
-        return self.path / ".lock"
-
-    def _is_locked(self) -> bool:
-        if not self.lock.is_file():
-            return False
-        try:
-            with FileLock(self.lock, timeout=0):
-                return False
-        except (Timeout, PermissionError):
-            return True
+        return self.path / locks.NAME
 
     def write(self, name: str, content: Any) -> None:
         """A JSON file of the run, atomically."""
@@ -156,7 +161,7 @@ class Run:
             try:
                 event = json.loads(line)
                 seen[str(event["event"]), int(event["iteration"])] = event
-            except (ValueError, KeyError, TypeError):
+            except FOREIGN:
                 continue
         return [seen[place] for place in sorted(seen, key=lambda place: place[1])]
 
@@ -202,6 +207,22 @@ def named_run(runs: Path, name: str) -> Run:
     if name != Path(name).name or name.startswith("."):
         raise UsageError(f"{name!r} is no name for a run", remedy="give a plain name, and the folder with --runs")
     return Run(runs / name)
+
+
+def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:
+    """Which of the tasks of the run at `path` is called `name`, without regard to case, `-` and `_`.
+
+    Raises:
+        UsageError: none is.
+    """
+    plain = {task.casefold().replace("_", "").replace("-", ""): task for task in tasks}
+    found = plain.get(name.casefold().replace("_", "").replace("-", ""))
+    if found is None:
+        raise UsageError(
+            f"this run has no head of {name!r}: it was not trained on it", where=path,
+            remedy=f"name one of its tasks: {', '.join(plain.values())}",
+        )  # fmt: skip
+    return found
 
 
 def new_name(runs: Path, config: FitConfig) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 from webdataset.filters import shuffle
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from dpconvert.bounded import DAMAGED
 from mtrain import sampling
 from mtrain.augment import put_square
 from mtrain.decode import decode
@@ -155,7 +155,7 @@ def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed:
     pipeline = webdataset.DataPipeline(lambda: _open_in_turn(shards, order), *stages, shuffle(buffer, rng=order))
     try:
         yield from pipeline
-    except (tarfile.TarError, ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise ShardError(
             f"{task}: a shard that cannot be read: {error.args[0]}",
             where=shards[0].place.rpartition("/")[0],

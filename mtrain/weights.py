@@ -30,6 +30,7 @@ ABOUT, BACKBONE = "about", "backbone"
 # what bytes that are no pickle can make its reader raise
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
+    AssertionError, OverflowError, MemoryError,
 )  # fmt: skip
 # how torch names what is neither a tensor nor a plain container; its own text tells how to load the file all the same
 REFUSED = "Weights only load failed"
@@ -134,7 +135,7 @@ def about_in(file: Any) -> dict[str, Any]:
     """What `write_tensors` put into the header of an open safetensors file; nothing for a file of others."""
     try:
         about = json.loads((file.metadata() or {})[ABOUT])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from dpconvert import locks
 from mtrain.atomic import writing
 
 BEAT = 20.0  # seconds between signs of life
@@ -24,23 +23,21 @@ DEAD = 600.0  # seconds without any, after which the holder is given up
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Whether the lock at `path` is ours, for as long as the block lasts; no waiting for it."""
-    lock = FileLock(path)
-    with writing(path):
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            with writing(path):
+                stack.enter_context(locks.held(path))
+        except locks.TakenError:
             yield False
             return
-    over = threading.Event()
-    _touch(path)
-    beats = threading.Thread(target=_beat, args=(path, over), daemon=True)
-    beats.start()
-    try:
-        yield True
-    finally:
-        over.set()
-        beats.join()
-        lock.release()
+        over = threading.Event()
+        beats = threading.Thread(target=_beat, args=(path, over), daemon=True)
+        beats.start()
+        try:
+            yield True
+        finally:
+            over.set()
+            beats.join()
 
 
 def abandoned(path: Path) -> bool:
@@ -53,13 +50,7 @@ def abandoned(path: Path) -> bool:
     clock.touch()
     now = clock.stat().st_mtime
     clock.unlink(missing_ok=True)
-    if now - touched < DEAD:
-        return False
-    try:
-        with FileLock(path, timeout=0):  # nobody's: an old file and no more
-            return False
-    except Timeout:
-        return True
+    return now - touched >= DEAD and locks.is_held(path)  # else an old file and no more
 
 
 def _beat(path: Path, over: threading.Event) -> None:

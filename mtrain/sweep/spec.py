@@ -120,7 +120,7 @@ def load_sweep(given: str) -> Sweep:
     path = _find(given)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"not TOML: {error}", where=path) from None
     try:
         sweep = Sweep.model_validate({"name": path.stem} | content)

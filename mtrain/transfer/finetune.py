@@ -14,25 +14,20 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from dpconvert.progress import Reporter
 from mtrain import __version__, checkpoint
-from mtrain.atomic import write_json, writing
+from mtrain.atomic import locked, write_json
 from mtrain.errors import RunError, UsageError
 from mtrain.network import SharedNetwork
 from mtrain.pool import Rows, Task
 from mtrain.transfer.folds import group_folds
 from mtrain.transfer.tuning import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
 from mtrain.weights import read_weights, state_digest, write_tensors
-
-LOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folde
     for note in sets.notes:
         report.note(note)
     place = folder / f"{task.name}-{_digest(start, task, sets, recipe)[:16]}"
-    with _locked(place):
+    with locked(place, "another process is fine-tuning here", "wait for it"):
         known = [_known(place, rate) for rate in recipe.rates]
         outcomes = tuple(
             outcome or _tuned(Tuning(rate, start, task, sets, recipe), place, report)
@@ -121,7 +116,7 @@ def _known(place: Path, rate: float) -> Outcome | None:
     """What came of a rate; None where it has not ended."""
     try:
         return Outcome(**json.loads((place / f"rate-{rate:g}.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -135,18 +130,3 @@ def _digest(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe) -> str
     keys = "\n".join([*map(str, sets.train.key), "", *map(str, sets.val.key)])
     rows = hashlib.sha256(keys.encode()).hexdigest()
     return state_digest(start.state_dict(), start.name, task.card.digest, rows, json.dumps(settings), __version__)
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    with writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / ".lock", timeout=LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError("another process is fine-tuning here", where=place, remedy="wait for it") from None
-    try:
-        yield
-    finally:
-        lock.release()

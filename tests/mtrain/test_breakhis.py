@@ -19,6 +19,7 @@ from mtrain.transfer.run import Options, source_of
 from mtrain.transfer.tuning import Recipe
 from tests.mtrain import test_evaluate
 from tests.mtrain.pools import write_pool, write_task
+from tests.mtrain.storages import web_server
 from tests.mtrain.test_fit import Notes
 
 SIZES = {"train": 24, "val": 8, "test": 8}
@@ -112,6 +113,19 @@ def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(source: Sour
     found = scored(source, task, place, notes, mode="finetune")
     assert len(found["magnifications"]["100X"]["folds"]) == 5
     assert sum("4 of its 16 training samples, in whole groups, take its place" in note for note in notes.said) == 10
+
+
+def test_remote_shards_are_fetched_at_once_and_with_progress(
+    source: Source, task: Task, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTRAIN_CACHE", str(place / "cache"))
+    notes = Notes()
+    with web_server(place) as port:
+        there = open_task(f"http://127.0.0.1:{port}/BreakHis")
+        found = scored(source, there, place, notes)
+    assert notes.bars[0] == ("fetching shards", len(task.card.shards))
+    assert [work for work, _ in notes.bars[1:]] == [f"BreakHis: features of {split}" for split in SIZES]
+    assert found["identity"]["task_digest"] == task.card.digest
 
 
 def test_what_is_no_breakhis_is_said(source: Source, place: Path) -> None:

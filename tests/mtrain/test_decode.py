@@ -1,4 +1,5 @@
 import io
+import struct
 from typing import Any
 
 import imagecodecs
@@ -101,3 +102,18 @@ def test_a_changed_byte_in_a_png_is_noticed() -> None:
     data[len(data) // 2] ^= 0xFF
     with pytest.raises(ValueError, match=r"."):
         decode(bytes(data))
+
+
+@pytest.mark.parametrize("filled", [b"", b"\xff"], ids=["plain", "filled"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_that_claims_more_than_it_can_hold_is_refused_at_once(kind: str, filled: bytes) -> None:
+    """Thirteen thousand pixels each way; between segments of a JPEG there may be bytes that mean nothing."""
+    data = encoded(RGB, kind)
+    if kind == "JPEG":
+        data = data[:2] + filled + data[2:]
+        assert np.array_equal(decoded(data), np.asarray(Image.open(io.BytesIO(data))))
+    changed = bytearray(data)
+    at, form = (16, ">II") if kind == "PNG" else (data.index(b"\xff\xc0") + 5, ">HH")
+    struct.pack_into(form, changed, at, 13_000, 13_000)
+    with pytest.raises(ValueError, match=r"claims 13000 x 13000 pixels in \d+ bytes"):
+        decode(bytes(changed))

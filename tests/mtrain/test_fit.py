@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from dpconvert.progress import Reporter
+from dpconvert.progress import Advance, Reporter
 from mtrain import checkpoint, fit, training
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
@@ -64,14 +65,20 @@ def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 
 class Notes(Reporter):
-    """Keeps what is said."""
+    """Keeps what is said, and of which work there was progress: its name and total."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
         self.said: list[str] = []
+        self.bars: list[tuple[str, int]] = []
 
     def note(self, text: str) -> None:
         self.said.append(text)
+
+    def bar(self, what: str, total: int, done: int = 0, unit: str = "samples") -> AbstractContextManager[Advance]:
+        if total != done:
+            self.bars.append((what, total))
+        return super().bar(what, total, done, unit)
 
 
 def config(shards: Path, **changed: Any) -> FitConfig:
@@ -368,7 +375,8 @@ def test_other_shards_are_refused_by_task(tmp_path: Path) -> None:
 
 def test_a_second_process_in_the_same_run_is_refused(shards: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "toy")
-    with run.locked(), pytest.raises(RunError, match="another process is training this run; wait for it"):
+    told = r"another process is training this run; found process \d+ on .*; wait for it"
+    with run.locked(), pytest.raises(RunError, match=told):
         fit.fit(config(shards), Run(tmp_path / "toy"), Notes())
 
 

@@ -13,12 +13,15 @@ import torch
 
 from mtrain import remote, storage
 from mtrain.errors import RunError, ShardError, UsageError
+from mtrain.features import features
 from mtrain.images import Images
 from mtrain.loader import Batch, TrainingBatches, batches
+from mtrain.network import shared_network
 from mtrain.pool import Permit, Pool, Task, open_pool, open_task, with_test
 from mtrain.sampling import Stream
 from tests.mtrain.pools import write_pool
 from tests.mtrain.storages import BUCKET, KEYS, Faults, proxy, s3_server, upload, web_server
+from tests.mtrain.test_fit import SMALL, Notes
 
 PREFIX = f"s3://{BUCKET}/pool"
 
@@ -81,6 +84,15 @@ def test_a_pool_on_s3_gives_the_batches_of_the_same_pool_on_disk(local: Path, fa
     fetched = [task.card.shards for task in there.tasks]
     wanted = {f"{shard.sha256}.tar" for shards in fetched for shard in shards if shard.split == "train"}
     assert set(tars(cache)) == wanted  # and no shard that was not asked for
+
+
+def test_features_show_the_progress_of_what_they_fetch_and_of_nothing_else(faults: Faults, tmp_path: Path) -> None:
+    (task, _), notes = open_pool(PREFIX).tasks, Notes()
+    network = shared_network(SMALL, "random")
+    for size in (32, 33, 33):  # the first time, with shards that are here, with features that are here
+        features(network, task, "train", size=size, cache=tmp_path / "features", workers=0, report=notes, device="cpu")
+    computed = ("Alpha: features of train", 24)
+    assert notes.bars == [("fetching shards", 3), computed, computed]
 
 
 def test_shards_that_are_here_are_not_fetched_again(faults: Faults) -> None:
