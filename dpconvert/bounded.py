@@ -6,6 +6,7 @@ import tarfile
 from typing import IO
 
 AT_ONCE = 1 << 24  # bytes; headers of tar members are read at one go, whatever size they claim
+DAMAGED = (tarfile.TarError, ValueError, OverflowError, EOFError)  # what tarfile raises of damaged archives
 FREE, RATIO = 1 << 30, 200  # bytes that anything may unpack to; beyond, times what is stored
 
 

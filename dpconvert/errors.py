@@ -15,8 +15,11 @@ Only the command line catches them; our own bugs are ordinary exceptions and do 
 from __future__ import annotations
 
 import os
+import re
 
 LONGEST = 2000  # characters of a part of an error; what files hold may be of any length
+USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+QUERY = re.compile(r"(://[^\s?'\"<>]*)\?[^\s'\"<>]*|\?[\w.%~-]+=[^\s'\"<>]*")  # also where the host is left out
 
 
 class UserError(Exception):
@@ -37,14 +40,14 @@ class UserError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        what = cut(self.what)
-        parts = [what if self.where is None else f"{cut(self.where)}: {what}"]
+        what = _shown(self.what)
+        parts = [what if self.where is None else f"{_shown(self.where)}: {what}"]
         if self.expected is not None:
-            parts.append(f"expected {cut(str(self.expected))}")
+            parts.append(f"expected {_shown(self.expected)}")
         if self.found is not None:
-            parts.append(f"found {cut(str(self.found))}")
+            parts.append(f"found {_shown(self.found)}")
         if self.remedy is not None:
-            parts.append(cut(self.remedy))
+            parts.append(_shown(self.remedy))
         return printable("; ".join(parts))
 
     def __reduce__(self) -> tuple[object, ...]:  # worker processes send errors home by pickle; keywords must survive
@@ -84,9 +87,18 @@ def cut(text: str, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
+def without_secrets(text: str) -> str:
+    """Text whose addresses name no user and show no query: these may hold passwords, tokens and signatures."""
+    return QUERY.sub(r"\1?***", USER.sub("", text))
+
+
 def printable(text: str) -> str:
     """Text on one line without control characters: file names may hold newlines and terminal codes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _shown(part: object) -> str:
+    return without_secrets(cut(str(part)))
 
 
 def _rebuild(

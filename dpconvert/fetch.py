@@ -17,6 +17,7 @@ from pathlib import Path
 
 from requests import Session
 
+from dpconvert import bounded
 from dpconvert.bounded import Bounded, most_unpacked
 from dpconvert.cytomine.project import Request
 from dpconvert.download import PATIENT, Downloader, Patience, Remote, locked
@@ -26,7 +27,7 @@ from dpconvert.progress import Reporter
 
 TAR = (".tar.gz", ".tgz", ".tar")
 PIECE = 1 << 20
-BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
+BROKEN = (*bounded.DAMAGED, zlib.error, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,16 @@ Only of a file that is seen to hold all of its data: a plan is to find what is c
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL import Image as Pillow
+
+from dpconvert.libtiff import UNREADABLE
 
 OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # TIFF tags of strips and of tiles
 ENDS: dict[type, bytes] = {PngImagePlugin.PngImageFile: b"IEND\xaeB`\x82", JpegImagePlugin.JpegImageFile: b"\xff\xd9"}
-DAMAGED = (
-    OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError, AttributeError, OverflowError,
-    RuntimeError, struct.error, zlib.error, UnidentifiedImageError, Pillow.DecompressionBombError,
-)  # fmt: skip
 
 
 def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
@@ -29,7 +25,7 @@ def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
             warnings.simplefilter("ignore")  # what Pillow warns of is judged by who decodes the file
             with Pillow.open(file) as picture:
                 return picture.size if _last_byte(picture) <= _length(file) and _ends(file, picture) else None
-    except DAMAGED:
+    except UNREADABLE:
         return None
     finally:
         if isinstance(file, io.BytesIO):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,11 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
+from dpconvert.libtiff import DAMAGED, has_sizes, open_tiff
 
 SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
 CACHE = 1 << 26  # bytes of decoded segments kept
 ROW_CACHE = 3 << 26  # the same where all that lie side by side take more: they are asked for again and again
-DAMAGED = (
-    tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
-    struct.error, ZeroDivisionError, OverflowError, MemoryError,
-)  # fmt: skip
 STRIP_ROWS = 1024  # as many as patches side by side reach over, mostly
 LISTED = 4096  # pages looked at
 MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "": 1.0}
@@ -59,7 +55,7 @@ class TiffPages:
         self._kept = 0
         self._pieces: Pieces | None = None
         try:
-            self._tiff = tifffile.TiffFile(path)
+            self._tiff = open_tiff(path)
         except DAMAGED as error:
             raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
         try:
@@ -225,6 +221,8 @@ def _levels(tiff: tifffile.TiffFile) -> list[Level]:
     """The first picture and its reduced copies, finest first."""
     series = tiff.series[0]
     first = _channels(series)
+    if not has_sizes(first[0]):
+        raise ValueError("sizes that are none")
     levels = [Level(first, first[0].imagewidth, first[0].imagelength)]
     for reduced in series.levels[1:]:
         pages = _channels(reduced)
@@ -233,7 +231,7 @@ def _levels(tiff: tifffile.TiffFile) -> list[Level]:
         levels += [
             Level((page,), page.imagewidth, page.imagelength)
             for page in tiff.pages[1:LISTED]
-            if isinstance(page, tifffile.TiffPage) and page.is_reduced and _same_shape(page, first[0])
+            if has_sizes(page) and page.is_reduced and _same_shape(page, first[0])
         ]
     return sorted(levels, key=lambda level: -level.width)
 
@@ -266,7 +264,12 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
             "pixels of an unknown kind", where=path, expected="8 or 16 bits, grey, palette, RGB or RGBA",
             found=f"{channels} channels of {page.dtype}, photometric {kind}",
         )  # fmt: skip
+    if kind == PALETTE and page.colormap is not None and (page.colormap.ndim != 2 or len(page.colormap) != 3):
+        raise ReadError("a palette that is cut or damaged", where=path, found=f"{page.colormap.shape}")
     wide, tall, columns, rows = _grid(page)
+    sizes = page.imagewidth, page.imagelength, wide, tall, channels
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ReadError("a TIFF with sizes that are none", where=path, found=", ".join(map(str, sizes)))
     expected = columns * rows * _planes(page)
     if len(page.dataoffsets) < expected or len(page.databytecounts) < expected:
         raise ReadError("a TIFF whose table of segments is cut", where=path, expected=expected)

@@ -18,8 +18,10 @@ from PIL import Image as Pillow
 
 from dpconvert import engine
 from dpconvert.against import differences
+from dpconvert.bounded import DAMAGED
 from dpconvert.card import FILE_NAME, ShardCard, TaskCard, dataset_digest, load
 from dpconvert.errors import ShardError
+from dpconvert.libtiff import UNREADABLE
 from dpconvert.progress import Reporter
 from dpconvert.shards import read_index
 from dpconvert.sidefiles import side_card
@@ -135,7 +137,7 @@ def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             members = tar.getmembers()
-    except tarfile.TarError as error:
+    except DAMAGED as error:
         yield f"not a readable tar: {error}"
         return
     if not all(member.isreg() for member in members):
@@ -172,5 +174,5 @@ def _sample(parts: list[tuple[str, bytes]], offset: int, card: TaskCard, row: di
             picture.load()
             if picture.size != (row["stored_width"], row["stored_height"]):
                 yield "size of the image"
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+    except UNREADABLE as error:
         yield f"image does not decode: {error}"

@@ -6,7 +6,7 @@ Cytomine's y axis points up from the bottom of the image: y_down = height - y_up
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,10 +20,10 @@ from pydantic.alias_generators import to_camel
 
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, mend
 from dpconvert.annotations.jsontext import Loose, parsed
+from dpconvert.annotations.lines import LONGEST, lines
 from dpconvert.annotations.xml import FARTHEST
 from dpconvert.errors import ReadError
 
-WKT_LIMIT = 64 << 20
 MOST_COLUMNS = 10_000
 MOST_NESTED = 100  # GEOS reads collections inside collections by recursion
 REPORT = "Area (micron"  # a column of the server's CSV report, which has neither ids of terms nor outlines
@@ -125,8 +125,8 @@ def rows(data: bytes, name: str) -> Iterator[dict[str, str]]:
     Raises:
         ReadError: not such a table.
     """
-    text = data.decode("utf-8-sig", "replace")
-    head = text.partition("\n")[0]
+    text = lines(data, name)
+    head = next(text, "")
     if REPORT in head:
         raise ReadError(
             "the server's report of annotations, which holds no outlines", where=name,
@@ -135,14 +135,14 @@ def rows(data: bytes, name: str) -> Iterator[dict[str, str]]:
     delimiter = max(",;\t", key=head.count)
     if head.count(delimiter) >= MOST_COLUMNS:
         raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=head.count(delimiter))
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(itertools.chain([head], text), delimiter=delimiter)
     while (row := _next(reader, name)) is not None:
         yield {str(k).strip(): str(v).strip() for k, v in row.items() if k is not None and v is not None}
 
 
 def _next(reader: csv.DictReader[str], name: str) -> dict[str | Any, str | Any] | None:
     """The next row, whose cells may be long; the limit is one of the whole process, and left as it was."""
-    before = csv.field_size_limit(WKT_LIMIT)
+    before = csv.field_size_limit(LONGEST)
     try:
         return next(reader, None)
     except csv.Error as error:
@@ -205,7 +205,7 @@ def _flipped(item: Item, height: int, name: str) -> Geometry:
         raise ReadError(
             f"annotation {item.id} has no geometry", where=name, remedy="export with showWKT=true and showTerm=true"
         )
-    if len(item.location) > WKT_LIMIT:
+    if len(item.location) > LONGEST:
         raise ReadError(f"annotation {item.id}: {len(item.location)} characters of WKT", where=name)
     if len(re.findall(r"(?i)geometrycollection", item.location)) > MOST_NESTED:
         raise ReadError(f"annotation {item.id}: collections of collections", where=name)

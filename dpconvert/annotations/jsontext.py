@@ -13,6 +13,7 @@ from dpconvert.annotations.xml import FARTHEST
 from dpconvert.errors import ReadError
 
 MOST_NUMBERS = 20_000_000  # 10^7 vertices
+MOST_OBJECTS = 1_500_000  # that are held together; each takes about 600 bytes
 BETWEEN = re.compile(r"[\s,]*")
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ def parsed(data: bytes, name: str, adapter: TypeAdapter[T]) -> T:
         ReadError: not JSON, not of that form, or with more numbers than can be held; names the first fault.
     """
     _check_size(data, name)
+    if data.count(b"{") > MOST_OBJECTS:
+        raise ReadError("too much JSON", where=name, expected=f"at most {MOST_OBJECTS} objects")
     try:
         return adapter.validate_json(data.removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as error:

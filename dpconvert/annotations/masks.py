@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import shapely
-import tifffile
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
 from pydantic import TypeAdapter
@@ -20,8 +20,9 @@ from pydantic import TypeAdapter
 from dpconvert.annotations import runs
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.jsontext import parsed
+from dpconvert.annotations.lines import lines
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import quiet
+from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.raster import Coverage
 
 MOST_CELLS = 1 << 28
@@ -128,10 +129,11 @@ def class_table(data: bytes, name: str) -> dict[int, str]:
     if data.lstrip().startswith(b"{"):
         return parsed(data, name, TABLE)
     table = {}
-    lines = data.decode("utf-8-sig", "replace").splitlines()
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    text = lines(data, name)
+    head = next(text, "")
+    delimiter = max(",;\t", key=head.count)
     try:
-        for number, cells in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
+        for number, cells in enumerate(csv.reader(itertools.chain([head], text), delimiter=delimiter), start=1):
             if len(cells) >= 2 and cells[0].strip().isdecimal() and len(cells[0]) < 20:
                 table[int(cells[0])] = cells[1].strip()
             elif cells and number > 1:
@@ -158,10 +160,12 @@ def _values(data: bytes, name: str) -> NDArray[np.integer]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
             with Pillow.open(io.BytesIO(data)) as picture:
+                if tile_pixels(picture) > MOST_CELLS:
+                    raise ReadError(f"a mask with tiles of {tile_pixels(picture)} pixels", where=name)
                 values = np.asarray(picture)
     except Pillow.DecompressionBombError:
         values = _coarser(data, name)
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, EOFError) as error:
+    except UNREADABLE as error:
         raise ReadError(f"not a readable mask: {error}", where=name) from None
     values = values[:, :, 0] if values.ndim == 3 else values
     if values.dtype == bool:
@@ -174,15 +178,13 @@ def _values(data: bytes, name: str) -> NDArray[np.integer]:
 def _coarser(data: bytes, name: str) -> NDArray[np.integer]:
     """The finest level that fits of a mask that is a pyramid, as Camelyon's are."""
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        with open_tiff(io.BytesIO(data)) as tiff:
             pages = [
-                page
-                for page in tiff.pages
-                if isinstance(page, tifffile.TiffPage) and page.imagewidth * page.imagelength <= MOST_CELLS
+                page for page in tiff.pages if has_sizes(page) and page.imagewidth * page.imagelength <= MOST_CELLS
             ]
             if pages:
                 values: NDArray[np.integer] = max(pages, key=lambda page: page.imagewidth).asarray()
                 return values
-    except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError) as error:
+    except DAMAGED as error:
         raise ReadError(f"not a readable mask: {error}", where=name) from None
     raise ReadError("mask too large to be read", where=name, remedy="save it as a TIFF pyramid, or smaller")

@@ -9,6 +9,7 @@ import shapely
 
 from dpconvert.annotations import matfile
 from dpconvert.annotations.geometry import Annotation
+from dpconvert.annotations.lines import lines
 from dpconvert.errors import ReadError
 
 LIMIT = 1e9
@@ -27,7 +28,7 @@ def read_text(
     x, y = columns.index("x"), columns.index("y")
     named = columns.index("label") if "label" in columns else None
     points = []
-    for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), start=1):
+    for number, line in enumerate(lines(data, name), start=1):
         cells = [cell.strip() for cell in line.split(delimiter)]
         if number <= skip or not any(cells):
             continue

@@ -108,7 +108,11 @@ def unpacked(data: bytes, name: str) -> bytes:
                 raise ReadError("a gzip file that is cut, or of more than 256 MiB", where=name)
         elif data.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+                members = [
+                    m
+                    for m in archive.infolist()
+                    if not m.filename.endswith("/") and not m.filename.startswith("__MACOSX/")
+                ]
                 if len(members) != 1 or members[0].file_size > UNPACKED:
                     raise ReadError("not an archive of one file of at most 256 MiB", where=name, found=len(members))
                 data = archive.read(members[0])

@@ -19,12 +19,12 @@ from PIL import Image as Pillow
 from scipy import fft
 
 from dpconvert.errors import ShardError
+from dpconvert.libtiff import UNREADABLE
 
 SIDE = 16
 SQUARE = 64  # px
 EVEN = 3.0  # grey levels; a picture that varies less has no waves to compare
 DIGEST = 16  # bytes
-DAMAGED = (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError)
 # What pictures hold falls with the frequency: weighted so, all waves count alike in a comparison.
 WEIGHTS = np.hypot(*np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).astype(np.float32)
 
@@ -79,7 +79,7 @@ def _decoded(data: bytes, name: str, digest: NDArray[np.uint8]) -> NDArray[np.fl
                 deep = picture.mode.startswith("I")
                 eight = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8)) if deep else picture
                 rgb = eight.convert("RGB")
-    except DAMAGED as error:
+    except UNREADABLE as error:
         raise ShardError(f"a picture does not decode: {error}", where=name, remedy="convert it again") from None
     told = hashlib.sha256(f"{rgb.width} {rgb.height} ".encode() + rgb.tobytes()).digest()[:DIGEST]
     digest[:] = np.frombuffer(told, np.uint8)

@@ -12,11 +12,11 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from dpconvert.annotations.lines import lines
 from dpconvert.card import Model
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest import FileKind
@@ -89,13 +89,13 @@ def rows(source: Source, name: str) -> Iterator[dict[str, str]]:
     Raises:
         ReadError: not a readable table.
     """
-    text = source.read(name).decode("utf-8-sig", "replace")
+    data = source.read(name)
     try:
-        dialect: Any = csv.Sniffer().sniff(text[:8192], delimiters=",;\t")
+        dialect: Any = csv.Sniffer().sniff(data[:8192].decode("utf-8-sig", "replace"), delimiters=",;\t")
     except csv.Error:
         dialect = csv.excel
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), dialect=dialect)
+        reader = csv.DictReader(lines(data, name), dialect=dialect)
         if len(reader.fieldnames or ()) > MOST_COLUMNS:
             found = len(reader.fieldnames or ())
             raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=found)

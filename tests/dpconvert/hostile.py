@@ -93,6 +93,42 @@ def tiff_of_kilobytes_that_claims_gigabytes(folder: Path) -> object:
     return _picture(folder, "a.tif", b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory)
 
 
+def _round(offset: str) -> bytes:
+    """A directory of a width and an empty one, which follow each other without end, as tifffile would."""
+    size = struct.calcsize(offset)
+    one, other = struct.pack("<HHHII", 1, 256, 4, 1, 64), struct.pack("<H", 0)
+    at = 4 + size, 4 + size + len(one) + size
+    return b"II*\0" + struct.pack(offset, at[0]) + one + struct.pack(offset, at[1]) + other + struct.pack(offset, at[0])
+
+
+@case
+def tiff_whose_directories_go_round(folder: Path) -> object:
+    return _picture(folder, "a.tif", _round("<I"))
+
+
+@case
+def ndpi_whose_directories_go_round(folder: Path) -> object:
+    return _picture(folder, "a.ndpi", _round("<Q"))
+
+
+@case
+def tiff_with_a_tile_of_gigabytes(folder: Path) -> object:
+    tags = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
+            (322, 4, 1, 1 << 24), (323, 4, 1, 64), (324, 4, 1, 8), (325, 4, 1, 8)]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory)
+
+
+@case
+def tiff_of_ten_million_tags(folder: Path) -> object:
+    """Directories that share their tags: each begins four bytes after the last."""
+    tags, many = 4000, 2500
+    counts = struct.pack("<HH", tags, 0) * many
+    nexts = b"".join(struct.pack("<I", 8 + 4 * i) for i in range(1, many)) + bytes(4)
+    between = bytes(2 + 12 * tags - len(counts))
+    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<I", 8) + counts + between + nexts)
+
+
 @case
 def tiff_whose_directory_is_its_own_next(folder: Path) -> object:
     return _picture(folder, "a.tif", b"II*\0" + struct.pack("<IHHHIII", 8, 1, 256, 4, 1, 10, 8))
@@ -226,8 +262,28 @@ def csv_with_a_cell_of_100_megabytes(_: Path) -> object:
 
 
 @case
+def csv_with_a_cell_of_100_megabytes_in_lines(_: Path) -> object:
+    return cytomine.listing(b'id,image\n1,"' + (b"2" * 999 + b"\n") * 10**5, "a.csv", cytomine.Item)
+
+
+@case
+def csv_of_20_million_rows(_: Path) -> object:
+    return cytomine.listing(b"id,image\n" + b"1,2\n" * (2 * 10**7), "a.csv", cytomine.Item)
+
+
+@case
+def points_of_20_million_lines(_: Path) -> object:
+    return points.read_text(b"1 2\n" * (2 * 10**7), "a.txt", ["x", "y"])
+
+
+@case
+def json_of_five_million_objects(_: Path) -> object:
+    return cytomine.listing(b"[" + b'{"id":1,"image":2},' * (5 * 10**6) + b"]", "a.json", cytomine.Item)
+
+
+@case
 def csv_of_quotes_that_never_end(_: Path) -> object:
-    return cytomine.listing(b"id,image\n" + b'"1,2\n' * 10**7, "a.csv", cytomine.Item)
+    return cytomine.listing(b"id,image\n" + b'"1,2\n' * 900_000, "a.csv", cytomine.Item)
 
 
 def _mat(variables: dict[str, object], *, packed: bool = False) -> bytes:

@@ -279,7 +279,7 @@ def test_the_command_tells_and_draws_what_it_finds(tmp_path: Path, dpconvert: Ca
     assert "to be left out together: One, Two\n" in answer.out
     html = page.read_text()
     assert html.count("<img ") == 2
-    assert "http" not in html
+    assert "://" not in html
     told = json.loads(dpconvert("audit", tmp_path / "shards", "--page", page, "--json", "--workers", 1).out)
     assert (told["clean"], told["related"], told["samples"]) == (False, [["One", "Two"]], 10)
     (pair,) = told["tasks"]
@@ -291,6 +291,10 @@ def test_a_clean_audit_exits_with_0(tmp_path: Path, dpconvert: Call) -> None:
     answer = dpconvert("audit", tmp_path / "s", "--page", tmp_path / "a.html", "--workers", 1)
     assert answer.code == 0
     assert "nothing found" in answer.out
+    (tmp_path / "file").touch()
+    answer = dpconvert("audit", tmp_path / "s", "--page", tmp_path / "file" / "a.html", "--workers", 1, "-q")
+    assert (answer.code, "Traceback" in answer.err) == (1, False)
+    assert answer.err.startswith(f"dpconvert: error: {tmp_path / 'file'}: cannot be made: ")
 
 
 def test_names_in_the_page_are_text_and_nothing_else(tmp_path: Path) -> None:

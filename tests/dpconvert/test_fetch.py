@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import requests
-from filelock import FileLock
 
-from dpconvert import fetch
+from dpconvert import fetch, locks
 from dpconvert.download import CHUNK, Downloader, Patience, Remote
 from dpconvert.errors import FetchError, OutputError, UsageError
 from dpconvert.manifest import Manifest, find, known, load
@@ -287,7 +286,7 @@ def test_a_download_that_does_not_fit_is_not_begun(site: Site, tmp_path: Path) -
 def test_two_fetches_into_one_folder_do_not_meet(site: Site, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    with FileLock(folder / ".lock"), pytest.raises(OutputError, match="somebody else"):
+    with locks.held(folder / ".lock"), pytest.raises(OutputError, match="somebody else"):
         fetched(manifest(site, tmp_path, "a.zip"), folder)
 
 

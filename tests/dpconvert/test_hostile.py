@@ -29,6 +29,10 @@ TOLD = {
     "mask_of_2500_megapixels": "not a readable mask",
     "tiff_of_kilobytes_that_claims_gigabytes": "DIR/a.tif: ",
     "tiff_whose_directory_is_its_own_next": "DIR/a.tif: ",
+    "tiff_whose_directories_go_round": "DIR/a.tif: not a readable TIFF: its directories have no end",
+    "ndpi_whose_directories_go_round": "DIR/a.ndpi: not a readable TIFF: its directories have no end",
+    "tiff_with_a_tile_of_gigabytes": "DIR/a.tif: a tile of 4096 MiB; save it in smaller tiles",
+    "tiff_of_ten_million_tags": "DIR/a.tif: not a readable TIFF: its directories have no end",
     "zip_member_that_lies_about_its_size": "cannot be read: Bad CRC-32",
     "zip_member_outside": "read: {}",  # passed over, as all hidden files are
     "tar_with_a_header_of_gigabytes": "not a readable tar archive: a header of 3221225472 bytes",
@@ -55,7 +59,11 @@ LARGE = {
     "tar_gz_of_gigabytes": "it unpacks to more than 1073741824 bytes",
     "tar_gz_with_a_header_of_gigabytes": "cannot be unpacked: a header of 3221225472 bytes",
     "xml_with_a_name_of_100_megabytes": "another kind of XML",
-    "csv_with_a_cell_of_100_megabytes": "field larger than field limit",
+    "csv_with_a_cell_of_100_megabytes": "a line of more than 16 MiB",
+    "csv_with_a_cell_of_100_megabytes_in_lines": "not a readable table: field larger than field limit",
+    "csv_of_20_million_rows": "too many lines; expected at most 1000000",
+    "points_of_20_million_lines": "too many lines; expected at most 1000000",
+    "json_of_five_million_objects": "too much JSON; expected at most 1500000 objects",
     "mat_that_unpacks_to_gigabytes": "not a readable MATLAB file",
     "wkt_of_ten_million_vertices": "characters of WKT",
     "gzip_of_annotations_of_gigabytes": "a gzip file that is cut, or of more than 256 MiB",
@@ -174,7 +182,7 @@ def test_the_limit_of_table_cells_is_left_as_it_was() -> None:
     before = csv.field_size_limit()
     assert len(cytomine.listing(b"id,image\n1,2\n", "a.csv", cytomine.Item)) == 1
     with pytest.raises(ReadError):
-        cytomine.listing(b"id,image\n" + b'"' + b"1" * (65 << 20), "a.csv", cytomine.Item)
+        cytomine.listing(b"id,image\n" + b'"' + b"1" * (17 << 20), "a.csv", cytomine.Item)
     assert csv.field_size_limit() == before
 
 
@@ -221,3 +229,36 @@ def test_keys_of_a_server_reach_no_file_and_no_line(
     for value in secrets.values():
         assert value not in said
         assert value.encode() not in files
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "127.0.0.1:1/[", "5ecret.invalid:x"], ids=["refused", "odd", "port"])
+def test_what_an_address_holds_beside_the_place_reaches_no_file_and_no_line(
+    host: str, dpconvert: Call, tmp_path: Path
+) -> None:
+    """Passwords before it, signatures behind it: of archives, and of servers of Cytomine."""
+    secret = "5ecret-word"
+    manifest = tmp_path / "my.toml"
+    manifest.write_text(
+        'task = "T"\nclasses = ["a"]\nshape = "folders"\n[files.images]\npattern = "(?P<class>a)/(?P<name>.*)"\n'
+        f'[[archives]]\nname = "a.zip"\nurl = "http://{secret}:{secret}@{host}/a.zip?X-Amz-Signature={secret}"\n'
+        "[split.strict]\nshare = [0.4, 0.3, 0.3]\n"
+    )
+    (tmp_path / "to").mkdir()
+    server = ("--host", f"http://{secret}:{secret}@{host}/?token={secret}", "--project", 7, "--quiet")
+    answers = [
+        dpconvert("fetch", manifest, "--to", tmp_path / "to", "--quiet"),
+        dpconvert("fetch", "lung", "--to", tmp_path / "f", *server),
+    ]
+    for answer in answers:
+        assert answer.code != 0
+        assert secret not in answer.out + answer.err
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path != manifest]
+    assert secret.encode() not in b"".join(path.read_bytes() for path in written)
+
+
+def test_addresses_are_told_without_users_and_queries() -> None:
+    error = UserError("x", where="https://me:pw@host:8/a?b=1;s=2#f", found="s3://b/c and HTTP://u@h?t", remedy="a@b?")
+    assert str(error) == "https://host:8/a?***: x; found s3://b/c and HTTP://h?***; a@b?"
+    assert (
+        errors.without_secrets("with url: /a.zip?sig=1 (of 'x://a@b?c=1')") == "with url: /a.zip?*** (of 'x://b?***')"
+    )

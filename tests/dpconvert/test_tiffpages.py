@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     with tifffile.TiffWriter(buffer) as tiff:
         tiff.write(drawn(), photometric="rgb", tile=(64, 64), compression="zlib", metadata=None)
     good, rng, path = buffer.getvalue(), np.random.default_rng(5), tmp_path / "a.tif"
-    for _ in range(200):
+    for number in range(200):
         data = bytearray(good)
         for at in rng.integers(0, len(data) if rng.random() < 0.3 else 2000, 3):
             data[-at - 1 if rng.random() < 0.5 else at] = int(rng.integers(256))
@@ -197,6 +198,9 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
                 pages.close()
         except ReadError:
             pass
+        except Exception as error:
+            error.add_note(f"input {number} of {hashlib.sha256(good).hexdigest()}, changed to {bytes(data[:2000])!r}")
+            raise
 
 
 @pytest.mark.real

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dpconvert import card as cards
 from dpconvert.errors import OutputError, ShardError
 from dpconvert.progress import Reporter
-from dpconvert.shards import INDEX_SCHEMA, read_index
+from dpconvert.shards import index_schema, read_index
 from dpconvert.sidefiles import side_card
 from dpconvert.unpack import class_folders, unpack
 from tests.dpconvert.conftest import Answer, Converted
@@ -84,7 +84,7 @@ def test_an_index_that_names_what_it_must_not_is_refused(
     rows = read_index(folder / "index.parquet").to_pylist()
     rows[5][column] = value
     pq.write_table(
-        pq.read_table(folder / "index.parquet").from_pylist(rows, schema=INDEX_SCHEMA), folder / "index.parquet"
+        pq.read_table(folder / "index.parquet").from_pylist(rows, schema=index_schema()), folder / "index.parquet"
     )
     card = cards.load(folder).model_copy(update={"index": side_card(folder, "index.parquet")})
     (folder / "task.json").write_bytes(cards.dump(card))

@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing of one parser: `python -m tests.fuzz.atheris_harness TARGET [-runs=N] [FOLDER]`.
+"""The process that atheris fuzzes one parser in: `python -m tests.fuzz.atheris_harness PARSER [-runs=N] [FOLDER]`.
 
-What crashes is written into the working folder by libFuzzer; mended, it belongs into seeds/TARGET/.
+Started by tests.fuzz.guided. What reads bytes here is instrumented, the libraries that it reads them by included.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from contextlib import suppress
 
 import atheris
 
-with atheris.instrument_imports(include=["dpconvert", "PIL", "zipfile", "tarfile", "tifffile"]):
+READERS = [
+    "dpconvert", "PIL", "zipfile", "tarfile", "tifffile", "webdataset", "mtrain.decode", "mtrain.stream",
+    "mtrain.weights", "torch._weights_only_unpickler", "torch.serialization",
+]  # fmt: skip
+
+with atheris.instrument_imports(include=READERS):
     from dpconvert.errors import UserError
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.spoiling import target_of
+
+    target = target_of(sys.argv.pop(1))
 
 
-def main() -> None:
-    """Run libFuzzer on the target that is named."""
-    target = TARGETS[sys.argv.pop(1)]
-
-    def one(data: bytes) -> None:
-        with suppress(UserError):
-            target.parse(data)
-
-    atheris.Setup(sys.argv, one)
-    atheris.Fuzz()
+def one(data: bytes) -> None:
+    """What libFuzzer calls."""
+    with suppress(UserError):
+        target.parse(data)
 
 
 if __name__ == "__main__":
-    main()
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()

@@ -1,10 +1,12 @@
-"""Every parser of bytes that come from elsewhere, with small valid inputs to start from.
+"""Every parser of dpconvert of bytes that come from elsewhere, with small valid inputs to start from.
 
 A parser may return anything or raise an error of ours; whatever else it raises is a fault.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
 import tarfile
@@ -13,13 +15,15 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import scipy.io
 import tifffile
 from PIL import Image
 
-from dpconvert import card, manifest, slide
+from dpconvert import card, fetch, manifest, slide, verify
 from dpconvert.annotations import coco, cytomine, masks, points
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.read import Subject, read
@@ -27,8 +31,13 @@ from dpconvert.audit.prints import prints
 from dpconvert.heads import complete_size
 from dpconvert.locks import Holder
 from dpconvert.manifest import find
+from dpconvert.shapes import table
+from dpconvert.slide.jpegtiles import JpegTiles
 from dpconvert.source import Source
+from dpconvert.tiffpages import TiffPages
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+ARCHIVES = find("breakhis")
 GLASS = Glass((1000, 800), (0.25, 0.25), (0.0, 0.0))
 SUBJECT = Subject("a.svs", (1000, 800), glass=GLASS, values={0: "no", 1: "yes"})
 
@@ -56,8 +65,29 @@ def _saved(format: str, mode: str = "RGB", **options: object) -> bytes:
 def _tiled(**options: object) -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-    tifffile.imwrite(buffer, pixels, tile=(32, 32), photometric="rgb", metadata=None, **options)
+    tifffile.imwrite(buffer, pixels, **{"tile": (32, 32), "photometric": "rgb", "metadata": None} | options)
     return buffer.getvalue()
+
+
+def _pages() -> list[bytes]:
+    """TIFFs that are read piece by piece: strips, planes, a channel a page, palettes, bits, levels in sub-images."""
+    grey = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
+    kinds: list[tuple[Any, dict[str, object]]] = [
+        (grey, {"photometric": "minisblack", "rowsperstrip": 16, "compression": "packbits"}),
+        (np.stack([grey] * 3), {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16)}),
+        (grey.astype(np.uint16), {"photometric": "miniswhite", "compression": "lzw"}),
+        (grey, {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}),
+        (np.stack([grey] * 3), {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}}),
+    ]
+    found = [_tiled(compression="jpeg"), _tiled(), _tiled(compression="zlib", predictor=True)]
+    for pixels, options in kinds:
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, pixels, **{"metadata": None} | options)  # type: ignore[arg-type]
+        found.append(buffer.getvalue())
+    with tifffile.TiffWriter(buffer := io.BytesIO()) as tiff:
+        tiff.write(grey, subifds=1, tile=(16, 16), metadata=None)
+        tiff.write(grey[::2, ::2], subfiletype=1, tile=(16, 16), metadata=None)
+    return [*found, buffer.getvalue()]
 
 
 def _mat(**options: object) -> bytes:
@@ -66,54 +96,82 @@ def _mat(**options: object) -> bytes:
     return buffer.getvalue()
 
 
-def _zip() -> bytes:
+def _zip(**members: bytes) -> bytes:
+    """An archive whose bytes are the same whenever it is made."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/b.png", b"x" * 500)
-        archive.writestr("c.txt", b"y")
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
-def _tar() -> bytes:
+def tar_of(members: dict[str, bytes], **options: Any) -> bytes:
+    """The bytes of a tar archive."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in ("a/b.png", "n" * 120):
+    with tarfile.open(fileobj=buffer, mode="w", **options) as archive:
+        for name, data in members.items():
             member = tarfile.TarInfo(name)
-            member.size = 9
-            archive.addfile(member, io.BytesIO(b"x" * 9))
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def _image(suffix: str) -> Callable[[bytes], object]:
-    """Open and read, as a conversion does."""
+def in_file(name: str, parse: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """A parser of a path as one of bytes, which lie in a file of that name in memory."""
 
-    def parse(data: bytes) -> object:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"a{suffix}"
-            path.write_bytes(data)
-            with slide.open_image([path]) as image:
-                return image.read(0, 0, min(image.width, 64), min(image.height, 64), (8, 8))
-
-    return parse
-
-
-def _archive(suffix: str) -> Callable[[bytes], object]:
-    def parse(data: bytes) -> object:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / f"a{suffix}").write_bytes(data)
-            source = Source.open(Path(folder), find("breakhis"))
-            return [source.read(name) for name in source.sizes]
-
-    return parse
-
-
-def _in_folder(name: str, parse: Callable[[Path], object]) -> Callable[[bytes], object]:
     def with_file(data: bytes) -> object:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / name).write_bytes(data)
-            return parse(Path(folder))
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            path = Path(folder) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+            return parse(path)
 
     return with_file
+
+
+def _image(path: Path) -> object:
+    """Open and read, as a conversion does."""
+    with slide.open_image([path]) as image:
+        return image.read(0, 0, min(image.width, 64), min(image.height, 64), (8, 8))
+
+
+def _tiff_pages(path: Path) -> object:
+    pages = TiffPages(path)
+    try:
+        corner = [(level, min(at.width, 64), min(at.height, 64)) for level, at in enumerate(pages.levels)]
+        return [pages.region(level, 0, 0, wide, tall) for level, wide, tall in corner]
+    finally:
+        pages.close()
+
+
+def _jpeg_tiles(path: Path) -> object:
+    tiles = JpegTiles.of(path, [(96, 64)])
+    if tiles is None:
+        return None
+    try:
+        return tiles.region(0, 0, 0, 96, 64), tiles.stored(0, 32, 32, 32, 32)
+    finally:
+        tiles.close()
+
+
+def _archive(path: Path) -> object:
+    source = Source.open(path.parent, ARCHIVES)
+    return [source.read(name) for name in source.sizes]
+
+
+def _table(data: bytes) -> object:
+    return list(table.rows(SimpleNamespace(read=lambda _: data), "t.csv"))  # type: ignore[arg-type]
+
+
+SAMPLE = {"key": "a", "split": "train", "label": 0, "group": "g", "format": "png", "offset": 512, "stored_width": 24,
+          "stored_height": 16}  # fmt: skip
+
+
+def _shard(data: bytes) -> object:
+    """What `verify` says of a shard of one sample, whose digest is the stated one."""
+    image = data[512 : 512 + len(PNG)]
+    row = SAMPLE | {"length": len(image), "sha256": hashlib.sha256(image).hexdigest()}
+    return list(verify._contents(data, card.TaskCard.model_validate_json(CARD), ONE_SHARD, [row]))
 
 
 def _shapes(items: list[cytomine.Item]) -> object:
@@ -171,15 +229,10 @@ WKT = (b"GEOMETRYCOLLECTION(", b"POLYGON EMPTY", b"nan", b"1e400", b"CIRCULARSTR
 XML = (b"<!DOCTYPE a [<!ENTITY x 'y'>]>", b"&x;", b"<![CDATA[", b"nan", b"1e999", b"-1", b"&#0;", b"encoding='utf-16'")
 JSON = (b"null", b"1e999", b"-1", b"NaN", b"[[[[[[", b'"\\ud800"', b"{}", b"9" * 30, b"true")
 PICTURE = (
-    b"\xff\xff\xff\xff",
-    b"\0\0\0\0",
-    b"\x7f\xff\xff\xff",
-    b"IHDR",
-    b"IDAT",
-    b"\xff\xd8",
-    b"\xff\xc0",
-    b"\xff\xda",
-)
+    b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"IHDR", b"IDAT", b"\xff\xd8", b"\xff\xc0", b"\xff\xda",
+)  # fmt: skip
+ZIP = (b"PK\x01\x02", b"PK\x05\x06", b"../", b"\xff\xff\xff\xff", b"\0\0\0\0")
+TAR = (b"../", b"L", b"x", b"00000000000\0", b"77777777777\0", b"\x80" + b"\xff" * 7)
 TABLE = (b'"', b"\0", b"\r", b";", b"\t", b"1e999", b"nan", b"\xff")
 CARD = _text(
     {"schema": 1, "task": "T", "source": "t", "title": "", "kind": "x", "classes": ["a"], "metric": "accuracy",
@@ -189,6 +242,11 @@ CARD = _text(
 )  # fmt: skip
 MANIFEST = (manifest.manifest_folder() / "examples" / "slides.toml").read_bytes()
 HOLDER = _text({"host": "a", "pid": 1, "started": "5", "since": "now"})
+PNG, JPEG = _saved("PNG"), _saved("JPEG")
+TEXT = _text({"label": 0, "group": "g", "split": "train"})
+SHARD = tar_of({"a.png": PNG, "a.cls": b"0", "a.json": TEXT}, format=tarfile.USTAR_FORMAT)
+ONE_SHARD = card.ShardCard(name="train-000000.tar", split="train", samples=1, size=len(SHARD), sha256="")
+MEMBERS = tar_of({"a/b.png": b"x" * 9, "n" * 120: b"x" * 9})
 
 TARGETS: dict[str, Target] = {
     "asap": Target(_read, [ASAP], XML),
@@ -196,6 +254,7 @@ TARGETS: dict[str, Target] = {
     "ndpa": Target(_read, [NDPA], XML),
     "qupath": Target(_read, [QUPATH], JSON),
     "coco": Target(lambda data: coco.shapes(coco.parse(data, "a"), "a", "a.svs", (1000, 800)), [COCO], JSON),
+    "packed": Target(_read, [gzip.compress(ASAP, mtime=0), _zip(a=QUPATH)], ZIP),
     "cytomine": Target(lambda data: _shapes(cytomine.listing(data, "a.json", cytomine.Item)), LISTED, JSON + WKT),
     "cytomine-table": Target(
         lambda data: _shapes(cytomine.listing(data, "a.csv", cytomine.Item)),
@@ -205,32 +264,26 @@ TARGETS: dict[str, Target] = {
     "class-table": Target(
         lambda data: masks.class_table(data, "a"), [b"value,class\n1,tumour\n2,other\n", _text({"1": "a"})], TABLE
     ),
+    "table": Target(_table, [b"file,label\na.png,1\nb.png,2\n", b'file;label\n"a;b.png";1\n'], TABLE),
     "points": Target(
         lambda data: points.read_text(data, "a", ["x", "y", "label"], delimiter=","), [b"1,2,a\n3.5,4e2,b\n"], TABLE
     ),
     "mat": Target(
-        lambda data: points.read_mat(data, "a", "detection", "n"),
-        [_mat(), _mat(do_compression=True)],
-        PICTURE,
+        lambda data: points.read_mat(data, "a", "detection", "n"), [_mat(), _mat(do_compression=True)], PICTURE
     ),
-    "head": Target(
-        lambda data: complete_size(io.BytesIO(data)), [_saved("PNG"), _saved("BMP"), _saved("JPEG"), _tiled()], PICTURE
-    ),
-    "print": Target(lambda data: prints([data], ["a"]), [_saved("PNG"), _saved("JPEG"), _saved("PNG", "LA")], PICTURE),
-    "picture": Target(_image(".png"), [_saved("PNG"), _saved("PNG", "P"), _saved("JPEG"), _saved("BMP")], PICTURE),
-    "tiff": Target(
-        _image(".tif"), [_saved("TIFF"), _tiled(), _tiled(compression="jpeg"), _tiled(compression="zlib")], PICTURE
-    ),
-    "zip": Target(_archive(".zip"), [_zip()], (b"PK\x01\x02", b"PK\x05\x06", b"../", b"\xff\xff\xff\xff", b"\0\0\0\0")),
-    "tar": Target(
-        _archive(".tar"), [_tar()], (b"../", b"L", b"x", b"00000000000\0", b"77777777777\0", b"\x80" + b"\xff" * 7)
-    ),
-    "card": Target(_in_folder("task.json", card.load), [CARD], JSON),
-    "manifest": Target(
-        _in_folder("m.toml", lambda folder: manifest.load(folder / "m.toml")),
-        [MANIFEST],
-        (b"[", b"'(?P<'", b"nan", b"1e999"),
-    ),
-    "lock": Target(_in_folder("l", lambda folder: Holder.read(folder / "l")), [HOLDER], JSON),
+    "head": Target(lambda data: complete_size(io.BytesIO(data)), [PNG, _saved("BMP"), JPEG, _tiled()], PICTURE),
+    "print": Target(lambda data: prints([data], ["a"]), [PNG, JPEG, _saved("PNG", "LA")], PICTURE),
+    "picture": Target(in_file("a.png", _image), [PNG, _saved("PNG", "P"), JPEG, _saved("BMP")], PICTURE),
+    "tiff": Target(in_file("a.tif", _image), [_saved("TIFF"), *_pages()[:4]], PICTURE),
+    "tiff-pages": Target(in_file("a.tif", _tiff_pages), _pages(), PICTURE),
+    "jpeg-tiles": Target(in_file("a.tif", _jpeg_tiles), [_tiled(compression="jpeg")], PICTURE),
+    "zip": Target(in_file("a.zip", _archive), [_zip(**{"a/b.png": b"x" * 500, "c.txt": b"y"})], ZIP),
+    "tar": Target(in_file("a.tar", _archive), [MEMBERS], TAR),
+    "unpack": Target(in_file("a.tar", lambda path: fetch.unpack(path, path.with_name("a"))), [MEMBERS], TAR),
+    "shard": Target(_shard, [SHARD], TAR + PICTURE),
+    "card": Target(in_file("task.json", lambda path: card.load(path.parent)), [CARD], JSON),
+    "manifest": Target(in_file("m.toml", manifest.load), [MANIFEST], (b"[", b"'(?P<'", b"nan", b"1e999")),
+    "lock": Target(in_file("l", Holder.read), [HOLDER], JSON),
 }  # fmt: skip
-BYTE_LEVEL = ("mask", "mat", "head", "print", "picture", "tiff", "zip", "tar")
+BYTE_LEVEL = ("packed", "mask", "mat", "head", "print", "picture", "tiff", "tiff-pages", "jpeg-tiles", "zip", "tar",
+              "unpack", "shard")  # fmt: skip
