@@ -24,6 +24,8 @@ from PIL import _imaging
 
 MOST_TAGS = 1 << 19  # of all directories; each takes tifffile some microseconds
 MOST_OF_ONE = 4096  # as tifffile has it
+NEW_JPEG = 7  # the usual JPEG in a TIFF; 6 is an older way
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers before a size
 # what tifffile raises where a file is damaged
 DAMAGED = (
     tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
@@ -77,6 +79,41 @@ def tile_pixels(picture: Pillow.Image) -> int:
     tags = getattr(picture, "tag_v2", {})
     sides = [tags.get(tag) for tag in (322, 323)]
     return math.prod(side for side in sides if isinstance(side, int)) if None not in sides else 0
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) in the head of a JPEG stream; None where its segments do not follow each other."""
+    at = 2
+    while len(data) > at + 9 and data[at] == 0xFF:
+        if data[at + 1] in JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def check_jpeg(page: tifffile.TiffPage, data: bytes) -> None:
+    """A strip or tile must not claim far more pixels than the page has for it: decoders believe it.
+
+    Raises:
+        ValueError: it does, or says no size.
+    """
+    if page.compression != NEW_JPEG:
+        return
+    size = jpeg_size(data)
+    tall = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    most = max(4 * (page.tilewidth if page.is_tiled else page.imagewidth) * tall, 1 << 24)
+    if size is None or size[0] * size[1] > most:
+        raise ValueError(f"JPEG data of {'no size' if size is None else f'{size[0]} x {size[1]} pixels'}")
+
+
+def check_jpegs(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
+    """The same of all strips or tiles of a page."""
+    if page.compression == NEW_JPEG:
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if count:
+                tiff.filehandle.seek(offset)
+                check_jpeg(page, tiff.filehandle.read(count))
 
 
 def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:

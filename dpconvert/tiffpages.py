@@ -18,7 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import DAMAGED, has_sizes, open_tiff
+from dpconvert.libtiff import DAMAGED, NEW_JPEG, check_jpeg, has_sizes, open_tiff
 
 SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
 CACHE = 1 << 26  # bytes of decoded segments kept
@@ -29,7 +29,6 @@ MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1
 PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # um in an inch and in a centimetre
 GREY_INVERTED, GREY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 JPEG = {6, 7, 34892, 33007}
-NEW_JPEG = 7
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
 
 
@@ -143,6 +142,7 @@ class TiffPages:
                 return None
             assert self._pieces is not None
             data = self._pieces.read(offset, count, f"segment {index}")
+            check_jpeg(tags, data)
             tables = {"jpegtables": tags.jpegtables, "jpegheader": tags.jpegheader} if tags.compression in JPEG else {}
             decoded = tags.decode(data, index, **tables)[0]
         except DAMAGED as error:
@@ -264,8 +264,9 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
             "pixels of an unknown kind", where=path, expected="8 or 16 bits, grey, palette, RGB or RGBA",
             found=f"{channels} channels of {page.dtype}, photometric {kind}",
         )  # fmt: skip
-    if kind == PALETTE and page.colormap is not None and (page.colormap.ndim != 2 or len(page.colormap) != 3):
-        raise ReadError("a palette that is cut or damaged", where=path, found=f"{page.colormap.shape}")
+    palette = page.colormap if kind == PALETTE else None
+    if palette is not None and not (palette.ndim == 2 and len(palette) == 3 and palette.size):
+        raise ReadError("a palette that is cut or damaged", where=path, found=f"{palette.shape}")
     wide, tall, columns, rows = _grid(page)
     sizes = page.imagewidth, page.imagelength, wide, tall, channels
     if not all(isinstance(size, int) and size > 0 for size in sizes):

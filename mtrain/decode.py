@@ -18,10 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpconvert.libtiff import UNREADABLE
+from dpconvert.libtiff import UNREADABLE, jpeg_size
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers before a size
 PNG_START = b"\x89PNG\r\n\x1a\n"
 WHITE = 255
 FREE, RATIO = 1 << 26, 1500  # decoded bytes that need no proof; how many a stored byte may stand for beyond them
@@ -45,7 +44,7 @@ def decode(data: bytes) -> Tensor:
 def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:
     if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill what is missing with grey
         raise ValueError("the JPEG stream has no end")
-    size = _jpeg_size(data)
+    size = jpeg_size(data)
     if size is None:
         return _decode_pillow(data)
     _check_claim(data, *size)
@@ -54,17 +53,6 @@ def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:
     except imagecodecs.Jpeg8Error:  # CMYK, which libjpeg does not convert, or damaged: Pillow tells
         return _decode_pillow(data)
     return pixels
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) in the head; None where its segments do not follow each other."""
-    at = 2
-    while len(data) > at + 9 and data[at] == 0xFF:
-        if data[at + 1] in JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
 
 
 def _decode_png(data: bytes) -> npt.NDArray[Any]:

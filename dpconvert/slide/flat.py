@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 
 from dpconvert.errors import ReadError, cut
 from dpconvert.heads import complete_size
-from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.libtiff import DAMAGED, UNREADABLE, check_jpegs, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
 
 Opened = Path | io.BytesIO
@@ -118,6 +118,7 @@ def _by_tifffile(file: Opened) -> Pixels:
             if math.prod(page.shape) > 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1):
                 raise _too_large(file)
             _check_claim(file, page.imagewidth, page.imagelength)
+            check_jpegs(tiff, page)
             pixels = page.asarray()
     except (KeyError, IndexError, ZeroDivisionError):
         raise ReadError("a TIFF that is cut or damaged", where=name(file), remedy="fetch it again") from None
