@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,13 +24,15 @@ def memory(device: torch.device) -> dict[str, float]:
 
 def _host() -> float:
     """Bytes; pages that processes share count once. Where the system does not tell, the most that this process had."""
-    here = [Path("/proc/self/smaps_rollup")]
-    others = [Path(f"/proc/{child.pid}/smaps_rollup") for child in multiprocessing.active_children()]
     try:
-        return float(sum(_proportional(path) for path in here + others))
+        found = _proportional(Path("/proc/self/smaps_rollup"))
     except (OSError, ValueError):
         unit = 1 if sys.platform == "darwin" else 1024
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    for child in multiprocessing.active_children():
+        with suppress(OSError, ValueError):  # it may have ended by now
+            found += _proportional(Path(f"/proc/{child.pid}/smaps_rollup"))
+    return float(found)
 
 
 def _proportional(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,12 @@ def test_memory_of_the_host_grows_with_what_is_held() -> None:
     held = torch.ones(64 * 2**20 // 4)
     assert 56 < memory(torch.device("cpu"))["host"] - before < 80
     del held
+
+
+def test_a_process_that_ended_meanwhile_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = SimpleNamespace(pid=2**31 - 1)
+    monkeypatch.setattr(multiprocessing, "active_children", lambda: [ended])
+    test_memory_of_the_host_grows_with_what_is_held()
 
 
 # --- the state of the code ---
