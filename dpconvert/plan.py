@@ -24,11 +24,11 @@ from dpconvert.errors import ReadError, SourceError, UsageError
 from dpconvert.manifest import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles, Whole
 from dpconvert.progress import Reporter
 from dpconvert.record import Box, Picture, Record, hashed
-from dpconvert.slide import BLOCK, Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
+from dpconvert.slide import BLOCK, CELL, Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
 from dpconvert.source import Source
 from dpconvert.split import assign, classes_missing, contents
 
-VERSION = 3  # raised whenever the same manifest, options and files would give another plan
+VERSION = 4  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
@@ -406,14 +406,15 @@ def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -
     return [found[index] for index in sorted(kept)]
 
 
-def _block(record: Record, in_strips: bool) -> tuple[int, int]:
+def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
     """Samples of one part of a picture follow each other: what a file stores there is then decoded once.
 
-    A part is a square, or where rows are stored over the whole width a row of patches.
+    A part is a square of squares, or where rows are stored over the whole width a row of patches.
     """
     if record.box is None:
-        return 0, 0
-    return (record.box.y, 0) if in_strips else (record.box.y // BLOCK, record.box.x // BLOCK)
+        return ()
+    x, y = record.box.x, record.box.y
+    return (y,) if in_strips else (y // BLOCK, x // BLOCK, y // CELL, x // CELL)
 
 
 def _keys(records: list[Record]) -> list[str]:

@@ -50,7 +50,7 @@ INDEX_COLUMNS = {
 ROW_GROUP = 1 << 20  # rows of the index
 ZEROS = bytes(BLOCKSIZE)
 PIECE = 1 << 20  # bytes handed to the digest and to the file at once
-SYNCED = 1 << 24  # bytes after which the disk is waited for
+SYNCED = 1 << 22  # bytes after which the disk is waited for
 
 
 class Entry(NamedTuple):

@@ -11,13 +11,14 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
 """
 
 from dpconvert.slide.flat import Flat, Mosaic, flat
-from dpconvert.slide.image import BLOCK, Image, Pixels, over, resample
+from dpconvert.slide.image import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.slide.opening import SLIDE_SUFFIXES, open_image
 from dpconvert.slide.overview import TissueMask, otsu, resolution, thumbnail, tissue, tissue_part, tissue_parts
 from dpconvert.slide.pyramid import Pages, Slide, openslide_version, sane
 
 __all__ = [
     "BLOCK",
+    "CELL",
     "SLIDE_SUFFIXES",
     "Flat",
     "Image",

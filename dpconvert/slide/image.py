@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 Pixels = NDArray[np.uint8]
 WHITE = (255, 255, 255)
 BLOCK = 4096  # level-0 pixels; samples follow each other square by square of it, so that readers keep little
+CELL = 512  # and in it by squares of this: about a stored tile, which is cut up while the processor's cache has it
 BOUNDS = tuple(f"openslide.bounds-{side}" for side in ("x", "y", "width", "height"))
 
 

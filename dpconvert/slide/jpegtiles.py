@@ -21,9 +21,10 @@ from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
 from dpconvert.libtiff import DAMAGED
-from dpconvert.slide.image import BLOCK
+from dpconvert.slide.image import BLOCK, CELL
 from dpconvert.tiffpages import RGB, ROW_CACHE, YCBCR, Pieces, TiffPages
 
+REMEMBERED = 1024  # tiles that were decoded and given up
 EIGHTH = 8  # pixels along a side of what JPEG encodes at once, whose mean can be had alone
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe"
@@ -69,6 +70,8 @@ class JpegTiles:
         self._pieces = Pieces(path)
         self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
         self._kept, self._most = 0, 0
+        self._given_up: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._again: set[int] = set()  # levels of which tiles that were given up were asked for again
 
     @classmethod
     def of(cls, path: Path, sizes: list[tuple[int, int]]) -> JpegTiles | None:
@@ -94,8 +97,9 @@ class JpegTiles:
         """
         at = self.levels[level]
         wide, tall = at.tile
-        self._most = _wanted_again(at.tile, y // tall, (y + h - 1) // tall, x // wide, (x + w - 1) // wide)
-        if x // wide == (x + w - 1) // wide and y // tall == (y + h - 1) // tall:  # mostly, and soonest
+        across, down = (x + w - 1) // wide - x // wide + 1, (y + h - 1) // tall - y // tall + 1
+        self._most = self._wanted(level, across, down)
+        if across == down == 1:  # mostly, and soonest
             tile = self._tile(level, y // tall * at.columns + x // wide)
             return tile[y % tall : y % tall + h, x % wide : x % wide + w].copy()
         return _joined((x, y, w, h), at.tile, lambda row, column: self._tile(level, row * at.columns + column))
@@ -141,6 +145,9 @@ class JpegTiles:
         if (found := self._decoded.get(key)) is not None:
             self._decoded.move_to_end(key)
             return found
+        if key in self._given_up:
+            self._again.add(level)
+            self._most = self._wanted(level, 1, 1)
         at = self.levels[level]
         data, array = self._read(at, index), self._array(at)
         try:
@@ -171,9 +178,23 @@ class JpegTiles:
         shape, free = (at.tile[1], at.tile[0], 3), None
         size = shape[0] * shape[1] * 3
         while self._decoded and self._kept + size > self._most:
-            free = self._decoded.popitem(last=False)[1]
+            key, free = self._decoded.popitem(last=False)
             self._kept -= free.nbytes
+            self._given_up[key] = None
+            if len(self._given_up) > REMEMBERED:
+                self._given_up.popitem(last=False)
         return free if free is not None and free.shape == shape else np.empty(shape, np.uint8)
+
+    def _wanted(self, level: int, across: int, down: int) -> int:
+        """Bytes of decoded tiles to keep for a frame that so many tiles share, and those to come.
+
+        Its own, which the processor's cache holds, as long as no tile is asked for twice; else all that patches of
+        the same cells may ask for, or bands of an overview: more would only be slower memory.
+        """
+        wide, tall = self.levels[level].tile
+        if level in self._again:
+            across, down = max(across, BLOCK // wide + 2), max(down, CELL // tall + 2)
+        return min(across * down * wide * tall * 3, ROW_CACHE)
 
     def _read(self, at: TileLevel, index: int) -> bytes:
         return self._pieces.read(int(at.offsets[index]), int(at.counts[index]), f"tile {index}")
@@ -198,12 +219,3 @@ def _joined(
             part = tile(row, column)[top - row * tall : bottom - row * tall]
             out[top - y : bottom - y, left - x : right - x] = part[:, left - column * wide : right - column * wide]
     return out
-
-
-def _wanted_again(tile: tuple[int, int], top: int, bottom: int, left: int, right: int) -> int:
-    """Bytes of decoded tiles that frames beside and below this one will ask for: more would only be slower memory.
-
-    Patches come in blocks of BLOCK pixels, row by row; bands of an overview over the whole width.
-    """
-    columns = max(right - left + 1, BLOCK // tile[0] + 2)
-    return min((bottom - top + 1) * columns * tile[0] * tile[1] * 3, ROW_CACHE)

@@ -13,10 +13,11 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image as Pillow
 
-from dpconvert import progress, source
+from dpconvert import plan, progress, source
 from dpconvert.card import load
 from dpconvert.cli import group
 from dpconvert.errors import ReadError
+from dpconvert.record import Box, Picture, Record
 from dpconvert.shards import read_index
 from dpconvert.slide import Slide, jpegtiles, open_image, overview, thumbnail
 from dpconvert.slide.jpegtiles import SOI
@@ -219,18 +220,30 @@ def test_lossless_tiles_is_refused_where_there_is_no_grid(tmp_path: Path) -> Non
     assert "--lossless-tiles is for patches on a grid" in str(result.exception)
 
 
-def test_each_tile_is_decoded_about_once_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("size", "cell", "again", "kept"),
+    [(64, 128, 0, 1), (64, 256, 1, 24), (100, 256, 6, 24)],  # the grid of the tiles in cells of one and four, another
+)
+def test_each_tile_is_decoded_about_once_and_few_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, cell: int, again: int, kept: int
+) -> None:
     path, decoded = write_slide(tmp_path / "a" / "one.tif", "rgb", 1280), []
-    decode = imagecodecs.jpeg8_decode
+    decode, most = imagecodecs.jpeg8_decode, 0
     monkeypatch.setattr("imagecodecs.jpeg8_decode", lambda *data, **more: decoded.append(1) or decode(*data, **more))
-    monkeypatch.setattr(jpegtiles, "BLOCK", 512)
+    for module in (jpegtiles, plan):
+        monkeypatch.setattr(module, "BLOCK", 512)
+        monkeypatch.setattr(module, "CELL", cell)
+    boxes = [Box(x, y, size, size) for y in range(0, 1280 - size, size) for x in range(0, 512 - size, size)]
+    records = [Record(Picture("p", ("f",), "g"), "no", box) for box in boxes]
     with Slide(path) as slide:
         assert slide.tiles is not None
-        for y in range(0, 1280, 64):
-            for x in range(0, 512, 64):
-                slide.read(x, y, 64, 64)
-        assert len(decoded) == 4 * 10
-        assert len(slide.tiles._decoded) <= 2 * (512 // 128 + 2)
+        for record in sorted(records, key=lambda record: plan._block(record, False)):
+            assert record.box is not None
+            slide.read(*record.box)
+            most = max(most, len(slide.tiles._decoded))
+    touched = {(x // 128, y // 128) for b in boxes for x in (b.x, b.x + size - 1) for y in (b.y, b.y + size - 1)}
+    assert len(touched) <= len(decoded) <= len(touched) + again
+    assert most <= kept
 
 
 def test_pixels_that_were_given_stay_what_they_were(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> None:

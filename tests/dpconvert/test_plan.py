@@ -183,8 +183,8 @@ def test_the_line_of_a_row_is_the_json_of_its_fields(name: str, whole: bool, att
 
 
 def test_patches_of_a_picture_in_strips_go_row_by_row_and_others_block_by_block() -> None:
-    boxes = [Box(x, y, 256, 256) for y in (0, 256, 4096) for x in (0, 4096)]
+    boxes = [Box(x, y, 256, 256) for y in (0, 256, 512, 4096) for x in (0, 256, 512, 4096)]
     records = [Record(Picture("p", ("f",), "g"), "no", box) for box in boxes]
     assert sorted(records, key=lambda r: plan._block(r, True)) == records
     by_block = sorted(records, key=lambda r: plan._block(r, False))
-    assert [r.box for r in by_block] == [boxes[i] for i in (0, 2, 1, 3, 4, 5)]
+    assert [boxes.index(r.box) for r in by_block] == [0, 1, 4, 5, 2, 6, 8, 9, 10, 3, 7, 11, 12, 13, 14, 15]
