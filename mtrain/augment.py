@@ -7,6 +7,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,16 +33,18 @@ def room_for_squares(pictures: int, size: int) -> int:
     return pictures * 3 * (LARGEST * size) ** 2
 
 
-def put_square(image: Tensor, size: int, place: int, room: Tensor) -> int:
-    """Put the largest square of `image` (3, h, w) at `place` into the beginning of `room`, pixel after pixel; its side.
+def put_square(pixels: npt.NDArray[np.uint8], size: int, place: int, room: npt.NDArray[np.uint8]) -> int:
+    """Put the largest square of `pixels` (h, w, 3) at `place` into the beginning of `room` (bytes,); its side.
 
-    It keeps its own pixels, unless it is larger than `LARGEST` times `size`.
+    It keeps its own pixels, unless it is larger than `LARGEST` times `size`. These are arrays: handling tensors would
+    cost as much as the copy.
     """
-    crop = _crop(image, place)
-    if crop.shape[-1] > LARGEST * size:
-        crop = _resized(crop, size)
-    side = crop.shape[-1]
-    room[: 3 * side * side].view(side, side, 3).copy_(crop.permute(1, 2, 0))
+    side, top, left = _place(pixels.shape[0], pixels.shape[1], place)
+    crop = pixels[top : top + side, left : left + side]
+    if side > LARGEST * size:
+        crop = _resized(torch.from_numpy(crop).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
+        side = size
+    room[: 3 * side * side].reshape(side, side, 3)[...] = crop
     return side
 
 
@@ -94,11 +98,15 @@ def _room(pictures: int, size: int, device: torch.device) -> Tensor:
 
 
 def _crop(image: Tensor, place: int) -> Tensor:
-    height, width = image.shape[-2:]
+    side, top, left = _place(image.shape[-2], image.shape[-1], place)
+    return image[:, top : top + side, left : left + side]
+
+
+def _place(height: int, width: int, place: int) -> tuple[int, int, int]:
+    """Side, top and left of the largest square."""
     side = min(height, width)
     offset = (place * (max(height, width) - side + 1)) >> 32
-    top, left = (offset, 0) if height > width else (0, offset)
-    return image[:, top : top + side, left : left + side]
+    return (side, offset, 0) if height > width else (side, 0, offset)
 
 
 def _resized(crop: Tensor, size: int) -> Tensor:

@@ -71,7 +71,7 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         number = range(len(self))[index]  # negative numbers count from the end, others raise IndexError
-        image: Any = Image.fromarray(self._images.decode(number).permute(1, 2, 0).numpy())
+        image: Any = Image.fromarray(self._images.decode(number))
         label: Any = self.targets[number]
         return (
             image if self.transform is None else self.transform(image),

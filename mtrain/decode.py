@@ -1,4 +1,4 @@
-"""Bytes of one picture in, RGB pixels out: a uint8 tensor (3, height, width), channels last in memory.
+"""Bytes of one picture in, RGB pixels out: uint8, (height, width, 3) in memory.
 
 Rules: grey is repeated over three channels; transparency is composited on white; a palette is looked up; of 16 bits the
 upper eight are kept. Orientation tags are not applied: labels refer to the pixels as stored.
@@ -27,7 +27,12 @@ FREE, RATIO = 1 << 26, 1500  # decoded bytes that need no proof; how many a stor
 
 
 def decode(data: bytes) -> Tensor:
-    """The picture in `data`, as (3, height, width) uint8.
+    """What `decode_pixels` gives, as a tensor (3, height, width)."""
+    return torch.from_numpy(decode_pixels(data)).permute(2, 0, 1)
+
+
+def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
+    """The picture in `data`, as (height, width, 3) uint8.
 
     Raises:
         ValueError: not a complete PNG or JPEG picture, or one that claims far more pixels than it can hold.
@@ -38,7 +43,7 @@ def decode(data: bytes) -> Tensor:
         pixels = _decode_png(data)
     else:
         raise ValueError("neither PNG nor JPEG")
-    return torch.from_numpy(_rgb(pixels)).permute(2, 0, 1)
+    return _rgb(pixels)
 
 
 def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:

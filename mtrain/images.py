@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from mtrain.augment import put_square
-from mtrain.decode import decode
+from mtrain.decode import decode_pixels
 from mtrain.errors import ShardError
 from mtrain.pool import Rows, Task
 from mtrain.remote import Copy, fetch
@@ -66,14 +65,14 @@ class Images:
         """The encoded bytes of one picture."""
         return self._files.read(int(self.shard[index]), int(self.offset[index]), int(self.length[index]))
 
-    def decode(self, index: int) -> Tensor:
-        """The pixels of one picture, uint8 (3, height, width).
+    def decode(self, index: int) -> npt.NDArray[np.uint8]:
+        """The pixels of one picture, uint8 (height, width, 3).
 
         Raises:
             ShardError: it cannot be read.
         """
         try:
-            return decode(self.read(index))
+            return decode_pixels(self.read(index))
         except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.names[int(self.task_of(index))]}: cannot read picture {self.key[index].decode()}: {error}",
@@ -81,7 +80,7 @@ class Images:
                 remedy="check the shards with `dpconvert verify`",
             ) from None
 
-    def put(self, index: int, place: int, size: int, room: Tensor) -> int:
+    def put(self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
         """The square of one picture at `place` into the beginning of `room`, by augment.put_square; its side."""
         return put_square(self.decode(index), size, place, room)
 

@@ -157,12 +157,11 @@ class ImageBatches(Batches):
         """Put batch `number` into memory that has room for it."""
         drawn = self.drawn(number)
         skipped: list[UserError] = []
-        used = 0
+        room, sides, used = into.pixels.numpy(), into.sides.numpy(), 0
         try:
             for slot, (index, place) in enumerate(zip(drawn.index.tolist(), drawn.place.tolist(), strict=True)):
-                drawn.index[slot], side = self._put(index, place, into.pixels[used:], skipped)
-                into.sides[slot] = side
-                used += 3 * side * side
+                drawn.index[slot], sides[slot] = self._put(index, place, room[used:], skipped)
+                used += 3 * int(sides[slot]) ** 2
         except UserError as error:
             return error
         count = len(drawn.index)
@@ -173,7 +172,7 @@ class ImageBatches(Batches):
         into.counts[:] = torch.from_numpy(np.bincount(self.images.task_of(drawn.index), minlength=self.tasks))
         return Made(count, tuple(skipped))
 
-    def _put(self, index: int, place: int, room: Tensor, skipped: list[UserError]) -> tuple[int, int]:
+    def _put(self, index: int, place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]) -> tuple[int, int]:
         """Put a picture into the batch, or the next of its task that can be read; the number and the side of it."""
         first = index
         while True:
@@ -297,12 +296,15 @@ def _handed_out(
     turns: _Turns, made: Iterator[Made | UserError], skipping: Skipping | None
 ) -> Generator[Batch, None, None]:
     """The batches where they were made."""
-    for position, one in enumerate(made):
-        if isinstance(one, UserError):
-            raise one
-        if skipping is not None:
-            skipping.add(one.skipped)
-        yield turns.memory(position).first(one.pictures)
+    try:
+        for position, one in enumerate(made):
+            if isinstance(one, UserError):
+                raise one
+            if skipping is not None:
+                skipping.add(one.skipped)
+            yield turns.memory(position).first(one.pictures)
+    finally:
+        del made  # the last mention of it, which ends the workers: the traceback of an error would keep them
 
 
 class _Turns(Dataset[Made | UserError]):

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import webdataset
-from torch import Tensor
 from webdataset.filters import shuffle
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dpconvert.bounded import DAMAGED
 from mtrain import sampling
 from mtrain.augment import put_square
-from mtrain.decode import decode
+from mtrain.decode import decode_pixels
 from mtrain.errors import ShardError, UserError
 from mtrain.loader import Batch, Batches, Made
 from mtrain.pool import Task
@@ -61,14 +61,14 @@ class Sample(NamedTuple):
     label: int
     image: bytes
 
-    def put(self, place: int, size: int, room: Tensor) -> int:
+    def put(self, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
         """The square of it at `place` into the beginning of `room`, by augment.put_square; its side.
 
         Raises:
             ShardError: it cannot be read.
         """
         try:
-            return put_square(decode(self.image), size, place, room)
+            return put_square(decode_pixels(self.image), size, place, room)
         except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.task}: cannot read picture {self.key}: {error}",
@@ -98,9 +98,9 @@ class StreamBatches(Batches):
         skipped: list[UserError] = []
         try:
             streams = self._opened(number)
-            used = 0
+            room, used = into.pixels.numpy(), 0
             for slot, task, place in zip(range(len(order)), drawn.task[order], drawn.place[order], strict=True):
-                label, side = self._put(streams[task], int(place), into.pixels[used:], skipped)
+                label, side = self._put(streams[task], int(place), room[used:], skipped)
                 into.labels[slot], into.sides[slot] = label, side
                 used += 3 * side * side
         except UserError as error:
@@ -111,7 +111,9 @@ class StreamBatches(Batches):
         into.counts[:] = torch.from_numpy(np.bincount(drawn.task, minlength=len(into.counts)))
         return Made(len(order), tuple(skipped))
 
-    def _put(self, samples: Iterator[Sample], place: int, room: Tensor, skipped: list[UserError]) -> tuple[int, int]:
+    def _put(
+        self, samples: Iterator[Sample], place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]
+    ) -> tuple[int, int]:
         """Put the next picture that can be read into the batch; its label and its side."""
         for sample in itertools.islice(samples, 2 * MOST):
             try:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-SIZE, BATCH, WARM, COUNTED = 224, 64, 6, 50
+SIZE, BATCH, WARM, COUNTED = 224, 64, 6, 150
 TASKS = {"Large": 2400, "Middle": 1200, "Small": 600, "Tiny": 200}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MANIFEST = """

@@ -65,9 +65,19 @@ def _page(audit: Audit) -> Iterator[str]:
     yield from _pairs(
         "Between tasks", "Training on one task and testing on the other is no transfer.", audit.tasks, audit
     )
-    yield "<h2>Not told</h2><ul>"
-    yield f"<li>{audit.within:,} pairs lie inside one split, which harms no score.</li>"
-    yield f"<li>{audit.even:,} pictures are too even to be compared by their looks.</li></ul></main></body></html>"
+    yield from _left_out(audit)
+    yield "</main></body></html>"
+
+
+def _left_out(audit: Audit) -> Iterator[str]:
+    told = [
+        (audit.within, "pairs lie inside one split, which harms no score."),
+        (audit.even, "pictures are too even to be compared by their looks."),
+    ]
+    if any(count for count, _ in told):
+        yield "<h2>Not shown</h2><ul>"
+        yield from (f"<li>{count:,} {what}</li>" for count, what in told if count)
+        yield "</ul>"
 
 
 def _verdict(audit: Audit) -> str:

@@ -53,7 +53,8 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     if as_json:
         document(told)
     if bad:
-        say(f"dpconvert: error: {bad} problems; convert what is damaged again with --overwrite")
+        found = "1 problem" if bad == 1 else f"{bad} problems"
+        say(f"dpconvert: error: {found}; convert what is damaged again with --overwrite")
         sys.exit(1)
 
 

@@ -67,7 +67,7 @@ def test_pictures_are_resized_alike_however_they_lie_in_memory(shape: tuple[int,
     image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     room = torch.empty(room_for_squares(1, 224), dtype=torch.uint8)
-    sides = torch.tensor([put_square(last, 224, 2**30, room)])
+    sides = torch.tensor([put_square(last.permute(1, 2, 0).numpy(), 224, 2**30, room.numpy())])
     assert torch.equal(resized(room, sides, 224)[0], square(image, 224, 2**30))
 
 
@@ -75,7 +75,7 @@ def batch_of(pictures: list[torch.Tensor], size: int) -> tuple[torch.Tensor, tor
     """Their squares one after the other, and the sides of these."""
     room, sides, used = torch.empty(room_for_squares(len(pictures), size), dtype=torch.uint8), [], 0
     for picture in pictures:
-        sides.append(put_square(picture, size, CENTRE, room[used:]))
+        sides.append(put_square(picture.permute(1, 2, 0).numpy(), size, CENTRE, room.numpy()[used:]))
         used += 3 * sides[-1] ** 2
     return room, torch.tensor(sides)
 

@@ -106,7 +106,7 @@ def test_the_test_set_needs_its_permit_there_too(faults: Faults) -> None:
     (task, _) = open_pool(PREFIX).tasks
     assert set(task.rows) == {"train", "val"}
     opened = with_test(task, Permit.EVALUATE)
-    assert len(Images([(opened, opened.rows["test"])]).decode(7).shape) == 3
+    assert Images([(opened, opened.rows["test"])]).decode(7).shape[2] == 3
 
 
 def test_answers_that_fail_break_off_or_dawdle_are_asked_again(faults: Faults) -> None:
