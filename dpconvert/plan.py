@@ -12,19 +12,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Literal
 
-import numpy as np
-
-from dpconvert import engine, patches, sources
-from dpconvert.annotations import Annotations, LabelMask
+from dpconvert import engine, sources
 from dpconvert.card import SPLITS, Failure, Model, Split
-from dpconvert.errors import ReadError, SourceError, UsageError
-from dpconvert.manifest import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles, Whole
+from dpconvert.errors import SourceError, UsageError
+from dpconvert.looking import look
+from dpconvert.manifest import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
 from dpconvert.progress import Reporter
 from dpconvert.record import Box, Picture, Record, hashed
-from dpconvert.slide import BLOCK, CELL, Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
+from dpconvert.slide import BLOCK, CELL
 from dpconvert.source import Source
 from dpconvert.split import assign, classes_missing, contents
 
@@ -151,7 +149,8 @@ def make(manifest: Manifest, source: Source, options: Options, workers: engine.W
         SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
     """
     pictures = _pictures(manifest, source, options)
-    found, failures, mended, in_strips = _all_records(manifest, source, pictures, workers, report)
+    seen = look(source, pictures, workers, report)
+    found, failures = seen.records, seen.failures
     if failures and not options.skip_failed:
         for failure in failures[:TOLD]:
             report.note(f"failed: {failure.key}: {failure.reason}")
@@ -170,7 +169,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: engine.W
     groups, splits, notes = _splits(manifest, options, found)
     limited = _limited(found, splits, options.limit)
     place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
-    ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in in_strips)))
+    ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in seen.in_strips)))
     keys = _keys(ordered)
     places = _shard_names([splits[r.picture.name] for r in ordered], options.samples_per_shard)
     number = {label: i for i, label in enumerate(classes)}
@@ -190,119 +189,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: engine.W
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    return Plan(classes, rows, [*source.notes, *notes, *mended, *_empty(pictures, found, failures)], failures)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A picture opened for labelling; its annotations are read when a rule asks for them.
-
-    overview: what its tissue is looked for on, where several processes have read it.
-    """
-
-    source: Source
-    picture: Picture
-    image: Image
-    mended: Counter[str]
-    overview: Pixels | None = None
-
-    @cached_property
-    def annotations(self) -> Annotations | LabelMask:
-        found = sources.reader(self.source.manifest).read_annotations(self.source, self.picture, self.image)
-        self.mended.update(found.mended if isinstance(found, Annotations) else {})
-        return found
-
-    @cached_property
-    def tissue(self) -> TissueMask:
-        """Where tissue is; the whole slide is read for it, once."""
-        return tissue(self.image, self.overview)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What looking at one picture gave: its samples, what was mended in its annotations, or why it failed."""
-
-    picture: Picture
-    records: list[Record]
-    mended: Counter[str]
-    in_strips: bool = False
-    failure: str = ""
-
-
-def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
-    """Runs in a worker."""
-    picture, overview = item
-    mended: Counter[str] = Counter()
-    try:
-        image = source.picture(picture.files, picture.columns)
-        scene = Scene(source, picture, image, mended, overview)
-        return _Seen(picture, list(patches.records(source.manifest, scene)), mended, image.in_strips)
-    except ReadError as error:
-        return _Seen(picture, [], mended, failure=str(error))
-
-
-def _overviews(source: Source, pictures: list[Picture], pool: engine.Pool, report: Reporter) -> dict[str, Pixels]:
-    """What tissue is looked for on, by picture: where there are few pictures, and a long one to read takes all workers.
-
-    One that cannot be read is left out: looking at it says why.
-    """
-    if getattr(source.manifest.rule, "tissue", None) is None or len(pictures) > pool.size:
-        return {}
-    parts = [part for some in engine.run(_parts, source, pictures, pool) for part in some]
-    read: dict[str, list[tuple[int, Pixels | None]]] = {}
-    with report.bar(f"{source.manifest.task}: overviews", len(parts), unit="parts") as advance:
-        for name, first, pixels in engine.run(_part, source, parts, pool):
-            read.setdefault(name, []).append((first, pixels))
-            advance()
-    whole = {name: [pixels for _, pixels in sorted(found, key=lambda part: part[0])] for name, found in read.items()}
-    return {
-        name: np.concatenate([pixels for pixels in found if pixels is not None])
-        for name, found in whole.items() if all(pixels is not None for pixels in found)
-    }  # fmt: skip
-
-
-def _parts(source: Source, picture: Picture) -> list[tuple[Picture, int, int]]:
-    """Parts of an overview for several workers: runs in one."""
-    try:
-        image = source.picture(picture.files, picture.columns)
-        return [(picture, first, last) for first, last in tissue_parts(image)]
-    except ReadError:
-        return []
-
-
-def _part(source: Source, item: tuple[Picture, int, int]) -> tuple[str, int, Pixels | None]:
-    """One part: runs in a worker."""
-    picture, first, last = item
-    try:
-        return picture.name, first, tissue_part(source.picture(picture.files, picture.columns), first, last)
-    except ReadError:
-        return picture.name, first, None
-
-
-def _all_records(
-    manifest: Manifest, source: Source, pictures: list[Picture], workers: engine.Workers, report: Reporter
-) -> tuple[list[Record], list[Failure], list[str], set[str]]:
-    """The samples of all pictures in their order, failures, a note of what was mended, pictures stored in strips."""
-    if isinstance(manifest.rule, Whole):  # needs no look at the pixels
-        return [Record(picture, picture.label or "") for picture in pictures], [], [], set()
-    results: dict[str, list[Record]] = {}
-    failures: list[Failure] = []
-    mended: Counter[str] = Counter()
-    in_strips: set[str] = set()
-    with engine.pool(source, workers) as pool:
-        overviews = _overviews(source, pictures, pool, report)
-        items = ((picture, overviews.pop(picture.name, None)) for picture in pictures)
-        with report.bar(f"{manifest.task}: plan", len(pictures), unit="pictures") as advance:
-            for seen in engine.run(_look, source, items, pool):
-                if seen.failure:
-                    failures.append(Failure(key=seen.picture.name, source=seen.picture.files[0], reason=seen.failure))
-                results[seen.picture.name] = seen.records
-                mended += seen.mended
-                in_strips |= {seen.picture.name} if seen.in_strips else set()
-                advance()
-    ordered = [record for picture in pictures for record in results.get(picture.name, [])]
-    notes = [f"annotations: {count} x {what}" for what, count in sorted(mended.items())]
-    return ordered, sorted(failures, key=lambda failure: failure.key), notes, in_strips
+    return Plan(classes, rows, [*source.notes, *notes, *seen.mended, *_empty(pictures, found, failures)], failures)
 
 
 def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:

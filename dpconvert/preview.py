@@ -18,8 +18,8 @@ from scipy import ndimage
 from dpconvert import patches, slide, sources
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import OutputError, SourceError
+from dpconvert.looking import Scene
 from dpconvert.manifest import Crop, Whole, closest
-from dpconvert.plan import Scene
 from dpconvert.record import Picture, Record, hashed
 from dpconvert.slide import Image, TissueMask
 from dpconvert.source import Source
