@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image as Pillow
 
 from dpconvert.card import FILE_NAME, TaskCard, load
-from dpconvert.convert import tools
 from dpconvert.errors import ShardError, UsageError
+from dpconvert.finish import tools
 from dpconvert.shards import read_index
 
 LOOKED_AT = 50  # pictures

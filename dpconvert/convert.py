@@ -12,42 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shutil
-import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import imagecodecs
-import PIL
-from PIL import features
 from pydantic import ValidationError
 
-from dpconvert import __version__, engine, plan, sidefiles, slide
-from dpconvert.card import (
-    FILE_NAME,
-    INDEX_NAME,
-    SPLITS,
-    Difference,
-    Failure,
-    ShardCard,
-    Split,
-    SplitCard,
-    TaskCard,
-    dataset_digest,
-    dump,
-    load,
-)
+from dpconvert import engine, plan, sidefiles
+from dpconvert.card import FILE_NAME, INDEX_NAME, Failure, ShardCard, TaskCard, load
 from dpconvert.encode import Encoder, Sample
 from dpconvert.errors import OutputError, ReadError, SourceError
+from dpconvert.finish import finish, tools
 from dpconvert.locks import locked
 from dpconvert.manifest import Manifest
 from dpconvert.plan import Options, Plan, Row
 from dpconvert.progress import Reporter
-from dpconvert.shards import Entry, Written, replaced, write_index, write_shard
+from dpconvert.shards import Entry, Written, replaced, write_shard
 from dpconvert.source import Source
 
 WORK = ".work"
@@ -104,7 +86,7 @@ def convert(
         with closing(source), engine.pool(source, workers) as pool:
             chosen = _plan(manifest, source, options, folder, asked, pool, report)
             made, had = _shards(source, options, chosen, folder, pool, report)
-        card = _finish(manifest, source, options, chosen, folder, asked)
+        card = _finish(source, options, chosen, folder, asked)
     return Outcome(card, folder, made, had)
 
 
@@ -339,100 +321,16 @@ def _basis(rows: list[Row], source: Source) -> str:
     return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
 
 
-def _finish(
-    manifest: Manifest, source: Source, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]
-) -> TaskCard:
+def _finish(source: Source, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]) -> TaskCard:
     """Index and card, then the working files go."""
-    parts = [_noted(folder, name) for name in chosen.shards()]
-    done = [part for part in parts if part is not None]
-    assert len(done) == len(parts), "a shard vanished while the index was made"
-    shards = [written.shard for written, _, _ in done]
-    entries = [entry for written, _, _ in done for entry in written.entries]
-    index = write_index(folder / INDEX_NAME, entries)
-    made = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
-    splits = {split: of_split for split, of_split in made.items() if of_split.samples}
+    noted = [_noted(folder, name) for name in chosen.shards()]
+    done = [part for part in noted if part is not None]
+    assert len(done) == len(noted), "a shard vanished while the index was made"
     failures = [*chosen.failures, *(failure for _, failed, _ in done for failure in failed)]
-    partial = _partial(manifest, source, options, len(failures))
-    card = TaskCard(
-        task=manifest.task,
-        source=manifest.name,
-        title=manifest.title,
-        kind=manifest.kind,
-        classes=chosen.classes,
-        metric="roc_auc" if len(chosen.classes) == 2 else "accuracy",
-        organ=manifest.organ,
-        stain=manifest.stain,
-        split_policy=options.split,
-        splits=splits,
-        group_kind=manifest.group.kind,
-        related=manifest.related,
-        licence=manifest.licence,
-        citation=manifest.citation,
-        expectations=differences(manifest, options, splits, partial),
-        notes=[*manifest.notes, *chosen.notes],
-        options=options.model_dump(),
-        request=json.dumps(asked, sort_keys=True),
-        plan=chosen.digest(),
-        digest=dataset_digest(shards),
-        index=index,
-        shards=shards,
-        failures=failures,
-        tools=tools(),
-    )
-    card = card.model_copy(update={"side_files": sidefiles.write(folder, card, entries)})
-    with replaced(folder / FILE_NAME) as file:
-        file.write(dump(card))
+    card = finish(source, options, chosen, folder, asked, [written for written, _, _ in done], failures)
     if not failures:  # else they say what --retry-failed need not make again
         shutil.rmtree(folder / WORK)
     return card
-
-
-def differences(
-    manifest: Manifest, options: Options, splits: dict[Split, SplitCard], partial: str = ""
-) -> list[Difference]:
-    """Where the made counts are not those of the whole release; `partial` says why not all of it was converted."""
-    expected, reasons = manifest.expected, manifest.expected.reasons
-    wanted: dict[str, int] = {} if expected.total is None else {"total": expected.total}
-    wanted |= {f"{options.split}.{split}": n for split, n in getattr(expected, options.split).items()}
-    wanted |= dict(zip(manifest.classes, expected.classes or [], strict=False))
-    made = {"total": sum(card.samples for card in splits.values())}
-    made |= {f"{options.split}.{split}": splits[split].samples if split in splits else 0 for split in SPLITS}
-    made |= {name: sum(card.classes[i] for card in splits.values()) for i, name in enumerate(manifest.classes)}
-    return [
-        Difference(what=what, expected=number, made=made[what], reason=partial or reasons.get(what, ""))
-        for what, number in wanted.items()
-        if made[what] != number
-    ]
-
-
-def _partial(manifest: Manifest, source: Source, options: Options, failed: int) -> str:
-    """Why this is not a conversion of the whole release; '' when it is."""
-    if options.limit is not None:
-        return f"at most {options.limit} samples per class and set were asked for"
-    for name, kind in manifest.files.items():
-        if kind.expected and (found := len(source.match(name))) < kind.expected:
-            return f"{found} of {kind.expected} {kind.what} are here"
-    return f"{failed} samples were left out" if failed else ""
-
-
-def tools() -> dict[str, str]:
-    """Versions of all that decides bytes: the same ones give the same shards."""
-    return {
-        "dpconvert": __version__,
-        "python": platform.python_version(),
-        "pillow": PIL.__version__,
-        "libjpeg": str(features.version("jpg")),
-        "imagecodecs": imagecodecs.__version__,
-        "zlib": str(features.version("zlib") or zlib.ZLIB_VERSION),
-        "openslide": slide.openslide_version(),
-    }
-
-
-def _split_card(entries: list[Entry], split: Split, classes: int) -> SplitCard:
-    of_split = [entry for entry in entries if entry.split == split]
-    labels = Counter(entry.label for entry in of_split)
-    groups = len({entry.group for entry in of_split})
-    return SplitCard(samples=len(of_split), classes=[labels[i] for i in range(classes)], groups=groups)
 
 
 def _clear(folder: Path) -> None:

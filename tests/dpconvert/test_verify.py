@@ -16,9 +16,9 @@ from PIL import Image
 
 from dpconvert import card as cards
 from dpconvert import plan
-from dpconvert.convert import tools
 from dpconvert.encode import Sample
 from dpconvert.errors import ShardError, UsageError
+from dpconvert.finish import tools
 from dpconvert.progress import Reporter
 from dpconvert.record import Picture, Record
 from dpconvert.shards import file_card, write_index, write_shard
@@ -207,21 +207,39 @@ def test_the_longest_keys_fit_into_the_names_of_a_tar(tmp_path: Path) -> None:
         ([sample("a"), sample("a")], "index.parquet: a: two samples of this key"),
         ([sample("a", stored_width=3)], "a: size of the image"),
         ([Sample("a", b"\x89PNG\r\n\x1a\nno", "png", 0, sample("a").metadata)], "a: image does not decode: "),
+        ([Sample("a", sample("a").image[:45], "png", 0, sample("a").metadata)], "a: image does not decode: "),
     ],
 )
 def test_a_wrong_sample_is_found(samples: list[Sample], told: str, tmp_path: Path) -> None:
     assert any(told in problem for problem in found(written(tmp_path, {"train": samples})))
 
 
-def test_json_that_tells_another_label_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("member", "old", "new", "told"),
+    [
+        (0, b"IEND", b"IeND", ["image is not the one of the index"]),
+        (0, b"IEND", b"\0\0\0\0IEND", ["image is not the one of the index", "place in the index"]),
+        (1, b"0", b"1", ["label b'1'"]),
+        (2, b'"label":0', b'"label":1', ["json"]),
+        (2, b'"group":"toy:g"', b'"group":"toy:h"', ["json"]),
+        (2, b'"split":"train"', b'"split":"test"', ["json"]),
+    ],
+    ids=["image", "place", "label", "label in json", "group in json", "split in json"],
+)
+def test_a_shard_that_tells_otherwise_than_its_index_is_found(
+    member: int, old: bytes, new: bytes, told: list[str], tmp_path: Path
+) -> None:
     class Lying(Sample):
         def members(self) -> list[tuple[str, bytes]]:
-            image, label, (name, text) = super().members()
-            return [image, label, (name, text.replace(b'"label":0', b'"label":1'))]
+            files = super().members()
+            name, data = files[member]
+            assert old in data
+            files[member] = name, data.replace(old, new)
+            return files
 
     plain = sample("a")
     lying = Lying(plain.key, plain.image, plain.format, plain.label, plain.metadata)
-    assert found(written(tmp_path, {"train": [lying]})) == ["train-000000.tar: a: json"]
+    assert found(written(tmp_path, {"train": [lying]})) == [f"train-000000.tar: a: {problem}" for problem in told]
 
 
 @pytest.mark.parametrize(
