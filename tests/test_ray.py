@@ -183,18 +183,19 @@ def test_a_killed_node_costs_a_sweep_nothing_but_the_cell_in_hand(tmp_path: Path
 
 @pytest.mark.stress
 def test_a_killed_node_costs_a_conversion_nothing(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
     with local_cluster(nodes=2) as running:
 
         def disturb() -> None:
-            wait_for(lambda: list((tmp_path / "begun").glob("*")))
+            wait_for(lambda: len({path.name.partition("-")[2] for path in begun.iterdir()}) > 1)  # a task on each node
             (node,) = running.worker_nodes
             running.remove_node(node, allow_graceful=False)
 
-        (tmp_path / "begun").mkdir()
+        begun.mkdir()
         with disturbing(disturb):
-            found = list(engine.run(workers.slowly, tmp_path / "begun", range(12), Cluster(running.address)))
-    assert sorted(found) == list(range(12))
-    assert len(list((tmp_path / "begun").glob("*"))) > 12  # some were begun again
+            found = list(engine.run(workers.slowly, begun, range(20), Cluster(running.address)))
+    assert sorted(found) == list(range(20))
+    assert len(list(begun.iterdir())) > 20  # some were begun again
 
 
 @pytest.mark.stress

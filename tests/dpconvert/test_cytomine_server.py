@@ -18,11 +18,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from PIL import Image
 
+from dpconvert import locks
 from dpconvert.cytomine import server as servers
 from dpconvert.cytomine.project import Brought, Request, export
 from dpconvert.cytomine.server import Keys
 from dpconvert.download import Patience
-from dpconvert.errors import FetchError, UsageError
+from dpconvert.errors import FetchError, OutputError, UsageError
 from dpconvert.manifest import find
 from dpconvert.progress import Reporter
 from dpconvert.sources import with_defaults
@@ -153,6 +154,13 @@ def test_a_second_run_fetches_only_what_is_missing(cytomine: Cytomine, tmp_path:
     assert gone.read_bytes() == data
 
 
+def test_two_fetches_into_one_folder_do_not_meet(cytomine: Cytomine, tmp_path: Path) -> None:
+    told = r"somebody else fetches into it; found process \d+ on .*; wait, or choose another --to"
+    with locks.held(tmp_path / locks.NAME), pytest.raises(OutputError, match=told):
+        bring(cytomine, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [locks.NAME]
+
+
 def test_cut_crops_go_on(cytomine: Cytomine, tmp_path: Path) -> None:
     cytomine.cut_after = [40, 3000, 0, 100]
     assert bring(cytomine, tmp_path).came == 148
@@ -209,13 +217,15 @@ def test_slides_of_annotated_images_come_under_their_ids(cytomine: Cytomine, tmp
 def test_wrong_keys_are_one_line_without_the_keys(cytomine: Cytomine, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="refuses these keys") as caught:
         bring(cytomine, tmp_path, Keys(PUBLIC, "wrong-secret"))
-    assert "wrong-secret" not in str(caught.value) + repr(Keys(PUBLIC, "wrong-secret"))
-    assert PUBLIC not in str(caught.value)
+    told = str(caught.value) + repr(Keys(PUBLIC, "wrong-secret"))
+    assert "wrong-secret" not in told
+    assert PUBLIC not in told
 
 
 def test_an_unknown_project_and_a_server_that_is_none_are_one_line(cytomine: Cytomine, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=r"no such project \(404\)"):
+    with pytest.raises(FetchError, match=r"no such project \(404\)") as caught:
         bring(cytomine, tmp_path, project=5)
+    assert PUBLIC not in str(caught.value)
     cytomine.lists.clear()
     cytomine.files["/api/project/716498/term.json"] = b"<html>hello</html>"
     with pytest.raises(FetchError, match="no list but something else"):

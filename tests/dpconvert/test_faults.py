@@ -27,6 +27,7 @@ from tests.dpconvert.conftest import Answer, Converted, one_line, run
 from tests.dpconvert.test_audit import QUIET
 from tests.dpconvert.test_contract import digests
 from tests.dpconvert.test_convert import kill, names, notes, start, wait_for, where
+from tests.power_loss import on_disk_when_named
 
 Get = Callable[[str], Converted]
 Call = Callable[..., Answer]
@@ -279,6 +280,18 @@ def test_a_read_only_output_is_told_in_one_line(converted: Get, dpconvert: Call,
     )
 
 
+def test_the_disk_has_every_file_when_it_gets_its_name(
+    converted: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power leaves whole files or none; of notes a cut one is seen, and its shard made again."""
+    one, named = converted(TILES), on_disk_when_named(monkeypatch)
+    run(one.manifest, one.source, tmp_path, limit=1)
+    folder = tmp_path / one.manifest.task
+    made = {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
+    assert made <= named.keys()
+    assert {name: named[name] for name in made if named[name][0] != named[name][1]} == {}
+
+
 def test_times_of_files_decide_nothing(converted: Get, tmp_path: Path) -> None:
     """A clock that jumps leaves files of the future and of 1970."""
     one = converted(TILES)
@@ -349,6 +362,17 @@ def test_without_locks_of_the_kernel_the_note_decides(
     else:
         with pytest.raises(OutputError, match=f"taken; found process {pid} on "):
             take(tmp_path)
+
+
+def test_without_locks_of_the_kernel_one_of_two_that_take_it_at_once_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw it free; the note that was written last counts."""
+    other = json.dumps({"host": "elsewhere", "pid": 1, "started": "5", "since": time.strftime("%H:%M")})
+    monkeypatch.setattr(fcntl, "flock", no_kernel_locks)
+    monkeypatch.setattr(time, "sleep", lambda _: (tmp_path / ".lock").write_text(other))
+    with pytest.raises(OutputError, match="taken; found process 1 on elsewhere"):
+        take(tmp_path)
 
 
 @pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "note"])

@@ -181,6 +181,12 @@ def rewritten(rename: Callable[[str], str], kind: bytes = tarfile.REGTYPE) -> Ca
     return change
 
 
+def added(path: Path, name: str) -> None:
+    """Put an empty member behind those of a tar."""
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+
+
 def test_a_task_as_it_must_be_has_no_problem(tmp_path: Path) -> None:
     assert (
         found(written(tmp_path, {"train": [sample("a"), sample("b", 1)], "test": [sample("c", 1, "toy:h", "test")]}))
@@ -250,6 +256,7 @@ def test_a_shard_that_tells_otherwise_than_its_index_is_found(
         (rewritten(lambda name: name.replace(".cls", ".pyd")), "a: names of its files"),
         (rewritten(str, tarfile.SYMTYPE), "holds something that is not a plain file"),
         (rewritten(str, tarfile.LNKTYPE), "holds something that is not a plain file"),
+        (lambda path: added(path, "c.pickle"), "7 files for 2 samples"),
         (lambda path: path.write_bytes(b"no tar" * 100), "not a readable tar: "),
         (lambda path: path.write_bytes(b""), "not a readable tar: "),
     ],

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dpconvert import locks
 from mtrain import checkpoint, metrics, sampling
 from mtrain.errors import RunError, UsageError
 from mtrain.loader import EpochBatches, Images, batches
@@ -220,6 +221,14 @@ def test_a_process_that_is_killed_leaves_what_another_goes_on_with_to_the_same_b
     found = tuned(start, task, tmp_path / "cut", notes, rates=(0.05,))
     assert notes.said == ["Gamma: goes on after epoch 1 at 0.05"]
     assert bits(found) == bits(tuned(start, task, tmp_path / "whole", rates=(0.05,)))
+
+
+def test_a_second_process_at_the_same_fine_tuning_is_refused(task: Task, start: SharedNetwork, tmp_path: Path) -> None:
+    tuned(start, task, tmp_path, epochs=1, rates=(0.05,))
+    (place,) = tmp_path.iterdir()
+    told = rf"another process is fine-tuning here; found process {os.getpid()} on .*; wait for it"
+    with locks.held(place / locks.NAME), pytest.raises(RunError, match=told):
+        tuned(start, task, tmp_path, epochs=1, rates=(0.05,))
 
 
 def test_a_damaged_checkpoint_is_passed_over(

@@ -32,6 +32,7 @@ from mtrain.pool import open_pool
 from mtrain.runs import Run
 from mtrain.training import Training
 from tests.mtrain.pools import write_pool, write_task
+from tests.power_loss import on_disk_when_named
 
 SMALL = "shufflenet_v2_x0_5"
 WITH_DROPOUT = "mobilenet_v3_small"
@@ -270,6 +271,29 @@ def test_a_process_that_is_killed_anywhere_goes_on_to_the_same_bits(
     assert run.state()[0] == "stopped"
     assert fit.fit(config(shards, **LONG), run, Notes()) == "finished"
     assert run.weights.read_bytes() == whole(**LONG)
+
+
+def test_the_disk_has_every_file_of_a_run_when_it_gets_its_name(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, named = Run(tmp_path / "toy"), on_disk_when_named(monkeypatch)
+    fit.fit(config(shards, iterations=1, warmup=0), run, Notes())
+    assert named.keys() >= {"config.json", "state.json", run.weights.name, run.heads.name}
+    assert named.keys() >= {path.name for path in checkpoint.newest(run.checkpoints)}
+    assert {name: sizes for name, sizes in named.items() if sizes[0] != sizes[1]} == {}
+
+
+def test_a_run_that_was_killed_before_its_weights_were_there_has_not_finished(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Callable[..., bytes]
+) -> None:
+    run = Run(tmp_path / "toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "save_weights", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit.fit(config(shards), run, Notes())
+    assert run.state() == ("stopped", 12)
+    assert fit.fit(config(shards), run, Notes()) == "finished"
+    assert run.weights.read_bytes() == whole()
 
 
 def test_a_finished_run_says_so_and_does_nothing(shards: Path, tmp_path: Path) -> None:

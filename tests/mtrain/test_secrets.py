@@ -74,4 +74,5 @@ def test_keys_and_tokens_reach_no_file_and_no_line(
 
 def _echoing(hub: Any, *_: object, **__: object) -> None:
     """A hub that answers with what it was sent."""
-    raise OSError(f"401 of https://me:{os.environ['HF_TOKEN']}@hub.example/?token={os.environ['HF_TOKEN']}")
+    token = os.environ["HF_TOKEN"]
+    raise OSError(f"401 of https://me:{token}@hub.example/?token={token} to Bearer {token}")

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from dpconvert import locks
 from dpconvert.progress import Reporter
+from mtrain.atomic import write_json
 from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
@@ -377,6 +378,20 @@ def test_what_another_process_has_is_left_to_it(tiny: Callable[..., list[Cell]],
         with store.claimed(name) as ours:
             assert ours
             assert work.attempt(store, cell, QUIET) == "busy"
+    assert not store.run(cell.training).exists
+
+
+def test_a_cell_that_another_process_ends_while_it_is_being_claimed_is_not_done_again(
+    tiny: Callable[..., list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, cell, claimed = Store(tmp_path / "sweep"), tiny()[0], Store.claimed
+
+    def done_meanwhile(*given: Any) -> Any:
+        write_json(store.result_path(cell.digest), {})
+        return claimed(*given)
+
+    monkeypatch.setattr(Store, "claimed", done_meanwhile)
+    assert work.attempt(store, cell, QUIET) == "done"
     assert not store.run(cell.training).exists
 
 
