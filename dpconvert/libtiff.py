@@ -1,8 +1,8 @@
-"""TIFFs from anywhere: libtiff is kept quiet, and tifffile is spared directories that never end.
+"""TIFFs from anywhere: libtiff is kept quiet, and tifffile is spared what never ends.
 
 libtiff, which Pillow decodes TIFFs with, writes its own lines to stderr; after `quiet` it says nothing, in the whole
 process, and Pillow raises, without a word of its own in a log. tifffile follows a chain of directories wherever it
-leads; `open_tiff` looks first.
+leads, and makes room for all planes that OME-XML states; `open_tiff` and `check_ome` look first.
 """
 
 from __future__ import annotations
@@ -11,19 +11,27 @@ import ctypes
 import io
 import logging
 import math
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import tifffile
+from defusedxml import ElementTree
 from PIL import Image as Pillow
 from PIL import _imaging
 
 MOST_TAGS = 1 << 19  # of all directories; each takes tifffile some microseconds
 MOST_OF_ONE = 4096  # as tifffile has it
+LEAST_OF_ONE = 32  # that a directory of fewer counts as: tifffile compares each with all others
+SUB_IFDS = 330  # the tag whose values are where further directories are
+OFFSETS = {4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of its values
+MOST_PLANES = 1 << 16  # of an OME-TIFF; tifffile makes a place for each that is stated
+LONGEST_OME = 1 << 24  # characters of its XML
 NEW_JPEG = 7  # the usual JPEG in a TIFF; 6 is an older way
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers before a size
 # what tifffile raises where a file is damaged
@@ -92,28 +100,40 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def check_jpeg(page: tifffile.TiffPage, data: bytes) -> None:
-    """A strip or tile must not claim far more pixels than the page has for it: decoders believe it.
+def check_ome(tiff: tifffile.TiffFile) -> None:
+    """What an OME-TIFF states of its planes, before tifffile believes it.
 
     Raises:
-        ValueError: it does, or says no size.
+        One of DAMAGED: entities, more planes than MOST_PLANES in all, or a file that is none beside it or cannot be
+            read.
     """
-    if page.compression != NEW_JPEG:
+    text = tiff.ome_metadata or ""
+    if len(text) > LONGEST_OME:
+        raise ValueError(f"OME-XML of {len(text)} characters")
+    try:
+        elements = ElementTree.fromstring(text, forbid_dtd=True).iter()
+    except ElementTree.ParseError:  # tifffile takes it for no OME-TIFF then
         return
-    size = jpeg_size(data)
-    tall = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
-    most = max(4 * (page.tilewidth if page.is_tiled else page.imagewidth) * tall, 1 << 24)
-    if size is None or size[0] * size[1] > most:
-        raise ValueError(f"JPEG data of {'no size' if size is None else f'{size[0]} x {size[1]} pixels'}")
+    planes = sum(abs(_planes(element, len(tiff.pages))) for element in elements)
+    if planes > MOST_PLANES:
+        raise ValueError(f"OME-XML that states {planes} planes")
+    for other in set(re.findall(r"""FileName\s*=\s*["']([^"']*)""", text)) - {tiff.filename}:
+        if Path(other).name != other:
+            raise ValueError(f"OME-XML that names a file elsewhere, {other[:80]!r}")
+        if (beside := Path(tiff.filehandle.dirname) / other).is_file():
+            open_tiff(beside).close()
 
 
-def check_jpegs(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
-    """The same of all strips or tiles of a page."""
-    if page.compression == NEW_JPEG:
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-            if count:
-                tiff.filehandle.seek(offset)
-                check_jpeg(page, tiff.filehandle.read(count))
+def _planes(element: Any, pages: int) -> int:
+    """Planes that an element of OME-XML makes tifffile hold."""
+    of, kind = element.attrib, element.tag.rpartition("}")[2]
+    if kind == "Pixels":
+        return math.prod(int(of.get(f"Size{axis}", 1)) for axis in "ZCT")
+    if kind == "TiffData":
+        return int(of.get("PlaneCount", of.get("NumPlanes", 1 if "IFD" in of else 0))) or pages
+    if kind.startswith("ModuloAlong") and "Start" in of:
+        return int((float(of["End"]) - float(of["Start"])) / float(of.get("Step", 1))) + 1
+    return 0
 
 
 def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
@@ -121,7 +141,11 @@ def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
     head = file.read(4)
     order = ">" if head[:2] == b"MM" else "<"
     big = head[2:] in (b"+\0", b"\0+")
-    count_of, tag_size, offset_of = f"{order}{'Q' if big else 'H'}", 20 if big else 12, f"{order}{'QI'[not big]}"
+    count_of, tag_of, offset_of = (
+        f"{order}{'Q' if big else 'H'}",
+        f"{order}HH{'QQ' if big else 'II'}",
+        f"{order}{'QI'[not big]}",
+    )
     if ndpi:
         offset_of = "<Q"
     seen: set[int] = set()
@@ -130,17 +154,50 @@ def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
         (at,) = _unpacked(offset_of, file, 8 if big else 4)
         while at:
             (count,) = _unpacked(count_of, file, at)
-            tags += count
-            if at in seen or (count <= MOST_OF_ONE and tags > MOST_TAGS):
+            if at in seen:
                 raise ValueError("its directories have no end")
             seen.add(at)
             if count > MOST_OF_ONE:  # where tifffile stops too
                 break
-            (at,) = _unpacked(offset_of, file, at + struct.calcsize(count_of) + count * tag_size)
+            listed = file.read(count * struct.calcsize(tag_of))
+            tags = _counted(tags, count)
+            for offset in _sub_directories(file, listed, at + struct.calcsize(count_of), tag_of):
+                tags = _counted(tags, _count_at(count_of, file, offset))
+            (at,) = _unpacked(offset_of, file, at + struct.calcsize(count_of) + len(listed))
     except struct.error:  # cut off there: tifffile says what that means
         pass
     finally:
         file.seek(0)
+
+
+def _count_at(count_of: str, file: BinaryIO, at: int) -> int:
+    """Tags of the directory there; 0 where the file ends before it, which tifffile passes over."""
+    try:
+        return int(_unpacked(count_of, file, at)[0])
+    except struct.error:
+        return 0
+
+
+def _counted(tags: int, count: int) -> int:
+    """The tags of all directories with `count` more; of more than MOST_OF_ONE tifffile reads none."""
+    tags += max(count, LEAST_OF_ONE) if count <= MOST_OF_ONE else LEAST_OF_ONE
+    if tags > MOST_TAGS:
+        raise ValueError("its directories have no end")
+    return tags
+
+
+def _sub_directories(file: BinaryIO, tags: bytes, at: int, tag_of: str) -> Iterator[int]:
+    """Where the directories are that the tags of one name, which lie at `at`; more than can be counted are not read."""
+    size = struct.calcsize(tag_of)
+    for number, (code, kind, count, value) in enumerate(struct.iter_unpack(tag_of, tags[: len(tags) // size * size])):
+        if code != SUB_IFDS or kind not in OFFSETS:
+            continue
+        many = f"{tag_of[0]}{min(count, MOST_TAGS)}{OFFSETS[kind]}"
+        inside = struct.calcsize(many) <= struct.calcsize(tag_of[0] + tag_of[-1])
+        with suppress(struct.error):  # a list that is cut off: tifffile reads none of it
+            yield from _unpacked(
+                many, file, at + (number + 1) * size - struct.calcsize(tag_of[0] + tag_of[-1]) if inside else value
+            )
 
 
 def _unpacked(format: str, file: BinaryIO, at: int) -> tuple[int, ...]:

@@ -18,7 +18,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import DAMAGED, NEW_JPEG, check_jpeg, has_sizes, open_tiff
+from dpconvert.libtiff import DAMAGED, NEW_JPEG, check_ome, has_sizes, open_tiff
+from dpconvert.tiffsegments import JPEG, check_segment, segment_size
 
 SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
 CACHE = 1 << 26  # bytes of decoded segments kept
@@ -28,7 +29,6 @@ LISTED = 4096  # pages looked at
 MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "": 1.0}
 PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # um in an inch and in a centimetre
 GREY_INVERTED, GREY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
-JPEG = {6, 7, 34892, 33007}
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
 
 
@@ -52,12 +52,14 @@ class TiffPages:
         self.path = path
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._kept = 0
-        self._pieces: Pieces | None = None
+        self._pieces: dict[Path, Pieces] = {}  # of this file, and of others that planes of an OME-TIFF lie in
         try:
             self._tiff = open_tiff(path)
         except DAMAGED as error:
             raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
         try:
+            if self._tiff.is_ome:
+                check_ome(self._tiff)
             self.levels = _levels(self._tiff)
             self.mpp = _mpp(self._tiff)
             self.is_ome = bool(self._tiff.is_ome)
@@ -69,7 +71,6 @@ class TiffPages:
             self.close()
             raise
         self.width, self.height = self.levels[0].width, self.levels[0].height
-        self._pieces = Pieces(path)
 
     def region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
         """A frame of a level in that level's pixels: uint8 (h, w, channels).
@@ -100,8 +101,8 @@ class TiffPages:
     def close(self) -> None:
         """Release the file."""
         self._tiff.close()
-        if self._pieces is not None:
-            self._pieces.close()
+        while self._pieces:
+            self._pieces.popitem()[1].close()
 
     def _plane(self, level: int, page: int, plane: int, x: int, y: int, w: int, h: int) -> NDArray[Any]:
         tags = self.levels[level].pages[page]
@@ -111,7 +112,7 @@ class TiffPages:
         if wide * tall * channels * kind.itemsize > SEGMENT_LIMIT:
             stored = kind.newbyteorder(tags.parent.byteorder)
             try:
-                mapped = np.memmap(self.path, stored, "r", offset=tags.dataoffsets[0], shape=_shape(tags))
+                mapped = np.memmap(_file(tags), stored, "r", offset=tags.dataoffsets[0], shape=_shape(tags))
             except DAMAGED as error:
                 raise ReadError(f"cannot be read: {error}", where=self.path) from None
             return np.array(mapped[plane, y : y + h, x : x + w], dtype=kind)
@@ -140,9 +141,8 @@ class TiffPages:
             offset, count = tags.dataoffsets[index], tags.databytecounts[index]
             if not offset or not count:
                 return None
-            assert self._pieces is not None
-            data = self._pieces.read(offset, count, f"segment {index}")
-            check_jpeg(tags, data)
+            data = self._pieces_of(_file(tags)).read(offset, count, f"segment {index}")
+            check_segment(tags, data)
             tables = {"jpegtables": tags.jpegtables, "jpegheader": tags.jpegheader} if tags.compression in JPEG else {}
             decoded = tags.decode(data, index, **tables)[0]
         except DAMAGED as error:
@@ -152,6 +152,11 @@ class TiffPages:
         segment: NDArray[Any] = decoded[0]
         self._keep(key, segment, kept_at_most(self._side_by_side(level, segment)))
         return segment
+
+    def _pieces_of(self, path: Path) -> Pieces:
+        if path not in self._pieces:
+            self._pieces[path] = Pieces(path)
+        return self._pieces[path]
 
     def _side_by_side(self, level: int, segment: NDArray[Any]) -> int:
         """Bytes of all segments beside this one, decoded: of tiles a row, of strips as many as a block of rows has."""
@@ -283,12 +288,14 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
         )
 
 
+def _file(page: tifffile.TiffPage) -> Path:
+    """The file that a page lies in."""
+    return Path(page.parent.filehandle.path)
+
+
 def _grid(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
     """Width and height of a segment, columns and rows of them."""
-    if page.is_tiled:
-        wide, tall = page.tilewidth, page.tilelength
-    else:
-        wide, tall = page.imagewidth, min(page.rowsperstrip, page.imagelength)
+    wide, tall = segment_size(page)
     return wide, tall, -(-page.imagewidth // wide), -(-page.imagelength // tall)
 
 

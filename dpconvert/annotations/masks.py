@@ -24,8 +24,10 @@ from dpconvert.annotations.lines import lines
 from dpconvert.errors import ReadError
 from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.raster import Coverage
+from dpconvert.tiffsegments import pixels
 
 MOST_CELLS = 1 << 28
+MOST_BYTES = 2 * MOST_CELLS  # of a level of a mask, whatever a cell takes
 TABLE = TypeAdapter(dict[int, str])
 
 
@@ -180,10 +182,12 @@ def _coarser(data: bytes, name: str) -> NDArray[np.integer]:
     try:
         with open_tiff(io.BytesIO(data)) as tiff:
             pages = [
-                page for page in tiff.pages if has_sizes(page) and page.imagewidth * page.imagelength <= MOST_CELLS
+                page
+                for page in tiff.pages
+                if has_sizes(page) and page.imagewidth * page.imagelength <= MOST_CELLS and page.nbytes <= MOST_BYTES
             ]
             if pages:
-                values: NDArray[np.integer] = max(pages, key=lambda page: page.imagewidth).asarray()
+                values: NDArray[np.integer] = pixels(max(pages, key=lambda page: page.imagewidth), MOST_BYTES)
                 return values
     except DAMAGED as error:
         raise ReadError(f"not a readable mask: {error}", where=name) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +14,9 @@ from PIL import UnidentifiedImageError
 
 from dpconvert.errors import ReadError, cut
 from dpconvert.heads import complete_size
-from dpconvert.libtiff import DAMAGED, UNREADABLE, check_jpegs, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
+from dpconvert.tiffsegments import pixels as tiff_pixels
 
 Opened = Path | io.BytesIO
 UNPACK = "unpack the archive: slides are read piece by piece, from files of their own"
@@ -115,11 +115,11 @@ def _by_tifffile(file: Opened) -> Pixels:
             page = tiff.pages.first
             if not has_sizes(page):
                 raise ReadError("a TIFF with sizes that are none", where=name(file), found=cut(f"{page.shape}", 80))
-            if math.prod(page.shape) > 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1):
+            most = 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1)
+            if page.nbytes > most:
                 raise _too_large(file)
             _check_claim(file, page.imagewidth, page.imagelength)
-            check_jpegs(tiff, page)
-            pixels = page.asarray()
+            pixels = tiff_pixels(page, most)
     except (KeyError, IndexError, ZeroDivisionError):
         raise ReadError("a TIFF that is cut or damaged", where=name(file), remedy="fetch it again") from None
     except DAMAGED as error:

@@ -28,6 +28,8 @@ from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
 from dpconvert.manifest import find
 from dpconvert.source import Source
+from dpconvert.tiffpages import TiffPages
+from tests.memory import peak
 
 MEMORY = 4 << 30  # address space: libraries alone take half of it
 SUBJECT = Subject("a.svs", (1000, 1000))
@@ -134,6 +136,89 @@ def tiff_whose_directory_is_its_own_next(folder: Path) -> object:
     return _picture(folder, "a.tif", b"II*\0" + struct.pack("<IHHHIII", 8, 1, 256, 4, 1, 10, 8))
 
 
+def _tiff(tags: list[tuple[int, int, int, int]], more: bytes) -> bytes:
+    """A TIFF of a directory at 8 and what follows it; a SHORT stands in its lower bytes."""
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + more
+
+
+GREY = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8),
+        (277, 3, 1, 1), (278, 4, 1, 64), (279, 4, 1, 4096)]  # fmt: skip
+
+
+def _pages(folder: Path, data: bytes) -> object:
+    (folder / "a.tif").write_bytes(data)
+    return TiffPages(folder / "a.tif").region(0, 0, 0, 64, 64).shape
+
+
+@case
+def tiff_of_many_sub_images(folder: Path) -> object:
+    """20 000 times the same one, of 2 000 tags."""
+    sub = _tiff([*GREY, *((60_000 + i, 4, 1, 7) for i in range(2000))], b"")[8:]
+    at = 8 + 2 + 12 * (len(GREY) + 1) + 4
+    tags = [*GREY, (330, 4, 20_000, at + len(sub))]
+    return _pages(folder, _tiff(tags, sub + struct.pack("<I", at) * 20_000))
+
+
+@case
+def tiff_whose_sub_image_is_itself(folder: Path) -> object:
+    return _pages(folder, _tiff([*GREY, (330, 4, 1, 8)], bytes(4096)))
+
+
+@case
+def tiff_whose_directories_go_round_after_a_sub_image_outside(folder: Path) -> object:
+    data = bytearray(_tiff([*GREY, (330, 4, 1, 1 << 30)], bytes(4096)))
+    struct.pack_into("<I", data, 8 + 2 + 12 * (len(GREY) + 1), 8)
+    return _pages(folder, bytes(data))
+
+
+@case
+def tiff_of_two_million_empty_directories(folder: Path) -> object:
+    chain = b"".join(struct.pack("<HI", 0, 14 + 6 * i) for i in range(2_000_000))
+    return _pages(folder, b"II*\0" + struct.pack("<I", 8) + chain)
+
+
+def _ome(folder: Path, pixels: str, of_pixels: str) -> object:
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        f'<Pixels ID="P" DimensionOrder="XYZCT" Type="uint8" SizeX="64" SizeY="64" {pixels}>{of_pixels}</Pixels>'
+        "</Image></OME>\0"
+    ).encode()
+    at = 8 + 2 + 12 * (len(GREY) + 1) + 4
+    tags = sorted([*GREY, (270, 2, len(xml), at)])
+    return _pages(folder, _tiff(tags, xml + bytes(4096)))
+
+
+@case
+def ome_tiff_of_a_thousand_million_planes(folder: Path) -> object:
+    return _ome(folder, 'SizeZ="100000" SizeC="1" SizeT="10000"', "<TiffData/>")
+
+
+@case
+def ome_tiff_of_fewer_than_no_planes(folder: Path) -> object:
+    less = '<TiffData IFD="0" PlaneCount="-1000000000"/>'
+    return _ome(folder, 'SizeZ="100000" SizeC="1" SizeT="10000"', less)
+
+
+@case
+def ome_tiff_whose_data_are_a_thousand_million_planes(folder: Path) -> object:
+    return _ome(folder, 'SizeZ="1" SizeC="1" SizeT="1"', '<TiffData IFD="0" PlaneCount="1000000000"/>')
+
+
+@case
+def ome_tiff_with_its_planes_outside(folder: Path) -> object:
+    of_pixels = '<TiffData IFD="0" PlaneCount="1"><UUID FileName="../a.tif">urn:uuid:1</UUID></TiffData>'
+    return _ome(folder, 'SizeZ="1" SizeC="1" SizeT="1"', of_pixels)
+
+
+@case
+def mask_tiff_of_gigabytes_left_out(_: Path) -> object:
+    """16384 x 16384 pixels of four numbers of 64 bits, whose one tile is not there."""
+    tags = [(256, 4, 1, 16384), (257, 4, 1, 16384), (258, 3, 1, 64), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 4),
+            (322, 4, 1, 16384), (323, 4, 1, 16384), (324, 4, 1, 0), (325, 4, 1, 0), (339, 3, 1, 3)]  # fmt: skip
+    return masks._coarser(_tiff(tags, b""), "m.tif").shape
+
+
 def _zipped(path: Path, data: bytes, times: int) -> Path:
     archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9)
     with archive, archive.open("lung_image_sets/lung_n/a.jpeg", "w", force_zip64=True) as member:
@@ -164,6 +249,19 @@ def zip_member_that_lies_about_its_size(folder: Path) -> object:
 def zip_member_outside(folder: Path) -> object:
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         archive.writestr("../../etc/a.png", b"")
+    return Source.open(folder, find("breakhis")).sizes
+
+
+@case
+def zip_member_of_an_absolute_name(folder: Path) -> object:
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("/etc/a.png", b"")
+    return Source.open(folder, find("breakhis")).sizes
+
+
+@case
+def tar_member_of_an_absolute_name(folder: Path) -> object:
+    _tar(folder / "a.tar", (_member("/etc/a.png"), b""))
     return Source.open(folder, find("breakhis")).sizes
 
 
@@ -213,6 +311,11 @@ def tar_with_a_header_of_gigabytes(folder: Path) -> object:
 def tar_gz_with_links_and_devices_outside(folder: Path) -> object:
     link = _member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd")
     return fetch.unpack(_tar(folder / "a.tar.gz", (link, b"")), folder / "a")
+
+
+@case
+def tar_gz_with_a_name_outside(folder: Path) -> object:
+    return fetch.unpack(_tar(folder / "a.tar.gz", (_member("../a.png"), b"")), folder / "a")
 
 
 @case
@@ -373,20 +476,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as folder:
-            before, begun = _peak(), time.monotonic()
+            before, begun = peak(), time.monotonic()
             try:
                 told = f"read: {str(CASES[name](Path(folder)))[:80]}"
             except UserError as error:
                 told = str(error).replace(folder, "DIR")
             except (Exception, MemoryError) as error:  # noqa: BLE001
                 told = f"NOT OURS: {type(error).__name__}: {str(error)[:200]}"
-            line = {"case": name, "told": told, "seconds": time.monotonic() - begun, "mib": _peak() - before}
+            line = {"case": name, "told": told, "seconds": time.monotonic() - begun, "mib": peak() - before}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_readers_of_sources_import_only_what_lies_below_them() -> None:
 
 
 def test_annotations_know_neither_sources_nor_manifests() -> None:
-    allowed = {"annotations", "errors", "libtiff", "raster"}
+    allowed = {"annotations", "errors", "libtiff", "raster", "tiffsegments"}
     for name, path in modules("dpconvert"):
         if name.startswith("dpconvert.annotations"):
             assert own(imports(path), "dpconvert") <= allowed, name

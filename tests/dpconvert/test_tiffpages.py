@@ -40,6 +40,12 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "planar strips": {"rowsperstrip": 9, "planarconfig": "separate"},
     "planar tiles, PackBits": {"tile": (32, 32), "planarconfig": "separate", "compression": "packbits"},
     "BigTIFF": {"tile": (64, 64), "bigtiff": True},
+    "tiles, LZMA": {"tile": (64, 64), "compression": "lzma"},
+    "tiles, Zstandard": {"tile": (64, 64), "compression": "zstd"},
+    "tiles, JPEG 2000": {"tile": (64, 64), "compression": "jpeg2000"},
+    "planar strips, JPEG 2000": {"rowsperstrip": 50, "planarconfig": "separate", "compression": "jpeg2000"},
+    "tiles, WebP": {"tile": (64, 64), "compression": "webp", "compressionargs": {"lossless": True}},
+    "tiles, PNG": {"tile": (64, 64), "compression": "png"},
 }
 
 
@@ -240,3 +246,27 @@ def test_a_tiff_that_is_cut_off_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=rf"a.tif: cut off: segment 19 ends at byte \d+; found a file of {cut} bytes"):
         pages.region(0, 256, 192, 44, 8)
     pages.close()
+
+
+def test_an_ome_tiff_of_several_files_is_read_out_of_each(tmp_path: Path) -> None:
+    channels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    ids = [f"urn:uuid:00000000-0000-0000-0000-00000000000{number}" for number in range(3)]
+    data = "".join(
+        f'<TiffData FirstC="{number}" IFD="0" PlaneCount="1"><UUID FileName="{number}.ome.tif">{name}</UUID></TiffData>'
+        for number, name in enumerate(ids)
+    )
+    sizes = 'DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="64" SizeC="3" SizeT="1" SizeZ="1"'
+    for number, (channel, name) in enumerate(zip(channels, ids, strict=True)):
+        xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{name}">'
+        xml += f'<Image ID="Image:0"><Pixels ID="Pixels:0" {sizes}>{data}</Pixels></Image></OME>'
+        path, side = tmp_path / f"{number}.ome.tif", 16 * (number + 1)  # so that tiles lie elsewhere in each file
+        tifffile.imwrite(path, channel, description=xml, metadata=None, tile=(side, side), compression="zlib")
+    with open_image([tmp_path / "0.ome.tif"]) as picture:
+        assert np.array_equal(np.moveaxis(picture.read(0, 0, 64, 64), 2, 0), channels)
+
+
+def test_ome_xml_that_defines_entities_is_none(tmp_path: Path) -> None:
+    xml = '<!DOCTYPE OME [<!ENTITY a "ha">]><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">&a;</OME>'
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((64, 64, 3), np.uint8), description=xml, metadata=None)
+    with pytest.raises(ReadError, match="not a readable TIFF"):
+        TiffPages(tmp_path / "a.ome.tif")

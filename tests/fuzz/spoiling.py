@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from dpconvert.errors import UserError
 from tests.fuzz.mutation import mutated
 from tests.fuzz.targets import MEMORY, TARGETS, Target
+from tests.memory import held, peak
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 30  # for one input: machines of tests are shared
@@ -30,17 +30,22 @@ MIB = 1024  # that one input may take
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many inputs there were, how many were read (the others were refused), the seconds of all and of the worst."""
+    """How many inputs there were, how many were read (the others were refused), the seconds of all and of the worst.
+
+    mib: by how much the process grew, from before the first input to its peak.
+    """
 
     inputs: int
     read: int
     seconds: float
     slowest: float
+    mib: int
 
     def __str__(self) -> str:
         share = 100 * self.read / max(self.inputs, 1)
         return (
-            f"{self.inputs} inputs, {share:.0f} % read, {self.seconds:.0f} s, the slowest {1000 * self.slowest:.0f} ms"
+            f"{self.inputs} inputs, {share:.0f} % read, {self.seconds:.0f} s, "
+            f"the slowest {1000 * self.slowest:.0f} ms, {self.mib} MiB over its start"
         )
 
 
@@ -64,7 +69,7 @@ def target_of(name: str) -> Target:
 def check(name: str, data: bytes) -> bool:
     """Whether the parser reads it; other exceptions than ours leave, with the bytes in them."""
     parse = target_of(name).parse
-    begun, before, read = time.monotonic(), _peak(), True
+    begun, before, read = time.monotonic(), peak(), True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -75,12 +80,8 @@ def check(name: str, data: bytes) -> bool:
             error.add_note(f"{name}: {data!r}")
             raise
     assert time.monotonic() - begun < SECONDS, f"{name}: {data!r}"
-    assert _peak() - before < MIB, f"{name}: {data!r}"
+    assert peak() - before < MIB, f"{name}: {data!r}"
     return read
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def inputs(name: str, count: int, seed: str) -> Iterator[bytes]:
@@ -92,7 +93,8 @@ def inputs(name: str, count: int, seed: str) -> Iterator[bytes]:
 
 def spoil(name: str, count: int, seed: str, hand: Path | None = None) -> Outcome:
     """Give a parser spoilt inputs. With `hand` each is written there first, and a process that takes long is killed."""
-    begun, read, slowest = time.monotonic(), 0, 0.0
+    target_of(name)  # what it imports is no part of what it takes
+    begun, before, read, slowest = time.monotonic(), held(), 0, 0.0
     for data in inputs(name, count, seed):
         if hand is not None:
             hand.write_bytes(data)
@@ -100,7 +102,7 @@ def spoil(name: str, count: int, seed: str, hand: Path | None = None) -> Outcome
         now = time.monotonic()
         read += check(name, data)
         slowest = max(slowest, time.monotonic() - now)
-    return Outcome(count, read, time.monotonic() - begun, slowest)
+    return Outcome(count, read, time.monotonic() - begun, slowest, peak() - before)
 
 
 def spoil_apart(name: str, count: int, seed: str) -> Outcome:

@@ -87,7 +87,8 @@ def _pages() -> list[bytes]:
     with tifffile.TiffWriter(buffer := io.BytesIO()) as tiff:
         tiff.write(grey, subifds=1, tile=(16, 16), metadata=None)
         tiff.write(grey[::2, ::2], subfiletype=1, tile=(16, 16), metadata=None)
-    return [*found, buffer.getvalue()]
+    packed = [_tiled(compression=kind) for kind in ("jpeg2000", "webp", "png", "zstd", "lzma")]
+    return [*found, buffer.getvalue(), *packed]
 
 
 def _mat(**options: object) -> bytes:

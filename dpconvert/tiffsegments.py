@@ -1,0 +1,148 @@
+"""What a strip or tile of a TIFF unpacks to, seen before it is decoded: no more than its page has for it, or little.
+
+Decoders of streams (deflate, LZW, PackBits, LZMA, Zstandard) are told by tifffile how much is wanted. Those of pictures
+(JPEG, JPEG 2000, WebP, PNG) believe the size in the head of their data, whatever the TIFF says: it is read here first.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import tifffile
+from numpy.typing import NDArray
+
+from dpconvert.libtiff import JPEG_FRAMES, jpeg_size
+
+# values of the tag Compression
+STREAMS = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013})
+JPEG = frozenset({6, 7, 33007, 34892})
+JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
+WEBP = frozenset({34927, 50001})
+PNG = 34933
+
+TOO_MUCH, LITTLE = 4, 1 << 20  # samples: so many times those of the segment, or so many
+MOST_SCANS = 100  # of a JPEG, as libtiff has it: each costs as much as the picture
+PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})  # markers of frames
+OF_A_TILE = 9 << 10  # bytes that OpenJPEG holds for each tile of a codestream
+
+
+def check_segment(page: tifffile.TiffPage, data: bytes) -> None:
+    """Refuse data that claim far more samples than a strip or tile of the page has.
+
+    Raises:
+        ValueError: they do, or do not say how many, or are of a compression that is not known here.
+    """
+    if page.compression in STREAMS:
+        return
+    if page.compression in JPEG and _in_parts(data) and data.count(b"\xff\xda") > MOST_SCANS:
+        raise ValueError(f"JPEG data of more than {MOST_SCANS} scans")
+    claimed = _reader(page.compression)(data)
+    wide, tall = segment_size(page)
+    if claimed is None or claimed > max(TOO_MUCH * wide * tall * page.samplesperpixel, LITTLE):
+        told = "do not tell their size" if claimed is None else f"claim {claimed} samples"
+        raise ValueError(f"its data {told}, where {wide} x {tall} pixels are expected")
+
+
+def pixels(page: tifffile.TiffPage, most: int) -> NDArray[Any]:
+    """All pixels of a page, of at most so many bytes, as tifffile shapes them.
+
+    Raises:
+        One of DAMAGED: it is damaged, or a strip or tile claims far more than it has.
+    """
+    wide, tall = segment_size(page)
+    largest = wide * tall * page.samplesperpixel * max(page.nbytes // max(math.prod(page.shape), 1), 1)
+    if max(page.nbytes, 0 if page.is_memmappable else largest) > most:
+        raise ValueError(f"more than {most >> 20} MiB of pixels")
+    if page.jpegheader is not None:
+        raise ValueError("JPEG data whose head lies elsewhere")
+    if page.compression not in STREAMS:
+        file = page.parent.filehandle
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if count:
+                file.seek(offset)
+                check_segment(page, file.read(count))
+    return page.asarray()
+
+
+def segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Width and height of a strip or tile."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
+
+
+def _reader(compression: int) -> Callable[[bytes], int | None]:
+    if compression in JPEG:
+        return _of_jpeg
+    if compression in JPEG_2000:
+        return _of_jpeg_2000
+    if compression in WEBP:
+        return _of_webp
+    if compression == PNG:
+        return _of_png
+    raise ValueError(f"a compression that is not read, {tifffile.COMPRESSION(compression).name}")
+
+
+def _of_jpeg(data: bytes) -> int | None:
+    size = jpeg_size(data)
+    return size and size[0] * size[1]
+
+
+def _in_parts(data: bytes) -> bool:
+    """Whether a JPEG may have many scans: progressive, or with a first one that has not all of its channels."""
+    at, channels, progressive = 2, 0, False
+    while len(data) > at + 9 and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] in JPEG_FRAMES:
+            channels, progressive = data[at + 9], data[at + 1] in PROGRESSIVE
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return progressive or data[at + 4 : at + 5] != bytes([channels])
+
+
+def _of_jpeg_2000(data: bytes) -> int | None:
+    """Of the marker SIZ (ISO/IEC 15444-1, A.5.1), which follows SOC at once."""
+    at = _codestream(data)
+    if at is None or len(data) < at + 42 or data[at : at + 4] != b"\xff\x4f\xff\x51":
+        return None
+    right, bottom, left, top, wide, tall, _, _, channels = struct.unpack_from(">8IH", data, at + 8)
+    tiles = math.ceil(right / max(wide, 1)) * math.ceil(bottom / max(tall, 1))
+    return int(max((right - left) * (bottom - top) * channels, tiles * OF_A_TILE if tiles > 1 else 0))
+
+
+def _codestream(data: bytes) -> int | None:
+    """Where the codestream begins: at once, or in the box `jp2c` (annex I)."""
+    at = 0
+    while data[at : at + 2] != b"\xff\x4f" and len(data) >= at + 16:
+        size, kind, long = struct.unpack_from(">I4sQ", data, at)
+        head = 16 if size == 1 else 8
+        if kind == b"jp2c":
+            return at + head
+        if (step := long if size == 1 else size) < head:
+            return None
+        at += step
+    return 0 if at == 0 else None
+
+
+def _of_webp(data: bytes) -> int | None:
+    """Of the first chunk (RFC 9649), which all that follow have to agree with."""
+    if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return None
+    if (kind := data[12:16]) == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        both = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (both & 0x3FFF), 1 + (both >> 14 & 0x3FFF)
+    elif kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    else:
+        return None
+    return width * height * 4
+
+
+def _of_png(data: bytes) -> int | None:
+    if len(data) < 24 or data[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    return int(width * height)
