@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
+from dpconvert.libtiff import check_scans
 from dpconvert.manifest import ImageFormat, Manifest
 from dpconvert.plan import Row
 from dpconvert.slide import Image
@@ -112,6 +113,8 @@ class Encoder:
         if kind is None:
             return None
         try:
+            if kind == "jpg":
+                check_scans(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a corrupt EXIF part, say
                 with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:

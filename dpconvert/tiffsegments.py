@@ -14,7 +14,7 @@ from typing import Any
 import tifffile
 from numpy.typing import NDArray
 
-from dpconvert.libtiff import JPEG_FRAMES, jpeg_size
+from dpconvert.libtiff import check_scans, jpeg_size
 
 # values of the tag Compression
 STREAMS = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013})
@@ -24,8 +24,6 @@ WEBP = frozenset({34927, 50001})
 PNG = 34933
 
 TOO_MUCH, LITTLE = 4, 1 << 20  # samples: so many times those of the segment, or so many
-MOST_SCANS = 100  # of a JPEG, as libtiff has it: each costs as much as the picture
-PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})  # markers of frames
 OF_A_TILE = 9 << 10  # bytes that OpenJPEG holds for each tile of a codestream
 
 
@@ -37,8 +35,8 @@ def check_segment(page: tifffile.TiffPage, data: bytes) -> None:
     """
     if page.compression in STREAMS:
         return
-    if page.compression in JPEG and _in_parts(data) and data.count(b"\xff\xda") > MOST_SCANS:
-        raise ValueError(f"JPEG data of more than {MOST_SCANS} scans")
+    if page.compression in JPEG:
+        check_scans(data)
     claimed = _reader(page.compression)(data)
     wide, tall = segment_size(page)
     if claimed is None or claimed > max(TOO_MUCH * wide * tall * page.samplesperpixel, LITTLE):
@@ -89,16 +87,6 @@ def _reader(compression: int) -> Callable[[bytes], int | None]:
 def _of_jpeg(data: bytes) -> int | None:
     size = jpeg_size(data)
     return size and size[0] * size[1]
-
-
-def _in_parts(data: bytes) -> bool:
-    """Whether a JPEG may have many scans: progressive, or with a first one that has not all of its channels."""
-    at, channels, progressive = 2, 0, False
-    while len(data) > at + 9 and data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] in JPEG_FRAMES:
-            channels, progressive = data[at + 9], data[at + 1] in PROGRESSIVE
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return progressive or data[at + 4 : at + 5] != bytes([channels])
 
 
 def _of_jpeg_2000(data: bytes) -> int | None:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpconvert.libtiff import UNREADABLE, jpeg_size
+from dpconvert.libtiff import UNREADABLE, check_scans, jpeg_size
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -49,6 +49,7 @@ def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
 def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:
     if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill what is missing with grey
         raise ValueError("the JPEG stream has no end")
+    check_scans(data)
     size = jpeg_size(data)
     if size is None:
         return _decode_pillow(data)

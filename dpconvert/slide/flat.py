@@ -14,7 +14,7 @@ from PIL import UnidentifiedImageError
 
 from dpconvert.errors import ReadError, cut
 from dpconvert.heads import complete_size
-from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.libtiff import DAMAGED, UNREADABLE, check_scans, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
 from dpconvert.tiffsegments import pixels as tiff_pixels
 
@@ -87,6 +87,8 @@ def flat(file: Opened) -> Pixels:
             with Pillow.open(file) as picture:
                 _check_claim(file, *picture.size)
                 _check_claim(file, tile_pixels(picture), 1)
+                if picture.format == "JPEG":
+                    check_scans(file.read_bytes() if isinstance(file, Path) else file.getvalue())
                 return as_rgb(picture)
     except Pillow.DecompressionBombError:
         raise _too_large(file) from None

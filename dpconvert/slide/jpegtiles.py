@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import DAMAGED
+from dpconvert.libtiff import DAMAGED, check_scans
 from dpconvert.slide.image import BLOCK, CELL
 from dpconvert.tiffpages import RGB, ROW_CACHE, YCBCR, Pieces, TiffPages
 
@@ -151,6 +151,7 @@ class JpegTiles:
         at = self.levels[level]
         data, array = self._read(at, index), self._array(at)
         try:
+            check_scans(data)
             imagecodecs.jpeg8_decode(
                 data, tables=at.tables or None, colorspace=at.colorspace, outcolorspace=RGB, out=array
             )
@@ -161,8 +162,10 @@ class JpegTiles:
         return array
 
     def _eighth(self, at: TileLevel, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        stored = io.BytesIO(_file(at, self._read(at, index)))
+        data = self._read(at, index)
+        stored = io.BytesIO(_file(at, data))
         try:
+            check_scans(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a size that is refused here
                 with Pillow.open(stored, formats=("JPEG",)) as picture:

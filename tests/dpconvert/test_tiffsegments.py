@@ -17,9 +17,12 @@ from PIL import Image as Pillow
 
 from dpconvert.annotations import masks
 from dpconvert.errors import ReadError
+from dpconvert.libtiff import MOST_SCANS
+from dpconvert.slide import Slide
 from dpconvert.slide.flat import flat
 from dpconvert.tiffpages import TiffPages
-from dpconvert.tiffsegments import LITTLE, MOST_SCANS, check_segment, pixels
+from dpconvert.tiffsegments import LITTLE, check_segment, pixels
+from tests.dpconvert.tiffs import TILE, shared_tiles
 
 WIDE, TALL = 1200, 1000  # more than LITTLE
 assert WIDE * TALL > LITTLE
@@ -31,10 +34,10 @@ def encoded(**codec: Any) -> bytes:
     return bytes(getattr(imagecodecs, f"{name}_encode")(rgb, **options))
 
 
-def progressive(scans: int, thumbnail: bytes = b"") -> bytes:
+def progressive(scans: int, thumbnail: bytes = b"", mode: str = "L", side: int = 16) -> bytes:
     """A JPEG whose last scan comes again and again; `thumbnail` stands in a segment of its own."""
     buffer = io.BytesIO()
-    Pillow.new("L", (16, 16)).save(buffer, "JPEG", progressive=True)
+    Pillow.new(mode, (side, side)).save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()
     if thumbnail:
         data = data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail + data[2:]
@@ -123,3 +126,15 @@ def test_a_page_of_more_bytes_than_may_be_held_is_refused(tmp_path: Path) -> Non
         assert (pixels(tiff.pages.first, 64 * 64 * 2) == 1).all()
         with pytest.raises(ValueError, match="more than 0 MiB of pixels"):
             pixels(tiff.pages.first, 64 * 64 * 2 - 1)
+
+
+def test_jpegs_of_many_scans_are_refused_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = progressive(MOST_SCANS + 1, mode="RGB", side=TILE)
+    (tmp_path / "a.jpg").write_bytes(many)
+    with pytest.raises(ReadError, match="more than 100 scans"):
+        flat(tmp_path / "a.jpg")
+    monkeypatch.setattr("imagecodecs.jpeg8_encode", lambda *_, **__: many)
+    with Slide(shared_tiles(tmp_path / "a.tif", 4 * TILE, TILE, np.zeros((TILE, TILE, 3), np.uint8))) as slide:
+        for read in (slide.read, slide.overview):
+            with pytest.raises(ReadError, match="more than 100 scans"):
+                read(0, 0, TILE, TILE, (TILE // 8, TILE // 8))

@@ -117,3 +117,11 @@ def test_a_picture_that_claims_more_than_it_can_hold_is_refused_at_once(kind: st
     struct.pack_into(form, changed, at, 13_000, 13_000)
     with pytest.raises(ValueError, match=r"claims 13000 x 13000 pixels in \d+ bytes"):
         decode(bytes(changed))
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    data = encoded(RGB, "JPEG", progressive=True)
+    last = data[data.rfind(b"\xff\xda") : -2]
+    decode(data[:-2] + 80 * last + data[-2:])
+    with pytest.raises(ValueError, match="more than 100 scans"):
+        decode(data[:-2] + 100 * last + data[-2:])
