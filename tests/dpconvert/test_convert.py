@@ -306,6 +306,20 @@ def test_a_truncated_tile_is_named_and_mending_it_finishes(tiles: Path, converte
     assert digests(out / one.manifest.task) == digests(one.folder)
 
 
+def test_shards_that_a_changed_source_has_no_more_are_removed(tiles: Path, converted: Get, tmp_path: Path) -> None:
+    one, (first, *others) = converted(TILES), sorted(tiles.rglob("*.tif"))
+    first.write_bytes(first.read_bytes()[:500])
+    with pytest.raises(SourceError, match="1 of 240 samples could not be made"):
+        run(one.manifest, tiles, tmp_path / "out")
+    before = len(names(tmp_path / "out", "*.tar"))
+    for tile in (first, *others[::2]):
+        tile.unlink()
+    run(one.manifest, tiles, tmp_path / "out")
+    run(one.manifest, tiles, tmp_path / "anew")
+    assert digests(tmp_path / "out" / one.manifest.task) == digests(tmp_path / "anew" / one.manifest.task)
+    assert len(names(tmp_path / "out", "*.tar")) < before
+
+
 def test_a_truncated_picture_fails_before_anything_is_written(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
     one = converted(POINTS)
     source = shutil.copytree(one.source, tmp_path / "source")
