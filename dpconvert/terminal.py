@@ -53,9 +53,12 @@ class Detailed(click.Command):
 
     def _all(self, context: click.Context, _option: click.Parameter, asked: bool) -> None:
         if asked:
-            for option in self._options():
+            hidden = [option for option in self._options() if option.hidden]
+            for option in hidden:
                 option.hidden = False
             click.echo(self.get_help(context))
+            for option in hidden:
+                option.hidden = True
             context.exit()
 
 
