@@ -181,11 +181,14 @@ def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
             seen.add(at)
             if count > MOST_OF_ONE:  # where tifffile stops too
                 break
-            listed = file.read(count * struct.calcsize(tag_of))
+            room = count * struct.calcsize(tag_of)
+            listed = file.read(room + struct.calcsize(offset_of))
             tags = _counted(tags, count)
-            for offset in _sub_directories(file, listed, at + struct.calcsize(count_of), tag_of):
+            for offset in _sub_directories(file, listed[:room], at + struct.calcsize(count_of), tag_of):
                 tags = _counted(tags, _count_at(count_of, file, offset))
-            (at,) = _unpacked(offset_of, file, at + struct.calcsize(count_of) + len(listed))
+            (at,) = struct.unpack(
+                offset_of, listed[-struct.calcsize(offset_of) :]
+            )  # tifffile's way where it is cut, too
     except struct.error:  # cut off there: tifffile says what that means
         pass
     finally:

@@ -114,6 +114,13 @@ def ndpi_whose_directories_go_round(folder: Path) -> object:
 
 
 @case
+def tiff_whose_directories_go_round_by_one_that_is_cut(folder: Path) -> object:
+    """The last bytes of the file, which are in the middle of the second directory, lead to the first one again."""
+    data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<HHHIII", 1, 256, 4, 1, 64, 26) + struct.pack("<H", 99)
+    return _picture(folder, "a.tif", data + bytes(40) + struct.pack("<I", 8))
+
+
+@case
 def tiff_with_a_tile_of_gigabytes(folder: Path) -> object:
     tags = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
             (322, 4, 1, 1 << 24), (323, 4, 1, 64), (324, 4, 1, 8), (325, 4, 1, 8)]  # fmt: skip

@@ -38,6 +38,7 @@ TOLD = {
     "tiff_of_two_million_empty_directories": "DIR/a.tif: not a readable TIFF: its directories have no end",
     "ome_tiff_of_a_thousand_million_planes": "DIR/a.tif: not a readable TIFF: OME-XML that states 1000000001 planes",
     "ome_tiff_whose_data_are_a_thousand_million_planes": "OME-XML that states 1000000001 planes",
+    "tiff_whose_directories_go_round_by_one_that_is_cut": "its directories have no end",
     "tiff_whose_directories_go_round_after_a_sub_image_outside": "its directories have no end",
     "ome_tiff_of_fewer_than_no_planes": "OME-XML that states 2000000000 planes",
     "ome_tiff_with_its_planes_outside": "OME-XML that names a file elsewhere, '../a.tif'",
