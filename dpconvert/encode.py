@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import check_scans
+from dpconvert.jpeg import checked_size
 from dpconvert.manifest import ImageFormat, Manifest
 from dpconvert.plan import Row
 from dpconvert.slide import Image
@@ -114,7 +114,7 @@ class Encoder:
             return None
         try:
             if kind == "jpg":
-                check_scans(data)
+                checked_size(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a corrupt EXIF part, say
                 with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:

@@ -33,9 +33,6 @@ OFFSETS = {4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of its values
 MOST_PLANES = 1 << 16  # of an OME-TIFF; tifffile makes a place for each that is stated
 LONGEST_OME = 1 << 24  # characters of its XML
 NEW_JPEG = 7  # the usual JPEG in a TIFF; 6 is an older way
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers before a size
-PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})  # markers of frames
-MOST_SCANS = 100  # of a JPEG, as libtiff has it: each costs as much as the picture
 # what tifffile raises where a file is damaged
 DAMAGED = (
     tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
@@ -89,37 +86,6 @@ def tile_pixels(picture: Pillow.Image) -> int:
     tags = getattr(picture, "tag_v2", {})
     sides = [tags.get(tag) for tag in (322, 323)]
     return math.prod(side for side in sides if isinstance(side, int)) if None not in sides else 0
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) in the head of a JPEG stream; None where its segments do not follow each other."""
-    at = 2
-    while len(data) > at + 9 and data[at] == 0xFF:
-        if data[at + 1] in JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def check_scans(data: bytes) -> None:
-    """Refuse a JPEG of so many scans that decoding it takes far longer than its size tells.
-
-    Raises:
-        ValueError: it has more than MOST_SCANS.
-    """
-    if _in_parts(data) and data.count(b"\xff\xda") > MOST_SCANS:
-        raise ValueError(f"JPEG data of more than {MOST_SCANS} scans")
-
-
-def _in_parts(data: bytes) -> bool:
-    """Whether a JPEG may have many scans: progressive, or with a first one that has not all of its channels."""
-    at, channels, progressive = 2, 0, False
-    while len(data) > at + 9 and data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] in JPEG_FRAMES:
-            channels, progressive = data[at + 9], data[at + 1] in PROGRESSIVE
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return progressive or data[at + 4 : at + 5] != bytes([channels])
 
 
 def check_ome(tiff: tifffile.TiffFile) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import tifffile
 from numpy.typing import NDArray
 
-from dpconvert.libtiff import check_scans, jpeg_size
+from dpconvert.jpeg import checked_size
 
 # values of the tag Compression
 STREAMS = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013})
@@ -35,8 +35,6 @@ def check_segment(page: tifffile.TiffPage, data: bytes) -> None:
     """
     if page.compression in STREAMS:
         return
-    if page.compression in JPEG:
-        check_scans(data)
     claimed = _reader(page.compression)(data)
     wide, tall = segment_size(page)
     if claimed is None or claimed > max(TOO_MUCH * wide * tall * page.samplesperpixel, LITTLE):
@@ -85,7 +83,7 @@ def _reader(compression: int) -> Callable[[bytes], int | None]:
 
 
 def _of_jpeg(data: bytes) -> int | None:
-    size = jpeg_size(data)
+    size = checked_size(data)
     return size and size[0] * size[1]
 
 

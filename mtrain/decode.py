@@ -14,11 +14,10 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
-from dpconvert.libtiff import UNREADABLE, check_scans, jpeg_size
+from dpconvert.jpeg import checked_size
+from dpconvert.libtiff import UNREADABLE
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -26,12 +25,7 @@ WHITE = 255
 FREE, RATIO = 1 << 26, 1500  # decoded bytes that need no proof; how many a stored byte may stand for beyond them
 
 
-def decode(data: bytes) -> Tensor:
-    """What `decode_pixels` gives, as a tensor (3, height, width)."""
-    return torch.from_numpy(decode_pixels(data)).permute(2, 0, 1)
-
-
-def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
+def decode(data: bytes) -> npt.NDArray[np.uint8]:
     """The picture in `data`, as (height, width, 3) uint8.
 
     Raises:
@@ -49,8 +43,7 @@ def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
 def _decode_jpeg(data: bytes) -> npt.NDArray[Any]:
     if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill what is missing with grey
         raise ValueError("the JPEG stream has no end")
-    check_scans(data)
-    size = jpeg_size(data)
+    size = checked_size(data)
     if size is None:
         return _decode_pillow(data)
     _check_claim(data, *size)

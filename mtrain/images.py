@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtrain.augment import put_square
-from mtrain.decode import decode_pixels
+from mtrain.decode import decode
 from mtrain.errors import ShardError
 from mtrain.pool import Rows, Task
 from mtrain.remote import Copy, fetch
@@ -72,7 +72,7 @@ class Images:
             ShardError: it cannot be read.
         """
         try:
-            return decode_pixels(self.read(index))
+            return decode(self.read(index))
         except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.names[int(self.task_of(index))]}: cannot read picture {self.key[index].decode()}: {error}",

@@ -9,9 +9,6 @@ pictures there are. Pictures of a batch stand in the order of their tasks.
 from __future__ import annotations
 
 import atexit
-import math
-import mmap
-import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -26,60 +23,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mtrain import sampling
-from mtrain.augment import CENTRE, resized, room_for_squares
+from mtrain.augment import CENTRE, resized
+from mtrain.batch import Batch
 from mtrain.errors import ShardError, UserError
 from mtrain.images import Images
 from mtrain.pool import Rows, Task
 
-__all__ = [
-    "Batch", "Batches", "EpochBatches", "Images", "Made", "OrderedBatches", "Parts", "Skipping", "TrainingBatches",
-    "batches", "ordered_batches",
-]  # fmt: skip
 CPU = torch.device("cpu")
-NO_CHANGE = 0.5
 PREFETCHED = 2  # batches that each worker makes ahead
-
-
-class Batch(NamedTuple):
-    """`counts[t]` pictures of task t, one task after the other; all tensors are made on the CPU."""
-
-    pixels: Tensor  # uint8 (bytes,): the square of each picture, (side, side, 3), one after the other
-    sides: Tensor  # int64 (N,)
-    labels: Tensor  # int64 (N,)
-    flips: Tensor  # bool (N, 2): left-right, up-down
-    counts: Tensor  # int64 (tasks,)
-    looks: Tensor  # float32 (N, 16): what else is to be changed, see sampling.looks; 0.5 where nothing was drawn
-
-    @staticmethod
-    def room(pictures: int, size: int, tasks: int, *, shared: bool = False) -> Batch:
-        """A batch that nothing has been put into yet; with `shared`, in memory that other processes see."""
-        empty = _shared if shared else torch.empty
-        return Batch(
-            empty((room_for_squares(pictures, size),), dtype=torch.uint8),
-            empty((pictures,), dtype=torch.int64),
-            empty((pictures,), dtype=torch.int64),
-            empty((pictures, 2), dtype=torch.bool),
-            empty((tasks,), dtype=torch.int64),
-            empty((pictures, sampling.LOOKS_A_SLOT), dtype=torch.float32).fill_(NO_CHANGE),
-        )
-
-    def first(self, pictures: int) -> Batch:
-        """The same memory for fewer pictures."""
-        sides, labels, flips, looks = (part[:pictures] for part in (self.sides, self.labels, self.flips, self.looks))
-        return Batch(self.pixels[: 3 * int((sides * sides).sum())], sides, labels, flips, self.counts, looks)
-
-    def images(self, size: int) -> Tensor:
-        """The pictures, resized and flipped: uint8 (N, 3, size, size), channels last, where the pixels are."""
-        return resized(self.pixels, self.sides, size, self.flips)
-
-    def to(self, device: torch.device) -> Batch:
-        """With pixels, labels and flips on the device; what the CPU needs to know stays there."""
-        pixels, labels, flips = (part.to(device, non_blocking=True) for part in (self.pixels, self.labels, self.flips))
-        return self._replace(pixels=pixels, labels=labels, flips=flips)
-
-    def copied(self, pin: bool = False) -> Batch:
-        """In memory of its own; with `pin` from where a GPU fetches it by itself."""
-        return Batch(*(torch.empty_like(tensor, pin_memory=pin).copy_(tensor) for tensor in self))
 
 
 class Made(NamedTuple):
@@ -340,14 +291,6 @@ def ordered_batches(
         images = resized(item.pixels.to(device), item.sides, size)
         yield images, np.arange(done, done + len(images))
         done += len(images)
-
-
-def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Room that forked workers see has no name: what has one lies in /dev/shm, which is small in containers."""
-    if multiprocessing.get_start_method() != "fork":
-        return torch.empty(shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call,no-any-return]
-    size = math.prod(shape) * dtype.itemsize
-    return torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)[:size].view(dtype).view(shape)
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:

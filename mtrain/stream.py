@@ -27,9 +27,10 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from dpconvert.bounded import DAMAGED
 from mtrain import sampling
 from mtrain.augment import put_square
-from mtrain.decode import decode_pixels
+from mtrain.batch import Batch
+from mtrain.decode import decode
 from mtrain.errors import ShardError, UserError
-from mtrain.loader import Batch, Batches, Made
+from mtrain.loader import Batches, Made
 from mtrain.pool import Task
 from mtrain.storage import Storage
 
@@ -68,7 +69,7 @@ class Sample(NamedTuple):
             ShardError: it cannot be read.
         """
         try:
-            return put_square(decode_pixels(self.image), size, place, room)
+            return put_square(decode(self.image), size, place, room)
         except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.task}: cannot read picture {self.key}: {error}",

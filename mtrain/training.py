@@ -16,11 +16,12 @@ from torch import Tensor
 
 from mtrain import batchnorm, checkpoint, colour, sampling, taskbatchnorm
 from mtrain.averaging import Average
+from mtrain.batch import Batch
 from mtrain.config import FitConfig
 from mtrain.distributed import ALONE, Ranks
 from mtrain.gradients import GradientSums
 from mtrain.images import Images
-from mtrain.loader import Batch, Batches, Parts, Skipping, TrainingBatches, batches, ordered_batches
+from mtrain.loader import Batches, Parts, Skipping, TrainingBatches, batches, ordered_batches
 from mtrain.loss import scale_head_gradients, task_losses
 from mtrain.mixing import mixture
 from mtrain.network import MultiHead

@@ -106,7 +106,8 @@ class TensorTransform:
 
 def ours_uint8(data: Path, workers: int) -> Iterator[Any]:
     """What leaves the worker processes."""
-    from mtrain.loader import Images, TrainingBatches, batches
+    from mtrain.images import Images
+    from mtrain.loader import TrainingBatches, batches
     from mtrain.pool import open_pool
     from mtrain.sampling import Stream
 

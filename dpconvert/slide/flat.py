@@ -14,7 +14,8 @@ from PIL import UnidentifiedImageError
 
 from dpconvert.errors import ReadError, cut
 from dpconvert.heads import complete_size
-from dpconvert.libtiff import DAMAGED, UNREADABLE, check_scans, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.jpeg import checked_size
+from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
 from dpconvert.tiffsegments import pixels as tiff_pixels
 
@@ -88,7 +89,7 @@ def flat(file: Opened) -> Pixels:
                 _check_claim(file, *picture.size)
                 _check_claim(file, tile_pixels(picture), 1)
                 if picture.format == "JPEG":
-                    check_scans(file.read_bytes() if isinstance(file, Path) else file.getvalue())
+                    checked_size(file.read_bytes() if isinstance(file, Path) else file.getvalue())
                 return as_rgb(picture)
     except Pillow.DecompressionBombError:
         raise _too_large(file) from None

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import DAMAGED, check_scans
+from dpconvert.jpeg import checked_size
+from dpconvert.libtiff import DAMAGED
 from dpconvert.slide.image import BLOCK, CELL
 from dpconvert.tiffpages import RGB, ROW_CACHE, YCBCR, Pieces, TiffPages
 
@@ -151,7 +152,7 @@ class JpegTiles:
         at = self.levels[level]
         data, array = self._read(at, index), self._array(at)
         try:
-            check_scans(data)
+            checked_size(data)
             imagecodecs.jpeg8_decode(
                 data, tables=at.tables or None, colorspace=at.colorspace, outcolorspace=RGB, out=array
             )
@@ -165,7 +166,7 @@ class JpegTiles:
         data = self._read(at, index)
         stored = io.BytesIO(_file(at, data))
         try:
-            check_scans(data)
+            checked_size(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a size that is refused here
                 with Pillow.open(stored, formats=("JPEG",)) as picture:

@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from dpconvert.progress import Reporter
 from mtrain import checkpoint, metrics, sampling
-from mtrain.loader import Batch, EpochBatches, Images, batches, ordered_batches
+from mtrain.batch import Batch
+from mtrain.images import Images
+from mtrain.loader import EpochBatches, batches, ordered_batches
 from mtrain.metrics import Values
 from mtrain.network import SharedNetwork, find_device
 from mtrain.pool import Rows, Task

@@ -13,25 +13,11 @@ import numpy as np
 import pytest
 
 from dpconvert.card import load
-from tests.dpconvert.tiffs import TILE, shared_tiles
+from tests.dpconvert.tiffs import TILE, TISSUE, shared_tiles
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT = 97_792, 221_184  # Camelyon16's largest; 330 048 patches of 256 px
-MANIFEST = """
-task = "Gigantic"
-shape = "slides"
-classes = ["normal", "tumour"]
-[rule]
-type = "area"
-size = 256
-tissue = 0.3
-positive = ["tumour"]
-share = 0.5
-cap = 1000
-[image]
-format = "jpeg"
-[split.strict]
-"""
+MANIFEST = TISSUE.replace("Tissue", "Gigantic").replace("cap = 20", "cap = 1000")
 PROGRAM, WORKER = 1024, 512  # MiB
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")

@@ -22,23 +22,8 @@ from dpconvert.shards import read_index
 from dpconvert.slide import Slide, jpegtiles, open_image, overview, thumbnail
 from dpconvert.slide.jpegtiles import SOI
 from dpconvert.source import Member
-from tests.dpconvert.tiffs import TILE, shared_tiles
+from tests.dpconvert.tiffs import TILE, TISSUE, shared_tiles
 
-TISSUE = """
-task = "Tissue"
-shape = "slides"
-classes = ["normal", "tumour"]
-[rule]
-type = "area"
-size = 256
-tissue = 0.3
-positive = ["tumour"]
-share = 0.5
-cap = 20
-[image]
-format = "jpeg"
-[split.strict]
-"""
 MANIFEST = """
 task = "Tiles"
 shape = "slides"

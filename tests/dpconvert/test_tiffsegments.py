@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from dpconvert.annotations import masks
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import MOST_SCANS
+from dpconvert.jpeg import MOST_SCANS
 from dpconvert.slide import Slide
 from dpconvert.slide.flat import flat
 from dpconvert.tiffpages import TiffPages

@@ -1,4 +1,4 @@
-"""TIFFs that no usual writer makes: gigantic ones in a few megabytes, and ones with holes."""
+"""TIFFs that no usual writer makes: gigantic in a few megabytes, or with holes; a manifest for such slides."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from numpy.typing import NDArray
 
 TILE = 512
 LONG8, SHORT, LONG, RATIONAL = 16, 3, 4, 5
+TISSUE = """
+task = "Tissue"
+shape = "slides"
+classes = ["normal", "tumour"]
+[rule]
+type = "area"
+size = 256
+tissue = 0.3
+positive = ["tumour"]
+share = 0.5
+cap = 20
+[image]
+format = "jpeg"
+[split.strict]
+"""
 
 
 def shared_tiles(

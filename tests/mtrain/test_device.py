@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from mtrain import prefetch, taskbatchnorm, training
-from mtrain.loader import Batch
+from mtrain.batch import Batch
 from mtrain.meter import Meter
 from mtrain.network import MultiHead, shared_network
 from mtrain.pool import open_pool

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from mtrain import checkpoint
+from mtrain.batch import Batch
 from mtrain.distributed import ALONE, Ranks
 from mtrain.fit import fit
-from mtrain.loader import Batch
 from mtrain.runs import Run
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import COMMON, Notes, config

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from dpconvert import locks
 from mtrain import checkpoint, metrics, sampling
 from mtrain.errors import RunError, UsageError
-from mtrain.loader import EpochBatches, Images, batches
+from mtrain.images import Images
+from mtrain.loader import EpochBatches, batches
 from mtrain.network import Body, SharedNetwork
 from mtrain.pool import Task, open_task
 from mtrain.transfer import tuning

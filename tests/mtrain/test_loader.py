@@ -16,8 +16,10 @@ from PIL import Image
 from mtrain import images as loaded_images
 from mtrain import sampling
 from mtrain.augment import square
+from mtrain.batch import Batch
 from mtrain.errors import ShardError
-from mtrain.loader import Batch, Images, OrderedBatches, Parts, Skipping, TrainingBatches, batches, ordered_batches
+from mtrain.images import Images
+from mtrain.loader import OrderedBatches, Parts, Skipping, TrainingBatches, batches, ordered_batches
 from mtrain.pool import Pool, open_pool
 from mtrain.sampling import Stream
 from tests.mtrain.pools import encode, write_pool, write_task
@@ -288,7 +290,8 @@ def test_parts_are_the_batches_of_their_slots(pool: Pool) -> None:
 MEMORY = """
 import dataclasses, pathlib, sys
 import numpy as np
-from mtrain.loader import *
+from mtrain.images import Images
+from mtrain.loader import Batches, TrainingBatches, batches
 from mtrain.pool import open_pool
 from mtrain.sampling import Stream
 (task,) = open_pool(pathlib.Path(sys.argv[1])).tasks

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtrain import batchnorm, sampling
+from mtrain.batch import Batch
 from mtrain.config import FitConfig
-from mtrain.loader import Batch
 from mtrain.network import MultiHead, shared_network
 from mtrain.pool import open_pool
 from mtrain.training import Training

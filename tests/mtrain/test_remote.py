@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from mtrain import remote, storage
+from mtrain.batch import Batch
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.features import features
 from mtrain.images import Images
-from mtrain.loader import Batch, TrainingBatches, batches
+from mtrain.loader import TrainingBatches, batches
 from mtrain.network import shared_network
 from mtrain.pool import Permit, Pool, Task, open_pool, open_task, with_test
 from mtrain.sampling import Stream

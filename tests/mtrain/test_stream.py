@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mtrain import sampling, storage
+from mtrain.batch import Batch
 from mtrain.errors import ShardError
-from mtrain.loader import Batch, Skipping, batches
+from mtrain.loader import Skipping, batches
 from mtrain.pool import Pool, open_pool
 from mtrain.sampling import Stream
 from mtrain.stream import StreamBatches, samples, train_shards
