@@ -23,7 +23,7 @@ def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is judged by who decodes the file
-            with Pillow.open(file) as picture:
+            with Pillow.open(file, formats=("BMP", "JPEG", "PNG", "TIFF")) as picture:
                 return picture.size if _last_byte(picture) <= _length(file) and _ends(file, picture) else None
     except UNREADABLE:
         return None

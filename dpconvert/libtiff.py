@@ -2,7 +2,8 @@
 
 libtiff, which Pillow decodes TIFFs with, writes its own lines to stderr; after `quiet` it says nothing, in the whole
 process, and Pillow raises, without a word of its own in a log. tifffile follows a chain of directories wherever it
-leads, and makes room for all planes that OME-XML states; `open_tiff` and `check_ome` look first.
+leads, and makes room for all planes that OME-XML states; `open_tiff` and `check_xml` look first. Stacks of microscopes,
+and Leica's collections, are read page by page: their own heads state planes and files beside them, and are believed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SUB_IFDS = 330  # the tag whose values are where further directories are
 OFFSETS = {4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of its values
 MOST_PLANES = 1 << 16  # of an OME-TIFF; tifffile makes a place for each that is stated
 LONGEST_OME = 1 << 24  # characters of its XML
+KINDS = "eer", "fluoview", "lsm", "mdgel", "mmstack", "ndtiff", "nih", "scanimage", "scn", "sis", "stk"
+NO_STACK: dict[str, Any] = {f"is_{kind}": False for kind in KINDS}
 NEW_JPEG = 7  # the usual JPEG in a TIFF; 6 is an older way
 # what tifffile raises where a file is damaged
 DAMAGED = (
@@ -68,7 +71,7 @@ def open_tiff(file: Path | io.BytesIO) -> tifffile.TiffFile:
     else:
         with file.open("rb") as opened:
             _check_directories(opened, ndpi=file.suffix.lower() == ".ndpi")
-    return tifffile.TiffFile(file)
+    return tifffile.TiffFile(file, **NO_STACK)
 
 
 def has_sizes(page: object) -> TypeGuard[tifffile.TiffPage]:
@@ -88,13 +91,17 @@ def tile_pixels(picture: Pillow.Image) -> int:
     return math.prod(side for side in sides if isinstance(side, int)) if None not in sides else 0
 
 
-def check_ome(tiff: tifffile.TiffFile) -> None:
-    """What an OME-TIFF states of its planes, before tifffile believes it.
+def check_xml(tiff: tifffile.TiffFile) -> None:
+    """What a Philips or OME-TIFF states in XML, before tifffile believes it.
 
     Raises:
-        One of DAMAGED: entities, more planes than MOST_PLANES in all, or a file that is none beside it or cannot be
-            read.
+        One of DAMAGED: entities; of OME more planes than MOST_PLANES in all, or a file that is not beside it or that
+            cannot be read.
     """
+    if tiff.is_philips and "<!DOCTYPE" in tiff.pages.first.description:
+        raise ValueError("XML that defines entities")
+    if not tiff.is_ome:
+        return
     text = tiff.ome_metadata or ""
     if len(text) > LONGEST_OME:
         raise ValueError(f"OME-XML of {len(text)} characters")

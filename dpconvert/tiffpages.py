@@ -18,7 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import DAMAGED, NEW_JPEG, check_ome, has_sizes, open_tiff
+from dpconvert.libtiff import DAMAGED, NEW_JPEG, check_xml, has_sizes, open_tiff
 from dpconvert.tiffsegments import JPEG, check_segment, segment_size
 
 SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
@@ -58,8 +58,7 @@ class TiffPages:
         except DAMAGED as error:
             raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
         try:
-            if self._tiff.is_ome:
-                check_ome(self._tiff)
+            check_xml(self._tiff)
             self.levels = _levels(self._tiff)
             self.mpp = _mpp(self._tiff)
             self.is_ome = bool(self._tiff.is_ome)

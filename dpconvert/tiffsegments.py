@@ -14,7 +14,9 @@ from typing import Any
 import tifffile
 from numpy.typing import NDArray
 
+from dpconvert import jpeg2000
 from dpconvert.jpeg import checked_size
+from dpconvert.jpeg2000 import LITTLE
 
 # values of the tag Compression
 STREAMS = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013})
@@ -23,8 +25,7 @@ JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
 WEBP = frozenset({34927, 50001})
 PNG = 34933
 
-TOO_MUCH, LITTLE = 4, 1 << 20  # samples: so many times those of the segment, or so many
-OF_A_TILE = 9 << 10  # bytes that OpenJPEG holds for each tile of a codestream
+TOO_MUCH = 4  # times the samples of the segment
 
 
 def check_segment(page: tifffile.TiffPage, data: bytes) -> None:
@@ -74,7 +75,7 @@ def _reader(compression: int) -> Callable[[bytes], int | None]:
     if compression in JPEG:
         return _of_jpeg
     if compression in JPEG_2000:
-        return _of_jpeg_2000
+        return jpeg2000.claimed
     if compression in WEBP:
         return _of_webp
     if compression == PNG:
@@ -85,30 +86,6 @@ def _reader(compression: int) -> Callable[[bytes], int | None]:
 def _of_jpeg(data: bytes) -> int | None:
     size = checked_size(data)
     return size and size[0] * size[1]
-
-
-def _of_jpeg_2000(data: bytes) -> int | None:
-    """Of the marker SIZ (ISO/IEC 15444-1, A.5.1), which follows SOC at once."""
-    at = _codestream(data)
-    if at is None or len(data) < at + 42 or data[at : at + 4] != b"\xff\x4f\xff\x51":
-        return None
-    right, bottom, left, top, wide, tall, _, _, channels = struct.unpack_from(">8IH", data, at + 8)
-    tiles = math.ceil(right / max(wide, 1)) * math.ceil(bottom / max(tall, 1))
-    return int(max((right - left) * (bottom - top) * channels, tiles * OF_A_TILE if tiles > 1 else 0))
-
-
-def _codestream(data: bytes) -> int | None:
-    """Where the codestream begins: at once, or in the box `jp2c` (annex I)."""
-    at = 0
-    while data[at : at + 2] != b"\xff\x4f" and len(data) >= at + 16:
-        size, kind, long = struct.unpack_from(">I4sQ", data, at)
-        head = 16 if size == 1 else 8
-        if kind == b"jp2c":
-            return at + head
-        if (step := long if size == 1 else size) < head:
-            return None
-        at += step
-    return 0 if at == 0 else None
 
 
 def _of_webp(data: bytes) -> int | None:

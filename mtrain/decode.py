@@ -68,7 +68,7 @@ def _decode_pillow(data: bytes) -> npt.NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, which are judged here
-            picture = Image.open(io.BytesIO(data))
+            picture = Image.open(io.BytesIO(data), formats=("JPEG",))
         _check_claim(data, *picture.size)
         return np.array(picture.convert("RGB"))
     except UNREADABLE as error:

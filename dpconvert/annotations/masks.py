@@ -23,6 +23,7 @@ from dpconvert.annotations.jsontext import parsed
 from dpconvert.annotations.lines import lines
 from dpconvert.errors import ReadError
 from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.pictures import open_picture
 from dpconvert.raster import Coverage
 from dpconvert.tiffsegments import pixels
 
@@ -161,7 +162,7 @@ def _values(data: bytes, name: str) -> NDArray[np.integer]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
-            with Pillow.open(io.BytesIO(data)) as picture:
+            with open_picture(io.BytesIO(data)) as picture:
                 if tile_pixels(picture) > MOST_CELLS:
                     raise ReadError(f"a mask with tiles of {tile_pixels(picture)} pixels", where=name)
                 values = np.asarray(picture)

@@ -14,8 +14,8 @@ from PIL import UnidentifiedImageError
 
 from dpconvert.errors import ReadError, cut
 from dpconvert.heads import complete_size
-from dpconvert.jpeg import checked_size
 from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.pictures import open_picture
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
 from dpconvert.tiffsegments import pixels as tiff_pixels
 
@@ -85,11 +85,9 @@ def flat(file: Opened) -> Pixels:
             warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
             if _is_planar_tiff(file):
                 return _by_tifffile(file)
-            with Pillow.open(file) as picture:
+            with open_picture(file) as picture:
                 _check_claim(file, *picture.size)
                 _check_claim(file, tile_pixels(picture), 1)
-                if picture.format == "JPEG":
-                    checked_size(file.read_bytes() if isinstance(file, Path) else file.getvalue())
                 return as_rgb(picture)
     except Pillow.DecompressionBombError:
         raise _too_large(file) from None

@@ -29,6 +29,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest import find
 from dpconvert.source import Source
 from dpconvert.tiffpages import TiffPages
+from tests.dpconvert import test_jpeg2000 as jpeg2000
 from tests.memory import peak
 
 MEMORY = 4 << 30  # address space: libraries alone take half of it
@@ -189,11 +190,15 @@ def _ome(folder: Path, pixels: str, of_pixels: str) -> object:
     xml = (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
         f'<Pixels ID="P" DimensionOrder="XYZCT" Type="uint8" SizeX="64" SizeY="64" {pixels}>{of_pixels}</Pixels>'
-        "</Image></OME>\0"
-    ).encode()
-    at = 8 + 2 + 12 * (len(GREY) + 1) + 4
-    tags = sorted([*GREY, (270, 2, len(xml), at)])
-    return _pages(folder, _tiff(tags, xml + bytes(4096)))
+        "</Image></OME>"
+    )
+    return _described(folder, xml)
+
+
+def _described(folder: Path, text: str) -> object:
+    """A TIFF of one grey page with a description."""
+    data, at = text.encode() + b"\0", 8 + 2 + 12 * (len(GREY) + 1) + 4
+    return _pages(folder, _tiff(sorted([*GREY, (270, 2, len(data), at)]), data + bytes(4096)))
 
 
 @case
@@ -216,6 +221,72 @@ def ome_tiff_whose_data_are_a_thousand_million_planes(folder: Path) -> object:
 def ome_tiff_with_its_planes_outside(folder: Path) -> object:
     of_pixels = '<TiffData IFD="0" PlaneCount="1"><UUID FileName="../a.tif">urn:uuid:1</UUID></TiffData>'
     return _ome(folder, 'SizeZ="1" SizeC="1" SizeT="1"', of_pixels)
+
+
+@case
+def micro_manager_stack_of_hundreds_of_millions_of_planes(folder: Path) -> object:
+    """Of two planes that lie far from each other: https://micro-manager.org/Micro-Manager_File_Formats."""
+    summary = json.dumps({"MicroManagerVersion": "1.4", "Frames": 1, "Prefix": "a"}).encode()
+    at = 8 + 32 + len(summary)
+    last = (255, 1023, 1023, 0)
+    index = struct.pack("<II", 3453623, 2) + struct.pack("<5I", 0, 0, 0, 0, 8) + struct.pack("<5I", *last, 8)
+    head = struct.pack("<8I", 54773648, at, 483765892, 0, 0, 0, 2355492, len(summary)) + summary + index
+    directory = _tiff(sorted([*GREY, (51123, 2, 12, at)]), bytes(4096))[8:]
+    return _pages(folder, b"II*\0" + struct.pack("<I", 8 + len(head)) + head + directory)
+
+
+@case
+def leica_collection_of_hundreds_of_millions_of_channels(folder: Path) -> object:
+    dimension = '<dimension c="268435455" ifd="0"/>'
+    return _described(folder, f"<scn><collection><image><pixels>{dimension}</pixels></image></collection></scn>")
+
+
+@case
+def leica_collection_that_is_no_xml(folder: Path) -> object:
+    return _described(folder, "<scn></collection></scn>")
+
+
+@case
+def philips_tiff_of_a_billion_laughs(folder: Path) -> object:
+    text = '<!DOCTYPE o [<!ENTITY a "ha">]><DataObject>&a;</DataObject>'
+    software = b"Philips DP v1.0\0"
+    at = 8 + 2 + 12 * (len(GREY) + 2) + 4
+    tags = [*GREY, (270, 2, len(text), at), (305, 2, len(software), at + len(text))]
+    return _pages(folder, _tiff(sorted(tags), text.encode() + software + bytes(4096)))
+
+
+def _of_jpeg_2000(folder: Path, data: bytes) -> object:
+    """A TIFF of 64 x 64 pixels whose one strip is this."""
+    at = 8 + 2 + 12 * len(GREY) + 4
+    stored = {259: (259, 3, 1, 34712), 273: (273, 4, 1, at), 279: (279, 4, 1, len(data))}
+    return _pages(folder, _tiff([stored.get(tag[0], tag) for tag in GREY], data))
+
+
+@case
+def jpeg_2000_of_a_million_precincts(folder: Path) -> object:
+    """In half a kilobyte, for which OpenJPEG takes half a gigabyte."""
+    return _of_jpeg_2000(folder, jpeg2000.stream(jpeg2000.coding(0)))
+
+
+@case
+def jpeg_2000_of_hundreds_of_millions_of_packets(folder: Path) -> object:
+    """For which OpenJPEG looks ten seconds long."""
+    return _of_jpeg_2000(folder, jpeg2000.stream(jpeg2000.coding(4, 65_535)))
+
+
+@case
+def jpeg_2000_with_a_palette_of_255_channels(folder: Path) -> object:
+    """Of a million pixels, which become a gigabyte."""
+    plain = jpeg2000.stream(jpeg2000.coding(jpeg2000.WHOLE))
+    head = struct.pack(">IIHBBBB", 1024, 1024, 1, 7, 7, 0, 0)
+    palette = struct.pack(">HB", 2, 255) + bytes([7]) * 255 + bytes(510)
+    columns = b"".join(struct.pack(">HBB", 0, 1, column) for column in range(255))
+    boxes = jpeg2000.boxed(
+        (b"ihdr", head), (b"colr", b"\1\0\0" + struct.pack(">I", 17)), (b"pclr", palette), (b"cmap", columns)
+    )
+    kind = b"jp2 \0\0\0\0jp2 "
+    data = jpeg2000.boxed((b"jP  ", b"\r\n\x87\n"), (b"ftyp", kind), (b"jp2h", boxes), (b"jp2c", plain))
+    return _of_jpeg_2000(folder, data)
 
 
 @case

@@ -42,6 +42,13 @@ TOLD = {
     "tiff_whose_directories_go_round_after_a_sub_image_outside": "its directories have no end",
     "ome_tiff_of_fewer_than_no_planes": "OME-XML that states 2000000000 planes",
     "ome_tiff_with_its_planes_outside": "OME-XML that names a file elsewhere, '../a.tif'",
+    "micro_manager_stack_of_hundreds_of_millions_of_planes": "read: (64, 64, 1)",  # its first page
+    "philips_tiff_of_a_billion_laughs": "DIR/a.tif: not a readable TIFF: XML that defines entities",
+    "jpeg_2000_of_a_million_precincts": "its data claim 2080374784 samples, where 64 x 64 pixels are expected",
+    "jpeg_2000_of_hundreds_of_millions_of_packets": "its data claim 17187471360 samples, where",
+    "jpeg_2000_with_a_palette_of_255_channels": "its data do not tell their size, where",
+    "leica_collection_of_hundreds_of_millions_of_channels": "read: (64, 64, 1)",
+    "leica_collection_that_is_no_xml": "read: (64, 64, 1)",
     "mask_tiff_of_gigabytes_left_out": "m.tif: mask too large to be read",
     "zip_member_that_lies_about_its_size": "cannot be read: Bad CRC-32",
     "zip_member_outside": "read: {}",  # passed over, as all hidden files are

@@ -91,6 +91,38 @@ def _pages() -> list[bytes]:
     return [*found, buffer.getvalue(), *packed]
 
 
+SPACING = (
+    "<DataObject ObjectType='PixelDataRepresentation'><Attribute Name='DICOM_PIXEL_SPACING'>{0} {0}</Attribute>"
+    "</DataObject>"
+)
+PHILIPS = f"<DataObject><A>{''.join(SPACING.format(size) for size in (0.25, 0.5, 1))}</A></DataObject>"
+QPI = "<?xml version='1.0'?><PerkinElmer-QPI-ImageDescription/>"
+SCN = "<scn><collection><image><pixels><dimension r='0' ifd='0'/></pixels></image></collection></scn>"
+KINDS: dict[str, dict[str, object]] = {  # that tifffile reads in ways of their own
+    "svs": {"description": "Aperio Image Library v1.0\r\n64x48 (16x16) -> 64x48 |AppMag = 20|MPP = 0.5"},
+    "philips": {"description": PHILIPS, "software": "Philips DP v1.0"},
+    "qpi": {"description": QPI, "software": "PerkinElmer-QPI"},
+    "bif": {"description": "level=0 mag=40", "software": "Ventana", "extratags": [(700, 1, 12, b"<iScan></iSc", True)]},
+    "imagej": {"description": "ImageJ=1.53\nimages=3\nchannels=3\nhyperstack=true\nunit=um"},
+    "shaped": {"description": '{"shape": [48, 64]}'},
+    "avs": {"extratags": [(65000, 2, 0, "<Argos.Scan></Argos.Scan>", True)]},
+    "ndpi": {"extratags": [(271, 2, 0, "H", True), (65420, 4, 1, 1, True), (65441, 4, 1, 7, True)]},
+    "scn": {"description": SCN},
+}
+
+
+def of_kind(kind: str) -> bytes:
+    """A TIFF of three levels as the maker of a scanner or program describes it."""
+    grey = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
+    with tifffile.TiffWriter(buffer := io.BytesIO()) as tiff:
+        for level in range(3):
+            told = KINDS[kind] if level == 0 else {"description": f"level={level}"}
+            pixels = grey if kind == "imagej" else grey[:: 1 << level, :: 1 << level]
+            pixels = pixels.astype(np.uint16) if kind == "ndpi" else pixels
+            tiff.write(pixels, tile=(16, 16), metadata=None, **told)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
 def _mat(**options: object) -> bytes:
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {"detection": np.arange(8.0).reshape(4, 2)}, **options)  # type: ignore[arg-type]
@@ -277,6 +309,7 @@ TARGETS: dict[str, Target] = {
     "picture": Target(in_file("a.png", _image), [PNG, _saved("PNG", "P"), JPEG, _saved("BMP")], PICTURE),
     "tiff": Target(in_file("a.tif", _image), [_saved("TIFF"), *_pages()[:4]], PICTURE),
     "tiff-pages": Target(in_file("a.tif", _tiff_pages), _pages(), PICTURE),
+    "tiff-kinds": Target(in_file("a.tif", _tiff_pages), [of_kind(kind) for kind in KINDS], PICTURE),
     "jpeg-tiles": Target(in_file("a.tif", _jpeg_tiles), [_tiled(compression="jpeg")], PICTURE),
     "zip": Target(in_file("a.zip", _archive), [_zip(**{"a/b.png": b"x" * 500, "c.txt": b"y"})], ZIP),
     "tar": Target(in_file("a.tar", _archive), [MEMBERS], TAR),
@@ -286,5 +319,5 @@ TARGETS: dict[str, Target] = {
     "manifest": Target(in_file("m.toml", manifest.load), [MANIFEST], (b"[", b"'(?P<'", b"nan", b"1e999")),
     "lock": Target(in_file("l", Holder.read), [HOLDER], JSON),
 }  # fmt: skip
-BYTE_LEVEL = ("packed", "mask", "mat", "head", "print", "picture", "tiff", "tiff-pages", "jpeg-tiles", "zip", "tar",
-              "unpack", "shard")  # fmt: skip
+BYTE_LEVEL = ("packed", "mask", "mat", "head", "print", "picture", "tiff", "tiff-pages", "tiff-kinds", "jpeg-tiles",
+              "zip", "tar", "unpack", "shard")  # fmt: skip

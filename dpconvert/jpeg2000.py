@@ -1,0 +1,114 @@
+"""What a JPEG 2000 stream costs OpenJPEG, seen in its headers before it is decoded (ISO/IEC 15444-1, annexes A, I)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LITTLE = 1 << 20  # samples, or what costs as much, that any stream may be
+OF_A_TILE = 9 << 10  # samples that a tile of a codestream is counted as: OpenJPEG holds so many bytes for each
+OF_A_PRECINCT = 640  # the same of a precinct of a subband
+OF_A_PACKET = 64  # of a layer of a precinct: each is looked for, though there be no data
+BANDS = 3  # of a resolution
+SOC, SIZ, COD, COC, SOT, SOD = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
+# CAP, CPF, PLM, PLT, TLM, QCD, QCC, RGN, POC, PPM, PPT, CRG, COM, MCT, MCC, MCO, CBD
+OTHERS = frozenset(0xFF00 | kind for kind in (
+    0x50, 0x59, 0x57, 0x58, 0x55, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78,
+))  # fmt: skip
+HEAD = struct.Struct(">2H")
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Of the marker SIZ (A.5.1): how many tiles of which size, of how many components."""
+
+    count: int
+    width: int
+    height: int
+    components: int
+    astray: int  # 1 where one may begin within a precinct, which are counted from 0
+
+
+def claimed(data: bytes) -> int | None:
+    """Samples of a picture, or as many as its tiles, precincts and layers cost; None where its headers do not tell."""
+    at = _codestream(data)
+    if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ):
+        return None
+    try:
+        right, bottom, left, top, wide, tall, left_most, top_most, components = struct.unpack_from(">8IH", data, at + 8)
+        count = math.ceil((right - left_most) / wide) * math.ceil((bottom - top_most) / tall)
+        whole = count == 1 and left == top == 0
+        tiles = Tiles(count, min(wide, right - left), min(tall, bottom - top), components, int(not whole))
+        most: int = max((right - left) * (bottom - top) * components, count * OF_A_TILE if count > 1 else 0)
+        layers = 1
+        for marker, segment in _segments(data, at + 2):
+            if marker == COD:
+                layers = max(layers, int.from_bytes(segment[2:4], "big"))
+                most = max(most, _of_precincts(tiles, segment[0], segment[5:], layers))
+            elif marker == COC:
+                style = segment[1 if components < 257 else 2 :]
+                most = max(most, _of_precincts(tiles, style[0], style[1:], layers))
+    except (struct.error, IndexError, ValueError, ZeroDivisionError):
+        return None
+    return most or None
+
+
+def _codestream(data: bytes) -> int | None:
+    """Where the codestream begins: at once, or in the box `jp2c`; None where there is a palette, or none of them."""
+    at = 0
+    while data[at : at + 2] != b"\xff\x4f" and len(data) >= at + 16:
+        size, kind, long = struct.unpack_from(">I4sQ", data, at)
+        head = 16 if size == 1 else 8
+        if kind == b"jp2c":
+            return at + head
+        if (step := long if size == 1 else size) < head:
+            return None
+        if kind == b"jp2h" and b"pclr" in data[at : at + step]:  # it makes up to 255 components of one
+            return None
+        at += step
+    return 0 if at == 0 else None
+
+
+def _segments(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Markers with their segments: of the main header, and of each tile-part's.
+
+    Raises:
+        ValueError, struct.error: a marker that is none there, or that the stream ends in.
+    """
+    end = 0  # of the tile-part
+    while True:
+        marker, length = HEAD.unpack_from(data, at)
+        if marker == SOD:
+            if end == 0:  # to the end of the stream
+                return
+            if end < at + 2:
+                raise ValueError("a tile-part that is shorter than its header")
+            at = end
+            if data[at : at + 2] != struct.pack(">H", SOT):
+                return
+            continue
+        if marker == SOT:
+            (part,) = struct.unpack_from(">I", data, at + 6)
+            end = at + part if part else 0
+        elif marker not in (SIZ, COD, COC) and marker not in OTHERS:
+            raise ValueError(f"a marker {marker:04x}")
+        if length < 2:
+            raise ValueError("a segment that is none")
+        yield marker, data[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def _of_precincts(tiles: Tiles, style: int, parameters: bytes, layers: int) -> int:
+    """What the precincts of all tiles and components cost, of A.6.1's parameters: levels, blocks, and sizes if any."""
+    levels = parameters[0]
+    sizes = parameters[5 : 6 + levels] if style & 1 else b"\xff" * (levels + 1)
+    if len(sizes) != levels + 1:
+        raise ValueError("sizes of precincts that are cut off")
+    count = 0
+    for resolution, exponents in enumerate(sizes):
+        across = -(-tiles.width >> levels - resolution + (exponents & 15))
+        down = -(-tiles.height >> levels - resolution + (exponents >> 4))
+        count += (across + tiles.astray) * (down + tiles.astray)
+    return count * (OF_A_PRECINCT * BANDS + OF_A_PACKET * layers) * tiles.count * tiles.components

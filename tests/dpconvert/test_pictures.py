@@ -1,0 +1,84 @@
+"""Pictures of known formats alone, which cost what their size tells."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin
+from PIL import Image as Pillow
+
+from dpconvert.annotations import masks
+from dpconvert.errors import ReadError
+from dpconvert.jpeg import MOST_SCANS
+from dpconvert.pictures import FORMATS, open_picture
+from dpconvert.slide.flat import flat
+from tests.dpconvert import test_jpeg2000 as jpeg2000
+from tests.dpconvert.test_tiffsegments import progressive
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+
+
+def saved(kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.new("L", (8, 8), 7).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_formats_that_datasets_come_in_are_read(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(saved(kind))
+    assert flat(tmp_path / "a").shape == (8, 8, 3)
+
+
+def test_a_picture_that_pillow_runs_a_program_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript is a program of its own, for which Pillow runs Ghostscript; whatever the file is called."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(tmp_path / "gs"))
+    (tmp_path / "a.png").write_bytes(EPS)
+    with pytest.raises(ReadError, match=r"a\.png: not a picture of a known format"):
+        flat(tmp_path / "a.png")
+    with pytest.raises(ReadError, match="not a readable mask"):
+        masks._values(EPS, "m.png")
+    assert not (tmp_path / "ran").exists()
+
+
+def in_several(data: bytes) -> bytes:
+    """The same as the first of two pictures of a file, which Pillow gives another format's name."""
+    first = Pillow.new("L", (8, 8))
+    buffer = io.BytesIO()
+    first.save(buffer, "MPO", save_all=True, append_images=[first])
+    both = buffer.getvalue()
+    at = both.index(b"\xff\xe2")
+    index = both[at : at + 2 + int.from_bytes(both[at + 2 : at + 4], "big")]
+    return data[:2] + index + data[2:]
+
+
+COSTLY = {
+    "scans": progressive(MOST_SCANS + 1),
+    "scans of one of several": in_several(progressive(MOST_SCANS + 1)),
+    "precincts": jpeg2000.stream(jpeg2000.coding(0)),
+    "layers": jpeg2000.stream(jpeg2000.coding(4, 65_535)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_pictures_that_cost_more_than_their_size_tells_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(COSTLY[name])
+    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 of very many"):
+        flat(tmp_path / "a.png")
+    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 of very many"):
+        masks._values(COSTLY[name], "m.png")
+
+
+def test_usual_ones_are_not(tmp_path: Path) -> None:
+    with open_picture(io.BytesIO(in_several(progressive(1)))) as picture:
+        assert (picture.format, picture.size) == ("MPO", (16, 16))
+    pixels = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(pixels, codecformat="jp2"))
+    assert np.array_equal(flat(tmp_path / "a.jp2"), pixels)
