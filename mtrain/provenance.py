@@ -37,7 +37,8 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _git(*words: str) -> str | None:
-    command = ["git", "--no-optional-locks", *words]
+    # a checkout that came with data may name a program to ask for changes
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
     try:
         done = subprocess.run(command, capture_output=True, timeout=GIT_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -96,6 +96,9 @@ def test_commit_and_changes_of_the_working_directory_are_told(tmp_path: Path, mo
     assert state["dirty"] is False
     (tmp_path / "a").write_text("2")
     assert provenance.git_state() == state | {"dirty": True}
+    git("config", "core.fsmonitor", f"touch {tmp_path / 'ran'}; false")  # as a folder of somebody's data may have it
+    assert provenance.git_state() == state | {"dirty": True}
+    assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.git_state() is None
 
