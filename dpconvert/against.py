@@ -20,6 +20,7 @@ from dpconvert.card import FILE_NAME, TaskCard, load
 from dpconvert.errors import ShardError, UsageError
 from dpconvert.finish import tools
 from dpconvert.shards import read_index
+from dpconvert.words import counted
 
 LOOKED_AT = 50  # pictures
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -86,13 +87,13 @@ def _pictures(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str
     ours, theirs = _rows(folder, card), _rows(there, other)
     common = [key for key in ours if key in theirs]
     changed = [key for key in common if ours[key]["sha256"] != theirs[key]["sha256"]]
-    only = f"{len(ours) - len(common)} samples are only here, {len(theirs) - len(common)} only there"
+    only = f"{counted(len(ours) - len(common), 'sample')} only here, {len(theirs) - len(common)} only there"
     if not changed:
         return f"{only}; pictures in both are of the same bytes"
     looked = changed[:LOOKED_AT]
     pixels = sum(not np.array_equal(_decoded(folder, ours[key]), _decoded(there, theirs[key])) for key in looked)
     which = f"of {len(looked)} looked at, {pixels} have other pixels (decoding), {len(looked) - pixels} the same pixels"
-    return f"{only}; {len(changed)} pictures of other bytes: {which} in other bytes (encoding)"
+    return f"{only}; {counted(len(changed), 'picture')} of other bytes: {which} in other bytes (encoding)"
 
 
 def _rows(folder: Path, card: TaskCard) -> dict[str, Any]:

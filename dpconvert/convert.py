@@ -31,6 +31,7 @@ from dpconvert.plan import Options, Plan, Row
 from dpconvert.progress import Reporter
 from dpconvert.shards import Entry, Written, replaced, write_shard
 from dpconvert.source import Source
+from dpconvert.words import counted
 
 WORK = ".work"
 TOLD = 10  # failures
@@ -224,7 +225,7 @@ def _shards(
     missing = {name: rows for name, rows in shards.items() if not _made(folder, rows, source, options)}
     had = len(shards) - len(missing)
     if had:
-        report.note(f"{task}: {had} of {len(shards)} shards are there already")
+        report.note(f"{task}: {had} of {counted(len(shards), 'shard')} there already")
     jobs = (_Job(rows, chosen.classes, options, folder) for rows in missing.values())
     failures: list[Failure] = []
     there = len(chosen.rows) - sum(map(len, missing.values()))
@@ -235,7 +236,7 @@ def _shards(
     if failures and not options.skip_failed:
         first = min(failures, key=lambda failure: failure.key)
         raise SourceError(
-            f"{len(failures)} of {len(chosen.rows)} samples could not be made, the first: {first.reason}",
+            f"{len(failures)} of {counted(len(chosen.rows), 'sample')} could not be made, the first: {first.reason}",
             where=source.root,
             found=f"all of them in {_listed(failures, folder, report)}",
             remedy="mend the files and run again (what is made is kept), or leave them out with --skip-failed",

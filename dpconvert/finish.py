@@ -29,6 +29,7 @@ from dpconvert.manifest import Manifest
 from dpconvert.plan import Options, Plan
 from dpconvert.shards import Entry, Written, replaced, write_index
 from dpconvert.source import Source
+from dpconvert.words import counted
 
 
 def finish(
@@ -105,11 +106,11 @@ def differences(
 def _partial(manifest: Manifest, source: Source, options: Options, failed: int) -> str:
     """Why this is not a conversion of the whole release; '' when it is."""
     if options.limit is not None:
-        return f"at most {options.limit} samples per class and set were asked for"
+        return f"at most {counted(options.limit, 'sample')} per class and set were asked for"
     for name, kind in manifest.files.items():
         if kind.expected and (found := len(source.match(name))) < kind.expected:
             return f"{found} of {kind.expected} {kind.what} are here"
-    return f"{failed} samples were left out" if failed else ""
+    return f"{counted(failed, 'sample')} left out" if failed else ""
 
 
 def tools() -> dict[str, str]:

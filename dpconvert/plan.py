@@ -25,6 +25,7 @@ from dpconvert.record import Box, Picture, Record, hashed
 from dpconvert.slide import BLOCK, CELL
 from dpconvert.source import Source
 from dpconvert.split import assign, classes_missing, contents
+from dpconvert.words import counted
 
 VERSION = 4  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
@@ -155,14 +156,14 @@ def make(manifest: Manifest, source: Source, options: Options, workers: engine.W
         for failure in failures[:TOLD]:
             report.note(f"failed: {failure.key}: {failure.reason}")
         raise SourceError(
-            f"{len(failures)} of {len(pictures)} pictures cannot be read, the first: {failures[0].reason}",
-            where=failures[0].source,
-            remedy="mend or fetch them again, or leave them out with --skip-failed",
+            f"{len(failures)} of {counted(len(pictures), 'picture')} cannot be read, the first: {failures[0].reason}",
+            where=source.root,
+            remedy="mend them, or leave them out with --skip-failed",
         )
     found = _without_doubtful(manifest, options, found)
     if not found:
         raise SourceError(
-            f"none of {len(pictures)} pictures gives a sample", where=source.root,
+            f"none of {counted(len(pictures), 'picture')} gives a sample", where=source.root,
             remedy="the rule's patches may be larger than the pictures, or nothing of what it looks for is annotated",
         )  # fmt: skip
     classes = _classes(manifest, source, found)
@@ -225,7 +226,7 @@ def _empty(pictures: list[Picture], found: list[Record], failures: list[Failure]
         return []
     names = sorted(rest)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return [f"{len(names)} of {len(pictures)} pictures gave no sample: {', '.join(names[:5])}{more}"]
+    return [f"{len(names)} of {counted(len(pictures), 'picture')} gave no sample: {', '.join(names[:5])}{more}"]
 
 
 def errata(manifest: Manifest, chosen: str) -> list[Erratum]:

@@ -27,6 +27,7 @@ from dpconvert.bounded import Bounded
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest import Manifest
 from dpconvert.slide import Image, open_image
+from dpconvert.words import counted
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
@@ -124,7 +125,7 @@ class Source:
         if not found:
             spec = self.manifest.files[kind]
             raise SourceError(
-                f"no {spec.what} here ({len(self.sizes)} files)",
+                f"no {spec.what} here ({counted(len(self.sizes), 'file')})",
                 where=self.root,
                 expected=f"names like {spec.example!r}" if spec.example else f"names that match {spec.pattern!r}",
                 remedy=self._unpacking()

@@ -25,6 +25,7 @@ from dpconvert.libtiff import UNREADABLE
 from dpconvert.progress import Reporter
 from dpconvert.shards import read_index
 from dpconvert.sidefiles import side_card
+from dpconvert.words import counted
 
 KEY = re.compile(r"[a-z0-9_-]+")
 JSON_LIMIT = 1 << 20
@@ -144,7 +145,7 @@ def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str
         yield "holds something that is not a plain file"
         return
     if len(members) != 3 * len(rows) or len(rows) != shard.samples:
-        yield f"{len(members)} files for {len(rows)} samples"
+        yield f"{counted(len(members), 'file')} for {counted(len(rows), 'sample')}"
         return
     for row, start in zip(rows, range(0, len(members), 3), strict=True):
         parts = [(m.name, data[m.offset_data : m.offset_data + m.size]) for m in members[start : start + 3]]

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from dpconvert.words import counted
+
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -146,5 +148,5 @@ class FitConfig(BaseModel):
     @classmethod
     def _warmup_within_the_training(cls, warmup: int, info: ValidationInfo) -> int:
         if warmup > info.data.get("iterations", warmup):
-            raise ValueError(f"longer than the training of {info.data['iterations']} iterations")
+            raise ValueError(f"longer than the training of {counted(info.data['iterations'], 'iteration')}")
         return warmup

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
+from dpconvert.words import counted
 from mtrain.errors import UsageError
 from mtrain.images import Images
 from mtrain.pool import OPEN, Permit, open_task, with_test
@@ -80,4 +81,5 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
 
     def __repr__(self) -> str:
         (name,) = self._images.names
-        return f"ShardDataset({name}, {self.split}: {len(self)} pictures of {len(self.classes)} classes)"
+        pictures, classes = counted(len(self), "picture"), counted(len(self.classes), "class")
+        return f"ShardDataset({name}, {self.split}: {pictures} of {classes})"

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dpconvert.words import counted
 from mtrain.config import INCIDENTAL, OPTIONAL, FitConfig
 from mtrain.distributed import Ranks
 from mtrain.errors import RunError
@@ -92,7 +93,7 @@ def other_division(run: Run, about: Mapping[str, Any]) -> str | None:
     if parts != before:
         effect += f", and batch normalization sees 1/{parts} of a batch at a time instead of 1/{before}"
         effect += ", unless --sync-batchnorm" if here[0] > 1 or there[0] > 1 else ""
-    before_words, words = (f"{ranks} process{'es' * (ranks > 1)} x {parts}" for ranks, parts in (there, here))
+    before_words, words = (f"{counted(ranks, 'process')} x {parts}" for ranks, parts in (there, here))
     return f"{run.name}: batches were divided into {before_words} parts, now {words}: {effect}"
 
 

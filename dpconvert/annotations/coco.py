@@ -23,6 +23,7 @@ from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, po
 from dpconvert.annotations.jsontext import Coordinate, Loose, parsed
 from dpconvert.annotations.labels import resolved
 from dpconvert.errors import ReadError
+from dpconvert.words import counted
 
 Id = int | str
 Side = Annotated[int, Field(gt=0, lt=1_000_000)]
@@ -166,7 +167,7 @@ def _by_column(start: runs.Runs, end: runs.Runs, height: int, name: str) -> runs
     """Runs over the whole mask cut at the columns' ends."""
     spans = (end - 1) // height - start // height + 1
     if spans.sum() > MOST_RUNS:
-        raise ReadError(f"{spans.sum()} runs in a mask", where=name, expected=f"at most {MOST_RUNS}")
+        raise ReadError(f"{counted(spans.sum(), 'run')} in a mask", where=name, expected=f"at most {MOST_RUNS}")
     which = np.repeat(np.arange(len(start)), spans)
     nth = np.arange(len(which)) - np.repeat(np.cumsum(spans) - spans, spans)
     column = start[which] // height + nth

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.audit.samples import Samples
+from dpconvert.words import counted
 
 Same = Literal["file", "pixels", "looks", "features"]  # from the surest on
 WORDS: dict[Same, str] = {
@@ -79,25 +80,27 @@ class Audit:
 
     def lines(self) -> Iterator[str]:
         """What was found, for a person."""
-        yield f"{len(self.samples)} pictures of {len(self.samples.cards)} tasks"
+        yield f"{counted(len(self.samples), 'picture')} of {counted(len(self.samples.cards), 'task')}"
         names = [card.task for card in self.samples.cards]
         for task, name in enumerate(names):
             pairs = [pair for pair in self.splits if self.samples.task[pair.one] == task]
             if pairs:
                 kinds = Counter(pair.same for pair in pairs)
                 told = ", ".join(f"{kinds[same]} {WORDS[same]}" for same in WORDS if kinds[same])
-                yield f"{name}: {len(pairs)} pairs between splits: {told}"
+                yield f"{name}: {counted(len(pairs), 'pair')} between splits: {told}"
             divided = sum(of == name for of, _, _ in self.groups)
             if divided:
-                yield f"{name}: {divided} groups in more than one split"
+                yield f"{name}: {counted(divided, 'group')} in more than one split"
         if self.labels:
-            yield f"{len(self.labels)} pairs of equal pixels have two labels"
+            yield f"{counted(len(self.labels), 'pair')} of equal pixels with two labels"
         for link in self.links:
             stated = "related, as stated" if link.stated else "related, which no card states"
-            yield f"{' and '.join(link.tasks)}: {link.pictures} pictures and {link.groups} groups in common; {stated}"
+            shared = f"{counted(link.pictures, 'picture')} and {counted(link.groups, 'group')}"
+            yield f"{' and '.join(link.tasks)}: {shared} in common; {stated}"
         for together in self.related:
             yield f"to be left out together: {', '.join(together)}"
-        yield f"within one split: {self.within} pairs; too even to be compared: {self.even} pictures"
+        even = counted(self.even, "picture")
+        yield f"within one split: {counted(self.within, 'pair')}; too even to be compared: {even}"
         if self.clean:
             yield "nothing found that the cards do not state"
 

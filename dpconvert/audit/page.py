@@ -19,6 +19,7 @@ from PIL import Image as Pillow
 from dpconvert import webpage
 from dpconvert.audit.findings import WORDS, Audit, Pair
 from dpconvert.errors import ShardError, printable
+from dpconvert.words import counted
 
 SHOWN = 100  # pairs of a kind
 SIDE = 192  # px
@@ -56,7 +57,7 @@ def write_page(audit: Audit, path: Path) -> None:
 def _page(audit: Audit) -> Iterator[str]:
     cards = audit.samples.cards
     yield from webpage.head("Audit", STYLE)
-    yield f"<main><h1>Audit of {len(cards)} tasks</h1>"
+    yield f"<main><h1>Audit of {counted(len(cards), 'task')}</h1>"
     yield f"<p>{len(audit.samples):,} pictures. {_verdict(audit)}</p>"
     yield from _pairs("Between splits of a task", "A score on these pictures is optimistic.", audit.splits, audit)
     yield from _groups(audit)

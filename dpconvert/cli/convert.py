@@ -20,6 +20,7 @@ from dpconvert.cli.options import (
 )
 from dpconvert.errors import UsageError, UserError
 from dpconvert.terminal import QUIET, Detailed, document, say, table, tell, together
+from dpconvert.words import counted
 
 if TYPE_CHECKING:
     from dpconvert.card import Difference
@@ -163,8 +164,9 @@ def _content(outcome: Outcome) -> dict[str, Any]:
 
 def _tell(outcome: Outcome) -> None:
     card = outcome.card
-    before = "complete already" if not outcome.made else f"{outcome.made} shards made, {outcome.had} were there"
-    tell(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards ({before}) -> {outcome.folder}")
+    before = f"{counted(outcome.made, 'shard')} made, {outcome.had} were there" if outcome.made else "complete already"
+    samples, shards = counted(card.samples(), "sample"), counted(len(card.shards), "shard")
+    tell(f"{card.task}: {samples} in {shards} ({before}) -> {outcome.folder}")
     made = card.splits.values()
     rows = [[name, *(split.classes[label] for split in made)] for label, name in enumerate(card.classes)]
     rows += [
@@ -179,7 +181,7 @@ def _tell(outcome: Outcome) -> None:
         for failure in card.failures[:10]:
             tell(f"failed: {failure.key}: {failure.reason}")
         remedy = "mend them and say --retry-failed"
-        tell(f"left out: {len(card.failures)} samples that cannot be read, listed in task.json; {remedy}")
+        tell(f"left out: {counted(len(card.failures), 'sample')} that cannot be read, listed in task.json; {remedy}")
     tell(f"digest {card.digest}")
 
 

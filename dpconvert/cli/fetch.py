@@ -10,6 +10,7 @@ import click
 
 from dpconvert.cli.options import PATH, SOURCES_VARIABLE, root_of, with_shape
 from dpconvert.terminal import JSON, QUIET, answer, tell
+from dpconvert.words import counted
 
 if TYPE_CHECKING:
     from dpconvert.manifest import Manifest
@@ -55,7 +56,8 @@ def _fetch_archives(manifest: Manifest, folder: Path, report: Reporter, as_json:
 
     done = fetching.fetch(manifest, folder, report, accepted=accepted)
     by_hand = done.manual or not (done.came or done.had)
-    lines = [f"{folder}: {len(done.came)} archives came, {len(done.had)} were there"] if done.came or done.had else []
+    told = f"{folder}: {counted(len(done.came), 'archive')} came, {len(done.had)} were there"
+    lines = [told] if done.came or done.had else []
     lines += fetching.instructions(manifest, folder) if by_hand else [_next(manifest, folder)]
     found = {"source": manifest.name, "folder": str(folder), "came": done.came, "had": done.had}
     answer(lines, found | {"by_hand": done.manual, "url": manifest.obtain.url}, as_json=as_json)

@@ -11,6 +11,7 @@ import click
 from dpconvert.cli.options import PATH, SHARDS, WORKERS
 from dpconvert.errors import UserError
 from dpconvert.terminal import JSON, QUIET, document, say, tell
+from dpconvert.words import counted
 
 
 @click.command()
@@ -49,11 +50,12 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
             say(f"{folder / problem.file}: {problem.what}", bold=True)
         bad += len(problems)
         if not (problems or as_json):
-            tell(f"{card.task}: {card.samples()} samples in {len(card.shards)} shards are as written, {card.digest}")
+            samples, parts = counted(card.samples(), "sample"), counted(len(card.shards), "shard")
+            tell(f"{card.task}: {samples} in {parts} as written, {card.digest}")
     if as_json:
         document(told)
     if bad:
-        found = "1 problem" if bad == 1 else f"{bad} problems"
+        found = counted(bad, "problem")
         say(f"dpconvert: error: {found}; convert what is damaged again with --overwrite")
         sys.exit(1)
 
@@ -123,7 +125,7 @@ def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:
         done.append(unpack_task(folder, out if folder == shards else out / folder.name, report))
         if not as_json:
             came = done[-1]
-            tell(f"{came.task}: {came.made} images written, {came.had} were there -> {came.folder}")
+            tell(f"{came.task}: {counted(came.made, 'image')} written, {came.had} were there -> {came.folder}")
     if as_json:
         rows = [{"task": d.task, "folder": str(d.folder), "made": d.made, "had": d.had} for d in done]
         document(rows)

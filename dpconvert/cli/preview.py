@@ -11,6 +11,7 @@ import click
 from dpconvert.cli.options import MPP, PATH, SOURCE, root_of, with_shape
 from dpconvert.errors import UsageError
 from dpconvert.terminal import JSON, QUIET, document, say, table, tell
+from dpconvert.words import counted
 
 
 @click.command()
@@ -66,7 +67,7 @@ def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None
         problems = [{"folder": str(broken.folder), "what": broken.why} for broken in gallery.unfinished]
         document({"page": str(page), "tasks": tasks, "problems": problems})
     else:
-        tell(f"{len(gallery.tasks)} task{'s' * (len(gallery.tasks) != 1)} -> {page}")
+        tell(f"{counted(len(gallery.tasks), 'task')} -> {page}")
         for broken in gallery.unfinished:
             say(f"dpconvert: error: {broken.why}", bold=True)
     if gallery.unfinished:

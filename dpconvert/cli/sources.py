@@ -10,6 +10,7 @@ import click
 
 from dpconvert.cli.options import PATH, SOURCE, root_of, with_shape
 from dpconvert.terminal import JSON, document, table, tell
+from dpconvert.words import counted
 
 if TYPE_CHECKING:
     from dpconvert.manifest import Manifest
@@ -73,7 +74,7 @@ def _description(manifest: Manifest) -> list[str]:
     lines += [f"{name + ':':15}{value}" for name, value in facts.items() if value]
     if manifest.paper:
         p = manifest.paper
-        lines.append(f"{'the paper:':15}{p.total} images: train {p.train}, val {p.val}, test {p.test}")
+        lines.append(f"{'the paper:':15}{counted(p.total, 'image')}: train {p.train}, val {p.val}, test {p.test}")
     for name, policy in manifest.split.items():
         lines.append(f"{'split ' + name + ':':15}{policy.note or 'by ' + manifest.group.kind}")
     lines += ["", f"get it: {manifest.obtain.url}".rstrip(), *filter(None, [manifest.obtain.text.strip()])]
@@ -123,7 +124,7 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
         names = ("what", "found", "expected", "state", "example")
         document([dict(zip(names, row, strict=True)) for row in rows])
     else:
-        tell(f"{root}: {len(files.sizes)} files")
+        tell(f"{root}: {counted(len(files.sizes), 'file')}")
         table(["what", "found", "expected", "", "like"], rows)
     if missing:
         sys.exit(1)

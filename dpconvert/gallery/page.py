@@ -17,6 +17,7 @@ from dpconvert.card import Licence, TaskCard
 from dpconvert.errors import cut, printable
 from dpconvert.gallery import histogram
 from dpconvert.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, Seen
+from dpconvert.words import counted
 
 FAILURES = 50  # of a task, which are listed
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -33,7 +34,7 @@ def write_page(gallery: Gallery, path: Path) -> None:
 
 def _page(gallery: Gallery) -> Iterator[str]:
     style = files("dpconvert.gallery").joinpath("style.css").read_text(encoding="utf-8")
-    title = f"{len(gallery.tasks)} task{'s' * (len(gallery.tasks) != 1)}"
+    title = f"{counted(len(gallery.tasks), 'task')}"
     pictures = sum(seen.card.samples() for seen in gallery.tasks)
     yield from webpage.head(title, style)
     yield '<a class="skip" href="#tasks">To the tasks</a>'

@@ -29,6 +29,7 @@ from dpconvert.shapes import table
 from dpconvert.shapes.naming import as_split, layout_of
 from dpconvert.slide import Image, sane
 from dpconvert.source import Found, Source
+from dpconvert.words import counted
 
 SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|tiff?)"
 FILES = {
@@ -144,7 +145,7 @@ def _outlines(source: Source, slides: set[str]) -> _Outlines:
         else:
             shared.append(found.name)
     if alone:
-        source.notes.append(f"{len(alone)} files of annotations belong to no slide here, the first: {alone[0]}")
+        source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
     return _Outlines(own, shared, pictured)
 
 

@@ -23,6 +23,7 @@ from dpconvert.manifest import FileKind
 from dpconvert.record import Picture
 from dpconvert.shapes.naming import as_split, layout_of, stem
 from dpconvert.source import Source
+from dpconvert.words import counted
 
 FILES = {
     "table": FileKind(pattern=r"(?i)^[^/]+\.(csv|tsv|txt)$", what="table of pictures", example="labels.csv"),
@@ -59,7 +60,7 @@ def pictures(source: Source) -> Iterator[Picture]:
             else:
                 yield _picture(row, layout, wanted, images, where)
         if absent:
-            source.notes.append(f"{absent} rows of {table.name} name pictures that are not here")
+            source.notes.append(f"{counted(absent, 'row')} of {table.name} without a picture here")
 
 
 def _file(row: dict[str, str], layout: Layout, where: str) -> str:

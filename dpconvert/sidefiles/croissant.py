@@ -10,6 +10,7 @@ from typing import Any
 
 from dpconvert.card import SCHEMA, TaskCard
 from dpconvert.sidefiles.licences import sentence
+from dpconvert.words import counted
 
 NAME = "croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
@@ -69,7 +70,7 @@ def description(card: TaskCard) -> str:
     """A sentence that says what the task is."""
     sizes = ", ".join(f"{made.samples} {split}" for split, made in card.splits.items())
     name, classes = card.title or card.task, len(card.classes)
-    return f"{name}: images of {classes} classes in WebDataset shards ({sizes}), split by {card.group_kind}."
+    return f"{name}: images of {counted(classes, 'class')} in WebDataset shards ({sizes}), split by {card.group_kind}."
 
 
 def _files(card: TaskCard) -> list[dict[str, Any]]:

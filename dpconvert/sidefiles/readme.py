@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dpconvert.card import TaskCard
 from dpconvert.shards import Entry
 from dpconvert.sidefiles.licences import OTHER, hub_name, sentence
+from dpconvert.words import counted
 
 NAME = "README.md"
 SIZES = {1000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
@@ -104,13 +105,14 @@ def _caveats(card: TaskCard) -> Iterator[str]:
     yield from card.notes
     for difference in card.expectations:
         reason = difference.reason or "no reason is known"
-        yield f"{difference.what}: {difference.made} samples; the whole release has {difference.expected} ({reason})"
+        made = counted(difference.made, "sample")
+        yield f"{difference.what}: {made}; the whole release has {difference.expected} ({reason})"
     if card.options.get("errata", "default") != "default":
         yield f"errata left out: {card.options['errata']}"
     if card.related:
         yield f"shares slides, patients or annotations with {', '.join(card.related)}"
     if card.failures:
-        yield f"{len(card.failures)} samples could not be made; `task.json` lists them"
+        yield f"{counted(len(card.failures), 'sample')} could not be made; `task.json` lists them"
 
 
 def _cell(text: str) -> str:

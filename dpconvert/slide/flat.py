@@ -18,6 +18,7 @@ from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, 
 from dpconvert.pictures import open_picture
 from dpconvert.slide.image import WHITE, Image, Pixels, over, resample
 from dpconvert.tiffsegments import pixels as tiff_pixels
+from dpconvert.words import counted
 
 Opened = Path | io.BytesIO
 UNPACK = "unpack the archive: slides are read piece by piece, from files of their own"
@@ -58,7 +59,7 @@ class Mosaic(Image):
     def __init__(self, parts: list[Flat], columns: int, where: str) -> None:
         sizes = {(part.width, part.height) for part in parts}
         if len(sizes) != 1 or len(parts) % columns:
-            raise ReadError(f"{len(parts)} frames of sizes {sorted(sizes)} make no mosaic", where=where)
+            raise ReadError(f"{counted(len(parts), 'frame')} of sizes {sorted(sizes)} make no mosaic", where=where)
         self.parts, self.columns = parts, columns
         self.width, self.height = parts[0].width * columns, parts[0].height * (len(parts) // columns)
 
@@ -94,6 +95,8 @@ def flat(file: Opened) -> Pixels:
     except UnidentifiedImageError:
         if head(file) in TIFF_MAGIC:
             return _by_tifffile(file)
+        if not head(file):
+            raise ReadError("empty: no byte in it", where=name(file), remedy="fetch it again") from None
         raise ReadError("not a picture of a known format", where=name(file)) from None
     except UNREADABLE as error:
         raise ReadError(f"damaged or missing: {error}", where=name(file), remedy="fetch it again") from None

@@ -9,6 +9,7 @@ from dpconvert.errors import ReadError
 from dpconvert.fakes import FakeTree, Pixels
 from dpconvert.record import Picture
 from dpconvert.source import Source
+from dpconvert.words import counted
 
 CLASSES = {"B": "benign", "M": "malignant"}
 TYPES = {
@@ -41,7 +42,7 @@ def pictures(source: Source) -> Iterator[Picture]:
     if not folds:
         source.notes.append("the official folds are not here: unpack mkfold.tar.gz beside the pictures for them")
     elif unlisted:
-        source.notes.append(f"{unlisted} pictures are in none of the official folds")
+        source.notes.append(f"{counted(unlisted, 'picture')} in none of the official folds")
 
 
 def _folds(source: Source) -> dict[str, dict[str, str]]:

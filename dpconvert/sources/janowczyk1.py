@@ -11,6 +11,7 @@ from dpconvert.record import Picture
 from dpconvert.shapes.masks import read_annotations
 from dpconvert.shapes.naming import paired
 from dpconvert.source import Source
+from dpconvert.words import counted
 
 __all__ = ["fake", "pictures", "read_annotations"]
 
@@ -24,7 +25,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         else:
             yield Picture(image["name"], (image.name,), image["group"], annotations=(mask.name,))
     if alone:
-        source.notes.append(f"{len(alone)} pictures without a mask are left out: {', '.join(alone[:5])}")
+        source.notes.append(f"left out: {counted(len(alone), 'picture')} without a mask: {', '.join(alone[:5])}")
 
 
 def fake(tree: FakeTree) -> None:

@@ -8,6 +8,7 @@ from dpconvert.errors import SourceError
 from dpconvert.fakes import FakeTree
 from dpconvert.record import Picture
 from dpconvert.source import Found, Source
+from dpconvert.words import counted
 
 
 def pictures(source: Source) -> Iterator[Picture]:
@@ -24,7 +25,7 @@ def pictures(source: Source) -> Iterator[Picture]:
             raise SourceError("two files of one name differ in size", where=found.name, found=other.name)
     twice = len(files) - len(first)
     if twice:
-        source.notes.append(f"{twice} pictures are there twice, and taken once")
+        source.notes.append(f"{counted(twice, 'picture')} found twice, and taken once")
     for name, found in sorted(first.items()):
         label = source.manifest.classes[int(found["class"])]
         yield Picture(name, (found.name,), found["patient"], label=label)

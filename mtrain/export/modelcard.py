@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dpconvert.sidefiles.licences import OTHER, hub_name, sentence
+from dpconvert.words import counted
 from mtrain.atomic import write_text
 from mtrain.config import FitConfig
 from mtrain.heads import About, Head
@@ -42,7 +43,7 @@ def _head(pool: Sequence[About], config: FitConfig, head: Head | None) -> Iterat
 
 def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> Iterator[str]:
     config, splits = run.config(), run.about().get("trained_on", ["train"])
-    yield f"# {config.backbone}, trained on {len(pool)} tasks of pathology"
+    yield f"# {config.backbone}, trained on {counted(len(pool), 'task')} of pathology"
     yield ""
     yield f"Run `{run.name}`. Input: RGB pictures of {config.size} x {config.size} px, the central square of a patch."
     if head:

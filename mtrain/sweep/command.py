@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpconvert.cluster import Cluster
 from dpconvert.progress import Reporter
+from dpconvert.words import counted
 from mtrain.atomic import write_text
 from mtrain.errors import UsageError
 from mtrain.storage import absolute
@@ -73,7 +74,7 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
     stopped = _run(asked, store, chosen, report) == "stopped"
     there = sum(store.has(cell) for cell in cells)
     found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there}
-    return Answer([f"{sweep.name}: {there} of {len(cells)} cells -> {store.path}"], found, stopped)
+    return Answer([f"{sweep.name}: {there} of {counted(len(cells), 'cell')} -> {store.path}"], found, stopped)
 
 
 def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) -> State:
@@ -107,7 +108,8 @@ def _script(asked: Asked, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> An
     options = ["--sweeps", str(asked.sweeps.absolute()), "--shards", sweep.shards]
     parts = min(asked.parts or len(groups), len(cells))
     write_text(path, slurm.sbatch(file, options, sweep.name, parts))
-    return Answer([f"{path}: {parts} parts; submit it with: sbatch {path}"], {"script": str(path), "parts": parts})
+    told = f"{path}: {counted(parts, 'part')}; submit it with: sbatch {path}"
+    return Answer([told], {"script": str(path), "parts": parts})
 
 
 def _part(given: str | None) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from typing import Literal
 
 from dpconvert.engine import processors
 from dpconvert.progress import Reporter
+from dpconvert.words import counted
 from mtrain.errors import RunError, UserError
 from mtrain.signals import passed_on
 from mtrain.sweep.cells import Cell
@@ -67,7 +68,7 @@ def work(store: Store, cells: Sequence[Cell], report: Reporter) -> State:
                 left.append(cell)
             else:
                 done += 1
-                report.note(f"{store.name}: {done} of {len(cells)} cells, {cell}")
+                report.note(f"{store.name}: {done} of {counted(len(cells), 'cell')}, {cell}")
         if len(left) == len(waiting):
             time.sleep(POLL)
         waiting = left
@@ -178,7 +179,7 @@ def outcome_of(
     missing = sum(not store.has(cell) for cell in cells)
     if missing and not stopped:
         raise RunError(
-            f"{missing} cells are missing: processes were killed", where=store.path,
+            f"{counted(missing, 'cell')} missing: processes were killed", where=store.path,
             remedy="often for want of memory: run the same command again with fewer --jobs; what is made is kept",
         )  # fmt: skip
     return "stopped" if missing else "finished"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dpconvert.progress import Reporter
+from dpconvert.words import counted
 from mtrain.config import FitConfig
 from mtrain.network import MultiHead, find_device, shared_network
 from mtrain.pool import Pool
@@ -54,12 +55,13 @@ class Plan:
     def lines(self, sweep: str) -> list[str]:
         """For a person."""
         if self.cells == self.there:
-            return [f"{sweep}: {self.cells} cells, all there"]
+            return [f"{sweep}: {counted(self.cells, 'cell')}, all there"]
         saved = self.hours_alone - self.hours
         share = saved / self.hours_alone if self.hours_alone else 0.0
+        cells, alone = counted(self.cells, "cell"), counted(self.warmups_alone, "cell")
         return [
-            f"{sweep}: {self.cells} cells, {self.there} there, {self.begun} begun, {self.cells - self.there} to run",
-            f"shared: {self.warmups} warm-ups serve {self.warmups_alone} cells, {self.warmups_there} of them are there",
+            f"{sweep}: {cells}, {self.there} there, {self.begun} begun, {self.cells - self.there} to run",
+            f"shared: {counted(self.warmups, 'warm-up')} for {alone}, {self.warmups_there} there",
             f"estimate: {span(self.hours)} on one device like this, of which warm-ups {span(self.hours_warmups)} and "
             f"features {span(self.hours_features)} (the svm itself is not counted)",
             f"every cell on its own: {span(self.hours_alone)}; sharing saves {span(saved)} ({share:.1%})",

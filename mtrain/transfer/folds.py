@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert.words import counted
 from mtrain import metrics
 
 FOLDS = 5
@@ -38,7 +39,7 @@ def group_folds(labels: NDArray[np.int64], groups: Sequence[str], count: int = F
         notes.append("all training samples share one group: folds are by image, and scores of C are optimistic")
         names, of_sample = np.arange(len(labels)), np.arange(len(labels))
     if len(names) < count:
-        notes.append(f"only {len(names)} groups: {len(names)} folds instead of {count}")
+        notes.append(f"only {counted(len(names), 'group')}: {counted(len(names), 'fold')} instead of {count}")
         count = len(names)
     tables = _class_counts(labels, of_sample, len(names))
     notes += _scarce_classes(tables, count)

@@ -29,6 +29,7 @@ READER_LAYERS = {
     "shapes",
     "slide",
     "source",
+    "words",
 }
 CONTRACT = {"dpconvert.card", "dpconvert.shards"}
 
@@ -86,7 +87,7 @@ def test_readers_of_sources_import_only_what_lies_below_them() -> None:
 
 
 def test_annotations_know_neither_sources_nor_manifests() -> None:
-    allowed = {"annotations", "errors", "libtiff", "raster", "tiffsegments"}
+    allowed = {"annotations", "errors", "libtiff", "pictures", "raster", "tiffsegments", "words"}
     for name, path in modules("dpconvert"):
         if name.startswith("dpconvert.annotations"):
             assert own(imports(path), "dpconvert") <= allowed, name

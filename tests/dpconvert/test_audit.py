@@ -203,7 +203,7 @@ def test_a_task_without_leaks_is_clean_and_white_tiles_are_only_counted(tmp_path
     assert found.clean
     assert found.even == 2
     assert [*found.lines()] == [
-        "17 pictures of 1 tasks",
+        "17 pictures of 1 task",
         "within one split: 0 pairs; too even to be compared: 2 pictures",
         "nothing found that the cards do not state",
     ]
@@ -245,7 +245,7 @@ def test_a_group_in_two_splits_is_found(tmp_path: Path) -> None:
     given: list[Given] = [("train", png(tissue(1)), 0, "t:1"), ("test", png(tissue(2)), 0, "t:1")]
     found = audited(task(tmp_path, given))
     assert found.groups == [("Toy", "t:1", ["test", "train"])]
-    assert "Toy: 1 groups in more than one split" in found.lines()
+    assert "Toy: 1 group in more than one split" in found.lines()
 
 
 def test_features_find_what_looks_do_not(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_the_command_tells_and_draws_what_it_finds(tmp_path: Path, dpconvert: Ca
     page = tmp_path / "page" / "audit.html"
     answer = dpconvert("audit", tmp_path / "shards", "--page", page, "--workers", 1, "--quiet")
     assert (answer.code, answer.err) == (1, "")
-    assert "One and Two: 1 pictures and 1 groups in common; related, which no card states\n" in answer.out
+    assert "One and Two: 1 picture and 1 group in common; related, which no card states\n" in answer.out
     assert "to be left out together: One, Two\n" in answer.out
     html = page.read_text()
     assert html.count("<img ") == 2

@@ -299,7 +299,7 @@ def test_verify_says_what_is_whole_and_what_is_not(dpconvert: Call, toy: Path) -
     (toy / "out" / "Cut" / "index.parquet").unlink()
     answer = dpconvert("verify", toy / "out", "--workers", 1, "--quiet")
     assert answer.code == 1
-    assert answer.out.startswith("Toy: 8 samples in 3 shards are as written, ")
+    assert answer.out.startswith("Toy: 8 samples in 3 shards as written, ")
     assert answer.err.splitlines() == [
         f"{toy / 'out' / 'Cut' / 'index.parquet'}: missing",
         f"{shard}: changed since it was written",

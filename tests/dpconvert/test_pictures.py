@@ -76,6 +76,12 @@ def test_pictures_that_cost_more_than_their_size_tells_are_refused(name: str, tm
         masks._values(COSTLY[name], "m.png")
 
 
+def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ReadError, match=r"a\.png: empty: no byte in it; fetch it again"):
+        flat(tmp_path / "a.png")
+
+
 def test_usual_ones_are_not(tmp_path: Path) -> None:
     with open_picture(io.BytesIO(in_several(progressive(1)))) as picture:
         assert (picture.format, picture.size) == ("MPO", (16, 16))

@@ -186,7 +186,7 @@ def test_a_slide_without_annotations_is_an_error_unless_told(tree: Tree) -> None
         tree.plan()
     tree.manifest("[layout]\nmissing = true\n" + AREA)
     assert tree.counts() == {"yes": 8, "no": 24}
-    assert "1 files of annotations belong to no slide here, the first: z.geojson" in tree.plan().notes
+    assert "1 file of annotations on no slide here, the first: z.geojson" in tree.plan().notes
 
 
 def test_two_files_for_one_slide_are_an_error(tree: Tree) -> None:

@@ -166,7 +166,7 @@ def test_rows_without_a_picture_are_counted_where_that_is_allowed(make: Make, tm
     (tmp_path / "source" / "labels.csv").write_text("slide,uid,kind\ns1,1,no\ns1,2,yes\ns1,3,yes\n")
     assert len(make(TABLE + "missing = true\n")) == 2
     notes = cards.load(tmp_path / "out" / "Mine").notes
-    assert "1 rows of labels.csv name pictures that are not here" in notes
+    assert "1 row of labels.csv without a picture here" in notes
 
 
 # --- points on pictures

@@ -167,7 +167,7 @@ def test_janowczyk1_has_the_paper_s_count_of_141_pictures(lay: Lay, folder: Path
     assert len(made.rows) == 31725
     assert sizes(made) == {"train": 17550, "val": 4500, "test": 9675}
     assert len({row.group for row in made.rows}) == 137
-    assert any("2 pictures without a mask are left out" in note for note in made.notes)
+    assert any("left out: 2 pictures without a mask" in note for note in made.notes)
 
 
 def test_janowczyk2_has_the_paper_s_count(lay: Lay, folder: Path) -> None:
@@ -303,7 +303,7 @@ def test_the_idc_archive_is_read_in_place_and_kaggle_s_copies_once(
         archive.extractall(folder / "IDC_regular_ps50_idx5")
     shutil.rmtree(folder / "IDC_regular_ps50_idx5" / "IDC_regular_ps50_idx5")
     assert samples(in_zip) == samples(planned("janowczyk6", folder))
-    assert any("40 pictures are there twice" in note for note in in_zip.notes)
+    assert any("40 pictures found twice" in note for note in in_zip.notes)
 
 
 def test_idc_pictures_are_passed_through_whatever_their_size(converted: Callable[[str], Converted]) -> None:

@@ -337,7 +337,7 @@ def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[
     pictures, digest, shard = against(one, other)
     assert "the request is the same, and the difference comes from other versions: zlib 1.3 (there 1.2)" in digest
     assert pictures == (
-        "task.json: 0 samples are only here, 0 only there; 2 pictures of other bytes: of 2 looked at, "
+        "task.json: 0 samples only here, 0 only there; 2 pictures of other bytes: of 2 looked at, "
         "0 have other pixels (decoding), 2 the same pixels in other bytes (encoding)"
     )
     assert shard == f"train-000000.tar: another content than in {other}"

@@ -520,7 +520,7 @@ def test_what_processes_answer_is_what_the_sweep_ends_with(tiny: Callable[..., l
     failed = UsageError("no room")
     with pytest.raises(UsageError, match="no room"):
         engine.outcome_of(store, cells, ["stopped", failed], stopped=False)
-    with pytest.raises(RunError, match="8 cells are missing: processes were killed"):
+    with pytest.raises(RunError, match="8 cells missing: processes were killed"):
         engine.outcome_of(store, cells, ["finished", None], stopped=False)
     assert engine.outcome_of(store, cells, [None, "stopped"], stopped=True) == "stopped"
     assert engine.outcome_of(store, [], ["finished", None], stopped=False) == "finished"
@@ -567,7 +567,7 @@ def test_the_command_plans_with_measured_times_and_runs_a_part(
     answer = CliRunner().invoke(group, [*command, "--plan"])
     assert answer.exit_code == 0, answer.output
     assert "tiny: 8 cells, 0 there, 0 begun, 8 to run" in answer.output
-    assert "shared: 2 warm-ups serve 4 cells, 0 of them are there" in answer.output
+    assert "shared: 2 warm-ups for 4 cells, 0 there" in answer.output
     assert json.loads(CliRunner().invoke(group, [*command, "--plan", "--json"]).output)["hours"] > 0
     ran: list[str] = []
     monkeypatch.setattr(engine, "attempt", lambda _store, cell, _report: ran.append(cell.digest) or "done")
