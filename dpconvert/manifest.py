@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dpconvert.card import SPLITS, Licence, Model, Split
 from dpconvert.errors import ManifestError, UsageError
+from dpconvert.tomltext import read_toml
 
 PACKAGED = Path(__file__).parent / "manifests"
 CHECKOUT = Path(__file__).parent.parent / "manifests"
@@ -361,10 +361,10 @@ def load(path: Path) -> Manifest:
         ManifestError: absent, not TOML, or not what a manifest must say; names the first problem.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except OSError as error:
         raise ManifestError(f"cannot be read: {error.strerror}", where=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise ManifestError(f"not TOML: {error}", where=path) from None
     data.setdefault("name", _as_name(path.stem))
     try:

@@ -341,7 +341,7 @@ def _as_bytes(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[np.uint8
 
 def _mpp(tiff: tifffile.TiffFile) -> float | None:
     """Micrometres per pixel along x: OME's physical size, else the resolution tags."""
-    ome = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", (tiff.ome_metadata or "")[: 1 << 20])
+    ome = re.search(r"<(?:\w+:)?Pixels\b[^<>]*>", (tiff.ome_metadata or "")[: 1 << 20])
     if ome and (size := re.search(r'\bPhysicalSizeX="([^"]+)"', ome[0])):
         unit = re.search(r'\bPhysicalSizeXUnit="([^"]*)"', ome[0])
         return _number(size[1], MICROMETRES.get(unit[1] if unit else "", 0.0))

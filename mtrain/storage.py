@@ -297,4 +297,4 @@ def _imported(name: str) -> ModuleType | None:
 
 def _without_addresses(text: str) -> str:
     """Errors of the libraries may name a signed address."""
-    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
+    return re.sub(r"https?://[^\s'\"]*", lambda address: address[0].partition("?")[0], text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -150,12 +150,13 @@ def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed:
     """The pictures of these shards without end, in an order that `seed` says.
 
     Raises:
-        ShardError: a shard that is no tar, or not the one of its card, or a sample without picture or label.
+        ShardError: a shard that is no tar, or not the one of its card; no sample in any; one without picture or label.
         RunError: a shard that cannot be had.
     """
     order = random.Random(seed)
-    stages = (tar_file_expander, group_by_keys, lambda found: (_sample(task, classes, fields) for fields in found))
-    pipeline = webdataset.DataPipeline(lambda: _open_in_turn(shards, order), *stages, shuffle(buffer, rng=order))
+    met: set[str] = set()
+    stages = (tar_file_expander, group_by_keys, lambda found: _labelled(task, classes, found, met))
+    pipeline = webdataset.DataPipeline(lambda: _open_in_turn(shards, order, met), *stages, shuffle(buffer, rng=order))
     try:
         yield from pipeline
     except DAMAGED as error:
@@ -166,8 +167,11 @@ def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed:
         ) from None
 
 
-def _open_in_turn(shards: Sequence[Shard], order: random.Random) -> Iterator[dict[str, Any]]:
-    """Each shard once in a random order, again and again; at its end it must have been what its card says."""
+def _open_in_turn(shards: Sequence[Shard], order: random.Random, met: set[str]) -> Iterator[dict[str, Any]]:
+    """Each shard once in a random order, again and again; at its end it must have been what its card says.
+
+    met: the shards that samples came out of so far; after all of them there must be one.
+    """
     while True:
         for shard in order.sample(shards, len(shards)):
             with closing(shard.open()) as file:
@@ -178,6 +182,11 @@ def _open_in_turn(shards: Sequence[Shard], order: random.Random) -> Iterator[dic
                         "not the shard that task.json describes", where=shard.place, expected=f"sha256 {shard.sha256}",
                         found=read.finished(),
                     )  # fmt: skip
+        if not met:
+            raise ShardError(
+                "no sample in any of its shards", where=shards[0].place.rpartition("/")[0],
+                remedy="check the shards with `dpconvert verify`",
+            )  # fmt: skip
 
 
 class _Digesting:
@@ -196,6 +205,12 @@ class _Digesting:
         while self.read(1 << 20):
             pass
         return self._digest.hexdigest()
+
+
+def _labelled(task: str, classes: int, found: Iterable[dict[str, Any]], met: set[str]) -> Iterator[Sample]:
+    for fields in found:
+        met.add(fields["__url__"])
+        yield _sample(task, classes, fields)
 
 
 def _sample(task: str, classes: int, fields: dict[str, Any]) -> Sample:

@@ -8,6 +8,7 @@ of the network is found is taken off, what does not belong to the network is dro
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 import re
@@ -22,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dpconvert.errors import cut
 from mtrain.atomic import replacing
 from mtrain.errors import RunError, UsageError
 
@@ -35,6 +37,8 @@ BROKEN_PICKLE = (
 # how torch names what is neither a tensor nor a plain container; its own text tells how to load the file all the same
 REFUSED = "Weights only load failed"
 FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+LONGEST_NAME = 1000  # of a class in a pickle: torch looks for those that it refuses in ways that take the square of it
+ZIP = b"PK\3\4"
 NESTED = ("state_dict", "model_state_dict", "model", "state")
 # torchvision's older DenseNet files say "norm.1" where its modules are called "norm1"
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -159,11 +163,27 @@ def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> State:
     return {name: new for (name, _), new in pairs}
 
 
+class _OfShortNames(io.BufferedReader):
+    """A file that a pickle is read out of, name by name."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(LONGEST_NAME)
+        if len(line) == LONGEST_NAME:
+            raise ValueError(f"a name of {LONGEST_NAME} bytes or more")
+        return line
+
+
 def _load_pickled(path: Path) -> State:
     """A `.pth` file's state dict; tensors and plain containers only, nothing is executed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle's protocols
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _OfShortNames(io.FileIO(path)) as file:
+            if file.peek(len(ZIP)).startswith(ZIP):  # which torch takes apart by itself
+                if foreign := min(torch.serialization.get_unsafe_globals_in_checkpoint(path), default=""):
+                    raise pickle.UnpicklingError(f"{REFUSED}: GLOBAL {cut(foreign, LONGEST_NAME)}")
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            else:
+                content = torch.load(file, map_location="cpu", weights_only=True)
     for key in NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from dpconvert.manifest import manifest_folder
+from dpconvert.tomltext import read_toml
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 
@@ -119,8 +119,8 @@ def load_sweep(given: str) -> Sweep:
     """
     path = _find(given)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        content = read_toml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"not TOML: {error}", where=path) from None
     try:
         sweep = Sweep.model_validate({"name": path.stem} | content)

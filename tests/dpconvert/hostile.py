@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from dpconvert import fetch, slide
+from dpconvert import fetch, manifest, slide
 from dpconvert.annotations import cytomine, masks, points, qupath, xml
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
@@ -65,6 +65,12 @@ def _picture(folder: Path, name: str, data: bytes) -> object:
     (folder / name).write_bytes(data)
     with slide.open_image([folder / name]) as image:
         return image.read(0, 0, image.width, image.height, (64, 64)).shape
+
+
+@case
+def manifest_of_a_key_of_a_hundred_thousand_parts(folder: Path) -> object:
+    (folder / "m.toml").write_text("a." * 100_000)
+    return manifest.load(folder / "m.toml")
 
 
 @case
@@ -215,6 +221,12 @@ def ome_tiff_of_fewer_than_no_planes(folder: Path) -> object:
 @case
 def ome_tiff_whose_data_are_a_thousand_million_planes(folder: Path) -> object:
     return _ome(folder, 'SizeZ="1" SizeC="1" SizeT="1"', '<TiffData IFD="0" PlaneCount="1000000000"/>')
+
+
+@case
+def ome_tiff_whose_pixels_do_not_end(folder: Path) -> object:
+    """A megabyte of beginnings of an element, each of which may reach to the end."""
+    return _described(folder, "<Pixels " * (1 << 17) + "OME>")
 
 
 @case

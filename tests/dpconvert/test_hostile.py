@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MIB = 60, 1024
 
 TOLD = {
+    "manifest_of_a_key_of_a_hundred_thousand_parts": "DIR/m.toml: not TOML: more than 131072 characters",
     "png_of_2500_megapixels": "too large for a flat picture",
     "mask_of_2500_megapixels": "not a readable mask",
     "tiff_of_kilobytes_that_claims_gigabytes": "DIR/a.tif: ",
@@ -41,6 +42,7 @@ TOLD = {
     "tiff_whose_directories_go_round_by_one_that_is_cut": "its directories have no end",
     "tiff_whose_directories_go_round_after_a_sub_image_outside": "its directories have no end",
     "ome_tiff_of_fewer_than_no_planes": "OME-XML that states 2000000000 planes",
+    "ome_tiff_whose_pixels_do_not_end": "read: (64, 64, 1)",
     "ome_tiff_with_its_planes_outside": "OME-XML that names a file elsewhere, '../a.tif'",
     "micro_manager_stack_of_hundreds_of_millions_of_planes": "read: (64, 64, 1)",  # its first page
     "philips_tiff_of_a_billion_laughs": "DIR/a.tif: not a readable TIFF: XML that defines entities",

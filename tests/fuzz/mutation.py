@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 Change = Callable[[bytearray, random.Random, Sequence[bytes]], None]
 
@@ -14,6 +15,21 @@ def mutated(seeds: Sequence[bytes], words: Sequence[bytes], chance: random.Rando
     for _ in range(1 << chance.randrange(4)):
         chance.choice(CHANGES)(data, chance, [*words, *seeds])
     return bytes(data)
+
+
+def repeated(seeds: Sequence[bytes], words: Sequence[bytes], size: int) -> Iterator[bytes]:
+    """Words and pieces of the seeds, so many bytes of each: alone, in the middle of a seed and near its end.
+
+    What takes the square of its input shows here, as an expression that begins at each and reaches to the end of all.
+    """
+    pieces = set(words)
+    for seed in seeds[:6]:
+        pieces |= {seed[at : at + 1] for at in range(min(len(seed), 200))}
+        pieces |= set(re.findall(rb"[\w\"'<>{}\[\]().,:/=\- ]{1,12}", seed[:20_000])[:40])
+    for piece in sorted(piece for piece in pieces if 0 < len(piece) <= 40):
+        many = piece * (size // len(piece))
+        for cut in (0, len(seeds[0]) // 2, max(len(seeds[0]) - 3, 0)):
+            yield many if cut == 0 else seeds[0][:cut] + many + seeds[0][cut:]
 
 
 def _place(data: bytearray, chance: random.Random) -> int:

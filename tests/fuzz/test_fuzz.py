@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import guided, mtrain_targets, targets
+from tests.fuzz.mutation import repeated
 from tests.fuzz.spoiling import check, spoil, spoil_apart
 
 TARGETS = targets.TARGETS | mtrain_targets.TARGETS
@@ -31,6 +33,20 @@ def test_what_once_crashed_does_not(path: Path) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_spoilt_inputs_are_read_or_refused(name: str) -> None:
     spoil(name, FEW, "0")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_pieces_that_come_again_and_again_are_read_or_refused_soon(name: str) -> None:
+    for data in itertools.islice(repeated(TARGETS[name].seeds, TARGETS[name].words, 1 << 17), 0, None, 5):
+        check(name, data)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("name", TARGETS)
+def test_all_pieces_that_come_again_and_again_are_read_or_refused_soon(name: str) -> None:
+    for data in repeated(TARGETS[name].seeds, TARGETS[name].words, 400_000):
+        check(name, data)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -12,7 +12,7 @@ from mtrain.errors import ShardError
 from mtrain.loader import Skipping, batches
 from mtrain.pool import Pool, open_pool
 from mtrain.sampling import Stream
-from mtrain.stream import StreamBatches, samples, train_shards
+from mtrain.stream import Shard, StreamBatches, samples, train_shards
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.storages import Faults, proxy, web_server
 
@@ -147,3 +147,11 @@ def test_streams_come_from_storage_though_answers_break_off(tmp_path: Path, monk
         stream.close()  # type: ignore[attr-defined]
     assert faults.planned == []
     assert not list((tmp_path / "cache").glob("shards/*.tar"))  # nothing was kept
+
+
+def test_shards_without_a_sample_are_told_instead_of_read_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "empty.tar").write_bytes(bytes(10240))
+    digest = hashlib.sha256(bytes(10240)).hexdigest()
+    shards = [Shard(str(tmp_path / "empty.tar"), 10240, digest)] * 2
+    with pytest.raises(ShardError, match=r"no sample in any of its shards; check the shards"):
+        next(samples("Alpha", 2, shards, 4, "seed"))
