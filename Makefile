@@ -46,6 +46,7 @@ bench: .venv/test  ## the benchmarks, each beside its peer
 	$(BIN)/python benchmarks/step/compare.py
 	$(BIN)/python benchmarks/slides/compare.py
 	$(BIN)/python benchmarks/loader/compare.py
+	$(BIN)/python benchmarks/loader/parts.py
 
 docs: .venv/test  ## write the generated pages, build the site into site/, check its links
 	for writer in docs/write_*.py; do $(BIN)/python $$writer || exit 1; done
