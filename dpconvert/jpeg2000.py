@@ -42,10 +42,10 @@ def claimed(data: bytes) -> int | None:
         whole = count == 1 and left == top == 0
         tiles = Tiles(count, min(wide, right - left), min(tall, bottom - top), components, int(not whole))
         most: int = max((right - left) * (bottom - top) * components, count * OF_A_TILE if count > 1 else 0)
-        layers = 1
-        for marker, segment in _segments(data, at + 2):
+        segments = list(_segments(data, at + 2))
+        layers = max((int.from_bytes(segment[2:4], "big") for marker, segment in segments if marker == COD), default=1)
+        for marker, segment in segments:
             if marker == COD:
-                layers = max(layers, int.from_bytes(segment[2:4], "big"))
                 most = max(most, _of_precincts(tiles, segment[0], segment[5:], layers))
             elif marker == COC:
                 style = segment[1 if components < 257 else 2 :]

@@ -58,6 +58,7 @@ def test_a_usual_stream_costs_its_samples() -> None:
         (stream(coding(4, 65_535), components=2), 2 * 64 * 64 * (3 * OF_A_PRECINCT + OF_A_PACKET * 65_535)),
         (stream(coding(2, levels=1), side=100), (13 * 13 + 25 * 25) * A_PRECINCT),
         (stream(coding(WHOLE), coding(3, of=0)), 128 * 128 * A_PRECINCT),
+        (stream(coding(3, of=0), coding(WHOLE, 9)), 128 * 128 * (3 * OF_A_PRECINCT + 9 * OF_A_PACKET)),
         (stream(coding(WHOLE), parts=part(coding(3))), 128 * 128 * A_PRECINCT),
         (stream(coding(WHOLE), parts=part() + part(coding(3, of=0))), 128 * 128 * A_PRECINCT),
         (stream(coding(WHOLE), parts=part(coding(3), size=0)), 128 * 128 * A_PRECINCT),
