@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LITTLE = 1 << 20  # samples, or what costs as much, that any stream may be
-OF_A_TILE = 9 << 10  # samples that a tile of a codestream is counted as: OpenJPEG holds so many bytes for each
-OF_A_PRECINCT = 640  # the same of a precinct of a subband
-OF_A_PACKET = 64  # of a layer of a precinct: each is looked for, though there be no data
+MOST = 100_000_000  # of each of which OpenJPEG holds eight bytes at most
+OF_A_TILE = 9 << 10  # samples that a tile of a codestream is counted as
+OF_A_PRECINCT = 640  # a precinct of a subband
+OF_A_BLOCK = 40  # a code-block
+OF_A_PACKET = 64  # a layer of a precinct: each is looked for, though there be no data
 BANDS = 3  # of a resolution
 SOC, SIZ, COD, COC, SOT, SOD = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
 # CAP, CPF, PLM, PLT, TLM, QCD, QCC, RGN, POC, PPM, PPT, CRG, COM, MCT, MCC, MCO, CBD
@@ -32,7 +34,11 @@ class Tiles:
 
 
 def claimed(data: bytes) -> int | None:
-    """Samples of a picture, or as many as its tiles, precincts and layers cost; None where its headers do not tell."""
+    """Samples of a picture, and as many as its tiles, precincts, blocks and layers cost; None where no head tells.
+
+    Raises:
+        ValueError: more than MOST.
+    """
     at = _codestream(data)
     if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ):
         return None
@@ -41,18 +47,18 @@ def claimed(data: bytes) -> int | None:
         count = math.ceil((right - left_most) / wide) * math.ceil((bottom - top_most) / tall)
         whole = count == 1 and left == top == 0
         tiles = Tiles(count, min(wide, right - left), min(tall, bottom - top), components, int(not whole))
-        most: int = max((right - left) * (bottom - top) * components, count * OF_A_TILE if count > 1 else 0)
+        samples: int = (right - left) * (bottom - top) * components
         segments = list(_segments(data, at + 2))
         layers = max((int.from_bytes(segment[2:4], "big") for marker, segment in segments if marker == COD), default=1)
-        for marker, segment in segments:
-            if marker == COD:
-                most = max(most, _of_precincts(tiles, segment[0], segment[5:], layers))
-            elif marker == COC:
-                style = segment[1 if components < 257 else 2 :]
-                most = max(most, _of_precincts(tiles, style[0], style[1:], layers))
+        styles = [segment[:1] + segment[5:] for marker, segment in segments if marker == COD]
+        styles += [segment[1 if components < 257 else 2 :] for marker, segment in segments if marker == COC]
+        most = max((_of_precincts(tiles, style[0], style[1:], layers) for style in styles), default=0)
     except (struct.error, IndexError, ValueError, ZeroDivisionError):
         return None
-    return most or None
+    all_in_all = samples + most + (count * OF_A_TILE if count > 1 else 0)
+    if all_in_all > MOST:
+        raise ValueError(f"JPEG 2000 that takes as much as {all_in_all} samples")
+    return all_in_all if all_in_all > 0 else None
 
 
 def _codestream(data: bytes) -> int | None:
@@ -101,7 +107,7 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _of_precincts(tiles: Tiles, style: int, parameters: bytes, layers: int) -> int:
-    """What the precincts of all tiles and components cost, of A.6.1's parameters: levels, blocks, and sizes if any."""
+    """What precincts and blocks of all tiles and components cost, of A.6.1's parameters: levels, blocks, any sizes."""
     levels = parameters[0]
     sizes = parameters[5 : 6 + levels] if style & 1 else b"\xff" * (levels + 1)
     if len(sizes) != levels + 1:
@@ -111,4 +117,6 @@ def _of_precincts(tiles: Tiles, style: int, parameters: bytes, layers: int) -> i
         across = -(-tiles.width >> levels - resolution + (exponents & 15))
         down = -(-tiles.height >> levels - resolution + (exponents >> 4))
         count += (across + tiles.astray) * (down + tiles.astray)
-    return count * (OF_A_PRECINCT * BANDS + OF_A_PACKET * layers) * tiles.count * tiles.components
+    blocks = -(-tiles.width >> parameters[1] + 2) * -(-tiles.height >> parameters[2] + 2)
+    cost = count * (OF_A_PRECINCT * BANDS + OF_A_PACKET * layers) + blocks * OF_A_BLOCK
+    return cost * tiles.count * tiles.components

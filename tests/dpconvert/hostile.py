@@ -287,6 +287,16 @@ def jpeg_2000_of_hundreds_of_millions_of_packets(folder: Path) -> object:
 
 
 @case
+def jpeg_2000_of_a_tile_of_268_megapixels(folder: Path) -> object:
+    """16 384 x 16 384 pixels in blocks of 4 x 4, as the page says too, for which OpenJPEG takes eight gigabytes."""
+    data, side = jpeg2000.stream(jpeg2000.coding(jpeg2000.WHOLE, block=2), side=16_384), 16_384
+    at = 8 + 2 + 12 * len(GREY) + 4
+    stored = {256: (256, 4, 1, side), 257: (257, 4, 1, side), 259: (259, 3, 1, 34712), 273: (273, 4, 1, at),
+              278: (278, 4, 1, side), 279: (279, 4, 1, len(data))}  # fmt: skip
+    return _pages(folder, _tiff([stored.get(tag[0], tag) for tag in GREY], data))
+
+
+@case
 def jpeg_2000_with_a_palette_of_255_channels(folder: Path) -> object:
     """Of a million pixels, which become a gigabyte."""
     plain = jpeg2000.stream(jpeg2000.coding(jpeg2000.WHOLE))

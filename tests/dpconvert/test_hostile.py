@@ -46,8 +46,9 @@ TOLD = {
     "ome_tiff_with_its_planes_outside": "OME-XML that names a file elsewhere, '../a.tif'",
     "micro_manager_stack_of_hundreds_of_millions_of_planes": "read: (64, 64, 1)",  # its first page
     "philips_tiff_of_a_billion_laughs": "DIR/a.tif: not a readable TIFF: XML that defines entities",
-    "jpeg_2000_of_a_million_precincts": "its data claim 2080374784 samples, where 64 x 64 pixels are expected",
-    "jpeg_2000_of_hundreds_of_millions_of_packets": "its data claim 17187471360 samples, where",
+    "jpeg_2000_of_a_million_precincts": "JPEG 2000 that takes as much as 2081433600 samples",
+    "jpeg_2000_of_hundreds_of_millions_of_packets": "JPEG 2000 that takes as much as 17188530176 samples",
+    "jpeg_2000_of_a_tile_of_268_megapixels": "JPEG 2000 that takes as much as",
     "jpeg_2000_with_a_palette_of_255_channels": "its data do not tell their size, where",
     "leica_collection_of_hundreds_of_millions_of_channels": "read: (64, 64, 1)",
     "leica_collection_that_is_no_xml": "read: (64, 64, 1)",

@@ -70,9 +70,9 @@ COSTLY = {
 @pytest.mark.parametrize("name", COSTLY)
 def test_pictures_that_cost_more_than_their_size_tells_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(COSTLY[name])
-    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 of very many"):
+    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 that takes|JPEG 2000 of very many"):
         flat(tmp_path / "a.png")
-    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 of very many"):
+    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 that takes|JPEG 2000 of very many"):
         masks._values(COSTLY[name], "m.png")
 
 

@@ -23,7 +23,6 @@ from dpconvert.slide import Slide
 from dpconvert.slide.flat import flat
 from dpconvert.tiffpages import TiffPages
 from dpconvert.tiffsegments import check_segment, pixels
-from tests.dpconvert.test_jpeg2000 import A_PRECINCT
 from tests.dpconvert.tiffs import TILE, shared_tiles
 
 WIDE, TALL = 1200, 1000  # more than LITTLE
@@ -92,7 +91,7 @@ def test_what_cannot_be_seen_beforehand_is_refused() -> None:
     for compression in (22610, 34887, 50002, 12345):
         with pytest.raises(ValueError, match=r"compression that is not read|not a valid COMPRESSION"):
             check_segment(page(compression, 64, 64), b"data")
-    with pytest.raises(ValueError, match=f"claim {255**2 * 4 * 4 * A_PRECINCT} samples"):
+    with pytest.raises(ValueError, match=r"JPEG 2000 that takes as much as \d{10} samples"):
         check_segment(page(34712, 255, 255), made_of_tiles())
     check_segment(page(7, 16, 16), progressive(MOST_SCANS - 10))
     with pytest.raises(ValueError, match="more than 100 scans"):
@@ -112,12 +111,12 @@ def test_every_way_to_read_a_tiff_refuses_them(tmp_path: Path) -> None:
     data = path.read_bytes()
     with tifffile.TiffFile(path) as tiff:
         at = data.index(b"\xff\x4f\xff\x51", tiff.pages.first.dataoffsets[0]) + 8
-    path.write_bytes(data[:at] + struct.pack(">8I", *[16384, 16384, 0, 0] * 2) + data[at + 32 :])
-    with closing(TiffPages(path)) as pages, pytest.raises(ReadError, match="claim 268435456 samples"):
+    path.write_bytes(data[:at] + struct.pack(">8I", *[4096, 4096, 0, 0] * 2) + data[at + 32 :])
+    with closing(TiffPages(path)) as pages, pytest.raises(ReadError, match=r"claim 1[67]\d{6} samples"):
         pages.region(0, 0, 0, 64, 64)
-    with pytest.raises(ReadError, match="claim 268435456 samples"):
+    with pytest.raises(ReadError, match=r"claim 1[67]\d{6} samples"):
         flat(path)
-    with pytest.raises(ReadError, match="claim 268435456 samples"):
+    with pytest.raises(ReadError, match=r"claim 1[67]\d{6} samples"):
         masks._coarser(path.read_bytes(), "a.tif")
 
 
