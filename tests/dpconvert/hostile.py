@@ -276,7 +276,7 @@ def _of_jpeg_2000(folder: Path, data: bytes) -> object:
 
 @case
 def jpeg_2000_of_a_million_precincts(folder: Path) -> object:
-    """In half a kilobyte, for which OpenJPEG takes half a gigabyte."""
+    """In 300 bytes, for which OpenJPEG takes half a gigabyte."""
     return _of_jpeg_2000(folder, jpeg2000.stream(jpeg2000.coding(0)))
 
 

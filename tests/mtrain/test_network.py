@@ -202,7 +202,7 @@ def zipped(pickled: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", ["zip", "pickle"])
 def test_a_weights_file_with_names_of_megabytes_is_refused_soon(tmp_path: Path, kind: str) -> None:
-    """Torch takes a minute for 80 kB, and the square of it for more."""
+    """Torch takes 75 s for 80 kB, and the square of it for more."""
     named = b"\x80\x02c" + b"c" * 4_000_000 + b"\n" + b"d" * 4_000_000 + b"\n."
     (tmp_path / "bad.pth").write_bytes(zipped(named) if kind == "zip" else named)
     with pytest.raises(RunError, match=r"not a weights file: (a name of 1000 bytes or more|it holds c{300})") as caught:
