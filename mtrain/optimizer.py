@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,10 +33,31 @@ def make_optimizer(config: FitConfig, model: MultiHead, iteration: int) -> torch
     groups: list[dict[str, Any]] = [{"params": list(model.heads.parameters()), "lr": heads_rate}]
     if iteration >= config.warmup:
         groups.insert(0, {"params": list(model.shared.parameters()), "lr": shared_rate})
-    fused = next(model.parameters()).device.type == "cuda"
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
-    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=_has_fused_kernel(groups))
+    return sgd(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def sgd(groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """PyTorch's SGD with its fused kernel, on the CPU as on CUDA, so that tests on either run the same code.
+
+    Every momentum buffer starts as zeros, from which the first step computes what it computes without a buffer. The
+    fused kernel needs them: it takes a buffer for all parameters of a group or for none, and raises TypeError for a
+    head whose first sample comes later than that of another.
+    """
+    optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay, fused=_has_fused_kernel(groups))
+    if momentum:
+        for parameter in _parameters(groups):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _has_fused_kernel(groups: list[dict[str, Any]]) -> bool:
+    return all(parameter.device.type in ("cpu", "cuda") for parameter in _parameters(groups))
+
+
+def _parameters(groups: list[dict[str, Any]]) -> Iterator[torch.nn.Parameter]:
+    return (parameter for group in groups for parameter in group["params"])
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:

@@ -25,6 +25,7 @@ from mtrain.images import Images
 from mtrain.loader import EpochBatches, batches, ordered_batches
 from mtrain.metrics import Values
 from mtrain.network import SharedNetwork, find_device
+from mtrain.optimizer import sgd
 from mtrain.pool import Rows, Task
 from mtrain.weights import State
 
@@ -115,9 +116,8 @@ class Tuning:
         self.rate, self.task, self.sets, self.recipe = rate, task, sets, recipe
         self.model = new_classifier(start, task, recipe)
         self.device = self.model.head.weight.device
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        groups = [{"params": list(self.model.parameters()), "lr": rate}]
+        self.optimizer = sgd(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         self.dataset = EpochBatches(Images([(task, sets.train)]), recipe.size, recipe.seed, recipe.batch)
         self.history: list[list[float]] = []
         self.best: State = {}

@@ -28,6 +28,7 @@ from mtrain import checkpoint, fit, training
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
 from mtrain.network import MultiHead, shared_network
+from mtrain.optimizer import make_optimizer
 from mtrain.pool import open_pool
 from mtrain.runs import Run
 from mtrain.training import Training
@@ -122,6 +123,7 @@ def test_one_step_is_what_the_formulas_say(shards: Path) -> None:
     """
     ours = a_training(shards, warmup=0, lr=1e-4, tau=3.0, batch=4, weight_decay=0.01, size=64)
     ours.model.double()
+    ours.optimizer = make_optimizer(ours.config, ours.model, 0)
     ours.prepare = lambda batch: Training.prepare(ours, batch).double()  # type: ignore[method-assign]
     plain, velocity = copy.deepcopy(ours.model).train(), {}
     seen: set[tuple[int, ...]] = set()
@@ -171,8 +173,9 @@ def test_after_the_warmup_the_heads_begin_without_momentum(shards: Path) -> None
     for batch in ours.drawn(range(2)):
         ours.step(batch)
     for head in ours.model.heads.values():
-        momentum = ours.optimizer.state.get(head.weight, {}).get("momentum_buffer")
-        assert momentum is None or torch.allclose(momentum, head.weight.grad + 1e-3 * head.weight)
+        momentum = ours.optimizer.state[head.weight]["momentum_buffer"]
+        first = 0 * momentum if head.weight.grad is None else head.weight.grad + 1e-3 * head.weight
+        assert torch.allclose(momentum, first)
 
 
 # --- whole runs ---

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from mtrain import checkpoint
 from mtrain.averaging import Average
 from mtrain.config import FitConfig
-from mtrain.network import MultiHead
+from mtrain.loss import scale_head_gradients, task_losses
+from mtrain.network import MultiHead, shared_network
 from mtrain.optimizer import learning_rates, make_optimizer, set_rates
 
 
@@ -61,6 +63,65 @@ def test_adamw_is_used_with_its_weight_decay() -> None:
     optimizer = make_optimizer(config, model(), 50)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+
+
+def by_hand(
+    momentum: float, decay: float, rate: float, gradients: list[torch.Tensor], start: torch.Tensor
+) -> torch.Tensor:
+    """Plain SGD: g <- g + decay * p; v <- momentum * v + g, where v is g at first; p <- p - rate * v."""
+    value, velocity = start.clone(), None
+    for gradient in gradients:
+        gradient = gradient + decay * value
+        velocity = gradient if velocity is None else momentum * velocity + gradient
+        value = value - rate * velocity
+    return value
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_head_may_have_its_first_sample_in_any_iteration(name: str, resumed: bool) -> None:
+    """Head B has none in six iterations, after the warm-up of three; the fused kernels take all momentum or none."""
+    config = CONFIG.model_copy(update={"optimizer": name, "warmup": 3, "weight_decay": 0.1})
+    net, generator = model(), torch.Generator().manual_seed(3)
+    optimizer = make_optimizer(config, net, 0)
+    start = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    gradients = []
+    for iteration in range(9):
+        if iteration == config.warmup:
+            optimizer = make_optimizer(config, net, iteration)
+        if resumed and iteration in (2, 5, 8):
+            state = {key: tensor.clone() for key, tensor in checkpoint.training_state(net, optimizer).items()}
+            net = model()
+            optimizer = make_optimizer(config, net, iteration)
+            checkpoint.restore(net, optimizer, state)
+        assert optimizer.defaults["fused"], "the kernel that CUDA gets"
+        set_rates(optimizer, learning_rates(config, iteration))
+        counts = [2, 0] if iteration < 6 else [1, 1]
+        optimizer.zero_grad(set_to_none=True)
+        features = net.shared.layer(torch.randn(2, 3, generator=generator))
+        losses = task_losses(net.head_logits(features, counts), torch.tensor([1, 0]), counts, ["A", "B"])
+        (losses.sum() / 2).backward()
+        scale_head_gradients(net.heads, counts)
+        if net.heads["B"].weight.grad is not None:
+            gradients.append(net.heads["B"].weight.grad.clone())
+        optimizer.step()
+        assert torch.equal(net.heads["B"].weight, start["heads.B.weight"]) == (iteration < 6)
+    assert len(gradients) == 3
+    if name == "sgd":
+        expected = by_hand(config.momentum, 0.1, config.lr * config.tau, gradients, start["heads.B.weight"])
+        assert torch.allclose(net.heads["B"].weight, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "timm:vit_tiny_patch16_224"])
+def test_gradients_lie_in_memory_as_their_parameters_do(name: str) -> None:
+    """The fused kernels read both from end to end: of another layout they would move the wrong weights on the CPU."""
+    net = shared_network(name, "random").to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 224, 224).to(memory_format=torch.channels_last)
+    net.train()(images).sum().backward()
+    for parameter in net.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride()
+        assert torch.zeros_like(parameter).stride() == parameter.stride()
 
 
 def test_the_average_by_hand() -> None:
