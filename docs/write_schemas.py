@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dpconvert.manifest import Manifest
+from dpconvert.manifest.model import Manifest
 from mtrain.config import FitConfig
 
 FOLDER = Path(__file__).parent / "reference"
@@ -14,8 +14,8 @@ MANIFESTS, SETTINGS = FOLDER / "manifests.md", FOLDER / "settings.md"
 HEADS = {
     MANIFESTS: """# Manifests
 
-Written by `make docs` from `dpconvert/manifest.py`. A manifest is one TOML file; a table of another section is named by
-that section's title. Unknown names are refused, with the nearest known one.
+Written by `make docs` from `dpconvert/manifest/model.py`. A manifest is one TOML file; a table of another section is
+named by that section's title. Unknown names are refused, with the nearest known one.
 """,
     SETTINGS: """# Settings of a training
 

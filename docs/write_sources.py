@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dpconvert.manifest import Manifest, known, load
+from dpconvert.manifest.catalog import known, load
+from dpconvert.manifest.model import Manifest
 
 PAGE = Path(__file__).with_name("sources.md")
 HEAD = """# Sources

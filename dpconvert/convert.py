@@ -20,18 +20,20 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dpconvert import engine, plan, sidefiles
 from dpconvert.card import FILE_NAME, INDEX_NAME, Failure, ShardCard, TaskCard, load
-from dpconvert.encode import Encoder, Sample
 from dpconvert.errors import OutputError, ReadError, SourceError
-from dpconvert.finish import finish, tools
-from dpconvert.locks import locked
-from dpconvert.manifest import Manifest
-from dpconvert.plan import Options, Plan, Row
-from dpconvert.progress import Reporter
-from dpconvert.shards import Entry, Written, replaced, write_shard
-from dpconvert.source import Source
-from dpconvert.words import counted
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan import plan
+from dpconvert.plan.plan import Options, Plan, Row
+from dpconvert.plural import counted
+from dpconvert.runtime import processes
+from dpconvert.runtime.locks import locked
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards import sidefiles
+from dpconvert.shards.encode import Encoder, Sample
+from dpconvert.shards.finalize import finish, tools
+from dpconvert.shards.tar import Entry, Written, replaced, write_shard
+from dpconvert.source.files import Source
 
 WORK = ".work"
 TOLD = 10  # failures
@@ -53,7 +55,7 @@ def convert(
     out: Path,
     options: Options,
     *,
-    workers: engine.Workers,
+    workers: processes.Workers,
     overwrite: bool,
     report: Reporter,
     retry_failed: bool = False,
@@ -84,7 +86,7 @@ def convert(
         done = _finished(folder, asked)
         if done is not None:
             return Outcome(done, folder, made=0, had=len(done.shards))
-        with closing(source), engine.pool(source, workers) as pool:
+        with closing(source), processes.pool(source, workers) as pool:
             chosen = _plan(manifest, source, options, folder, asked, pool, report)
             made, had = _shards(source, options, chosen, folder, pool, report)
         card = _finish(source, options, chosen, folder, asked)
@@ -184,7 +186,7 @@ def _plan(
     options: Options,
     folder: Path,
     asked: dict[str, str],
-    workers: engine.Workers,
+    workers: processes.Workers,
     report: Reporter,
 ) -> Plan:
     """The plan on disk, made now if it is not there yet."""
@@ -218,7 +220,7 @@ class _Job:
 
 
 def _shards(
-    source: Source, options: Options, chosen: Plan, folder: Path, pool: engine.Pool, report: Reporter
+    source: Source, options: Options, chosen: Plan, folder: Path, pool: processes.Pool, report: Reporter
 ) -> tuple[int, int]:
     """Make the shards that are missing; (made, had)."""
     task, shards = source.manifest.task, chosen.shards()
@@ -230,7 +232,7 @@ def _shards(
     failures: list[Failure] = []
     there = len(chosen.rows) - sum(map(len, missing.values()))
     with report.bar(f"{task}: shards", len(chosen.rows), done=there) as advance:
-        for count, failed in engine.run(_shard, source, jobs, pool):
+        for count, failed in processes.run(_shard, source, jobs, pool):
             failures += failed
             advance(count)
     if failures and not options.skip_failed:

@@ -10,31 +10,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 from PIL import features
 
-from dpconvert import __version__, locks
+from dpconvert import __version__
 from dpconvert.errors import UserError
-from dpconvert.slide import open_image, openslide_version
+from dpconvert.image import open_image, openslide_version
+from dpconvert.runtime import locks
+from dpconvert.runtime.checks import Check
 
 ROOM = 10 << 30  # bytes; shards of one source may take more
 PROBE = 64 << 20  # bytes written to learn how fast the disk is
 SLOW = 20e6  # bytes/s
 SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was looked at, whether it is well, what was found, and what to do if it is not."""
-
-    name: str
-    ok: bool
-    found: str
-    remedy: str = ""
 
 
 def checks(folder: Path) -> Iterator[Check]:

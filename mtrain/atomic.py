@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dpconvert import locks
+from dpconvert.runtime import locks
 from mtrain.errors import RunError
 
 

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessException, spawn
 
 from dpconvert import doctor
-from dpconvert.doctor import Check, attempt
+from dpconvert.doctor import attempt
+from dpconvert.runtime.checks import Check
 from mtrain.versions import versions
 
 RANKS = 2

@@ -6,25 +6,24 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpconvert.words import counted
+from dpconvert.plural import counted
 from mtrain.config import INCIDENTAL, OPTIONAL, FitConfig
-from mtrain.distributed import Ranks
+from mtrain.data.pool import Pool, Task
 from mtrain.errors import RunError
-from mtrain.pool import Pool, Task
 from mtrain.runs import Run
 from mtrain.versions import versions
 
 GIT_SECONDS = 10
 
 
-def about(config: FitConfig, pool: Pool, left: Sequence[Task], ranks: Ranks) -> dict[str, Any]:
+def about(config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int) -> dict[str, Any]:
     """The content of a run's config.json."""
     return {
         "config": config.model_dump(mode="json"),
         "pool": {task.name: task.card.digest for task in pool.tasks},
         "left_out": [task.name for task in left],
         "trained_on": list(pool.trains),
-        "ranks": ranks.size,
+        "ranks": ranks,
         "versions": versions(),
         "git": git_state(),
     }

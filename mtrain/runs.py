@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from dpconvert import locks
+from dpconvert.runtime import locks
 from mtrain.atomic import append_line, locked, write_json
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError

@@ -25,16 +25,16 @@ import tifffile
 import torch
 from PIL import Image
 
-from dpconvert import fakes, manifest
 from dpconvert.convert import convert
-from dpconvert.plan import Options
-from dpconvert.progress import Reporter
-from dpconvert.sources import with_defaults
-from mtrain import network
+from dpconvert.manifest import catalog
+from dpconvert.plan.plan import Options
+from dpconvert.readers import fakes, with_defaults
+from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
-from mtrain.fit import fit
+from mtrain.model import network
+from mtrain.model.weights import save_weights
 from mtrain.runs import Run
-from mtrain.weights import save_weights
+from mtrain.train.fit import fit
 from tests.documents import PROGRAMS, ROOT, Line, programs_in
 from tests.small_programs import SOURCES, TRAINING, call
 
@@ -65,8 +65,8 @@ grep -q '^#SBATCH --array=1-' "$1" && SLURM_ARRAY_TASK_ID=1 SLURM_ARRAY_JOB_ID=1
 def build(here: Path) -> None:
     """Everything that a page may name, in a folder."""
     for name in SOURCES:
-        fakes.draw_fake(manifest.find(name), here / "sources")
-        known = with_defaults(manifest.find(name))
+        fakes.draw_fake(catalog.find(name), here / "sources")
+        known = with_defaults(catalog.find(name))
         free = known.model_copy(update={"licence": known.licence.model_copy(update={"open": True})})
         source, few = here / "sources" / name, Options(limit=3)
         convert(free, source, here / "shards", few, workers=1, overwrite=False, report=QUIET)

@@ -35,6 +35,19 @@ class Line(NamedTuple):
         return shlex.split(self.text)
 
 
+def tree() -> dict[str, list[str]]:
+    """Package -> the folders and modules listed under it in the README's tree, from top to bottom."""
+    listed: dict[str, list[str]] = {}
+    package = ""
+    readme = (ROOT / "README.md").read_text()
+    for line in readme.partition("## Where things are")[2].partition("## More")[0].splitlines():
+        if found := re.match(r" {4}(dpconvert|mtrain)/ ", line):
+            package = found[1]
+        elif package and (name := re.match(r" {6}([a-z0-9_]+(?:\.py|/))", line)):
+            listed.setdefault(package, []).append(name[1])
+    return listed
+
+
 def pages() -> list[Path]:
     """README, CONTRIBUTING and every page of docs."""
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dpconvert.cli import group as dpconvert
-from mtrain import network
 from mtrain.cli import group as mtrain
+from mtrain.model import network
 
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
 SOURCES = ("camelyon16", "lung", "umcm-colorectal")

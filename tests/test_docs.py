@@ -13,10 +13,13 @@ from typing import Any
 import click
 import pytest
 
-from dpconvert import card, manifest, shards
+from dpconvert import card
 from dpconvert.cli import group as dpconvert
+from dpconvert.manifest import catalog
+from dpconvert.shards import tar
 from mtrain.cli import group as mtrain
 from tests.documents import pages as all_pages
+from tests.documents import tree
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -24,18 +27,6 @@ FORMAT = (ROOT / "docs" / "format.md").read_text()
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
 PAGES = all_pages()
 COMMANDS = [(program, name) for program, group in PROGRAMS.items() for name in group.commands]
-
-
-def tree() -> dict[str, list[str]]:
-    """Package -> names listed under it in the README's tree."""
-    listed: dict[str, list[str]] = {}
-    package = ""
-    for line in README.partition("## Where things are")[2].partition("## More")[0].splitlines():
-        if found := re.match(r" {4}(dpconvert|mtrain)/ ", line):
-            package = found[1]
-        elif package and (names := re.match(r" {6}((?:[a-z0-9_]+(?:\.py|/) ?)+)", line)):
-            listed.setdefault(package, []).extend(names[1].split())
-    return listed
 
 
 @pytest.mark.parametrize("package", PROGRAMS)
@@ -55,7 +46,7 @@ def test_every_command_shows_an_example_of_itself(program: str, name: str) -> No
 
 def test_commands_named_in_the_documents_exist() -> None:
     options = {"dpconvert": set(dpconvert.commands), "mtrain": set(mtrain.commands)}
-    options["dpconvert"] |= set(manifest.known())
+    options["dpconvert"] |= set(catalog.known())
     for path in PAGES:
         for program, word in re.findall(
             r"(?:^    |`|\$ )(dpconvert|mtrain) ([a-z][\w.-]*)", path.read_text(), re.MULTILINE
@@ -88,7 +79,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_the_format_page_names_every_field() -> None:
     fields = {field.alias or name for name, field in card.TaskCard.model_fields.items()}
-    fields |= set(shards.INDEX_COLUMNS)
+    fields |= set(tar.INDEX_COLUMNS)
     missing = sorted(field for field in fields if f"`{field}`" not in FORMAT)
     assert not missing
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from dpconvert import fakes
-from dpconvert.manifest import find
-from mtrain import doctor, remote, storage
-from mtrain.sweep import plan
+from dpconvert.manifest.catalog import find
+from dpconvert.readers import fakes
+from mtrain import doctor
+from mtrain.data import shard_cache, storage
+from mtrain.sweep import estimate
 from tests import docs_world
 from tests.docs_world import Reader
 from tests.documents import PROGRAMS, ROOT, Line, files, lines, pages, problem, programs_in
@@ -91,13 +92,13 @@ def reader(
     monkeypatch.chdir(here)
     docs_world.slurm(tmp_path / "bin")
     without_downloads(monkeypatch.setattr)
-    monkeypatch.setattr(plan, "STEPS", 2)
+    monkeypatch.setattr(estimate, "STEPS", 2)
     monkeypatch.setattr(doctor, "_ranks", lambda: "2 processes over gloo")  # tests/test_terminal.py's
     paths = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(paths))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv(remote.CACHE, "cache")
-    monkeypatch.setenv(remote.CACHE_SIZE, "1GB")
+    monkeypatch.setenv(shard_cache.CACHE, "cache")
+    monkeypatch.setenv(shard_cache.CACHE_SIZE, "1GB")
     storage.file_system.cache_clear()
     given = Reader({"/scratch/mtrain": str(tmp_path / "scratch"), "my-bucket": storages.BUCKET})
     with ExitStack() as servers:

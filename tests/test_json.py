@@ -19,15 +19,15 @@ import dpconvert.cli
 import mtrain.cli
 from dpconvert.convert import convert
 from dpconvert.doctor import Check
-from dpconvert.fakes import draw_fake
-from dpconvert.manifest import find
-from dpconvert.plan import Options
-from dpconvert.progress import Reporter
-from dpconvert.sources import with_defaults
+from dpconvert.manifest.catalog import find
+from dpconvert.plan.plan import Options
+from dpconvert.readers import with_defaults
+from dpconvert.readers.fakes import draw_fake
+from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
-from mtrain.fit import fit
 from mtrain.runs import Run
-from mtrain.sweep import plan
+from mtrain.sweep import estimate
+from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_breakhis import SIZES, told
@@ -119,7 +119,7 @@ def test_a_program_gets_one_document_and_nothing_else(
 ) -> None:
     shutil.copytree(made, tmp_path / "here", copy_function=shutil.copyfile)
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(plan, "STEPS", 2)
+    monkeypatch.setattr(estimate, "STEPS", 2)
     for program in PROGRAMS:
         monkeypatch.setattr(f"{program}.doctor.checks", Mock(return_value=[Check("disk", ok=True, found="")]))
     arguments, keys, status = ASKED[command]

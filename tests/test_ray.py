@@ -18,15 +18,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dpconvert import cluster, engine, fakes, manifest
 from dpconvert.cli import group as dpconvert
-from dpconvert.cluster import Cluster
 from dpconvert.errors import ReadError, UsageError
-from dpconvert.progress import Reporter
+from dpconvert.manifest import catalog
+from dpconvert.readers import fakes
+from dpconvert.runtime import processes, ray_cluster
+from dpconvert.runtime.progress import Reporter
+from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.cli import group as mtrain
-from mtrain.sweep import cluster as sweep_cluster
+from mtrain.sweep import ray_engine as sweep_cluster
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
-from mtrain.sweep.cluster import Request
+from mtrain.sweep.ray_engine import Request
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.documents import PROGRAMS, ROOT, lines, programs_in
@@ -56,9 +58,9 @@ def small() -> Iterator[Cluster]:
 
 
 def test_results_come_home_and_mistakes_as_what_they_are(small: Cluster) -> None:
-    assert sorted(engine.run(workers.add, 10, [0, 1, 2, 4, 5], small)) == [10, 11, 12, 14, 15]
+    assert sorted(processes.run(workers.add, 10, [0, 1, 2, 4, 5], small)) == [10, 11, 12, 14, 15]
     with pytest.raises(ReadError, match="a: broken; found 3; mend it"):
-        list(engine.run(workers.add, 10, [1, 3, 5], small))
+        list(processes.run(workers.add, 10, [1, 3, 5], small))
 
 
 def test_a_conversion_gives_the_bytes_that_it_gives_elsewhere(small: Cluster, tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_sweep_gives_the_scores_that_it_gives_elsewhere(
 def test_the_commands_of_the_page_work(small: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder with the source, the shards and a small sweep of the name that the page gives."""
     asked = [line for line in lines(ROOT / "docs" / "how-to" / "many-gpus.md") if "--engine ray" in line.text]
-    fakes.draw_fake(manifest.find("camelyon16"), tmp_path / "sources")
+    fakes.draw_fake(catalog.find("camelyon16"), tmp_path / "sources")
     write_pool(tmp_path / "shards", ("Alpha", "Gamma"), sizes={"train": 16, "val": 8, "test": 4})
     (tmp_path / "paper").write_text(
         TINY.replace('"Alpha", "Gamma"', '"Gamma"')
@@ -115,12 +117,12 @@ def test_the_commands_of_the_page_work(small: Cluster, tmp_path: Path, monkeypat
 def test_without_ray_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UsageError, match=r"Ray is not installed; pip install 'dpconvert\[cluster\]'"):
-        list(engine.run(workers.add, 1, [1], Cluster()))
+        list(processes.run(workers.add, 1, [1], Cluster()))
 
 
 def test_another_version_on_a_node_is_refused() -> None:
     with pytest.raises(UsageError, match=r"another version of the program on this node; expected 0\.0\.0; found"):
-        cluster.check_version("0.0.0")
+        ray_cluster.check_version("0.0.0")
 
 
 @pytest.mark.parametrize(
@@ -131,9 +133,9 @@ def test_options_that_do_not_go_together_are_refused(
     engine_name: str, count: int | None, address: str | None, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        engine.workers_of(engine_name, count, address)
-    assert engine.workers_of("ray", None, "a:1") == Cluster("a:1")
-    assert engine.workers_of("local", 3, None) == 3
+        processes.workers_of(engine_name, count, address)
+    assert processes.workers_of("ray", None, "a:1") == Cluster("a:1")
+    assert processes.workers_of("local", 3, None) == 3
 
 
 class Nodes:
@@ -156,7 +158,7 @@ def test_a_task_asks_for_a_gpu_where_there_are_gpus() -> None:
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
-    found = sweep_cluster._told(Store(tmp_path / "nowhere"), cluster.__version__, lambda: None)
+    found = sweep_cluster._told(Store(tmp_path / "nowhere"), ray_cluster.__version__, lambda: None)
     assert "not to be seen on the node" in str(found.error)  # type: ignore[union-attr]
 
 
@@ -193,16 +195,16 @@ def test_a_killed_node_costs_a_conversion_nothing(tmp_path: Path) -> None:
 
         begun.mkdir()
         with disturbing(disturb):
-            found = list(engine.run(workers.slowly, begun, range(20), Cluster(running.address)))
+            found = list(processes.run(workers.slowly, begun, range(20), Cluster(running.address)))
     assert sorted(found) == list(range(20))
     assert len(list(begun.iterdir())) > 20  # some were begun again
 
 
 @pytest.mark.stress
 def test_a_task_whose_process_is_killed_each_time_is_given_up(small: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "TRIES", 1)
-    with pytest.raises(cluster.OutputError, match="a task was given up after 2 tries"):
-        list(engine.run(workers.die, "", [1], small))
+    monkeypatch.setattr(ray_cluster, "TRIES", 1)
+    with pytest.raises(ray_cluster.OutputError, match="a task was given up after 2 tries"):
+        list(processes.run(workers.die, "", [1], small))
 
 
 @pytest.mark.stress
@@ -232,7 +234,7 @@ def slow_sweep(folder: Path) -> tuple[Store, list[Cell]]:
 
 def alone(folder: Path, cells: list[Cell]) -> Store:
     """The same cells, run here."""
-    from mtrain.sweep import engine as local
+    from mtrain.sweep import local_engine as local
 
     store = Store(folder / "alone")
     with pytest.MonkeyPatch.context() as patch:
@@ -242,7 +244,7 @@ def alone(folder: Path, cells: list[Cell]) -> Store:
 
 
 def fake(folder: Path) -> Path:
-    return fakes.draw_fake(manifest.load(manifest.known()["umcm-colorectal"]), folder / "source")
+    return fakes.draw_fake(catalog.load(catalog.known()["umcm-colorectal"]), folder / "source")
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from dpconvert import doctor, locks
+from dpconvert import doctor
 from dpconvert.cli import group as dpconvert
 from dpconvert.cli import source_command
+from dpconvert.runtime import locks
 from mtrain import doctor as training_doctor
 from mtrain.cli import group as mtrain
 

@@ -106,10 +106,10 @@ class TensorTransform:
 
 def ours_uint8(data: Path, workers: int) -> Iterator[Any]:
     """What leaves the worker processes."""
-    from mtrain.images import Images
-    from mtrain.loader import TrainingBatches, batches
-    from mtrain.pool import open_pool
-    from mtrain.sampling import Stream
+    from mtrain.data.images import Images
+    from mtrain.data.loader import TrainingBatches, batches
+    from mtrain.data.pool import open_pool
+    from mtrain.data.sampling import Stream
 
     images = Images([(task, task.rows["train"]) for task in open_pool(data / "shards").tasks])
     dataset = TrainingBatches(images, SIZE, 0, range(BATCH), Stream.TRAIN)
@@ -120,7 +120,7 @@ def ours(data: Path, workers: int) -> Iterator[Any]:
     """With resizing, flips and normalization, which are the device's part, here on the CPU."""
     import torch
 
-    from mtrain.augment import normalize
+    from mtrain.data.augment import normalize
 
     room = torch.empty((BATCH, 3, SIZE, SIZE), memory_format=torch.channels_last)
     for batch in ours_uint8(data, workers):

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from compare import BATCH, MEAN, SIZE, STD, prepare
 
-from mtrain.augment import normalize, put_square, resized, room_for_squares
-from mtrain.decode import decode
-from mtrain.images import Images
-from mtrain.loader import TrainingBatches
-from mtrain.pool import open_pool
-from mtrain.sampling import Stream
+from mtrain.data.augment import normalize, put_square, resized, room_for_squares
+from mtrain.data.decode import decode
+from mtrain.data.images import Images
+from mtrain.data.loader import TrainingBatches
+from mtrain.data.pool import open_pool
+from mtrain.data.sampling import Stream
 
 STEPS = ("read", "decode", "square into the batch", "resize and flip", "normalize")
 BATCHES, PLACES = 100, 4

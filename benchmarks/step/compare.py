@@ -30,10 +30,10 @@ from torch.nn import functional as F
 
 from dpconvert.cli import group as dpconvert
 from mtrain.config import FitConfig
-from mtrain.meter import Meter
-from mtrain.network import MultiHead, shared_network
-from mtrain.pool import open_pool
-from mtrain.training import Training
+from mtrain.data.pool import open_pool
+from mtrain.model.network import MultiHead, shared_network
+from mtrain.train.meter import Meter
+from mtrain.train.trainer import Training
 
 TASKS, PICTURES, PAPER = 22, 24, 50_000
 MANIFEST = """

@@ -22,7 +22,7 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from mtrain.transfer import linear
+from mtrain.transfer import svm_solver
 from mtrain.transfer.folds import group_folds
 from mtrain.transfer.svm import COSTS
 
@@ -52,13 +52,13 @@ def batched(x: np.ndarray, y: np.ndarray, fold_of: np.ndarray, tolerance: float)
     """Seconds, and for each C the weights (d + 1, folds, classes)."""
     begun = time.perf_counter()
     classes, folds = int(y.max()) + 1, int(fold_of.max()) + 1
-    design = linear.principal_axes(x, max(COSTS))
+    design = svm_solver.principal_axes(x, max(COSTS))
     targets = torch.from_numpy(np.where(y[:, None] == np.arange(classes), 1.0, -1.0)).repeat(1, folds)
     trains = torch.from_numpy(np.repeat(fold_of[:, None] != np.arange(folds), classes, axis=1).astype(float))
     solution, found = None, []
     for cost in COSTS:
-        solution = linear.solve(design, targets, cost * trains, solution, kinds=classes, tolerance=tolerance)
-        found.append(linear.feature_weights(design, solution))
+        solution = svm_solver.solve(design, targets, cost * trains, solution, kinds=classes, tolerance=tolerance)
+        found.append(svm_solver.feature_weights(design, solution))
     seconds = time.perf_counter() - begun
     return seconds, [w.numpy().reshape(-1, folds, classes) for w in found]
 

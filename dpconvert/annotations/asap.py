@@ -8,8 +8,8 @@ from typing import Any
 
 import shapely
 
-from dpconvert.annotations import xml
 from dpconvert.annotations.geometry import Annotation, Annotations, polygon
+from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
 AREAS = {"Polygon", "Spline", "Rectangle"}
@@ -24,7 +24,7 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
     Raises:
         ReadError: not ASAP XML, or an annotation in no known group.
     """
-    document = xml.root(data, name, "ASAP_Annotations")
+    document = xml_tree.root(data, name, "ASAP_Annotations")
     parents = {group.get("Name", ""): group.get("PartOfGroup", "None") for group in document.iter("Group")}
     mended: Counter[str] = Counter()
     items = []
@@ -64,5 +64,5 @@ def _shapes(element: Any, mended: Counter[str], name: str) -> list[Any]:
 
 
 def _coordinates(element: Any, name: str) -> list[tuple[float, float]]:
-    ordered = sorted(element.iter("Coordinate"), key=lambda c: xml.number(c, "Order", name))
-    return [(xml.number(c, "X", name), xml.number(c, "Y", name)) for c in ordered]
+    ordered = sorted(element.iter("Coordinate"), key=lambda c: xml_tree.number(c, "Order", name))
+    return [(xml_tree.number(c, "X", name), xml_tree.number(c, "Y", name)) for c in ordered]

@@ -18,12 +18,12 @@ import numpy as np
 import shapely
 from pydantic import Field, TypeAdapter
 
-from dpconvert.annotations import runs
+from dpconvert.annotations import outlines
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
-from dpconvert.annotations.jsontext import Coordinate, Loose, parsed
 from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
-from dpconvert.words import counted
+from dpconvert.plural import counted
 
 Id = int | str
 Side = Annotated[int, Field(gt=0, lt=1_000_000)]
@@ -160,10 +160,10 @@ def _decoded(rle: Rle, mended: Counter[str], name: str) -> Geometry | None:
     if not len(start):
         mended["annotation without an outline"] += 1
         return None
-    return runs.outline(_by_column(start, end, height, name), columns=True)
+    return outlines.outline(_by_column(start, end, height, name), columns=True)
 
 
-def _by_column(start: runs.Runs, end: runs.Runs, height: int, name: str) -> runs.Runs:
+def _by_column(start: outlines.Runs, end: outlines.Runs, height: int, name: str) -> outlines.Runs:
     """Runs over the whole mask cut at the columns' ends."""
     spans = (end - 1) // height - start // height + 1
     if spans.sum() > MOST_RUNS:

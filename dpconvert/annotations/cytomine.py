@@ -19,9 +19,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.alias_generators import to_camel
 
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, mend
-from dpconvert.annotations.jsontext import Loose, parsed
-from dpconvert.annotations.lines import LONGEST, lines
-from dpconvert.annotations.xml import FARTHEST
+from dpconvert.annotations.parsing.json_text import Loose, parsed
+from dpconvert.annotations.parsing.lines import LONGEST, lines
+from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
 
 MOST_COLUMNS = 10_000

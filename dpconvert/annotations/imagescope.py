@@ -12,9 +12,9 @@ from typing import Any
 
 import shapely
 
-from dpconvert.annotations import xml
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon
 from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
 POLYGON, RECTANGLE, ELLIPSE, ARROW, RULER = "01234"
@@ -27,7 +27,7 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
     Raises:
         ReadError: not ImageScope XML, or a layer that `known` does not have.
     """
-    document = xml.root(data, name, "Annotations")
+    document = xml_tree.root(data, name, "Annotations")
     mended: Counter[str] = Counter()
     items = []
     for number, layer in enumerate(document.iter("Annotation")):
@@ -82,7 +82,7 @@ def _shape(region: Any, mended: Counter[str], name: str) -> Geometry | None:
         return None
     if kind not in (POLYGON, RECTANGLE, ELLIPSE):
         raise ReadError(f"unknown region type {kind!r}", where=name, expected="0 to 4")
-    points = [(xml.number(v, "X", name), xml.number(v, "Y", name)) for v in region.iter("Vertex")]
+    points = [(xml_tree.number(v, "X", name), xml_tree.number(v, "Y", name)) for v in region.iter("Vertex")]
     if kind == POLYGON or (kind == RECTANGLE and len(points) > 2):
         return polygon(points, mended)
     if len(points) < 2:

@@ -17,15 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
 from pydantic import TypeAdapter
 
-from dpconvert.annotations import runs
+from dpconvert.annotations import outlines
 from dpconvert.annotations.geometry import Annotation, Annotations
-from dpconvert.annotations.jsontext import parsed
-from dpconvert.annotations.lines import lines
+from dpconvert.annotations.parsing.json_text import parsed
+from dpconvert.annotations.parsing.lines import lines
 from dpconvert.errors import ReadError
-from dpconvert.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
-from dpconvert.pictures import open_picture
-from dpconvert.raster import Coverage
-from dpconvert.tiffsegments import pixels
+from dpconvert.image.coverage import Coverage
+from dpconvert.image.guards.allowed_formats import open_picture
+from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.image.guards.tiff_segments import pixels
 
 MOST_CELLS = 1 << 28
 MOST_BYTES = 2 * MOST_CELLS  # of a level of a mask, whatever a cell takes
@@ -70,7 +70,9 @@ class LabelMask:
         scale = self.width / columns, self.height / rows
         items = []
         for number, (cells, (top, left), label) in enumerate(self._cells(labels)):
-            area = shapely.transform(runs.outline(runs.of_mask(cells)), lambda xy, at=(left, top): (xy + at) * scale)
+            area = shapely.transform(
+                outlines.outline(outlines.of_mask(cells)), lambda xy, at=(left, top): (xy + at) * scale
+            )
             items.append(Annotation(area, label, str(number)))
         return Annotations(items)
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import shapely
 
-from dpconvert.annotations import xml
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon
 from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
 MARKS = {"pointer", "linearmeasure", "anglemeasure"}
@@ -45,11 +45,11 @@ def read(data: bytes, name: str, glass: Glass, known: Collection[str] = ()) -> A
     Raises:
         ReadError: not NDPA, not in nanometres, or a title that `known` does not have.
     """
-    document = xml.root(data, name, "annotations")
+    document = xml_tree.root(data, name, "annotations")
     mended: Counter[str] = Counter()
     items = []
     for number, view in enumerate(document.iter("ndpviewstate")):
-        unit = xml.text(view, "coordformat") or "nanometers"
+        unit = xml_tree.text(view, "coordformat") or "nanometers"
         if not unit.lower().startswith(("nanomet", "nm")):
             raise ReadError(f"coordinates in {unit!r}", where=name, expected="nanometers")
         for element in view.iter("annotation"):
@@ -61,7 +61,7 @@ def read(data: bytes, name: str, glass: Glass, known: Collection[str] = ()) -> A
 
 
 def _names(view: Any, element: Any) -> list[str]:
-    return [xml.text(view, "title"), xml.text(view, "details"), element.get("color", "").lower()]
+    return [xml_tree.text(view, "title"), xml_tree.text(view, "details"), element.get("color", "").lower()]
 
 
 def _shape(element: Any, glass: Glass, mended: Counter[str], name: str) -> Geometry | None:
@@ -74,7 +74,7 @@ def _shape(element: Any, glass: Glass, mended: Counter[str], name: str) -> Geome
     if kind not in ("freehand", "rectangle", "polygon", "freehandregion"):
         raise ReadError(f"unknown annotation type {kind!r}", where=name, expected="freehand, rectangle, circle or pin")
     points = [
-        glass.pixels(xml.child_number(point, "x", name), xml.child_number(point, "y", name))
+        glass.pixels(xml_tree.child_number(point, "x", name), xml_tree.child_number(point, "y", name))
         for point in element.iterfind("pointlist/point")
     ]
     if not _closed(element):
@@ -83,12 +83,12 @@ def _shape(element: Any, glass: Glass, mended: Counter[str], name: str) -> Geome
 
 
 def _placed(element: Any, kind: str, glass: Glass, mended: Counter[str], name: str) -> Geometry | None:
-    x, y = xml.child_number(element, "x", name), xml.child_number(element, "y", name)
+    x, y = xml_tree.child_number(element, "x", name), xml_tree.child_number(element, "y", name)
     if kind == "pin":
         return shapely.Point(glass.pixels(x, y))
-    radius = abs(xml.child_number(element, "radius", name))
+    radius = abs(xml_tree.child_number(element, "radius", name))
     return ellipse((*glass.pixels(x - radius, y - radius), *glass.pixels(x + radius, y + radius)), mended)
 
 
 def _closed(element: Any) -> bool:
-    return (xml.text(element, "closed") or "1") not in ("0", "false")
+    return (xml_tree.text(element, "closed") or "1") not in ("0", "false")

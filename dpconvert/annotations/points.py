@@ -7,9 +7,9 @@ import math
 import numpy as np
 import shapely
 
-from dpconvert.annotations import matfile
 from dpconvert.annotations.geometry import Annotation
-from dpconvert.annotations.lines import lines
+from dpconvert.annotations.parsing import matlab
+from dpconvert.annotations.parsing.lines import lines
 from dpconvert.errors import ReadError
 
 LIMIT = 1e9
@@ -46,8 +46,8 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
         ReadError: not such a file, or no such array of numbers in it.
     """
     try:
-        values = matfile.array(data, variable)
-    except matfile.NotNumbersError as error:
+        values = matlab.array(data, variable)
+    except matlab.NotNumbersError as error:
         raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=error) from None
     except ValueError as error:
         raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None

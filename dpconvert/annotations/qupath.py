@@ -18,8 +18,8 @@ import shapely
 from pydantic import Field, TypeAdapter
 
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, mend, polygon
-from dpconvert.annotations.jsontext import Coordinate, Loose, each
 from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
 
 Position = Annotated[list[Coordinate], Field(min_length=2)]
 Ring = list[Position]

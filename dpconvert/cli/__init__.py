@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from dpconvert import __version__
-from dpconvert.cli import convert, doctor, fetch, finished, preview, sources
+from dpconvert.cli import convert, doctor, fetch, preview, sources, tasks
 from dpconvert.cli.convert import source_command
 from dpconvert.errors import UsageError
-from dpconvert.terminal import ended
+from dpconvert.runtime.terminal import ended
 
 
 class Commands(click.Group):
@@ -57,14 +57,14 @@ def group() -> None:
 
 for command in (
     convert.convert_all, sources.list_sources, sources.show, sources.check, sources.fake, fetch.fetch,
-    finished.verify, finished.audit, finished.unpack, preview.preview, doctor.doctor,
+    tasks.verify, tasks.audit, tasks.unpack, preview.preview, doctor.doctor,
 ):  # fmt: skip
     group.add_command(command)
 
 
 def _check_name(name: str, verbs: list[str]) -> None:
     """One list of near names over verbs and sources, for a name that is neither."""
-    from dpconvert.manifest import closest, known
+    from dpconvert.manifest.catalog import closest, known
 
     if name.endswith(".toml"):
         return

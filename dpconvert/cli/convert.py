@@ -8,25 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import (
-    MPP,
-    PATH,
-    SOURCE,
-    SOURCES_VARIABLE,
-    WORKERS,
-    root_of,
-    sources_folder,
-    with_shape,
-)
+from dpconvert.cli.options import MPP, PATH, SOURCE, SOURCES_VARIABLE, WORKERS, root_of, sources_folder, with_shape
 from dpconvert.errors import UsageError, UserError
-from dpconvert.terminal import QUIET, Detailed, document, say, table, tell, together
-from dpconvert.words import counted
+from dpconvert.plural import counted
+from dpconvert.runtime.terminal import QUIET, Detailed, document, say, table, tell, together
 
 if TYPE_CHECKING:
     from dpconvert.card import Difference
     from dpconvert.convert import Outcome
-    from dpconvert.engine import Workers
-    from dpconvert.manifest import Manifest
+    from dpconvert.manifest.model import Manifest
+    from dpconvert.runtime.processes import Workers
 
 
 CONVERSION = together(
@@ -83,7 +74,7 @@ def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> 
     Example: dpconvert all --root /data/sources --out shards/
     """
     options["workers"] = _workers(options.pop("engine"), options["workers"], options.pop("address"))
-    from dpconvert.manifest import known, load
+    from dpconvert.manifest.catalog import known, load
 
     base = root or sources_folder()
     there = [manifest for path in known().values() if (base / (manifest := load(path)).name).is_dir()]
@@ -113,7 +104,7 @@ def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> 
 
 def _convert(name: str, folder: Path | None, out: Path, as_json: bool, **options: Any) -> None:
     options["workers"] = _workers(options.pop("engine"), options["workers"], options.pop("address"))
-    from dpconvert.manifest import find
+    from dpconvert.manifest.catalog import find
 
     manifest = with_shape(find(name))
     outcome = _conversion(manifest, root_of(manifest, folder), out, **options)
@@ -127,7 +118,7 @@ def _convert(name: str, folder: Path | None, out: Path, as_json: bool, **options
 
 def _workers(engine: str, count: int | None, address: str | None) -> Workers:
     """The workers asked for, which load what they need while this process does."""
-    from dpconvert.engine import start_loading, workers_of
+    from dpconvert.runtime.processes import start_loading, workers_of
 
     workers = workers_of(engine, count, address)
     if isinstance(workers, int) and workers > 1:
@@ -140,8 +131,8 @@ def _conversion(
     **options: Any,
 ) -> Outcome:  # fmt: skip
     from dpconvert import convert
-    from dpconvert.plan import Options
-    from dpconvert.progress import Reporter
+    from dpconvert.plan.plan import Options
+    from dpconvert.runtime.progress import Reporter
 
     if not isinstance(workers, int):  # tasks of a cluster start in other folders
         root, out = root.absolute(), out.absolute()

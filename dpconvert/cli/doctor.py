@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dpconvert.cli.options import PATH
-from dpconvert.terminal import JSON, examined
+from dpconvert.runtime.terminal import JSON, examined
 
 
 @click.command()

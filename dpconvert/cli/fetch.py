@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.cli.options import PATH, SOURCES_VARIABLE, root_of, with_shape
-from dpconvert.terminal import JSON, QUIET, answer, tell
-from dpconvert.words import counted
+from dpconvert.plural import counted
+from dpconvert.runtime.terminal import JSON, QUIET, answer, tell
 
 if TYPE_CHECKING:
-    from dpconvert.manifest import Manifest
-    from dpconvert.progress import Reporter
+    from dpconvert.manifest.model import Manifest
+    from dpconvert.runtime.progress import Reporter
 
 
 @click.command()
@@ -40,8 +40,8 @@ def fetch(source: str, to: Path | None, accept_licence: bool, as_json: bool, qui
     Example: dpconvert fetch umcm-colorectal
              dpconvert fetch lung --host https://cytomine.example --project 1234
     """
-    from dpconvert.manifest import find
-    from dpconvert.progress import Reporter
+    from dpconvert.manifest.catalog import find
+    from dpconvert.runtime.progress import Reporter
 
     manifest = with_shape(find(source))
     folder, report = root_of(manifest, to), Reporter(quiet=quiet)
@@ -52,7 +52,7 @@ def fetch(source: str, to: Path | None, accept_licence: bool, as_json: bool, qui
 
 
 def _fetch_archives(manifest: Manifest, folder: Path, report: Reporter, as_json: bool, accepted: bool) -> None:
-    from dpconvert import fetch as fetching
+    from dpconvert.obtain import fetch as fetching
 
     done = fetching.fetch(manifest, folder, report, accepted=accepted)
     by_hand = done.manual or not (done.came or done.had)
@@ -69,9 +69,9 @@ def _fetch_projects(
     manifest: Manifest, folder: Path, report: Reporter, as_json: bool, *, host: str | None, projects: tuple[int, ...],
     crops: bool | None, connections: int,
 ) -> None:  # fmt: skip
-    from dpconvert import fetch as fetching
-    from dpconvert.cytomine import project
-    from dpconvert.cytomine.server import Keys
+    from dpconvert.obtain import cytomine_project
+    from dpconvert.obtain import fetch as fetching
+    from dpconvert.obtain.cytomine_server import Keys
 
     wanted = fetching.projects(manifest, host, projects, crops, connections)
     keys = Keys.from_environment()
@@ -79,7 +79,7 @@ def _fetch_projects(
     found = []
     for request in wanted:
         place = folder / str(request.project) if len(wanted) > 1 else folder
-        brought = project.export(request, keys, place, report)
+        brought = cytomine_project.export(request, keys, place, report)
         found.append({"project": request.project, "folder": str(place), "what": request.what, **vars(brought)})
         if not as_json:
             tell(f"{place}: {brought.came} {request.what} came, {brought.had} were there")

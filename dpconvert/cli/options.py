@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from dpconvert.manifest import Manifest
+    from dpconvert.manifest.model import Manifest
 
 SOURCES_VARIABLE = "DPCONVERT_SOURCES"
 PATH = click.Path(path_type=Path)
@@ -25,7 +25,7 @@ WORKERS = click.option("--workers", type=click.IntRange(1), help="Processes.  [d
 
 def with_shape(manifest: Manifest) -> Manifest:
     """The manifest with its shape's own file patterns where it gives none."""
-    from dpconvert.sources import with_defaults
+    from dpconvert.readers import with_defaults
 
     return with_defaults(manifest)
 

@@ -10,8 +10,8 @@ import click
 
 from dpconvert.cli.options import MPP, PATH, SOURCE, root_of, with_shape
 from dpconvert.errors import UsageError
-from dpconvert.terminal import JSON, QUIET, document, say, table, tell
-from dpconvert.words import counted
+from dpconvert.plural import counted
+from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 
 
 @click.command()
@@ -42,15 +42,15 @@ def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing
 
 def _is_shards(name: str) -> bool:
     """Whether the argument is a folder; a known source is one even where a folder has its name."""
-    from dpconvert.manifest import known
+    from dpconvert.manifest.catalog import known
 
     return Path(name).is_dir() and name not in known()
 
 
 def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None:
-    from dpconvert.gallery import read_tasks, write_page
-    from dpconvert.progress import Reporter
-    from dpconvert.verify import task_folders
+    from dpconvert.runtime.progress import Reporter
+    from dpconvert.tasks.gallery import read_tasks, write_page
+    from dpconvert.tasks.verify import task_folders
 
     gallery = read_tasks(task_folders(shards), Reporter(quiet=quiet or as_json))
     write_page(gallery, page)
@@ -77,10 +77,10 @@ def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None
 def _preview_source(
     source: str, out: Path, as_json: bool, *, folder: Path | None, slide: str | None, mpp: float | None
 ) -> None:
-    from dpconvert.manifest import find
-    from dpconvert.plan import Options
-    from dpconvert.preview import preview as draw
-    from dpconvert.source import Source
+    from dpconvert.manifest.catalog import find
+    from dpconvert.plan.plan import Options
+    from dpconvert.source.files import Source
+    from dpconvert.tasks.preview import preview as draw
 
     manifest = Options(mpp=mpp).told(with_shape(find(source)))
     drawn = draw(Source.open(root_of(manifest, folder), manifest), slide, out)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from dpconvert.cli.options import PATH, SOURCE, root_of, with_shape
-from dpconvert.terminal import JSON, document, table, tell
-from dpconvert.words import counted
+from dpconvert.plural import counted
+from dpconvert.runtime.terminal import JSON, document, table, tell
 
 if TYPE_CHECKING:
-    from dpconvert.manifest import Manifest
+    from dpconvert.manifest.model import Manifest
 
 
 @click.command("list")
@@ -24,7 +24,7 @@ def list_sources(as_json: bool) -> None:
     \b
     Example: dpconvert list
     """
-    from dpconvert.manifest import known, load
+    from dpconvert.manifest.catalog import known, load
 
     manifests = [load(path) for path in known().values()]
     if as_json:
@@ -48,7 +48,7 @@ def show(source: str, as_json: bool) -> None:
     \b
     Example: dpconvert show camelyon16
     """
-    from dpconvert.manifest import find
+    from dpconvert.manifest.catalog import find
 
     manifest = with_shape(find(source))
     if as_json:
@@ -108,8 +108,8 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
     \b
     Example: dpconvert check camelyon16 --source /data/camelyon16
     """
-    from dpconvert.manifest import find
-    from dpconvert.source import Source
+    from dpconvert.manifest.catalog import find
+    from dpconvert.source.files import Source
 
     manifest = with_shape(find(source))
     root = root_of(manifest, folder)
@@ -141,8 +141,8 @@ def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
     \b
     Example: dpconvert fake camelyon16 --out sources/
     """
-    from dpconvert.fakes import draw_fake
-    from dpconvert.manifest import find
+    from dpconvert.manifest.catalog import find
+    from dpconvert.readers.fakes import draw_fake
 
     manifest = find(source)
     folder = draw_fake(manifest, out, seed)

@@ -10,7 +10,7 @@ import sys
 import click
 
 from dpconvert import __version__
-from dpconvert.terminal import ended
+from dpconvert.runtime.terminal import ended
 from mtrain.cli import doctor, results, scores, sweep, train
 from mtrain.errors import SaidElsewhereError, UsageError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dpconvert.terminal import JSON, examined
+from dpconvert.runtime.terminal import JSON, examined
 from mtrain.cli.options import RUNS
 
 

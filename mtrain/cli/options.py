@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.terminal import Decorator, together
+from dpconvert.runtime.terminal import Decorator, together
 
 if TYPE_CHECKING:
-    from dpconvert.progress import Reporter
+    from dpconvert.runtime.progress import Reporter
     from mtrain.runs import Run
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -123,7 +123,7 @@ MORE_OF_FIT = together(
 
 def reporter(quiet: bool) -> Reporter:
     """Where progress goes."""
-    from dpconvert.progress import Reporter
+    from dpconvert.runtime.progress import Reporter
 
     return Reporter(quiet=quiet)
 

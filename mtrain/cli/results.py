@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dpconvert.terminal import JSON, QUIET, answer
+from dpconvert.runtime.terminal import JSON, QUIET, answer
 from mtrain.cli.options import EVALUATIONS, FOLDER, OUT, RUNS, SWEEPS, reporter, run_of
 
 
@@ -35,13 +35,13 @@ def report(
         from mtrain.sweep.store import open_store
 
         store = open_store(sweeps, sweep)
-        from mtrain.sweep_report import write_sweep_report
+        from mtrain.report.sweep_page import write_sweep_report
 
         page = write_sweep_report(store, evaluations, out or store.path / "report" / "report.html", paper=paper)
         answer([str(page)], {"page": str(page)}, as_json=as_json)
         return
     run = run_of(runs, name)
-    from mtrain.report import write_report
+    from mtrain.report.run_page import write_report
 
     page, table = write_report(run, out or run.path / "report.html")
     answer([table, str(page)], {"page": str(page), "table": table}, as_json=as_json)

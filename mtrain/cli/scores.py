@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dpconvert.terminal import JSON, QUIET, Detailed, answer
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import (
     CACHE,
     DEVICE,
@@ -62,16 +62,16 @@ def transfer(
     \b
     Example: mtrain transfer --mode svm
     """
-    from mtrain.transfer.asked import targets, weights_of
+    from mtrain.transfer.request import targets, weights_of
 
     run = run_of(runs, name)
     tasks, weights = targets(run, shards, target, mode), weights_of(run, weights, mode)
-    from mtrain.transfer import command
-    from mtrain.transfer.run import Options
+    from mtrain.cli import transfer_lines
+    from mtrain.transfer.transfer import Options
 
-    options = Options(mode, final, solver, workers, command.recipe(**tuning, seed=seed, device=device))
-    found = command.transfers(run, tasks, weights, options, reporter(quiet or as_json))
-    answer(command.transfer_lines(found, run), found, as_json=as_json)
+    options = Options(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
+    found = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json))
+    answer(transfer_lines.transfer_lines(found, run), found, as_json=as_json)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
@@ -98,14 +98,14 @@ def features(
     \b
     Example: mtrain features --task Lung --dtype float16
     """
-    from mtrain.transfer.asked import targets, weights_of
+    from mtrain.transfer.request import targets, weights_of
 
     run = run_of(runs, name)
     chosen, weights, report = targets(run, shards, tasks), weights_of(run, weights), reporter(quiet or as_json)
-    from mtrain.transfer import command
-    from mtrain.transfer.run import source_of
+    from mtrain.cli import transfer_lines
+    from mtrain.transfer.transfer import source_of
 
-    found = command.feature_files(source_of(run, weights), chosen, out, dtype, workers, device, report)
+    found = transfer_lines.feature_files(source_of(run, weights), chosen, out, dtype, workers, device, report)
     paths = [str(path) for path in found]
     answer(paths, paths, as_json=as_json)
 
@@ -149,25 +149,25 @@ def evaluate(
     from mtrain.errors import UsageError
     from mtrain.runs import open_run
     from mtrain.sweep.store import open_store
-    from mtrain.transfer.asked import targets
+    from mtrain.transfer.request import targets
 
     if bool(names) == bool(sweep):
         raise UsageError("what to evaluate?", remedy="name runs with --run, or a sweep with --sweep")
     given = [open_run(runs, name) for name in names]
     store = open_store(sweeps, sweep).path if sweep else None
     tasks = targets(given[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if given else []
-    from mtrain.evaluate import Asked
-    from mtrain.transfer import command
-    from mtrain.transfer.run import Options
+    from mtrain.cli import transfer_lines
+    from mtrain.evaluation.evaluate import Asked
+    from mtrain.transfer.transfer import Options
 
-    options = Options(solver=solver, workers=workers, recipe=command.recipe(**tuning, seed=0, device=device))
+    options = Options(solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device))
     asked = Asked(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
     if store:
-        found = command.sweep_evaluations(store, target, shards, asked, report)
+        found = transfer_lines.sweep_evaluations(store, target, shards, asked, report)
     else:
-        found = command.evaluations(given, tasks, asked, report)
-    answer(command.evaluation_lines(found), found, as_json=as_json)
+        found = transfer_lines.evaluations(given, tasks, asked, report)
+    answer(transfer_lines.evaluation_lines(found), found, as_json=as_json)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
@@ -196,15 +196,15 @@ def breakhis(
     \b
     Example: mtrain breakhis --shards shards/BreakHis --weights imagenet
     """
-    from mtrain.pool import open_task
-    from mtrain.transfer.asked import weights_of
+    from mtrain.data.pool import open_task
+    from mtrain.transfer.request import weights_of
 
     run = run_of(runs, name)
     task, weights = open_task(shards), weights_of(run, weights)
-    from mtrain.breakhis import breakhis as score
-    from mtrain.transfer import command
-    from mtrain.transfer.run import Options, source_of
+    from mtrain.cli import transfer_lines
+    from mtrain.evaluation.breakhis import breakhis as score
+    from mtrain.transfer.transfer import Options, source_of
 
-    options = Options(mode, False, solver, workers, command.recipe(**tuning, seed=seed, device=device))
+    options = Options(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
     found = score(source_of(run, weights), task, options, evaluations, reporter(quiet or as_json))
-    answer(command.breakhis_lines(found), found, as_json=as_json)
+    answer(transfer_lines.breakhis_lines(found), found, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dpconvert.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
+from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
 from mtrain.cli.options import CACHE, FOLDER, OUT, SWEEPS, reporter
 
 
@@ -64,7 +64,7 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, name)
-    from mtrain import selection
+    from mtrain.evaluation import selection
 
     found = selection.select(store, incomplete=incomplete)
     content = selection.content(found, store)

@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.errors import UserError
-from dpconvert.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import (
-    CACHE,
-    EVALUATIONS,
-    FOLDER,
-    MORE_OF_FIT,
-    RUNS,
-    SWEEPS,
-    reporter,
-    training,
-)
+from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
+from mtrain.cli.options import CACHE, EVALUATIONS, FOLDER, MORE_OF_FIT, RUNS, SWEEPS, reporter, training
 
 if TYPE_CHECKING:
     from mtrain.config import FitConfig
@@ -50,14 +41,14 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
     Example: mtrain fit --shards shards/ --leave-out Lung
     On two GPUs: torchrun --nproc-per-node 2 -m -- mtrain fit --leave-out Lung
     """
-    from mtrain.distributed import joined
     from mtrain.runs import named_run, new_name
+    from mtrain.train.distributed import joined
 
     with joined() as ranks:
         there = named_run(runs, name) if name else None
         config = _config(there, {key: value for key, value in given.items() if value not in (None, ())})
         run = there or named_run(runs, ranks.told(lambda: new_name(runs, config)))
-        from mtrain.fit import fit as train
+        from mtrain.train.fit import fit as train
 
         state = train(config, run, reporter(quiet or not ranks.first), ranks)
     lines = [f"{run.name}: finished -> {run.path}"] if state == "finished" else []
@@ -75,8 +66,8 @@ def _config(run: Run | None, given: dict[str, Any]) -> FitConfig:
     from pydantic import ValidationError
 
     from mtrain.config import FitConfig
+    from mtrain.data.storage import absolute
     from mtrain.errors import UsageError
-    from mtrain.storage import absolute
 
     base = run.config().model_dump() if run and run.exists else {"shards": Path("shards")}
     values = base | given
@@ -119,12 +110,12 @@ def release(
     \b
     Example: mtrain release --sweep paper --seed 0 --seed 1
     """
-    from mtrain.storage import absolute
+    from mtrain.data.storage import absolute
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, sweep) if sweep else None
-    from mtrain.release import Asked, sweep_shards
-    from mtrain.release import release as make
+    from mtrain.export.release import Asked, sweep_shards
+    from mtrain.export.release import release as make
 
     place = absolute(shards or (sweep_shards(store) if store else "shards"))
     given = {name: value for name, value in settings.items() if value is not None}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mtrain.errors import UsageError
 from mtrain.export import formats, modelcard
-from mtrain.heads import About, load_heads
-from mtrain.network import shared_network
+from mtrain.model.heads import About, load_heads
+from mtrain.model.network import shared_network
 from mtrain.runs import Run, trained_task
 
 __all__ = ["FORMATS", "Exported", "export"]

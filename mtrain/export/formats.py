@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from mtrain.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
-from mtrain.heads import Head
-from mtrain.network import LITE, TIMM, SharedNetwork
-from mtrain.weights import State, write_tensors
+from mtrain.model.heads import Head
+from mtrain.model.network import LITE, TIMM, SharedNetwork
+from mtrain.model.weights import State, write_tensors
 
 
 class Made(NamedTuple):
@@ -37,7 +37,7 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
     write_tensors(out / "model.safetensors", state, {"backbone": network.name})
     write_json(out / "config.json", _config(network, head, size))
     loading = (
-        "from mtrain.network import shared_network\n"
+        "from mtrain import shared_network\n"
         f'network = shared_network("{network.name}", "model.safetensors")  # pictures -> features'
     )
     return Made(("model.safetensors", "config.json"), loading)

@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dpconvert.sidefiles.licences import OTHER, hub_name, sentence
-from dpconvert.words import counted
+from dpconvert.plural import counted
+from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.config import FitConfig
-from mtrain.heads import About, Head
+from mtrain.model.heads import About, Head
 from mtrain.runs import Run
 from mtrain.transfer.results import results
 

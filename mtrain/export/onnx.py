@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mtrain.atomic import replacing
 from mtrain.errors import UsageError
-from mtrain.network import SharedNetwork
+from mtrain.model.network import SharedNetwork
 
 OPSET = 18
 

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dpconvert.progress import Reporter
-from dpconvert.slide import SLIDE_SUFFIXES, Image, open_image
+from dpconvert.image import SLIDE_SUFFIXES, Image, open_image
+from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
 from mtrain.predict.classifier import Classifier
-from mtrain.predict.pictures import SUFFIXES, predict_pictures
+from mtrain.predict.image_files import SUFFIXES, predict_pictures
 from mtrain.predict.slide import Patch, predict_slide
 
 __all__ = ["Classifier", "Patch", "predict"]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtrain.augment import square
+from mtrain.data.augment import square
 from mtrain.errors import RunError, UsageError
-from mtrain.heads import About, load_heads
-from mtrain.network import find_device, shared_network
+from mtrain.model.heads import About, load_heads
+from mtrain.model.network import find_device, shared_network
 from mtrain.runs import Run, trained_task
 
 BATCH = 64

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from dpconvert.slide import Image, resample, thumbnail
+from dpconvert.image import Image, resample, thumbnail
 from mtrain.atomic import replacing
 
 Pixels = NDArray[np.uint8]

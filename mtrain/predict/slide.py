@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert.patches import grid
-from dpconvert.progress import Reporter
-from dpconvert.slide import Image, open_image, resolution, tissue
+from dpconvert.image import Image, open_image, resolution, tissue
+from dpconvert.plan.patches import grid
+from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
-from mtrain.heads import About
+from mtrain.model.heads import About
 from mtrain.predict.classifier import BATCH, Classifier
 from mtrain.predict.geojson import write_geojson
 from mtrain.predict.heatmap import write_heatmap

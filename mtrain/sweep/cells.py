@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mtrain.config import FitConfig
+from mtrain.data.pool import Pool, Task, leave_out, open_pool
 from mtrain.errors import RunError, UsageError
-from mtrain.pool import Pool, Task, leave_out, open_pool
 from mtrain.sweep.spec import Combination, Sweep, Transfer
 
 # raise one when a change to the code makes the same settings end in another result

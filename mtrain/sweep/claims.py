@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from dpconvert import locks
+from dpconvert.runtime import locks
 from mtrain.atomic import writing
 
 BEAT = 20.0  # seconds between signs of life

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpconvert.cluster import Cluster
-from dpconvert.progress import Reporter
-from dpconvert.words import counted
+from dpconvert.plural import counted
+from dpconvert.runtime.progress import Reporter
+from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.atomic import write_text
+from mtrain.data.storage import absolute
 from mtrain.errors import UsageError
-from mtrain.storage import absolute
 from mtrain.sweep import slurm
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
 
 if TYPE_CHECKING:
-    from mtrain.sweep.engine import State
+    from mtrain.sweep.local_engine import State
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) ->
     if asked.engine == "ray":
         if asked.jobs is not None:
             raise UsageError("--jobs is for --engine local; a cluster runs as many cells as it has room for")
-        from mtrain.sweep import cluster
+        from mtrain.sweep import ray_engine
 
-        return cluster.run(store, cells, Cluster(asked.address), cluster.Request(asked.cpus or 1), report)
+        return ray_engine.run(store, cells, Cluster(asked.address), ray_engine.Request(asked.cpus or 1), report)
     if asked.address is not None or asked.cpus is not None:
         raise UsageError("--address and --cpus are for --engine ray")
-    from mtrain.sweep import engine
+    from mtrain.sweep import local_engine
 
-    return engine.run(store, cells, asked.jobs or max(len(engine.visible_cards()), 1), report)
+    return local_engine.run(store, cells, asked.jobs or max(len(local_engine.visible_cards()), 1), report)
 
 
 def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> Answer:
-    from mtrain.sweep.plan import measure, plan
+    from mtrain.sweep.estimate import measure, plan
 
     first = {cell.config.backbone: cell for cell in reversed(cells) if not store.has(cell)}
     pools = {left.names: left.pool for left in sets}

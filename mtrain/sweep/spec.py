@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from dpconvert.manifest import manifest_folder
-from dpconvert.tomltext import read_toml
+from dpconvert.manifest.catalog import manifest_folder
+from dpconvert.manifest.toml_text import read_toml
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 

@@ -19,15 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dpconvert.progress import Reporter
-from mtrain import __version__, checkpoint
+from dpconvert.runtime.progress import Reporter
+from mtrain import __version__
 from mtrain.atomic import locked, write_json
+from mtrain.data.pool import Rows, Task
 from mtrain.errors import RunError, UsageError
-from mtrain.network import SharedNetwork
-from mtrain.pool import Rows, Task
+from mtrain.model.network import SharedNetwork
+from mtrain.model.weights import read_weights, state_digest, write_tensors
+from mtrain.train import checkpoint
+from mtrain.transfer.finetune_rate import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
 from mtrain.transfer.folds import group_folds
-from mtrain.transfer.tuning import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
-from mtrain.weights import read_weights, state_digest, write_tensors
 
 
 @dataclass(frozen=True)

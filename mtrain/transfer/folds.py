@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert.words import counted
-from mtrain import metrics
+from dpconvert.plural import counted
+from mtrain.scoring import metrics
 
 FOLDS = 5
 

@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from dpconvert.progress import Reporter
-from mtrain import checkpoint, metrics
+from dpconvert.runtime.progress import Reporter
+from mtrain.data.pool import Rows, Task
 from mtrain.errors import RunError, UsageError
-from mtrain.features import Features, features
-from mtrain.network import SharedNetwork, find_device
-from mtrain.pool import Rows, Task
+from mtrain.model.network import SharedNetwork, find_device
 from mtrain.runs import Run
+from mtrain.scoring import metrics
+from mtrain.scoring.predictions import Answer
+from mtrain.train import checkpoint
 from mtrain.transfer import probes
+from mtrain.transfer.features import Features, features
 from mtrain.transfer.finetune import divide, finetune
+from mtrain.transfer.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfer.probes import Probe, Sample
-from mtrain.transfer.scores import Answer
-from mtrain.transfer.tuning import Classifier, Outcome, Recipe, logits
 
 HEAD = f"{checkpoint.MODEL}heads."
 

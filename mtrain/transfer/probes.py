@@ -19,13 +19,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from mtrain import metrics, sampling
+from mtrain.data import sampling
 from mtrain.errors import UsageError
-from mtrain.metrics import Labels, Values
-from mtrain.network import find_device
+from mtrain.model.network import find_device
+from mtrain.scoring import metrics
+from mtrain.scoring.metrics import Labels, Values
+from mtrain.scoring.predictions import Answer
 from mtrain.transfer import svm as machines
 from mtrain.transfer.folds import Folds, group_folds, mean_score
-from mtrain.transfer.scores import Answer
 
 INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FINAL_TOLERANCE = 1e-6  # of the gradient; the folds' scores need no more than the default

@@ -1,7 +1,7 @@
 """Feature extraction: a linear SVM on frozen features, C by cross-validation over groups (PROTOCOL: svm).
 
 The classifier is LIBLINEAR's L2-regularised squared-hinge machine, one against the rest. All C, folds and classes are
-solved together (mtrain.transfer.linear); `solver="sklearn"` uses scikit-learn's LinearSVC instead.
+solved together (mtrain.transfer.svm_solver); `solver="sklearn"` uses scikit-learn's LinearSVC instead.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 
 from mtrain.errors import UsageError
-from mtrain.network import find_device
-from mtrain.transfer import linear
+from mtrain.model.network import find_device
+from mtrain.transfer import svm_solver
 from mtrain.transfer.folds import Folds, group_folds, mean_score
 
 COSTS = tuple(10.0**e for e in range(-10, 1))
@@ -82,7 +82,7 @@ def _batched(
 ) -> tuple[list[Values], Callable[[float], Values]]:
     """All folds and classes of one C in one solve, started from the solution of the C before."""
     device = find_device(device_name)
-    design = linear.principal_axes(features, max(costs), device)
+    design = svm_solver.principal_axes(features, max(costs), device)
     targets = torch.from_numpy(_targets(labels, classes)).to(device)
     columns = targets.shape[1]
     trains = torch.from_numpy(folds.of[:, None] != np.arange(folds.count)).to(device, torch.float64)
@@ -90,13 +90,13 @@ def _batched(
     start, held_out = None, []
     rows = torch.arange(len(labels), device=device)
     for cost in costs:
-        start = linear.solve(design, all_targets, cost * all_trains, start, kinds=columns, tolerance=FOLD_TOLERANCE)
+        start = svm_solver.solve(design, all_targets, cost * all_trains, start, kinds=columns, tolerance=FOLD_TOLERANCE)
         values = start.decisions.reshape(len(labels), folds.count, columns)
         held_out.append(values[rows, torch.from_numpy(folds.of).to(device)].cpu().numpy())
 
     def final(cost: float) -> Values:
-        solution = linear.solve(design, targets, torch.full_like(targets, cost))
-        weights: Values = linear.feature_weights(design, solution).cpu().numpy()
+        solution = svm_solver.solve(design, targets, torch.full_like(targets, cost))
+        weights: Values = svm_solver.feature_weights(design, solution).cpu().numpy()
         return weights
 
     return [v[:, 0] if columns == 1 else v for v in held_out], final

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import settings
 
 from dpconvert import card as cards
-from dpconvert import cli, locks
+from dpconvert import cli
 from dpconvert.convert import convert
-from dpconvert.fakes import draw_fake
-from dpconvert.manifest import Manifest, find
-from dpconvert.plan import Options
-from dpconvert.progress import Reporter
-from dpconvert.sources import with_defaults
+from dpconvert.manifest.catalog import find
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan.plan import Options
+from dpconvert.readers import with_defaults
+from dpconvert.readers.fakes import draw_fake
+from dpconvert.runtime import locks
+from dpconvert.runtime.progress import Reporter
 
 SAMPLES_PER_SHARD = 40
 settings.register_profile("steady", deadline=None, derandomize=True)  # the same examples on every machine

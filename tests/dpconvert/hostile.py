@@ -22,13 +22,16 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from dpconvert import fetch, manifest, slide
-from dpconvert.annotations import cytomine, masks, points, qupath, xml
+from dpconvert.annotations import cytomine, masks, points, qupath
+from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
-from dpconvert.manifest import find
-from dpconvert.source import Source
-from dpconvert.tiffpages import TiffPages
+from dpconvert.image import open_image
+from dpconvert.image.tiff import TiffPages
+from dpconvert.manifest import catalog
+from dpconvert.manifest.catalog import find
+from dpconvert.obtain import fetch
+from dpconvert.source.files import Source
 from tests.dpconvert import test_jpeg2000 as jpeg2000
 from tests.memory import peak
 
@@ -63,14 +66,14 @@ def _zeros(count: int) -> bytes:
 
 def _picture(folder: Path, name: str, data: bytes) -> object:
     (folder / name).write_bytes(data)
-    with slide.open_image([folder / name]) as image:
+    with open_image([folder / name]) as image:
         return image.read(0, 0, image.width, image.height, (64, 64)).shape
 
 
 @case
 def manifest_of_a_key_of_a_hundred_thousand_parts(folder: Path) -> object:
     (folder / "m.toml").write_text("a." * 100_000)
-    return manifest.load(folder / "m.toml")
+    return catalog.load(folder / "m.toml")
 
 
 @case
@@ -450,7 +453,7 @@ def xml_with_a_name_of_100_megabytes(_: Path) -> object:
 
 
 def _asap(text: str) -> object:
-    return xml.root(text.encode(), "a.xml", "ASAP_Annotations")
+    return xml_tree.root(text.encode(), "a.xml", "ASAP_Annotations")
 
 
 @case

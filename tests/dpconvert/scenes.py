@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import shapely
 
-from dpconvert import patches
 from dpconvert.annotations import Annotation, Annotations, LabelMask
-from dpconvert.manifest import Manifest
-from dpconvert.record import Picture, Record
-from dpconvert.slide import Flat, Image, TissueMask, tissue
+from dpconvert.image import Flat, Image, TissueMask, tissue
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan import patches
+from dpconvert.source.record import Picture, Record
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpconvert import plan
 from dpconvert.annotations import Annotations, Regions, asap, masks, points
 from dpconvert.errors import ReadError, UserError
-from dpconvert.manifest import Manifest
-from dpconvert.plan import Options, Plan
-from dpconvert.progress import Reporter
-from dpconvert.source import Source
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan import plan
+from dpconvert.plan.plan import Options, Plan
+from dpconvert.runtime.progress import Reporter
+from dpconvert.source.files import Source
 from tests.dpconvert.scenes import manifest
 
 KNOWN = ["Tumor", "_0", "_1", "_2"]
@@ -152,7 +152,7 @@ def export(folder: Path, annotations: Sequence[Mapping[str, Any]]) -> Plan:
 
 
 def cytomine_manifest(folder: Path) -> Manifest:
-    from dpconvert.sources import with_defaults
+    from dpconvert.readers import with_defaults
 
     facts = {"shape": "cytomine", "classes": [], "split": {"strict": {}}, "path": folder / "toy.toml"}
     return with_defaults(manifest({"type": "crop"}, **facts))

@@ -13,25 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from dpconvert import manifest
+from dpconvert.manifest import catalog
+from tests.documents import tree
 
 ROOT = Path(__file__).resolve().parents[2]
-READER_LAYERS = {
-    "annotations",
-    "bounded",
-    "card",
-    "cytomine",
-    "errors",
-    "fakes",
-    "libtiff",
-    "manifest",
-    "record",
-    "shapes",
-    "slide",
-    "source",
-    "words",
-}
-CONTRACT = {"dpconvert.card", "dpconvert.shards"}
+CONTRACT = ("dpconvert.card", "dpconvert.shards.tar")
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:
@@ -63,7 +49,7 @@ def tops(names: Set[str]) -> set[str]:
 
 
 def own(names: Set[str], package: str) -> set[str]:
-    """The second part of every name inside the package: 'dpconvert.slide.Image' -> 'slide'."""
+    """The second part of every name inside the package: 'dpconvert.image.Image' -> 'slide'."""
     return {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
 
 
@@ -80,22 +66,20 @@ def test_nothing_imports_the_command_line(package: str) -> None:
             assert not own(imports(path), "mtrain") & {"cli"}, name
 
 
-def test_readers_of_sources_import_only_what_lies_below_them() -> None:
-    for name, path in modules("dpconvert"):
-        if name.startswith(("dpconvert.sources.", "dpconvert.shapes.")):
-            assert own(imports(path), "dpconvert") <= READER_LAYERS, name
-
-
-def test_annotations_know_neither_sources_nor_manifests() -> None:
-    allowed = {"annotations", "errors", "libtiff", "pictures", "raster", "tiffsegments", "words"}
-    for name, path in modules("dpconvert"):
-        if name.startswith("dpconvert.annotations"):
-            assert own(imports(path), "dpconvert") <= allowed, name
+@pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
+def test_packages_import_only_what_the_readme_lists_below_them(package: str) -> None:
+    floors = [name.removesuffix("/").removesuffix(".py") for name in tree()[package]]
+    for name, path in modules(package):
+        if name == package:
+            continue
+        floor = floors.index(name.split(".")[1])
+        above = own(imports(path), package) & set(floors[:floor])
+        assert not above, f"{name} imports {sorted(above)}, which the README lists above it"
 
 
 def test_openslide_is_imported_by_the_slide_module_alone() -> None:
     assert [name for name, path in modules("dpconvert") if "openslide" in tops(imports(path))] == [
-        "dpconvert.slide.pyramid"
+        "dpconvert.image.pyramid"
     ]
     assert [name for name, path in modules("mtrain") if "openslide" in tops(imports(path))] == []
 
@@ -103,13 +87,15 @@ def test_openslide_is_imported_by_the_slide_module_alone() -> None:
 def test_mtrain_reads_shards_in_one_place() -> None:
     for name, path in modules("mtrain"):
         used = {n for n in imports(path) if n.startswith("dpconvert.") and any(n.startswith(c) for c in CONTRACT)}
-        assert not used or name == "mtrain.pool", f"{name} imports {sorted(used)}"
+        assert not used or name == "mtrain.data.pool", f"{name} imports {sorted(used)}"
 
 
 @pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
 def test_only_the_command_line_prints_or_exits(package: str) -> None:
     for name, path in modules(package):
-        if name.startswith(f"{package}.cli") or name == "dpconvert.terminal":  # of which the command lines are made
+        if (
+            name.startswith(f"{package}.cli") or name == "dpconvert.runtime.terminal"
+        ):  # of which the command lines are made
             continue
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call):
@@ -134,23 +120,23 @@ def test_every_module_says_what_it_is(package: str) -> None:
 
 
 def test_manifests_are_found_from_a_checkout() -> None:
-    assert manifest.manifest_folder() == ROOT / "manifests"
+    assert catalog.manifest_folder() == ROOT / "manifests"
     names = {path.stem for path in (ROOT / "manifests" / "datasets").glob("*.toml")}
-    assert manifest.known().keys() == names
+    assert catalog.known().keys() == names
 
 
 def test_every_manifest_is_named_as_its_file_and_every_source_has_one() -> None:
-    known = manifest.known()
-    loaded = [manifest.load(path) for path in known.values()]
+    known = catalog.known()
+    loaded = [catalog.load(path) for path in known.values()]
     assert [m.name for m in loaded] == list(known)
     assert len({m.task for m in loaded}) == len(loaded)
-    readers = {path.stem.replace("_", "-") for path in (ROOT / "dpconvert" / "sources").glob("[a-z]*.py")}
+    readers = {path.stem.replace("_", "-") for path in (ROOT / "dpconvert" / "readers" / "datasets").glob("[a-z]*.py")}
     assert readers <= known.keys()
 
 
 def test_examples_are_valid_manifests() -> None:
     for path in sorted((ROOT / "manifests" / "examples").glob("*.toml")):
-        manifest.load(path)
+        catalog.load(path)
 
 
 @pytest.mark.timeout(600)
@@ -164,11 +150,11 @@ def test_an_installed_wheel_carries_its_manifests(tmp_path: Path) -> None:
     site = tmp_path / "site"
     subprocess.run([uv, "pip", "install", "--no-deps", "--target", site, wheel], check=True, capture_output=True)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
-    code = "import dpconvert.manifest as m; print(m.__file__, *m.known())"
+    code = "import dpconvert.manifest.catalog as m; print(m.__file__, *m.known())"
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     where, *names = told.stdout.split()
     assert Path(where).is_relative_to(site)
-    assert names == list(manifest.known())
+    assert names == list(catalog.known())
     listed = subprocess.run(
         [sys.executable, "-m", "dpconvert.cli", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

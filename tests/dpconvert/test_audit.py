@@ -15,15 +15,15 @@ from PIL import Image
 from scipy import ndimage
 
 from dpconvert import card as cards
-from dpconvert.audit import Audit, audit
-from dpconvert.audit.findings import Link, related_sets
-from dpconvert.audit.nearest import ALIKE, correlation, pairs
-from dpconvert.audit.page import write_page
-from dpconvert.audit.prints import SIDE, prints, waves
-from dpconvert.encode import Sample
 from dpconvert.errors import ShardError, UsageError
-from dpconvert.progress import Reporter
-from dpconvert.shards import write_index, write_shard
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.encode import Sample
+from dpconvert.shards.tar import write_index, write_shard
+from dpconvert.tasks.audit import Audit, audit
+from dpconvert.tasks.audit.findings import Link, related_sets
+from dpconvert.tasks.audit.nearest import ALIKE, correlation, pairs
+from dpconvert.tasks.audit.page import write_page
+from dpconvert.tasks.audit.prints import SIDE, prints, waves
 from tests.dpconvert.conftest import Answer
 
 Call = Callable[..., Answer]

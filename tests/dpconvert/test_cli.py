@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpconvert.fakes import draw_fake
-from dpconvert.manifest import find
+from dpconvert.manifest.catalog import find
+from dpconvert.readers.fakes import draw_fake
 from tests.dpconvert.conftest import Answer, Converted, one_line
 
 Get = Callable[[str], Converted]

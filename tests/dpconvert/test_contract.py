@@ -17,14 +17,14 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from dpconvert import plan
-from dpconvert.fakes import draw_fake
-from dpconvert.manifest import known
-from dpconvert.plan import Options
-from dpconvert.progress import Reporter
-from dpconvert.shards import read_index
-from dpconvert.source import Source
-from dpconvert.verify import verify
+from dpconvert.manifest.catalog import known
+from dpconvert.plan import plan
+from dpconvert.plan.plan import Options
+from dpconvert.readers.fakes import draw_fake
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.tar import read_index
+from dpconvert.source.files import Source
+from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Answer, Converted
 
 Get = Callable[[str], Converted]

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from dpconvert import convert as conversion
-from dpconvert import engine
 from dpconvert.errors import OutputError, ReadError, SourceError
-from dpconvert.progress import Reporter
-from dpconvert.verify import verify
+from dpconvert.runtime import processes
+from dpconvert.runtime.progress import Reporter
+from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import SAMPLES_PER_SHARD, Answer, Converted, one_line, run
 from tests.dpconvert.test_contract import digests
 from tests.dpconvert.workers import add, die, process
@@ -143,12 +143,12 @@ def test_idle_workers_leave_when_their_parent_alone_is_killed() -> None:
 
 def test_a_killed_worker_is_told_in_one_line() -> None:
     with pytest.raises(OutputError, match=r"a worker process was killed; often for want of memory: .* fewer --workers"):
-        list(engine.run(die, "context", range(3), 2))
+        list(processes.run(die, "context", range(3), 2))
 
 
 def test_a_pool_keeps_its_processes_from_one_piece_of_work_to_the_next() -> None:
-    with engine.pool("context", 2) as pool:
-        first, then = (set(engine.run(process, "context", range(8), pool)) for _ in range(2))
+    with processes.pool("context", 2) as pool:
+        first, then = (set(processes.run(process, "context", range(8), pool)) for _ in range(2))
     assert (len(first), first) == (2, then)
     assert os.getpid() not in first
 
@@ -157,10 +157,10 @@ def test_a_pool_keeps_its_processes_from_one_piece_of_work_to_the_next() -> None
 def test_results_and_errors_of_workers_come_home(server: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not server:
         monkeypatch.setattr(forkserver, "ensure_running", no_socket)
-    assert engine.start_loading() == ("forkserver" if server else "spawn")
-    assert sorted(engine.run(add, 10, [0, 1, 2, 4, 5], 2)) == [10, 11, 12, 14, 15]
+    assert processes.start_loading() == ("forkserver" if server else "spawn")
+    assert sorted(processes.run(add, 10, [0, 1, 2, 4, 5], 2)) == [10, 11, 12, 14, 15]
     with pytest.raises(ReadError, match=r"a: broken; found 3; mend it"):
-        list(engine.run(add, 10, [3, 4], 2))
+        list(processes.run(add, 10, [3, 4], 2))
 
 
 def no_socket() -> None:

@@ -18,15 +18,15 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from PIL import Image
 
-from dpconvert import locks
-from dpconvert.cytomine import server as servers
-from dpconvert.cytomine.project import Brought, Request, export
-from dpconvert.cytomine.server import Keys
-from dpconvert.download import Patience
 from dpconvert.errors import FetchError, OutputError, UsageError
-from dpconvert.manifest import find
-from dpconvert.progress import Reporter
-from dpconvert.sources import with_defaults
+from dpconvert.manifest.catalog import find
+from dpconvert.obtain import cytomine_server as servers
+from dpconvert.obtain.cytomine_project import Brought, Request, export
+from dpconvert.obtain.cytomine_server import Keys
+from dpconvert.obtain.download import Patience
+from dpconvert.readers import with_defaults
+from dpconvert.runtime import locks
+from dpconvert.runtime.progress import Reporter
 from tests.dpconvert.conftest import Answer, Converted, run
 from tests.dpconvert.loopback import Handler, Site, serving
 

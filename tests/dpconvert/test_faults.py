@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from dpconvert import convert as conversion
-from dpconvert import locks
 from dpconvert.errors import OutputError, SourceError
-from dpconvert.verify import verify
+from dpconvert.runtime import locks
+from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Answer, Converted, one_line, run
 from tests.dpconvert.test_audit import QUIET
 from tests.dpconvert.test_contract import digests
@@ -308,7 +308,7 @@ def test_times_of_files_decide_nothing(converted: Get, tmp_path: Path) -> None:
 def held(folder: Path) -> subprocess.Popen[str]:
     """Another process that holds the lock of a folder until it is killed."""
     code = (
-        "import sys, time; from pathlib import Path; from dpconvert.locks import locked\n"
+        "import sys, time; from pathlib import Path; from dpconvert.runtime.locks import locked\n"
         "with locked(Path(sys.argv[1]), 'taken', 'wait', 'choose'): print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True)

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import requests
 
-from dpconvert import fetch, locks
-from dpconvert.download import CHUNK, Downloader, Patience, Remote
 from dpconvert.errors import FetchError, OutputError, UsageError
-from dpconvert.manifest import Manifest, find, known, load
-from dpconvert.progress import Reporter
-from dpconvert.source import Source
+from dpconvert.manifest.catalog import find, known, load
+from dpconvert.manifest.model import Manifest
+from dpconvert.obtain import fetch
+from dpconvert.obtain.download import CHUNK, Downloader, Patience, Remote
+from dpconvert.runtime import locks
+from dpconvert.runtime.progress import Reporter
+from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Answer
 from tests.dpconvert.loopback import Site, serving
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpconvert.annotations import Annotations, LabelMask, Regions, asap, coco, imagescope, masks, ndpa, qupath, runs
+from dpconvert.annotations import Annotations, LabelMask, Regions, asap, coco, imagescope, masks, ndpa, outlines, qupath
 from dpconvert.annotations import read as files
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.read import Subject
@@ -301,7 +301,7 @@ def test_coco_compressed_runs_are_the_same_as_plain_ones() -> None:
         plain = {"size": list(mask.shape), "counts": counts}
         packed = {"size": list(mask.shape), "counts": compressed(counts)}
         found = [of_coco(coco_file({"segmentation": each})).items for each in (plain, packed)]
-        expected = runs.outline(runs.of_mask(mask))
+        expected = outlines.outline(outlines.of_mask(mask))
         assert all(item.geometry.equals(expected) for items in found for item in items)
         assert [len(items) for items in found] == [int(mask.any())] * 2
 
@@ -519,8 +519,8 @@ def test_more_vertices_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     ring = b",".join(b"[%d,%d]" % (i, i * i % 97) for i in range(1000))
     data = b'[{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[' + ring + b"]]}}]"
     assert files.read(data, "a", SUBJECT)
-    monkeypatch.setattr("dpconvert.annotations.jsontext.MOST_NUMBERS", 1000)
-    monkeypatch.setattr("dpconvert.annotations.xml.MOST_TAGS", 10)
+    monkeypatch.setattr("dpconvert.annotations.parsing.json_text.MOST_NUMBERS", 1000)
+    monkeypatch.setattr("dpconvert.annotations.parsing.xml_tree.MOST_TAGS", 10)
     for refused in (data, EXAMPLES["asap"]):
         with pytest.raises(ReadError, match="too much"):
             files.read(refused, "a", SUBJECT)

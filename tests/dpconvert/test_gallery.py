@@ -15,10 +15,10 @@ import pytest
 from PIL import Image as Pillow
 
 from dpconvert import card as cards
-from dpconvert.gallery import histogram, page, read_tasks, write_page
-from dpconvert.gallery.tasks import PICTURES, SIDE, Gallery, evenly
-from dpconvert.progress import Reporter
-from dpconvert.shards import read_index
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.tar import read_index
+from dpconvert.tasks.gallery import histogram, page, read_tasks, write_page
+from dpconvert.tasks.gallery.tasks import PICTURES, SIDE, Gallery, evenly
 from tests.browser import Browser, browser
 from tests.dpconvert.conftest import Answer, Converted, one_line
 

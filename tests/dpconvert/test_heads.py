@@ -9,8 +9,8 @@ import tifffile
 from PIL import Image
 
 from dpconvert.errors import ReadError
-from dpconvert.heads import complete_size
-from dpconvert.slide import Flat
+from dpconvert.image import Flat
+from dpconvert.image.header import complete_size
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (30, 41, 3), np.uint8)
 FORMATS = {

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from dpconvert import errors, slide
+from dpconvert import errors
 from dpconvert.annotations import cytomine
 from dpconvert.errors import ReadError, UserError
-from dpconvert.progress import Reporter
+from dpconvert.image import open_image
+from dpconvert.runtime.progress import Reporter
 from tests.dpconvert.conftest import Answer, Converted, one_line
 from tests.dpconvert.test_convert import where
 
@@ -220,7 +221,7 @@ def test_libtiff_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFi
         at = tiff.pages[0].dataoffsets[0]
     data[at : at + 12] = b"\xff" * 12
     path.write_bytes(data)
-    with pytest.raises(ReadError), slide.open_image([path]) as image:
+    with pytest.raises(ReadError), open_image([path]) as image:
         image.read(0, 0, 64, 64)
     assert capfd.readouterr().err == ""
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpconvert.jpeg2000 import OF_A_BLOCK, OF_A_PACKET, OF_A_PRECINCT, OF_A_TILE, claimed
+from dpconvert.image.guards.jpeg2000 import OF_A_BLOCK, OF_A_PACKET, OF_A_PRECINCT, OF_A_TILE, claimed
 
 WHOLE = 15  # exponent of a precinct as large as can be
 A_PRECINCT = 3 * OF_A_PRECINCT + OF_A_PACKET

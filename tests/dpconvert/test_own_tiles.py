@@ -13,15 +13,17 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image as Pillow
 
-from dpconvert import plan, progress, source
 from dpconvert.card import load
 from dpconvert.cli import group
 from dpconvert.errors import ReadError
-from dpconvert.record import Box, Picture, Record
-from dpconvert.shards import read_index
-from dpconvert.slide import Slide, jpegtiles, open_image, overview, thumbnail
-from dpconvert.slide.jpegtiles import SOI
-from dpconvert.source import Member
+from dpconvert.image import Slide, jpeg_tiles, open_image, thumbnail, tissue
+from dpconvert.image.jpeg_tiles import SOI
+from dpconvert.plan import plan
+from dpconvert.runtime import progress
+from dpconvert.shards.tar import read_index
+from dpconvert.source import files
+from dpconvert.source.files import Member
+from dpconvert.source.record import Box, Picture, Record
 from tests.dpconvert.tiffs import TILE, TISSUE, shared_tiles
 
 MANIFEST = """
@@ -75,9 +77,9 @@ def test_an_overview_of_a_single_level_decodes_no_tile_in_full(
 ) -> None:
     with open_image([flat_slide]) as image:
         whole = image.read(0, 0, 650, 611, out=(65, 61)).astype(int)
-        monkeypatch.setattr(jpegtiles.imagecodecs, "jpeg8_decode", None)
+        monkeypatch.setattr(jpeg_tiles.imagecodecs, "jpeg8_decode", None)
         made = thumbnail(image, 65).astype(int)
-        monkeypatch.setattr(overview, "PART", 130)
+        monkeypatch.setattr(tissue, "PART", 130)
         banded = thumbnail(image, 65).astype(int)
     assert made.shape == banded.shape == whole.shape
     assert np.abs(made - whole).mean() < 1.5
@@ -165,7 +167,7 @@ def test_a_slide_of_another_compression_is_left_to_openslide(tmp_path: Path) -> 
 
 def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(source, "open_image", lambda *files: opened.append(files) or open_image(*files))
+    monkeypatch.setattr(files, "open_image", lambda *files: opened.append(files) or open_image(*files))
     path = write_slide(tmp_path / "source" / "a" / "one.tif", "ycbcr")
     manifest = tmp_path / "tiles.toml"
     manifest.write_text(MANIFEST)
@@ -215,7 +217,7 @@ def test_each_tile_is_decoded_about_once_and_few_are_kept(
     path, decoded = write_slide(tmp_path / "a" / "one.tif", "rgb", 1280), []
     decode, most = imagecodecs.jpeg8_decode, 0
     monkeypatch.setattr("imagecodecs.jpeg8_decode", lambda *data, **more: decoded.append(1) or decode(*data, **more))
-    for module in (jpegtiles, plan):
+    for module in (jpeg_tiles, plan):
         monkeypatch.setattr(module, "BLOCK", 512)
         monkeypatch.setattr(module, "CELL", cell)
     boxes = [Box(x, y, size, size) for y in range(0, 1280 - size, size) for x in range(0, 512 - size, size)]
@@ -232,7 +234,7 @@ def test_each_tile_is_decoded_about_once_and_few_are_kept(
 
 
 def test_pixels_that_were_given_stay_what_they_were(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpegtiles, "BLOCK", 1)  # so that memory is soon used again
+    monkeypatch.setattr(jpeg_tiles, "BLOCK", 1)  # so that memory is soon used again
     first = slide.read(0, 0, 128, 128)
     before = first.copy()
     for x in range(0, 640, 128):
@@ -268,7 +270,7 @@ def test_a_tile_without_a_marker_of_its_colours_gets_the_right_one(
     with Slide(shared_tiles(tmp_path / "a.tif", 4 * TILE, 2 * TILE, tile)) as slide:
         data = slide.stored_jpeg(TILE, 0, TILE, TILE, out=(TILE, TILE))
         assert data is not None
-        assert jpegtiles.ADOBE_MARKER in data
+        assert jpeg_tiles.ADOBE_MARKER in data
         with Pillow.open(io.BytesIO(data)) as picture:
             assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(TILE, 0, TILE, TILE))
 
@@ -284,14 +286,14 @@ def test_an_overview_is_the_same_whoever_reads_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(progress, "EVERY", 0)
 
     def converted(workers: int) -> tuple[str, str]:
-        out = tmp_path / f"out{workers}{overview.SLOW}"
+        out = tmp_path / f"out{workers}{tissue.SLOW}"
         command = [tmp_path / "tissue.toml", "--source", tmp_path / "source", "--out", out, "--workers", workers]
         answer = CliRunner().invoke(group, [*map(str, command)], catch_exceptions=False)
         return load(out / "Tissue").digest, answer.stderr
 
     (one, told), (two, _) = converted(1), converted(2)
     assert "Tissue: overviews: 1 of 5 parts" in told
-    monkeypatch.setattr(overview, "SLOW", 1 << 40)
+    monkeypatch.setattr(tissue, "SLOW", 1 << 40)
     alone, told = converted(1)
     assert "overviews" not in told
     assert one == two == alone

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from dpconvert.annotations import LabelMask
 from dpconvert.errors import ReadError
-from dpconvert.patches import grid, holds, shifted
-from dpconvert.record import Box
-from dpconvert.slide import Flat
+from dpconvert.image import Flat
+from dpconvert.plan.patches import grid, holds, shifted
+from dpconvert.source.record import Box
 from tests.dpconvert.scenes import Scene, annotations, counts, labels, records, scene
 
 AREA = {"type": "area", "size": 100, "positive": ["tumour"], "cut": ["hole"], "share": 0.10}

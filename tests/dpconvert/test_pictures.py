@@ -14,9 +14,9 @@ from PIL import Image as Pillow
 
 from dpconvert.annotations import masks
 from dpconvert.errors import ReadError
-from dpconvert.jpeg import MOST_SCANS
-from dpconvert.pictures import FORMATS, open_picture
-from dpconvert.slide.flat import flat
+from dpconvert.image.flat import flat
+from dpconvert.image.guards.allowed_formats import FORMATS, open_picture
+from dpconvert.image.guards.jpeg import MOST_SCANS
 from tests.dpconvert import test_jpeg2000 as jpeg2000
 from tests.dpconvert.test_tiffsegments import progressive
 

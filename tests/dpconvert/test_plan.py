@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpconvert import plan
 from dpconvert.errors import SourceError, UsageError
-from dpconvert.manifest import Manifest
-from dpconvert.plan import Options, Plan
-from dpconvert.progress import Reporter
-from dpconvert.record import Box, Picture, Record
-from dpconvert.source import Source
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan import plan
+from dpconvert.plan.plan import Options, Plan
+from dpconvert.runtime.progress import Reporter
+from dpconvert.source.files import Source
+from dpconvert.source.record import Box, Picture, Record
 from tests.dpconvert.scenes import manifest
 
 Make = Callable[..., Plan]

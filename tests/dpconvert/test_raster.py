@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dpconvert.raster import Coverage
+from dpconvert.image.coverage import Coverage
 
 
 def test_shares_by_hand() -> None:

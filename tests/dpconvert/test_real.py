@@ -14,13 +14,13 @@ import scipy.io
 import shapely
 from PIL import Image
 
-from dpconvert import plan
 from dpconvert.annotations import asap
-from dpconvert.manifest import find
-from dpconvert.plan import Options
-from dpconvert.progress import Reporter
-from dpconvert.shards import read_index
-from dpconvert.source import Source
+from dpconvert.manifest.catalog import find
+from dpconvert.plan import plan
+from dpconvert.plan.plan import Options
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.tar import read_index
+from dpconvert.source.files import Source
 from tests.dpconvert.conftest import run
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpconvert.record import draw, hashed
+from dpconvert.source.record import draw, hashed
 
 
 def test_numbers_are_those_of_every_other_machine() -> None:

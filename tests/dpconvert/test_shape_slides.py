@@ -16,18 +16,19 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 
-from dpconvert import patches, plan, slide
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
-from dpconvert.fakes import FakeTree
-from dpconvert.manifest import Manifest, load
-from dpconvert.plan import Options, Plan
-from dpconvert.progress import Reporter
-from dpconvert.record import Picture
-from dpconvert.shapes import slides
-from dpconvert.slide import Flat, open_image
-from dpconvert.source import Source
-from dpconvert.sources import with_defaults
+from dpconvert.image import Flat, Image, Slide, open_image, tissue
+from dpconvert.manifest.catalog import load
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan import patches, plan
+from dpconvert.plan.plan import Options, Plan
+from dpconvert.readers import with_defaults
+from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.layouts import slides
+from dpconvert.runtime.progress import Reporter
+from dpconvert.source.files import Source
+from dpconvert.source.record import Picture
 from tests.dpconvert.conftest import Answer, run
 from tests.dpconvert.test_formats import FRAME_NM, asap_xml, coco_file, imagescope_xml, ndpa_xml, outline, region
 from tests.dpconvert.tiffs import shared_tiles
@@ -352,7 +353,7 @@ HAMAMATSU = {
 }
 
 
-def annotations_of(tree: Tree, name: str, image: slide.Image, text: str = AREA) -> Annotations | LabelMask:
+def annotations_of(tree: Tree, name: str, image: Image, text: str = AREA) -> Annotations | LabelMask:
     tree.root.mkdir(parents=True, exist_ok=True)
     source = Source.open(tree.root, tree.manifest(text))
     return slides.read_annotations(source, Picture("a", ("a.ndpi",), "a", annotations=(name,)), image)
@@ -403,9 +404,9 @@ def test_tiles_that_a_slide_leaves_out_are_background_and_black_ones_no_tissue(t
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         tiff.pages.first.tags[325].overwrite([0, *tiff.pages.first.databytecounts[1:]])
     with open_image([path]) as image:
-        assert isinstance(image, slide.Slide)
+        assert isinstance(image, Slide)
         assert (image.read(0, 0, 256, 256) == 255).all()
-        share = slide.tissue(image).share([(0, 0, 256, 256), (256, 0, 256, 256), (0, 512, 1024, 512)])
+        share = tissue(image).share([(0, 0, 256, 256), (256, 0, 256, 256), (0, 512, 1024, 512)])
         assert share[0] == 0
         assert share[1] > 0.9
         assert share[2] < 0.01

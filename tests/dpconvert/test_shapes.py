@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dpconvert import card as cards
-from dpconvert.shards import read_index
+from dpconvert.shards.tar import read_index
 from tests.dpconvert.conftest import Answer, one_line
 
 Make = Callable[..., list[dict[str, Any]]]
@@ -227,7 +227,7 @@ def test_a_source_of_one_s_own_is_found_on_the_path(
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "my-lab.toml").write_text('task = "Lab"\n[files.images]\npattern = "\\\\.png$"\n')
     (tmp_path / "plugins" / "my_lab.py").write_text(
-        "from dpconvert.record import Picture\n"
+        "from dpconvert.source.record import Picture\n"
         "def pictures(source):\n"
         "    for found in source.need('images'):\n"
         "        yield Picture(found.name[:-4], (found.name,), found.name, label=str(found.name < 'c'))\n"

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpconvert import shards
-from dpconvert.encode import Series
 from dpconvert.errors import OutputError
-from dpconvert.shards import Entry, read_index, write_index, write_shard
+from dpconvert.shards import tar
+from dpconvert.shards.encode import Series
+from dpconvert.shards.tar import Entry, read_index, write_index, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
@@ -39,9 +39,9 @@ def test_the_bytes_are_those_of_tarfile(images: list[tuple[str, bytes]], piece: 
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
-    ours = shards._Tar("val-000000.tar")
+    ours = tar._Tar("val-000000.tar")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "PIECE", piece)
+        patch.setattr(tar, "PIECE", piece)
         made = list(ours.pieces(samples))
     assert b"".join(made) == expected.getvalue()
     assert ours.size == len(expected.getvalue())
@@ -95,8 +95,8 @@ def test_an_error_of_the_disk_stops_a_shard_that_is_being_made(tmp_path: Path, m
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards, "PIECE", 1)
-    monkeypatch.setattr(shards._Stored, "write", full)
+    monkeypatch.setattr(tar, "PIECE", 1)
+    monkeypatch.setattr(tar._Stored, "write", full)
     taken: list[int] = []
     samples = (Series(COMMON).sample(f"k{n}", b"image", "jpg", taken.append(n) or n, n) for n in range(1000))
     with pytest.raises(OutputError, match="No space left on device; make room"):

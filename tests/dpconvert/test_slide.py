@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
-from dpconvert.slide import Flat, Mosaic, Slide, flat, open_image, otsu, over, resample, sane, thumbnail, tissue
+from dpconvert.image import Flat, Mosaic, Slide, flat, open_image, otsu, over, resample, sane, thumbnail, tissue
 
 Pixels = NDArray[np.uint8]
 PINK, GLASS = (200, 90, 160), (243, 243, 243)
@@ -135,7 +135,7 @@ def test_a_thumbnail_is_the_whole_picture_read_in_bands(monkeypatch: pytest.Monk
     pixels = blank(400, 800)
     pixels[400:] = PINK
     whole = thumbnail(Flat(pixels), 80)
-    monkeypatch.setattr("dpconvert.slide.overview.BAND", 400 * 30)
+    monkeypatch.setattr("dpconvert.image.tissue.BAND", 400 * 30)
     assert whole.shape == (80, 40, 3)
     np.testing.assert_array_equal(thumbnail(Flat(pixels), 80), whole)
     assert whole[39, 0].tolist() == list(GLASS)

@@ -18,16 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpconvert import plan
 from dpconvert.annotations import cytomine
 from dpconvert.annotations.cytomine import Item, Labelled, Slide
 from dpconvert.errors import ManifestError, ReadError, SourceError
-from dpconvert.manifest import Manifest, find, known, load
-from dpconvert.plan import Options, Plan
-from dpconvert.progress import Reporter
-from dpconvert.shards import read_index
-from dpconvert.source import Source
-from dpconvert.sources import with_defaults
+from dpconvert.manifest.catalog import find, known, load
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan import plan
+from dpconvert.plan.plan import Options, Plan
+from dpconvert.readers import with_defaults
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.tar import read_index
+from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Converted, run
 
 Get = Callable[[str], Converted]

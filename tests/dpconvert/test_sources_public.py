@@ -16,14 +16,14 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from dpconvert import plan
-from dpconvert.encode import Encoder
 from dpconvert.errors import SourceError
-from dpconvert.fakes import draw_fake
-from dpconvert.manifest import find, known, load
-from dpconvert.plan import Options, Plan
-from dpconvert.progress import Reporter
-from dpconvert.source import Source
+from dpconvert.manifest.catalog import find, known, load
+from dpconvert.plan import plan
+from dpconvert.plan.plan import Options, Plan
+from dpconvert.readers.fakes import draw_fake
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.encode import Encoder
+from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Converted
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dpconvert.card import SPLITS, Split
 from dpconvert.errors import SourceError
-from dpconvert.manifest import SplitPolicy
-from dpconvert.split import GroupContent, assign, classes_missing, contents
+from dpconvert.manifest.model import SplitPolicy
+from dpconvert.plan.split import GroupContent, assign, classes_missing, contents
 
 SHARE = SplitPolicy(share=(0.6, 0.2, 0.2))
 HASHED = SplitPolicy(share=(0.6, 0.2, 0.2), draw="hashed")

@@ -13,10 +13,9 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from dpconvert import tiffpages
 from dpconvert.errors import ReadError
-from dpconvert.slide import Pages, open_image, opening
-from dpconvert.tiffpages import TiffPages
+from dpconvert.image import Pages, open_image, opening, tiff
+from dpconvert.image.tiff import TiffPages
 
 WIDTH, HEIGHT = 300, 200
 REAL = Path(__file__).parents[3] / "shared" / "data" / "slides" / "OS-1-detail.ome.tif"
@@ -155,8 +154,8 @@ def test_the_resolution_of_the_tags_unless_it_is_absurd(
 def test_only_the_segments_of_a_frame_are_read_and_few_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiffpages, "CACHE", 3 * 64 * 64 * 3)
-    monkeypatch.setattr(tiffpages, "ROW_CACHE", 0)
+    monkeypatch.setattr(tiff, "CACHE", 3 * 64 * 64 * 3)
+    monkeypatch.setattr(tiff, "ROW_CACHE", 0)
     pages = TiffPages(write(tmp_path / "a.tif", drawn(), tile=(64, 64), compression="zlib"))
     pages.region(0, 0, 0, 65, 64)
     assert [key[2] for key in pages._cache] == [0, 1]
@@ -168,7 +167,7 @@ def test_only_the_segments_of_a_frame_are_read_and_few_are_kept(
 def test_a_large_strip_is_mapped_when_it_is_stored_as_it_is_and_refused_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiffpages, "SEGMENT_LIMIT", 1000)
+    monkeypatch.setattr(tiff, "SEGMENT_LIMIT", 1000)
     rgb = drawn(kind=np.uint16)
     for options in ({}, {"byteorder": ">"}, {"planarconfig": "separate"}):
         pages = TiffPages(write(tmp_path / "plain.tif", rgb, rowsperstrip=HEIGHT, **options))
@@ -222,7 +221,7 @@ def test_the_real_ome_tiff_that_openslide_and_pillow_refuse() -> None:
 def test_strips_are_decoded_once_when_patches_are_taken_row_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiffpages, "CACHE", 0)
+    monkeypatch.setattr(tiff, "CACHE", 0)
     pages, decoded = TiffPages(write(tmp_path / "a.tif", drawn(), rowsperstrip=8, compression="zlib")), []
     assert pages.in_strips
     page = pages.levels[0].pages[0]

@@ -17,12 +17,12 @@ from PIL import Image as Pillow
 
 from dpconvert.annotations import masks
 from dpconvert.errors import ReadError
-from dpconvert.jpeg import MOST_SCANS
-from dpconvert.jpeg2000 import LITTLE
-from dpconvert.slide import Slide
-from dpconvert.slide.flat import flat
-from dpconvert.tiffpages import TiffPages
-from dpconvert.tiffsegments import check_segment, pixels
+from dpconvert.image import Slide
+from dpconvert.image.flat import flat
+from dpconvert.image.guards.jpeg import MOST_SCANS
+from dpconvert.image.guards.jpeg2000 import LITTLE
+from dpconvert.image.guards.tiff_segments import check_segment, pixels
+from dpconvert.image.tiff import TiffPages
 from tests.dpconvert.tiffs import TILE, shared_tiles
 
 WIDE, TALL = 1200, 1000  # more than LITTLE

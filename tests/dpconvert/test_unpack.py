@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from dpconvert import card as cards
 from dpconvert.errors import OutputError, ShardError
-from dpconvert.progress import Reporter
-from dpconvert.shards import index_schema, read_index
-from dpconvert.sidefiles import side_card
-from dpconvert.unpack import class_folders, unpack
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.sidefiles import side_card
+from dpconvert.shards.tar import index_schema, read_index
+from dpconvert.tasks.unpack import class_folders, unpack
 from tests.dpconvert.conftest import Answer, Converted
 
 Get = Callable[[str], Converted]

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 from dpconvert import card as cards
-from dpconvert import plan
-from dpconvert.encode import Sample
 from dpconvert.errors import ShardError, UsageError
-from dpconvert.finish import tools
-from dpconvert.progress import Reporter
-from dpconvert.record import Picture, Record
-from dpconvert.shards import file_card, write_index, write_shard
-from dpconvert.verify import task_folders, verify
+from dpconvert.plan import plan
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.encode import Sample
+from dpconvert.shards.finalize import tools
+from dpconvert.shards.tar import file_card, write_index, write_shard
+from dpconvert.source.record import Picture, Record
+from dpconvert.tasks.verify import task_folders, verify
 from tests.dpconvert.conftest import Converted, run
 
 Get = Callable[[str], Converted]

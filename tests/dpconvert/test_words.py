@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpconvert.words import counted
+from dpconvert.plural import counted
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from contextlib import suppress
 import atheris
 
 READERS = [
-    "dpconvert", "PIL", "zipfile", "tarfile", "tifffile", "webdataset", "mtrain.decode", "mtrain.stream",
-    "mtrain.weights", "torch._weights_only_unpickler", "torch.serialization",
+    "dpconvert", "PIL", "zipfile", "tarfile", "tifffile", "webdataset", "mtrain.data.decode", "mtrain.data.stream",
+    "mtrain.model.weights", "torch._weights_only_unpickler", "torch.serialization",
 ]  # fmt: skip
 
 with atheris.instrument_imports(include=READERS):

@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from mtrain import checkpoint, heads, stream
-from mtrain.decode import decode
+from mtrain.data import stream
+from mtrain.data.decode import decode
 from mtrain.errors import ShardError
+from mtrain.model import heads
+from mtrain.model.weights import read_weights, state_digest
 from mtrain.runs import Run
 from mtrain.sweep.spec import Combination, load_sweep
 from mtrain.sweep.store import Planned, Store
-from mtrain.transfer.run import read_result
-from mtrain.weights import read_weights, state_digest
+from mtrain.train import checkpoint
+from mtrain.transfer.transfer import read_result
 from tests.fuzz.targets import JPEG, JSON, PICTURE, PNG, SHARD, TAR, Target, in_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2)}

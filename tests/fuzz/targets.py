@@ -23,18 +23,22 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-from dpconvert import card, fetch, manifest, slide, verify
+from dpconvert import card
 from dpconvert.annotations import coco, cytomine, masks, points
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.read import Subject, read
-from dpconvert.audit.prints import prints
-from dpconvert.heads import complete_size
-from dpconvert.locks import Holder
-from dpconvert.manifest import find
-from dpconvert.shapes import table
-from dpconvert.slide.jpegtiles import JpegTiles
-from dpconvert.source import Source
-from dpconvert.tiffpages import TiffPages
+from dpconvert.image import open_image
+from dpconvert.image.header import complete_size
+from dpconvert.image.jpeg_tiles import JpegTiles
+from dpconvert.image.tiff import TiffPages
+from dpconvert.manifest import catalog
+from dpconvert.manifest.catalog import find
+from dpconvert.obtain import fetch
+from dpconvert.readers.layouts import table
+from dpconvert.runtime.locks import Holder
+from dpconvert.source.files import Source
+from dpconvert.tasks import verify
+from dpconvert.tasks.audit.prints import prints
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 ARCHIVES = find("breakhis")
@@ -164,7 +168,7 @@ def in_file(name: str, parse: Callable[[Path], object]) -> Callable[[bytes], obj
 
 def _image(path: Path) -> object:
     """Open and read, as a conversion does."""
-    with slide.open_image([path]) as image:
+    with open_image([path]) as image:
         return image.read(0, 0, min(image.width, 64), min(image.height, 64), (8, 8))
 
 
@@ -273,7 +277,7 @@ CARD = _text(
      "groups": 1}}, "group_kind": "image", "licence": {"name": "CC0"}, "citation": "", "request": "", "plan": "",
      "digest": "", "index": {"name": "index.parquet", "size": 1, "sha256": ""}, "shards": []}
 )  # fmt: skip
-MANIFEST = (manifest.manifest_folder() / "examples" / "slides.toml").read_bytes()
+MANIFEST = (catalog.manifest_folder() / "examples" / "slides.toml").read_bytes()
 HOLDER = _text({"host": "a", "pid": 1, "started": "5", "since": "now"})
 PNG, JPEG = _saved("PNG"), _saved("JPEG")
 TEXT = _text({"label": 0, "group": "g", "split": "train"})
@@ -316,7 +320,7 @@ TARGETS: dict[str, Target] = {
     "unpack": Target(in_file("a.tar", lambda path: fetch.unpack(path, path.with_name("a"))), [MEMBERS], TAR),
     "shard": Target(_shard, [SHARD], TAR + PICTURE),
     "card": Target(in_file("task.json", lambda path: card.load(path.parent)), [CARD], JSON),
-    "manifest": Target(in_file("m.toml", manifest.load), [MANIFEST], (b"[", b"'(?P<'", b"nan", b"1e999")),
+    "manifest": Target(in_file("m.toml", catalog.load), [MANIFEST], (b"[", b"'(?P<'", b"nan", b"1e999")),
     "lock": Target(in_file("l", Holder.read), [HOLDER], JSON),
 }  # fmt: skip
 BYTE_LEVEL = ("packed", "mask", "mat", "head", "print", "picture", "tiff", "tiff-pages", "tiff-kinds", "jpeg-tiles",

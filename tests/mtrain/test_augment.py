@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mtrain import augment
-from mtrain.augment import CENTRE, LARGEST, flip, normalize, put_square, resized, room_for_squares, square
+from mtrain.data import augment
+from mtrain.data.augment import CENTRE, LARGEST, flip, normalize, put_square, resized, room_for_squares, square
 
 RAMP = torch.arange(5, dtype=torch.uint8).expand(3, 2, 5)  # 2 high, 5 wide; the value is the column
 LAST = 2**32 - 1

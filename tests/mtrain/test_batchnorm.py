@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mtrain.batchnorm import _Moments, adapt
-from mtrain.network import shared_network
+from mtrain.model.batchnorm_adapt import _Moments, adapt
+from mtrain.model.network import shared_network
 
 
 def a_layer() -> nn.BatchNorm2d:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtrain import breakhis
-from mtrain.breakhis import patient_accuracy, pictures_of
+from mtrain.data.pool import Task, attributes, open_task
 from mtrain.errors import ShardError, UsageError
-from mtrain.pool import Task, attributes, open_task
-from mtrain.ranks import summary
+from mtrain.evaluation import breakhis
+from mtrain.evaluation.breakhis import patient_accuracy, pictures_of
+from mtrain.evaluation.ranks import summary
+from mtrain.transfer.finetune_rate import Recipe
 from mtrain.transfer.modes import Source
-from mtrain.transfer.run import Options, source_of
-from mtrain.transfer.tuning import Recipe
+from mtrain.transfer.transfer import Options, source_of
 from tests.mtrain import test_evaluate
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.storages import web_server
@@ -35,7 +35,7 @@ def told(split: str, number: int) -> dict[str, str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in ("mtrain.fit", "mtrain.transfer.run"):
+    for module in ("mtrain.train.fit", "mtrain.transfer.transfer"):
         monkeypatch.setattr(f"{module}.shared_network", test_evaluate.tiny_network)
     write_pool(tmp_path / "shards", ("Alpha",))
     write_task(tmp_path / "BreakHis", sizes=SIZES, attributes=told)

@@ -11,17 +11,17 @@ from click.testing import CliRunner
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mtrain import fit
 from mtrain.cli import group
 from mtrain.config import FitConfig
+from mtrain.data.mixing import mixture
+from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
-from mtrain.loss import task_losses
-from mtrain.mixing import mixture
-from mtrain.network import shared_network
-from mtrain.pool import open_pool
+from mtrain.model.batchnorm_per_task import TaskBatchNorm, split
+from mtrain.model.loss import task_losses
+from mtrain.model.network import shared_network
+from mtrain.model.weights import load_weights
 from mtrain.runs import Run
-from mtrain.taskbatchnorm import TaskBatchNorm, split
-from mtrain.weights import load_weights
+from mtrain.train import fit
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import SMALL, Notes, a_training, config, interrupted
 

@@ -19,8 +19,8 @@ import pytest
 from dpconvert import card as cards
 from mtrain import cli
 from mtrain.config import FitConfig
-from mtrain.fit import fit
 from mtrain.runs import Run
+from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 
@@ -352,6 +352,6 @@ def test_an_interrupt_says_so(mtrain: Command, place: Path, monkeypatch: pytest.
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mtrain.fit.fit", interrupted)
+    monkeypatch.setattr("mtrain.train.fit.fit", interrupted)
     answer = mtrain("fit")
     assert (answer.status, answer.err.strip()) == (130, "mtrain: stopped")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtrain.compiling import compiled
+from mtrain.train.compilation import compiled
 
 IMAGES = torch.randn(4, 3, 8, 8)
 

@@ -13,9 +13,9 @@ from torchvision.transforms import v2
 
 import mtrain
 from mtrain import ShardDataset
+from mtrain.data.images import Images
+from mtrain.data.pool import open_task
 from mtrain.errors import UsageError
-from mtrain.images import Images
-from mtrain.pool import open_task
 from tests.mtrain.pools import write_task
 
 

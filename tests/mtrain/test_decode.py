@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtrain.decode import decode
+from mtrain.data.decode import decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)

@@ -15,13 +15,15 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from mtrain import prefetch, taskbatchnorm, training
-from mtrain.batch import Batch
-from mtrain.meter import Meter
-from mtrain.network import MultiHead, shared_network
-from mtrain.pool import open_pool
-from mtrain.syncbatchnorm import synchronize
-from mtrain.training import Training
+from mtrain.data import prefetch
+from mtrain.data.batch import Batch
+from mtrain.data.pool import open_pool
+from mtrain.model import batchnorm_per_task
+from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.network import MultiHead, shared_network
+from mtrain.train import trainer
+from mtrain.train.meter import Meter
+from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import CPU, SMALL, a_training, config
 
@@ -45,7 +47,7 @@ def on_meta(shards: Path, **changed: Any) -> Training:
     if settings.sync_batchnorm:
         synchronize(model.shared, CPU)
     if settings.batchnorm == "per-task":
-        taskbatchnorm.split(model.shared, len(pool.tasks))
+        batchnorm_per_task.split(model.shared, len(pool.tasks))
     return Training(settings, pool, model.to(DEVICE).to(memory_format=torch.channels_last), DEVICE)
 
 
@@ -83,8 +85,8 @@ def test_no_iteration_waits_for_the_device(
     """Neither in the warm-up nor after it: no `.item()`, no copy to the CPU, no shape that depends on values, and no
     operation on tensors of two devices: on the meta device these are errors. Nor anything that `Waits` knows.
     """
-    monkeypatch.setattr(training.torch, "autocast", lambda *_, **__: nullcontext())  # there is none for it
-    monkeypatch.setattr(taskbatchnorm, "sum_over_ranks", lambda values: values)
+    monkeypatch.setattr(trainer.torch, "autocast", lambda *_, **__: nullcontext())  # there is none for it
+    monkeypatch.setattr(batchnorm_per_task, "sum_over_ranks", lambda values: values)
     choices = {"warmup": 1, "batch": 8, "size": 32} | choices
     drawn, ours = a_training(shards, **choices), on_meta(shards, **choices)
     meter = Meter(ours.tasks)

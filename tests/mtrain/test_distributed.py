@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mtrain import checkpoint
-from mtrain.batch import Batch
-from mtrain.distributed import ALONE, Ranks
-from mtrain.fit import fit
+from mtrain.data.batch import Batch
 from mtrain.runs import Run
+from mtrain.train import checkpoint
+from mtrain.train.distributed import ALONE, Ranks
+from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import COMMON, Notes, config
 from tests.mtrain.two_ranks import SCENARIOS, a_training, results

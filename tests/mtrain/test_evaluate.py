@@ -17,21 +17,23 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from mtrain import cli, evaluate, network
+from mtrain import cli
 from mtrain.config import FitConfig
+from mtrain.data.pool import Permit, Task, find_task, open_pool, with_test
 from mtrain.errors import RunError, ShardError, UsageError
-from mtrain.evaluate import Asked, jobs, winners
-from mtrain.features import features
-from mtrain.fit import fit
-from mtrain.metrics import accuracy
-from mtrain.network import Body, SharedNetwork
-from mtrain.pool import Permit, Task, find_task, open_pool, with_test
+from mtrain.evaluation import evaluate
+from mtrain.evaluation.evaluate import Asked, jobs, winners
+from mtrain.evaluation.paper_tables import read_evaluations
+from mtrain.model import network
+from mtrain.model.network import Body, SharedNetwork
 from mtrain.runs import Run
-from mtrain.tables import read_evaluations
-from mtrain.transfer.asked import targets
+from mtrain.scoring.metrics import accuracy
+from mtrain.train.fit import fit
+from mtrain.transfer.features import features
+from mtrain.transfer.finetune_rate import Recipe
+from mtrain.transfer.request import targets
 from mtrain.transfer.results import results
-from mtrain.transfer.run import Options, source_of, transfer
-from mtrain.transfer.tuning import Recipe
+from mtrain.transfer.transfer import Options, source_of, transfer
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes
 
@@ -53,7 +55,7 @@ def tiny_network(name: str, weights: str = "imagenet") -> SharedNetwork:
 
 @pytest.fixture(autouse=True)
 def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mtrain.fit", "mtrain.transfer.run"):
+    for module in ("mtrain.train.fit", "mtrain.transfer.transfer"):
         monkeypatch.setattr(f"{module}.shared_network", tiny_network)
 
 

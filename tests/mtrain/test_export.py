@@ -14,16 +14,16 @@ import torch
 import torchvision
 from torch import Tensor
 
-from dpconvert.progress import Reporter
+from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
+from mtrain.data.pool import open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.export import Exported, export, hub
-from mtrain.fit import fit
-from mtrain.heads import Head, load_heads, save_heads
-from mtrain.network import MultiHead, shared_network
-from mtrain.pool import open_pool
+from mtrain.model.heads import Head, load_heads, save_heads
+from mtrain.model.network import MultiHead, shared_network
+from mtrain.model.weights import save_weights
 from mtrain.runs import Run
-from mtrain.weights import save_weights
+from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
 
 SIZE = 64
@@ -182,7 +182,7 @@ def _with_licence(head: Head, name: str) -> Head:
 def _write(run: Run, heads: dict[str, Head]) -> None:
     from dataclasses import asdict
 
-    from mtrain.weights import write_tensors
+    from mtrain.model.weights import write_tensors
 
     state = {f"{name}.{part}": getattr(head, part) for name, head in heads.items() for part in ("weight", "bias")}
     write_tensors(run.heads, state, {"tasks": {name: asdict(head.about) for name, head in heads.items()}})

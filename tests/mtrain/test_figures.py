@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mtrain import figures, sheets, sweep_report, tables
-from mtrain.breakhis_table import breakhis_rows
 from mtrain.cli import group
 from mtrain.errors import RunError
-from mtrain.ranks import Summary
+from mtrain.evaluation import paper_tables
+from mtrain.evaluation.paper_tables import Row, published
+from mtrain.evaluation.ranks import Summary
+from mtrain.report import csv_files, figures, sweep_page
+from mtrain.report.breakhis_table import breakhis_rows
 from mtrain.sweep.spec import Combination
-from mtrain.tables import Row, published
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_report import Page
 
@@ -76,8 +77,8 @@ def test_the_published_tables_are_whole_and_in_the_order_of_the_figures() -> Non
             "BoneMarrow", "MouseLba", "HumanLba", "Lung", "Necrosis", "ProliferativePattern", "CellInclusion",
             "Glomeruli", "Breast2", "Breast1",
         ]  # fmt: skip
-        assert all(set(row.scores) == set(tables.COLUMNS) for row in rows)
-    breakhis = tables.published_breakhis()
+        assert all(set(row.scores) == set(paper_tables.COLUMNS) for row in rows)
+    breakhis = paper_tables.published_breakhis()
     assert breakhis["resnet50"]["svm-multitask"]["200x"] == Summary(89.15, 4.40, 5)
     assert sum(len(row) for rows in breakhis.values() for row in rows.values()) == 32
 
@@ -87,7 +88,7 @@ def test_the_published_tables_are_whole_and_in_the_order_of_the_figures() -> Non
 
 def test_a_row_has_mean_and_deviation_in_percent_and_knows_its_best(tmp_path: Path) -> None:
     some_evaluations(tmp_path)
-    (row,) = tables.table(tables.read_evaluations(tmp_path), "tiny")
+    (row,) = paper_tables.table(paper_tables.read_evaluations(tmp_path), "tiny")
     assert list(row.scores) == ["scratch", "svm-imagenet", "svm-multitask", "finetune-imagenet", "finetune-multitask"]
     assert row.scores["svm-multitask"] == Summary(pytest.approx(92), pytest.approx(2), 3)
     assert row.scores["svm-imagenet"] == Summary(80, 0, 1)
@@ -103,7 +104,7 @@ def test_of_one_model_the_newest_evaluation_counts_and_other_sets_do_not(tmp_pat
     write_evaluation(tmp_path, 4, mode="knn", score=0.3)
     for number, path in enumerate(sorted(tmp_path.glob("*/*.json"))):
         os.utime(path, ns=(number, number))
-    (row,) = tables.table(tables.read_evaluations(tmp_path), "tiny")
+    (row,) = paper_tables.table(paper_tables.read_evaluations(tmp_path), "tiny")
     assert row.scores == {"svm-multitask": Summary(pytest.approx(70), 0, 1)}
     assert row.gain("svm") is None
     assert row.verdict("svm") is None
@@ -113,8 +114,8 @@ def test_a_file_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
     (tmp_path / "Lung").mkdir()
     (tmp_path / "Lung" / "x.json").write_text('{"task": "Lung"}')
     with pytest.raises(RunError, match=r"x\.json: not an evaluation: metric: field required"):
-        tables.read_evaluations(tmp_path)
-    assert tables.read_evaluations(tmp_path / "nowhere") == []
+        paper_tables.read_evaluations(tmp_path)
+    assert paper_tables.read_evaluations(tmp_path / "nowhere") == []
 
 
 # --- BreaKHis ---
@@ -142,14 +143,14 @@ def test_breakhis_is_the_mean_over_folds_and_a_fold_that_over_seeds(tmp_path: Pa
     assert baseline.scores["40x"] == Summary(pytest.approx(80), pytest.approx(10), 3)
     assert baseline.scores["400x"] == Summary(50, 0, 2)
     assert baseline.magnifications == ["40x", "400x"]
-    assert [one.task for one in tables.read_evaluations(tmp_path)] == ["Lung"]
+    assert [one.task for one in paper_tables.read_evaluations(tmp_path)] == ["Lung"]
 
 
 def test_the_published_breakhis_stands_beside_ones_own(tmp_path: Path) -> None:
     write_breakhis(tmp_path, 0, {"40X": [0.8, 0.9]}, backbone="densenet121")
     (row,) = breakhis_rows(tmp_path, ["densenet121", "resnet50"], paper=True)
     assert row.published["400x"] == Summary(87.22, 1.65, 5)
-    lines = list(csv.DictReader(io.StringIO(sheets.breakhis([row]))))
+    lines = list(csv.DictReader(io.StringIO(csv_files.breakhis([row]))))
     assert [line["magnification"] for line in lines] == ["40x", "100x", "200x", "400x"]
     assert (lines[0]["mean"], lines[0]["folds"], lines[0]["published_mean"]) == ("85.0", "2", "86.05")
     assert (lines[1]["mean"], lines[1]["published_mean"]) == ("", "84.74")
@@ -160,11 +161,11 @@ def test_the_published_breakhis_stands_beside_ones_own(tmp_path: Path) -> None:
 
 def test_the_page_has_breakhis_where_it_was_evaluated(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", scores)
-    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
+    page = sweep_page.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
     assert "BreaKHis" not in page.read_text()
     assert not (tmp_path / "breakhis.csv").exists()
     write_breakhis(tmp_path / "evaluations", 0, {"40X": [0.7, 0.8, 0.9]}, source="imagenet")
-    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
+    page = sweep_page.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
     text = " ".join(" ".join(Page(page.read_text()).text).split())
     assert "tiny svm, ImageNet 80.00±10.00 – – –" in text
     assert sheet(tmp_path / "breakhis.csv")[0]["std"][:2] in ("10", "9.")
@@ -229,7 +230,7 @@ def test_the_page_holds_tables_figures_and_files(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", scores)
     some_evaluations(tmp_path / "evaluations")
     some_evaluations(tmp_path / "evaluations", backbone="another")
-    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "out" / "page.html", paper=False)
+    page = sweep_page.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "out" / "page.html", paper=False)
     html = page.read_text()
     parsed = Page(html)
     text = " ".join(" ".join(parsed.text).split())
@@ -272,6 +273,6 @@ def test_models_of_other_sweeps_do_not_enter(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", scores)
     write_evaluation(tmp_path / "evaluations", 0, run=str(store.path / "runs" / "x"), score=0.5)
     write_evaluation(tmp_path / "evaluations", 1, run=str(tmp_path / "sweeps" / "other" / "runs" / "x"), seed=1)
-    page = sweep_report.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
+    page = sweep_page.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
     (row,) = sheet(page.parent / "table.csv")
     assert (row["mean"], row["seeds"]) == ("50.0", "1")

@@ -18,16 +18,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dpconvert import locks
-from mtrain import checkpoint, metrics, sampling
+from dpconvert.runtime import locks
+from mtrain.data import sampling
+from mtrain.data.images import Images
+from mtrain.data.loader import EpochBatches, batches
+from mtrain.data.pool import Task, open_task
 from mtrain.errors import RunError, UsageError
-from mtrain.images import Images
-from mtrain.loader import EpochBatches, batches
-from mtrain.network import Body, SharedNetwork
-from mtrain.pool import Task, open_task
-from mtrain.transfer import tuning
+from mtrain.model.network import Body, SharedNetwork
+from mtrain.scoring import metrics
+from mtrain.train import checkpoint
+from mtrain.transfer import finetune_rate
 from mtrain.transfer.finetune import Tuned, divide, finetune
-from mtrain.transfer.tuning import Recipe, Sets, Tuning, logits, new_classifier
+from mtrain.transfer.finetune_rate import Recipe, Sets, Tuning, logits, new_classifier
 from tests.mtrain.pools import write_task
 from tests.mtrain.test_fit import Notes
 
@@ -57,7 +59,7 @@ def start() -> SharedNetwork:
 
 @pytest.fixture(autouse=True)
 def checkpoints_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(finetune_rate, "CHECKPOINT_SECONDS", 0.0)
 
 
 class KilledError(Exception):
@@ -202,8 +204,8 @@ def test_a_process_that_is_killed_leaves_what_another_goes_on_with_to_the_same_b
 ) -> None:
     torch.save(start, tmp_path / "start")
     code = (
-        "import os, signal, sys, torch; from pathlib import Path; from dpconvert.progress import Reporter\n"
-        "from mtrain.pool import open_task; from mtrain.transfer import finetune as f, tuning as t\n"
+        "import os, signal, sys, torch; from pathlib import Path; from dpconvert.runtime.progress import Reporter\n"
+        "from mtrain.data.pool import open_task; from mtrain.transfer import finetune as f, tuning as t\n"
         "t.CHECKPOINT_SECONDS, plain = 0.0, t.Tuning._step\n"
         "def step(self, number, batch):\n"
         "    if number == 5: os.kill(os.getpid(), signal.SIGKILL)\n"

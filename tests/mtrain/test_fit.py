@@ -23,15 +23,15 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from dpconvert.progress import Advance, Reporter
-from mtrain import checkpoint, fit, training
+from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.config import FitConfig
+from mtrain.data.pool import open_pool
 from mtrain.errors import RunError, UsageError
-from mtrain.network import MultiHead, shared_network
-from mtrain.optimizer import make_optimizer
-from mtrain.pool import open_pool
+from mtrain.model.network import MultiHead, shared_network
 from mtrain.runs import Run
-from mtrain.training import Training
+from mtrain.train import checkpoint, fit, trainer
+from mtrain.train.optimizer import make_optimizer
+from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool, write_task
 from tests.power_loss import on_disk_when_named
 
@@ -521,13 +521,13 @@ def test_validation_can_be_cut_short_and_is_repeatable(shards: Path) -> None:
 def test_of_a_large_validation_set_pictures_from_all_over_it_are_looked_at(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "VALIDATED", 3)
+    monkeypatch.setattr(trainer, "VALIDATED", 3)
     seen = []
 
     def none(_task: object, rows: Any, **_options: object) -> Iterator[Any]:
         seen.append(list(rows.key))
         return iter(())
 
-    monkeypatch.setattr(training, "ordered_batches", none)
+    monkeypatch.setattr(trainer, "ordered_batches", none)
     a_training(shards).validate()
     assert seen[0] == ["alpha-val-00000", "alpha-val-00002", "alpha-val-00004"]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mtrain import remote, storage
+from mtrain.data import shard_cache, storage
+from mtrain.data.pool import open_pool, open_task
+from mtrain.data.stream import samples, train_shards
 from mtrain.errors import RunError, UsageError
-from mtrain.fit import fit
-from mtrain.pool import open_pool, open_task
 from mtrain.runs import Run
-from mtrain.stream import samples, train_shards
+from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
 from tests.mtrain.storages import BUCKET, Faults, gcs_server, proxy, upload_to_gcs
 from tests.mtrain.test_fit import Notes, config
@@ -38,8 +38,8 @@ def server(local: Path) -> Iterator[int]:
 def faults(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     """The server behind the proxy, as the environment tells the library; nobody looks for Google's machines."""
     plan = Faults()
-    monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setenv(remote.CACHE_SIZE, "1GB")
+    monkeypatch.setenv(shard_cache.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(shard_cache.CACHE_SIZE, "1GB")
     monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     storage.file_system.cache_clear()
@@ -48,9 +48,9 @@ def faults(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield plan
 
 
-def first_shard() -> remote.Copy:
+def first_shard() -> shard_cache.Copy:
     copy = open_task(f"{PREFIX}/Alpha").files()[0]
-    assert isinstance(copy, remote.Copy)
+    assert isinstance(copy, shard_cache.Copy)
     return copy
 
 
@@ -102,7 +102,7 @@ def test_access_that_is_refused_is_told_at_once_with_where_credentials_come_from
 
 def test_what_is_not_there_is_named(faults: Faults) -> None:
     copy = first_shard()
-    gone = remote.Copy(copy.url.replace("train-000000", "train-999999"), copy.path, copy.size, copy.sha256)
+    gone = shard_cache.Copy(copy.url.replace("train-000000", "train-999999"), copy.path, copy.size, copy.sha256)
     with pytest.raises(RunError, match=rf"^{PREFIX}/Alpha/train-999999.tar: no such file there; check the address"):
         gone.ensure()
     with pytest.raises(UsageError, match=rf"^gs://{BUCKET}/nothing: no task here"):

@@ -13,10 +13,10 @@ import torch
 
 from mtrain import provenance
 from mtrain.errors import RunError
-from mtrain.fit import fit
-from mtrain.journal import Journal, glance
-from mtrain.memory import memory
 from mtrain.runs import Run
+from mtrain.train.fit import fit
+from mtrain.train.journal import Journal, glance
+from mtrain.train.memory import memory
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes, config
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 
-from mtrain.transfer import linear
+from mtrain.transfer import svm_solver
 
 Array = NDArray[np.float64]
 
@@ -49,9 +49,9 @@ def test_the_optimum_and_the_predictions_are_those_of_liblinear(
 ) -> None:
     x, y = blobs(n, d, classes, weights=weights)
     targets = signs(y, classes)
-    design = linear.principal_axes(x, cost)
-    solution = linear.solve(design, targets, torch.full_like(targets, cost), tolerance=1e-8)
-    found = linear.feature_weights(design, solution).numpy()
+    design = svm_solver.principal_axes(x, cost)
+    solution = svm_solver.solve(design, targets, torch.full_like(targets, cost), tolerance=1e-8)
+    found = svm_solver.feature_weights(design, solution).numpy()
     theirs = []
     for k, target in enumerate(targets.numpy().T):
         machine = LinearSVC(C=cost, dual=False, tol=1e-12, max_iter=100_000).fit(x.astype(np.float64), target)
@@ -70,10 +70,10 @@ def test_the_optimum_and_the_predictions_are_those_of_liblinear(
 def test_one_sample_is_solved_as_on_paper() -> None:
     """x = (2, bias 1), y = 1: w = 2 C (1 - 5 a) x with w = a x, so a = 2 C / (1 + 10 C) and f = C / (1 + 10 C)."""
     cost = 0.3
-    design = linear.principal_axes(np.array([[2.0]], np.float32), cost)
-    solution = linear.solve(design, torch.ones(1, 1).double(), torch.full((1, 1), cost).double(), tolerance=1e-12)
+    design = svm_solver.principal_axes(np.array([[2.0]], np.float32), cost)
+    solution = svm_solver.solve(design, torch.ones(1, 1).double(), torch.full((1, 1), cost).double(), tolerance=1e-12)
     a = 2 * cost / (1 + 10 * cost)
-    np.testing.assert_allclose(linear.feature_weights(design, solution).numpy()[:, 0], [2 * a, a], rtol=1e-5)
+    np.testing.assert_allclose(svm_solver.feature_weights(design, solution).numpy()[:, 0], [2 * a, a], rtol=1e-5)
     np.testing.assert_allclose(solution.decisions.numpy(), [[5 * a]], rtol=1e-5)
 
 
@@ -82,10 +82,10 @@ def test_a_held_out_sample_does_not_matter_to_its_column() -> None:
     held_out = np.arange(120) >= 100
     targets = signs(y, 2)
     costs = torch.from_numpy(np.where(held_out, 0.0, 0.1))[:, None].expand(-1, 2)
-    with_them = linear.solve(linear.principal_axes(x, 0.1), targets, costs, tolerance=1e-10)
-    alone = linear.principal_axes(x[~held_out], 0.1)
-    without = linear.solve(alone, targets[:100], costs[:100], tolerance=1e-10)
-    expected = np.c_[x, np.ones(120)] @ linear.feature_weights(alone, without).numpy()
+    with_them = svm_solver.solve(svm_solver.principal_axes(x, 0.1), targets, costs, tolerance=1e-10)
+    alone = svm_solver.principal_axes(x[~held_out], 0.1)
+    without = svm_solver.solve(alone, targets[:100], costs[:100], tolerance=1e-10)
+    expected = np.c_[x, np.ones(120)] @ svm_solver.feature_weights(alone, without).numpy()
     np.testing.assert_allclose(with_them.decisions.numpy(), expected, atol=1e-4)
 
 
@@ -103,24 +103,24 @@ def test_every_column_reaches_the_gap_asked_for(n: int, d: int, seed: int, expon
     x = (scale * rng.normal(size=(n, d))).astype(np.float32)
     targets = torch.from_numpy(rng.choice([-1.0, 1.0], size=(n, 3)))
     costs = torch.full_like(targets, 10.0**exponent)
-    solution = linear.solve(linear.principal_axes(x, 10.0**exponent), targets, costs, tolerance=1e-6)
+    solution = svm_solver.solve(svm_solver.principal_axes(x, 10.0**exponent), targets, costs, tolerance=1e-6)
     assert (solution.gap <= 1e-6).all()
 
 
 def test_the_factored_preconditioner_and_warm_starts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = blobs(300, 40, 3)
     targets, cost = signs(y, 3).repeat(1, 2), torch.full((300, 6), 1.0).double()
-    design = linear.principal_axes(x, 1.0)
-    plain = linear.solve(design, targets, cost, tolerance=1e-10)
-    monkeypatch.setattr(linear, "CG_MANY", 0)
-    start = linear.solve(design, targets, cost / 100, kinds=3)
-    factored = linear.solve(design, targets, cost, start, kinds=3, tolerance=1e-10)
+    design = svm_solver.principal_axes(x, 1.0)
+    plain = svm_solver.solve(design, targets, cost, tolerance=1e-10)
+    monkeypatch.setattr(svm_solver, "CG_MANY", 0)
+    start = svm_solver.solve(design, targets, cost / 100, kinds=3)
+    factored = svm_solver.solve(design, targets, cost, start, kinds=3, tolerance=1e-10)
     np.testing.assert_allclose(factored.decisions.numpy(), plain.decisions.numpy(), atol=1e-4)
 
 
 def test_the_axes_diagonalise_the_design() -> None:
     x, _ = blobs(50, 12, 2)
-    design = linear.principal_axes(x, 1.0)
+    design = svm_solver.principal_axes(x, 1.0)
     gram = (design.rows.T @ design.rows).numpy()
     np.testing.assert_allclose(gram, np.diag(design.power.numpy()), atol=1e-9 * gram.max())
     np.testing.assert_allclose(design.rows.numpy() @ design.axes.numpy().T, np.c_[x, np.ones(50)], atol=1e-9)
@@ -129,4 +129,4 @@ def test_the_axes_diagonalise_the_design() -> None:
 def test_axes_without_variance_are_left_out() -> None:
     x = np.zeros((30, 8), np.float32)
     x[:, 0] = np.arange(30)
-    assert linear.principal_axes(x, 1.0).rows.shape == (30, 2)
+    assert svm_solver.principal_axes(x, 1.0).rows.shape == (30, 2)

@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from mtrain import images as loaded_images
-from mtrain import sampling
-from mtrain.augment import square
-from mtrain.batch import Batch
+from mtrain.data import images as loaded_images
+from mtrain.data import sampling
+from mtrain.data.augment import square
+from mtrain.data.batch import Batch
+from mtrain.data.images import Images
+from mtrain.data.loader import OrderedBatches, Parts, Skipping, TrainingBatches, batches, ordered_batches
+from mtrain.data.pool import Pool, open_pool
+from mtrain.data.sampling import Stream
 from mtrain.errors import ShardError
-from mtrain.images import Images
-from mtrain.loader import OrderedBatches, Parts, Skipping, TrainingBatches, batches, ordered_batches
-from mtrain.pool import Pool, open_pool
-from mtrain.sampling import Stream
 from tests.mtrain.pools import encode, write_pool, write_task
 
 SIZE = 24
@@ -70,7 +70,7 @@ def test_a_started_interpreter_makes_the_same_batches_as_a_forked_one(pool: Pool
 UNFINISHED = """
 import hashlib, multiprocessing, pathlib, sys
 multiprocessing.set_start_method(sys.argv[2])
-from mtrain.pool import open_pool
+from mtrain.data.pool import open_pool
 from tests.mtrain.test_loader import batches, training
 left = batches(training(open_pool(pathlib.Path(sys.argv[1]))), range(1000), workers=1)
 print(*(hashlib.sha256(next(left).pixels.numpy()).hexdigest() for _ in range(2)))
@@ -290,10 +290,10 @@ def test_parts_are_the_batches_of_their_slots(pool: Pool) -> None:
 MEMORY = """
 import dataclasses, pathlib, sys
 import numpy as np
-from mtrain.images import Images
-from mtrain.loader import Batches, TrainingBatches, batches
-from mtrain.pool import open_pool
-from mtrain.sampling import Stream
+from mtrain.data.images import Images
+from mtrain.data.loader import Batches, TrainingBatches, batches
+from mtrain.data.pool import open_pool
+from mtrain.data.sampling import Stream
 (task,) = open_pool(pathlib.Path(sys.argv[1])).tasks
 rows = task.rows["train"].take(np.arange(10**6) % 24)
 keys = [f"alpha-patient-{i:09}-at-{i % 997}-{i % 991}" for i in range(10**6)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mtrain import meter
 from mtrain.errors import RunError
-from mtrain.meter import Meter
+from mtrain.train import meter
+from mtrain.train.meter import Meter
 
 
 class Clock:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from mtrain import metrics
+from mtrain.scoring import metrics
 
 
 def test_the_area_counts_pairs_and_halves_of_ties() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from mtrain.sampling import Mixture, draw, looks
+from mtrain.data.sampling import Mixture, draw, looks
 
 DRAWS = range(200_000)
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mtrain.errors import RunError, UsageError
-from mtrain.network import MultiHead, check_size, remove_classifier, shared_network
-from mtrain.weights import fit_names, save_weights
+from mtrain.model.network import MultiHead, check_size, remove_classifier, shared_network
+from mtrain.model.weights import fit_names, save_weights
 
 SMALL = "shufflenet_v2_x0_5"
 

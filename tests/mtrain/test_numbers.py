@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mtrain import batchnorm, sampling
-from mtrain.batch import Batch
 from mtrain.config import FitConfig
-from mtrain.network import MultiHead, shared_network
-from mtrain.pool import open_pool
-from mtrain.training import Training
+from mtrain.data import sampling
+from mtrain.data.batch import Batch
+from mtrain.data.pool import open_pool
+from mtrain.model import batchnorm_adapt
+from mtrain.model.network import MultiHead, shared_network
+from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool
 
 LR, TAU, MOMENTUM, DECAY, BATCH = 1e-4, 5.0, 0.9, 0.01, 4
@@ -102,7 +103,7 @@ def test_adaptation_loss_scaling_and_two_steps_are_what_the_formulas_say(shards:
     ours = a_training(shards, backbone)
     images = [ours.prepare(batch) for batch in ours.drawn(range(2), sampling.Stream.ADAPT)]
     expected = adapted(ours.model.shared, images)
-    assert batchnorm.adapt(ours.model.shared, images) == len(expected) / 4
+    assert batchnorm_adapt.adapt(ours.model.shared, images) == len(expected) / 4
     state = ours.model.shared.state_dict()
     for name, values in expected.items():
         assert torch.allclose(state[name], values, rtol=1e-9, atol=1e-11), name

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from mtrain import checkpoint
-from mtrain.averaging import Average
 from mtrain.config import FitConfig
-from mtrain.loss import scale_head_gradients, task_losses
-from mtrain.network import MultiHead, shared_network
-from mtrain.optimizer import learning_rates, make_optimizer, set_rates
+from mtrain.model.loss import scale_head_gradients, task_losses
+from mtrain.model.network import MultiHead, shared_network
+from mtrain.train import checkpoint
+from mtrain.train.averaging import Average
+from mtrain.train.optimizer import learning_rates, make_optimizer, set_rates
 
 
 class Tiny(nn.Module):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mtrain.report import write_report
+from mtrain.evaluation.paper_tables import published
+from mtrain.report.run_page import write_report
+from mtrain.report.sweep_page import write_sweep_report
 from mtrain.sweep.spec import Combination
-from mtrain.sweep_report import write_sweep_report
-from mtrain.tables import published
 from tests.browser import Browser, browser
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_figures import write_evaluation

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpconvert import card as cards
+from mtrain.data.pool import find_task, leave_out, open_pool
 from mtrain.errors import ShardError, UsageError
-from mtrain.pool import find_task, leave_out, open_pool
 from tests.mtrain.pools import write_pool, write_task
 
 

@@ -16,16 +16,16 @@ from PIL import Image
 from torch import nn
 
 from dpconvert.errors import ReadError
-from dpconvert.progress import Reporter
+from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
+from mtrain.data.pool import open_pool, open_task
 from mtrain.errors import UsageError
-from mtrain.heads import about, save_heads
-from mtrain.network import shared_network
-from mtrain.pool import open_pool, open_task
+from mtrain.model.heads import about, save_heads
+from mtrain.model.network import shared_network
+from mtrain.model.weights import save_weights
 from mtrain.predict import Classifier, Patch, predict
 from mtrain.predict.heatmap import colours, overlaid, write_pyramid
 from mtrain.runs import Run
-from mtrain.weights import save_weights
 from tests.mtrain.pools import write_pool
 
 QUIET = Reporter(quiet=True)
@@ -152,9 +152,9 @@ def test_mistakes_are_said_in_one_line(run: Run, slide: Path, tmp_path: Path) ->
 
 
 def test_the_size_of_patches_is_that_of_the_training_samples(tmp_path: Path) -> None:
-    from dpconvert.fakes import draw_fake
-    from dpconvert.manifest import find
-    from dpconvert.sources import with_defaults
+    from dpconvert.manifest.catalog import find
+    from dpconvert.readers import with_defaults
+    from dpconvert.readers.fakes import draw_fake
     from tests.dpconvert.conftest import run as convert
 
     manifest = with_defaults(find("janowczyk1"))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from mtrain import bootstrap, metrics, sampling
+from mtrain.data import sampling
 from mtrain.errors import UsageError
+from mtrain.scoring import bootstrap, metrics
 from mtrain.transfer import probes
 from mtrain.transfer.probes import Features, Labels, Probe, Sample
 

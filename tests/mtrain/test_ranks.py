@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mtrain import ranks
 from mtrain.errors import UsageError
-from mtrain.ranks import Grid, Summary
+from mtrain.evaluation import ranks
+from mtrain.evaluation.ranks import Grid, Summary
 
 NAN = float("nan")
 

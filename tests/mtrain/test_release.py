@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from mtrain import cli, release
+from mtrain import cli
+from mtrain.data.pool import Permit, open_pool, with_test
 from mtrain.errors import RunError, ShardError, UsageError
-from mtrain.pool import Permit, open_pool, with_test
-from mtrain.release import Asked, configs, whole
+from mtrain.export import release
+from mtrain.export.release import Asked, configs, whole
 from mtrain.runs import Run
 from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
@@ -31,7 +32,7 @@ CHOSEN = Combination("tiny", 1e-3, 5.0, warmup=False)
 
 @pytest.fixture(autouse=True)
 def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mtrain.fit", "mtrain.export"):
+    for module in ("mtrain.train.fit", "mtrain.export"):
         monkeypatch.setattr(f"{module}.shared_network", tiny_network)
 
 

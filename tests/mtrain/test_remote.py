@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtrain import remote, storage
-from mtrain.batch import Batch
+from mtrain.data import shard_cache, storage
+from mtrain.data.batch import Batch
+from mtrain.data.images import Images
+from mtrain.data.loader import TrainingBatches, batches
+from mtrain.data.pool import Permit, Pool, Task, open_pool, open_task, with_test
+from mtrain.data.sampling import Stream
 from mtrain.errors import RunError, ShardError, UsageError
-from mtrain.features import features
-from mtrain.images import Images
-from mtrain.loader import TrainingBatches, batches
-from mtrain.network import shared_network
-from mtrain.pool import Permit, Pool, Task, open_pool, open_task, with_test
-from mtrain.sampling import Stream
+from mtrain.model.network import shared_network
+from mtrain.transfer.features import features
 from tests.mtrain.pools import write_pool
 from tests.mtrain.storages import BUCKET, KEYS, Faults, proxy, s3_server, upload, web_server
 from tests.mtrain.test_fit import SMALL, Notes
@@ -51,8 +51,8 @@ def faults(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setenv(remote.CACHE_SIZE, "1GB")
+    monkeypatch.setenv(shard_cache.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(shard_cache.CACHE_SIZE, "1GB")
     monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
     storage.file_system.cache_clear()
     return tmp_path / "cache" / "shards"
@@ -67,9 +67,9 @@ def equal(one: list[Batch], other: list[Batch]) -> bool:
     return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def first_shard(place: str = f"{PREFIX}/Alpha") -> remote.Copy:
+def first_shard(place: str = f"{PREFIX}/Alpha") -> shard_cache.Copy:
     copy = open_task(place).files()[0]
-    assert isinstance(copy, remote.Copy)
+    assert isinstance(copy, shard_cache.Copy)
     return copy
 
 
@@ -157,15 +157,15 @@ def test_bytes_that_are_not_those_of_the_card_get_no_name(local: Path, moto: int
 
 
 def test_what_was_used_longest_ago_makes_room(faults: Faults, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two, three = (copy for copy in open_task(f"{PREFIX}/Alpha").files()[:3] if isinstance(copy, remote.Copy))
-    monkeypatch.setenv(remote.CACHE_SIZE, str(one.size + two.size + three.size - 1))
+    one, two, three = (copy for copy in open_task(f"{PREFIX}/Alpha").files()[:3] if isinstance(copy, shard_cache.Copy))
+    monkeypatch.setenv(shard_cache.CACHE_SIZE, str(one.size + two.size + three.size - 1))
     one.ensure()
     two.ensure()
     os.utime(two.path, (0, 0))
     one.ensure()
     three.ensure()
     assert tars(cache) == sorted([one.path.name, three.path.name])
-    assert sum(path.stat().st_size for path in cache.glob("*.tar")) <= remote.cache_bound()
+    assert sum(path.stat().st_size for path in cache.glob("*.tar")) <= shard_cache.cache_bound()
 
 
 def test_a_shard_that_had_to_go_is_fetched_again_when_it_is_read(faults: Faults, cache: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_shard_that_had_to_go_is_fetched_again_when_it_is_read(faults: Faults,
 
 
 def test_more_than_the_cache_may_hold_is_refused_at_once(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(remote.CACHE_SIZE, "20KB")
+    monkeypatch.setenv(shard_cache.CACHE_SIZE, "20KB")
     with pytest.raises(
         UsageError, match=r"do not fit into the cache: 0.\d MB; expected at most 0.0 MB; give more with"
     ):
@@ -187,10 +187,10 @@ def test_more_than_the_cache_may_hold_is_refused_at_once(faults: Faults, monkeyp
     assert faults.asked == []
 
 
-def fetching(copy: remote.Copy) -> subprocess.Popen[bytes]:
+def fetching(copy: shard_cache.Copy) -> subprocess.Popen[bytes]:
     """Another process that fetches a shard."""
     given = f"{copy.url!r}, Path({str(copy.path)!r}), {copy.size}, {copy.sha256!r}"
-    code = f"from pathlib import Path; from mtrain.remote import Copy; Copy({given}).ensure()"
+    code = f"from pathlib import Path; from mtrain.data.shard_cache import Copy; Copy({given}).ensure()"
     return subprocess.Popen([sys.executable, "-c", code])
 
 
@@ -243,7 +243,7 @@ def test_an_empty_place_and_a_missing_bucket_hold_no_task(faults: Faults) -> Non
 
 def test_a_shard_that_is_not_there_is_named(local: Path, faults: Faults) -> None:
     copy = first_shard()
-    gone = remote.Copy(copy.url.replace("train-000000", "train-999999"), copy.path, copy.size, copy.sha256)
+    gone = shard_cache.Copy(copy.url.replace("train-000000", "train-999999"), copy.path, copy.size, copy.sha256)
     with pytest.raises(RunError, match=rf"^{PREFIX}/Alpha/train-999999.tar: no such file there; check the address"):
         gone.ensure()
 
@@ -329,21 +329,21 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str) ->
 @pytest.mark.parametrize("name", ["../../evil.tar", "/etc/passwd", "a/b.tar"])
 def test_a_card_cannot_lead_out_of_its_folder(name: str) -> None:
     with pytest.raises(ShardError, match="not the name of a file"):
-        remote.shard_copy("s3://bucket/Alpha", name, 1, "0" * 64)
+        shard_cache.shard_copy("s3://bucket/Alpha", name, 1, "0" * 64)
     with pytest.raises(ShardError, match="not a sha256"):
-        remote.shard_copy("s3://bucket/Alpha", "a.tar", 1, "../../evil")
+        shard_cache.shard_copy("s3://bucket/Alpha", "a.tar", 1, "../../evil")
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("500GB", 500 * 10**9), ("1.5 TB", 15 * 10**11), ("20kb", 20_000), ("7", 7), ("2g", 2 * 10**9)]
 )
 def test_sizes_are_read(text: str, size: int) -> None:
-    assert remote.parse_size(text) == size
+    assert shard_cache.parse_size(text) == size
 
 
 def test_what_is_no_size_is_refused() -> None:
     with pytest.raises(UsageError, match=r"not a size; found lots; give one like 500GB"):
-        remote.parse_size("lots")
+        shard_cache.parse_size("lots")
 
 
 def test_pathlib_may_have_folded_an_address() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mtrain.charts import line_chart, smoothed, ticks
-from mtrain.report import compare, percent, points, task_curves, write_report
+from mtrain.report.charts import line_chart, smoothed, ticks
+from mtrain.report.run_page import compare, percent, points, task_curves, write_report
 from mtrain.runs import Run
 from tests.mtrain.pools import write_pool
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mtrain.sampling import Stream, _below, digest, draw, model_seed
+from mtrain.data.sampling import Stream, _below, digest, draw, model_seed
 
 SIZES = [3, 882, 300_000]
 FROZEN_TASKS = [1, 2, 2, 0, 2, 1, 2, 0]

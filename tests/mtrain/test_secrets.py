@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mtrain import doctor, remote, storage
+from mtrain import doctor
+from mtrain.data import shard_cache, storage
 from tests.mtrain.pools import write_pool
 from tests.mtrain.storages import BUCKET, KEYS, s3_server, upload
 from tests.mtrain.test_cli import TINY, Command, mtrain
@@ -33,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         planted = {name: f"{PLANTED}{number}" for number, name in enumerate(NAMES)}
         for name, value in (KEYS | planted | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
+        monkeypatch.setenv(shard_cache.CACHE, str(tmp_path / "cache"))
         monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
         storage.file_system.cache_clear()
         monkeypatch.chdir(tmp_path)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mtrain import selection
 from mtrain.cli import group
 from mtrain.errors import RunError, UsageError
+from mtrain.evaluation import selection
 from mtrain.sweep.spec import Combination
 from tests.mtrain.sweeps import GRID, write_sweep
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mtrain import sampling, storage
-from mtrain.batch import Batch
+from mtrain.data import sampling, storage
+from mtrain.data.batch import Batch
+from mtrain.data.loader import Skipping, batches
+from mtrain.data.pool import Pool, open_pool
+from mtrain.data.sampling import Stream
+from mtrain.data.stream import Shard, StreamBatches, samples, train_shards
 from mtrain.errors import ShardError
-from mtrain.loader import Skipping, batches
-from mtrain.pool import Pool, open_pool
-from mtrain.sampling import Stream
-from mtrain.stream import Shard, StreamBatches, samples, train_shards
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.storages import Faults, proxy, web_server
 

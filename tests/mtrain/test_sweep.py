@@ -20,20 +20,20 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from dpconvert import locks
-from dpconvert.progress import Reporter
+from dpconvert.runtime import locks
+from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_json
 from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
-from mtrain.fit import fit
+from mtrain.model.weights import state_digest
 from mtrain.runs import Run
+from mtrain.sweep import cell_run, claims, estimate, local_engine
 from mtrain.sweep import cells as cells_module
-from mtrain.sweep import claims, engine, plan, work
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config
 from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
-from mtrain.weights import state_digest
+from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task
 
 QUIET = Reporter(quiet=True)
@@ -289,9 +289,9 @@ def done(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Store,
         return fit(config, run, report)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "fit", counted)
+        patch.setattr(cell_run, "fit", counted)
         store.write_plan(sweep, cells)
-        assert engine.run(store, cells, 1, QUIET) == "finished"
+        assert local_engine.run(store, cells, 1, QUIET) == "finished"
     return store, cells, trained
 
 
@@ -329,10 +329,10 @@ def test_running_again_runs_nothing_and_a_hole_is_filled(
     store, cells, trained = done
     before = {cell.digest: store.result_path(cell.digest).read_bytes() for cell in cells}
     count = len(trained)
-    assert engine.run(store, cells, 1, QUIET) == "finished"
+    assert local_engine.run(store, cells, 1, QUIET) == "finished"
     assert len(trained) == count
     store.result_path(cells[3].digest).unlink()
-    assert engine.run(store, cells, 1, QUIET) == "finished"
+    assert local_engine.run(store, cells, 1, QUIET) == "finished"
     after = {cell.digest: store.result_path(cell.digest).read_bytes() for cell in cells}
     hole = cells[3].digest
     assert {key: value for key, value in after.items() if key != hole} == {k: v for k, v in before.items() if k != hole}
@@ -347,7 +347,7 @@ def test_a_warmup_whose_end_was_removed_is_done_by_the_cell_itself(
     other = Store(tmp_path / "other")
     shutil.copytree(store.run(str(cell.warmup)).path, other.run(str(cell.warmup)).path)
     shutil.rmtree(other.run(str(cell.warmup)).checkpoints)
-    assert engine.work(other, [cell], QUIET) == "finished"
+    assert local_engine.work(other, [cell], QUIET) == "finished"
     assert weights(other.run(cell.training)) == weights(store.run(cell.training))
 
 
@@ -365,7 +365,7 @@ def test_the_plan_is_written_once_and_again_when_it_changes(tiny: Callable[..., 
 def test_a_diverged_training_is_a_result(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
     cells = [c for c in tiny(("lr = [1e-2, 1e-3]", "lr = [1e30]")) if not c.warmup][:1]
     store = Store(tmp_path / "sweep")
-    assert engine.work(store, cells, QUIET) == "finished"
+    assert local_engine.work(store, cells, QUIET) == "finished"
     content = json.loads(store.result_path(cells[0].digest).read_text())
     assert content["state"] == "diverged"
     assert "the training has diverged" in content["reason"]
@@ -377,7 +377,7 @@ def test_what_another_process_has_is_left_to_it(tiny: Callable[..., list[Cell]],
     for name in (cell.digest, cell.warmup):
         with store.claimed(name) as ours:
             assert ours
-            assert work.attempt(store, cell, QUIET) == "busy"
+            assert cell_run.attempt(store, cell, QUIET) == "busy"
     assert not store.run(cell.training).exists
 
 
@@ -391,7 +391,7 @@ def test_a_cell_that_another_process_ends_while_it_is_being_claimed_is_not_done_
         return claimed(*given)
 
     monkeypatch.setattr(Store, "claimed", done_meanwhile)
-    assert work.attempt(store, cell, QUIET) == "done"
+    assert cell_run.attempt(store, cell, QUIET) == "done"
     assert not store.run(cell.training).exists
 
 
@@ -404,11 +404,11 @@ def test_what_a_living_process_has_stays_its_own_and_what_a_dead_node_had_is_tak
     run.path.mkdir(parents=True)
     path = store.path / ".locks" / cell.digest
     with store.claimed(cell.digest), locks.held(run.lock):
-        assert work.attempt(store, cell, QUIET) == "busy"
+        assert cell_run.attempt(store, cell, QUIET) == "busy"
         os.utime(path, (0, time.time() - claims.DEAD + 60))
-        assert work.attempt(store, cell, QUIET) == "busy"
+        assert cell_run.attempt(store, cell, QUIET) == "busy"
         os.utime(path, (0, time.time() - claims.DEAD - 60))
-        assert work.attempt(store, cell, QUIET) == "done"
+        assert cell_run.attempt(store, cell, QUIET) == "done"
     assert store.has(cell)
     monkeypatch.setattr(claims, "BEAT", 0.01)
     with store.claimed("other"):
@@ -428,9 +428,9 @@ def test_a_cell_of_another_process_is_waited_for(
         ran.append(cell.digest)
         return next(answers)
 
-    monkeypatch.setattr(engine, "attempt", attempt)
-    monkeypatch.setattr(engine, "POLL", 0)
-    assert engine.work(store, cells, QUIET) == "finished"
+    monkeypatch.setattr(local_engine, "attempt", attempt)
+    monkeypatch.setattr(local_engine, "POLL", 0)
+    assert local_engine.work(store, cells, QUIET) == "finished"
     assert ran == [*(cell.digest for cell in cells), cells[0].digest, cells[0].digest]
 
 
@@ -470,7 +470,7 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
     said: list[str] = []
     report = Reporter(quiet=True)
     report.note = said.append  # type: ignore[method-assign]
-    assert engine.run(store, cells, 1, report) == "finished"
+    assert local_engine.run(store, cells, 1, report) == "finished"
     assert all(store.result_path(name).read_bytes() == content for name, content in there.items())
     if cells[1].digest not in there:
         assert any(text.startswith(f"{second.name}: goes on after iteration") for text in said)
@@ -482,11 +482,11 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
 def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_checkpoint(
     slow_toml: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "POLL", 0.05)
+    monkeypatch.setattr(local_engine, "POLL", 0.05)
     sweep = load_sweep(str(slow_toml)).model_copy(update={"shards": str(shards)})
     cells, store = cells_of(sweep, left_out_sets(sweep)), Store(tmp_path / "sweeps" / "slow")
     hired: list[Any] = []
-    plain = engine._hired
+    plain = local_engine._hired
 
     def recorded(*given: Any) -> Any:
         hired.extend(plain(*given))
@@ -500,18 +500,18 @@ def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_
         hired[0].process.kill()
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(engine, "_hired", recorded)
+    monkeypatch.setattr(local_engine, "_hired", recorded)
     with (tmp_path / "said").open("w") as stream:
         thread = threading.Thread(target=disturb)
         thread.start()
-        assert engine.run(store, cells, 2, Reporter(stream=stream)) == "stopped"
+        assert local_engine.run(store, cells, 2, Reporter(stream=stream)) == "stopped"
         thread.join()
     killed, stopped = (job.process.exitcode for job in hired)
     assert killed == -signal.SIGKILL
     assert stopped in (0, -signal.SIGTERM)  # the latter of one that was still starting, and had nothing to save
     assert checkpoints()
     assert sum(store.has(cell) for cell in cells) < len(cells)
-    assert engine.run(store, cells, 1, QUIET) == "finished"
+    assert local_engine.run(store, cells, 1, QUIET) == "finished"
     assert all(store.has(cell) for cell in cells)
 
 
@@ -519,11 +519,11 @@ def test_what_processes_answer_is_what_the_sweep_ends_with(tiny: Callable[..., l
     store, cells = Store(tmp_path / "sweep"), tiny()
     failed = UsageError("no room")
     with pytest.raises(UsageError, match="no room"):
-        engine.outcome_of(store, cells, ["stopped", failed], stopped=False)
+        local_engine.outcome_of(store, cells, ["stopped", failed], stopped=False)
     with pytest.raises(RunError, match="8 cells missing: processes were killed"):
-        engine.outcome_of(store, cells, ["finished", None], stopped=False)
-    assert engine.outcome_of(store, cells, [None, "stopped"], stopped=True) == "stopped"
-    assert engine.outcome_of(store, [], ["finished", None], stopped=False) == "finished"
+        local_engine.outcome_of(store, cells, ["finished", None], stopped=False)
+    assert local_engine.outcome_of(store, cells, [None, "stopped"], stopped=True) == "stopped"
+    assert local_engine.outcome_of(store, [], ["finished", None], stopped=False) == "finished"
 
 
 # --- the command ---
@@ -533,11 +533,11 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     done: tuple[Store, list[Cell], list[str]], shards: Path, tmp_path: Path
 ) -> None:
     store, cells, _ = done
-    pace = plan.Pace(step=3600, warm=360, picture=36, weights_bytes=10**9, features=0)
+    pace = estimate.Pace(step=3600, warm=360, picture=36, weights_bytes=10**9, features=0)
     sweep = load_sweep(str(store.path.parent.parent / "tiny.toml")).model_copy(update={"shards": str(shards)})
     sets = list(left_out_sets(sweep).values())
     nothing = Store(tmp_path / "nothing")
-    found = plan.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
+    found = estimate.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
     # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 pictures each
     assert (found.cells, found.there, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)
@@ -550,18 +550,18 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     begun = next(cell for cell in cells if cell.warmup)
     nothing.run(begun.training).path.mkdir(parents=True)
     nothing.run(begun.training).write("state.json", {"state": "stopped", "iteration": 4})
-    found = plan.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
+    found = estimate.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
     assert found.begun == 1
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)  # another cell still needs the same one
     assert found.hours == pytest.approx(3 * 3 + 2 + 4 * 6 + 0.6 + 1.92)
     assert found.hours_alone == pytest.approx(3 * 3 + 2 + 4 * 6 + 3 * 0.3 + 1.92)
-    assert plan.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all there"]
+    assert estimate.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all there"]
 
 
 def test_the_command_plans_with_measured_times_and_runs_a_part(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "STEPS", 2)
+    monkeypatch.setattr(estimate, "STEPS", 2)
     (tmp_path / "tiny.toml").write_text(TINY)
     command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
     answer = CliRunner().invoke(group, [*command, "--plan"])
@@ -570,7 +570,7 @@ def test_the_command_plans_with_measured_times_and_runs_a_part(
     assert "shared: 2 warm-ups for 4 cells, 0 there" in answer.output
     assert json.loads(CliRunner().invoke(group, [*command, "--plan", "--json"]).output)["hours"] > 0
     ran: list[str] = []
-    monkeypatch.setattr(engine, "attempt", lambda _store, cell, _report: ran.append(cell.digest) or "done")
+    monkeypatch.setattr(local_engine, "attempt", lambda _store, cell, _report: ran.append(cell.digest) or "done")
     assert CliRunner().invoke(group, [*command, "--quiet", "--part", "2/3"]).exit_code == 0
     assert len(ran) == 3
     wrong = CliRunner().invoke(group, [*command, "--part", "4/3"])

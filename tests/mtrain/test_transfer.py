@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from mtrain import features as features_module
 from mtrain.config import FitConfig
+from mtrain.data.pool import Task, find_task, open_pool, open_task
 from mtrain.errors import RunError, ShardError, UsageError
-from mtrain.evaluate import opened
-from mtrain.features import features, weights_digest
-from mtrain.fit import fit
-from mtrain.metrics import accuracy
-from mtrain.network import SharedNetwork, shared_network
-from mtrain.pool import Task, find_task, open_pool, open_task
+from mtrain.evaluation.evaluate import opened
+from mtrain.model.network import SharedNetwork, shared_network
+from mtrain.model.weights import save_weights
 from mtrain.runs import Run
-from mtrain.transfer.asked import targets
+from mtrain.scoring.metrics import accuracy
+from mtrain.train.fit import fit
+from mtrain.transfer import features as features_module
+from mtrain.transfer.features import features, weights_digest
+from mtrain.transfer.request import targets
 from mtrain.transfer.results import results
-from mtrain.transfer.run import Options, result_path, source_of, transfer
-from mtrain.weights import save_weights
+from mtrain.transfer.transfer import Options, result_path, source_of, transfer
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 

@@ -10,16 +10,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mtrain import checkpoint, gradients, taskbatchnorm
-from mtrain.batchnorm import adapt
 from mtrain.config import FitConfig
-from mtrain.distributed import ALONE, Ranks, Vote, joined
-from mtrain.meter import Meter
-from mtrain.network import Body, MultiHead, SharedNetwork
-from mtrain.pool import open_pool
-from mtrain.sampling import Stream
-from mtrain.syncbatchnorm import synchronize
-from mtrain.training import Training
+from mtrain.data.pool import open_pool
+from mtrain.data.sampling import Stream
+from mtrain.model import batchnorm_per_task
+from mtrain.model.batchnorm_adapt import adapt
+from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.network import Body, MultiHead, SharedNetwork
+from mtrain.train import checkpoint, gradients
+from mtrain.train.distributed import ALONE, Ranks, Vote, joined
+from mtrain.train.meter import Meter
+from mtrain.train.trainer import Training
 
 STEPS = 6
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ def results(shards: Path, ranks: Ranks, **options: Any) -> dict[str, torch.Tenso
     if options.get("norm", "none") != "none":
         adapt(ours.model.shared, map(ours.prepare, ours.drawn(range(2), Stream.ADAPT, [range(5)])))
     if ours.config.batchnorm == "per-task":
-        taskbatchnorm.split(ours.model.shared, len(ours.tasks))
+        batchnorm_per_task.split(ours.model.shared, len(ours.tasks))
     for parts in ours.iterations(range(STEPS)):
         meter.add(ours.step(*parts), ours.counts)
         for head, count in zip(ours.model.heads.values(), ours.counts, strict=True):

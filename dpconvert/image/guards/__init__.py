@@ -1,0 +1,1 @@
+"""Limits for damaged and hostile image files: what one would cost is known before it is decoded."""

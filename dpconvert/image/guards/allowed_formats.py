@@ -1,0 +1,39 @@
+"""Pictures of the formats that datasets come in, opened by Pillow, which knows many more: some by running a program."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image as Pillow
+
+from dpconvert.image.guards import jpeg2000
+from dpconvert.image.guards.jpeg import checked_size
+
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+CHANNELS = 4
+
+
+def open_picture(file: Path | io.BytesIO) -> Pillow.Image:
+    """A picture of one of FORMATS, not yet decoded, which costs what its size tells.
+
+    Raises:
+        ValueError: decoding takes far longer, or far more memory.
+        One of UNREADABLE: it cannot be read.
+    """
+    picture = Pillow.open(file, formats=FORMATS)
+    try:
+        if picture.format in ("JPEG", "MPO"):
+            checked_size(_bytes(file))
+        elif picture.format == "JPEG2000":
+            cost = jpeg2000.claimed(_bytes(file))
+            if cost is None or cost > max(CHANNELS * picture.width * picture.height, jpeg2000.LITTLE):
+                raise ValueError("JPEG 2000 of very many precincts, layers or tiles, or with a palette")
+    except ValueError:
+        picture.close()
+        raise
+    return picture
+
+
+def _bytes(file: Path | io.BytesIO) -> bytes:
+    return file.read_bytes() if isinstance(file, Path) else file.getvalue()

@@ -1,0 +1,64 @@
+"""Size of a picture from the head of its file, so that planning need not decode it.
+
+Only of a file that is seen to hold all of its data: a plan is to find what is cut off before anything is written.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import Image as Pillow
+
+from dpconvert.image.guards.libtiff import UNREADABLE
+
+OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # TIFF tags of strips and of tiles
+ENDS: dict[type, bytes] = {PngImagePlugin.PngImageFile: b"IEND\xaeB`\x82", JpegImagePlugin.JpegImageFile: b"\xff\xd9"}
+
+
+def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
+    """(width, height) of a TIFF, BMP, PNG or JPEG that is not cut; None of any other, and where that cannot be told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow warns of is judged by who decodes the file
+            with Pillow.open(file, formats=("BMP", "JPEG", "PNG", "TIFF")) as picture:
+                return picture.size if _last_byte(picture) <= _length(file) and _ends(file, picture) else None
+    except UNREADABLE:
+        return None
+    finally:
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+
+
+def _last_byte(picture: Pillow.Image) -> float:
+    """Where the pixels' data ends; infinity when the head does not say."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        tags = picture.tag_v2
+        ends = [
+            offset + count
+            for at, length in OFFSETS_AND_COUNTS
+            if at in tags and length in tags
+            for offset, count in zip(tags[at], tags[length], strict=True)
+        ]
+        return max(ends, default=float("inf"))
+    if isinstance(picture, BmpImagePlugin.BmpImageFile) and picture.tile[0].codec_name == "raw":
+        tile = picture.tile[0]
+        assert isinstance(tile.args, tuple)
+        return tile.offset + int(tile.args[1]) * picture.height
+    return 0 if type(picture) in ENDS else float("inf")
+
+
+def _ends(file: Path | io.BytesIO, picture: Pillow.Image) -> bool:
+    """Whether the file ends as its format must."""
+    mark = ENDS.get(type(picture), b"")
+    if isinstance(file, io.BytesIO):
+        return file.getvalue().endswith(mark)
+    with file.open("rb") as opened:
+        opened.seek(-len(mark), io.SEEK_END)
+        return opened.read() == mark
+
+
+def _length(file: Path | io.BytesIO) -> int:
+    return len(file.getvalue()) if isinstance(file, io.BytesIO) else file.stat().st_size

@@ -1,0 +1,225 @@
+"""The JPEG tiles of a slide: each decoded about once, or passed on as it is stored.
+
+Tiles are decoded into arrays that are used again: fresh memory costs a quarter of the time of decoding.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from dpconvert.errors import ReadError
+from dpconvert.image.base import BLOCK, CELL
+from dpconvert.image.guards.jpeg import checked_size
+from dpconvert.image.guards.libtiff import DAMAGED
+from dpconvert.image.tiff import RGB, ROW_CACHE, YCBCR, Pieces, TiffPages
+
+REMEMBERED = 1024  # tiles that were decoded and given up
+EIGHTH = 8  # pixels along a side of what JPEG encodes at once, whose mean can be had alone
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe"
+ADOBE = tuple(ADOBE_MARKER + b"\x00\x64\x00\x00\x00\x00" + bytes([transform]) for transform in (0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class TileLevel:
+    """One resolution: its size, its tiles' size, how many lie side by side, and where each is in the file."""
+
+    width: int
+    height: int
+    tile: tuple[int, int]
+    columns: int
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    tables: bytes
+    photometric: int
+    colorspace: int | None
+
+    @classmethod
+    def of(cls, page: tifffile.TiffPage) -> TileLevel:
+        """The tiles of a page that holds nothing else than JPEG tiles of 8-bit RGB."""
+        wide, tall = page.tilewidth, page.tilelength
+        return cls(
+            page.imagewidth, page.imagelength, (wide, tall), -(-page.imagewidth // wide),
+            np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64), page.jpegtables or b"",
+            int(page.photometric), None if page.photometric == YCBCR or page.is_jfif else RGB,
+        )  # fmt: skip
+
+    @cached_property
+    def head(self) -> bytes:
+        """What a tile needs before its own bytes to be a file: the tables that all share, colours named by Adobe."""
+        return SOI + ADOBE[self.photometric == YCBCR] + self.tables[2:-2]
+
+
+class JpegTiles:
+    """The levels of a slide, finest first, each made of JPEG tiles alone."""
+
+    def __init__(self, path: Path, levels: list[TileLevel]) -> None:
+        self.path, self.levels = path, levels
+        self.sizes = {level.tile for level in levels}
+        self._pieces = Pieces(path)
+        self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
+        self._kept, self._most = 0, 0
+        self._given_up: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._again: set[int] = set()  # levels of which tiles that were given up were asked for again
+
+    @classmethod
+    def of(cls, path: Path, sizes: list[tuple[int, int]]) -> JpegTiles | None:
+        """The tiles of a TIFF whose levels have these sizes (width, height); None where they are not all plain JPEG."""
+        try:
+            pages = TiffPages(path)
+        except ReadError:
+            return None
+        try:
+            if [(level.width, level.height) for level in pages.levels] != sizes or not pages.is_plain_jpeg:
+                return None
+            return cls(path, [TileLevel.of(level.pages[0]) for level in pages.levels])
+        except DAMAGED:
+            return None
+        finally:
+            pages.close()
+
+    def region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """A frame of a level in that level's pixels, inside it: uint8 RGB (h, w, 3), the caller's own.
+
+        Raises:
+            ReadError: the file is damaged there.
+        """
+        at = self.levels[level]
+        wide, tall = at.tile
+        across, down = (x + w - 1) // wide - x // wide + 1, (y + h - 1) // tall - y // tall + 1
+        self._most = self._wanted(level, across, down)
+        if across == down == 1:  # mostly, and soonest
+            tile = self._tile(level, y // tall * at.columns + x // wide)
+            return tile[y % tall : y % tall + h, x % wide : x % wide + w].copy()
+        return _joined((x, y, w, h), at.tile, lambda row, column: self._tile(level, row * at.columns + column))
+
+    def eighth(self, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """A frame of the finest level at an eighth of its size, in pixels of that: uint8 RGB (h, w, 3).
+
+        The mean of each 8 x 8 pixels is all of them that is decoded (the DCT's first coefficient).
+
+        Raises:
+            ReadError: the file is damaged there.
+        """
+        at = self.levels[0]
+        size = at.tile[0] // EIGHTH, at.tile[1] // EIGHTH
+        return _joined((x, y, w, h), size, lambda row, column: self._eighth(at, row * at.columns + column, size))
+
+    def stored(self, level: int, x: int, y: int, w: int, h: int) -> bytes | None:
+        """The stored tile that is exactly this frame of a level, as a JPEG file of its own; None where there is none.
+
+        The tables that its tiles share are put in, and an Adobe marker that says whether colours are RGB or YCbCr.
+
+        Raises:
+            ReadError: the file is cut or damaged there.
+        """
+        at = self.levels[level]
+        wide, tall = at.tile
+        if w != wide or h != tall or x % wide or y % tall:
+            return None
+        index = y // tall * at.columns + x // wide
+        data = self._read(at, index).rstrip(b"\0")
+        if not data.startswith(SOI) or not data.endswith(EOI):
+            raise ReadError(f"tile {index} is no JPEG picture", where=self.path, remedy="fetch it again")
+        return _file(at, data)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._pieces.close()
+        self._decoded.clear()
+
+    def _tile(self, level: int, index: int) -> NDArray[np.uint8]:
+        """A decoded tile, valid until the next one is asked for."""
+        key = level, index
+        if (found := self._decoded.get(key)) is not None:
+            self._decoded.move_to_end(key)
+            return found
+        if key in self._given_up:
+            self._again.add(level)
+            self._most = self._wanted(level, 1, 1)
+        at = self.levels[level]
+        data, array = self._read(at, index), self._array(at)
+        try:
+            checked_size(data)
+            imagecodecs.jpeg8_decode(
+                data, tables=at.tables or None, colorspace=at.colorspace, outcolorspace=RGB, out=array
+            )
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ReadError(f"tile {index} cannot be read: {error}", where=self.path) from None
+        self._decoded[key] = array
+        self._kept += array.nbytes
+        return array
+
+    def _eighth(self, at: TileLevel, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        data = self._read(at, index)
+        stored = io.BytesIO(_file(at, data))
+        try:
+            checked_size(data)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a size that is refused here
+                with Pillow.open(stored, formats=("JPEG",)) as picture:
+                    picture.draft("RGB", size)
+                    if (picture.mode, picture.size) != ("RGB", size):
+                        raise ValueError(f"a picture of {picture.mode}, {picture.size} where {size} is expected")
+                    return np.asarray(picture)
+        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+            raise ReadError(f"tile {index} cannot be read: {error}", where=self.path) from None
+
+    def _array(self, at: TileLevel) -> NDArray[np.uint8]:
+        """Memory for a tile: that of the tile not asked for longest, when as many are kept as may be."""
+        shape, free = (at.tile[1], at.tile[0], 3), None
+        size = shape[0] * shape[1] * 3
+        while self._decoded and self._kept + size > self._most:
+            key, free = self._decoded.popitem(last=False)
+            self._kept -= free.nbytes
+            self._given_up[key] = None
+            if len(self._given_up) > REMEMBERED:
+                self._given_up.popitem(last=False)
+        return free if free is not None and free.shape == shape else np.empty(shape, np.uint8)
+
+    def _wanted(self, level: int, across: int, down: int) -> int:
+        """Bytes of decoded tiles to keep for a frame that so many tiles share, and those to come.
+
+        Its own, which the processor's cache holds, as long as no tile is asked for twice; else all that patches of
+        the same cells may ask for, or bands of an overview: more would only be slower memory.
+        """
+        wide, tall = self.levels[level].tile
+        if level in self._again:
+            across, down = max(across, BLOCK // wide + 2), max(down, CELL // tall + 2)
+        return min(across * down * wide * tall * 3, ROW_CACHE)
+
+    def _read(self, at: TileLevel, index: int) -> bytes:
+        return self._pieces.read(int(at.offsets[index]), int(at.counts[index]), f"tile {index}")
+
+
+def _file(at: TileLevel, data: bytes) -> bytes:
+    """A stored tile as a JPEG file of its own."""
+    head = SOI + at.tables[2:-2] if ADOBE_MARKER in data[:64] else at.head
+    return b"".join((head, memoryview(data)[2:]))
+
+
+def _joined(
+    frame: tuple[int, int, int, int], size: tuple[int, int], tile: Callable[[int, int], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """The frame (x, y, w, h) of a picture that is made of tiles of a size (width, height), by row and column."""
+    (x, y, w, h), (wide, tall) = frame, size
+    out = np.empty((h, w, 3), np.uint8)
+    for row in range(y // tall, (y + h - 1) // tall + 1):
+        top, bottom = max(row * tall, y), min((row + 1) * tall, y + h)
+        for column in range(x // wide, (x + w - 1) // wide + 1):
+            left, right = max(column * wide, x), min((column + 1) * wide, x + w)
+            part = tile(row, column)[top - row * tall : bottom - row * tall]
+            out[top - y : bottom - y, left - x : right - x] = part[:, left - column * wide : right - column * wide]
+    return out

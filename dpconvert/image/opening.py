@@ -1,0 +1,49 @@
+"""Which kind of picture a file is, seen from its name and its first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpconvert.errors import ReadError
+from dpconvert.image.base import Image
+from dpconvert.image.flat import TIFF_MAGIC, UNPACK, Flat, Mosaic, Opened, head, name
+from dpconvert.image.pyramid import Pages, by_openslide
+from dpconvert.image.tiff import TiffPages
+
+SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"}
+LARGE = 1 << 26  # pixels; TIFFs of more are read piece by piece
+
+
+def open_image(files: Sequence[Opened], columns: int = 1) -> Image:
+    """Open one file, or a row-major mosaic of several.
+
+    Raises:
+        ReadError: absent, damaged, or of a format that nothing here reads.
+    """
+    if len(files) > 1:
+        return Mosaic([Flat(file) for file in files], columns, name(files[0]))
+    file = files[0]
+    if not isinstance(file, Path) and Path(name(file)).suffix.lower() in SLIDE_SUFFIXES - {".tif", ".tiff"}:
+        raise ReadError("a slide inside an archive", where=name(file), remedy=UNPACK)
+    if isinstance(file, Path) and file.suffix.lower() in SLIDE_SUFFIXES and file.is_file():
+        opened = by_openslide(file)
+        if opened is not None:
+            return opened
+    if isinstance(file, Path) and file.is_file() and head(file) in TIFF_MAGIC:
+        pages = _in_pages(file)
+        if pages is not None:
+            return Pages(pages)
+    return Flat(file)
+
+
+def _in_pages(file: Path) -> TiffPages | None:
+    """A TIFF to be read piece by piece: one that is large, or an OME-TIFF, whose resolution is wanted too."""
+    try:
+        pages = TiffPages(file)
+    except ReadError:
+        return None  # as a flat picture it is read, or refused with the reason
+    if pages.is_ome or pages.width * pages.height > LARGE:
+        return pages
+    pages.close()
+    return None

@@ -1,0 +1,198 @@
+"""Pictures read piece by piece: slides that OpenSlide reads, and TIFFs that it refuses."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import ImageColor
+
+from dpconvert.errors import ReadError
+from dpconvert.image.base import WHITE, Image, Pixels, over, resample
+from dpconvert.image.jpeg_tiles import EIGHTH, JpegTiles
+from dpconvert.image.tiff import SEGMENT_LIMIT, TiffPages
+from dpconvert.manifest.model import SANE_MPP
+
+
+class Slide(Image):
+    """A pyramid that OpenSlide reads piece by piece."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.slide = openslide.OpenSlide(path)
+        self.width, self.height = self.slide.dimensions
+        self.downsamples, self.sizes = self.slide.level_downsamples, self.slide.level_dimensions
+        self.properties = MappingProxyType(dict(self.slide.properties))
+        self.stated = self.properties.get(openslide.PROPERTY_NAME_MPP_X, "")
+        self.mpp = sane(self.stated)
+        self.background = _colour(self.slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
+        self.tiles = _own_tiles(path, self.slide)
+
+    def stored_jpeg(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> bytes | None:
+        if self.tiles is None or out not in self.tiles.sizes:
+            return None
+        level = self._level(w, h, out)
+        factor = self.downsamples[level]
+        frame = [value / factor for value in (x, y, w, h)]
+        if frame[2:] != [*out] or not all(value.is_integer() for value in frame):
+            return None
+        left, top, width, height = map(int, frame)
+        return self.tiles.stored(level, left, top, width, height)
+
+    def own_grid(self, factor: float) -> tuple[NDArray[np.int64], tuple[int, int]] | None:
+        usable = [i for i, f in enumerate(self.downsamples) if float(f).is_integer()]
+        if self.tiles is None or not usable:
+            return None
+        level = min(usable, key=lambda i: abs(self.downsamples[i] - factor))
+        wide, tall = self.tiles.levels[level].tile
+        across, down = self.sizes[level]
+        columns, rows = np.meshgrid(np.arange(across // wide), np.arange(down // tall))
+        corners = np.stack([columns * wide, rows * tall], axis=-1).reshape(-1, 2)
+        frames = np.concatenate([corners, np.broadcast_to([wide, tall], corners.shape)], axis=1)
+        return (frames * int(self.downsamples[level])).astype(np.int64), (wide, tall)
+
+    def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
+        level = self._level(w, h, out)
+        factor = self.downsamples[level]
+        extent = w / factor, h / factor
+        left, top = int(x / factor + 1e-6), int(y / factor + 1e-6)  # OpenSlide blurs what it reads between pixels
+        at = max(x / factor - left, 0.0), max(y / factor - top, 0.0)
+        size = math.ceil(at[0] + extent[0] - 1e-6), math.ceil(at[1] + extent[1] - 1e-6)
+        across, down = self.sizes[level]
+        if self.tiles is not None and left + size[0] <= across and top + size[1] <= down:
+            return resample(self.tiles.region(level, left, top, *size), extent, out, at)
+        try:
+            region = self.slide.read_region((round(left * factor), round(top * factor)), level, size)
+        except openslide.OpenSlideError as error:
+            raise ReadError(f"cannot be read at {(x, y, w, h)}: {error}", where=self.path) from None
+        return resample(over(np.asarray(region), self.background), extent, out, at)
+
+    def reduction(self, w: int, h: int, out: tuple[int, int]) -> int:
+        alone = self.tiles is not None and len(self.sizes) == 1
+        return EIGHTH if alone and w >= EIGHTH * out[0] else 1  # by width: bands of one overview are of one kind
+
+    def overview(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
+        if self.tiles is None or self.reduction(w, h, out) == 1:
+            return self.read(x, y, w, h, out)
+        left, top = x // EIGHTH, y // EIGHTH
+        right, bottom = -(-(x + w) // EIGHTH), -(-(y + h) // EIGHTH)
+        whole = max(min(right, self.width // EIGHTH), left + 1), max(min(bottom, self.height // EIGHTH), top + 1)
+        found = self.tiles.eighth(left, top, whole[0] - left, whole[1] - top)
+        beyond = (0, bottom - whole[1]), (0, right - whole[0]), (0, 0)  # its mean has a part in what fills up the tile
+        found = np.pad(found, beyond, "edge")
+        return resample(found, (w / EIGHTH, h / EIGHTH), out, (x / EIGHTH - left, y / EIGHTH - top))
+
+    def downsample(self, w: int, h: int, out: tuple[int, int]) -> float:
+        return float(self.downsamples[self._level(w, h, out)])
+
+    def _level(self, w: int, h: int, out: tuple[int, int]) -> int:
+        wanted = min(w / out[0], h / out[1]) * (1 + 1e-6)
+        return max((i for i, factor in enumerate(self.downsamples) if factor <= wanted), default=0)
+
+    def close(self) -> None:
+        self.slide.close()
+        if self.tiles is not None:
+            self.tiles.close()
+
+
+class Pages(Image):
+    """A TIFF that OpenSlide refuses, read piece by piece."""
+
+    def __init__(self, pages: TiffPages) -> None:
+        self.pages = pages
+        self.width, self.height = pages.width, pages.height
+        self.stated = "" if pages.mpp is None else str(pages.mpp)
+        self.mpp = sane(self.stated)
+        self.in_strips = pages.in_strips
+
+    def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
+        number = self._level(w, h, out)
+        level = self.pages.levels[number]
+        fx, fy = self.width / level.width, self.height / level.height
+        left, top = min(int(x / fx), level.width - 1), min(int(y / fy), level.height - 1)
+        right, bottom = min(math.ceil((x + w) / fx), level.width), min(math.ceil((y + h) / fy), level.height)
+        found = _three(self.pages.region(number, left, top, right - left, bottom - top))
+        at = x / fx - left, y / fy - top
+        extent = min(w / fx, found.shape[1] - at[0]), min(h / fy, found.shape[0] - at[1])
+        return resample(found, extent, out, at)
+
+    def downsample(self, w: int, h: int, out: tuple[int, int]) -> float:
+        return self.width / self.pages.levels[self._level(w, h, out)].width
+
+    def _level(self, w: int, h: int, out: tuple[int, int]) -> int:
+        wanted = min(w / out[0], h / out[1]) * (1 + 1e-6)
+        fine = [i for i, level in enumerate(self.pages.levels) if self.width / level.width <= wanted]
+        return fine[-1] if fine else 0
+
+    def close(self) -> None:
+        self.pages.close()
+
+
+def by_openslide(file: Path) -> Slide | None:
+    """A slide, or None for a file that OpenSlide does not read, or not whole: of OME-TIFFs it sees the first page."""
+    try:
+        if openslide.OpenSlide.detect_format(file) is None:
+            return None
+        opened = Slide(file)
+    except openslide.OpenSlideError as error:
+        if file.suffix.lower() in (".tif", ".tiff"):
+            return None
+        raise ReadError(f"not a readable slide: {error}", where=file) from None
+    if (largest := _largest_tile(opened)) > SEGMENT_LIMIT:
+        opened.close()
+        raise ReadError(f"a tile of {largest >> 20} MiB", where=file, remedy="save it in smaller tiles")
+    if "<OME" not in opened.properties.get("tiff.ImageDescription", ""):
+        return opened
+    opened.close()
+    return None
+
+
+def sane(text: str | None) -> float | None:
+    """Micrometres per pixel as a file states them; None for what cannot be."""
+    try:
+        mpp = float(text or "")
+    except ValueError:
+        return None
+    return mpp if SANE_MPP[0] <= mpp <= SANE_MPP[1] else None
+
+
+def openslide_version() -> str:
+    """The version of the OpenSlide library."""
+    return str(openslide.__library_version__)
+
+
+def _own_tiles(path: Path, slide: openslide.OpenSlide) -> JpegTiles | None:
+    """The file's tiles, where decoding them is all that OpenSlide would do; its way of drawing costs as much again."""
+    properties = slide.properties
+    if properties.get(openslide.PROPERTY_NAME_VENDOR) not in ("generic-tiff", "aperio"):
+        return None
+    if _colour(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)) != WHITE:
+        return None
+    return JpegTiles.of(path, list(slide.level_dimensions))
+
+
+def _largest_tile(slide: Slide) -> int:
+    """Bytes of a tile as OpenSlide decodes it; 0 of Hamamatsu's slides, which it reads in parts of its own."""
+    if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "hamamatsu":
+        return 0
+    names = [f"openslide.level[{level}].tile-" for level in range(len(slide.sizes))]
+    sides = [[int(slide.properties.get(name + side, 0)) for side in ("width", "height")] for name in names]
+    return max((4 * wide * tall for wide, tall in sides), default=0)
+
+
+def _three(pixels: NDArray[np.uint8]) -> Pixels:
+    if pixels.shape[2] == 4:
+        return over(pixels, WHITE)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def _colour(text: str | None) -> tuple[int, int, int]:
+    try:
+        red, green, blue = ImageColor.getrgb(f"#{text}")[:3]
+    except ValueError:
+        return WHITE
+    return red, green, blue

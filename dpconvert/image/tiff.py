@@ -1,0 +1,360 @@
+"""A TIFF that OpenSlide refuses, read strip by strip or tile by tile: only what a frame needs, whatever its size.
+
+OME-TIFF, planar, PackBits, strips, 16 bits, palettes; colour channels in one page or in three. Pyramids in sub-images
+or in later pages. Pixels leave as uint8 with one, three or four channels; what the file leaves out is white.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from dpconvert.errors import ReadError
+from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG, check_xml, has_sizes, open_tiff
+from dpconvert.image.guards.tiff_segments import JPEG, check_segment, segment_size
+
+SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
+CACHE = 1 << 26  # bytes of decoded segments kept
+ROW_CACHE = 3 << 26  # the same where all that lie side by side take more: they are asked for again and again
+STRIP_ROWS = 1024  # as many as patches side by side reach over, mostly
+LISTED = 4096  # pages looked at
+MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "": 1.0}
+PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # um in an inch and in a centimetre
+GREY_INVERTED, GREY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: its page, or a page for each colour channel."""
+
+    pages: tuple[tifffile.TiffPage, ...]
+    width: int
+    height: int
+
+
+class TiffPages:
+    """The first picture of a TIFF with its coarser levels, finest first; `mpp` as stated, whatever it is.
+
+    Raises:
+        ReadError: damaged, or of pixels or segments that cannot be read piece by piece.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
+        self._kept = 0
+        self._pieces: dict[Path, Pieces] = {}  # of this file, and of others that planes of an OME-TIFF lie in
+        try:
+            self._tiff = open_tiff(path)
+        except DAMAGED as error:
+            raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
+        try:
+            check_xml(self._tiff)
+            self.levels = _levels(self._tiff)
+            self.mpp = _mpp(self._tiff)
+            self.is_ome = bool(self._tiff.is_ome)
+            _check(self.levels, path)
+        except DAMAGED as error:
+            self.close()
+            raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
+        except ReadError:
+            self.close()
+            raise
+        self.width, self.height = self.levels[0].width, self.levels[0].height
+
+    def region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """A frame of a level in that level's pixels: uint8 (h, w, channels).
+
+        Raises:
+            ReadError: the file is damaged there.
+        """
+        at = self.levels[level]
+        planes = [
+            self._plane(level, page, plane, x, y, w, h)
+            for page in range(len(at.pages))
+            for plane in range(_planes(at.pages[page]))
+        ]
+        whole = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        return _as_bytes(whole, at.pages[0])
+
+    @property
+    def in_strips(self) -> bool:
+        """Whether the finest level is stored in rows over its whole width, which have to be decoded as a whole."""
+        page = self.levels[0].pages[0]
+        return not page.is_tiled and not page.is_memmappable
+
+    @property
+    def is_plain_jpeg(self) -> bool:
+        """Whether every level is made of whole JPEG tiles of 8-bit RGB, none left out."""
+        return all(_is_plain_jpeg(level) for level in self.levels)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._tiff.close()
+        while self._pieces:
+            self._pieces.popitem()[1].close()
+
+    def _plane(self, level: int, page: int, plane: int, x: int, y: int, w: int, h: int) -> NDArray[Any]:
+        tags = self.levels[level].pages[page]
+        wide, tall, columns, rows = _grid(tags)
+        channels = 1 if _planes(tags) > 1 else tags.samplesperpixel
+        kind = _dtype(tags)
+        if wide * tall * channels * kind.itemsize > SEGMENT_LIMIT:
+            stored = kind.newbyteorder(tags.parent.byteorder)
+            try:
+                mapped = np.memmap(_file(tags), stored, "r", offset=tags.dataoffsets[0], shape=_shape(tags))
+            except DAMAGED as error:
+                raise ReadError(f"cannot be read: {error}", where=self.path) from None
+            return np.array(mapped[plane, y : y + h, x : x + w], dtype=kind)
+        down, across = range(y // tall, (y + h - 1) // tall + 1), range(x // wide, (x + w - 1) // wide + 1)
+        if len(down) == len(across) == 1:  # nothing to lay together
+            segment = self._segment(level, page, (plane * rows + down[0]) * columns + across[0])
+            top, left = y - down[0] * tall, x - across[0] * wide
+            if segment is not None and segment.shape[0] >= top + h and segment.shape[1] >= left + w:
+                return segment[top : top + h, left : left + w]
+        out: NDArray[Any] = np.full((h, w, channels), _white(tags), kind)
+        for row in down:
+            for column in across:
+                segment = self._segment(level, page, (plane * rows + row) * columns + column)
+                if segment is not None:
+                    _paste(out, segment, column * wide - x, row * tall - y)
+        return out
+
+    def _segment(self, level: int, page: int, index: int) -> NDArray[Any] | None:
+        """A decoded strip or tile (rows, columns, channels); None for one that the file leaves out."""
+        key = level, page, index
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        tags = self.levels[level].pages[page]
+        try:
+            offset, count = tags.dataoffsets[index], tags.databytecounts[index]
+            if not offset or not count:
+                return None
+            data = self._pieces_of(_file(tags)).read(offset, count, f"segment {index}")
+            check_segment(tags, data)
+            tables = {"jpegtables": tags.jpegtables, "jpegheader": tags.jpegheader} if tags.compression in JPEG else {}
+            decoded = tags.decode(data, index, **tables)[0]
+        except DAMAGED as error:
+            raise ReadError(f"segment {index} cannot be read: {error}", where=self.path) from None
+        if decoded is None:
+            return None
+        segment: NDArray[Any] = decoded[0]
+        self._keep(key, segment, kept_at_most(self._side_by_side(level, segment)))
+        return segment
+
+    def _pieces_of(self, path: Path) -> Pieces:
+        if path not in self._pieces:
+            self._pieces[path] = Pieces(path)
+        return self._pieces[path]
+
+    def _side_by_side(self, level: int, segment: NDArray[Any]) -> int:
+        """Bytes of all segments beside this one, decoded: of tiles a row, of strips as many as a block of rows has."""
+        pages = self.levels[level].pages
+        _, tall, columns, rows = _grid(pages[0])
+        if not pages[0].is_tiled:
+            columns = min(-(-STRIP_ROWS // tall), rows)
+        return segment.nbytes * (columns + 1) * len(pages) * _planes(pages[0])
+
+    def _keep(self, key: tuple[int, int, int], segment: NDArray[Any], most: int) -> None:
+        self._cache[key] = segment
+        self._kept += segment.nbytes
+        while self._kept > most and len(self._cache) > 1:
+            self._kept -= self._cache.popitem(last=False)[1].nbytes
+
+
+def kept_at_most(side_by_side: int) -> int:
+    """Bytes of decoded segments to keep where those beside each other take `side_by_side`."""
+    return max(CACHE, min(side_by_side, ROW_CACHE))
+
+
+class Pieces:
+    """A file that is read here and there; what is cut off is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb", buffering=0)
+        self._size = path.stat().st_size
+
+    def read(self, offset: int, count: int, what: str) -> bytes:
+        """`count` bytes at `offset`.
+
+        Raises:
+            ReadError: the file ends before them, or cannot be read.
+        """
+        try:
+            self._file.seek(offset)
+            data = self._file.read(count) if offset + count <= self._size else b""  # a count may state terabytes
+        except (OSError, ValueError, OverflowError) as error:
+            raise ReadError(f"{what} cannot be read: {error}", where=self.path) from None
+        if len(data) != count:
+            raise ReadError(
+                f"cut off: {what} ends at byte {offset + count}", where=self.path,
+                found=f"a file of {self._size} bytes", remedy="fetch it again",
+            )  # fmt: skip
+        return data
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+
+def _is_plain_jpeg(level: Level) -> bool:
+    page = level.pages[0]
+    return (
+        len(level.pages) == 1
+        and page.is_tiled
+        and page.compression == NEW_JPEG
+        and page.photometric in (RGB, YCBCR)
+        and page.samplesperpixel == 3
+        and page.dtype == np.uint8
+        and all(page.databytecounts)
+    )
+
+
+def _levels(tiff: tifffile.TiffFile) -> list[Level]:
+    """The first picture and its reduced copies, finest first."""
+    series = tiff.series[0]
+    first = _channels(series)
+    if not has_sizes(first[0]):
+        raise ValueError("sizes that are none")
+    levels = [Level(first, first[0].imagewidth, first[0].imagelength)]
+    for reduced in series.levels[1:]:
+        pages = _channels(reduced)
+        levels.append(Level(pages, pages[0].imagewidth, pages[0].imagelength))
+    if len(levels) == 1:
+        levels += [
+            Level((page,), page.imagewidth, page.imagelength)
+            for page in tiff.pages[1:LISTED]
+            if has_sizes(page) and page.is_reduced and _same_shape(page, first[0])
+        ]
+    return sorted(levels, key=lambda level: -level.width)
+
+
+def _channels(series: Any) -> tuple[tifffile.TiffPage, ...]:
+    """The page of a picture, or its three pages where each holds a channel."""
+    pages = [getattr(page, "aspage", lambda page=page: page)() for page in series.pages[:3] if page is not None]
+    apart = series.axes.startswith("CYX") and series.shape[0] == 3 and pages[0].samplesperpixel == 1
+    return tuple(pages) if apart and len(pages) == 3 else (pages[0],)
+
+
+def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
+    off = abs(page.imagewidth * first.imagelength - page.imagelength * first.imagewidth)
+    return page.imagewidth < first.imagewidth and off <= max(first.imagewidth, first.imagelength)
+
+
+def _check(levels: list[Level], path: Path) -> None:
+    for level in levels:
+        for page in level.pages:
+            _check_page(page, path)
+
+
+def _check_page(page: tifffile.TiffPage, path: Path) -> None:
+    channels, kind = page.samplesperpixel, page.photometric
+    colours = kind in (RGB, YCBCR) and channels in (3, 4)
+    if page.dtype not in (np.uint8, np.uint16, np.bool_) or page.imagedepth != 1 or not (
+        colours or (kind in (GREY, GREY_INVERTED, PALETTE) and channels == 1)
+    ):  # fmt: skip
+        raise ReadError(
+            "pixels of an unknown kind", where=path, expected="8 or 16 bits, grey, palette, RGB or RGBA",
+            found=f"{channels} channels of {page.dtype}, photometric {kind}",
+        )  # fmt: skip
+    palette = page.colormap if kind == PALETTE else None
+    if palette is not None and not (palette.ndim == 2 and len(palette) == 3 and palette.size):
+        raise ReadError("a palette that is cut or damaged", where=path, found=f"{palette.shape}")
+    wide, tall, columns, rows = _grid(page)
+    sizes = page.imagewidth, page.imagelength, wide, tall, channels
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ReadError("a TIFF with sizes that are none", where=path, found=", ".join(map(str, sizes)))
+    expected = columns * rows * _planes(page)
+    if len(page.dataoffsets) < expected or len(page.databytecounts) < expected:
+        raise ReadError("a TIFF whose table of segments is cut", where=path, expected=expected)
+    held = wide * tall * (1 if _planes(page) > 1 else channels) * page.dtype.itemsize
+    if held > SEGMENT_LIMIT and not page.is_memmappable:
+        raise ReadError(
+            f"a strip or tile of {held >> 20} MiB",
+            where=path,
+            remedy="save it as a tiled TIFF: its parts are too large",
+        )
+
+
+def _file(page: tifffile.TiffPage) -> Path:
+    """The file that a page lies in."""
+    return Path(page.parent.filehandle.path)
+
+
+def _grid(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
+    """Width and height of a segment, columns and rows of them."""
+    wide, tall = segment_size(page)
+    return wide, tall, -(-page.imagewidth // wide), -(-page.imagelength // tall)
+
+
+def _planes(page: tifffile.TiffPage) -> int:
+    return page.samplesperpixel if page.planarconfig == 2 else 1
+
+
+def _shape(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
+    """(planes, rows, columns, channels) of a page that is stored as it is."""
+    planes = _planes(page)
+    return planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes
+
+
+def _dtype(page: tifffile.TiffPage) -> np.dtype[Any]:
+    assert page.dtype is not None
+    return page.dtype
+
+
+def _white(page: tifffile.TiffPage) -> int:
+    if page.photometric in (GREY_INVERTED, PALETTE):
+        return 0
+    kind = _dtype(page)
+    return 1 if kind == np.bool_ else int(np.iinfo(kind).max)
+
+
+def _paste(out: NDArray[Any], segment: NDArray[Any], left: int, top: int) -> None:
+    """Lay a segment over `out` with its corner there; what sticks out is cut."""
+    height, width = out.shape[:2]
+    source = segment[max(-top, 0) : height - top, max(-left, 0) : width - left]
+    down, right = max(top, 0), max(left, 0)
+    out[down : down + source.shape[0], right : right + source.shape[1]] = source
+
+
+def _as_bytes(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[np.uint8]:
+    if page.photometric == PALETTE and page.colormap is not None:
+        colours = (np.asarray(page.colormap) >> 8).astype(np.uint8)
+        looked_up: NDArray[np.uint8] = colours.T[pixels[:, :, 0].astype(int).clip(0, colours.shape[1] - 1)]
+        return looked_up
+    if pixels.dtype == np.uint16:
+        pixels = pixels >> 8
+    result = (pixels * 255 if pixels.dtype == bool else pixels).astype(np.uint8)
+    return 255 - result if page.photometric == GREY_INVERTED else result
+
+
+def _mpp(tiff: tifffile.TiffFile) -> float | None:
+    """Micrometres per pixel along x: OME's physical size, else the resolution tags."""
+    ome = re.search(r"<(?:\w+:)?Pixels\b[^<>]*>", (tiff.ome_metadata or "")[: 1 << 20])
+    if ome and (size := re.search(r'\bPhysicalSizeX="([^"]+)"', ome[0])):
+        unit = re.search(r'\bPhysicalSizeXUnit="([^"]*)"', ome[0])
+        return _number(size[1], MICROMETRES.get(unit[1] if unit else "", 0.0))
+    page = tiff.pages.first
+    per_unit = page.tags.valueof(282)
+    length = PER_UNIT.get(int(page.tags.valueof(296, 2)))
+    if not isinstance(per_unit, tuple) or len(per_unit) != 2 or not per_unit[0] or length is None:
+        return None
+    return float(length * per_unit[1] / per_unit[0])
+
+
+def _number(text: str, factor: float) -> float | None:
+    try:
+        return float(text) * factor
+    except ValueError:
+        return None

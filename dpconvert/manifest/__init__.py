@@ -1,0 +1,1 @@
+"""What is known about a source, written once: TOML in, a validated `Manifest` out."""

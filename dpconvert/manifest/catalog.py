@@ -1,0 +1,93 @@
+"""Manifests by name or path: those of the package, those of the user's own folders, and single files."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dpconvert.errors import ManifestError, UsageError
+from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.toml_text import read_toml
+
+PACKAGED = Path(__file__).parents[1] / "manifests"
+CHECKOUT = Path(__file__).parents[2] / "manifests"
+
+
+def manifest_folder() -> Path:
+    """Where the manifests are: inside the installed package, or beside it in a checkout."""
+    return PACKAGED if PACKAGED.is_dir() else CHECKOUT
+
+
+def plugin_folders() -> list[Path]:
+    """Folders of the user with further `<name>.toml` and `<name>.py`, from the variable DPCONVERT_PATH."""
+    return [Path(p) for p in os.environ.get("DPCONVERT_PATH", "").split(os.pathsep) if p]
+
+
+def known() -> dict[str, Path]:
+    """Name -> manifest of every known source, in name order."""
+    folders = [manifest_folder() / "datasets", *plugin_folders()]
+    found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+    return dict(sorted(found.items()))
+
+
+def find(name: str) -> Manifest:
+    """The manifest of a source by name (case, '-' and '_' do not matter), or by the path of a TOML file.
+
+    Raises:
+        UsageError: no such source; names the nearest.
+        ManifestError: the file is not a valid manifest.
+    """
+    if name.endswith(".toml"):
+        return load(Path(name))
+    sources = known()
+    return load(sources[closest(name, sources, "source")])
+
+
+def load(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        ManifestError: absent, not TOML, or not what a manifest must say; names the first problem.
+    """
+    try:
+        data = read_toml(path)
+    except OSError as error:
+        raise ManifestError(f"cannot be read: {error.strerror}", where=path) from None
+    except ValueError as error:
+        raise ManifestError(f"not TOML: {error}", where=path) from None
+    data.setdefault("name", _as_name(path.stem))
+    try:
+        return Manifest.model_validate(data | {"path": path.absolute()})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        found = None if isinstance(problem["input"], dict) else repr(problem["input"])[:60]
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ManifestError(f"{place}: {message}" if place else message, where=path, found=found) from None
+
+
+def closest(name: str, names: Iterable[str], what: str) -> str:
+    """The one of `names` that is `name` but for case, '-' and '_'.
+
+    Raises:
+        UsageError: none is; the nearest are named.
+    """
+    plain = {_plain(candidate): candidate for candidate in names}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    near = [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(plain.values()) or 'none'}"
+    raise UsageError(f"no {what} named {name!r}", remedy=remedy)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _as_name(stem: str) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", stem.lower()).strip("-") or "source"

@@ -1,0 +1,318 @@
+"""A manifest (TOML) in, a validated `Manifest` out: all that is known about one source, written once.
+
+A manifest holds facts; what its files look like on disk is read by `dpconvert/readers/datasets/<name>.py`, or by a
+shape of `dpconvert/readers/layouts/` where the layout is a common one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dpconvert.card import SPLITS, Licence, Model, Split
+from dpconvert.errors import UsageError
+
+SANE_MPP = 0.05, 10.0  # micrometres per pixel; beyond, whatever says so is an error
+Mpp = Annotated[float, Field(ge=SANE_MPP[0], le=SANE_MPP[1])]
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+class FileKind(Model):
+    """One kind of file of a source. `pattern` is searched in names relative to the source folder, '/' between parts."""
+
+    pattern: str
+    what: str = "files"
+    example: str = ""
+    expected: int | None = None
+    optional: bool = False
+
+    _compiles = field_validator("pattern")(_expression)
+
+
+class Archive(Model):
+    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published.
+
+    With `numbers`, ranges of first and last, it stands for a file each: '{n}' in name and url is the number.
+    """
+
+    name: str
+    url: str = ""
+    size: int | None = None
+    digest: str = ""
+    numbers: list[tuple[int, int]] = []
+
+    def files(self) -> list[Archive]:
+        """The files that it stands for."""
+        ranges = (range(first, last + 1) for first, last in self.numbers)
+        named = [Archive(name=self.name.format(n=n), url=self.url.format(n=n)) for numbers in ranges for n in numbers]
+        return named if self.numbers else [self]
+
+
+class Obtain(Model):
+    """Where the source comes from, for `show`."""
+
+    url: str = ""
+    text: str = ""
+    archives: list[Archive] = []
+
+
+class Group(Model):
+    """What may not cross splits: `kind` says what it is, `namespace` makes the ids of related sources comparable."""
+
+    kind: str = "image"
+    namespace: str = ""
+
+
+class Whole(Model):
+    """Every picture is one sample."""
+
+    type: Literal["whole"] = "whole"
+
+
+class Grid(Model):
+    """A square patch of `size` pixels every `size - overlap`, no partial patch at the border.
+
+    The origin is (0, 0), or the corner of the slide's bounds where the file states them. Pixels are those of level 0,
+    or with `mpp` (micrometres per pixel) of that resolution: a slide of 0.25 um/px is then read by frames twice as
+    large as one of 0.5 um/px. stored: side in pixels after resampling; if not given as read, with `mpp` as `size`.
+    own_tiles: the patches are the slide's own JPEG tiles, on the level nearest to what `size` and `stored` ask for.
+    """
+
+    size: Annotated[int, Field(gt=0)]
+    overlap: Annotated[int, Field(ge=0)] = 0
+    mpp: Mpp | None = None
+    stored: Annotated[int, Field(gt=0)] | None = None
+    own_tiles: bool = False
+
+    @model_validator(mode="after")
+    def _advances(self) -> Self:
+        if self.overlap >= self.size:
+            raise ValueError("overlap must be smaller than size")
+        return self
+
+
+class Tiles(Grid):
+    """The patches of the grid, each with the label of its picture."""
+
+    type: Literal["tiles"]
+
+
+class Presence(Grid):
+    """Class 1 when a point with one of the labels `positive` lies strictly inside the patch, else class 0."""
+
+    type: Literal["presence"]
+    positive: list[str]
+
+
+class Objects(Grid):
+    """Sparse objects: patches of the grid without a `positive` point, and `crops` shifted patches around each of them.
+
+    A grid patch that holds a point labelled `other` belongs to that class, one that holds nothing to `none`.
+    """
+
+    type: Literal["objects"]
+    positive: str
+    none: str
+    other: str | None = None
+    crops: Annotated[int, Field(gt=0)] = 10
+
+
+class Regional(Grid):
+    """Patches told apart by regions: those labelled `positive`, less those labelled `cut`.
+
+    ignore: labels that are neither; any other label is an error. tissue: least share of tissue, patches with less are
+    background and dropped. cap: most patches of a class from one picture, drawn with the seed.
+    """
+
+    positive: list[str]
+    cut: list[str] = []
+    ignore: list[str] = []
+    tissue: float | None = None
+    cap: int | None = None
+
+    def known(self) -> list[str]:
+        """Every label that may occur."""
+        return [*self.positive, *self.cut, *self.ignore]
+
+
+class Area(Regional):
+    """Class 1 when the regions cover more than `share` of the patch."""
+
+    type: Literal["area"]
+    share: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Centre(Regional):
+    """Class 1 when the patch's centre, (x + size / 2, y + size / 2), lies in the regions."""
+
+    type: Literal["centre"]
+
+
+class Crop(Model):
+    """The bounding box of each annotated object, clipped to the picture; the object's label is the class.
+
+    mpp: micrometres per pixel as stored; if not given as read.
+    """
+
+    type: Literal["crop"]
+    mpp: Mpp | None = None
+
+
+Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Centre | Crop, Field(discriminator="type")]
+
+
+class ImageFormat(Model):
+    """How a sample that is not a whole PNG or JPEG file is stored. JPEG is 4:4:4."""
+
+    format: Literal["png", "jpeg"] = "png"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+
+
+class SplitPolicy(Model):
+    """How groups go to splits: the named ones first, then official sets, then the rest.
+
+    The rest is drawn by group (or by what `unit` says: picture, or the scan that each picture's attributes name) in
+    proportions of `share` (train, val, test); without `share` it goes to train. draw "balanced": the sizes follow
+    `share` and every class occurs in every split where there are groups enough. draw "hashed": each group's name alone
+    decides, so that tasks of one namespace agree on the groups that they share, whichever others they have; sizes then
+    follow `share` on average only.
+    """
+
+    unit: Literal["group", "picture", "scan"] = "group"
+    draw: Literal["balanced", "hashed"] = "balanced"
+    train: list[str] = []
+    val: list[str] = []
+    test: list[str] = []
+    official: bool = False
+    share: tuple[float, float, float] | None = None
+    note: str = ""
+
+    def named(self) -> dict[str, Split]:
+        """Group -> split for the groups that the manifest names."""
+        return {group: split for split in SPLITS for group in getattr(self, split)}
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        if len(self.named()) != len(self.train) + len(self.val) + len(self.test):
+            raise ValueError("a group is named twice")
+        if self.share is not None and (min(self.share) < 0 or sum(self.share) <= 0):
+            raise ValueError("share must be three numbers, none negative")
+        return self
+
+
+class Published(Model):
+    """The paper's own counts of this task (images per set)."""
+
+    total: int
+    train: int
+    val: int
+    test: int
+    classes: int
+
+
+class Expected(Model):
+    """What the whole release must give; `reasons` says, by the same names, why what is made may differ."""
+
+    total: int | None = None
+    classes: list[int] | None = None
+    paper: dict[Split, int] = {}
+    strict: dict[Split, int] = {}
+    reasons: dict[str, str] = {}
+
+
+class Erratum(Model):
+    """Pictures known to be wrong, by the pattern of their names: when on, they are dropped, or their class 0 is.
+
+    drops "negatives" is for pictures whose positive objects are not all annotated.
+    """
+
+    name: str
+    drops: Literal["pictures", "negatives"] = "pictures"
+    pictures: str
+    reason: str
+    citation: str
+    default: bool = True
+
+    _compiles = field_validator("pictures")(_expression)
+
+
+class Manifest(Model):
+    """All that is known about one source."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    title: str = ""
+    kind: Literal["classification", "detection", "segmentation"] = "classification"
+    classes: list[str] = []
+    organ: str = ""
+    stain: str = ""
+    mpp: Mpp | None = None
+    group: Group = Group()
+    related: list[str] = []
+    licence: Licence = Licence(name="not stated")
+    citation: str = ""
+    obtain: Obtain = Obtain()
+    root: str = ""
+    shape: str = ""
+    layout: dict[str, Any] = {}
+    files: dict[str, FileKind] = {}
+    rule: Rule = Whole()
+    image: ImageFormat = ImageFormat()
+    split: dict[Literal["strict", "paper"], SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
+    paper: Published | None = None
+    expected: Expected = Expected()
+    errata: list[Erratum] = []
+    notes: list[str] = []
+    path: Path = Path()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what the manifest says, wherever it lies."""
+        return hashlib.sha256(self.model_dump_json(exclude={"path", "root"}).encode()).hexdigest()
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the task; the published number where they come with an export, 0 where nothing tells."""
+        return len(self.classes) or (self.paper.classes if self.paper else 0)
+
+    @property
+    def namespace(self) -> str:
+        """What group ids begin with."""
+        return self.group.namespace or self.name
+
+    def policy(self, name: str) -> SplitPolicy:
+        """The split policy of that name.
+
+        Raises:
+            UsageError: the manifest has no such policy.
+        """
+        if name not in self.split:
+            have = ", ".join(sorted(self.split))
+            raise UsageError(f"no split policy {name!r}", where=self.name, remedy=f"this source has: {have}")
+        return self.split[name]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.rule, Presence | Regional) and len(self.classes) != 2:
+            raise ValueError(f"rule {self.rule.type!r} gives two classes, `classes` names {len(self.classes)}")
+        if isinstance(self.rule, Objects):
+            wanted = {self.rule.positive, self.rule.none, self.rule.other or self.rule.none}
+            if wanted != set(self.classes):
+                raise ValueError("`classes` must name the rule's positive, none and other")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice")
+        if "strict" not in self.split:
+            raise ValueError("a split policy 'strict' is needed: it is the default")
+        return self

@@ -1,0 +1,180 @@
+"""The files of a source that anyone may download, into a folder; for the others, where to ask and what to put where.
+
+Zip archives stay as they are: they are read in place. Tar archives are unpacked into a folder of their name, which is
+there only when it is whole.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from requests import Session
+
+from dpconvert.errors import FetchError, OutputError, UsageError
+from dpconvert.manifest.model import Archive, Crop, Manifest, Regional
+from dpconvert.obtain.cytomine_project import Request
+from dpconvert.obtain.download import PATIENT, Downloader, Patience, Remote, locked
+from dpconvert.runtime.progress import Reporter
+from dpconvert.source import bounded
+from dpconvert.source.bounded import Bounded, most_unpacked
+
+TAR = (".tar.gz", ".tgz", ".tar")
+PIECE = 1 << 20
+BROKEN = (*bounded.DAMAGED, zlib.error, gzip.BadGzipFile)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of a source: archives that came now, that were there, and that must be asked for by hand."""
+
+    folder: Path
+    came: list[str]
+    had: list[str]
+    manual: list[str]
+
+
+def fetch(
+    manifest: Manifest, folder: Path, report: Reporter, *, accepted: bool, patience: Patience = PATIENT
+) -> Fetched:
+    """Download and unpack what has an address.
+
+    Raises:
+        UsageError: the licence is not open, and was not accepted.
+        FetchError: a download failed, or is not what was published.
+        OutputError: somebody else fetches into the folder, or it cannot be written.
+    """
+    downloadable = [file for archive in manifest.obtain.archives if _downloadable(archive) for file in archive.files()]
+    manual = [archive.name for archive in manifest.obtain.archives if not _downloadable(archive)]
+    if downloadable and not (manifest.licence.open or accepted):
+        raise UsageError(
+            f"{manifest.task} is not under an open licence: {licence(manifest)}",
+            remedy="read its terms, and say --accept-licence if you agree to them",
+        )
+    came: list[str] = []
+    had: list[str] = []
+    if downloadable:
+        with locked(folder), Session() as session:
+            downloader = Downloader(report, session, patience)
+            for archive in downloadable:
+                new = _archive(archive, folder, downloader, manifest)
+                (came if new else had).append(archive.name)
+    return Fetched(folder, came, had, manual)
+
+
+def projects(
+    manifest: Manifest, host: str | None, numbers: tuple[int, ...], crops: bool | None, connections: int
+) -> list[Request]:
+    """What to ask of a Cytomine server.
+
+    Raises:
+        UsageError: not a source that can come from one, or not enough to ask it.
+    """
+    if manifest.shape != "cytomine":
+        raise UsageError(
+            "is no project of a Cytomine server", where=manifest.name, remedy="leave --host and --project out"
+        )
+    if not host or not numbers:
+        raise UsageError("a server and a project are needed", remedy="give both, --host URL and --project ID")
+    if crops and isinstance(manifest.rule, Regional):
+        raise UsageError("its patches are cut out of slides", where=manifest.name, remedy="leave --crops out")
+    crops = isinstance(manifest.rule, Crop) if crops is None else crops
+    return [Request(host, project, crops, connections) for project in numbers]
+
+
+def instructions(manifest: Manifest, folder: Path) -> list[str]:
+    """Where to ask for a source, and what of it goes where."""
+    lines = [f"{manifest.task} is to be had by hand: {manifest.obtain.url}".rstrip(": ")]
+    lines += [" ".join(manifest.obtain.text.split())] if manifest.obtain.text else []
+    lines += [f"licence: {licence(manifest)}", f"put into {folder}:"]
+    lines += [f"  {archive.name}" for archive in manifest.obtain.archives if not _downloadable(archive)]
+    kinds = [kind for kind in manifest.files.values() if kind.example]
+    lines += [f"  {kind.what}{' (where there are any)' * kind.optional}, like {kind.example}" for kind in kinds]
+    return [*lines, f"then: dpconvert check {manifest.name} --source {folder}"]
+
+
+def licence(manifest: Manifest) -> str:
+    """The licence in one line."""
+    return "; ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note]))
+
+
+def _downloadable(archive: Archive) -> bool:
+    return archive.url.startswith(("http://", "https://"))
+
+
+def _archive(archive: Archive, folder: Path, downloader: Downloader, manifest: Manifest) -> bool:
+    """Whether there was anything to do."""
+    path, unpacked = folder / archive.name, folder / _stem(archive.name)
+    if _is_tar(archive.name) and unpacked.is_dir():
+        return False
+    _room(archive, path)
+    remedy = f"ask at {manifest.obtain.url}, and put {archive.name} into {folder}"
+    came = downloader.fetch(Remote(archive.url, archive.digest, remedy=remedy), path)
+    if not _is_archive(path):
+        if came:
+            path.unlink()
+        raise FetchError(
+            "no archive but something else, a page perhaps", where=archive.url if came else path, remedy=remedy
+        )
+    if _is_tar(archive.name):
+        downloader.report.note(f"{archive.name}: unpacking")
+        unpack(path, unpacked)
+        return True
+    return came
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack a tar archive into `folder`, which appears when it is whole. Nothing is written outside it.
+
+    Raises:
+        FetchError: damaged, or with members that do not belong into a folder.
+        OutputError: it cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with path.open("rb") if path.suffix == ".tar" else gzip.open(path) as stream:
+            limited = Bounded(stream, most_unpacked(path.stat().st_size))  # type: ignore[arg-type]
+            with tarfile.open(fileobj=limited, mode="r:") as tar:  # type: ignore[call-overload]
+                tar.extractall(part, filter="data")
+            while limited.read(PIECE):  # the checksum comes last, and tarfile stops before it
+                pass
+        part.rename(folder)
+    except BROKEN as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise FetchError(f"cannot be unpacked: {error}", where=path, remedy="remove it and fetch again") from None
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise OutputError(f"cannot be unpacked: {error}", where=path, remedy="make room and run again") from None
+
+
+def _room(archive: Archive, path: Path) -> None:
+    """Fail before the first byte where the announced size does not fit."""
+    if not archive.size or path.exists():
+        return
+    if archive.size > (free := shutil.disk_usage(path.parent).free):
+        raise OutputError(
+            "no room", where=path, expected=f"{archive.size} bytes", found=f"{free}", remedy="choose another --to"
+        )
+
+
+def _is_archive(path: Path) -> bool:
+    """What has an archive's name is one; other names may hold anything."""
+    checks: dict[str, Callable[[Path], bool]] = {".zip": zipfile.is_zipfile} | dict.fromkeys(TAR, tarfile.is_tarfile)
+    check = next((check for ending, check in checks.items() if path.name.lower().endswith(ending)), None)
+    return check is None or bool(check(path))
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(TAR)
+
+
+def _stem(name: str) -> str:
+    ending = next((ending for ending in TAR if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)]

@@ -1,0 +1,253 @@
+"""Labelling rules: a picture with its annotations and a manifest's rule in, records out.
+
+The rules are those of the paper's supplement A: origin (0, 0), step = size - overlap, no partial patch at the border, a
+point on a patch's edge lies in no patch. A rule that asks for a resolution has its patches laid out on level 0 first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
+from dpconvert.errors import ReadError
+from dpconvert.image import Image, TissueMask, resolution
+from dpconvert.manifest.model import Area, Centre, Crop, Grid, Manifest, Objects, Presence, Regional, Tiles, Whole
+from dpconvert.source.record import Box, Picture, Record, draw, hashed
+
+Boxes = NDArray[np.int64]
+Points = NDArray[np.float64]
+ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule asks for
+
+
+class Scene(Protocol):
+    """A picture opened for labelling."""
+
+    @property
+    def picture(self) -> Picture: ...
+    @property
+    def image(self) -> Image: ...
+    @property
+    def annotations(self) -> Annotations | LabelMask: ...
+    @property
+    def tissue(self) -> TissueMask: ...
+
+
+def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    """The samples of one picture by the manifest's rule, in a fixed order."""
+    rule = manifest.rule
+    if isinstance(rule, Whole):
+        yield Record(scene.picture, _label(scene.picture))
+    elif isinstance(rule, Tiles):
+        label, (boxes, stored) = _label(scene.picture), _patches(rule, manifest, scene)
+        yield from (Record(scene.picture, label, box, stored) for box in _boxes(boxes))
+    elif isinstance(rule, Presence):
+        yield from _presence(rule, manifest, scene)
+    elif isinstance(rule, Objects):
+        yield from _objects(rule, manifest, scene)
+    elif isinstance(rule, Area | Centre):
+        yield from _regional(rule, manifest, scene)
+    elif isinstance(rule, Crop):
+        yield from _crops(rule, manifest, scene)
+
+
+def grid(width: int, height: int, size: int, overlap: int = 0, scale: float = 1.0) -> Boxes:
+    """The patches of a picture: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
+
+    scale: level-0 pixels in one of `size` and `overlap`. Corners are rounded one by one, so that errors do not add up.
+    """
+    side, step = max(1, round(size * scale)), (size - overlap) * scale
+    xs, ys = (_starts(length, side, step) for length in (width, height))
+    corners = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+    return np.concatenate([corners, np.full_like(corners, side)], axis=1).astype(np.int64)
+
+
+def _starts(length: int, side: int, step: float) -> NDArray[np.int64]:
+    count = int(max(length - side, -1) / step) + 2
+    starts = np.unique(np.floor(np.arange(count) * step + 0.5).astype(np.int64))
+    return starts[starts + side <= length]
+
+
+def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
+    """Which boxes (N, 4) hold at least one of the points (M, 2) strictly inside."""
+    held = np.zeros(len(boxes), dtype=bool)
+    left, top = boxes[:, 0], boxes[:, 1]
+    right, bottom = left + boxes[:, 2], top + boxes[:, 3]
+    for x, y in points:
+        held |= (left < x) & (x < right) & (top < y) & (y < bottom)
+    return held
+
+
+def shifted(point: tuple[float, float], size: int, width: int, height: int, *address: str | int) -> Box:
+    """A patch of `size` px that holds the point strictly and lies in the picture, all such corners equally likely.
+
+    A point on the picture's border lies on the patch's border: the window is clamped, never dropped or padded.
+    """
+    corner = [
+        low + draw(high - low + 1, axis, *address)
+        for axis, (low, high) in zip("xy", _corners(point, size, (width, height)), strict=True)
+    ]
+    return Box(corner[0], corner[1], size, size)
+
+
+def _corners(point: tuple[float, float], size: int, extent: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    for at, length in zip(point, extent, strict=True):
+        last = length - size
+        low = min(max(int(np.floor(at - size)) + 1, 0), last)
+        high = max(min(int(np.ceil(at)) - 1, last), 0)
+        yield low, max(low, high)
+
+
+def _scale(rule: Grid | Crop, manifest: Manifest, scene: Scene) -> float:
+    """Level-0 pixels in a pixel of the rule.
+
+    Raises:
+        ReadError: the slide's resolution is not known, or too coarse for the rule.
+    """
+    if rule.mpp is None:
+        return 1.0
+    finest = resolution(scene.image, manifest.mpp, scene.picture.files[0])
+    if finest > rule.mpp * ENLARGED:
+        raise ReadError(
+            "coarser than the rule asks for", where=scene.picture.files[0],
+            expected=f"at most {rule.mpp} um per pixel", found=f"{finest:.4g}",
+            remedy="ask for a coarser `mpp`, or leave the slide out with --skip-failed",
+        )  # fmt: skip
+    return rule.mpp / finest
+
+
+def _stored(rule: Grid) -> tuple[int, int] | None:
+    side = rule.stored or (rule.size if rule.mpp else None)
+    return (side, side) if side else None
+
+
+def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    boxes, stored = _patches(rule, manifest, scene)
+    positive = holds(boxes, _points(scene, rule.positive))
+    for box, inside in zip(_boxes(boxes), positive, strict=True):
+        yield Record(scene.picture, manifest.classes[int(inside)], box, stored)
+
+
+def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    image, picture, stored = scene.image, scene.picture, _stored(rule)
+    scale = _scale(rule, manifest, scene)
+    boxes, side = _grid(rule, scale, image), max(1, round(rule.size * scale))
+    found = _points(scene, [rule.positive])
+    dropped = holds(boxes, found)
+    others = holds(boxes, _points(scene, [rule.other])) if rule.other else np.zeros(len(boxes), dtype=bool)
+    for box, drop, other in zip(_boxes(boxes), dropped, others, strict=True):
+        if not drop:
+            yield Record(picture, rule.other if other and rule.other else rule.none, box, stored)
+    left, top, width, height = image.bounds
+    if len(found) and min(width, height) < side:
+        raise ReadError(f"smaller than a patch of {side} px", where=picture.name, found=f"{width} x {height}")
+    for number, (x, y) in enumerate(found):
+        for k in range(rule.crops):
+            box = shifted((x - left, y - top), side, width, height, picture.name, number, k)
+            box = box._replace(x=box.x + left, y=box.y + top)
+            yield Record(picture, rule.positive, box, stored, suffix=f"{box.x}_{box.y}_{number}_{k}")
+
+
+def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    picture = scene.picture
+    boxes, stored = _patches(rule, manifest, scene)
+    if rule.tissue is not None and len(boxes):
+        boxes = boxes[scene.tissue.share(boxes) >= rule.tissue]
+    positive = _positive(scene.annotations, rule, boxes)
+    kept = _capped(rule.cap, positive, boxes, picture.name)
+    for box, inside in zip(_boxes(boxes[kept]), positive[kept], strict=True):
+        yield Record(picture, manifest.classes[int(inside)], box, stored)
+
+
+def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    if scene.picture.label is not None:  # cut out already
+        yield Record(scene.picture, scene.picture.label)
+        return
+    image, classes, scale = scene.image, manifest.classes, _scale(rule, manifest, scene)
+    for item in _objects_of(scene, classes):
+        left, top, right, bottom = item.geometry.bounds
+        x, y = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
+        width = min(int(np.ceil(right)), image.width) - x
+        height = min(int(np.ceil(bottom)), image.height) - y
+        if width > 0 and height > 0 and (not classes or item.label in classes):
+            stored = (max(1, round(width / scale)), max(1, round(height / scale))) if rule.mpp else None
+            yield Record(scene.picture, item.label, Box(x, y, width, height), stored, suffix=item.id)
+
+
+def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> NDArray[np.intp]:
+    """Indices kept when a class may have `cap` patches of one picture: those with the smallest hash, in grid order."""
+    if cap is None:
+        return np.arange(len(boxes))
+    kept: list[int] = []
+    for label in (False, True):
+        candidates = np.flatnonzero(positive == label).tolist()
+        if len(candidates) > cap:
+            candidates = sorted(candidates, key=lambda i: hashed(name, "cap", int(boxes[i, 0]), int(boxes[i, 1])))[:cap]
+        kept += candidates
+    return np.array(sorted(kept), dtype=np.intp)
+
+
+def _positive(annotations: Annotations | LabelMask, rule: Area | Centre, boxes: Boxes) -> NDArray[np.bool_]:
+    centres = boxes[:, :2] + boxes[:, 2:] / 2
+    if isinstance(annotations, LabelMask):
+        if isinstance(rule, Area):
+            return annotations.share(boxes, rule.positive) > rule.share
+        return np.array([label in rule.positive for label in annotations.at(centres)], dtype=bool)
+    regions = _regions(annotations, rule)
+    return regions.share(boxes) > rule.share if isinstance(rule, Area) else regions.contains(centres)
+
+
+def _regions(annotations: Annotations, rule: Regional) -> Regions:
+    unknown = {item.label for item in annotations.items} - set(rule.known())
+    if unknown:
+        raise ReadError(
+            f"unknown annotation label {min(unknown)!r}", expected=", ".join(rule.known()),
+            remedy="name it in the manifest's rule as positive, cut or ignore",
+        )  # fmt: skip
+    labelled = {name: [i.geometry for i in annotations.items if i.label in labels]
+                for name, labels in (("positive", rule.positive), ("cut", rule.cut))}  # fmt: skip
+    return Regions(labelled["positive"], labelled["cut"])
+
+
+def _points(scene: Scene, labels: list[str]) -> Points:
+    centres = [item.geometry.centroid for item in _objects_of(scene, labels) if item.label in labels]
+    return np.array([(p.x, p.y) for p in centres], dtype=float).reshape(-1, 2)
+
+
+def _objects_of(scene: Scene, labels: Collection[str]) -> list[Annotation]:
+    found = scene.annotations
+    return found.objects(labels).items if isinstance(found, LabelMask) else found.items
+
+
+def _label(picture: Picture) -> str:
+    if picture.label is None:
+        raise ReadError("no label is known for this picture", where=picture.name)
+    return picture.label
+
+
+def _patches(rule: Grid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple[int, int] | None]:
+    """The patches of the rule, and their size when stored if that is another."""
+    scale = _scale(rule, manifest, scene)
+    if not rule.own_tiles:
+        return _grid(rule, scale, scene.image), _stored(rule)
+    found = scene.image.own_grid(scale * rule.size / (rule.stored or rule.size))
+    if found is None:
+        raise ReadError(
+            "has no JPEG tiles to pass on as they are", where=scene.picture.files[0],
+            remedy="convert without --lossless-tiles",
+        )  # fmt: skip
+    return found
+
+
+def _grid(rule: Grid, scale: float, image: Image) -> Boxes:
+    left, top, width, height = image.bounds
+    boxes = grid(width, height, rule.size, rule.overlap, scale)
+    boxes[:, :2] += left, top
+    return boxes
+
+
+def _boxes(boxes: Boxes) -> Iterator[Box]:
+    return (Box(*row) for row in boxes.tolist())

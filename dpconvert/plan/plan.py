@@ -1,0 +1,344 @@
+"""The table that decides a conversion, made before a pixel is stored: one row a sample, in the order of the shards.
+
+A shard is a function of its rows and the source files. So shards can be made in any order, by any number of processes,
+and a killed run goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from dpconvert import readers
+from dpconvert.card import SPLITS, Failure, Model, Split
+from dpconvert.errors import SourceError, UsageError
+from dpconvert.image import BLOCK, CELL
+from dpconvert.manifest.model import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
+from dpconvert.plan.collect import look
+from dpconvert.plan.split import assign, classes_missing, contents
+from dpconvert.plural import counted
+from dpconvert.runtime import processes
+from dpconvert.runtime.progress import Reporter
+from dpconvert.source.files import Source
+from dpconvert.source.record import Box, Picture, Record, hashed
+
+VERSION = 4  # raised whenever the same manifest, options and files would give another plan
+TOLD = 10  # failures
+PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
+SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
+
+
+class Options(Model):
+    """What a user may choose about a conversion; all of it decides bytes."""
+
+    split: Literal["strict", "paper"] = "strict"
+    errata: str = "default"
+    image_format: Literal["manifest", "png", "jpeg"] = "manifest"
+    samples_per_shard: int = 1000
+    limit: int | None = None
+    skip_failed: bool = False
+    mpp: Mpp | None = None
+    lossless_tiles: bool = False
+
+    def told(self, manifest: Manifest) -> Manifest:
+        """The manifest with what the user knows better: the resolution of slides that state none, their own grid.
+
+        Raises:
+            UsageError: `lossless_tiles` for a rule whose patches are not on a grid.
+        """
+        changes: dict[str, Any] = {} if self.mpp is None else {"mpp": self.mpp}
+        if self.lossless_tiles:
+            if not isinstance(manifest.rule, Tiles | Presence | Regional):
+                raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
+            changes |= {
+                "rule": manifest.rule.model_copy(update={"own_tiles": True}),
+                "image": manifest.image.model_copy(update={"format": "jpeg"}),
+            }
+        return manifest.model_copy(update=changes) if changes else manifest
+
+    def image(self, manifest: Manifest) -> ImageFormat:
+        """How samples that are not whole files are stored."""
+        if self.image_format == "manifest":
+            return manifest.image
+        return manifest.image.model_copy(update={"format": self.image_format})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample of the plan. `box` in level-0 pixels, None for the whole picture; `stored` None for as read."""
+
+    key: str
+    split: Split
+    shard: str
+    label: int
+    group: str
+    picture: str
+    files: tuple[str, ...]
+    columns: int
+    box: Box | None
+    stored: tuple[int, int] | None
+    attributes: Mapping[str, str]
+
+    def line(self) -> str:
+        """What the fields hold, in order, as JSON: what `json.dumps` gives, sooner."""
+        picture = _picture_told(self.group, self.picture, self.files, self.columns)
+        box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
+        stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
+        attributes = json.dumps(self.attributes) if self.attributes else "{}"
+        return f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {picture}, {box}, {stored}, {attributes}]'
+
+
+@lru_cache
+def _picture_told(*fields: Any) -> str:
+    return json.dumps(fields)[1:-1]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rows in shard order, and what is worth saying about them."""
+
+    classes: list[str]
+    rows: list[Row]
+    notes: list[str]
+    failures: list[Failure]
+
+    def digest(self) -> str:
+        """sha256 of what the plan says."""
+        hashed, between = hashlib.sha256(), b""
+        for line in self.lines():
+            hashed.update(between + line.encode())
+            between = b"\n"
+        return hashed.hexdigest()
+
+    def lines(self) -> Iterator[str]:
+        """The plan as lines of JSON: a head, then a list a row."""
+        failures = [failure.model_dump() for failure in self.failures]
+        yield json.dumps({"classes": self.classes, "notes": self.notes, "failures": failures})
+        yield from (row.line() for row in self.rows)
+
+    @classmethod
+    def from_lines(cls, lines: Iterable[str]) -> Plan:
+        """The inverse of `lines`."""
+        values = map(json.loads, lines)
+        head = next(values)
+        failures = [Failure.model_validate(failure) for failure in head["failures"]]
+        return cls(head["classes"], list(map(_row, values)), head["notes"], failures)
+
+    def shards(self) -> dict[str, list[Row]]:
+        """Shard name -> its rows, in order."""
+        shards: dict[str, list[Row]] = {}
+        for row in self.rows:
+            shards.setdefault(row.shard, []).append(row)
+        return shards
+
+
+def request(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
+    """What decides the plan and so every byte, as named digests: equal requests are the same conversion."""
+    chosen = options.model_dump_json()
+    return {"version": str(VERSION), "manifest": manifest.digest, "source": source.digest(), "options": chosen}
+
+
+def make(manifest: Manifest, source: Source, options: Options, workers: processes.Workers, report: Reporter) -> Plan:
+    """Look at every picture of the source and write down its samples.
+
+    Raises:
+        SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
+    """
+    pictures = _pictures(manifest, source, options)
+    seen = look(source, pictures, workers, report)
+    found, failures = seen.records, seen.failures
+    if failures and not options.skip_failed:
+        for failure in failures[:TOLD]:
+            report.note(f"failed: {failure.key}: {failure.reason}")
+        raise SourceError(
+            f"{len(failures)} of {counted(len(pictures), 'picture')} cannot be read, the first: {failures[0].reason}",
+            where=source.root,
+            remedy="mend them, or leave them out with --skip-failed",
+        )
+    found = _without_doubtful(manifest, options, found)
+    if not found:
+        raise SourceError(
+            f"none of {counted(len(pictures), 'picture')} gives a sample", where=source.root,
+            remedy="the rule's patches may be larger than the pictures, or nothing of what it looks for is annotated",
+        )  # fmt: skip
+    classes = _classes(manifest, source, found)
+    groups, splits, notes = _splits(manifest, options, found)
+    limited = _limited(found, splits, options.limit)
+    place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
+    ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in seen.in_strips)))
+    keys = _keys(ordered)
+    places = _shard_names([splits[r.picture.name] for r in ordered], options.samples_per_shard)
+    number = {label: i for i, label in enumerate(classes)}
+    rows = [
+        Row(
+            key=key,
+            split=splits[record.picture.name],
+            shard=shard,
+            label=number[record.label],
+            group=groups[record.picture.name],
+            picture=record.picture.name,
+            files=record.picture.files,
+            columns=record.picture.columns,
+            box=record.box,
+            stored=record.stored,
+            attributes=record.picture.attributes,
+        )
+        for record, key, shard in zip(ordered, keys, places, strict=True)
+    ]
+    return Plan(classes, rows, [*source.notes, *notes, *seen.mended, *_empty(pictures, found, failures)], failures)
+
+
+def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
+    wrong = _wrong(manifest, options, "pictures")
+    pictures = list(readers.reader(manifest).pictures(source))
+    twice = [name for name, count in Counter(p.name for p in pictures).items() if count > 1]
+    if twice:
+        files = [p.files[0] for p in pictures if p.name == twice[0]]
+        raise SourceError("two pictures of one name", where=source.root, found=" and ".join(files[:2]))
+    kept = [p for p in pictures if not any(pattern.search(p.name) for pattern in wrong)]
+    if not kept:
+        raise SourceError("nothing to convert here", where=source.root, remedy=f"see `dpconvert show {manifest.name}`")
+    return kept
+
+
+def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:
+    return [re.compile(e.pictures) for e in errata(manifest, options.errata) if e.drops == drops]
+
+
+def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
+    """The records less those of class 0 from pictures that are not annotated exhaustively."""
+    doubtful = _wrong(manifest, options, "negatives")
+    if not doubtful:
+        return found
+    negative = manifest.classes[0]
+    return [r for r in found if r.label != negative or not any(p.search(r.picture.name) for p in doubtful)]
+
+
+def _empty(pictures: list[Picture], found: list[Record], failures: list[Failure]) -> list[str]:
+    """A note of the pictures that gave no sample although they could be read."""
+    rest = {p.name for p in pictures} - {r.picture.name for r in found} - {f.key for f in failures}
+    if not rest:
+        return []
+    names = sorted(rest)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [f"{len(names)} of {counted(len(pictures), 'picture')} gave no sample: {', '.join(names[:5])}{more}"]
+
+
+def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
+    """The manifest's errata that are on: 'none', 'default', or names separated by commas.
+
+    Raises:
+        UsageError: a name that the manifest does not have.
+    """
+    if chosen == "none":
+        return []
+    if chosen == "default":
+        return [erratum for erratum in manifest.errata if erratum.default]
+    known = {erratum.name: erratum for erratum in manifest.errata}
+    names = [name.strip() for name in chosen.split(",")]
+    for name in names:
+        if name not in known:
+            have = ", ".join(["none", "default", *known])
+            raise UsageError(f"no erratum {name!r}", where=manifest.name, remedy=f"this source has: {have}")
+    return [known[name] for name in names]
+
+
+def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[str]:
+    """The manifest's classes, else those in the order of the reader, else the labels that occur, sorted."""
+    labels = {record.label for record in found}
+    ordered = getattr(readers.reader(manifest), "classes", None)
+    classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
+    unknown = sorted(labels - set(classes))
+    if unknown:
+        where = next(r.picture.files[0] for r in found if r.label == unknown[0])
+        raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
+    return classes
+
+
+def _splits(
+    manifest: Manifest, options: Options, found: list[Record]
+) -> tuple[dict[str, str], dict[str, Split], list[str]]:
+    """Picture -> group id, picture -> split, notes."""
+    policy = manifest.policy(options.split)
+    unit = {r.picture.name: _unit(r.picture, policy.unit) for r in found}
+    groups = contents((unit[r.picture.name], r.label, r.picture.split) for r in found)
+    assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
+    notes = [f"no sample of class {label!r} in {split}" for split, label in classes_missing(groups, assigned)]
+    namespaced = {r.picture.name: f"{manifest.namespace}:{r.picture.group}" for r in found}
+    return namespaced, {name: assigned[group] for name, group in unit.items()}, notes
+
+
+def _unit(picture: Picture, unit: str) -> str:
+    if unit == "picture":
+        return picture.name
+    return picture.group if unit == "group" else picture.attributes[unit]
+
+
+def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:
+    """At most `limit` records of each class in each split, drawn by hash."""
+    if limit is None:
+        return found
+    order = sorted(range(len(found)), key=lambda i: hashed(found[i].picture.name, "limit", i))
+    taken: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for index in order:
+        place = splits[found[index].picture.name], found[index].label
+        taken[place] += 1
+        if taken[place] <= limit:
+            kept.append(index)
+    return [found[index] for index in sorted(kept)]
+
+
+def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
+    """Samples of one part of a picture follow each other: what a file stores there is then decoded once.
+
+    A part is a square of squares, or where rows are stored over the whole width a row of patches.
+    """
+    if record.box is None:
+        return ()
+    x, y = record.box.x, record.box.y
+    return (y,) if in_strips else (y // BLOCK, x // BLOCK, y // CELL, x // CELL)
+
+
+def _keys(records: list[Record]) -> list[str]:
+    """Unique keys of [a-z0-9_-]: the picture's name and the place in it, with a hash where two would be equal.
+
+    A key with a hash and ".json" fills the 100 bytes that a tar has for a name.
+    """
+    full = [f"{r.picture.name}_{s}" if (s := _suffix(r)) else r.picture.name for r in records]
+    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-78:] or "sample" for name in full]
+    often, seen = Counter(keys), Counter[str]()
+    told_apart = []
+    for key, name in zip(keys, full, strict=True):
+        told_apart.append(key if often[key] == 1 else f"{key}-{hashed(name, seen[name]):016x}")
+        seen[name] += 1  # two objects of one outline are two samples
+    return told_apart
+
+
+def _suffix(record: Record) -> str:
+    if record.suffix or record.box is None:
+        return record.suffix
+    return "_".join(map(str, record.box))
+
+
+def _shard_names(splits: list[Split], size: int) -> list[str]:
+    seen: Counter[Split] = Counter()
+    names = []
+    for split in splits:
+        names.append(f"{split}-{seen[split] // size:06d}.tar")
+        seen[split] += 1
+    return names
+
+
+def _row(values: Any) -> Row:
+    key, split, shard, label, group, picture, files, columns, box, stored, attributes = values
+    return Row(
+        key, split, shard, label, group, picture, tuple(files), columns,
+        box and Box(*box), stored and tuple(stored), attributes,
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""Records' groups in, a split for each out: named groups first, official sets next, the rest drawn.
+
+Drawing is deterministic (nothing but names decides), keeps groups whole, follows the wanted shares of samples and puts
+every class into every split where it has groups enough.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dpconvert.card import SPLITS, Split
+from dpconvert.errors import SourceError
+from dpconvert.manifest.model import SplitPolicy
+from dpconvert.source.record import hashed
+
+Counts = Mapping[str, int]
+
+
+@dataclass
+class GroupContent:
+    """What one group holds: samples per class, and the official splits of its pictures."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    official: set[Split | None] = field(default_factory=set)
+
+
+def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -> dict[str, Split]:
+    """Group -> split. `seed` is the task's name, or the namespace where tasks must agree (`draw = "hashed"`).
+
+    Raises:
+        SourceError: the release itself has a group in two of its sets.
+    """
+    named = policy.named()
+    assigned: dict[str, Split] = {group: named[group] for group in groups if group in named}
+    if policy.official:
+        assigned |= {g: s for g, content in groups.items() if g not in assigned and (s := _official(g, content))}
+    rest = {group: content.classes for group, content in groups.items() if group not in assigned}
+    if policy.share is None:
+        return assigned | dict.fromkeys(rest, "train")
+    wanted = dict(zip(SPLITS, policy.share, strict=True))
+    if policy.draw == "hashed":
+        return assigned | {group: _by_name(group, wanted, seed) for group in rest}
+    return assigned | _draw(rest, {s: w for s, w in wanted.items() if w > 0}, seed)
+
+
+def classes_missing(groups: Mapping[str, GroupContent], assigned: Mapping[str, Split]) -> list[tuple[Split, str]]:
+    """(split, class) for every class that a non-empty split lacks."""
+    have: dict[Split, set[str]] = defaultdict(set)
+    for group, split in assigned.items():
+        have[split] |= set(groups[group].classes)
+    every = set().union(*have.values()) if have else set()
+    return [(split, label) for split in SPLITS if split in have for label in sorted(every - have[split])]
+
+
+def _official(group: str, content: GroupContent) -> Split | None:
+    if len(content.official) > 1:
+        found = ", ".join(sorted(str(s) for s in content.official))
+        raise SourceError("one group in several official sets", where=group, found=found)
+    return next(iter(content.official))
+
+
+def _by_name(group: str, share: Mapping[Split, float], seed: str) -> Split:
+    """The split that a number in [0, 1), made of nothing but names, falls into."""
+    at = hashed("split", seed, group) / 2**64 * sum(share.values())
+    chosen: Split = "train"
+    for split, part in share.items():
+        chosen = split if part > 0 else chosen
+        if at < part:
+            break
+        at -= part
+    return chosen
+
+
+def _draw(groups: Mapping[str, Counter[str]], share: Mapping[Split, float], seed: str) -> dict[str, Split]:
+    """Large groups first, each to the split that is furthest behind its share of the group's classes."""
+    groups = dict(sorted(groups.items()))  # sums of fractions differ with their order
+    total = dict(sorted(sum(groups.values(), Counter()).items()))
+    whole = sum(share.values())
+    need = {split: {c: n * part / whole for c, n in total.items()} for split, part in share.items()}
+    target = {split: dict(classes) for split, classes in need.items()}
+    assigned: dict[str, Split] = {}
+    for group in sorted(groups, key=lambda g: (-groups[g].total(), hashed(seed, g))):
+        classes = groups[group]
+
+        def behind(split: Split, classes: Counter[str] = classes) -> float:
+            return sum(n * need[split][c] / target[split][c] for c, n in classes.items() if target[split][c])
+
+        best = max(share, key=lambda s: (behind(s), share[s]))
+        assigned[group] = best
+        for label, count in classes.items():
+            need[best][label] -= count
+    _level(groups, assigned, need)
+    _complete(groups, assigned, list(share))
+    return assigned
+
+
+def _level(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], need: dict[Split, dict[str, float]]) -> None:
+    """Move groups from the split that has most too many to the one that lacks most, as long as sizes come nearer.
+
+    `need` is what each split lacks of each class, below zero where it has too much.
+    """
+    while True:
+        lacks = {split: sum(classes.values()) for split, classes in need.items()}
+        giver, taker = min(lacks, key=lambda s: lacks[s]), max(lacks, key=lambda s: lacks[s])
+        most = min(-lacks[giver], lacks[taker]) * 2  # a larger group would leave a split further off than before
+        spare = [g for g in groups if assigned[g] == giver and 0 < groups[g].total() < most - 1e-9]
+        if not spare:
+            return
+        group = min(spare, key=lambda g: (_distance(groups[g], need[giver], need[taker]), g))
+        assigned[group] = taker
+        for label, count in groups[group].items():
+            need[giver][label] += count
+            need[taker][label] -= count
+
+
+def _distance(classes: Counter[str], giver: Mapping[str, float], taker: Mapping[str, float]) -> float:
+    """How far both splits are from what they need of each class once a group has moved, more than before."""
+    after = sum(abs(giver[c] + classes[c]) + abs(taker[c] - classes[c]) for c in giver)
+    return after - sum(abs(giver[c]) + abs(taker[c]) for c in giver)
+
+
+def _complete(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], splits: list[Split]) -> None:
+    """Move a group or exchange two, the smallest first, while that brings classes into more of the splits.
+
+    A class counts when it has as many groups as there are splits.
+    """
+    holders = Counter(label for classes in groups.values() for label in classes)
+    held_by = {g: [label for label in classes if holders[label] >= len(splits)] for g, classes in groups.items()}
+    wanted = sorted(set().union(*held_by.values())) if held_by else []
+    while True:
+        held = Counter((assigned[g], label) for g, labels in held_by.items() for label in labels)
+        missing = [(split, label) for split in splits for label in wanted if not held[split, label]]
+        moves = (move for split, label in missing for move in _moves(held_by, assigned, split, label))
+        better = (move for move in moves if _gain(move, held_by, assigned, held) > 0)
+        best = min(better, key=lambda m: (len(m), sum(groups[g].total() for g in m), sorted(m)), default=None)
+        if best is None:
+            return
+        assigned.update(best)
+
+
+def _moves(
+    held_by: Mapping[str, list[str]], assigned: Mapping[str, Split], split: Split, label: str
+) -> Iterator[dict[str, Split]]:
+    """Every way of bringing the class into the split: a group that holds it, alone or in exchange for another."""
+    for group in (g for g in held_by if label in held_by[g]):
+        yield {group: split}
+        yield from ({group: split, other: assigned[group]} for other in held_by if assigned[other] == split)
+
+
+def _gain(
+    move: Mapping[str, Split],
+    held_by: Mapping[str, list[str]],
+    assigned: Mapping[str, Split],
+    held: Mapping[tuple[Split, str], int],
+) -> int:
+    """How many more pairs of a split and a class of it there are after the move."""
+    change: Counter[tuple[Split, str]] = Counter()
+    for group, split in move.items():
+        for label in held_by[group]:
+            change[assigned[group], label] -= 1
+            change[split, label] += 1
+    return sum((held[pair] + n > 0) - (held[pair] > 0) for pair, n in change.items())
+
+
+def contents(rows: Iterable[tuple[str, str, Split | None]]) -> dict[str, GroupContent]:
+    """(group, class, official split) of every sample -> what each group holds."""
+    groups: dict[str, GroupContent] = defaultdict(GroupContent)
+    for group, label, official in rows:
+        groups[group].classes[label] += 1
+        groups[group].official.add(official)
+    return dict(groups)

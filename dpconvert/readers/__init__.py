@@ -1,0 +1,83 @@
+"""The readers of sources, one module each, found by the manifest's name ('-' becomes '_'); a shape where there is none.
+
+A reader has
+
+    pictures(source) -> Iterator[Picture]                      what is there, in name order
+    read_annotations(source, picture, image) -> Annotations | LabelMask   where the rule needs objects or regions
+    fake(tree) -> None                                         a tiny tree in the original layout
+
+and reads nothing but what `source` lists.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.errors import ManifestError
+from dpconvert.image import Image
+from dpconvert.manifest.catalog import plugin_folders
+from dpconvert.manifest.model import FileKind, Manifest
+from dpconvert.source.files import Source
+from dpconvert.source.record import Picture
+
+DATASETS, LAYOUTS = Path(__file__).with_name("datasets"), Path(__file__).with_name("layouts")
+
+
+class Reader(Protocol):
+    """What a module of `datasets/` or `layouts/` offers; the last two where they make sense."""
+
+    def pictures(self, source: Source) -> Iterator[Picture]: ...
+    def read_annotations(self, source: Source, picture: Picture, image: Image) -> Annotations | LabelMask: ...
+    def fake(self, tree: Any) -> None: ...
+
+
+def reader(manifest: Manifest) -> Reader:
+    """The module that reads this source's layout.
+
+    Raises:
+        ManifestError: there is neither a module of that name nor a shape.
+    """
+    name = manifest.name.replace("-", "_")
+    beside = manifest.path.with_name(f"{name}.py")
+    if (DATASETS / f"{name}.py").is_file():
+        return cast(Reader, importlib.import_module(f"dpconvert.readers.{name}"))
+    if beside.is_file() and manifest.path.parent in plugin_folders():
+        return _load(beside)
+    if not manifest.shape:
+        raise ManifestError("nothing reads this source's layout", where=manifest.path, remedy="name a `shape`")
+    return _shape(manifest)
+
+
+def _shape(manifest: Manifest) -> Reader:
+    known = sorted(path.stem for path in LAYOUTS.glob("[a-z]*.py"))
+    if manifest.shape not in known:
+        raise ManifestError(
+            "unknown shape", where=manifest.path, found=repr(manifest.shape), expected=f"one of {', '.join(known)}"
+        )
+    return cast(Reader, importlib.import_module(f"dpconvert.readers.layouts.{manifest.shape}"))
+
+
+def with_defaults(manifest: Manifest) -> Manifest:
+    """The manifest with its shape's own file patterns for the kinds of files that it does not name."""
+    if not manifest.shape:
+        return manifest
+    files: dict[str, FileKind] = getattr(_shape(manifest), "FILES", {})
+    return manifest.model_copy(update={"files": files | manifest.files})
+
+
+def _load(path: Path) -> Reader:
+    name = f"dpconvert_plugin_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return cast(Reader, sys.modules[name])

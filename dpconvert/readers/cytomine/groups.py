@@ -1,0 +1,71 @@
+"""What may not be divided between splits: the patient of each slide where somebody tells it, else the slide."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from dpconvert.annotations import cytomine
+from dpconvert.annotations.cytomine import Slide
+from dpconvert.errors import ReadError, SourceError
+from dpconvert.readers.cytomine.layout import Layout
+from dpconvert.readers.pairing import layout_of
+from dpconvert.source.files import Source
+
+COLUMNS = ("patient", "slide", "group")
+
+
+class Groups:
+    """The table's word, else what the manifest's `group` finds in the slide's file name, else the slide."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.pattern = layout_of(source.manifest, Layout).group
+        self.table = dict(row for file in source.match("groups") for row in _rows(source, file.name))
+        self.slides = self.unsteady = 0
+
+    def of(self, slide: Slide) -> str:
+        """The group of one image.
+
+        Raises:
+            SourceError: there is a table, and it lacks this image.
+        """
+        file = PurePosixPath(slide.original_filename or "").name
+        names = [str(slide.id), str(slide.base_image), file, PurePosixPath(file).stem]
+        told = next((self.table[name] for name in names if name in self.table), None)
+        if told is not None:
+            return told
+        if self.table:
+            table = self.source.match("groups")[0].name
+            raise SourceError(
+                "an image is not in this table", where=table, expected=f"{slide.id} or {file or 'its file'}"
+            )
+        if self.pattern and (found := re.search(self.pattern, file)):
+            return found[1]
+        self.slides += 1
+        self.unsteady += slide.key == str(slide.id)
+        return slide.key
+
+    def tell(self) -> None:
+        """Note where groups are less than they should be."""
+        manifest = self.source.manifest
+        if self.slides and manifest.group.kind == "patient":
+            self.source.notes.append(
+                "patients are not known here, so that slides are kept together instead; a table patients.csv with the "
+                "columns image and patient tells them"
+            )
+        if self.unsteady and manifest.related:
+            self.source.notes.append(
+                "slides are told apart by their ids in this project alone: images.json, or a table slides.csv with the "
+                f"columns image and slide, keeps those shared with {', '.join(manifest.related)} in the same splits"
+            )
+
+
+def _rows(source: Source, name: str) -> list[tuple[str, str]]:
+    found = []
+    for row in cytomine.rows(source.read(name), name):
+        group = next((row[column] for column in COLUMNS if row.get(column)), None)
+        if group is None or not row.get("image"):
+            raise ReadError("no table of groups", where=name, expected="columns image and patient", found=str(row)[:60])
+        found.append((row["image"], group))
+    return found

@@ -1,0 +1,108 @@
+"""`[layout]` of a manifest whose source is a Cytomine project: which terms mean which class."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import field_validator
+
+from dpconvert.card import Model
+from dpconvert.errors import SourceError
+from dpconvert.source.files import Source
+
+
+class Fake(Model):
+    """What the fake of a project holds.
+
+    form: "slides" with lists; "crops" cut by the server, with lists; "pool", crops alone, in sets and class folders.
+    lists: as the client writes them, as the server does, or CSV. terms: ids of those that
+    `labels` does not name. first: id of the first
+    slide, by which tasks share slides. regions: large outlines for patches instead of objects. patients: a table.
+    """
+
+    form: Literal["slides", "crops", "pool"] = "slides"
+    lists: Literal["server", "client", "csv"] = "server"
+    terms: list[int] = [4762, 4763]
+    slides: int = 8
+    first: int = 500
+    regions: bool = False
+    patients: bool = False
+    groups: bool = False
+
+
+class Layout(Model):
+    """Terms to classes; see the shape "cytomine" for what each of these means."""
+
+    labels: dict[str, str] = {}
+    rest: str = ""
+    several: Literal["first", "error", "skip"] = "first"
+    group: str = ""
+    pool: str = ""
+    fake: Fake = Fake()
+
+    @field_validator("group")
+    @classmethod
+    def _has_a_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if pattern and not groups:
+            raise ValueError("needs parentheses around what names the patient")
+        return pattern
+
+    def label(self, *names: str) -> str | None:
+        """The class of a term by its id and name; None when it is left out."""
+        if not self.labels:
+            return names[-1]
+        return next((self.labels[name] for name in names if name in self.labels), self.rest or None)
+
+    def ordered(self, found: set[str], by_term: Iterable[str]) -> list[str]:
+        """The classes that occur: in the order of `labels`, else of their terms."""
+        order = [*self.labels.values(), self.rest] if self.labels else by_term
+        return [label for label in dict.fromkeys(order) if label in found]
+
+    def check(self, names: Iterable[str], source: Source) -> None:
+        """A project with other terms than the manifest's is the user's to map.
+
+        Raises:
+            SourceError: none of the terms, by name or id, is in `labels`.
+        """
+        found = set(names)
+        if self.labels and not found & set(self.labels):
+            raise SourceError(
+                "no annotation has a term that `labels` names", where=source.root,
+                expected=f"one of {', '.join(map(repr, self.labels))}",
+                found=", ".join(sorted(found, key=number_first)) or "no terms",
+                remedy="copy the manifest, map these terms to classes in its [layout.labels], and give the copy's path",
+            )  # fmt: skip
+
+    def choose(self, name: str, labels: Sequence[str | None], left_out: Counter[str]) -> str | None:
+        """The class of an annotation from those of its terms; None, and counted, when it has none or too many.
+
+        Raises:
+            SourceError: too many, and `several` is "error".
+        """
+        meant = list(dict.fromkeys(labels))
+        if len(meant) > 1 and self.several == "error":
+            raise SourceError(
+                "an annotation with terms of several classes", where=name, found=", ".join(map(str, meant)),
+                remedy='mend it, or set `several` in [layout] to "first" or "skip"',
+            )  # fmt: skip
+        if not meant:
+            left_out["without a term"] += 1
+        elif len(meant) > 1 and self.several == "skip":
+            left_out["with terms of several classes"] += 1
+        elif meant[0] is None:
+            left_out["with a term that is no class of this task"] += 1
+        else:
+            return meant[0]
+        return None
+
+
+def number_first(text: str) -> tuple[bool, int, str]:
+    """Sorts numbers as numbers, before all else."""
+    return (not text.isdecimal(), int(text) if text.isdecimal() else 0, text)

@@ -1,0 +1,41 @@
+"""Janowczyk 1: flat pictures `*_original.tif`, most of them with a mask `*_mask.png` of some of their nuclei."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dpconvert.plural import counted
+from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.layouts.masks import read_annotations
+from dpconvert.readers.pairing import paired
+from dpconvert.source.files import Source
+from dpconvert.source.record import Picture
+
+__all__ = ["fake", "pictures", "read_annotations"]
+
+
+def pictures(source: Source) -> Iterator[Picture]:
+    source.need("masks")
+    alone = []
+    for image, mask in paired(source, "images", "masks", missing=True):
+        if mask is None:
+            alone.append(image.name)
+        else:
+            yield Picture(image["name"], (image.name,), image["group"], annotations=(mask.name,))
+    if alone:
+        source.notes.append(f"left out: {counted(len(alone), 'picture')} without a mask: {', '.join(alone[:5])}")
+
+
+def fake(tree: FakeTree) -> None:
+    for number, patient in enumerate(("9382", "9075", "8913", "12909")):
+        name = f"nuclei/{patient}_500_f{number:05}"
+        pixels, mask = tree.coarse(500, 500), np.zeros((500, 500), bool)
+        places = [(float(x), float(y)) for x, y in tree.points(220, 500, 20)]  # the right half has none outlined
+        tree.spots(pixels, places, 14, (70, 40, 120))
+        tree.spots(mask, places, 14, 1)
+        tree.save(f"{name}_original.tif", pixels, compression="tiff_lzw")
+        tree.save(f"{name}_mask.png", mask)
+    tree.save("nuclei/8974_500_f00009_original.tif", tree.coarse(500, 500), compression="tiff_lzw")  # without a mask
+    tree.write("nuclei/.DS_Store", b"\0")

@@ -1,0 +1,1 @@
+"""What every command runs on: worker processes, locks, progress bars, terminal output."""

@@ -1,0 +1,176 @@
+"""Pure work on many items, in this process, in several or on a cluster: results come in no order.
+
+Processes are forked from a server that has loaded what they need (Linux), or are each started anew (macOS, Windows).
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from dpconvert.errors import OutputError, UsageError
+from dpconvert.runtime import ray_cluster
+from dpconvert.runtime.ray_cluster import Cluster
+
+C = TypeVar("C")
+T = TypeVar("T")
+R = TypeVar("R")
+
+LOADED = ["dpconvert.convert"]  # by the server, before it forks
+AHEAD = 2  # items given out for each process
+
+_context: Any = None  # set once in each worker process by `_prepare`
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Processes, or a cluster, that have `context` already: `run` takes them in place of a number of workers.
+
+    size: items that are worked on at once.
+    """
+
+    context: Any
+    size: int
+    run: Callable[[Callable[[Any, Any], Any], Iterable[Any]], Iterator[Any]]
+
+
+Workers = int | Cluster | Pool  # processes on this machine, or a Ray cluster
+
+
+def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Workers) -> Iterator[R]:
+    """`work(context, item)` for every item, as results come in; `context` travels to each process once.
+
+    Raises:
+        UsageError: there is no such cluster.
+        OutputError: a worker process was killed.
+        Whatever `work` raises.
+    """
+    with pool(context, workers) as running:
+        yield from running.run(work, items)
+
+
+@contextmanager
+def pool(context: C, workers: Workers) -> Iterator[Pool]:
+    """Workers for several pieces of work with one context; processes start when there is something to do.
+
+    Raises:
+        UsageError: there is no such cluster.
+    """
+    if isinstance(workers, Pool):
+        assert workers.context is context, "a pool is made for one context"
+        yield workers
+    elif isinstance(workers, Cluster):
+        with ray_cluster.connected(workers) as ray:
+            yield Pool(context, ray_cluster.processors(ray), partial(ray_cluster.run, ray, ray.put(context)))
+    elif workers <= 1:
+        gc.freeze()  # to look through all that is loaded, for a cycle that is garbage, takes time
+        try:
+            yield Pool(context, 1, lambda work, items: (work(context, item) for item in items))
+        finally:
+            gc.unfreeze()
+    else:
+        executor = ProcessPoolExecutor(workers, multiprocessing.get_context(start_loading()), _prepare, (context,))
+        try:
+            yield Pool(context, workers, partial(_run, executor, AHEAD * workers))
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def start_loading() -> str:
+    """Let what worker processes need be loaded while this process does other things; the method that starts them."""
+    if sys.platform != "linux":
+        return "spawn"
+    from multiprocessing import forkserver, resource_tracker
+
+    forkserver.set_forkserver_preload(LOADED)
+    resource_tracker.ensure_running()  # else the server starts it, and lets signals through again
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process alone
+    try:
+        forkserver.ensure_running()
+    except OSError:  # no name for its socket: that of the folder for temporary files is too long
+        return "spawn"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    return "forkserver"
+
+
+def _run(
+    executor: ProcessPoolExecutor, ahead: int, work: Callable[[Any, Any], Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """Results of processes that are never given more than `ahead` items at once.
+
+    Raises:
+        OutputError: a worker process was killed.
+        Whatever `work` raises.
+    """
+    waiting = iter(items)
+    running: set[Future[Any]] = set()
+    try:
+        while True:
+            for item in waiting:
+                running.add(executor.submit(_call, work, item))
+                if len(running) >= ahead:
+                    break
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool:
+        raise OutputError(
+            "a worker process was killed",
+            remedy="often for want of memory: run the same command again with fewer --workers; what is made is kept",
+        ) from None
+
+
+def _prepare(context: Any) -> None:
+    global _context
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    gc.freeze()  # as `pool` does; here it would copy memory that forks share, too
+    _context = context
+
+
+def _leave_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _call(work: Callable[[Any, Any], Any], item: Any) -> Any:
+    return work(_context, item)
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def workers_of(engine: str, count: int | None, address: str | None) -> Workers:
+    """The workers that options ask for: so many processes, by default one a processor, or a cluster.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    if engine == "ray":
+        if count is not None:
+            raise UsageError("--workers is for --engine local; a cluster runs a task on each processor it has")
+        return Cluster(address)
+    if address is not None:
+        raise UsageError("--address is for --engine ray")
+    return count or processors()

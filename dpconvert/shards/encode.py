@@ -1,0 +1,166 @@
+"""A row of the plan and the source files in, the bytes of one sample out: image, class and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from dpconvert.errors import ReadError
+from dpconvert.image import Image
+from dpconvert.image.guards.jpeg import checked_size
+from dpconvert.manifest.model import ImageFormat, Manifest
+from dpconvert.plan.plan import Row
+from dpconvert.source.files import Source
+
+PASSED = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
+PASSED_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I"}
+PNG_LEVEL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What is written for one row: `image` in `format` ("png" or "jpg"), and the JSON's values.
+
+    text: those values as JSON, where it has been made already.
+    """
+
+    key: str
+    image: bytes
+    format: str
+    label: int
+    metadata: Mapping[str, Any]
+    text: str = ""
+
+    def members(self) -> list[tuple[str, bytes]]:
+        """(name, bytes) in the order of the tar."""
+        return [
+            (f"{self.key}.{self.format}", self.image),
+            (f"{self.key}.cls", b"%d" % self.label),
+            (f"{self.key}.json", (self.text or as_json(self.metadata)).encode()),
+        ]
+
+
+as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode
+
+
+class Series:
+    """Samples of one picture that differ in their place alone: what they share is put into words once.
+
+    `metadata` lacks "x" and "y", which are the last of its names in order.
+    """
+
+    def __init__(self, metadata: dict[str, Any]) -> None:
+        self.metadata = metadata
+        self._head = as_json(metadata)[:-1]
+
+    def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> Sample:
+        """The sample of this series at (x, y)."""
+        told = f'{self._head},"x":{x},"y":{y}}}'
+        return Sample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, told)
+
+
+class Encoder:
+    """Encodes rows of one source."""
+
+    def __init__(self, manifest: Manifest, source: Source, classes: list[str], image: ImageFormat) -> None:
+        self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
+        self._series: dict[tuple[Any, ...], Series] = {}
+
+    def sample(self, row: Row) -> Sample:
+        """The sample of one row.
+
+        Raises:
+            ReadError: a file of the source is missing, damaged, or smaller than planned.
+        """
+        whole = self._whole_file(row)
+        if whole is not None:
+            data, kind, (width, height) = whole
+            metadata = self._metadata(row, (width, height), (width, height))
+            return Sample(row.key, data, kind, row.label, metadata | {"x": 0, "y": 0})
+        picture = self.source.picture(row.files, row.columns)
+        x, y, w, h = box = row.box or (0, 0, picture.width, picture.height)
+        if x + w > picture.width or y + h > picture.height:
+            raise ReadError(
+                "smaller than when it was planned", where=row.files[0], found=f"{picture.width} x {picture.height}"
+            )
+        stored = row.stored or (w, h)
+        passed = picture.stored_jpeg(*box, out=stored) if self.image.format == "jpeg" else None
+        kind, data = ("jpg", passed) if passed else encode(picture.read(*box, out=stored), self.image)
+        return self._series_of(row, picture, (w, h), stored).sample(row.key, data, kind, x, y)
+
+    def _series_of(self, row: Row, picture: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
+        kind = (row.picture, row.label, row.split, size, stored)
+        if kind not in self._series:
+            coarser = picture.downsample(*size, stored)
+            self._series[kind] = Series(self._metadata(row, size, stored, picture.mpp, coarser))
+        return self._series[kind]
+
+    def _whole_file(self, row: Row) -> tuple[bytes, str, tuple[int, int]] | None:
+        """The source's own bytes when the sample is a whole PNG or JPEG file, seen to decode to the end."""
+        if row.box is not None or row.stored is not None or len(row.files) != 1:
+            return None
+        data = self.source.read(row.files[0])
+        kind = next((kind for magic, kind in PASSED.items() if data.startswith(magic)), None)
+        if kind is None:
+            return None
+        try:
+            if kind == "jpg":
+                checked_size(data)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a corrupt EXIF part, say
+                with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+                    picture.load()
+                    return (data, kind, picture.size) if picture.mode in PASSED_MODES else None
+        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+            raise ReadError(f"damaged picture: {error}", where=row.files[0], remedy="fetch it again") from None
+
+    def _metadata(
+        self,
+        row: Row,
+        size: tuple[int, int],
+        stored: tuple[int, int],
+        mpp: float | None = None,
+        coarser: float = 1.0,
+    ) -> dict[str, Any]:
+        """All that the JSON tells but the place."""
+        manifest, finest = self.manifest, mpp or float(row.attributes.get("mpp", 0)) or self.manifest.mpp
+        return {
+            "task": manifest.task,
+            "label": row.label,
+            "label_name": self.classes[row.label],
+            "group": row.group,
+            "group_kind": manifest.group.kind,
+            "split": row.split,
+            "source": manifest.name,
+            "files": list(row.files),
+            "picture": row.picture,
+            "width": size[0],
+            "height": size[1],
+            "stored_width": stored[0],
+            "stored_height": stored[1],
+            "mpp_requested": getattr(manifest.rule, "mpp", None),
+            "mpp_read": None if finest is None else finest * coarser,
+            "mpp_stored": None if finest is None else finest * size[0] / stored[0],
+            "stain": manifest.stain,
+            "organ": manifest.organ,
+            "attributes": dict(row.attributes),
+        }
+
+
+def encode(pixels: NDArray[np.uint8], image: ImageFormat) -> tuple[str, bytes]:
+    """(extension, bytes) of an RGB array (height, width, 3): PNG, or JPEG without chroma subsampling (4:4:4)."""
+    if image.format == "jpeg":  # the bytes that Pillow gives, sooner
+        data = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=image.quality, subsampling="444")
+        return "jpg", bytes(data)  # no copy: they are bytes
+    buffer = io.BytesIO()
+    Pillow.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return "png", buffer.getvalue()

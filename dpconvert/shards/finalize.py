@@ -1,0 +1,135 @@
+"""Shards in, a finished task folder out: index, side files and last the card, with expected and made counts."""
+
+from __future__ import annotations
+
+import json
+import platform
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import imagecodecs
+import PIL
+from PIL import features
+
+from dpconvert import __version__
+from dpconvert.card import (
+    FILE_NAME,
+    INDEX_NAME,
+    SPLITS,
+    Difference,
+    Failure,
+    Split,
+    SplitCard,
+    TaskCard,
+    dataset_digest,
+    dump,
+)
+from dpconvert.image import openslide_version
+from dpconvert.manifest.model import Manifest
+from dpconvert.plan.plan import Options, Plan
+from dpconvert.plural import counted
+from dpconvert.shards import sidefiles
+from dpconvert.shards.tar import Entry, Written, replaced, write_index
+from dpconvert.source.files import Source
+
+
+def finish(
+    source: Source,
+    options: Options,
+    chosen: Plan,
+    folder: Path,
+    asked: dict[str, str],
+    written: list[Written],
+    failures: list[Failure],
+) -> TaskCard:
+    """Write what goes beside the shards of a task, its card last.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    manifest = source.manifest
+    shards = [part.shard for part in written]
+    entries = [entry for part in written for entry in part.entries]
+    index = write_index(folder / INDEX_NAME, entries)
+    made = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
+    splits = {split: of_split for split, of_split in made.items() if of_split.samples}
+    partial = _partial(manifest, source, options, len(failures))
+    card = TaskCard(
+        task=manifest.task,
+        source=manifest.name,
+        title=manifest.title,
+        kind=manifest.kind,
+        classes=chosen.classes,
+        metric="roc_auc" if len(chosen.classes) == 2 else "accuracy",
+        organ=manifest.organ,
+        stain=manifest.stain,
+        split_policy=options.split,
+        splits=splits,
+        group_kind=manifest.group.kind,
+        related=manifest.related,
+        licence=manifest.licence,
+        citation=manifest.citation,
+        expectations=differences(manifest, options, splits, partial),
+        notes=[*manifest.notes, *chosen.notes],
+        options=options.model_dump(),
+        request=json.dumps(asked, sort_keys=True),
+        plan=chosen.digest(),
+        digest=dataset_digest(shards),
+        index=index,
+        shards=shards,
+        failures=failures,
+        tools=tools(),
+    )
+    card = card.model_copy(update={"side_files": sidefiles.write(folder, card, entries)})
+    with replaced(folder / FILE_NAME) as file:
+        file.write(dump(card))
+    return card
+
+
+def differences(
+    manifest: Manifest, options: Options, splits: dict[Split, SplitCard], partial: str = ""
+) -> list[Difference]:
+    """Where the made counts are not those of the whole release; `partial` says why not all of it was converted."""
+    expected, reasons = manifest.expected, manifest.expected.reasons
+    wanted: dict[str, int] = {} if expected.total is None else {"total": expected.total}
+    wanted |= {f"{options.split}.{split}": n for split, n in getattr(expected, options.split).items()}
+    wanted |= dict(zip(manifest.classes, expected.classes or [], strict=False))
+    made = {"total": sum(card.samples for card in splits.values())}
+    made |= {f"{options.split}.{split}": splits[split].samples if split in splits else 0 for split in SPLITS}
+    made |= {name: sum(card.classes[i] for card in splits.values()) for i, name in enumerate(manifest.classes)}
+    return [
+        Difference(what=what, expected=number, made=made[what], reason=partial or reasons.get(what, ""))
+        for what, number in wanted.items()
+        if made[what] != number
+    ]
+
+
+def _partial(manifest: Manifest, source: Source, options: Options, failed: int) -> str:
+    """Why this is not a conversion of the whole release; '' when it is."""
+    if options.limit is not None:
+        return f"at most {counted(options.limit, 'sample')} per class and set were asked for"
+    for name, kind in manifest.files.items():
+        if kind.expected and (found := len(source.match(name))) < kind.expected:
+            return f"{found} of {kind.expected} {kind.what} are here"
+    return f"{counted(failed, 'sample')} left out" if failed else ""
+
+
+def tools() -> dict[str, str]:
+    """Versions of all that decides bytes: the same ones give the same shards."""
+    return {
+        "dpconvert": __version__,
+        "python": platform.python_version(),
+        "pillow": PIL.__version__,
+        "libjpeg": str(features.version("jpg")),
+        "imagecodecs": imagecodecs.__version__,
+        "zlib": str(features.version("zlib") or zlib.ZLIB_VERSION),
+        "openslide": openslide_version(),
+    }
+
+
+def _split_card(entries: list[Entry], split: Split, classes: int) -> SplitCard:
+    of_split = [entry for entry in entries if entry.split == split]
+    labels = Counter(entry.label for entry in of_split)
+    groups = len({entry.group for entry in of_split})
+    return SplitCard(samples=len(of_split), classes=[labels[i] for i in range(classes)], groups=groups)

@@ -1,0 +1,123 @@
+"""`croissant.json`: the task in the Croissant format of MLCommons, version 1.0, https://docs.mlcommons.org/croissant.
+
+Every tar and the index stand there with their sha256; the record set `samples` is the index, `classes` the labels.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dpconvert.card import SCHEMA, TaskCard
+from dpconvert.plural import counted
+from dpconvert.shards.sidefiles.licences import sentence
+
+NAME = "croissant.json"
+CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
+TERMS = (  # the format's own, all of them: validators compare
+    "citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject", "fileSet", "format",
+    "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex",
+    "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform",
+)  # fmt: skip
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "sc": "https://schema.org/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    **{term: f"cr:{term}" for term in TERMS},
+}
+COLUMNS = {
+    "key": ("sc:Text", "name of the sample: <key>.png or .jpg, <key>.cls and <key>.json in the tar"),
+    "split": ("sc:Text", "train, val or test"),
+    "shard": ("sc:Text", "file name of the tar"),
+    "offset": ("sc:Integer", "of the image's bytes in the tar"),
+    "length": ("sc:Integer", "of the image, bytes"),
+    "format": ("sc:Text", "png or jpg"),
+    "label": ("sc:Integer", "number of the class"),
+    "group": ("sc:Text", "what may not be divided between splits"),
+    "stored_width": ("sc:Integer", "of the image, px"),
+    "stored_height": ("sc:Integer", "of the image, px"),
+    "sha256": ("sc:Text", "of the image's bytes"),
+}
+
+
+def metadata(card: TaskCard) -> bytes:
+    """The file's bytes."""
+    content = {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": CONFORMS_TO,
+        "name": card.task,
+        "description": description(card),
+        "url": card.licence.url or f"urn:sha256:{card.digest}",
+        "license": sentence(card.licence.name, card.licence.url, card.licence.note),
+        "citeAs": card.citation,
+        "version": f"{SCHEMA}.0.0",
+        "keywords": sorted({"histology", "pathology", "image classification", *filter(None, [card.organ, card.stain])}),
+        "distribution": _files(card),
+        "recordSet": [_classes(card), _samples()],
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def description(card: TaskCard) -> str:
+    """A sentence that says what the task is."""
+    sizes = ", ".join(f"{made.samples} {split}" for split, made in card.splits.items())
+    name, classes = card.title or card.task, len(card.classes)
+    return f"{name}: images of {counted(classes, 'class')} in WebDataset shards ({sizes}), split by {card.group_kind}."
+
+
+def _files(card: TaskCard) -> list[dict[str, Any]]:
+    index = card.index.name, card.index.size, card.index.sha256, "application/x-parquet"
+    tars = [(shard.name, shard.size, shard.sha256, "application/x-tar") for shard in card.shards]
+    return [
+        {
+            "@type": "cr:FileObject",
+            "@id": name,
+            "name": name,
+            "contentUrl": name,
+            "contentSize": f"{size} B",
+            "encodingFormat": encoding,
+            "sha256": sha256,
+        }
+        for name, size, sha256, encoding in [index, *tars]
+    ]
+
+
+def _classes(card: TaskCard) -> dict[str, Any]:
+    fields = {"label": "sc:Integer", "name": "sc:Text"}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "classes",
+        "name": "classes",
+        "dataType": "sc:Enumeration",
+        "key": {"@id": "classes/label"},
+        "field": [_field("classes", name, kind) for name, kind in fields.items()],
+        "data": [{"classes/label": label, "classes/name": name} for label, name in enumerate(card.classes)],
+    }
+
+
+def _samples() -> dict[str, Any]:
+    fields = []
+    for column, (kind, about) in COLUMNS.items():
+        source = {"fileObject": {"@id": "index.parquet"}, "extract": {"column": column}}
+        fields.append(_field("samples", column, kind) | {"description": about, "source": source})
+        if column == "label":
+            fields[-1]["references"] = {"field": {"@id": "classes/label"}}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "samples",
+        "name": "samples",
+        "key": {"@id": "samples/key"},
+        "field": fields,
+    }
+
+
+def _field(records: str, name: str, kind: str) -> dict[str, Any]:
+    return {"@type": "cr:Field", "@id": f"{records}/{name}", "name": name, "dataType": kind}

@@ -1,0 +1,275 @@
+"""Samples in, plain WebDataset tars with an index out; every file is written under another name and renamed when whole.
+
+Bytes depend on the samples alone: fixed order, owner, mode and time in the tar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from tarfile import BLOCKSIZE
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+
+from dpconvert.card import FileCard, ShardCard, Split
+from dpconvert.errors import OutputError
+from dpconvert.shards.encode import Sample
+
+if TYPE_CHECKING:  # loaded where an index is written or read: it takes 45 MiB, which workers do without
+    import pyarrow as pa
+
+INDEX_COLUMNS = {
+    "key": "string",
+    "split": "string",
+    "shard": "string",
+    "offset": "int64",
+    "length": "int64",
+    "format": "string",
+    "label": "int32",
+    "group": "string",
+    "source": "string",
+    "x": "int32",
+    "y": "int32",
+    "width": "int32",
+    "height": "int32",
+    "stored_width": "int32",
+    "stored_height": "int32",
+    "sha256": "string",
+    "attributes": "string",  # JSON object of strings
+}
+ROW_GROUP = 1 << 20  # rows of the index
+ZEROS = bytes(BLOCKSIZE)
+PIECE = 1 << 20  # bytes handed to the digest and to the file at once
+SYNCED = 1 << 22  # bytes after which the disk is waited for
+
+
+class Entry(NamedTuple):
+    """One sample of a shard, as the index has it; offset and length are of the image's bytes in the tar."""
+
+    key: str
+    split: Split
+    shard: str
+    offset: int
+    length: int
+    format: str
+    label: int
+    group: str
+    source: str
+    x: int
+    y: int
+    width: int
+    height: int
+    stored_width: int
+    stored_height: int
+    sha256: str
+    attributes: str
+
+    @classmethod
+    def checked(cls, values: Sequence[Any]) -> Entry:
+        """An entry that was written down. Raises ValueError for anything else."""
+        if tuple(map(type, values)) != ENTRY_TYPES:
+            raise ValueError("not an entry of an index")
+        return cls(*values)
+
+
+ENTRY_TYPES = tuple(str if kind == "string" else int for kind in INDEX_COLUMNS.values())
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished shard: what the task card says of it, and its part of the index."""
+
+    shard: ShardCard
+    entries: list[Entry]
+
+
+def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> Written:
+    """Write one tar; it appears under its name when it is whole and on disk.
+
+    A thread digests it and waits for the disk, for which it needs no interpreter, while further samples are made.
+    """
+    with replaced(path) as file:
+        tar, stored = _Tar(path.name), _Stored(file)
+        with ThreadPoolExecutor(1) as beside:
+            writing: Future[None] | None = None
+            for piece in tar.pieces(samples):
+                if writing is not None:
+                    writing.result()
+                writing = beside.submit(stored.write, piece)
+            if writing is not None:
+                writing.result()
+    card = ShardCard(name=path.name, split=split, samples=len(tar.entries), size=tar.size, sha256=stored.hexdigest())
+    return Written(card, tar.entries)
+
+
+def write_index(path: Path, entries: Sequence[Entry]) -> FileCard:
+    """Write index.parquet, rows in the given order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, starts = index_schema(), range(0, len(entries), ROW_GROUP)
+    batches = [_batch(entries[start : start + ROW_GROUP], schema) for start in starts]
+    table = pa.Table.from_batches(batches, schema=schema)
+    with replaced(path) as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
+    return file_card(path)
+
+
+def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    arrays = [_array(column, field.type) for column, field in zip(zip(*entries, strict=True), schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """A column laid out in memory here: `pa.array` would load pandas where it is installed, another 50 MiB."""
+    import pyarrow as pa
+
+    if kind != pa.string():
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, str(kind)))])
+    texts = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, texts)]).astype(np.int32)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
+
+
+def index_schema() -> pa.Schema:
+    """Names and types of the index's columns."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(name, kind) for name, kind in INDEX_COLUMNS.items()])
+
+
+def read_index(path: Path) -> Any:
+    """The index as a pyarrow table."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, schema=index_schema())
+
+
+def file_card(path: Path) -> FileCard:
+    """Name, size and sha256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileCard(name=path.name, size=path.stat().st_size, sha256=digest)
+
+
+@contextmanager
+def replaced(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A file to write that takes the name `path` when the block ends well, and leaves nothing when it does not.
+
+    durable: wait until the disk has it. Without, a loss of power may leave a file that is empty or cut.
+
+    Raises:
+        OutputError: the disk is full, read-only, or the like.
+    """
+    # a name of our own: a worker that is given up for dead may still be writing to its one
+    part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            where=path,
+            remedy="make room or choose another --out, and run the same command again: what is made is kept",
+        ) from None
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+class _Tar:
+    """A tar of samples; the bytes are those that `tarfile` would give."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.size = name, 0
+        self.entries: list[Entry] = []
+
+    def pieces(self, samples: Iterable[Sample]) -> Iterator[bytes]:
+        """All of it, in pieces of about PIECE bytes."""
+        pending: list[bytes] = []
+        given = 0
+        for sample in samples:
+            self.entries.append(_entry(sample, self.name, self.size + BLOCKSIZE))
+            for name, data in sample.members():
+                padding = -len(data) % BLOCKSIZE
+                pending += (_header(name, len(data)), data, ZEROS[:padding])
+                self.size += BLOCKSIZE + len(data) + padding
+            if self.size - given >= PIECE:
+                yield b"".join(pending)
+                pending, given = [], self.size
+        end = 2 * BLOCKSIZE + -(self.size + 2 * BLOCKSIZE) % tarfile.RECORDSIZE
+        self.size += end
+        yield b"".join([*pending, bytes(end)])
+
+
+class _Stored:
+    """A file that is hashed as it is written, and that the disk has most of when the last piece comes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+        self._unsynced = 0
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece."""
+        self._hash.update(piece)
+        self._file.write(piece)
+        self._unsynced += len(piece)
+        if self._unsynced >= SYNCED:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._unsynced = 0
+
+    def hexdigest(self) -> str:
+        """sha256 of all that was written."""
+        return self._hash.hexdigest()
+
+
+def _entry(sample: Sample, shard: str, offset: int) -> Entry:
+    told = sample.metadata
+    return Entry(
+        sample.key, told["split"], shard, offset, len(sample.image), sample.format, told["label"], told["group"],
+        told["files"][0], told["x"], told["y"], told["width"], told["height"], told["stored_width"],
+        told["stored_height"], hashlib.sha256(sample.image).hexdigest(), _attributes(tuple(told["attributes"].items())),
+    )  # fmt: skip
+
+
+@lru_cache
+def _attributes(items: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps(dict(items), sort_keys=True)
+
+
+def _plain_header() -> tuple[bytes, bytes, bytes, int]:
+    """The parts of a header between name, size and checksum, and the sum of their bytes."""
+    template = tarfile.TarInfo("")
+    template.mode = 0o644
+    header = template.tobuf(tarfile.USTAR_FORMAT)
+    parts = header[100:124], header[135:148], header[156:]
+    return *parts, sum(map(sum, parts)) + 8 * ord(" ")  # a checksum counts as blanks in itself
+
+
+OWNER, TIME, REST, PLAIN_SUM = _plain_header()
+
+
+def _header(name: str, size: int) -> bytes:
+    """What `TarInfo.tobuf` gives, sooner: headers differ in name, size and checksum alone."""
+    assert len(name) <= 100, f"{name} is too long for a tar header"  # keys are kept shorter
+    named, digits = name.encode(), b"%011o" % size
+    checksum = b"%06o\0 " % (PLAIN_SUM + sum(named) + sum(digits))
+    return b"".join((named.ljust(100, b"\0"), OWNER, digits, TIME, checksum, REST))

@@ -1,0 +1,299 @@
+"""The files of a source on disk: a folder in, sorted names with what their patterns found in them out.
+
+Names are relative to the folder, with '/' between parts. A zip or tar archive counts as a folder of its own name, so
+that `IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
+Compressed tars (.tgz) would have to be read from their beginning for every file: those are to be unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import lzma
+import os
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert.image import Image, open_image
+from dpconvert.manifest.model import Manifest
+from dpconvert.plural import counted
+from dpconvert.source import bounded
+from dpconvert.source.bounded import Bounded
+
+COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
+IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
+MEMBER_LIMIT = 4 << 30
+RATIO_LIMIT = 1000
+DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
+    OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file whose name matched a pattern; item access gives the pattern's named groups ('' where one took no part)."""
+
+    name: str
+    parts: Mapping[str, str]
+
+    def __getitem__(self, part: str) -> str:
+        if part not in self.parts:
+            raise ManifestError(
+                f"the pattern that this file matches has no group (?P<{part}>...)", where=self.name,
+                remedy="name one in the manifest's [files]",
+            )  # fmt: skip
+        return self.parts[part]
+
+    def get(self, part: str, default: str = "") -> str:
+        """The named group, or `default` when the pattern has none of that name or it took no part."""
+        return self.parts.get(part) or default
+
+
+class Place(NamedTuple):
+    """Where a file lies in a tar archive."""
+
+    archive: str
+    offset: int
+
+
+class Member(io.BytesIO):
+    """The bytes of an archive's member, which know what they are called."""
+
+    def __init__(self, data: bytes, path: Path) -> None:
+        super().__init__(data)
+        self.name = str(path)
+
+
+Listed = tuple[str, int, Place | None]  # name, size, place
+
+
+class Source:
+    """The files under one folder, listed once in sorted order; archives are opened when first read.
+
+    The last picture stays open: looking at it and making samples of it follow each other, and so do its samples.
+
+    `notes` is where a reader of the source says what a user should know: it goes into task.json.
+    """
+
+    def __init__(self, root: Path, manifest: Manifest, sizes: dict[str, int], places: dict[str, Place]) -> None:
+        self.root, self.manifest, self.sizes, self._places = root, manifest, sizes, places
+        self.notes: list[str] = []
+        self._archives: dict[str, zipfile.ZipFile] = {}
+        self._picture: tuple[tuple[str, ...], Image] | None = None
+
+    @classmethod
+    def open(cls, root: Path, manifest: Manifest) -> Source:
+        """List the files under `root`. What lies unpacked beside its archive is listed once.
+
+        Raises:
+            SourceError: there is no such folder.
+        """
+        if not root.is_dir():
+            raise SourceError(
+                "no such folder" if not root.exists() else "not a folder",
+                where=root,
+                expected=f"the files of {manifest.task}",
+                remedy=f"`dpconvert show {manifest.name}` says where to get them; name their folder with --source",
+            )
+        listed = sorted(_walk(root), key=lambda file: file[:2])
+        everything = {name: size for name, size, _ in listed}
+        sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
+        return cls(root, manifest, sizes, {name: place for name, _, place in listed if place and name in sizes})
+
+    def match(self, kind: str) -> list[Found]:
+        """All files of one kind of the manifest's `[files]`, in name order."""
+        pattern = re.compile(self.manifest.files[kind].pattern)
+        found = ((name, pattern.search(name)) for name in self.sizes)
+        return [Found(name, {k: v or "" for k, v in m.groupdict().items()}) for name, m in found if m]
+
+    def need(self, kind: str) -> list[Found]:
+        """Like `match`, for a kind without which there is nothing to convert.
+
+        Raises:
+            SourceError: no file matches; shows an example of what was looked for.
+        """
+        found = self.match(kind)
+        if not found:
+            spec = self.manifest.files[kind]
+            raise SourceError(
+                f"no {spec.what} here ({counted(len(self.sizes), 'file')})",
+                where=self.root,
+                expected=f"names like {spec.example!r}" if spec.example else f"names that match {spec.pattern!r}",
+                remedy=self._unpacking()
+                or f"`dpconvert check {self.manifest.name}` lists what is there and what is missing",
+            )
+        return found
+
+    def _unpacking(self) -> str:
+        packed = [name for name in self.sizes if COMPRESSED.search(name)]
+        return f"unpack {packed[0]}: of archives, only .zip and plain .tar are read in place" if packed else ""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            ReadError: it cannot be read, or an archive's member is damaged.
+        """
+        try:
+            if name in self._places:
+                return self._piece(self._places[name], self.sizes[name])
+            archive, member = self._split(name)
+            if archive is None:
+                return (self.root / name).read_bytes()
+            return _unpacked(archive, member)
+        except DAMAGED as error:
+            why = getattr(error, "strerror", None) or error
+            raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
+
+    def file(self, name: str) -> Path | io.BytesIO:
+        """What an image reader opens: the path, or the bytes of an archive's member.
+
+        Raises:
+            ReadError: the archive cannot be read.
+        """
+        return Member(self.read(name), self.root / name) if self._in_archive(name) else self.root / name
+
+    def picture(self, files: tuple[str, ...], columns: int) -> Image:
+        """A picture of one file, or of several in `columns` columns; valid until another one is asked for.
+
+        Raises:
+            ReadError: absent, damaged, or of a format that nothing here reads.
+        """
+        if self._picture is None or self._picture[0] != files:
+            self.close()
+            self._picture = files, open_image([self.file(name) for name in files], columns)
+        return self._picture[1]
+
+    def close(self) -> None:
+        """Release the picture that is open."""
+        if self._picture is not None:
+            with suppress(OSError):
+                self._picture[1].close()
+            self._picture = None
+
+    def __del__(self) -> None:  # in a worker, nothing else says that the source is no longer needed
+        self.close()
+
+    def _piece(self, place: Place, size: int) -> bytes:
+        with (self.root / place.archive).open("rb") as file:
+            file.seek(place.offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise EOFError("the archive ends within this file")
+        return data
+
+    def digest(self) -> str:
+        """sha256 over names and sizes: changes whenever a file is added, removed or resized."""
+        lines = (f"{name}\0{size}\n".encode("utf-8", "surrogateescape") for name, size in self.sizes.items())
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+
+    def _split(self, name: str) -> tuple[zipfile.ZipFile | None, str]:
+        if not self._in_archive(name):
+            return None, name
+        head, _, member = _archive_part(name)
+        if head not in self._archives:
+            self._archives[head] = zipfile.ZipFile(self.root / head)
+        return self._archives[head], member
+
+    def _in_archive(self, name: str) -> bool:
+        head, mark, _ = _archive_part(name)
+        return name in self._places or (bool(mark) and not (self.root / head).is_dir())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_archives": {}, "_picture": None}
+
+
+def _walk(root: Path) -> Iterator[Listed]:
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
+        here = os.stat(folder)  # noqa: PTH116
+        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above
+            subfolders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        relative = Path(folder).relative_to(root)
+        for file in files:
+            name = (relative / file).as_posix()
+            if IGNORED.search(name):
+                continue
+            path = Path(folder, file)
+            if name.lower().endswith(".zip"):
+                yield from _members(path, name)
+            elif name.lower().endswith(".tar"):
+                yield from _tar_members(path, name)
+            else:
+                yield name, _size(path), None
+
+
+def _cannot_list(error: OSError) -> None:
+    raise SourceError(f"cannot be listed: {error.strerror}", where=error.filename)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
+
+
+def _members(path: Path, name: str) -> Iterator[Listed]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except DAMAGED as error:
+        raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
+    for member in members:
+        if member.filename.endswith("/") or IGNORED.search(member.filename):
+            continue
+        _check_inside(member.filename, path)
+        if member.file_size > MEMBER_LIMIT or member.file_size > RATIO_LIMIT * max(member.compress_size, 1024):
+            raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
+        yield f"{name}/{member.filename}", member.file_size, None
+
+
+def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
+    """A member's bytes, never more than the size that was checked when it was listed."""
+    with archive.open(member) as file:
+        return file.read(archive.getinfo(member).file_size)
+
+
+def _tar_members(path: Path, name: str) -> Iterator[Listed]:
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=Bounded(file), mode="r:") as archive:  # type: ignore[call-overload]
+            members = archive.getmembers()
+    except (*DAMAGED, *bounded.DAMAGED) as error:
+        raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
+    for member in members:
+        inner = member.name.removeprefix("./")
+        if member.isreg() and not member.issparse() and not IGNORED.search(inner):
+            _check_inside(inner, path)
+            yield f"{name}/{inner}", member.size, Place(name, member.offset_data)
+
+
+def _check_inside(member: str, path: Path) -> None:
+    if not member or member.startswith("/") or ".." in member.split("/"):
+        raise ReadError(f"archive member outside the archive: {member}", where=path)
+
+
+def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a member of an archive lies beside the archive too, or in a folder of the archive's name."""
+    head, _, member = _archive_part(name)
+    if not member:
+        return False
+    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{head[:-4]}/{member}"
+    return any(sizes.get(unpacked) == sizes[name] for unpacked in beside)
+
+
+def _archive_part(name: str) -> tuple[str, str, str]:
+    """('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the mark is empty when no part of the name is an archive."""
+    found = re.match(r"(.*?\.(?:zip|tar))(/)(.+)$", name, re.IGNORECASE)
+    return (found[1], found[2], found[3]) if found else (name, "", "")

@@ -1,0 +1,1 @@
+"""Finished task folders in: verified, compared, audited, unpacked, shown on pages."""

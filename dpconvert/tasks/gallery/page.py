@@ -1,0 +1,227 @@
+"""What was read of tasks in, one HTML page out. It loads nothing from elsewhere, and its policy forbids that too.
+
+What a source or a manifest may have brought (names, notes, reasons) is escaped, its control characters made visible.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dpconvert.card import Licence, TaskCard
+from dpconvert.errors import cut, printable
+from dpconvert.plural import counted
+from dpconvert.tasks import webpage
+from dpconvert.tasks.gallery import histogram
+from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, Seen
+
+FAILURES = 50  # of a task, which are listed
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def write_page(gallery: Gallery, path: Path) -> None:
+    """The page as `path`, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    webpage.write(_page(gallery), path, "--out")
+
+
+def _page(gallery: Gallery) -> Iterator[str]:
+    style = files("dpconvert.tasks.gallery").joinpath("style.css").read_text(encoding="utf-8")
+    title = f"{counted(len(gallery.tasks), 'task')}"
+    pictures = sum(seen.card.samples() for seen in gallery.tasks)
+    yield from webpage.head(title, style)
+    yield '<a class="skip" href="#tasks">To the tasks</a>'
+    yield f'<header><h1>{title}, {pictures:,} pictures</h1><p class="soft">Converted by dpconvert. Pictures on this '
+    yield "page are from the training sets (the validation set where a class has none there), scaled down.</p></header>"
+    yield from _contents(gallery)
+    yield '<main id="tasks">'
+    yield from _unfinished(gallery)
+    for number, seen in enumerate(gallery.tasks):
+        yield from _task(seen, number)
+    yield "</main></body></html>"
+
+
+def _contents(gallery: Gallery) -> Iterator[str]:
+    """A table of all tasks, each a link to its section."""
+    yield '<nav aria-label="Tasks">'
+    head = ["task", "organ", "stain", "classes", *SPLITS, "licence"]
+    yield from _table(
+        "Samples in each set",
+        head,
+        (
+            [
+                f'<a href="#task-{number}">{text(seen.card.task)}</a>', text(seen.card.organ), text(seen.card.stain),
+                len(seen.card.classes), *_sizes(seen.card), text(seen.card.licence.name),
+            ]
+            for number, seen in enumerate(gallery.tasks)
+        ),
+    )  # fmt: skip
+    yield "</nav>"
+
+
+def _unfinished(gallery: Gallery) -> Iterator[str]:
+    if gallery.unfinished:
+        yield '<section aria-labelledby="unfinished"><h2 id="unfinished" class="bad">Not to be read</h2>'
+        yield from _listed(f"{broken.folder.name}: {broken.why}" for broken in gallery.unfinished)
+        yield "</section>"
+
+
+def _task(seen: Seen, number: int) -> Iterator[str]:
+    card, name = seen.card, f"task-{number}"
+    yield f'<section aria-labelledby="{name}">'
+    yield f'<h2 id="{name}" tabindex="-1">{text(card.task)} <span>{text(card.title)}</span></h2>'
+    yield from _facts(card)
+    yield f"<h3>Samples</h3>{''.join(_counts(card, name))}"
+    yield "<h3>Pictures</h3>"
+    for label, of_class in enumerate(card.classes[:CLASSES]):
+        yield from _pictures(card, label, of_class, seen.examples.get(label, []))
+    if len(card.classes) > CLASSES:
+        yield f'<p class="soft">{len(card.classes) - CLASSES} more classes are not shown.</p>'
+    yield '<h3>Sizes</h3><div class="figures">'
+    yield from _histograms(seen)
+    yield "</div>"
+    yield from _remarks(card)
+    yield "</section>"
+
+
+def _facts(card: TaskCard) -> Iterator[str]:
+    facts = {
+        "source": text(card.source),
+        "kind": text(card.kind),
+        "organ": text(card.organ),
+        "stain": text(card.stain),
+        "licence": _licence(card.licence),
+        "citation": text(card.citation),
+        "split": text(card.split_policy),
+        "related tasks": text(", ".join(card.related)),
+        "score": "area under the ROC curve" if card.metric == "roc_auc" else "accuracy",
+        "shards": f"{len(card.shards)}, {sum(shard.size for shard in card.shards) / 1e6:,.1f} MB",
+        "digest": f"<code>{text(card.digest)}</code>",
+        "made by": text(", ".join(f"{tool} {version}" for tool, version in sorted(card.tools.items()))),
+    }
+    yield "<dl>"
+    yield from (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
+    yield "</dl>"
+
+
+def _licence(licence: Licence) -> str:
+    """A link only where the address is one of the web: a manifest may say `javascript:`."""
+    name = text(licence.name)
+    if licence.url.startswith(("https://", "http://")):
+        name = f'<a href="{text(licence.url)}" rel="noopener noreferrer">{name}</a>'
+    return " · ".join(filter(None, [name, "open" if licence.open else "not open", text(licence.note)]))
+
+
+def _counts(card: TaskCard, name: str) -> Iterator[str]:
+    """Classes by sets, with the sums and the groups below."""
+    present = [split for split in SPLITS if split in card.splits]
+    rows: list[list[Any]] = []
+    for label, of_class in enumerate(card.classes):
+        made = [card.splits[split].classes[label] for split in present]
+        rows.append([text(of_class), *made, sum(made)])
+    foot: list[list[Any]] = [["samples", *(card.splits[s].samples for s in present), card.samples()]]
+    groups = [card.splits[s].groups for s in present]
+    foot.append([f"groups: {text(card.group_kind)}", *groups, ""])
+    yield from _table("", ["class", *(SPLITS[s] for s in present), "all"], rows, foot, labelled=name)
+
+
+def _pictures(card: TaskCard, label: int, name: str, examples: list[Example]) -> Iterator[str]:
+    count = sum(split.classes[label] for split in card.splits.values())
+    yield f"<h4>{text(name)} <span>{len(examples)} of {count:,}</span></h4>"
+    if not examples:
+        yield f'<p class="soft">{"none outside the test set" if count else "none"}</p>'
+        return
+    yield '<ul class="pictures">'
+    for shown in examples:
+        data = base64.b64encode(shown.jpeg).decode()
+        told = text(f"{name}: {shown.key}")
+        yield (
+            f'<li><img alt="{told}" title="{text(shown.key)}, {SPLITS[shown.split]}" width="{shown.width}" '
+            f'height="{shown.height}" src="data:image/jpeg;base64,{data}"></li>'
+        )
+    yield "</ul>"
+
+
+def _histograms(seen: Seen) -> Iterator[str]:
+    yield from _histogram("Width", histogram.even_bars(seen.widths), histogram.told(seen.widths, "px"))
+    yield from _histogram("Height", histogram.even_bars(seen.heights), histogram.told(seen.heights, "px"))
+    if len(seen.mpp):
+        few = f" ({len(seen.mpp)} samples looked at)" if seen.card.samples() > LOOKED_AT else ""
+        told = histogram.told(seen.mpp, "µm/px") + few
+        yield from _histogram("Resolution as stored", histogram.even_bars(seen.mpp), told)
+    else:
+        yield "<figure><figcaption><strong>Resolution</strong>not known</figcaption></figure>"
+    kind = f"Samples of a group ({text(seen.card.group_kind)})"
+    yield from _histogram(kind, histogram.doubling_bars(seen.groups), histogram.told(seen.groups, "samples"))
+
+
+def _histogram(title: str, bars: list[histogram.Bar], told: str) -> Iterator[str]:
+    yield f"<figure><figcaption><strong>{title}</strong>{text(told)}</figcaption>"
+    if len(bars) > 1:
+        yield from histogram.drawn(bars, f"Histogram: {told}")
+    yield "</figure>"
+
+
+def _remarks(card: TaskCard) -> Iterator[str]:
+    differences = [
+        f"{d.what}: expected {d.expected:,}, made {d.made:,}, {d.reason or 'no reason is known'}"
+        for d in card.expectations
+    ]
+    if card.notes or differences:
+        yield "<h3>Notes</h3>"
+        yield from _listed([*card.notes, *differences])
+    if card.failures:
+        yield f'<h3 class="bad">Left out: {len(card.failures):,} samples that could not be made</h3>'
+        yield from _listed(f"{f.key} ({f.source}): {f.reason}" for f in card.failures[:FAILURES])
+        if len(card.failures) > FAILURES:
+            yield f'<p class="soft">and {len(card.failures) - FAILURES:,} more, all in task.json</p>'
+
+
+def _table(
+    caption: str, head: list[str], rows: Iterable[list[Any]], foot: Iterable[list[Any]] = (), labelled: str = ""
+) -> Iterator[str]:
+    """Numbers to the right; texts are HTML already. A region that can be scrolled by keys where it is too wide."""
+    named = f'aria-labelledby="{labelled}"' if labelled else f'aria-label="{caption}"'
+    numbers = {"classes", "all", *SPLITS, *SPLITS.values()}
+    columns = [name in numbers for name in head]
+    yield f'<div class="scroll" role="region" tabindex="0" {named}><table>'
+    yield f"<caption>{caption}</caption>" * bool(caption)
+    cells = (f'<th scope="col"{_n(right)}>{name}</th>' for name, right in zip(head, columns, strict=True))
+    yield f"<thead><tr>{''.join(cells)}</tr></thead><tbody>"
+    yield from (_row(row, columns) for row in rows)
+    yield "</tbody>"
+    if lines := [_row(row, columns) for row in foot]:
+        yield f"<tfoot>{''.join(lines)}</tfoot>"
+    yield "</table></div>"
+
+
+def _row(row: list[Any], columns: list[bool]) -> str:
+    plain = [f"{cell:,}" if isinstance(cell, int) else cell for cell in row]
+    rest = "".join(f"<td{_n(right)}>{cell}</td>" for cell, right in zip(plain[1:], columns[1:], strict=True))
+    return f'<tr><th scope="row">{plain[0]}</th>{rest}</tr>'
+
+
+def _n(right: bool) -> str:
+    return ' class="n"' if right else ""
+
+
+def _sizes(card: TaskCard) -> list[int]:
+    return [card.splits[split].samples if split in card.splits else 0 for split in SPLITS]
+
+
+def _listed(lines: Iterable[str]) -> Iterator[str]:
+    yield "<ul>"
+    yield from (f"<li>{text(line)}</li>" for line in lines)
+    yield "</ul>"
+
+
+def text(value: object) -> str:
+    """Safe within an element and within a quoted attribute."""
+    return escape(printable(cut(str(value))), quote=True)

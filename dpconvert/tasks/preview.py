@@ -1,0 +1,289 @@
+"""What a conversion would see of a slide, drawn: tissue, annotations, patches by class, and samples of each class."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageColor, ImageDraw, ImageFont
+from scipy import ndimage
+
+from dpconvert import readers
+from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.errors import OutputError, SourceError
+from dpconvert.image import Image, TissueMask, open_image, thumbnail
+from dpconvert.manifest.catalog import closest
+from dpconvert.manifest.model import Crop, Whole
+from dpconvert.plan import patches
+from dpconvert.plan.collect import Scene
+from dpconvert.source.files import Source
+from dpconvert.source.record import Picture, Record, hashed
+
+SIDE = 2000
+TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
+CLASSES = ("#0072b2", "#d55e00", "#009e73", "#f0e442", "#56b4e9", "#cc79a7", "#e69f00", "#999999")  # Okabe and Ito's
+OUTLINES = ("#000000", "#c00080", "#5b3a00", "#3d0099", "#006060", "#b00000")
+TISSUE = "#00b000"
+SMOOTH = 15  # pixels of the tissue mask that its outline is smoothed over
+VEIL = 76  # of 255: how much a patch's colour hides
+SHEET, COLUMNS, CELL, GAP = 48, 8, 160, 6
+MOST_PICTURES = 8  # looked at for the samples
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One slide looked at: what it holds, and how much of level 0 a pixel of the drawing is."""
+
+    picture: Picture
+    image: Image
+    annotations: Annotations | LabelMask
+    records: list[Record]
+    mpp: float | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The files that were written, and the patches of each class on the slide (none where pictures are samples)."""
+
+    files: list[Path]
+    picture: str
+    counts: dict[str, int]
+
+
+def preview(source: Source, name: str | None, out: Path) -> Drawn:
+    """Draw one slide and a sheet of samples per class into `out`.
+
+    name: of the slide; if not given the first with annotations is drawn, and samples are of several.
+
+    Raises:
+        UsageError: no slide of this name. ReadError: it cannot be read. OutputError: `out` cannot be written.
+    """
+    pictures = list(readers.reader(source.manifest).pictures(source))
+    if not pictures:
+        raise SourceError("nothing to draw here", where=source.root)
+    chosen = _chosen(pictures, name)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return _draw(source, pictures if name is None else [chosen], chosen, out)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", where=out, remedy="choose another --out") from None
+
+
+def _draw(source: Source, pictures: list[Picture], chosen: Picture, out: Path) -> Drawn:
+    rule = source.manifest.rule
+    if isinstance(rule, Whole) or (isinstance(rule, Crop) and chosen.label is not None):  # each picture is a sample
+        found = [Record(picture, picture.label or "") for picture in pictures]
+        return Drawn(_sheets(source, found, out, source.manifest.name), "", {})
+    with _open(source, chosen) as image:
+        scene = Scene(source, chosen, image, Counter())
+        seen, tissue = _look(source, scene), scene.tissue
+        files = [out / f"{_plain(chosen.name)}.png", out / f"{_plain(chosen.name)}_tissue.png"]
+        overview(seen, tissue, source.manifest.classes).save(files[0])
+        Pillow.fromarray(tissue.mask).save(files[1])
+    more = _more(source, pictures, seen)
+    counts = Counter(record.label for record in seen.records)
+    return Drawn([*files, *_sheets(source, more, out, _plain(chosen.name))], chosen.name, dict(sorted(counts.items())))
+
+
+def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.Image:
+    """The slide with everything on it, and a legend below."""
+    pixels = thumbnail(seen.image, SIDE)
+    height, width = pixels.shape[:2]
+    scale = width / seen.image.width, height / seen.image.height
+    labels = classes or sorted({record.label for record in seen.records})
+    colours = {label: CLASSES[i % len(CLASSES)] for i, label in enumerate(labels)}
+    canvas = Pillow.fromarray(_veiled(pixels, seen.records, colours, scale))
+    smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide what is below
+    _edge(canvas, smooth, TISSUE)
+    outlined = _annotate(canvas, seen.annotations, scale)
+    patches_of = Counter(record.label for record in seen.records)
+    legend = [
+        *((colours[label], f"{label}: {patches_of[label]}") for label in labels),
+        *((colour, f"outline {label or '(no label)'}: {count}") for label, colour, count in outlined),
+        (TISSUE, f"tissue: {tissue.mask.mean():.1%}, saturation > {tissue.threshold:.3f}"),
+    ]
+    return _framed(canvas, _title(seen), legend, _bar(seen, scale[0], width))
+
+
+def sheet(pictures: list[Pillow.Image], title: str) -> Pillow.Image:
+    """Samples side by side under a title."""
+    rows = -(-len(pictures) // COLUMNS)
+    width = max(COLUMNS * (CELL + GAP) + GAP, int(_font().getlength(title)) + 2 * GAP)
+    canvas = Pillow.new("RGB", (width, LINE + rows * (CELL + GAP) + GAP), "white")
+    ImageDraw.Draw(canvas).text((GAP, GAP), title, "black", _font())
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, COLUMNS)
+        canvas.paste(picture, (GAP + column * (CELL + GAP), LINE + GAP + row * (CELL + GAP)))
+    return canvas
+
+
+def _chosen(pictures: list[Picture], name: str | None) -> Picture:
+    if name is not None:
+        by_name = {picture.name: picture for picture in pictures}
+        return by_name[name] if name in by_name else by_name[closest(name, by_name, "slide")]
+    return next((picture for picture in pictures if picture.annotations), pictures[0])
+
+
+def _open(source: Source, picture: Picture) -> Image:
+    return open_image([source.file(name) for name in picture.files], picture.columns)
+
+
+def _look(source: Source, scene: Scene) -> Overview:
+    records = list(patches.records(source.manifest, scene))
+    told = hasattr(readers.reader(source.manifest), "read_annotations")
+    annotations = scene.annotations if told else Annotations([])
+    return Overview(scene.picture, scene.image, annotations, records, scene.image.mpp or source.manifest.mpp)
+
+
+def _more(source: Source, pictures: list[Picture], seen: Overview) -> list[Record]:
+    """The records of the slide that was drawn, and of others until each class fills its sheet."""
+    found = list(seen.records)
+    others = sorted((p for p in pictures if p.name != seen.picture.name), key=lambda p: hashed("preview", p.name))
+    for picture in others[: MOST_PICTURES - 1]:
+        counts = Counter(record.label for record in found)
+        if all(counts[label] >= SHEET for label in source.manifest.classes or counts):
+            break
+        with _open(source, picture) as image:
+            found += patches.records(source.manifest, Scene(source, picture, image, Counter()))
+    return found
+
+
+def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list[Path]:
+    files = []
+    for label in source.manifest.classes or sorted({record.label for record in records}):
+        of_class = [record for record in records if record.label == label]
+        order = sorted(range(len(of_class)), key=lambda i: hashed("sheet", of_class[i].picture.name, i))
+        shown = sorted((of_class[i] for i in order[:SHEET]), key=lambda record: record.picture.name)
+        path = out / f"{name}_class_{_plain(label)}.png"
+        title = f"{label}: {len(shown)} of {len(of_class)}"
+        sheet(list(_samples(source, shown)), title).save(path)
+        files.append(path)
+    return files
+
+
+def _samples(source: Source, records: list[Record]) -> Iterator[Pillow.Image]:
+    """Each sample within a cell; records of one picture follow each other."""
+    image: Image | None = None
+    at: Picture | None = None
+    try:
+        for record in records:
+            if image is None or record.picture is not at:
+                if image is not None:
+                    image.close()
+                image, at = _open(source, record.picture), record.picture
+            box = record.box or (0, 0, image.width, image.height)
+            shrunk = min(1.0, CELL / max(box[2:]))
+            size = max(1, round(box[2] * shrunk)), max(1, round(box[3] * shrunk))
+            yield Pillow.fromarray(image.read(*box, out=size))
+    finally:
+        if image is not None:
+            image.close()
+
+
+def _veiled(
+    pixels: NDArray[np.uint8], records: list[Record], colours: dict[str, str], scale: tuple[float, float]
+) -> NDArray[np.uint8]:
+    """Patches as a veil of their class's colour, with an edge where they are large enough to have one."""
+    drawn = pixels.copy()
+    for record in records:
+        if record.box is None:
+            continue
+        x, y, w, h = record.box
+        left, top = round(x * scale[0]), round(y * scale[1])
+        right, bottom = max(round((x + w) * scale[0]), left + 1), max(round((y + h) * scale[1]), top + 1)
+        colour = np.array(ImageColor.getrgb(colours[record.label]), dtype=np.uint16)
+        under = pixels[top:bottom, left:right].astype(np.uint16)
+        drawn[top:bottom, left:right] = (under * (255 - VEIL) + colour * VEIL) // 255
+        if min(right - left, bottom - top) >= 8:
+            for edge in (np.s_[top, left:right], np.s_[bottom - 1, left:right], np.s_[top:bottom, left]):
+                drawn[edge] = colour
+            drawn[top:bottom, right - 1] = colour
+    return drawn
+
+
+def _edge(canvas: Pillow.Image, mask: NDArray[np.bool_], colour: str) -> None:
+    """The border of a mask that covers the canvas."""
+    stretched = np.asarray(Pillow.fromarray(mask).resize(canvas.size, Pillow.Resampling.NEAREST))
+    border = stretched & ~ndimage.binary_erosion(stretched)
+    canvas.paste(colour, mask=Pillow.fromarray(border))
+
+
+def _annotate(
+    canvas: Pillow.Image, found: Annotations | LabelMask, scale: tuple[float, float]
+) -> list[tuple[str, str, int]]:
+    """Draw the annotations; (label, colour, how many) of each."""
+    if isinstance(found, LabelMask):
+        labels = dict.fromkeys(found.labels.values())
+        counts = dict.fromkeys(labels, 1)
+    else:
+        counts = Counter(item.label for item in found.items)
+    colours = {label: OUTLINES[i % len(OUTLINES)] for i, label in enumerate(sorted(counts))}
+    if isinstance(found, LabelMask):
+        for label, colour in colours.items():
+            _edge(canvas, np.isin(found.values, [v for v, of in found.labels.items() if of == label]), colour)
+    else:
+        draw = ImageDraw.Draw(canvas)
+        for item in found.items:
+            _outline(draw, shapely.transform(item.geometry, lambda xy: xy * scale), colours[item.label])
+    return [(label, colours[label], counts[label]) for label in sorted(counts)]
+
+
+def _outline(draw: ImageDraw.ImageDraw, shape: shapely.Geometry, colour: str) -> None:
+    for part in shapely.get_parts(shape):
+        if part.geom_type == "Point":
+            draw.circle((part.x, part.y), 5, outline=colour, width=2)
+        elif part.geom_type == "Polygon":
+            for ring in (part.exterior, *part.interiors):
+                draw.line([*ring.coords], fill=colour, width=3, joint="curve")
+
+
+def _title(seen: Overview) -> str:
+    image = seen.image
+    resolution = f"{seen.mpp:.4g} um/px" if seen.mpp else "resolution not known"
+    return f"{seen.picture.name}: {image.width} x {image.height} px, {resolution}"
+
+
+def _bar(seen: Overview, scale: float, width: int) -> tuple[int, str]:
+    """Length in pixels of the drawing and its name: a round number of um or level-0 px, about a fifth of the width."""
+    unit = seen.mpp or 1.0
+    wanted = width / 5 / scale * unit
+    power = 10.0 ** np.floor(np.log10(max(wanted, 1e-9)))
+    length = max(step * power for step in (1, 2, 5) if step * power <= wanted * 1.000001)
+    if not seen.mpp:
+        return round(length * scale), f"{length:g} px of level 0"
+    return round(length / unit * scale), f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
+
+
+def _framed(canvas: Pillow.Image, title: str, legend: list[tuple[str, str]], bar: tuple[int, str]) -> Pillow.Image:
+    """The drawing above its title, scale bar and legend."""
+    width = max(canvas.width, 600)
+    columns = max(1, width // 420)
+    rows = -(-len(legend) // columns)
+    framed = Pillow.new("RGB", (width, canvas.height + 2 * MARGIN + (2 + rows) * LINE), "white")
+    framed.paste(canvas)
+    draw = ImageDraw.Draw(framed)
+    top = canvas.height + MARGIN
+    draw.text((MARGIN, top), title, "black", _font())
+    draw.rectangle((MARGIN, top + LINE + 8, MARGIN + bar[0], top + LINE + 14), "black")
+    draw.text((2 * MARGIN + bar[0], top + LINE), bar[1], "black", _font())
+    for number, (colour, text) in enumerate(legend):
+        row, column = divmod(number, columns)
+        left, line = MARGIN + column * (width // columns), top + (2 + row) * LINE
+        draw.rectangle((left, line + 3, left + SWATCH, line + 3 + SWATCH), colour, "black")
+        draw.text((left + SWATCH + 8, line), text, "black", _font())
+    return framed
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(TEXT)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"

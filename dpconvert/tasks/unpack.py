@@ -1,0 +1,178 @@
+"""A task's shards in, a folder for each split and class out: the images as they were stored, byte for byte.
+
+<out>/train/<class>/<key>.png   and so on for val and test
+<out>/labels.csv                file, label, class, split and group of each; written last
+<out>/.unpacked.json            which data these are, so that the same command can go on, and another one cannot mix
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dpconvert.card import TaskCard, load
+from dpconvert.errors import OutputError, ShardError
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.tar import read_index, replaced
+from dpconvert.tasks.verify import KEY
+
+MARK, LABELS = ".unpacked.json", "labels.csv"
+FORMATS = ("png", "jpg")
+COLUMNS = ["key", "split", "shard", "offset", "length", "format", "label", "group", "sha256"]
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no names for files under Windows
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What a run came to: images written now, images that were there."""
+
+    task: str
+    folder: Path
+    made: int
+    had: int
+
+
+def unpack(folder: Path, out: Path, report: Reporter) -> Unpacked:
+    """Unpack the task in `folder` into `out`, going on from what an earlier run left there.
+
+    Raises:
+        ShardError: an unfinished or damaged task.
+        OutputError: `out` holds something else, or cannot be written.
+    """
+    card = load(folder)
+    rows = _rows(folder, card)
+    _claim(out, card)
+    names = [name for name, _ in _placed(card, rows)]
+    for parent in sorted({(out / name).parent for name in names}):
+        _make(parent)
+    made = 0
+    with report.bar(f"{card.task}: unpack", len(rows)) as advance:
+        for name, data in _images(folder, card, rows):
+            made += _put(out / name, data)
+            advance()
+    with replaced(out / LABELS) as file:
+        file.write(_labels(card, rows))
+    return Unpacked(card.task, out, made, len(rows) - made)
+
+
+def class_folders(classes: list[str]) -> list[str]:
+    """A folder name for each class: its own, as far as that is one everywhere; no two alike."""
+    plain = [re.sub(r"[^\w-]+", "_", name, flags=re.ASCII).strip("_")[:80] for name in classes]
+    alike = defaultdict(list)
+    for label, name in enumerate(plain):
+        alike[name.casefold()].append(label)
+    unusable = {label for name, labels in alike.items() if len(labels) > 1 or not name for label in labels}
+    unusable |= {label for label, name in enumerate(plain) if DEVICES.fullmatch(name)}
+    return [f"{label}_{name}".rstrip("_") if label in unusable else name for label, name in enumerate(plain)]
+
+
+def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:
+    """The index; names in it become names of files, so that they are checked."""
+    path = folder / card.index.name
+    try:
+        rows: list[dict[str, Any]] = read_index(path).select(COLUMNS).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ShardError(f"not a readable index: {reason}", where=path, remedy="convert the source again") from None
+    shards = {shard.name: shard.split for shard in card.shards}
+    for row in rows:
+        sound = (
+            KEY.fullmatch(row["key"] or "") and row["format"] in FORMATS and row["label"] in range(len(card.classes))
+        )
+        if not sound or shards.get(row["shard"]) != row["split"]:
+            raise ShardError("a row that is none of this task", where=path, found=row["key"], remedy="convert again")
+    return rows
+
+
+def _claim(out: Path, card: TaskCard) -> None:
+    """Mark `out` as the place of these data, unless it is taken."""
+    mark = {"task": card.task, "digest": card.digest}
+    remedy = "choose another --out, or remove it"
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
+        raise OutputError("not a folder", where=out, remedy="choose another --out")
+    if (out / MARK).is_file():
+        try:
+            found = json.loads((out / MARK).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            found = None
+        if found != mark:
+            raise OutputError("holds other unpacked images", where=out, remedy=remedy)
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise OutputError("not empty: nothing is overwritten", where=out, remedy=remedy)
+    _make(out)
+    with replaced(out / MARK) as file:
+        file.write(json.dumps(mark).encode())
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be made: {error.strerror}", where=folder, remedy="choose another --out") from None
+
+
+def _placed(card: TaskCard, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    folders = class_folders(card.classes)
+    for row in rows:
+        yield f"{row['split']}/{folders[row['label']]}/{row['key']}.{row['format']}", row
+
+
+def _images(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """(file name, bytes) of every sample, shard by shard."""
+    of_shard = defaultdict(list)
+    for name, row in _placed(card, rows):
+        of_shard[row["shard"]].append((name, row))
+    for shard, samples in of_shard.items():
+        path = folder / shard
+        try:
+            with path.open("rb") as file:
+                for name, row in samples:
+                    file.seek(row["offset"])
+                    yield name, _checked(file.read(row["length"]), row, path)
+        except OSError as error:
+            raise ShardError(f"cannot be read: {error.strerror}", where=path, remedy="convert again") from None
+
+
+def _checked(data: bytes, row: dict[str, Any], path: Path) -> bytes:
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise ShardError(f"{row['key']} is not what was written", where=path, remedy="see `dpconvert verify`")
+    return data
+
+
+def _put(path: Path, data: bytes) -> bool:
+    """Write one image, whole or not at all; False when it is there."""
+    if path.exists():
+        if path.is_file() and path.read_bytes() == data:
+            return False
+        raise OutputError("another file is here: nothing is overwritten", where=path, remedy="remove it")
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        part.rename(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}", where=path,
+            remedy="make room and run the same command again: what is made is kept",
+        ) from None  # fmt: skip
+    return True
+
+
+def _labels(card: TaskCard, rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "label", "class", "split", "group"])
+    for name, row in _placed(card, rows):
+        writer.writerow([name, row["label"], card.classes[row["label"]], row["split"], row["group"]])
+    return text.getvalue().encode()

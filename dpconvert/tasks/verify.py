@@ -1,0 +1,179 @@
+"""Task folders in, every difference from what was written out: each byte is read again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image as Pillow
+
+from dpconvert.card import FILE_NAME, ShardCard, TaskCard, dataset_digest, load
+from dpconvert.errors import ShardError
+from dpconvert.image.guards.libtiff import UNREADABLE
+from dpconvert.plural import counted
+from dpconvert.runtime import processes
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.sidefiles import side_card
+from dpconvert.shards.tar import read_index
+from dpconvert.source.bounded import DAMAGED
+from dpconvert.tasks.compare import differences
+
+KEY = re.compile(r"[a-z0-9_-]+")
+JSON_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and in which file."""
+
+    file: str
+    what: str
+
+
+def task_folders(path: Path) -> list[Path]:
+    """The folder itself if it holds a task, else those of its sub-folders that do or should.
+
+    Raises:
+        ShardError: there is none.
+    """
+    if (path / FILE_NAME).exists():
+        return [path]
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    tasks = [folder for folder in folders if (folder / FILE_NAME).exists() or any(folder.glob("*.tar"))]
+    if not tasks:
+        raise ShardError("no converted task here", where=path, remedy="name the folder given to --out")
+    return tasks
+
+
+def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -> tuple[TaskCard, list[Problem]]:
+    """All problems of one task; none means that every byte is as it was written.
+
+    against: a digest that the task must have, or the folder of the same task made elsewhere.
+
+    Raises:
+        UsageError: `against` is neither.
+        ShardError: there is no readable task.json.
+    """
+    card = load(folder, check=True)
+    problems = list(_files(folder, card, against))
+    index = _index(folder, card, problems)
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in index:
+        rows[row["shard"]].append(row)
+    jobs = [(shard, rows[shard.name]) for shard in card.shards if (folder / shard.name).is_file()]
+    with report.bar(f"{card.task}: verify", card.samples()) as advance:
+        for shard, found in processes.run(_shard, (folder, card), jobs, workers):
+            problems += found
+            advance(shard)
+    problems += _counts(card, index)
+    return card, sorted(problems, key=lambda problem: (problem.file, problem.what))
+
+
+def _files(folder: Path, card: TaskCard, against: str) -> Iterator[Problem]:
+    if dataset_digest(card.shards) != card.digest:
+        yield Problem(FILE_NAME, "the digest is not that of the shards it lists")
+    if against:
+        yield from (Problem(name, what) for name, what in differences(folder, card, against))
+    listed = {shard.name for shard in card.shards}
+    yield from (Problem(name, "missing") for name in sorted(listed) if not (folder / name).is_file())
+    extra = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
+    yield from (Problem(name, "not a shard of this task") for name in extra)
+    for side in [card.index, *card.side_files]:
+        if not (folder / side.name).is_file():
+            yield Problem(side.name, "missing")
+        elif side_card(folder, side.name) != side:
+            yield Problem(side.name, "changed since it was written")
+
+
+def _index(folder: Path, card: TaskCard, problems: list[Problem]) -> list[dict[str, Any]]:
+    if any(problem.file == card.index.name for problem in problems):
+        return []
+    try:
+        return list(read_index(folder / card.index.name).to_pylist())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        problems.append(Problem(card.index.name, f"not a readable index: {error}"))
+        return []
+
+
+def _counts(card: TaskCard, index: list[dict[str, Any]]) -> Iterator[Problem]:
+    if not index:
+        return
+    made = Counter((row["split"], row["label"]) for row in index)
+    for split, stated in card.splits.items():
+        if [made[split, label] for label in range(len(card.classes))] != stated.classes:
+            yield Problem(FILE_NAME, f"the class counts of {split} are not those of the index")
+    twice = [key for key, count in Counter(row["key"] for row in index).items() if count > 1]
+    yield from (Problem(card.index.name, f"{key}: two samples of this key") for key in twice)
+    if card.options.get("split") == "paper":
+        return  # the paper's own sets may share groups; task.json says so
+    homes: dict[str, set[str]] = defaultdict(set)
+    for row in index:
+        homes[row["group"]].add(row["split"])
+    for group, splits in sorted(homes.items()):
+        if len(splits) > 1:
+            yield Problem(card.index.name, f"group {group} is in {' and '.join(sorted(splits))}")
+
+
+def _shard(context: tuple[Path, TaskCard], job: tuple[ShardCard, list[dict[str, Any]]]) -> tuple[int, list[Problem]]:
+    folder, card = context
+    shard, rows = job
+    data = (folder / shard.name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != shard.sha256 or len(data) != shard.size:
+        return shard.samples, [Problem(shard.name, "changed since it was written")]
+    if not rows:
+        return shard.samples, []
+    return shard.samples, [Problem(shard.name, what) for what in _contents(data, card, shard, rows)]
+
+
+def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str, Any]]) -> Iterator[str]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            members = tar.getmembers()
+    except DAMAGED as error:
+        yield f"not a readable tar: {error}"
+        return
+    if not all(member.isreg() for member in members):
+        yield "holds something that is not a plain file"
+        return
+    if len(members) != 3 * len(rows) or len(rows) != shard.samples:
+        yield f"{counted(len(members), 'file')} for {counted(len(rows), 'sample')}"
+        return
+    for row, start in zip(rows, range(0, len(members), 3), strict=True):
+        parts = [(m.name, data[m.offset_data : m.offset_data + m.size]) for m in members[start : start + 3]]
+        for what in _sample(parts, members[start].offset_data, card, row):
+            yield f"{row['key']}: {what}"
+
+
+def _sample(parts: list[tuple[str, bytes]], offset: int, card: TaskCard, row: dict[str, Any]) -> Iterator[str]:
+    key, (_, image), (_, label), (_, text) = row["key"], *parts
+    if [name for name, _ in parts] != [f"{key}.{row['format']}", f"{key}.cls", f"{key}.json"] or not KEY.fullmatch(key):
+        yield "names of its files"
+        return
+    if (offset, len(image)) != (row["offset"], row["length"]):
+        yield "place in the index"
+    if hashlib.sha256(image).hexdigest() != row["sha256"]:
+        yield "image is not the one of the index"
+    if label != str(row["label"]).encode() or not 0 <= row["label"] < len(card.classes):
+        yield f"label {label[:20]!r}"
+    try:
+        fields = json.loads(text) if len(text) < JSON_LIMIT else None
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in ("label", "group", "split")):
+        yield "json"
+    try:
+        with Pillow.open(io.BytesIO(image), formats=("PNG", "JPEG")) as picture:
+            picture.load()
+            if picture.size != (row["stored_width"], row["stored_height"]):
+                yield "size of the image"
+    except UNREADABLE as error:
+        yield f"image does not decode: {error}"

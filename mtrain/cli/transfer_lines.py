@@ -1,0 +1,122 @@
+"""What the commands on transfers do: options in, lines to print out. The printing is the command line's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.data.pool import Task
+from mtrain.errors import UsageError
+from mtrain.evaluation import evaluate as final
+from mtrain.runs import Run
+from mtrain.transfer.features import features, write_features
+from mtrain.transfer.finetune_rate import RATES, Recipe
+from mtrain.transfer.request import targets
+from mtrain.transfer.transfer import Options, Source, source_of, transfer
+
+
+def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto") -> Recipe:
+    """A recipe from options; without rates, those of the paper.
+
+    Raises:
+        UsageError: a rate that is none, or given twice.
+    """
+    for rate in rates:
+        if not 0 < rate < float("inf") or list(rates).count(rate) > 1:
+            raise UsageError("--lr: not a learning rate, or given twice", found=f"{rate:g}")
+    return Recipe(
+        epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device
+    )  # fmt: skip
+
+
+def transfers(
+    run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter
+) -> list[dict[str, Any]]:
+    """One transfer a target."""
+    if options.final:
+        tasks = final.opened(tasks)
+    source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None)
+    return [transfer(source, task, options, report) for task in tasks]
+
+
+def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
+    """One a result, and one a note."""
+    lines = []
+    for result in found:
+        how = f"{result['mode']}, weights: {result['weights']} of {run.name}{_chosen(result)}"
+        lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
+        for row in result.get("curve", []):
+            spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
+            lines.append(f"  {row['k']:>3} a class: {row['mean']:.4f}{spread}")
+        lines += [f"note: {note}" for note in result["notes"]]
+    return lines
+
+
+def feature_files(
+    source: Source, tasks: Sequence[Task], out: Path, dtype: str, workers: int, device: str, report: Reporter
+) -> list[Path]:
+    """<out>/<Task>-<split>.npy of train and val, each with a .csv of its rows."""
+    paths = []
+    for task in tasks:
+        for split, rows in task.rows.items():
+            if len(rows):
+                found = features(
+                    source.network, task, split, size=source.run.config().size, cache=source.cache, workers=workers,
+                    report=report, dtype=dtype, device=device,
+                )  # fmt: skip
+                paths.append(out / f"{task.name}-{split}.npy")
+                write_features(found, rows, paths[-1])
+    return paths
+
+
+def evaluations(
+    runs: Sequence[Run], tasks: Sequence[Task], asked: final.Asked, report: Reporter
+) -> list[dict[str, Any]]:
+    """The final evaluation of these runs on these targets."""
+    return [one for task in tasks for one in final.evaluate(runs, task, asked, report)]
+
+
+def sweep_evaluations(
+    sweep: Path, names: Sequence[str], shards: Path | None, asked: final.Asked, report: Reporter
+) -> list[dict[str, Any]]:
+    """The final evaluation of the runs that a sweep's selection chose for each target, or for those named."""
+    found = []
+    for name in names or final.selected_targets(sweep):
+        chosen = final.winners(sweep, name)
+        found += evaluations(chosen, targets(chosen[0], shards, [name]), asked, report)
+    return found
+
+
+def evaluation_lines(found: Iterable[dict[str, Any]]) -> list[str]:
+    """One an evaluation."""
+    return [
+        f"{one['task']}: {one['metric']} {_score(one)} on {one['set']} "
+        f"({one['mode']}, {one['source']}, {one['backbone']}, seed {one['seed']})"
+        for one in found
+    ]
+
+
+def breakhis_lines(found: dict[str, Any]) -> list[str]:
+    """One a magnification."""
+    lines = []
+    for magnification, one in found["magnifications"].items():
+        mean, std = 100 * one["mean"], 100 * one["std"]
+        lines.append(f"{magnification}: patient accuracy {mean:.2f} +- {std:.2f} over {len(one['folds'])} folds")
+    return lines
+
+
+def _score(result: dict[str, Any]) -> str:
+    if result["score"] is None:
+        return "not defined"
+    interval = result["intervals"].get(result["metric"])
+    return f"{result['score']:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+
+
+def _chosen(result: dict[str, Any]) -> str:
+    if "C" in result:
+        return f", C = {result['C']:g}"
+    if "k" in result:
+        return f", k = {result['k']}"
+    return f", lr {result['lr']:g}, epoch {result['epoch']}" if "lr" in result else ""

@@ -1,0 +1,42 @@
+"""The settings of a training and its pool in, the chances of tasks and classes out (`sampling.Mixture`)."""
+
+from __future__ import annotations
+
+import difflib
+
+from mtrain.config import FitConfig
+from mtrain.data.pool import Pool
+from mtrain.data.sampling import UNIFORM, Mixture
+from mtrain.errors import UsageError
+
+
+def mixture(config: FitConfig, pool: Pool) -> Mixture:
+    """The paper's, unless the settings say otherwise.
+
+    Raises:
+        UsageError: a weight for a task that is not in the pool, or no task with a chance.
+    """
+    shares = _shares(config, pool)
+    labels = [task.rows["train"].label for task in pool.tasks] if config.class_balanced else None
+    return UNIFORM if shares is None and labels is None else Mixture(shares, labels)
+
+
+def _shares(config: FitConfig, pool: Pool) -> list[float] | None:
+    """The chance of each task, in proportion; None when all have the same."""
+    if config.temperature is None and not config.task_weights:
+        return None
+    names = [task.name for task in pool.tasks]
+    for name in config.task_weights:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise UsageError(
+                f"--task-weight: no task {name!r} to train on", expected=", ".join(names),
+                remedy=f"did you mean {near[0]}?" if near else None,
+            )  # fmt: skip
+    largest = max(task.sizes["train"] for task in pool.tasks)
+    exponent = 0.0 if config.temperature is None else 1 / config.temperature
+    sizes = [(task.sizes["train"] / largest) ** exponent for task in pool.tasks]
+    shares = [size * config.task_weights.get(name, 1.0) for name, size in zip(names, sizes, strict=True)]
+    if not sum(shares) > 0:
+        raise UsageError("--task-weight leaves no task a chance", remedy="give one of them more than 0")
+    return shares

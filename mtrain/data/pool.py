@@ -1,0 +1,322 @@
+"""The tasks to train on: folders of shards in, `Pool` out. The only reader of dpconvert's contract on disk.
+
+A pool is every sub-folder of the shards folder that holds a `task.json`; the folder may be a URL (see `shard_cache`).
+`leave_out` takes tasks away, and with them the tasks that share their slides or annotations (`related` in task.json).
+
+Test sets are not among what a task offers: `with_test` alone opens them, for the steps that a `Permit` names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpconvert import card as cards
+from dpconvert.runtime.progress import Reporter
+from mtrain.data import shard_cache
+from mtrain.data.storage import url_of
+from mtrain.errors import ShardError, UsageError
+
+INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group")
+OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
+LOCK = ".lock"  # of a conversion, in the task's folder
+
+
+class Permit(enum.Enum):
+    """The steps that read test sets: the last ones, after every choice has been made."""
+
+    EVALUATE = "mtrain evaluate"
+    BREAKHIS = "mtrain breakhis"
+    RELEASE = "mtrain release"
+    LIBRARY = "mtrain.ShardDataset(..., open_test=True)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Samples of one split in equally long columns. `shard` counts in `Task.shards`; `offset`, `length` are bytes."""
+
+    key: npt.NDArray[np.object_]
+    shard: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    group: npt.NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, indices: npt.ArrayLike) -> Rows:
+        """The samples at `indices` (or under a boolean mask), in that order."""
+        chosen = np.asarray(indices)
+        chosen = chosen if chosen.size else chosen.astype(np.int64)  # numpy takes an empty list for one of floats
+        return Rows(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One classification task: its card, its shards and the samples of train and val, or of `with_test` also test.
+
+    Of a remote task `folder` holds copies of task.json and the index, and `shards` are where copies will lie.
+    """
+
+    name: str
+    folder: Path
+    card: cards.TaskCard
+    shards: tuple[Path, ...]
+    rows: Mapping[str, Rows]
+    url: str | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        return self.card.classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.card.classes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Samples of each split, the test set's included: as the card counts them."""
+        made = {str(split): card.samples for split, card in self.card.splits.items()}
+        return {split: made.get(split, 0) for split in cards.SPLITS}
+
+    @property
+    def metric(self) -> str:
+        return self.card.metric
+
+    def files(self) -> list[Path | shard_cache.Copy]:
+        """The shards as they are read: in their place, or copies to be fetched."""
+        return list(self.shards if self.url is None else _copies(self.url, self.card))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Tasks in name order; `digest` names their data. Of a release `trains` says that all splits are in "train"."""
+
+    tasks: tuple[Task, ...]
+    digest: str
+    trains: tuple[str, ...] = ("train",)
+
+
+def open_pool(shards: Path | str) -> Pool:
+    """Every task under `shards`, a folder or the URL of one.
+
+    Raises:
+        UsageError: no such folder, or no task in it.
+        ShardError: a task that is unfinished or does not match its card.
+        RunError: a URL that cannot be read.
+    """
+    if (url := url_of(shards)) is not None:
+        return pool_of(open_task(task) for task in shard_cache.task_folders(url))
+    shards = Path(shards)
+    if not shards.is_dir():
+        raise UsageError("no such folder of shards", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
+    folders = sorted(f for f in shards.iterdir() if f.is_dir() and not f.name.startswith(".") and _begun(f))
+    unfinished = [f.name for f in folders if not (f / cards.FILE_NAME).is_file()]
+    if unfinished:
+        raise ShardError(
+            f"without {cards.FILE_NAME}: {', '.join(unfinished)}",
+            where=shards,
+            remedy="finish these conversions (run dpconvert again) or move the folders away",
+        )
+    if not folders:
+        raise UsageError("no task here", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
+    return pool_of(open_task(folder) for folder in folders)
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a conversion wrote anything: one that found no source leaves its lock file alone."""
+    return any(path.name != LOCK for path in folder.iterdir())
+
+
+def open_task(folder: Path | str) -> Task:
+    """The task in `folder`, or at the URL of one; sizes of its files are compared with its card, contents are not read.
+
+    Raises:
+        ShardError: unfinished, or files that do not match the card.
+        RunError: a URL that cannot be read.
+    """
+    if (url := url_of(folder)) is not None:
+        return _open_remote(url)
+    folder = Path(folder)
+    card = cards.load(folder)
+    _check_size(folder / card.index.name, card.index.size)
+    shards = tuple(folder / shard.name for shard in card.shards)
+    return Task(card.task, folder, card, shards, _splits(folder, card, OPEN))
+
+
+def _open_remote(url: str) -> Task:
+    """Its shards are not fetched yet; they are when pictures are asked for, by mtrain.data.images."""
+    folder = shard_cache.task_folder(url)
+    card = cards.load(folder)
+    shard_cache.index_file(url, card.index.name, folder, card.index.size, card.index.sha256)
+    shards = tuple(copy.path for copy in _copies(url, card))
+    return Task(card.task, folder, card, shards, _splits(folder, card, OPEN, here=False), url)
+
+
+def _copies(url: str, card: cards.TaskCard) -> list[shard_cache.Copy]:
+    return [shard_cache.shard_copy(url, shard.name, shard.size, shard.sha256) for shard in card.shards]
+
+
+def fetch_shards(tasks: Iterable[Task], splits: Sequence[str], report: Reporter) -> None:
+    """Have the shards of these splits on this machine, with progress if there is something to do.
+
+    Raises:
+        UsageError: more than the cache may hold.
+        ShardError, RunError: a shard that is another one, or cannot be had.
+    """
+    named = [pair for task in tasks for pair in zip(task.card.shards, task.files(), strict=True)]
+    copies = [copy for card, copy in named if card.split in splits and isinstance(copy, shard_cache.Copy)]
+    with report.bar("fetching shards", sum(not copy.here for copy in copies), unit="shards") as advance:
+        shard_cache.fetch(copies, lambda _size: advance())
+
+
+def with_test(task: Task, permit: Permit) -> Task:
+    """The same task with its test set: the only way to one.
+
+    Raises:
+        ShardError: files that do not match the card.
+    """
+    assert isinstance(permit, Permit)
+    opened = _splits(task.folder, task.card, ("test",), here=task.url is None)
+    return dataclasses.replace(task, rows={**task.rows, **opened})
+
+
+def attributes(task: Task) -> dict[str, dict[str, str]]:
+    """Key -> what else the source tells of a sample (magnification, official folds, ...)."""
+    path = task.folder / task.card.index.name
+    table = _read_index(path, task.card.index.sha256, ("key", "attributes"), cards.SPLITS)
+    try:
+        told = [json.loads(text) for text in table["attributes"].to_pylist()]
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"attributes that are not JSON: {error}", where=path, remedy="convert again") from None
+    return dict(zip(table["key"].to_pylist(), told, strict=True))
+
+
+def pool_of(tasks: Iterable[Task]) -> Pool:
+    """These tasks as a pool."""
+    ordered = tuple(sorted(tasks, key=lambda task: task.name))
+    lines = "".join(f"{task.name} {task.card.digest}\n" for task in ordered)
+    return Pool(ordered, hashlib.sha256(lines.encode()).hexdigest())
+
+
+def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...], tuple[str, ...]]:
+    """The pool without the named tasks and those related to them; the tasks that left; a note for each that came along.
+
+    Relations count in both directions and from task to task. Names match without regard to case, `-` and `_`.
+
+    Raises:
+        UsageError: an unknown name, or nothing left to train on.
+    """
+    leaving = list({task.name: task for task in (find_task(pool, name) for name in names)}.values())
+    gone = {task.name for task in leaving}
+    notes = []
+    for task in leaving:  # grows while it is walked: relations of relations leave too
+        for other in pool.tasks:
+            if other.name not in gone and _related(task, other):
+                leaving.append(other)
+                gone.add(other.name)
+                notes.append(f"{other.name} leaves too: related to {task.name}")
+    kept = [task for task in pool.tasks if task.name not in gone]
+    if not kept:
+        raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
+    return (pool_of(kept) if gone else pool), tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
+
+
+def find_task(pool: Pool, name: str) -> Task:
+    """The task called `name`, without regard to case, `-` and `_`."""
+    by_name = {_plain(task.name): task for task in pool.tasks}
+    if (task := by_name.get(_plain(name))) is not None:
+        return task
+    near = difflib.get_close_matches(_plain(name), by_name, n=3)
+    likely = [by_name[match].name for match in near] or [task.name for task in pool.tasks]
+    raise UsageError(f"no task {name!r} in the pool", remedy=f"did you mean {' or '.join(likely)}?")
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def _related(one: Task, other: Task) -> bool:
+    return _plain(other.name) in map(_plain, one.card.related) or _plain(one.name) in map(_plain, other.card.related)
+
+
+def _check_size(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        raise ShardError(
+            "missing" if found is None else "not the file that was written",
+            where=path,
+            expected=f"{size} bytes",
+            found=None if found is None else f"{found} bytes",
+            remedy="convert the source again",
+        )
+
+
+def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split], *, here: bool = True) -> dict[str, Rows]:
+    """The samples of these splits, and of no other; the sizes of their shards, if these are here, are the card's."""
+    for shard in card.shards:
+        if here and shard.split in splits:
+            _check_size(folder / shard.name, shard.size)
+    table = _read_index(folder / card.index.name, card.index.sha256, INDEX_COLUMNS, splits)
+    names = [shard.name for shard in card.shards]
+    rows: dict[str, Rows] = {split: _rows(table, split, names, folder) for split in splits}
+    for split, split_rows in rows.items():
+        _check_split(card, split, split_rows, folder)
+    return rows
+
+
+def _read_index(path: Path, sha256: str, columns: Sequence[str], splits: Sequence[str]) -> pa.Table:
+    """These columns of the rows of these splits."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ShardError("not the index that was written", where=path, remedy="convert the source again")
+    try:
+        return pq.read_table(path, columns=list(columns), filters=[("split", "in", list(splits))])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ShardError(f"not an index: {reason}", where=path, remedy="convert the source again") from None
+
+
+def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
+    chosen = table.filter(pa.compute.equal(table["split"], split))
+    shard = pa.compute.index_in(chosen["shard"], value_set=pa.array(shards, pa.string()))
+    if shard.null_count:
+        raise ShardError("the index names a shard that task.json does not", where=folder, remedy="convert again")
+    return Rows(
+        key=_column(chosen["key"], np.object_),
+        shard=_column(shard, np.int32),
+        offset=_column(chosen["offset"], np.int64),
+        length=_column(chosen["length"], np.int64),
+        label=_column(chosen["label"], np.int64),
+        group=_column(chosen["group"], np.object_),
+    )
+
+
+def _column(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.asarray(values.to_numpy(), dtype=dtype)
+
+
+def _check_split(card: cards.TaskCard, split: str, rows: Rows, folder: Path) -> None:
+    stated = next((made.samples for name, made in card.splits.items() if name == split), 0)
+    if stated != len(rows):
+        raise ShardError(
+            f"{split}: the index does not match task.json", where=folder, expected=stated, found=len(rows),
+            remedy="convert the source again",
+        )  # fmt: skip
+    if len(rows) and not 0 <= rows.label.min() <= rows.label.max() < len(card.classes):
+        raise ShardError(
+            f"{split}: a label that is no class", where=folder, expected=f"0..{len(card.classes) - 1}",
+            found=f"{rows.label.min()}..{rows.label.max()}",
+        )  # fmt: skip

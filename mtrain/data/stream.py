@@ -1,0 +1,230 @@
+"""Shards read from end to end, for pools that are larger than any disk: batches in, one endless stream a task.
+
+Task, crop and flips of a slot are those of `sampling.draw`; the picture is the next one of its task's stream, which
+goes through the shards in a new random order each time and shuffles within a buffer. That gives up what an index
+allows: which picture a slot gets depends on the number of workers and on where a run was resumed, so a resumed run goes
+on with another shuffle, and its weights are not those of an uninterrupted one. Every worker and every rank reads shards
+of every task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import webdataset
+from webdataset.filters import shuffle
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from dpconvert.source.bounded import DAMAGED
+from mtrain.data import sampling
+from mtrain.data.augment import put_square
+from mtrain.data.batch import Batch
+from mtrain.data.decode import decode
+from mtrain.data.loader import Batches, Made
+from mtrain.data.pool import Task
+from mtrain.data.storage import Storage
+from mtrain.errors import ShardError, UserError
+
+BUFFERED = 128 << 20  # bytes of pictures that a process holds for shuffling, all tasks together
+FEWEST, MOST = 16, 1000  # pictures that are held of a task
+FORMATS = ("jpg", "png")
+
+
+class Shard(NamedTuple):
+    """A shard to be read from beginning to end; `place` is a path or a URL."""
+
+    place: str
+    size: int
+    sha256: str
+
+    def open(self) -> BinaryIO:
+        """The bytes, from wherever they are."""
+        if "://" in self.place:
+            return Storage(self.place).reader(self.place, self.size)
+        return Path(self.place).open("rb")
+
+
+class Sample(NamedTuple):
+    """One picture, still encoded."""
+
+    task: str
+    shard: str
+    key: str
+    label: int
+    image: bytes
+
+    def put(self, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
+        """The square of it at `place` into the beginning of `room`, by augment.put_square; its side.
+
+        Raises:
+            ShardError: it cannot be read.
+        """
+        try:
+            return put_square(decode(self.image), size, place, room)
+        except (ValueError, OSError) as error:
+            raise ShardError(
+                f"{self.task}: cannot read picture {self.key}: {error}",
+                where=self.shard,
+                remedy="check the shards with `dpconvert verify`",
+            ) from None
+
+
+class StreamBatches(Batches):
+    """Batch i has the tasks that iteration i draws; each process that makes some has streams of its own."""
+
+    def __init__(
+        self, tasks: Sequence[Task], size: int, seed: int, slots: range, stream: sampling.Stream, *,
+        skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(size, len(slots), len(tasks))
+        self.seed, self.slots, self.stream, self.skip, self.mixture = seed, slots, stream, skip, mixture
+        self.looks = looks
+        self.sources = [(task.name, task.num_classes, train_shards(task)) for task in tasks]
+        self.sizes = [task.sizes["train"] for task in tasks]
+        self._streams: list[Iterator[Sample]] | None = None
+
+    def make(self, number: int, into: Batch) -> Made | UserError:
+        """Put a batch into memory that has room for it."""
+        drawn = sampling.draw(self.sizes, self.seed, number, self.slots, self.stream, self.mixture)
+        order = np.argsort(drawn.task, kind="stable")
+        skipped: list[UserError] = []
+        try:
+            streams = self._opened(number)
+            room, used = into.pixels.numpy(), 0
+            for slot, task, place in zip(range(len(order)), drawn.task[order], drawn.place[order], strict=True):
+                label, side = self._put(streams[task], int(place), room[used:], skipped)
+                into.labels[slot], into.sides[slot] = label, side
+                used += 3 * side * side
+        except UserError as error:
+            return error
+        into.flips[: len(order)] = torch.from_numpy(drawn.flips[order])
+        if self.looks:
+            into.looks[: len(order)] = torch.from_numpy(sampling.looks(self.seed, number, order + self.slots.start))
+        into.counts[:] = torch.from_numpy(np.bincount(drawn.task, minlength=len(into.counts)))
+        return Made(len(order), tuple(skipped))
+
+    def _put(
+        self, samples: Iterator[Sample], place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]
+    ) -> tuple[int, int]:
+        """Put the next picture that can be read into the batch; its label and its side."""
+        for sample in itertools.islice(samples, 2 * MOST):
+            try:
+                return sample.label, sample.put(place, self.size, room)
+            except ShardError as error:
+                if not self.skip:
+                    raise
+                skipped.append(error)
+        raise skipped[-1]
+
+    def _opened(self, number: int) -> list[Iterator[Sample]]:
+        """The streams of this process; the batch that it makes first, which no other makes, tells them apart."""
+        if self._streams is None:
+            share = BUFFERED // len(self.sources)
+            seed = f"{self.seed} {number} {self.slots.start} {self.stream}"
+            self._streams = [
+                samples(name, classes, shards, _buffer(shards, size, share), f"{seed} {name}")
+                for (name, classes, shards), size in zip(self.sources, self.sizes, strict=True)
+            ]
+        return self._streams
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_streams": None}
+
+
+def train_shards(task: Task) -> list[Shard]:
+    """The shards of a task's training set."""
+    folder = task.url or str(task.folder)
+    return [Shard(f"{folder}/{s.name}", s.size, s.sha256) for s in task.card.shards if s.split == "train"]
+
+
+def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed: str) -> Iterator[Sample]:
+    """The pictures of these shards without end, in an order that `seed` says.
+
+    Raises:
+        ShardError: a shard that is no tar, or not the one of its card; no sample in any; one without picture or label.
+        RunError: a shard that cannot be had.
+    """
+    order = random.Random(seed)
+    met: set[str] = set()
+    stages = (tar_file_expander, group_by_keys, lambda found: _labelled(task, classes, found, met))
+    pipeline = webdataset.DataPipeline(lambda: _open_in_turn(shards, order, met), *stages, shuffle(buffer, rng=order))
+    try:
+        yield from pipeline
+    except DAMAGED as error:
+        raise ShardError(
+            f"{task}: a shard that cannot be read: {error.args[0]}",
+            where=shards[0].place.rpartition("/")[0],
+            remedy="check the shards with `dpconvert verify`",
+        ) from None
+
+
+def _open_in_turn(shards: Sequence[Shard], order: random.Random, met: set[str]) -> Iterator[dict[str, Any]]:
+    """Each shard once in a random order, again and again; at its end it must have been what its card says.
+
+    met: the shards that samples came out of so far; after all of them there must be one.
+    """
+    while True:
+        for shard in order.sample(shards, len(shards)):
+            with closing(shard.open()) as file:
+                read = _Digesting(file)
+                yield {"url": shard.place, "stream": read}
+                if read.finished() != shard.sha256:
+                    raise ShardError(
+                        "not the shard that task.json describes", where=shard.place, expected=f"sha256 {shard.sha256}",
+                        found=read.finished(),
+                    )  # fmt: skip
+        if not met:
+            raise ShardError(
+                "no sample in any of its shards", where=shards[0].place.rpartition("/")[0],
+                remedy="check the shards with `dpconvert verify`",
+            )  # fmt: skip
+
+
+class _Digesting:
+    """A file that is read once, and the sha256 of what was read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+    def finished(self) -> str:
+        """The digest of the whole, once the rest has been read."""
+        while self.read(1 << 20):
+            pass
+        return self._digest.hexdigest()
+
+
+def _labelled(task: str, classes: int, found: Iterable[dict[str, Any]], met: set[str]) -> Iterator[Sample]:
+    for fields in found:
+        met.add(fields["__url__"])
+        yield _sample(task, classes, fields)
+
+
+def _sample(task: str, classes: int, fields: dict[str, Any]) -> Sample:
+    image = next((fields[name] for name in FORMATS if name in fields), None)
+    label = fields.get("cls", b"").decode("ascii", "replace").strip()
+    if image is None or not label.isdecimal() or int(label) >= classes:
+        raise ShardError(
+            f"{task}: sample {fields['__key__']} is not a picture with a label",
+            where=fields["__url__"], expected=f"jpg or png, and cls in 0..{classes - 1}",
+        )  # fmt: skip
+    return Sample(task, fields["__url__"], fields["__key__"], int(label), image)
+
+
+def _buffer(shards: Sequence[Shard], pictures: int, most: int) -> int:
+    """Pictures of a task to hold, which take `most` bytes or less where they are of the usual size."""
+    each = sum(shard.size for shard in shards) / max(pictures, 1)
+    return int(min(max(most / max(each, 1), FEWEST), MOST))

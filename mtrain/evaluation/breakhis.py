@@ -1,0 +1,229 @@
+"""BreaKHis: its five official folds at each magnification, scored by patient (PROTOCOL 6 and 7, BreakHis).
+
+A task in whose samples every attribute `magnification` and `fold1` to `fold5` ("train" or "test") is told; out comes
+the mean over the folds of the mean patient accuracy, as one file <out>/<task>/<digest>.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpconvert.runtime.progress import Reporter
+from mtrain import __version__
+from mtrain.atomic import write_json
+from mtrain.data.pool import Permit, Rows, Task, attributes, fetch_shards, with_test
+from mtrain.errors import ShardError, UsageError
+from mtrain.evaluation.ranks import summary
+from mtrain.scoring import metrics
+from mtrain.scoring.metrics import Labels
+from mtrain.transfer import probes
+from mtrain.transfer.features import Features, features
+from mtrain.transfer.finetune import divide, finetune
+from mtrain.transfer.finetune_rate import logits
+from mtrain.transfer.modes import Options, Source
+from mtrain.transfer.probes import Sample
+
+FOLDS = 5
+MAGNIFICATION, PATIENT = "magnification", "patient"
+MODES = ("svm", "finetune")
+Which = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All samples of the task, whatever their split: their rows, what is told of each, and their patients.
+
+    `parts`: the splits in the order in which their samples follow each other.
+    """
+
+    rows: Rows
+    told: Sequence[Mapping[str, str]]
+    patients: NDArray[np.object_]
+    parts: tuple[str, ...]
+
+    @property
+    def magnifications(self) -> list[str]:
+        """Smallest first."""
+        found = {about[MAGNIFICATION] for about in self.told}
+        return sorted(found, key=lambda text: (float(text.rstrip("Xx")) if text.rstrip("Xx").isdigit() else 0, text))
+
+    def fold(self, magnification: str, number: int) -> tuple[Which, Which]:
+        """Which pictures train and which score."""
+        at = [about if about[MAGNIFICATION] == magnification else {} for about in self.told]
+        train, test = (
+            np.flatnonzero([about.get(f"fold{number}") == which for about in at]) for which in ("train", "test")
+        )
+        return train, test
+
+
+def pictures_of(task: Task) -> Pictures:
+    """The whole task with its folds.
+
+    Raises:
+        ShardError: samples without a magnification, or no official folds.
+    """
+    task, told = with_test(task, Permit.BREAKHIS), attributes(task)
+    parts = {split: rows for split, rows in task.rows.items() if len(rows)}
+    rows = Rows(
+        **{f.name: np.concatenate([getattr(part, f.name) for part in parts.values()]) for f in dataclasses.fields(Rows)}
+    )
+    about = [told[str(key)] for key in rows.key]
+    if not all(MAGNIFICATION in one for one in about):
+        raise ShardError("samples without a magnification: not BreaKHis", where=task.folder)
+    if not any(f"fold{number}" in one for one in about for number in range(1, FOLDS + 1)):
+        raise ShardError(
+            "no official folds here", where=task.folder,
+            remedy="unpack mkfold.tar.gz beside the pictures and convert again: `dpconvert breakhis`",
+        )  # fmt: skip
+    patients = np.array([one.get(PATIENT, group) for one, group in zip(about, rows.group, strict=True)], object)
+    return Pictures(rows, about, patients, tuple(parts))
+
+
+def patient_accuracy(labels: Labels, found: Labels, patients: Sequence[object] | NDArray[np.object_]) -> float:
+    """Of each patient the share of pictures that are right; the mean over the patients."""
+    _, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    right = np.bincount(patient, weights=labels == found)
+    return float((right / np.bincount(patient)).mean())
+
+
+def breakhis(source: Source, task: Task, options: Options, out: Path, report: Reporter) -> dict[str, Any]:
+    """Every magnification and fold by `options.mode`; the result is written to `out` and recognised there.
+
+    Raises:
+        ShardError: not a task with these attributes.
+        UsageError: another mode than svm or finetune.
+    """
+    if options.mode not in MODES:
+        raise UsageError(f"no mode {options.mode!r} here", expected=" or ".join(MODES))
+    recipe = dataclasses.replace(options.recipe, size=source.run.config().size, workers=options.workers)
+    options = dataclasses.replace(options, recipe=recipe)
+    identity = _identity(source, task, options)
+    path = out / task.name / f"{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]}.json"
+    known = _known(path)
+    if known is not None:
+        report.note(f"{task.name}: known already, from {path}")
+        return known
+    bench = Bench(source, with_test(task, Permit.BREAKHIS), pictures_of(task), options, report)
+    fetch_shards([bench.task], list(bench.task.rows), report)
+    folds = {magnification: list(bench.folds(magnification)) for magnification in bench.pictures.magnifications}
+    result = {
+        "task": task.name,
+        "metric": "patient_accuracy",
+        "mode": options.mode,
+        "source": {"run": "multitask"}.get(source.weights, source.weights),
+        "backbone": source.run.config().backbone,
+        "seed": recipe.seed,
+        "set": "folds",
+        "score": None,
+        "n_train": max(fold["n_train"] for every in folds.values() for fold in every),
+        "magnifications": {magnification: _summary(every) for magnification, every in folds.items()},
+        "run": str(source.run.path),
+        "identity": identity,
+    }
+    write_json(path, result)
+    return result
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every fold of every magnification has in common; `task` has its test set."""
+
+    source: Source
+    task: Task
+    pictures: Pictures
+    options: Options
+    report: Reporter
+
+    def folds(self, magnification: str) -> Iterator[dict[str, Any]]:
+        """The five folds of one magnification."""
+        classify = self._by_svm if self.options.mode == "svm" else self._by_finetune
+        for number in range(1, FOLDS + 1):
+            train, test = self.pictures.fold(magnification, number)
+            if not len(train) or not len(test):
+                raise ShardError(f"fold {number} at {magnification} lacks a set", where=self.task.folder)
+            found = classify(train, test)
+            labels, patients = self.pictures.rows.label[test], self.pictures.patients[test]
+            yield {
+                "fold": number,
+                "patient_accuracy": patient_accuracy(labels, found, patients),
+                "accuracy": metrics.accuracy(labels, found),
+                "patients": len(set(patients)),
+                "in_both_sets": sorted(set(patients) & set(self.pictures.patients[train])),
+                "n_train": len(train),
+                "n_test": len(test),
+            }
+
+    def _by_svm(self, train: Which, test: Which) -> Labels:
+        rows, task = self.pictures.rows, self.task
+        groups = [str(group) for group in rows.group[train]]
+        sample = Sample(
+            self._features[train], rows.label[train], groups, task.num_classes, task.metric, self.options.recipe.device
+        )
+        return metrics.predicted(probes.svm(sample, self.options.solver).answer(self._features[test]).decisions)
+
+    @functools.cached_property
+    def _features(self) -> Features:
+        size, cache, workers = self.options.recipe.size, self.source.cache, self.options.workers
+        return np.concatenate(
+            [
+                features(
+                    self.source.network,
+                    self.task,
+                    split,
+                    size=size,
+                    cache=cache,
+                    workers=workers,
+                    report=self.report,
+                    device=self.options.recipe.device,
+                )
+                for split in self.pictures.parts
+            ]
+        )
+
+    def _by_finetune(self, train: Which, test: Which) -> Labels:
+        """The official folds have no validation set: part of the training set, in whole groups, takes its place."""
+        rows, recipe = self.pictures.rows, self.options.recipe
+        sets = divide(self.task, rows.take(train), rows.take([]))
+        folder = self.source.run.path / "transfer" / "tuned"
+        tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report)
+        return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe)))
+
+
+def _known(path: Path) -> dict[str, Any] | None:
+    """The result at `path`, whose name says all that determines it; None where there is none that can be read."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _summary(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    found = summary([fold["patient_accuracy"] for fold in folds])
+    return {"mean": found.mean, "std": found.std, "folds": folds}
+
+
+def _identity(source: Source, task: Task, options: Options) -> dict[str, Any]:
+    found = {
+        "mode": options.mode,
+        "source": source.weights,
+        "weights_digest": source.digest,
+        "task_digest": task.card.digest,
+        "index": task.card.index.sha256,
+        "mtrain": __version__,
+        "size": options.recipe.size,
+    }
+    recipe = dataclasses.asdict(options.recipe)
+    names = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
+    also = {"solver": options.solver} if options.mode == "svm" else {name: recipe[name] for name in names}
+    return found | also | {"seed": options.recipe.seed}

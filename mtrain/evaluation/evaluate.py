@@ -1,0 +1,164 @@
+"""The final evaluation: pre-trained networks and a target in, scores on its test set out (PROTOCOL 6, Final).
+
+<out>/<target>/<digest>.json    one a transfer of one network; <digest>.npz its predictions, one a sample
+
+This and `mtrain breakhis` are the steps that open test sets; no choice is made after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.atomic import replacing, write_json
+from mtrain.data.pool import Permit, Task, with_test
+from mtrain.errors import RunError, UsageError
+from mtrain.runs import Run
+from mtrain.transfer.request import OWN
+from mtrain.transfer.transfer import Options, result_path, source_of, transfer
+
+IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
+SEEDS = 5  # of the baselines that depend on one
+WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to evaluate: by which modes, with a baseline of how many seeds, how, and where it is written."""
+
+    modes: tuple[str, ...] = ("svm", "finetune")
+    baseline: bool = True
+    seeds: int = SEEDS
+    options: Options = field(default_factory=Options)
+    out: Path = Path("evaluations")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One transfer of one network. For the sources that are no run, `run` says which backbone and which size."""
+
+    mode: str
+    source: str
+    run: Run
+    seed: int
+
+
+def opened(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with their test sets."""
+    return [with_test(task, Permit.EVALUATE) for task in tasks]
+
+
+def evaluate(runs: Sequence[Run], task: Task, asked: Asked, report: Reporter) -> list[dict[str, Any]]:
+    """Every job of one target; those that were done already are recognised.
+
+    Raises:
+        UsageError: the runs do not allow what is asked for.
+        RunError: a run that has not finished, or the like.
+    """
+    (target,) = opened([task])
+    return [_evaluated(job, target, asked, report) for job in jobs(runs, task, asked)]
+
+
+def jobs(runs: Sequence[Run], task: Task, asked: Asked) -> Iterator[Job]:
+    """What the runs allow: those that left the task out are transferred, those that trained on it are for `joint`.
+
+    Raises:
+        UsageError: a mode for which there is no run.
+    """
+    joint = [run for run in runs if task.name in run.about().get("pool", {})]
+    apart = [run for run in runs if run not in joint]
+    for mode in asked.modes:
+        usable = joint if mode == "joint" else runs if mode == "scratch" else apart
+        if not usable:
+            how = "trained on" if mode == "joint" else "left out"
+            remedy = "name one with --run" if mode == "joint" else "name one with --run, or ask for --mode joint"
+            raise UsageError(f"{mode}: no run given has {how} {task.name}", remedy=remedy)
+        if mode != "scratch":
+            yield from (Job(mode, MULTITASK, run, run.config().seed) for run in usable)
+        for run in _networks(usable):
+            if mode == "scratch":
+                yield from (Job(mode, RANDOM, run, seed) for seed in range(asked.seeds))
+            elif mode != "joint" and asked.baseline:
+                yield from (Job(mode, IMAGENET, run, seed) for seed in range(asked.seeds if mode == "finetune" else 1))
+
+
+def winners(sweep: Path, target: str) -> list[Run]:
+    """The runs that `mtrain select` chose for a target, of every network.
+
+    Raises:
+        RunError: nothing has been selected, or not for this target.
+    """
+    path = sweep / "selected.json"
+    try:
+        by_backbone = json.loads(path.read_bytes())["targets"][target]["by_backbone"]
+        found = [sweep / model["run"] for choice in by_backbone.values() if choice for model in choice["models"]]
+    except FileNotFoundError:
+        raise RunError("nothing has been selected", where=sweep, remedy="run `mtrain select` first") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise RunError(f"no selection for {target}: {reason}", where=path, remedy="run `mtrain select`") from None
+    if not found:
+        raise RunError(f"no model is chosen for {target}", where=path, remedy="run the sweep with other tasks too")
+    return [Run(run) for run in found]
+
+
+def selected_targets(sweep: Path) -> list[str]:
+    """The targets of a selection.
+
+    Raises:
+        RunError: nothing has been selected.
+    """
+    path = sweep / "selected.json"
+    try:
+        return sorted(json.loads(path.read_bytes())["targets"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"no selection: {error}", where=path, remedy="run `mtrain select` first") from None
+
+
+def _networks(runs: Sequence[Run]) -> list[Run]:
+    """The first run of each backbone and size."""
+    first: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        first.setdefault((run.config().backbone, run.config().size), run)
+    return list(first.values())
+
+
+def _evaluated(job: Job, task: Task, asked: Asked, report: Reporter) -> dict[str, Any]:
+    """One job: the final transfer, and its file among the evaluations."""
+    options = replace(
+        asked.options, mode=job.mode, final=True, recipe=replace(asked.options.recipe, seed=job.seed)
+    )  # fmt: skip
+    source = source_of(job.run, WEIGHTS[job.source], job.seed)
+    found = transfer(source, task, options, report)
+    known = json.dumps([found["identity"], job.source, job.seed], sort_keys=True)
+    path = asked.out / task.name / f"{hashlib.sha256(known.encode()).hexdigest()[:24]}.json"
+    content = {
+        "task": task.name,
+        "metric": task.metric,
+        "mode": job.mode,
+        "source": job.source,
+        "backbone": job.run.config().backbone,
+        "seed": job.seed,
+        "set": found["set"],
+        "score": found["score"],
+        "scores": found["scores"],
+        "intervals": found["intervals"],
+        "groups": found["groups"],
+        "n_train": sum(found["trained_on"].values()),
+        "run": str(job.run.path),
+        "notes": found["notes"],
+        "settings": {name: found[name] for name in ("C", "k", "lr", "epoch", "val_score") if name in found},
+        "identity": found["identity"],
+    }
+    predictions = result_path(source, task, options).with_suffix(".npz")
+    if predictions.is_file():
+        with replacing(path.with_suffix(".npz")) as partial:
+            shutil.copyfile(predictions, partial)
+    write_json(path, content)
+    return content

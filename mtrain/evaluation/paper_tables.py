@@ -1,0 +1,174 @@
+"""Evaluated scores in, the rows of the paper's Table V out: one a task, for each network; and the published ones.
+
+An evaluation is one transfer of one model to one target, scored on its test set: a file
+`evaluations/<target>/<digest>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dpconvert.manifest.catalog import manifest_folder
+from mtrain.errors import RunError
+from mtrain.evaluation.ranks import Summary, significant, summary
+
+# the columns of Table V, in its order
+COLUMNS = {
+    "scratch": "scratch",
+    "svm-imagenet": "svm, ImageNet",
+    "svm-multitask": "svm, multi-task",
+    "finetune-imagenet": "finetune, ImageNet",
+    "finetune-multitask": "finetune, multi-task",
+    "joint": "joint",
+}
+TRANSFERS = ("svm", "finetune")
+METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
+
+
+class Evaluation(BaseModel):
+    """One file; what else it holds is not read here. `score` is in 0..1."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task: str
+    metric: str
+    mode: str
+    source: str
+    backbone: str
+    seed: int
+    set: str
+    score: float | None
+    n_train: int
+    run: str | None = None
+
+    @property
+    def column(self) -> str:
+        return self.mode if self.mode in COLUMNS else f"{self.mode}-{self.source}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task: `size` counts the pictures of train and val; the scores by column, in percent."""
+
+    task: str
+    metric: str
+    size: int
+    scores: Mapping[str, Summary]
+
+    @property
+    def best(self) -> str | None:
+        """The column with the highest mean."""
+        return max(self.scores, key=lambda column: self.scores[column].mean, default=None)
+
+    def gain(self, mode: str) -> float | None:
+        """Multi-task minus ImageNet by that transfer, in percentage points."""
+        pair = self._pair(mode)
+        return None if pair is None else pair[0].mean - pair[1].mean
+
+    def verdict(self, mode: str) -> int | None:
+        """1 where multi-task is significantly better than ImageNet, -1 where it is worse, else 0."""
+        pair = self._pair(mode)
+        if pair is None:
+            return None
+        return int(math.copysign(1, pair[0].mean - pair[1].mean)) if significant(*pair) else 0
+
+    def _pair(self, mode: str) -> tuple[Summary, Summary] | None:
+        ours, theirs = (self.scores.get(f"{mode}-{source}") for source in ("multitask", "imagenet"))
+        return None if ours is None or theirs is None else (ours, theirs)
+
+
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """Every evaluation of a test set under `folder`; of several of one model (task, network, column, seed), the newest.
+
+    Raises:
+        RunError: a file that is no evaluation.
+    """
+    found: dict[tuple[str, str, str, int], Evaluation] = {}
+    for path in evaluation_files(folder):
+        try:
+            evaluation = Evaluation.model_validate(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
+            what = reason(error)
+            raise RunError(f"not an evaluation: {what}", where=path, remedy="remove it and evaluate again") from None
+        if evaluation.set == "test":
+            found[evaluation.task, evaluation.backbone, evaluation.column, evaluation.seed] = evaluation
+    return [found[key] for key in sorted(found)]
+
+
+def evaluation_files(folder: Path) -> list[Path]:
+    """Every evaluation under `folder`, the newest last."""
+    return sorted(folder.glob("*/*.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+
+
+def table(evaluations: Iterable[Evaluation], backbone: str) -> list[Row]:
+    """The rows of one network, those columns filled that were evaluated."""
+    by_task: dict[str, dict[str, list[Evaluation]]] = {}
+    for one in evaluations:
+        if one.backbone == backbone and one.score is not None and one.column in COLUMNS:
+            by_task.setdefault(one.task, {}).setdefault(one.column, []).append(one)
+    rows = []
+    for task, columns in by_task.items():
+        every = [one for same in columns.values() for one in same]
+        scores = {name: _summary(columns[name]) for name in COLUMNS if name in columns}
+        rows.append(Row(task, every[0].metric, max(one.n_train for one in every), scores))
+    return in_order(rows)
+
+
+def _summary(same: Iterable[Evaluation]) -> Summary:
+    return summary([100 * one.score for one in same if one.score is not None])
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """As in the paper's figures: by metric, then by growing size."""
+    return sorted(rows, key=lambda row: (row.metric, row.size, row.task))
+
+
+def backbones(evaluations: Iterable[Evaluation]) -> list[str]:
+    """The networks there are, in name order."""
+    return sorted({one.backbone for one in evaluations})
+
+
+def published() -> dict[str, list[Row]]:
+    """The paper's Table V by network."""
+    content = published_facts()
+    return {
+        backbone: in_order(
+            Row(task, content["tasks"][task]["metric"], content["tasks"][task]["size"],
+                {column: _published(value) for column, value in columns.items()})
+            for task, columns in tasks.items()
+        )
+        for backbone, tasks in content["scores"].items()
+    }  # fmt: skip
+
+
+def published_breakhis() -> dict[str, dict[str, dict[str, Summary]]]:
+    """The paper's scores on BreakHis: network -> transfer and source -> magnification."""
+    return {
+        backbone: {name: {m: _published(v) for m, v in row.items()} for name, row in rows.items()}
+        for backbone, rows in published_facts()["breakhis"].items()
+    }
+
+
+def published_facts() -> dict[str, Any]:
+    """manifests/paper-scores.toml as it is."""
+    return tomllib.loads((manifest_folder() / "paper-scores.toml").read_text(encoding="utf-8"))
+
+
+def _published(value: list[float]) -> Summary:
+    """[mean] of a deterministic transfer, or [mean, std] over five seeds."""
+    return Summary(value[0], value[1], 5) if len(value) == 2 else Summary(value[0], 0.0, 1)
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return str(error)

@@ -1,0 +1,223 @@
+"""The results of a sweep in; the ranks of its combinations, and what wins for each target, out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mtrain.evaluation import ranks
+from mtrain.evaluation.ranks import Bootstrap, Grid, Values
+from mtrain.sweep.spec import Combination
+from mtrain.sweep.store import Planned, Result, Store
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`ranks` (combinations, tasks); `mean_ranks` over all tasks, for those who have no target among them."""
+
+    sweep: str
+    combinations: tuple[Combination, ...]
+    grid: Grid
+    ranks: Values
+    bootstrap: Bootstrap
+    friedman: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+    @property
+    def mean_ranks(self) -> Values:
+        return ranks.mean_ranks(self.ranks)
+
+    @property
+    def order(self) -> list[int]:
+        """Combinations by mean rank, those without one last."""
+        return [int(c) for c in np.argsort(np.round(self.mean_ranks, ranks.DIGITS), kind="stable")]
+
+    def winner(self, target: str | None, backbone: str | None = None) -> tuple[int, float] | None:
+        """The combination (of one network) with the smallest mean rank, the target's own left out; and that rank.
+
+        None where no other task was scored.
+        """
+        means = ranks.mean_ranks(self.ranks, None if target is None else self.grid.tasks.index(target))
+        others = [backbone not in (None, combination.backbone) for combination in self.combinations]
+        chosen = ranks.best(np.where(others, np.nan, means))
+        return None if chosen is None else (chosen, float(means[chosen]))
+
+    @property
+    def backbones(self) -> list[str]:
+        return list(dict.fromkeys(combination.backbone for combination in self.combinations))
+
+
+def select(store: Store, *, incomplete: bool = False) -> Selection:
+    """Rank the combinations of a sweep.
+
+    Raises:
+        RunError: not the folder of a sweep, or a damaged result.
+        UsageError: results are missing, unless `incomplete` allows it; or there is none at all.
+    """
+    planned = store.planned()
+    results = store.results(planned)
+    combinations = tuple(dict.fromkeys(one.combination for one in planned))
+    grid, notes = grid_of(planned, results, combinations)
+    remedy = "go on with `mtrain sweep`, or compare what is there with --incomplete"
+    if not incomplete or not results:
+        ranks.check_complete(grid, remedy)
+    elif holes := len(grid.holes()):
+        notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare what is there")
+    table = ranks.task_ranks(ranks.seed_means(grid.scores))
+    return Selection(
+        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes)
+    )  # fmt: skip
+
+
+def grid_of(
+    planned: Sequence[Planned], results: Mapping[str, Result], combinations: Sequence[Combination]
+) -> tuple[Grid, list[str]]:
+    """The scores by combination, task and seed, and notes on what is no number; a hole where there is no result yet."""
+    tasks = list(dict.fromkeys(task for one in planned for task in one.tasks))
+    seeds = list(dict.fromkeys(one.seed for one in planned))
+    scores = np.full((len(combinations), len(tasks), len(seeds)), np.nan)
+    undefined, diverged = set(), 0
+    for one in planned:
+        result = results.get(one.cell)
+        if result is None:
+            continue
+        diverged += result.state == "diverged"
+        for task in one.tasks:
+            place = combinations.index(one.combination), tasks.index(task), seeds.index(one.seed)
+            score = -math.inf if result.state == "diverged" else result.scores[task].score
+            scores[place] = math.nan if score is None else score
+            if score is None:
+                undefined.add(task)
+    notes = [f"{task}: its metric is not defined on what was scored; it does not count" for task in sorted(undefined)]
+    if diverged:
+        notes.append(f"{diverged} trainings diverged: their combinations rank last there")
+    kept = [number for number, task in enumerate(tasks) if task not in undefined]
+    names = tuple(map(str, combinations))
+    return Grid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes
+
+
+def content(selection: Selection, store: Store) -> dict[str, Any]:
+    """selected.json: the ranks, and for each target what won and where its models are, one a seed."""
+    planned = store.planned()
+    results = store.results(planned)
+
+    def chosen(target: str | None, backbone: str | None) -> dict[str, Any] | None:
+        found = selection.winner(target, backbone)
+        if found is None:
+            return None
+        combination = selection.combinations[found[0]]
+        models = _models(planned, results, combination, target)
+        return {**asdict(combination), "mean_rank": found[1], "models": models}
+
+    return {
+        "sweep": selection.sweep,
+        "tasks": list(selection.grid.tasks),
+        "seeds": list(selection.grid.seeds),
+        "combinations": [_row(selection, c) for c in selection.order],
+        "friedman": selection.friedman and dict(zip(("statistic", "p"), selection.friedman, strict=True)),
+        "targets": {
+            task: {
+                "winner": chosen(task, None),
+                "by_backbone": {backbone: chosen(task, backbone) for backbone in selection.backbones},
+            }
+            for task in selection.grid.tasks
+        },
+        "over_all_tasks": {backbone: chosen(None, backbone) for backbone in selection.backbones},
+        "notes": list(selection.notes),
+    }
+
+
+def _models(
+    planned: Iterable[Planned], results: Mapping[str, Result], combination: Combination, target: str | None
+) -> list[dict[str, Any]]:
+    """The trainings of a combination that left the target out; none without a target: those are yet to be trained."""
+    return [
+        {"seed": one.seed, "cell": one.cell, "run": results[one.cell].run}
+        for one in planned
+        if one.combination == combination and target in one.tasks and one.cell in results
+        and results[one.cell].state == "scored"
+    ]  # fmt: skip
+
+
+def _row(selection: Selection, c: int) -> dict[str, Any]:
+    means = ranks.seed_means(selection.grid.scores)[c]
+    row = {
+        "mean_rank": selection.mean_ranks[c], "interval": [selection.bootstrap.low[c], selection.bootstrap.high[c]],
+        "wins": selection.bootstrap.wins[c],
+    }  # fmt: skip
+    by_task = {
+        task: {"mean": mean, "std": spread(selection.grid.scores[c, t]), "rank": selection.ranks[c, t]}
+        for t, (task, mean) in enumerate(zip(selection.grid.tasks, means, strict=True))
+    }
+    plain: dict[str, Any] = _without_nan({**asdict(selection.combinations[c]), **row, "tasks": by_task})
+    return plain
+
+
+def spread(scores: Values) -> float:
+    """Standard deviation over the seeds that are there; nan without any, or where one diverged."""
+    there = scores[~np.isnan(scores)]
+    return ranks.summary(there.tolist()).std if len(there) and np.isfinite(there).all() else math.nan
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has neither NaN nor infinity: null stands where there is no number."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def lines(selection: Selection) -> list[str]:
+    """The table and the winners, as text."""
+    tasks = selection.grid.tasks
+    head = ["combination", "mean rank", "95 %", "wins", *tasks]
+    rows = [text_row(selection, c) for c in selection.order]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    shown = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [head, *rows]]
+    return [
+        *map("  ".join, shown),
+        "",
+        *_winners(selection),
+        "",
+        friedman_line(selection),
+        *(f"note: {note}" for note in selection.notes),
+    ]
+
+
+def text_row(selection: Selection, c: int) -> list[str]:
+    found, means = selection.bootstrap, ranks.seed_means(selection.grid.scores)[c]
+    interval = f"{found.low[c]:.1f}-{found.high[c]:.1f}"
+    scores = [_percent(mean) for mean in means]
+    return [selection.grid.combinations[c], f"{selection.mean_ranks[c]:.2f}", interval, f"{found.wins[c]:.0%}", *scores]
+
+
+def _winners(selection: Selection) -> list[str]:
+    found = []
+    for task in selection.grid.tasks:
+        best = selection.winner(task)
+        if best is None:
+            found.append(f"{task}: no other task was scored, nothing to choose by")
+        else:
+            found.append(f"{task}: {selection.combinations[best[0]]} (mean rank {best[1]:.2f} on the other tasks)")
+    return found
+
+
+def friedman_line(selection: Selection) -> str:
+    if selection.friedman is None:
+        return "Friedman test: not defined (it takes three combinations, two tasks and a difference)"
+    statistic, p = selection.friedman
+    told = "the combinations differ" if p < 0.05 else "no evidence that the combinations differ"
+    return f"Friedman test: chi-square {statistic:.2f}, p = {p:.3g}: {told}"
+
+
+def _percent(mean: float) -> str:
+    if math.isinf(mean):
+        return "diverged"
+    return "-" if math.isnan(mean) else f"{100 * mean:.2f}"

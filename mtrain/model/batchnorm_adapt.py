@@ -1,0 +1,96 @@
+"""Batch-normalization adaptation before training (the paper's supplement B).
+
+Each layer's statistics are replaced by those of the pool, and its weight and bias are changed so that its output in
+inference stays what it was: the first training steps then meet no sudden shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mtrain.model.batchnorm_per_task import TaskBatchNorm
+from mtrain.model.batchnorm_sync import SYNCHRONIZED
+
+
+def statistics_of_a_part(network: nn.Module) -> list[Tensor]:
+    """The running means and variances that are gathered from this rank's pictures alone."""
+    training = [module for module in network.modules() if module.training]
+    layers = [layer for layer in training if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    buffers = [(layer.running_mean, layer.running_var) for layer in layers if not isinstance(layer, SYNCHRONIZED)]
+    split = [module for module in training if isinstance(module, TaskBatchNorm)]
+    of_tasks = [tuple(one.buffers(recurse=False)) for one in split if not isinstance(one.layer, SYNCHRONIZED)]
+    return [values for several in (*buffers, *of_tasks) for values in several if values is not None]
+
+
+class _Moments:
+    """Mean and population variance per channel of everything that passed, combined exactly in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.spread = torch.zeros(())
+
+    def add(self, values: Tensor) -> None:
+        channels = values.detach().double().transpose(0, 1).flatten(1)
+        count, mean = channels.shape[1], channels.mean(1)
+        spread = (channels - mean[:, None]).square().sum(1)
+        if self.count == 0:
+            self.mean, self.spread = torch.zeros_like(mean), torch.zeros_like(spread)
+        whole, shift = self.count + count, mean - self.mean
+        self.spread = self.spread + spread + shift.square() * self.count * count / whole
+        self.mean = self.mean + shift * count / whole
+        self.count = whole
+
+    @property
+    def variance(self) -> Tensor:
+        return self.spread / self.count
+
+
+@torch.no_grad()
+def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Adapt every batch-normalization layer to normalized batches (N, 3, H, W); the number of layers adapted.
+
+    All layers are measured in one pass in inference mode: adapting one changes no other's input.
+    """
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.affine]
+    measured = {layer: _Moments() for layer in layers}
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, inputs: measured[module].add(inputs[0])) for layer in layers
+    ]
+    was_training = network.training
+    network.eval()
+    try:
+        for batch in batches:
+            network(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        network.train(was_training)
+    for layer, moments in measured.items():
+        if moments.count:
+            _replace(layer, moments.mean, moments.variance)
+    return len(layers)
+
+
+def freeze(network: nn.Module) -> None:
+    """Have batch normalization infer in a network that is trained: its statistics stand still."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+def _replace(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """weight_t = weight_s sqrt(var_t + eps) / sqrt(var_s + eps)
+    bias_t = bias_s + weight_s (mean_t - mean_s) / sqrt(var_s + eps)
+    """
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    weight = layer.weight.double()
+    deviation = (layer.running_var.double() + layer.eps).sqrt()
+    layer.bias.copy_(layer.bias.double() + weight * (mean - layer.running_mean.double()) / deviation)
+    layer.weight.copy_(weight * (variance + layer.eps).sqrt() / deviation)
+    layer.running_mean.copy_(mean)
+    layer.running_var.copy_(variance)

@@ -1,0 +1,126 @@
+"""Batch normalization with statistics of each task's own, on request; weight and bias stay shared.
+
+After Chang et al., "Domain-specific batch normalization for unsupervised domain adaptation" (2019). For the network
+that is handed on the tasks' statistics become one again: those of their activations together, each task weighing the
+same.
+
+A layer that is synchronized over ranks stays so: statistics are those of a task's pictures on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mtrain.model.batchnorm_sync import SYNCHRONIZED, sum_over_ranks
+
+
+class TaskBatchNorm(nn.Module):
+    """`layer`, applied to each task's part of the batch with that task's statistics.
+
+    `counts` says whose the pictures are: counts[0] of the first task, then counts[1] of the second, and so on.
+    """
+
+    def __init__(self, layer: _BatchNorm, tasks: int) -> None:
+        super().__init__()
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        assert layer.momentum is not None
+        self.layer, self.tasks, self.momentum = layer, tasks, layer.momentum
+        self.counts: Sequence[int] = ()
+        self.train(layer.training)
+        for task in range(tasks):
+            self.register_buffer(f"mean_{task}", layer.running_mean.clone())
+            self.register_buffer(f"variance_{task}", layer.running_var.clone())
+        layer.running_mean = layer.running_var = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The shapes of `layer`."""
+        tracked, self.layer.num_batches_tracked = self.layer.num_batches_tracked, None  # counts batches, not parts
+        if self.training and isinstance(self.layer, SYNCHRONIZED):
+            normalized = self._over_ranks(images)
+        else:
+            parts = enumerate(torch.split(images, list(self.counts)))
+            normalized = torch.cat([self._normalized(task, part) for task, part in parts if len(part)])
+        self.layer.num_batches_tracked = tracked.add_(self.training) if tracked is not None else None
+        return normalized
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """(tasks, channels) means and variances."""
+        means = torch.stack([self.get_buffer(f"mean_{task}") for task in range(self.tasks)])
+        return means, torch.stack([self.get_buffer(f"variance_{task}") for task in range(self.tasks)])
+
+    def _normalized(self, task: int, part: Tensor) -> Tensor:
+        """A part of one value a channel has no variance: it is normalized by what is known already."""
+        self.layer.running_mean = self.get_buffer(f"mean_{task}")
+        self.layer.running_var = self.get_buffer(f"variance_{task}")
+        self.layer.train(self.training and part.numel() > part.shape[1])
+        normalized: Tensor = self.layer(part)
+        self.layer.running_mean = self.layer.running_var = None  # else a checkpoint would hold them twice
+        return normalized
+
+    def _over_ranks(self, images: Tensor) -> Tensor:
+        """All tasks in two messages, which a rank without pictures of a task sends and awaits like the others."""
+        with torch.autocast(images.device.type, enabled=False):
+            values = images.to(torch.promote_types(images.dtype, torch.float32)).reshape(*images.shape[:2], -1)
+            task = F.one_hot(torch.repeat_interleave(torch.tensor(self.counts)), self.tasks).to(values.dtype)
+            task = task.to(values.device, non_blocking=True)  # (N, tasks)
+            here = task.sum(0)[:, None] * values.shape[2]
+            total = sum_over_ranks(torch.cat([task.T @ values.sum(2), here], dim=1))
+            count = total[:, -1:]
+            mean = total[:, :-1] / count.clamp(min=1)
+            squares = (values - (task @ mean)[:, :, None]).square().sum(2)
+            variance = sum_over_ranks(task.T @ squares) / count.clamp(min=1)
+            known = count < 2  # one value a channel has no variance
+            before = self.statistics()
+            self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1), count[:, 0] > 1)
+            mean, variance = (torch.where(known, *pair) for pair in zip(before, (mean, variance), strict=True))
+            factor = (variance + self.layer.eps).rsqrt()
+            normal = (values - (task @ mean)[:, :, None]) * (task @ factor)[:, :, None]
+            if self.layer.affine:
+                normal = normal * self.layer.weight[:, None] + self.layer.bias[:, None]
+        return normal.to(images.dtype).view_as(images)
+
+    @torch.no_grad()
+    def _remember(self, means: Tensor, variances: Tensor, there: Tensor) -> None:
+        """Move the statistics of the tasks that are `there` towards these."""
+        shares = self.momentum * there.to(means.dtype)
+        for task, share in enumerate(shares):
+            self.get_buffer(f"mean_{task}").lerp_(means[task], share)
+            self.get_buffer(f"variance_{task}").lerp_(variances[task], share)
+
+
+def split(network: nn.Module, tasks: int) -> None:
+    """Give every batch-normalization layer statistics of each of `tasks` tasks: its own, to begin with."""
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats:
+            _replace(network, name, TaskBatchNorm(layer, tasks))
+
+
+def route(network: nn.Module, counts: Sequence[int]) -> None:
+    """Say whose the pictures of the next batch are."""
+    for module in network.modules():
+        if isinstance(module, TaskBatchNorm):
+            module.counts = counts
+
+
+@torch.no_grad()
+def merge(network: nn.Module) -> None:
+    """Undo `split`: one mean and variance a channel, of the mixture of the tasks."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, TaskBatchNorm):
+            means, variances = (values.double() for values in module.statistics())
+            mean = means.mean(0)
+            variance = (variances + means.square()).mean(0) - mean.square()
+            module.layer.running_mean = mean.float()
+            module.layer.running_var = variance.float()
+            _replace(network, name, module.layer)
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, module)

@@ -1,0 +1,132 @@
+"""What a training leaves behind besides the shared network: the head of each task, and what one must know to use it.
+
+heads.safetensors holds <Task>.weight (classes, features) and <Task>.bias (classes); its header says of each task its
+classes, the patches it was trained on, licence and citation, so that a run can be used where its shards are not.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mtrain.data.images import Images
+from mtrain.data.pool import Rows, Task
+from mtrain.errors import RunError
+from mtrain.model.weights import about_in, write_tensors
+
+LOOKED_AT = 64  # samples whose size and resolution stand for the task's
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a task that a head was trained on.
+
+    side: of its square pictures, or the shorter one, in stored pixels; mpp: micrometres in one of these, None where the
+    source does not say. samples: of each split.
+    """
+
+    task: str
+    title: str
+    classes: tuple[str, ...]
+    metric: str
+    side: int
+    mpp: float | None
+    licence: dict[str, Any]
+    citation: str
+    digest: str
+    samples: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier on the shared network's features."""
+
+    about: About
+    weight: Tensor
+    bias: Tensor
+
+    def module(self) -> nn.Linear:
+        """Features (N, num_features) -> logits (N, classes)."""
+        classes, features = self.weight.shape
+        layer = nn.Linear(features, classes)
+        layer.load_state_dict({"weight": self.weight, "bias": self.bias})
+        return layer.eval()
+
+
+def save_heads(path: Path, heads: nn.ModuleDict, tasks: Iterable[Task]) -> None:
+    """Write the heads of these tasks.
+
+    Raises:
+        RunError: the disk is full, or the like.
+    """
+    told = {task.name: asdict(about(task)) for task in tasks}
+    write_tensors(path, heads.state_dict(), {"tasks": told})
+
+
+def load_heads(path: Path) -> dict[str, Head]:
+    """Task -> its head.
+
+    Raises:
+        RunError: absent or damaged.
+    """
+    if not path.is_file():
+        raise RunError(
+            "this run kept no heads: it has not finished, or is of an older version", where=path.parent,
+            remedy="finish it with `mtrain fit --run NAME`, or train another",
+        )  # fmt: skip
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = [
+                About(**fields | {"classes": tuple(fields["classes"])}) for fields in about_in(file)["tasks"].values()
+            ]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in told}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"not the heads of a run: {error}", where=path) from None
+
+
+def about(task: Task) -> About:
+    """What the task's card says, and what the first of its training samples say of sizes."""
+    rows = task.rows["train"]
+    samples = list(_metadata(task, rows.take(range(min(LOOKED_AT, len(rows))))))
+    sides = [
+        min(s["stored_width"], s["stored_height"]) for s in samples if {"stored_width", "stored_height"} <= s.keys()
+    ]
+    scales = [s["mpp_stored"] for s in samples if isinstance(s.get("mpp_stored"), float)]
+    card = task.card
+    return About(
+        task=task.name,
+        title=card.title,
+        classes=tuple(task.classes),
+        metric=task.metric,
+        side=int(statistics.median(sides)) if sides else 0,
+        mpp=round(statistics.median(scales), 6) if scales else None,
+        licence=card.licence.model_dump(),
+        citation=card.citation,
+        digest=card.digest,
+        samples=task.sizes,
+    )
+
+
+def _metadata(task: Task, rows: Rows) -> Iterable[dict[str, Any]]:
+    """The JSON of these samples, which follows the image and the label (one block and its header) in the tar."""
+    header = rows.offset + -(-rows.length // BLOCK) * BLOCK + 2 * BLOCK
+    heads = _read(task, replace(rows, offset=header, length=rows.length * 0 + BLOCK))
+    sizes = [tarfile.TarInfo.frombuf(head, "ascii", "strict").size for head in heads]
+    for text in _read(task, replace(rows, offset=header + BLOCK, length=rows.length * 0 + sizes)):
+        content = json.loads(text)
+        yield content if isinstance(content, dict) else {}
+
+
+def _read(task: Task, rows: Rows) -> Sequence[bytes]:
+    images = Images([(task, rows)])
+    return [images.read(number) for number in range(len(rows))]

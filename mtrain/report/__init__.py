@@ -1,0 +1,1 @@
+"""Scores in, pages, figures and CSV files out."""

@@ -1,0 +1,97 @@
+"""Evaluations on BreaKHis in, the rows of the paper's last table out: a transfer of a network at each magnification.
+
+Mean and deviation are over the five folds; where several seeds were evaluated, a fold counts with their mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mtrain.errors import RunError
+from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, evaluation_files, published_breakhis, reason
+from mtrain.evaluation.ranks import Summary, summary
+
+MAGNIFICATIONS = ("40x", "100x", "200x", "400x")
+
+
+class Fold(BaseModel):
+    """One fold: mean patient accuracy in 0..1."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    fold: int
+    patient_accuracy: float
+
+
+class Magnification(BaseModel):
+    """One magnification."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    folds: tuple[Fold, ...]
+
+
+class Patients(Evaluation):
+    """A file of `mtrain breakhis`."""
+
+    set: Literal["folds"]
+    magnifications: dict[str, Magnification]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One transfer of one network: own and published scores by magnification, in percent; `seeds` were averaged."""
+
+    backbone: str
+    column: str
+    seeds: int
+    scores: Mapping[str, Summary]
+    published: Mapping[str, Summary]
+
+    @property
+    def title(self) -> str:
+        return COLUMNS[self.column]
+
+    @property
+    def magnifications(self) -> list[str]:
+        return [name for name in MAGNIFICATIONS if name in {*self.scores, *self.published}]
+
+
+def breakhis_rows(folder: Path, backbones: Iterable[str], *, paper: bool) -> list[Row]:
+    """The rows of these networks; of several files of one model (network, column, seed), the newest counts.
+
+    Raises:
+        RunError: a file that is no evaluation.
+    """
+    newest: dict[tuple[str, str], dict[int, Patients]] = {}
+    for path in evaluation_files(folder):
+        try:
+            content = json.loads(path.read_bytes())
+            if not isinstance(content, dict) or content.get("set") != "folds":
+                continue
+            one = Patients.model_validate(content)
+        except (OSError, ValueError, RecursionError, ValidationError) as error:
+            raise RunError(
+                f"not an evaluation: {reason(error)}", where=path, remedy="remove it and run `mtrain breakhis` again"
+            ) from None
+        newest.setdefault((one.backbone, one.column), {})[one.seed] = one
+    known = published_breakhis() if paper else {}
+    return [
+        Row(backbone, column, len(seeds), _scores(seeds.values()), known.get(backbone, {}).get(column, {}))
+        for backbone in backbones for column in COLUMNS if (seeds := newest.get((backbone, column)))
+    ]  # fmt: skip
+
+
+def _scores(seeds: Iterable[Patients]) -> dict[str, Summary]:
+    folds: dict[str, dict[int, list[float]]] = {}
+    for one in seeds:
+        for name, found in one.magnifications.items():
+            for fold in found.folds:
+                folds.setdefault(name.lower(), {}).setdefault(fold.fold, []).append(100 * fold.patient_accuracy)
+    return {name: summary([sum(same) / len(same) for same in every.values()]) for name, every in folds.items()}

@@ -1,0 +1,79 @@
+"""What a sweep found as comma-separated text: cells, ranks, and the table of evaluated scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mtrain.evaluation import ranks, selection
+from mtrain.evaluation.paper_tables import Row
+from mtrain.evaluation.selection import Selection
+from mtrain.report.breakhis_table import Row as BreakhisRow
+from mtrain.sweep.store import Planned, Result
+
+
+def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
+    """A line a cell and task, those without a result too."""
+    rows = []
+    for one in planned:
+        result, c = results.get(one.cell), one.combination
+        for task in one.tasks:
+            score = result.scores.get(task) if result else None
+            told = [score.metric, score.set, score.score] if score else ["", "", ""]
+            state, seconds = (result.state, result.seconds) if result else ("missing", "")
+            rows.append([one.cell, c.backbone, c.lr, c.tau, c.warmup, one.seed, task, *told, state, seconds])
+    head = ["cell", "backbone", "lr", "tau", "warmup", "seed", "task", "metric", "set", "score", "state", "seconds"]
+    return csv_text(head, rows)
+
+
+def ranked(chosen: Selection) -> str:
+    """A line a combination and task."""
+    means = ranks.seed_means(chosen.grid.scores)
+    rows = [
+        [c.backbone, c.lr, c.tau, c.warmup, chosen.mean_ranks[i], chosen.bootstrap.low[i], chosen.bootstrap.high[i],
+         chosen.bootstrap.wins[i], task, means[i, t], selection.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t]]
+        for i, c in enumerate(chosen.combinations) for t, task in enumerate(chosen.grid.tasks)
+    ]  # fmt: skip
+    head = ["backbone", "lr", "tau", "warmup", "mean_rank", "low", "high", "wins", "task", "mean", "std", "rank"]
+    return csv_text(head, rows)
+
+
+def scores(networks: Iterable[tuple[str, Sequence[Row], Mapping[str, Row]]]) -> str:
+    """A line a network, task and column, from its rows and the published ones."""
+    rows = []
+    for name, own, published in networks:
+        for row in own:
+            there = published.get(row.task)
+            for column, found in row.scores.items():
+                mode, _, source = column.partition("-")
+                verdict = row.verdict(mode) if source == "multitask" else ""
+                theirs = there.scores.get(column) if there else None
+                told = [theirs.mean, theirs.std] if theirs else ["", ""]
+                about = [name, row.task, row.metric, row.size, column]
+                rows.append([*about, found.mean, found.std, found.count, row.best == column, verdict, *told])
+    head = ["backbone", "task", "metric", "train_val", "column", "mean", "std", "seeds", "best", "significant"]
+    return csv_text([*head, "published_mean", "published_std"], rows)
+
+
+def breakhis(found: Iterable[BreakhisRow]) -> str:
+    """A line a network, column and magnification."""
+    rows = []
+    for row in found:
+        for name in row.magnifications:
+            own, theirs = row.scores.get(name), row.published.get(name)
+            told = [own.mean, own.std, own.count] if own else ["", "", ""]
+            also = [theirs.mean, theirs.std] if theirs else ["", ""]
+            rows.append([row.backbone, row.column, name, *told, row.seeds, *also])
+    head = ["backbone", "column", "magnification", "mean", "std", "folds", "seeds", "published_mean", "published_std"]
+    return csv_text(head, rows)
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated, one head, no blank lines."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return buffer.getvalue()

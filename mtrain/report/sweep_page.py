@@ -1,0 +1,217 @@
+"""A sweep on one page: its folder and the evaluations in; a self-contained HTML page, CSV, SVG and PNG files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from mtrain.atomic import replacing, write_text
+from mtrain.evaluation import paper_tables, ranks, selection
+from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Row
+from mtrain.evaluation.ranks import Summary
+from mtrain.evaluation.selection import Selection
+from mtrain.report import csv_files, figures
+from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
+from mtrain.report.run_page import template
+from mtrain.sweep.spec import Combination, rate
+from mtrain.sweep.store import Store
+
+NUMBERS = {"svm": 2, "finetune": 3}  # of the paper's figures
+MARKS = {1: '<span class="up" title="significantly better than ImageNet">▲</span>',
+         -1: '<span class="down" title="significantly worse than ImageNet">▼</span>', 0: ""}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure: `name` is that of its files, `words` are for those who cannot see it."""
+
+    name: str
+    caption: str
+    words: str
+    svg: str
+    png: bytes
+
+    @property
+    def inline(self) -> str:
+        return figures.inline(self.svg, self.words, self.name)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The evaluations of one network."""
+
+    name: str
+    rows: list[Row]
+    published: Mapping[str, Row]
+    figures: list[Drawn] = field(default_factory=list)
+
+
+def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool) -> Path:
+    """Write the page to `out` and everything on it as files beside it; answers the page's path.
+
+    Raises:
+        RunError: a file of the sweep or an evaluation that cannot be read.
+        UsageError: no cell has a result yet.
+    """
+    chosen = selection.select(store, incomplete=True)
+    planned = store.planned()
+    results = store.results(planned)
+    networks = _networks(_of_sweep(store, chosen, paper_tables.read_evaluations(evaluations)), paper=paper)
+    patients = breakhis_rows(evaluations, chosen.backbones, paper=paper)
+    rates, heads = _rate_figures(chosen), _head_figures(chosen)
+    drawn = [*(one for network in networks for one in network.figures), *rates, *heads]
+    files = {
+        "cells.csv": csv_files.cells(planned, results),
+        "ranks.csv": csv_files.ranked(chosen),
+        "table.csv": csv_files.scores([(network.name, network.rows, network.published) for network in networks]),
+        **({"breakhis.csv": csv_files.breakhis(patients)} if patients else {}),
+    }
+    page = template("sweep.html", spread=spread, mark=_mark, rate=rate, two_lines=_two_lines).render(
+        sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
+        columns=COLUMNS, metrics=METRICS, winners=_winners(chosen),
+        friedman=selection.friedman_line(chosen), notes=chosen.notes, rates=rates, heads=heads,
+        patients=patients, magnifications=MAGNIFICATIONS,
+        ranking=[selection.text_row(chosen, c) for c in chosen.order],
+        files=[*files, *(["figures/*.svg", "figures/*.png"] if drawn else [])],
+    )  # fmt: skip
+    for name, text in files.items():
+        write_text(out.parent / name, text)
+    for one in drawn:
+        write_text(out.parent / "figures" / f"{one.name}.svg", one.svg)
+        with replacing(out.parent / "figures" / f"{one.name}.png") as partial:
+            partial.write_bytes(one.png)
+    write_text(out, page)
+    return out
+
+
+def spread(found: Summary) -> str:
+    """'75.05±0.70', as in the paper; without a deviation where there is one value."""
+    return f"{found.mean:.2f}±{found.std:.2f}" if found.count > 1 else f"{found.mean:.2f}"
+
+
+def _mark(column: str, row: Row) -> Markup:
+    """Beside multi-task scores: whether they differ significantly from those of ImageNet."""
+    mode, _, source = column.partition("-")
+    return Markup(MARKS[row.verdict(mode) or 0] if source == "multitask" else "")
+
+
+def _of_sweep(
+    store: Store, chosen: Selection, found: Iterable[paper_tables.Evaluation]
+) -> list[paper_tables.Evaluation]:
+    """Those of the sweep's networks; of multi-task models that left the target out, those of its own runs."""
+    folder = store.path.resolve()
+
+    def ours(one: paper_tables.Evaluation) -> bool:
+        apart = one.source == "multitask" and one.mode in TRANSFERS
+        return not apart or one.run is None or folder in Path(one.run).resolve().parents
+
+    return [one for one in found if one.backbone in chosen.backbones and ours(one)]
+
+
+def _two_lines(title: str) -> Markup:
+    """'svm, ImageNet' over two lines."""
+    return Markup("<br>").join(title.split(", "))
+
+
+def _networks(evaluations: Sequence[paper_tables.Evaluation], *, paper: bool) -> list[Network]:
+    published = paper_tables.published() if paper else {}
+    found = []
+    for name in paper_tables.backbones(evaluations):
+        rows = paper_tables.table(evaluations, name)
+        there = {row.task: row for row in published.get(name, [])}
+        found.append(Network(name, rows, there, _network_figures(name, rows, there)))
+    return found
+
+
+def _network_figures(name: str, rows: Sequence[Row], published: Mapping[str, Row]) -> list[Drawn]:
+    found = []
+    for mode in TRANSFERS:
+        if any(row.gain(mode) is not None for row in rows):
+            caption = f"{name}, {mode}: multi-task minus ImageNet, with twice the larger standard deviation; " \
+                      f"filled where significant{'; diamonds: as published' if published else ''}"  # fmt: skip
+            words = ", ".join(f"{row.task} {row.gain(mode):+.2f}" for row in rows if row.gain(mode) is not None)
+            figure = figures.differences(rows, mode, published)
+            found.append(_drawn(f"figure-{NUMBERS[mode]}-{_plain(name)}", caption, f"{caption}: {words}", figure))
+    if any(figures.APPROACHES.keys() & row.scores.keys() for row in rows):
+        caption = f"{name}: mean scores of the ways to use it, with two standard deviations"
+        words = "; ".join(f"{row.task}: {_in_words(row)}" for row in rows)
+        found.append(_drawn(f"figure-4-{_plain(name)}", caption, f"{caption}: {words}", figures.approaches(rows)))
+    return found
+
+
+def _in_words(row: Row) -> str:
+    shown = {label: row.scores[column] for column, label in figures.APPROACHES.items() if column in row.scores}
+    return ", ".join(f"{label} {score.mean:.1f}" for label, score in shown.items())
+
+
+def _rate_figures(chosen: Selection) -> list[Drawn]:
+    """Figure 5 for each network and task, where there are several learning rates."""
+    found = []
+    for backbone, task in _cases(chosen):
+        scores = _grouped(chosen, backbone, task, lambda c: (-c.lr, rate(c.lr)))
+        if len(scores) > 1:
+            words = ", ".join(f"{key[1]}: {ranks.summary(values).mean:.1f}" for key, values in scores.items())
+            figure = figures.by_rate({key[1]: values for key, values in scores.items()})
+            caption = f"{task}, {backbone}"
+            name = f"figure-5-{_plain(backbone)}-{_plain(task)}"
+            found.append(_drawn(name, caption, f"{caption}: means by learning rate: {words}", figure))
+    return found
+
+
+def _head_figures(chosen: Selection) -> list[Drawn]:
+    """Figure 6 for each network and task, at the learning rate of the network's best combination."""
+    found = []
+    for backbone, task in _cases(chosen):
+        best = chosen.winner(None, backbone)
+        if best is None:
+            continue
+        lr = chosen.combinations[best[0]].lr
+        scores = _grouped(chosen, backbone, task, lambda c: (c.tau, c.warmup), only=lr)
+        if len(scores) > 1:
+            told = {(f"{tau:g}", warm): values for (tau, warm), values in scores.items()}
+            words = ", ".join(f"tau {tau} warm-up {'on' if warm else 'off'}: {ranks.summary(values).mean:.1f}"
+                              for (tau, warm), values in told.items())  # fmt: skip
+            caption = f"{task}, {backbone}, learning rate {rate(lr)}"
+            name = f"figure-6-{_plain(backbone)}-{_plain(task)}"
+            found.append(_drawn(name, caption, f"{caption}: {words}", figures.by_heads(told)))
+    return found
+
+
+def _cases(chosen: Selection) -> Iterable[tuple[str, str]]:
+    return ((backbone, task) for backbone in chosen.backbones for task in chosen.grid.tasks)
+
+
+def _grouped(
+    chosen: Selection, backbone: str, task: str, key: Callable[[Combination], Any], only: float | None = None
+) -> dict[Any, list[float]]:
+    """Finite scores in percent of one network on one task, by key in its order."""
+    found: dict[Any, list[float]] = {}
+    t = chosen.grid.tasks.index(task)
+    for c, combination in enumerate(chosen.combinations):
+        if combination.backbone == backbone and only in (None, combination.lr):
+            values = [100 * score for score in chosen.grid.scores[c, t].tolist() if abs(score) <= 1]
+            found.setdefault(key(combination), []).extend(values)
+    return {k: found[k] for k in sorted(found) if found[k]}
+
+
+def _drawn(name: str, caption: str, words: str, figure: Figure) -> Drawn:
+    return Drawn(name, caption, words, figures.svg(figure), figures.png(figure))
+
+
+def _winners(chosen: Selection) -> list[tuple[str, Combination | None, float]]:
+    found: list[tuple[str, Combination | None, float]] = []
+    for task in chosen.grid.tasks:
+        for backbone in chosen.backbones:
+            best = chosen.winner(task, backbone)
+            found.append((task, None, 0.0) if best is None else (task, chosen.combinations[best[0]], best[1]))
+    return found
+
+
+def _plain(name: str) -> str:
+    """Letters, digits, dash and underscore: a name for files and for ids of a page."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)

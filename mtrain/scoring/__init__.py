@@ -1,0 +1,1 @@
+"""Labels and decision values in, scores with confidence intervals out."""

@@ -1,0 +1,115 @@
+"""Confidence intervals by the bootstrap over groups: patients or slides are drawn with replacement, with all they hold.
+
+In come labels, decision values (as in mtrain.scoring.metrics) and groups, out comes an interval for every score. A draw
+is a weight for each group, so that all scores are sums: of the groups' confusion matrices, and of weights along the
+ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrain.scoring import metrics
+from mtrain.scoring.metrics import Labels, Values
+
+DRAWS = 1000
+LEVEL = 0.95
+CELLS_AT_ONCE = 4_000_000  # weights of samples held in memory
+
+
+def intervals(
+    labels: Labels, decisions: Values, groups: Sequence[str], classes: int, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile interval of each score of `metrics.all_scores`, by its name.
+
+    Empty with a single group, of which no draw differs from another. Draws in which a score is not defined (a class is
+    absent) do not count for it; a score that is defined in no draw is left out.
+    """
+    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return {}
+    rng = np.random.Generator(np.random.Philox(seed))
+    gathered: dict[str, list[Values]] = {}
+    block = max(1, CELLS_AT_ONCE // max(len(labels), len(names) * classes))
+    for start in range(0, draws, block):
+        weights = _drawn(rng, min(block, draws - start), len(names))
+        for name, values in weighted_scores(labels, decisions, group, weights, classes):
+            gathered.setdefault(name, []).append(values)
+    edges = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    found = {name: np.concatenate(values) for name, values in gathered.items()}
+    return {
+        name: (float(low), float(high))
+        for name, values in found.items()
+        if not np.isnan(values).all()
+        for low, high in [np.nanpercentile(values, edges)]
+    }
+
+
+def weighted_scores(
+    labels: Labels, decisions: Values, group: NDArray[np.int64], weights: Values, classes: int
+) -> Iterator[tuple[str, Values]]:
+    """`metrics.all_scores` under each row of `weights` (draws, groups): how often every group counts; (draws,) each.
+
+    `group` numbers the group of every sample.
+    """
+    table = _confusion(labels, metrics.predicted(decisions), group, weights, classes)
+    truth, found, right = table.sum(2), table.sum(1), np.diagonal(table, axis1=1, axis2=2)
+    yield "accuracy", right.sum(1) / truth.sum(1)
+    present = np.where(truth > 0, 1.0, np.nan)
+    recalls = right / np.maximum(truth, 1) * present
+    yield "balanced_accuracy", _mean(recalls)
+    yield "macro_f1", _mean(2 * right / np.maximum(truth + found, 1) * present)
+    of_sample = weights[:, group]
+    if decisions.ndim == 1:
+        yield "roc_auc", weighted_auc(labels == 1, decisions, of_sample)
+    else:
+        yield (
+            "roc_auc",
+            _mean(np.stack([weighted_auc(labels == c, decisions[:, c], of_sample) for c in range(classes)], axis=1)),
+        )
+    for c in np.unique(labels):
+        yield f"recall_{c}", recalls[:, c]
+
+
+def weighted_auc(positive: NDArray[np.bool_], values: Values, weights: Values) -> Values:
+    """Area under the ROC curve of samples that count `weights` (draws, n) times; ties count half, (draws,).
+
+    Between consecutive distinct values lie steps: a positive is above all negatives of the steps before its own and
+    level with half of those in it.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(order) else np.zeros(0, np.int64)
+    weighted = weights[:, order]
+    positives = np.add.reduceat(weighted * positive[order], starts, axis=1)
+    negatives = np.add.reduceat(weighted * ~positive[order], starts, axis=1)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    pairs = positives.sum(1) * negatives.sum(1)
+    areas: Values = np.where(pairs > 0, (positives * below).sum(1) / np.maximum(pairs, 1), np.nan)
+    return areas
+
+
+def _drawn(rng: np.random.Generator, draws: int, groups: int) -> Values:
+    """(draws, groups): how often each group is among as many groups drawn with replacement."""
+    picked = rng.integers(groups, size=(draws, groups)) + groups * np.arange(draws)[:, None]
+    return np.bincount(picked.ravel(), minlength=draws * groups).reshape(draws, groups).astype(np.float64)
+
+
+def _confusion(labels: Labels, found: Labels, group: NDArray[np.int64], weights: Values, classes: int) -> Values:
+    """(draws, truth, found): the weighted number of samples."""
+    cell = labels * classes + found
+    by_group = np.zeros((weights.shape[1], classes * classes))
+    np.add.at(by_group, (group, cell), 1)
+    return (weights @ by_group).reshape(-1, classes, classes)
+
+
+def _mean(values: Values) -> Values:
+    """Mean over the columns that are defined; NaN where none is."""
+    defined = ~np.isnan(values)
+    means: Values = np.where(
+        defined.any(1), np.where(defined, values, 0).sum(1) / np.maximum(defined.sum(1), 1), np.nan
+    )
+    return means

@@ -1,0 +1,68 @@
+"""Answers for a set of samples in; every score of them, with its interval, and a file of predictions out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrain.atomic import replacing
+from mtrain.data.pool import Rows, Task
+from mtrain.scoring import bootstrap, metrics
+from mtrain.scoring.metrics import Values
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Decision values as `metrics` takes them; probabilities (n, classes) of classifiers that have some."""
+
+    decisions: Values
+    probabilities: Values | None = None
+
+
+def scores_of(task: Task, name: str, rows: Rows, answer: Answer) -> dict[str, Any]:
+    """The task's own metric, all others, intervals over groups; `name` is the set's."""
+    score = metrics.score(task.metric, rows.label, answer.decisions)
+    scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes))
+    notes = [f"the {name} set of {task.name} holds one class only: no {task.metric}"] if math.isnan(score) else []
+    groups = [str(group) for group in rows.group]
+    intervals = bootstrap.intervals(rows.label, answer.decisions, groups, task.num_classes)
+    if not intervals:
+        notes.append(f"the {name} set of {task.name} is of one {task.card.group_kind}: no confidence intervals")
+    if answer.probabilities is not None:
+        scores["calibration_error"] = metrics.calibration_error(rows.label, answer.probabilities)
+    return {
+        "set": name,
+        "score": score,
+        "scores": scores,
+        "intervals": intervals,
+        "groups": len(set(groups)),  # an interval of a handful of groups says little
+        "notes": notes,
+    }
+
+
+def write_predictions(path: Path, rows: Rows, answer: Answer) -> None:
+    """What was answered for each sample, so that any other score can be made later."""
+    arrays: dict[str, NDArray[Any]] = {
+        "key": rows.key.astype(str),
+        "label": rows.label,
+        "group": rows.group.astype(str),
+        "decisions": answer.decisions,
+    }
+    if answer.probabilities is not None:
+        arrays["probabilities"] = answer.probabilities
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN: null stands where a score is not defined."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

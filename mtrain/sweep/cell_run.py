@@ -1,0 +1,122 @@
+"""One cell: its warm-up if nobody made it, its training, its transfers; in the end one file with the scores."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.atomic import replacing, write_json
+from mtrain.errors import DivergedError
+from mtrain.model.network import find_device
+from mtrain.runs import Run
+from mtrain.sweep.cells import Cell, warmup_config
+from mtrain.sweep.store import Store
+from mtrain.train import checkpoint
+from mtrain.train.fit import fit
+from mtrain.transfer.finetune_rate import Recipe
+from mtrain.transfer.request import OWN, targets
+from mtrain.transfer.transfer import Options, source_of, transfer
+from mtrain.versions import versions
+
+Outcome = Literal["done", "busy", "stopped"]
+
+
+def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
+    """Run the cell unless its result is there; "busy" when another process has it, or is at the warm-up that it needs.
+
+    Raises:
+        UserError: as `fit` and the transfers do; a training that diverges is a result, not an error.
+    """
+    if store.has(cell):
+        return "done"
+    with store.claimed(cell.digest, store.run(cell.training)) as ours:
+        if not ours:
+            return "busy"
+        if store.has(cell):  # since we looked
+            return "done"
+        try:
+            return _run(store, cell, report)
+        except DivergedError as error:
+            report.note(f"{cell}: {error}")
+            _write(store, cell, {"state": "diverged", "reason": str(error), "scores": {}, "seconds": 0.0})
+            return "done"
+
+
+def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
+    begun = time.monotonic()
+    run = store.run(cell.training)
+    if cell.warmup is not None and not checkpoint.newest(run.checkpoints) and run.state()[0] != "finished":
+        outcome = warm(store, cell, report)
+        if outcome != "done":
+            return outcome
+        _start_from(store.run(cell.warmup), run)
+    if fit(cell.config, run, report) == "stopped":
+        return "stopped"
+    scores = _transfers(cell, run, report)
+    _write(store, cell, {"state": "scored", "scores": scores, "seconds": round(time.monotonic() - begun, 1)})
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # the weights stay
+    return "done"
+
+
+def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
+    """See that the warm-up of the cell is there; "busy" when another process is at it."""
+    assert cell.warmup is not None
+    run = store.run(cell.warmup)
+    if run.state()[0] == "finished":
+        return "done"
+    with store.claimed(cell.warmup, run) as ours:
+        if not ours:
+            return "busy"
+        return "stopped" if fit(warmup_config(cell.config), run, report) == "stopped" else "done"
+
+
+def _start_from(warmup: Run, run: Run) -> None:
+    """The warm-up's end as the first checkpoint of a training, which goes on from there as from one of its own.
+
+    Should somebody have removed it, the training warms up by itself, to the same end.
+    """
+    for path in checkpoint.newest(warmup.checkpoints)[:1]:
+        with replacing(run.checkpoints / path.name) as partial:
+            shutil.copyfile(path, partial)
+
+
+def _transfers(cell: Cell, run: Run, report: Reporter) -> dict[str, dict[str, Any]]:
+    """Each left-out task, train -> val: no test set is read."""
+    source = source_of(run, OWN)
+    settings = cell.transfer
+    options = Options(
+        mode=settings.mode,
+        final=False,
+        solver=settings.solver,
+        workers=cell.config.workers,
+        recipe=Recipe(device=cell.config.device),
+    )
+    found = {}
+    for task in targets(run, Path(cell.config.shards), cell.tasks):
+        result = transfer(source, task, options, report)
+        found[task.name] = {name: result[name] for name in ("metric", "set", "score", "scores", "C", "notes")}
+    return found
+
+
+def _write(store: Store, cell: Cell, result: dict[str, Any]) -> None:
+    about = {
+        "cell": cell.digest,
+        "sweep": store.name,
+        "combination": asdict(cell.combination),
+        "seed": cell.config.seed,
+        "left_out": cell.tasks,
+        "run": str(store.run(cell.training).path.relative_to(store.path)),
+        "warmup": cell.warmup,
+    }
+    entered = {
+        "config": cell.config.model_dump(mode="json"),
+        "pool": cell.pool,
+        "transfer": cell.transfer.model_dump(),
+        "device": find_device(cell.config.device).type,
+        "versions": versions(),
+    }
+    write_json(store.result_path(cell.digest), about | result | entered)

@@ -1,0 +1,135 @@
+"""What a sweep has to do, what of it is shared, and how long it takes here, from a few steps that are timed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from dpconvert.plural import counted
+from dpconvert.runtime.progress import Reporter
+from mtrain.config import FitConfig
+from mtrain.data.pool import Pool
+from mtrain.model.network import MultiHead, find_device, shared_network
+from mtrain.sweep.cells import Cell, LeftOut
+from mtrain.sweep.store import Store
+from mtrain.train.trainer import Training
+
+STEPS, SECONDS = 50, 8.0  # a pace is timed over so many steps, or as many as go into so many seconds
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds an iteration with and without the shared network's gradients, seconds a picture of features; sizes."""
+
+    step: float
+    warm: float
+    picture: float
+    weights_bytes: int
+    features: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of cells and warm-ups; hours of what is left to do, with shared warm-ups and with one in each cell."""
+
+    cells: int
+    there: int
+    begun: int
+    warmups: int
+    warmups_there: int
+    warmups_alone: int
+    hours: float
+    hours_warmups: float
+    hours_features: float
+    hours_alone: float
+    disk_gb: float
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self, sweep: str) -> list[str]:
+        """For a person."""
+        if self.cells == self.there:
+            return [f"{sweep}: {counted(self.cells, 'cell')}, all there"]
+        saved = self.hours_alone - self.hours
+        share = saved / self.hours_alone if self.hours_alone else 0.0
+        cells, alone = counted(self.cells, "cell"), counted(self.warmups_alone, "cell")
+        return [
+            f"{sweep}: {cells}, {self.there} there, {self.begun} begun, {self.cells - self.there} to run",
+            f"shared: {counted(self.warmups, 'warm-up')} for {alone}, {self.warmups_there} there",
+            f"estimate: {span(self.hours)} on one device like this, of which warm-ups {span(self.hours_warmups)} and "
+            f"features {span(self.hours_features)} (the svm itself is not counted)",
+            f"every cell on its own: {span(self.hours_alone)}; sharing saves {span(saved)} ({share:.1%})",
+            f"disk: {self.disk_gb:.1f} GB more of weights and features",
+        ]
+
+
+def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> Plan:
+    """What is missing, and what it costs at these paces (by network)."""
+    missing = [cell for cell in cells if not store.has(cell)]
+    pictures = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
+                for left in sets}  # fmt: skip
+    begun = {cell.training: store.run(cell.training).state()[1] for cell in missing}
+    warmups = {cell.warmup: cell for cell in cells if cell.warmup}
+    finished = {digest for digest in warmups if digest and store.run(digest).state()[0] == "finished"}
+    needed = {cell.warmup: cell for cell in missing if cell.warmup and not begun[cell.training]}
+
+    def pace(cell: Cell) -> Pace:
+        return paces[cell.config.backbone]
+
+    warm = sum(cell.config.warmup * pace(cell).warm for digest, cell in needed.items() if digest not in finished)
+    features = sum(pictures[cell.tasks] * pace(cell).picture for cell in missing)
+    trained = sum(_left(cell, begun[cell.training]) * pace(cell).step for cell in missing)
+    own = sum(cell.config.warmup * pace(cell).warm for cell in missing if not begun[cell.training])
+    kept = sum(pace(cell).weights_bytes + 4 * pictures[cell.tasks] * pace(cell).features for cell in missing)
+    return Plan(
+        cells=len(cells), there=len(cells) - len(missing), begun=sum(done > 0 for done in begun.values()),
+        warmups=len(warmups), warmups_there=len(finished), warmups_alone=sum(cell.warmup is not None for cell in cells),
+        hours=(warm + features + trained) / 3600, hours_warmups=warm / 3600, hours_features=features / 3600,
+        hours_alone=(own + features + trained) / 3600, disk_gb=kept / 1e9,
+    )  # fmt: skip
+
+
+def span(hours: float) -> str:
+    """0.02 -> '72 s', 1.5 -> '90 min', 30 -> '30.0 h', 19876 -> '19 876 h'."""
+    if hours < 1 / 30:
+        return f"{3600 * hours:.0f} s"
+    if hours < 2:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 1000 else f"{hours:,.0f} h".replace(",", " ")
+
+
+def _left(cell: Cell, done: int) -> int:
+    return cell.config.iterations - max(done, cell.config.warmup)
+
+
+def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
+    """Time a few iterations of each kind, pictures read and all."""
+    report.note(f"{config.backbone}: timing a few iterations")
+    device = find_device(config.device)
+    network = shared_network(config.backbone, "random")
+    model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})
+    model = model.to(device).to(memory_format=torch.channels_last)
+    settings = config.model_copy(update={"warmup": STEPS, "iterations": 2 * STEPS})
+    warm = _timed(Training(settings, pool, model, device), range(STEPS))
+    step = _timed(Training(settings, pool, model, device, done=STEPS), range(STEPS, 2 * STEPS))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.body.state_dict().values())
+    return Pace(step, warm, warm / config.batch, size, network.num_features)
+
+
+def _timed(training: Training, numbers: range) -> float:
+    """Seconds an iteration, the first one apart unless it is the only one."""
+    parts = training.iterations(numbers)
+    begun = time.monotonic()
+    training.step(*next(parts)).sum().item()  # item: the device has finished
+    first = time.monotonic() - begun
+    begun, steps = time.monotonic(), 0
+    for batches in itertools.takewhile(lambda _: first + time.monotonic() - begun < SECONDS, parts):
+        training.step(*batches).sum().item()
+        steps += 1
+    return (time.monotonic() - begun) / steps if steps else first

@@ -1,0 +1,46 @@
+"""An exponential moving average of a network's weights (Polyak and Juditsky, 1992), on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from mtrain.model.weights import State
+
+
+class Average:
+    """average = decay x average + (1 - decay) x weights after each step; buffers stay the network's own.
+
+    Early on the average is that of fewer steps: the decay used is min(decay, (1 + n) / (10 + n)) after n steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, state: State | None = None) -> None:
+        self.decay, self.weights = decay, dict(model.named_parameters())
+        self.state: State = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
+        for name, values in (state or {}).items():
+            self.state[name].copy_(values)
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take in the weights after this many steps."""
+        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(list(self.state.values()), [weight.detach() for weight in self.weights.values()], share)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model with the averaged weights, for scoring and saving."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, weight in self.weights.items():
+            held = weight.detach().clone()
+            weight.copy_(self.state[name])
+            self.state[name].copy_(held)

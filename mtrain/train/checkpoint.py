@@ -1,0 +1,93 @@
+"""Where a training goes on from: weights, buffers and momentum in safetensors, the iteration in the header.
+
+A checkpoint is written whole or not at all, and carries a digest of its tensors: one that was damaged since is told.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mtrain.errors import DivergedError, RunError
+from mtrain.model.weights import State, about_in, state_digest, write_tensors
+
+KEPT = 2
+PATTERN = "iteration-*.safetensors"
+MODEL, AVERAGE = "model.", "average."
+# what an optimizer keeps of a parameter: of SGD, and of AdamW
+KEPT_OF = {"momentum_buffer": "momentum.", "exp_avg": "first.", "exp_avg_sq": "second.", "step": "steps."}
+
+
+def save(folder: Path, iteration: int, state: State) -> None:
+    """Write the state that a training is in after so many iterations; the older ones but the last few go.
+
+    Raises:
+        DivergedError: a number that is not finite.
+        RunError: the disk is full. Older checkpoints stay in either case.
+    """
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    broken = sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise DivergedError(
+            f"after iteration {iteration} {broken[0]} is not finite: the training has diverged",
+            where=folder.parent,
+            remedy="start another run with a lower --lr or --tau",
+        )
+    about = {"iteration": iteration, "digest": state_digest(state)}
+    write_tensors(folder / f"iteration-{iteration:08d}.safetensors", state, about)
+    for path in newest(folder)[KEPT:]:
+        path.unlink()
+
+
+def load(path: Path) -> tuple[State, int]:
+    """What `save` wrote: the state and the iteration.
+
+    Raises:
+        RunError: absent or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = about_in(file)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about["digest"] != state_digest(state):
+            raise ValueError("changed since it was written")
+        return state, int(about["iteration"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise RunError(f"not a readable checkpoint: {error}", where=path) from None
+
+
+def newest(folder: Path) -> list[Path]:
+    """Checkpoints, newest first."""
+    return sorted(folder.glob(PATTERN), reverse=True)
+
+
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer, average: State | None = None) -> State:
+    """Weights and buffers as 'model.<name>', the moving average as 'average.<name>', momentum as 'momentum.<name>' (of
+    AdamW: 'first.', 'second.' and 'steps.').
+    """
+    state = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    state |= {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
+    for name, parameter in model.named_parameters():
+        kept = optimizer.state.get(parameter, {})
+        state |= {prefix + name: kept[key] for key, prefix in KEPT_OF.items() if kept.get(key) is not None}
+    return state
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> State:
+    """The inverse of `training_state`; the moving average, empty where there is none yet."""
+    model.load_state_dict({n.removeprefix(MODEL): tensor for n, tensor in state.items() if n.startswith(MODEL)})
+    for name, parameter in model.named_parameters():
+        for key, prefix in KEPT_OF.items():
+            if prefix + name in state:
+                optimizer.state[parameter][key] = _laid_out_as(parameter, state[prefix + name])
+    return {n.removeprefix(AVERAGE): tensor for n, tensor in state.items() if n.startswith(AVERAGE)}
+
+
+@torch.no_grad()
+def _laid_out_as(parameter: Tensor, values: Tensor) -> Tensor:
+    """`values` where the parameter is, in its memory format when they have its shape (a count of steps has not)."""
+    like = parameter if values.shape == parameter.shape else values
+    return torch.empty_like(like, device=parameter.device, dtype=values.dtype).copy_(values)

@@ -1,0 +1,235 @@
+"""A training under way: the model, its optimizer and the number of iterations done.
+
+`Training.step` is one iteration of the paper. It depends on the state before it, the seed and its
+number, and on nothing else: neither on the loader's processes, nor, but for rounding and for the batches that batch
+normalization sees, on how many ranks and micro-batches share the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrain.config import FitConfig
+from mtrain.data import colour, sampling
+from mtrain.data.batch import Batch
+from mtrain.data.images import Images
+from mtrain.data.loader import Batches, Parts, Skipping, TrainingBatches, batches, ordered_batches
+from mtrain.data.mixing import mixture
+from mtrain.data.pool import Pool, Task
+from mtrain.data.prefetch import on_device
+from mtrain.data.stream import StreamBatches
+from mtrain.model import batchnorm_adapt, batchnorm_per_task
+from mtrain.model.loss import scale_head_gradients, task_losses
+from mtrain.model.network import MultiHead
+from mtrain.model.weights import State
+from mtrain.train import checkpoint
+from mtrain.train.averaging import Average
+from mtrain.train.distributed import ALONE, Ranks
+from mtrain.train.gradients import GradientSums
+from mtrain.train.optimizer import learning_rates, make_optimizer, set_rates
+
+VALIDATED = 512  # pictures of a task's validation set that a running training looks at
+
+
+class Training:
+    """`model` on its device, trained on the training sets of `pool`, by one of `ranks`."""
+
+    def __init__(
+        self, config: FitConfig, pool: Pool, model: MultiHead, device: torch.device, done: int = 0,
+        ranks: Ranks = ALONE,
+    ) -> None:  # fmt: skip
+        self.config, self.pool, self.model, self.device, self.ranks = config, pool, model, device, ranks
+        self.iteration, self.counts = done, [0] * len(pool.tasks)
+        self.tasks = [task.name for task in pool.tasks]
+        self.images = None if config.stream else Images([(task, task.rows["train"]) for task in pool.tasks])
+        self.skipping = Skipping(config.skip_corrupt)
+        self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
+        self.features: Callable[[Tensor], Tensor] = model.shared  # or the same compiled
+        self.sums = None if ranks.alone else GradientSums(list(model.shared.parameters()))
+        self.mixture = mixture(config, pool)
+        self.optimizer = make_optimizer(config, model, done)
+        self.average: Average | None = None
+
+    @property
+    def warming(self) -> bool:
+        """Whether the next iteration trains the heads alone."""
+        return self.iteration < self.config.warmup
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rate of what is trained: shared network and heads, or the heads alone."""
+        groups = self.optimizer.param_groups
+        return dict(zip(("shared", "heads")[-len(groups) :], (float(group["lr"]) for group in groups), strict=True))
+
+    def step(self, *parts: Batch) -> Tensor:
+        """One iteration, on the micro-batches that are this rank's share of its batch.
+
+        The loss of each task, summed over its samples here: (tasks,), on the device. `counts` then says how many
+        samples of each task there are in the whole batch.
+        """
+        if self.iteration == self.config.warmup:  # what the heads gathered at the other rate is not carried on
+            self.optimizer = make_optimizer(self.config, self.model, self.iteration)
+        set_rates(self.optimizer, learning_rates(self.config, self.iteration))
+        drawn = self.ranks.summed(torch.stack([part.counts for part in parts]).sum(0).tolist())
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
+        self.counts = drawn()
+        self._sum_over_ranks(self.counts)
+        scale_head_gradients(self.model.heads, self.counts)
+        self.optimizer.step()
+        self.iteration += 1
+        self._average()
+        return losses
+
+    def _average(self) -> None:
+        """The moving average begins with the weights that the first iteration after the warm-up leaves."""
+        steps = self.iteration - self.config.warmup
+        if self.config.ema and steps > 0:
+            self.average = self.average or Average(self.model, self.config.ema)
+            self.average.update(steps)
+
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        return checkpoint.training_state(self.model, self.optimizer, self.average.state if self.average else None)
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+        average = checkpoint.restore(self.model, self.optimizer, state)
+        self.average = Average(self.model, self.config.ema, average) if average else None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model as it is to be scored and saved: with averaged weights, where there is an average."""
+        return self.average.applied() if self.average else nullcontext()
+
+    def _backward(self, batch: Batch, number: int) -> Tensor:
+        """Add the gradients of one micro-batch's share of the loss; the losses."""
+        seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start)
+        torch.manual_seed(seed)
+        losses = self._losses(batch, batch.counts.tolist())
+        if self.sums and not self.warming and number == len(self.slots) - 1:
+            self.sums.begin()
+        (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
+        return losses.detach()
+
+    def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
+        """During the warm-up the shared network infers: no gradients, no update of its batch normalization."""
+        self.model.shared.train(not self.warming)
+        if self.config.batchnorm == "frozen":
+            batchnorm_adapt.freeze(self.model.shared)
+        batchnorm_per_task.route(self.model.shared, counts)
+        images = self.prepare(batch)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            with torch.set_grad_enabled(not self.warming):
+                features = self.model.shared(images) if self.warming else self.features(images)
+            logits = self.model.head_logits(features, counts)
+        return task_losses(logits, labels, counts, self.tasks, self.config.label_smoothing)
+
+    def _sum_over_ranks(self, counts: Sequence[int]) -> None:
+        """Gradients as if one rank had seen the whole batch; the running statistics become the mean of the ranks'.
+
+        A head has a gradient on every rank, or on none.
+        """
+        if self.sums is None:
+            return
+        tensors: list[Tensor] = []
+        for head, count in zip(self.model.heads.values(), counts, strict=True):
+            for parameter in head.parameters():
+                if count:
+                    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                    tensors.append(parameter.grad)
+        if not self.warming:
+            self.sums.finish()
+            statistics = batchnorm_adapt.statistics_of_a_part(self.model.shared)
+            tensors += [values.div_(self.ranks.size) for values in statistics]
+        self.ranks.sum_(tensors)
+
+    def prepare(self, batch: Batch) -> Tensor:
+        """The pictures on the device: flipped, otherwise changed if asked for, normalized, channels last."""
+        looks = batch.looks.to(self.device, non_blocking=True)
+        images = batch.to(self.device).images(self.config.size)
+        return self.model.shared.normalize(colour.changed(images, looks, self.config))
+
+    def example(self) -> Tensor:
+        """Something of the shape and layout of a prepared micro-batch."""
+        shape = (len(self.slots[0]), 3, self.config.size, self.config.size)
+        return torch.zeros(shape, device=self.device).to(memory_format=torch.channels_last)
+
+    def drawn(
+        self, numbers: range, stream: sampling.Stream = sampling.Stream.TRAIN, slots: Sequence[range] | None = None
+    ) -> Iterator[Batch]:
+        """The batches of these iterations, as micro-batches of these slots: by default those of this rank's share.
+
+        On the CPU the micro-batches of one iteration, and no earlier ones, keep what is in them.
+        """
+        config = self.config
+        parts = slots or self.slots
+        dataset = Parts([self._batches(part, stream) for part in parts])
+        items = range(numbers.start * len(parts), numbers.stop * len(parts))
+        pin = self.device.type == "cuda"
+        workers = min(config.workers, len(items))
+        lasting = None if pin else len(parts)
+        found = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
+        return on_device(found, self.device)
+
+    def _batches(self, slots: range, stream: sampling.Stream) -> Batches:
+        config, mixture, skip = self.config, self.mixture, self.config.skip_corrupt > 0
+        looks = bool(config.rotations or config.stain_jitter or config.colour_jitter)
+        if self.images is None:
+            tasks = self.pool.tasks
+            return StreamBatches(
+                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
+            )
+        return TrainingBatches(
+            self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
+        )
+
+    def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
+        """For each of these iterations the micro-batches of this rank's share."""
+        return zip(*[self.drawn(numbers)] * len(self.slots), strict=True)
+
+    @torch.no_grad()
+    def validate(self, enough: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """Accuracy of each head on up to `VALIDATED` pictures of its task's validation set; None when cut short.
+
+        Each rank looks at its share of the pictures; all get the same answer.
+        """
+        self.model.eval()
+        tasks = [task for task in self.pool.tasks if len(task.rows["val"])]
+        right: list[int] = []
+        with self.averaged():
+            for task in tasks:
+                found = self._right(task, enough)
+                if found is None:
+                    break
+                right.append(found)
+        missing = len(tasks) - len(right)
+        *right, cut = self.ranks.summed([*right, *[0] * missing, missing])()
+        if cut:
+            return None
+        return {task.name: n / len(_validated(task)) for task, n in zip(tasks, right, strict=True)}
+
+    def _right(self, task: Task, enough: Callable[[], bool]) -> int | None:
+        config, shared, head = self.config, self.model.shared, self.model.heads[task.name]
+        rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
+        right = 0
+        for images, places in ordered_batches(
+            task, rows, size=config.size, batch=config.batch, workers=config.workers, device=self.device
+        ):
+            if enough():
+                return None
+            batchnorm_per_task.route(shared, [len(images) if name == task.name else 0 for name in self.tasks])
+            logits = head(shared(shared.normalize(images)))
+            right += int((logits.argmax(1).cpu().numpy() == rows.label[places]).sum())
+        return right
+
+
+def _validated(task: Task) -> list[int]:
+    """Rows of a task's validation set from all over it."""
+    size = len(task.rows["val"])
+    return [int(row) for row in np.linspace(0, size - 1, min(size, VALIDATED)).astype(int)]

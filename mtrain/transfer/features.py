@@ -1,0 +1,96 @@
+"""Frozen network x ordered pass -> features on disk, computed once and keyed by all that decides them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.atomic import replacing
+from mtrain.data.loader import ordered_batches
+from mtrain.data.pool import Rows, Task, fetch_shards
+from mtrain.errors import UsageError
+from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.weights import state_digest
+
+BATCH = 64
+Features = NDArray[np.float32]
+
+
+def weights_digest(network: SharedNetwork) -> str:
+    """A name for what the network computes: its name, parameters and buffers, and the pixels that it expects."""
+    return state_digest({**network.state_dict(), "mean": network.mean, "std": network.std}, network.name)
+
+
+def features(
+    network: SharedNetwork, task: Task, split: str, *, size: int, cache: Path, workers: int, report: Reporter,
+    dtype: str = "float32", device: str = "auto",
+) -> Features:  # fmt: skip
+    """(samples, num_features) of one split in the order of its rows, memory-mapped from the cache.
+
+    Pictures are cropped to their central square, resized to `size` and normalized; the network is in inference mode.
+
+    Raises:
+        UsageError: numbers that float16 cannot hold.
+        ShardError, RunError: remote shards that cannot be had.
+    """
+    what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square bilinear"
+    what += "" if dtype == "float32" else f" {dtype}"
+    path = cache / f"{task.name}-{split}-{hashlib.sha256(what.encode()).hexdigest()[:24]}.npy"
+    shape = (len(task.rows[split]), network.num_features)
+    found = _cached(path, shape, dtype)
+    if found is None:
+        fetch_shards([task], [split], report)
+        computed = _computed(network, task, split, size, workers, find_device(device), report)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.save(file, _as(computed, dtype), allow_pickle=False)
+        found = _cached(path, shape, dtype)
+    assert found is not None
+    return found
+
+
+def write_features(found: Features, rows: Rows, path: Path) -> None:
+    """The array as `path`, .npy, and beside it what each of its rows is, as .csv: key, label, group."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, found, allow_pickle=False)
+    with replacing(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as text:
+        writer = csv.writer(text)
+        writer.writerow(["key", "label", "group"])
+        writer.writerows(zip(rows.key, rows.label.tolist(), rows.group, strict=True))
+
+
+def _as(computed: Features, dtype: str) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        found = computed.astype(dtype)
+    if dtype == "float16" and not np.isfinite(found[np.isfinite(computed)]).all():
+        raise UsageError("these features are too large for float16", remedy="use float32")
+    return found
+
+
+def _cached(path: Path, shape: tuple[int, int], dtype: str) -> Features | None:
+    """The array at `path`; None where there is none, or not one of this shape."""
+    try:
+        found: Features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError):
+        return None
+    return found if found.shape == shape and found.dtype == dtype else None
+
+
+@torch.inference_mode()
+def _computed(
+    network: SharedNetwork, task: Task, split: str, size: int, workers: int, device: torch.device, report: Reporter
+) -> NDArray[np.float32]:
+    rows = task.rows[split]
+    network = network.eval().to(device).to(memory_format=torch.channels_last)
+    found = np.empty((len(rows), network.num_features), np.float32)
+    with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:
+        for images, places in ordered_batches(task, rows, size=size, batch=BATCH, workers=workers, device=device):
+            found[places] = network(network.normalize(images)).float().cpu().numpy()
+            advance(len(places))
+    return found

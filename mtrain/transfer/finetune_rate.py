@@ -1,0 +1,206 @@
+"""Fine-tuning at one learning rate: a shared network and a training set in, the network of its best epoch out.
+
+A batch depends on (seed, epoch, position) alone, so a tuning that was killed goes on from its last epoch on disk and
+ends with the bits that it would have ended with anyway.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.data import sampling
+from mtrain.data.batch import Batch
+from mtrain.data.images import Images
+from mtrain.data.loader import EpochBatches, batches, ordered_batches
+from mtrain.data.pool import Rows, Task
+from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.weights import State
+from mtrain.scoring import metrics
+from mtrain.scoring.metrics import Values
+from mtrain.train import checkpoint
+from mtrain.train.optimizer import sgd
+
+RATES = (1e-3, 1e-4, 1e-5, 1e-6)
+CHECKPOINT_SECONDS = 20.0  # at least between two checkpoints: small tasks have epochs of a second
+INCIDENTAL = ("workers", "device")  # of a recipe: they do not change what it gives
+BEST, HISTORY = "best.", "history"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune. `early_stop`: epochs without a better one after which a rate ends; 0: never."""
+
+    epochs: int = 100
+    rates: tuple[float, ...] = RATES
+    batch: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    seed: int = 0
+    early_stop: int = 0
+    size: int = 224
+    workers: int = 2
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What trains and what chooses, the latter by `metric`; `notes` say where this is not what a task offers itself."""
+
+    train: Rows
+    val: Rows
+    metric: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One rate: its best epoch, counted from 1 (0: none was finite), with its score; [loss, score] of every epoch."""
+
+    rate: float
+    epoch: int
+    score: float
+    history: list[list[float]]
+    diverged: bool = False
+
+
+class Classifier(nn.Module):
+    """A shared network and a new linear layer."""
+
+    def __init__(self, shared: SharedNetwork, classes: int) -> None:
+        super().__init__()
+        self.shared = shared
+        self.head = nn.Linear(shared.num_features, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized (N, 3, H, W) -> logits (N, classes)."""
+        logits: Tensor = self.head(self.shared(images))
+        return logits
+
+
+def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> Classifier:
+    """A copy of `start`, on the device, with a new layer whose weights depend on the seed alone."""
+    device = find_device(recipe.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True  # else the same epoch gives other bits the second time
+    torch.manual_seed(recipe.seed)
+    model = Classifier(copy.deepcopy(start).cpu(), task.num_classes)
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def logits(model: Classifier, task: Task, rows: Rows, recipe: Recipe) -> Values:
+    """(samples, classes) of these rows, in their order."""
+    device = model.head.weight.device
+    found = np.empty((len(rows), task.num_classes))
+    model.eval()
+    for images, places in ordered_batches(
+        task, rows, size=recipe.size, batch=recipe.batch, workers=recipe.workers, device=device
+    ):
+        found[places] = model(model.shared.normalize(images)).double().cpu().numpy()
+    return found
+
+
+class Tuning:
+    """One rate under way; `history` holds (loss, score) of the epochs done, `best` the state after the best of them."""
+
+    def __init__(self, rate: float, start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe) -> None:
+        self.rate, self.task, self.sets, self.recipe = rate, task, sets, recipe
+        self.model = new_classifier(start, task, recipe)
+        self.device = self.model.head.weight.device
+        groups = [{"params": list(self.model.parameters()), "lr": rate}]
+        self.optimizer = sgd(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        self.dataset = EpochBatches(Images([(task, sets.train)]), recipe.size, recipe.seed, recipe.batch)
+        self.history: list[list[float]] = []
+        self.best: State = {}
+
+    @property
+    def best_epoch(self) -> int:
+        """The first of equally good ones, counted from 1; 0 before there is one."""
+        return int(np.argmax([score for _, score in self.history])) + 1 if self.history else 0
+
+    @property
+    def over(self) -> bool:
+        """Whether no further epoch is due."""
+        done, patience = len(self.history), self.recipe.early_stop
+        return done >= self.recipe.epochs or 0 < patience <= done - self.best_epoch
+
+    def run(self, folder: Path, report: Reporter) -> Outcome:
+        """The epochs that are left, with checkpoints in `folder`."""
+        saved, done = time.monotonic(), len(self.history)
+        title = f"{self.task.name}: fine-tuning at {self.rate:g}"
+        with report.bar(title, self.recipe.epochs, done=done, unit="epochs") as advance:
+            for loss in self._epochs():
+                if not self._end_epoch(loss):
+                    return self._outcome(diverged=True)
+                advance()
+                if self.over:
+                    break
+                if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                    checkpoint.save(folder, len(self.history), self.state())
+                    saved = time.monotonic()
+        return self._outcome()
+
+    def _epochs(self) -> Iterator[float]:
+        """The mean loss of each epoch as it ends. One stream of batches for all: its workers stay."""
+        parts, losses = self.dataset.parts, []
+        last = len(self.history) if self.over else self.recipe.epochs
+        numbers = range(len(self.history) * parts, last * parts)
+        workers = min(self.recipe.workers, len(numbers))
+        pin = self.device.type == "cuda"
+        drawn = batches(self.dataset, numbers, workers=workers, pin=pin, lasting=None if pin else 1)
+        for number, batch in zip(numbers, drawn, strict=False):
+            losses.append(self._step(number, batch) * len(batch.labels))
+            if len(losses) == parts:
+                yield float(torch.stack(losses).sum()) / len(self.sets.train)
+                losses = []
+
+    def _step(self, number: int, batch: Batch) -> Tensor:
+        """Batch `number`, counted through all epochs; its mean loss."""
+        torch.manual_seed(sampling.model_seed(self.recipe.seed, number))
+        self.model.train()
+        images = batch.to(self.device).images(self.recipe.size)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            found = self.model(self.model.shared.normalize(images))
+        loss = F.cross_entropy(found.float(), batch.labels.to(self.device, non_blocking=True))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def _end_epoch(self, loss: float) -> bool:
+        """Score the epoch, and keep its state if it is the best; False when it has diverged."""
+        state = self.model.state_dict()
+        if not math.isfinite(loss) or not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            return False
+        found = metrics.decisions_of(logits(self.model, self.task, self.sets.val, self.recipe))
+        self.history.append([loss, metrics.score(self.sets.metric, self.sets.val.label, found)])
+        if self.best_epoch == len(self.history):
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        return True
+
+    def _outcome(self, diverged: bool = False) -> Outcome:
+        score = self.history[self.best_epoch - 1][1] if self.history else -1.0
+        return Outcome(self.rate, self.best_epoch, score, self.history, diverged)
+
+    def state(self) -> State:
+        """All that the next epoch depends on, and the best so far."""
+        best = {BEST + name: tensor for name, tensor in self.best.items()}
+        history = torch.tensor(self.history, dtype=torch.float64).reshape(-1, 2)
+        return checkpoint.training_state(self.model, self.optimizer) | best | {HISTORY: history}
+
+    def restore(self, state: State) -> None:
+        """The inverse of `state`."""
+        checkpoint.restore(self.model, self.optimizer, state)
+        self.best = {name.removeprefix(BEST): tensor for name, tensor in state.items() if name.startswith(BEST)}
+        self.history = state[HISTORY].tolist()

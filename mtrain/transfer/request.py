@@ -1,0 +1,53 @@
+"""What a transfer is asked for: a run, its targets and weights, all that can be wrong told before torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtrain.data.pool import Task, find_task, open_pool, open_task
+from mtrain.data.storage import url_of
+from mtrain.errors import RunError, UsageError
+from mtrain.runs import Run
+
+OWN, NAMED = "run", ("run", "imagenet", "random")
+ONLY = {"scratch": "random", "joint": OWN}  # modes that leave no choice of weights
+
+
+def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm") -> list[Task]:
+    """The named tasks, or those that the run left out, for `joint` those that it trained on.
+
+    A name may be the path or the URL of a task folder.
+
+    Raises:
+        UsageError: the run left nothing out and no target is named, or no such task.
+    """
+    names = names or (sorted(run.about().get("pool", {})) if mode == "joint" else run.left_out())
+    if not names:
+        raise UsageError("this run left no task out", where=run.path, remedy="name a target with --target TASK")
+    pool = None
+    found = []
+    for name in names:
+        if url_of(name) or (Path(name) / "task.json").is_file():
+            found.append(open_task(name))
+            continue
+        pool = pool or open_pool(shards or Path(run.config().shards))
+        found.append(find_task(pool, name))
+    return found
+
+
+def weights_of(run: Run, weights: str, mode: str = "svm") -> str:
+    """The weights that the mode takes: "run" (its own), "imagenet", "random", or a file.
+
+    Raises:
+        UsageError: weights that the mode does not take.
+        RunError: the run's own, and it has not finished; or no such file.
+    """
+    only = ONLY.get(mode, weights)
+    if weights not in (OWN, only):
+        raise UsageError(f"--mode {mode} takes no --weights", found=weights)
+    if only == OWN:
+        run.check_finished()
+    elif only not in NAMED and not Path(only).is_file():
+        raise RunError("no such weights file", where=only, remedy="give imagenet, random or the path of a file")
+    return only

@@ -1,0 +1,113 @@
+"""A run and a target task in, a scored transfer on disk out: <run>/transfer/<Task>-<mode>-<weights>.json."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpconvert.runtime.progress import Reporter
+from mtrain import __version__
+from mtrain.atomic import write_json
+from mtrain.data.pool import Task, fetch_shards
+from mtrain.model.network import check_size, shared_network
+from mtrain.runs import Run
+from mtrain.scoring.predictions import scores_of, without_nan, write_predictions
+from mtrain.transfer.features import weights_digest
+from mtrain.transfer.finetune_rate import INCIDENTAL
+from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets
+from mtrain.transfer.request import NAMED, OWN
+from mtrain.transfer.results import read_result
+
+__all__ = ["Options", "Source", "result_path", "source_of", "transfer"]
+
+
+def source_of(run: Run, weights: str, seed: int | None = None) -> Source:
+    """The run's own network, or its backbone with other weights ("imagenet" for the baseline, "random", a file).
+
+    Random weights are those of `seed`, without one of the run's.
+
+    Raises:
+        RunError: the run has not finished, or weights that cannot be had or do not fit.
+    """
+    config = run.config()
+    if weights == OWN:
+        run.check_finished()
+    torch.manual_seed(config.seed if seed is None else seed)
+    network = shared_network(config.backbone, run.weights if weights == OWN else weights)
+    check_size(network, config.size)
+    return Source(run, weights, network, weights_digest(network))
+
+
+def transfer(source: Source, task: Task, options: Options, report: Reporter) -> dict[str, Any]:
+    """Transfer by `options.mode` and score; the result is written to the run's folder and recognised there.
+
+    Predictions are kept beside it, one a sample.
+
+    Raises:
+        UsageError: the task lacks the sets that this needs.
+    """
+    path, identity = result_path(source, task, options), _identity(source, task, options)
+    known = read_result(path)
+    if known is not None and known["identity"] == identity:
+        report.note(f"{task.name}: known already, from {path}")
+        return known
+    check_sets(task, options)
+    fetch_shards([task], list(task.rows), report)
+    begun = time.monotonic()
+    found = MODES[options.mode](source, task, options, report)
+    if found.answered is not None:
+        write_predictions(path.with_suffix(".npz"), *found.answered)
+    result = {
+        "identity": identity,
+        "task": task.name,
+        "mode": options.mode,
+        "weights": source.weights,
+        "metric": task.metric,
+        **_scores(task, found),
+        **found.settings,
+        "trained_on": found.trained_on,
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    plain: dict[str, Any] = without_nan(result)
+    write_json(path, plain)
+    return plain
+
+
+def _scores(task: Task, found: Found) -> dict[str, Any]:
+    if found.answered is None:
+        return {"set": found.set, "score": found.score, "scores": {}, "intervals": {}, "notes": list(found.notes)}
+    scored = scores_of(task, found.set, *found.answered)
+    return scored | {"notes": [*found.notes, *scored["notes"]]}
+
+
+def _identity(source: Source, task: Task, options: Options) -> dict[str, Any]:
+    """All that determines the result."""
+    found: dict[str, Any] = {
+        "mode": options.mode,
+        "weights_digest": source.digest,
+        "task_digest": task.card.digest,
+        "size": source.run.config().size,
+        "final": options.final,
+        "mtrain": __version__,
+    }
+    if options.mode == "svm":
+        found["solver"] = options.solver
+    elif options.mode == "fewshot":
+        found["seed"] = options.recipe.seed
+    elif options.mode in ("finetune", "scratch"):
+        recipe = asdict(options.recipe) | {"size": found["size"], "rates": list(options.recipe.rates)}
+        found |= {name: value for name, value in recipe.items() if name not in INCIDENTAL}
+    return found
+
+
+def result_path(source: Source, task: Task, options: Options) -> Path:
+    """Where the result of a transfer lies; files of one name are told apart by what they hold."""
+    named = source.weights in NAMED
+    name = source.weights if named else f"{Path(source.weights).stem}-{source.digest[:8]}"
+    seed = f"-seed{options.recipe.seed}" if options.mode in SEEDED else ""
+    final = "-final" if options.final else ""
+    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{name}{seed}{final}.json"
