@@ -46,7 +46,7 @@ def reader(manifest: Manifest) -> Reader:
     name = manifest.name.replace("-", "_")
     beside = manifest.path.with_name(f"{name}.py")
     if (DATASETS / f"{name}.py").is_file():
-        return cast(Reader, importlib.import_module(f"dpconvert.readers.{name}"))
+        return cast(Reader, importlib.import_module(f"dpconvert.readers.datasets.{name}"))
     if beside.is_file() and manifest.path.parent in plugin_folders():
         return _load(beside)
     if not manifest.shape:

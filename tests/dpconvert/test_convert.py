@@ -124,9 +124,9 @@ def test_killed_at_100_random_moments_and_resumed_the_bytes_are_the_same(convert
 
 def test_idle_workers_leave_when_their_parent_alone_is_killed() -> None:
     code = (
-        "from dpconvert import engine\n"
+        "from dpconvert.runtime import processes\n"
         "from tests.dpconvert.workers import add, then_nothing\n"
-        "for result in engine.run(add, 0, then_nothing(), 2): print(result, flush=True)\n"
+        "for result in processes.run(add, 0, then_nothing(), 2): print(result, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE)
     try:

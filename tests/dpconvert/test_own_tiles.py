@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from dpconvert.card import load
 from dpconvert.cli import group
 from dpconvert.errors import ReadError
-from dpconvert.image import Slide, jpeg_tiles, open_image, thumbnail, tissue
+from dpconvert.image import Slide, jpeg_tiles, open_image, overview, thumbnail
 from dpconvert.image.jpeg_tiles import SOI
 from dpconvert.plan import plan
 from dpconvert.runtime import progress
@@ -79,7 +79,7 @@ def test_an_overview_of_a_single_level_decodes_no_tile_in_full(
         whole = image.read(0, 0, 650, 611, out=(65, 61)).astype(int)
         monkeypatch.setattr(jpeg_tiles.imagecodecs, "jpeg8_decode", None)
         made = thumbnail(image, 65).astype(int)
-        monkeypatch.setattr(tissue, "PART", 130)
+        monkeypatch.setattr(overview, "PART", 130)
         banded = thumbnail(image, 65).astype(int)
     assert made.shape == banded.shape == whole.shape
     assert np.abs(made - whole).mean() < 1.5
@@ -286,14 +286,14 @@ def test_an_overview_is_the_same_whoever_reads_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(progress, "EVERY", 0)
 
     def converted(workers: int) -> tuple[str, str]:
-        out = tmp_path / f"out{workers}{tissue.SLOW}"
+        out = tmp_path / f"out{workers}{overview.SLOW}"
         command = [tmp_path / "tissue.toml", "--source", tmp_path / "source", "--out", out, "--workers", workers]
         answer = CliRunner().invoke(group, [*map(str, command)], catch_exceptions=False)
         return load(out / "Tissue").digest, answer.stderr
 
     (one, told), (two, _) = converted(1), converted(2)
     assert "Tissue: overviews: 1 of 5 parts" in told
-    monkeypatch.setattr(tissue, "SLOW", 1 << 40)
+    monkeypatch.setattr(overview, "SLOW", 1 << 40)
     alone, told = converted(1)
     assert "overviews" not in told
     assert one == two == alone

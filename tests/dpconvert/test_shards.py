@@ -34,11 +34,11 @@ COMMON = {
 def test_the_bytes_are_those_of_tarfile(images: list[tuple[str, bytes]], piece: int) -> None:
     samples = [Series(COMMON).sample(key, image, "jpg", 0, 0) for key, image in images]
     expected = io.BytesIO()
-    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in (member for sample in samples for member in sample.members()):
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o644
-            tar.addfile(member, io.BytesIO(data))
+            archive.addfile(member, io.BytesIO(data))
     ours = tar._Tar("val-000000.tar")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tar, "PIECE", piece)
@@ -75,7 +75,7 @@ def test_an_index_tells_where_each_image_is(tmp_path: Path) -> None:
 def test_an_index_of_several_row_groups_is_the_same_table_made_without_pandas(tmp_path: Path) -> None:
     """`pa.array` loads pandas, tens of MiB, where it is installed."""
     code = (
-        "import pathlib, sys; from dpconvert import shards; shards.ROW_GROUP = 2\n"
+        "import pathlib, sys; from dpconvert.shards import tar as shards; shards.ROW_GROUP = 2\n"
         "entries = [shards.Entry(f'ké{n}', 'val', 's', 1 << 40, n, 'jpg', 0, '', 'f', -n, 0, 1, 1, 1, 1, '0', '{}')\n"
         "           for n in range(5)]\n"
         "shards.write_index(pathlib.Path(sys.argv[1]), entries); print(sorted({'pandas', 'pyarrow'} & {*sys.modules}))"

@@ -135,7 +135,7 @@ def test_a_thumbnail_is_the_whole_picture_read_in_bands(monkeypatch: pytest.Monk
     pixels = blank(400, 800)
     pixels[400:] = PINK
     whole = thumbnail(Flat(pixels), 80)
-    monkeypatch.setattr("dpconvert.image.tissue.BAND", 400 * 30)
+    monkeypatch.setattr("dpconvert.image.overview.BAND", 400 * 30)
     assert whole.shape == (80, 40, 3)
     np.testing.assert_array_equal(thumbnail(Flat(pixels), 80), whole)
     assert whole[39, 0].tolist() == list(GLASS)

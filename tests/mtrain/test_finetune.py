@@ -205,7 +205,7 @@ def test_a_process_that_is_killed_leaves_what_another_goes_on_with_to_the_same_b
     torch.save(start, tmp_path / "start")
     code = (
         "import os, signal, sys, torch; from pathlib import Path; from dpconvert.runtime.progress import Reporter\n"
-        "from mtrain.data.pool import open_task; from mtrain.transfer import finetune as f, tuning as t\n"
+        "from mtrain.data.pool import open_task; from mtrain.transfer import finetune as f, finetune_rate as t\n"
         "t.CHECKPOINT_SECONDS, plain = 0.0, t.Tuning._step\n"
         "def step(self, number, batch):\n"
         "    if number == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
