@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mtrain.model.weights import State
 
@@ -26,8 +27,8 @@ class Average:
     @torch.no_grad()
     def update(self, steps: int) -> None:
         """Take in the weights after this many steps."""
-        share = 1 - min(self.decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(list(self.state.values()), [weight.detach() for weight in self.weights.values()], share)
+        average = get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))  # type: ignore[no-untyped-call]
+        average(list(self.state.values()), [weight.detach() for weight in self.weights.values()], steps)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
