@@ -1,3 +1,40 @@
-"""Labelled histology and cytology datasets in, WebDataset shards with task and label metadata out."""
+"""Labelled histology and cytology datasets in, WebDataset shards with task and label metadata out.
+
+    import dpconvert
+
+    card = dpconvert.convert("umcm-colorectal", "sources/umcm-colorectal", "shards")
+    print(card.classes, card.samples())
+
+`dpconvert.plugin` is what a source of your own imports. All else is private.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dpconvert.api import convert, load_task
+    from dpconvert.card import TaskCard
+    from dpconvert.errors import UserError
+    from dpconvert.plan.plan import Options
+
+__all__ = ["Options", "TaskCard", "UserError", "__version__", "convert", "load_task"]
+
+_PLACES = {
+    "Options": "dpconvert.plan.plan",
+    "TaskCard": "dpconvert.card",
+    "UserError": "dpconvert.errors",
+    "convert": "dpconvert.api",
+    "load_task": "dpconvert.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded when asked for: the command line must answer at once."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_PLACES[name]), name)

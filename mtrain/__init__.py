@@ -1,4 +1,13 @@
-"""Task-balanced multi-task pre-training on shards, and the whole transfer evaluation."""
+"""Task-balanced multi-task pre-training on shards, and the whole transfer evaluation.
+
+    import mtrain
+
+    run = mtrain.fit("shards", leave_out=["Lung"], iterations=1000)
+    print(mtrain.transfer(run, "Lung")["score"])
+    network = mtrain.load_network(run)
+
+`ShardDataset` reads shards in any PyTorch loop. All else is private.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +16,42 @@ from typing import TYPE_CHECKING, Any
 from dpconvert import __version__
 
 if TYPE_CHECKING:
+    from mtrain.api import fit, load_network, transfer
+    from mtrain.config import FitConfig
     from mtrain.data.dataset import ShardDataset
+    from mtrain.data.pool import Pool
     from mtrain.model.network import shared_network
+    from mtrain.transfer.modes import Options as TransferOptions
 
-__all__ = ["ShardDataset", "__version__", "shared_network"]
+__all__ = [
+    "FitConfig",
+    "Pool",
+    "ShardDataset",
+    "TransferOptions",
+    "__version__",
+    "fit",
+    "load_network",
+    "shared_network",
+    "transfer",
+]
+
+_PLACES = {
+    "FitConfig": "mtrain.config:FitConfig",
+    "Pool": "mtrain.data.pool:Pool",
+    "ShardDataset": "mtrain.data.dataset:ShardDataset",
+    "TransferOptions": "mtrain.transfer.modes:Options",
+    "fit": "mtrain.api:fit",
+    "load_network": "mtrain.api:load_network",
+    "shared_network": "mtrain.model.network:shared_network",
+    "transfer": "mtrain.api:transfer",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Loaded when asked for: the command line must answer before torch is imported."""
-    if name == "ShardDataset":
-        from mtrain.data.dataset import ShardDataset
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return ShardDataset
-    if name == "shared_network":
-        from mtrain.model.network import shared_network
-
-        return shared_network
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(import_module(module), attribute)

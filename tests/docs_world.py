@@ -25,7 +25,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from dpconvert.convert import convert
+from dpconvert.conversion import convert
 from dpconvert.manifest import catalog
 from dpconvert.plan.plan import Options
 from dpconvert.readers import fakes, with_defaults

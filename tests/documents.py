@@ -43,8 +43,8 @@ def tree() -> dict[str, list[str]]:
     for line in readme.partition("## Where things are")[2].partition("## More")[0].splitlines():
         if found := re.match(r" {4}(dpconvert|mtrain)/ ", line):
             package = found[1]
-        elif package and (name := re.match(r" {6}([a-z0-9_]+(?:\.py|/))", line)):
-            listed.setdefault(package, []).append(name[1])
+        elif package and (names := re.match(r" {6}((?:[a-z0-9_]+(?:\.py|/) ?)+)", line)):
+            listed.setdefault(package, []).extend(names[1].split())
     return listed
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import dpconvert.cli
 import mtrain.cli
-from dpconvert.convert import convert
+from dpconvert.conversion import convert
 from dpconvert.doctor import Check
 from dpconvert.manifest.catalog import find
 from dpconvert.plan.plan import Options

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import MPP, PATH, SOURCE, SOURCES_VARIABLE, WORKERS, root_of, sources_folder, with_shape
+from dpconvert.cli.options import MPP, PATH, SOURCE, WORKERS, with_shape
 from dpconvert.errors import UsageError, UserError
+from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of, sources_folder
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import QUIET, Detailed, document, say, table, tell, together
 
 if TYPE_CHECKING:
     from dpconvert.card import Difference
-    from dpconvert.convert import Outcome
+    from dpconvert.conversion import Outcome
     from dpconvert.manifest.model import Manifest
     from dpconvert.runtime.processes import Workers
 
@@ -130,13 +131,13 @@ def _conversion(
     manifest: Manifest, root: Path, out: Path, workers: Workers, overwrite: bool, quiet: bool, retry_failed: bool,
     **options: Any,
 ) -> Outcome:  # fmt: skip
-    from dpconvert import convert
+    from dpconvert import conversion
     from dpconvert.plan.plan import Options
     from dpconvert.runtime.progress import Reporter
 
     if not isinstance(workers, int):  # tasks of a cluster start in other folders
         root, out = root.absolute(), out.absolute()
-    return convert.convert(
+    return conversion.convert(
         manifest,
         root,
         out,

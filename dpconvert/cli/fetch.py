@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import PATH, SOURCES_VARIABLE, root_of, with_shape
+from dpconvert.cli.options import PATH, with_shape
+from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, answer, tell
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dpconvert.manifest.roots import SOURCES_VARIABLE
+
 if TYPE_CHECKING:
     from dpconvert.manifest.model import Manifest
 
-SOURCES_VARIABLE = "DPCONVERT_SOURCES"
 PATH = click.Path(path_type=Path)
 SOURCE = click.option("--source", "folder", type=PATH, metavar="DIR",
     help=f"The source's files.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME, else the manifest's root]",
@@ -28,17 +28,3 @@ def with_shape(manifest: Manifest) -> Manifest:
     from dpconvert.readers import with_defaults
 
     return with_defaults(manifest)
-
-
-def root_of(manifest: Manifest, given: Path | None) -> Path:
-    """The folder that was given, else the manifest's own, else one of the source's name below that of all sources."""
-    if given is not None:
-        return given
-    if manifest.root:
-        return manifest.path.parent / manifest.root
-    return sources_folder() / manifest.name
-
-
-def sources_folder() -> Path:
-    """The folder that holds a folder for each source."""
-    return Path(os.environ.get(SOURCES_VARIABLE) or "sources")

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from dpconvert.cli.options import MPP, PATH, SOURCE, root_of, with_shape
+from dpconvert.cli.options import MPP, PATH, SOURCE, with_shape
 from dpconvert.errors import UsageError
+from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 

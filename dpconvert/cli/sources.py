@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dpconvert.cli.options import PATH, SOURCE, root_of, with_shape
+from dpconvert.cli.options import PATH, SOURCE, with_shape
+from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, document, table, tell
 

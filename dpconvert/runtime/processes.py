@@ -27,7 +27,7 @@ C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOADED = ["dpconvert.convert"]  # by the server, before it forks
+LOADED = ["dpconvert.conversion"]  # by the server, before it forks
 AHEAD = 2  # items given out for each process
 
 _context: Any = None  # set once in each worker process by `_prepare`

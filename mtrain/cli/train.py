@@ -14,7 +14,6 @@ from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answe
 from mtrain.cli.options import CACHE, EVALUATIONS, FOLDER, MORE_OF_FIT, RUNS, SWEEPS, reporter, training
 
 if TYPE_CHECKING:
-    from mtrain.config import FitConfig
     from mtrain.runs import Run
 
 
@@ -42,11 +41,12 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
     On two GPUs: torchrun --nproc-per-node 2 -m -- mtrain fit --leave-out Lung
     """
     from mtrain.runs import named_run, new_name
+    from mtrain.settings import fit_config
     from mtrain.train.distributed import joined
 
     with joined() as ranks:
         there = named_run(runs, name) if name else None
-        config = _config(there, {key: value for key, value in given.items() if value not in (None, ())})
+        config = fit_config(there, {key: value for key, value in given.items() if value not in (None, ())})
         run = there or named_run(runs, ranks.told(lambda: new_name(runs, config)))
         from mtrain.train.fit import fit as train
 
@@ -59,28 +59,6 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
             again = shlex.join([*ranks.command("mtrain"), "fit", "--runs", str(runs), "--run", run.name])
             say(f"mtrain: stopped with a checkpoint; go on with: {again}")
         sys.exit(INTERRUPTED)
-
-
-def _config(run: Run | None, given: dict[str, Any]) -> FitConfig:
-    """The configuration asked for: what is not given is that of the run if it exists, else the default."""
-    from pydantic import ValidationError
-
-    from mtrain.config import FitConfig
-    from mtrain.data.storage import absolute
-    from mtrain.errors import UsageError
-
-    base = run.config().model_dump() if run and run.exists else {"shards": Path("shards")}
-    values = base | given
-    values["shards"] = absolute(values["shards"])
-    if values.get("weights", "imagenet") not in ("imagenet", "random"):
-        values["weights"] = str(Path(values["weights"]).absolute())
-    try:
-        return FitConfig.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{option}: {reason[0].lower()}{reason[1:]}", found=problem["input"]) from None
 
 
 @click.command(cls=Detailed, rarely=("warmup", "tau", "batch", "size", "device", "workers", "sweeps", "evaluations"))

@@ -108,6 +108,18 @@ class Pool:
     digest: str
     trains: tuple[str, ...] = ("train",)
 
+    @classmethod
+    def open(cls, shards: Path | str = "shards", leave_out: Sequence[str] = ()) -> Pool:
+        """Every task under `shards`, a folder or an address, but those left out and the tasks related to them.
+
+        Test sets are not among what its tasks offer.
+
+        Raises:
+            UsageError: No such folder, no task in it, or no task of that name.
+            ShardError: A task that is unfinished or does not match its card.
+        """
+        return _without(open_pool(shards), leave_out)
+
 
 def open_pool(shards: Path | str) -> Pool:
     """Every task under `shards`, a folder or the URL of one.
@@ -232,6 +244,10 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
     if not kept:
         raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
     return (pool_of(kept) if gone else pool), tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
+
+
+def _without(pool: Pool, names: Sequence[str]) -> Pool:
+    return leave_out(pool, names)[0]
 
 
 def find_task(pool: Pool, name: str) -> Task:

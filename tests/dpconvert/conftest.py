@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from dpconvert import card as cards
 from dpconvert import cli
-from dpconvert.convert import convert
+from dpconvert.conversion import convert
 from dpconvert.manifest.catalog import find
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan.plan import Options

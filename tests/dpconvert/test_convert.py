@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from dpconvert import convert as conversion
+from dpconvert import conversion
 from dpconvert.errors import OutputError, ReadError, SourceError
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from dpconvert import convert as conversion
+from dpconvert import conversion
 from dpconvert.errors import OutputError, SourceError
 from dpconvert.runtime import locks
 from dpconvert.tasks.verify import verify

@@ -1,0 +1,74 @@
+"""What `import dpconvert` offers to a notebook or a program: what the commands do, as functions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dpconvert import card, conversion
+from dpconvert.card import TaskCard
+from dpconvert.manifest.catalog import find
+from dpconvert.manifest.roots import root_of
+from dpconvert.plan.plan import Options
+from dpconvert.readers import with_defaults
+from dpconvert.runtime.processes import processors
+from dpconvert.runtime.progress import Reporter
+
+Folder = str | os.PathLike[str]
+
+
+def convert(
+    source: str,
+    files: Folder | None = None,
+    out: Folder = "shards",
+    options: Options | None = None,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    quiet: bool = True,
+) -> TaskCard:
+    """Convert one source into WebDataset shards, as `dpconvert SOURCE --source FILES --out OUT` does.
+
+    An interrupted conversion is resumed, a finished one is returned at once.
+
+    Args:
+        source: Name of a known source (`camelyon16`), or the path of a manifest of your own (`my.toml`).
+        files: Folder of the source's files. Default: where the command looks for them.
+        out: Folder in which the task gets a folder of its own.
+        options: Split policy, image format, resolution and whatever else decides the bytes of the shards.
+        workers: Number of processes. Default: one for each processor.
+        overwrite: Replace another conversion of this task.
+        retry_failed: Only make again what was left out because it could not be read.
+        quiet: Show no progress.
+
+    Returns:
+        The content of `task.json`. With `Options(skip_failed=True)`, `failures` lists the samples that could not be
+        read.
+
+    Raises:
+        UsageError: There is no such source, or an option does not fit it.
+        ManifestError: The manifest is not valid.
+        SourceError: The files are not those that the manifest describes.
+        ReadError: A file cannot be read.
+        OutputError: Another process works in the folder, it holds another conversion, or it cannot be written.
+    """
+    manifest = with_defaults(find(source))
+    root = root_of(manifest, None if files is None else Path(files))
+    outcome = conversion.convert(
+        manifest, root, Path(out), options or Options(), workers=workers or processors(), overwrite=overwrite,
+        report=Reporter(quiet=quiet), retry_failed=retry_failed,
+    )  # fmt: skip
+    return outcome.card
+
+
+def load_task(folder: Folder) -> TaskCard:
+    """Read the card (`task.json`) of a finished task: classes, splits, counts, licence, digests.
+
+    Args:
+        folder: The task's folder, such as `shards/Camelyon16`.
+
+    Raises:
+        ShardError: The task is unfinished, or its card is damaged or of a newer version.
+    """
+    return card.load(Path(folder))

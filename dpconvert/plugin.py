@@ -1,0 +1,34 @@
+"""What a source of your own imports: `from dpconvert.plugin import Picture, Source, ...`.
+
+A source outside this repository is a manifest `my-source.toml` and a module `my_source.py` in a folder that the
+variable DPCONVERT_PATH names. These names are public: they keep their meaning as `docs/explanation/versions.md`
+promises.
+"""
+
+from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions, asap, coco, masks, ndpa, points, qupath
+from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert.image import Image
+from dpconvert.readers.fakes import FakeTree
+from dpconvert.source.files import Found, Source
+from dpconvert.source.record import Picture
+
+__all__ = [
+    "Annotation",
+    "Annotations",
+    "FakeTree",
+    "Found",
+    "Image",
+    "LabelMask",
+    "ManifestError",
+    "Picture",
+    "ReadError",
+    "Regions",
+    "Source",
+    "SourceError",
+    "asap",
+    "coco",
+    "masks",
+    "ndpa",
+    "points",
+    "qupath",
+]

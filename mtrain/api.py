@@ -1,0 +1,113 @@
+"""What `import mtrain` offers to a notebook or a program: what the commands do, as functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dpconvert.manifest.catalog import closest
+from dpconvert.runtime.progress import Reporter
+from mtrain.errors import RunError
+from mtrain.model.network import SharedNetwork, shared_network
+from mtrain.runs import Run, named_run, new_name, open_run
+from mtrain.settings import fit_config
+from mtrain.train import fit as training
+from mtrain.transfer.modes import MODES, Options
+from mtrain.transfer.request import targets, weights_of
+from mtrain.transfer.transfer import source_of
+from mtrain.transfer.transfer import transfer as score
+
+Folder = str | os.PathLike[str]
+
+
+def fit(
+    shards: Folder = "shards",
+    leave_out: Sequence[str] = (),
+    *,
+    run: str | None = None,
+    runs: Folder = "runs",
+    quiet: bool = True,
+    **settings: Any,
+) -> Run:
+    """Train one shared network with a head for each task, as `mtrain fit` does; the defaults are the paper's.
+
+    Args:
+        shards: Folder of the tasks, or its address (`s3://`, `gs://`, `https://`).
+        leave_out: Tasks not to train on. Tasks related to them are left out as well.
+        run: Name of the run. An existing run is resumed. Default: a new name.
+        runs: Folder of the runs.
+        quiet: Show no progress.
+        settings: Any field of `mtrain.FitConfig`, such as `backbone`, `iterations`, `lr` or `device`.
+
+    Returns:
+        The run, whose `path` holds `shared.safetensors`, `heads.safetensors` and the log.
+
+    Raises:
+        UsageError: A setting or a task that does not exist.
+        ShardError: A task that is unfinished or damaged.
+        RunError: The run has other settings, is in use, has diverged or was interrupted (the next call resumes it).
+    """
+    existing = named_run(Path(runs), run) if run else None
+    config = fit_config(existing, {"shards": shards, "leave_out": tuple(leave_out), **settings})
+    made = existing or named_run(Path(runs), new_name(Path(runs), config))
+    if training.fit(config, made, Reporter(quiet=quiet)) == "stopped":
+        raise RunError("the training was interrupted; a checkpoint is kept", where=made.path, remedy="call fit again")
+    return made
+
+
+def transfer(
+    run: Run | Folder,
+    target: str,
+    mode: str = "svm",
+    *,
+    weights: str = "run",
+    shards: Folder | None = None,
+    options: Options | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Score how a run's network transfers to a target task, as `mtrain transfer` does.
+
+    The training set of the target trains and its validation set scores. Test sets are for `mtrain evaluate`.
+
+    Args:
+        run: A run, or its folder.
+        target: Name of a task, or the path of its folder.
+        mode: svm, logistic, knn, fewshot, finetune, scratch or joint.
+        weights: `run` for the run's own, `imagenet` for the baseline, `random`, or a file.
+        shards: Folder of the tasks. Default: that of the run.
+        options: Solver, workers and the recipe of fine-tuning; their `mode` is ignored.
+        quiet: Show no progress.
+
+    Returns:
+        The result as it is written to `<run>/transfer/`: `score` (0 to 1, or None where it is not defined), `metric`,
+        `scores`, `intervals` (95 %, by the bootstrap over groups), `set` and the settings of the classifier.
+
+    Raises:
+        UsageError: A mode, a task or weights that do not exist or do not go together.
+        RunError: The run has not finished.
+    """
+    mode = closest(mode, MODES, "mode")
+    opened = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
+    (task,) = targets(opened, None if shards is None else Path(shards), [target], mode)
+    chosen = Options(**{**vars(options or Options()), "mode": mode})
+    seed = chosen.recipe.seed if mode == "scratch" else None
+    source = source_of(opened, weights_of(opened, weights, mode), seed)
+    return score(source, task, chosen, Reporter(quiet=quiet))
+
+
+def load_network(run: Run | Folder) -> SharedNetwork:
+    """The shared network of a finished run, in evaluation mode on the CPU.
+
+    `network(network.normalize(images))` maps uint8 images (N, 3, H, W) to features (N, network.num_features).
+
+    Args:
+        run: A run, or its folder.
+
+    Raises:
+        RunError: The run has not finished, or its weights are damaged.
+    """
+    opened = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
+    opened.check_finished()
+    return shared_network(opened.config().backbone, opened.weights).eval()

@@ -1,0 +1,37 @@
+"""The settings of a training as a user gives them in, a `FitConfig` out: by the command line or by `mtrain.fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dpconvert.manifest.catalog import closest
+from mtrain.config import FitConfig
+from mtrain.data.storage import absolute
+from mtrain.errors import UsageError
+from mtrain.runs import Run
+
+
+def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
+    """What is not given is that of the run if it exists, else the default. Paths become absolute.
+
+    Raises:
+        UsageError: a setting that does not exist, or a value that it does not take.
+        RunError: the run's own settings are damaged.
+    """
+    for name in given:
+        closest(name, FitConfig.model_fields, "setting")
+    base = run.config().model_dump() if run and run.exists else {"shards": Path("shards")}
+    values = base | given
+    values["shards"] = absolute(values["shards"])
+    if values.get("weights", "imagenet") not in ("imagenet", "random"):
+        values["weights"] = str(Path(values["weights"]).absolute())
+    try:
+        return FitConfig.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{option}: {reason[0].lower()}{reason[1:]}", found=problem["input"]) from None
