@@ -9,9 +9,24 @@ from pydantic import ValidationError
 
 from dpconvert.manifest.catalog import closest
 from mtrain.config import FitConfig
+from mtrain.data.pool import leave_out, open_pool
 from mtrain.data.storage import absolute
 from mtrain.errors import UsageError
 from mtrain.runs import Run
+
+
+def check_names(config: FitConfig, *, resumed: bool = False) -> None:
+    """Look for everything that the settings name, without torch: shards, tasks, the weights that a new run starts from.
+
+    Raises:
+        UsageError: no such folder, task or weights file.
+        ShardError: a task that is unfinished or does not match its card.
+    """
+    if not resumed and config.weights not in ("imagenet", "random") and not Path(config.weights).is_file():
+        raise UsageError(
+            "no such weights file", where=config.weights, remedy="give imagenet, random or the path of a file"
+        )
+    leave_out(open_pool(config.shards), config.leave_out)
 
 
 def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -41,12 +42,17 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
     On two GPUs: torchrun --nproc-per-node 2 -m -- mtrain fit --leave-out Lung
     """
     from mtrain.runs import named_run, new_name
-    from mtrain.settings import fit_config
+    from mtrain.settings import check_names, fit_config
+
+    settings = {key: value for key, value in given.items() if value not in (None, ())}
+    if os.environ.get("WORLD_SIZE", "1") == "1":  # a mistake is reported before torch is imported, which takes seconds
+        there = named_run(runs, name) if name else None
+        check_names(fit_config(there, settings), resumed=there is not None and there.exists)
     from mtrain.train.distributed import joined
 
-    with joined() as ranks:
+    with joined() as ranks:  # of several processes, one reports a mistake
         there = named_run(runs, name) if name else None
-        config = fit_config(there, {key: value for key, value in given.items() if value not in (None, ())})
+        config = fit_config(there, settings)
         run = there or named_run(runs, ranks.told(lambda: new_name(runs, config)))
         from mtrain.train.fit import fit as train
 
