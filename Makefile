@@ -8,7 +8,7 @@ DEMO := umcm-colorectal warwick-crc janowczyk2 camelyon16 lung
 SHARDS := demo/shards
 RUN := --runs runs --run demo
 
-.PHONY: help demo test lint format stress bench docs clean
+.PHONY: help demo test lint format stress gpu bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -40,6 +40,10 @@ format: .venv/test  ## mend what ruff can mend
 
 stress: .venv/test  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m stress $(TESTS)
+
+gpu: .venv/test  ## what only a GPU can show: its tests, and an iteration beside a bare loop
+	$(BIN)/pytest -m cuda tests/mtrain/test_cuda.py
+	$(BIN)/python benchmarks/step/compare.py --device cuda
 
 bench: .venv/test  ## the benchmarks, each beside its peer
 	$(BIN)/python benchmarks/svm/compare.py

@@ -57,7 +57,7 @@ def resized(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None = Non
     """
     if pixels.device.type == "cpu":
         return _resized_one_by_one(pixels, sides, size, flips)
-    images = _resized_in_runs(pixels, sides, size)
+    images = _resized_at_once(pixels, sides, size)
     return images if flips is None else flip(images, flips)
 
 
@@ -72,16 +72,43 @@ def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor 
     return images
 
 
-def _resized_in_runs(pixels: Tensor, sides: Tensor, size: int) -> Tensor:
-    """Neighbours of one side, as the pictures of a task mostly are, at once."""
+def _resized_at_once(pixels: Tensor, sides: Tensor, size: int) -> Tensor:
+    """Two batched products with the weights of the interpolation: as many launches whatever the sides are.
+
+    Squares are padded to the largest one; what the padding holds has the weight 0.
+    """
+    largest = int(sides.max())
+    sides = sides.to(pixels.device, non_blocking=True)
+    squares = _padded(pixels, sides, largest)
+    weights = _triangle_weights(sides, size, largest)
+    rows = (weights @ squares.flatten(2).float()).view(-1, size, largest, 3)
+    rows = rows.transpose(2, 3).reshape(-1, size * 3, largest)
+    columns = (rows @ weights.transpose(1, 2)).view(-1, size, 3, size)
     images = _room(len(sides), size, pixels.device)
-    done = 0
-    for run in _squares(pixels, [(len(list(same)), side) for side, same in itertools.groupby(sides.tolist())]):
-        if run.shape[-1] != size:
-            run = F.interpolate(run.float(), size=(size, size), mode="bilinear", antialias=True).round_()
-        images[done : done + len(run)] = run
-        done += len(run)
-    return images
+    return images.copy_(columns.round_().transpose(1, 2))
+
+
+def _padded(pixels: Tensor, sides: Tensor, largest: int) -> Tensor:
+    """(N, largest, largest, 3) of squares that lie one after the other; past the end of each there is anything."""
+    areas = sides * sides
+    first = (areas.cumsum(0) - areas)[:, None, None]
+    line = torch.arange(largest, device=pixels.device)
+    places = first + line[:, None] * sides[:, None, None] + line
+    found = pixels[: len(pixels) // 3 * 3].view(-1, 3)
+    return found[places.clamp_(max=len(found) - 1)]
+
+
+def _triangle_weights(sides: Tensor, size: int, largest: int) -> Tensor:
+    """(N, size, largest) of each pixel of a row in each pixel of the resized row: bilinear, antialiased.
+
+    A triangle over one pixel to either side, or over side / size of them where the square shrinks; rows sum to 1.
+    """
+    scales = (sides.float() / size)[:, None, None]
+    centres = scales * (torch.arange(size, device=sides.device)[:, None] + 0.5)
+    pixels = torch.arange(largest, device=sides.device)
+    weights = (1 - (pixels + 0.5 - centres).abs() / scales.clamp(min=1)).clamp_(min=0)
+    weights = weights.masked_fill_(pixels >= sides[:, None, None], 0)
+    return weights / weights.sum(2, keepdim=True)
 
 
 def _squares(pixels: Tensor, runs: list[tuple[int, int]]) -> Iterator[Tensor]:

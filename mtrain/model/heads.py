@@ -62,7 +62,7 @@ class Head:
         return layer.eval()
 
 
-def save_heads(path: Path, heads: nn.ModuleDict, tasks: Iterable[Task]) -> None:
+def save_heads(path: Path, heads: nn.Module, tasks: Iterable[Task]) -> None:
     """Write the heads of these tasks.
 
     Raises:

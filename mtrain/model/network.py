@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 from mtrain.errors import RunError, UsageError
+from mtrain.model.task_heads import TaskHeads
 from mtrain.model.weights import efficientnet_lite0_weights, load_weights
 
 Triple = tuple[float, float, float]
@@ -70,20 +71,12 @@ class MultiHead(nn.Module):
     def __init__(self, shared: SharedNetwork, classes: Mapping[str, int]) -> None:
         super().__init__()
         self.shared = shared
-        self.heads = nn.ModuleDict({task: nn.Linear(shared.num_features, n) for task, n in classes.items()})
+        self.heads = TaskHeads(shared.num_features, classes)
 
-    def forward(self, images: Tensor, counts: list[int]) -> dict[str, Tensor]:
-        """Logits of each active task, by name.
-
-        `images` holds counts[0] normalized pictures of the first task, then counts[1] of the second, and so on; a task
-        without pictures is inactive: its head is not run.
-        """
-        return self.head_logits(self.shared(images), counts)
-
-    def head_logits(self, features: Tensor, counts: list[int]) -> dict[str, Tensor]:
-        """The second half of `forward`."""
-        parts = zip(self.heads.items(), torch.split(features, counts), strict=True)
-        return {task: head(part) for (task, head), part in parts if len(part)}
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized images (N, 3, H, W) -> logits (N, classes of all tasks), whichever task each image is of."""
+        logits: Tensor = self.heads(self.shared(images))
+        return logits
 
 
 def shared_network(name: str, weights: str | os.PathLike[str] = "imagenet") -> SharedNetwork:

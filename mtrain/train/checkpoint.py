@@ -5,18 +5,23 @@ A checkpoint is written whole or not at all, and carries a digest of its tensors
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mtrain.errors import DivergedError, RunError
+from mtrain.model.task_heads import TaskHeads
 from mtrain.model.weights import State, about_in, state_digest, write_tensors
 
 KEPT = 2
 PATTERN = "iteration-*.safetensors"
 MODEL, AVERAGE = "model.", "average."
+HEADS = re.compile(r"(\.heads\.)(weight|bias)$")
 # what an optimizer keeps of a parameter: of SGD, and of AdamW
 KEPT_OF = {"momentum_buffer": "momentum.", "exp_avg": "first.", "exp_avg_sq": "second.", "step": "steps."}
 
@@ -64,26 +69,61 @@ def newest(folder: Path) -> list[Path]:
     return sorted(folder.glob(PATTERN), reverse=True)
 
 
-def training_state(model: nn.Module, optimizer: torch.optim.Optimizer, average: State | None = None) -> State:
+class Kept(Protocol):
+    """An optimizer, of which `state` is what it keeps of each parameter."""
+
+    @property
+    def state(self) -> MutableMapping[Tensor, dict[str, Tensor]]: ...
+
+
+def training_state(model: nn.Module, optimizer: Kept, average: State | None = None) -> State:
     """Weights and buffers as 'model.<name>', the moving average as 'average.<name>', momentum as 'momentum.<name>' (of
-    AdamW: 'first.', 'second.' and 'steps.').
+    AdamW: 'first.', 'second.' and 'steps.'); of the heads, each task's rows under its own name.
     """
     state = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    state |= {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
+    kept = {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
     for name, parameter in model.named_parameters():
-        kept = optimizer.state.get(parameter, {})
-        state |= {prefix + name: kept[key] for key, prefix in KEPT_OF.items() if kept.get(key) is not None}
+        of = optimizer.state.get(parameter, {})
+        kept |= {prefix + name: of[key] for key, prefix in KEPT_OF.items() if of.get(key) is not None}
+    for name, tensor in kept.items():
+        state |= dict(_by_task(model, name, tensor))
     return state
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> State:
+def restore(model: nn.Module, optimizer: Kept, state: State) -> State:
     """The inverse of `training_state`; the moving average, empty where there is none yet."""
     model.load_state_dict({n.removeprefix(MODEL): tensor for n, tensor in state.items() if n.startswith(MODEL)})
+    average = {}
     for name, parameter in model.named_parameters():
         for key, prefix in KEPT_OF.items():
-            if prefix + name in state:
-                optimizer.state[parameter][key] = _laid_out_as(parameter, state[prefix + name])
-    return {n.removeprefix(AVERAGE): tensor for n, tensor in state.items() if n.startswith(AVERAGE)}
+            if (kept := _together(model, prefix + name, state)) is not None:
+                optimizer.state[parameter][key] = _laid_out_as(parameter, kept)
+        if (mean := _together(model, AVERAGE + name, state)) is not None:
+            average[name] = mean
+    return average
+
+
+def _by_task(model: nn.Module, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """'<...>heads.weight' as '<...>heads.<Task>.weight' for each task; any other as it is."""
+    heads = getattr(model, "heads", None)
+    if not isinstance(heads, TaskHeads) or not HEADS.search(name):
+        yield name, tensor
+        return
+    for task, rows in heads.rows_of(tensor).items():
+        yield _of_task(name, task), rows
+
+
+def _together(model: nn.Module, name: str, state: State) -> Tensor | None:
+    """The tensor that `_by_task` took apart; None where the state has nothing of it."""
+    heads = getattr(model, "heads", None)
+    if not isinstance(heads, TaskHeads) or not HEADS.search(name):
+        return state.get(name)
+    rows = {task: state[key] for task in heads if (key := _of_task(name, task)) in state}
+    return heads.from_rows(rows) if rows else None
+
+
+def _of_task(name: str, task: str) -> str:
+    return HEADS.sub(lambda found: f"{found[1]}{task}.{found[2]}", name)
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
@@ -197,14 +196,9 @@ def _check_division(config: FitConfig, ranks: Ranks) -> None:
 
 
 def _check_pool(pool: Pool) -> None:
-    reserved = nn.ModuleDict()
     for task in pool.tasks:
         if not len(task.rows["train"]):
             raise UsageError("this task has no training set", where=task.folder, remedy="leave it out with --leave-out")
-        if hasattr(reserved, task.name):
-            raise UsageError(
-                "torch does not allow this name for a head", where=task.folder, remedy="convert it under another name"
-            )
 
 
 @contextmanager

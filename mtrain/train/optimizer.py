@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mtrain.config import FitConfig
+from mtrain.model.loss import scale_head_gradients
 from mtrain.model.network import MultiHead
+from mtrain.model.task_heads import TaskHeads
 
 Rates = tuple[float, float]
 
@@ -27,12 +31,104 @@ def learning_rates(config: FitConfig, iteration: int) -> Rates:
     return config.lr * share, config.lr * config.tau * share
 
 
-def make_optimizer(config: FitConfig, model: MultiHead, iteration: int) -> torch.optim.Optimizer:
-    """For the phase of `iteration`: the heads alone during the warm-up, then the shared network and the heads."""
-    shared_rate, heads_rate = learning_rates(config, iteration)
-    groups: list[dict[str, Any]] = [{"params": list(model.heads.parameters()), "lr": heads_rate}]
-    if iteration >= config.warmup:
-        groups.insert(0, {"params": list(model.shared.parameters()), "lr": shared_rate})
+class PhaseOptimizer:
+    """What moves the weights in one phase: the heads alone during the warm-up, then the shared network and the heads.
+
+    PyTorch moves the shared network. Of the heads only the rows of active tasks move: those of others, their momentum
+    and moments stay exactly as they are, weight decay included. A mask sees to it, so that every iteration has the same
+    shapes.
+    """
+
+    def __init__(self, config: FitConfig, model: MultiHead, iteration: int) -> None:
+        self.model, self.heads = model, HeadOptimizer(config, model.heads)
+        self.shared: torch.optim.Optimizer | None = None
+        if iteration >= config.warmup:
+            self.shared = _of_shared(config, model)
+        self.set_rates(learning_rates(config, iteration))
+
+    @property
+    def state(self) -> ChainMap[Tensor, dict[str, Tensor]]:
+        """Parameter -> what is kept of it from iteration to iteration."""
+        return ChainMap(self.heads.state, {} if self.shared is None else self.shared.state)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rate of what is trained: shared network and heads, or the heads alone."""
+        shared = {} if self.shared is None else {"shared": float(self.shared.param_groups[0]["lr"])}
+        return shared | {"heads": self.heads.rate}
+
+    def set_rates(self, rates: Rates) -> None:
+        """The rates of the next iteration."""
+        shared, self.heads.rate = rates
+        if self.shared is not None:
+            self.shared.param_groups[0]["lr"] = shared
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, those of a shared network that stands still too."""
+        for parameter in self.model.parameters():
+            parameter.grad = None
+
+    def step(self, scales: Tensor) -> None:
+        """Move what is active; `scales` (tasks,) as `loss.head_scales` gives them, on the device of the model."""
+        scale_head_gradients(self.model.heads, scales)
+        if self.shared is not None:
+            self.shared.step()
+        self.heads.step(scales)
+
+
+class HeadOptimizer:
+    """SGD with momentum, or AdamW, as PyTorch has them (`torch.optim`), but for the rows of active tasks alone.
+
+    `state` holds momentum_buffer, or exp_avg, exp_avg_sq and step (tasks,), the number of steps that each head has
+    taken.
+    """
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8  # those of torch.optim.AdamW
+
+    def __init__(self, config: FitConfig, heads: TaskHeads) -> None:
+        self.config, self.heads, self.rate = config, heads, 0.0
+        parameters: tuple[Tensor, ...] = (heads.weight, heads.bias)
+        self.state = {parameter: self._nothing_yet(parameter) for parameter in parameters}
+
+    def _nothing_yet(self, parameter: Tensor) -> dict[str, Tensor]:
+        if self.config.optimizer == "sgd":
+            return {"momentum_buffer": torch.zeros_like(parameter)}
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        return {**moments, "step": torch.zeros(len(self.heads), device=parameter.device)}
+
+    @torch.no_grad()
+    def step(self, scales: Tensor) -> None:
+        """Move the rows of the tasks whose scale is not 0."""
+        active = scales > 0
+        rows = active[self.heads.task_of_row]
+        for parameter in (self.heads.weight, self.heads.bias):
+            kept, mask = self.state[parameter], rows[:, None] if parameter.ndim == 2 else rows
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            if "step" in kept:
+                kept["step"].add_(active)
+            rule = self._adamw if "step" in kept else self._sgd
+            for name, values in rule(parameter, gradient, kept).items():
+                old = kept.get(name, parameter)
+                old.copy_(torch.where(mask, values, old))
+
+    def _sgd(self, parameter: Tensor, gradient: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        velocity = self.config.momentum * kept["momentum_buffer"] + gradient + self.config.weight_decay * parameter
+        return {"momentum_buffer": velocity, "parameter": parameter - self.rate * velocity}
+
+    def _adamw(self, parameter: Tensor, gradient: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        one, two = self.BETAS
+        first = one * kept["exp_avg"] + (1 - one) * gradient
+        second = two * kept["exp_avg_sq"] + (1 - two) * gradient.square()
+        times = kept["step"].double()[self.heads.task_of_row]  # 1 - 0.999 has three digits less in single precision
+        times = times[:, None] if parameter.ndim == 2 else times
+        bias_one, bias_two = ((1 - beta**times).to(parameter.dtype) for beta in self.BETAS)
+        decayed = parameter * (1 - self.rate * self.config.weight_decay)
+        moved = decayed - self.rate * (first / bias_one) / ((second / bias_two).sqrt() + self.EPSILON)
+        return {"exp_avg": first, "exp_avg_sq": second, "parameter": moved}
+
+
+def _of_shared(config: FitConfig, model: MultiHead) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": list(model.shared.parameters()), "lr": config.lr}]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=_has_fused_kernel(groups))
     return sgd(groups, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -43,7 +139,7 @@ def sgd(groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> t
 
     Every momentum buffer starts as zeros, from which the first step computes what it computes without a buffer. The
     fused kernel needs them: it takes a buffer for all parameters of a group or for none, and raises TypeError for a
-    head whose first sample comes later than that of another.
+    parameter whose first gradient comes later than that of another.
     """
     optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay, fused=_has_fused_kernel(groups))
     if momentum:
@@ -58,9 +154,3 @@ def _has_fused_kernel(groups: list[dict[str, Any]]) -> bool:
 
 def _parameters(groups: list[dict[str, Any]]) -> Iterator[torch.nn.Parameter]:
     return (parameter for group in groups for parameter in group["params"])
-
-
-def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
-    """Give an optimizer of `make_optimizer` the rates of the next iteration."""
-    for group, rate in zip(optimizer.param_groups, rates[-len(optimizer.param_groups) :], strict=True):
-        group["lr"] = rate

@@ -24,14 +24,14 @@ from mtrain.data.pool import Pool, Task
 from mtrain.data.prefetch import on_device
 from mtrain.data.stream import StreamBatches
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
-from mtrain.model.loss import scale_head_gradients, task_losses
+from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.network import MultiHead
 from mtrain.model.weights import State
 from mtrain.train import checkpoint
 from mtrain.train.averaging import Average
 from mtrain.train.distributed import ALONE, Ranks
 from mtrain.train.gradients import GradientSums
-from mtrain.train.optimizer import learning_rates, make_optimizer, set_rates
+from mtrain.train.optimizer import PhaseOptimizer, learning_rates
 
 VALIDATED = 512  # pictures of a task's validation set that a running training looks at
 
@@ -52,7 +52,7 @@ class Training:
         self.features: Callable[[Tensor], Tensor] = model.shared  # or the same compiled
         self.sums = None if ranks.alone else GradientSums(list(model.shared.parameters()))
         self.mixture = mixture(config, pool)
-        self.optimizer = make_optimizer(config, model, done)
+        self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
 
     @property
@@ -63,8 +63,7 @@ class Training:
     @property
     def rates(self) -> dict[str, float]:
         """The learning rate of what is trained: shared network and heads, or the heads alone."""
-        groups = self.optimizer.param_groups
-        return dict(zip(("shared", "heads")[-len(groups) :], (float(group["lr"]) for group in groups), strict=True))
+        return self.optimizer.rates
 
     def step(self, *parts: Batch) -> Tensor:
         """One iteration, on the micro-batches that are this rank's share of its batch.
@@ -73,15 +72,14 @@ class Training:
         samples of each task there are in the whole batch.
         """
         if self.iteration == self.config.warmup:  # what the heads gathered at the other rate is not carried on
-            self.optimizer = make_optimizer(self.config, self.model, self.iteration)
-        set_rates(self.optimizer, learning_rates(self.config, self.iteration))
+            self.optimizer = PhaseOptimizer(self.config, self.model, self.iteration)
+        self.optimizer.set_rates(learning_rates(self.config, self.iteration))
         drawn = self.ranks.summed(torch.stack([part.counts for part in parts]).sum(0).tolist())
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
         self.counts = drawn()
-        self._sum_over_ranks(self.counts)
-        scale_head_gradients(self.model.heads, self.counts)
-        self.optimizer.step()
+        self._sum_over_ranks()
+        self.optimizer.step(head_scales(self.counts).to(self.device, non_blocking=True))
         self.iteration += 1
         self._average()
         return losses
@@ -124,25 +122,18 @@ class Training:
         batchnorm_per_task.route(self.model.shared, counts)
         images = self.prepare(batch)
         labels = batch.labels.to(self.device, non_blocking=True)
+        tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             with torch.set_grad_enabled(not self.warming):
                 features = self.model.shared(images) if self.warming else self.features(images)
-            logits = self.model.head_logits(features, counts)
-        return task_losses(logits, labels, counts, self.tasks, self.config.label_smoothing)
+            logits = self.model.heads(features)
+        return task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing)
 
-    def _sum_over_ranks(self, counts: Sequence[int]) -> None:
-        """Gradients as if one rank had seen the whole batch; the running statistics become the mean of the ranks'.
-
-        A head has a gradient on every rank, or on none.
-        """
+    def _sum_over_ranks(self) -> None:
+        """Gradients as if one rank had seen the whole batch; the running statistics become the mean of the ranks'."""
         if self.sums is None:
             return
-        tensors: list[Tensor] = []
-        for head, count in zip(self.model.heads.values(), counts, strict=True):
-            for parameter in head.parameters():
-                if count:
-                    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                    tensors.append(parameter.grad)
+        tensors = [parameter.grad for parameter in self.model.heads.parameters() if parameter.grad is not None]
         if not self.warming:
             self.sums.finish()
             statistics = batchnorm_adapt.statistics_of_a_part(self.model.shared)

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional as F
 
 from mtrain.data import augment
 from mtrain.data.augment import CENTRE, LARGEST, flip, normalize, put_square, resized, room_for_squares, square
@@ -95,10 +98,25 @@ def test_squares_of_all_sizes_are_resized_and_flipped_as_one_alone() -> None:
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_device_resizes_neighbours_of_one_size_at_once_to_the_same_pixels_but_for_one_rounding() -> None:
-    """As floats, which is how it would be on a GPU."""
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 96), min_size=1, max_size=5), st.integers(1, 48), st.integers(0, 2**31))
+def test_a_device_resizes_all_squares_at_once_as_interpolate_does_each(sides: list[int], size: int, seed: int) -> None:
+    """Within one level of 255, since both round once but add in another order."""
+    generator = torch.Generator().manual_seed(seed)
+    squares = [torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8) for side in sides]
+    pixels = torch.cat([square.flatten() for square in squares] + [torch.full((5,), 255, dtype=torch.uint8)])
+    found = augment._resized_at_once(pixels, torch.tensor(sides), size)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for image, pixels in zip(found, squares, strict=True):
+        floats = pixels.permute(2, 0, 1)[None].float()
+        expected = F.interpolate(floats, size=(size, size), mode="bilinear", antialias=True)[0].round()
+        assert (image.int() - expected.int()).abs().max() <= 1
+        assert len(pixels) != size or torch.equal(image, pixels.permute(2, 0, 1))
+
+
+def test_a_device_resizes_to_the_pixels_of_the_processor_but_for_one_rounding() -> None:
     pixels, sides = batch_of([smooth(side) for side in SIDES], 24)
-    found = augment._resized_in_runs(pixels, sides, 24).int()
+    found = augment._resized_at_once(pixels, sides, 24).int()
     difference = (found - resized(pixels, sides, 24).int()).abs()
     assert difference.max() <= 1
     assert difference.float().mean() < 0.2

@@ -19,6 +19,7 @@ from mtrain.errors import UsageError
 from mtrain.model.batchnorm_per_task import TaskBatchNorm, split
 from mtrain.model.loss import task_losses
 from mtrain.model.network import shared_network
+from mtrain.model.task_heads import TaskHeads
 from mtrain.model.weights import load_weights
 from mtrain.runs import Run
 from mtrain.train import fit
@@ -83,7 +84,9 @@ def test_smoothing_by_hand() -> None:
     logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
     target = torch.tensor([[0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]])
     expected = -(target * F.log_softmax(logits, 1)).sum()
-    assert task_losses({"A": logits}, labels, [1], ["A"], 0.1)[0] == pytest.approx(float(expected))
+    heads = TaskHeads(1, {"A": 3, "B": 2})
+    logits = torch.cat([logits, torch.full((1, 2), 50.0)], dim=1)  # of another task, which get no share of the target
+    assert task_losses(logits, labels, torch.tensor([0]), heads, 0.1)[0] == pytest.approx(float(expected))
 
 
 def test_frozen_statistics_stand_still_and_weights_do_not(shards: Path) -> None:

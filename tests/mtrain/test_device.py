@@ -14,6 +14,7 @@ from unittest.mock import MagicMock, Mock
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrain.data import prefetch
 from mtrain.data.batch import Batch
@@ -97,6 +98,43 @@ def test_no_iteration_waits_for_the_device(
     assert (ours.average is not None) == bool(ours.config.ema)
     with pytest.raises((RuntimeError, NotImplementedError)):  # and this is what waits: the losses, when they are told
         meter.take(3)
+
+
+class Operators(TorchDispatchMode):
+    """Counts the ATen operators that are called, each of which is a launch or more on a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operators(tasks: int, sides: list[int], folder: Path, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> list[int]:
+    """Of a step of the warm-up and of one after it, on the meta device, where the path is that of a GPU."""
+    monkeypatch.setattr(trainer.torch, "autocast", lambda *_, **__: nullcontext())  # there is none for it
+    for number, side in enumerate(sides):
+        write_pool(folder, (f"Task{number}",), sizes={"train": 4}, shape=(side, side))
+    for number in range(len(sides), tasks):
+        write_pool(folder, (f"Task{number}",), sizes={"train": 4})
+    choices = {"leave_out": (), "warmup": 1, "batch": 8, "size": 32} | choices
+    drawn, ours, found = a_training(folder, **choices), on_meta(folder, **choices), []
+    for parts in drawn.iterations(range(2)):
+        with Operators() as counted:
+            ours.step(*parts)
+        found.append(counted.count)
+    return found
+
+
+@pytest.mark.parametrize("choices", [{}, {"optimizer": "adamw"}, EVERYTHING], ids=["defaults", "adamw", "everything"])
+def test_launches_depend_neither_on_the_number_of_tasks_nor_on_the_sides_of_the_images(
+    choices: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = operators(2, [32], tmp_path / "few", monkeypatch, **choices)
+    many = operators(9, [20, 32, 33, 40, 50, 64], tmp_path / "many", monkeypatch, **choices)
+    assert few == many
 
 
 def test_pictures_reach_the_network_channels_last(shards: Path) -> None:

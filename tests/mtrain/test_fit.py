@@ -30,7 +30,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.runs import Run
 from mtrain.train import checkpoint, fit, trainer
-from mtrain.train.optimizer import make_optimizer
+from mtrain.train.optimizer import PhaseOptimizer
 from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool, write_task
 from tests.power_loss import on_disk_when_named
@@ -116,6 +116,17 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, run: Run, settings: FitConfig, 
 # --- one step ---
 
 
+def pieces(model: MultiHead) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, str | None]]:
+    """(name, values, gradient, task) of every parameter of the shared network, and of the rows of each task's head."""
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        if name.startswith("heads."):
+            rows = zip(*(model.heads.rows_of(of).items() for of in (parameter.data, parameter.grad)), strict=True)
+            yield from ((f"{name} {task}", values, gradient, task) for (task, values), (_, gradient) in rows)
+        else:
+            yield name, parameter.data, parameter.grad, None
+
+
 def test_one_step_is_what_the_formulas_say(shards: Path) -> None:
     """Five iterations in double precision: for each parameter, with g its gradient of sum(loss) / B,
 
@@ -123,7 +134,7 @@ def test_one_step_is_what_the_formulas_say(shards: Path) -> None:
     """
     ours = a_training(shards, warmup=0, lr=1e-4, tau=3.0, batch=4, weight_decay=0.01, size=64)
     ours.model.double()
-    ours.optimizer = make_optimizer(ours.config, ours.model, 0)
+    ours.optimizer = PhaseOptimizer(ours.config, ours.model, 0)
     ours.prepare = lambda batch: Training.prepare(ours, batch).double()  # type: ignore[method-assign]
     plain, velocity = copy.deepcopy(ours.model).train(), {}
     seen: set[tuple[int, ...]] = set()
@@ -138,14 +149,14 @@ def test_one_step_is_what_the_formulas_say(shards: Path) -> None:
             start += count
         plain.zero_grad()
         loss.backward()
-        for name, parameter in plain.named_parameters():
-            if parameter.grad is None:
-                continue
-            gradient, rate = parameter.grad, 1e-4
-            if name.startswith("heads."):
-                gradient, rate = gradient * 4 / counts[ours.tasks.index(name.split(".")[1])], 1e-4 * 3
-            velocity[name] = 0.9 * velocity.get(name, 0) + gradient + 0.01 * parameter.detach()
-            parameter.data -= rate * velocity[name]
+        for name, parameter, gradient, task in pieces(plain):
+            rate = 1e-4
+            if task is not None:
+                if not (count := counts[ours.tasks.index(task)]):
+                    continue
+                gradient, rate = gradient * 4 / count, 1e-4 * 3
+            velocity[name] = 0.9 * velocity.get(name, 0) + gradient + 0.01 * parameter
+            parameter -= rate * velocity[name]
         losses = ours.step(batch)
         assert float(losses.sum()) == pytest.approx(4 * float(loss.detach()), rel=1e-9)
     assert (True, True, True) in seen
@@ -159,23 +170,24 @@ def test_the_warmup_moves_the_heads_alone_and_learns_no_statistics(shards: Path)
     before = copy.deepcopy(ours.model.state_dict())
     moved = []
     for batch in ours.drawn(range(3)):
-        assert [group["lr"] for group in ours.optimizer.param_groups] == [0.5]
+        assert ours.optimizer.rates == {"heads": 0.5}
         ours.step(batch)
         moved.append({n for n, tensor in ours.model.state_dict().items() if not torch.equal(tensor, before[n])})
         assert all((p.grad is None) == (ours.iteration <= 2) for p in ours.model.shared.parameters())
     assert moved[1] == {name for name in before if name.startswith("heads.")}
     assert moved[2] == set(before)
-    assert [group["lr"] for group in ours.optimizer.param_groups] == [ours.config.lr, ours.config.lr * 5]
+    assert ours.optimizer.rates == {"shared": ours.config.lr, "heads": ours.config.lr * 5}
 
 
 def test_after_the_warmup_the_heads_begin_without_momentum(shards: Path) -> None:
     ours = a_training(shards, warmup=1, tau=1e-30, lr=1.0, batch=8)
     for batch in ours.drawn(range(2)):
         ours.step(batch)
-    for head in ours.model.heads.values():
-        momentum = ours.optimizer.state[head.weight]["momentum_buffer"]
-        first = 0 * momentum if head.weight.grad is None else head.weight.grad + 1e-3 * head.weight
-        assert torch.allclose(momentum, first)
+    weight = ours.model.heads.weight
+    momentum = ours.optimizer.state[weight]["momentum_buffer"]
+    assert weight.grad is not None
+    assert all(ours.counts)
+    assert torch.allclose(momentum, weight.grad + 1e-3 * weight)
 
 
 # --- whole runs ---
@@ -428,14 +440,23 @@ def test_related_tasks_leave_too_and_it_says_so(tmp_path: Path) -> None:
     assert run.left_out() == ["Delta", "Gamma"]
 
 
-def test_a_task_without_a_training_set_or_with_a_name_that_no_head_can_have_is_refused(tmp_path: Path) -> None:
+def test_a_task_without_a_training_set_is_refused(tmp_path: Path) -> None:
     write_pool(tmp_path / "s")
     write_task(tmp_path / "s" / "Delta", sizes={"test": 4})
     with pytest.raises(UsageError, match="Delta: this task has no training set; leave it out with --leave-out"):
         fit.fit(config(tmp_path / "s"), Run(tmp_path / "toy"), Notes())
-    write_task(tmp_path / "s" / "training")
-    with pytest.raises(UsageError, match="training: torch does not allow this name"):
-        fit.fit(config(tmp_path / "s", leave_out=("Gamma", "Delta")), Run(tmp_path / "toy"), Notes())
+
+
+def test_a_task_may_have_any_name(tmp_path: Path) -> None:
+    write_pool(tmp_path / "s")
+    for name in ("training", "weight", "bias"):
+        write_task(tmp_path / "s" / name)
+    run = Run(tmp_path / "toy")
+    fit.fit(config(tmp_path / "s", leave_out=(), iterations=2, warmup=1), run, Notes())
+    state, _ = checkpoint.load(checkpoint.newest(run.checkpoints)[0])
+    ours = a_training(tmp_path / "s", warmup=0)
+    ours.restore(state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state().items())
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(

@@ -11,6 +11,7 @@ from torch import nn
 
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import MultiHead, check_size, remove_classifier, shared_network
+from mtrain.model.task_heads import TaskHeads
 from mtrain.model.weights import fit_names, save_weights
 
 SMALL = "shufflenet_v2_x0_5"
@@ -99,16 +100,38 @@ def test_efficientnet_lite0_takes_pixels_as_its_weights_were_trained() -> None:
     assert network.normalize(images).flatten().tolist() == pytest.approx([-127 / 128, 0, 1], abs=1e-6)
 
 
-def test_each_head_sees_its_own_part_of_the_batch() -> None:
+def test_a_head_is_its_rows_of_the_layer_that_all_heads_share() -> None:
     torch.manual_seed(0)
     network = MultiHead(shared_network(SMALL, "random"), {"A": 2, "B": 3, "C": 4}).eval()
     images = pictures(5)
     with torch.inference_mode():
-        logits = network(images, [2, 0, 3])
-        features = network.shared(images)
-        assert list(logits) == ["A", "C"]
-        assert torch.allclose(logits["A"], network.heads["A"](features[:2]), atol=1e-6)
-        assert torch.allclose(logits["C"], network.heads["C"](features[2:]), atol=1e-6)
+        logits, features = network(images), network.shared(images)
+        assert logits.shape == (5, 9)
+        for task, columns in (("A", slice(0, 2)), ("B", slice(2, 5)), ("C", slice(5, 9))):
+            assert torch.allclose(logits[:, columns], network.heads[task](features), atol=1e-6)
+    assert dict(network.heads.items()).keys() == {"A", "B", "C"}
+
+
+def test_the_state_of_the_heads_is_that_of_a_linear_layer_for_each_task() -> None:
+    """So that checkpoints, exports and files of earlier versions stay what they were."""
+    classes = {"A": 2, "B": 3}
+    torch.manual_seed(0)
+    heads = TaskHeads(4, classes)
+    torch.manual_seed(0)
+    plain = nn.ModuleDict({task: nn.Linear(4, number) for task, number in classes.items()})
+    state = heads.state_dict()
+    assert list(state) == ["A.weight", "B.weight", "A.bias", "B.bias"]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in plain.state_dict().items())
+    other = TaskHeads(4, classes)
+    other.load_state_dict(plain.state_dict())
+    assert torch.equal(other.weight, heads.weight)
+    for wrong, told in (
+        ({"A.weight": torch.zeros(2, 4)}, "Missing key"),
+        ({**state, "C.bias": torch.zeros(1)}, "Unexpected key"),
+        ({**state, "A.bias": torch.zeros(3)}, "size mismatch for A.bias"),
+    ):
+        with pytest.raises(RuntimeError, match=told):
+            other.load_state_dict(wrong)
 
 
 def test_unknown_names_are_answered_with_near_ones() -> None:

@@ -20,6 +20,7 @@ from mtrain.model import batchnorm_adapt
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool
+from tests.mtrain.test_fit import pieces
 
 LR, TAU, MOMENTUM, DECAY, BATCH = 1e-4, 5.0, 0.9, 0.01, 4
 
@@ -80,16 +81,15 @@ class Plain:
             loss = loss - (logits[label] - logits.exp().sum().log()) / len(owners)
         self.model.zero_grad()
         loss.backward()
-        for name, parameter in self.model.named_parameters():
-            gradient, rate = parameter.grad, LR
-            if name.startswith("heads."):
-                share = owners.count(name.split(".")[1]) / len(owners)
+        for name, parameter, gradient, task in pieces(self.model):
+            rate = LR
+            if task is not None:
+                share = owners.count(task) / len(owners)
                 if not share:
                     continue
                 gradient, rate = gradient / share, LR * TAU
-            with torch.no_grad():
-                self.velocity[name] = MOMENTUM * self.velocity.get(name, 0) + gradient + DECAY * parameter
-                parameter -= rate * self.velocity[name]
+            self.velocity[name] = MOMENTUM * self.velocity.get(name, 0) + gradient + DECAY * parameter
+            parameter -= rate * self.velocity[name]
         return float(loss.detach())
 
 

@@ -1,0 +1,96 @@
+"""The linear heads of all tasks as one layer: one product for a batch that mixes tasks, whatever their number.
+
+Row r of `weight` (classes of all tasks, features) and of `bias` belongs to one class of one task. To users, exports and
+checkpoints each task still has a head of its own: `heads[task]` is a view of its rows, and the state dict holds
+`<Task>.weight` and `<Task>.bias`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class HeadView(NamedTuple):
+    """The head of one task: rows of the weight and bias that all heads share, in their memory."""
+
+    weight: Tensor  # (classes, features)
+    bias: Tensor  # (classes,)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Features (N, features) -> logits (N, classes)."""
+        return F.linear(features, self.weight, self.bias)
+
+
+class TaskHeads(nn.Module):
+    """A linear head for each task, by task name in the order of `classes`."""
+
+    task_of_row: Tensor
+
+    def __init__(self, features: int, classes: Mapping[str, int]) -> None:
+        super().__init__()
+        layers = [nn.Linear(features, number) for number in classes.values()]
+        self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+        self.sizes = dict(classes)
+        sizes = torch.tensor(list(classes.values()))
+        self.register_buffer("task_of_row", torch.repeat_interleave(sizes), persistent=False)
+        self.register_buffer("first_row", sizes.cumsum(0) - sizes, persistent=False)
+        self.first_row: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, features) -> logits (N, classes of all tasks)."""
+        return F.linear(features, self.weight, self.bias)
+
+    def __getitem__(self, task: str) -> HeadView:
+        return HeadView(*(self.rows_of(tensor)[task] for tensor in (self.weight, self.bias)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def items(self) -> Iterator[tuple[str, HeadView]]:
+        """Task -> its head."""
+        return ((task, self[task]) for task in self)
+
+    def rows_of(self, tensor: Tensor) -> dict[str, Tensor]:
+        """Task -> its rows of a tensor with a row for each class, or its element of a tensor with one for each task."""
+        if len(tensor) == len(self.task_of_row):
+            return dict(zip(self.sizes, torch.split(tensor, list(self.sizes.values())), strict=True))
+        return dict(zip(self.sizes, tensor, strict=True))
+
+    def from_rows(self, found: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `rows_of`; a task that is missing has zeros: a head without a sample so far left nothing."""
+        some = next(iter(found.values()))
+        if some.ndim == 0:
+            return torch.stack([found.get(task, torch.zeros_like(some)) for task in self])
+        sizes = self.sizes.items()
+        return torch.cat([found.get(task, some.new_zeros((number, *some.shape[1:]))) for task, number in sizes])
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for name, parameter in self.named_parameters(recurse=False):
+            for task, rows in self.rows_of(parameter if keep_vars else parameter.detach()).items():
+                destination[f"{prefix}{task}.{name}"] = rows
+
+    def _load_from_state_dict(
+        self, state: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str],
+        unexpected: list[str], errors: list[str],
+    ) -> None:  # fmt: skip
+        known = set()
+        for name, parameter in self.named_parameters(recurse=False):
+            for task, rows in self.rows_of(parameter.detach()).items():
+                key = f"{prefix}{task}.{name}"
+                known.add(key)
+                if key not in state:
+                    missing.append(key)
+                elif state[key].shape != rows.shape:
+                    errors.append(f"size mismatch for {key}: {tuple(state[key].shape)}, here {tuple(rows.shape)}")
+                else:
+                    rows.copy_(state[key])
+        unexpected += [key for key in state if key.startswith(prefix) and key not in known]

@@ -1,0 +1,90 @@
+"""What only a GPU can show: `make gpu` runs these, and the benchmark of an iteration. Skipped where there is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtrain.data.augment import resized
+from mtrain.model.network import MultiHead, shared_network
+from mtrain.runs import Run
+from mtrain.train import fit
+from mtrain.train.trainer import Training
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_augment import SIDES, batch_of, smooth
+from tests.mtrain.test_fit import Notes, a_training, config
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+MANY = tuple(f"Task{number}" for number in range(22))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More tasks than a batch has samples, so that heads are empty in every iteration."""
+    return write_pool(tmp_path_factory.mktemp("pool"), MANY, sizes={"train": 8, "val": 2})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_training_with_empty_heads_comes_to_its_end(shards: Path, tmp_path: Path, seed: int, optimizer: str) -> None:
+    run = Run(tmp_path / "toy")
+    settings = config(
+        shards, leave_out=(), device="cuda", iterations=12, warmup=4, batch=16, seed=seed, optimizer=optimizer
+    )
+    assert fit.fit(settings, run, Notes()) == "finished"
+
+
+def test_a_step_is_that_of_the_processor(shards: Path) -> None:
+    """Within what bfloat16 leaves of the digits: the losses of the first iteration, and which rows of the heads move."""
+    here = a_training(shards, leave_out=(), warmup=0, batch=16, size=64)
+    model = MultiHead(shared_network(here.config.backbone, "random"), here.model.heads.sizes)
+    model.load_state_dict(here.model.state_dict())
+    device = torch.device("cuda")
+    there = Training(here.config, here.pool, model.to(device).to(memory_format=torch.channels_last), device)
+    before = here.model.heads.weight.detach().clone()
+    (batch,) = here.drawn(range(1))
+    losses = here.step(batch), there.step(batch)
+    assert torch.allclose(losses[0], losses[1].cpu(), rtol=0.05, atol=0.05)
+    moved = [(heads.weight.detach().cpu() != before).any(1) for heads in (here.model.heads, there.model.heads)]
+    assert torch.equal(*moved)
+
+
+def test_squares_of_all_sizes_are_those_of_the_processor_but_for_one_level() -> None:
+    pixels, sides = batch_of([smooth(side) for side in SIDES], 24)
+    found = resized(pixels.cuda(), sides, 24).cpu().int()
+    assert (found - resized(pixels, sides, 24).int()).abs().max() <= 1
+
+
+def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path) -> None:
+    words = [
+        "fit", "--shards", str(shards), "--runs", str(tmp_path), "--device", "cuda", "--backbone", "resnet18",
+        "--weights", "random", "--size", "64", "--batch", "16", "--iterations", "60", "--checkpoint-every", "5",
+        "--workers", "2", "--quiet",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "mtrain.cli", *words, "--run"]
+    subprocess.run([*command, "calm"], check=True)
+    process = subprocess.Popen([*command, "killed"], start_new_session=True)
+    while not list((tmp_path / "killed" / "checkpoints").glob("*.safetensors")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, "killed"], check=True)
+    for name in ("shared.safetensors", "heads.safetensors"):
+        one, other = (Run(tmp_path / run).path / name for run in ("calm", "killed"))
+        assert _tensors(one) == _tensors(other)
+
+
+def _tensors(path: Path) -> bytes:
+    """Without the header, which names the run."""
+    data = path.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
