@@ -45,7 +45,7 @@ def test_a_training_with_empty_heads_comes_to_its_end(shards: Path, tmp_path: Pa
 
 
 def test_a_step_is_that_of_the_processor(shards: Path) -> None:
-    """Within what bfloat16 leaves of the digits: the losses of the first iteration, and which rows of the heads move."""
+    """Within what bfloat16 leaves: the losses of the first iteration, and which rows of the heads move."""
     here = a_training(shards, leave_out=(), warmup=0, batch=16, size=64)
     model = MultiHead(shared_network(here.config.backbone, "random"), here.model.heads.sizes)
     model.load_state_dict(here.model.state_dict())
