@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtrain.runs import Run
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "warmup", "validate_every"))
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "warmup", "validate_every", "weights_key"))
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Name of the run; one that exists goes on.  [default: a new one]")
@@ -83,7 +83,10 @@ def _config(run: Run | None, given: dict[str, Any]) -> FitConfig:
         raise UsageError(f"{option}: {reason[0].lower()}{reason[1:]}", found=problem["input"]) from None
 
 
-@click.command(cls=Detailed, rarely=("warmup", "tau", "batch", "size", "device", "workers", "sweeps", "evaluations"))
+@click.command(
+    cls=Detailed,
+    rarely=("warmup", "tau", "batch", "size", "device", "workers", "sweeps", "evaluations", "weights_key"),
+)
 @RUNS
 @SWEEPS
 @QUIET

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from mtrain.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
+from mtrain.model.backbones import architecture
 from mtrain.model.heads import Head
-from mtrain.model.network import LITE, TIMM, SharedNetwork
+from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import State, write_tensors
 
 
@@ -65,7 +66,7 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
 
 def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
     """A checkpoint for timm: with `num_classes=0` for the body alone, else with the head as its classifier."""
-    name = {LITE: "tf_efficientnet_lite0"}.get(network.name, network.name.removeprefix(TIMM))
+    name = architecture(network.name)
     try:
         import timm
     except ModuleNotFoundError:

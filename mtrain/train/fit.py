@@ -143,7 +143,10 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
     torch.manual_seed(config.seed)
     saved = _newest_readable(run, report) if ranks.first else None
     done = ranks.told(lambda: 0 if saved is None else saved[1])
-    shared = shared_network(config.backbone, config.weights if ranks.first and saved is None else "random")
+    begins = ranks.first and saved is None
+    shared = shared_network(
+        config.backbone, config.weights if begins else "random", config.weights_key if begins else None
+    )
     check_size(shared, config.size)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
     if config.sync_batchnorm and not ranks.alone:

@@ -25,10 +25,10 @@ from mtrain.transfer.results import read_result
 __all__ = ["Options", "Source", "result_path", "source_of", "transfer"]
 
 
-def source_of(run: Run, weights: str, seed: int | None = None) -> Source:
+def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Source:
     """The run's own network, or its backbone with other weights ("imagenet" for the baseline, "random", a file).
 
-    Random weights are those of `seed`, without one of the run's.
+    Random weights are those of `seed`, without one of the run's. key: the part of a weights file to take.
 
     Raises:
         RunError: the run has not finished, or weights that cannot be had or do not fit.
@@ -37,7 +37,7 @@ def source_of(run: Run, weights: str, seed: int | None = None) -> Source:
     if weights == OWN:
         run.check_finished()
     torch.manual_seed(config.seed if seed is None else seed)
-    network = shared_network(config.backbone, run.weights if weights == OWN else weights)
+    network = shared_network(config.backbone, run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
     return Source(run, weights, network, weights_digest(network))
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mtrain.model.backbones import Body
 from mtrain.model.loss import scale_head_gradients, task_losses
-from mtrain.model.network import Body, MultiHead, SharedNetwork
+from mtrain.model.network import MultiHead, SharedNetwork
 
 TASKS = ["A", "B", "C"]
 COUNTS = [1, 0, 3]

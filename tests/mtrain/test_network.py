@@ -10,8 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mtrain.errors import RunError, UsageError
-from mtrain.model.network import MultiHead, check_size, remove_classifier, shared_network
-from mtrain.model.weights import fit_names, save_weights
+from mtrain.model.backbones import remove_classifier
+from mtrain.model.network import MultiHead, check_size, shared_network
+from mtrain.model.weights import save_weights
+from mtrain.model.weights_fit import fit_names
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -157,7 +159,9 @@ def test_the_names_of_torchvisions_old_densenet_files_fit(tmp_path: Path) -> Non
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(shared_network("resnet18", "random").body, path, "resnet18")
-    with pytest.raises(RunError, match=r"not the weights of resnet34: missing: .* more; found weights of resnet18"):
+    with pytest.raises(
+        RunError, match=r"not the weights of resnet34; found weights of resnet18; give --backbone resnet18"
+    ):
         shared_network("resnet34", path)
 
 
