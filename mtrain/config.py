@@ -47,8 +47,8 @@ class FitConfig(BaseModel):
     """Folder or address of the tasks."""
     leave_out: tuple[str, ...] = ()
     """Tasks not to train on; related ones leave too."""
-    backbone: str = "densenet121"
-    """A network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
+    backbone: str = "mtdp_densenet121"
+    """The paper's DenseNet121, a network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
     weights: str = "imagenet"
     """What it starts from: imagenet, random or a file."""
     weights_key: str | None = None

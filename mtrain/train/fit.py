@@ -21,6 +21,7 @@ from mtrain.data import sampling
 from mtrain.data.pool import OPEN, Pool, fetch_shards, leave_out, open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
+from mtrain.model.backbones import remark
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.network import MultiHead, check_size, shared_network
@@ -52,6 +53,8 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     _check_division(config, ranks)
     for note in notes:
         report.note(note)
+    if (said := remark(config.backbone)) is not None:
+        report.note(said)
     about = provenance.about(config, pool, left, ranks.size)
     with run.locked() if ranks.first else nullcontext():
         if ranks.told(lambda: _finished(run, about, report)):
