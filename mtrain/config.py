@@ -26,6 +26,7 @@ INCIDENTAL = frozenset({
 
 
 OPTIONAL = frozenset({
+    "weights_key",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
     "stream",
@@ -46,10 +47,12 @@ class FitConfig(BaseModel):
     """Folder or address of the tasks."""
     leave_out: tuple[str, ...] = ()
     """Tasks not to train on; related ones leave too."""
-    backbone: str = "densenet121"
-    """A network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
+    backbone: str = "mtdp_densenet121"
+    """The paper's DenseNet121, a network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
     weights: str = "imagenet"
     """What it starts from: imagenet, random or a file."""
+    weights_key: str | None = None
+    """Part of a weights file that holds more than one network, like teacher.backbone."""
     iterations: Positive = 50_000
     """Of the whole training."""
     warmup: Count = Field(default_factory=_share(10))

@@ -80,6 +80,8 @@ def build(here: Path) -> None:
         (here / name).write_text(SWEEP)
     torch.manual_seed(0)
     save_weights(network.shared_network("densenet121", "random").body, here / "my-weights.safetensors", "densenet121")
+    networks = {who: network.shared_network("resnet18", "random").body.state_dict() for who in ("student", "teacher")}
+    torch.save(networks, here / "dino.pth")
     _pictures(here)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dpconvert.cli import group as dpconvert
 from mtrain.cli import group as mtrain
-from mtrain.model import network
+from mtrain.model import backbones
 
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
 SOURCES = ("camelyon16", "lung", "umcm-colorectal")
@@ -40,8 +40,8 @@ def call(program: str, arguments: list[str]) -> int:
 def without_downloads(put: Callable[[object, str, object], None]) -> None:
     """Random weights for those of ImageNet that a host elsewhere has; `put` is setattr, or a monkeypatch's."""
     for name in ("_torchvision_body", "_timm_body"):
-        body = getattr(network, name)
-        put(network, name, lambda backbone, _pretrained, body=body: body(backbone, False))
+        body = getattr(backbones, name)
+        put(backbones, name, lambda backbone, _pretrained, body=body: body(backbone, False))
 
 
 if __name__ == "__main__":

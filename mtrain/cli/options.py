@@ -25,6 +25,9 @@ EVALUATIONS = click.option("--evaluations", type=FOLDER, default=Path("evaluatio
 SOLVER = click.option("--solver", type=click.Choice(["batched", "sklearn"]), default="batched", show_default=True,
     help="Of the SVM: all C, folds and classes at once, or scikit-learn's LinearSVC.",
 )  # fmt: skip
+WEIGHTS_KEY = click.option("--weights-key", metavar="NAME",
+    help="Part of a weights file that holds more than one network, like teacher.",
+)  # fmt: skip
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 WORKERS = click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loader processes.")
 
@@ -63,6 +66,7 @@ def training(*, backbone: str, lr: str, tau: str) -> Decorator:
     return together(
         click.option("--backbone", help=backbone),
         click.option("--weights", help="imagenet, random, or a file.  [default: imagenet]"),
+        WEIGHTS_KEY,
         click.option("--iterations", type=int, help="[default: 50000]"),
         click.option("--warmup", type=int, help="First iterations that train the heads alone.  [default: a tenth]"),
         click.option("--lr", type=float, help=lr),

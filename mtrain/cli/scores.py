@@ -17,6 +17,7 @@ from mtrain.cli.options import (
     SOLVER,
     SWEEPS,
     TUNING,
+    WEIGHTS_KEY,
     WORKERS,
     reporter,
     run_of,
@@ -25,6 +26,7 @@ from mtrain.cli.options import (
 MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint"]
 RARELY = (
     "cache", "cache_size", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop", "seed", "dtype",
+    "weights_key",
 )  # fmt: skip
 
 
@@ -37,6 +39,7 @@ RARELY = (
 @CACHE
 @click.option("--target", multiple=True, metavar="TASK", help="Task or its folder.  [default: what the run left out]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
+@WEIGHTS_KEY
 @click.option("--final", is_flag=True, help="Train on train and val, score the test set: once, at the end.")
 @SOLVER
 @TUNING
@@ -46,7 +49,8 @@ RARELY = (
 @JSON
 def transfer(
     runs: Path, quiet: bool, mode: str, name: str | None, shards: Path | None, target: tuple[str, ...], weights: str,
-    final: bool, solver: str, seed: int, device: str, workers: int, as_json: bool, **tuning: Any,
+    weights_key: str | None, final: bool, solver: str, seed: int, device: str, workers: int, as_json: bool,
+    **tuning: Any,
 ) -> None:  # fmt: skip
     """Score a pre-trained network on tasks that it was not trained on.
 
@@ -65,12 +69,12 @@ def transfer(
     from mtrain.transfer.request import targets, weights_of
 
     run = run_of(runs, name)
-    tasks, weights = targets(run, shards, target, mode), weights_of(run, weights, mode)
+    tasks, weights = targets(run, shards, target, mode), weights_of(run, weights, mode, weights_key)
     from mtrain.cli import transfer_lines
     from mtrain.transfer.transfer import Options
 
     options = Options(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
-    found = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json))
+    found = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json), weights_key)
     answer(transfer_lines.transfer_lines(found, run), found, as_json=as_json)
 
 
@@ -79,6 +83,7 @@ def transfer(
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="[default: the newest]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file.")
+@WEIGHTS_KEY
 @click.option("--shards", type=FOLDER, help="[default: those of the run]")
 @CACHE
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task or its folder.  [default: those left out]")
@@ -90,8 +95,8 @@ def transfer(
 @WORKERS
 @JSON
 def features(
-    runs: Path, quiet: bool, name: str | None, weights: str, shards: Path | None, tasks: tuple[str, ...], dtype: str,
-    out: Path, device: str, workers: int, as_json: bool,
+    runs: Path, quiet: bool, name: str | None, weights: str, weights_key: str | None, shards: Path | None,
+    tasks: tuple[str, ...], dtype: str, out: Path, device: str, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a frozen network's features: <Task>-train.npy, <Task>-val.npy, and a .csv of their rows beside each.
 
@@ -101,11 +106,17 @@ def features(
     from mtrain.transfer.request import targets, weights_of
 
     run = run_of(runs, name)
-    chosen, weights, report = targets(run, shards, tasks), weights_of(run, weights), reporter(quiet or as_json)
+    chosen, weights, report = (
+        targets(run, shards, tasks),
+        weights_of(run, weights, key=weights_key),
+        reporter(quiet or as_json),
+    )
     from mtrain.cli import transfer_lines
     from mtrain.transfer.transfer import source_of
 
-    found = transfer_lines.feature_files(source_of(run, weights), chosen, out, dtype, workers, device, report)
+    found = transfer_lines.feature_files(
+        source_of(run, weights, key=weights_key), chosen, out, dtype, workers, device, report
+    )
     paths = [str(path) for path in found]
     answer(paths, paths, as_json=as_json)
 
@@ -177,6 +188,7 @@ def evaluate(
 @CACHE
 @click.option("--run", "name", metavar="NAME", help="[default: the newest]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
+@WEIGHTS_KEY
 @click.option(
     "--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="How to transfer."
 )
@@ -188,8 +200,8 @@ def evaluate(
 @EVALUATIONS
 @JSON
 def breakhis(
-    runs: Path, quiet: bool, shards: Path, name: str | None, weights: str, mode: str, solver: str, seed: int,
-    device: str, workers: int, evaluations: Path, as_json: bool, **tuning: Any,
+    runs: Path, quiet: bool, shards: Path, name: str | None, weights: str, weights_key: str | None, mode: str,
+    solver: str, seed: int, device: str, workers: int, evaluations: Path, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score a network on BreaKHis: its five official folds, at each magnification, by patient.
 
@@ -200,11 +212,12 @@ def breakhis(
     from mtrain.transfer.request import weights_of
 
     run = run_of(runs, name)
-    task, weights = open_task(shards), weights_of(run, weights)
+    task, weights = open_task(shards), weights_of(run, weights, key=weights_key)
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.breakhis import breakhis as score
     from mtrain.transfer.transfer import Options, source_of
 
     options = Options(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
-    found = score(source_of(run, weights), task, options, evaluations, reporter(quiet or as_json))
+    source = source_of(run, weights, key=weights_key)
+    found = score(source, task, options, evaluations, reporter(quiet or as_json))
     answer(transfer_lines.breakhis_lines(found), found, as_json=as_json)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtrain.runs import Run
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "warmup", "validate_every"))
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "warmup", "validate_every", "weights_key"))
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Name of the run; one that exists goes on.  [default: a new one]")
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @CACHE
 @click.option("--leave-out", multiple=True, metavar="TASK", help="A task not to train on; related ones leave too.")
 @training(
-    backbone="A network of torchvision, timm:NAME, or efficientnet_lite0.  [default: densenet121]",
+    backbone="A network of torchvision, timm:NAME, efficientnet_lite0.  [default: mtdp_densenet121, the paper's]",
     lr="Learning rate of the shared network.  [default: 1e-4]",
     tau="The heads learn at lr x tau.  [default: 5]",
 )
@@ -67,16 +67,19 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
         sys.exit(INTERRUPTED)
 
 
-@click.command(cls=Detailed, rarely=("warmup", "tau", "batch", "size", "device", "workers", "sweeps", "evaluations"))
+@click.command(
+    cls=Detailed,
+    rarely=("warmup", "tau", "batch", "size", "device", "workers", "sweeps", "evaluations", "weights_key"),
+)
 @RUNS
 @SWEEPS
 @QUIET
 @click.option("--sweep", metavar="NAME", help="With what `mtrain select` chose in it over all tasks, of each network.")
 @click.option("--shards", type=FOLDER, help="[default: shards, or those of the sweep]")
 @training(
-    backbone="[default: densenet121, or those of the sweep]",
-    lr="[default: the paper's: 1e-4 for densenet121, 1e-3 for resnet50]",
-    tau="[default: the paper's: 5 for densenet121, 1 for resnet50]",
+    backbone="[default: mtdp_densenet121, or those of the sweep]",
+    lr="[default: the paper's: 1e-4 for DenseNet121, 1e-3 for resnet50]",
+    tau="[default: the paper's: 5 for DenseNet121, 1 for resnet50]",
 )
 @click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Repeat it for several.  [default: 0]")
 @EVALUATIONS

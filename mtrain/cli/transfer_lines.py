@@ -32,12 +32,12 @@ def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, see
 
 
 def transfers(
-    run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter
+    run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter, key: str | None = None
 ) -> list[dict[str, Any]]:
     """One transfer a target."""
     if options.final:
         tasks = final.opened(tasks)
-    source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None)
+    source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None, key)
     return [transfer(source, task, options, report) for task in tasks]
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mtrain.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
+from mtrain.model.backbones import TORCHVISION_DENSENET, architecture
 from mtrain.model.heads import Head
-from mtrain.model.network import LITE, TIMM, SharedNetwork
-from mtrain.model.weights import State, write_tensors
+from mtrain.model.network import SharedNetwork
+from mtrain.model.weights import AUTHORS_DENSENET, State, write_tensors
 
 
 class Made(NamedTuple):
@@ -26,6 +27,11 @@ class Made(NamedTuple):
     loading: str
 
 
+# torchvision's own forward applies a ReLU before it averages
+_WITHOUT_RELU = (
+    "\n# model(images) itself would apply a ReLU that this network has not\n"
+    "network = torch.nn.Sequential(model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), "
+)
 Writer = Callable[[SharedNetwork, Head | None, Path, int], Made]
 
 
@@ -45,7 +51,7 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
 
 def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
     """A state dict for torchvision's constructor: of the body alone, or with the head as its classifier."""
-    name = network.name
+    name = TORCHVISION_DENSENET if network.name == AUTHORS_DENSENET else network.name
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise UsageError(f"torchvision has no {name}", remedy="use --to timm, safetensors or onnx")
     model = torchvision.models.get_model(name, **_options(name, head))
@@ -59,17 +65,23 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
         'state = torch.load("model.pth", weights_only=True)\n'
         f"model.load_state_dict(state{'' if head else ', strict=False'})"
         + ("" if head else f"  # missing are {classifier_of(model)}.weight and .bias alone")
+        + (_WITHOUT_RELU + ("model.classifier)" if head else ")") if network.name == AUTHORS_DENSENET else "")
     )
     return Made(("model.pth",), loading)
 
 
 def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
     """A checkpoint for timm: with `num_classes=0` for the body alone, else with the head as its classifier."""
-    name = {LITE: "tf_efficientnet_lite0"}.get(network.name, network.name.removeprefix(TIMM))
+    name = architecture(network.name)
     try:
         import timm
     except ModuleNotFoundError:
         raise UsageError("--to timm needs the timm package", remedy="pip install 'dpconvert[timm]'") from None
+    if network.name == AUTHORS_DENSENET:
+        raise UsageError(
+            f"timm's densenet121 applies a ReLU to the features, {AUTHORS_DENSENET} does not",
+            remedy="use --to torchvision, safetensors or onnx",
+        )
     if not timm.is_model(name):
         raise UsageError(f"timm has no {network.name}", remedy="use --to torchvision, safetensors or onnx")
     classes = len(head.about.classes) if head else 0

@@ -13,6 +13,7 @@ from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.config import FitConfig
+from mtrain.model.backbones import remark
 from mtrain.model.heads import About, Head
 from mtrain.runs import Run
 from mtrain.transfer.results import results
@@ -46,6 +47,8 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
     yield f"# {config.backbone}, trained on {counted(len(pool), 'task')} of pathology"
     yield ""
     yield f"Run `{run.name}`. Input: RGB pictures of {config.size} x {config.size} px, the central square of a patch."
+    if (said := remark(config.backbone)) is not None:
+        yield said
     if head:
         classes = ", ".join(f"{label} {name}" for label, name in enumerate(head.about.classes))
         yield f"It answers {head.about.task}: {classes}."

@@ -31,7 +31,8 @@ from mtrain.train.fit import fit
 
 SPLITS = ("train", "val", "test")
 # what the authors released their networks with, where nothing else is asked for
-RELEASED = {"densenet121": {"lr": 1e-4, "tau": 5.0}, "resnet50": {"lr": 1e-3, "tau": 1.0}}
+DENSENET = {"lr": 1e-4, "tau": 5.0}
+RELEASED = {"mtdp_densenet121": DENSENET, "densenet121": DENSENET, "resnet50": {"lr": 1e-3, "tau": 1.0}}
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def configs(asked: Asked) -> list[FitConfig]:
         UsageError: no such setting, or a value that it cannot have.
         RunError: nothing has been selected in the sweep.
     """
-    found = []
+    found, plain = [], FitConfig.model_fields["backbone"].default
     for base in [{}] if asked.store is None else _selected(asked.store, asked.settings.get("backbone")):
-        defaults = {} if base else RELEASED.get(asked.settings.get("backbone", "densenet121"), {})
+        defaults = {} if base else RELEASED.get(asked.settings.get("backbone", plain), {})
         always = {"shards": asked.shards, "leave_out": (), "validate_every": 0}
         for seed in asked.seeds:
             try:

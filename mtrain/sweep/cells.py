@@ -17,6 +17,7 @@ from typing import Any
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool, Task, leave_out, open_pool
 from mtrain.errors import RunError, UsageError
+from mtrain.model.weights_file import weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer
 
 # raise one when a change to the code makes the same settings end in another result
@@ -136,6 +137,7 @@ def _weights(given: str) -> str:
     """The weights' name, or the digest of their file."""
     if given in ("imagenet", "random"):
         return given
+    weights_kind(Path(given))
     try:
         with Path(given).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -39,7 +39,7 @@ class Axes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("densenet121",)
+    backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("mtdp_densenet121",)
     lr: Rates = (1e-4,)
     tau: Rates = (5.0,)
     warmup: Annotated[tuple[bool, ...], Field(min_length=1, strict=False)] = (True,)

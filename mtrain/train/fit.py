@@ -20,6 +20,7 @@ from mtrain.data import sampling
 from mtrain.data.pool import OPEN, Pool, fetch_shards, leave_out, open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
+from mtrain.model.backbones import remark
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.network import MultiHead, check_size, shared_network
@@ -51,6 +52,8 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     _check_division(config, ranks)
     for note in notes:
         report.note(note)
+    if (said := remark(config.backbone)) is not None:
+        report.note(said)
     about = provenance.about(config, pool, left, ranks.size)
     with run.locked() if ranks.first else nullcontext():
         if ranks.told(lambda: _finished(run, about, report)):
@@ -142,7 +145,10 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
     torch.manual_seed(config.seed)
     saved = _newest_readable(run, report) if ranks.first else None
     done = ranks.told(lambda: 0 if saved is None else saved[1])
-    shared = shared_network(config.backbone, config.weights if ranks.first and saved is None else "random")
+    begins = ranks.first and saved is None
+    shared = shared_network(
+        config.backbone, config.weights if begins else "random", config.weights_key if begins else None
+    )
     check_size(shared, config.size)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
     if config.sync_batchnorm and not ranks.alone:

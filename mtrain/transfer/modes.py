@@ -18,18 +18,16 @@ from scipy.special import softmax
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.pool import Rows, Task
 from mtrain.errors import RunError, UsageError
+from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Answer
-from mtrain.train import checkpoint
 from mtrain.transfer import probes
 from mtrain.transfer.features import Features, features
 from mtrain.transfer.finetune import divide, finetune
 from mtrain.transfer.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfer.probes import Probe, Sample
-
-HEAD = f"{checkpoint.MODEL}heads."
 
 
 @dataclass(frozen=True)
@@ -137,17 +135,11 @@ def joint(source: Source, task: Task, options: Options, report: Reporter) -> Fou
     """The run's own head of the task: the run has trained on its training set among the others.
 
     Raises:
-        RunError: the run has left the task out or trained on other shards of it, or its heads are not there any more.
+        RunError: the run has left the task out or trained on other shards of it, or it kept no heads.
     """
-    run = source.run
-    if run.about().get("pool", {}).get(task.name) != task.card.digest:
-        raise RunError(
-            f"this run has not trained on {task.name}, or on other shards of it", where=run.path,
-            remedy="train one on the whole pool: `mtrain fit` without --leave-out",
-        )  # fmt: skip
-    rows = _scored_rows(task, options)
-    recipe = replace(options.recipe, size=run.config().size, workers=options.workers)
-    answer = _answer(logits(_with_head(source, task, recipe.device), task, rows, recipe))
+    head, rows = own_head(source.run, task), _scored_rows(task, options)
+    recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
+    answer = _answer(logits(_with_head(source, head, recipe.device), task, rows, recipe))
     return Found(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
 
 
@@ -201,14 +193,26 @@ def _sample(
     return Sample(x, labels, groups, task.num_classes, task.metric, options.recipe.device), of
 
 
-def _with_head(source: Source, task: Task, device: str) -> Classifier:
-    saved = checkpoint.newest(source.run.checkpoints)
-    if not saved:
-        raise RunError("the heads of this run are not there any more", where=source.run.checkpoints)
-    state, _ = checkpoint.load(saved[0])
-    model = Classifier(source.network, task.num_classes)
-    prefix = f"{HEAD}{task.name}."
-    model.head.load_state_dict({n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)})
+def own_head(run: Run, task: Task) -> Head:
+    """The head of `task` that the training of `run` left beside its weights: averaged, where they are.
+
+    Raises:
+        RunError: the run has left the task out or trained on other shards of it, or it kept no heads.
+    """
+    if run.about().get("pool", {}).get(task.name) != task.card.digest:
+        raise RunError(
+            f"this run has not trained on {task.name}, or on other shards of it", where=run.path,
+            remedy="train one on the whole pool: `mtrain fit` without --leave-out",
+        )  # fmt: skip
+    heads = load_heads(run.heads)
+    if task.name not in heads:
+        raise RunError(f"no head of {task.name}", where=run.heads, remedy="train the run again")
+    return heads[task.name]
+
+
+def _with_head(source: Source, head: Head, device: str) -> Classifier:
+    model = Classifier(source.network, len(head.bias))
+    model.head = head.module()
     return model.to(find_device(device)).to(memory_format=torch.channels_last)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mtrain.data.pool import Task, find_task, open_pool, open_task
 from mtrain.data.storage import url_of
-from mtrain.errors import RunError, UsageError
+from mtrain.errors import UsageError
+from mtrain.model.weights_file import weights_kind
 from mtrain.runs import Run
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
@@ -36,18 +37,20 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
     return found
 
 
-def weights_of(run: Run, weights: str, mode: str = "svm") -> str:
+def weights_of(run: Run, weights: str, mode: str = "svm", key: str | None = None) -> str:
     """The weights that the mode takes: "run" (its own), "imagenet", "random", or a file.
 
     Raises:
-        UsageError: weights that the mode does not take.
-        RunError: the run's own, and it has not finished; or no such file.
+        UsageError: weights that the mode does not take; a `key` without a file.
+        RunError: the run's own, and it has not finished; or not a weights file.
     """
     only = ONLY.get(mode, weights)
     if weights not in (OWN, only):
         raise UsageError(f"--mode {mode} takes no --weights", found=weights)
     if only == OWN:
         run.check_finished()
-    elif only not in NAMED and not Path(only).is_file():
-        raise RunError("no such weights file", where=only, remedy="give imagenet, random or the path of a file")
+    elif only not in NAMED:
+        weights_kind(Path(only))
+    if key is not None and only in NAMED:
+        raise UsageError("--weights-key names a part of a file", found=f"--weights {only}", remedy="leave it away")
     return only

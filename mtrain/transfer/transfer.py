@@ -14,21 +14,22 @@ from mtrain import __version__
 from mtrain.atomic import write_json
 from mtrain.data.pool import Task, fetch_shards
 from mtrain.model.network import check_size, shared_network
+from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, without_nan, write_predictions
 from mtrain.transfer.features import weights_digest
 from mtrain.transfer.finetune_rate import INCIDENTAL
-from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets
+from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets, own_head
 from mtrain.transfer.request import NAMED, OWN
 from mtrain.transfer.results import read_result
 
 __all__ = ["Options", "Source", "result_path", "source_of", "transfer"]
 
 
-def source_of(run: Run, weights: str, seed: int | None = None) -> Source:
+def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Source:
     """The run's own network, or its backbone with other weights ("imagenet" for the baseline, "random", a file).
 
-    Random weights are those of `seed`, without one of the run's.
+    Random weights are those of `seed`, without one of the run's. key: the part of a weights file to take.
 
     Raises:
         RunError: the run has not finished, or weights that cannot be had or do not fit.
@@ -37,7 +38,7 @@ def source_of(run: Run, weights: str, seed: int | None = None) -> Source:
     if weights == OWN:
         run.check_finished()
     torch.manual_seed(config.seed if seed is None else seed)
-    network = shared_network(config.backbone, run.weights if weights == OWN else weights)
+    network = shared_network(config.backbone, run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
     return Source(run, weights, network, weights_digest(network))
 
@@ -98,6 +99,9 @@ def _identity(source: Source, task: Task, options: Options) -> dict[str, Any]:
         found["solver"] = options.solver
     elif options.mode == "fewshot":
         found["seed"] = options.recipe.seed
+    elif options.mode == "joint":
+        head = own_head(source.run, task)
+        found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
     elif options.mode in ("finetune", "scratch"):
         recipe = asdict(options.recipe) | {"size": found["size"], "rates": list(options.recipe.rates)}
         found |= {name: value for name, value in recipe.items() if name not in INCIDENTAL}

@@ -18,9 +18,8 @@ from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
 from mtrain.model.batchnorm_per_task import TaskBatchNorm, split
 from mtrain.model.loss import task_losses
-from mtrain.model.network import shared_network
+from mtrain.model.network import load_weights, shared_network
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.weights import load_weights
 from mtrain.runs import Run
 from mtrain.train import fit
 from tests.mtrain.pools import write_pool

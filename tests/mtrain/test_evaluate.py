@@ -19,13 +19,16 @@ from torch import nn
 
 from mtrain import cli
 from mtrain.config import FitConfig
+from mtrain.data.images import Images
 from mtrain.data.pool import Permit, Task, find_task, open_pool, with_test
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation import evaluate
 from mtrain.evaluation.evaluate import Asked, jobs, winners
 from mtrain.evaluation.paper_tables import read_evaluations
 from mtrain.model import network
-from mtrain.model.network import Body, SharedNetwork
+from mtrain.model.backbones import Body
+from mtrain.model.network import SharedNetwork
+from mtrain.predict.classifier import Classifier
 from mtrain.runs import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
@@ -42,7 +45,7 @@ RECIPE = Recipe(epochs=2, rates=(0.05, 0.01), batch=8, device="cpu")
 OPTIONS = Options(workers=0, recipe=RECIPE)
 
 
-def tiny_network(name: str, weights: str = "imagenet") -> SharedNetwork:
+def tiny_network(name: str, weights: str = "imagenet", _key: str | None = None) -> SharedNetwork:
     """In place of networks by name: weights are "imagenet", "random" or a file."""
     if weights == "imagenet":
         torch.manual_seed(12345)
@@ -55,7 +58,7 @@ def tiny_network(name: str, weights: str = "imagenet") -> SharedNetwork:
 
 @pytest.fixture(autouse=True)
 def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mtrain.train.fit", "mtrain.transfer.transfer"):
+    for module in ("mtrain.train.fit", "mtrain.transfer.transfer", "mtrain.predict.classifier"):
         monkeypatch.setattr(f"{module}.shared_network", tiny_network)
 
 
@@ -209,8 +212,26 @@ def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
     assert [result["mode"] for result in results(run)] == ["joint", "joint"]
     shutil.rmtree(run.checkpoints)
     (run.path / "transfer" / "Gamma-joint-run.json").unlink()
-    with pytest.raises(RunError, match="the heads of this run are not there any more"):
+    run.heads.unlink()
+    with pytest.raises(RunError, match="this run kept no heads"):
         transfer(source_of(run, "run"), task, Options("joint", workers=0), Notes())
+
+
+@pytest.mark.parametrize("changed", [{"ema": 0.9}, {"batchnorm": "per-task"}])
+def test_joint_answers_as_predict_does_and_needs_no_checkpoint(place: Path, changed: dict[str, Any]) -> None:
+    """The weights of a run with `--ema` are averaged: so is the head that goes with them, but not the checkpoint's."""
+    run = trained(place, "averaged", leave_out=(), iterations=12, lr=3e-2, warmup=0, seed=1, **changed)
+    shutil.rmtree(run.checkpoints)
+    task = find_task(open_pool(place / "shards"), "Gamma")
+    scored = transfer(source_of(run, "run"), task, Options("joint", workers=0, recipe=RECIPE), Notes())
+    with np.load(run.path / "transfer" / "Gamma-joint-run.npz", allow_pickle=False) as kept:
+        found = kept["probabilities"]
+    rows = task.rows["val"]
+    images = Images([(task, rows)])
+    classifier = Classifier(run, "Gamma", "cpu")
+    expected = classifier.answer([images.decode(number) for number in range(len(rows))])
+    assert np.allclose(found, expected, atol=1e-5)
+    assert scored["score"] == accuracy(rows.label, expected.argmax(1))
 
 
 def test_runs_are_told_apart_by_what_they_trained_on(place: Path) -> None:

@@ -96,6 +96,29 @@ def test_torchvision_loads_the_network_and_its_head(
     torch.testing.assert_close(model.eval()(normalized(run, pictures)), features)
 
 
+@torch.inference_mode()
+def test_the_authors_densenet_keeps_its_features_in_every_form(
+    run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of the card load it: torchvision's own forward would apply a ReLU."""
+    run = run_of("mtdp_densenet121")
+    features, logits = expected(run, pictures, "Gamma")
+    assert features.min() < 0
+    for number, (task, answers) in enumerate([(None, features), ("Gamma", logits)]):
+        made = export(run, "torchvision", tmp_path / str(number), task)
+        monkeypatch.chdir(made.folder)
+        loaded: dict[str, Any] = {}
+        exec(made.loading, loaded)
+        torch.testing.assert_close(loaded["network"].eval()(normalized(run, pictures)), answers)
+        assert "without the ReLU" in (made.folder / "README.md").read_text()
+    made = export(run, "safetensors", tmp_path / "own")
+    monkeypatch.chdir(made.folder)
+    exec(made.loading, loaded)
+    torch.testing.assert_close(loaded["network"].eval()(normalized(run, pictures)), features)
+    with pytest.raises(UsageError, match=r"timm's densenet121 applies a ReLU to the features, mtdp_"):
+        export(run, "timm", tmp_path / "timm")
+
+
 @pytest.mark.parametrize(
     "backbone",
     ["resnet18", *(pytest.param(name, marks=pytest.mark.stress) for name in ("efficientnet_lite0", "timm:resnet10t"))],

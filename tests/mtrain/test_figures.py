@@ -55,9 +55,9 @@ def sheet(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("backbone", "mode", "in_favour", "better", "worse"),
     [
-        ("densenet121", "svm", 9, 7, set()),
+        ("mtdp_densenet121", "svm", 9, 7, set()),
         ("resnet50", "svm", 6, 4, {"CellInclusion", "Glomeruli"}),
-        ("densenet121", "finetune", 5, 0, set()),
+        ("mtdp_densenet121", "finetune", 5, 0, set()),
         ("resnet50", "finetune", 6, 0, set()),
     ],
 )
@@ -147,8 +147,8 @@ def test_breakhis_is_the_mean_over_folds_and_a_fold_that_over_seeds(tmp_path: Pa
 
 
 def test_the_published_breakhis_stands_beside_ones_own(tmp_path: Path) -> None:
-    write_breakhis(tmp_path, 0, {"40X": [0.8, 0.9]}, backbone="densenet121")
-    (row,) = breakhis_rows(tmp_path, ["densenet121", "resnet50"], paper=True)
+    write_breakhis(tmp_path, 0, {"40X": [0.8, 0.9]}, backbone="mtdp_densenet121")
+    (row,) = breakhis_rows(tmp_path, ["mtdp_densenet121", "resnet50"], paper=True)
     assert row.published["400x"] == Summary(87.22, 1.65, 5)
     lines = list(csv.DictReader(io.StringIO(csv_files.breakhis([row]))))
     assert [line["magnification"] for line in lines] == ["40x", "100x", "200x", "400x"]
@@ -156,7 +156,7 @@ def test_the_published_breakhis_stands_beside_ones_own(tmp_path: Path) -> None:
     assert (lines[1]["mean"], lines[1]["published_mean"]) == ("", "84.74")
     (tmp_path / "BreakHis" / "x.json").write_text('{"set": "folds"}')
     with pytest.raises(RunError, match=r"x\.json: not an evaluation: task: field required"):
-        breakhis_rows(tmp_path, ["densenet121"], paper=True)
+        breakhis_rows(tmp_path, ["mtdp_densenet121"], paper=True)
 
 
 def test_the_page_has_breakhis_where_it_was_evaluated(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def texts(svg: str) -> list[str]:
 
 
 def test_figure_2_names_every_task_and_fills_what_is_significant() -> None:
-    rows = published()["densenet121"]
+    rows = published()["mtdp_densenet121"]
     svg = figures.svg(figures.differences(rows, "svm"))
     shown = texts(svg)
     assert [text for text in shown if "(" in text] == [
@@ -191,7 +191,7 @@ def test_figure_2_names_every_task_and_fills_what_is_significant() -> None:
 
 
 def test_the_published_rows_are_drawn_where_the_task_is_the_same() -> None:
-    rows = published()["densenet121"]
+    rows = published()["mtdp_densenet121"]
     other = {row.task: row for row in published()["resnet50"]}
     plain, overlaid = (figures.svg(figures.differences(rows[:3], "svm", paper)) for paper in (None, other))
     assert plain.count("<use") + 3 == overlaid.count("<use")
@@ -256,9 +256,9 @@ def test_the_page_holds_tables_figures_and_files(tmp_path: Path) -> None:
 
 
 def test_the_published_scores_stand_beside_ones_own_when_asked(tmp_path: Path) -> None:
-    grid = [Combination("densenet121", lr, 5.0, True) for lr in (1e-3, 1e-4, 1e-5)]
+    grid = [Combination("mtdp_densenet121", lr, 5.0, True) for lr in (1e-3, 1e-4, 1e-5)]
     write_sweep(tmp_path / "sweeps" / "toy", lambda c, _t, _s: c.lr, combinations=grid)
-    some_evaluations(tmp_path / "evaluations", backbone="densenet121")
+    some_evaluations(tmp_path / "evaluations", backbone="mtdp_densenet121")
     command = ["report", "--sweeps", str(tmp_path / "sweeps"), "--sweep", "toy", "--paper"]
     answer = CliRunner().invoke(group, [*command, "--evaluations", str(tmp_path / "evaluations")])
     assert answer.exit_code == 0, answer.output

@@ -24,7 +24,8 @@ from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches
 from mtrain.data.pool import Task, open_task
 from mtrain.errors import RunError, UsageError
-from mtrain.model.network import Body, SharedNetwork
+from mtrain.model.backbones import Body
+from mtrain.model.network import SharedNetwork
 from mtrain.scoring import metrics
 from mtrain.train import checkpoint
 from mtrain.transfer import finetune_rate

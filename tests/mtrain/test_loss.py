@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtrain.config import FitConfig
+from mtrain.model.backbones import Body
 from mtrain.model.loss import head_scales, scale_head_gradients, task_losses
-from mtrain.model.network import Body, MultiHead, SharedNetwork
+from mtrain.model.network import MultiHead, SharedNetwork
 from mtrain.model.task_heads import TaskHeads
 from mtrain.train import checkpoint
 from mtrain.train.optimizer import PhaseOptimizer

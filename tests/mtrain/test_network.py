@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mtrain.errors import RunError, UsageError
-from mtrain.model.network import MultiHead, check_size, remove_classifier, shared_network
+from mtrain.model.backbones import remove_classifier
+from mtrain.model.network import MultiHead, check_size, shared_network
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.weights import fit_names, save_weights
+from mtrain.model.weights import save_weights
+from mtrain.model.weights_fit import fit_names
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -66,16 +68,45 @@ def test_a_size_that_a_network_does_not_take_is_said(tmp_path: Path) -> None:
     check_size(shared_network("timm:convnext_atto", "random"), 96)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121"])
-def test_the_files_that_the_authors_released_can_be_evaluated(tmp_path: Path, name: str) -> None:
-    """One state dict of network and heads, saved as .pth: `features.` before the network's names, `heads.` beside."""
-    body = shared_network(name, "random").body
-    released = {f"features.{key}": value for key, value in body.state_dict().items()}
+def released(name: str, path: Path) -> dict[str, torch.Tensor]:
+    """As the authors' code saves a network: `features.` before its names, its own classifier and a head a task."""
+    model = torchvision.models.get_model(name, weights=None)
+    content = {f"features.{key}": value for key, value in model.state_dict().items()}
     for task, classes in (("Lung", 10), ("BreastCancer", 2)):
-        released |= {f"heads.{task}.weight": torch.zeros(classes, 4), f"heads.{task}.bias": torch.zeros(classes)}
-    torch.save(released, tmp_path / "released.pth")
+        content |= {f"heads.{task}.linear.weight": torch.zeros(classes, 4, 1, 1)}
+        content |= {f"heads.{task}.linear.bias": torch.zeros(classes)}
+    torch.save(content, path)
+    return dict(model.state_dict())
+
+
+@pytest.mark.parametrize(("name", "of"), [("resnet50", "resnet50"), ("mtdp_densenet121", "densenet121")])
+def test_the_files_that_the_authors_released_can_be_evaluated(tmp_path: Path, name: str, of: str) -> None:
+    state = released(of, tmp_path / "released.pth")
     network = shared_network(name, tmp_path / "released.pth")
-    assert all(torch.equal(value, body.state_dict()[key]) for key, value in network.body.state_dict().items())
+    assert all(torch.equal(value, state[key]) for key, value in network.body.state_dict().items())
+
+
+def test_the_authors_densenet_is_not_the_one_of_torchvision(tmp_path: Path) -> None:
+    """Their features are those that the last normalization gives, averaged; torchvision's are rectified before."""
+    state = released("densenet121", tmp_path / "released.pth")
+    network = shared_network("mtdp_densenet121", tmp_path / "released.pth").eval()
+    model = torchvision.models.densenet121(weights=None).eval()
+    model.load_state_dict(state)
+    with torch.inference_mode():
+        expected = model.features(pictures()).flatten(2).mean(2)
+        assert torch.allclose(network(pictures()), expected, atol=1e-6)
+        assert expected.min() < 0
+    with pytest.raises(RunError, match=r"not the weights of densenet121; found weights of mtdp_densenet121; give"):
+        shared_network("densenet121", tmp_path / "released.pth")
+
+
+def test_weights_of_one_densenet_are_not_those_of_the_other(tmp_path: Path) -> None:
+    body = shared_network("densenet121", "random").body
+    save_weights(body, tmp_path / "ours.safetensors", "densenet121")
+    with pytest.raises(RunError, match=r"not the weights of mtdp_densenet121; found weights of densenet121"):
+        shared_network("mtdp_densenet121", tmp_path / "ours.safetensors")
+    torch.save({"arch": "densenet121", "state_dict": body.state_dict()}, tmp_path / "imagenet.pth")
+    shared_network("mtdp_densenet121", tmp_path / "imagenet.pth")  # as the paper begins
 
 
 def test_efficientnet_lite0_computes_what_the_original_code_computes() -> None:
@@ -180,7 +211,9 @@ def test_the_names_of_torchvisions_old_densenet_files_fit(tmp_path: Path) -> Non
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(shared_network("resnet18", "random").body, path, "resnet18")
-    with pytest.raises(RunError, match=r"not the weights of resnet34: missing: .* more; found weights of resnet18"):
+    with pytest.raises(
+        RunError, match=r"not the weights of resnet34; found weights of resnet18; give --backbone resnet18"
+    ):
         shared_network("resnet34", path)
 
 

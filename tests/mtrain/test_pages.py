@@ -19,7 +19,7 @@ from tests.mtrain.test_figures import write_evaluation
 from tests.mtrain.test_report import a_run, a_transfer
 
 __all__ = ["browser"]  # a fixture
-NETWORKS = ("densenet121", "resnet50")
+NETWORKS = ("mtdp_densenet121", "resnet50")
 GRID = [
     Combination(network, lr, tau, warmup)
     for network in NETWORKS for lr in (1e-3, 1e-4, 1e-5, 1e-6) for tau in (1.0, 5.0, 10.0) for warmup in (True, False)

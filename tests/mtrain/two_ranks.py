@@ -14,9 +14,10 @@ from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
 from mtrain.model import batchnorm_per_task
+from mtrain.model.backbones import Body
 from mtrain.model.batchnorm_adapt import adapt
 from mtrain.model.batchnorm_sync import synchronize
-from mtrain.model.network import Body, MultiHead, SharedNetwork
+from mtrain.model.network import MultiHead, SharedNetwork
 from mtrain.train import checkpoint, gradients
 from mtrain.train.distributed import ALONE, Ranks, Vote, joined
 from mtrain.train.meter import Meter

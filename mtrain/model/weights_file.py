@@ -1,0 +1,142 @@
+"""What a file that is given as weights is, told by its content and not by its name, before anything else reads it.
+
+Accepted are safetensors, and what `torch.save` writes (a zip archive, or a pickle from before PyTorch 1.6). Of anything
+else the error says what it is: the pointer that Git LFS leaves, the page that a server sent in place of a download, an
+archive that is still packed, a file that is cut short. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from mtrain.errors import RunError
+
+Kind = Literal["safetensors", "zip", "pickle"]
+EXPECTED = ".safetensors, .pth or .pt"
+HEAD = 4096  # bytes
+LENGTH = 8  # of the length that a safetensors file begins with
+LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
+PICKLE, ZIP, TAR, TAR_AT = b"\x80", b"PK\3\4", b"ustar", 257
+GIT_LFS = b"version https://git-lfs.github.com/spec/"
+MARKS = {
+    b"\x89HDF": "an HDF5 file, as Keras writes",
+    b"\x93NUMPY": "a NumPy array",
+    b"GGUF": "a GGUF file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"%PDF": "a PDF document",
+    b"PK\5\6": "an empty zip archive",
+}
+PACKED = {
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"(\xb5/\xfd": "a zstd archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+}
+UNPACK = "unpack it, and give the weights file inside"
+AGAIN = "download or copy it again"
+
+
+def weights_kind(path: Path) -> Kind:
+    """How the tensors of a weights file are stored.
+
+    Raises:
+        RunError: no such file, or not a weights file: says what it is.
+    """
+    size = _size(path)
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if head[LENGTH : LENGTH + 1] == b"{" and (header := _header_length(head)) <= LONGEST_HEADER:
+        return _complete_safetensors(path, header, size)
+    if head.startswith(ZIP):
+        return _torch_archive(path)
+    if head.startswith(PICKLE):
+        return "pickle"
+    raise _refusal(path, *_foreign(head))
+
+
+def _foreign(head: bytes) -> tuple[str, str | None]:
+    """What a file is that begins so, and what to do about it."""
+    if not head:
+        return "it is empty", AGAIN
+    for marks, remedy in ((PACKED, UNPACK), (MARKS, None)):
+        for mark, what in marks.items():
+            if head.startswith(mark):
+                return f"it is {what}", remedy
+    if head[TAR_AT:].startswith(TAR):
+        return "it is a tar archive", UNPACK
+    return _text(head)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
+        remedy = f"give a file in it: {', '.join(inside[:5])}" if inside else "give the path of a file"
+        raise RunError("not a weights file: it is a folder", where=path, expected=EXPECTED, remedy=remedy)
+    if not path.is_file():
+        raise RunError("no such weights file", where=path, remedy="give imagenet, random or the path of a file")
+    return path.stat().st_size
+
+
+def _header_length(head: bytes) -> int:
+    length: int = struct.unpack("<Q", head[:LENGTH])[0]
+    return length
+
+
+def _torch_archive(path: Path) -> Kind:
+    """What `torch.save` writes holds a pickle called data.pkl, and no code; TorchScript's holds both."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise _refusal(path, "it is a zip archive that is cut short or damaged", AGAIN) from None
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise _refusal(
+            path, "it is a TorchScript program", "save the state_dict() of the model that torch.jit.load gives"
+        )
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise _refusal(path, f"it is a zip archive of other files ({', '.join(names[:3])})", UNPACK)
+    return "zip"
+
+
+def _complete_safetensors(path: Path, header: int, size: int) -> Kind:
+    try:
+        with path.open("rb") as file:
+            file.seek(LENGTH)
+            entries = json.loads(file.read(header))
+        end = max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
+        needed = LENGTH + header + int(end)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
+        needed = LENGTH + header  # cut within its header, or damaged there: its reader says which
+    if size < needed:
+        raise _refusal(path, f"it is a safetensors file that is cut short: {size} of {needed} bytes", AGAIN)
+    return "safetensors"
+
+
+def _text(head: bytes) -> tuple[str, str | None]:
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(GIT_LFS):
+        return "it is a Git LFS pointer: the weights themselves were not downloaded", "run `git lfs pull` there"
+    if start[:9].lower() == b"<!doctype" or b"<html" in start[:1024].lower():
+        return "it is an HTML page, which the server sent in place of the weights", "download it again"
+    if start[:1] in b"{[" and start:
+        index = b'"weight_map"' in start
+        return ("it is an index of several weights files" if index else "it is a JSON file"), None
+    try:
+        shown = head.decode("utf-8", errors="strict") if len(head) < HEAD else head.decode("utf-8", errors="ignore")
+    except UnicodeDecodeError:
+        shown = ""
+    line = shown.strip().partition("\n")[0].strip()
+    if line and line.isprintable():
+        return f"it is a text file that begins {line[:40]!r}", None
+    return "it begins like none", None
+
+
+def _refusal(path: Path, what: str, remedy: str | None) -> RunError:
+    return RunError(f"not a weights file: {what}", where=path, expected=EXPECTED, remedy=remedy)

@@ -1,0 +1,189 @@
+"""Tensors of a file under their names there -> the tensors of one network under its own; nothing is left over unsaid.
+
+A file may hold the network under a prefix (`module.`, `teacher.backbone.`, ...), more than one network, and
+parts that are no part of it: heads, what a pre-training method needs beside it, the state of an optimizer. These are
+dropped by their names (`DROPPED`), and only where they stand beside the network or at its root, never inside it: a
+squeeze-and-excitation block has an `fc` too. If anything else is left over, the file is of another network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrain.errors import RunError, UsageError
+
+State = dict[str, Tensor]
+Candidates = Iterable[tuple[str, Mapping[str, Tensor]]]
+ROOT = "."  # how --weights-key names the top level
+
+HEADS = (
+    r"heads?", r"head_\w+", r"\w+_head_?\d?", r"fc", r"classifiers?", r"linear", r"last_linear", r"logits",
+    r"(Aux|aux_?)(\d|Logits|logits|head|classifier)*",
+)  # fmt: skip
+# of contrastive learning, self-distillation and masked autoencoders
+PRETEXT = (
+    r"proj(ector|ection)?(_\w+)?", r"predict(or|ion)(_\w+)?", r"prototypes\w*", r"queue\w*", r"\w+_queue\w*", r"center",
+    r"decoder\w*", r"mask_token", r"temperature", r"logit_scale",
+)  # fmt: skip
+TRAINING = (
+    r"\w*optim\w*", r"\w*sched(uler)?\w*", r"\w*scaler\w*", r"amp", r"criterion", r"\w*loss\w*", r"\w*metrics?\w*",
+    r"(train|val|test)_(acc|auroc|f1|auc)\w*", r"n_averaged", r"\w*rng\w*", r"callbacks", r"loops", r"args",
+    r"hyper_parameters", r"momentum", r"first", r"second", r"steps",
+)  # fmt: skip
+DROPPED = re.compile("|".join((*HEADS, *PRETEXT, *TRAINING)))
+# constants that a network computes by itself, and what counters of operations leave behind
+DERIVED = re.compile(
+    r"(.*\.)?(num_batches_tracked|relative_position_index|relative_coords_table|attn_mask|position_ids|total_ops|total_params)"
+)
+# torchvision's older DenseNet files say "norm.1" where its modules are called "norm1"
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+def fit_names(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str, key: str | None = None,
+    others: Candidates = (),
+) -> State:  # fmt: skip
+    """The tensors of `found` that the network `name` wants, under its names; `wanted` gives names and shapes.
+
+    key: the part of the file to take, where it holds more than one network. others: networks by name that a file which
+    does not fit is compared with, so that the error can name the right one.
+
+    Raises:
+        RunError: a tensor is missing, of another shape, or left over; or several networks are in the file.
+        UsageError: nothing in the file is called `key`.
+    """
+    state = _part({OLD_DENSENET.sub(r"\1\2", given): value for given, value in found.items()}, key, path)
+    complete = [prefix for prefix in _prefixes(state, wanted) if _fits(state, prefix, wanted)]
+    chosen = _chosen(state, complete, wanted, path, key) if complete else None
+    over = _left_over(state, complete, wanted) if complete else []
+    if chosen is None or over:
+        reason = _too_much(over, chosen) if chosen is not None else _too_little(state, wanted)
+        right = next((other for other, shapes in others if _is_all_of(state, shapes)), None)
+        raise RunError(
+            f"not the weights of {name}: {reason}", where=path, found=f"weights of {right}" if right else None,
+            remedy=_remedy(right, over, chosen),
+        )  # fmt: skip
+    fitted = {inner: state[chosen + inner] for inner in wanted if chosen + inner in state}
+    # counters of batches seen: older files lack them, and inference does not read them
+    return fitted | {inner: tensor for inner, tensor in wanted.items() if inner not in fitted}
+
+
+def flattened(
+    content: Mapping[Any, Any], prefix: str = "", seen: set[int] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of dictionaries in dictionaries, named by the way to them: `teacher.backbone.conv1.weight`.
+
+    A dictionary that stands in several places is gone through once.
+    """
+    seen = set() if seen is None else seen
+    seen.add(id(content))
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping) and id(value) not in seen:
+            yield from flattened(value, f"{prefix}{key}.", seen)
+
+
+def _part(state: State, key: str | None, path: Path) -> State:
+    if key is None:
+        return state
+    start = "" if key == ROOT else key.rstrip(".") + "."
+    part = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+    if not part:
+        tops = sorted({name.partition(".")[0] for name in state})
+        raise UsageError(f"--weights-key: nothing in the file is called {key!r}", where=path, expected=_some(tops, 8))
+    return part
+
+
+def _prefixes(state: State, wanted: Mapping[str, Tensor]) -> list[str]:
+    """What may stand before the network's names, by its first one: whole components, none of a part that is dropped."""
+    first = next(iter(wanted))
+    found = {name.removesuffix(first) for name in state if name == first or name.endswith("." + first)}
+    return sorted(p for p in found if not any(DROPPED.fullmatch(component) for component in p.split(".")[:-1]))
+
+
+def _fits(state: State, prefix: str, wanted: Mapping[str, Tensor]) -> bool:
+    return not any(_missing(state, prefix, wanted)) and not any(_of_another_shape(state, prefix, wanted))
+
+
+def _missing(state: State, prefix: str, wanted: Mapping[str, Tensor]) -> Iterator[str]:
+    return (name for name in wanted if prefix + name not in state and not name.endswith("num_batches_tracked"))
+
+
+def _of_another_shape(state: State, prefix: str, wanted: Mapping[str, Tensor]) -> Iterator[str]:
+    return (
+        name for name, tensor in wanted.items() if prefix + name in state and state[prefix + name].shape != tensor.shape
+    )
+
+
+def _chosen(state: State, prefixes: list[str], wanted: Mapping[str, Tensor], path: Path, key: str | None) -> str:
+    """The only network in the file; of several with the same values, the first."""
+    first, *more = prefixes
+    if key != ROOT and any(not _equal(state, first, other, wanted) for other in more):
+        choices = [prefix.rstrip(".") or ROOT for prefix in prefixes]
+        raise RunError(
+            f"{len(choices)} networks are in this file: {', '.join(choices)}", where=path,
+            remedy=f"choose one with --weights-key, like --weights-key {choices[-1]}",
+        )  # fmt: skip
+    return first  # the shortest: the top level, where the network stands there
+
+
+def _equal(state: State, one: str, other: str, wanted: Mapping[str, Tensor]) -> bool:
+    pairs = ((state[one + name], state[other + name]) for name in wanted if one + name in state)
+    return all(a is b or torch.equal(a, b) for a, b in pairs)
+
+
+def _left_over(state: State, prefixes: list[str], wanted: Mapping[str, Tensor]) -> list[str]:
+    """The names in the file that are neither those of the network, under any of its prefixes, nor dropped."""
+    roots = {prefix[: dot.end()] for prefix in prefixes for dot in re.finditer(r"\.", prefix)} | {""}
+    used = {prefix + name for prefix in prefixes for name in wanted}
+    return [name for name in state if name not in used and not DERIVED.fullmatch(name) and not _dropped(name, roots)]
+
+
+def _dropped(name: str, roots: Iterable[str]) -> bool:
+    return any(name.startswith(root) and DROPPED.fullmatch(name.removeprefix(root).partition(".")[0]) for root in roots)
+
+
+def _is_all_of(state: State, shapes: Mapping[str, Tensor]) -> bool:
+    """Whether the file holds this network and nothing else but what is dropped."""
+    complete = [prefix for prefix in _prefixes(state, shapes) if _fits(state, prefix, shapes)]
+    return bool(complete) and not _left_over(state, complete, shapes)
+
+
+def _too_little(state: State, wanted: Mapping[str, Tensor]) -> str:
+    """By the prefix under which most of the network is found."""
+    prefixes = ["", *_prefixes(state, wanted)]
+    best = max(prefixes, key=lambda prefix: sum(prefix + name in state for name in wanted))
+    if missing := list(_missing(state, best, wanted)):
+        return f"missing: {_some(missing)}"
+    other = list(_of_another_shape(state, best, wanted))
+    shapes = f" ({_shape(state[best + other[0]])}, not {_shape(wanted[other[0]])})"
+    return f"of another shape: {_some(other)}{shapes}"
+
+
+def _too_much(over: list[str], prefix: str) -> str:
+    inside = [name.removeprefix(prefix) for name in over if name.startswith(prefix)]
+    return f"the file holds more than this network: {_some(inside or over)}"
+
+
+def _remedy(right: str | None, over: list[str], prefix: str | None) -> str:
+    if right is not None:
+        return f"give --backbone {right}"
+    if prefix and over and not any(name.startswith(prefix) for name in over):
+        return f"if the rest is another network, take this one alone with --weights-key {prefix.rstrip('.')}"
+    return "check --backbone"
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
