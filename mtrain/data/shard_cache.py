@@ -174,17 +174,17 @@ def task_folder(url: str) -> Path:
     if card is None:
         raise ShardError(f"without {CARD}", where=url, remedy="finish the conversion, or the upload, and try again")
     folder = cache_folder() / "tasks" / f"{url.rpartition('/')[2]}-{hashlib.sha256(card).hexdigest()[:16]}"
-    if not (folder / CARD).is_file():
+    if not (folder / CARD).is_file() or (folder / CARD).read_bytes() != card:
         with replacing(folder / CARD) as partial:
             partial.write_bytes(card)
     return folder
 
 
 def index_file(url: str, name: str, folder: Path, size: int, sha256: str) -> Path:
-    """The task's index, fetched into its folder if it is not there."""
+    """The task's index, fetched into its folder if it is not there whole."""
     copy = Copy(_inside(url, name), folder / name, size, _digest(url, sha256))
     with locks.held(folder / locks.NAME, math.inf):
-        if not copy.here:
+        if not copy.here or hashlib.sha256(copy.path.read_bytes()).hexdigest() != sha256:
             copy._fetch()
     return copy.path
 

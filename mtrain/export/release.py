@@ -71,7 +71,8 @@ def release(asked: Asked, report: Reporter) -> tuple[State, list[Exported]]:
 def whole(pool: Pool) -> Pool:
     """The pool with everything that its tasks have as their training sets, and nothing else."""
     tasks = tuple(_whole(task) for task in pool.tasks)
-    return Pool(tasks, hashlib.sha256(f"{'+'.join(SPLITS)} {pool.digest}".encode()).hexdigest(), SPLITS)
+    digest = hashlib.sha256(f"{'+'.join(SPLITS)} {pool.digest}".encode()).hexdigest()
+    return Pool(tasks, digest, SPLITS, pool.unfinished)
 
 
 def _whole(task: Task) -> Task:

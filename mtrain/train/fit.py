@@ -50,7 +50,7 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     pool, left, notes = leave_out(pool or open_pool(config.shards), config.leave_out)
     _check_pool(pool)
     _check_division(config, ranks)
-    for note in notes:
+    for note in (*pool.notes, *notes):
         report.note(note)
     about = provenance.about(config, pool, left, ranks.size)
     with run.locked() if ranks.first else nullcontext():
