@@ -30,7 +30,7 @@ from mtrain.data import shard_cache
 from mtrain.data.storage import url_of
 from mtrain.errors import ShardError, UsageError
 
-INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group")
+INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
 
 
@@ -45,7 +45,10 @@ class Permit(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Samples of one split in equally long columns. `shard` counts in `Task.shards`; `offset`, `length` are bytes."""
+    """Samples of one split in equally long columns. `shard` counts in `Task.shards`; `offset`, `length` are bytes.
+
+    sha256: of the encoded image, (n, 32) bytes.
+    """
 
     key: npt.NDArray[np.object_]
     shard: npt.NDArray[np.int32]
@@ -53,6 +56,7 @@ class Rows:
     length: npt.NDArray[np.int64]
     label: npt.NDArray[np.int64]
     group: npt.NDArray[np.object_]
+    sha256: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -309,7 +313,17 @@ def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
         length=_column(chosen["length"], np.int64),
         label=_column(chosen["label"], np.int64),
         group=_column(chosen["group"], np.object_),
+        sha256=_digests(chosen["sha256"], folder),
     )
+
+
+def _digests(column: Any, folder: Path) -> npt.NDArray[np.uint8]:
+    """Hexadecimal sha256 -> (n, 32) bytes."""
+    try:
+        joined = bytes.fromhex("".join(column.to_pylist()))
+        return np.frombuffer(joined, np.uint8).reshape(len(column), 32)
+    except (ValueError, TypeError):
+        raise ShardError("the index holds what is no sha256", where=folder, remedy="convert again") from None
 
 
 def _column(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

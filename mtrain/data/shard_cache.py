@@ -135,7 +135,6 @@ def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes:
 def make_room(folder: Path, size: int) -> None:
     """Remove the copies that were used longest ago, until `size` more bytes stay within the bound."""
     with locks.held(folder / ".room.lock", math.inf):
-        _remove_leavings(folder)
         kept = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry) for entry in folder.glob("*.tar"))
         free = cache_bound() - sum(held for _, held, _ in kept)
         for _, held, path in kept:
@@ -256,13 +255,6 @@ def _digest(url: str, sha256: str) -> str:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.stem}.lock")
-
-
-def _remove_leavings(folder: Path) -> None:
-    """What killed processes left half fetched: nobody holds its lock."""
-    for partial in folder.glob(".*.tar.partial"):
-        with suppress(locks.TakenError), locks.held(folder / f"{partial.name.removesuffix('.tar.partial')}.lock"):
-            partial.unlink(missing_ok=True)
 
 
 def _readable(size: int) -> str:

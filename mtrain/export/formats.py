@@ -16,7 +16,8 @@ from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
 from mtrain.model.heads import Head
 from mtrain.model.network import LITE, TIMM, SharedNetwork
-from mtrain.model.weights import State, write_tensors
+from mtrain.model.tensor_file import write_tensors
+from mtrain.model.weights import State
 
 
 class Made(NamedTuple):

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import pickle
 import re
 import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dpconvert.errors import cut
-from mtrain.atomic import replacing
+from mtrain.checksums import check_sum
 from mtrain.errors import RunError, UsageError
+from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
 
 State = dict[str, Tensor]
-ABOUT, BACKBONE = "about", "backbone"
+BACKBONE = "backbone"
 # what bytes that are no pickle can make its reader raise
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
@@ -58,29 +56,12 @@ def save_weights(network: nn.Module, path: Path, name: str, **about: str) -> Non
     write_tensors(path, network.state_dict(), {BACKBONE: name, **about})
 
 
-def write_tensors(path: Path, state: State, about: dict[str, Any]) -> None:
-    """Write a safetensors file with `about` in its header, complete or not at all; the same input, the same bytes.
-
-    Raises:
-        RunError: the disk is full, or the like.
-    """
-    contiguous = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with replacing(path) as partial:
-        partial.touch()
-        mode = partial.stat().st_mode
-        try:
-            save_file(contiguous, partial, {ABOUT: json.dumps(about, sort_keys=True)})  # one entry: it shuffles several
-            partial.chmod(mode)  # it makes files that their owner alone can read
-        except SafetensorError as error:  # it wraps the system's errors
-            raise OSError(str(error)) from None
-
-
 def state_digest(state: State, *also: str) -> str:
     """sha256 over names and bytes of the tensors, and over what else is given."""
     digest = hashlib.sha256("".join(f"{text}\n" for text in also).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        add_tensor(digest, tensor)
     return digest.hexdigest()
 
 
@@ -88,8 +69,9 @@ def read_weights(path: Path) -> State:
     """The tensors in a file, under the names it gives them."""
     if not path.is_file():
         raise RunError("no such weights file", where=path, remedy="give imagenet, random or the path of a file")
+    check_sum(path)
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
+        found = read_tensors(path)[0] if path.suffix == ".safetensors" else _load_pickled(path)
     except (SafetensorError, *BROKEN_PICKLE) as error:
         if str(error).startswith(REFUSED):
             foreign = FOREIGN.search(str(error))
@@ -133,15 +115,6 @@ def stated_backbone(path: Path) -> str | None:
     with safe_open(path, framework="pt") as file:
         about = about_in(file)
     return str(about[BACKBONE]) if BACKBONE in about else None
-
-
-def about_in(file: Any) -> dict[str, Any]:
-    """What `write_tensors` put into the header of an open safetensors file; nothing for a file of others."""
-    try:
-        about = json.loads((file.metadata() or {})[ABOUT])
-    except (KeyError, ValueError, RecursionError):
-        return {}
-    return about if isinstance(about, dict) else {}
 
 
 def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> State:
