@@ -17,6 +17,7 @@ from dpconvert.errors import ShardError
 SCHEMA = 1
 FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
+WORK = ".work"  # of a conversion that has not ended, in the task's folder
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -116,6 +117,14 @@ class TaskCard(Model):
         return sum(s.samples for s in self.splits.values())
 
 
+def begun(place: Path) -> tuple[list[Path], list[Path]]:
+    """The folders in `place` that hold a finished task, and those that hold one whose conversion has not ended."""
+    folders = sorted(f for f in place.iterdir() if f.is_dir() and not f.name.startswith("."))
+    finished = [folder for folder in folders if (folder / FILE_NAME).exists()]
+    others = [folder for folder in folders if (folder / WORK).is_dir() or any(folder.glob("*.tar"))]
+    return finished, [folder for folder in others if folder not in finished]
+
+
 def dataset_digest(shards: list[ShardCard]) -> str:
     """The name of the data: sha256 over `<name> <sha256>` lines of the shards, in name order."""
     lines = "".join(f"{s.name} {s.sha256}\n" for s in sorted(shards, key=lambda s: s.name))
@@ -125,13 +134,11 @@ def dataset_digest(shards: list[ShardCard]) -> str:
 def dump(card: TaskCard) -> bytes:
     """The bytes of task.json: sorted keys, and `card`, a sha256 of all the rest, for `verify` to see any change."""
     body = card.model_dump(mode="json", by_alias=True)
-    return (json.dumps(body | {"card": _body_digest(body)}, indent=1, sort_keys=True) + "\n").encode()
+    return _written(body)
 
 
-def load(folder: Path, *, check: bool = False) -> TaskCard:
-    """Read `folder/task.json`.
-
-    With `check`, the bytes must be exactly those that `dump` wrote.
+def load(folder: Path) -> TaskCard:
+    """Read `folder/task.json`, whose bytes must be exactly those that `dump` wrote. The only reader of cards.
 
     Raises:
         ShardError: absent, not JSON, of a newer schema, changed since it was written, or not a task card.
@@ -156,9 +163,13 @@ def load(folder: Path, *, check: bool = False) -> TaskCard:
         raise ShardError(
             f"not a task card: {place}: {problem['msg']}", where=path, remedy="convert the source again"
         ) from None
-    if check and (stated != _body_digest(body) or data != dump(card)):
-        raise ShardError("changed since it was written", where=path, remedy="convert the source again")
+    if stated != _body_digest(body) or data != _written(body):
+        raise ShardError("changed since it was written", where=path, remedy="convert the source again with --overwrite")
     return card
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    return (json.dumps(body | {"card": _body_digest(body)}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _body_digest(body: dict[str, Any]) -> str:

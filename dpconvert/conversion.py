@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dpconvert.card import FILE_NAME, INDEX_NAME, Failure, ShardCard, TaskCard, load
+from dpconvert.card import FILE_NAME, INDEX_NAME, WORK, Failure, ShardCard, TaskCard, load
 from dpconvert.errors import OutputError, ReadError, SourceError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
@@ -35,7 +35,6 @@ from dpconvert.shards.finalize import finish, tools
 from dpconvert.shards.tar import Entry, Written, replaced, write_shard
 from dpconvert.source.files import Source
 
-WORK = ".work"
 TOLD = 10  # failures
 
 

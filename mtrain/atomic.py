@@ -5,12 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import socket
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dpconvert.runtime import locks
 from mtrain.errors import RunError
+
+PARTIAL = ".partial"
+DAY = 86400.0  # seconds
+LARGEST_PROCESS = 1 << 31
 
 
 @contextlib.contextmanager
@@ -20,16 +28,42 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk is full, read-only, or the like.
     """
-    partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        remove_leavings(path.parent)
+        ours = f".{socket.gethostname()}.{os.getpid()}."
+        place = Path(tempfile.mkdtemp(prefix=ours, suffix=PARTIAL, dir=path.parent))
+        try:  # in a folder of its own: some libraries write to yet another file first
+            partial = place / path.name
             yield partial
             _fsync(partial)
             partial.replace(path)
             _fsync(path.parent)
         finally:
-            partial.unlink(missing_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def remove_leavings(folder: Path, *, everything: bool = False) -> None:
+    """Remove what killed processes left half written: those of this machine that run no more, of others after a day.
+
+    everything: nobody else writes to this folder now.
+    """
+    for path in folder.glob(f".*{PARTIAL}"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+            if everything or _is_abandoned(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    host, number, *_ = path.name.removeprefix(f".{socket.gethostname()}").split(".")
+    if host == "" and number.isdecimal() and int(number) in range(1, LARGEST_PROCESS):
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # somebody else's, and running
+            return False
+    return time.time() - path.stat().st_mtime > DAY
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from dpconvert.runtime import locks
-from mtrain.atomic import append_line, locked, write_json
+from mtrain.atomic import append_line, locked
 from mtrain.config import FitConfig
+from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
 
 # what JSON that is none of ours can raise when it is read and looked into
@@ -62,18 +63,12 @@ class Run:
         """The content of config.json.
 
         Raises:
-            RunError: absent or damaged.
+            RunError: absent, damaged or edited.
         """
-        path = self.path / "config.json"
         try:
-            content = json.loads(path.read_bytes())
+            return read_document(self.path / "config.json", "put it back as it was, or train another run")
         except FileNotFoundError:
             raise RunError("not a run folder", where=self.path, remedy="`mtrain runs` lists them") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"cannot be read: {error}", where=path) from None
-        if not isinstance(content, dict):
-            raise RunError("not the configuration of a run", where=path)
-        return content
 
     def config(self) -> FitConfig:
         """What the run was asked for.
@@ -92,13 +87,15 @@ class Run:
         return list(self.about().get("left_out", []))
 
     def state(self) -> tuple[State, int]:
-        """(state, iteration); a run whose process was killed is stopped."""
+        """(state, iteration); a run whose process was killed is stopped, and so is one whose weights are gone."""
         try:
-            content = json.loads((self.path / "state.json").read_bytes())
+            content = known_document(self.path / "state.json") or {}
             state, iteration = content["state"], int(content["iteration"])
-        except (OSError, *FOREIGN):
+        except FOREIGN:
             return "stopped", 0
         if state not in get_args(State) or (state == "running" and not locks.is_held(self.lock)):
+            state = "stopped"
+        if state == "finished" and not self.weights.is_file():
             state = "stopped"
         return state, iteration
 
@@ -108,9 +105,13 @@ class Run:
         Raises:
             RunError: it did not.
         """
-        if self.state()[0] != "finished" or not self.weights.is_file():
-            remedy = f"go on with it: mtrain fit --runs {self.path.parent} --run {self.name}"
-            raise RunError("this run has not finished", where=self.path, remedy=remedy)
+        state, iteration = self.state()
+        if state != "finished":
+            gone = state == "stopped" and iteration == self.config().iterations
+            what = f"the weights of this run are gone: no {self.weights.name}" if gone else "this run has not finished"
+            again = "make them again" if gone else "go on with it"
+            remedy = f"{again}: mtrain fit --runs {self.path.parent} --run {self.name}"
+            raise RunError(what, where=self.path, remedy=remedy)
 
     def check_trained_on(self, task: str) -> None:
         """Nothing, if the run trained on this task, or is of a version that did not say what it trained on.
@@ -143,8 +144,8 @@ class Run:
         return self.path / locks.NAME
 
     def write(self, name: str, content: Any) -> None:
-        """A JSON file of the run, atomically."""
-        write_json(self.path / name, content)
+        """A JSON document of the run, atomically."""
+        write_document(self.path / name, content)
 
     def log(self, event: dict[str, Any]) -> None:
         """Add a line to log.jsonl."""

@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image as Pillow
 
-from dpconvert.card import FILE_NAME, ShardCard, TaskCard, dataset_digest, load
+from dpconvert.card import FILE_NAME, ShardCard, TaskCard, begun, dataset_digest, load
 from dpconvert.errors import ShardError
 from dpconvert.image.guards.libtiff import UNREADABLE
 from dpconvert.plural import counted
-from dpconvert.runtime import processes
+from dpconvert.runtime import locks, processes
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.sidefiles import side_card
 from dpconvert.shards.tar import read_index
@@ -40,18 +40,17 @@ class Problem:
 
 
 def task_folders(path: Path) -> list[Path]:
-    """The folder itself if it holds a task, else those of its sub-folders that do or should.
+    """The folder itself if it holds a task, else those of its sub-folders that do, or will when a conversion ends.
 
     Raises:
         ShardError: there is none.
     """
     if (path / FILE_NAME).exists():
         return [path]
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
-    tasks = [folder for folder in folders if (folder / FILE_NAME).exists() or any(folder.glob("*.tar"))]
-    if not tasks:
+    finished, unfinished = begun(path) if path.is_dir() else ([], [])
+    if not (finished or unfinished):
         raise ShardError("no converted task here", where=path, remedy="name the folder given to --out")
-    return tasks
+    return sorted([*finished, *unfinished])
 
 
 def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -> tuple[TaskCard, list[Problem]]:
@@ -61,9 +60,12 @@ def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -
 
     Raises:
         UsageError: `against` is neither.
-        ShardError: there is no readable task.json.
+        ShardError: there is no readable task.json, or a conversion is under way.
     """
-    card = load(folder, check=True)
+    if not (folder / FILE_NAME).is_file() and locks.is_held(folder / locks.NAME):
+        holder = locks.Holder.read(folder / locks.NAME)
+        raise ShardError("a conversion is under way here", where=folder, found=holder, remedy="wait for it to end")
+    card = load(folder)
     problems = list(_files(folder, card, against))
     index = _index(folder, card, problems)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)

@@ -10,8 +10,9 @@ import sys
 import click
 
 from dpconvert import __version__
-from dpconvert.runtime.terminal import ended
+from dpconvert.runtime.terminal import ended, say
 from mtrain.cli import doctor, results, scores, sweep, train
+from mtrain.documents import unchecked
 from mtrain.errors import SaidElsewhereError, UsageError
 
 TRAINING = {
@@ -23,7 +24,11 @@ def main() -> None:
     """Entry point."""
     with ended("mtrain", "stopped"):
         try:
-            group.main(standalone_mode=False)
+            try:
+                group.main(standalone_mode=False)
+            finally:
+                for text in unchecked():
+                    say(f"mtrain: note: {text}")
         except SaidElsewhereError:
             sys.exit(1)
         except ModuleNotFoundError as error:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
     from mtrain.runs import Run
 
+CHECKS = "MTRAIN_CHECK_IMAGES"  # as mtrain.data.images reads it, which loads numpy
 FOLDER = click.Path(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
 RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of the runs.")
@@ -42,11 +43,25 @@ def _set(variable: str) -> Callable[..., None]:
     return put
 
 
+def _switch(variable: str) -> Callable[..., None]:
+    """As `_set`, of an option that is on or off."""
+
+    def put(_context: click.Context, _option: click.Parameter, value: bool | None) -> None:
+        if value is not None:
+            os.environ[variable] = str(int(value))
+
+    return put
+
+
 CACHE = together(
     click.option("--cache", metavar="FOLDER", expose_value=False, callback=_set("MTRAIN_CACHE"),
         help="For copies of remote shards.  [default: $MTRAIN_CACHE, or the user's cache]"),
     click.option("--cache-size", metavar="SIZE", expose_value=False, callback=_set("MTRAIN_CACHE_SIZE"),
         help="Most that they may take, like 500GB.  [default: 4/5 of what is free]"),
+)  # fmt: skip
+
+CHECK = click.option("--check-images/--no-check-images", expose_value=False, default=None, callback=_switch(CHECKS),
+    help="Compare images with their sha256 when they are read first.  [default: check-images]",
 )  # fmt: skip
 
 

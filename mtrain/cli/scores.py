@@ -10,6 +10,7 @@ import click
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import (
     CACHE,
+    CHECK,
     DEVICE,
     EVALUATIONS,
     FOLDER,
@@ -25,8 +26,8 @@ from mtrain.cli.options import (
 
 MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint"]
 RARELY = (
-    "cache", "cache_size", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop", "seed", "dtype",
-    "weights_key",
+    "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
+    "seed", "dtype", "weights_key",
 )  # fmt: skip
 
 
@@ -37,6 +38,7 @@ RARELY = (
 @click.option("--run", "name", metavar="NAME", help="[default: the newest]")
 @click.option("--shards", type=FOLDER, help="[default: those of the run]")
 @CACHE
+@CHECK
 @click.option("--target", multiple=True, metavar="TASK", help="Task or its folder.  [default: what the run left out]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY
@@ -86,6 +88,7 @@ def transfer(
 @WEIGHTS_KEY
 @click.option("--shards", type=FOLDER, help="[default: those of the run]")
 @CACHE
+@CHECK
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task or its folder.  [default: those left out]")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Of the numbers."
@@ -129,6 +132,7 @@ def features(
 @click.option("--sweep", metavar="NAME", help="The models that `mtrain select` chose in a sweep, instead of runs.")
 @click.option("--shards", type=FOLDER, help="[default: those of the runs]")
 @CACHE
+@CHECK
 @click.option(
     "--target", multiple=True, metavar="TASK", help="[default: what the first run left out; all of the sweep]"
 )
@@ -186,6 +190,7 @@ def evaluate(
 @QUIET
 @click.option("--shards", type=FOLDER, default=Path("shards/BreakHis"), show_default=True, help="The task's folder.")
 @CACHE
+@CHECK
 @click.option("--run", "name", metavar="NAME", help="[default: the newest]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY

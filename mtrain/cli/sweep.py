@@ -9,15 +9,18 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, FOLDER, OUT, SWEEPS, reporter
+from mtrain.cli.options import CACHE, CHECK, FOLDER, OUT, SWEEPS, reporter
 
 
-@click.command(cls=Detailed, rarely=("sweeps", "cache", "cache_size", "address", "cpus", "part", "parts"))
+@click.command(
+    cls=Detailed, rarely=("sweeps", "cache", "cache_size", "check_images", "address", "cpus", "part", "parts")
+)
 @SWEEPS
 @QUIET
 @click.argument("file")
 @click.option("--shards", type=FOLDER, help="[default: what the file says]")
 @CACHE
+@CHECK
 @click.option("--plan", "only_plan", is_flag=True, help="Say what there is to do and how long it takes; run nothing.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes at once.  [default: one a GPU, else 1]")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
@@ -60,7 +63,6 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
     \b
     Example: mtrain select --sweep workstation
     """
-    from mtrain.atomic import write_json
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, name)
@@ -68,5 +70,5 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
 
     found = selection.select(store, incomplete=incomplete)
     content = selection.content(found, store)
-    write_json(store.path / "selected.json", content)
+    store.write_selection(content)
     answer(selection.lines(found), content, as_json=as_json)

@@ -12,18 +12,19 @@ import click
 
 from dpconvert.errors import UserError
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, EVALUATIONS, FOLDER, MORE_OF_FIT, RUNS, SWEEPS, reporter, training
+from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, MORE_OF_FIT, RUNS, SWEEPS, reporter, training
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "warmup", "validate_every", "weights_key"))
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "warmup", "validate_every", "weights_key"))
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Name of the run; one that exists goes on.  [default: a new one]")
 @click.option("--shards", type=FOLDER, help="Folder of the tasks, or s3://, gs://, https://.  [default: shards]")
 @CACHE
+@CHECK
 @click.option("--leave-out", multiple=True, metavar="TASK", help="A task not to train on; related ones leave too.")
 @training(
     backbone="A network of torchvision, timm:NAME, efficientnet_lite0.  [default: mtdp_densenet121, the paper's]",
@@ -69,7 +70,18 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
 
 @click.command(
     cls=Detailed,
-    rarely=("warmup", "tau", "batch", "size", "device", "workers", "sweeps", "evaluations", "weights_key"),
+    rarely=(
+        "warmup",
+        "tau",
+        "batch",
+        "size",
+        "device",
+        "workers",
+        "check_images",
+        "sweeps",
+        "evaluations",
+        "weights_key",
+    ),
 )
 @RUNS
 @SWEEPS
@@ -81,6 +93,7 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
     lr="[default: the paper's: 1e-4 for DenseNet121, 1e-3 for resnet50]",
     tau="[default: the paper's: 5 for DenseNet121, 1 for resnet50]",
 )
+@CHECK
 @click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Repeat it for several.  [default: 0]")
 @EVALUATIONS
 @click.option("--out", type=FOLDER, default=Path("release"), show_default=True, help="A folder in it a network.")

@@ -32,6 +32,9 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
 
     split: train or val; test only with `open_test=True`: a test set is looked at once, after every choice is made.
 
+    check_images: whether each process compares an image with the sha256 of the index when it reads it first; None:
+    unless $MTRAIN_CHECK_IMAGES is 0.
+
     classes: names in label order. class_to_idx: their inverse. targets: the label of each picture.
     groups: of each picture what may not be divided, as `<namespace>:<patient, slide or image>`. keys: its name.
 
@@ -48,6 +51,7 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
         target_transform: Transform | None = None,
         *,
         open_test: bool = False,
+        check_images: bool | None = None,
     ) -> None:
         if split not in (*OPEN, "test"):
             raise UsageError(f"no split {split!r}", remedy="use train, val or test")
@@ -65,7 +69,7 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
         self.targets: list[int] = rows.label.tolist()
         self.groups: list[str] = rows.group.tolist()
         self.keys: list[str] = rows.key.tolist()
-        self._images = Images([(task, rows)])
+        self._images = Images([(task, rows)], check=check_images)
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -6,6 +6,7 @@ Nothing is held but the index: 16 bytes and the key of each picture, in arrays t
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,16 +22,25 @@ from mtrain.data.pool import Rows, Task
 from mtrain.data.shard_cache import Copy, fetch
 from mtrain.errors import ShardError
 
+CHECK = "MTRAIN_CHECK_IMAGES"  # 0: images are not compared with the index
 OPEN_FILES = 128  # a pool may have thousands of shards, a process often no more than 1024 files
+
+
+def checks() -> bool:
+    """Whether images are compared with the index where nothing else is said: unless $MTRAIN_CHECK_IMAGES is 0."""
+    return os.environ.get(CHECK, "1") != "0"
 
 
 class Images:
     """Random access to the pictures of some tasks, numbered through in the order of the tasks and of their rows.
 
     Making one brings the shards that the rows lie in to this machine.
+
+    check: whether each process compares an image with the sha256 of the index when it reads it first; None: as
+    `checks` says.
     """
 
-    def __init__(self, parts: Sequence[tuple[Task, Rows]]) -> None:
+    def __init__(self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None) -> None:
         self.names = [task.name for task, _ in parts]
         self.starts = np.cumsum([0] + [len(rows) for _, rows in parts])
         first_shard = np.cumsum([0] + [len(task.shards) for task, _ in parts])
@@ -38,6 +48,9 @@ class Images:
         self.offset = _joined([rows.offset for _, rows in parts], "i8")
         self.length = _joined([rows.length for _, rows in parts], "i4")
         self.label = _joined([rows.label for _, rows in parts], "i8")
+        self.sha256 = np.concatenate([rows.sha256 for _, rows in parts])
+        self.checks = checks() if check is None else check
+        self._seen = np.zeros(len(self.offset), np.bool_)
         # bytes, not objects: forked workers then share these pages for good
         self.key: npt.NDArray[np.bytes_] = np.concatenate([rows.key.astype("S") for _, rows in parts])
         self._files = ShardFiles([shard for task, _ in parts for shard in task.files()])
@@ -62,8 +75,17 @@ class Images:
         return start + (index + 1 - start) % (end - start)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one picture."""
-        return self._files.read(int(self.shard[index]), int(self.offset[index]), int(self.length[index]))
+        """The encoded bytes of one picture.
+
+        Raises:
+            ValueError: they are not those of the index.
+        """
+        data = self._files.read(int(self.shard[index]), int(self.offset[index]), int(self.length[index]))
+        if self.checks and not self._seen[index]:
+            if hashlib.sha256(data).digest() != self.sha256[index].tobytes():
+                raise ValueError("changed since it was written (its sha256 is not that of the index)")
+            self._seen[index] = True
+        return data
 
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
         """The pixels of one picture, uint8 (height, width, 3).
@@ -77,7 +99,7 @@ class Images:
             raise ShardError(
                 f"{self.names[int(self.task_of(index))]}: cannot read picture {self.key[index].decode()}: {error}",
                 where=self._files.name(int(self.shard[index])),
-                remedy="check the shards with `dpconvert verify`",
+                remedy=self._files.remedy(int(self.shard[index])),
             ) from None
 
     def put(self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
@@ -100,6 +122,13 @@ class ShardFiles:
         """What to call a shard: where it is, not where its copy lies."""
         shard = self.shards[number]
         return shard.url if isinstance(shard, Copy) else str(shard)
+
+    def remedy(self, number: int) -> str:
+        """What to do about a shard with an image that cannot be read."""
+        shard = self.shards[number]
+        if isinstance(shard, Copy):
+            return f"remove its copy, {shard.path}"
+        return "check the shards with `dpconvert verify`"
 
     def read(self, number: int, offset: int, length: int) -> bytes:
         """Bytes of one shard; fewer where it ends before."""

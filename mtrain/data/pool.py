@@ -1,6 +1,7 @@
 """The tasks to train on: folders of shards in, `Pool` out. The only reader of dpconvert's contract on disk.
 
 A pool is every sub-folder of the shards folder that holds a `task.json`; the folder may be a URL (see `shard_cache`).
+Tasks whose conversion has not ended are left aside, and named in `Pool.unfinished`.
 `leave_out` takes tasks away, and with them the tasks that share their slides or annotations (`related` in task.json).
 
 Test sets are not among what a task offers: `with_test` alone opens them, for the steps that a `Permit` names.
@@ -23,14 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpconvert import card as cards
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import shard_cache
 from mtrain.data.storage import url_of
 from mtrain.errors import ShardError, UsageError
 
-INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group")
+INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
-LOCK = ".lock"  # of a conversion, in the task's folder
 
 
 class Permit(enum.Enum):
@@ -44,7 +45,10 @@ class Permit(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Samples of one split in equally long columns. `shard` counts in `Task.shards`; `offset`, `length` are bytes."""
+    """Samples of one split in equally long columns. `shard` counts in `Task.shards`; `offset`, `length` are bytes.
+
+    sha256: of the encoded image, (n, 32) bytes.
+    """
 
     key: npt.NDArray[np.object_]
     shard: npt.NDArray[np.int32]
@@ -52,6 +56,7 @@ class Rows:
     length: npt.NDArray[np.int64]
     label: npt.NDArray[np.int64]
     group: npt.NDArray[np.object_]
+    sha256: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -102,11 +107,23 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Tasks in name order; `digest` names their data. Of a release `trains` says that all splits are in "train"."""
+    """Tasks in name order; `digest` names their data. Of a release `trains` says that all splits are in "train".
+
+    unfinished: folders beside these tasks in which a conversion has begun and not ended.
+    """
 
     tasks: tuple[Task, ...]
     digest: str
     trains: tuple[str, ...] = ("train",)
+    unfinished: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What to say of what is there and not used."""
+        if not self.unfinished:
+            return []
+        these, names = counted(len(self.unfinished), "unfinished task"), ", ".join(self.unfinished)
+        return [f"{these} left aside: {names}; finish the conversion, and `dpconvert verify` names what is missing"]
 
     @classmethod
     def open(cls, shards: Path | str = "shards", leave_out: Sequence[str] = ()) -> Pool:
@@ -125,8 +142,8 @@ def open_pool(shards: Path | str) -> Pool:
     """Every task under `shards`, a folder or the URL of one.
 
     Raises:
-        UsageError: no such folder, or no task in it.
-        ShardError: a task that is unfinished or does not match its card.
+        UsageError: no such folder, or no finished task in it.
+        ShardError: a task that does not match its card.
         RunError: a URL that cannot be read.
     """
     if (url := url_of(shards)) is not None:
@@ -134,22 +151,13 @@ def open_pool(shards: Path | str) -> Pool:
     shards = Path(shards)
     if not shards.is_dir():
         raise UsageError("no such folder of shards", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
-    folders = sorted(f for f in shards.iterdir() if f.is_dir() and not f.name.startswith(".") and _begun(f))
-    unfinished = [f.name for f in folders if not (f / cards.FILE_NAME).is_file()]
-    if unfinished:
-        raise ShardError(
-            f"without {cards.FILE_NAME}: {', '.join(unfinished)}",
-            where=shards,
-            remedy="finish these conversions (run dpconvert again) or move the folders away",
-        )
-    if not folders:
-        raise UsageError("no task here", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
-    return pool_of(open_task(folder) for folder in folders)
-
-
-def _begun(folder: Path) -> bool:
-    """Whether a conversion wrote anything: one that found no source leaves its lock file alone."""
-    return any(path.name != LOCK for path in folder.iterdir())
+    finished, unfinished = cards.begun(shards)
+    names = tuple(folder.name for folder in unfinished)
+    if not finished:
+        remedy = "make one with `dpconvert NAME --out DIR`" if not names else f"finish the conversion of {names[0]}"
+        raise UsageError("no task here", where=shards, found=f"unfinished: {', '.join(names)}" if names else None,
+            remedy=remedy)  # fmt: skip
+    return dataclasses.replace(pool_of(open_task(folder) for folder in finished), unfinished=names)
 
 
 def open_task(folder: Path | str) -> Task:
@@ -243,7 +251,8 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
     kept = [task for task in pool.tasks if task.name not in gone]
     if not kept:
         raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
-    return (pool_of(kept) if gone else pool), tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
+    left = dataclasses.replace(pool_of(kept), unfinished=pool.unfinished) if gone else pool
+    return left, tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
 
 
 def _without(pool: Pool, names: Sequence[str]) -> Pool:
@@ -255,6 +264,9 @@ def find_task(pool: Pool, name: str) -> Task:
     by_name = {_plain(task.name): task for task in pool.tasks}
     if (task := by_name.get(_plain(name))) is not None:
         return task
+    for unfinished in pool.unfinished:
+        if _plain(unfinished) == _plain(name):
+            raise UsageError(f"{unfinished} has not been converted to its end", remedy="run its conversion again")
     near = difflib.get_close_matches(_plain(name), by_name, n=3)
     likely = [by_name[match].name for match in near] or [task.name for task in pool.tasks]
     raise UsageError(f"no task {name!r} in the pool", remedy=f"did you mean {' or '.join(likely)}?")
@@ -317,7 +329,17 @@ def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
         length=_column(chosen["length"], np.int64),
         label=_column(chosen["label"], np.int64),
         group=_column(chosen["group"], np.object_),
+        sha256=_digests(chosen["sha256"], folder),
     )
+
+
+def _digests(column: Any, folder: Path) -> npt.NDArray[np.uint8]:
+    """Hexadecimal sha256 -> (n, 32) bytes."""
+    try:
+        joined = bytes.fromhex("".join(column.to_pylist()))
+        return np.frombuffer(joined, np.uint8).reshape(len(column), 32)
+    except (ValueError, TypeError):
+        raise ShardError("the index holds what is no sha256", where=folder, remedy="convert again") from None
 
 
 def _column(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

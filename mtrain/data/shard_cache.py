@@ -135,7 +135,6 @@ def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes:
 def make_room(folder: Path, size: int) -> None:
     """Remove the copies that were used longest ago, until `size` more bytes stay within the bound."""
     with locks.held(folder / ".room.lock", math.inf):
-        _remove_leavings(folder)
         kept = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry) for entry in folder.glob("*.tar"))
         free = cache_bound() - sum(held for _, held, _ in kept)
         for _, held, path in kept:
@@ -174,17 +173,17 @@ def task_folder(url: str) -> Path:
     if card is None:
         raise ShardError(f"without {CARD}", where=url, remedy="finish the conversion, or the upload, and try again")
     folder = cache_folder() / "tasks" / f"{url.rpartition('/')[2]}-{hashlib.sha256(card).hexdigest()[:16]}"
-    if not (folder / CARD).is_file():
+    if not (folder / CARD).is_file() or (folder / CARD).read_bytes() != card:
         with replacing(folder / CARD) as partial:
             partial.write_bytes(card)
     return folder
 
 
 def index_file(url: str, name: str, folder: Path, size: int, sha256: str) -> Path:
-    """The task's index, fetched into its folder if it is not there."""
+    """The task's index, fetched into its folder if it is not there whole."""
     copy = Copy(_inside(url, name), folder / name, size, _digest(url, sha256))
     with locks.held(folder / locks.NAME, math.inf):
-        if not copy.here:
+        if not copy.here or hashlib.sha256(copy.path.read_bytes()).hexdigest() != sha256:
             copy._fetch()
     return copy.path
 
@@ -256,13 +255,6 @@ def _digest(url: str, sha256: str) -> str:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.stem}.lock")
-
-
-def _remove_leavings(folder: Path) -> None:
-    """What killed processes left half fetched: nobody holds its lock."""
-    for partial in folder.glob(".*.tar.partial"):
-        with suppress(locks.TakenError), locks.held(folder / f"{partial.name.removesuffix('.tar.partial')}.lock"):
-            partial.unlink(missing_ok=True)
 
 
 def _readable(size: int) -> str:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.atomic import write_json
 from mtrain.data.pool import Permit, Rows, Task, attributes, fetch_shards, with_test
+from mtrain.documents import known_document, write_document
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.ranks import summary
 from mtrain.scoring import metrics
@@ -109,7 +109,7 @@ def breakhis(source: Source, task: Task, options: Options, out: Path, report: Re
     options = dataclasses.replace(options, recipe=recipe)
     identity = _identity(source, task, options)
     path = out / task.name / f"{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]}.json"
-    known = _known(path)
+    known = known_document(path, report.note)
     if known is not None:
         report.note(f"{task.name}: known already, from {path}")
         return known
@@ -130,7 +130,7 @@ def breakhis(source: Source, task: Task, options: Options, out: Path, report: Re
         "run": str(source.run.path),
         "identity": identity,
     }
-    write_json(path, result)
+    write_document(path, result)
     return result
 
 
@@ -197,15 +197,6 @@ class Bench:
         folder = self.source.run.path / "transfer" / "tuned"
         tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report)
         return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe)))
-
-
-def _known(path: Path) -> dict[str, Any] | None:
-    """The result at `path`, whose name says all that determines it; None where there is none that can be read."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _summary(folds: list[dict[str, Any]]) -> dict[str, Any]:

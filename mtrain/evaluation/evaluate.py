@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import replacing, write_json
+from mtrain.atomic import replacing
 from mtrain.data.pool import Permit, Task, with_test
+from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run
+from mtrain.sweep.store import SELECTED, Store
 from mtrain.transfer.request import OWN
 from mtrain.transfer.transfer import Options, result_path, source_of, transfer
 
@@ -94,13 +96,11 @@ def winners(sweep: Path, target: str) -> list[Run]:
     Raises:
         RunError: nothing has been selected, or not for this target.
     """
-    path = sweep / "selected.json"
+    path, chosen = sweep / SELECTED, Store(sweep).selection()
     try:
-        by_backbone = json.loads(path.read_bytes())["targets"][target]["by_backbone"]
+        by_backbone = chosen["targets"][target]["by_backbone"]
         found = [sweep / model["run"] for choice in by_backbone.values() if choice for model in choice["models"]]
-    except FileNotFoundError:
-        raise RunError("nothing has been selected", where=sweep, remedy="run `mtrain select` first") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(f"no selection for {target}: {reason}", where=path, remedy="run `mtrain select`") from None
     if not found:
@@ -114,11 +114,11 @@ def selected_targets(sweep: Path) -> list[str]:
     Raises:
         RunError: nothing has been selected.
     """
-    path = sweep / "selected.json"
+    chosen = Store(sweep).selection()
     try:
-        return sorted(json.loads(path.read_bytes())["targets"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"no selection: {error}", where=path, remedy="run `mtrain select` first") from None
+        return sorted(chosen["targets"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"no selection: {error}", where=sweep / SELECTED, remedy="run `mtrain select` first") from None
 
 
 def _networks(runs: Sequence[Run]) -> list[Run]:
@@ -160,5 +160,5 @@ def _evaluated(job: Job, task: Task, asked: Asked, report: Reporter) -> dict[str
     if predictions.is_file():
         with replacing(path.with_suffix(".npz")) as partial:
             shutil.copyfile(predictions, partial)
-    write_json(path, content)
+    write_document(path, content)
     return content

@@ -6,17 +6,17 @@ An evaluation is one transfer of one model to one target, scored on its test set
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.manifest.catalog import manifest_folder
+from mtrain.documents import read_document
 from mtrain.errors import RunError
 from mtrain.evaluation.ranks import Summary, significant, summary
 
@@ -33,6 +33,9 @@ TRANSFERS = ("svm", "finetune")
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
 
 
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class Evaluation(BaseModel):
     """One file; what else it holds is not read here. `score` is in 0..1."""
 
@@ -45,7 +48,7 @@ class Evaluation(BaseModel):
     backbone: str
     seed: int
     set: str
-    score: float | None
+    score: Share | None
     n_train: int
     run: str | None = None
 
@@ -94,8 +97,8 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     found: dict[tuple[str, str, str, int], Evaluation] = {}
     for path in evaluation_files(folder):
         try:
-            evaluation = Evaluation.model_validate(json.loads(path.read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
+            evaluation = Evaluation.model_validate(read_document(path, "evaluate again: it is made anew"))
+        except (OSError, ValueError) as error:
             what = reason(error)
             raise RunError(f"not an evaluation: {what}", where=path, remedy="remove it and evaluate again") from None
         if evaluation.set == "test":

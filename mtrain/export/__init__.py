@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtrain.checksums import SUMS, write_sums
 from mtrain.errors import UsageError
 from mtrain.export import formats, modelcard
 from mtrain.model.heads import About, load_heads
@@ -42,7 +43,9 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     network = shared_network(run.config().backbone, run.weights).eval()
     made = FORMATS[to](network, head, out, run.config().size)
     modelcard.write(out, run, pool, head, made.loading)
-    return Exported(out, (*made.files, modelcard.NAME), made.loading)
+    files = (*made.files, modelcard.NAME)
+    write_sums(out, files)
+    return Exported(out, (*files, SUMS), made.loading)
 
 
 def _check_licences(pool: list[About], run: Run, *, accepted: bool) -> None:

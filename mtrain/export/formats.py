@@ -17,7 +17,8 @@ from mtrain.export.onnx import write_onnx
 from mtrain.model.backbones import TORCHVISION_DENSENET, architecture
 from mtrain.model.heads import Head
 from mtrain.model.network import SharedNetwork
-from mtrain.model.weights import AUTHORS_DENSENET, State, write_tensors
+from mtrain.model.tensor_file import write_tensors
+from mtrain.model.weights import AUTHORS_DENSENET, State
 
 
 class Made(NamedTuple):

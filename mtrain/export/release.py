@@ -18,15 +18,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import write_json, write_text
+from mtrain.atomic import write_text
+from mtrain.checksums import write_sums
 from mtrain.config import FitConfig
 from mtrain.data.pool import Permit, Pool, Rows, Task, fetch_shards, open_pool, with_test
+from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, export, modelcard
 from mtrain.runs import Run, State
 from mtrain.sweep.spec import Combination, Sweep, rate
-from mtrain.sweep.store import Store
+from mtrain.sweep.store import SELECTED, Store
 from mtrain.train.fit import fit
 
 SPLITS = ("train", "val", "test")
@@ -72,7 +74,8 @@ def release(asked: Asked, report: Reporter) -> tuple[State, list[Exported]]:
 def whole(pool: Pool) -> Pool:
     """The pool with everything that its tasks have as their training sets, and nothing else."""
     tasks = tuple(_whole(task) for task in pool.tasks)
-    return Pool(tasks, hashlib.sha256(f"{'+'.join(SPLITS)} {pool.digest}".encode()).hexdigest(), SPLITS)
+    digest = hashlib.sha256(f"{'+'.join(SPLITS)} {pool.digest}".encode()).hexdigest()
+    return Pool(tasks, digest, SPLITS, pool.unfinished)
 
 
 def _whole(task: Task) -> Task:
@@ -119,26 +122,24 @@ def sweep_shards(store: Store) -> str:
 
 
 def _planned_sweep(store: Store) -> Sweep:
-    path = store.path / "sweep.json"
+    path, content = store.path / "sweep.json", store.plan()
     try:
-        return Sweep.model_validate(json.loads(path.read_bytes())["sweep"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return Sweep.model_validate(content["sweep"])
+    except (ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise RunError(f"not what a sweep writes: {reason}", where=path, remedy="plan the sweep again") from None
 
 
 def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
     """The settings of a sweep's best combination over all its tasks, of each network or of the one that is named."""
-    path = store.path / "selected.json"
+    path, selection = store.path / SELECTED, store.selection()
     try:
-        chosen = json.loads(path.read_bytes())["over_all_tasks"]
+        chosen = selection["over_all_tasks"]
         combinations = [
             Combination(**{field.name: one[field.name] for field in dataclasses.fields(Combination)})
             for name, one in chosen.items() if one is not None and backbone in (None, name)
         ]  # fmt: skip
-    except FileNotFoundError:
-        raise RunError("nothing has been selected", where=store.path, remedy="run `mtrain select` first") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise RunError(f"no selection: {reason}", where=path, remedy="run `mtrain select` again") from None
     if not combinations:
@@ -160,10 +161,11 @@ def _exported(run: Run, config: FitConfig, pool: Pool, asked: Asked) -> Exported
     made = export(run, "safetensors", asked.out / run.name, accepted=asked.accepted)
     sizes = {task.name: len(task.rows["train"]) for task in pool.tasks}
     about = {"config": config.model_dump(mode="json"), "pool": pool.digest, "tasks": sizes, "splits": list(SPLITS)}
-    write_json(made.folder / "release.json", about | {"selected_in": asked.store.name if asked.store else None})
+    write_document(made.folder / "release.json", about | {"selected_in": asked.store.name if asked.store else None})
     card = made.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")
     write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, asked)]) + "\n")
+    write_sums(made.folder, (modelcard.NAME, "release.json"))
     return dataclasses.replace(made, files=(*made.files, "release.json"))
 
 

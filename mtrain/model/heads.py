@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mtrain.data.images import Images
 from mtrain.data.pool import Rows, Task
 from mtrain.errors import RunError
-from mtrain.model.weights import about_in, write_tensors
+from mtrain.model.tensor_file import read_tensors, write_tensors
 
 LOOKED_AT = 64  # samples whose size and resolution stand for the task's
 BLOCK = tarfile.BLOCKSIZE
@@ -84,11 +84,8 @@ def load_heads(path: Path) -> dict[str, Head]:
             remedy="finish it with `mtrain fit --run NAME`, or train another",
         )  # fmt: skip
     try:
-        with safe_open(path, framework="pt") as file:
-            told = [
-                About(**fields | {"classes": tuple(fields["classes"])}) for fields in about_in(file)["tasks"].values()
-            ]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = read_tensors(path)
+        told = [About(**fields | {"classes": tuple(fields["classes"])}) for fields in header["tasks"].values()]
         return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in told}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"not the heads of a run: {error}", where=path) from None
@@ -121,12 +118,22 @@ def _metadata(task: Task, rows: Rows) -> Iterable[dict[str, Any]]:
     """The JSON of these samples, which follows the image and the label (one block and its header) in the tar."""
     header = rows.offset + -(-rows.length // BLOCK) * BLOCK + 2 * BLOCK
     heads = _read(task, replace(rows, offset=header, length=rows.length * 0 + BLOCK))
-    sizes = [tarfile.TarInfo.frombuf(head, "ascii", "strict").size for head in heads]
+    sizes = [_size(head) for head in heads]
     for text in _read(task, replace(rows, offset=header + BLOCK, length=rows.length * 0 + sizes)):
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except ValueError:  # damaged: the others tell of the task what this one would have
+            content = None
         yield content if isinstance(content, dict) else {}
 
 
+def _size(head: bytes) -> int:
+    try:
+        return tarfile.TarInfo.frombuf(head, "ascii", "strict").size
+    except tarfile.HeaderError:
+        return 0
+
+
 def _read(task: Task, rows: Rows) -> Sequence[bytes]:
-    images = Images([(task, rows)])
+    images = Images([(task, rows)], check=False)  # these are no images
     return [images.read(number) for number in range(len(rows))]

@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dpconvert.errors import cut
-from mtrain.atomic import replacing
+from mtrain.checksums import check_sum
 from mtrain.errors import RunError, UsageError
+from mtrain.model.tensor_file import add_tensor, read_tensors, write_tensors
 from mtrain.model.weights_file import EXPECTED, Kind, weights_kind
 from mtrain.model.weights_fit import State, flattened
 
-__all__ = ["State", "Weights", "open_weights", "read_weights", "save_weights", "state_digest", "write_tensors"]
+__all__ = ["State", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
 
-ABOUT, BACKBONE = "about", "backbone"
+BACKBONE = "backbone"
 # what bytes that are no pickle can make its reader raise
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
@@ -65,29 +65,12 @@ def save_weights(network: nn.Module, path: Path, name: str, **about: str) -> Non
     write_tensors(path, network.state_dict(), {BACKBONE: name, **about})
 
 
-def write_tensors(path: Path, state: State, about: dict[str, Any]) -> None:
-    """Write a safetensors file with `about` in its header, complete or not at all; the same input, the same bytes.
-
-    Raises:
-        RunError: the disk is full, or the like.
-    """
-    contiguous = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with replacing(path) as partial:
-        partial.touch()
-        mode = partial.stat().st_mode
-        try:
-            save_file(contiguous, partial, {ABOUT: json.dumps(about, sort_keys=True)})  # one entry: it shuffles several
-            partial.chmod(mode)  # it makes files that their owner alone can read
-        except SafetensorError as error:  # it wraps the system's errors
-            raise OSError(str(error)) from None
-
-
 def state_digest(state: State, *also: str) -> str:
     """sha256 over names and bytes of the tensors, and over what else is given."""
     digest = hashlib.sha256("".join(f"{text}\n" for text in also).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        add_tensor(digest, tensor)
     return digest.hexdigest()
 
 
@@ -108,8 +91,10 @@ def open_weights(path: Path) -> Weights:
     """
     try:
         kind = weights_kind(path)
+        check_sum(path)
         if kind == "safetensors":
-            return _named(load_file(path), _header_backbone(path), _architecture_beside(path))
+            tensors, about = read_tensors(path)
+            return _named(tensors, about.get(BACKBONE), _architecture_beside(path))
         content = _load_pickled(path, kind)
         architecture = content.get("arch", content.get("architecture"))
         return _named(dict(flattened(content)), None, architecture or _architecture_beside(path))
@@ -117,11 +102,11 @@ def open_weights(path: Path) -> Weights:
         raise _not_weights(error, path) from None
 
 
-def _named(tensors: State, backbone: str | None, architecture: object) -> Weights:
+def _named(tensors: State, backbone: object, architecture: object) -> Weights:
     pattern, norm = AUTHORS
     if norm in tensors and any(pattern.fullmatch(name) and value.ndim == 4 for name, value in tensors.items()):
         backbone = AUTHORS_DENSENET
-    return Weights(tensors, backbone, architecture if isinstance(architecture, str) else None)
+    return Weights(tensors, *(text if isinstance(text, str) else None for text in (backbone, architecture)))
 
 
 def _not_weights(error: Exception, path: Path) -> RunError:
@@ -138,13 +123,6 @@ def _not_weights(error: Exception, path: Path) -> RunError:
     return RunError(f"not a weights file: {reason}", where=path, expected=EXPECTED)
 
 
-def _header_backbone(path: Path) -> str | None:
-    """The network that a safetensors file of ours says it is for."""
-    with safe_open(path, framework="pt") as file:
-        about = about_in(file)
-    return str(about[BACKBONE]) if BACKBONE in about else None
-
-
 def _architecture_beside(path: Path) -> object:
     """What the config.json that timm and the Hugging Face hub put beside a file of weights calls its network."""
     try:
@@ -152,15 +130,6 @@ def _architecture_beside(path: Path) -> object:
     except (OSError, ValueError, RecursionError):
         return None
     return content.get("architecture") if isinstance(content, dict) else None
-
-
-def about_in(file: Any) -> dict[str, Any]:
-    """What `write_tensors` put into the header of an open safetensors file; nothing for a file of others."""
-    try:
-        about = json.loads((file.metadata() or {})[ABOUT])
-    except (KeyError, ValueError, RecursionError):
-        return {}
-    return about if isinstance(about, dict) else {}
 
 
 def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> State:

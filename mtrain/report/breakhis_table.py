@@ -5,7 +5,6 @@ Mean and deviation are over the five folds; where several seeds were evaluated, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mtrain.documents import read_document
 from mtrain.errors import RunError
-from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, evaluation_files, published_breakhis, reason
+from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, Share, evaluation_files, published_breakhis, reason
 from mtrain.evaluation.ranks import Summary, summary
 
 MAGNIFICATIONS = ("40x", "100x", "200x", "400x")
@@ -26,7 +26,7 @@ class Fold(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     fold: int
-    patient_accuracy: float
+    patient_accuracy: Share
 
 
 class Magnification(BaseModel):
@@ -72,11 +72,11 @@ def breakhis_rows(folder: Path, backbones: Iterable[str], *, paper: bool) -> lis
     newest: dict[tuple[str, str], dict[int, Patients]] = {}
     for path in evaluation_files(folder):
         try:
-            content = json.loads(path.read_bytes())
-            if not isinstance(content, dict) or content.get("set") != "folds":
+            content = read_document(path, "run `mtrain breakhis` or `mtrain evaluate` again: it is made anew")
+            if content.get("set") != "folds":
                 continue
             one = Patients.model_validate(content)
-        except (OSError, ValueError, RecursionError, ValidationError) as error:
+        except (OSError, ValidationError) as error:
             raise RunError(
                 f"not an evaluation: {reason(error)}", where=path, remedy="remove it and run `mtrain breakhis` again"
             ) from None

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import replacing, write_json
+from mtrain.atomic import replacing
+from mtrain.documents import write_document
 from mtrain.errors import DivergedError
 from mtrain.model.network import find_device
 from mtrain.runs import Run
@@ -119,4 +120,4 @@ def _write(store: Store, cell: Cell, result: dict[str, Any]) -> None:
         "device": find_device(cell.config.device).type,
         "versions": versions(),
     }
-    write_json(store.result_path(cell.digest), about | result | entered)
+    write_document(store.result_path(cell.digest), about | result | entered)

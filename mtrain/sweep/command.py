@@ -63,6 +63,8 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
     shards = absolute(asked.shards or sweep.shards)
     sweep = sweep.model_copy(update={"shards": shards})
     sets = left_out_sets(sweep)
+    for note in next(iter(sets.values())).pool.notes:
+        report.note(note)
     cells = cells_of(sweep, sets)
     store = Store(asked.sweeps / sweep.name)
     store.write_plan(sweep, cells)

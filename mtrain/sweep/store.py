@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mtrain.atomic import write_json, writing
+from mtrain.atomic import writing
+from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
 from mtrain.runs import Run
 from mtrain.sweep import claims
@@ -26,7 +27,9 @@ from mtrain.sweep.cells import Cell
 from mtrain.sweep.spec import Combination, Sweep
 
 M = TypeVar("M", bound=BaseModel)
+SELECTED = "selected.json"
 WAIT = 0.1  # seconds
+AGAIN = "run the sweep again: `mtrain sweep` makes what is damaged anew"
 
 
 class Score(BaseModel):
@@ -36,7 +39,7 @@ class Score(BaseModel):
 
     metric: str
     set: str
-    score: float | None
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
 
 
 class Result(BaseModel):
@@ -79,7 +82,8 @@ class Store:
         return Run(self.path / "runs" / digest)
 
     def has(self, cell: Cell) -> bool:
-        return self.result_path(cell.digest).is_file()
+        """Whether its result is there, as it was written."""
+        return known_document(self.result_path(cell.digest)) is not None
 
     def result_path(self, digest: str) -> Path:
         return self.path / "cells" / f"{digest}.json"
@@ -92,12 +96,39 @@ class Store:
         ]
         content = json.loads(json.dumps({"sweep": sweep.model_dump(mode="json"), "cells": listed}))
         path = self.path / "sweep.json"
-        while not path.is_file() or _read(path) != content:
+        while known_document(path) != content:
             with self.claimed(path.name) as ours:
                 if ours:
-                    write_json(path, content)
+                    write_document(path, content)
                 else:  # another part of the same sweep has just been started
                     time.sleep(WAIT)
+
+    def plan(self) -> dict[str, Any]:
+        """The content of sweep.json.
+
+        Raises:
+            RunError: not the folder of a sweep, or a damaged plan.
+        """
+        path = self.path / "sweep.json"
+        try:
+            return read_document(path, AGAIN)
+        except FileNotFoundError:
+            raise RunError("not the folder of a sweep", where=self.path, remedy="plan the sweep first") from None
+
+    def write_selection(self, content: dict[str, Any]) -> None:
+        """selected.json."""
+        write_document(self.path / SELECTED, content)
+
+    def selection(self) -> dict[str, Any]:
+        """The content of selected.json.
+
+        Raises:
+            RunError: nothing has been selected, or a damaged file.
+        """
+        try:
+            return read_document(self.path / SELECTED, "run `mtrain select` again")
+        except FileNotFoundError:
+            raise RunError("nothing has been selected", where=self.path, remedy="run `mtrain select` first") from None
 
     def planned(self) -> list[Planned]:
         """The cells of the sweep as it was last run or planned.
@@ -105,7 +136,7 @@ class Store:
         Raises:
             RunError: not the folder of a sweep.
         """
-        content = _read(self.path / "sweep.json")
+        content = self.plan()
         return [_checked(Planned, one, self.path / "sweep.json") for one in content.get("cells", [])]
 
     def results(self, planned: Sequence[Planned]) -> dict[str, Result]:
@@ -115,7 +146,9 @@ class Store:
             RunError: a file that is no result.
         """
         paths = {one.cell: self.result_path(one.cell) for one in planned}
-        return {cell: _checked(Result, _read(path), path) for cell, path in paths.items() if path.is_file()}
+        return {
+            cell: _checked(Result, read_document(path, AGAIN), path) for cell, path in paths.items() if path.is_file()
+        }
 
     @contextmanager
     def claimed(self, digest: str, run: Run | None = None) -> Iterator[bool]:
@@ -149,16 +182,6 @@ def open_store(sweeps: Path, name: str | None) -> Store:
     return Store(chosen[-1])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot be read: {error}", where=path, remedy="remove it and run the sweep again") from None
-    if not isinstance(content, dict):
-        raise RunError("not what a sweep writes", where=path, remedy="remove it and run the sweep again")
-    return content
-
-
 def _checked(kind: type[M], content: Any, path: Path) -> M:
     try:
         return kind.model_validate(content)
@@ -167,5 +190,5 @@ def _checked(kind: type[M], content: Any, path: Path) -> M:
         field = ".".join(map(str, problem["loc"]))
         raise RunError(
             f"not what a sweep writes: {field}: {problem['msg'].lower()}", where=path,
-            remedy="remove it and run the sweep again",
+            remedy=AGAIN,
         ) from None  # fmt: skip

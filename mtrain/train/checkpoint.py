@@ -1,6 +1,6 @@
 """Where a training goes on from: weights, buffers and momentum in safetensors, the iteration in the header.
 
-A checkpoint is written whole or not at all, and carries a digest of its tensors: one that was damaged since is told.
+A checkpoint is written whole or not at all, and carries a digest: one that was damaged since is told.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from mtrain.atomic import remove_leavings
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.weights import State, about_in, state_digest, write_tensors
+from mtrain.model.tensor_file import read_tensors, write_tensors
+from mtrain.model.weights import State
 
 KEPT = 2
 PATTERN = "iteration-*.safetensors"
@@ -41,8 +43,8 @@ def save(folder: Path, iteration: int, state: State) -> None:
             where=folder.parent,
             remedy="start another run with a lower --lr or --tau",
         )
-    about = {"iteration": iteration, "digest": state_digest(state)}
-    write_tensors(folder / f"iteration-{iteration:08d}.safetensors", state, about)
+    remove_leavings(folder, everything=True)
+    write_tensors(folder / f"iteration-{iteration:08d}.safetensors", state, {"iteration": iteration})
     for path in newest(folder)[KEPT:]:
         path.unlink()
 
@@ -54,12 +56,10 @@ def load(path: Path) -> tuple[State, int]:
         RunError: absent or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about = about_in(file)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if about["digest"] != state_digest(state):
-            raise ValueError("changed since it was written")
+        state, about = read_tensors(path)
         return state, int(about["iteration"])
+    except RunError as error:
+        raise RunError(f"not a readable checkpoint: {error.what}", where=path) from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"not a readable checkpoint: {error}", where=path) from None
 

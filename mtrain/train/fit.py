@@ -25,7 +25,7 @@ from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.network import MultiHead, check_size, shared_network
 from mtrain.model.weights import State as TensorState
-from mtrain.model.weights import save_weights
+from mtrain.model.weights import read_weights, save_weights
 from mtrain.runs import Run, State
 from mtrain.train import checkpoint
 from mtrain.train.compilation import compiled
@@ -50,7 +50,7 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     pool, left, notes = leave_out(pool or open_pool(config.shards), config.leave_out)
     _check_pool(pool)
     _check_division(config, ranks)
-    for note in notes:
+    for note in (*pool.notes, *notes):
         report.note(note)
     if (said := remark(config.backbone)) is not None:
         report.note(said)
@@ -75,11 +75,37 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
     if run.exists:
         provenance.check_same(run, about)
     if run.state()[0] == "finished":
-        report.note(f"{run.name}: finished already, nothing to do")
-        return True
+        lost = _lost(run)
+        if lost is None:
+            report.note(f"{run.name}: finished already, nothing to do")
+            return True
+        report.note(f"{lost}; it is made again")
+        _check_can_be_made_again(run, lost)
     if run.exists and (note := provenance.other_division(run, about)):
         report.note(note)
     return False
+
+
+def _lost(run: Run) -> str | None:
+    """Which of the files that a finished run leaves is gone or damaged, in words."""
+    for path in (run.weights, run.heads):
+        try:
+            read_weights(path)
+        except RunError as error:
+            return f"{path}: {error.what}"
+    return None
+
+
+def _check_can_be_made_again(run: Run, lost: str) -> None:
+    """Nothing, if a checkpoint of the end is there; weights that are still good are not trained again over its lack."""
+    for path in checkpoint.newest(run.checkpoints):
+        try:
+            checkpoint.load(path)
+        except RunError:
+            continue
+        return
+    remedy = f"remove {run.weights} to train the run again, or name another --run"
+    raise RunError(f"{lost}, and no checkpoint is left to make it from", remedy=remedy)
 
 
 def _loop(training: Training, journal: Journal, asked: Sequence[int]) -> None:

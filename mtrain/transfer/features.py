@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.data.loader import ordered_batches
 from mtrain.data.pool import Rows, Task, fetch_shards
-from mtrain.errors import UsageError
+from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.tensor_file import read_tensors, write_tensors
 from mtrain.model.weights import state_digest
 
 BATCH = 64
+FEATURES = "features"
 Features = NDArray[np.float32]
 
 
@@ -42,15 +45,14 @@ def features(
     """
     what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square bilinear"
     what += "" if dtype == "float32" else f" {dtype}"
-    path = cache / f"{task.name}-{split}-{hashlib.sha256(what.encode()).hexdigest()[:24]}.npy"
+    path = cache / f"{task.name}-{split}-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"
     shape = (len(task.rows[split]), network.num_features)
-    found = _cached(path, shape, dtype)
+    found = _cached(path, shape, dtype, report)
     if found is None:
         fetch_shards([task], [split], report)
         computed = _computed(network, task, split, size, workers, find_device(device), report)
-        with replacing(path) as partial, partial.open("wb") as file:
-            np.save(file, _as(computed, dtype), allow_pickle=False)
-        found = _cached(path, shape, dtype)
+        write_tensors(path, {FEATURES: torch.from_numpy(_as(computed, dtype))}, {"task": task.name, "set": split})
+        found = _cached(path, shape, dtype, report)
     assert found is not None
     return found
 
@@ -73,11 +75,17 @@ def _as(computed: Features, dtype: str) -> NDArray[Any]:
     return found
 
 
-def _cached(path: Path, shape: tuple[int, int], dtype: str) -> Features | None:
-    """The array at `path`; None where there is none, or not one of this shape."""
+def _cached(path: Path, shape: tuple[int, int], dtype: str, report: Reporter) -> Features | None:
+    """The array at `path`, as it was written; None where there is none, or not one of this shape."""
     try:
-        found: Features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError):
+        found: Features = read_tensors(path, "they are computed again")[0][FEATURES].numpy()
+    except FileNotFoundError:
+        return None
+    except RunError as error:
+        report.note(str(error))
+        return None
+    except (OSError, SafetensorError, KeyError) as error:
+        report.note(f"{path}: features that cannot be read: {error}; they are computed again")
         return None
     return found if found.shape == shape and found.dtype == dtype else None
 

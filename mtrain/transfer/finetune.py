@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,11 +22,13 @@ import numpy as np
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.atomic import locked, write_json
+from mtrain.atomic import locked
 from mtrain.data.pool import Rows, Task
+from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork
-from mtrain.model.weights import read_weights, state_digest, write_tensors
+from mtrain.model.tensor_file import write_tensors
+from mtrain.model.weights import read_weights, state_digest
 from mtrain.train import checkpoint
 from mtrain.transfer.finetune_rate import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
 from mtrain.transfer.folds import group_folds
@@ -73,7 +76,7 @@ def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folde
         report.note(note)
     place = folder / f"{task.name}-{_digest(start, task, sets, recipe)[:16]}"
     with locked(place, "another process is fine-tuning here", "wait for it"):
-        known = [_known(place, rate) for rate in recipe.rates]
+        known = [_known(place, rate, report.note) for rate in recipe.rates]
         outcomes = tuple(
             outcome or _tuned(Tuning(rate, start, task, sets, recipe), place, report)
             for rate, outcome in zip(recipe.rates, known, strict=True)
@@ -108,17 +111,15 @@ def _tuned(tuning: Tuning, place: Path, report: Reporter) -> Outcome:
         report.note(f"{name}: diverged at {rate:g} in epoch {len(outcome.history) + 1}")
     if outcome.epoch:
         write_tensors(_weights(place, rate), tuning.best, {"backbone": tuning.model.shared.name, "task": name})
-    write_json(place / f"rate-{rate:g}.json", asdict(outcome))
+    write_document(place / f"rate-{rate:g}.json", asdict(outcome))
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
 
-def _known(place: Path, rate: float) -> Outcome | None:
+def _known(place: Path, rate: float, note: Callable[[str], object]) -> Outcome | None:
     """What came of a rate; None where it has not ended."""
-    try:
-        return Outcome(**json.loads((place / f"rate-{rate:g}.json").read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
+    content = known_document(place / f"rate-{rate:g}.json", note)
+    return None if content is None else Outcome(**content)
 
 
 def _weights(place: Path, rate: float) -> Path:

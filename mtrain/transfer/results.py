@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mtrain.documents import known_document, read_document
+from mtrain.errors import RunError
 from mtrain.runs import Run
 
+AGAIN = "`mtrain transfer` makes it again"
 RESULT = {"identity", "task", "mode", "weights", "metric", "set", "score", "notes"}
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A result, or None where there is none that can be read."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) and content.keys() >= RESULT else None
+def read_result(path: Path, note: Callable[[str], object] = lambda _text: None) -> dict[str, Any] | None:
+    """A result; None where there is none, or one that is to be made again, which `note` is told."""
+    content = known_document(path, note)
+    return content if content is not None and content.keys() >= RESULT and _is_score(content["score"]) else None
 
 
 def results(run: Run) -> list[dict[str, Any]]:
-    """All results of a run, by task and weights."""
-    found = [read_result(path) for path in sorted((run.path / "transfer").glob("*.json"))]
+    """All results of a run, by task and weights.
+
+    Raises:
+        RunError: one that is damaged, or whose score is none.
+    """
+    paths = sorted((run.path / "transfer").glob("*.json"))
+    contents = [(path, read_document(path, AGAIN)) for path in paths]
+    found = [(path, content) for path, content in contents if content.keys() >= RESULT]
+    for path, content in found:
+        if not _is_score(content["score"]):
+            raise RunError("not a score", where=path, expected="0 to 1", found=content["score"], remedy=AGAIN)
     return sorted(
-        (r for r in found if r is not None), key=lambda r: (r["task"], r["identity"].get("final", False), r["weights"])
+        (content for _, content in found), key=lambda r: (r["task"], r["identity"].get("final", False), r["weights"])
     )
+
+
+def _is_score(value: object) -> bool:
+    """None stands where the metric is not defined."""
+    return value is None or (isinstance(value, int | float) and 0 <= value <= 1)

@@ -11,8 +11,8 @@ import torch
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.atomic import write_json
 from mtrain.data.pool import Task, fetch_shards
+from mtrain.documents import write_document
 from mtrain.model.network import check_size, shared_network
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
@@ -52,7 +52,7 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
         UsageError: the task lacks the sets that this needs.
     """
     path, identity = result_path(source, task, options), _identity(source, task, options)
-    known = read_result(path)
+    known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:
         report.note(f"{task.name}: known already, from {path}")
         return known
@@ -74,7 +74,7 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
         "seconds": round(time.monotonic() - begun, 2),
     }
     plain: dict[str, Any] = without_nan(result)
-    write_json(path, plain)
+    write_document(path, plain)
     return plain
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from dpconvert import card as cards
 from dpconvert.errors import ShardError, UsageError
 from dpconvert.plan import plan
+from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.encode import Sample
 from dpconvert.shards.finalize import tools
@@ -76,7 +77,8 @@ def test_a_changed_task_card_is_found(old: str, new: str, small: Path, tmp_path:
     text = (folder / "task.json").read_text()
     assert old in text
     (folder / "task.json").write_text(text.replace(old, new, 1))
-    assert found(folder) == [f"{folder / 'task.json'}: changed since it was written; convert the source again"]
+    remedy = "convert the source again with --overwrite"
+    assert found(folder) == [f"{folder / 'task.json'}: changed since it was written; {remedy}"]
 
 
 @pytest.mark.parametrize(
@@ -117,13 +119,21 @@ def test_task_folders_are_those_that_hold_a_task_or_should(small: Path, tmp_path
         shutil.copytree(small, tmp_path / name)
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "train-000000.tar").touch()
+    (tmp_path / "begun" / ".work").mkdir(parents=True)
     (tmp_path / "notes").mkdir()
-    assert [folder.name for folder in task_folders(tmp_path)] == ["a", "b", "unfinished"]
+    assert [folder.name for folder in task_folders(tmp_path)] == ["a", "b", "begun", "unfinished"]
     assert task_folders(tmp_path / "a") == [tmp_path / "a"]
     with pytest.raises(ShardError, match=r"no task.json here; the conversion has not finished"):
         cards.load(tmp_path / "unfinished")
     with pytest.raises(ShardError, match="no converted task here"):
         task_folders(tmp_path / "notes")
+
+
+def test_a_conversion_under_way_is_named_with_the_process_that_is_at_it(small: Path, tmp_path: Path) -> None:
+    (tmp_path / ".work").mkdir()
+    with locks.held(tmp_path / locks.NAME):
+        assert "a conversion is under way here; found process" in found(tmp_path)[0]
+    assert "the conversion has not finished: run it again" in found(tmp_path)[0]
 
 
 # --- written wrong, with right digests

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mtrain.documents import write_document
 from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
 
@@ -33,8 +33,8 @@ def write_sweep(
                 planned.append({**about, "tasks": tasks})
                 found = {task: scores(combination, task, seed) for task in tasks}
                 if "missing" not in found.values():
-                    store.result_path(cell).write_text(json.dumps({**about, **_result(cell, found)}))
-    (path / "sweep.json").write_text(json.dumps({"sweep": {}, "cells": planned}))
+                    write_document(store.result_path(cell), {**about, **_result(cell, found)})
+    write_document(path / "sweep.json", {"sweep": {}, "cells": planned})
     return store
 
 

@@ -205,7 +205,7 @@ def _with_licence(head: Head, name: str) -> Head:
 def _write(run: Run, heads: dict[str, Head]) -> None:
     from dataclasses import asdict
 
-    from mtrain.model.weights import write_tensors
+    from mtrain.model.tensor_file import write_tensors
 
     state = {f"{name}.{part}": getattr(head, part) for name, head in heads.items() for part in ("weight", "bias")}
     write_tensors(run.heads, state, {"tasks": {name: asdict(head.about) for name, head in heads.items()}})

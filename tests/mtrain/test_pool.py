@@ -74,10 +74,20 @@ def test_no_folder_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:
         open_pool(tmp_path)
 
 
-def test_unfinished_tasks_are_named(tmp_path: Path) -> None:
+def test_unfinished_tasks_are_left_aside_and_named(tmp_path: Path) -> None:
     write_pool(tmp_path)
     (tmp_path / "Beta" / cards.FILE_NAME).unlink()
-    with pytest.raises(ShardError, match=r"without task.json: Beta; finish"):
+    pool = open_pool(tmp_path)
+    assert [task.name for task in pool.tasks] == ["Alpha", "Gamma"]
+    assert pool.notes == [
+        "1 unfinished task left aside: Beta; finish the conversion, and `dpconvert verify` names what is missing"
+    ]
+    with pytest.raises(UsageError, match="Beta has not been converted to its end; run its conversion again"):
+        leave_out(pool, ["beta"])
+    assert leave_out(pool, ["Alpha"])[0].notes == pool.notes
+    for name in ("Alpha", "Gamma"):
+        (tmp_path / name / cards.FILE_NAME).unlink()
+    with pytest.raises(UsageError, match="no task here; found unfinished: Alpha, Beta, Gamma; finish the conversion"):
         open_pool(tmp_path)
 
 
@@ -86,9 +96,18 @@ def test_a_folder_in_which_no_conversion_began_is_no_task(tmp_path: Path) -> Non
     write_pool(tmp_path, ("Alpha",))
     (tmp_path / "Beta").mkdir()
     (tmp_path / "Beta" / ".lock").touch()
-    assert [task.name for task in open_pool(tmp_path).tasks] == ["Alpha"]
+    assert open_pool(tmp_path).unfinished == ()
     (tmp_path / "Beta" / ".work").mkdir()
-    with pytest.raises(ShardError, match=r"without task.json: Beta; finish"):
+    assert open_pool(tmp_path).unfinished == ("Beta",)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"related": []', '"related": ["Beta"]'), ('"roc_auc"', '"accuracy"')])
+def test_a_changed_card_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    path = write_pool(tmp_path, ("Alpha", "Beta")) / "Alpha" / cards.FILE_NAME
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ShardError, match=r"Alpha/task.json: changed since it was written; convert"):
         open_pool(tmp_path)
 
 
@@ -125,7 +144,8 @@ def test_an_index_that_is_none_is_refused_in_one_line(tmp_path: Path, what: str)
     card = json.loads((tmp_path / "Alpha" / cards.FILE_NAME).read_bytes())
     data = index.read_bytes()
     card["index"] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (tmp_path / "Alpha" / cards.FILE_NAME).write_text(json.dumps(card))
+    del card["card"]
+    (tmp_path / "Alpha" / cards.FILE_NAME).write_bytes(cards.dump(cards.TaskCard.model_validate(card)))
     with pytest.raises(ShardError, match=r"index.parquet: not an index") as caught:
         open_pool(tmp_path)
     assert "\n" not in str(caught.value)

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from dpconvert import card as cards
 from mtrain import cli
 from mtrain.data.pool import Permit, open_pool, with_test
 from mtrain.errors import RunError, ShardError, UsageError
@@ -141,10 +142,9 @@ def test_a_sweep_gives_the_settings_and_its_evaluations_what_to_expect(shards: s
 def test_licences_are_asked_about_before_the_training(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(shards) / "Beta" / "task.json"
-    content = json.loads(path.read_text())
-    content["licence"]["open"] = False
-    path.write_text(json.dumps(content))
+    card = cards.load(Path(shards) / "Beta")
+    closed = card.model_copy(update={"licence": card.licence.model_copy(update={"open": False})})
+    (Path(shards) / "Beta" / cards.FILE_NAME).write_bytes(cards.dump(closed))
     with pytest.raises(UsageError, match="the licences of Beta do not let everyone pass on"):
         release.release(asked(tmp_path), Notes())
     assert not (tmp_path / "runs").exists()

@@ -12,6 +12,7 @@ from mtrain.cli import group
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation import selection
 from mtrain.sweep.spec import Combination
+from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
 
 FAST_WARM, FAST, SLOW_WARM, SLOW = GRID
@@ -127,7 +128,7 @@ def test_the_command_prints_the_table_and_writes_the_choice(tmp_path: Path) -> N
     # rank sums 6.5 6.5 7 10: 12 * 8.5 / (3 * 4 * 5) = 1.7, over 1 - 6 / 180 for the tie
     assert "Friedman test: chi-square 1.76, p = 0.624: no evidence that the combinations differ" in lines
     again = CliRunner().invoke(group, ["select", "--sweeps", str(tmp_path / "sweeps"), "--sweep", "toy", "--json"])
-    assert json.loads(again.output) == json.loads((tmp_path / "sweeps" / "toy" / "selected.json").read_text())
+    assert json.loads(again.output) == Store(tmp_path / "sweeps" / "toy").selection()
 
 
 def test_unknown_sweeps_and_damaged_results_are_told(tmp_path: Path) -> None:

@@ -1,0 +1,270 @@
+"""A bit flipped, or a value edited, in each kind of file that is read again: one line that names it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from mtrain import documents
+from mtrain.cli import group
+from mtrain.config import FitConfig
+from mtrain.data.images import Images
+from mtrain.data.pool import open_pool
+from mtrain.errors import RunError, ShardError
+from mtrain.runs import Run
+from mtrain.train.fit import fit
+from tests.mtrain.pools import write_pool
+from tests.mtrain.sweeps import write_sweep
+from tests.mtrain.test_fit import Notes
+
+SETTINGS = {"backbone": "shufflenet_v2_x0_5", "weights": "random", "iterations": 2, "warmup": 1, "batch": 4, "size": 32,
+            "adapt_batches": 1, "workers": 0, "validate_every": 0, "device": "cpu"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """shards/ of three tasks, and runs/toy, which left Gamma out and was transferred to it."""
+    place = tmp_path_factory.mktemp("made")
+    write_pool(place / "shards", sizes={"train": 12, "val": 8, "test": 4})
+    config = FitConfig.model_validate({**SETTINGS, "shards": str(place / "shards"), "leave_out": ("Gamma",)})
+    fit(config, Run(place / "runs" / "toy"), Notes())
+    return place
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made, tmp_path / "p")
+    monkeypatch.chdir(tmp_path / "p")
+    return tmp_path / "p"
+
+
+def mtrain(*words: str) -> Result:
+    """What the command answers: its errors are those of UserError, and nothing else."""
+    found = CliRunner().invoke(group, list(words))
+    assert found.exception is None or isinstance(found.exception, RunError | ShardError | SystemExit), found.exc_info
+    return found
+
+
+def transfer(*more: str) -> Result:
+    return mtrain("transfer", "--workers", "0", "--device", "cpu", "--shards", "shards", *more)
+
+
+def flip(path: Path, at: int | None = None) -> None:
+    """One bit, by default in the last byte: of a tensor file that is a tensor's."""
+    data = bytearray(path.read_bytes())
+    data[-1 if at is None else at] ^= 1
+    path.write_bytes(data)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def line(found: Result) -> str:
+    assert found.exit_code != 0
+    assert "\n" not in str(found.exception)
+    return str(found.exception)
+
+
+# --- what is refused
+
+
+def test_the_weights_of_a_run(place: Path) -> None:
+    flip(Path("runs/toy/shared.safetensors"))
+    told = line(transfer())
+    assert told.startswith("runs/toy/shared.safetensors: changed since it was written; `mtrain fit` makes")
+    assert transfer("--weights", "random").exit_code == 0
+
+
+@pytest.mark.parametrize("where", ["tensor", "class"])
+def test_the_heads_of_a_run(place: Path, where: str) -> None:
+    path = Path("runs/toy/heads.safetensors")
+    flip(path, None if where == "tensor" else path.read_bytes().index(b"class-1"))
+    told = line(mtrain("export", "--task", "Alpha"))
+    assert told.startswith("runs/toy/heads.safetensors: changed since it was written")
+
+
+def test_every_bit_of_a_tensor_file_counts(place: Path) -> None:
+    path = Path("runs/toy/heads.safetensors")
+    whole = path.read_bytes()
+    from mtrain.model.heads import load_heads
+
+    expected = load_heads(path)
+    for at in np.random.default_rng(0).integers(len(whole), size=60).tolist():
+        path.write_bytes(whole)
+        flip(path, at)
+        try:
+            found = load_heads(path)
+        except RunError:
+            continue
+        assert {name: head.about for name, head in found.items()} == {n: head.about for n, head in expected.items()}
+        assert all((found[name].weight == expected[name].weight).all() for name in expected)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"lr": 0.0001', '"lr": 0.1'), ('"Gamma"', '"Alpha"'), ("{", "")])
+def test_the_configuration_of_a_run(place: Path, old: str, new: str) -> None:
+    edit(Path("runs/toy/config.json"), old, new)
+    for told in (line(transfer()), line(mtrain("fit", "--run", "toy"))):
+        assert told.startswith("runs/toy/config.json: c")
+        assert told.endswith("; put it back as it was, or train another run")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [('"score": 0.', '"score": 0.9', "changed since"), ('"score": 0.', '"score": 7.', "changed since"),
+     ("}", "", "cannot be read")],
+)  # fmt: skip
+def test_a_transfer_is_not_reported_and_is_made_again(place: Path, old: str, new: str, told: str) -> None:
+    assert transfer().exit_code == 0
+    (path,) = Path("runs/toy/transfer").glob("*.json")
+    whole = json.loads(path.read_text())
+    path.write_text(path.read_text().replace(old, new))
+    assert line(mtrain("report")).startswith(f"{path}: {told}")
+    again = transfer()
+    assert f"{path}: {told}" in again.stderr
+    assert json.loads(path.read_text())["score"] == whole["score"]
+
+
+def test_cached_features_are_computed_again(place: Path) -> None:
+    first = transfer().stdout
+    for path in Path("runs/.features").glob("*"):
+        flip(path)
+    shutil.rmtree("runs/toy/transfer")
+    again = transfer()
+    assert again.stderr.count("changed since it was written; they are computed again") == 2
+    assert again.stdout == first
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "cells/{}.json", "selected.json"])
+def test_the_files_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = write_sweep(tmp_path / "sweeps" / "toy", lambda c, _task, _seed: 0.5 + c.lr)
+    assert mtrain("select").exit_code == 0
+    path = store.path / name.format("0" * 24)
+    edit(path, "0.001", "0.9")
+    command = ["evaluate", "--sweep", "toy"] if name == "selected.json" else ["select"]
+    told = line(mtrain(*command))
+    remedy = "run `mtrain select` again" if name == "selected.json" else "run the sweep again"
+    assert told.startswith(f"{path.relative_to(tmp_path)}: changed since it was written; {remedy}")
+
+
+def test_what_is_no_score_is_refused_whatever_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sweep(tmp_path / "sweeps" / "toy", lambda *_: 1.5)
+    assert "scores.Lung.score: input should be less than or equal to 1" in line(mtrain("select"))
+
+
+def test_an_evaluation(tmp_path: Path) -> None:
+    from mtrain.evaluation.paper_tables import read_evaluations
+
+    content = {"task": "T", "metric": "accuracy", "mode": "svm", "source": "imagenet", "backbone": "b", "seed": 0,
+               "set": "test", "score": 0.58, "n_train": 9}  # fmt: skip
+    path = tmp_path / "T" / "a.json"
+    documents.write_document(path, content)
+    assert [one.score for one in read_evaluations(tmp_path)] == [0.58]
+    edit(path, "0.58", "0.99")
+    with pytest.raises(RunError, match="changed since it was written; evaluate again"):
+        read_evaluations(tmp_path)
+    documents.write_document(path, {**content, "score": 58.0})
+    with pytest.raises(RunError, match="not an evaluation: score: input should be less than or equal to 1"):
+        read_evaluations(tmp_path)
+
+
+def test_an_image(place: Path) -> None:
+    shard = Path("shards/Gamma/train-000000.tar")
+    with tarfile.open(shard) as tar:
+        member = next(iter(tar))
+    flip(shard, member.offset_data + member.size // 2)
+    told = line(transfer())
+    assert told.startswith("shards/Gamma/train-000000.tar: Gamma: cannot read picture gamma-train-00000: changed since")
+    assert "dpconvert verify" in told
+
+
+def test_an_image_is_checked_once_and_not_at_all_if_so_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (task,) = [task for task in open_pool("shards").tasks if task.name == "Gamma"]
+    images, unchecked = (Images([(task, task.rows["train"])], check=check) for check in (None, False))
+    images.decode(0)
+    images.sha256 = unchecked.sha256 = np.zeros_like(images.sha256)
+    images.decode(0)
+    unchecked.decode(1)
+    with pytest.raises(ShardError, match="changed since it was written"):
+        images.decode(1)
+    monkeypatch.setenv("MTRAIN_CHECK_IMAGES", "0")
+    assert not Images([(task, task.rows["train"])]).checks
+
+
+@pytest.mark.parametrize("to", ["safetensors", "torchvision"])
+def test_an_export(place: Path, to: str) -> None:
+    assert mtrain("export", "--to", to, "--out", "out").exit_code == 0
+    subprocess.run(["sha256sum", "--quiet", "--strict", "-c", "SHA256SUMS"], cwd="out", check=True)
+    (path,) = [path for path in Path("out").iterdir() if path.suffix in (".safetensors", ".pth")]
+    assert transfer("--weights", str(path)).exit_code == 0
+    flip(path, path.stat().st_size // 2)
+    assert line(transfer("--weights", str(path))).startswith(f"{path}: changed since it was written; export it again")
+
+
+# --- what is made again
+
+
+@pytest.mark.parametrize("lost", ["shared.safetensors", "heads.safetensors"])
+@pytest.mark.parametrize("harm", [Path.unlink, flip])
+def test_weights_that_are_gone_or_damaged_are_made_again_from_the_checkpoint(
+    place: Path, lost: str, harm: Callable[[Path], None]
+) -> None:
+    path = Path("runs/toy") / lost
+    whole = path.read_bytes()
+    harm(path)
+    if lost == "shared.safetensors" and not path.exists():
+        assert "stopped" in mtrain("runs").stdout
+        told = "runs/toy: the weights of this run are gone: no shared.safetensors; make them again: mtrain fit"
+        assert line(transfer()).startswith(told)
+    again = mtrain("fit", "--run", "toy")
+    assert again.exit_code == 0, again.output
+    assert path.read_bytes() == whole
+    assert "goes on after iteration 2 of 2" in again.stderr
+
+
+def test_without_a_checkpoint_weights_are_not_trained_again_over_the_loss_of_the_heads(place: Path) -> None:
+    shutil.rmtree("runs/toy/checkpoints")
+    flip(Path("runs/toy/heads.safetensors"))
+    told = line(mtrain("fit", "--run", "toy"))
+    assert "no checkpoint is left to make it from; remove runs/toy/shared.safetensors to train" in told
+
+
+# --- files of earlier versions
+
+
+def test_a_document_without_a_digest_is_read_and_named(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.json" for number in range(5)]
+    for path in paths:
+        path.write_text('{"a": 1}')
+        assert documents.read_document(path, "") == {"a": 1}
+    (told,) = documents.unchecked()
+    assert told.startswith("5 files of an earlier version without a digest, which cannot be checked: ")
+    assert told.endswith(f"{paths[2]} and 2 more")
+    assert documents.unchecked() == []
+
+
+def test_the_order_of_keys_and_the_kinds_of_python_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    content = {"b": (1, 2.5), "a": {3: None}}
+    documents.write_document(path, content)
+    assert documents.read_document(path, "") == {"b": [1, 2.5], "a": {"3": None}}
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True, indent=3))
+    assert documents.read_document(path, "") == {"b": [1, 2.5], "a": {"3": None}}
+
+
+def test_a_card(place: Path) -> None:
+    edit(Path("shards/Alpha/task.json"), '"related": []', '"related": ["Gamma"]')
+    told = line(mtrain("fit", "--shards", "shards", "--leave-out", "Gamma"))
+    assert "shards/Alpha/task.json: changed since it was written; convert the source again" in told
