@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from compare import BATCH, MEAN, SIZE, STD, prepare
 
+from dpconvert.image.decode import decode
 from mtrain.data.augment import normalize, put_square, resized, room_for_squares
-from mtrain.data.decode import decode
 from mtrain.data.images import Images
 from mtrain.data.loader import TrainingBatches
 from mtrain.data.pool import open_pool

@@ -26,6 +26,8 @@ from dpconvert.image.coverage import Coverage
 from dpconvert.image.guards.allowed_formats import open_picture
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels
+from dpconvert.image.rgb import orientation_of, upright
+from dpconvert.image.tiff_rgb import orientation_of_page
 
 MOST_CELLS = 1 << 28
 MOST_BYTES = 2 * MOST_CELLS  # of a level of a mask, whatever a cell takes
@@ -167,7 +169,7 @@ def _values(data: bytes, name: str) -> NDArray[np.integer]:
             with open_picture(io.BytesIO(data)) as picture:
                 if tile_pixels(picture) > MOST_CELLS:
                     raise ReadError(f"a mask with tiles of {tile_pixels(picture)} pixels", where=name)
-                values = np.asarray(picture)
+                values = upright(np.asarray(picture), 1 if picture.format == "TIFF" else orientation_of(data))
     except Pillow.DecompressionBombError:
         values = _coarser(data, name)
     except UNREADABLE as error:
@@ -190,7 +192,8 @@ def _coarser(data: bytes, name: str) -> NDArray[np.integer]:
                 if has_sizes(page) and page.imagewidth * page.imagelength <= MOST_CELLS and page.nbytes <= MOST_BYTES
             ]
             if pages:
-                values: NDArray[np.integer] = pixels(max(pages, key=lambda page: page.imagewidth), MOST_BYTES)
+                finest = max(pages, key=lambda page: page.imagewidth)
+                values: NDArray[np.integer] = upright(pixels(finest, MOST_BYTES), orientation_of_page(finest))
                 return values
     except DAMAGED as error:
         raise ReadError(f"not a readable mask: {error}", where=name) from None

@@ -3,6 +3,10 @@
 Coordinates are level-0 pixels, x to the right, y down. What a file leaves transparent becomes its background colour.
 
     base.py     what every picture can do, and how pixels are resampled
+    rgb.py      the one rule by which samples of any kind become 8-bit RGB
+    decode.py   the one decoder of PNG and JPEG, for sources and shards
+    tiff_rgb.py what a TIFF's tags say of its samples
+    turned.py   images that their files store turned
     flat.py     pictures held in memory as a whole, and mosaics of them
     pyramid.py  slides that OpenSlide reads; TIFFs that it refuses
     jpeg_tiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are

@@ -13,27 +13,52 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from dpconvert.errors import ReadError, cut
-from dpconvert.image.base import WHITE, Image, Pixels, over, resample
+from dpconvert.image.base import Image, Pixels, resample
+from dpconvert.image.decode import JPEG_START, PNG_START, decode
 from dpconvert.image.guards.allowed_formats import open_picture
+from dpconvert.image.guards.claims import ClaimError, TooLargeError, check_claim
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels as tiff_pixels
 from dpconvert.image.header import complete_size
+from dpconvert.image.rgb import (
+    ORIENTATION,
+    KindError,
+    Range,
+    check_bits,
+    several,
+    to_rgb,
+    upright,
+    valid_orientation,
+)  # fmt: skip
+from dpconvert.image.tiff_rgb import (
+    bits_per_pixel,
+    check_kind,
+    check_page_bits,
+    orientation_of_page,
+    page_rgb,
+    settle_colours,
+    significant_bits,
+)  # fmt: skip
 from dpconvert.plural import counted
 
 Opened = Path | io.BytesIO
+HARMFUL = "it is damaged or made to harm: fetch it again"
 UNPACK = "unpack the archive: slides are read piece by piece, from files of their own"
-FREE, RATIO = 1 << 26, 1500  # decoded bytes that need no proof; how many a stored byte may stand for beyond them
+WIDTHS = {"1": 1 / 8, "I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # bytes of a sample, by Pillow's modes; else 1
+LEAST = 1 / 8  # bytes of a pixel, of one bit
+SEPARATE = tifffile.PLANARCONFIG.SEPARATE
+CUT = KeyError, IndexError, ZeroDivisionError
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class Flat(Image):
     """A picture that is held in memory as a whole, decoded when its pixels are first asked for where that is safe."""
 
-    def __init__(self, picture: Pixels | Opened) -> None:
-        self._picture = picture
+    def __init__(self, picture: Pixels | Opened, scale: Range | None = None) -> None:
+        self._picture, self._scale = picture, scale
         size = None if isinstance(picture, np.ndarray) else complete_size(picture)
         if size is not None and not isinstance(picture, np.ndarray):
-            _check_claim(picture, *size)
+            _check_size(picture, *size)
         self.width, self.height = size or self.pixels.shape[1::-1]
 
     @cached_property
@@ -41,7 +66,7 @@ class Flat(Image):
         """uint8 RGB (height, width, 3)."""
         if isinstance(self._picture, np.ndarray):
             return self._picture
-        pixels = flat(self._picture)
+        pixels = flat(self._picture, self._scale)
         height, width = pixels.shape[:2]
         if getattr(self, "width", width) != width or getattr(self, "height", height) != height:
             raise ReadError(
@@ -74,69 +99,108 @@ class Mosaic(Image):
         return self.whole.read(x, y, w, h, out)
 
 
-def flat(file: Opened) -> Pixels:
-    """A whole picture as uint8 RGB (height, width, 3); see `as_rgb` for how other kinds of pixels become that.
+def flat(file: Opened, scale: Range | None = None) -> Pixels:
+    """A whole image as upright uint8 RGB (height, width, 3), by the rule of dpconvert.image.rgb.
+
+    scale: the samples that become black and white, for images of more than 8 bits.
 
     Raises:
-        ReadError: absent, damaged, or too large to be held in memory.
+        ReadError: absent, damaged, of a kind that the rule has nothing for, or too large to be held in memory.
     """
     quiet()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
-            if _is_planar_tiff(file):
-                return _by_tifffile(file)
-            with open_picture(file) as picture:
-                _check_claim(file, *picture.size)
-                _check_claim(file, tile_pixels(picture), 1)
-                return as_rgb(picture)
-    except Pillow.DecompressionBombError:
+            return _decoded(file, head(file), scale)
+    except (Pillow.DecompressionBombError, TooLargeError):
         raise _too_large(file) from None
     except UnidentifiedImageError:
-        if head(file) in TIFF_MAGIC:
-            return _by_tifffile(file)
         if not head(file):
             raise ReadError("empty: no byte in it", where=name(file), remedy="fetch it again") from None
         raise ReadError("not a picture of a known format", where=name(file)) from None
+    except KindError as error:
+        raise ReadError(str(error), where=name(file), remedy=error.remedy) from None
+    except ClaimError as error:
+        raise ReadError(str(error), where=name(file), remedy=HARMFUL) from None
     except UNREADABLE as error:
         raise ReadError(f"damaged or missing: {error}", where=name(file), remedy="fetch it again") from None
 
 
-def as_rgb(picture: Pillow.Image) -> Pixels:
-    """RGB by rule: grey repeated, a palette looked up, transparency laid over white, of 16 bits the high byte kept."""
-    if picture.mode.startswith(("I;16", "I")):
-        high = (np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(high[:, :, None], 3, axis=2)
+def _decoded(file: Opened, start: bytes, scale: Range | None) -> Pixels:
+    if start in TIFF_MAGIC:
+        return _tiff(file, scale)
+    if start == PNG_START[:4] or start.startswith(JPEG_START):
+        return decode(content(file), scale, source=True)
+    return _by_pillow(file, scale)
+
+
+def _by_pillow(file: Opened, scale: Range | None) -> Pixels:
+    with open_picture(file) as picture:
+        check_claim(*picture.size, stored_bytes(file), WIDTHS.get(picture.mode, 1) * len(picture.getbands()))
+        check_claim(tile_pixels(picture), 1, stored_bytes(file))
+        frames = getattr(picture, "n_frames", 1)
+        if picture.format == "TIFF":  # Pillow turns it
+            return as_rgb(picture, scale)
+        if frames > 1:
+            raise several(frames)
+        return upright(as_rgb(picture, scale), valid_orientation(picture.getexif().get(ORIENTATION)))
+
+
+def as_rgb(picture: Pillow.Image, scale: Range | None = None) -> Pixels:
+    """An image that Pillow decodes, by the rule; of 16-bit samples that it keeps in 32 bits ("I") too."""
+    if picture.mode.startswith(("I", "F")):
+        samples = np.asarray(picture)
+        if picture.mode == "I" and samples.min(initial=0) >= 0 and samples.max(initial=0) < 1 << 16:
+            samples = samples.astype(np.uint16)
+        check_bits(samples, scale=scale)
+        return to_rgb(samples, scale=scale)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        return over(np.asarray(picture.convert("RGBA")), WHITE)
-    return np.asarray(picture.convert("RGB"))
+        return to_rgb(np.asarray(picture.convert("RGBA")), opacity="unassociated")
+    return to_rgb(np.asarray(picture.convert("RGB")))
 
 
-def _by_tifffile(file: Opened) -> Pixels:
-    """The first picture of a TIFF that Pillow does not read: planar, OME, odd compressions."""
+def _tiff(file: Opened, scale: Range | None) -> Pixels:
+    """The first image of a TIFF: by tifffile, which gives the file's own samples; by Pillow what that does not read."""
     try:
-        with open_tiff(file) as tiff:
-            page = tiff.pages.first
-            if not has_sizes(page):
-                raise ReadError("a TIFF with sizes that are none", where=name(file), found=cut(f"{page.shape}", 80))
-            most = 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1)
-            if page.nbytes > most:
-                raise _too_large(file)
-            _check_claim(file, page.imagewidth, page.imagelength)
-            pixels = tiff_pixels(page, most)
-    except (KeyError, IndexError, ZeroDivisionError):
-        raise ReadError("a TIFF that is cut or damaged", where=name(file), remedy="fetch it again") from None
+        return _by_tifffile(file, scale)
     except DAMAGED as error:
-        raise ReadError(f"not a readable TIFF: {error}", where=name(file), remedy="fetch it again") from None
-    if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
-        pixels = np.moveaxis(pixels, 0, 2)
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise ReadError("pixels of an unknown kind", where=name(file), found=f"{pixels.dtype} {pixels.shape}")
-    return over(pixels, WHITE) if pixels.shape[2] == 4 else np.ascontiguousarray(pixels)
+        if isinstance(error, KindError | ClaimError | TooLargeError):
+            raise
+        why = "a TIFF that is cut or damaged" if isinstance(error, CUT) else f"not a readable TIFF: {error}"
+        refused = ReadError(why, where=name(file), remedy="fetch it again")
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    try:
+        return _by_pillow(file, scale)
+    except (*UNREADABLE, KindError):
+        raise refused from None
+
+
+def _by_tifffile(file: Opened, scale: Range | None) -> Pixels:
+    with open_tiff(file) as tiff:
+        page = tiff.pages.first
+        if not has_sizes(page):
+            raise ReadError("a TIFF with sizes that are none", where=name(file), found=cut(f"{page.shape}", 80))
+        most = 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1)
+        if page.nbytes > most:
+            raise _too_large(file)
+        check_claim(page.imagewidth, page.imagelength, stored_bytes(file), bits_per_pixel(page) / 8)
+        check_kind(page, scale)
+        settle_colours(page)
+        samples, bits = tiff_pixels(page, most), significant_bits(page)
+        if samples.ndim == 3 and page.planarconfig == SEPARATE:
+            samples = np.moveaxis(samples, 0, 2)
+        check_page_bits(samples, page, bits, scale)
+        return upright(page_rgb(samples, page, bits, scale), orientation_of_page(page))
+
+
+def _check_size(file: Opened, width: int, height: int) -> None:
+    try:
+        check_claim(width, height, stored_bytes(file), LEAST)
+    except ClaimError as error:
+        raise ReadError(str(error), where=name(file), remedy=HARMFUL) from None
+    except TooLargeError:
+        raise _too_large(file) from None
 
 
 def _too_large(file: Opened) -> ReadError:
@@ -144,27 +208,14 @@ def _too_large(file: Opened) -> ReadError:
     return ReadError("too large for a flat picture", where=name(file), remedy=remedy)
 
 
-def _check_claim(file: Opened, width: int, height: int) -> None:
-    """Refuse a file of a few bytes that claims gigabytes of pixels: no format packs pictures so well."""
-    stored = len(file.getvalue()) if isinstance(file, io.BytesIO) else file.stat().st_size
-    if width * height * 3 > max(FREE, RATIO * stored):
-        raise ReadError(
-            f"claims {width} x {height} pixels in {stored} bytes", where=name(file),
-            remedy="it is damaged or made to harm: fetch it again",
-        )  # fmt: skip
+def content(file: Opened) -> bytes:
+    """All bytes of a file."""
+    return file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
 
 
-def _is_planar_tiff(file: Opened) -> bool:
-    if head(file) not in TIFF_MAGIC:
-        return False
-    try:
-        with open_tiff(file) as tiff:
-            return tiff.pages.first.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-    except DAMAGED:
-        return False
-    finally:
-        if isinstance(file, io.BytesIO):
-            file.seek(0)
+def stored_bytes(file: Opened) -> int:
+    """Its size."""
+    return len(file.getvalue()) if isinstance(file, io.BytesIO) else file.stat().st_size
 
 
 def head(file: Opened) -> bytes:

@@ -13,6 +13,7 @@ from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL import Image as Pillow
 
 from dpconvert.image.guards.libtiff import UNREADABLE
+from dpconvert.image.rgb import TURNED, orientation_of
 
 OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # TIFF tags of strips and of tiles
 ENDS: dict[type, bytes] = {PngImagePlugin.PngImageFile: b"IEND\xaeB`\x82", JpegImagePlugin.JpegImageFile: b"\xff\xd9"}
@@ -24,12 +25,22 @@ def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is judged by who decodes the file
             with Pillow.open(file, formats=("BMP", "JPEG", "PNG", "TIFF")) as picture:
-                return picture.size if _last_byte(picture) <= _length(file) and _ends(file, picture) else None
+                whole = _last_byte(picture) <= _length(file) and _ends(file, picture)
+                return _upright(file, picture) if whole else None
     except UNREADABLE:
         return None
     finally:
         if isinstance(file, io.BytesIO):
             file.seek(0)
+
+
+def _upright(file: Path | io.BytesIO, picture: Pillow.Image) -> tuple[int, int]:
+    """The size once the image is upright; Pillow tells that of a TIFF itself."""
+    width, height = picture.size
+    if type(picture) not in ENDS:
+        return width, height
+    data = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
+    return (height, width) if orientation_of(data) in TURNED else (width, height)
 
 
 def _last_byte(picture: Pillow.Image) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from PIL import ImageColor
 from dpconvert.errors import ReadError
 from dpconvert.image.base import WHITE, Image, Pixels, over, resample
 from dpconvert.image.jpeg_tiles import EIGHTH, JpegTiles
-from dpconvert.image.tiff import SEGMENT_LIMIT, TiffPages
+from dpconvert.image.tiff import SEGMENT_LIMIT, TiffPages, UnknownKindError
 from dpconvert.manifest.model import SANE_MPP
 
 
@@ -115,7 +116,7 @@ class Pages(Image):
         fx, fy = self.width / level.width, self.height / level.height
         left, top = min(int(x / fx), level.width - 1), min(int(y / fy), level.height - 1)
         right, bottom = min(math.ceil((x + w) / fx), level.width), min(math.ceil((y + h) / fy), level.height)
-        found = _three(self.pages.region(number, left, top, right - left, bottom - top))
+        found = self.pages.region(number, left, top, right - left, bottom - top)
         at = x / fx - left, y / fy - top
         extent = min(w / fx, found.shape[1] - at[0]), min(h / fy, found.shape[0] - at[1])
         return resample(found, extent, out, at)
@@ -145,10 +146,24 @@ def by_openslide(file: Path) -> Slide | None:
     if (largest := _largest_tile(opened)) > SEGMENT_LIMIT:
         opened.close()
         raise ReadError(f"a tile of {largest >> 20} MiB", where=file, remedy="save it in smaller tiles")
-    if "<OME" not in opened.properties.get("tiff.ImageDescription", ""):
-        return opened
-    opened.close()
-    return None
+    if "<OME" in opened.properties.get("tiff.ImageDescription", "") or not _same_pixels(file, opened):
+        opened.close()
+        return None
+    return opened
+
+
+def _same_pixels(file: Path, slide: Slide) -> bool:
+    """Whether OpenSlide gives the pixels of a plain TIFF by our rule; makers' formats are its own to know."""
+    if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) != "generic-tiff":
+        return True
+    try:
+        pages = TiffPages(file)
+    except UnknownKindError:
+        return False
+    except ReadError:
+        return True
+    with contextlib.closing(pages):
+        return pages.is_plain or (slide.tiles is not None and pages.orientation == 1)
 
 
 def sane(text: str | None) -> float | None:
@@ -182,12 +197,6 @@ def _largest_tile(slide: Slide) -> int:
     names = [f"openslide.level[{level}].tile-" for level in range(len(slide.sizes))]
     sides = [[int(slide.properties.get(name + side, 0)) for side in ("width", "height")] for name in names]
     return max((4 * wide * tall for wide, tall in sides), default=0)
-
-
-def _three(pixels: NDArray[np.uint8]) -> Pixels:
-    if pixels.shape[2] == 4:
-        return over(pixels, WHITE)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def _colour(text: str | None) -> tuple[int, int, int]:

@@ -1,7 +1,8 @@
 """A TIFF that OpenSlide refuses, read strip by strip or tile by tile: only what a frame needs, whatever its size.
 
 OME-TIFF, planar, PackBits, strips, 16 bits, palettes; colour channels in one page or in three. Pyramids in sub-images
-or in later pages. Pixels leave as uint8 with one, three or four channels; what the file leaves out is white.
+or in later pages. Pixels leave as RGB by the rule of dpconvert.image.rgb, as they lie in the file: `orientation` says
+how they are to be turned. What the file leaves out is white.
 """
 
 from __future__ import annotations
@@ -18,8 +19,24 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
+from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG, check_xml, has_sizes, open_tiff
 from dpconvert.image.guards.tiff_segments import JPEG, check_segment, segment_size
+from dpconvert.image.rgb import KindError, Range
+from dpconvert.image.tiff_rgb import (
+    CMYK,
+    GREY,
+    GREY_INVERTED,
+    PALETTE,
+    RGB,
+    YCBCR,
+    check_kind,
+    check_page_bits,
+    orientation_of_page,
+    page_rgb,
+    settle_colours,
+    significant_bits,
+)
 
 SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
 CACHE = 1 << 26  # bytes of decoded segments kept
@@ -28,8 +45,12 @@ STRIP_ROWS = 1024  # as many as patches side by side reach over, mostly
 LISTED = 4096  # pages looked at
 MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "": 1.0}
 PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # um in an inch and in a centimetre
-GREY_INVERTED, GREY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+SPOTS, SPOT = 16, 256  # frames along a side, and their side, that an image too large to look at as a whole is judged by
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
+
+
+class UnknownKindError(ReadError):
+    """Samples that the rule of pixels has nothing for."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +69,8 @@ class TiffPages:
         ReadError: damaged, or of pixels or segments that cannot be read piece by piece.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, scale: Range | None = None) -> None:
+        self.path, self.scale = path, scale
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._kept = 0
         self._pieces: dict[Path, Pieces] = {}  # of this file, and of others that planes of an OME-TIFF lie in
@@ -62,7 +83,13 @@ class TiffPages:
             self.levels = _levels(self._tiff)
             self.mpp = _mpp(self._tiff)
             self.is_ome = bool(self._tiff.is_ome)
-            _check(self.levels, path)
+            _check(self.levels, path, scale)
+            self.is_settled = bool(sum(settle_colours(page) for level in self.levels for page in level.pages))
+            first = self.levels[0].pages[0]
+            self.bits, self.orientation = significant_bits(first), orientation_of_page(first)
+        except KindError as error:
+            self.close()
+            raise UnknownKindError(str(error), where=path, remedy=error.remedy) from None
         except DAMAGED as error:
             self.close()
             raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
@@ -71,26 +98,58 @@ class TiffPages:
             raise
         self.width, self.height = self.levels[0].width, self.levels[0].height
 
-    def region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
-        """A frame of a level in that level's pixels: uint8 (h, w, channels).
+    def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels:
+        """A frame of a level in that level's pixels: uint8 RGB (h, w, 3).
 
         Raises:
             ReadError: the file is damaged there.
         """
+        page = self.levels[level].pages[0]
+        try:
+            return page_rgb(self._samples(level, x, y, w, h), page, self.bits, self.scale)
+        except KindError as error:
+            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+
+    def check_bits(self) -> None:
+        """Refuse an image that uses few of its bits, judged by the coarsest level.
+
+        Raises:
+            ReadError: it does, or the file is damaged.
+        """
+        page = self.levels[0].pages[0]
+        if self.scale is not None or _dtype(page).itemsize == 1:
+            return
+        number = len(self.levels) - 1
+        at = self.levels[number]
+        spots = [self._samples(number, *frame) for frame in _spots(at.width, at.height)]
+        try:
+            check_page_bits(np.stack(spots).reshape(-1, 1, spots[0].shape[2]), page, self.bits, None)
+        except KindError as error:
+            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+
+    def _samples(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[Any]:
         at = self.levels[level]
         planes = [
             self._plane(level, page, plane, x, y, w, h)
             for page in range(len(at.pages))
             for plane in range(_planes(at.pages[page]))
         ]
-        whole = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        return _as_bytes(whole, at.pages[0])
+        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
     @property
     def in_strips(self) -> bool:
         """Whether the finest level is stored in rows over its whole width, which have to be decoded as a whole."""
         page = self.levels[0].pages[0]
         return not page.is_tiled and not page.is_memmappable
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether OpenSlide, which goes by its own rule, gives the same pixels: 8-bit grey or RGB, upright."""
+        page = self.levels[0].pages[0]
+        usual = page.photometric in (GREY, RGB) or (page.photometric == YCBCR and page.compression == NEW_JPEG)
+        opaque = page.samplesperpixel == (1 if page.photometric == GREY else 3)
+        whole_bytes = _dtype(page) == np.uint8 and self.bits in (0, 8)
+        return usual and opaque and whole_bytes and self.orientation == 1 and not self.is_settled
 
     @property
     def is_plain_jpeg(self) -> bool:
@@ -252,22 +311,23 @@ def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
     return page.imagewidth < first.imagewidth and off <= max(first.imagewidth, first.imagelength)
 
 
-def _check(levels: list[Level], path: Path) -> None:
+def _check(levels: list[Level], path: Path, scale: Range | None) -> None:
     for level in levels:
         for page in level.pages:
-            _check_page(page, path)
+            _check_page(page, path, scale)
 
 
-def _check_page(page: tifffile.TiffPage, path: Path) -> None:
+def _check_page(page: tifffile.TiffPage, path: Path, scale: Range | None) -> None:
     channels, kind = page.samplesperpixel, page.photometric
-    colours = kind in (RGB, YCBCR) and channels in (3, 4)
-    if page.dtype not in (np.uint8, np.uint16, np.bool_) or page.imagedepth != 1 or not (
-        colours or (kind in (GREY, GREY_INVERTED, PALETTE) and channels == 1)
-    ):  # fmt: skip
-        raise ReadError(
-            "pixels of an unknown kind", where=path, expected="8 or 16 bits, grey, palette, RGB or RGBA",
-            found=f"{channels} channels of {page.dtype}, photometric {kind}",
-        )  # fmt: skip
+    try:
+        check_kind(page, scale)
+    except KindError:
+        raise
+    except ValueError as error:
+        raise UnknownKindError(
+            "pixels of an unknown kind", where=path, found=str(error),
+            expected="grey, palette, RGB or CMYK, with or without opacity",
+        ) from None  # fmt: skip
     palette = page.colormap if kind == PALETTE else None
     if palette is not None and not (palette.ndim == 2 and len(palette) == 3 and palette.size):
         raise ReadError("a palette that is cut or damaged", where=path, found=f"{palette.shape}")
@@ -278,7 +338,7 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
     expected = columns * rows * _planes(page)
     if len(page.dataoffsets) < expected or len(page.databytecounts) < expected:
         raise ReadError("a TIFF whose table of segments is cut", where=path, expected=expected)
-    held = wide * tall * (1 if _planes(page) > 1 else channels) * page.dtype.itemsize
+    held = wide * tall * (1 if _planes(page) > 1 else channels) * _dtype(page).itemsize
     if held > SEGMENT_LIMIT and not page.is_memmappable:
         raise ReadError(
             f"a strip or tile of {held >> 20} MiB",
@@ -314,10 +374,13 @@ def _dtype(page: tifffile.TiffPage) -> np.dtype[Any]:
 
 
 def _white(page: tifffile.TiffPage) -> int:
-    if page.photometric in (GREY_INVERTED, PALETTE):
+    if page.photometric in (GREY_INVERTED, PALETTE, CMYK):
         return 0
     kind = _dtype(page)
-    return 1 if kind == np.bool_ else int(np.iinfo(kind).max)
+    if kind.kind == "f":
+        return 1
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * kind.itemsize
+    return 1 if kind == np.bool_ else min(int(np.iinfo(kind).max), (1 << bits) - 1)
 
 
 def _paste(out: NDArray[Any], segment: NDArray[Any], left: int, top: int) -> None:
@@ -328,15 +391,13 @@ def _paste(out: NDArray[Any], segment: NDArray[Any], left: int, top: int) -> Non
     out[down : down + source.shape[0], right : right + source.shape[1]] = source
 
 
-def _as_bytes(pixels: NDArray[Any], page: tifffile.TiffPage) -> NDArray[np.uint8]:
-    if page.photometric == PALETTE and page.colormap is not None:
-        colours = (np.asarray(page.colormap) >> 8).astype(np.uint8)
-        looked_up: NDArray[np.uint8] = colours.T[pixels[:, :, 0].astype(int).clip(0, colours.shape[1] - 1)]
-        return looked_up
-    if pixels.dtype == np.uint16:
-        pixels = pixels >> 8
-    result = (pixels * 255 if pixels.dtype == bool else pixels).astype(np.uint8)
-    return 255 - result if page.photometric == GREY_INVERTED else result
+def _spots(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Frames to judge a level by: all of it, or spots spread over it where it is large."""
+    if width * height <= (SPOTS * SPOT) ** 2:
+        return [(0, 0, width, height)]
+    wide, tall = min(SPOT, width), min(SPOT, height)
+    corners = [(x, y) for y in np.linspace(0, height - tall, SPOTS) for x in np.linspace(0, width - wide, SPOTS)]
+    return [(int(x), int(y), wide, tall) for x, y in corners]
 
 
 def _mpp(tiff: tifffile.TiffFile) -> float | None:

@@ -180,6 +180,21 @@ class ImageFormat(Model):
     quality: Annotated[int, Field(ge=1, le=100)] = 95
 
 
+class PixelRule(Model):
+    """How samples become pixels where a file does not say: `range` holds those that become black and white.
+
+    It applies to samples of more than 8 bits, signed and floating-point ones; what lies beyond is cut off.
+    """
+
+    range: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("range must be two numbers, black before white, as [0, 4095]")
+        return self
+
+
 class SplitPolicy(Model):
     """How groups go to splits: the named ones first, then official sets, then the rest.
 
@@ -269,6 +284,7 @@ class Manifest(Model):
     layout: dict[str, Any] = {}
     files: dict[str, FileKind] = {}
     rule: Rule = Whole()
+    pixels: PixelRule = PixelRule()
     image: ImageFormat = ImageFormat()
     split: dict[Literal["strict", "paper"], SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
     paper: Published | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +15,14 @@ from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
 from dpconvert.image import Image
-from dpconvert.image.guards.jpeg import checked_size
+from dpconvert.image.decode import JPEG_START, PNG_START, decode, is_plain
+from dpconvert.image.guards.claims import TooLargeError
+from dpconvert.image.rgb import KindError
 from dpconvert.manifest.model import ImageFormat, Manifest
 from dpconvert.plan.plan import Row
 from dpconvert.source.files import Source
 
-PASSED = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
-PASSED_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I"}
+PASSED = {PNG_START: "png", JPEG_START: "jpg"}
 PNG_LEVEL = 6
 
 
@@ -105,7 +105,7 @@ class Encoder:
         return self._series[kind]
 
     def _whole_file(self, row: Row) -> tuple[bytes, str, tuple[int, int]] | None:
-        """The source's own bytes when the sample is a whole PNG or JPEG file, seen to decode to the end."""
+        """The source's own bytes where the sample is a whole PNG or JPEG file that every reader sees alike."""
         if row.box is not None or row.stored is not None or len(row.files) != 1:
             return None
         data = self.source.read(row.files[0])
@@ -113,15 +113,14 @@ class Encoder:
         if kind is None:
             return None
         try:
-            if kind == "jpg":
-                checked_size(data)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a corrupt EXIF part, say
-                with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-                    picture.load()
-                    return (data, kind, picture.size) if picture.mode in PASSED_MODES else None
-        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+            height, width = decode(data, self.manifest.pixels.range, source=True).shape[:2]
+        except KindError as error:
+            raise ReadError(str(error), where=row.files[0], remedy=error.remedy) from None
+        except TooLargeError as error:
+            raise ReadError(str(error), where=row.files[0], remedy="save it in parts, or as a tiled TIFF") from None
+        except ValueError as error:
             raise ReadError(f"damaged picture: {error}", where=row.files[0], remedy="fetch it again") from None
+        return (data, kind, (width, height)) if is_plain(data) else None
 
     def _metadata(
         self,

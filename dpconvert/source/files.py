@@ -170,7 +170,7 @@ class Source:
         """
         if self._picture is None or self._picture[0] != files:
             self.close()
-            self._picture = files, open_image([self.file(name) for name in files], columns)
+            self._picture = files, open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
         return self._picture[1]
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ pictures are the same: `tools` in task.json names their versions.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as Pillow
 
 from dpconvert.card import FILE_NAME, TaskCard, load
 from dpconvert.errors import ShardError, UsageError
+from dpconvert.image.decode import decode
 from dpconvert.plural import counted
 from dpconvert.shards.finalize import tools
 from dpconvert.shards.tar import read_index
@@ -108,7 +107,6 @@ def _decoded(folder: Path, row: Mapping[str, Any]) -> Any:
         with (folder / row["shard"]).open("rb") as file:
             file.seek(row["offset"])
             data = file.read(row["length"])
-        with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-            return np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
+        return decode(data)
+    except (OSError, ValueError):
         return None

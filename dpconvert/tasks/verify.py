@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image as Pillow
 
 from dpconvert.card import FILE_NAME, ShardCard, TaskCard, begun, dataset_digest, load
 from dpconvert.errors import ShardError
-from dpconvert.image.guards.libtiff import UNREADABLE
+from dpconvert.image.decode import decode
 from dpconvert.plural import counted
 from dpconvert.runtime import locks, processes
 from dpconvert.runtime.progress import Reporter
@@ -173,9 +172,8 @@ def _sample(parts: list[tuple[str, bytes]], offset: int, card: TaskCard, row: di
     if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in ("label", "group", "split")):
         yield "json"
     try:
-        with Pillow.open(io.BytesIO(image), formats=("PNG", "JPEG")) as picture:
-            picture.load()
-            if picture.size != (row["stored_width"], row["stored_height"]):
-                yield "size of the image"
-    except UNREADABLE as error:
+        height, width = decode(image).shape[:2]
+        if (width, height) != (row["stored_width"], row["stored_height"]):
+            yield "size of the image"
+    except ValueError as error:
         yield f"image does not decode: {error}"

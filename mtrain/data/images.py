@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dpconvert.image.decode import decode
 from mtrain.data.augment import put_square
-from mtrain.data.decode import decode
 from mtrain.data.pool import Rows, Task
 from mtrain.data.shard_cache import Copy, fetch
 from mtrain.errors import ShardError

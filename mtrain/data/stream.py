@@ -24,11 +24,11 @@ import webdataset
 from webdataset.filters import shuffle
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from dpconvert.image.decode import decode
 from dpconvert.source.bounded import DAMAGED
 from mtrain.data import sampling
 from mtrain.data.augment import put_square
 from mtrain.data.batch import Batch
-from mtrain.data.decode import decode
 from mtrain.data.loader import Batches, Made
 from mtrain.data.pool import Task
 from mtrain.data.storage import Storage

@@ -11,7 +11,7 @@ from contextlib import suppress
 import atheris
 
 READERS = [
-    "dpconvert", "PIL", "zipfile", "tarfile", "tifffile", "webdataset", "mtrain.data.decode", "mtrain.data.stream",
+    "dpconvert", "PIL", "zipfile", "tarfile", "tifffile", "webdataset", "dpconvert.image.decode", "mtrain.data.stream",
     "mtrain.model.weights", "torch._weights_only_unpickler", "torch.serialization",
 ]  # fmt: skip
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from dpconvert.image.decode import decode
 from mtrain.data import stream
-from mtrain.data.decode import decode
 from mtrain.errors import ShardError
 from mtrain.model import heads
 from mtrain.model.weights import read_weights, state_digest

@@ -11,7 +11,8 @@ from dpconvert.image.guards import jpeg2000
 from dpconvert.image.guards.jpeg import checked_size
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-CHANNELS = 4
+OF_A_PIXEL = 16  # samples, or what costs as much, that a pixel of JPEG 2000 may take: tiles of 256 px take 6
+CHEAP = 1 << 24  # that any image may take: a third of a second, 134 MB
 
 
 def open_picture(file: Path | io.BytesIO) -> Pillow.Image:
@@ -27,7 +28,7 @@ def open_picture(file: Path | io.BytesIO) -> Pillow.Image:
             checked_size(_bytes(file))
         elif picture.format == "JPEG2000":
             cost = jpeg2000.claimed(_bytes(file))
-            if cost is None or cost > max(CHANNELS * picture.width * picture.height, jpeg2000.LITTLE):
+            if cost is None or cost > max(OF_A_PIXEL * picture.width * picture.height, CHEAP):
                 raise ValueError("JPEG 2000 of very many precincts, layers or tiles, or with a palette")
     except ValueError:
         picture.close()

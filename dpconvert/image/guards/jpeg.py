@@ -10,6 +10,7 @@ PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 SCAN = 0xDA
 FILL = 0xFF  # may stand before a marker, any number of times
 AFTER_FILL = re.compile(rb"[^\xff]")
+ADOBE = 0xEE  # APP14; what follows its name, version and flags says which colours are stored
 MOST_SCANS = 100  # as libtiff has it: each costs as much as the picture
 
 
@@ -37,3 +38,17 @@ def checked_size(data: bytes) -> tuple[int, int] | None:
     if parts and data.count(b"\xff\xda") > MOST_SCANS:
         raise ValueError(f"JPEG data of more than {MOST_SCANS} scans")
     return size
+
+
+def adobe_transform(data: bytes) -> int | None:
+    """0 where Adobe's marker says that colours are stored as they are, 1 for YCbCr, 2 for YCCK; None without one."""
+    at = 2
+    while len(data) > at + 4 and data[at] == 0xFF and data[at + 1] != SCAN:
+        if data[at + 1] == FILL:
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == ADOBE and length >= 14 and data[at + 4 : at + 9] == b"Adobe":
+            return data[at + 15]
+        at += 2 + length
+    return None

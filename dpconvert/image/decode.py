@@ -1,0 +1,125 @@
+"""The one decoder of PNG and JPEG: of sources, of shards that are verified, and of what networks learn from."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from dpconvert.image.base import Pixels
+from dpconvert.image.guards.claims import check_claim
+from dpconvert.image.guards.jpeg import checked_size
+from dpconvert.image.guards.libtiff import UNREADABLE
+from dpconvert.image.rgb import Range, check_bits, orientation_of, several, to_rgb, upright
+
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+GREY, RGB, PALETTE = 0, 2, 3
+
+
+def decode(data: bytes, scale: Range | None = None, *, source: bool = False) -> Pixels:
+    """The upright pixels of a PNG or JPEG, uint8 RGB (height, width, 3), by the rule of dpconvert.image.rgb.
+
+    source: the file is one of a source, where an image that uses few of its bits is refused (`check_bits`).
+
+    Raises:
+        KindError: an animation, or samples that the rule has nothing for.
+        ValueError: not a complete PNG or JPEG image, or one that claims far more pixels than it can hold.
+    """
+    if data.startswith(JPEG_START):
+        pixels = _decode_jpeg(data, scale, source)
+    elif data.startswith(PNG_START):
+        pixels = _decode_png(data, scale, source)
+    else:
+        raise ValueError("neither PNG nor JPEG")
+    orientation = orientation_of(data)
+    return pixels if orientation == 1 else upright(pixels, orientation)
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether every reader sees the same pixels in a PNG or JPEG, whatever it knows of the rule.
+
+    That is: of at most 8 bits, grey, RGB or with a palette (JPEG: grey or RGB, however compressed), upright, without
+    transparency, and not an animation.
+    """
+    if data.startswith(PNG_START):
+        bits, colours = data[24], data[25]
+        extra = {kind for kind, _ in png_chunks(data)} & {b"tRNS", b"acTL", b"fcTL"}
+        usual = bits <= 8 and colours in (GREY, RGB, PALETTE) and not extra
+    else:
+        usual = _is_plain_jpeg(data)
+    return usual and orientation_of(data) == 1
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of each chunk before the image's data (PNG, section 5.3)."""
+    at = len(PNG_START)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"IDAT":
+            return
+        yield kind, data[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged EXIF part, or a large image: judged elsewhere
+            with Pillow.open(io.BytesIO(data), formats=("JPEG",)) as image:
+                return image.mode in ("L", "RGB")
+    except UNREADABLE:
+        return False
+
+
+def _decode_jpeg(data: bytes, scale: Range | None, source: bool) -> Pixels:
+    if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill what is missing with grey
+        raise ValueError("the JPEG stream has no end")
+    size = checked_size(data)
+    if size is None:
+        return _decode_pillow(data)
+    check_claim(*size, len(data))
+    try:
+        pixels: NDArray[Any] = imagecodecs.jpeg8_decode(data, outcolorspace="RGB")
+    except imagecodecs.Jpeg8Error:  # CMYK, which libjpeg does not convert, or damaged: Pillow tells
+        return _decode_pillow(data)
+    bits = 12 if pixels.dtype == np.uint16 else 8
+    if source:
+        check_bits(pixels, bits, scale)
+    return to_rgb(pixels, bits=bits, scale=scale)
+
+
+def _decode_png(data: bytes, scale: Range | None, source: bool) -> Pixels:
+    if len(data) >= 26:
+        width, height, bits, colours = struct.unpack_from(">IIBB", data, 16)
+        check_claim(width, height, len(data), PNG_CHANNELS.get(colours, 4) * bits / 8)
+    for kind, content in png_chunks(data):
+        if kind == b"acTL" and int.from_bytes(content[:4], "big") > 1:
+            raise several(int.from_bytes(content[:4], "big"))
+    try:
+        pixels: NDArray[Any] = imagecodecs.png_decode(data)
+    except imagecodecs.PngError as error:
+        raise ValueError(str(error)) from None
+    opaque = pixels.ndim == 2 or pixels.shape[2] in (1, 3)
+    if source:
+        check_bits(pixels if opaque else pixels[:, :, :-1], scale=scale)
+    return to_rgb(pixels, opacity="" if opaque else "unassociated", scale=scale)
+
+
+def _decode_pillow(data: bytes) -> Pixels:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images, which are judged here
+            image = Pillow.open(io.BytesIO(data), formats=("JPEG",))
+        check_claim(*image.size, len(data))
+        return np.array(image.convert("RGB"))
+    except UNREADABLE as error:
+        raise ValueError(str(error).partition("\n")[0]) from None

@@ -1,0 +1,31 @@
+"""An image that its file stores turned or mirrored, shown upright: frames go in, pixels come out turned."""
+
+from __future__ import annotations
+
+from dpconvert.image.base import Image, Pixels
+from dpconvert.image.rgb import FLIPPED, TURNED, upright
+
+
+class Turned(Image):
+    """An image by the orientation (2 to 8) that its file states."""
+
+    def __init__(self, stored: Image, orientation: int) -> None:
+        self.stored, self.orientation = stored, orientation
+        self.mpp, self.stated, self.properties = stored.mpp, stored.stated, stored.properties
+        self.width, self.height = self._exchanged(stored.width, stored.height)
+        self.in_strips = stored.in_strips and orientation not in TURNED
+
+    def downsample(self, w: int, h: int, out: tuple[int, int]) -> float:
+        return self.stored.downsample(*self._exchanged(w, h), self._exchanged(*out))
+
+    def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
+        down, across = FLIPPED.get(self.orientation, (1, 1))
+        left, top = x if across > 0 else self.width - x - w, y if down > 0 else self.height - y - h
+        corner, size = self._exchanged(left, top), self._exchanged(w, h)
+        return upright(self.stored.read(*corner, *size, out=self._exchanged(*out)), self.orientation)
+
+    def _exchanged(self, x: int, y: int) -> tuple[int, int]:
+        return (y, x) if self.orientation in TURNED else (x, y)
+
+    def close(self) -> None:
+        self.stored.close()
