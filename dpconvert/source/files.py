@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpconvert import names
-from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
@@ -185,6 +185,13 @@ class Source:
             self.close()
             self._picture = files, open_image([self.file(name) for name in files], columns)
         return self._picture[1]
+
+    def reason(self, error: UserError) -> str:
+        """An error as a card tells it: files by their names in the source, wherever that lies."""
+        text = str(error)
+        for root in {str(self.root), str(self.root.absolute()), str(self.root.resolve())} - {"."}:
+            text = re.sub(rf"(?<![\w./-]){re.escape(printable(root))}/", "", text)
+        return text
 
     def close(self) -> None:
         """Release the picture that is open."""

@@ -149,3 +149,27 @@ def test_masks_and_points_are_paired_whatever_case_and_form(tmp_path: Path) -> N
         (source / "masks").mkdir(exist_ok=True)
         Image.new("L", (8, 8), 1).save(source / "masks" / f"{unicodedata.normalize('NFD', name)}_mask.png")
     assert run(manifest, source, tmp_path / "out").samples() == 12
+
+
+@pytest.mark.parametrize("rule", ["", '[rule]\ntype = "tiles"\nsize = 4\n'])
+def test_a_card_says_the_same_of_what_is_left_out_wherever_the_source_lies(
+    tmp_path: Path, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = {"benign/x.png": b"\x89PNG\r\n\x1a\nno", "benign/y.tif": b"II*\0no", "benign/z.jpg": b"\xff\xd8\xffno"}
+    cards = []
+    (tmp_path / "my.toml").write_text('task = "Mine"\nshape = "folders"\n' + rule)
+    manifest = with_defaults(load(tmp_path / "my.toml"))
+    for place in ("one", "two/deep"):
+        source = tmp_path / place / "source"
+        put(source, "benign/a.png", "benign/b.png", "benign/c.png")
+        for name, data in damaged.items():
+            (source / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path / "one")
+    for root in (tmp_path / "one" / "source", Path("source"), Path("../two/deep/source"), Path("../one/../one/source")):
+        out = tmp_path / f"out{len(cards)}"
+        run(manifest, root, out, skip_failed=True)
+        cards.append((out / "Mine" / "task.json").read_text())
+    assert cards[1:] == cards[:1] * 3
+    assert " at 0x" not in cards[0]
+    assert cards[0].count('"reason"') >= 3
+    assert "x.png: " in cards[0]
