@@ -290,7 +290,7 @@ def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iter
         try:
             yield encoder.sample(row)
         except ReadError as error:
-            failures.append(Failure(key=row.key, source=row.files[0], reason=str(error)))
+            failures.append(Failure(key=row.key, source=row.files[0], reason=encoder.source.reason(error)))
 
 
 def _note_written(source: Source, job: _Job, written: Written, failures: list[Failure]) -> None:

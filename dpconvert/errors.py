@@ -20,6 +20,7 @@ import re
 LONGEST = 2000  # characters of a part of an error; what files hold may be of any length
 USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 QUERY = re.compile(r"(://[^\s?'\"<>]*)\?[^\s'\"<>]*|\?[\w.%~-]+=[^\s'\"<>]*")  # also where the host is left out
+ADDRESS = re.compile(r" ?'?<[^<>]* at 0x[0-9a-fA-F]+>'?")
 
 
 class UserError(Exception):
@@ -92,13 +93,18 @@ def without_secrets(text: str) -> str:
     return QUERY.sub(r"\1?***", USER.sub("", text))
 
 
+def without_addresses(text: str) -> str:
+    """Text without the addresses of objects in memory, which libraries put into their messages."""
+    return ADDRESS.sub("", text)
+
+
 def printable(text: str) -> str:
     """Text on one line without control characters: file names may hold newlines and terminal codes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _shown(part: object) -> str:
-    return without_secrets(cut(str(part)))
+    return without_addresses(without_secrets(cut(str(part))))
 
 
 def _rebuild(

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
+from dpconvert.names import plain
 from dpconvert.runtime import locks
 from mtrain.atomic import append_line, locked
 from mtrain.config import FitConfig
@@ -216,12 +217,12 @@ def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:
     Raises:
         UsageError: none is.
     """
-    plain = {task.casefold().replace("_", "").replace("-", ""): task for task in tasks}
-    found = plain.get(name.casefold().replace("_", "").replace("-", ""))
+    by_name = {plain(task): task for task in tasks}
+    found = by_name.get(plain(name))
     if found is None:
         raise UsageError(
             f"this run has no head of {name!r}: it was not trained on it", where=path,
-            remedy=f"name one of its tasks: {', '.join(plain.values())}",
+            remedy=f"name one of its tasks: {', '.join(by_name.values())}",
         )  # fmt: skip
     return found
 

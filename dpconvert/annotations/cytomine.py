@@ -5,11 +5,9 @@ Cytomine's y axis points up from the bottom of the image: y_down = height - y_up
 
 from __future__ import annotations
 
-import csv
-import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -20,11 +18,11 @@ from pydantic.alias_generators import to_camel
 
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, mend
 from dpconvert.annotations.parsing.json_text import Loose, parsed
-from dpconvert.annotations.parsing.lines import LONGEST, lines
+from dpconvert.annotations.parsing.lines import LONGEST
+from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
 
-MOST_COLUMNS = 10_000
 MOST_NESTED = 100  # GEOS reads collections inside collections by recursion
 REPORT = "Area (micron"  # a column of the server's CSV report, which has neither ids of terms nor outlines
 OUTSIDE, NO_AREA = DROPPED = "outside its image", "without an area"
@@ -119,47 +117,32 @@ def listing(data: bytes, name: str, kind: type[M]) -> list[M]:
     return parsed(data, name, TypeAdapter(list[kind]))  # type: ignore[valid-type]
 
 
-def rows(data: bytes, name: str) -> Iterator[dict[str, str]]:
-    """The rows of a delimited table by the names in its head; the delimiter is what the head holds most of.
+def rows(data: bytes, name: str) -> Table:
+    """The table of a list.
 
     Raises:
-        ReadError: not such a table.
+        ReadError: not a table, or the server's report.
     """
-    text = lines(data, name)
-    head = next(text, "")
-    if REPORT in head:
+    table = Table(data, name)
+    if any(REPORT in column for column in table.columns):
         raise ReadError(
             "the server's report of annotations, which holds no outlines", where=name,
             remedy="export the list as JSON with showWKT, showTerm and showMeta",
         )  # fmt: skip
-    delimiter = max(",;\t", key=head.count)
-    if head.count(delimiter) >= MOST_COLUMNS:
-        raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=head.count(delimiter))
-    reader = csv.DictReader(itertools.chain([head], text), delimiter=delimiter)
-    while (row := _next(reader, name)) is not None:
-        yield {str(k).strip(): str(v).strip() for k, v in row.items() if k is not None and v is not None}
+    return table
 
 
-def _next(reader: csv.DictReader[str], name: str) -> dict[str | Any, str | Any] | None:
-    """The next row, whose cells may be long; the limit is one of the whole process, and left as it was."""
-    before = csv.field_size_limit(LONGEST)
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        raise ReadError(f"not a readable table: {error}", where=name) from None
-    finally:
-        csv.field_size_limit(before)
-
-
-def _from_rows(table: Iterable[dict[str, str]], name: str, kind: type[M]) -> list[M]:
+def _from_rows(table: Table, name: str, kind: type[M]) -> list[M]:
     found = []
-    for line, row in enumerate(table, start=2):
+    for row in table:
         try:
-            found.append(kind.model_validate(row))
+            found.append(kind.model_validate({column: text for column, text in row.cells.items() if column}))
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             place = ".".join(map(str, problem["loc"]))
-            raise ReadError(f"line {line}: {place}: {problem['msg']}", where=name, found=str(row)[:60]) from None
+            raise ReadError(
+                f"line {row.line}: {place}: {problem['msg']}", where=name, found=str(row.cells)[:60]
+            ) from None
     return found
 
 

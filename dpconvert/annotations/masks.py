@@ -5,9 +5,7 @@ A mask has the scale of the picture that it belongs to, or a coarser one.
 
 from __future__ import annotations
 
-import csv
 import io
-import itertools
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -20,7 +18,7 @@ from pydantic import TypeAdapter
 from dpconvert.annotations import outlines
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.parsing.json_text import parsed
-from dpconvert.annotations.parsing.lines import lines
+from dpconvert.annotations.parsing.table import records
 from dpconvert.errors import ReadError
 from dpconvert.image.coverage import Coverage
 from dpconvert.image.guards.allowed_formats import open_picture
@@ -135,18 +133,14 @@ def class_table(data: bytes, name: str) -> dict[int, str]:
     """
     if data.lstrip().startswith(b"{"):
         return parsed(data, name, TABLE)
-    table = {}
-    text = lines(data, name)
-    head = next(text, "")
-    delimiter = max(",;\t", key=head.count)
-    try:
-        for number, cells in enumerate(csv.reader(itertools.chain([head], text), delimiter=delimiter), start=1):
-            if len(cells) >= 2 and cells[0].strip().isdecimal() and len(cells[0]) < 20:
-                table[int(cells[0])] = cells[1].strip()
-            elif cells and number > 1:
-                raise ReadError(f"line {number} is no value and class", where=name, found=repr(cells)[:40])
-    except csv.Error as error:
-        raise ReadError(f"not a readable table: {error}", where=name) from None
+    table: dict[int, str] = {}
+    rows = [(line, cells) for line, cells in records(data, name) if any(cells)]
+    for at, (line, cells) in enumerate(rows):
+        if len(cells) >= 2 and cells[0].isdecimal() and len(cells[0]) < 20:
+            if table.setdefault(int(cells[0]), cells[1]) != cells[1]:
+                raise ReadError(f"line {line}: a second class of value {cells[0]}", where=name, found=repr(cells)[:40])
+        elif at:
+            raise ReadError(f"line {line} is no value and class", where=name, found=repr(cells)[:40])
     return table
 
 

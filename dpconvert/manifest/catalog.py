@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dpconvert import names
 from dpconvert.errors import ManifestError, UsageError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.toml_text import read_toml
@@ -71,22 +72,18 @@ def load(path: Path) -> Manifest:
         raise ManifestError(f"{place}: {message}" if place else message, where=path, found=found) from None
 
 
-def closest(name: str, names: Iterable[str], what: str) -> str:
-    """The one of `names` that is `name` but for case, '-' and '_'.
+def closest(name: str, known: Iterable[str], what: str) -> str:
+    """The one of `known` that is `name` but for case, '-' and '_'.
 
     Raises:
         UsageError: none is; the nearest are named.
     """
-    plain = {_plain(candidate): candidate for candidate in names}
-    if _plain(name) in plain:
-        return plain[_plain(name)]
-    near = [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)]
+    plain = {names.plain(candidate): candidate for candidate in known}
+    if names.plain(name) in plain:
+        return plain[names.plain(name)]
+    near = [plain[match] for match in difflib.get_close_matches(names.plain(name), plain, n=3, cutoff=0.5)]
     remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(plain.values()) or 'none'}"
     raise UsageError(f"no {what} named {name!r}", remedy=remedy)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
 
 
 def _as_name(stem: str) -> str:

@@ -42,7 +42,7 @@ class FileKind(Model):
 
 
 class Archive(Model):
-    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published.
+    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published; `size` is in bytes.
 
     With `numbers`, ranges of first and last, it stands for a file each: '{n}' in name and url is the number.
     """

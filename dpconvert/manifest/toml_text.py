@@ -6,11 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from dpconvert import names
+
 MOST = 1 << 17  # characters; tomllib takes the square of the parts of a key
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says.
+    """What a TOML file says, in Unicode normalization form C.
 
     Raises:
         OSError: it cannot be read.
@@ -21,6 +23,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     if len(text) > MOST:
         raise ValueError(f"more than {MOST} characters")
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(names.nfc(text))
     except RecursionError as error:
         raise ValueError(str(error)) from None

@@ -61,6 +61,7 @@ def fetch(
     had: list[str] = []
     if downloadable:
         with locked(folder), Session() as session:
+            _check_room(downloadable, folder)
             downloader = Downloader(report, session, patience)
             for archive in downloadable:
                 new = _archive(archive, folder, downloader, manifest)
@@ -113,9 +114,8 @@ def _archive(archive: Archive, folder: Path, downloader: Downloader, manifest: M
     path, unpacked = folder / archive.name, folder / _stem(archive.name)
     if _is_tar(archive.name) and unpacked.is_dir():
         return False
-    _room(archive, path)
-    remedy = f"ask at {manifest.obtain.url}, and put {archive.name} into {folder}"
-    came = downloader.fetch(Remote(archive.url, archive.digest, remedy=remedy), path)
+    remedy = by_hand(archive, folder, manifest)
+    came = downloader.fetch(Remote(archive.url, archive.digest, archive.size, remedy=remedy), path)
     if not _is_archive(path):
         if came:
             path.unlink()
@@ -154,14 +154,23 @@ def unpack(path: Path, folder: Path) -> None:
         raise OutputError(f"cannot be unpacked: {error}", where=path, remedy="make room and run again") from None
 
 
-def _room(archive: Archive, path: Path) -> None:
-    """Fail before the first byte where the announced size does not fit."""
-    if not archive.size or path.exists():
-        return
-    if archive.size > (free := shutil.disk_usage(path.parent).free):
+def by_hand(archive: Archive, folder: Path, manifest: Manifest) -> str:
+    """Where else an archive is to be had, as far as the manifest says."""
+    ask = f"ask at {manifest.obtain.url}" if manifest.obtain.url else "see to its `url` in the manifest"
+    return f"{ask}, or put {archive.name} into {folder}"
+
+
+def _check_room(archives: list[Archive], folder: Path) -> None:
+    """Fail before the first byte where all that is to come does not fit, as far as its size was published."""
+    absent = [one for one in archives if not (folder / one.name).exists() and not (folder / _stem(one.name)).is_dir()]
+    parts = [folder / f"{archive.name}.part" for archive in absent if archive.size]
+    had = sum(part.stat().st_size for part in parts if part.is_file())
+    wanted, free = sum(archive.size or 0 for archive in absent) - had, shutil.disk_usage(folder).free
+    if wanted > free:
         raise OutputError(
-            "no room", where=path, expected=f"{archive.size} bytes", found=f"{free}", remedy="choose another --to"
-        )
+            "no room", where=folder, expected=f"{wanted} bytes", found=f"{free}",
+            remedy="make room, or choose another --to",
+        )  # fmt: skip
 
 
 def _is_archive(path: Path) -> bool:

@@ -104,7 +104,7 @@ def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
         scene = Scene(source, picture, image, mended, overview)
         return _Seen(picture, list(patches.records(source.manifest, scene)), mended, image.in_strips)
     except ReadError as error:
-        return _Seen(picture, [], mended, failure=str(error))
+        return _Seen(picture, [], mended, failure=source.reason(error))
 
 
 def _overviews(source: Source, pictures: list[Picture], pool: processes.Pool, report: Reporter) -> dict[str, Pixels]:

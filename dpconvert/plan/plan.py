@@ -11,11 +11,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from dpconvert import readers
+from dpconvert import names, readers
 from dpconvert.card import SPLITS, Failure, Model, Split
 from dpconvert.errors import SourceError, UsageError
 from dpconvert.image import BLOCK, CELL
@@ -25,10 +25,11 @@ from dpconvert.plan.split import assign, classes_missing, contents
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
+from dpconvert.source import unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Box, Picture, Record, hashed
 
-VERSION = 4  # raised whenever the same manifest, options and files would give another plan
+VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
@@ -161,7 +162,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
             where=source.root,
             remedy="mend them, or leave them out with --skip-failed",
         )
-    found = _without_doubtful(manifest, options, found)
+    found = _without_doubtful(manifest, options, _with_classes(manifest, found))
     if not found:
         raise SourceError(
             f"none of {counted(len(pictures), 'picture')} gives a sample", where=source.root,
@@ -197,6 +198,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
 def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
     wrong = _wrong(manifest, options, "pictures")
     pictures = list(readers.reader(manifest).pictures(source))
+    source.notes += unused.notes(source, {file for p in pictures for file in (*p.files, *p.annotations)})
     twice = [name for name, count in Counter(p.name for p in pictures).items() if count > 1]
     if twice:
         files = [p.files[0] for p in pictures if p.name == twice[0]]
@@ -247,6 +249,13 @@ def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
             have = ", ".join(["none", "default", *known])
             raise UsageError(f"no erratum {name!r}", where=manifest.name, remedy=f"this source has: {have}")
     return [known[name] for name in names]
+
+
+def _with_classes(manifest: Manifest, found: list[Record]) -> list[Record]:
+    """The records with the manifest's own spelling of their classes, where a label differs in case or form only."""
+    labels = {record.label for record in found} - set(manifest.classes)
+    spelt = {label: same for label in labels if (same := names.match(label, manifest.classes)) is not None}
+    return [replace(r, label=spelt.get(r.label, r.label)) for r in found] if spelt else found
 
 
 def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[str]:

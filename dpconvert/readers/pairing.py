@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator
 
-from dpconvert.card import Split
+from dpconvert import names
+from dpconvert.annotations.parsing.lines import checked_encoding
+from dpconvert.annotations.parsing.table import Dialect
+from dpconvert.card import Model, Split
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import Manifest
+from dpconvert.plural import counted
 from dpconvert.source.files import Found, Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -27,12 +31,35 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 
 
+def _as_missing(value: Any) -> Any:
+    return {True: "skip", False: "error"}[value] if isinstance(value, bool) else value
+
+
+Missing = Annotated[Literal["error", "skip", "none"], BeforeValidator(_as_missing)]
+"""What becomes of an image that nothing is said of. "error", or false: it is refused. "skip", or true: it is left out
+and counted. "none": it shows none of the objects, so that all of it is negative."""
+
+
+class Tabular(Model):
+    """Keys of [layout] that say how tables are written; '' is found out for each table."""
+
+    delimiter: Literal["", ",", ";", "\t", "|"] = ""
+    encoding: str = ""
+    decimal: Literal["", ".", ","] = ""
+
+    _known = field_validator("encoding")(checked_encoding)
+
+    @property
+    def dialect(self) -> Dialect:
+        return Dialect(self.delimiter, self.encoding, self.decimal)
+
+
 def stem(name: str) -> str:
     """'a/b/c.png' -> 'a/b/c': unique where the name is, but for its extension."""
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def as_split(text: str) -> Split | None:
+def as_split(text: str, where: str | None = None) -> Split | None:
     """The split that a folder or a column names; None for an empty text.
 
     Raises:
@@ -41,26 +68,64 @@ def as_split(text: str) -> Split | None:
     if not text:
         return None
     if text.lower() not in SPLIT_NAMES:
-        raise SourceError("unknown split", found=repr(text), expected="train, val or test")
+        raise SourceError("unknown split", where=where, found=repr(text), expected="train, val or test")
     return SPLIT_NAMES[text.lower()]
 
 
-def paired(source: Source, one: str, other: str, *, missing: bool) -> Iterator[tuple[Found, Found | None]]:
-    """Files of the kind `one`, each with the file of the kind `other` that has the same named group `name`.
+class ByName:
+    """Files by their named group `name`; case counts only where two differ in nothing else.
 
     Raises:
-        SourceError: two of a name, or none where `missing` is false.
+        SourceError: two files of one name.
     """
-    partners: dict[str, Found] = {}
-    for found in source.match(other):
-        if found["name"] in partners:
-            what = source.manifest.files[other].what
-            raise SourceError(f"two {what} of one name", where=found.name, found=partners[found["name"]].name)
-        partners[found["name"]] = found
-    for found in source.need(one):
-        if found["name"] not in partners and not missing:
-            raise SourceError(f"no {source.manifest.files[other].what} for this picture", where=found.name)
-        yield found, partners.get(found["name"])
+
+    def __init__(self, found: list[Found], what: str) -> None:
+        self._exact: dict[str, Found] = {}
+        self._folded: dict[str, list[Found]] = {}
+        for one in found:
+            if one["name"] in self._exact:
+                raise SourceError(f"two {what} of one name", where=one.name, found=self._exact[one["name"]].name)
+            self._exact[one["name"]] = one
+            self._folded.setdefault(names.folded(one["name"]), []).append(one)
+
+    def get(self, name: str) -> Found | None:
+        """The file of this name."""
+        if name in self._exact:
+            return self._exact[name]
+        same = self._folded.get(names.folded(name), [])
+        return same[0] if len(same) == 1 else None
+
+
+def paired(source: Source, one: str, other: str, *, missing: Missing) -> Iterator[tuple[Found, Found | None]]:
+    """Files of the kind `one`, each with the file of the kind `other` that has the same named group `name`.
+
+    What has no partner is left out and counted where `missing` is "skip", and comes alone where it is "none".
+
+    Raises:
+        SourceError: two of a name, or none where `missing` is "error".
+    """
+    what = source.manifest.files[other].what
+    partners, images = ByName(source.match(other), what), source.need(one)
+    alone, used = list[str](), dict[str, str]()
+    for found in images:
+        partner = partners.get(found["name"])
+        if partner is None and missing == "error":
+            raise SourceError(
+                f"no {what} for this picture", where=found.name,
+                remedy="in the manifest's [layout], `missing = true` leaves such images out, and "
+                '`missing = "none"` says that they show no object',
+            )  # fmt: skip
+        if partner is None and missing == "skip":
+            alone.append(found.name)
+            continue
+        if partner is not None and used.setdefault(partner.name, found.name) != found.name:
+            raise SourceError("two images of one name", where=found.name, found=used[partner.name])
+        yield found, partner
+    unused = [found.name for found in source.match(other) if found.name not in used]
+    if alone:
+        source.notes.append(f"left out: {counted(len(alone), 'image')} without {what}, the first {alone[0]}")
+    if unused:
+        source.notes.append(f"not used: {len(unused)} {what} of no image here, the first {unused[0]}")
 
 
 def layout_of(manifest: Manifest, model: type[M]) -> M:

@@ -2,13 +2,15 @@
 
 Names are relative to the folder, with '/' between parts. A zip or tar archive counts as a folder of its own name, so
 that `IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
-Compressed tars (.tgz) would have to be read from their beginning for every file: those are to be unpacked.
+Compressed tars (.tgz) would have to be read from their beginning for every file: those are to be unpacked, and so are
+archives inside archives. Names are as `dpconvert.names.file_name` has them, whatever the system or the archive writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import lzma
 import os
 import re
@@ -22,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert import names
+from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
@@ -31,6 +34,7 @@ from dpconvert.source.bounded import Bounded
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
+UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
 RATIO_LIMIT = 1000
 DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
@@ -59,10 +63,15 @@ class Found:
 
 
 class Place(NamedTuple):
-    """Where a file lies in a tar archive."""
+    """Where a file lies that its name does not lead to: `file` on disk; in an archive also the offset or the member."""
 
-    archive: str
-    offset: int
+    file: str
+    offset: int | None = None
+    member: str | None = None
+
+    @property
+    def packed(self) -> bool:
+        return self.offset is not None or self.member is not None
 
 
 class Member(io.BytesIO):
@@ -105,6 +114,7 @@ class Source:
                 remedy=f"`dpconvert show {manifest.name}` says where to get them; name their folder with --source",
             )
         listed = sorted(_walk(root), key=lambda file: file[:2])
+        _check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
         sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
         return cls(root, manifest, sizes, {name: place for name, _, place in listed if place and name in sizes})
@@ -134,8 +144,10 @@ class Source:
         return found
 
     def _unpacking(self) -> str:
-        packed = [name for name in self.sizes if COMPRESSED.search(name)]
-        return f"unpack {packed[0]}: of archives, only .zip and plain .tar are read in place" if packed else ""
+        from dpconvert.source import unused
+
+        packed = unused.archives_of(self, self.sizes)
+        return unused.remedy(packed) if packed else ""
 
     def read(self, name: str) -> bytes:
         """The bytes of one file.
@@ -144,12 +156,12 @@ class Source:
             ReadError: it cannot be read, or an archive's member is damaged.
         """
         try:
-            if name in self._places:
-                return self._piece(self._places[name], self.sizes[name])
-            archive, member = self._split(name)
-            if archive is None:
-                return (self.root / name).read_bytes()
-            return _unpacked(archive, member)
+            place = self._places.get(name, Place(name))
+            if place.offset is not None:
+                return self._piece(place.file, place.offset, self.sizes[name])
+            if place.member is not None:
+                return _unpacked(self._archive(place.file), place.member)
+            return (self.root / place.file).read_bytes()
         except DAMAGED as error:
             why = getattr(error, "strerror", None) or error
             raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
@@ -160,7 +172,8 @@ class Source:
         Raises:
             ReadError: the archive cannot be read.
         """
-        return Member(self.read(name), self.root / name) if self._in_archive(name) else self.root / name
+        place = self._places.get(name, Place(name))
+        return Member(self.read(name), self.root / name) if place.packed else self.root / place.file
 
     def picture(self, files: tuple[str, ...], columns: int) -> Image:
         """A picture of one file, or of several in `columns` columns; valid until another one is asked for.
@@ -173,6 +186,13 @@ class Source:
             self._picture = files, open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
         return self._picture[1]
 
+    def reason(self, error: UserError) -> str:
+        """An error as a card tells it: files by their names in the source, wherever that lies."""
+        text = str(error)
+        for root in {str(self.root), str(self.root.absolute()), str(self.root.resolve())} - {"."}:
+            text = re.sub(rf"(?<![\w./-]){re.escape(printable(root))}/", "", text)
+        return text
+
     def close(self) -> None:
         """Release the picture that is open."""
         if self._picture is not None:
@@ -183,9 +203,9 @@ class Source:
     def __del__(self) -> None:  # in a worker, nothing else says that the source is no longer needed
         self.close()
 
-    def _piece(self, place: Place, size: int) -> bytes:
-        with (self.root / place.archive).open("rb") as file:
-            file.seek(place.offset)
+    def _piece(self, archive: str, offset: int, size: int) -> bytes:
+        with (self.root / archive).open("rb") as file:
+            file.seek(offset)
             data = file.read(size)
         if len(data) != size:
             raise EOFError("the archive ends within this file")
@@ -196,17 +216,10 @@ class Source:
         lines = (f"{name}\0{size}\n".encode("utf-8", "surrogateescape") for name, size in self.sizes.items())
         return hashlib.sha256(b"".join(lines)).hexdigest()
 
-    def _split(self, name: str) -> tuple[zipfile.ZipFile | None, str]:
-        if not self._in_archive(name):
-            return None, name
-        head, _, member = _archive_part(name)
-        if head not in self._archives:
-            self._archives[head] = zipfile.ZipFile(self.root / head)
-        return self._archives[head], member
-
-    def _in_archive(self, name: str) -> bool:
-        head, mark, _ = _archive_part(name)
-        return name in self._places or (bool(mark) and not (self.root / head).is_dir())
+    def _archive(self, file: str) -> zipfile.ZipFile:
+        if file not in self._archives:
+            self._archives[file] = zipfile.ZipFile(self.root / file)
+        return self._archives[file]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_archives": {}, "_picture": None}
@@ -231,7 +244,23 @@ def _walk(root: Path) -> Iterator[Listed]:
             elif name.lower().endswith(".tar"):
                 yield from _tar_members(path, name)
             else:
-                yield name, _size(path), None
+                told = names.file_name(name)
+                yield told, _size(path), None if told == name else Place(name)
+
+
+def _check_names(listed: list[Listed], root: Path) -> None:
+    """Two files that are one to the eye cannot be told apart in what is written."""
+    for (one, _, first), (other, _, second) in itertools.pairwise(listed):
+        there = [place or Place(one) for place in (first, second)]
+        if one == other and _own_name(there[0]) != _own_name(there[1]):
+            raise SourceError(
+                "two files of one name, written in different characters", where=root / one,
+                found=" and ".join(repr(_own_name(place)) for place in there), remedy="rename one of them",
+            )  # fmt: skip
+
+
+def _own_name(place: Place) -> str:
+    return place.file if place.member is None else place.member
 
 
 def _cannot_list(error: OSError) -> None:
@@ -257,7 +286,18 @@ def _members(path: Path, name: str) -> Iterator[Listed]:
         _check_inside(member.filename, path)
         if member.file_size > MEMBER_LIMIT or member.file_size > RATIO_LIMIT * max(member.compress_size, 1024):
             raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
-        yield f"{name}/{member.filename}", member.file_size, None
+        told = names.file_name(f"{name}/{_decoded(member)}")
+        yield told, member.file_size, Place(name, member=member.filename)
+
+
+def _decoded(member: zipfile.ZipInfo) -> str:
+    """A member's name. Archives made on a Mac hold UTF-8 without the mark of it."""
+    if member.flag_bits & UTF8_NAME or member.filename.isascii():
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
 
 
 def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
@@ -276,11 +316,11 @@ def _tar_members(path: Path, name: str) -> Iterator[Listed]:
         inner = member.name.removeprefix("./")
         if member.isreg() and not member.issparse() and not IGNORED.search(inner):
             _check_inside(inner, path)
-            yield f"{name}/{inner}", member.size, Place(name, member.offset_data)
+            yield names.file_name(f"{name}/{inner}"), member.size, Place(name, member.offset_data)
 
 
 def _check_inside(member: str, path: Path) -> None:
-    if not member or member.startswith("/") or ".." in member.split("/"):
+    if not member or member.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member):
         raise ReadError(f"archive member outside the archive: {member}", where=path)
 
 

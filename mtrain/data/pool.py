@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpconvert import card as cards
+from dpconvert.names import plain
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import shard_cache
@@ -261,23 +262,19 @@ def _without(pool: Pool, names: Sequence[str]) -> Pool:
 
 def find_task(pool: Pool, name: str) -> Task:
     """The task called `name`, without regard to case, `-` and `_`."""
-    by_name = {_plain(task.name): task for task in pool.tasks}
-    if (task := by_name.get(_plain(name))) is not None:
+    by_name = {plain(task.name): task for task in pool.tasks}
+    if (task := by_name.get(plain(name))) is not None:
         return task
     for unfinished in pool.unfinished:
-        if _plain(unfinished) == _plain(name):
+        if plain(unfinished) == plain(name):
             raise UsageError(f"{unfinished} has not been converted to its end", remedy="run its conversion again")
-    near = difflib.get_close_matches(_plain(name), by_name, n=3)
+    near = difflib.get_close_matches(plain(name), by_name, n=3)
     likely = [by_name[match].name for match in near] or [task.name for task in pool.tasks]
     raise UsageError(f"no task {name!r} in the pool", remedy=f"did you mean {' or '.join(likely)}?")
 
 
-def _plain(name: str) -> str:
-    return name.casefold().replace("-", "").replace("_", "")
-
-
 def _related(one: Task, other: Task) -> bool:
-    return _plain(other.name) in map(_plain, one.card.related) or _plain(one.name) in map(_plain, other.card.related)
+    return plain(other.name) in map(plain, one.card.related) or plain(one.name) in map(plain, other.card.related)
 
 
 def _check_size(path: Path, size: int) -> None:

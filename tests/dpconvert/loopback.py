@@ -25,6 +25,9 @@ class Site:
     versions: bool = True
     announces: bool = True
     silent_after: int | None = None
+    deaf: bool = False  # to If-Range: a part of another version is sent as if it were asked for
+    headers: list[dict[str, str]] = field(default_factory=list)  # of each answer in turn; '' takes one away
+    most: int | None = None  # bytes of an answer to a range, however many are asked for
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,20 +58,24 @@ class Handler(BaseHTTPRequestHandler):
     def send_file(self, data: bytes, wanted: str | None) -> None:
         site, tag = self.site, f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         found = re.fullmatch(r"bytes=(\d+)-", wanted or "")
-        same = self.headers.get("If-Range", tag) == tag
+        same = site.deaf or self.headers.get("If-Range", tag) == tag
         start = int(found[1]) if found and site.ranges and same else 0
         headers = {"ETag": tag} if site.versions else {}
         if start and start >= len(data):
             self.reply(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
             return
+        end = len(data) if site.most is None or not start else min(start + site.most, len(data))
         if start:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self.reply(206 if start else 200, data[start:], headers, cut=site.take(site.cut_after))
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self.reply(206 if start else 200, data[start:end], headers, cut=site.take(site.cut_after))
 
     def reply(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
         self.send_response(status)
+        with self.site.lock:
+            headers |= self.site.headers.pop(0) if self.site.headers else {}
         for name, value in headers.items():
-            self.send_header(name, value)
+            if value:
+                self.send_header(name, value)
         if self.site.announces:
             self.send_header("Content-Length", str(len(body)))
         else:

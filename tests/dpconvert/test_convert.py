@@ -327,7 +327,7 @@ def test_a_truncated_picture_fails_before_anything_is_written(converted: Get, dp
     picture.write_bytes(picture.read_bytes()[:1000])
     answer = dpconvert(POINTS, "--source", source, "--out", tmp_path / "out", "--workers", 1)
     assert answer.code == 1
-    assert f"{source}: 1 of 10 pictures cannot be read, the first: {picture}: " in one_line(answer)
+    assert f"{source}: 1 of 10 pictures cannot be read, the first: {picture.relative_to(source)}: " in one_line(answer)
     assert names(tmp_path / "out", "*.tar") == []
 
 
@@ -347,7 +347,7 @@ def test_a_file_that_vanishes_after_the_plan_is_a_failed_sample(
     job = conversion._Job(rows, plan.classes, conversion.Options(), tmp_path / "out")
     (failure,) = conversion._shard(source, job)[1]
     assert failure.source.endswith(tile.name)
-    assert failure.reason == f"{tile}: cannot be read: No such file or directory"
+    assert failure.reason == f"{tile.relative_to(tiles)}: cannot be read: No such file or directory"
 
 
 def test_skip_failed_lists_what_is_left_out(tiles: Path, converted: Get, dpconvert: Call, tmp_path: Path) -> None:

@@ -6,9 +6,13 @@ import hashlib
 import io
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,6 +182,108 @@ def test_a_folder_that_is_a_file_is_one_line(site: Site, get: Get, tmp_path: Pat
         get(tmp_path / "file" / "a.bin")
 
 
+# --- parts of what may have changed, without a digest
+
+
+def part_of(site: Site, get: Get, path: Path) -> int:
+    """Leave a part of /a.bin; its size."""
+    site.cut_after = [300_000, 0, 0, 0]
+    with pytest.raises(FetchError):
+        get(path)
+    return path.with_name(f"{path.name}.part").stat().st_size
+
+
+OTHER = DATA[::-1]
+
+
+def test_a_part_of_another_version_is_begun_anew_though_the_server_sends_the_rest(
+    site: Site, get: Get, tmp_path: Path
+) -> None:
+    part_of(site, get, tmp_path / "a.bin")
+    site.files["/a.bin"], site.deaf = OTHER, True
+    get(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("content_range", ["", "bytes 0-1", "bytes 5-9/10", "pages 1-2/3"])
+def test_a_part_that_does_not_say_which_it_is_is_begun_anew(
+    site: Site, get: Get, tmp_path: Path, content_range: str
+) -> None:
+    part_of(site, get, tmp_path / "a.bin")
+    site.headers = [{"Content-Range": content_range}]
+    get(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_a_file_of_another_length_is_begun_anew_where_no_version_is_told(site: Site, get: Get, tmp_path: Path) -> None:
+    site.versions = False
+    part_of(site, get, tmp_path / "a.bin")
+    site.files["/a.bin"] = OTHER + b"more"
+    get(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == OTHER + b"more"
+
+
+@pytest.mark.parametrize("total", ["", "*"])
+def test_answers_that_are_shorter_than_asked_are_put_together(site: Site, get: Get, tmp_path: Path, total: str) -> None:
+    start = part_of(site, get, tmp_path / "a.bin")
+    site.most = 250_000
+    if total:
+        site.headers = [{"Content-Range": f"bytes {start}-{start + site.most - 1}/*"}]
+    get(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_a_part_without_a_note_of_its_version_is_begun_anew(site: Site, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(OTHER[:1000])
+    get(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def sized(site: Site, path: Path, size: int) -> bool:
+    with requests.Session() as session:
+        return Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.bin", size=size), path)
+
+
+def test_what_is_not_of_the_published_size_is_refused(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match=f"not of the published size; expected 5 bytes; found {len(DATA)}"):
+        sized(site, tmp_path / "a.bin", 5)
+    site.announces = False
+    with pytest.raises(FetchError, match="not of the published size"):
+        sized(site, tmp_path / "a.bin", 5)
+    assert list(tmp_path.iterdir()) == []
+    site.announces = True
+    assert sized(site, tmp_path / "a.bin", len(DATA))
+    with pytest.raises(FetchError, match=r"not of the published size.*remove it and fetch again"):
+        sized(site, tmp_path / "a.bin", 5)
+
+
+def test_a_cut_body_of_unknown_length_is_gone_on_with_up_to_the_published_size(site: Site, tmp_path: Path) -> None:
+    site.announces, site.cut_after = False, [300_000]
+    assert sized(site, tmp_path / "a.bin", len(DATA))
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+def test_what_does_not_fit_is_refused_before_the_first_byte(
+    site: Site, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=len(DATA) - 1))
+    with pytest.raises(OutputError, match=f"no room; expected {len(DATA)} bytes; found {len(DATA) - 1}"):
+        get(tmp_path / "a.bin")
+    assert not any(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_a_server_is_asked_again_when_it_says(site: Site, get: Get, tmp_path: Path) -> None:
+    for seconds, least in (("1", 1.0), ("", 0.9)):
+        told = seconds or format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+        site.statuses, site.headers = [503], [{"Retry-After": told}]
+        begun = time.monotonic()
+        get(tmp_path / f"{least}.bin")
+        assert time.monotonic() - begun >= least
+    site.statuses, site.headers = [429], [{"Retry-After": "86400"}]
+    with pytest.raises(FetchError, match="the server asks to wait 86400 s"):
+        get(tmp_path / "b.bin")
+
+
 # --- sources ---------------------------------------------------------------------------------------------------------
 
 
@@ -265,7 +371,7 @@ def test_a_damaged_tar_is_one_line(site: Site, tmp_path: Path, at: int) -> None:
 
 def test_a_page_instead_of_an_archive_is_not_kept(site: Site, tmp_path: Path) -> None:
     site.files["/a.zip"] = b"<html>Please log in</html>"
-    with pytest.raises(FetchError, match=r"no archive.*ask at https://example.org/mine"):
+    with pytest.raises(FetchError, match=r"no archive.*ask at https://example.org/mine, or put a.zip"):
         fetched(manifest(site, tmp_path, "a.zip"), tmp_path / "mine")
     assert not (tmp_path / "mine" / "a.zip").exists()
 

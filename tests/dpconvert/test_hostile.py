@@ -67,7 +67,7 @@ TOLD = {
     "xml_of_ten_million_elements": "too much XML",
     "xml_of_three_million_attributes": "too many attributes",
     "csv_of_a_million_columns": "too many columns; expected at most 10000; found 1000001",
-    "csv_of_quotes_that_never_end": "line 2: id: Input should be a valid integer",
+    "csv_of_quotes_that_never_end": "line 2: not a readable table: ',' expected after '\"'",
     "mat_of_objects": "'detection' is no table of points; expected N x 2; found no array of real numbers, 1 x 2",
     "mat_of_a_huge_structure": "found no array of real numbers, 60000 x 60000",
     "json_of_depth_100000": "not JSON: maximum recursion depth",

@@ -93,7 +93,7 @@ def test_a_slide_is_chosen_by_name_and_the_first_annotated_one_otherwise(tree: T
     for name in "abc":
         tree.slide(f"{name}.tif")
     tree.write("b.geojson", OBJECTS)
-    tree.manifest('[layout]\nmissing = true\n[rule]\ntype = "presence"\nsize = 64\npositive = ["yes"]\n')
+    tree.manifest('[layout]\nmissing = "none"\n[rule]\ntype = "presence"\nsize = 64\npositive = ["yes"]\n')
     assert "b.png" in draw(tree, dpconvert)
     answer = dpconvert("preview", tree.folder / "own.toml", "--source", tree.root, "--slide", "A", "--out", tree.folder)
     assert "a.png" in answer.out

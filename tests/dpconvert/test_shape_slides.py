@@ -183,11 +183,19 @@ def test_a_slide_without_annotations_is_an_error_unless_told(tree: Tree) -> None
     tree.write("a.geojson", TUMOR)
     tree.write("z.geojson", TUMOR)
     tree.manifest(AREA)
-    with pytest.raises(SourceError, match=r"b\.tif.*missing = true"):
+    with pytest.raises(SourceError, match=r"b\.tif.*missing = \"none\".*missing = true"):
         tree.plan()
-    tree.manifest("[layout]\nmissing = true\n" + AREA)
+    tree.manifest('[layout]\nmissing = "none"\n' + AREA)
     assert tree.counts() == {"yes": 8, "no": 24}
+    tree.manifest("[layout]\nmissing = true\n" + AREA)
+    assert tree.counts() == {"yes": 8, "no": 8}
+    assert "left out: 1 slide without annotations, the first b.tif" in tree.plan().notes
     assert "1 file of annotations on no slide here, the first: z.geojson" in tree.plan().notes
+    for name in "az":
+        (tree.root / f"{name}.geojson").unlink()
+    tree.manifest(AREA)
+    with pytest.raises(SourceError, match="no annotations for this slide"):
+        tree.plan()
 
 
 def test_two_files_for_one_slide_are_an_error(tree: Tree) -> None:

@@ -181,11 +181,16 @@ def test_points_beside_pictures(make: Make, tmp_path: Path) -> None:
         picture(tmp_path / "source" / f"{name}.png")
     (tmp_path / "source" / "a1.csv").write_text("5,5,m\n10,15,m\n15,15,other\n")
     (tmp_path / "source" / "b1.csv").write_text("")
-    rows = make(POINTS + "[layout]\nmissing = true\n" + PRESENCE)
+    rows = make(POINTS + '[layout]\nmissing = "none"\n' + PRESENCE)
     assert {(r["source"], r["x"], r["y"]) for r in rows if r["label"]} == {("a1.png", 0, 0)}
     assert len(rows) == 12
     assert all(len(of) == 1 for of in groups(rows).values())
     assert groups(rows).keys() == {"my:a", "my:b"}
+    (tmp_path / "source" / "z9.csv").write_text("5,5,m\n")
+    assert {row["source"] for row in make(POINTS + "[layout]\nmissing = true\n" + PRESENCE)} == {"a1.png", "b1.png"}
+    notes = cards.load(tmp_path / "out" / "Mine").notes
+    assert "left out: 1 image without files of points, the first a2.png" in notes
+    assert "not used: 1 files of points of no image here, the first z9.csv" in notes
     assert "a2.png: no files of points for this picture" in str(make(POINTS + PRESENCE, fails=True))
 
 

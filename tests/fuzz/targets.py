@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from PIL import Image
 from dpconvert import card
 from dpconvert.annotations import coco, cytomine, masks, points
 from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.read import Subject, read
 from dpconvert.image import open_image
 from dpconvert.image.header import complete_size
@@ -34,7 +34,6 @@ from dpconvert.image.tiff import TiffPages
 from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch
-from dpconvert.readers.layouts import table
 from dpconvert.runtime.locks import Holder
 from dpconvert.source.files import Source
 from dpconvert.tasks import verify
@@ -197,7 +196,7 @@ def _archive(path: Path) -> object:
 
 
 def _table(data: bytes) -> object:
-    return list(table.rows(SimpleNamespace(read=lambda _: data), "t.csv"))  # type: ignore[arg-type]
+    return list(Table(data, "t.csv"))
 
 
 SAMPLE = {"key": "a", "split": "train", "label": 0, "group": "g", "format": "png", "offset": 512, "stored_width": 24,

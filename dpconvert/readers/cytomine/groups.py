@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from dpconvert import names
 from dpconvert.annotations import cytomine
 from dpconvert.annotations.cytomine import Slide
 from dpconvert.errors import ReadError, SourceError
@@ -21,7 +22,7 @@ class Groups:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.pattern = layout_of(source.manifest, Layout).group
-        self.table = dict(row for file in source.match("groups") for row in _rows(source, file.name))
+        self.table = _table(source)
         self.slides = self.unsteady = 0
 
     def of(self, slide: Slide) -> str:
@@ -31,8 +32,8 @@ class Groups:
             SourceError: there is a table, and it lacks this image.
         """
         file = PurePosixPath(slide.original_filename or "").name
-        names = [str(slide.id), str(slide.base_image), file, PurePosixPath(file).stem]
-        told = next((self.table[name] for name in names if name in self.table), None)
+        keys = [str(slide.id), str(slide.base_image), names.nfc(file), names.nfc(PurePosixPath(file).stem)]
+        told = next((self.table[key] for key in keys if key in self.table), None)
         if told is not None:
             return told
         if self.table:
@@ -61,11 +62,29 @@ class Groups:
             )
 
 
+def _table(source: Source) -> dict[str, str]:
+    """Image -> group, of all tables."""
+    groups: dict[str, str] = {}
+    for file in source.match("groups"):
+        for image, group in _rows(source, file.name):
+            if groups.setdefault(image, group) != group:
+                raise SourceError(
+                    f"two groups of image {image!r}", where=file.name, found=f"{groups[image]!r} and {group!r}"
+                )
+    return groups
+
+
 def _rows(source: Source, name: str) -> list[tuple[str, str]]:
     found = []
-    for row in cytomine.rows(source.read(name), name):
-        group = next((row[column] for column in COLUMNS if row.get(column)), None)
-        if group is None or not row.get("image"):
-            raise ReadError("no table of groups", where=name, expected="columns image and patient", found=str(row)[:60])
-        found.append((row["image"], group))
+    table = cytomine.rows(source.read(name), name)
+    for row in table:
+        cells = {names.folded(column): text for column, text in row.cells.items()}
+        group = next((cells[column] for column in COLUMNS if cells.get(column)), None)
+        if group is None or not cells.get("image"):
+            raise ReadError(
+                f"line {row.line}: no table of groups", where=name, expected="columns image and patient",
+                found=str(row.cells)[:60],
+            )  # fmt: skip
+        found.append((names.file_name(cells["image"]), group))
+    source.notes += table.notes()
     return found

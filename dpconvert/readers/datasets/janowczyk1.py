@@ -19,7 +19,7 @@ __all__ = ["fake", "pictures", "read_annotations"]
 def pictures(source: Source) -> Iterator[Picture]:
     source.need("masks")
     alone = []
-    for image, mask in paired(source, "images", "masks", missing=True):
+    for image, mask in paired(source, "images", "masks", missing="none"):
         if mask is None:
             alone.append(image.name)
         else:

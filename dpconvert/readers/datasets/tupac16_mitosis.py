@@ -14,7 +14,7 @@ from dpconvert.source.record import Picture
 
 def pictures(source: Source) -> Iterator[Picture]:
     source.need("points")  # without any, every picture would pass for one without mitoses
-    for found, table in sorted(paired(source, "images", "points", missing=True), key=lambda pair: pair[0]["name"]):
+    for found, table in sorted(paired(source, "images", "points", missing="none"), key=lambda pair: pair[0]["name"]):
         name = found["name"].replace("/", "_")
         yield Picture(name, (found.name,), found["case"], annotations=(table.name,) if table else ())
 

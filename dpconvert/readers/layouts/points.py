@@ -4,7 +4,8 @@
   columns    what stands where in a line, e.g. ["x", "y", "label"]; other names are passed over
   delimiter  between columns ("": blanks); skip   lines of head
   label      of all points, where no column says it; `labels` maps a column's values to names
-[files.images] may name `group` and `split` too. A picture without a file of points has none when `missing` is true.
+  missing    of images without a file of points: true leaves them out and counts them, "none" says that they show none
+[files.images] may name `group` and `split` too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dpconvert.card import Model
 from dpconvert.errors import ReadError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import as_split, layout_of, paired, stem
+from dpconvert.readers.pairing import Missing, as_split, layout_of, paired, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
 
@@ -39,7 +40,7 @@ class Layout(Model):
     skip: int = 0
     label: str = ""
     labels: dict[str, str] = {}
-    missing: bool = False
+    missing: Missing = "error"
 
     @field_validator("columns")
     @classmethod

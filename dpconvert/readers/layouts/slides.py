@@ -4,7 +4,8 @@ r"""Shape "slides": whole slides (or large pictures), and for each a file of ann
 names; so does any file of annotations where the pattern names no `name`. [files.slides] may name `group` (patient),
 `split` and `class` too; else a table [files.table] tells them, a line a slide. [layout] takes
   labels     the files' labels -> class names; a label that it lacks is an error, those listed in `skip` are left out
-  missing    true: a slide without annotations is taken as one that has none
+  missing    of slides without annotations: true leaves them out and counts them, "none" says that nothing of what the
+             rule looks for is on them
   values, threshold, instances   how masks are read: value -> class name; values made 0 or 1 first; values are numbers
              of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
   slide, group, split, label     columns of the table; "" for one that it does not have
@@ -14,20 +15,21 @@ names; so does any file of annotations where the pattern names no `name`. [files
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from dpconvert import names
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.ndpa import Glass
-from dpconvert.card import Model
+from dpconvert.annotations.parsing.table import Table
 from dpconvert.errors import SourceError
 from dpconvert.image import Image, sane
-from dpconvert.manifest.model import FileKind, Manifest, Regional
+from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
-from dpconvert.readers.layouts import table
-from dpconvert.readers.pairing import as_split, layout_of
+from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -58,12 +60,12 @@ FILES = {
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
 
-class Layout(Model):
+class Layout(Tabular):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
     skip: list[str] = []
-    missing: bool = False
+    missing: Missing = "error"
     values: dict[int, str] = {}
     threshold: int | None = None
     instances: bool = False
@@ -79,17 +81,22 @@ def pictures(source: Source) -> Iterator[Picture]:
     outlines = _outlines(source, {found["name"] for found in slides})
     classes = {found["name"]: found.name for found in source.match("classes")}
     told = _table(source, layout)
+    alone = []
     for slide in slides:
         name = slide["name"]
         files = outlines.of(slide)
-        if not files and not layout.missing and source.match("annotations"):
-            raise SourceError(
-                "no annotations for this slide", where=slide.name,
-                remedy="if it holds nothing to annotate, say `missing = true` in the manifest's [layout]",
-            )  # fmt: skip
-        if told and name not in told:
+        if not files and layout.missing != "none" and _needs_annotations(source):
+            _check_missing(slide, layout)
+            alone.append(slide.name)
+            continue
+        row = told.get(names.folded(name))
+        if told and row is None:
             raise SourceError("no line of the table is about this slide", where=slide.name)
-        yield _picture(slide, layout, told.get(name, {}), files, classes.get(name, ""))
+        yield _picture(slide, layout, row or {}, files, classes.get(name, ""))
+    if alone:
+        source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
+    if absent := told.keys() - {names.folded(slide["name"]) for slide in slides}:
+        source.notes.append(f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}")
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
@@ -113,15 +120,31 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.mended)
 
 
+def _needs_annotations(source: Source) -> bool:
+    """Whether the rule asks what is drawn on a slide, or files of annotations are here."""
+    return not isinstance(source.manifest.rule, Whole | Tiles) or bool(source.match("annotations"))
+
+
+def _check_missing(slide: Found, layout: Layout) -> None:
+    if layout.missing == "error":
+        raise SourceError(
+            "no annotations for this slide", where=slide.name,
+            remedy='if it shows nothing of what the rule looks for, say `missing = "none"` in [layout]; '
+            "`missing = true` leaves such slides out",
+        )  # fmt: skip
+
+
 class _Outlines:
     """Which files of annotations belong to a slide."""
 
-    def __init__(self, own: dict[str, str], shared: list[str], pictured: dict[str, coco.File]) -> None:
-        self.own, self.shared, self.pictured = own, shared, pictured
+    def __init__(
+        self, own: dict[str, str], shared: list[str], pictured: dict[str, coco.File], fold: Callable[[str], str]
+    ) -> None:
+        self.own, self.shared, self.pictured, self.fold = own, shared, pictured, fold
 
     def of(self, slide: Found) -> tuple[str, ...]:
-        if slide["name"] in self.own:
-            return (self.own[slide["name"]],)
+        if (own := self.own.get(self.fold(slide["name"]))) is not None:
+            return (own,)
         naming = [name for name, file in self.pictured.items() if coco.named(file, slide.name)]
         found = [*self.shared, *naming]
         if len(found) > 1:
@@ -131,9 +154,11 @@ class _Outlines:
 
 def _outlines(source: Source, slides: set[str]) -> _Outlines:
     own: dict[str, str] = {}
+    fold = _folding(slides)
+    slides = {fold(name) for name in slides}
     shared, pictured, alone = [], {}, []
     for found in source.match("annotations"):
-        name = found.get("name")
+        name = fold(found.get("name"))
         if name in own:
             raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
         if name in slides:
@@ -146,7 +171,12 @@ def _outlines(source: Source, slides: set[str]) -> _Outlines:
             shared.append(found.name)
     if alone:
         source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
-    return _Outlines(own, shared, pictured)
+    return _Outlines(own, shared, pictured, fold)
+
+
+def _folding(slides: set[str]) -> Callable[[str], str]:
+    """How names are compared: without regard to case, unless two slides differ in nothing else."""
+    return names.folded if len({names.folded(name) for name in slides}) == len(slides) else names.nfc
 
 
 def _coco(source: Source, name: str) -> coco.File | None:
@@ -169,18 +199,19 @@ def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str
 
 
 def _table(source: Source, layout: Layout) -> dict[str, dict[str, str]]:
-    """Slide's name -> its line."""
+    """Slide's name, folded -> what the table says of it."""
     told: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
-        for number, row in enumerate(table.rows(source, found.name), start=2):
-            where = f"{found.name}, line {number}"
-            name = PurePosixPath(table.cell(row, layout.slide, where).replace("\\", "/")).name
-            for column in filter(None, (layout.group, layout.split, layout.label)):
-                table.cell(row, column, where)
-            name = re.sub(rf"(?i){SLIDE}$", "", name)
-            if name in told:
-                raise SourceError("two lines about one slide", where=where, found=name)
-            told[name] = row
+        rows = Table(source.read(found.name), found.name, layout.dialect)
+        for row in rows:
+            where = f"{found.name}, line {row.line}"
+            name = PurePosixPath(names.file_name(cell(row, layout.slide, where))).name
+            name = names.folded(re.sub(rf"(?i){SLIDE}$", "", name))
+            asked = filter(None, (layout.group, layout.split, layout.label))
+            known = {column: cell(row, column, where) for column in asked}
+            if told.setdefault(name, known) != known:
+                raise SourceError("two lines about one slide, with different values", where=where, found=name)
+        source.notes += rows.notes()
     return told
 
 

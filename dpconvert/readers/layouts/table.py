@@ -1,39 +1,44 @@
-"""Shape "table": a CSV or TSV file that names pictures and their labels.
+"""Shape "table": a CSV or TSV file that names images and their labels.
 
 [files.table], [files.images]; [layout] takes
-  file   how a row names its picture, a template over the columns: "{slide}/{uid}.png" or "{image ID:0>3}.bmp";
+  file   how a row names its image, a template over the columns: "{slide}/{uid}.png" or "{image ID:0>3}.bmp";
          matched against the end of the files' names
   label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
          those listed in `skip` are left out
   group, split   columns (optional)
-  missing  true: rows without a picture are passed over and counted
+  missing  true: rows without an image or without a label are left out and counted
+  delimiter, encoding   how the table is written, where that is not found out (see `annotations/parsing/table.py`)
 """
 
 from __future__ import annotations
 
-import csv
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
-from dpconvert.annotations.parsing.lines import lines
-from dpconvert.card import Model
-from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert import names
+from dpconvert.annotations.parsing.table import Cells, Row, Table, column
+from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import as_split, layout_of, stem
+from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
 
 FILES = {
-    "table": FileKind(pattern=r"(?i)^[^/]+\.(csv|tsv|txt)$", what="table of pictures", example="labels.csv"),
-    "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"),
+    "table": FileKind(
+        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt)$",
+        what="table of images",
+        example="labels.csv",
+    ),
+    "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="images", example="images/0001.png"),
 }
+UPWARDS = re.compile(r"^(\.\./)+")
 
-MOST_COLUMNS = 10_000
 
-
-class Layout(Model):
+class Layout(Tabular):
     """`[layout]` of a manifest of this shape."""
 
     file: str
@@ -42,86 +47,135 @@ class Layout(Model):
     skip: list[str] = []
     group: str = ""
     split: str = ""
-    missing: bool = False
+    missing: Missing = "error"
+
+
+@dataclass
+class _Listed:
+    """What the tables have said so far.
+
+    images: file -> what a row says of it, and where. skipped: files of rows that are left out. rows: how many of the
+    present table's rows are worth a note.
+    """
+
+    images: dict[str, tuple[Picture, str]] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+    rows: Counter[str] = field(default_factory=Counter)
 
 
 def pictures(source: Source) -> Iterator[Picture]:
     layout = layout_of(source.manifest, Layout)
-    images = _by_ending([found.name for found in source.need("images")])
-    for table in source.need("table"):
-        absent = 0
-        for line, row in enumerate(rows(source, table.name), start=2):
-            where = f"{table.name}, line {line}"
-            if cell(row, layout.label, where) in layout.skip:
-                continue
-            wanted = _file(row, layout, where)
-            if layout.missing and wanted not in images:
-                absent += 1
-            else:
-                yield _picture(row, layout, wanted, images, where)
-        if absent:
-            source.notes.append(f"{counted(absent, 'row')} of {table.name} without a picture here")
+    if layout.missing == "none":
+        raise ManifestError(
+            'layout.missing: "none" says that an image without annotations shows no object', where=source.manifest.path,
+            remedy="of a table, say true to leave out rows without an image or a label",
+        )  # fmt: skip
+    images = Endings(found.name for found in source.need("images"))
+    listed = _Listed()
+    for found in source.need("table"):
+        table = Table(source.read(found.name), found.name, layout.dialect)
+        for row in table:
+            _add(row, layout, images, listed, f"{found.name}, line {row.line}")
+        source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
+        source.notes += table.notes()
+        listed.rows.clear()
+    _tell_unlisted(source, listed)
+    for picture, _ in listed.images.values():
+        yield picture
 
 
-def _file(row: dict[str, str], layout: Layout, where: str) -> str:
-    try:
-        return layout.file.format(**row)
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        raise ManifestError(f"file: {layout.file!r} does not fit the table's columns ({error})", where=where) from None
-
-
-def _picture(row: dict[str, str], layout: Layout, wanted: str, images: dict[str, list[str]], where: str) -> Picture:
-    matches = images.get(wanted, [])
-    if len(matches) != 1:
-        what = "no picture of this name" if not matches else "several pictures of this name"
-        raise SourceError(what, where=where, expected=wanted, found=", ".join(matches[:3]) or None)
+def _add(row: Row, layout: Layout, images: Endings, listed: _Listed, where: str) -> None:
+    """Take one row in."""
     value = cell(row, layout.label, where)
-    if layout.labels and value not in layout.labels:
+    wanted = _file(row.cells, layout, where)
+    found = images.find(UPWARDS.sub("", wanted))
+    if names.match(value, layout.skip) is not None:
+        listed.skipped.update(found)
+    elif layout.missing == "skip" and not found:
+        listed.rows["without a picture here"] += 1
+    elif layout.missing == "skip" and not value:
+        listed.rows["without a label, left out"] += 1
+        listed.skipped.update(found)
+    else:
+        _add_picture(_picture(row, layout, _only(found, wanted, where), listed, where), listed, where)
+
+
+def _only(found: list[str], wanted: str, where: str) -> str:
+    if len(found) != 1:
+        what = "several pictures of this name" if found else "no picture of this name"
+        remedy = None if found else "if some images are not here, say `missing = true` in [layout]"
+        raise SourceError(what, where=where, expected=wanted, found=", ".join(found[:3]) or None, remedy=remedy)
+    return found[0]
+
+
+def _add_picture(picture: Picture, listed: _Listed, where: str) -> None:
+    file = picture.files[0]
+    known, before = listed.images.setdefault(file, (picture, where))
+    if known != picture:
+        raise SourceError(f"{file} is listed twice, with different values", where=where, found=f"also in {before}")
+    listed.rows["saying again what another row says"] += before != where
+
+
+def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -> Picture:
+    value = cell(row, layout.label, where)
+    if not value:
+        raise SourceError(
+            f"no label in column {layout.label!r}", where=where,
+            remedy="if rows without a label are to be left out, say `missing = true` in [layout]",
+        )  # fmt: skip
+    known = names.match(value, layout.labels)
+    if layout.labels and known is None:
         raise ManifestError("label not in `layout.labels`", where=where, found=repr(value))
-    label = layout.labels.get(value, value)
-    group = cell(row, layout.group, where) if layout.group else matches[0]
-    split = as_split(cell(row, layout.split, where)) if layout.split else None
-    return Picture(stem(matches[0]), (matches[0],), group, label=label, split=split)
+    label = value if known is None else layout.labels[known]
+    group = cell(row, layout.group, where) if layout.group else ""
+    listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
+    split = as_split(cell(row, layout.split, where), where) if layout.split else None
+    return Picture(stem(file), (file,), group or file, label=label, split=split)
 
 
-def rows(source: Source, name: str) -> Iterator[dict[str, str]]:
-    """The lines of a table with a head, separated by commas, semicolons or tabs: column -> text.
-
-    Raises:
-        ReadError: not a readable table.
-    """
-    data = source.read(name)
+def _file(row: Cells, layout: Layout, where: str) -> str:
     try:
-        dialect: Any = csv.Sniffer().sniff(data[:8192].decode("utf-8-sig", "replace"), delimiters=",;\t")
-    except csv.Error:
-        dialect = csv.excel
-    try:
-        reader = csv.DictReader(lines(data, name), dialect=dialect)
-        if len(reader.fieldnames or ()) > MOST_COLUMNS:
-            found = len(reader.fieldnames or ())
-            raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=found)
-        for row in reader:
-            yield {str(k).strip(): str(v or "").strip() for k, v in row.items() if k is not None}
-    except csv.Error as error:
-        raise ReadError(f"not a readable table: {error}", where=name) from None
+        wanted = names.file_name(layout.file.format_map(row))
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        raise ManifestError(
+            f"file: {layout.file!r} does not fit the table's columns ({error})", where=where, found=", ".join(row)
+        ) from None
+    if not wanted:
+        raise SourceError("names no image", where=where, found=f"{layout.file!r} gives an empty name")
+    return wanted
 
 
-def cell(row: dict[str, str], column: str, where: str) -> str:
+def _tell_unlisted(source: Source, listed: _Listed) -> None:
+    used = listed.images.keys() | listed.skipped
+    unlisted = [found.name for found in source.match("images") if found.name not in used]
+    if unlisted:
+        source.notes.append(
+            f"not used: {counted(len(unlisted), 'image')} in no row of a table, the first {unlisted[0]}"
+        )
+
+
+def cell(row: Row, wanted: str, where: str) -> str:
     """A row's text in a column.
 
     Raises:
         ManifestError: there is no such column.
     """
-    if column not in row:
-        raise ManifestError(f"no column {column!r}", where=where, found=", ".join(row))
-    return row[column]
+    return row.cells[column(row, wanted, where)]
 
 
-def _by_ending(names: list[str]) -> dict[str, list[str]]:
-    """Every trailing part of a name -> the names that end with it."""
-    endings: dict[str, list[str]] = {}
-    for name in names:
-        parts = PurePosixPath(name).parts
-        for start in range(len(parts)):
-            endings.setdefault("/".join(parts[start:]), []).append(name)
-    return endings
+class Endings:
+    """Files by every trailing part of their names, without regard to case where that leaves one."""
+
+    def __init__(self, files: Iterator[str]) -> None:
+        self._exact: dict[str, list[str]] = defaultdict(list)
+        self._folded: dict[str, list[str]] = defaultdict(list)
+        for name in files:
+            parts = PurePosixPath(name).parts
+            for start in range(len(parts)):
+                ending = "/".join(parts[start:])
+                self._exact[ending].append(name)
+                self._folded[names.folded(ending)].append(name)
+
+    def find(self, wanted: str) -> list[str]:
+        """The files whose names end so."""
+        return self._exact.get(wanted) or self._folded.get(names.folded(wanted), [])

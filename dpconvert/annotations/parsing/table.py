@@ -1,0 +1,194 @@
+"""Delimited text as RFC 4180 has it: bytes in, rows with the lines that they begin in out. Every table is read here.
+
+Cells in double quotes may hold delimiters, line ends and doubled quotes; blanks around cells do not count. The
+delimiter is the one that the first row holds most of outside quotes, unless the manifest or a line `sep=;` of Excel's
+names it. Rows without any text are passed over and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dpconvert import names
+from dpconvert.annotations.parsing.lines import LONGEST, WINDOWS, encoding_of, lines
+from dpconvert.errors import ManifestError, ReadError
+from dpconvert.plural import counted
+
+DELIMITERS = ",;\t|"
+MOST_COLUMNS = 10_000
+QUOTED = re.compile(r'"[^"]*"')
+SEP = re.compile(r"(?i)\s*\"?sep=(.)\"?\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How tables are written, as far as a manifest says so; '' is found out for each.
+
+    decimal: '.' or ','. Without it a number may have either, but not both.
+    """
+
+    delimiter: str = ""
+    encoding: str = ""
+    decimal: str = ""
+
+
+class Cells(dict[str, str]):
+    """Column -> text. A column is found without regard to case where only one is meant."""
+
+    def __missing__(self, column: str) -> str:
+        found = names.match(column, self)
+        if found is None:
+            raise KeyError(column)
+        return self[found]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table: the number of its first line in the file, from 1, and its cells."""
+
+    line: int
+    cells: Cells
+
+
+class Table:
+    """A table with a head: iterate over it for its rows. `empty` counts the rows passed over so far.
+
+    Raises:
+        ReadError: not such a table: two columns of one name, a row longer than the head, a quote that never ends.
+    """
+
+    def __init__(self, data: bytes, name: str, dialect: Dialect = Dialect()) -> None:
+        self.name, self.empty = name, 0
+        self.windows = not dialect.encoding and encoding_of(data, name) == WINDOWS
+        self._records = records(data, name, dialect)
+        self.columns = next(self._filled(), (0, list[str]()))[1]
+        _check_head(self.columns, name)
+
+    def __iter__(self) -> Iterator[Row]:
+        for line, cells in self._filled():
+            if any(cells[len(self.columns) :]):
+                raise ReadError(
+                    f"line {line} has more cells than the head", where=self.name, expected=len(self.columns),
+                    found=len(cells), remedy="put cells that hold the delimiter into double quotes",
+                )  # fmt: skip
+            padded = itertools.chain(cells, itertools.repeat(""))
+            yield Row(line, Cells(zip(self.columns, padded, strict=False)))
+
+    def notes(self) -> list[str]:
+        """What a user should know once all rows are read."""
+        found = [f"{counted(self.empty, 'empty row')} of {self.name} passed over"] if self.empty else []
+        if self.windows:
+            found.append(f"{self.name} is not UTF-8 and is read as Windows-1252; `encoding` in [layout] names another")
+        return found
+
+    def _filled(self) -> Iterator[tuple[int, list[str]]]:
+        for line, cells in self._records:
+            if any(cells):
+                yield line, cells
+            else:
+                self.empty += 1
+
+
+def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tuple[int, list[str]]]:
+    """(first line from 1, stripped cells) of every row, empty ones and the head included.
+
+    Raises:
+        ReadError: not text, or quotes that are not those of RFC 4180.
+    """
+    text, before, told = lines(data, name, dialect.encoding), 0, ""
+    head = _first_row(text)
+    if mark := SEP.match("".join(head)):
+        before, told, head = len(head), mark[1], _first_row(text)
+    delimiter = dialect.delimiter or told or _delimiter("".join(head), name)
+    if (found := "".join(head).count(delimiter)) >= MOST_COLUMNS:
+        raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=found)
+    reader = csv.reader(itertools.chain(head, text), delimiter=delimiter, strict=True, skipinitialspace=True)
+    while True:
+        line = before + reader.line_num + 1
+        if (cells := _next(reader, name, line)) is None:
+            return
+        yield line, [cell.strip() for cell in cells]
+
+
+def number(text: str, decimal: str = "") -> float:
+    """A number with a decimal point, or a decimal comma where `decimal` says ',' or nothing else can be meant.
+
+    Raises:
+        ValueError: it is none; or '1,234' without `decimal`, which may be a thousand or little more than one.
+    """
+    if not decimal and re.fullmatch(r"\s*[-+]?\d{1,3},\d{3}\s*", text, re.ASCII):
+        raise ValueError(f"{text!r}: decimals or thousands; say `decimal` in [layout]")
+    if decimal == "," or (not decimal and "." not in text and text.count(",") == 1):
+        text = text.replace(".", "?").replace(",", ".", 1)
+    if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text, re.ASCII):
+        raise ValueError(f"not a number: {text!r}")
+    return float(text)
+
+
+def column(table: Table | Row, wanted: str, where: str) -> str:
+    """The name of a column as the table writes it.
+
+    Raises:
+        ManifestError: there is no such column, or several that differ in case only.
+    """
+    columns = table.cells if isinstance(table, Row) else table.columns
+    if wanted in columns:
+        return wanted
+    found = names.match(wanted, columns)
+    if found is None:
+        raise ManifestError(
+            f"no column {wanted!r}", where=where, found=", ".join(columns),
+            remedy="where these are not its columns, say what stands between them: `delimiter` in [layout]",
+        )  # fmt: skip
+    return found
+
+
+def _first_row(text: Iterator[str]) -> list[str]:
+    """The lines of the first row that is not blank, with the blank ones before it: quotes may hold line ends."""
+    row, quotes, size = list[str](), 0, 0
+    for line in text:
+        row.append(line)
+        quotes, size = quotes + line.count('"'), size + len(line)
+        if (line.strip() and quotes % 2 == 0) or size > LONGEST:
+            break
+    return row
+
+
+def _delimiter(head: str, name: str) -> str:
+    bare = QUOTED.sub("", head)
+    counts = {delimiter: bare.count(delimiter) for delimiter in DELIMITERS}
+    most = max(counts.values())
+    best = [delimiter for delimiter, count in counts.items() if count == most]
+    if most and len(best) > 1:
+        raise ReadError(
+            "what stands between its columns is not clear", where=name, found=repr(bare.strip())[:80],
+            remedy="name it in the manifest: `delimiter` in [layout]",
+        )  # fmt: skip
+    return best[0]
+
+
+def _check_head(columns: list[str], name: str) -> None:
+    twice = [column for column, count in Counter(filter(None, columns)).items() if count > 1]
+    if twice:
+        raise ReadError(
+            f"two columns are named {twice[0]!r}", where=name, found=", ".join(columns), remedy="rename one of them"
+        )
+
+
+def _next(reader: Iterator[list[str]], name: str, line: int) -> list[str] | None:
+    """The next row, whose cells may be long; the limit is one of the whole process, and left as it was."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise ReadError(
+            f"line {line}: not a readable table: {error}", where=name,
+            remedy='double the quotes inside a quoted cell: "a ""b"" c"',
+        ) from None  # fmt: skip
+    finally:
+        csv.field_size_limit(before)

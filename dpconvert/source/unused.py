@@ -1,0 +1,81 @@
+"""What lies in a source and is not read: archives, formats, images and annotations beside the patterns; as notes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from dpconvert.plural import counted
+from dpconvert.source.files import COMPRESSED, Source
+
+INNER = re.compile(r"(?i)\.(zip|tar|gz|bz2|xz|zst|z\d\d)$")
+SUFFIX = re.compile(r"(?i)(\.ome)?\.[a-z0-9]{1,11}$")
+READ = re.compile(
+    r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2k|jpx|p[pgn]m|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm)$"
+)
+UNREAD = re.compile(
+    r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr|np[yz]|h5|hdf5)$"
+)
+WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xlsx?|ods|mat|qpdata)$")
+TOLD = 5  # suffixes
+
+
+def notes(source: Source, used: Collection[str]) -> list[str]:
+    """What a user should know of files that no pattern of the manifest matches and that are not in `used`."""
+    beside = [name for name in unmatched(source) if name not in used]
+    archives = archives_of(source, beside)
+    found = [_archives(archives)] if archives else []
+    for suffixes, what, why in (
+        (READ, "image", "no pattern of [files] matches them"),
+        (UNREAD, "image", "nothing here reads these formats: export them as TIFF or PNG"),
+        (WORDS, "file", "of annotations or tables: no pattern of [files] matches them"),
+    ):
+        names = [name for name in beside if suffixes.search(suffix(name))]
+        if names:
+            found.append(f"not used: {counted(len(names), what)} ({by_suffix(names)}), the first {names[0]}: {why}")
+    return found
+
+
+def unmatched(source: Source) -> list[str]:
+    """The files that no pattern of the manifest matches, in name order."""
+    patterns = [re.compile(kind.pattern) for kind in source.manifest.files.values()]
+    return [name for name in source.sizes if not any(pattern.search(name) for pattern in patterns)]
+
+
+def archives_of(source: Source, names: Iterable[str]) -> list[str]:
+    """The archives among `names` that are not read in place, less those that lie unpacked in a folder of their name."""
+    found = [name for name in names if COMPRESSED.search(name) or INNER.search(name)]
+    folders = {name[:at] for name in source.sizes if found for at in _slashes(name)}
+    return [name for name in found if not {INNER.sub("", name), COMPRESSED.sub("", name)} & folders]
+
+
+def by_suffix(names: Iterable[str]) -> str:
+    """'3 .webp, 1 .czi': how many files of each suffix, the most first."""
+    counts = Counter(map(suffix, names))
+    told = [f"{count} {ending or 'without suffix'}" for ending, count in counts.most_common(TOLD)]
+    rest = len(counts) - len(told)
+    return ", ".join(told) + (f", {rest} other kinds" if rest else "")
+
+
+def suffix(name: str) -> str:
+    """The lower-case suffix of a file's name with its dot, '' for none."""
+    found = SUFFIX.search(name.rpartition("/")[2])
+    return "" if found is None else "." + found[0].lower().rpartition(".")[2]
+
+
+def remedy(archives: list[str]) -> str:
+    """What to do about archives that are not read in place."""
+    outer = archives[0].partition("/")[0] if "/" in archives[0] else ""
+    inside = re.search(r"(?i)\.(zip|tar)$", outer) is not None
+    what = f"unpack {outer}, and then {archives[0].partition('/')[2]}" if inside else f"unpack {archives[0]}"
+    return f"{what}: of archives, only .zip and plain .tar are read in place, and none inside another"
+
+
+def _archives(names: list[str]) -> str:
+    told = f"not read: {counted(len(names), 'archive')}, the first {names[0]}; {remedy(names)}"
+    return f"{told} (where its files are here already, move it away)"
+
+
+def _slashes(name: str) -> list[int]:
+    return [at for at, letter in enumerate(name) if letter == "/"]

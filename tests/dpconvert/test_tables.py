@@ -1,0 +1,231 @@
+"""Tables as RFC 4180 and spreadsheets write them, against the standard library and values worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dpconvert import card as cards
+from dpconvert.annotations.parsing.table import Dialect, Table, number
+from dpconvert.card import TaskCard
+from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
+from dpconvert.manifest.catalog import load
+from dpconvert.readers import with_defaults
+from dpconvert.shards.tar import read_index
+from tests.dpconvert.conftest import run
+
+CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=6) | st.sampled_from(
+    ['a "b" c', "x;y", "1,5", "two\nlines", '"', "tab\there"]
+)
+
+
+def cells(data: bytes, dialect: Dialect = Dialect()) -> list[tuple[int, dict[str, str]]]:  # noqa: B008
+    return [(row.line, dict(row.cells)) for row in Table(data, "t.csv", dialect)]
+
+
+@given(
+    st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=8), st.sampled_from(",;\t|"),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)  # fmt: skip
+def test_what_the_standard_library_writes_is_read_back(
+    rows: list[tuple[str, str, str]], delimiter: str, encoding: str
+) -> None:
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+    writer.writerows([("file", "remark", "label"), *rows])
+    found = cells(text.getvalue().encode(encoding))
+    wanted = [tuple(unicodedata.normalize("NFC", cell).strip() for cell in row) for row in rows]
+    assert [tuple(row.values()) for _, row in found] == wanted
+
+
+@given(st.lists(st.text('ab"\n,; ', max_size=5), min_size=2, max_size=6))
+def test_rows_begin_where_the_file_says(remarks: list[str]) -> None:
+    assume(all(remark.strip() for remark in remarks))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "remark"))
+    starts = []
+    for at, remark in enumerate(remarks):
+        starts.append(text.getvalue().count("\n") + 1)
+        writer.writerow((f"{at}.png", remark))
+    assert [line for line, _ in cells(text.getvalue().encode())] == starts
+
+
+def test_a_quoted_quote_far_down_moves_no_column() -> None:
+    lines = ["file,remark,label"] + [f'{n}.png,"no; remark",benign' for n in range(900)]
+    lines[800] = '799.png,"""firm"", on palpation",benign'
+    text = "\n".join(lines)
+    assert cells(text.encode()) == [(n, row) for n, row in enumerate(csv.DictReader(io.StringIO(text)), start=2)]
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ('"size, in mm, as seen";label', "5;benign"),
+        ("file\tsize, mm\tlabel, x\tz", "a\t5\tbenign\t1"),
+        ("sep=;\nfile, a, b;label", "a;benign"),
+        ("file|label", "a|benign"),
+        ('"a\n;;;b",label', "a,benign"),
+    ],
+)
+def test_the_delimiter_is_what_the_head_holds_most_of_outside_quotes(head: str, row: str) -> None:
+    (found,) = cells(f"{head}\r\n{row}\r\n".encode())
+    assert "benign" in found[1].values()
+
+
+def test_a_delimiter_that_the_head_leaves_open_is_asked_for() -> None:
+    data = b"name, old;label\na;benign\n"
+    with pytest.raises(ReadError, match=r"not clear.*`delimiter`"):
+        cells(data)
+    assert cells(data, Dialect(delimiter=";")) == [(2, {"name, old": "a", "label": "benign"})]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+def test_the_encoding_is_known_by_its_marks(encoding: str) -> None:
+    table = Table("file,label\nMüller.png,bösartig\n".encode(encoding), "t.csv")
+    assert [dict(row.cells) for row in table] == [{"file": "Müller.png", "label": "bösartig"}]
+    assert any("Windows-1252" in note for note in table.notes()) == (encoding == "cp1252")
+
+
+def test_the_manifest_names_an_encoding_that_has_no_mark() -> None:
+    data = "file,label\nMüller.png,bösartig\n".encode("mac-roman")
+    assert cells(data, Dialect(encoding="mac-roman")) == [(2, {"file": "Müller.png", "label": "bösartig"})]
+    with pytest.raises(ReadError, match="neither UTF-8 nor Windows-1252"):
+        cells(b"file,label\n\x81,a\n")
+    with pytest.raises(ReadError, match="not text in this encoding; found ascii"):
+        cells(data, Dialect(encoding="ascii"))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"file,label,label\n", "two columns are named 'label'"),
+        (b"file,label\na.png,x,benign\n", "line 2 has more cells than the head"),
+        (b'file,label\na.png,"benign\nb.png,x\n', "line 2: not a readable table: unexpected end of data"),
+        (b'file,label\n"a".png,benign\n', "line 2: not a readable table"),
+        (b"PK\x03\x04rest", "an Excel workbook or a zip archive"),
+        (b"\xd0\xcf\x11\xe0rest", "an Excel workbook"),
+    ],
+)
+def test_what_is_no_table_is_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ReadError, match=words):
+        cells(data)
+
+
+def test_rows_without_text_are_counted_and_short_ones_filled_up() -> None:
+    table = Table(b"\nfile;label;\n;;\n\na;benign\n  \n", "t.csv")
+    assert [(row.line, dict(row.cells)) for row in table] == [(5, {"file": "a", "label": "benign", "": ""})]
+    assert table.notes() == ["4 empty rows of t.csv passed over"]
+
+
+@pytest.mark.parametrize(
+    ("text", "decimal", "value"),
+    [("400.5", "", 400.5), ("400,5", "", 400.5), ("-1,25", ",", -1.25), ("1,234", ",", 1.234), ("3e2", "", 300.0)],
+)
+def test_numbers_with_either_decimal_mark(text: str, decimal: str, value: float) -> None:
+    assert number(text, decimal) == value
+
+
+@pytest.mark.parametrize(("text", "decimal"), [("1,234", ""), ("1.234,5", ""), ("1,5", "."), ("1.5", ","), ("x", "")])
+def test_numbers_that_may_mean_two_things_are_none(text: str, decimal: str) -> None:
+    with pytest.raises(ValueError, match=r"decimal|not a number"):
+        number(text, decimal)
+
+
+# --- the shape "table"
+
+HEAD = 'task = "Mine"\nclasses = ["benign", "malignant"]\nshape = "table"\n'
+LAYOUT = '[layout]\nfile = "{file}"\nlabel = "label"\n'
+Convert = Callable[..., TaskCard]
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Convert:
+    """`convert(table, images, layout)` writes labels.csv and 8 x 8 images, and gives the card."""
+
+    def converted(table: str | bytes, images: str, more: str = "") -> TaskCard:
+        source = tmp_path / "source"
+        source.mkdir(exist_ok=True)
+        for at, name in enumerate(images.split()):
+            path = source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (at, 0, 0)).save(path)
+        (source / "labels.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        (tmp_path / "my.toml").write_text(HEAD + LAYOUT + more)
+        return run(with_defaults(load(tmp_path / "my.toml")), source, tmp_path / "out")
+
+    return converted
+
+
+def labels(tmp_path: Path) -> dict[str, int]:
+    rows = read_index(tmp_path / "out" / "Mine" / cards.INDEX_NAME).to_pylist()
+    return {row["source"]: row["label"] for row in rows}
+
+
+def test_an_image_listed_twice_is_said_and_refused_where_its_rows_differ(convert: Convert, tmp_path: Path) -> None:
+    card = convert("file,label\na.png,benign\nb.png,malignant\na.png,benign\n", "a.png b.png")
+    assert labels(tmp_path) == {"a.png": 0, "b.png": 1}
+    assert "1 row of labels.csv saying again what another row says" in card.notes
+    with pytest.raises(SourceError, match=r"line 4: a.png is listed twice.*labels.csv, line 2"):
+        convert("file,label\na.png,benign\nb.png,malignant\nA.png,malignant\n", "a.png b.png")
+
+
+def test_columns_files_and_classes_are_found_whatever_their_case(convert: Convert, tmp_path: Path) -> None:
+    convert("File,LABEL\nim/A.PNG,Benign\n.\\im\\b.png,MALIGNANT\n", "im/a.png im/b.png")
+    assert labels(tmp_path) == {"im/a.png": 0, "im/b.png": 1}
+
+
+def test_case_counts_where_two_files_differ_in_nothing_else(convert: Convert, tmp_path: Path) -> None:
+    convert("file,label\na.png,benign\nA.png,malignant\n", "a.png A.png")
+    assert labels(tmp_path) == {"a.png": 0, "A.png": 1}
+    with pytest.raises(SourceError, match="several pictures of this name"):
+        convert("file,label\na.PNG,benign\n", "")
+
+
+def test_images_in_no_row_and_rows_without_a_label_are_counted(convert: Convert, tmp_path: Path) -> None:
+    table = "file,label\na.png,benign\nb.png,malignant\nc.png,\n"
+    with pytest.raises(SourceError, match=r"line 4: no label in column 'label'; .*missing = true"):
+        convert(table, "a.png b.png c.png d.png e.png")
+    card = convert(table, "", "missing = true\n")
+    assert labels(tmp_path) == {"a.png": 0, "b.png": 1}
+    assert "1 row of labels.csv without a label, left out" in card.notes
+    assert "not used: 2 images in no row of a table, the first d.png" in card.notes
+
+
+def test_an_image_without_a_group_is_a_group_of_its_own(convert: Convert) -> None:
+    card = convert("file,label,patient\na.png,benign,\nb.png,malignant,\nc.png,benign,P1\n", "a.png b.png c.png",
+                   'group = "patient"\n')  # fmt: skip
+    assert sum(split.groups for split in card.splits.values()) == 3
+    assert "2 rows of labels.csv without a group, each image a group of its own" in card.notes
+
+
+@pytest.mark.parametrize(
+    "layout", ['delimiter = "x"\n', 'encoding = "klingon"\n', 'decimal = ";"\n', 'missing = "none"\n']
+)
+def test_a_layout_that_no_table_can_have_is_refused(convert: Convert, layout: str) -> None:
+    with pytest.raises(ManifestError):
+        convert("file,label\na.png,benign\n", "a.png", layout)
+
+
+def test_a_readme_beside_the_table_is_no_table(convert: Convert, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "README.txt").write_text("These images, as they are.\n")
+    convert("file,label\na.png,benign\nb.png,malignant\n", "a.png b.png")
+    assert len(labels(tmp_path)) == 2
+
+
+def test_the_line_of_a_fault_is_that_of_the_file(convert: Convert) -> None:
+    rows = "".join(f'{name}.png,"two\nlines",benign\n' for name in "ab")
+    with pytest.raises(UserError, match=r"labels\.csv, line 6: no picture of this name; expected c\.png"):
+        convert(f"file,remark,label\n{rows}c.png,x,benign\n", "a.png b.png")
