@@ -249,7 +249,10 @@ class Erratum(Model):
 
 
 class Manifest(Model):
-    """All that is known about one source."""
+    """All that is known about one source.
+
+    allow_outside: whether an image may have all of its annotations outside its frame: it is then one without any.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -259,6 +262,7 @@ class Manifest(Model):
     organ: str = ""
     stain: str = ""
     mpp: Mpp | None = None
+    allow_outside: bool = False
     group: Group = Group()
     related: list[str] = []
     licence: Licence = Licence(name="not stated")

@@ -28,7 +28,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Box, Picture, Record, hashed
 
-VERSION = 4  # raised whenever the same manifest, options and files would give another plan
+VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
@@ -45,6 +45,7 @@ class Options(Model):
     skip_failed: bool = False
     mpp: Mpp | None = None
     lossless_tiles: bool = False
+    allow_outside: bool = False
 
     def told(self, manifest: Manifest) -> Manifest:
         """The manifest with what the user knows better: the resolution of slides that state none, their own grid.
@@ -53,6 +54,7 @@ class Options(Model):
             UsageError: `lossless_tiles` for a rule whose patches are not on a grid.
         """
         changes: dict[str, Any] = {} if self.mpp is None else {"mpp": self.mpp}
+        changes |= {"allow_outside": True} if self.allow_outside else {}
         if self.lossless_tiles:
             if not isinstance(manifest.rule, Tiles | Presence | Regional):
                 raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
@@ -169,6 +171,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         )  # fmt: skip
     classes = _classes(manifest, source, found)
     groups, splits, notes = _splits(manifest, options, found)
+    notes += [f"class {label!r} has no sample in the whole task" for label in _without_sample(classes, found)]
     limited = _limited(found, splits, options.limit)
     place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
     ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in seen.in_strips)))
@@ -259,6 +262,11 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
         where = next(r.picture.files[0] for r in found if r.label == unknown[0])
         raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
     return classes
+
+
+def _without_sample(classes: list[str], found: list[Record]) -> list[str]:
+    labels = {record.label for record in found}
+    return [label for label in classes if label not in labels]
 
 
 def _splits(

@@ -95,11 +95,11 @@ def test_asap_the_cut_out_group_takes_its_area_away() -> None:
     assert positive.share([(0, 0, 20, 20), (10, 10, 10, 10), (0, 0, 10, 10)]).tolist() == [0.75, 0, 1]
 
 
-def test_asap_dots_are_points_and_other_shapes_an_error() -> None:
+def test_asap_dots_are_points_and_a_file_of_unknown_marks_alone_is_an_error() -> None:
     dots = asap.read(asap_xml([("Tumor", SQUARE)], kind="PointSet"), "a.xml", KNOWN)
     assert [(item.geometry.x, item.geometry.y) for item in dots.items] == SQUARE
-    with pytest.raises(ReadError, match=r"unknown annotation type 'Measurement'; expected .*Polygon"):
-        asap.read(asap_xml([("Tumor", SQUARE)], kind="Measurement"), "a.xml", KNOWN)
+    with pytest.raises(ReadError, match=r"nothing but marks of types that are not known here; .*found 'Blob'"):
+        asap.read(asap_xml([("Tumor", SQUARE)], kind="Blob"), "a.xml", KNOWN)
 
 
 @pytest.mark.parametrize("value", ["", "x", "nan", "inf", "1e10"])

@@ -9,20 +9,24 @@ names; so does any file of annotations where the pattern names no `name`. [files
              of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
   slide, group, split, label     columns of the table; "" for one that it does not have
   bounds     false: QuPath counted from the corner of the whole slide, not of its bounds
+  boxes      what COCO's boxes hold: "xywh" (x, y, width, height, as COCO says) or "xyxy" (two corners, as in MIDOG++);
+             without it, boxes that leave their images and fit them as corners are refused
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations.programs import detect
 from dpconvert.card import Model
-from dpconvert.errors import SourceError
+from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image, sane
 from dpconvert.manifest.model import FileKind, Manifest, Regional
 from dpconvert.plural import counted
@@ -40,7 +44,7 @@ FILES = {
     ),
     "annotations": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?:{SLIDE})?"
-        r"(?:(?<![._-]classes)\.(?:xml|ndpa|(?:geo)?json)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
+        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo)?json[l]?)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
         what="files of annotations",
         example="patient7/slide-1.xml",
         optional=True,
@@ -72,6 +76,7 @@ class Layout(Model):
     split: str = ""
     label: str = ""
     bounds: bool = True
+    boxes: coco.Boxes = ""
 
 
 def pictures(source: Source) -> Iterator[Picture]:
@@ -105,6 +110,7 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
         values=layout.values | _object_classes(source, picture),
         threshold=layout.threshold,
         instances=layout.instances,
+        boxes=layout.boxes,
     )
     found = annotation_files.read(source.read(name), name, subject, _known(source.manifest, layout))
     if isinstance(found, LabelMask):
@@ -153,7 +159,10 @@ def _coco(source: Source, name: str) -> coco.File | None:
     if not re.search(r"(?i)\.json(\.gz)?$", name):
         return None
     data = annotation_files.unpacked(source.read(name), name)
-    return annotation_files.coco_file(data, name) if annotation_files.detect(data, name) == "coco" else None
+    with suppress(ReadError):  # a file of another kind, which is on no slide
+        if detect(data, name) == "coco":
+            return annotation_files.coco_file(data, name)
+    return None
 
 
 def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str, ...], classes: str) -> Picture:
