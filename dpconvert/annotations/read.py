@@ -35,7 +35,7 @@ class Subject:
     size: tuple[int, int]
     origin: tuple[int, int] = (0, 0)
     glass: Glass | str = "not a slide of Hamamatsu's"
-    values: Mapping[int, str] = field(default_factory=dict)
+    values: Mapping[int | str, str] = field(default_factory=dict)
     threshold: int | None = None
     instances: bool = False
     boxes: coco.Boxes = ""

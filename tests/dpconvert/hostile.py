@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from dpconvert.annotations import cytomine, masks, points, qupath
+from dpconvert.annotations import cytomine, mask_pixels, masks, points, qupath
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
@@ -319,7 +319,7 @@ def mask_tiff_of_gigabytes_left_out(_: Path) -> object:
     """16384 x 16384 pixels of four numbers of 64 bits, whose one tile is not there."""
     tags = [(256, 4, 1, 16384), (257, 4, 1, 16384), (258, 3, 1, 64), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 4),
             (322, 4, 1, 16384), (323, 4, 1, 16384), (324, 4, 1, 0), (325, 4, 1, 0), (339, 3, 1, 3)]  # fmt: skip
-    return masks._coarser(_tiff(tags, b""), "m.tif").shape
+    return mask_pixels._coarser(_tiff(tags, b""), "m.tif").shape
 
 
 def _zipped(path: Path, data: bytes, times: int) -> Path:

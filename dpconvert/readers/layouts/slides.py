@@ -5,8 +5,8 @@ names; so does any file of annotations where the pattern names no `name`. [files
 `split` and `class` too; else a table [files.table] tells them, a line a slide. [layout] takes
   labels     the files' labels -> class names; a label that it lacks is an error, those listed in `skip` are left out
   missing    true: a slide without annotations is taken as one that has none
-  values, threshold, instances   how masks are read: value -> class name; values made 0 or 1 first; values are numbers
-             of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
+  values, threshold, instances   how masks are read: value or colour "#rrggbb" -> class name; values made 0 or 1 first;
+             values are numbers of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
   slide, group, split, label     columns of the table; "" for one that it does not have
   bounds     false: QuPath counted from the corner of the whole slide, not of its bounds
   boxes      what COCO's boxes hold: "xywh" (x, y, width, height, as COCO says) or "xyxy" (two corners, as in MIDOG++);
@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import cast
 
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.programs import detect
 from dpconvert.card import Model
@@ -68,7 +70,7 @@ class Layout(Model):
     labels: dict[str, str] = {}
     skip: list[str] = []
     missing: bool = False
-    values: dict[int, str] = {}
+    values: dict[Value, str] = {}
     threshold: int | None = None
     instances: bool = False
     slide: str = "slide"
@@ -107,7 +109,7 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
         size=(image.width, image.height),
         origin=image.bounds[:2] if layout.bounds else (0, 0),
         glass=_glass(image, source.manifest.mpp),
-        values=layout.values | _object_classes(source, picture),
+        values={**layout.values, **_object_classes(source, picture)},
         threshold=layout.threshold,
         instances=layout.instances,
         boxes=layout.boxes,
@@ -199,9 +201,9 @@ def _known(manifest: Manifest, layout: Layout) -> list[str]:
     return [*manifest.rule.known(), *layout.skip] if isinstance(manifest.rule, Regional) else []
 
 
-def _object_classes(source: Source, picture: Picture) -> dict[int, str]:
+def _object_classes(source: Source, picture: Picture) -> dict[int | str, str]:
     name = picture.extra.get("classes", "")
-    return masks.class_table(source.read(name), name) if name else {}
+    return cast(dict[int | str, str], masks.class_table(source.read(name), name)) if name else {}
 
 
 def _glass(image: Image, told: float | None) -> Glass | str:
