@@ -21,8 +21,9 @@ EXPORT = "export it as GeoJSON, COCO or masks"
 HEAD = 1 << 16  # bytes
 MOST_TOKENS = 20_000
 PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
-GEOMETRIES = r"Feature|FeatureCollection|(?:Multi)?(?:Point|LineString|Polygon)|GeometryCollection"
-GEOJSON = re.compile(rf'"type"\s*:\s*"(?:{GEOMETRIES})"'.encode())
+FEATURE = re.compile(rb'"type"\s*:\s*"Feature(?:Collection)?"')
+GEOMETRY = re.compile(rb'"type"\s*:\s*"(?:(?:Multi)?(?:Point|LineString|Polygon)|GeometryCollection)"')
+COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[|"geometries"\s*:\s*\[')
 TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)(?:"(\s*:)?)?|[{}\[\]]', re.DOTALL)  # an open string goes to the end
 TAG = re.compile(rb"<([A-Za-z_][\w.:-]*)")
 
@@ -106,27 +107,46 @@ def detect(data: bytes, name: str) -> Format:
     )
 
 
+def told(data: bytes, name: str) -> bool:
+    """Whether JSON is of a format that is read here.
+
+    Raises:
+        ReadError: it is of another program, by name.
+    """
+    return _known_json(_keys(data), data, name) is not None
+
+
 def _json(data: bytes, name: str) -> Format:
     keys = _keys(data)
-    if not keys and not GEOJSON.search(data):
+    if (known := _known_json(keys, data, name)) is not None:
+        return known
+    if not keys:
         return _unknown_json(data, name)
-    if "features" in keys or ("type" in keys and GEOJSON.search(data)):
-        return "qupath"
-    if "images" in keys and b'"annotations"' in data:
-        return "coco"
-    for foreign in JSON:
-        if foreign.wrote(keys, data):
-            raise _refusal(foreign, name)
-    if "annotations" in keys and b'"images"' in data:  # so many annotations that the rest was not looked at
-        return "coco"
-    if GEOJSON.search(data):
-        return "qupath"
     found = f"an object of {', '.join(cut(key, 20) for key in sorted(keys)[:6])}"
     raise ReadError("JSON of no known annotation program", where=name, expected=READ, found=found, remedy=EXPORT)
 
 
+def _known_json(keys: Set[str], data: bytes, name: str) -> Format | None:
+    """The format of JSON that is read here; None where nothing tells."""
+    if "features" in keys or ("type" in keys and _is_geojson(data)):
+        return "qupath"
+    if "images" in keys and b'"annotations"' in data:
+        return "coco"
+    if (foreign := next((each for each in JSON if each.wrote(keys, data)), None)) is not None:
+        raise _refusal(foreign, name)
+    if "annotations" in keys and b'"images"' in data:  # so many annotations that the rest was not looked at
+        return "coco"
+    return "qupath" if _is_geojson(data) else None
+
+
+def _is_geojson(data: bytes) -> bool:
+    return FEATURE.search(data) is not None or (
+        GEOMETRY.search(data) is not None and COORDINATES.search(data) is not None
+    )
+
+
 def _unknown_json(data: bytes, name: str) -> Format:
-    """Lists without anything in them are an export without annotations."""
+    """JSON without an object: an empty list is an export without annotations."""
     if re.fullmatch(rb"[\s\xef\xbb\xbf]*\[\s*\]\s*", data):
         return "qupath"
     raise ReadError(

@@ -163,10 +163,12 @@ class Centre(Regional):
 class Crop(Model):
     """The bounding box of each annotated object, clipped to the picture; the object's label is the class.
 
-    mpp: micrometres per pixel as stored; if not given as read.
+    size: a square of so many pixels around the middle of each object instead, moved into the picture where it would
+    leave it; points need it. mpp: micrometres per pixel as stored (and of `size`); if not given as read.
     """
 
     type: Literal["crop"]
+    size: Annotated[int, Field(gt=0)] | None = None
     mpp: Mpp | None = None
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from dpconvert.annotations import cytomine, mask_pixels, masks, points, qupath
+from dpconvert.annotations import cytomine, mask_pixels, masks, point_arrays, points, qupath
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
@@ -500,14 +500,16 @@ def _mat(variables: dict[str, object], *, packed: bool = False) -> bytes:
 
 @case
 def mat_of_objects(_: Path) -> object:
-    return points.read_mat(_mat({"detection": np.array([{"a": 1}, "b"], dtype=object)}), "a.mat", "detection", "n")
+    return point_arrays.read_mat(
+        _mat({"detection": np.array([{"a": 1}, "b"], dtype=object)}), "a.mat", "detection", "n"
+    )
 
 
 @case
 def mat_that_unpacks_to_gigabytes(_: Path) -> object:
     element = struct.pack("<II", 15, 0)
     body = _zeros(3 << 30)
-    return points.read_mat(
+    return point_arrays.read_mat(
         _mat({})[:128] + element[:4] + struct.pack("<I", len(body)) + body, "a.mat", "detection", "n"
     )
 
@@ -520,7 +522,7 @@ def mat_of_a_huge_structure(_: Path) -> object:
     name = struct.pack("<II", 1, 9) + b"detection" + bytes(7)
     fields = struct.pack("<HHi", 5, 4, 8) + struct.pack("<II", 1, 0)
     body = flags + size + name + fields
-    return points.read_mat(_mat({})[:128] + struct.pack("<II", 14, len(body)) + body, "a.mat", "detection", "n")
+    return point_arrays.read_mat(_mat({})[:128] + struct.pack("<II", 14, len(body)) + body, "a.mat", "detection", "n")
 
 
 DEEP = b"[" * 10**5 + b"]" * 10**5
