@@ -8,6 +8,7 @@ from typing import Any
 
 import shapely
 
+from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, polygon
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
@@ -17,7 +18,7 @@ POINTS = {"Dot", "PointSet"}
 
 
 def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
-    """Annotations labelled by their group.
+    """Annotations labelled by their group; rulers and the like are passed over and counted.
 
     With `known`, an annotation's label is the nearest of its group and the groups above it that is among these.
 
@@ -29,9 +30,10 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
     mended: Counter[str] = Counter()
     items = []
     for number, element in enumerate(document.iter("Annotation")):
-        label = _label(element.get("PartOfGroup", "None"), parents, known, name)
-        items += [Annotation(shape, label, str(number)) for shape in _shapes(element, mended, name)]
-    return Annotations(items, mended)
+        if shapes := _shapes(element, mended, name):
+            label = _label(element.get("PartOfGroup", "None"), parents, known, name)
+            items += [Annotation(shape, label, str(number)) for shape in shapes]
+    return marks.check(Annotations(items, mended), name)
 
 
 def _label(group: str, parents: dict[str, str], known: Collection[str], name: str) -> str:
@@ -53,12 +55,14 @@ def _label(group: str, parents: dict[str, str], known: Collection[str], name: st
 
 
 def _shapes(element: Any, mended: Counter[str], name: str) -> list[Any]:
+    """The areas or points of an annotation; none of a ruler, say."""
     kind = element.get("Type", "")
+    if kind not in AREAS | POINTS:
+        marks.pass_over(kind, mended)
+        return []
     points = _coordinates(element, name)
     if kind in POINTS:
         return [shapely.Point(point) for point in points]
-    if kind not in AREAS:
-        raise ReadError(f"unknown annotation type {kind!r}", where=name, expected=", ".join(sorted(AREAS | POINTS)))
     shape = polygon(points, mended)
     return [] if shape is None else [shape]
 

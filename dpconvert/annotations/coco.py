@@ -1,9 +1,11 @@
-"""COCO JSON: pixels from the top left; polygons, run-length masks (column by column), boxes.
+"""COCO JSON: pixels from the top left; polygons, run-length masks (column by column), boxes (x, y, width, height).
 
 https://cocodataset.org/#format-data
 
 One file may hold many pictures: the one wanted is found by the end of its file name. A label is its category's name,
-else its supercategory. What was drawn on a smaller copy is scaled by the stated size.
+else its supercategory. What was drawn on a smaller copy is scaled by the stated size; a run-length mask of any size
+covers the whole image. Some sets (MIDOG++) write boxes as x1, y1, x2, y2: `boxes` says so, and boxes that leave their
+images but fit them so are refused.
 """
 
 from __future__ import annotations
@@ -11,23 +13,29 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from dpconvert.annotations import outlines
+from dpconvert.annotations.frame import NEAR, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 
+Boxes = Literal["", "xywh", "xyxy"]
+Told = NDArray[np.float64]
 Id = int | str
 Side = Annotated[int, Field(gt=0, lt=1_000_000)]
 MOST_RUNS = 2_000_000
+MOSTLY = 0.9  # of the boxes of a file
 
 
 class Picture(Loose):
@@ -55,11 +63,28 @@ class Item(Loose):
     segmentation: list[list[Coordinate]] | Rle | None = None
     bbox: Annotated[list[Coordinate], Field(max_length=4)] | None = None
 
+    @property
+    def boxed(self) -> bool:
+        """Whether its box is all that it has of an outline."""
+        return not self.segmentation and self.bbox is not None and len(self.bbox) == 4 and min(self.bbox[2:]) > 0
+
 
 class File(Loose):
     images: list[Picture]
     categories: list[Category] = []
     annotations: list[Item]
+
+    @cached_property
+    def told_boxes(self) -> Told:
+        """Boxes (N, 6) of what has no other outline, with the width and height of their images, where stated."""
+        frames = {entry.id: (entry.width, entry.height) for entry in self.images if entry.width and entry.height}
+        found = [[*(i.bbox or ()), *frames[i.image_id]] for i in self.annotations if i.boxed and i.image_id in frames]
+        return np.array(found, dtype=np.float64).reshape(-1, 6)
+
+    def boxes_of(self, picture: Id, frame: tuple[float, float]) -> Told:
+        """The same of one picture of that width and height."""
+        found = [[*(i.bbox or ()), *frame] for i in self.annotations if i.boxed and i.image_id == picture]
+        return np.array(found, dtype=np.float64).reshape(-1, 6)
 
 
 FILE = TypeAdapter(File)
@@ -74,25 +99,72 @@ def parse(data: bytes, name: str) -> File:
     return parsed(data, name, FILE)
 
 
-def shapes(file: File, name: str, picture: str, size: tuple[int, int], known: Collection[str] = ()) -> Annotations:
+def shapes(
+    file: File,
+    name: str,
+    picture: str,
+    size: tuple[int, int],
+    known: Collection[str] = (),
+    boxes: Boxes = "",
+) -> Annotations:
     """The annotations of one picture: its file name, and its size (width, height) in level-0 pixels.
 
+    boxes: whether a box is x, y, width, height ("xywh", as COCO says) or x1, y1, x2, y2 ("xyxy"); "" for the former,
+        and to refuse what looks like the latter.
+
     Raises:
-        ReadError: the file does not know the picture, states another shape of it, or has a category that is not known.
+        ReadError: the file does not know the picture, states another shape of it, has a category that is not known, or
+            boxes by the other convention.
     """
     entry = _entry(file, name, picture)
-    factors = _factors(entry, size, name)
+    stated = float(entry.width or size[0]), float(entry.height or size[1])
+    scale = factors(stated, size, name, entry.file_name)
+    _check_boxes(file.told_boxes if entry.width and entry.height else file.boxes_of(entry.id, stated), boxes, name)
     categories = {category.id: (category.name, category.supercategory or "") for category in file.categories}
     mended: Counter[str] = Counter()
     items = []
     for item in (item for item in file.annotations if item.image_id == entry.id):
-        shape = _shape(item, mended, name)
+        shape = _shape(item, boxes, mended, name)
         if shape is None:
             continue
         label = resolved(_names(item, categories, name), known, name)
-        scaled = shape if factors == (1, 1) else shapely.transform(shape, lambda xy: xy * factors)
+        own = scale if not isinstance(item.segmentation, Rle) else _of_mask(item.segmentation, size, name)
+        scaled = shape if own == (1, 1) else shapely.transform(shape, lambda xy, by=own: xy * by)
         items.append(Annotation(scaled, label, str(item.id)))
     return Annotations(items, mended)
+
+
+def _of_mask(rle: Rle, size: tuple[int, int], name: str) -> tuple[float, float]:
+    """A mask of any size covers the whole image."""
+    return factors((rle.size[1], rle.size[0]), size, name, "the image, in a run-length mask")
+
+
+def _check_boxes(told: Told, boxes: Boxes, name: str) -> None:
+    """Refuse boxes that leave their images and would fit them as x1, y1, x2, y2; or that cannot be x1, y1, x2, y2.
+
+    told: (N, 6) of a box and the width and height of its image.
+    """
+    if boxes == "xywh" or not len(told):
+        return
+    x, y, third, fourth, width, height = told.T
+    corners = (third > x) & (fourth > y)
+    fit = corners & (third <= width + NEAR) & (fourth <= height + NEAR)
+    leave = (x + third > width + NEAR) | (y + fourth > height + NEAR)
+    if not boxes and leave.any() and fit.mean() >= MOSTLY:
+        raise ReadError(
+            f"{counted(int(leave.sum()), 'box')} beyond the image as x, y, width, height, but inside as x1, y1, x2, y2",
+            where=name, expected="x, y, width, height, as COCO says", found=_box_told(told[leave][0]),
+            remedy='say `boxes = "xyxy"` in the manifest\'s [layout], or "xywh" if they are right',
+        )  # fmt: skip
+    if boxes == "xyxy" and not corners.all():
+        raise ReadError(
+            "boxes that are no x1, y1, x2, y2", where=name, found=_box_told(told[~corners][0]),
+            remedy='leave `boxes = "xyxy"` out of the manifest\'s [layout]',
+        )  # fmt: skip
+
+
+def _box_told(row: NDArray[np.float64]) -> str:
+    return f"[{', '.join(f'{number:g}' for number in row[:4])}] in an image of {row[4]:g} x {row[5]:g}"
 
 
 def _names(item: Item, categories: dict[Id, tuple[str, str]], name: str) -> tuple[str, ...]:
@@ -126,23 +198,16 @@ def _bare(name: str) -> str:
     return re.sub(r"(?i)(\.ome)?\.[a-z0-9]{2,7}$", "", PurePosixPath(name).name)
 
 
-def _factors(entry: Picture, size: tuple[int, int], name: str) -> tuple[float, float]:
-    stated = entry.width or size[0], entry.height or size[1]
-    if abs(stated[0] * size[1] - stated[1] * size[0]) > max(size):
-        raise ReadError(f"states another shape of {entry.file_name}", where=name, expected=size, found=stated)
-    return size[0] / stated[0], size[1] / stated[1]
-
-
-def _shape(item: Item, mended: Counter[str], name: str) -> Geometry | None:
+def _shape(item: Item, boxes: Boxes, mended: Counter[str], name: str) -> Geometry | None:
     if isinstance(item.segmentation, Rle):
         return _decoded(item.segmentation, mended, name)
     if item.segmentation:
         rings = [polygon(list(zip(flat[::2], flat[1::2], strict=False)), mended) for flat in item.segmentation]
         found = [ring for ring in rings if ring is not None]
         return shapely.union_all(found) if found else None
-    if item.bbox and len(item.bbox) == 4 and min(item.bbox[2:]) > 0:
-        x, y, width, height = item.bbox
-        return shapely.box(x, y, x + width, y + height)
+    if item.boxed and item.bbox is not None:
+        x, y, third, fourth = item.bbox
+        return shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
     mended["annotation without an outline"] += 1
     return None
 

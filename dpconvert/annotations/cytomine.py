@@ -16,6 +16,7 @@ import shapely
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
+from dpconvert.annotations.frame import OUTSIDE
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, mend
 from dpconvert.annotations.parsing.json_text import Loose, parsed
 from dpconvert.annotations.parsing.lines import LONGEST
@@ -25,7 +26,8 @@ from dpconvert.errors import ReadError
 
 MOST_NESTED = 100  # GEOS reads collections inside collections by recursion
 REPORT = "Area (micron"  # a column of the server's CSV report, which has neither ids of terms nor outlines
-OUTSIDE, NO_AREA = DROPPED = "outside its image", "without an area"
+NO_AREA = "without an area"
+DROPPED = OUTSIDE, NO_AREA
 M = TypeVar("M", bound=Loose)
 
 

@@ -1,7 +1,8 @@
-"""Aperio ImageScope XML: level-0 pixels, y down; an <Annotation> is a layer, its <Region>s are the outlines.
+"""Aperio ImageScope XML and HALO .annotations: level-0 pixels, y down; an <Annotation> is a layer of <Region>s.
 
-Regions with NegativeROA="1" are cut out of their layer. A layer's label is its Name, else an attribute's value or name,
-else its LineColor as '#rrggbb' (the file holds it as a BGR integer: 255 is red); a region's own Text comes first.
+ImageScope numbers the types of regions, HALO names them (and writes <V> where ImageScope writes <Vertex>). Regions with
+NegativeROA="1" are cut out of their layer. A region's label is its own Text, else a value or name of its own attributes
+(as in BACH), else its layer's Name, attributes, or LineColor as '#rrggbb' (a BGR integer in the file: 255 is red).
 """
 
 from __future__ import annotations
@@ -12,30 +13,32 @@ from typing import Any
 
 import shapely
 
+from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing import xml_tree
-from dpconvert.errors import ReadError
 
-POLYGON, RECTANGLE, ELLIPSE, ARROW, RULER = "01234"
-MARKS = {ARROW: "arrow passed over", RULER: "ruler passed over"}
+NUMBERED = {"0": "polygon", "1": "rectangle", "2": "ellipse", "3": "arrow", "4": "ruler"}
+AREAS = {"polygon", "rectangle", "ellipse"}
+POINTS = {"pin", "point"}
+UNTOLD = {"", "Description"}  # names of attributes that name no class
 
 
 def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
-    """Annotations labelled by their layer, each region one.
+    """Annotations labelled by region or layer, each region one.
 
     Raises:
-        ReadError: not ImageScope XML, or a layer that `known` does not have.
+        ReadError: not such XML, or a label that `known` does not have.
     """
-    document = xml_tree.root(data, name, "Annotations")
+    document = xml_tree.root(data, name, "Annotations", of="Annotation")
     mended: Counter[str] = Counter()
     items = []
-    for number, layer in enumerate(document.iter("Annotation")):
+    for number, layer in enumerate(document.iterfind("Annotation")):
         items += [
             Annotation(shape, label, f"{layer.get('Id', number)}-{region}")
             for shape, label, region in _layer(layer, known, mended, name)
         ]
-    return Annotations(items, mended)
+    return marks.check(Annotations(items, mended), name)
 
 
 def _layer(layer: Any, known: Collection[str], mended: Counter[str], name: str) -> Iterator[tuple[Geometry, str, str]]:
@@ -48,23 +51,38 @@ def _layer(layer: Any, known: Collection[str], mended: Counter[str], name: str) 
         if region.get("NegativeROA", "0").strip() in ("1", "true", "True"):
             holes.append(shape)
         else:
-            label = resolved([region.get("Text", ""), *_names(layer)], known, name)
+            label = resolved(_names(region, layer), known, name)
             drawn.append((shape, label, region.get("Id", str(number))))
     cut = shapely.union_all(holes)
+    if alone := _touching_nothing(holes, [shape for shape, _, _ in drawn]):
+        mended["region to cut out that lies on no other of its layer"] += alone
     for shape, label, number in drawn:
         left = shapely.difference(shape, cut) if holes else shape
-        if left.area > 0:
+        if left.area > 0 or not (shape.area or left.is_empty):
             yield left, label, number
         else:
             mended["region wholly cut out"] += 1
 
 
-def _names(layer: Any) -> Iterator[str]:
+def _touching_nothing(holes: list[Geometry], drawn: list[Geometry]) -> int:
+    area = shapely.union_all(drawn)
+    shapely.prepare(area)
+    return sum(not shapely.intersects(area, hole) for hole in holes)
+
+
+def _names(region: Any, layer: Any) -> Iterator[str]:
+    yield region.get("Text", "")
+    yield from _attributes(region)
     yield layer.get("Name", "")
-    for attribute in layer.iterfind("Attributes/Attribute"):
-        yield attribute.get("Value", "")
-        yield attribute.get("Name", "") if attribute.get("Name") != "Description" else ""
+    yield from _attributes(layer)
     yield _colour(layer.get("LineColor", ""))
+
+
+def _attributes(element: Any) -> Iterator[str]:
+    for attribute in element.iterfind("Attributes/Attribute"):
+        yield attribute.get("Value", "")
+        if (told := attribute.get("Name", "")) not in UNTOLD:
+            yield told
 
 
 def _colour(text: str) -> str:
@@ -76,19 +94,21 @@ def _colour(text: str) -> str:
 
 
 def _shape(region: Any, mended: Counter[str], name: str) -> Geometry | None:
-    kind = region.get("Type", POLYGON).strip()
-    if kind in MARKS:
-        mended[MARKS[kind]] += 1
+    told = region.get("Type", "0").strip()
+    kind = NUMBERED.get(told, told.lower())
+    if kind not in AREAS | POINTS:
+        marks.pass_over(kind, mended)
         return None
-    if kind not in (POLYGON, RECTANGLE, ELLIPSE):
-        raise ReadError(f"unknown region type {kind!r}", where=name, expected="0 to 4")
-    points = [(xml_tree.number(v, "X", name), xml_tree.number(v, "Y", name)) for v in region.iter("Vertex")]
-    if kind == POLYGON or (kind == RECTANGLE and len(points) > 2):
+    vertices = [vertex for tag in ("Vertex", "V") for vertex in region.iter(tag)]
+    points = [(xml_tree.number(v, "X", name), xml_tree.number(v, "Y", name)) for v in vertices]
+    if kind == "polygon" or (kind == "rectangle" and len(points) > 2):
         return polygon(points, mended)
+    if kind in POINTS and points:
+        return shapely.Point(points[0])
     if len(points) < 2:
         mended["degenerate ring dropped"] += 1
         return None
     left, top, right, bottom = shapely.MultiPoint(points).bounds
-    if kind == ELLIPSE:
+    if kind == "ellipse":
         return ellipse((left, top, right, bottom), mended)
     return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)

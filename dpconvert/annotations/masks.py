@@ -5,30 +5,20 @@ A mask has the scale of the picture that it belongs to, or a coarser one.
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image as Pillow
 from pydantic import TypeAdapter
 
-from dpconvert.annotations import outlines
+from dpconvert.annotations import mask_pixels, outlines
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.parsing.json_text import parsed
 from dpconvert.annotations.parsing.table import records
 from dpconvert.errors import ReadError
 from dpconvert.image.coverage import Coverage
-from dpconvert.image.guards.allowed_formats import open_picture
-from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
-from dpconvert.image.guards.tiff_segments import pixels
-from dpconvert.image.rgb import orientation_of, upright
-from dpconvert.image.tiff_rgb import orientation_of_page
 
-MOST_CELLS = 1 << 28
-MOST_BYTES = 2 * MOST_CELLS  # of a level of a mask, whatever a cell takes
 TABLE = TypeAdapter(dict[int, str])
 
 
@@ -94,7 +84,7 @@ class LabelMask:
 def read(
     data: bytes,
     name: str,
-    labels: Mapping[int, str],
+    labels: Mapping[int | str, str],
     size: tuple[int, int],
     *,
     threshold: int | None = None,
@@ -102,27 +92,29 @@ def read(
 ) -> LabelMask:
     """A mask for a picture of `size` (width, height).
 
-    Palette pictures give their indexes; of colour pictures the first channel counts. With `threshold` values become
-    0 or 1 (above it): for masks with grey fringes, as JPEG leaves them.
+    labels: numbers, or colours "#rrggbb", -> classes. Palette pictures give their indexes where numbers are named; of
+    colour pictures the channels must be equal then. With `threshold` values become 0 or 1 (above it): for masks with
+    grey fringes, as JPEG leaves them.
 
     Raises:
-        ReadError: not a picture, of another shape than the picture, or with a value that `labels` does not have.
+        ReadError: not a picture, of several pages, of another shape than the picture, or with a value that `labels`
+            does not have.
     """
-    values = _values(data, name)
-    if threshold is not None:
-        values = (values > threshold).astype(np.uint8)
+    known, colours = mask_pixels.numbered(labels, name)
+    values = mask_pixels.read(data, name, colours=colours, threshold=threshold)
     rows, columns = values.shape
     if abs(columns * size[1] - rows * size[0]) > max(size):
         raise ReadError(
             "mask of another shape than its picture", where=name, expected=f"{size}", found=f"{(columns, rows)}"
         )
-    unknown = sorted(set(np.unique(values).tolist()) - set(labels))
+    unknown = sorted(set(np.unique(values).tolist()) - set(known))
     if unknown:
         raise ReadError(
-            f"mask value {unknown[0]} has no label", where=name, expected=f"one of {sorted(labels)}",
+            f"mask {'colour' if colours else 'value'} {mask_pixels.shown(unknown[0], colours=colours)} has no label",
+            where=name, expected=f"one of {', '.join(mask_pixels.shown(v, colours=colours) for v in sorted(known))}",
             remedy="name every value in the manifest, or give a threshold",
         )  # fmt: skip
-    return LabelMask(values, labels, *size, instances=instances)
+    return LabelMask(values, known, *size, instances=instances)
 
 
 def class_table(data: bytes, name: str) -> dict[int, str]:
@@ -153,42 +145,3 @@ def _pieces(
     for number, (at, label) in enumerate(zip(ndimage.find_objects(numbered), labels, strict=False), start=1):
         if at is not None and label is not None:
             yield numbered[at] == number, (at[0].start, at[1].start), label
-
-
-def _values(data: bytes, name: str) -> NDArray[np.integer]:
-    quiet()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
-            with open_picture(io.BytesIO(data)) as picture:
-                if tile_pixels(picture) > MOST_CELLS:
-                    raise ReadError(f"a mask with tiles of {tile_pixels(picture)} pixels", where=name)
-                values = upright(np.asarray(picture), 1 if picture.format == "TIFF" else orientation_of(data))
-    except Pillow.DecompressionBombError:
-        values = _coarser(data, name)
-    except UNREADABLE as error:
-        raise ReadError(f"not a readable mask: {error}", where=name) from None
-    values = values[:, :, 0] if values.ndim == 3 else values
-    if values.dtype == bool:
-        values = values.astype(np.uint8)
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
-        raise ReadError("mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}")
-    return values
-
-
-def _coarser(data: bytes, name: str) -> NDArray[np.integer]:
-    """The finest level that fits of a mask that is a pyramid, as Camelyon's are."""
-    try:
-        with open_tiff(io.BytesIO(data)) as tiff:
-            pages = [
-                page
-                for page in tiff.pages
-                if has_sizes(page) and page.imagewidth * page.imagelength <= MOST_CELLS and page.nbytes <= MOST_BYTES
-            ]
-            if pages:
-                finest = max(pages, key=lambda page: page.imagewidth)
-                values: NDArray[np.integer] = upright(pixels(finest, MOST_BYTES), orientation_of_page(finest))
-                return values
-    except DAMAGED as error:
-        raise ReadError(f"not a readable mask: {error}", where=name) from None
-    raise ReadError("mask too large to be read", where=name, remedy="save it as a TIFF pyramid, or smaller")

@@ -14,12 +14,14 @@ from typing import Any
 
 import shapely
 
+from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
-MARKS = {"pointer", "linearmeasure", "anglemeasure"}
+AREAS = {"freehand", "rectangle", "polygon", "freehandregion"}
+PLACED = {"pin", "circle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def read(data: bytes, name: str, glass: Glass, known: Collection[str] = ()) -> A
     Raises:
         ReadError: not NDPA, not in nanometres, or a title that `known` does not have.
     """
-    document = xml_tree.root(data, name, "annotations")
+    document = xml_tree.root(data, name, "annotations", of="ndpviewstate")
     mended: Counter[str] = Counter()
     items = []
     for number, view in enumerate(document.iter("ndpviewstate")):
@@ -57,7 +59,7 @@ def read(data: bytes, name: str, glass: Glass, known: Collection[str] = ()) -> A
             if shape is not None:
                 label = resolved(_names(view, element), known, name)
                 items.append(Annotation(shape, label, view.get("id", str(number))))
-    return Annotations(items, mended)
+    return marks.check(Annotations(items, mended), name)
 
 
 def _names(view: Any, element: Any) -> list[str]:
@@ -66,13 +68,12 @@ def _names(view: Any, element: Any) -> list[str]:
 
 def _shape(element: Any, glass: Glass, mended: Counter[str], name: str) -> Geometry | None:
     kind, tool = element.get("type", "").strip().lower(), element.get("displayname", "")
-    if kind in MARKS or (tool.endswith("Line") and not _closed(element)):
-        mended["line or pointer passed over"] += 1
+    line = tool.endswith("Line") and not _closed(element)
+    if line or kind not in AREAS | PLACED:
+        marks.pass_over("line" if line else kind, mended)
         return None
-    if kind in ("pin", "circle"):
+    if kind in PLACED:
         return _placed(element, kind, glass, mended, name)
-    if kind not in ("freehand", "rectangle", "polygon", "freehandregion"):
-        raise ReadError(f"unknown annotation type {kind!r}", where=name, expected="freehand, rectangle, circle or pin")
     points = [
         glass.pixels(xml_tree.child_number(point, "x", name), xml_tree.child_number(point, "y", name))
         for point in element.iterfind("pointlist/point")

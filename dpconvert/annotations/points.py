@@ -1,18 +1,74 @@
-"""Points: delimited text, MATLAB files, and the format of the Graz bone-marrow set."""
+"""Points in tables: delimited text, with decimal points or commas, by the order of the columns or by their head.
+
+JSON and MATLAB files of points are read by `point_arrays`.
+"""
 
 from __future__ import annotations
 
+import csv
+import itertools
 import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import shapely
 
 from dpconvert.annotations.geometry import Annotation
-from dpconvert.annotations.parsing import matlab
 from dpconvert.annotations.parsing.lines import lines
 from dpconvert.errors import ReadError
 
 LIMIT = 1e9
+SAMPLED = 100  # lines, to tell how columns are divided
+NAMED = ("x", "y", "label", "image")
+LABELS = ("label", "class", "type", "category", "kind")  # in a head
+DELIMITERS = ("\t", ";", ",", "")
+NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How points stand in a file.
+
+    columns: what stands where: x, y, label, image, or anything else to pass over. Empty for what the head names, else
+        x, y and, if `label` is not given, label.
+    names: what the head (or JSON) calls them instead: x, y, label, image -> name.
+    delimiter: "" for blanks, None for what divides the lines into numbers. skip: lines before the points, or before
+        the head where columns are named. label: of points without one. decimal: "." or ","; "" for what is written.
+    check_head: refuse columns that the head calls otherwise.
+    """
+
+    columns: Sequence[str] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str | None = None
+    skip: int = 0
+    label: str = ""
+    decimal: str = ""
+    check_head: bool = True
+
+    @property
+    def of_all_images(self) -> bool:
+        """Whether a file holds the points of several images, and says which."""
+        return "image" in self.columns or "image" in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A point: where in the file it stands, x and y in pixels, label, and the image where the file names it."""
+
+    line: int
+    x: float
+    y: float
+    label: str
+    image: str = ""
+
+    def annotation(self) -> Annotation:
+        """The point as an annotation, with its line as id."""
+        return Annotation(shapely.Point(self.x, self.y), self.label, str(self.line))
+
+
+Cells = tuple[int, list[str]]  # number of the line, its cells
 
 
 def read_text(
@@ -25,46 +81,167 @@ def read_text(
     Raises:
         ReadError: a line that does not hold two finite numbers where they should be.
     """
-    x, y = columns.index("x"), columns.index("y")
-    named = columns.index("label") if "label" in columns else None
-    points = []
-    for number, line in enumerate(lines(data, name), start=1):
-        cells = [cell.strip() for cell in line.split(delimiter)]
-        if number <= skip or not any(cells):
-            continue
-        if len(cells) <= max(x, y, named or 0):
-            raise ReadError(f"line {number} has {len(cells)} columns", where=name, expected=", ".join(columns))
-        at = _number(cells[x], name, number), _number(cells[y], name, number)
-        points.append(Annotation(shapely.Point(at), cells[named] if named is not None else label, str(number)))
-    return points
+    form = Form(columns, delimiter=delimiter or "", skip=skip, label=label, decimal=".", check_head=False)
+    return [row.annotation() for row in read_rows(data, name, form)]
 
 
-def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotation]:
-    """An N x 2 array of x, y in a MATLAB 5 file; an empty one of any type and shape means no point.
+def read_rows(data: bytes, name: str, form: Form) -> list[Row]:
+    """The points of a text, one a line.
 
     Raises:
-        ReadError: not such a file, or no such array of numbers in it.
+        ReadError: a line that does not hold two finite numbers where they should be, columns that the head calls
+            otherwise, or numbers with commas that may be decimal or of thousands.
     """
-    try:
-        values = matlab.array(data, variable)
-    except matlab.NotNumbersError as error:
-        raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=error) from None
-    except ValueError as error:
-        raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
-    if values is None:
-        raise ReadError(f"no variable {variable!r}", where=name)
-    if values.size == 0:
-        return []
-    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
-        raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=f"{values.shape}")
-    return [Annotation(shapely.Point(x, y), label, str(i)) for i, (x, y) in enumerate(values.tolist())]
+    if form.delimiter is None:
+        form = replace(form, delimiter=_delimiter(data, name, form))
+    form, table = _headed(list(_cells(data, name, form.delimiter or "")), form, name)
+    where = {column: form.columns.index(column) for column in NAMED if column in form.columns}
+    for number, cells in table:
+        if len(cells) <= max(where.values()):
+            raise ReadError(f"line {number} has {len(cells)} columns", where=name, expected=", ".join(form.columns))
+    decimal = form.decimal or _decimal([cells[where[axis]] for _, cells in table for axis in "xy"], name)
+    return [
+        Row(
+            number,
+            x=_number(cells[where["x"]], decimal, name, number),
+            y=_number(cells[where["y"]], decimal, name, number),
+            label=cells[where["label"]] if "label" in where else form.label,
+            image=cells[where["image"]] if "image" in where else "",
+        )
+        for number, cells in table
+    ]
 
 
-def _number(text: str, name: str, line: int) -> float:
+def _cells(data: bytes, name: str, delimiter: str) -> Iterator[Cells]:
+    """The lines that hold anything, as cells without blanks around them, and their numbers."""
+    text = lines(data, name)
+    if not delimiter:
+        yield from ((n, cells) for n, line in enumerate(text, start=1) if (cells := line.split()))
+        return
     try:
-        value = float(text)
+        reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True)
+        for row in reader:
+            if any(cells := [cell.strip() for cell in row]):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise ReadError(f"not a readable table: {error}", where=name) from None
+
+
+def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells]]:
+    """The form with the columns that the head names, and the lines of points.
+
+    Raises:
+        ReadError: the head calls the columns otherwise, or is shorter than the lines.
+    """
+    before, rest = [c for c in table if c[0] <= form.skip], [c for c in table if c[0] > form.skip]
+    if form.names:
+        head, rest = (rest[0][1], rest[1:]) if rest else ([], [])
+        form = replace(form, columns=_by_name(head, form.names, name) if head else NAMED)
+        return form, _no_longer(rest, head, form, name)
+    head = [cell.casefold() for cell in before[-1][1]] if before else []
+    if not head and rest and not any(map(_is_number, rest[0][1][:2])):  # a head that nobody said to skip
+        first = [cell.casefold() for cell in rest[0][1]]
+        head, rest = (first, rest[1:]) if {"x", "y"} <= set(first) else ([], rest)
+    if not {"x", "y"} <= set(head):
+        form = replace(form, columns=form.columns or (NAMED[:2] if form.label else NAMED[:3]))
+        return form, _no_halves(rest, form, name)
+    rest = _no_longer(rest, head, form, name)
+    if not form.columns:
+        label = next((word for word in LABELS if word in head), "")
+        return replace(form, columns=["label" if cell == label else cell for cell in head]), rest
+    if form.check_head and any(head.index(axis) != form.columns.index(axis) for axis in "xy"):
+        raise ReadError(
+            "the head has x and y at other places than `columns`", where=name, expected=", ".join(form.columns),
+            found=", ".join(head),
+            remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the head is wrong",
+        )  # fmt: skip
+    return form, rest
+
+
+def _no_longer(rest: list[Cells], head: list[str], form: Form, name: str) -> list[Cells]:
+    """Lines that have no more cells than their head: a decimal comma makes two of one."""
+    for number, cells in rest if form.delimiter == "," else ():
+        if len(cells) > len(head) and any(cells[len(head) :]):
+            raise ReadError(
+                f"line {number} has {len(cells)} cells", where=name, expected=f"{len(head)}, as its head",
+                found=",".join(cells)[:60], remedy="decimal commas need quotes, or another delimiter",
+            )  # fmt: skip
+    return rest
+
+
+def _no_halves(rest: list[Cells], form: Form, name: str) -> list[Cells]:
+    """Lines whose two numbers cannot be four halves of decimal commas."""
+    halves = form.delimiter == "," and len(form.columns) == 2 and len(rest) > 0
+    if halves and all(len(cells) == 4 and all(map(str.isdecimal, cells)) for _, cells in rest):
+        raise ReadError(
+            "four whole numbers a line, which may be two with decimal commas", where=name,
+            expected=", ".join(form.columns), found=",".join(rest[0][1])[:60],
+            remedy="name all four in `columns`, or divide them by another delimiter",
+        )  # fmt: skip
+    return rest
+
+
+def _by_name(head: list[str], names: Mapping[str, str], name: str) -> list[str]:
+    """The head in our own words."""
+    absent = [theirs for theirs in names.values() if theirs not in head]
+    if absent:
+        raise ReadError(f"no column {absent[0]!r}", where=name, found=", ".join(head))
+    ours = {theirs: our for our, theirs in names.items()}
+    return [ours.get(cell, f"({cell})") for cell in head]
+
+
+def _delimiter(data: bytes, name: str, form: Form) -> str:
+    """What divides the lines so that x and y are numbers; of several the first of DELIMITERS."""
+    axes = None if form.names or not form.columns else [form.columns.index(axis) for axis in "xy"]
+    for delimiter in DELIMITERS:
+        sample = list(itertools.islice((c for n, c in _cells(data, name, delimiter) if n > form.skip), SAMPLED))
+        points = sample[1:] or sample  # the first line may be a head
+        if points and all(_has_numbers(cells, axes) for cells in points):
+            return delimiter
+    return ","
+
+
+def _has_numbers(cells: list[str], axes: list[int] | None) -> bool:
+    """Whether there are numbers at these places, or at two at least."""
+    if axes is None:
+        return sum(map(_is_number, cells)) >= 2
+    return len(cells) > max(axes) and all(_is_number(cells[axis]) for axis in axes)
+
+
+def _decimal(numbers: list[str], name: str) -> str:
+    """ "," where numbers are written so.
+
+    Raises:
+        ReadError: commas that may be of thousands as well, or that are.
+    """
+    commas = [text for text in numbers if "," in text]
+    if not commas:
+        return "."
+    if all(THOUSANDS.fullmatch(text) for text in commas):
+        raise ReadError(
+            "numbers with commas that may be decimal or of thousands", where=name, found=repr(commas[0]),
+            remedy='say `decimal = ","` in the manifest\'s [layout], or write them without separators',
+        )  # fmt: skip
+    if any("." in text for text in numbers):
+        raise ReadError(
+            "numbers with decimal points and with commas", where=name, found=repr(commas[0]),
+            remedy='say `decimal = ","` or `decimal = "."` in the manifest\'s [layout]',
+        )  # fmt: skip
+    return ","
+
+
+def _is_number(text: str) -> bool:
+    return (NUMBER.fullmatch(text) or THOUSANDS.fullmatch(text)) is not None
+
+
+def _number(text: str, decimal: str, name: str, line: int) -> float:
+    try:
+        value = float(text if decimal == "." else text.replace(",", "."))
     except ValueError:
         value = math.nan
     if not abs(value) < LIMIT:
-        raise ReadError(f"line {line}: no coordinate", where=name, found=repr(text)[:40])
+        raise ReadError(
+            f"line {line}: no coordinate", where=name, found=repr(text)[:40],
+            remedy="say `skip = 1` in the manifest's [layout] if this is a head" if line == 1 else None,
+        )  # fmt: skip
     return value

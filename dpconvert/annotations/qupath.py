@@ -2,21 +2,21 @@
 
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 
-A FeatureCollection, a bare list of features, or one feature. A feature's label is its classification; of a derived
-class ("Tumor: Positive") the parts before each colon are tried too, then its name, then its colour as '#rrggbb'.
-QuPath counts from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
+FeatureCollections, features and bare geometries: one, a list of any of them, or one a line. A feature's label is its
+classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its name, then
+its colour as '#rrggbb'. QuPath counts from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import shapely
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
+from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, mend, polygon
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
@@ -35,8 +35,14 @@ class Points(Loose):
     coordinates: list[Position]
 
 
+class Line(Loose):
+    type: Literal["LineString"]
+    coordinates: list[Position]
+
+
 class Lines(Loose):
-    type: Literal["LineString", "MultiLineString"]
+    type: Literal["MultiLineString"]
+    coordinates: list[list[Position]]
 
 
 class Polygon(Loose):
@@ -55,7 +61,7 @@ class Collected(Loose):
     geometries: list[Shape]
 
 
-Shape = Annotated[Point | Points | Lines | Polygon | Polygons | Collected, Field(discriminator="type")]
+Shape = Annotated[Point | Points | Line | Lines | Polygon | Polygons | Collected, Field(discriminator="type")]
 
 
 class Classification(Loose):
@@ -91,12 +97,19 @@ class Feature(Loose):
     properties: Properties | None = None
 
 
-FEATURE = TypeAdapter(Feature)
-COLLECTION = re.compile(rb'"type"\s*:\s*"FeatureCollection"')
+def _as_feature(element: Any) -> Any:
+    """A bare geometry as a feature without properties."""
+    if isinstance(element, dict) and element.get("type") in GEOMETRIES:
+        return {"type": "Feature", "geometry": element}
+    return element
+
+
+GEOMETRIES = {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection"}
+FEATURE = TypeAdapter(Annotated[Feature, BeforeValidator(_as_feature)])
 
 
 def read(data: bytes, name: str, known: Collection[str] = (), origin: tuple[float, float] = (0, 0)) -> Annotations:
-    """Annotations labelled by their classification; lines and arrows are passed over and counted.
+    """Annotations labelled by their classification; lines and arrows are passed over and counted, closed ones read.
 
     origin: level-0 pixels of the corner that the file counts from.
 
@@ -105,13 +118,12 @@ def read(data: bytes, name: str, known: Collection[str] = (), origin: tuple[floa
     """
     mended: Counter[str] = Counter()
     items = []
-    key = "features" if COLLECTION.search(data) else ""
-    for number, feature in enumerate(each(data, name, FEATURE, key)):
+    for number, feature in enumerate(each(data, name, FEATURE, "features")):
         shapes = [shape for shape in _shapes(feature, mended) if shape is not None]
         if shapes:
             label = resolved(_names(feature), known, name)
             items += [Annotation(_moved(shape, origin), label, str(feature.id or number)) for shape in shapes]
-    return Annotations(items, mended)
+    return marks.check(Annotations(items, mended), name)
 
 
 def _names(feature: Feature) -> Iterator[str]:
@@ -131,8 +143,10 @@ def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]
         return
     round_too = feature.properties is not None and feature.properties.is_ellipse
     for part in _parts(shape):
-        if isinstance(part, Lines):
-            mended["line passed over"] += 1
+        if isinstance(part, Line):
+            yield _closed(part.coordinates, mended)
+        elif isinstance(part, Lines):
+            yield _union([_closed(line, mended) for line in part.coordinates], mended)
         elif isinstance(part, Point):
             yield shapely.Point(part.coordinates[:2])
         elif isinstance(part, Points):
@@ -143,7 +157,16 @@ def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]
             yield _union([_polygon(rings, False, mended) for rings in part.coordinates], mended)
 
 
-def _parts(shape: Shape) -> Iterator[Point | Points | Lines | Polygon | Polygons]:
+def _closed(line: Ring, mended: Counter[str]) -> Geometry | None:
+    """The area of a line that ends where it begins."""
+    if len(line) < 4 or line[0][:2] != line[-1][:2]:
+        marks.pass_over("line", mended)
+        return None
+    mended["closed line read as an outline"] += 1
+    return _polygon([line], False, mended)
+
+
+def _parts(shape: Shape) -> Iterator[Point | Points | Line | Lines | Polygon | Polygons]:
     if isinstance(shape, Collected):
         for inner in shape.geometries:
             yield from _parts(inner)

@@ -9,18 +9,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
 
-from dpconvert.annotations import asap, coco, imagescope, masks, ndpa, qupath
+from dpconvert.annotations import asap, coco, imagescope, masks, ndpa, qupath, voc
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.masks import LabelMask
 from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations.programs import detect
 from dpconvert.errors import ReadError
 
-Format = Literal["asap", "imagescope", "ndpa", "coco", "qupath", "mask"]
-ROOTS: dict[bytes, Format] = {b"ASAP_Annotations": "asap", b"Annotations": "imagescope", b"annotations": "ndpa"}
-PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
-HEAD = 1 << 16
 UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many pictures
 DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
@@ -31,16 +27,18 @@ class Subject:
     """The picture that annotations belong to, as far as formats need to know it.
 
     file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
-    glass: what NDPA needs, or why it is not known. values, threshold, instances: how a mask is to be read.
+    glass: what NDPA needs, or why it is not known. values, threshold, instances: how a mask is to be read. boxes: what
+    COCO's boxes hold.
     """
 
     file: str
     size: tuple[int, int]
     origin: tuple[int, int] = (0, 0)
     glass: Glass | str = "not a slide of Hamamatsu's"
-    values: Mapping[int, str] = field(default_factory=dict)
+    values: Mapping[int | str, str] = field(default_factory=dict)
     threshold: int | None = None
     instances: bool = False
+    boxes: coco.Boxes = ""
 
 
 def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) -> Annotations | LabelMask:
@@ -58,40 +56,16 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
         case "qupath":
             found = qupath.read(data, name, known, subject.origin)
         case "coco":
-            found = coco.shapes(coco_file(data, name), name, subject.file, subject.size, known)
+            found = coco.shapes(coco_file(data, name), name, subject.file, subject.size, known, subject.boxes)
         case "ndpa":
             found = ndpa.read(data, name, _glass(subject, name), known)
+        case "voc":
+            found = voc.read(data, name, subject.size, known)
         case "mask":
             return masks.read(
                 data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances
             )
     return Annotations(_told_apart(found.items), found.mended)
-
-
-def detect(data: bytes, name: str) -> Format:
-    """The format of unpacked content.
-
-    Raises:
-        ReadError: none that is known.
-    """
-    head = data[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if head.startswith(PICTURES):
-        return "mask"
-    if head.startswith(b"["):
-        return "qupath"
-    if head.startswith(b"{"):
-        return "coco" if b'"images"' in data and b'"annotations"' in data else "qupath"
-    if head.startswith(b"<") or head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        plain = head.replace(b"\0", b"")
-        for tag, kind in ROOTS.items():
-            if any(b"<" + tag + end in plain for end in (b">", b" ", b"/", b"\n", b"\r", b"\t")):
-                return kind
-    raise ReadError(
-        "of no known annotation format",
-        where=name,
-        expected="ASAP, ImageScope or NDPA XML, QuPath GeoJSON, COCO JSON, or a mask",
-        found=repr(bytes(head[:24])),
-    )
 
 
 def unpacked(data: bytes, name: str) -> bytes:

@@ -25,8 +25,8 @@ def manifest_folder() -> Path:
 
 
 def plugin_folders() -> list[Path]:
-    """Folders of the user with further `<name>.toml` and `<name>.py`, from the variable DPCONVERT_PATH."""
-    return [Path(p) for p in os.environ.get("DPCONVERT_PATH", "").split(os.pathsep) if p]
+    """Folders of the user with further `<name>.toml` and `<name>.py`, from the variable DPCONVERT_PATH; absolute."""
+    return [Path(p).expanduser().resolve() for p in os.environ.get("DPCONVERT_PATH", "").split(os.pathsep) if p]
 
 
 def known() -> dict[str, Path]:

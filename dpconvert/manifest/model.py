@@ -163,10 +163,12 @@ class Centre(Regional):
 class Crop(Model):
     """The bounding box of each annotated object, clipped to the picture; the object's label is the class.
 
-    mpp: micrometres per pixel as stored; if not given as read.
+    size: a square of so many pixels around the middle of each object instead, moved into the picture where it would
+    leave it; points need it. mpp: micrometres per pixel as stored (and of `size`); if not given as read.
     """
 
     type: Literal["crop"]
+    size: Annotated[int, Field(gt=0)] | None = None
     mpp: Mpp | None = None
 
 
@@ -264,7 +266,10 @@ class Erratum(Model):
 
 
 class Manifest(Model):
-    """All that is known about one source."""
+    """All that is known about one source.
+
+    allow_outside: whether an image may have all of its annotations outside its frame: it is then one without any.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -274,6 +279,7 @@ class Manifest(Model):
     organ: str = ""
     stain: str = ""
     mpp: Mpp | None = None
+    allow_outside: bool = False
     group: Group = Group()
     related: list[str] = []
     licence: Licence = Licence(name="not stated")

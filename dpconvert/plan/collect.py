@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from dpconvert import readers
-from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.annotations import Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
@@ -36,8 +36,12 @@ class Scene:
 
     @cached_property
     def annotations(self) -> Annotations | LabelMask:
-        found = readers.reader(self.source.manifest).read_annotations(self.source, self.picture, self.image)
-        self.mended.update(found.mended if isinstance(found, Annotations) else {})
+        manifest, picture, size = self.source.manifest, self.picture, (self.image.width, self.image.height)
+        found = readers.reader(manifest).read_annotations(self.source, picture, self.image)
+        if isinstance(found, Annotations):
+            where = (picture.annotations or picture.files)[0]
+            found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
+            self.mended.update(found.mended)
         return found
 
     @cached_property

@@ -6,6 +6,7 @@ point on a patch's edge lies in no patch. A rule that asks for a resolution has 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
-from dpconvert.errors import ReadError
+from dpconvert.errors import ReadError, cut
 from dpconvert.image import Image, TissueMask, resolution
 from dpconvert.manifest.model import Area, Centre, Crop, Grid, Manifest, Objects, Presence, Regional, Tiles, Whole
 from dpconvert.source.record import Box, Picture, Record, draw, hashed
@@ -30,6 +31,8 @@ class Scene(Protocol):
     def picture(self) -> Picture: ...
     @property
     def image(self) -> Image: ...
+    @property
+    def mended(self) -> Counter[str]: ...
     @property
     def annotations(self) -> Annotations | LabelMask: ...
     @property
@@ -126,6 +129,7 @@ def _stored(rule: Grid) -> tuple[int, int] | None:
 
 def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     boxes, stored = _patches(rule, manifest, scene)
+    _count_others(scene, rule.positive)
     positive = holds(boxes, _points(scene, rule.positive))
     for box, inside in zip(_boxes(boxes), positive, strict=True):
         yield Record(scene.picture, manifest.classes[int(inside)], box, stored)
@@ -135,6 +139,7 @@ def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record
     image, picture, stored = scene.image, scene.picture, _stored(rule)
     scale = _scale(rule, manifest, scene)
     boxes, side = _grid(rule, scale, image), max(1, round(rule.size * scale))
+    _count_others(scene, [rule.positive, rule.other or rule.none])
     found = _points(scene, [rule.positive])
     dropped = holds(boxes, found)
     others = holds(boxes, _points(scene, [rule.other])) if rule.other else np.zeros(len(boxes), dtype=bool)
@@ -166,15 +171,42 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     if scene.picture.label is not None:  # cut out already
         yield Record(scene.picture, scene.picture.label)
         return
-    image, classes, scale = scene.image, manifest.classes, _scale(rule, manifest, scene)
+    classes, scale = manifest.classes, _scale(rule, manifest, scene)
     for item in _objects_of(scene, classes):
-        left, top, right, bottom = item.geometry.bounds
-        x, y = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
-        width = min(int(np.ceil(right)), image.width) - x
-        height = min(int(np.ceil(bottom)), image.height) - y
-        if width > 0 and height > 0 and (not classes or item.label in classes):
-            stored = (max(1, round(width / scale)), max(1, round(height / scale))) if rule.mpp else None
-            yield Record(scene.picture, item.label, Box(x, y, width, height), stored, suffix=item.id)
+        if classes and item.label not in classes:
+            scene.mended[f"labelled {cut(item.label, 40)!r}, which is no class"] += 1
+            continue
+        box = _around(item, rule.size, scale, scene) if rule.size else _bounding(item, scene)
+        if box.width > 0 and box.height > 0:
+            stored = (rule.size, rule.size) if rule.size else _shrunk(box, scale)
+            yield Record(scene.picture, item.label, box, stored if rule.mpp else None, suffix=item.id)
+
+
+def _bounding(item: Annotation, scene: Scene) -> Box:
+    """The frame of an object inside its picture."""
+    if item.geometry.area == 0:
+        raise ReadError(
+            "a point has no outline to crop", where=scene.picture.name,
+            remedy="say in the manifest's [rule] how large crops are: `size`, in pixels",
+        )  # fmt: skip
+    left, top, right, bottom = item.geometry.bounds
+    x, y = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
+    width = min(int(np.ceil(right)), scene.image.width) - x
+    return Box(x, y, width, min(int(np.ceil(bottom)), scene.image.height) - y)
+
+
+def _around(item: Annotation, size: int, scale: float, scene: Scene) -> Box:
+    """The square around the middle of an object, moved into its picture."""
+    side, middle = max(1, round(size * scale)), item.geometry.centroid
+    left, top, width, height = scene.image.bounds
+    if min(width, height) < side:
+        raise ReadError(f"smaller than a crop of {side} px", where=scene.picture.name, found=f"{width} x {height}")
+    x = int(np.clip(np.floor(middle.x - side / 2 + 0.5), left, left + width - side))
+    return Box(x, int(np.clip(np.floor(middle.y - side / 2 + 0.5), top, top + height - side)), side, side)
+
+
+def _shrunk(box: Box, scale: float) -> tuple[int, int]:
+    return max(1, round(box.width / scale)), max(1, round(box.height / scale))
 
 
 def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> NDArray[np.intp]:
@@ -210,6 +242,13 @@ def _regions(annotations: Annotations, rule: Regional) -> Regions:
     labelled = {name: [i.geometry for i in annotations.items if i.label in labels]
                 for name, labels in (("positive", rule.positive), ("cut", rule.cut))}  # fmt: skip
     return Regions(labelled["positive"], labelled["cut"])
+
+
+def _count_others(scene: Scene, named: list[str]) -> None:
+    """Count objects that the rule has no use for, by their labels."""
+    if isinstance(scene.annotations, Annotations):
+        for label, count in Counter(item.label for item in scene.annotations.items if item.label not in named).items():
+            scene.mended[f"labelled {cut(label, 40)!r}, which the rule does not name"] += count
 
 
 def _points(scene: Scene, labels: list[str]) -> Points:

@@ -46,6 +46,7 @@ class Options(Model):
     skip_failed: bool = False
     mpp: Mpp | None = None
     lossless_tiles: bool = False
+    allow_outside: bool = False
 
     def told(self, manifest: Manifest) -> Manifest:
         """The manifest with what the user knows better: the resolution of slides that state none, their own grid.
@@ -54,6 +55,7 @@ class Options(Model):
             UsageError: `lossless_tiles` for a rule whose patches are not on a grid.
         """
         changes: dict[str, Any] = {} if self.mpp is None else {"mpp": self.mpp}
+        changes |= {"allow_outside": True} if self.allow_outside else {}
         if self.lossless_tiles:
             if not isinstance(manifest.rule, Tiles | Presence | Regional):
                 raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
@@ -170,6 +172,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         )  # fmt: skip
     classes = _classes(manifest, source, found)
     groups, splits, notes = _splits(manifest, options, found)
+    notes += [f"class {label!r} has no sample in the whole task" for label in _without_sample(classes, found)]
     limited = _limited(found, splits, options.limit)
     place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
     ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in seen.in_strips)))
@@ -268,6 +271,11 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
         where = next(r.picture.files[0] for r in found if r.label == unknown[0])
         raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
     return classes
+
+
+def _without_sample(classes: list[str], found: list[Record]) -> list[str]:
+    labels = {record.label for record in found}
+    return [label for label in classes if label not in labels]
 
 
 def _splits(

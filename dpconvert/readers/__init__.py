@@ -47,7 +47,7 @@ def reader(manifest: Manifest) -> Reader:
     beside = manifest.path.with_name(f"{name}.py")
     if (DATASETS / f"{name}.py").is_file():
         return cast(Reader, importlib.import_module(f"dpconvert.readers.datasets.{name}"))
-    if beside.is_file() and manifest.path.parent in plugin_folders():
+    if beside.is_file() and manifest.path.parent.resolve() in plugin_folders():
         return _load(beside)
     if not manifest.shape:
         raise ManifestError("nothing reads this source's layout", where=manifest.path, remedy="name a `shape`")

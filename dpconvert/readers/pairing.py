@@ -96,6 +96,15 @@ class ByName:
         return same[0] if len(same) == 1 else None
 
 
+def no_partner(what: str, image: Found) -> SourceError:
+    """The error of an image that nothing is said of."""
+    return SourceError(
+        f"no {what} for this picture", where=image.name,
+        remedy="in the manifest's [layout], `missing = true` leaves such images out, and "
+        '`missing = "none"` says that they show no object',
+    )  # fmt: skip
+
+
 def paired(source: Source, one: str, other: str, *, missing: Missing) -> Iterator[tuple[Found, Found | None]]:
     """Files of the kind `one`, each with the file of the kind `other` that has the same named group `name`.
 
@@ -110,11 +119,7 @@ def paired(source: Source, one: str, other: str, *, missing: Missing) -> Iterato
     for found in images:
         partner = partners.get(found["name"])
         if partner is None and missing == "error":
-            raise SourceError(
-                f"no {what} for this picture", where=found.name,
-                remedy="in the manifest's [layout], `missing = true` leaves such images out, and "
-                '`missing = "none"` says that they show no object',
-            )  # fmt: skip
+            raise no_partner(what, found)
         if partner is None and missing == "skip":
             alone.append(found.name)
             continue

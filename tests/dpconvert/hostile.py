@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from dpconvert.annotations import cytomine, masks, points, qupath
+from dpconvert.annotations import cytomine, mask_pixels, masks, point_arrays, points, qupath
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
@@ -319,7 +319,7 @@ def mask_tiff_of_gigabytes_left_out(_: Path) -> object:
     """16384 x 16384 pixels of four numbers of 64 bits, whose one tile is not there."""
     tags = [(256, 4, 1, 16384), (257, 4, 1, 16384), (258, 3, 1, 64), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 4),
             (322, 4, 1, 16384), (323, 4, 1, 16384), (324, 4, 1, 0), (325, 4, 1, 0), (339, 3, 1, 3)]  # fmt: skip
-    return masks._coarser(_tiff(tags, b""), "m.tif").shape
+    return mask_pixels._coarser(_tiff(tags, b""), "m.tif").shape
 
 
 def _zipped(path: Path, data: bytes, times: int) -> Path:
@@ -500,14 +500,16 @@ def _mat(variables: dict[str, object], *, packed: bool = False) -> bytes:
 
 @case
 def mat_of_objects(_: Path) -> object:
-    return points.read_mat(_mat({"detection": np.array([{"a": 1}, "b"], dtype=object)}), "a.mat", "detection", "n")
+    return point_arrays.read_mat(
+        _mat({"detection": np.array([{"a": 1}, "b"], dtype=object)}), "a.mat", "detection", "n"
+    )
 
 
 @case
 def mat_that_unpacks_to_gigabytes(_: Path) -> object:
     element = struct.pack("<II", 15, 0)
     body = _zeros(3 << 30)
-    return points.read_mat(
+    return point_arrays.read_mat(
         _mat({})[:128] + element[:4] + struct.pack("<I", len(body)) + body, "a.mat", "detection", "n"
     )
 
@@ -520,7 +522,7 @@ def mat_of_a_huge_structure(_: Path) -> object:
     name = struct.pack("<II", 1, 9) + b"detection" + bytes(7)
     fields = struct.pack("<HHi", 5, 4, 8) + struct.pack("<II", 1, 0)
     body = flags + size + name + fields
-    return points.read_mat(_mat({})[:128] + struct.pack("<II", 14, len(body)) + body, "a.mat", "detection", "n")
+    return point_arrays.read_mat(_mat({})[:128] + struct.pack("<II", 14, len(body)) + body, "a.mat", "detection", "n")
 
 
 DEEP = b"[" * 10**5 + b"]" * 10**5

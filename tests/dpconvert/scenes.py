@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Scene:
     picture: Picture
     image: Image
     annotations: Annotations | LabelMask
+    mended: Counter[str] = field(default_factory=Counter)
 
     @property
     def tissue(self) -> TissueMask:

@@ -12,7 +12,7 @@ import pytest
 from PIL import EpsImagePlugin
 from PIL import Image as Pillow
 
-from dpconvert.annotations import masks
+from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
 from dpconvert.image.flat import flat
 from dpconvert.image.guards.allowed_formats import FORMATS, open_picture
@@ -44,7 +44,7 @@ def test_a_picture_that_pillow_runs_a_program_for_is_refused(tmp_path: Path, mon
     with pytest.raises(ReadError, match=r"a\.png: not a picture of a known format"):
         flat(tmp_path / "a.png")
     with pytest.raises(ReadError, match="not a readable mask"):
-        masks._values(EPS, "m.png")
+        mask_pixels.read(EPS, "m.png", colours=False)
     assert not (tmp_path / "ran").exists()
 
 
@@ -73,7 +73,7 @@ def test_pictures_that_cost_more_than_their_size_tells_are_refused(name: str, tm
     with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 that takes|JPEG 2000 of very many"):
         flat(tmp_path / "a.png")
     with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 that takes|JPEG 2000 of very many"):
-        masks._values(COSTLY[name], "m.png")
+        mask_pixels.read(COSTLY[name], "m.png", colours=False)
 
 
 def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:

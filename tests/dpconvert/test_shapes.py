@@ -226,9 +226,11 @@ def test_masks_beside_pictures(make: Make, tmp_path: Path) -> None:
 # --- a module of one's own
 
 
+@pytest.mark.parametrize("folder", ["{}/plugins", "plugins", "./plugins/", "plugins/../plugins"])
 def test_a_source_of_one_s_own_is_found_on_the_path(
-    dpconvert: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, dpconvert: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = folder.format(tmp_path)
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "my-lab.toml").write_text('task = "Lab"\n[files.images]\npattern = "\\\\.png$"\n')
     (tmp_path / "plugins" / "my_lab.py").write_text(
@@ -239,7 +241,8 @@ def test_a_source_of_one_s_own_is_found_on_the_path(
     )
     for name in "abcd":
         picture(tmp_path / "source" / f"{name}.png")
-    monkeypatch.setenv("DPCONVERT_PATH", str(tmp_path / "plugins"))
+    monkeypatch.setenv("DPCONVERT_PATH", folder)
+    monkeypatch.chdir(tmp_path)
     assert "my-lab" in dpconvert("list").out
     answer = dpconvert("mylab", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "--json")
     assert (answer.code, json.loads(answer.out)["classes"]) == (0, ["False", "True"])

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 
-from dpconvert.annotations import masks
+from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
 from dpconvert.image import Slide
 from dpconvert.image.flat import flat
@@ -117,7 +117,7 @@ def test_every_way_to_read_a_tiff_refuses_them(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"claim 1[67]\d{6} samples"):
         flat(path)
     with pytest.raises(ReadError, match=r"claim 1[67]\d{6} samples"):
-        masks._coarser(path.read_bytes(), "a.tif")
+        mask_pixels._coarser(path.read_bytes(), "a.tif")
 
 
 def test_a_page_of_more_bytes_than_may_be_held_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import tifffile
 from PIL import Image
 
 from dpconvert import card
-from dpconvert.annotations import coco, cytomine, masks, points
+from dpconvert.annotations import coco, cytomine, masks, point_arrays, points
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.read import Subject, read
@@ -305,7 +305,7 @@ TARGETS: dict[str, Target] = {
         lambda data: points.read_text(data, "a", ["x", "y", "label"], delimiter=","), [b"1,2,a\n3.5,4e2,b\n"], TABLE
     ),
     "mat": Target(
-        lambda data: points.read_mat(data, "a", "detection", "n"), [_mat(), _mat(do_compression=True)], PICTURE
+        lambda data: point_arrays.read_mat(data, "a", "detection", "n"), [_mat(), _mat(do_compression=True)], PICTURE
     ),
     "head": Target(lambda data: complete_size(io.BytesIO(data)), [PNG, _saved("BMP"), JPEG, _tiled()], PICTURE),
     "print": Target(lambda data: prints([data], ["a"]), [PNG, JPEG, _saved("PNG", "LA")], PICTURE),

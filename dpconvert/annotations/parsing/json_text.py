@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -14,7 +14,9 @@ from dpconvert.errors import ReadError
 
 MOST_NUMBERS = 20_000_000  # 10^7 vertices
 MOST_OBJECTS = 1_500_000  # that are held together; each takes about 600 bytes
-BETWEEN = re.compile(r"[\s,]*")
+DEEPEST = 4  # lists and collections inside each other
+BLANKS = re.compile(r"[ \t\r\n\x1e]*")  # the last one begins a record of RFC 8142
+DECODER = json.JSONDecoder()
 T = TypeVar("T")
 
 Coordinate = Annotated[float, Field(gt=-FARTHEST, lt=FARTHEST, allow_inf_nan=False)]
@@ -41,17 +43,18 @@ def parsed(data: bytes, name: str, adapter: TypeAdapter[T]) -> T:
         raise _refusal(error, name) from None
 
 
-def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str = "") -> Iterator[T]:
-    """The elements of a list one by one, so that never all of them are held: of the whole, or of the list at `key`.
+def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str) -> Iterator[T]:
+    """The elements of a file one by one, so that never all of them are held.
 
-    Without `key`, what is not a list is its own only element.
+    A list gives its elements, an object the elements of its own list at `key` (of no deeper one), else itself. A file
+    may hold several values, one after another: JSON lines, or RFC 8142 text sequences.
 
     Raises:
-        ReadError: as `parsed`, when it gets there.
+        ReadError: as `parsed`, when it gets there; anything but another value after a value.
     """
     _check_size(data, name)
     try:
-        for element in _elements(data.decode("utf-8-sig"), key):
+        for element in _values(data.decode("utf-8-sig"), key):
             yield adapter.validate_python(element)
     except ValidationError as error:
         raise _refusal(error, name) from None
@@ -59,19 +62,71 @@ def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str = "") -> Iter
         raise ReadError(f"not JSON: {error}", where=name) from None
 
 
-def _elements(text: str, key: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder()
-    found = re.search(rf'"{key}"\s*:\s*\[' if key else r"^\s*\[", text)
-    if found is None:
-        yield decoder.raw_decode(text, BETWEEN.match(text).end())[0]  # type: ignore[union-attr]
-        return
-    at = found.end()
+Elements = Generator[Any, None, int]  # gives elements, returns where the text goes on
+
+
+def _values(text: str, key: str) -> Iterator[Any]:
+    at = _past_blanks(text, 0)
     while True:
-        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-        if text.startswith("]", at):
+        at = _past_blanks(text, (yield from _value(text, at, key, 0)))
+        if at == len(text):
             return
-        element, at = decoder.raw_decode(text, at)
-        yield element
+
+
+def _value(text: str, at: int, key: str, depth: int) -> Elements:
+    if text.startswith("[", at) and depth < DEEPEST:
+        return (yield from _list(text, at + 1, key, depth + 1))
+    if text.startswith("{", at) and depth < DEEPEST:
+        return (yield from _object(text, at + 1, key, depth + 1))
+    element, at = DECODER.raw_decode(text, at)
+    yield element
+    return at
+
+
+def _list(text: str, at: int, key: str, depth: int) -> Elements:
+    at = _past_blanks(text, at)
+    if text.startswith("]", at):
+        return at + 1
+    while True:
+        at = _past_blanks(text, (yield from _value(text, at, key, depth)))
+        if text.startswith("]", at):
+            return at + 1
+        at = _past(",", text, at)
+
+
+def _object(text: str, at: int, key: str, depth: int) -> Elements:
+    """The elements of its list at `key`, or the object itself where it has none."""
+    members: dict[str, Any] = {}
+    listed, at = False, _past_blanks(text, at)
+    while not text.startswith("}", at):
+        at = _past(",", text, at) if members or listed else at
+        member, at = _name(text, at)
+        at = _past(":", text, _past_blanks(text, at))
+        if member == key and text.startswith("[", at):
+            listed, at = True, (yield from _list(text, at + 1, key, depth))
+        else:
+            members[member], at = DECODER.raw_decode(text, at)
+        at = _past_blanks(text, at)
+    if not listed:
+        yield members
+    return at + 1
+
+
+def _name(text: str, at: int) -> tuple[str, int]:
+    if not text.startswith('"', at):
+        raise json.JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
+    member, at = DECODER.raw_decode(text, at)
+    return str(member), at
+
+
+def _past_blanks(text: str, at: int) -> int:
+    return BLANKS.match(text, at).end()  # type: ignore[union-attr]
+
+
+def _past(mark: str, text: str, at: int) -> int:
+    if not text.startswith(mark, at):
+        raise json.JSONDecodeError(f"Expecting {mark!r}", text, at)
+    return _past_blanks(text, at + 1)
 
 
 def _check_size(data: bytes, name: str) -> None:

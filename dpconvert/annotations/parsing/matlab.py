@@ -32,9 +32,7 @@ def array(data: bytes, variable: str) -> NDArray[np.float64] | None:
         NotNumbersError: the variable holds something else.
         ValueError: not a MATLAB 5 file, or damaged.
     """
-    if len(data) < HEAD or data[126:128] not in (b"IM", b"MI"):
-        raise ValueError("no head of MATLAB 5")
-    order = "<" if data[126:128] == b"IM" else ">"
+    order = _order(data)
     for kind, body in _elements(data[HEAD:], order):
         if kind == COMPRESSED:
             found = _matrix(_unpacked(body, NAMED), order, variable, whole=False)
@@ -49,6 +47,34 @@ def array(data: bytes, variable: str) -> NDArray[np.float64] | None:
         if found is not None:
             return found
     return None
+
+
+def names(data: bytes) -> list[str]:
+    """The names of the variables, in their order.
+
+    Raises:
+        ValueError: not a MATLAB 5 file, or damaged.
+    """
+    order = _order(data)
+    found = []
+    for kind, body in _elements(data[HEAD:], order):
+        if kind == COMPRESSED:
+            found.append(_name(_unpacked(body, NAMED), order))
+        elif kind == MATRIX:
+            found.append(_name(struct.pack(f"{order}II", kind, len(body)) + body[:NAMED], order))
+    return [name for name in found if name]
+
+
+def _order(data: bytes) -> str:
+    if len(data) < HEAD or data[126:128] not in (b"IM", b"MI"):
+        raise ValueError("no head of MATLAB 5")
+    return "<" if data[126:128] == b"IM" else ">"
+
+
+def _name(element: bytes, order: str) -> str:
+    kind, body = next(_elements(element, order, cut=True), (0, b""))
+    parts = list(_elements(body, order, cut=True)) if kind == MATRIX else []
+    return parts[2][1].decode("latin-1") if len(parts) > 2 else ""
 
 
 def _elements(data: bytes, order: str, *, cut: bool = False) -> Iterator[tuple[int, bytes]]:

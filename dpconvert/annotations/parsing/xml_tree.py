@@ -15,8 +15,8 @@ MOST_ATTRIBUTES = 64  # a tag, on average
 FARTHEST = 1e9  # no picture is larger; beyond, a coordinate is a fault
 
 
-def root(data: bytes, name: str, tag: str) -> Any:
-    """The root element, which must be called `tag`.
+def root(data: bytes, name: str, tag: str, of: str = "") -> Any:
+    """The root element, which must be called `tag`; if it holds anything, then also elements called `of`.
 
     Raises:
         ReadError: not XML, another kind of document, one that defines entities, or one too large to hold.
@@ -37,6 +37,9 @@ def root(data: bytes, name: str, tag: str) -> Any:
         raise ReadError(f"not XML: {error}", where=name) from None
     if element.tag != tag:
         raise ReadError("another kind of XML", where=name, expected=f"<{tag}>", found=f"<{cut(element.tag, 40)}>")
+    if of and len(element) and element.find(of) is None:
+        found = f"<{tag}> of <{cut(element[0].tag, 40)}>"
+        raise ReadError("another kind of XML", where=name, expected=f"<{tag}> of <{of}>", found=found)
     return element
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dpconvert.annotations import Annotations, points
+from dpconvert.annotations import Annotations, point_arrays
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.source.files import Source
@@ -23,7 +23,7 @@ def pictures(source: Source) -> Iterator[Picture]:
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
     tables = ((name, name.rpartition("_")[2].removesuffix(".mat")) for name in picture.annotations)
-    found = [points.read_mat(source.read(name), name, "detection", label) for name, label in tables]
+    found = [point_arrays.read_mat(source.read(name), name, "detection", label) for name, label in tables]
     return Annotations([item for table in found for item in table])
 
 

@@ -1,22 +1,33 @@
-"""Shape "masks": pictures, and for each a mask whose values are classes.
+"""Shape "masks": pictures, and for each a mask whose values or colours are classes, or several masks of an object each.
 
 [files.images] and [files.masks] are paired by their named group `name`. [layout] takes
-  values     value -> class name, e.g. {0 = "background", 255 = "tumour"}
+  values     value or colour -> class name, e.g. {0 = "background", 255 = "tumour"} or {"#ff0000" = "tumour", ...}
   threshold  makes every value 0 or 1 first (for masks with grey fringes)
-  missing    true: images without a mask are left out and counted
+  missing    true: images without a mask are left out and counted; with `objects` also "none": they show none
+  objects    true: every mask file is one object, all that is above `threshold` (0); a picture may have several. An
+             object's class is what the pattern of [files.masks] names `class`, else `label`; `values` is not needed
+  label      class of the objects
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Self
 
-from dpconvert.annotations import LabelMask, masks
+from pydantic import model_validator
+
+from dpconvert import names
+from dpconvert.annotations import Annotation, Annotations, LabelMask, masks
+from dpconvert.annotations.mask_pixels import Value
 from dpconvert.card import Model
-from dpconvert.errors import ManifestError
+from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import Missing, as_split, layout_of, paired
-from dpconvert.source.files import Source
+from dpconvert.plural import counted
+from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired
+from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
@@ -32,27 +43,91 @@ FILES = {
 class Layout(Model):
     """`[layout]` of a manifest of this shape."""
 
-    values: dict[int, str]
+    values: dict[Value, str] = {}
     threshold: int | None = None
     missing: Missing = "error"
+    objects: bool = False
+    label: str = ""
+
+    @model_validator(mode="after")
+    def _told(self) -> Self:
+        if not self.values and not self.objects:
+            raise ValueError("`values` is needed: value or colour -> class name")
+        if self.missing == "none" and not self.objects:
+            raise ValueError('`missing = "none"` is not for masks: draw an empty mask, or say true to leave images out')
+        return self
 
 
 def pictures(source: Source) -> Iterator[Picture]:
-    source.need("images")
-    missing = layout_of(source.manifest, Layout).missing
-    if missing == "none":
-        raise ManifestError(
-            'layout.missing: "none" is not for masks', where=source.manifest.path,
-            remedy="draw an empty mask, or say true to leave out images without one",
-        )  # fmt: skip
-    for image, mask in paired(source, "images", "masks", missing=missing):
-        assert mask is not None
-        group = image.get("group") or image["name"]
-        split = as_split(image.get("split"))
-        yield Picture(image["name"], (image.name,), group, split=split, annotations=(mask.name,))
-
-
-def read_annotations(source: Source, picture: Picture, image: Image) -> LabelMask:
     layout = layout_of(source.manifest, Layout)
+    source.need("images")
+    if layout.objects:
+        yield from (_picture(image, files) for image, files in _with_objects(source, layout.missing))
+        return
+    if (twice := _twice(source.match("masks"))) is not None:
+        raise SourceError(
+            "two masks of one picture", where=twice.name,
+            remedy="if each mask file is one object, say `objects = true` in the manifest's [layout]",
+        )  # fmt: skip
+    for image, mask in paired(source, "images", "masks", missing=layout.missing):
+        assert mask is not None
+        yield _picture(image, [mask])
+
+
+def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
+    layout, size = layout_of(source.manifest, Layout), (image.width, image.height)
+    if layout.objects:
+        return _objects(source, picture, layout, size)
     name = picture.annotations[0]
-    return masks.read(source.read(name), name, layout.values, (image.width, image.height), threshold=layout.threshold)
+    return masks.read(source.read(name), name, layout.values, size, threshold=layout.threshold)
+
+
+def _picture(image: Found, of_it: list[Found]) -> Picture:
+    group, split = image.get("group") or image["name"], as_split(image.get("split"))
+    labels = {f"class of {mask.name}": mask.get("class") for mask in of_it if mask.get("class")}
+    names = tuple(mask.name for mask in of_it)
+    return Picture(image["name"], (image.name,), group, split=split, annotations=names, extra=labels)
+
+
+def _twice(found: list[Found]) -> Found | None:
+    """A mask of a picture that has another one."""
+    often = Counter(mask["name"] for mask in found)
+    of_one = [mask for mask in found if often[mask["name"]] > 1]
+    return of_one[1] if of_one else None
+
+
+def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[Found, list[Found]]]:
+    """Each image with all masks of its name; what has none as `missing` says."""
+    of_name: dict[str, list[Found]] = defaultdict(list)
+    for mask in source.need("masks"):
+        of_name[names.folded(mask["name"])].append(mask)
+    images = source.need("images")
+    alone = [image for image in images if names.folded(image["name"]) not in of_name]
+    if alone and missing == "error":
+        raise no_partner("masks", alone[0])
+    if alone and missing == "skip":
+        source.notes.append(f"left out: {counted(len(alone), 'image')} without masks, the first {alone[0].name}")
+    unused = of_name.keys() - {names.folded(image["name"]) for image in images}
+    if unused:
+        first = min(of_name[name][0].name for name in unused)
+        source.notes.append(f"not used: masks of {counted(len(unused), 'name')} of no image here, the first {first}")
+    for image in images:
+        if image not in alone or missing == "none":
+            yield image, of_name.get(names.folded(image["name"]), [])
+
+
+def _objects(source: Source, picture: Picture, layout: Layout, size: tuple[int, int]) -> Annotations:
+    items: list[Annotation] = []
+    mended: Counter[str] = Counter()
+    for number, name in enumerate(picture.annotations):
+        label = picture.extra.get(f"class of {name}", layout.label)
+        if not label:
+            remedy = "give `label` in [layout], or a group (?P<class>...) in the pattern of [files.masks]"
+            raise ManifestError("no class for the objects of masks", where=source.manifest.path, remedy=remedy)
+        mask = masks.read(
+            source.read(name), name, {0: "", 1: label}, size, threshold=layout.threshold or 0, instances=True
+        )
+        found = mask.objects([label]).items
+        items += [replace(item, id=str(number)) for item in found]
+        mended["mask without an object"] += not found
+    return Annotations(items, +mended)

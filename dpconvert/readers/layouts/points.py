@@ -1,43 +1,68 @@
-"""Shape "points": pictures, and for each a text file of points.
+"""Shape "points": pictures, and points on them: a file for each picture, or one table for all.
 
-[files.images] and [files.points] are paired by their named group `name`. [layout] takes
-  columns    what stands where in a line, e.g. ["x", "y", "label"]; other names are passed over
-  delimiter  between columns ("": blanks); skip   lines of head
-  label      of all points, where no column says it; `labels` maps a column's values to names
-  missing    of images without a file of points: true leaves them out and counts them, "none" says that they show none
+A file of points is delimited text, JSON, a MATLAB array (not of 7.3), or what a program for annotations wrote (GeoJSON
+of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points] are paired by their named group
+`name`; a file whose pattern names none serves all pictures, and so does a table with a column of images. [layout] takes
+  columns    what stands where in a line, e.g. ["x", "y", "label"]; `image` names a picture by the end of its file's
+             name, with or without its extension; other names are passed over
+  names      what the head of a table, or JSON, calls them instead, e.g. {x = "Centroid X", y = "Centroid Y"}
+  delimiter  between columns ("": blanks); without it, what divides the lines into numbers; skip   lines of head
+  decimal    "." or ","; without it, commas are decimal where they cannot be of thousands
+  check_head false: the head may call columns otherwise than `columns`
+  variable, label_variable   the array of points, and that of their labels, in a MATLAB file; the list in a JSON object
+  label      of all points, where no column says it; `labels` maps labels to names
+  missing    of images without points: true leaves them out and counts them, "none" says that they show none
 [files.images] may name `group` and `split` too.
 """
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Literal
 
 from pydantic import field_validator
 
-from dpconvert.annotations import Annotations, points
+from dpconvert import names
+from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
+from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.points import Form, Row
 from dpconvert.card import Model
-from dpconvert.errors import ReadError
+from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import Missing, as_split, layout_of, paired, stem
-from dpconvert.source.files import Source
+from dpconvert.plural import counted
+from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired, stem
+from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "images": FileKind(
         pattern=r"(?i)(?P<name>[^/]+)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"
     ),
-    "points": FileKind(pattern=r"(?i)(?P<name>[^/]+)\.(csv|txt)$", what="files of points", example="points/0001.csv"),
+    "points": FileKind(
+        pattern=r"(?i)(?P<name>[^/]+)\.(csv|tsv|txt|(geo)?json|mat|xml)$",
+        what="files of points",
+        example="points/0001.csv",
+    ),
 }
+MATLAB = b"MATLAB 5.0 MAT-file"
 
 
 class Layout(Model):
     """`[layout]` of a manifest of this shape."""
 
-    columns: list[str] = ["x", "y", "label"]
-    delimiter: str = ","
+    columns: list[str] = []
+    names: dict[Literal["x", "y", "label", "image"], str] = {}
+    delimiter: str | None = None
     skip: int = 0
+    decimal: Literal["", ".", ","] = ""
+    check_head: bool = True
+    variable: str = ""
+    label_variable: str = ""
     label: str = ""
     labels: dict[str, str] = {}
     missing: Missing = "error"
@@ -45,35 +70,165 @@ class Layout(Model):
     @field_validator("columns")
     @classmethod
     def _places(cls, columns: list[str]) -> list[str]:
-        if not {"x", "y"} <= set(columns):
+        if columns and not {"x", "y"} <= set(columns):
             raise ValueError("x and y must be among the columns")
         return columns
+
+    def form(self) -> Form:
+        """How points stand in a file."""
+        return Form(
+            columns=self.columns,
+            names={str(ours): theirs for ours, theirs in self.names.items()},
+            delimiter=self.delimiter,
+            skip=self.skip,
+            label=self.label,
+            decimal=self.decimal,
+            check_head=self.check_head,
+        )
 
 
 def pictures(source: Source) -> Iterator[Picture]:
     layout = layout_of(source.manifest, Layout)
-    for image, points_file in paired(source, "images", "points", missing=layout.missing):
-        group = image.get("group") or image.get("name") or image.name
-        yield Picture(
-            stem(image.name),
-            (image.name,),
-            group,
-            split=as_split(image.get("split")),
-            annotations=() if points_file is None else (points_file.name,),
-        )
+    if layout.form().of_all_images:
+        yield from _of_tables(source, layout)
+    elif all("name" not in found.parts for found in source.need("points")):
+        files = tuple(found.name for found in source.match("points"))
+        yield from (_picture(image, files) for image in source.need("images"))
+    else:
+        for image, points_file in paired(source, "images", "points", missing=layout.missing):
+            yield _picture(image, () if points_file is None else (points_file.name,))
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
     layout = layout_of(source.manifest, Layout)
-    found = []
+    if "points" in picture.extra:
+        return _labelled(Annotations(_stored(picture.extra["points"])), layout, picture.annotations[0])
+    found = Annotations([])
     for name in picture.annotations:
-        data = source.read(name)
-        found += points.read_text(
-            data, name, layout.columns, delimiter=layout.delimiter or None, skip=layout.skip, label=layout.label
+        of_file = _read(source.read(name), name, layout, picture, image)
+        found = Annotations(found.items + of_file.items, found.mended + of_file.mended)
+    return _labelled(found, layout, picture.annotations[0]) if picture.annotations else found
+
+
+def _picture(image: Found, files: tuple[str, ...], extra: dict[str, str] | None = None) -> Picture:
+    return Picture(
+        stem(image.name),
+        (image.name,),
+        image.get("group") or image.get("name") or image.name,
+        split=as_split(image.get("split")),
+        annotations=files,
+        extra=extra or {},
+    )
+
+
+def _read(data: bytes, name: str, layout: Layout, picture: Picture, image: Image) -> Annotations:
+    data = annotation_files.unpacked(data, name)
+    if _of_a_program(data, name):
+        known = list(layout.labels)
+        subject = annotation_files.Subject(picture.files[0], (image.width, image.height), image.bounds[:2])
+        found = annotation_files.read(data, name, subject, known)
+        if isinstance(found, LabelMask):
+            raise ReadError("a picture, and no file of points", where=name)
+        return found if not layout.label else replace(found, items=[_named(item, layout) for item in found.items])
+    return Annotations([row.annotation() for row in _rows(data, name, layout)])
+
+
+def _rows(data: bytes, name: str, layout: Layout) -> list[Row]:
+    form = layout.form()
+    if data.startswith((MATLAB, point_arrays.HDF5)) or name.lower().endswith(".mat"):
+        return point_arrays.read_mat_rows(data, name, form, layout.variable, layout.label_variable)
+    if _is_json(data):
+        return point_arrays.read_json(data, name, form, layout.variable)
+    return points.read_rows(data, name, form)
+
+
+def _is_json(data: bytes) -> bool:
+    return data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"["))
+
+
+def _of_a_program(data: bytes, name: str) -> bool:
+    """Whether a program for annotations wrote the file, and not somebody's own.
+
+    Raises:
+        ReadError: such a program whose files are not read.
+    """
+    if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return True
+    return _is_json(data) and programs.told(data, name)
+
+
+def _named(item: Annotation, layout: Layout) -> Annotation:
+    return item if item.label else replace(item, label=layout.label)
+
+
+def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
+    """The annotations by the names that `labels` gives to their labels."""
+    if not layout.labels:
+        return found
+    unknown = {item.label for item in found.items} - set(layout.labels)
+    if unknown:
+        raise ReadError(f"label {min(unknown)!r} is not in `layout.labels`", where=name)
+    return replace(found, items=[replace(item, label=layout.labels[item.label]) for item in found.items])
+
+
+# one table for all pictures
+
+
+def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
+    """Each picture with the points that tables have of it."""
+    images = source.need("images")
+    by_ending = _by_ending(images)
+    rows: dict[str, list[Row]] = defaultdict(list)
+    files: dict[str, str] = {}
+    elsewhere = 0
+    for table in source.need("points"):
+        for row in _rows(source.read(table.name), table.name, layout):
+            about = _image(row, by_ending, table.name)
+            if about is None:
+                elsewhere += 1
+            else:
+                rows[about].append(row)
+                files[about] = table.name
+    if not rows:
+        first = next(iter(source.match("points"))).name
+        raise SourceError("no point of the table is on a picture here", where=first, found=counted(elsewhere, "point"))
+    if elsewhere:
+        source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no picture here")
+    alone = [image for image in images if image.name not in rows]
+    if alone and layout.missing == "error":
+        raise no_partner("points in the tables", alone[0])
+    if alone and layout.missing == "skip":
+        source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0].name}")
+    for image in images:
+        if image in alone and layout.missing == "skip":
+            continue
+        told = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
+        table_name = files.get(image.name, "")
+        yield _picture(image, (table_name,) if table_name else (), {"points": json.dumps(told)} if told else {})
+
+
+def _stored(text: str) -> list[Annotation]:
+    return [Row(*row).annotation() for row in json.loads(text)]
+
+
+def _image(row: Row, by_ending: dict[str, list[str]], name: str) -> str | None:
+    """The picture that a row is about."""
+    matches = by_ending.get(names.folded(names.file_name(row.image)), [])
+    if len(matches) > 1:
+        raise SourceError(
+            "several pictures of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3])
         )
-    if layout.labels:
-        unknown = {item.label for item in found} - set(layout.labels)
-        if unknown:
-            raise ReadError(f"label {min(unknown)!r} is not in `layout.labels`", where=picture.annotations[0])
-        found = [replace(item, label=layout.labels[item.label]) for item in found]
-    return Annotations(found)
+    return matches[0] if matches else None
+
+
+def _by_ending(images: list[Found]) -> dict[str, list[str]]:
+    """Every end of a picture's name, with and without its extension, and its group `name`."""
+    endings: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        for name in (image.name, stem(image.name)):
+            parts = PurePosixPath(name).parts
+            for start in range(len(parts)):
+                endings[names.folded("/".join(parts[start:]))].add(image.name)
+        if image.get("name"):
+            endings[names.folded(image["name"])].add(image.name)
+    return {ending: sorted(found) for ending, found in endings.items()}

@@ -6,25 +6,31 @@ names; so does any file of annotations where the pattern names no `name`. [files
   labels     the files' labels -> class names; a label that it lacks is an error, those listed in `skip` are left out
   missing    of slides without annotations: true leaves them out and counts them, "none" says that nothing of what the
              rule looks for is on them
-  values, threshold, instances   how masks are read: value -> class name; values made 0 or 1 first; values are numbers
-             of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
+  values, threshold, instances   how masks are read: value or colour "#rrggbb" -> class name; values made 0 or 1 first;
+             values are numbers of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
   slide, group, split, label     columns of the table; "" for one that it does not have
   bounds     false: QuPath counted from the corner of the whole slide, not of its bounds
+  boxes      what COCO's boxes hold: "xywh" (x, y, width, height, as COCO says) or "xyxy" (two corners, as in MIDOG++);
+             without it, boxes that leave their images and fit them as corners are refused
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import cast
 
 from dpconvert import names
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
-from dpconvert.errors import SourceError
+from dpconvert.annotations.programs import detect
+from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image, sane
 from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
@@ -42,7 +48,7 @@ FILES = {
     ),
     "annotations": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?:{SLIDE})?"
-        r"(?:(?<![._-]classes)\.(?:xml|ndpa|(?:geo)?json)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
+        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo)?json[l]?)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
         what="files of annotations",
         example="patient7/slide-1.xml",
         optional=True,
@@ -66,7 +72,7 @@ class Layout(Tabular):
     labels: dict[str, str] = {}
     skip: list[str] = []
     missing: Missing = "error"
-    values: dict[int, str] = {}
+    values: dict[Value, str] = {}
     threshold: int | None = None
     instances: bool = False
     slide: str = "slide"
@@ -74,6 +80,7 @@ class Layout(Tabular):
     split: str = ""
     label: str = ""
     bounds: bool = True
+    boxes: coco.Boxes = ""
 
 
 def pictures(source: Source) -> Iterator[Picture]:
@@ -109,9 +116,10 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
         size=(image.width, image.height),
         origin=image.bounds[:2] if layout.bounds else (0, 0),
         glass=_glass(image, source.manifest.mpp),
-        values=layout.values | _object_classes(source, picture),
+        values={**layout.values, **_object_classes(source, picture)},
         threshold=layout.threshold,
         instances=layout.instances,
+        boxes=layout.boxes,
     )
     found = annotation_files.read(source.read(name), name, subject, _known(source.manifest, layout))
     if isinstance(found, LabelMask):
@@ -183,7 +191,10 @@ def _coco(source: Source, name: str) -> coco.File | None:
     if not re.search(r"(?i)\.json(\.gz)?$", name):
         return None
     data = annotation_files.unpacked(source.read(name), name)
-    return annotation_files.coco_file(data, name) if annotation_files.detect(data, name) == "coco" else None
+    with suppress(ReadError):  # a file of another kind, which is on no slide
+        if detect(data, name) == "coco":
+            return annotation_files.coco_file(data, name)
+    return None
 
 
 def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str, ...], classes: str) -> Picture:
@@ -221,9 +232,9 @@ def _known(manifest: Manifest, layout: Layout) -> list[str]:
     return [*manifest.rule.known(), *layout.skip] if isinstance(manifest.rule, Regional) else []
 
 
-def _object_classes(source: Source, picture: Picture) -> dict[int, str]:
+def _object_classes(source: Source, picture: Picture) -> dict[int | str, str]:
     name = picture.extra.get("classes", "")
-    return masks.class_table(source.read(name), name) if name else {}
+    return cast(dict[int | str, str], masks.class_table(source.read(name), name)) if name else {}
 
 
 def _glass(image: Image, told: float | None) -> Glass | str:

@@ -1,0 +1,67 @@
+"""An image's frame and what lies outside it: the one place that scales to it and that counts what is not on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import shapely
+
+from dpconvert.annotations.geometry import Annotations
+from dpconvert.errors import ReadError
+
+OUTSIDE = "outside its image"
+BEYOND = "reaching beyond its image"
+NEAR = 1.0  # pixels beyond the image that are rounding
+
+
+def factors(
+    stated: tuple[float, float], size: tuple[int, int], name: str, of: str = "its image"
+) -> tuple[float, float]:
+    """What takes coordinates in an image of `stated` (width, height) to one of `size`.
+
+    Raises:
+        ReadError: the two have different shapes.
+    """
+    if abs(stated[0] * size[1] - stated[1] * size[0]) > max(size):
+        raise ReadError(
+            f"states another shape of {of}", where=name,
+            expected=f"{size[0]} x {size[1]}, or a smaller copy", found=f"{stated[0]:g} x {stated[1]:g}",
+        )  # fmt: skip
+    return size[0] / stated[0], size[1] / stated[1]
+
+
+def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outside: bool = False) -> Annotations:
+    """The annotations less those that lie wholly outside an image of `size` (width, height), which are counted.
+
+    Those that reach more than a pixel beyond it are counted too, and left as they are.
+
+    Raises:
+        ReadError: all of them lie outside, unless that is allowed.
+    """
+    if not found.items and not found.mended[OUTSIDE]:
+        return found
+    geometries = np.array([item.geometry for item in found.items], dtype=object)
+    frame = shapely.box(0, 0, *size)
+    shapely.prepare(frame)
+    within = shapely.intersects(frame, geometries)
+    beyond = within & ~shapely.covers(shapely.box(-NEAR, -NEAR, size[0] + NEAR, size[1] + NEAR), geometries)
+    counts = Counter({OUTSIDE: int((~within).sum()), BEYOND: int(beyond.sum())})
+    if not within.any() and not allow_outside:
+        raise _nothing_inside(geometries, size, found.mended[OUTSIDE] + len(geometries), name)
+    kept = [item for item, here in zip(found.items, within, strict=True) if here]
+    return replace(found, items=kept, mended=found.mended + counts)
+
+
+def _nothing_inside(geometries: np.ndarray, size: tuple[int, int], count: int, name: str) -> ReadError:
+    found = None
+    if len(geometries):
+        left, top, right, bottom = shapely.total_bounds(geometries)
+        found = f"x from {left:g} to {right:g}, y from {top:g} to {bottom:g}"
+    return ReadError(
+        f"{'the only annotation lies' if count == 1 else f'all {count} annotations lie'} outside the image", where=name,
+        expected=f"x from 0 to {size[0]}, y from 0 to {size[1]}", found=found,
+        remedy="check that x and y are not swapped, and that image and annotations belong together at one scale; "
+        "--allow-outside treats such an image as one without annotations",
+    )  # fmt: skip

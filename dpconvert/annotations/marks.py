@@ -1,0 +1,43 @@
+"""Marks that outline nothing (rulers, arrows, lines, text): one list for all formats.
+
+They are passed over and counted; so is a mark of a type that is not known here, unless a file holds nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dpconvert.annotations.geometry import Annotations
+from dpconvert.errors import ReadError, cut
+
+KINDS = {
+    "ruler": ("ruler", "measurement", "measure", "linearmeasure", "anglemeasure", "distance", "angle"),
+    "arrow": ("arrow",),
+    "line": ("line", "polyline", "linestring", "multilinestring", "freehandline"),
+    "pointer": ("pointer",),
+    "text": ("text", "textbox", "label", "note", "comment"),
+}
+NAMES = {name: kind for kind, names in KINDS.items() for name in names}
+UNKNOWN = "mark of an unknown type passed over: "
+
+
+def pass_over(kind: str, mended: Counter[str]) -> None:
+    """Count a mark by the format's own name of its type."""
+    known = NAMES.get(kind.strip().lower())
+    mended[f"{known} passed over" if known else f"{UNKNOWN}{cut(kind, 40)!r}"] += 1
+
+
+def check(found: Annotations, name: str) -> Annotations:
+    """The annotations of a file as they are.
+
+    Raises:
+        ReadError: there are none, but marks of types that are not known here.
+    """
+    unknown = [what.removeprefix(UNKNOWN) for what in found.mended if what.startswith(UNKNOWN)]
+    if unknown and not found.items:
+        raise ReadError(
+            "holds nothing but marks of types that are not known here", where=name,
+            expected="polygons, rectangles, ellipses or points", found=", ".join(unknown[:3]),
+            remedy="export it again with outlines",
+        )  # fmt: skip
+    return found

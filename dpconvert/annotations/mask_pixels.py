@@ -1,0 +1,207 @@
+"""The pixels of a mask as numbers: grey values, indexes of a palette, or colours; what would be lost is refused.
+
+Colours count as 0xrrggbb where the manifest names them, "#ff0000" = "tumour". Elsewhere the channels of a mask must be
+equal. A mask has one page (smaller copies of it aside), and tells nothing by its transparency alone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from pydantic import BeforeValidator
+
+from dpconvert.errors import ReadError
+from dpconvert.image.guards.allowed_formats import open_picture
+from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.image.guards.tiff_segments import pixels
+from dpconvert.image.rgb import orientation_of, upright
+from dpconvert.image.tiff_rgb import orientation_of_page
+
+MOST_CELLS = 1 << 28
+MOST_BYTES = 2 * MOST_CELLS  # of a level of a mask, whatever a cell takes
+COLOUR = re.compile(r"#[0-9a-f]{6}")
+SHOWN = 5  # colours, in a message
+Pixels = NDArray[Any]
+
+
+def _value(key: object) -> object:
+    """A number, or a colour '#rrggbb' in small letters.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(key, str) and key.startswith("#"):
+        if not COLOUR.fullmatch(key.lower()):
+            raise ValueError("a colour of a mask is '#' and six hexadecimal digits, as in '#ff0000'")
+        return key.lower()
+    return int(key) if isinstance(key, str) else key
+
+
+Value = Annotated[int | str, BeforeValidator(_value)]
+
+
+def numbered(labels: Mapping[int | str, str], name: str) -> tuple[dict[int, str], bool]:
+    """Values and colours as numbers -> labels, and whether they are colours.
+
+    Raises:
+        ReadError: there are both.
+    """
+    colours = {int(key[1:], 16): label for key, label in labels.items() if isinstance(key, str)}
+    if colours and len(colours) < len(labels):
+        raise ReadError("`values` names both numbers and colours of masks", where=name, remedy="name either")
+    return (
+        (colours, True) if colours else ({key: label for key, label in labels.items() if isinstance(key, int)}, False)
+    )
+
+
+def read(data: bytes, name: str, *, colours: bool, threshold: int | None = None) -> NDArray[np.integer]:
+    """(rows, columns) of numbers: 0xrrggbb with `colours`; 0 and 1 (above it) with `threshold`.
+
+    Raises:
+        ReadError: no readable picture, or one that numbers do not tell.
+    """
+    values = _without_alpha(_decoded(data, name, colours=colours), name)
+    if values.dtype == bool:
+        values = values.astype(np.uint8) * (255 if colours else 1)
+    if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.integer):
+        raise ReadError("mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}")
+    if threshold is not None:
+        values = (values > threshold).astype(np.uint8)
+    elif colours:
+        return _packed(values, name)
+    return values if values.ndim == 2 else _grey(values, name)
+
+
+def shown(value: int, *, colours: bool) -> str:
+    """A value as the manifest writes it."""
+    return f"#{value:06x}" if colours else str(value)
+
+
+def _grey(values: Pixels, name: str) -> Pixels:
+    first = values[:, :, 0]
+    if (values == first[:, :, None]).all():
+        return first
+    told = values.shape[2] == 3 and values.dtype == np.uint8
+    found = np.unique(_packed(values, name)).tolist() if told else []
+    more = f", ... ({len(found)})" if len(found) > SHOWN else ""
+    raise ReadError(
+        "a mask in colours, whose channels differ", where=name, expected="one number a pixel",
+        found=", ".join(f"#{colour:06x}" for colour in found[:SHOWN]) + more if len(found) else None,
+        remedy='name its colours in the manifest\'s `values`, as in "#ff0000" = "tumour"',
+    )  # fmt: skip
+
+
+def _packed(values: Pixels, name: str) -> NDArray[np.integer]:
+    if values.dtype != np.uint8:
+        raise ReadError("colours of a mask in more than 8 bits", where=name, found=values.dtype)
+    if values.ndim == 2 or values.shape[2] == 1:
+        values = np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
+    if values.shape[2] != 3:
+        raise ReadError("mask of an unknown kind", where=name, found=f"{values.shape[2]} channels")
+    red, green, blue = (values[:, :, channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _without_alpha(values: Pixels, name: str) -> Pixels:
+    """Colours, or grey, without the alpha channel; which may say nothing that they do not."""
+    if values.ndim != 3 or values.shape[2] not in (2, 4) or values.dtype != np.uint8:
+        return values
+    colours, alpha = values[:, :, :-1], values[:, :, -1]
+    if alpha.min(initial=255) != alpha.max(initial=0):
+        kinds = _packed(colours, name)
+        if len(np.unique(kinds.astype(np.int64) << 8 | alpha)) > len(np.unique(kinds)):
+            raise ReadError(
+                "a mask that tells areas apart by their transparency", where=name,
+                remedy="save it without transparency, every class in a colour of its own",
+            )  # fmt: skip
+    return colours if colours.shape[2] > 1 else colours[:, :, 0]
+
+
+def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
+    """(rows, columns) or (rows, columns, channels), as stored; palettes looked up with `colours`."""
+    quiet()
+    if not _first_is_whole(data, name):
+        return _coarser(data, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
+            with open_picture(io.BytesIO(data)) as picture:
+                if tile_pixels(picture) > MOST_CELLS:
+                    raise ReadError(f"a mask with tiles of {tile_pixels(picture)} pixels", where=name)
+                if picture.format != "TIFF" and getattr(picture, "is_animated", False):
+                    raise _several(name, "an animation")
+                values = np.asarray(_as_stored(picture, colours=colours))
+                return upright(values, 1 if picture.format == "TIFF" else orientation_of(data))  # Pillow turns TIFFs
+    except Pillow.DecompressionBombError:
+        return _coarser(data, name)
+    except UNREADABLE as error:
+        raise ReadError(f"not a readable mask: {error}", where=name) from None
+
+
+def _as_stored(picture: Pillow.Image, *, colours: bool) -> Pillow.Image:
+    if picture.mode in ("P", "PA") and colours:
+        return picture.convert("RGBA")
+    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        return picture.convert("RGB")
+    return picture
+
+
+def _first_is_whole(data: bytes, name: str) -> bool:
+    """Whether the first page is the one to be read: of a TIFF the largest, of which the others are smaller copies.
+
+    Raises:
+        ReadError: a TIFF of several pages that are no copies of one.
+    """
+    if not data.startswith((b"II", b"MM")):
+        return True
+    with suppress(*DAMAGED), open_tiff(io.BytesIO(data)) as tiff:
+        pages = [page for page in tiff.pages if has_sizes(page)]
+        if len(pages) < 2:
+            return True
+        largest = max(pages, key=lambda page: page.imagewidth * page.imagelength)
+        if any(not _is_copy(page, largest) for page in pages if page is not largest):
+            raise _several(name, f"{len(pages)} pages")
+        return largest is pages[0]
+    return True
+
+
+def _coarser(data: bytes, name: str) -> Pixels:
+    """The finest level that fits of a mask that is a pyramid, as Camelyon's are."""
+    try:
+        with open_tiff(io.BytesIO(data)) as tiff:
+            pages = [
+                page
+                for page in tiff.pages
+                if has_sizes(page) and page.imagewidth * page.imagelength <= MOST_CELLS and page.nbytes <= MOST_BYTES
+            ]
+            if pages:
+                finest = max(pages, key=lambda page: page.imagewidth)
+                values: Pixels = upright(pixels(finest, MOST_BYTES), orientation_of_page(finest))
+                return values
+    except DAMAGED as error:
+        raise ReadError(f"not a readable mask: {error}", where=name) from None
+    raise ReadError("mask too large to be read", where=name, remedy="save it as a TIFF pyramid, or smaller")
+
+
+def _is_copy(page: tifffile.TiffPage, whole: tifffile.TiffPage) -> bool:
+    """Whether a page is, by its size or its own words, a smaller copy of another."""
+    width, height = whole.imagewidth, whole.imagelength
+    if page.imagewidth >= width or page.imagelength >= height:
+        return False
+    return page.is_reduced or abs(page.imagewidth * height - page.imagelength * width) <= width + height
+
+
+def _several(name: str, found: str) -> ReadError:
+    return ReadError(
+        "a mask of several pages", where=name, expected="one, and smaller copies of it", found=found,
+        remedy="save each page as a file of its own",
+    )  # fmt: skip

@@ -1,0 +1,156 @@
+"""Points in JSON and in MATLAB files, in the form of `points`.
+
+JSON: a list of [x, y, ...] or of {"x": ..., "y": ..., "label": ...}, alone or as a member of an object. MATLAB: an
+array of a row a point, and a second one of labels. Files of MATLAB 7.3 are HDF5, which is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from dpconvert.annotations.geometry import Annotation
+from dpconvert.annotations.parsing import matlab
+from dpconvert.annotations.parsing.json_text import parsed
+from dpconvert.annotations.points import LIMIT, NAMED, Form, Row
+from dpconvert.errors import ReadError
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+JSON: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[Row]:
+    """The points of a JSON file; `variable` is the member of an object that lists them, where there are several.
+
+    Raises:
+        ReadError: not JSON, no list of points, or one without two finite numbers.
+    """
+    listed = _list(parsed(data, name, JSON), name, variable)
+    return [_row(number, element, form, name) for number, element in enumerate(listed, start=1)]
+
+
+def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotation]:
+    """An N x 2 array of x, y in a MATLAB 5 file; an empty one of any type and shape means no point.
+
+    Raises:
+        ReadError: not such a file, or no such array of numbers in it.
+    """
+    values = _array(data, name, variable)
+    if values.size == 0:
+        return []
+    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
+        raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=f"{values.shape}")
+    return [Annotation(shapely.Point(x, y), label, str(i)) for i, (x, y) in enumerate(values.tolist())]
+
+
+def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_variable: str = "") -> list[Row]:
+    """The points of an array of numbers with a row a point; without `variable` of the only array that may be one.
+
+    label_variable: an array of as many labels.
+
+    Raises:
+        ReadError: no MATLAB 5 file, no such array, or several.
+    """
+    values = _array(data, name, variable or _only(data, name, label_variable))
+    if values.size == 0:
+        return []
+    columns = form.columns or NAMED[: 3 if values.ndim == 2 and values.shape[1] > 2 else 2]
+    where = {column: columns.index(column) for column in ("x", "y", "label") if column in columns}
+    if values.ndim != 2 or values.shape[1] <= max(where.values()) or not np.isfinite(values).all():
+        found = " x ".join(map(str, values.shape))
+        raise ReadError("no table of points", where=name, expected=f"a column each of {', '.join(where)}", found=found)
+    labels = _labels(data, name, label_variable, len(values)) if label_variable else None
+    return [
+        Row(i, row[where["x"]], row[where["y"]],
+            labels[i - 1] if labels else _text(row[where["label"]]) if "label" in where else form.label)
+        for i, row in enumerate(values.tolist(), start=1)
+    ]  # fmt: skip
+
+
+def _list(content: Any, name: str, variable: str) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    members = content.items() if isinstance(content, dict) else ()
+    lists = {key: value for key, value in members if isinstance(value, list)}
+    if variable in lists:
+        return lists[variable]
+    if len(lists) == 1 and not variable:
+        return next(iter(lists.values()))
+    found = ", ".join(list(lists)[:5]) or "none"
+    raise ReadError(
+        f"no list {variable!r}" if variable else f"{len(lists)} lists that may be of points", where=name,
+        expected='a list of [x, y] or of {"x": ..., "y": ...}', found=found,
+        remedy="name it as `variable` in the manifest's [layout]" if lists else None,
+    )  # fmt: skip
+
+
+def _row(number: int, element: Any, form: Form, name: str) -> Row:
+    told = _members(element, form)
+    try:
+        x, y = float(told["x"]), float(told["y"])
+    except (KeyError, ValueError, TypeError, OverflowError):
+        x = y = float("nan")
+    if not (abs(x) < LIMIT and abs(y) < LIMIT):
+        raise ReadError(
+            f"point {number}: no coordinates", where=name, found=repr(element)[:60],
+            expected='[x, y], or {"x": ..., "y": ...} by the names in the manifest\'s `names`',
+        )  # fmt: skip
+    return Row(number, x, y, _text(told.get("label", form.label)), _text(told.get("image", "")))
+
+
+def _members(element: Any, form: Form) -> dict[str, Any]:
+    if isinstance(element, dict):
+        return {ours: element[theirs] for ours in NAMED if (theirs := form.names.get(ours, ours)) in element}
+    columns: Sequence[str] = form.columns or NAMED[:3]
+    return dict(zip(columns, element, strict=False)) if isinstance(element, list) else {}
+
+
+def _text(value: Any) -> str:
+    """A label as text; whole numbers without a point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _array(data: bytes, name: str, variable: str) -> NDArray[np.float64]:
+    try:
+        values = matlab.array(_checked(data, name), variable)
+    except matlab.NotNumbersError as error:
+        raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=error) from None
+    except ValueError as error:
+        raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
+    if values is None:
+        raise ReadError(f"no variable {variable!r}", where=name, found=", ".join(matlab.names(data)[:5]) or None)
+    return values
+
+
+def _only(data: bytes, name: str, other: str) -> str:
+    try:
+        candidates = [variable for variable in matlab.names(_checked(data, name)) if variable != other]
+    except ValueError as error:
+        raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
+    if len(candidates) != 1:
+        raise ReadError(
+            f"{len(candidates)} variables", where=name, expected="one, of the points", found=", ".join(candidates[:5]),
+            remedy="name it as `variable` in the manifest's [layout]",
+        )  # fmt: skip
+    return candidates[0]
+
+
+def _labels(data: bytes, name: str, variable: str, count: int) -> list[str]:
+    labels = _array(data, name, variable).reshape(-1)
+    if len(labels) != count:
+        raise ReadError(f"{len(labels)} labels of {count} points", where=name, found=variable)
+    return [_text(label) for label in labels.tolist()]
+
+
+def _checked(data: bytes, name: str) -> bytes:
+    if data.startswith(HDF5) or data[512:520] == HDF5:
+        raise ReadError(
+            "a file of MATLAB 7.3 (HDF5), which is not read", where=name, expected="MATLAB 5 to 7.2",
+            remedy="in MATLAB: save(file, '-v7'); in Python: h5py reads it, scipy.io.savemat writes what is read here",
+        )  # fmt: skip
+    return data

@@ -1,0 +1,194 @@
+"""Which program a file of annotations comes from, told by its content: a format that is read here, or one by name.
+
+The one place that knows what other programs write. JSON is told by the keys of its first object, XML by its root.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Literal
+
+from dpconvert.errors import ReadError, cut
+
+Format = Literal["asap", "imagescope", "ndpa", "voc", "coco", "qupath", "mask"]
+READ = (
+    "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa) or Pascal VOC, GeoJSON as QuPath writes it, COCO "
+    "JSON, or a mask"
+)
+EXPORT = "export it as GeoJSON, COCO or masks"
+HEAD = 1 << 16  # bytes
+MOST_TOKENS = 20_000
+PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
+FEATURE = re.compile(rb'"type"\s*:\s*"Feature(?:Collection)?"')
+GEOMETRY = re.compile(rb'"type"\s*:\s*"(?:(?:Multi)?(?:Point|LineString|Polygon)|GeometryCollection)"')
+COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[|"geometries"\s*:\s*\[')
+TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)(?:"(\s*:)?)?|[{}\[\]]', re.DOTALL)  # an open string goes to the end
+TAG = re.compile(rb"<([A-Za-z_][\w.:-]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A program whose files are told, but not read: its files hold all of `keys`, and `evidence` somewhere."""
+
+    program: str
+    keys: frozenset[str] = frozenset()
+    evidence: tuple[bytes, ...] = ()
+    remedy: str = EXPORT
+
+    def wrote(self, keys: Set[str], data: bytes) -> bool:
+        """Whether it wrote a file whose first object has these keys."""
+        return self.keys <= keys and all(part in data for part in self.evidence)
+
+
+JSON = (
+    Foreign("LabelMe", frozenset({"shapes", "imagePath"})),
+    Foreign("VGG Image Annotator (VIA)", evidence=(b'"_via_',)),
+    Foreign("VGG Image Annotator (VIA)", evidence=(b'"file_attributes"', b'"regions"')),
+    Foreign("VGG Image Annotator (VIA)", evidence=(b'"shape_attributes"',)),
+    Foreign("Darwin (V7)", frozenset({"item", "annotations"})),
+    Foreign("Darwin (V7)", frozenset({"dataset", "image", "annotations"})),
+    Foreign("the Digital Slide Archive", frozenset({"elements"})),
+    Foreign("the Digital Slide Archive", frozenset({"annotation"}), (b'"elements"',)),
+    Foreign("Label Studio", evidence=(b'"from_name"', b'"to_name"')),
+    Foreign("Label Studio", evidence=(b'"annotation_id"', b'"annotator"')),
+    Foreign("Label Studio", evidence=(b'"original_width"', b'"original_height"')),
+    Foreign("Supervisely", frozenset({"objects", "size"})),
+    Foreign("Labelbox", evidence=(b'"data_row"',)),
+    Foreign("Labelbox", frozenset({"Labeled Data"})),
+    Foreign("grand-challenge.org", evidence=(b'"Multiple ',)),
+    Foreign("HoVer-Net", frozenset({"nuc"})),
+    Foreign("Datumaro", frozenset({"items", "categories"})),
+    Foreign("WholeSlideData", frozenset({"coordinates", "label"})),
+    Foreign("Cytomine", frozenset({"collection"}), remedy='read it with shape = "cytomine"'),
+    Foreign("Cytomine", frozenset({"location", "image"}), remedy='read it with shape = "cytomine"'),
+    Foreign("CVAT", frozenset({"shapes", "tags"})),
+    Foreign("Sectra", evidence=(b"Sectra",)),
+    Foreign("Sectra", evidence=(b"SECTRA",)),
+)
+XML = (
+    Foreign("CVAT", frozenset({"annotations"}), (b"<image",), "export it as COCO 1.0"),
+    Foreign("CVAT", frozenset({"annotations"}), (b"<track",), "export it as COCO 1.0"),
+    Foreign("CVAT", frozenset({"annotations"}), (b"<meta>",), "export it as COCO 1.0"),
+    Foreign("LabelMe", frozenset({"annotation"}), (b"<pt>",)),
+    Foreign("Definiens or Tissue Studio", frozenset({"object-stream"})),
+    Foreign("Sectra", evidence=(b"Sectra",)),
+    Foreign("Sectra", evidence=(b"SECTRA",)),
+)
+BINARY = (
+    (0, b"\xac\xed\0\x05", "QuPath's own data (.qpdata)", "in QuPath: File > Export objects as GeoJSON"),
+    (128, b"DICM", "DICOM annotations (Sectra and others)", "export GeoJSON or COCO from the program that drew them"),
+    (0, b"Iout", "an ImageJ ROI", "open it in QuPath, and export GeoJSON"),
+    (0, b"SQLite format 3", "an SQLite database (TIAToolbox and others)", "export GeoJSON from it"),
+    (0, b"\x89HDF", "an HDF5 file", "write masks, GeoJSON or COCO from it"),
+)
+ROOTS: dict[str, Format] = {"ASAP_Annotations": "asap", "Annotations": "imagescope", "annotations": "ndpa"}
+
+
+def detect(data: bytes, name: str) -> Format:
+    """The format of unpacked content.
+
+    Raises:
+        ReadError: none that is read here; names the program that wrote it, where that is known.
+    """
+    head = data[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
+    if head.startswith(PICTURES):
+        return "mask"
+    if head.startswith((b"[", b"{")):
+        return _json(data, name)
+    if head.startswith(b"<") or head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return _xml(data, head.replace(b"\0", b""), name)
+    for at, magic, what, remedy in BINARY:
+        if data.startswith(magic, at):
+            raise ReadError(f"{what}, which is not read", where=name, expected=READ, remedy=remedy)
+    raise ReadError(
+        "of no known annotation format", where=name, expected=READ, found=repr(bytes(head[:24])) if data else "nothing"
+    )
+
+
+def told(data: bytes, name: str) -> bool:
+    """Whether JSON is of a format that is read here.
+
+    Raises:
+        ReadError: it is of another program, by name.
+    """
+    return _known_json(_keys(data), data, name) is not None
+
+
+def _json(data: bytes, name: str) -> Format:
+    keys = _keys(data)
+    if (known := _known_json(keys, data, name)) is not None:
+        return known
+    if not keys:
+        return _unknown_json(data, name)
+    found = f"an object of {', '.join(cut(key, 20) for key in sorted(keys)[:6])}"
+    raise ReadError("JSON of no known annotation program", where=name, expected=READ, found=found, remedy=EXPORT)
+
+
+def _known_json(keys: Set[str], data: bytes, name: str) -> Format | None:
+    """The format of JSON that is read here; None where nothing tells."""
+    if "features" in keys or ("type" in keys and _is_geojson(data)):
+        return "qupath"
+    if "images" in keys and b'"annotations"' in data:
+        return "coco"
+    if (foreign := next((each for each in JSON if each.wrote(keys, data)), None)) is not None:
+        raise _refusal(foreign, name)
+    if "annotations" in keys and b'"images"' in data:  # so many annotations that the rest was not looked at
+        return "coco"
+    return "qupath" if _is_geojson(data) else None
+
+
+def _is_geojson(data: bytes) -> bool:
+    return FEATURE.search(data) is not None or (
+        GEOMETRY.search(data) is not None and COORDINATES.search(data) is not None
+    )
+
+
+def _unknown_json(data: bytes, name: str) -> Format:
+    """JSON without an object: an empty list is an export without annotations."""
+    if re.fullmatch(rb"[\s\xef\xbb\xbf]*\[\s*\]\s*", data):
+        return "qupath"
+    raise ReadError(
+        "JSON without annotations that are read", where=name, expected=READ, found=repr(data[:24]), remedy=EXPORT
+    )
+
+
+def _keys(data: bytes) -> set[str]:
+    """The keys of the first object in a text, of its own ones the first."""
+    depth, inside, keys = 0, 0, set()
+    for number, token in enumerate(TOKEN.finditer(data)):
+        mark = token[0][:1]
+        if mark in b"{[":
+            depth += 1
+            inside = inside or (depth if mark == b"{" else 0)
+        elif mark in b"}]":
+            depth -= 1
+        elif token[2] and depth == inside:
+            keys.add(token[1].decode("utf-8", "replace"))
+        if number > MOST_TOKENS or (inside and depth < inside):
+            break
+    return keys
+
+
+def _xml(data: bytes, plain: bytes, name: str) -> Format:
+    tag = TAG.search(plain)
+    root = tag[1].decode("ascii", "replace") if tag else ""
+    whole = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
+    if root == "annotation" and b"<bndbox" in whole:
+        return "voc"
+    if root != "annotations" or b"<ndpviewstate" not in whole:
+        for foreign in XML:
+            if foreign.wrote({root}, whole):
+                raise _refusal(foreign, name)
+    if root in ROOTS:
+        return ROOTS[root]
+    if root == "annotation":
+        return "voc"
+    raise ReadError("XML of no known annotation program", where=name, expected=READ, found=f"<{cut(root, 40)}>")
+
+
+def _refusal(foreign: Foreign, name: str) -> ReadError:
+    return ReadError(
+        f"a file of {foreign.program}, which is not read", where=name, expected=READ, remedy=foreign.remedy
+    )

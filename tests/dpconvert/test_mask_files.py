@@ -1,0 +1,198 @@
+"""Masks as people save them: colours, transparency, pages, a file for each object."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dpconvert.annotations import masks
+from dpconvert.errors import ReadError
+from tests.dpconvert.test_shapes import Make, make, picture
+
+__all__ = ["make"]
+BLACK, RED, GREEN, WHITE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 255)
+NUMBERS: dict[int | str, str] = {0: "other", 255: "tumour"}
+COLOURS: dict[int | str, str] = {"#000000": "other", "#00ff00": "tumour", "#ff0000": "stroma"}
+SIZE = 4, 2
+
+
+def saved(values: Any, kind: str = "PNG", mode: str | None = None, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    drawn = Image.fromarray(np.asarray(values, np.uint8))
+    (drawn if mode is None else drawn.convert(mode)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rows(*colours: tuple[int, ...]) -> Any:
+    """Two equal rows of pixels."""
+    return np.array([colours, colours], np.uint8)
+
+
+def read(data: bytes, labels: dict[int | str, str], size: tuple[int, int] = SIZE, **options: Any) -> list[str | None]:
+    mask = masks.read(data, "m.png", labels, size, **options)
+    return mask.at([((x + 0.5), 0.5) for x in range(size[0])])
+
+
+DRAWN = rows(BLACK, GREEN, RED, RED)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_colours_are_classes_by_their_names(kind: str) -> None:
+    assert read(saved(DRAWN, kind), COLOURS) == ["other", "tumour", "stroma", "stroma"]
+    palette = saved(DRAWN, "PNG", "P")
+    assert read(palette, COLOURS) == ["other", "tumour", "stroma", "stroma"]
+    grey: dict[int | str, str] = {"#000000": "other", "#7f7f7f": "tumour"}
+    assert read(saved([[0, 127, 127, 0]] * 2), grey) == ["other", "tumour", "tumour", "other"]
+    bilevel: dict[int | str, str] = {"#000000": "other", "#ffffff": "tumour"}
+    assert read(saved([[0, 255, 255, 0]] * 2, mode="1"), bilevel) == ["other", "tumour", "tumour", "other"]
+
+
+def test_a_colour_that_is_not_named_is_refused() -> None:
+    with pytest.raises(ReadError, match="mask colour #00ff00 has no label; expected one of #000000, #ff0000"):
+        read(saved(DRAWN), {"#000000": "other", "#ff0000": "stroma"})
+    with pytest.raises(ReadError, match="both numbers and colours"):
+        read(saved(DRAWN), {0: "other", "#ff0000": "stroma"})
+
+
+def test_a_mask_whose_channels_differ_is_no_mask_of_numbers() -> None:
+    told = r"a mask in colours, whose channels differ; .*found #000000, #00ff00, #ff0000; name its colours"
+    for data in (saved(DRAWN), saved(DRAWN, "TIFF"), saved(rows(WHITE, RED, WHITE, WHITE))):
+        with pytest.raises(ReadError, match="channels differ"):
+            read(data, NUMBERS)
+    with pytest.raises(ReadError, match=told):
+        read(saved(DRAWN), NUMBERS)
+    with pytest.raises(ReadError, match="channels differ"):
+        read(saved(DRAWN), {0: "other", 1: "tumour"}, threshold=127)
+    assert read(saved(rows(BLACK, WHITE, WHITE, BLACK)), NUMBERS) == ["other", "tumour", "tumour", "other"]
+
+
+def test_fringes_of_a_grey_jpeg_saved_in_colours_go_by_the_threshold() -> None:
+    values = np.zeros((32, 32, 3), np.uint8)
+    values[:, 16:] = 255
+    noisy = values.astype(int) + np.random.default_rng(0).integers(-3, 4, values.shape)
+    mask = masks.read(saved(noisy.clip(0, 255)), "m", {0: "other", 1: "tumour"}, (32, 32), threshold=127)
+    assert mask.values.sum() == 32 * 16
+
+
+# transparency
+
+
+def test_transparency_that_tells_nothing_more_is_left_out() -> None:
+    opaque = np.dstack([DRAWN, np.full((2, 4), 255)])
+    assert read(saved(opaque), COLOURS) == ["other", "tumour", "stroma", "stroma"]
+    clear_background = np.dstack([DRAWN, (DRAWN.max(axis=2) > 0) * 255])
+    assert read(saved(clear_background), COLOURS) == ["other", "tumour", "stroma", "stroma"]
+    grey = rows((0, 0), (255, 255), (255, 255), (0, 0))
+    assert read(saved(grey), NUMBERS) == ["other", "tumour", "tumour", "other"]
+
+
+def test_a_mask_in_alpha_alone_is_refused() -> None:
+    alpha = rows((*BLACK, 0), (*BLACK, 255), (*BLACK, 255), (*BLACK, 0))
+    halves = rows((0, 0), (0, 255), (255, 255), (255, 255))
+    for data in (saved(alpha), saved(alpha, "TIFF"), saved(halves)):
+        with pytest.raises(ReadError, match="apart by their transparency; save it without"):
+            read(data, NUMBERS)
+
+
+# pages
+
+PLANE = np.array([[0, 255, 0, 0], [0, 255, 0, 0]], np.uint8)
+
+
+def pages(*planes: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as tiff:
+        for plane in planes:
+            tiff.write(plane, photometric="minisblack", metadata=None, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("planes", [(PLANE, PLANE), (PLANE, PLANE, PLANE), (PLANE, np.zeros((4, 2), np.uint8)),
+                                    (PLANE, np.zeros((2, 3), np.uint8))])  # fmt: skip
+def test_masks_of_several_pages_are_refused(planes: Any) -> None:
+    with pytest.raises(ReadError, match="a mask of several pages; expected one"):
+        read(pages(*planes), NUMBERS)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_animations_are_no_masks(kind: str) -> None:
+    frames = [Image.fromarray(plane) for plane in (PLANE, 255 - PLANE)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], lossless=True)
+    with pytest.raises(ReadError, match=r"several pages.*an animation"):
+        read(buffer.getvalue(), dict.fromkeys(range(256), "a"))
+
+
+def test_smaller_copies_of_a_mask_are_no_pages_of_it_wherever_they_stand() -> None:
+    big = np.kron(PLANE, np.ones((16, 16), np.uint8))
+    for planes in ((big, big[::2, ::2], big[::4, ::4]), (big[::4, ::4], big)):
+        mask = masks.read(pages(*planes), "m", NUMBERS, (64, 32))
+        assert mask.values.shape == (32, 64)
+        assert (mask.values == big).all()
+
+
+# a file for each object
+
+OBJECTS = 'shape = "masks"\n[layout]\nobjects = true\n'
+CROP = '[rule]\ntype = "crop"\n'
+
+
+def spot(path: Path, left: int, top: int, value: int = 255) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros((20, 20), np.uint8)
+    values[top : top + 5, left : left + 4] = value
+    Image.fromarray(values).save(path)
+
+
+def test_a_mask_file_may_be_one_object_of_several(make: Make, tmp_path: Path) -> None:
+    """As in the Data Science Bowl of 2018: a folder an image, with a mask for each nucleus."""
+    root = tmp_path / "source"
+    for name in "abc":
+        picture(root / name / "images" / f"{name}.png")
+        spot(root / name / "masks" / "1.png", 0, 0)
+        spot(root / name / "masks" / "2.png", 3, 4, value=7)  # they overlap
+    files = (
+        "[files.images]\npattern = '(?P<name>[^/]+)/images/[^/]+\\.png$'\n"
+        "[files.masks]\npattern = '(?P<name>[^/]+)/masks/[^/]+\\.png$'\n"
+    )
+    found = make(OBJECTS + 'label = "yes"\n' + files + CROP)
+    assert Counter((r["x"], r["y"], r["width"], r["height"]) for r in found) == {(0, 0, 4, 5): 3, (3, 4, 4, 5): 3}
+    assert "no class for the objects of masks" in str(make(OBJECTS + files + CROP, fails=True))
+    told = make('shape = "masks"\n[layout]\nvalues = {0 = "no", 255 = "yes"}\n' + files + CROP, fails=True)
+    assert "a/masks/2.png: two masks of one picture; if each mask file is one object, say `objects = true`" in str(told)
+    assert "`values` is needed" in str(make('shape = "masks"\n[layout]\n' + files + CROP, fails=True))
+
+
+def test_a_mask_file_a_class(make: Make, tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    for name in "abc":
+        picture(root / f"{name}.png")
+        spot(root / f"{name}_no.png", 0, 0)
+        spot(root / f"{name}_yes.png", 10, 10)
+    files = (
+        "[files.images]\npattern = '^(?P<name>[^/_]+)\\.png$'\n"
+        "[files.masks]\npattern = '^(?P<name>[^/_]+)_(?P<class>no|yes)\\.png$'\n"
+    )
+    found = make(OBJECTS + files + CROP)
+    assert Counter((r["label"], r["x"], r["y"]) for r in found) == {(0, 0, 0): 3, (1, 10, 10): 3}
+
+
+def test_colours_of_a_manifest(make: Make, tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / "source" / "images" / f"{name}.png")
+        values = np.zeros((20, 20, 3), np.uint8)
+        values[:10, :10] = GREEN
+        (tmp_path / "source" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "source" / "masks" / f"{name}.png")
+    rule = '[rule]\ntype = "area"\nsize = 10\nshare = 0.5\npositive = ["tumour"]\n'
+    found = make('shape = "masks"\n[layout.values]\n"#000000" = "glass"\n"#00FF00" = "tumour"\n' + rule)
+    assert {(r["x"], r["y"]) for r in found if r["label"]} == {(0, 0)}
+    told = make('shape = "masks"\n[layout.values]\n0 = "glass"\n"green" = "tumour"\n' + rule, fails=True)
+    assert "layout.values" in str(told)

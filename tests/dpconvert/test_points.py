@@ -1,0 +1,315 @@
+"""Points in the files that people have: tables with heads, decimal commas, JSON, MATLAB, one table for all images."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpconvert import card as cards
+from dpconvert.annotations import point_arrays
+from dpconvert.annotations.points import Form, Row, read_rows
+from dpconvert.errors import ReadError
+from tests.dpconvert.test_formats import coco_file, feature
+from tests.dpconvert.test_shapes import Make, make, picture
+from tests.dpconvert.test_whole_annotations import voc
+
+__all__ = ["make"]
+
+
+def read(text: str, columns: Sequence[str] = (), **form: Any) -> list[tuple[Any, ...]]:
+    return told(read_rows(text.encode(), "p.csv", Form(columns, **form)))
+
+
+def told(rows: list[Row]) -> list[tuple[Any, ...]]:
+    return [(row.x, row.y, row.label) for row in rows]
+
+
+# --- text
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("400,5;32,25\n7;8,5\n", {}),
+        ("x;y\n400,5;32,25\n7;8,5\n", {"skip": 1}),
+        ("x;y\n400,5;32,25\n7;8,5\n", {"delimiter": ";"}),
+        ('x,y\n"400,5","32,25"\n7,"8,5"\n', {}),
+        ('"x","y"\n"400.5","32.25"\n"7","8.5"\n', {}),
+        ("400.5\t32.25\n7\t8.5\n", {}),
+        ("400.5 32.25\n 7   8.5 \n", {}),
+        ("400,5 32,25\n7 8,5\n", {}),
+        ("x, y\r\n400.5, 32.25\r\n\r\n7, 8.5\r\n", {}),
+        ("Y;X\n32,25;400,5\n8,5;7\n", {}),
+        ("# made by us\nid,y,x\n1,32.25,400.5\n2,8.5,7\n", {"skip": 2}),
+        ("id;x;y\n1;400,500;32,250\n2;7;8,5\n", {}),
+    ],
+)
+def test_numbers_and_columns_however_they_are_divided(text: str, form: dict[str, Any]) -> None:
+    assert read(text, label="m", **form) == [(400.5, 32.25, "m"), (7, 8.5, "m")]
+
+
+def test_columns_by_the_names_of_the_head() -> None:
+    text = 'Image;Class;Centroid X;Centroid Y\n"a; b";Tumor;400,5;32,25\n'
+    names = {"x": "Centroid X", "y": "Centroid Y", "label": "Class", "image": "Image"}
+    (row,) = read_rows(text.encode(), "p.csv", Form(names=names))
+    assert row == Row(2, 400.5, 32.25, "Tumor", "a; b")
+    with pytest.raises(ReadError, match=r"no column 'Centroid X'; found x, y"):
+        read("x,y\n1,2\n", names=names)
+    assert read("x,y,class\n1,2,Tumor\n") == [(1, 2, "Tumor")]
+    assert read("x,y,type\n1,2,3\n", label="m") == [(1, 2, "3")]
+
+
+def test_commas_that_may_be_of_thousands_are_refused() -> None:
+    for text in ("1,234;5,678\n", "1,234,567;3\n"):
+        with pytest.raises(ReadError, match=r"decimal or of thousands; found .*say `decimal = \",\"`"):
+            read(text, label="m")
+    assert read("1,234;5,678\n", label="m", decimal=",") == [(1.234, 5.678, "m")]
+    with pytest.raises(ReadError, match="decimal points and with commas"):
+        read("1.5;5,6\n", label="m")
+    with pytest.raises(ReadError, match="no coordinate"):
+        read("1.234,5;6\n", label="m", decimal=",", delimiter=";")
+
+
+def test_a_decimal_comma_between_commas_is_no_column() -> None:
+    with pytest.raises(ReadError, match=r"line 2 has 4 cells; expected 2, as its head; found 400,5,32,25; dec"):
+        read("x,y\n400,5,32,25\n")
+    with pytest.raises(ReadError, match=r"line 2 has 4 cells"):
+        read("x,y\n400,5,32,25\n", ["x", "y"], skip=1)
+    with pytest.raises(ReadError, match=r"four whole numbers a line"):
+        read("400,5,32,25\n7,0,8,5\n", ["x", "y"])
+    assert read("400,5,32.5,0.9\n7,0,8,1\n", ["x", "y"], label="m") == [(400, 5, "m"), (7, 0, "m")]
+
+
+def test_a_head_that_swaps_the_columns_is_refused_unless_told() -> None:
+    for skip in (0, 1):
+        with pytest.raises(ReadError, match=r"x and y at other places than `columns`; expected x, y; found y, x"):
+            read("y,x\n32,400\n", ["x", "y"], skip=skip)
+    assert read("y,x\n32,400\n", ["x", "y"], check_head=False, label="m") == [(32, 400, "m")]
+    assert read("row,column\n32,400\n", ["y", "x"], skip=1, label="m") == [(400, 32, "m")]
+    with pytest.raises(ReadError, match=r"line 1: no coordinate; found 'column'; say `skip = 1`"):
+        read("row,column\n32,400\n", ["y", "x"])
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.text("ab ;,'\"", min_size=1)), min_size=1, max_size=20),
+    st.sampled_from([(",", "."), (";", "."), (";", ","), ("\t", ","), ("\t", ".")]),
+)
+def test_tables_of_pandas_come_back(points: list[tuple[float, float, str]], how: tuple[str, str]) -> None:
+    table = pd.DataFrame(points, columns=["x", "y", "label"])
+    text = table.to_csv(index=False, sep=how[0], decimal=how[1], float_format="%.6f")
+    found = read(text, decimal=how[1], delimiter=how[0])
+    assert [row[2] for row in found] == [label.strip() for _, _, label in points]
+    np.testing.assert_allclose([row[:2] for row in found], [point[:2] for point in points], atol=1e-6)
+
+
+# --- JSON
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [[1, 2, "a"], [3.5, 4, "b"]],
+        [{"x": 1, "y": 2, "label": "a"}, {"x": 3.5, "y": 4, "label": "b"}],
+        {"image": "p.png", "points": [[1, 2, "a"], [3.5, 4, "b"]]},
+        {"points": [{"x": "1", "y": "2", "label": "a"}, {"x": 3.5, "y": 4, "label": "b", "z": None}]},
+    ],
+)
+def test_points_in_json(body: Any) -> None:
+    found = point_arrays.read_json(json.dumps(body).encode(), "p.json", Form())
+    assert told(found) == [(1, 2, "a"), (3.5, 4, "b")]
+
+
+def test_points_in_json_by_other_names() -> None:
+    body = {"cells": [{"cx": 1, "cy": 2, "type": 3}], "meta": [1, 2]}
+    form = Form(names={"x": "cx", "y": "cy", "label": "type"})
+    assert told(point_arrays.read_json(json.dumps(body).encode(), "p", form, "cells")) == [(1, 2, "3")]
+    with pytest.raises(ReadError, match=r"2 lists that may be of points; .*found cells, meta; name it as `variable`"):
+        point_arrays.read_json(json.dumps(body).encode(), "p", form)
+    with pytest.raises(ReadError, match=r"no list 'points'; .*found cells, meta"):
+        point_arrays.read_json(json.dumps(body).encode(), "p", form, "points")
+    yx = Form(["y", "x"], label="m")
+    assert told(point_arrays.read_json(b"[[1, 2]]", "p", yx)) == [(2, 1, "m")]
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "[[1]]", '[["a", 2]]', '[{"x": 1}]', "[[1, NaN]]", "[[1, 1e999]]", "[[1, null]]"]
+)
+def test_points_in_json_without_two_numbers_are_refused(text: str) -> None:
+    with pytest.raises(ReadError, match=r"p: (point 1: no coordinates|not JSON|.*[Ii]nvalid)"):
+        point_arrays.read_json(text.encode(), "p", Form())
+
+
+# --- MATLAB
+
+
+def mat(**variables: Any) -> bytes:
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, variables)
+    return buffer.getvalue()
+
+
+CENTRES = np.array([[1.5, 2], [3, 4]])
+
+
+def test_the_only_array_of_a_matlab_file_or_the_named_one() -> None:
+    form = Form(label="m")
+    assert told(point_arrays.read_mat_rows(mat(anything=CENTRES), "p.mat", form)) == [(1.5, 2, "m"), (3, 4, "m")]
+    both = mat(inst_centroid=CENTRES, inst_type=np.array([[1], [2]]), inst_map=np.zeros((4, 4)))
+    with pytest.raises(ReadError, match=r"3 variables; .*found inst_centroid, inst_type, inst_map; name it"):
+        point_arrays.read_mat_rows(both, "p.mat", form)
+    found = point_arrays.read_mat_rows(both, "p.mat", Form(), "inst_centroid", "inst_type")
+    assert told(found) == [(1.5, 2, "1"), (3, 4, "2")]
+    labelled = mat(points=np.array([[1, 2, 7.0], [3, 4, 8.5]]))
+    assert told(point_arrays.read_mat_rows(labelled, "p.mat", Form())) == [(1, 2, "7"), (3, 4, "8.5")]
+    assert told(point_arrays.read_mat_rows(labelled, "p.mat", Form(["y", "x"], label="m"))) == [
+        (2, 1, "m"),
+        (4, 3, "m"),
+    ]
+    assert point_arrays.read_mat_rows(mat(points=np.zeros((0, 2))), "p.mat", form) == []
+
+
+def test_matlab_files_that_are_not_read_say_so() -> None:
+    v73 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512, b"\0") + point_arrays.HDF5 + bytes(100)
+    for data in (v73, point_arrays.HDF5 + bytes(600)):
+        with pytest.raises(ReadError, match=r"MATLAB 7.3 \(HDF5\), which is not read; expected MATLAB 5 to 7.2; .*-v7"):
+            point_arrays.read_mat_rows(data, "p.mat", Form())
+    with pytest.raises(ReadError, match="no table of points; expected a column each of x, y"):
+        point_arrays.read_mat_rows(mat(points=np.zeros((3, 1))), "p.mat", Form(label="m"))
+    with pytest.raises(ReadError, match=r"1 labels of 2 points; found b"):
+        point_arrays.read_mat_rows(mat(a=CENTRES, b=np.ones((1, 1))), "p.mat", Form(), "a", "b")
+    with pytest.raises(ReadError, match="no variable 'c'; found a"):
+        point_arrays.read_mat_rows(mat(a=CENTRES), "p.mat", Form(), "c")
+
+
+# --- manifests
+
+HEAD = 'shape = "points"\n'
+PRESENCE = '[rule]\ntype = "presence"\nsize = 10\npositive = ["m"]\n'
+CROP = '[rule]\ntype = "crop"\nsize = 8\n'
+
+
+def positives(rows: list[dict[str, Any]]) -> set[tuple[str, int, int]]:
+    return {(row["source"], row["x"], row["y"]) for row in rows if row["label"]}
+
+
+def pictures(folder: Path, names: str = "abc") -> Path:
+    for name in names:
+        picture(folder / "source" / f"{name}.png")
+    return folder / "source"
+
+
+POINTS: dict[str, bytes] = {
+    "csv": b"x,y,label\n5,5,m\n15,5,other\n",
+    "txt": b"5 5 m\n15 5 other\n",
+    "tsv": b"x\ty\tlabel\n5,5\t5\tm\n15\t5,5\tother\n",
+    "json": b'[{"x": 5, "y": 5, "label": "m"}, {"x": 15, "y": 5, "label": "other"}]',
+    "geojson": json.dumps([feature("Point", [5, 5], classification={"name": "m"}),
+                           feature("Point", [15, 5], classification={"name": "other"})]).encode(),
+    "xml": voc(("m", (3, 3, 7, 7)), ("other", (13, 3, 17, 7)), size=(20, 20)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", POINTS)
+def test_a_file_of_points_of_any_kind(ending: str, make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    for name in "abc":
+        (root / f"{name}.{ending}").write_bytes(POINTS[ending])
+    assert positives(make(HEAD + PRESENCE)) == {(f"{name}.png", 0, 0) for name in "abc"}
+    notes = cards.load(tmp_path / "out" / "Mine").notes
+    assert "annotations: 3 x labelled 'other', which the rule does not name" in notes
+
+
+def test_points_of_a_matlab_file(make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    for name in "abc":
+        (root / f"{name}.mat").write_bytes(mat(detection=np.array([[5.0, 5.0]])))
+    assert positives(make(HEAD + '[layout]\nlabel = "m"\n' + PRESENCE)) == {(f"{name}.png", 0, 0) for name in "abc"}
+
+
+TABLES: dict[str, str] = {
+    "points.csv": "image,x,y,label\na.png,5,5,m\nb,15,5,m\n./folder\\c.png,5,15,other\nz.png,1,1,m\n",
+    "points.tsv": "image\tx\ty\tlabel\na.png\t5,0\t5\tm\nb\t15\t5\tm\nc.png\t5\t15,5\tother\nz.png\t1\t1\tm\n",
+    "points.json": json.dumps([dict(zip(("image", "x", "y", "label"), row, strict=True)) for row in (
+        ("a.png", 5, 5, "m"), ("b", 15, 5, "m"), ("c.png", 5, 15, "other"), ("z.png", 1, 1, "m"))]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    "layout", ['columns = ["image", "x", "y", "label"]', 'names = {x = "x", y = "y", label = "label", image = "image"}']
+)
+def test_one_table_for_all_images(name: str, layout: str, make: Make, tmp_path: Path) -> None:
+    for image in ("a.png", "b.png", "folder/c.png"):
+        picture(tmp_path / "source" / image)
+    (tmp_path / "source" / name).write_text(TABLES[name])
+    text = HEAD + f"[layout]\n{layout}\n" + PRESENCE
+    assert positives(make(text)) == {("a.png", 0, 0), ("b.png", 10, 0)}
+    notes = cards.load(tmp_path / "out" / "Mine").notes
+    assert "1 point of the tables on no picture here" in notes
+    picture(tmp_path / "source" / "d.png")
+    assert "d.png: no point of the table is on this picture; if that means that there is none" in str(
+        make(text, fails=True)
+    )
+    rows = make(text.replace("[layout]", "[layout]\nmissing = true"))
+    assert len(rows) == 16
+    picture(tmp_path / "source" / "two" / "b.png")
+    assert "line 3: several pictures of this name" in str(make(text, fails=True)) or name.endswith("json")
+
+
+def test_a_table_about_other_images_is_refused(make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    (root / "points.csv").write_text("image,x,y\nq.png,5,5\nr.png,5,5\n")
+    layout = '[layout]\ncolumns = ["image", "x", "y"]\nlabel = "m"\nmissing = true\n'
+    assert "points.csv: no point of the table is on a picture here; found 2 points" in str(
+        make(HEAD + layout + PRESENCE, fails=True)
+    )
+
+
+def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path, "a")
+    (root / "all.json").write_bytes(
+        coco_file({"bbox": [3, 3, 4, 4]}, file_name="a.png", width=20, height=20).replace(b"nucleus", b"m")
+    )
+    files = "[files.points]\npattern = 'all\\.json$'\n"
+    assert positives(make(HEAD + files + PRESENCE)) == {("a.png", 0, 0)}
+
+
+def test_a_crop_a_point_with_the_point_s_class(make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    for name in "abc":
+        (root / f"{name}.csv").write_text("x,y,label\n10,10,no\n1,19.6,yes\n9.5,3,unsure\n")
+    rows = make(HEAD + CROP)
+    boxes = {(row["label"], row["x"], row["y"], row["width"], row["height"]) for row in rows}
+    assert boxes == {(0, 6, 6, 8, 8), (1, 0, 12, 8, 8)}
+    assert "annotations: 3 x labelled 'unsure', which is no class" in cards.load(tmp_path / "out" / "Mine").notes
+    told = str(make(HEAD + CROP.replace("size = 8\n", ""), fails=True))
+    assert "a point has no outline to crop; say in the manifest's [rule] how large crops are: `size`" in told
+    assert "smaller than a crop of 30 px; found 20 x 20" in str(make(HEAD + CROP.replace("8", "30"), fails=True))
+
+
+def test_crops_of_a_size_have_the_resolution_asked_for(make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    for name in "abc":
+        (root / f"{name}.csv").write_text("x,y,label\n10,10,no\n12,10,yes\n")
+    rows = make("mpp = 0.25\n" + HEAD + CROP + "mpp = 0.5\n")
+    assert {(row["x"], row["y"], row["width"], row["stored_width"]) for row in rows} == {(2, 2, 16, 8), (4, 2, 16, 8)}
+
+
+@pytest.mark.parametrize(
+    ("body", "program"),
+    [(b'{"shapes": [], "imagePath": "a.png"}', "LabelMe"), (b"<other/>", "no known annotation program")],
+)
+def test_points_of_other_programs_are_told(body: bytes, program: str, make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path, "a")
+    (root / f"a.{'json' if body[:1] == b'{' else 'xml'}").write_bytes(body)
+    assert program in str(make(HEAD + PRESENCE, fails=True))
