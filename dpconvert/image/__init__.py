@@ -8,7 +8,9 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
     jpeg_tiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are
     opening.py  which of these a file is
     overview.py overviews, and where tissue is
-    tiff.py     TIFFs that OpenSlide refuses, piece by piece
+    tiff.py     TIFFs that OpenSlide refuses or sees in part, piece by piece
+    tiff_layout.py  what a TIFF holds: its image, coarser levels, and what else
+    spacing.py  micrometres per pixel, in every way that files state them
     header.py   the size of a picture, from the head of its file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
@@ -18,7 +20,8 @@ from dpconvert.image.base import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.image.flat import Flat, Mosaic, flat
 from dpconvert.image.opening import SLIDE_SUFFIXES, open_image
 from dpconvert.image.overview import TissueMask, otsu, resolution, thumbnail, tissue, tissue_part, tissue_parts
-from dpconvert.image.pyramid import Pages, Slide, openslide_version, sane
+from dpconvert.image.pyramid import Pages, Slide, openslide_version
+from dpconvert.image.spacing import Spacing
 
 __all__ = [
     "BLOCK",
@@ -30,6 +33,7 @@ __all__ = [
     "Pages",
     "Pixels",
     "Slide",
+    "Spacing",
     "TissueMask",
     "flat",
     "open_image",
@@ -38,7 +42,6 @@ __all__ = [
     "over",
     "resample",
     "resolution",
-    "sane",
     "thumbnail",
     "tissue",
     "tissue_part",

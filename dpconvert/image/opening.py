@@ -10,6 +10,7 @@ from dpconvert.image.base import Image
 from dpconvert.image.flat import TIFF_MAGIC, UNPACK, Flat, Mosaic, Opened, head, name
 from dpconvert.image.pyramid import Pages, by_openslide
 from dpconvert.image.tiff import TiffPages
+from dpconvert.image.tiff_layout import layout
 
 SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"}
 LARGE = 1 << 26  # pixels; TIFFs of more are read piece by piece
@@ -22,7 +23,7 @@ def open_image(files: Sequence[Opened], columns: int = 1) -> Image:
         ReadError: absent, damaged, or of a format that nothing here reads.
     """
     if len(files) > 1:
-        return Mosaic([Flat(file) for file in files], columns, name(files[0]))
+        return Mosaic([open_image([file]) for file in files], columns, name(files[0]))
     file = files[0]
     if not isinstance(file, Path) and Path(name(file)).suffix.lower() in SLIDE_SUFFIXES - {".tif", ".tiff"}:
         raise ReadError("a slide inside an archive", where=name(file), remedy=UNPACK)
@@ -30,20 +31,20 @@ def open_image(files: Sequence[Opened], columns: int = 1) -> Image:
         opened = by_openslide(file)
         if opened is not None:
             return opened
-    if isinstance(file, Path) and file.is_file() and head(file) in TIFF_MAGIC:
-        pages = _in_pages(file)
-        if pages is not None:
-            return Pages(pages)
+    if (not isinstance(file, Path) or file.is_file()) and head(file) in TIFF_MAGIC:
+        return _tiff(file)
     return Flat(file)
 
 
-def _in_pages(file: Path) -> TiffPages | None:
-    """A TIFF to be read piece by piece: one that is large, or an OME-TIFF, whose resolution is wanted too."""
-    try:
-        pages = TiffPages(file)
-    except ReadError:
-        return None  # as a flat picture it is read, or refused with the reason
-    if pages.is_ome or pages.width * pages.height > LARGE:
-        return pages
-    pages.close()
-    return None
+def _tiff(file: Opened) -> Image:
+    """Piece by piece where it is large, or holds more than a reader of its first page sees; else as a whole."""
+    found = layout(file)
+    if found is None:
+        return Flat(file)
+    if found.is_ome or not found.on_first_page or found.levels[0].width * found.levels[0].height > LARGE:
+        try:
+            return Pages(TiffPages(file))
+        except ReadError:
+            if not found.on_first_page:
+                raise  # as a flat picture it is read, or refused with the reason
+    return Flat(file, found.spacing, found.notes)

@@ -129,10 +129,10 @@ def resolution(image: Image, told: float | None, where: str) -> float:
     found = image.mpp or told
     if found is None:
         raise ReadError(
-            "states an absurd resolution" if image.stated else "states no resolution",
+            "states an absurd resolution" if image.spacing.stated else "states no resolution",
             where=where,
             expected=f"{SANE_MPP[0]} to {SANE_MPP[1]} um per pixel",
-            found=image.stated or None,
+            found=image.spacing.stated or None,
             remedy="give it with --mpp, or as `mpp` in the manifest",
         )
     return found

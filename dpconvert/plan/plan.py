@@ -191,7 +191,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    return Plan(classes, rows, [*source.notes, *notes, *seen.mended, *_empty(pictures, found, failures)], failures)
+    return Plan(classes, rows, [*source.notes, *notes, *seen.notes, *_empty(pictures, found, failures)], failures)
 
 
 def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:

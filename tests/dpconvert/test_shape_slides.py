@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
-from dpconvert.image import Flat, Image, Slide, open_image, tissue
+from dpconvert.image import Flat, Image, Slide, Spacing, open_image, tissue
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import patches, plan
@@ -297,7 +297,7 @@ def test_a_slide_without_resolution_is_one_error_that_names_the_flag(
 def test_an_absurd_resolution_is_shown_and_the_manifest_s_taken_instead(tree: Tree) -> None:
     unscaled(tree, resolution=(72, 72), resolutionunit="INCH")
     tree.manifest(AT_ONE)
-    with pytest.raises(SourceError, match=r"absurd resolution.*found 352\.7"):
+    with pytest.raises(SourceError, match=r"absurd resolution.*found 72 pixels per inch"):
         tree.plan()
     tree.manifest(AT_ONE)
     (tree.folder / "own.toml").write_text("mpp = 0.25\n" + (tree.folder / "own.toml").read_text())
@@ -336,8 +336,9 @@ class Told(Flat):
 
     def __init__(self, width: int, height: int, mpp: float | None = None, **properties: str) -> None:
         super().__init__(picture_of(width, height))
-        self.mpp = mpp
         self.properties = {name.replace("__", ".").replace("_", "-"): value for name, value in properties.items()}
+        down = self.properties.get("openslide.mpp-y")
+        self.spacing = Spacing.of(mpp, float(down) if down and mpp else None, str(mpp))
 
 
 def picture_of(width: int, height: int) -> io.BytesIO:
