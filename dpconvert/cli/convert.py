@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import MPP, PATH, SOURCE, SOURCES_VARIABLE, WORKERS, root_of, sources_folder, with_shape
+from dpconvert.cli.options import (
+    MPP,
+    MPP_OVERRIDE,
+    PATH,
+    SOURCE,
+    SOURCES_VARIABLE,
+    WORKERS,
+    root_of,
+    sources_folder,
+    with_shape,
+)
 from dpconvert.errors import UsageError, UserError
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import QUIET, Detailed, document, say, table, tell, together
@@ -36,6 +46,7 @@ CONVERSION = together(
     click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True,
         help="Samples of a tar."),
     MPP,
+    MPP_OVERRIDE,
     click.option("--lossless-tiles", is_flag=True,
         help="Patches on a slide's own grid: its JPEG tiles as they are stored."),
     click.option("--skip-failed", is_flag=True, help="Leave out what cannot be read, and say so in task.json."),
@@ -45,7 +56,10 @@ CONVERSION = together(
     QUIET,
 )  # fmt: skip
 
-RARELY = ("engine", "address", "image_format", "errata", "samples_per_shard", "lossless_tiles", "retry_failed")
+RARELY = (
+    "engine", "address", "image_format", "errata", "mpp_override", "samples_per_shard", "lossless_tiles",
+    "retry_failed",
+)  # fmt: skip
 
 
 def source_command(name: str) -> click.Command:

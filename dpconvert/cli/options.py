@@ -19,6 +19,9 @@ SOURCE = click.option("--source", "folder", type=PATH, metavar="DIR",
 MPP = click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
     help="Micrometres per pixel of slides that state none.",
 )  # fmt: skip
+MPP_OVERRIDE = click.option("--mpp-override", type=click.FloatRange(0.05, 10), metavar="UM",
+    help="Micrometres per pixel of all slides, whatever their files state.",
+)  # fmt: skip
 SHARDS = click.argument("shards", type=PATH)
 WORKERS = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: all processors]")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dpconvert.cli.options import MPP, PATH, SOURCE, root_of, with_shape
+from dpconvert.cli.options import MPP, MPP_OVERRIDE, PATH, SOURCE, root_of, with_shape
 from dpconvert.errors import UsageError
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
@@ -22,6 +22,7 @@ from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 @JSON
 @QUIET
 @MPP
+@MPP_OVERRIDE
 def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing: Any) -> None:
     """Draw what a conversion would see of a source, or what it made, on one page.
 
@@ -33,8 +34,9 @@ def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing
              dpconvert preview shards/
     """
     if _is_shards(source):
-        if given := [f"--{'source' if name == 'folder' else name}" for name, value in drawing.items() if value]:
-            raise UsageError(f"{given[0]} is of a source, and this is a folder of tasks", where=source)
+        if given := [name for name, value in drawing.items() if value]:
+            option = "--source" if given[0] == "folder" else f"--{given[0].replace('_', '-')}"
+            raise UsageError(f"{option} is of a source, and this is a folder of tasks", where=source)
         _preview_tasks(Path(source), out or Path("preview.html"), as_json, quiet)
     else:
         _preview_source(source, out or Path("preview"), as_json, **drawing)
@@ -75,14 +77,15 @@ def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None
 
 
 def _preview_source(
-    source: str, out: Path, as_json: bool, *, folder: Path | None, slide: str | None, mpp: float | None
-) -> None:
+    source: str, out: Path, as_json: bool, *, folder: Path | None, slide: str | None, mpp: float | None,
+    mpp_override: float | None,
+) -> None:  # fmt: skip
     from dpconvert.manifest.catalog import find
     from dpconvert.plan.plan import Options
     from dpconvert.source.files import Source
     from dpconvert.tasks.preview import preview as draw
 
-    manifest = Options(mpp=mpp).told(with_shape(find(source)))
+    manifest = Options(mpp=mpp, mpp_override=mpp_override).told(with_shape(find(source)))
     drawn = draw(Source.open(root_of(manifest, folder), manifest), slide, out)
     if as_json:
         files = [str(file) for file in drawn.files]

@@ -19,7 +19,7 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
 from dpconvert.image.base import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.image.flat import Flat, Mosaic, flat
 from dpconvert.image.opening import SLIDE_SUFFIXES, open_image
-from dpconvert.image.overview import TissueMask, otsu, resolution, thumbnail, tissue, tissue_part, tissue_parts
+from dpconvert.image.overview import TissueMask, otsu, resolution, scales, thumbnail, tissue, tissue_part, tissue_parts
 from dpconvert.image.pyramid import Pages, Slide, openslide_version
 from dpconvert.image.spacing import Spacing
 
@@ -42,6 +42,7 @@ __all__ = [
     "over",
     "resample",
     "resolution",
+    "scales",
     "thumbnail",
     "tissue",
     "tissue_part",

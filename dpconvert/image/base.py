@@ -39,6 +39,10 @@ class Image:
         """Micrometres per pixel along x; None where the file states none, or an absurd one."""
         return self.spacing.x
 
+    def restate(self, mpp: float) -> None:
+        """Take the pixels for squares of `mpp` micrometres, whatever the file states."""
+        self.spacing = Spacing(mpp, mpp, f"{mpp:g}")
+
     @property
     def bounds(self) -> tuple[int, int, int, int]:
         """The frame (x, y, width, height) that holds pixels at all; the whole picture where the file does not say."""

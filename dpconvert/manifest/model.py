@@ -249,7 +249,10 @@ class Erratum(Model):
 
 
 class Manifest(Model):
-    """All that is known about one source."""
+    """All that is known about one source.
+
+    mpp: micrometres per pixel of files that state none; mpp_override: of all files, whatever they state.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -259,6 +262,7 @@ class Manifest(Model):
     organ: str = ""
     stain: str = ""
     mpp: Mpp | None = None
+    mpp_override: Mpp | None = None
     group: Group = Group()
     related: list[str] = []
     licence: Licence = Licence(name="not stated")
@@ -280,7 +284,8 @@ class Manifest(Model):
     @cached_property
     def digest(self) -> str:
         """sha256 of what the manifest says, wherever it lies."""
-        return hashlib.sha256(self.model_dump_json(exclude={"path", "root"}).encode()).hexdigest()
+        unset = {"mpp_override"} if self.mpp_override is None else set()
+        return hashlib.sha256(self.model_dump_json(exclude={"path", "root"} | unset).encode()).hexdigest()
 
     @property
     def num_classes(self) -> int:

@@ -20,6 +20,8 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture, Record
 
+NOT_SQUARE = "pixels that are not square: each axis is resampled for itself"
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -111,7 +113,8 @@ def _whole(source: Source, pictures: list[Picture], workers: processes.Workers) 
         with processes.pool(source, workers) as pool:
             found = {seen.picture.name: seen for seen in processes.run(_glance, source, tiffs, pool)}
     seen = [found[picture.name] for picture in tiffs]
-    records = [Record(picture, picture.label or "") for picture in pictures]
+    plain = {picture.name: [Record(picture, picture.label or "")] for picture in pictures}
+    records = [record for some in (plain | {one.picture.name: one.records for one in seen}).values() for record in some]
     return Looked(records, [], _notes(seen), set(), sum(one.stated for one in seen))
 
 
@@ -126,11 +129,17 @@ def _notes(seen: list[_Seen]) -> list[str]:
 
 def _glance(source: Source, picture: Picture) -> _Seen:
     """A picture without a look at its pixels, which whoever stores it tells of: runs in a worker."""
+    label = picture.label or ""
     try:
         image = source.picture(picture.files, picture.columns)
     except ReadError:
-        return _Seen(picture, [], Counter())
-    return _Seen(picture, [], Counter(), notes=image.notes, stated=image.mpp is not None)
+        return _Seen(picture, [Record(picture, label)], Counter())
+    return _seen(picture, image, [patches.whole(picture, image, label)], Counter())
+
+
+def _seen(picture: Picture, image: Image, records: list[Record], mended: Counter[str]) -> _Seen:
+    notes = image.notes if image.spacing.is_square else (*image.notes, NOT_SQUARE)
+    return _Seen(picture, records, mended, image.in_strips, notes=notes, stated=image.mpp is not None)
 
 
 def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
@@ -140,8 +149,7 @@ def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
     try:
         image = source.picture(picture.files, picture.columns)
         scene = Scene(source, picture, image, mended, overview)
-        records = list(patches.records(source.manifest, scene))
-        return _Seen(picture, records, mended, image.in_strips, notes=image.notes, stated=image.mpp is not None)
+        return _seen(picture, image, list(patches.records(source.manifest, scene)), mended)
     except ReadError as error:
         return _Seen(picture, [], mended, failure=str(error))
 

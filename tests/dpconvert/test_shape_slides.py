@@ -263,11 +263,11 @@ def members(folder: Path) -> list[tuple[dict[str, Any], Pillow.Image]]:
 
 
 def test_corners_are_rounded_one_by_one() -> None:
-    boxes = patches.grid(1000, 130, 64, 0, scale=128.4 / 64)
+    boxes = patches.grid(1000, 130, 64, 0, scale=(128.4 / 64, 128.4 / 64))
     assert boxes[:, 0].tolist() == [0, 128, 257, 385, 514, 642, 770]
     assert set(boxes[:, 2]) == {128}
-    assert len(patches.grid(127, 127, 64, 0, 2.0)) == 0
-    assert patches.grid(128, 128, 64, 0, 2.0).tolist() == [[0, 0, 128, 128]]
+    assert len(patches.grid(127, 127, 64, 0, (2.0, 2.0))) == 0
+    assert patches.grid(128, 128, 64, 0, (2.0, 2.0)).tolist() == [[0, 0, 128, 128]]
 
 
 def unscaled(tree: Tree, **tags: Any) -> None:
@@ -378,7 +378,7 @@ BOUNDS = {"openslide__bounds_x": "100", "openslide__bounds_y": "50", "openslide_
 def test_the_grid_lies_inside_the_bounds_and_qupath_counts_from_them(tree: Tree) -> None:
     image = Told(1000, 800, **BOUNDS)
     assert image.bounds == (100, 50, 300, 200)
-    boxes = patches._grid(tree.manifest(AREA).rule, 1.0, image)  # type: ignore[arg-type]
+    boxes = patches._grid(tree.manifest(AREA).rule, (1.0, 1.0), image)  # type: ignore[arg-type]
     assert boxes.tolist() == [[100, 50, 128, 128], [228, 50, 128, 128]]
     tree.write("a.geojson", geojson(("Polygon", [[(0, 0), (10, 0), (10, 10)]], "Tumor")))
     found = annotations_of(tree, "a.geojson", image)
