@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, PATH, SOURCE, WORKERS, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, WORKERS, with_shape
 from dpconvert.errors import UsageError, UserError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of, sources_folder
 from dpconvert.plural import counted
@@ -37,6 +37,7 @@ CONVERSION = together(
     click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True,
         help="Samples of a tar."),
     MPP,
+    MPP_OVERRIDE,
     ALLOW_OUTSIDE,
     click.option("--lossless-tiles", is_flag=True,
         help="Patches on a slide's own grid: its JPEG tiles as they are stored."),
@@ -48,7 +49,8 @@ CONVERSION = together(
 )  # fmt: skip
 
 RARELY = (
-    "engine", "address", "image_format", "errata", "samples_per_shard", "lossless_tiles", "allow_outside",
+    "engine", "address", "image_format", "errata", "mpp_override", "samples_per_shard", "lossless_tiles",
+    "allow_outside",
     "retry_failed",
 )  # fmt: skip
 

@@ -19,6 +19,9 @@ SOURCE = click.option("--source", "folder", type=PATH, metavar="DIR",
 MPP = click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
     help="Micrometres per pixel of slides that state none.",
 )  # fmt: skip
+MPP_OVERRIDE = click.option("--mpp-override", type=click.FloatRange(0.05, 10), metavar="UM",
+    help="Micrometres per pixel of all slides, whatever their files state.",
+)  # fmt: skip
 ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True,
     help="Let all annotations of an image lie outside it.",
 )  # fmt: skip

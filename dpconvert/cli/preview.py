@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, PATH, SOURCE, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, with_shape
 from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
@@ -23,6 +23,7 @@ from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 @JSON
 @QUIET
 @MPP
+@MPP_OVERRIDE
 @ALLOW_OUTSIDE
 def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing: Any) -> None:
     """Draw what a conversion would see of a source, or what it made, on one page.

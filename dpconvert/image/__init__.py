@@ -12,7 +12,9 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
     jpeg_tiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are
     opening.py  which of these a file is
     overview.py overviews, and where tissue is
-    tiff.py     TIFFs that OpenSlide refuses, piece by piece
+    tiff.py     TIFFs that OpenSlide refuses or sees in part, piece by piece
+    tiff_layout.py  what a TIFF holds: its image, coarser levels, and what else
+    spacing.py  micrometres per pixel, in every way that files state them
     header.py   the size of a picture, from the head of its file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
@@ -21,8 +23,9 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
 from dpconvert.image.base import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.image.flat import Flat, Mosaic, flat
 from dpconvert.image.opening import SLIDE_SUFFIXES, open_image
-from dpconvert.image.overview import TissueMask, otsu, resolution, thumbnail, tissue, tissue_part, tissue_parts
-from dpconvert.image.pyramid import Pages, Slide, openslide_version, sane
+from dpconvert.image.overview import TissueMask, otsu, resolution, scales, thumbnail, tissue, tissue_part, tissue_parts
+from dpconvert.image.pyramid import Pages, Slide, openslide_version
+from dpconvert.image.spacing import Spacing
 
 __all__ = [
     "BLOCK",
@@ -34,6 +37,7 @@ __all__ = [
     "Pages",
     "Pixels",
     "Slide",
+    "Spacing",
     "TissueMask",
     "flat",
     "open_image",
@@ -42,7 +46,7 @@ __all__ = [
     "over",
     "resample",
     "resolution",
-    "sane",
+    "scales",
     "thumbnail",
     "tissue",
     "tissue_part",

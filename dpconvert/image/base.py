@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from dpconvert.image.spacing import Spacing
+
 Pixels = NDArray[np.uint8]
 WHITE = (255, 255, 255)
 BLOCK = 4096  # level-0 pixels; samples follow each other square by square of it, so that readers keep little
@@ -20,17 +22,26 @@ BOUNDS = tuple(f"openslide.bounds-{side}" for side in ("x", "y", "width", "heigh
 class Image:
     """A picture of `width` x `height` level-0 pixels.
 
-    mpp: micrometres per pixel, None where the file states none, or an absurd one: then `stated` says which.
+    spacing: micrometres per pixel, as the file states them. notes: what of the file is not read.
     properties: what else the file says of itself, by OpenSlide's names.
     in_strips: whether the file stores rows over the whole width, so that what lies side by side is best read together.
     """
 
     width: int
     height: int
-    mpp: float | None = None
-    stated: str = ""
+    spacing: Spacing = Spacing()
+    notes: tuple[str, ...] = ()
     properties: Mapping[str, str] = MappingProxyType({})
     in_strips: bool = False
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per pixel along x; None where the file states none, or an absurd one."""
+        return self.spacing.x
+
+    def restate(self, mpp: float) -> None:
+        """Take the pixels for squares of `mpp` micrometres, whatever the file states."""
+        self.spacing = Spacing(mpp, mpp, f"{mpp:g}")
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from dpconvert.image.rgb import (
     upright,
     valid_orientation,
 )  # fmt: skip
+from dpconvert.image.spacing import Spacing
 from dpconvert.image.tiff_rgb import (
     bits_per_pixel,
     check_kind,
@@ -54,8 +56,11 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 class Flat(Image):
     """A picture that is held in memory as a whole, decoded when its pixels are first asked for where that is safe."""
 
-    def __init__(self, picture: Pixels | Opened, scale: Range | None = None) -> None:
-        self._picture, self._scale = picture, scale
+    def __init__(
+        self, picture: Pixels | Opened, scale: Range | None = None, spacing: Spacing | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self._picture, self._scale, self.spacing, self.notes = picture, scale, spacing or Spacing(), notes
         size = None if isinstance(picture, np.ndarray) else complete_size(picture)
         if size is not None and not isinstance(picture, np.ndarray):
             _check_size(picture, *size)
@@ -81,18 +86,22 @@ class Flat(Image):
 class Mosaic(Image):
     """Equally large pictures laid out row by row in `columns` columns."""
 
-    def __init__(self, parts: list[Flat], columns: int, where: str) -> None:
+    def __init__(self, parts: Sequence[Image], columns: int, where: str) -> None:
         sizes = {(part.width, part.height) for part in parts}
         if len(sizes) != 1 or len(parts) % columns:
             raise ReadError(f"{counted(len(parts), 'frame')} of sizes {sorted(sizes)} make no mosaic", where=where)
         self.parts, self.columns = parts, columns
+        spacings = {part.spacing for part in parts}
+        self.spacing = parts[0].spacing if len(spacings) == 1 else Spacing(stated="several of the mosaic's parts")
+        self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         self.width, self.height = parts[0].width * columns, parts[0].height * (len(parts) // columns)
 
     @cached_property
     def whole(self) -> Flat:
         """All parts as one picture."""
         starts = range(0, len(self.parts), self.columns)
-        rows = [np.concatenate([part.pixels for part in self.parts[i : i + self.columns]], 1) for i in starts]
+        every = [part.read(0, 0, part.width, part.height) for part in self.parts]
+        rows = [np.concatenate(every[i : i + self.columns], 1) for i in starts]
         return Flat(np.concatenate(rows, 0))
 
     def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:

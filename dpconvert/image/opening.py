@@ -11,7 +11,9 @@ from dpconvert.image.flat import TIFF_MAGIC, UNPACK, Flat, Mosaic, Opened, head,
 from dpconvert.image.pyramid import Pages, by_openslide
 from dpconvert.image.rgb import Range
 from dpconvert.image.tiff import TiffPages
-from dpconvert.image.turned import Turned
+from dpconvert.image.tiff_layout import layout
+from dpconvert.image.tiff_rgb import orientation_of_page
+from dpconvert.image.turned import Turned, upright_spacing
 
 SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"}
 LARGE = 1 << 26  # pixels; TIFFs of more are read piece by piece
@@ -26,7 +28,7 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
         ReadError: absent, damaged, or of a format that nothing here reads.
     """
     if len(files) > 1:
-        return Mosaic([Flat(file, scale) for file in files], columns, name(files[0]))
+        return Mosaic([open_image([file], scale=scale) for file in files], columns, name(files[0]))
     file = files[0]
     if not isinstance(file, Path) and Path(name(file)).suffix.lower() in SLIDE_SUFFIXES - {".tif", ".tiff"}:
         raise ReadError("a slide inside an archive", where=name(file), remedy=UNPACK)
@@ -34,25 +36,30 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
         opened = by_openslide(file)
         if opened is not None:
             return opened
-    if isinstance(file, Path) and file.is_file() and head(file) in TIFF_MAGIC:
-        pages = _in_pages(file, scale)
-        if pages is not None:
-            return Pages(pages) if pages.orientation == 1 else Turned(Pages(pages), pages.orientation)
+    if (not isinstance(file, Path) or file.is_file()) and head(file) in TIFF_MAGIC:
+        return _tiff(file, scale)
     return Flat(file, scale)
 
 
-def _in_pages(file: Path, scale: Range | None) -> TiffPages | None:
-    """A TIFF to be read piece by piece: one that is large, or an OME-TIFF, whose resolution is wanted too."""
-    try:
-        pages = TiffPages(file, scale)
-    except ReadError:
-        return None  # as a flat picture it is read, or refused with the reason
-    if not pages.is_ome and pages.width * pages.height <= LARGE:
-        pages.close()
-        return None
+def _tiff(file: Opened, scale: Range | None) -> Image:
+    """Piece by piece where it is large, or holds more than a reader of its first page sees; else as a whole."""
+    found = layout(file)
+    if found is None:
+        return Flat(file, scale)
+    if found.is_ome or not found.on_first_page or found.levels[0].width * found.levels[0].height > LARGE:
+        try:
+            return _in_pages(TiffPages(file, scale))
+        except ReadError:
+            if not found.on_first_page:
+                raise  # as a flat picture it is read, or refused with the reason
+    orientation = orientation_of_page(found.levels[0].pages[0])
+    return Flat(file, scale, upright_spacing(found.spacing, orientation), found.notes)
+
+
+def _in_pages(pages: TiffPages) -> Image:
     try:
         pages.check_bits()
     except ReadError:
         pages.close()
         raise
-    return pages
+    return Pages(pages) if pages.orientation == 1 else Turned(Pages(pages), pages.orientation)

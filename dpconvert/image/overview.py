@@ -120,19 +120,35 @@ def otsu(values: NDArray[np.float64], bins: int = 256) -> float:
     return float(edges[int(np.argmax(between)) + 1])
 
 
-def resolution(image: Image, told: float | None, where: str) -> float:
-    """Micrometres per pixel at level 0: the file's own, else what the user or the manifest told.
+def resolution(image: Image, told: float | None, where: str) -> tuple[float, float]:
+    """Micrometres per pixel at level 0 along x and y: the file's own, else what the user or the manifest told.
 
     Raises:
         ReadError: nobody knows.
     """
-    found = image.mpp or told
-    if found is None:
+    found = image.spacing.axes or (told and (told, told))
+    if not found:
         raise ReadError(
-            "states an absurd resolution" if image.stated else "states no resolution",
+            "states an absurd resolution" if image.spacing.stated else "states no resolution",
             where=where,
             expected=f"{SANE_MPP[0]} to {SANE_MPP[1]} um per pixel",
-            found=image.stated or None,
+            found=image.spacing.stated or None,
             remedy="give it with --mpp, or as `mpp` in the manifest",
         )
     return found
+
+
+def scales(image: Image, mpp: float | None, told: float | None, where: str) -> tuple[float, float]:
+    """Level-0 pixels, along x and y, in a square pixel of `mpp` micrometres; None: as wide as the file's own.
+
+    Where the file's own are not square, they are taken as wide as along the coarser axis: nothing is enlarged.
+
+    Raises:
+        ReadError: `mpp` is given, and nobody knows the resolution of level 0.
+    """
+    if mpp is None:
+        across, down = image.spacing.axes or (1.0, 1.0)
+        mpp = max(across, down)
+    else:
+        across, down = resolution(image, told, where)
+    return mpp / across, mpp / down

@@ -15,8 +15,9 @@ from PIL import ImageColor
 from dpconvert.errors import ReadError
 from dpconvert.image.base import WHITE, Image, Pixels, over, resample
 from dpconvert.image.jpeg_tiles import EIGHTH, JpegTiles
+from dpconvert.image.spacing import of_texts
 from dpconvert.image.tiff import SEGMENT_LIMIT, TiffPages, UnknownKindError
-from dpconvert.manifest.model import SANE_MPP
+from dpconvert.image.tiff_layout import layout
 
 
 class Slide(Image):
@@ -28,8 +29,7 @@ class Slide(Image):
         self.width, self.height = self.slide.dimensions
         self.downsamples, self.sizes = self.slide.level_downsamples, self.slide.level_dimensions
         self.properties = MappingProxyType(dict(self.slide.properties))
-        self.stated = self.properties.get(openslide.PROPERTY_NAME_MPP_X, "")
-        self.mpp = sane(self.stated)
+        self.spacing = of_texts(*(self.properties.get(f"openslide.mpp-{axis}") for axis in "xy"))
         self.background = _colour(self.slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
         self.tiles = _own_tiles(path, self.slide)
 
@@ -101,13 +101,12 @@ class Slide(Image):
 
 
 class Pages(Image):
-    """A TIFF that OpenSlide refuses, read piece by piece."""
+    """A TIFF that OpenSlide refuses or sees in part, read piece by piece."""
 
     def __init__(self, pages: TiffPages) -> None:
         self.pages = pages
         self.width, self.height = pages.width, pages.height
-        self.stated = "" if pages.mpp is None else str(pages.mpp)
-        self.mpp = sane(self.stated)
+        self.spacing, self.notes = pages.layout.spacing, pages.layout.notes
         self.in_strips = pages.in_strips
 
     def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
@@ -134,7 +133,10 @@ class Pages(Image):
 
 
 def by_openslide(file: Path) -> Slide | None:
-    """A slide, or None for a file that OpenSlide does not read, or not whole: of OME-TIFFs it sees the first page."""
+    """A slide, or None for a file that OpenSlide does not read, or not whole.
+
+    Of OME-TIFFs it sees the first page; of plain TIFFs the first page and what is flagged as its reduced copy.
+    """
     try:
         if openslide.OpenSlide.detect_format(file) is None:
             return None
@@ -146,16 +148,13 @@ def by_openslide(file: Path) -> Slide | None:
     if (largest := _largest_tile(opened)) > SEGMENT_LIMIT:
         opened.close()
         raise ReadError(f"a tile of {largest >> 20} MiB", where=file, remedy="save it in smaller tiles")
-    if "<OME" in opened.properties.get("tiff.ImageDescription", "") or not _same_pixels(file, opened):
-        opened.close()
-        return None
+    if opened.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
+        return _plain(opened, file)
     return opened
 
 
 def _same_pixels(file: Path, slide: Slide) -> bool:
     """Whether OpenSlide gives the pixels of a plain TIFF by our rule; makers' formats are its own to know."""
-    if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) != "generic-tiff":
-        return True
     try:
         pages = TiffPages(file)
     except UnknownKindError:
@@ -166,13 +165,17 @@ def _same_pixels(file: Path, slide: Slide) -> bool:
         return pages.is_plain or (slide.tiles is not None and pages.orientation == 1)
 
 
-def sane(text: str | None) -> float | None:
-    """Micrometres per pixel as a file states them; None for what cannot be."""
-    try:
-        mpp = float(text or "")
-    except ValueError:
+def _plain(slide: Slide, file: Path) -> Slide | None:
+    """A plain TIFF with what its pages state; None where OpenSlide does not see its image, or not by our rule."""
+    found = layout(file)
+    if found is None:
+        return slide
+    same_size = (found.levels[0].width, found.levels[0].height) == (slide.width, slide.height)
+    if found.is_ome or not same_size or not _same_pixels(file, slide):
+        slide.close()
         return None
-    return mpp if SANE_MPP[0] <= mpp <= SANE_MPP[1] else None
+    slide.spacing, slide.notes = found.spacing, found.notes
+    return slide
 
 
 def openslide_version() -> str:

@@ -7,10 +7,10 @@ how they are to be turned. What the file leaves out is white.
 
 from __future__ import annotations
 
+import io
 import logging
-import re
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
-from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG, check_xml, has_sizes, open_tiff
+from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
 from dpconvert.image.guards.tiff_segments import JPEG, check_segment, segment_size
 from dpconvert.image.rgb import KindError, Range
+from dpconvert.image.tiff_layout import Level, Opened, opened
 from dpconvert.image.tiff_rgb import (
     CMYK,
     GREY,
@@ -42,9 +43,6 @@ SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
 CACHE = 1 << 26  # bytes of decoded segments kept
 ROW_CACHE = 3 << 26  # the same where all that lie side by side take more: they are asked for again and again
 STRIP_ROWS = 1024  # as many as patches side by side reach over, mostly
-LISTED = 4096  # pages looked at
-MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "": 1.0}
-PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # um in an inch and in a centimetre
 SPOTS, SPOT = 16, 256  # frames along a side, and their side, that an image too large to look at as a whole is judged by
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
 
@@ -53,46 +51,32 @@ class UnknownKindError(ReadError):
     """Samples that the rule of pixels has nothing for."""
 
 
-@dataclass(frozen=True)
-class Level:
-    """One resolution: its page, or a page for each colour channel."""
-
-    pages: tuple[tifffile.TiffPage, ...]
-    width: int
-    height: int
-
-
 class TiffPages:
-    """The first picture of a TIFF with its coarser levels, finest first; `mpp` as stated, whatever it is.
+    """The image of a TIFF with its coarser levels, finest first; `layout` says what else of the file there is.
 
     Raises:
         ReadError: damaged, or of pixels or segments that cannot be read piece by piece.
     """
 
-    def __init__(self, path: Path, scale: Range | None = None) -> None:
-        self.path, self.scale = path, scale
+    def __init__(self, file: Opened, scale: Range | None = None) -> None:
+        self.file, self.scale = file, scale
+        self.where = str(file) if isinstance(file, Path) else getattr(file, "name", "archive member")
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._kept = 0
-        self._pieces: dict[Path, Pieces] = {}  # of this file, and of others that planes of an OME-TIFF lie in
+        self._pieces: dict[str, Pieces] = {}  # of this file, and of others that planes of an OME-TIFF lie in
+        self._tiff, self.layout = opened(file)
+        self.levels = self.layout.levels
         try:
-            self._tiff = open_tiff(path)
-        except DAMAGED as error:
-            raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
-        try:
-            check_xml(self._tiff)
-            self.levels = _levels(self._tiff)
-            self.mpp = _mpp(self._tiff)
-            self.is_ome = bool(self._tiff.is_ome)
-            _check(self.levels, path, scale)
+            _check(self.levels, self.where, scale)
             self.is_settled = bool(sum(settle_colours(page) for level in self.levels for page in level.pages))
             first = self.levels[0].pages[0]
             self.bits, self.orientation = significant_bits(first), orientation_of_page(first)
         except KindError as error:
             self.close()
-            raise UnknownKindError(str(error), where=path, remedy=error.remedy) from None
+            raise UnknownKindError(str(error), where=self.where, remedy=error.remedy) from None
         except DAMAGED as error:
             self.close()
-            raise ReadError(f"not a readable TIFF: {error}", where=path, remedy="fetch it again") from None
+            raise ReadError(f"not a readable TIFF: {error}", where=self.where, remedy="fetch it again") from None
         except ReadError:
             self.close()
             raise
@@ -108,7 +92,7 @@ class TiffPages:
         try:
             return page_rgb(self._samples(level, x, y, w, h), page, self.bits, self.scale)
         except KindError as error:
-            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+            raise ReadError(str(error), where=self.where, remedy=error.remedy) from None
 
     def check_bits(self) -> None:
         """Refuse an image that uses few of its bits, judged by the coarsest level.
@@ -125,7 +109,7 @@ class TiffPages:
         try:
             check_page_bits(np.stack(spots).reshape(-1, 1, spots[0].shape[2]), page, self.bits, None)
         except KindError as error:
-            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+            raise ReadError(str(error), where=self.where, remedy=error.remedy) from None
 
     def _samples(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[Any]:
         at = self.levels[level]
@@ -170,9 +154,9 @@ class TiffPages:
         if wide * tall * channels * kind.itemsize > SEGMENT_LIMIT:
             stored = kind.newbyteorder(tags.parent.byteorder)
             try:
-                mapped = np.memmap(_file(tags), stored, "r", offset=tags.dataoffsets[0], shape=_shape(tags))
+                mapped = self._mapped(tags, stored)
             except DAMAGED as error:
-                raise ReadError(f"cannot be read: {error}", where=self.path) from None
+                raise ReadError(f"cannot be read: {error}", where=self.where) from None
             return np.array(mapped[plane, y : y + h, x : x + w], dtype=kind)
         down, across = range(y // tall, (y + h - 1) // tall + 1), range(x // wide, (x + w - 1) // wide + 1)
         if len(down) == len(across) == 1:  # nothing to lay together
@@ -199,22 +183,35 @@ class TiffPages:
             offset, count = tags.dataoffsets[index], tags.databytecounts[index]
             if not offset or not count:
                 return None
-            data = self._pieces_of(_file(tags)).read(offset, count, f"segment {index}")
+            data = self._pieces_of(tags).read(offset, count, f"segment {index}")
             check_segment(tags, data)
             tables = {"jpegtables": tags.jpegtables, "jpegheader": tags.jpegheader} if tags.compression in JPEG else {}
             decoded = tags.decode(data, index, **tables)[0]
         except DAMAGED as error:
-            raise ReadError(f"segment {index} cannot be read: {error}", where=self.path) from None
+            raise ReadError(f"segment {index} cannot be read: {error}", where=self.where) from None
         if decoded is None:
             return None
         segment: NDArray[Any] = decoded[0]
         self._keep(key, segment, kept_at_most(self._side_by_side(level, segment)))
         return segment
 
-    def _pieces_of(self, path: Path) -> Pieces:
-        if path not in self._pieces:
-            self._pieces[path] = Pieces(path)
-        return self._pieces[path]
+    def _mapped(self, page: tifffile.TiffPage, kind: np.dtype[Any]) -> NDArray[Any]:
+        """All pixels of a page that stores them as they are: (planes, rows, columns, channels), read when used."""
+        file, shape = self._file(page), _shape(page)
+        if isinstance(file, Path):
+            return np.memmap(file, kind, "r", offset=page.dataoffsets[0], shape=shape)
+        whole = np.frombuffer(file.getbuffer(), kind, math.prod(shape), page.dataoffsets[0])
+        return whole.reshape(shape)
+
+    def _file(self, page: tifffile.TiffPage) -> Opened:
+        """The file that a page lies in."""
+        return Path(page.parent.filehandle.path) if isinstance(self.file, Path) else self.file
+
+    def _pieces_of(self, page: tifffile.TiffPage) -> Pieces:
+        file = self._file(page)
+        if str(file) not in self._pieces:
+            self._pieces[str(file)] = Pieces(file)
+        return self._pieces[str(file)]
 
     def _side_by_side(self, level: int, segment: NDArray[Any]) -> int:
         """Bytes of all segments beside this one, decoded: of tiles a row, of strips as many as a block of rows has."""
@@ -239,10 +236,10 @@ def kept_at_most(side_by_side: int) -> int:
 class Pieces:
     """A file that is read here and there; what is cut off is told."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.open("rb", buffering=0)
-        self._size = path.stat().st_size
+    def __init__(self, file: Opened) -> None:
+        self.path = file if isinstance(file, Path) else getattr(file, "name", "archive member")
+        self._file = file.open("rb", buffering=0) if isinstance(file, Path) else io.BytesIO(file.getvalue())
+        self._size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
 
     def read(self, offset: int, count: int, what: str) -> bytes:
         """`count` bytes at `offset`.
@@ -280,44 +277,13 @@ def _is_plain_jpeg(level: Level) -> bool:
     )
 
 
-def _levels(tiff: tifffile.TiffFile) -> list[Level]:
-    """The first picture and its reduced copies, finest first."""
-    series = tiff.series[0]
-    first = _channels(series)
-    if not has_sizes(first[0]):
-        raise ValueError("sizes that are none")
-    levels = [Level(first, first[0].imagewidth, first[0].imagelength)]
-    for reduced in series.levels[1:]:
-        pages = _channels(reduced)
-        levels.append(Level(pages, pages[0].imagewidth, pages[0].imagelength))
-    if len(levels) == 1:
-        levels += [
-            Level((page,), page.imagewidth, page.imagelength)
-            for page in tiff.pages[1:LISTED]
-            if has_sizes(page) and page.is_reduced and _same_shape(page, first[0])
-        ]
-    return sorted(levels, key=lambda level: -level.width)
-
-
-def _channels(series: Any) -> tuple[tifffile.TiffPage, ...]:
-    """The page of a picture, or its three pages where each holds a channel."""
-    pages = [getattr(page, "aspage", lambda page=page: page)() for page in series.pages[:3] if page is not None]
-    apart = series.axes.startswith("CYX") and series.shape[0] == 3 and pages[0].samplesperpixel == 1
-    return tuple(pages) if apart and len(pages) == 3 else (pages[0],)
-
-
-def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
-    off = abs(page.imagewidth * first.imagelength - page.imagelength * first.imagewidth)
-    return page.imagewidth < first.imagewidth and off <= max(first.imagewidth, first.imagelength)
-
-
-def _check(levels: list[Level], path: Path, scale: Range | None) -> None:
+def _check(levels: list[Level], where: str, scale: Range | None) -> None:
     for level in levels:
         for page in level.pages:
-            _check_page(page, path, scale)
+            _check_page(page, where, scale)
 
 
-def _check_page(page: tifffile.TiffPage, path: Path, scale: Range | None) -> None:
+def _check_page(page: tifffile.TiffPage, where: str, scale: Range | None) -> None:
     channels, kind = page.samplesperpixel, page.photometric
     try:
         check_kind(page, scale)
@@ -325,31 +291,26 @@ def _check_page(page: tifffile.TiffPage, path: Path, scale: Range | None) -> Non
         raise
     except ValueError as error:
         raise UnknownKindError(
-            "pixels of an unknown kind", where=path, found=str(error),
+            "pixels of an unknown kind", where=where, found=str(error),
             expected="grey, palette, RGB or CMYK, with or without opacity",
         ) from None  # fmt: skip
     palette = page.colormap if kind == PALETTE else None
     if palette is not None and not (palette.ndim == 2 and len(palette) == 3 and palette.size):
-        raise ReadError("a palette that is cut or damaged", where=path, found=f"{palette.shape}")
+        raise ReadError("a palette that is cut or damaged", where=where, found=f"{palette.shape}")
     wide, tall, columns, rows = _grid(page)
     sizes = page.imagewidth, page.imagelength, wide, tall, channels
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ReadError("a TIFF with sizes that are none", where=path, found=", ".join(map(str, sizes)))
+        raise ReadError("a TIFF with sizes that are none", where=where, found=", ".join(map(str, sizes)))
     expected = columns * rows * _planes(page)
     if len(page.dataoffsets) < expected or len(page.databytecounts) < expected:
-        raise ReadError("a TIFF whose table of segments is cut", where=path, expected=expected)
+        raise ReadError("a TIFF whose table of segments is cut", where=where, expected=expected)
     held = wide * tall * (1 if _planes(page) > 1 else channels) * _dtype(page).itemsize
     if held > SEGMENT_LIMIT and not page.is_memmappable:
         raise ReadError(
             f"a strip or tile of {held >> 20} MiB",
-            where=path,
+            where=where,
             remedy="save it as a tiled TIFF: its parts are too large",
         )
-
-
-def _file(page: tifffile.TiffPage) -> Path:
-    """The file that a page lies in."""
-    return Path(page.parent.filehandle.path)
 
 
 def _grid(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
@@ -398,24 +359,3 @@ def _spots(width: int, height: int) -> list[tuple[int, int, int, int]]:
     wide, tall = min(SPOT, width), min(SPOT, height)
     corners = [(x, y) for y in np.linspace(0, height - tall, SPOTS) for x in np.linspace(0, width - wide, SPOTS)]
     return [(int(x), int(y), wide, tall) for x, y in corners]
-
-
-def _mpp(tiff: tifffile.TiffFile) -> float | None:
-    """Micrometres per pixel along x: OME's physical size, else the resolution tags."""
-    ome = re.search(r"<(?:\w+:)?Pixels\b[^<>]*>", (tiff.ome_metadata or "")[: 1 << 20])
-    if ome and (size := re.search(r'\bPhysicalSizeX="([^"]+)"', ome[0])):
-        unit = re.search(r'\bPhysicalSizeXUnit="([^"]*)"', ome[0])
-        return _number(size[1], MICROMETRES.get(unit[1] if unit else "", 0.0))
-    page = tiff.pages.first
-    per_unit = page.tags.valueof(282)
-    length = PER_UNIT.get(int(page.tags.valueof(296, 2)))
-    if not isinstance(per_unit, tuple) or len(per_unit) != 2 or not per_unit[0] or length is None:
-        return None
-    return float(length * per_unit[1] / per_unit[0])
-
-
-def _number(text: str, factor: float) -> float | None:
-    try:
-        return float(text) * factor
-    except ValueError:
-        return None

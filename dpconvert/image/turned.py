@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dpconvert.image.base import Image, Pixels
 from dpconvert.image.rgb import FLIPPED, TURNED, upright
+from dpconvert.image.spacing import Spacing
+
+
+def upright_spacing(spacing: Spacing, orientation: int) -> Spacing:
+    """The spacing of an image when it is shown upright: orientations 5 to 8 exchange the axes."""
+    return Spacing(spacing.y, spacing.x, spacing.stated) if orientation in TURNED else spacing
 
 
 class Turned(Image):
@@ -11,7 +17,8 @@ class Turned(Image):
 
     def __init__(self, stored: Image, orientation: int) -> None:
         self.stored, self.orientation = stored, orientation
-        self.mpp, self.stated, self.properties = stored.mpp, stored.stated, stored.properties
+        self.spacing, self.notes = upright_spacing(stored.spacing, orientation), stored.notes
+        self.properties = stored.properties
         self.width, self.height = self._exchanged(stored.width, stored.height)
         self.in_strips = stored.in_strips and orientation not in TURNED
 

@@ -269,6 +269,7 @@ class Manifest(Model):
     """All that is known about one source.
 
     allow_outside: whether an image may have all of its annotations outside its frame: it is then one without any.
+    mpp: micrometres per pixel of files that state none; mpp_override: of all files, whatever they state.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -280,6 +281,7 @@ class Manifest(Model):
     stain: str = ""
     mpp: Mpp | None = None
     allow_outside: bool = False
+    mpp_override: Mpp | None = None
     group: Group = Group()
     related: list[str] = []
     licence: Licence = Licence(name="not stated")
@@ -302,7 +304,8 @@ class Manifest(Model):
     @cached_property
     def digest(self) -> str:
         """sha256 of what the manifest says, wherever it lies."""
-        return hashlib.sha256(self.model_dump_json(exclude={"path", "root"}).encode()).hexdigest()
+        unset = {"mpp_override"} if self.mpp_override is None else set()
+        return hashlib.sha256(self.model_dump_json(exclude={"path", "root"} | unset).encode()).hexdigest()
 
     @property
     def num_classes(self) -> int:

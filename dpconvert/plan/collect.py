@@ -20,6 +20,8 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture, Record
 
+NOT_SQUARE = "pixels that are not square: each axis is resampled for itself"
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -52,34 +54,41 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What looking at one picture gave: its samples, what was mended in its annotations, or why it failed."""
+    """What looking at one picture gave: its samples, what was mended in its annotations, or why it failed.
+
+    notes: what of its file is not read. stated: whether the file states its resolution.
+    """
 
     picture: Picture
     records: list[Record]
     mended: Counter[str]
     in_strips: bool = False
     failure: str = ""
+    notes: tuple[str, ...] = ()
+    stated: bool = False
 
 
 @dataclass(frozen=True)
 class Looked:
     """What looking at all pictures gave.
 
-    records: the samples, in the order of the pictures. mended: a note of each kind of thing that was mended in
-    annotations. in_strips: names of pictures stored in strips.
+    records: the samples, in the order of the pictures. notes: one of each kind of thing that was mended in annotations,
+    or that is not read of images. in_strips: names of pictures stored in strips. stated: how many files state their
+    resolution.
     """
 
     records: list[Record]
     failures: list[Failure]
-    mended: list[str]
+    notes: list[str]
     in_strips: set[str]
+    stated: int
 
 
 def look(source: Source, pictures: list[Picture], workers: processes.Workers, report: Reporter) -> Looked:
-    """Look at every picture for its samples, in all workers; not at all where each is a sample as a whole."""
+    """Look at every picture for its samples, in all workers; where each is a sample as a whole, at TIFFs alone."""
     manifest = source.manifest
     if isinstance(manifest.rule, Whole):
-        return Looked([Record(picture, picture.label or "") for picture in pictures], [], [], set())
+        return _whole(source, pictures, workers)
     found: dict[str, _Seen] = {}
     with processes.pool(source, workers) as pool:
         overviews = _overviews(source, pictures, pool, report)
@@ -94,9 +103,47 @@ def look(source: Source, pictures: list[Picture], workers: processes.Workers, re
     return Looked(
         [record for seen in ordered for record in seen.records],
         sorted(failed, key=lambda failure: failure.key),
-        [f"annotations: {count} x {what}" for what, count in sorted(mended.items())],
+        [*(f"annotations: {count} x {what}" for what, count in sorted(mended.items())), *_notes(ordered)],
         {seen.picture.name for seen in ordered if seen.in_strips},
+        sum(seen.stated for seen in ordered),
     )
+
+
+def _whole(source: Source, pictures: list[Picture], workers: processes.Workers) -> Looked:
+    """Every picture as a sample; of a TIFF, which may hold more than one image, what it says of itself."""
+    tiffs = [picture for picture in pictures if picture.files[0].lower().endswith((".tif", ".tiff"))]
+    found = {}
+    if tiffs:
+        with processes.pool(source, workers) as pool:
+            found = {seen.picture.name: seen for seen in processes.run(_glance, source, tiffs, pool)}
+    seen = [found[picture.name] for picture in tiffs]
+    plain = {picture.name: [Record(picture, picture.label or "")] for picture in pictures}
+    records = [record for some in (plain | {one.picture.name: one.records for one in seen}).values() for record in some]
+    return Looked(records, [], _notes(seen), set(), sum(one.stated for one in seen))
+
+
+def _notes(seen: list[_Seen]) -> list[str]:
+    """A line for each kind of thing that is not read of images, with the first file."""
+    where: dict[str, list[str]] = {}
+    for one in seen:
+        for note in one.notes:
+            where.setdefault(note, []).append(one.picture.files[0])
+    return [f"images: {len(files)} x {note}; the first: {files[0]}" for note, files in sorted(where.items())]
+
+
+def _glance(source: Source, picture: Picture) -> _Seen:
+    """A picture without a look at its pixels, which whoever stores it tells of: runs in a worker."""
+    label = picture.label or ""
+    try:
+        image = source.picture(picture.files, picture.columns)
+    except ReadError:
+        return _Seen(picture, [Record(picture, label)], Counter())
+    return _seen(picture, image, [patches.whole(picture, image, label)], Counter())
+
+
+def _seen(picture: Picture, image: Image, records: list[Record], mended: Counter[str]) -> _Seen:
+    notes = image.notes if image.spacing.is_square else (*image.notes, NOT_SQUARE)
+    return _Seen(picture, records, mended, image.in_strips, notes=notes, stated=image.mpp is not None)
 
 
 def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
@@ -106,7 +153,7 @@ def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
     try:
         image = source.picture(picture.files, picture.columns)
         scene = Scene(source, picture, image, mended, overview)
-        return _Seen(picture, list(patches.records(source.manifest, scene)), mended, image.in_strips)
+        return _seen(picture, image, list(patches.records(source.manifest, scene)), mended)
     except ReadError as error:
         return _Seen(picture, [], mended, failure=source.reason(error))
 

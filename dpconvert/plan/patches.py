@@ -1,7 +1,8 @@
 """Labelling rules: a picture with its annotations and a manifest's rule in, records out.
 
 The rules are those of the paper's supplement A: origin (0, 0), step = size - overlap, no partial patch at the border, a
-point on a patch's edge lies in no patch. A rule that asks for a resolution has its patches laid out on level 0 first.
+point on a patch's edge lies in no patch. A rule that asks for a resolution has its patches laid out on level 0 first;
+so has every rule where the file's pixels are not square: its patches are stored as squares of the slide.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 
 from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError, cut
-from dpconvert.image import Image, TissueMask, resolution
+from dpconvert.image import Image, TissueMask, scales
 from dpconvert.manifest.model import Area, Centre, Crop, Grid, Manifest, Objects, Presence, Regional, Tiles, Whole
 from dpconvert.source.record import Box, Picture, Record, draw, hashed
 
 Boxes = NDArray[np.int64]
 Points = NDArray[np.float64]
+Scales = tuple[float, float]
+SQUARE: Scales = (1.0, 1.0)
+OVERRIDE = "say what is right with --mpp-override, or as `mpp_override` in the manifest"
 ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule asks for
 
 
@@ -43,7 +47,7 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
     """The samples of one picture by the manifest's rule, in a fixed order."""
     rule = manifest.rule
     if isinstance(rule, Whole):
-        yield Record(scene.picture, _label(scene.picture))
+        yield whole(scene.picture, scene.image, _label(scene.picture))
     elif isinstance(rule, Tiles):
         label, (boxes, stored) = _label(scene.picture), _patches(rule, manifest, scene)
         yield from (Record(scene.picture, label, box, stored) for box in _boxes(boxes))
@@ -57,15 +61,35 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
         yield from _crops(rule, manifest, scene)
 
 
-def grid(width: int, height: int, size: int, overlap: int = 0, scale: float = 1.0) -> Boxes:
+def whole(picture: Picture, image: Image, label: str) -> Record:
+    """A picture as one sample, resampled by axis where its pixels are not square."""
+    fine = scales(image, None, None, picture.files[0])
+    return Record(picture, label, stored=None if fine[0] == fine[1] else _resampled((image.width, image.height), fine))
+
+
+def grid(width: int, height: int, size: int, overlap: int = 0, scale: Scales = SQUARE) -> Boxes:
     """The patches of a picture: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
 
-    scale: level-0 pixels in one of `size` and `overlap`. Corners are rounded one by one, so that errors do not add up.
+    scale: level-0 pixels, along x and y, in one of `size` and `overlap`. Corners are rounded one by one, so that errors
+    do not add up.
     """
-    side, step = max(1, round(size * scale)), (size - overlap) * scale
-    xs, ys = (_starts(length, side, step) for length in (width, height))
+    sides = _sides(size, scale)
+    xs, ys = (
+        _starts(length, side, (size - overlap) * each)
+        for length, side, each in zip((width, height), sides, scale, strict=True)
+    )
     corners = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    return np.concatenate([corners, np.full_like(corners, side)], axis=1).astype(np.int64)
+    return np.concatenate([corners, np.broadcast_to(sides, corners.shape)], axis=1).astype(np.int64)
+
+
+def _sides(size: int, scale: Scales) -> tuple[int, int]:
+    """Width and height in level-0 pixels of a patch."""
+    return max(1, round(size * scale[0])), max(1, round(size * scale[1]))
+
+
+def _resampled(size: tuple[int, int], scale: Scales) -> tuple[int, int]:
+    """What a frame of level 0 is stored as."""
+    return max(1, round(size[0] / scale[0])), max(1, round(size[1] / scale[1]))
 
 
 def _starts(length: int, side: int, step: float) -> NDArray[np.int64]:
@@ -84,8 +108,10 @@ def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
     return held
 
 
-def shifted(point: tuple[float, float], size: int, width: int, height: int, *address: str | int) -> Box:
-    """A patch of `size` px that holds the point strictly and lies in the picture, all such corners equally likely.
+def shifted(point: tuple[float, float], size: tuple[int, int], width: int, height: int, *address: str | int) -> Box:
+    """A patch of `size` (width, height) px that holds the point strictly and lies in the picture.
+
+    All such corners are equally likely.
 
     A point on the picture's border lies on the patch's border: the window is clamped, never dropped or padded.
     """
@@ -93,37 +119,39 @@ def shifted(point: tuple[float, float], size: int, width: int, height: int, *add
         low + draw(high - low + 1, axis, *address)
         for axis, (low, high) in zip("xy", _corners(point, size, (width, height)), strict=True)
     ]
-    return Box(corner[0], corner[1], size, size)
+    return Box(corner[0], corner[1], *size)
 
 
-def _corners(point: tuple[float, float], size: int, extent: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    for at, length in zip(point, extent, strict=True):
-        last = length - size
-        low = min(max(int(np.floor(at - size)) + 1, 0), last)
+def _corners(point: tuple[float, float], size: tuple[int, int], extent: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    for at, side, length in zip(point, size, extent, strict=True):
+        last = length - side
+        low = min(max(int(np.floor(at - side)) + 1, 0), last)
         high = max(min(int(np.ceil(at)) - 1, last), 0)
         yield low, max(low, high)
 
 
-def _scale(rule: Grid | Crop, manifest: Manifest, scene: Scene) -> float:
-    """Level-0 pixels in a pixel of the rule.
+def _scale(rule: Grid | Crop, manifest: Manifest, scene: Scene) -> Scales:
+    """Level-0 pixels, along x and y, in a pixel of the rule.
 
     Raises:
         ReadError: the slide's resolution is not known, or too coarse for the rule.
     """
-    if rule.mpp is None:
-        return 1.0
-    finest = resolution(scene.image, manifest.mpp, scene.picture.files[0])
-    if finest > rule.mpp * ENLARGED:
+    where = scene.picture.files[0]
+    scale = scales(scene.image, rule.mpp, manifest.mpp, where)
+    if rule.mpp is not None and min(scale) * ENLARGED < 1:
+        stated = scene.image.spacing.axes is not None
+        unused = f" (and {manifest.mpp:g}, which was given, is for files that state none)" if manifest.mpp else ""
         raise ReadError(
-            "coarser than the rule asks for", where=scene.picture.files[0],
-            expected=f"at most {rule.mpp} um per pixel", found=f"{finest:.4g}",
-            remedy="ask for a coarser `mpp`, or leave the slide out with --skip-failed",
+            "coarser than the rule asks for", where=where, expected=f"at most {rule.mpp} um per pixel",
+            found=f"{rule.mpp / min(scale):.4g}" + (f", as the file states{unused}" if stated else ""),
+            remedy="ask for a coarser `mpp`, or leave the slide out with --skip-failed"
+            + (f"; if the file is wrong, {OVERRIDE}" if stated else ""),
         )  # fmt: skip
-    return rule.mpp / finest
+    return scale
 
 
-def _stored(rule: Grid) -> tuple[int, int] | None:
-    side = rule.stored or (rule.size if rule.mpp else None)
+def _stored(rule: Grid, scale: Scales) -> tuple[int, int] | None:
+    side = rule.stored or (rule.size if rule.mpp or scale[0] != scale[1] else None)
     return (side, side) if side else None
 
 
@@ -136,9 +164,9 @@ def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Reco
 
 
 def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    image, picture, stored = scene.image, scene.picture, _stored(rule)
-    scale = _scale(rule, manifest, scene)
-    boxes, side = _grid(rule, scale, image), max(1, round(rule.size * scale))
+    image, picture, scale = scene.image, scene.picture, _scale(rule, manifest, scene)
+    stored = _stored(rule, scale)
+    boxes, sides = _grid(rule, scale, image), _sides(rule.size, scale)
     _count_others(scene, [rule.positive, rule.other or rule.none])
     found = _points(scene, [rule.positive])
     dropped = holds(boxes, found)
@@ -147,11 +175,11 @@ def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record
         if not drop:
             yield Record(picture, rule.other if other and rule.other else rule.none, box, stored)
     left, top, width, height = image.bounds
-    if len(found) and min(width, height) < side:
-        raise ReadError(f"smaller than a patch of {side} px", where=picture.name, found=f"{width} x {height}")
+    if len(found) and (width < sides[0] or height < sides[1]):
+        raise ReadError(f"smaller than a patch of {max(sides)} px", where=picture.name, found=f"{width} x {height}")
     for number, (x, y) in enumerate(found):
         for k in range(rule.crops):
-            box = shifted((x - left, y - top), side, width, height, picture.name, number, k)
+            box = shifted((x - left, y - top), sides, width, height, picture.name, number, k)
             box = box._replace(x=box.x + left, y=box.y + top)
             yield Record(picture, rule.positive, box, stored, suffix=f"{box.x}_{box.y}_{number}_{k}")
 
@@ -169,17 +197,18 @@ def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator
 
 def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     if scene.picture.label is not None:  # cut out already
-        yield Record(scene.picture, scene.picture.label)
+        yield whole(scene.picture, scene.image, scene.picture.label)
         return
     classes, scale = manifest.classes, _scale(rule, manifest, scene)
     for item in _objects_of(scene, classes):
         if classes and item.label not in classes:
             scene.mended[f"labelled {cut(item.label, 40)!r}, which is no class"] += 1
             continue
-        box = _around(item, rule.size, scale, scene) if rule.size else _bounding(item, scene)
+        box = _around(item, _sides(rule.size, scale), scene) if rule.size else _bounding(item, scene)
         if box.width > 0 and box.height > 0:
-            stored = (rule.size, rule.size) if rule.size else _shrunk(box, scale)
-            yield Record(scene.picture, item.label, box, stored if rule.mpp else None, suffix=item.id)
+            stored = (rule.size, rule.size) if rule.size else _resampled((box.width, box.height), scale)
+            resampled = rule.mpp is not None or scale[0] != scale[1]
+            yield Record(scene.picture, item.label, box, stored if resampled else None, suffix=item.id)
 
 
 def _bounding(item: Annotation, scene: Scene) -> Box:
@@ -195,18 +224,17 @@ def _bounding(item: Annotation, scene: Scene) -> Box:
     return Box(x, y, width, min(int(np.ceil(bottom)), scene.image.height) - y)
 
 
-def _around(item: Annotation, size: int, scale: float, scene: Scene) -> Box:
-    """The square around the middle of an object, moved into its picture."""
-    side, middle = max(1, round(size * scale)), item.geometry.centroid
+def _around(item: Annotation, sides: tuple[int, int], scene: Scene) -> Box:
+    """The frame around the middle of an object, moved into its picture."""
+    middle = item.geometry.centroid
     left, top, width, height = scene.image.bounds
-    if min(width, height) < side:
-        raise ReadError(f"smaller than a crop of {side} px", where=scene.picture.name, found=f"{width} x {height}")
-    x = int(np.clip(np.floor(middle.x - side / 2 + 0.5), left, left + width - side))
-    return Box(x, int(np.clip(np.floor(middle.y - side / 2 + 0.5), top, top + height - side)), side, side)
-
-
-def _shrunk(box: Box, scale: float) -> tuple[int, int]:
-    return max(1, round(box.width / scale)), max(1, round(box.height / scale))
+    if width < sides[0] or height < sides[1]:
+        raise ReadError(
+            f"smaller than a crop of {max(sides)} px", where=scene.picture.name, found=f"{width} x {height}"
+        )
+    x = int(np.clip(np.floor(middle.x - sides[0] / 2 + 0.5), left, left + width - sides[0]))
+    y = int(np.clip(np.floor(middle.y - sides[1] / 2 + 0.5), top, top + height - sides[1]))
+    return Box(x, y, *sides)
 
 
 def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> NDArray[np.intp]:
@@ -271,17 +299,17 @@ def _patches(rule: Grid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple
     """The patches of the rule, and their size when stored if that is another."""
     scale = _scale(rule, manifest, scene)
     if not rule.own_tiles:
-        return _grid(rule, scale, scene.image), _stored(rule)
-    found = scene.image.own_grid(scale * rule.size / (rule.stored or rule.size))
-    if found is None:
+        return _grid(rule, scale, scene.image), _stored(rule, scale)
+    found = scene.image.own_grid(scale[0] * rule.size / (rule.stored or rule.size))
+    if found is None or scale[0] != scale[1]:
         raise ReadError(
-            "has no JPEG tiles to pass on as they are", where=scene.picture.files[0],
+            "has no JPEG tiles of square pixels to pass on as they are", where=scene.picture.files[0],
             remedy="convert without --lossless-tiles",
         )  # fmt: skip
     return found
 
 
-def _grid(rule: Grid, scale: float, image: Image) -> Boxes:
+def _grid(rule: Grid, scale: Scales, image: Image) -> Boxes:
     left, top, width, height = image.bounds
     boxes = grid(width, height, rule.size, rule.overlap, scale)
     boxes[:, :2] += left, top

@@ -20,7 +20,7 @@ from dpconvert.card import SPLITS, Failure, Model, Split
 from dpconvert.errors import SourceError, UsageError
 from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
-from dpconvert.plan.collect import look
+from dpconvert.plan.collect import Looked, look
 from dpconvert.plan.split import assign, classes_missing, contents
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
@@ -45,17 +45,18 @@ class Options(Model):
     limit: int | None = None
     skip_failed: bool = False
     mpp: Mpp | None = None
+    mpp_override: Mpp | None = None
     lossless_tiles: bool = False
     allow_outside: bool = False
 
     def told(self, manifest: Manifest) -> Manifest:
-        """The manifest with what the user knows better: the resolution of slides that state none, their own grid.
+        """The manifest with what the user knows better: the resolution of slides, their own grid.
 
         Raises:
             UsageError: `lossless_tiles` for a rule whose patches are not on a grid.
         """
-        changes: dict[str, Any] = {} if self.mpp is None else {"mpp": self.mpp}
-        changes |= {"allow_outside": True} if self.allow_outside else {}
+        given = {"mpp": self.mpp, "mpp_override": self.mpp_override, "allow_outside": self.allow_outside or None}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.lossless_tiles:
             if not isinstance(manifest.rule, Tiles | Presence | Regional):
                 raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
@@ -64,6 +65,10 @@ class Options(Model):
                 "image": manifest.image.model_copy(update={"format": "jpeg"}),
             }
         return manifest.model_copy(update=changes) if changes else manifest
+
+    def text(self) -> str:
+        """What was chosen, in the words that earlier versions know where it is what they offer."""
+        return self.model_dump_json(exclude={"mpp_override"} if self.mpp_override is None else None)
 
     def image(self, manifest: Manifest) -> ImageFormat:
         """How samples that are not whole files are stored."""
@@ -143,7 +148,7 @@ class Plan:
 
 def request(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
     """What decides the plan and so every byte, as named digests: equal requests are the same conversion."""
-    chosen = options.model_dump_json()
+    chosen = options.text()
     return {"version": str(VERSION), "manifest": manifest.digest, "source": source.digest(), "options": chosen}
 
 
@@ -195,7 +200,21 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    return Plan(classes, rows, [*source.notes, *notes, *seen.mended, *_empty(pictures, found, failures)], failures)
+    unused = _unused(options, seen, len(pictures))
+    notes = [*source.notes, *notes, *unused, *seen.notes, *_empty(pictures, found, failures)]
+    return Plan(classes, rows, notes, failures)
+
+
+def _unused(options: Options, seen: Looked, pictures: int) -> list[str]:
+    """A note of images for which the resolution that was given is not taken."""
+    if options.mpp is None:
+        return []
+    if options.mpp_override is not None:
+        return [f"--mpp {options.mpp:g} is not used: --mpp-override {options.mpp_override:g} goes before it"]
+    if not seen.stated:
+        return []
+    where = f"where a file states its own resolution ({seen.stated} of {counted(pictures, 'image')})"
+    return [f"--mpp {options.mpp:g} is not used {where}; --mpp-override {options.mpp:g} replaces what files state"]
 
 
 def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:

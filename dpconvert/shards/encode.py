@@ -131,7 +131,8 @@ class Encoder:
         coarser: float = 1.0,
     ) -> dict[str, Any]:
         """All that the JSON tells but the place."""
-        manifest, finest = self.manifest, mpp or float(row.attributes.get("mpp", 0)) or self.manifest.mpp
+        manifest = self.manifest
+        finest = manifest.mpp_override or mpp or float(row.attributes.get("mpp", 0)) or manifest.mpp
         return {
             "task": manifest.task,
             "label": row.label,

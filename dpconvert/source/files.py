@@ -183,8 +183,15 @@ class Source:
         """
         if self._picture is None or self._picture[0] != files:
             self.close()
-            self._picture = files, open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
+            self._picture = files, self.opened(files, columns)
         return self._picture[1]
+
+    def opened(self, files: tuple[str, ...], columns: int) -> Image:
+        """A picture as `picture` gives it, which the caller closes."""
+        image = open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
+        if self.manifest.mpp_override is not None:
+            image.restate(self.manifest.mpp_override)
+        return image
 
     def reason(self, error: UserError) -> str:
         """An error as a card tells it: files by their names in the source, wherever that lies."""

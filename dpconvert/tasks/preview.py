@@ -18,7 +18,7 @@ from scipy import ndimage
 from dpconvert import readers
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import OutputError, SourceError
-from dpconvert.image import Image, TissueMask, open_image, thumbnail
+from dpconvert.image import Image, TissueMask, thumbnail
 from dpconvert.manifest.catalog import closest
 from dpconvert.manifest.model import Crop, Whole
 from dpconvert.plan import patches
@@ -132,7 +132,7 @@ def _chosen(pictures: list[Picture], name: str | None) -> Picture:
 
 
 def _open(source: Source, picture: Picture) -> Image:
-    return open_image([source.file(name) for name in picture.files], picture.columns)
+    return source.opened(picture.files, picture.columns)
 
 
 def _look(source: Source, scene: Scene) -> Overview:

@@ -94,12 +94,15 @@ def export(
 @click.option("--class", "shown", metavar="CLASS", help="What maps show.  [default: 1 of two, the likeliest of more]")
 @click.option("--patch", type=click.IntRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
 @click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM", help="Um per pixel of slides that state none.")
+@click.option("--mpp-override", type=click.FloatRange(0.05, 10), metavar="UM",
+    help="Um per pixel of all slides, whatever their files state.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", type=FOLDER, default=Path("predictions"), show_default=True, help="Folder of the answers.")
 @JSON
 def predict(
     runs: Path, quiet: bool, paths: tuple[Path, ...], name: str | None, task: str | None, shown: str | None,
-    patch: int | None, mpp: float | None, device: str, out: Path, as_json: bool,
+    patch: int | None, mpp: float | None, mpp_override: float | None, device: str, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask a run's head about slides, pictures, or folders of them.
 
@@ -116,7 +119,7 @@ def predict(
     from mtrain.predict import predict as ask
 
     classifier = Classifier(run, task, device)
-    size = Patch.of(classifier.about, patch, mpp)
+    size = Patch.of(classifier.about, patch, mpp, mpp_override)
     found = ask(classifier, paths, size, out, reporter(quiet or as_json), shown)
     answer(map(_answered, found), found, as_json=as_json)
 

@@ -25,16 +25,18 @@ def write_heatmap(
     boxes: NDArray[np.int64],
     answers: NDArray[np.float32],
     shown: int | None,
-    mpp: float | None,
+    mpp: tuple[float, float] | None,
 ) -> None:
     """Write the map: the probability of class `shown` from dark to bright; without it the likeliest class by colour.
 
-    boxes: (N, 4) of x, y, width, height in level-0 pixels; answers: (N, classes); mpp: of level 0, None if unknown.
+    boxes: (N, 4) of x, y, width, height in level-0 pixels; answers: (N, classes); mpp: of level 0 along x
+    and y, None if unknown.
     """
     longest = max(image.width, image.height)
     side = min(LONGEST, max(TILE, longest * PER_PATCH // int(boxes[0, 2])), longest)
     pixels = overlaid(thumbnail(image, side), boxes, _paint(answers, shown), (image.width, image.height))
-    write_pyramid(path, pixels, None if mpp is None else mpp * image.width / pixels.shape[1])
+    coarser = image.width / pixels.shape[1]
+    write_pyramid(path, pixels, None if mpp is None else (mpp[0] * coarser, mpp[1] * coarser))
 
 
 def overlaid(picture: Pixels, boxes: NDArray[np.int64], paint: Pixels, extent: tuple[int, int]) -> Pixels:
@@ -49,12 +51,12 @@ def overlaid(picture: Pixels, boxes: NDArray[np.int64], paint: Pixels, extent: t
     return found
 
 
-def write_pyramid(path: Path, pixels: Pixels, mpp: float | None) -> None:
+def write_pyramid(path: Path, pixels: Pixels, mpp: tuple[float, float] | None) -> None:
     """RGB (height, width, 3) as one page a level, each half as large as the one before, in tiles."""
     with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=pixels.nbytes > 1 << 31) as tiff:
         factor = 1
         while True:
-            per_cm = 1e4 / (mpp * factor) if mpp else 1.0
+            per_cm = [1e4 / (axis * factor) for axis in mpp or (1e4, 1e4)]
             tiff.write(
                 pixels,
                 photometric="rgb",
@@ -62,7 +64,7 @@ def write_pyramid(path: Path, pixels: Pixels, mpp: float | None) -> None:
                 compression="adobe_deflate",
                 metadata=None,
                 subfiletype=int(factor > 1),
-                resolution=(per_cm, per_cm),
+                resolution=(per_cm[0], per_cm[1]),
                 resolutionunit="CENTIMETER" if mpp else "NONE",
                 software="mtrain",
             )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpconvert.image import flat
+from dpconvert.image import Pixels, open_image
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.predict.classifier import BATCH, Classifier
@@ -28,9 +28,14 @@ def predict_pictures(classifier: Classifier, files: Sequence[Path], table: Path,
         with report.bar(f"{classifier.about.task}: pictures", len(files), unit="pictures") as advance:
             for start in range(0, len(files), BATCH):
                 some = files[start : start + BATCH]
-                for file, answer in zip(some, classifier.answer([flat(file) for file in some]), strict=True):
+                for file, answer in zip(some, classifier.answer([_pixels(file) for file in some]), strict=True):
                     name = classifier.classes[int(answer.argmax())]
                     writer.writerow([file, name, *(f"{p:.6f}" for p in answer.tolist())])
                     counts[name] += 1
                 advance(len(some))
     return {name: counts[name] for name in classifier.classes}
+
+
+def _pixels(file: Path) -> Pixels:
+    with open_image([file]) as image:
+        return image.read(0, 0, image.width, image.height)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert.image import Image, open_image, resolution, tissue
+from dpconvert.image import Image, open_image, scales, tissue
 from dpconvert.plan.patches import grid
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
@@ -26,15 +26,16 @@ TISSUE = 0.10  # least share of tissue in a patch that is looked at
 class Patch:
     """What a picture of the task is: `side` pixels of `mpp` micrometres; None: of the slide's own pixels.
 
-    told: micrometres per pixel of slides that state none.
+    told: micrometres per pixel of slides that state none. override: of all slides, whatever they state.
     """
 
     side: int
     mpp: float | None
     told: float | None = None
+    override: float | None = None
 
     @classmethod
-    def of(cls, about: About, side: int | None, told: float | None) -> Patch:
+    def of(cls, about: About, side: int | None, told: float | None, override: float | None = None) -> Patch:
         """As the task's training samples were, or with another side.
 
         Raises:
@@ -42,7 +43,7 @@ class Patch:
         """
         if not (side or about.side):
             raise UsageError(f"{about.task} does not say how large its pictures are", remedy="give --patch PX")
-        return cls(side or about.side, about.mpp, told)
+        return cls(side or about.side, about.mpp, told, override)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ def predict_slide(
         UsageError: there is no tissue.
     """
     with open_image([path]) as image:
+        if patch.override is not None:
+            image.restate(patch.override)
+        elif patch.told is not None and image.mpp is not None:
+            used = f"--mpp {patch.told:g} is not used: the file states {image.mpp:.4g} um per pixel"
+            report.note(f"{path.name}: {used}; --mpp-override replaces that")
         boxes = patches_of(image, patch, path)
         if not len(boxes):
             raise UsageError("no tissue here, or less than a patch", where=path)
@@ -75,7 +81,7 @@ def predict_slide(
                 answers[where] = classifier.answer(pictures)
                 advance(len(pictures))
         heatmap, geojson = out.with_name(f"{out.name}.heatmap.tif"), out.with_name(f"{out.name}.geojson")
-        write_heatmap(heatmap, image, boxes, answers, shown, image.mpp or patch.told)
+        write_heatmap(heatmap, image, boxes, answers, shown, _axes(image, patch.told))
     write_geojson(geojson, boxes, answers, classifier.classes)
     counts = Counter(answers.argmax(axis=1).tolist())
     of_class = {name: counts[label] for label, name in enumerate(classifier.classes)}
@@ -84,11 +90,15 @@ def predict_slide(
 
 def patches_of(image: Image, patch: Patch, path: Path) -> NDArray[np.int64]:
     """Frames with tissue, side by side from the bounds' corner: (N, 4) of x, y, width, height in level-0 pixels."""
-    scale = 1.0 if patch.mpp is None else patch.mpp / resolution(image, patch.told, str(path))
+    scale = scales(image, patch.mpp, patch.told, str(path))
     left, top, width, height = image.bounds
     boxes = grid(width, height, patch.side, scale=scale) + np.array([left, top, 0, 0])
     kept: NDArray[np.int64] = boxes[tissue(image).share(boxes) >= TISSUE]
     return kept
+
+
+def _axes(image: Image, told: float | None) -> tuple[float, float] | None:
+    return image.spacing.axes or (None if told is None else (told, told))
 
 
 def _read(image: Image, boxes: NDArray[np.int64], side: int) -> Iterator[tuple[slice, list[NDArray[np.uint8]]]]:

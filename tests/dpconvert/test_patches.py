@@ -110,7 +110,7 @@ def test_a_shifted_patch_lies_in_the_picture_and_holds_its_point(data: st.DataOb
     width, height = (data.draw(st.integers(size, 1000)) for _ in range(2))
     x = data.draw(st.floats(0, width, allow_subnormal=False))
     y = data.draw(st.floats(0, height, allow_subnormal=False))
-    box = shifted((x, y), size, width, height, "a", data.draw(st.integers(0, 99)))
+    box = shifted((x, y), (size, size), width, height, "a", data.draw(st.integers(0, 99)))
     assert box.x >= 0
     assert box.y >= 0
     assert (box.width, box.height) == (size, size)
@@ -134,8 +134,8 @@ def test_a_shifted_patch_lies_in_the_picture_and_holds_its_point(data: st.DataOb
     ],
 )
 def test_every_corner_that_holds_the_point_is_drawn_and_no_other(at: float, corners: set[int]) -> None:
-    assert {shifted((at, 50), 4, 100, 100, k).x for k in range(200)} == corners
-    assert {shifted((50, at), 4, 100, 100, k).y for k in range(200)} == corners
+    assert {shifted((at, 50), (4, 4), 100, 100, k).x for k in range(200)} == corners
+    assert {shifted((50, at), (4, 4), 100, 100, k).y for k in range(200)} == corners
 
 
 def test_exactly_the_share_is_not_more_than_the_share() -> None:

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
-from dpconvert.image import Flat, Image, Slide, open_image, tissue
+from dpconvert.image import Flat, Image, Slide, Spacing, open_image, tissue
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import patches, plan
@@ -271,11 +271,11 @@ def members(folder: Path) -> list[tuple[dict[str, Any], Pillow.Image]]:
 
 
 def test_corners_are_rounded_one_by_one() -> None:
-    boxes = patches.grid(1000, 130, 64, 0, scale=128.4 / 64)
+    boxes = patches.grid(1000, 130, 64, 0, scale=(128.4 / 64, 128.4 / 64))
     assert boxes[:, 0].tolist() == [0, 128, 257, 385, 514, 642, 770]
     assert set(boxes[:, 2]) == {128}
-    assert len(patches.grid(127, 127, 64, 0, 2.0)) == 0
-    assert patches.grid(128, 128, 64, 0, 2.0).tolist() == [[0, 0, 128, 128]]
+    assert len(patches.grid(127, 127, 64, 0, (2.0, 2.0))) == 0
+    assert patches.grid(128, 128, 64, 0, (2.0, 2.0)).tolist() == [[0, 0, 128, 128]]
 
 
 def unscaled(tree: Tree, **tags: Any) -> None:
@@ -305,7 +305,7 @@ def test_a_slide_without_resolution_is_one_error_that_names_the_flag(
 def test_an_absurd_resolution_is_shown_and_the_manifest_s_taken_instead(tree: Tree) -> None:
     unscaled(tree, resolution=(72, 72), resolutionunit="INCH")
     tree.manifest(AT_ONE)
-    with pytest.raises(SourceError, match=r"absurd resolution.*found 352\.7"):
+    with pytest.raises(SourceError, match=r"absurd resolution.*found 72 pixels per inch"):
         tree.plan()
     tree.manifest(AT_ONE)
     (tree.folder / "own.toml").write_text("mpp = 0.25\n" + (tree.folder / "own.toml").read_text())
@@ -344,8 +344,9 @@ class Told(Flat):
 
     def __init__(self, width: int, height: int, mpp: float | None = None, **properties: str) -> None:
         super().__init__(picture_of(width, height))
-        self.mpp = mpp
         self.properties = {name.replace("__", ".").replace("_", "-"): value for name, value in properties.items()}
+        down = self.properties.get("openslide.mpp-y")
+        self.spacing = Spacing.of(mpp, float(down) if down and mpp else None, str(mpp))
 
 
 def picture_of(width: int, height: int) -> io.BytesIO:
@@ -385,7 +386,7 @@ BOUNDS = {"openslide__bounds_x": "100", "openslide__bounds_y": "50", "openslide_
 def test_the_grid_lies_inside_the_bounds_and_qupath_counts_from_them(tree: Tree) -> None:
     image = Told(1000, 800, **BOUNDS)
     assert image.bounds == (100, 50, 300, 200)
-    boxes = patches._grid(tree.manifest(AREA).rule, 1.0, image)  # type: ignore[arg-type]
+    boxes = patches._grid(tree.manifest(AREA).rule, (1.0, 1.0), image)  # type: ignore[arg-type]
     assert boxes.tolist() == [[100, 50, 128, 128], [228, 50, 128, 128]]
     tree.write("a.geojson", geojson(("Polygon", [[(0, 0), (10, 0), (10, 10)]], "Tumor")))
     found = annotations_of(tree, "a.geojson", image)

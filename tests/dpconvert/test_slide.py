@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.errors import ReadError
-from dpconvert.image import Flat, Mosaic, Slide, flat, open_image, otsu, over, resample, sane, thumbnail, tissue
+from dpconvert.image import Flat, Mosaic, Slide, flat, open_image, otsu, over, resample, thumbnail, tissue
+from dpconvert.image.spacing import of_texts
 
 Pixels = NDArray[np.uint8]
 PINK, GLASS = (200, 90, 160), (243, 243, 243)
@@ -103,7 +104,7 @@ def test_transparency_becomes_the_background() -> None:
      ("a", None), (None, None)],
 )  # fmt: skip
 def test_a_resolution_that_cannot_be_is_none(text: str | None, mpp: float | None) -> None:
-    assert sane(text) == mpp
+    assert of_texts(text, None).x == mpp
 
 
 def test_a_slide_of_an_absurd_resolution_has_none(tmp_path: Path) -> None:

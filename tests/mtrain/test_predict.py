@@ -95,7 +95,7 @@ def test_the_map_is_a_pyramid_of_known_resolution_that_openslide_opens(run: Run,
 
 
 def test_a_large_map_has_levels_each_half_as_large(tmp_path: Path) -> None:
-    write_pyramid(tmp_path / "map.tif", np.full((700, 1000, 3), 90, np.uint8), 2.0)
+    write_pyramid(tmp_path / "map.tif", np.full((700, 1000, 3), 90, np.uint8), (2.0, 2.0))
     with openslide.OpenSlide(tmp_path / "map.tif") as opened:
         assert opened.level_dimensions == ((1000, 700), (500, 350), (250, 175))
         assert float(opened.properties["openslide.mpp-y"]) == pytest.approx(2.0, rel=1e-4)

@@ -60,8 +60,8 @@ def quiet() -> None:
             handler(None)
 
 
-def open_tiff(file: Path | io.BytesIO) -> tifffile.TiffFile:
-    """A TIFF opened by tifffile.
+def open_tiff(file: Path | io.BytesIO, omexml: str | None = None) -> tifffile.TiffFile:
+    """A TIFF opened by tifffile. omexml: OME-XML to believe in place of its own.
 
     Raises:
         One of DAMAGED: it cannot be read, or its directories lead back to one of them.
@@ -71,7 +71,7 @@ def open_tiff(file: Path | io.BytesIO) -> tifffile.TiffFile:
     else:
         with file.open("rb") as opened:
             _check_directories(opened, ndpi=file.suffix.lower() == ".ndpi")
-    return tifffile.TiffFile(file, **NO_STACK)
+    return tifffile.TiffFile(file, omexml=omexml, **NO_STACK)
 
 
 def has_sizes(page: object) -> TypeGuard[tifffile.TiffPage]:
@@ -115,7 +115,7 @@ def check_xml(tiff: tifffile.TiffFile) -> None:
     for other in set(re.findall(r"""FileName\s*=\s*["']([^"']*)""", text)) - {tiff.filename}:
         if Path(other).name != other:
             raise ValueError(f"OME-XML that names a file elsewhere, {other[:80]!r}")
-        if (beside := Path(tiff.filehandle.dirname) / other).is_file():
+        if tiff.filehandle.is_file and (beside := Path(tiff.filehandle.dirname) / other).is_file():
             open_tiff(beside).close()
 
 

@@ -31,7 +31,7 @@ from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.programs import detect
 from dpconvert.errors import ReadError, SourceError
-from dpconvert.image import Image, sane
+from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers.layouts.table import cell
@@ -243,7 +243,7 @@ def _glass(image: Image, told: float | None) -> Glass | str:
         x, y = (float(image.properties[name]) for name in OFFSET)
     except (KeyError, ValueError):
         return f"the slide does not state {OFFSET[0]}"
-    across = image.mpp or told
-    if across is None:
+    across, down = image.spacing.x or told, image.spacing.y or told
+    if across is None or down is None:
         return "the slide states no resolution: give it with --mpp, or as `mpp` in the manifest"
-    return Glass((image.width, image.height), (across, sane(image.properties.get("openslide.mpp-y")) or across), (x, y))
+    return Glass((image.width, image.height), (across, down), (x, y))

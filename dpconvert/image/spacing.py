@@ -1,0 +1,138 @@
+"""How far apart pixels are: lengths as files state them -> micrometres per pixel along x and y.
+
+OME-XML (https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06, `UnitsLength`), ImageJ's
+description, and the resolution tags of TIFF 6.0 (282, 283, 296).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import tifffile
+
+from dpconvert.manifest.model import SANE_MPP
+
+SQUARE = 1.02  # most that one side of a pixel is longer than the other before that has to be undone
+SYMBOLS = {
+    "km": 1e9, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "μm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4,
+    "in": 25_400.0, "ft": 304_800.0, "thou": 25.4, "li": 25_400 / 12, "pt": 25_400 / 72,
+}  # fmt: skip
+WORDS = {
+    "meter": 1e6, "decimeter": 1e5, "centimeter": 1e4, "millimeter": 1e3, "micrometer": 1.0, "micron": 1.0, "µ": 1.0,
+    "nanometer": 1e-3, "picometer": 1e-6, "angstrom": 1e-4, "inch": 25_400.0, "inche": 25_400.0, '"': 25_400.0,
+    "mil": 25.4, "point": 25_400 / 72,
+}  # fmt: skip
+WORDS = {unicodedata.normalize("NFKC", word): length for word, length in WORDS.items()}
+PER_UNIT = {2: ("inch", 25_400.0), 3: ("cm", 10_000.0)}  # of the tag ResolutionUnit
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """Micrometres per pixel along `x` and `y`; both None where a file states none, or absurd ones: see `stated`."""
+
+    x: float | None = None
+    y: float | None = None
+    stated: str = ""
+
+    @classmethod
+    def of(cls, x: float | None, y: float | None, stated: str) -> Spacing:
+        """What a file states, in micrometres (None: not a length that is known) and in its own words.
+
+        One that states one axis alone has square pixels.
+        """
+        across, down = x if x is not None else y, y if y is not None else x
+        if across is None or down is None or not all(SANE_MPP[0] <= side <= SANE_MPP[1] for side in (across, down)):
+            return cls(stated=stated)
+        return cls(across, down, stated)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether both axes agree to 2 %, or are not known."""
+        return self.x is None or self.y is None or max(self.x, self.y) <= SQUARE * min(self.x, self.y)
+
+    @property
+    def axes(self) -> tuple[float, float] | None:
+        """Micrometres per pixel (along x, along y), of pixels that pass for square those along x; None: not known."""
+        if self.x is None or self.y is None:
+            return None
+        return (self.x, self.x) if self.is_square else (self.x, self.y)
+
+
+def of_texts(x: str | None, y: str | None) -> Spacing:
+    """From two numbers of micrometres as text, '' or None for one that is not given."""
+    stated = " x ".join(dict.fromkeys(text for text in (x, y) if text))
+    across, down = number(x), number(y)
+    if (x and across is None) or (y and down is None):
+        return Spacing(stated=stated)
+    return Spacing.of(across, down, stated)
+
+
+def of_ome(pixels: Any) -> Spacing:
+    """From the attributes of an element `Pixels` of OME-XML."""
+    sides, words = [], []
+    for axis in "XY":
+        text, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        length = micrometres(unit)
+        size = number(text)
+        sides.append(None if size is None or length is None else size * length)
+        words += [f"{text} {unit}"] if text else []
+    stated = " x ".join(dict.fromkeys(words))
+    if any(side is None for side, axis in zip(sides, "XY", strict=True) if pixels.get(f"PhysicalSize{axis}")):
+        return Spacing(stated=stated)
+    return Spacing.of(sides[0], sides[1], stated)
+
+
+def of_tags(page: tifffile.TiffPage, imagej: dict[str, Any] | None = None) -> Spacing:
+    """From the resolution tags of a page, which count ImageJ's own unit where its description names one."""
+    per_unit = [_ratio(page.tags.valueof(code)) for code in (282, 283)]
+    name, length = PER_UNIT.get(_unit(page), ("", None))
+    if imagej and (told := str(imagej.get("unit", "")).strip()) and (own := micrometres(told)) is not None:
+        name, length = told, own
+    if length is None or not any(per_unit):
+        return Spacing()
+    stated = " x ".join(dict.fromkeys(f"{value:.6g}" for value in per_unit if value is not None))
+    sides = [length / value if value else None for value in per_unit]
+    return Spacing.of(sides[0], sides[1], f"{stated} pixels per {name}")
+
+
+def micrometres(unit: str) -> float | None:
+    """The micrometres in a unit of length, however it is spelt; None for one that is not known.
+
+    Micro signs of both kinds (U+00B5, U+03BC), as an escape (`\\u00B5`), as an entity (`&#181;`, `&micro;`) and as
+    UTF-8 that was read as Latin-1.
+    """
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), html.unescape(unit))
+    with suppress(UnicodeError):
+        text = text.encode("latin-1").decode("utf-8")
+    text = unicodedata.normalize("NFKC", text).strip()
+    if text in SYMBOLS:
+        return SYMBOLS[text]
+    word = text.lower().replace("metre", "meter")
+    return next((WORDS[form] for form in (word, word.removesuffix("s")) if form in WORDS), None)
+
+
+def number(text: str | None) -> float | None:
+    """A number as text; None for none."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _unit(page: tifffile.TiffPage) -> int:
+    try:
+        return int(page.tags.valueof(296, 2))
+    except (TypeError, ValueError):
+        return 0
+
+
+def _ratio(value: Any) -> float | None:
+    """Pixels per unit, of a rational or a number; None for none."""
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int) for part in value):
+        return value[0] / value[1] if value[0] > 0 and value[1] > 0 else None
+    return float(value) if isinstance(value, int | float) and value > 0 else None

@@ -1,0 +1,287 @@
+"""What a TIFF holds: which of its pages are the image and its coarser copies, how wide its pixels are, what is left.
+
+The image is the largest picture that is neither a reduced copy nor a mask, the first of equal ones; it may take three
+pages, one a colour. Of an OME-TIFF only what its own file has a part in counts. Whoever reads a TIFF asks here.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tifffile
+from defusedxml import ElementTree
+
+from dpconvert.errors import ReadError
+from dpconvert.image.guards.libtiff import DAMAGED, check_xml, has_sizes, open_tiff
+from dpconvert.image.spacing import Spacing, of_ome, of_tags
+
+Opened = Path | io.BytesIO
+LISTED = 4096  # pages looked at
+PLAIN = ("generic", "uniform", "shaped", "imagej")  # kinds of TIFF, as tifffile names them, that no vendor defines
+REDUCED, MASK = 1, 4  # bits of NewSubfileType
+LONGEST_COMPANION = 1 << 24  # bytes of OME-XML beside its TIFFs
+XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
+PAGES = "further pages of the file are not read (they are not reduced copies of its image)"
+PLANES = "of several planes (depth or time) the first is read"
+
+
+class DamagedError(ReadError):
+    """A TIFF that cannot be made sense of, whatever its pixels."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: its page, or a page for each colour channel."""
+
+    pages: tuple[tifffile.TiffPage, ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The image of a TIFF.
+
+    levels: finest first. spacing: of the finest. notes: what of the file is not read. on_first_page: whether the first
+    page is all of it, so that readers which know of one page alone show the same.
+    """
+
+    levels: list[Level]
+    spacing: Spacing
+    notes: tuple[str, ...]
+    is_ome: bool
+    on_first_page: bool
+
+
+def opened(file: Opened) -> tuple[tifffile.TiffFile, Layout]:
+    """A TIFF, open, and what it holds.
+
+    Raises:
+        DamagedError: it is damaged.
+        ReadError: it holds several channels that are no colours, or planes in files that are not here.
+    """
+    try:
+        tiff = open_tiff(file)
+    except DAMAGED as error:
+        raise _unreadable(file, error) from None
+    try:
+        ome = _ome(tiff, file)
+        if ome is not None:
+            tiff.close()
+            tiff = open_tiff(file, ome.text)
+        check_xml(tiff)
+        return tiff, _layout(tiff, ome, file)
+    except DAMAGED as error:
+        tiff.close()
+        raise _unreadable(file, error) from None
+    except ReadError:
+        tiff.close()
+        raise
+
+
+def layout(file: Opened) -> Layout | None:
+    """What a TIFF holds; None where it is damaged, which whoever reads its pixels tells.
+
+    Raises:
+        ReadError: as `opened`, but for damage.
+    """
+    try:
+        tiff, found = opened(file)
+    except DamagedError:
+        return None
+    tiff.close()
+    return found
+
+
+@dataclass(frozen=True)
+class _Ome:
+    """OME-XML of the images that a file has a part in, each named by its place in `pixels`, the elements `Pixels`."""
+
+    text: str
+    pixels: list[Any]
+
+
+def _ome(tiff: tifffile.TiffFile, file: Opened) -> _Ome | None:
+    """None where the file is no OME-TIFF, or its XML cannot be parsed."""
+    if not tiff.is_ome or len(text := tiff.ome_metadata or "") > LONGEST_COMPANION:
+        return None
+    root = _parsed(text)
+    own = root.get("UUID") if root is not None else None
+    if root is not None and (beside := _companion(root, file)):
+        root = _parsed(beside)
+    if root is None:
+        return None
+    images = [element for element in root if _kind(element) == "Image" and _pixels(element) is not None]
+    kept = [image for image in images if _is_of(image, own, tiff.filename)]
+    for image in images:
+        if kept and image not in kept:
+            root.remove(image)
+        elif not kept:  # the file was given another name, and states no identity
+            _forget_files(image)
+    kept = kept or images
+    for place, image in enumerate(kept):
+        image.set("Name", str(place))
+    if own:
+        root.set("UUID", own)
+    return _Ome(ElementTree.tostring(root, encoding="unicode"), [_pixels(image) for image in kept])
+
+
+def _parsed(text: str) -> Any | None:
+    known = re.sub(r"&(\w+);", lambda it: it[0] if it[1] in XML_ENTITIES else html.unescape(it[0]), text)
+    try:
+        return ElementTree.fromstring(known, forbid_dtd=True)
+    except ElementTree.ParseError:
+        return None
+
+
+def _companion(root: Any, file: Opened) -> str:
+    """The text of the file beside this one that holds its metadata (element `BinaryOnly`); '' for none."""
+    named = next((element.get("MetadataFile") for element in root if _kind(element) == "BinaryOnly"), None)
+    if not named or Path(named).name != named or not isinstance(file, Path):
+        return ""
+    beside = file.with_name(named)
+    if not beside.is_file() or beside.stat().st_size > LONGEST_COMPANION:
+        return ""
+    with suppress(*DAMAGED):
+        if named.lower().endswith((".tif", ".tiff")):
+            with open_tiff(beside) as tiff:
+                return tiff.ome_metadata or ""
+        return beside.read_text("utf-8-sig")
+    return ""
+
+
+def _kind(element: Any) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _pixels(image: Any) -> Any | None:
+    return next((element for element in image if _kind(element) == "Pixels"), None)
+
+
+def _is_of(image: Any, own: str | None, name: str) -> bool:
+    """Whether some plane of an image lies in the file of this UUID or name; of planes without a file, all do."""
+    files = [element for element in image.iter() if _kind(element) == "UUID"]
+    named = [(element.text or "").strip() == own or element.get("FileName", "").lower() == name.lower()
+             for element in files]  # fmt: skip
+    return not named or any(named)
+
+
+def _forget_files(image: Any) -> None:
+    for data in list(image.iter()):
+        for element in [child for child in data if _kind(child) == "UUID"]:
+            other = element.get("FileName", "")
+            if Path(other).name != other:
+                raise ValueError(f"OME-XML that names a file elsewhere, {other[:80]!r}")
+            data.remove(element)
+
+
+def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> Layout:
+    first = tiff.pages.first
+    series = [one for one in tiff.series if _first_page(one) is not None]
+    if not series or not has_sizes(first):
+        raise ValueError("width or height is no positive number")
+    if series[0].kind in PLAIN:  # tifffile takes what is half as large for a copy, whatever the file says
+        series = [one for each in series for one in each.levels]
+    images = [one for one in series if _is_image(_first_page(one))] or series
+    chosen = max(images, key=lambda one: _area(_first_page(one)))  # the first of equal ones
+    pages, planes = _channels(chosen, file)
+    copies = (
+        _copies(tiff, series, pages[0]) if chosen.kind in PLAIN else [_channels(o, file)[0] for o in chosen.levels[1:]]
+    )
+    levels = sorted(map(_level, [pages, *copies]), key=lambda level: -level.width)
+    rest = len(images) > 1 or planes == PAGES
+    return Layout(
+        levels,
+        _spacing(tiff, chosen, pages[0], ome),
+        tuple(([PAGES] if rest else []) + ([PLANES] if planes == PLANES else [])),
+        bool(tiff.is_ome),
+        on_first_page=len(pages) == 1 and pages[0].parent is tiff and pages[0].offset == first.offset,
+    )
+
+
+def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome: _Ome | None) -> Spacing:
+    if ome is not None and ome.pixels:
+        place = int(chosen.name) if chosen.kind == "ome" and str(chosen.name).isdecimal() else 0
+        found = of_ome(ome.pixels[min(place, len(ome.pixels) - 1)])
+        if found.stated:
+            return found
+    return of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)
+
+
+def _first_page(series: Any) -> Any:
+    return next((_whole(page) for page in series.pages if page is not None), None)
+
+
+def _whole(page: Any) -> Any:
+    return page.aspage() if hasattr(page, "aspage") else page
+
+
+def _area(page: Any) -> int:
+    return page.imagewidth * page.imagelength if has_sizes(page) else 0
+
+
+def _channels(series: Any, file: Opened) -> tuple[tuple[tifffile.TiffPage, ...], str]:
+    """The page of an image, or its three pages where each holds a channel; and what the rest of its pages is.
+
+    Raises:
+        ReadError: channels that are no colours, or one that lies in a file that is not here.
+    """
+    found = list(series.pages)
+    page = _first_page(series)
+    count = len(series.axes) - len(page.axes)
+    lead = dict(zip(series.axes[:count], series.shape[:count], strict=True))
+    channels = lead.get("C", 1)
+    if channels == 1:
+        rest = math.prod(lead.values()) > 1
+        return (page,), PLANES if rest and set(lead) & set("ZT") else PAGES if rest else ""
+    if channels != 3 or page.samplesperpixel != 1:
+        raise ReadError(
+            f"{channels} channels of {page.samplesperpixel} samples in pages of their own", where=_name(file),
+            expected="RGB, or one or three channels", remedy="export it as RGB",
+        )  # fmt: skip
+    step = math.prod(series.shape[series.axes.index("C") + 1 : count])
+    chosen = found[: 2 * step + 1 : step]
+    if len(chosen) < 3 or None in chosen:
+        raise ReadError(
+            "a channel of it is not here", where=_name(file), remedy="put all files of this OME-TIFF side by side"
+        )
+    return tuple(map(_whole, chosen)), PLANES if math.prod(lead.values()) > 3 else ""
+
+
+def _is_image(page: Any) -> bool:
+    return not page.is_subifd and not page.subfiletype & (REDUCED | MASK)
+
+
+def _copies(
+    tiff: tifffile.TiffFile, series: list[Any], first: tifffile.TiffPage
+) -> list[tuple[tifffile.TiffPage, ...]]:
+    """Pages that say that they are coarser copies of a page, by their flag or by lying below it."""
+    below = [page for one in series if (page := _first_page(one)).is_subifd and page.treeindex[0] == first.treeindex[0]]
+    flagged = [page for page in tiff.pages[:LISTED] if isinstance(page, tifffile.TiffPage) and page.is_reduced]
+    return [(page,) for page in below or flagged if has_sizes(page) and _same_shape(page, first)]
+
+
+def _level(pages: tuple[tifffile.TiffPage, ...]) -> Level:
+    if not has_sizes(pages[0]):
+        raise ValueError("width or height is no positive number")
+    return Level(pages, pages[0].imagewidth, pages[0].imagelength)
+
+
+def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
+    off = abs(page.imagewidth * first.imagelength - page.imagelength * first.imagewidth)
+    return page.imagewidth < first.imagewidth and off <= max(first.imagewidth, first.imagelength)
+
+
+def _name(file: Opened) -> str:
+    return str(file) if isinstance(file, Path) else getattr(file, "name", "archive member")
+
+
+def _unreadable(file: Opened, error: BaseException) -> DamagedError:
+    return DamagedError(f"not a readable TIFF: {error}", where=_name(file), remedy="fetch it again")
