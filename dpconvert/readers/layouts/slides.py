@@ -4,8 +4,8 @@ r"""Shape "slides": whole slides (or large pictures), and for each a file of ann
 names; so does any file of annotations where the pattern names no `name`. [files.slides] may name `group` (patient),
 `split` and `class` too; else a table [files.table] tells them, a line a slide. [layout] takes
   labels     the files' labels -> class names; a label that it lacks is an error, those listed in `skip` are left out
-  missing    of slides without annotations: true leaves them out and counts them, "none" says that nothing of what the
-             rule looks for is on them
+  missing    of slides without annotations: true leaves them out and counts them (but where the source has no
+             annotations at all), "none" says that nothing of what the rule looks for is on them
   values, threshold, instances   how masks are read: value or colour "#rrggbb" -> class name; values made 0 or 1 first;
              values are numbers of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
   slide, group, split, label     columns of the table; "" for one that it does not have
@@ -88,11 +88,12 @@ def pictures(source: Source) -> Iterator[Picture]:
     outlines = _outlines(source, {found["name"] for found in slides})
     classes = {found["name"]: found.name for found in source.match("classes")}
     told = _table(source, layout)
+    missing = _missing(source, layout)
     alone = []
     for slide in slides:
         name = slide["name"]
         files = outlines.of(slide)
-        if not files and layout.missing != "none" and _needs_annotations(source):
+        if not files and missing != "none" and _needs_annotations(source):
             _check_missing(slide, layout)
             alone.append(slide.name)
             continue
@@ -131,6 +132,14 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
 def _needs_annotations(source: Source) -> bool:
     """Whether the rule asks what is drawn on a slide, or files of annotations are here."""
     return not isinstance(source.manifest.rule, Whole | Tiles) or bool(source.match("annotations"))
+
+
+def _missing(source: Source, layout: Layout) -> Missing:
+    """What becomes of a slide without annotations; of a source that has none at all, no slide is left out."""
+    if layout.missing == "skip" and not source.match("annotations") and _needs_annotations(source):
+        source.notes.append("no file of annotations in the source: every slide is taken to show nothing of the rule's")
+        return "none"
+    return layout.missing
 
 
 def _check_missing(slide: Found, layout: Layout) -> None:
