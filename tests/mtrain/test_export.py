@@ -115,9 +115,7 @@ def test_the_authors_densenet_keeps_its_features_in_every_form(
     monkeypatch.chdir(made.folder)
     exec(made.loading, loaded)
     torch.testing.assert_close(loaded["network"].eval()(normalized(run, pictures)), features)
-    with pytest.raises(
-        UsageError, match=r"timm's densenet121 applies a ReLU to the features, mtdp_"
-    ):
+    with pytest.raises(UsageError, match=r"timm's densenet121 applies a ReLU to the features, mtdp_"):
         export(run, "timm", tmp_path / "timm")
 
 

@@ -95,9 +95,7 @@ def test_the_authors_densenet_is_not_the_one_of_torchvision(tmp_path: Path) -> N
         expected = model.features(pictures()).flatten(2).mean(2)
         assert torch.allclose(network(pictures()), expected, atol=1e-6)
         assert expected.min() < 0
-    with pytest.raises(
-        RunError, match=r"not the weights of densenet121; found weights of mtdp_densenet121; give"
-    ):
+    with pytest.raises(RunError, match=r"not the weights of densenet121; found weights of mtdp_densenet121; give"):
         shared_network("densenet121", tmp_path / "released.pth")
 
 
