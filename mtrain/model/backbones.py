@@ -96,6 +96,19 @@ def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         yield other, body.module.state_dict()
 
 
+def timm_options(plain: str) -> dict[str, bool]:
+    """What lets a network of timm take pictures of other sizes than its weights were trained on, where it can: its
+    position embedding is then resampled as it runs, and its tensors stay what they are.
+    """
+    options = {"dynamic_img_size": True}
+    try:
+        with torch.device("meta"):
+            _import_timm(TIMM + plain).create_model(plain, num_classes=0, **options)
+    except UNBUILDABLE:
+        return {}
+    return options
+
+
 def architecture(name: str) -> str:
     """What torchvision or timm calls the network."""
     return LITE_IN_TIMM if name == LITE else name.removeprefix(TIMM)
@@ -170,15 +183,20 @@ def _torchvision_body(name: str, pretrained: bool) -> Body:
 
 
 def _timm_body(name: str, pretrained: bool) -> Body:
+    """Features are pooled as the network pools them for its classifier: averages, class tokens or by attention."""
     timm = _import_timm(name)
     plain = name.removeprefix(TIMM)
     if not timm.is_model(plain):
         near = timm.list_models(f"{plain[:6]}*")[:3]
         raise UsageError(f"no network {name!r} in timm", remedy=f"did you mean {' or '.join(near)}?" if near else None)
     try:
-        model = timm.create_model(plain, pretrained=pretrained, num_classes=0)
+        model = timm.create_model(plain, pretrained=pretrained, num_classes=0, **timm_options(plain))
     except (OSError, HTTPException, RuntimeError) as error:
         raise _no_download(name, error) from None
+    except (AssertionError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"timm does not give {plain} without its classifier: {error}", remedy="choose another --backbone"
+        ) from None
     taken = model.pretrained_cfg
     return Body(model, tuple(taken["mean"]), tuple(taken["std"]), int(taken["input_size"][-1]))
 
