@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from mtrain.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
-from mtrain.model.backbones import TORCHVISION_DENSENET, architecture, timm_options
+from mtrain.model.backbones import timm_options
 from mtrain.model.heads import Head
+from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
-from mtrain.model.weights import AUTHORS_DENSENET, State, write_tensors
+from mtrain.model.weights import State, write_tensors
 
 
 class Made(NamedTuple):

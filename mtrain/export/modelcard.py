@@ -13,8 +13,8 @@ from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.config import FitConfig
-from mtrain.model.backbones import remark
 from mtrain.model.heads import About, Head
+from mtrain.model.names import remark
 from mtrain.runs import Run
 from mtrain.transfer.results import results
 

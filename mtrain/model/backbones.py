@@ -19,19 +19,11 @@ from torch import Tensor, nn
 
 from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mtrain.errors import RunError, UsageError
-from mtrain.model.weights import AUTHORS_DENSENET, efficientnet_lite0_weights
+from mtrain.model.names import AUTHORS_DENSENET, LITE, LITE_IN_TIMM, TIMM, TORCHVISION_DENSENET, architecture
+from mtrain.model.weights import efficientnet_lite0_weights
 
 Triple = tuple[float, float, float]
-LITE, LITE_IN_TIMM = "efficientnet_lite0", "tf_efficientnet_lite0"
-TIMM = "timm:"
 PROBE = 224
-TORCHVISION_DENSENET = "densenet121"
-REMARKS = {
-    AUTHORS_DENSENET: "The DenseNet121 of the paper: its features are averages of the last normalization's output, "
-    "without the ReLU that torchvision's densenet121 applies before it averages.",
-    TORCHVISION_DENSENET: "The DenseNet121 of torchvision, which applies a ReLU to the last normalization's output "
-    f"before it averages; the paper's network, {AUTHORS_DENSENET}, does not.",
-}
 # networks that answer more than one output in training, unless told not to
 AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in ("googlenet", "inception_v3")}
 MOST_RELATIVES = 20  # of each library
@@ -109,11 +101,6 @@ def timm_options(plain: str) -> dict[str, bool]:
     return options
 
 
-def architecture(name: str) -> str:
-    """What torchvision or timm calls the network."""
-    return LITE_IN_TIMM if name == LITE else name.removeprefix(TIMM)
-
-
 def backbone_called(given: str) -> str | None:
     """The network that a file of others calls so; None where neither torchvision nor timm knows it."""
     plain = given.removeprefix(TIMM).partition(".")[0]
@@ -130,11 +117,6 @@ def remove_classifier(model: nn.Module) -> nn.Module:
     parent, _, attribute = layers[-1].rpartition(".")
     setattr(model.get_submodule(parent), attribute, nn.Identity())
     return model
-
-
-def remark(name: str) -> str | None:
-    """What one must know of a network whose name alone does not say which it is."""
-    return REMARKS.get(name)
 
 
 def _near(name: str) -> list[str]:

@@ -16,7 +16,7 @@ import jinja2
 from mtrain.atomic import write_text
 from mtrain.data.pool import Task, open_pool
 from mtrain.errors import ShardError, UsageError
-from mtrain.model.backbones import remark
+from mtrain.model.names import remark
 from mtrain.report.charts import line_chart
 from mtrain.runs import Run
 from mtrain.transfer.results import results
@@ -146,11 +146,9 @@ def _other_weights(comparisons: Iterable[Comparison]) -> dict[str, str]:
 
 def _uses(run: Run, tasks: Sequence[Task]) -> dict[str, str]:
     """Task -> what the run did with it."""
-    trained = run.trained_on()
-    return {
-        task.name: f"trained on {' + '.join(trained[task.name])}" if task.name in trained else "left out"
-        for task in tasks
-    }
+    trained, left_out = run.trained_on(), set(run.left_out())
+    sets = {task.name: " + ".join(trained.get(task.name, ("train",))) for task in tasks}
+    return {name: "left out" if name in left_out else f"trained on {those}" for name, those in sets.items()}
 
 
 def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str]) -> list[str]:

@@ -22,9 +22,9 @@ from mtrain.data import sampling
 from mtrain.data.pool import Pool, fetch_shards, leave_out, open_pool, training_on
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
-from mtrain.model.backbones import remark
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
+from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, check_size, shared_network
 from mtrain.model.weights import State as TensorState
 from mtrain.model.weights import save_weights
@@ -61,9 +61,9 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     with run.locked() if ranks.first else nullcontext():
         if ranks.told(lambda: _finished(run, about, report)):
             return "finished"
+        training = _training(config, pool, run, report, ranks)
         for note in (*_about_sets(config, pool), *filter(None, [remark(config.backbone)])):
             report.note(note)
-        training = _training(config, pool, run, report, ranks)
         if ranks.first:
             run.write("config.json", about)
         with (
