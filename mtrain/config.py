@@ -17,6 +17,9 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Strength = Annotated[float, Field(ge=0, lt=1)]
 
+# what a training did that is older than a choice, where that is not the choice's default
+BEFORE: dict[str, Any] = {"train_on": "train"}
+
 # what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
 INCIDENTAL = frozenset({
@@ -26,7 +29,7 @@ INCIDENTAL = frozenset({
 
 
 OPTIONAL = frozenset({
-    "weights_key",
+    "weights_key", "train_on", "joint",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
     "stream",
@@ -47,6 +50,10 @@ class FitConfig(BaseModel):
     """Folder or address of the tasks."""
     leave_out: tuple[str, ...] = ()
     """Tasks not to train on; related ones leave too."""
+    train_on: Literal["train+val", "train", "train+val+test"] = "train+val"
+    """Sets of each task to train on: train+val as in the paper, or train alone, which leaves val for curves."""
+    joint: tuple[str, ...] = ()
+    """Targets of `--mode joint`, of which the training set alone is trained on."""
     backbone: str = "mtdp_densenet121"
     """The paper's DenseNet121, a network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
     weights: str = "imagenet"
@@ -126,12 +133,8 @@ class FitConfig(BaseModel):
         from before there was a choice keep their names.
         """
         settings = self.model_dump(mode="json", exclude=set(INCIDENTAL))
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in settings.items()
-            if name not in OPTIONAL or value != fields[name].get_default(call_default_factory=True)
-        }
+        choices = choices_off()
+        return {name: value for name, value in settings.items() if name not in OPTIONAL or value != choices[name]}
 
     @field_validator("class_balanced")
     @classmethod
@@ -153,3 +156,10 @@ class FitConfig(BaseModel):
         if warmup > info.data.get("iterations", warmup):
             raise ValueError(f"longer than the training of {counted(info.data['iterations'], 'iteration')}")
         return warmup
+
+
+def choices_off() -> dict[str, Any]:
+    """What a training did that is older than its choices: as JSON has it."""
+    fields = FitConfig.model_fields
+    plain = {name: fields[name].get_default(call_default_factory=True) for name in OPTIONAL}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in (plain | BEFORE).items()}

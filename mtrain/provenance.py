@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpconvert.plural import counted
-from mtrain.config import INCIDENTAL, OPTIONAL, FitConfig
+from mtrain.config import INCIDENTAL, FitConfig, choices_off
 from mtrain.data.pool import Pool, Task
 from mtrain.errors import RunError
 from mtrain.runs import Run
@@ -22,7 +22,7 @@ def about(config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int) -> di
         "config": config.model_dump(mode="json"),
         "pool": {task.name: task.card.digest for task in pool.tasks},
         "left_out": [task.name for task in left],
-        "trained_on": list(pool.trains),
+        "trained_on": {task.name: list(task.trains) for task in pool.tasks},
         "ranks": ranks,
         "versions": versions(),
         "git": git_state(),
@@ -53,7 +53,7 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
         RunError: something that enters the weights differs.
     """
     there = run.about()
-    settings, pool = _choices_off() | there.get("config", {}), there.get("pool", {})
+    settings, pool = choices_off() | there.get("config", {}), there.get("pool", {})
     differ = [
         f"{name} ({settings.get(name)!r} there, {value!r} asked for)"
         for name, value in about["config"].items()
@@ -67,19 +67,13 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
         differ.append(f"the shards of {', '.join(changed)}")
     if not differ and pool.keys() != about["pool"].keys():
         differ.append(f"the tasks of the pool ({', '.join(sorted(pool.keys() ^ about['pool'].keys()))})")
-    if (there.get("trained_on") or ["train"]) != about["trained_on"]:
+    if any(list(sets) != about["trained_on"].get(name, list(sets)) for name, sets in run.trained_on().items()):
         differ.append("the sets that train")
     if differ:
         raise RunError(
             f"this run has other settings: {'; '.join(differ)}", where=run.path,
             remedy="give the run's own settings to go on with it, or another --run name",
         )  # fmt: skip
-
-
-def _choices_off() -> dict[str, Any]:
-    """What a run did that is older than these choices."""
-    fields = FitConfig.model_fields
-    return {name: fields[name].get_default(call_default_factory=True) for name in OPTIONAL}
 
 
 def other_division(run: Run, about: Mapping[str, Any]) -> str | None:

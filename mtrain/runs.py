@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from dpconvert.names import plain
 from dpconvert.runtime import locks
 from mtrain.atomic import append_line, locked
-from mtrain.config import FitConfig
+from mtrain.config import BEFORE, FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
 
@@ -78,14 +78,23 @@ class Run:
             RunError: absent or damaged.
         """
         try:
-            return FitConfig.model_validate(self.about()["config"])
-        except (ValidationError, KeyError) as error:
+            return FitConfig.model_validate(BEFORE | self.about()["config"])
+        except (ValidationError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"not the configuration of a run: {reason}", where=self.path / "config.json") from None
 
     def left_out(self) -> list[str]:
         """Names of the tasks that left, related ones included."""
         return list(self.about().get("left_out", []))
+
+    def trained_on(self) -> dict[str, tuple[str, ...]]:
+        """Task of the pool -> those of its sets that were trained on. Older runs say it once for all tasks, or not at
+        all: they trained on the training sets.
+        """
+        about = self.about()
+        given = about.get("trained_on") or ["train"]
+        by_task = given if isinstance(given, dict) else dict.fromkeys(about.get("pool", {}), given)
+        return {task: tuple(sets) for task, sets in by_task.items()}
 
     def state(self) -> tuple[State, int]:
         """(state, iteration); a run whose process was killed is stopped, and so is one whose weights are gone."""

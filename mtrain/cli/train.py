@@ -26,13 +26,23 @@ if TYPE_CHECKING:
 @CACHE
 @CHECK
 @click.option("--leave-out", multiple=True, metavar="TASK", help="A task not to train on; related ones leave too.")
+@click.option("--train-on", type=click.Choice(["train+val", "train"]),
+    help="Sets of each task; train leaves val for validation curves.  [default: train+val, as in the paper]",
+)  # fmt: skip
+@click.option("--joint", multiple=True, metavar="TASK",
+    help="A target of --mode joint: only its training set is trained on.",
+)  # fmt: skip
 @training(
     backbone="A network of torchvision, timm:NAME, efficientnet_lite0.  [default: mtdp_densenet121, the paper's]",
     lr="Learning rate of the shared network.  [default: 1e-4]",
     tau="The heads learn at lr x tau.  [default: 5]",
 )
 @click.option("--seed", type=int, help="[default: 0]")
-@click.option("--validate-every", type=int, help="Iterations; 0 for never.  [default: a tenth, 100 at least]")
+@click.option(
+    "--validate-every",
+    type=int,
+    help="Iterations, on val sets that are not trained on; 0 for never.  [default: a tenth, 100 at least]",
+)
 @JSON
 @MORE_OF_FIT
 def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) -> None:

@@ -33,9 +33,9 @@ def _shares(config: FitConfig, pool: Pool) -> list[float] | None:
                 f"--task-weight: no task {name!r} to train on", expected=", ".join(names),
                 remedy=f"did you mean {near[0]}?" if near else None,
             )  # fmt: skip
-    largest = max(task.sizes["train"] for task in pool.tasks)
+    largest = max(len(task.rows["train"]) for task in pool.tasks)
     exponent = 0.0 if config.temperature is None else 1 / config.temperature
-    sizes = [(task.sizes["train"] / largest) ** exponent for task in pool.tasks]
+    sizes = [(len(task.rows["train"]) / largest) ** exponent for task in pool.tasks]
     shares = [size * config.task_weights.get(name, 1.0) for name, size in zip(names, sizes, strict=True)]
     if not sum(shares) > 0:
         raise UsageError("--task-weight leaves no task a chance", remedy="give one of them more than 0")

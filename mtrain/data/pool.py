@@ -38,7 +38,7 @@ OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
 class Permit(enum.Enum):
     """The steps that read test sets: the last ones, after every choice has been made."""
 
-    EVALUATE = "mtrain evaluate"
+    EVALUATE = "mtrain evaluate, mtrain transfer --final"
     BREAKHIS = "mtrain breakhis"
     RELEASE = "mtrain release"
     LIBRARY = "mtrain.ShardDataset(..., open_test=True)"
@@ -73,7 +73,8 @@ class Rows:
 class Task:
     """One classification task: its card, its shards and the samples of train and val, or of `with_test` also test.
 
-    Of a remote task `folder` holds copies of task.json and the index, and `shards` are where copies will lie.
+    Of a remote task `folder` holds copies of task.json and the index, and `shards` are where copies will lie. `trains`:
+    the splits whose samples are in rows["train"]; what is there is not offered a second time under its own name.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Task:
     shards: tuple[Path, ...]
     rows: Mapping[str, Rows]
     url: str | None = None
+    trains: tuple[str, ...] = ("train",)
 
     @property
     def classes(self) -> list[str]:
@@ -108,14 +110,13 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Tasks in name order; `digest` names their data. Of a release `trains` says that all splits are in "train".
+    """Tasks in name order; `digest` names their data, and which sets train where more than the training sets do.
 
     unfinished: folders beside these tasks in which a conversion has begun and not ended.
     """
 
     tasks: tuple[Task, ...]
     digest: str
-    trains: tuple[str, ...] = ("train",)
     unfinished: tuple[str, ...] = ()
 
     @property
@@ -212,6 +213,31 @@ def with_test(task: Task, permit: Permit) -> Task:
     assert isinstance(permit, Permit)
     opened = _splits(task.folder, task.card, ("test",), here=task.url is None)
     return dataclasses.replace(task, rows={**task.rows, **opened})
+
+
+def training_on(pool: Pool, splits: Sequence[str], *, but: Iterable[str] = ()) -> Pool:
+    """The pool with the samples of these splits as the training set of each task; `but` the tasks of these names.
+
+    Nothing can be validated on a split that is trained on: it is empty.
+
+    Raises:
+        UsageError: no task of such a name in the pool.
+    """
+    alone = sorted({find_task(pool, name).name for name in but})
+    if tuple(splits) == ("train",):
+        return pool
+    tasks = tuple(task if task.name in alone else _training_on(task, splits) for task in pool.tasks)
+    named = " ".join(["+".join(splits), *alone, pool.digest])
+    return dataclasses.replace(pool, tasks=tasks, digest=hashlib.sha256(named.encode()).hexdigest())
+
+
+def _training_on(task: Task, splits: Sequence[str]) -> Task:
+    parts, names = [task.rows[split] for split in splits], [field.name for field in dataclasses.fields(Rows)]
+    every = Rows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    left: dict[str, Rows] = {
+        split: task.rows[split].take([]) if split in splits else task.rows[split] for split in OPEN
+    }
+    return dataclasses.replace(task, rows={**left, "train": every}, trains=tuple(splits))
 
 
 def attributes(task: Task) -> dict[str, dict[str, str]]:

@@ -89,7 +89,7 @@ class StreamBatches(Batches):
         self.seed, self.slots, self.stream, self.skip, self.mixture = seed, slots, stream, skip, mixture
         self.looks = looks
         self.sources = [(task.name, task.num_classes, train_shards(task)) for task in tasks]
-        self.sizes = [task.sizes["train"] for task in tasks]
+        self.sizes = [len(task.rows["train"]) for task in tasks]
         self._streams: list[Iterator[Sample]] | None = None
 
     def make(self, number: int, into: Batch) -> Made | UserError:
@@ -141,9 +141,9 @@ class StreamBatches(Batches):
 
 
 def train_shards(task: Task) -> list[Shard]:
-    """The shards of a task's training set."""
+    """The shards of the sets of a task that are trained on."""
     folder = task.url or str(task.folder)
-    return [Shard(f"{folder}/{s.name}", s.size, s.sha256) for s in task.card.shards if s.split == "train"]
+    return [Shard(f"{folder}/{s.name}", s.size, s.sha256) for s in task.card.shards if s.split in task.trains]
 
 
 def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed: str) -> Iterator[Sample]:

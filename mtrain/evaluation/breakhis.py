@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert import card as cards
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.pool import Permit, Rows, Task, attributes, fetch_shards, with_test
@@ -30,7 +31,7 @@ from mtrain.transfer import probes
 from mtrain.transfer.features import Features, features
 from mtrain.transfer.finetune import divide, finetune
 from mtrain.transfer.finetune_rate import logits
-from mtrain.transfer.modes import Options, Source
+from mtrain.transfer.modes import Options, Source, check_unseen
 from mtrain.transfer.probes import Sample
 
 FOLDS = 5
@@ -101,10 +102,11 @@ def breakhis(source: Source, task: Task, options: Options, out: Path, report: Re
 
     Raises:
         ShardError: not a task with these attributes.
-        UsageError: another mode than svm or finetune.
+        UsageError: another mode than svm or finetune; or the run has trained on the task.
     """
     if options.mode not in MODES:
         raise UsageError(f"no mode {options.mode!r} here", expected=" or ".join(MODES))
+    check_unseen(source, task, cards.SPLITS)
     recipe = dataclasses.replace(options.recipe, size=source.run.config().size, workers=options.workers)
     options = dataclasses.replace(options, recipe=recipe)
     identity = _identity(source, task, options)

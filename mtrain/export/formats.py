@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from mtrain.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
-from mtrain.model.backbones import TORCHVISION_DENSENET, architecture
+from mtrain.model.backbones import timm_options
 from mtrain.model.heads import Head
+from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import AUTHORS_DENSENET, State
+from mtrain.model.weights import State
 
 
 class Made(NamedTuple):
@@ -88,7 +89,11 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> 
     classes = len(head.about.classes) if head else 0
     model: Any = timm.create_model(name, num_classes=classes)
     told: dict[str, Any] = model.default_cfg
-    state = _with_classifier(network.body.state_dict(), head, told["classifier"])
+    sized = timm_options(name) if size != told["input_size"][-1] else {}
+    classifiers = [told["classifier"]] if isinstance(told["classifier"], str) else list(told["classifier"] or ())
+    state = dict(network.body.state_dict())
+    for classifier in classifiers:  # of a distilled network two, whose answers are averaged
+        state = _with_classifier(state, head, classifier)
     if _shapes(state) != _shapes(model.state_dict()):
         raise UsageError(
             f"timm's {name} has other layers", where=network.name, remedy="use --to torchvision, safetensors or onnx"
@@ -100,10 +105,12 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> 
     expected |= {key: told[key] for key in ("classifier", "first_conv")}
     config = {"architecture": name, "num_classes": classes, "num_features": network.num_features}
     config |= {"label_names": list(head.about.classes)} if head else {}
+    config |= {"model_args": sized} if sized else {}
+    options = "".join(f", {key}={value}" for key, value in sized.items())
     write_json(out / "config.json", config | {"pretrained_cfg": expected})
     loading = (
         "import timm\n"
-        f'model = timm.create_model("{name}", num_classes={classes}, checkpoint_path="model.safetensors")\n'
+        f'model = timm.create_model("{name}", num_classes={classes}{options}, checkpoint_path="model.safetensors")\n'
         "# or, of this folder or of a hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
     )
     return Made(("model.safetensors", "config.json"), loading)
@@ -136,7 +143,7 @@ def classifier_of(model: nn.Module) -> str:
 
 
 def _with_classifier(body: State, head: Head | None, name: str) -> State:
-    return dict(body) | ({f"{name}.weight": head.weight, f"{name}.bias": head.bias} if head else {})
+    return dict(body) | ({f"{name}.weight": head.weight.clone(), f"{name}.bias": head.bias.clone()} if head else {})
 
 
 def _shapes(state: State) -> dict[str, torch.Size]:

@@ -6,15 +6,15 @@ Its head is YAML as the Hugging Face hub reads it; after Mitchell et al., Model 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.config import FitConfig
-from mtrain.model.backbones import remark
 from mtrain.model.heads import About, Head
+from mtrain.model.names import remark
 from mtrain.runs import Run
 from mtrain.transfer.results import results
 
@@ -43,7 +43,7 @@ def _head(pool: Sequence[About], config: FitConfig, head: Head | None) -> Iterat
 
 
 def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> Iterator[str]:
-    config, splits = run.config(), run.about().get("trained_on", ["train"])
+    config, trained = run.config(), run.trained_on()
     yield f"# {config.backbone}, trained on {counted(len(pool), 'task')} of pathology"
     yield ""
     yield f"Run `{run.name}`. Input: RGB pictures of {config.size} x {config.size} px, the central square of a patch."
@@ -54,11 +54,18 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
         yield f"It answers {head.about.task}: {classes}."
     yield from ("", "```python", loading, "```", "", "## Training", "")
     yield f"Multi-task pre-training after {PROTOCOL}; every task is equally likely in a batch."
+    yield from _sets(trained)
     yield f"Began from: {config.weights if config.weights in ('imagenet', 'random') else 'a file of weights'}."
     yield ", ".join(f"{name} {getattr(config, name)}" for name in TOLD) + f", seed {config.seed}."
     yield from ("", "| task | classes | training images | um/px | licence |", "|---|--:|--:|--:|---|")
     for of in pool:
-        cells = [of.task, len(of.classes), sum(of.samples.get(split, 0) for split in splits), of.mpp or "", _terms(of)]
+        cells = [
+            of.task,
+            len(of.classes),
+            sum(of.samples.get(split, 0) for split in trained.get(of.task, ("train",))),
+            of.mpp or "",
+            _terms(of),
+        ]
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
     yield ""
     yield f"Tasks left out: {', '.join(run.left_out()) or 'none'}."
@@ -70,6 +77,14 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
     yield from ("", "## Limits", "")
     yield "For research. Not a medical device: nothing here was validated for diagnosis. Other scanners, stains,"
     yield "resolutions and populations than those of the training data may give other answers."
+
+
+def _sets(trained: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """Which sets were trained on: nothing can be scored on these."""
+    for sets in sorted(set(trained.values())):
+        tasks = [task for task, of in trained.items() if of == sets]
+        of = "every task" if len(tasks) == len(trained) else ", ".join(tasks)
+        yield f"Trained on: {', '.join(sets)} of {of}."
 
 
 def _scores(run: Run) -> Iterator[str]:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.checksums import write_sums
 from mtrain.config import FitConfig
-from mtrain.data.pool import Permit, Pool, Rows, Task, fetch_shards, open_pool, with_test
+from mtrain.data.pool import Permit, Pool, Task, fetch_shards, open_pool, training_on, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
@@ -73,20 +72,8 @@ def release(asked: Asked, report: Reporter) -> tuple[State, list[Exported]]:
 
 def whole(pool: Pool) -> Pool:
     """The pool with everything that its tasks have as their training sets, and nothing else."""
-    tasks = tuple(_whole(task) for task in pool.tasks)
-    digest = hashlib.sha256(f"{'+'.join(SPLITS)} {pool.digest}".encode()).hexdigest()
-    return Pool(tasks, digest, SPLITS, pool.unfinished)
-
-
-def _whole(task: Task) -> Task:
-    complete = with_test(task, Permit.RELEASE)
-    every = Rows(
-        **{
-            field.name: np.concatenate([getattr(complete.rows[split], field.name) for split in SPLITS])
-            for field in dataclasses.fields(Rows)
-        }
-    )
-    return dataclasses.replace(task, rows={"train": every, "val": every.take([])})
+    complete = tuple(with_test(task, Permit.RELEASE) for task in pool.tasks)
+    return training_on(dataclasses.replace(pool, tasks=complete), SPLITS)
 
 
 def configs(asked: Asked) -> list[FitConfig]:
@@ -99,7 +86,7 @@ def configs(asked: Asked) -> list[FitConfig]:
     found, plain = [], FitConfig.model_fields["backbone"].default
     for base in [{}] if asked.store is None else _selected(asked.store, asked.settings.get("backbone")):
         defaults = {} if base else RELEASED.get(asked.settings.get("backbone", plain), {})
-        always = {"shards": asked.shards, "leave_out": (), "validate_every": 0}
+        always = {"shards": asked.shards, "leave_out": (), "validate_every": 0, "train_on": "+".join(SPLITS)}
         for seed in asked.seeds:
             try:
                 found.append(FitConfig.model_validate(defaults | base | asked.settings | always | {"seed": seed}))

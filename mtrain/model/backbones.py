@@ -19,19 +19,11 @@ from torch import Tensor, nn
 
 from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mtrain.errors import RunError, UsageError
-from mtrain.model.weights import AUTHORS_DENSENET, efficientnet_lite0_weights
+from mtrain.model.names import AUTHORS_DENSENET, LITE, LITE_IN_TIMM, TIMM, TORCHVISION_DENSENET, architecture
+from mtrain.model.weights import efficientnet_lite0_weights
 
 Triple = tuple[float, float, float]
-LITE, LITE_IN_TIMM = "efficientnet_lite0", "tf_efficientnet_lite0"
-TIMM = "timm:"
 PROBE = 224
-TORCHVISION_DENSENET = "densenet121"
-REMARKS = {
-    AUTHORS_DENSENET: "The DenseNet121 of the paper: its features are averages of the last normalization's output, "
-    "without the ReLU that torchvision's densenet121 applies before it averages.",
-    TORCHVISION_DENSENET: "The DenseNet121 of torchvision, which applies a ReLU to the last normalization's output "
-    f"before it averages; the paper's network, {AUTHORS_DENSENET}, does not.",
-}
 # networks that answer more than one output in training, unless told not to
 AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in ("googlenet", "inception_v3")}
 MOST_RELATIVES = 20  # of each library
@@ -96,9 +88,17 @@ def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         yield other, body.module.state_dict()
 
 
-def architecture(name: str) -> str:
-    """What torchvision or timm calls the network."""
-    return LITE_IN_TIMM if name == LITE else name.removeprefix(TIMM)
+def timm_options(plain: str) -> dict[str, bool]:
+    """What lets a network of timm take pictures of other sizes than its weights were trained on, where it can: its
+    position embedding is then resampled as it runs, and its tensors stay what they are.
+    """
+    options = {"dynamic_img_size": True}
+    try:
+        with torch.device("meta"):
+            _import_timm(TIMM + plain).create_model(plain, num_classes=0, **options)
+    except UNBUILDABLE:
+        return {}
+    return options
 
 
 def backbone_called(given: str) -> str | None:
@@ -117,11 +117,6 @@ def remove_classifier(model: nn.Module) -> nn.Module:
     parent, _, attribute = layers[-1].rpartition(".")
     setattr(model.get_submodule(parent), attribute, nn.Identity())
     return model
-
-
-def remark(name: str) -> str | None:
-    """What one must know of a network whose name alone does not say which it is."""
-    return REMARKS.get(name)
 
 
 def _near(name: str) -> list[str]:
@@ -170,15 +165,20 @@ def _torchvision_body(name: str, pretrained: bool) -> Body:
 
 
 def _timm_body(name: str, pretrained: bool) -> Body:
+    """Features are pooled as the network pools them for its classifier: averages, class tokens or by attention."""
     timm = _import_timm(name)
     plain = name.removeprefix(TIMM)
     if not timm.is_model(plain):
         near = timm.list_models(f"{plain[:6]}*")[:3]
         raise UsageError(f"no network {name!r} in timm", remedy=f"did you mean {' or '.join(near)}?" if near else None)
     try:
-        model = timm.create_model(plain, pretrained=pretrained, num_classes=0)
+        model = timm.create_model(plain, pretrained=pretrained, num_classes=0, **timm_options(plain))
     except (OSError, HTTPException, RuntimeError) as error:
         raise _no_download(name, error) from None
+    except (AssertionError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"timm does not give {plain} without its classifier: {error}", remedy="choose another --backbone"
+        ) from None
     taken = model.pretrained_cfg
     return Body(model, tuple(taken["mean"]), tuple(taken["std"]), int(taken["input_size"][-1]))
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from mtrain.data.augment import normalize
 from mtrain.errors import RunError, UsageError
-from mtrain.model.backbones import TORCHVISION_DENSENET, Body, architecture, backbone_called, body_of, relatives
+from mtrain.model.backbones import Body, backbone_called, body_of, relatives
+from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.weights import AUTHORS_DENSENET, Weights, open_weights
+from mtrain.model.weights import Weights, open_weights
 from mtrain.model.weights_fit import fit_names
 
 

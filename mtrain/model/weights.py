@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dpconvert.errors import cut
 from mtrain.checksums import check_sum
 from mtrain.errors import RunError, UsageError
+from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.tensor_file import add_tensor, read_tensors, write_tensors
 from mtrain.model.weights_file import EXPECTED, Kind, weights_kind
 from mtrain.model.weights_fit import State, flattened
@@ -46,7 +47,6 @@ LONGEST_NAME = 1000  # of a class in a pickle: torch looks for those that it ref
 PLAIN = (argparse.Namespace,)  # the options of a training, which many checkpoints hold: a container, nothing else
 # the names of the tensors by which a file of the paper's authors is known: heads of one convolution beside the network
 AUTHORS = re.compile(r"heads\.[^.]+\.linear\.weight"), "features.features.norm5.weight"
-AUTHORS_DENSENET = "mtdp_densenet121"
 
 
 @dataclass(frozen=True)

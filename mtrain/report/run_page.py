@@ -6,7 +6,7 @@ task, where both are there. Nothing on the page is loaded from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import jinja2
 from mtrain.atomic import write_text
 from mtrain.data.pool import Task, open_pool
 from mtrain.errors import ShardError, UsageError
-from mtrain.model.backbones import remark
+from mtrain.model.names import remark
 from mtrain.report.charts import line_chart
 from mtrain.runs import Run
 from mtrain.transfer.results import results
@@ -56,7 +56,7 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
     comparisons = compare(results(run))
     state, iteration = run.state()
     tables = "\n".join(
-        [f"# {run.name}", "", *_markdown_pool(tasks, left_out), "", *_markdown_transfers(comparisons), ""]
+        [f"# {run.name}", "", *_markdown_pool(tasks, _uses(run, tasks)), "", *_markdown_transfers(comparisons), ""]
     )
     page = template("report.html").render(
         run=run.name,
@@ -66,6 +66,7 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
         config=sorted(config.model_dump().items()),
         versions=sorted(run.about().get("versions", {}).items()),
         tasks=tasks,
+        use=_uses(run, tasks),
         missing=missing,
         left_out=left_out,
         loss=line_chart("Training loss", curve(events, "loss")),
@@ -143,12 +144,19 @@ def _other_weights(comparisons: Iterable[Comparison]) -> dict[str, str]:
     return {w: name if names.count(name) == 1 else w for w, name in zip(found, names, strict=True)}
 
 
-def _markdown_pool(tasks: Sequence[Task], left_out: set[str]) -> list[str]:
+def _uses(run: Run, tasks: Sequence[Task]) -> dict[str, str]:
+    """Task -> what the run did with it."""
+    trained, left_out = run.trained_on(), set(run.left_out())
+    sets = {task.name: " + ".join(trained.get(task.name, ("train",))) for task in tasks}
+    return {name: "left out" if name in left_out else f"trained on {those}" for name, those in sets.items()}
+
+
+def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str]) -> list[str]:
     lines = ["| task | use | classes | train | val | test | licence |", "|---|---|---:|---:|---:|---:|---|"]
     for task in tasks:
-        use = "left out" if task.name in left_out else "trained on"
         sizes = " | ".join(str(size) for size in task.sizes.values())
-        lines.append(f"| {_cell(task.name)} | {use} | {task.num_classes} | {sizes} | {_cell(task.card.licence.name)} |")
+        what = f"{_cell(task.name)} | {uses[task.name]} | {task.num_classes}"
+        lines.append(f"| {what} | {sizes} | {_cell(task.card.licence.name)} |")
     return lines
 
 

@@ -93,6 +93,8 @@ class Sweep(BaseModel):
     def _nothing_that_stands_elsewhere(cls, fit: dict[str, Any]) -> dict[str, Any]:
         for name in sorted(fit.keys() & FIXED.keys()):
             raise ValueError(f"{name} is set by {FIXED[name]}")
+        if "test" in str(fit.get("train_on")):
+            raise ValueError("train_on: test sets are trained on by `mtrain release` alone")
         return fit
 
     def config(self, combination: Combination, leave_out: tuple[str, ...], seed: int) -> FitConfig:

@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
 from mtrain.config import FitConfig
 from mtrain.data import sampling
-from mtrain.data.pool import OPEN, Pool, fetch_shards, leave_out, open_pool
+from mtrain.data.pool import Pool, fetch_shards, leave_out, open_pool, training_on
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
-from mtrain.model.backbones import remark
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
+from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, check_size, shared_network
 from mtrain.model.weights import State as TensorState
 from mtrain.model.weights import read_weights, save_weights
@@ -47,18 +48,21 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
         RunError: the run belongs to other settings, shards or another process, the training has diverged, or the disk
             is full.
     """
-    pool, left, notes = leave_out(pool or open_pool(config.shards), config.leave_out)
+    given = pool
+    pool, left, notes = leave_out(given or open_pool(config.shards), config.leave_out)
+    if given is None:
+        pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
     _check_division(config, ranks)
     for note in (*pool.notes, *notes):
         report.note(note)
-    if (said := remark(config.backbone)) is not None:
-        report.note(said)
     about = provenance.about(config, pool, left, ranks.size)
     with run.locked() if ranks.first else nullcontext():
         if ranks.told(lambda: _finished(run, about, report)):
             return "finished"
         training = _training(config, pool, run, report, ranks)
+        for note in (*_about_sets(config, pool), *filter(None, [remark(config.backbone)])):
+            report.note(note)
         if ranks.first:
             run.write("config.json", about)
         with (
@@ -68,6 +72,29 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
         ):
             _loop(training, kept, asked)
             return _end(training, kept)
+
+
+def _sets_to_train_on(config: FitConfig, pool: Pool) -> Pool:
+    """The pool whose training sets are those that the settings ask for.
+
+    Raises:
+        UsageError: a target of `joint` that is not in the pool, or test sets.
+    """
+    splits = config.train_on.split("+")
+    if "test" in splits:
+        raise UsageError("test sets are trained on by `mtrain release` alone", found=f"--train-on {config.train_on}")
+    return training_on(pool, splits, but=config.joint)
+
+
+def _about_sets(config: FitConfig, pool: Pool) -> Iterator[str]:
+    """What to say of sets that are trained on beside the training sets."""
+    tasks = [task for task in pool.tasks if "val" in task.trains]
+    if not tasks:
+        return
+    kept = [task.name for task in pool.tasks if "val" not in task.trains]
+    but = f", of {', '.join(kept)} the training set alone" if kept else ""
+    curves = "" if kept or not config.validate_every else "; nothing is left to validate on (--train-on train does)"
+    yield f"trained on: {', '.join(tasks[0].trains)} of {counted(len(tasks), 'task')}{but}{curves}"
 
 
 def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
@@ -181,7 +208,8 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
         synchronize(shared, device)
     model = model.to(device).to(memory_format=torch.channels_last)
     if not config.stream:
-        fetch_shards(pool.tasks, OPEN if config.validate_every else ("train",), report)
+        splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
+        fetch_shards(pool.tasks, sorted(splits), report)
     training = Training(config, pool, model, device, done, ranks)
     training.skipping.note = report.note
     if saved is None and ranks.first:

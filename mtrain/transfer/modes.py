@@ -6,7 +6,7 @@ both, fine-tuning goes on choosing by the validation set, and the test set score
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mtrain.transfer.features import Features, features
 from mtrain.transfer.finetune import divide, finetune
 from mtrain.transfer.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfer.probes import Probe, Sample
+from mtrain.transfer.request import OWN
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,20 @@ def check_sets(task: Task, options: Options) -> None:
     for split, needed in (("train", True), ("test", options.final)):
         if needed and not len(task.rows[split]):
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
+
+
+def check_unseen(source: Source, task: Task, splits: Iterable[str]) -> None:
+    """Raises:
+    UsageError: the run has trained on one of these sets of the task: a score on it says nothing.
+    """
+    trained = source.run.trained_on().get(task.name, ()) if source.weights == OWN else ()
+    for split in splits:
+        if split in trained:
+            raise UsageError(
+                f"this run has trained on the {split} set of {task.name}: a score on it says nothing",
+                where=source.run.path,
+                remedy=f"train one with --leave-out {task.name}, or for --mode joint with --joint {task.name}",
+            )
 
 
 def svm(source: Source, task: Task, options: Options, report: Reporter) -> Found:
@@ -198,11 +213,17 @@ def own_head(run: Run, task: Task) -> Head:
 
     Raises:
         RunError: the run has left the task out or trained on other shards of it, or it kept no heads.
+        UsageError: the run has trained on more of the task than its training set.
     """
     if run.about().get("pool", {}).get(task.name) != task.card.digest:
         raise RunError(
             f"this run has not trained on {task.name}, or on other shards of it", where=run.path,
             remedy="train one on the whole pool: `mtrain fit` without --leave-out",
+        )  # fmt: skip
+    if (trained := run.trained_on()[task.name]) != ("train",):
+        raise UsageError(
+            f"this run has trained on {' and '.join(trained)} of {task.name}; joint training takes train alone",
+            where=run.path, remedy=f"train one with --joint {task.name}",
         )  # fmt: skip
     heads = load_heads(run.heads)
     if task.name not in heads:

@@ -19,7 +19,7 @@ from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, without_nan, write_predictions
 from mtrain.transfer.features import weights_digest
 from mtrain.transfer.finetune_rate import INCIDENTAL
-from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets, own_head
+from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets, check_unseen, own_head
 from mtrain.transfer.request import NAMED, OWN
 from mtrain.transfer.results import read_result
 
@@ -49,8 +49,9 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
     Predictions are kept beside it, one a sample.
 
     Raises:
-        UsageError: the task lacks the sets that this needs.
+        UsageError: the task lacks the sets that this needs, or the run has trained on the one that is to be scored.
     """
+    check_unseen(source, task, [options.scored])
     path, identity = result_path(source, task, options), _identity(source, task, options)
     known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:

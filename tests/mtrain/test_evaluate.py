@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def test_an_evaluation_is_recognised_and_a_seed_more_is_added_alone(
 
 
 def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
-    run = trained(place, "joint", leave_out=(), iterations=40, lr=3e-2, warmup=0)
+    run = trained(place, "joint", leave_out=(), joint=("Gamma",), iterations=40, lr=3e-2, warmup=0)
     (found,) = evaluate.evaluate([run], target(place), asked(place, "joint"), Notes())
     assert (found["mode"], found["source"], found["n_train"]) == ("joint", "multitask", 24)
     assert found["score"] >= 0.75  # the colour of a toy picture tells its class
@@ -220,7 +221,9 @@ def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
 @pytest.mark.parametrize("changed", [{"ema": 0.9}, {"batchnorm": "per-task"}])
 def test_joint_answers_as_predict_does_and_needs_no_checkpoint(place: Path, changed: dict[str, Any]) -> None:
     """The weights of a run with `--ema` are averaged: so is the head that goes with them, but not the checkpoint's."""
-    run = trained(place, "averaged", leave_out=(), iterations=12, lr=3e-2, warmup=0, seed=1, **changed)
+    run = trained(
+        place, "averaged", leave_out=(), joint=("Gamma",), iterations=12, lr=3e-2, warmup=0, seed=1, **changed
+    )
     shutil.rmtree(run.checkpoints)
     task = find_task(open_pool(place / "shards"), "Gamma")
     scored = transfer(source_of(run, "run"), task, Options("joint", workers=0, recipe=RECIPE), Notes())
@@ -232,6 +235,35 @@ def test_joint_answers_as_predict_does_and_needs_no_checkpoint(place: Path, chan
     expected = classifier.answer([images.decode(number) for number in range(len(rows))])
     assert np.allclose(found, expected, atol=1e-5)
     assert scored["score"] == accuracy(rows.label, expected.argmax(1))
+
+
+def test_no_score_of_a_set_that_was_trained_on_is_given(place: Path, tmp_path: Path) -> None:
+    run = trained(place, "both", leave_out=(), joint=("Beta",))
+    assert run.trained_on() == {"Alpha": ("train", "val"), "Beta": ("train",), "Gamma": ("train", "val")}
+    source, options = source_of(run, "run"), Options(workers=0, recipe=RECIPE)
+    for mode in ("svm", "knn", "finetune", "joint"):
+        with pytest.raises(
+            UsageError, match=r"this run has trained on the val set of Gamma: a score on it says nothing"
+        ):
+            transfer(source, target(place), replace(options, mode=mode), Notes())
+    assert not list(run.path.glob("transfer/*.json"))
+    beta = find_task(open_pool(place / "shards"), "Beta")
+    assert transfer(source, beta, options, Notes())["set"] == "val"
+    assert transfer(source_of(run, "imagenet"), target(place), options, Notes())["set"] == "val"
+    (opened,) = evaluate.opened([target(place)])
+    assert transfer(source, opened, replace(options, final=True), Notes())["set"] == "test"
+    with pytest.raises(UsageError, match=r"trained on train and val of Gamma; joint training takes train alone; "):
+        transfer(source, opened, replace(options, final=True, mode="joint"), Notes())
+
+
+def test_a_run_of_before_the_choice_trained_on_the_training_sets(place: Path) -> None:
+    run = trained(place, "old", train_on="train")
+    about = run.about()
+    del about["trained_on"], about["config"]["train_on"], about["config"]["joint"]
+    run.write("config.json", about)
+    assert run.trained_on() == {"Alpha": ("train",), "Beta": ("train",)}
+    assert run.config().train_on == "train"
+    assert fit(run.config(), run, Notes()) == "finished"
 
 
 def test_runs_are_told_apart_by_what_they_trained_on(place: Path) -> None:

@@ -121,7 +121,12 @@ def test_the_authors_densenet_keeps_its_features_in_every_form(
 
 @pytest.mark.parametrize(
     "backbone",
-    ["resnet18", *(pytest.param(name, marks=pytest.mark.stress) for name in ("efficientnet_lite0", "timm:resnet10t"))],
+    [
+        "resnet18",
+        *(pytest.param(name, marks=pytest.mark.stress) for name in ("efficientnet_lite0", "timm:resnet10t")),
+        "timm:vit_tiny_patch16_224",
+        "timm:deit_tiny_distilled_patch16_224",
+    ],
 )
 @torch.inference_mode()
 def test_timm_loads_the_network_and_its_head(
@@ -132,7 +137,8 @@ def test_timm_loads_the_network_and_its_head(
     features, logits = expected(run, pictures, "Gamma")
     name = json.loads(_exported(run, "timm", tmp_path / "body").read_text())["architecture"]
     checkpoint = str(tmp_path / "body" / "model.safetensors")
-    model = timm.create_model(name, num_classes=0, checkpoint_path=checkpoint).eval()
+    made = json.loads((tmp_path / "body" / "config.json").read_text())
+    model = timm.create_model(name, num_classes=0, checkpoint_path=checkpoint, **made.get("model_args", {})).eval()
     torch.testing.assert_close(model(normalized(run, pictures)), features)
     told = json.loads(_exported(run, "timm", tmp_path / "head", "Gamma").read_text())
     model = timm.create_model(f"local-dir:{tmp_path / 'head'}", pretrained=True).eval()

@@ -195,7 +195,14 @@ def test_after_the_warmup_the_heads_begin_without_momentum(shards: Path) -> None
 
 def test_a_run_learns_and_leaves_what_it_says(shards: Path, tmp_path: Path) -> None:
     run, notes = Run(tmp_path / "toy"), Notes()
-    learning = {"backbone": "resnet18", "iterations": 24, "warmup": 2, "tau": 1.0, "validate_every": 10}
+    learning = {
+        "backbone": "resnet18",
+        "iterations": 24,
+        "warmup": 2,
+        "tau": 1.0,
+        "validate_every": 10,
+        "train_on": "train",
+    }
     assert fit.fit(config(shards, **learning, workers=1), run, notes) == "finished"
     assert run.state() == ("finished", 24)
     assert run.left_out() == ["Gamma"]
@@ -552,3 +559,26 @@ def test_of_a_large_validation_set_pictures_from_all_over_it_are_looked_at(
     monkeypatch.setattr(trainer, "ordered_batches", none)
     a_training(shards).validate()
     assert seen[0] == ["alpha-val-00000", "alpha-val-00002", "alpha-val-00004"]
+
+
+def test_val_is_trained_on_by_default_and_never_scored(shards: Path, tmp_path: Path) -> None:
+    """Section IV-E of the paper; `train_on="train"` leaves the validation sets for curves."""
+    run, notes = Run(tmp_path / "both"), Notes()
+    fit.fit(config(shards, validate_every=4), run, notes)
+    assert "trained on: train, val of 2 tasks; nothing is left to validate on (--train-on train does)" in notes.said
+    assert {event["event"] for event in run.events()} == {"step"}
+    assert run.about()["trained_on"] == {"Alpha": ["train", "val"], "Beta": ["train", "val"]}
+    with pytest.raises(RunError, match=r"train_on \('train\+val' there, 'train' asked for\)"):
+        fit.fit(config(shards, train_on="train"), run, Notes())
+    kept, notes = Run(tmp_path / "kept"), Notes()
+    fit.fit(config(shards, validate_every=12, joint=("beta",)), kept, notes)
+    assert "trained on: train, val of 1 task, of Beta the training set alone" in notes.said
+    (validation,) = [event for event in kept.events() if event["event"] == "validation"]
+    assert validation["accuracy"].keys() == {"Beta"}
+    assert kept.about()["trained_on"] == {"Alpha": ["train", "val"], "Beta": ["train"]}
+
+
+def test_test_sets_are_for_a_release(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"test sets are trained on by `mtrain release` alone"):
+        fit.fit(config(shards, train_on="train+val+test"), Run(tmp_path / "toy"), Notes())
+    assert not (tmp_path / "toy").exists()

@@ -62,10 +62,58 @@ def test_a_size_that_a_network_does_not_take_is_said(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     vit = shared_network("timm:vit_tiny_patch16_224", "random")
     with pytest.raises(
-        UsageError, match=r"^timm:vit_tiny_patch16_224 does not take pictures of 96 px: .*; give another"
+        UsageError, match=r"^timm:vit_tiny_patch16_224 does not take pictures of 100 px: .*; give another"
     ):
-        check_size(vit, 96)
+        check_size(vit, 100)
+    check_size(vit, 96)
     check_size(shared_network("timm:convnext_atto", "random"), 96)
+    with pytest.raises(UsageError, match=r"^timm:cait_xxs24_224 does not take pictures of 96 px: .*; give another"):
+        check_size(shared_network("timm:cait_xxs24_224", "random"), 96)
+
+
+def test_a_network_trained_at_518_px_is_taken_at_224() -> None:
+    """As timm itself resamples its position embedding: bicubic, antialiased, without the class token."""
+    timm = pytest.importorskip("timm")
+    network = shared_network("timm:vit_small_patch14_dinov2", "random").eval()
+    state = network.body.state_dict()
+    assert state["pos_embed"].shape == (1, 37 * 37 + 1, 384)  # the file's own: nothing is resampled in what is kept
+    plain = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=224).eval()
+    from timm.layers import resample_abs_pos_embed
+
+    resampled = resample_abs_pos_embed(state["pos_embed"], [16, 16], num_prefix_tokens=1)
+    plain.load_state_dict(dict(state) | {"pos_embed": resampled})
+    with torch.inference_mode():
+        assert torch.allclose(network(pictures(1, 224)), plain(pictures(1, 224)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [
+        ("deit_tiny_distilled_patch16_224", 192),
+        ("pit_ti_224", 256),
+        ("pit_ti_distilled_224", 256),
+        ("resnet50_clip", 2048),
+    ],
+)
+def test_networks_that_only_pool_tokens_give_what_their_classifier_sees(name: str, features: int) -> None:
+    timm = pytest.importorskip("timm")
+    network = shared_network(f"timm:{name}", "random").eval()
+    plain = timm.create_model(name, num_classes=0).eval()
+    plain.load_state_dict(network.body.state_dict())
+    with torch.inference_mode():
+        found = network(pictures(2, 224))
+        assert found.shape == (2, features)
+        assert torch.allclose(found, plain(pictures(2, 224)), atol=1e-5)
+
+
+def test_features_of_a_vision_transformer_are_its_normalized_class_token(tmp_path: Path) -> None:
+    """Its weights of ImageNet have a norm before the pooling, and none after."""
+    timm = pytest.importorskip("timm")
+    whole = timm.create_model("vit_tiny_patch16_224").eval()
+    torch.save(whole.state_dict(), tmp_path / "vit.pth")
+    network = shared_network("timm:vit_tiny_patch16_224", tmp_path / "vit.pth").eval()
+    with torch.inference_mode():
+        assert torch.allclose(whole.head(network(pictures(2, 224))), whole(pictures(2, 224)), atol=1e-5)
 
 
 def released(name: str, path: Path) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpconvert import card as cards
-from mtrain.data.pool import find_task, leave_out, open_pool
+from mtrain.data.pool import find_task, leave_out, open_pool, training_on
 from mtrain.errors import ShardError, UsageError
 from tests.mtrain.pools import write_pool, write_task
 
@@ -156,3 +156,17 @@ def test_a_split_may_be_empty(tmp_path: Path) -> None:
     (task,) = open_pool(tmp_path).tasks
     assert len(task.rows["val"]) == 0
     assert task.rows["val"].label.dtype == np.int64
+
+
+def test_val_trains_beside_train_and_is_not_offered_again(tmp_path: Path) -> None:
+    pool = open_pool(write_pool(tmp_path, ("Alpha", "Beta")))
+    found = training_on(pool, ("train", "val"), but=("beta",))
+    alpha, beta = found.tasks
+    assert [*pool.tasks[0].rows["train"].key, *pool.tasks[0].rows["val"].key] == list(alpha.rows["train"].key)
+    assert (alpha.trains, len(alpha.rows["train"]), len(alpha.rows["val"])) == (("train", "val"), 32, 0)
+    assert (beta.trains, len(beta.rows["train"]), len(beta.rows["val"])) == (("train",), 24, 8)
+    digests = {training_on(pool, ("train", "val"), but=but).digest for but in ((), ("Alpha",), ("Beta",))}
+    assert len(digests | {pool.digest}) == 4
+    assert training_on(pool, ("train",)) is pool
+    with pytest.raises(UsageError, match="no task 'Gamma' in the pool"):
+        training_on(pool, ("train", "val"), but=("Gamma",))

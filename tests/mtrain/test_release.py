@@ -70,7 +70,7 @@ def test_everything_trains_once_and_nothing_is_left_to_validate(shards: str) -> 
         assert not len(after.rows["val"])
         assert "test" not in before.rows  # the pool that others hold stays shut
     assert found.digest != pool.digest
-    assert found.trains == ("train", "val", "test")
+    assert {task.trains for task in found.tasks} == {("train", "val", "test")}
 
 
 def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(shards: str, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(sh
     told = json.loads((made[0].folder / "release.json").read_text())
     assert (told["splits"], told["tasks"]) == (["train", "val", "test"], {"Alpha": 40, "Beta": 40})
     run = Run(tmp_path / "runs" / made[0].folder.name)
-    assert run.about()["trained_on"] == ["train", "val", "test"]
+    assert run.about()["trained_on"] == {task: ["train", "val", "test"] for task in ("Alpha", "Beta")}
     assert run.config().validate_every == 0
     before = (made[0].folder / "model.safetensors").read_bytes(), card
     notes = Notes()
@@ -115,7 +115,7 @@ def test_the_papers_choices_are_the_defaults(tmp_path: Path) -> None:
     (residual,) = configs(asked(tmp_path, settings={"backbone": "resnet50"}))
     (own,) = configs(asked(tmp_path, settings={"backbone": "resnet50", "lr": 0.5}))
     assert [(c.backbone, c.lr, c.tau, c.warmup) for c in (dense, residual, own)] == [
-        ("densenet121", 1e-4, 5.0, 5000), ("resnet50", 1e-3, 1.0, 5000), ("resnet50", 0.5, 1.0, 5000),
+        ("mtdp_densenet121", 1e-4, 5.0, 5000), ("resnet50", 1e-3, 1.0, 5000), ("resnet50", 0.5, 1.0, 5000),
     ]  # fmt: skip
 
 

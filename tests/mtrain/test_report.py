@@ -78,7 +78,7 @@ def test_the_page_compares_with_the_baseline_and_lists_the_pool(tmp_path: Path) 
     text = " ".join(" ".join(page.text).split())
     assert not page.open
     assert "Gamma svm, accuracy, validation 87.50 81.25 +6.25" in text
-    assert "Alpha trained on class-0, class-1 24 8 8 CC0-1.0" in text
+    assert "Alpha trained on train class-0, class-1 24 8 8 CC0-1.0" in text
     assert "Gamma left out class-0, class-1, class-2 24 8 8" in text
     assert page.tags.count("svg") == 1 + 2 + 1
     assert "| Gamma | svm | accuracy | validation | 87.50 | 81.25 | +6.25 |" in table

@@ -9,7 +9,7 @@ import pytest
 from mtrain.data import sampling, storage
 from mtrain.data.batch import Batch
 from mtrain.data.loader import Skipping, batches
-from mtrain.data.pool import Pool, open_pool
+from mtrain.data.pool import Pool, open_pool, training_on
 from mtrain.data.sampling import Stream
 from mtrain.data.stream import Shard, StreamBatches, samples, train_shards
 from mtrain.errors import ShardError
@@ -155,3 +155,11 @@ def test_shards_without_a_sample_are_told_instead_of_read_for_ever(tmp_path: Pat
     shards = [Shard(str(tmp_path / "empty.tar"), 10240, digest)] * 2
     with pytest.raises(ShardError, match=r"no sample in any of its shards; check the shards"):
         next(samples("Alpha", 2, shards, 4, "seed"))
+
+
+def test_the_shards_of_every_set_that_is_trained_on_are_read(tmp_path: Path) -> None:
+    pool = open_pool(write_pool(tmp_path, ("Alpha",)))
+    (task,) = training_on(pool, ("train", "val")).tasks
+    read = [Path(shard.place).name for shard in train_shards(task)]
+    assert read == ["train-000000.tar", "train-000001.tar", "train-000002.tar", "val-000000.tar"]
+    assert StreamBatches([task], 32, 0, range(4), Stream.TRAIN).sizes == [32]

@@ -39,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pool(folder / "shards")
     settings = FitConfig(
         shards=str(folder / "shards"), leave_out=("Gamma",), backbone=SMALL, weights="random", iterations=3, batch=4,
-        size=SIZE, adapt_batches=2, workers=0, validate_every=0, device="cpu",
+        size=SIZE, adapt_batches=2, workers=0, validate_every=0, device="cpu", train_on="train",
     )  # fmt: skip
     fit(settings, Run(folder / "runs" / "toy"), Notes())
     return folder
