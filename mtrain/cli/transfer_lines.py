@@ -49,7 +49,8 @@ def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
         lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
         for row in result.get("curve", []):
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
-            lines.append(f"  {row['k']:>3} a class: {row['mean']:.4f}{spread}")
+            mean = "not defined" if row["mean"] is None else f"{row['mean']:.4f}"
+            lines.append(f"  {row['k']:>3} a class: {mean}{spread}")
         lines += [f"note: {note}" for note in result["notes"]]
     return lines
 
@@ -64,7 +65,7 @@ def feature_files(
             if len(rows):
                 found = features(
                     source.network, task, split, size=source.run.config().size, cache=source.cache, workers=workers,
-                    report=report, dtype=dtype, device=device,
+                    report=report, dtype=dtype, device=device, weights=source.origin,
                 )  # fmt: skip
                 paths.append(out / f"{task.name}-{split}.npy")
                 write_features(found, rows, paths[-1])

@@ -24,6 +24,7 @@ from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.network import MultiHead, check_size, shared_network
+from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import State as TensorState
 from mtrain.model.weights import read_weights, save_weights
 from mtrain.runs import Run, State
@@ -171,6 +172,7 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
     done = ranks.told(lambda: 0 if saved is None else saved[1])
     shared = shared_network(config.backbone, config.weights if ranks.first and saved is None else "random")
     check_size(shared, config.size)
+    _check_start(shared, config.weights)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)
@@ -200,6 +202,14 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
         drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(training.config.batch)])
         layers = batchnorm_adapt.adapt(training.model.shared, (training.prepare(batch) for batch in drawn))
         report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
+
+
+def _check_start(shared: nn.Module, weights: str) -> None:
+    """Raises:
+    RunError: weights to start from that no training could mend.
+    """
+    if broken := not_finite(shared.state_dict()):
+        raise RunError(f"weights that are not finite: {broken[0]}", where=weights, remedy="give others with --weights")
 
 
 def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | None:

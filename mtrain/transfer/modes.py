@@ -21,13 +21,14 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.runs import Run
 from mtrain.scoring import metrics
-from mtrain.scoring.predictions import Answer
+from mtrain.scoring.predictions import Answer, undefined
 from mtrain.train import checkpoint
 from mtrain.transfer import probes
 from mtrain.transfer.features import Features, features
 from mtrain.transfer.finetune import divide, finetune
 from mtrain.transfer.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfer.probes import Probe, Sample
+from mtrain.transfer.request import OWN
 
 HEAD = f"{checkpoint.MODEL}heads."
 
@@ -40,6 +41,11 @@ class Source:
     weights: str
     network: SharedNetwork
     digest: str
+
+    @property
+    def origin(self) -> str:
+        """The weights in words: their file, or what they are."""
+        return str(self.run.weights) if self.weights == OWN else self.weights
 
     @property
     def cache(self) -> Path:
@@ -105,6 +111,8 @@ def fewshot(source: Source, task: Task, options: Options, report: Reporter) -> F
     rows = _scored_rows(task, options)
     curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
     settings = {"curve": curve}
+    if np.isnan(curve[-1]["mean"]):
+        notes += (undefined(task, options.scored),)
     return Found(options.scored, {"train": curve[-1]["n_train"]}, settings, notes, score=curve[-1]["mean"])
 
 
@@ -191,7 +199,7 @@ def _sample(
     def of(split: str) -> Features:
         return features(
             source.network, task, split, size=size, cache=source.cache, workers=options.workers, report=report,
-            device=options.recipe.device,
+            device=options.recipe.device, weights=source.origin,
         )  # fmt: skip
 
     there = [split for split in parts if len(task.rows[split])]
