@@ -16,7 +16,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.data.loader import ordered_batches
 from mtrain.data.pool import Rows, Task, fetch_shards
-from mtrain.errors import RunError, UsageError
+from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.model.tensor_file import read_tensors, write_tensors
 from mtrain.model.weights import state_digest
@@ -42,7 +42,7 @@ def features(
     weights: what to call them.
 
     Raises:
-        RunError: numbers that are not finite.
+        DivergedError: numbers that are not finite.
         UsageError: numbers that float16 cannot hold.
         ShardError, RunError: remote shards that cannot be had.
     """
@@ -74,7 +74,7 @@ def write_features(found: Features, rows: Rows, path: Path) -> None:
 def _check_finite(computed: Features, task: Task, split: str, weights: str) -> None:
     broken = np.flatnonzero(~np.isfinite(computed).all(axis=1))
     if len(broken):
-        raise RunError(
+        raise DivergedError(
             f"{task.name}: features that are not finite, of {len(broken)} of {len(computed)} images of {split}, "
             f"the first {task.rows[split].key[broken[0]]}",
             where=weights, remedy="no classifier can use them: give other weights",

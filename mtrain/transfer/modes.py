@@ -30,6 +30,7 @@ from mtrain.transfer.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfer.probes import Probe, Sample
 from mtrain.transfer.request import OWN
 
+FROZEN = ("svm", "logistic", "knn")
 HEAD = f"{checkpoint.MODEL}heads."
 
 
@@ -88,6 +89,10 @@ def check_sets(task: Task, options: Options) -> None:
     for split, needed in (("train", True), ("test", options.final)):
         if needed and not len(task.rows[split]):
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
+    parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
+    if options.mode != "joint" and len(np.unique(np.concatenate([task.rows[part].label for part in parts]))) < 2:
+        what = f"the training set of {task.name} holds one class only: nothing to tell apart"
+        raise UsageError(what, where=task.folder, remedy="choose another --target")
 
 
 def svm(source: Source, task: Task, options: Options, report: Reporter) -> Found:
