@@ -133,8 +133,10 @@ def breakhis_lines(found: dict[str, Any]) -> list[str]:
     """One a magnification."""
     lines = []
     for magnification, one in found["magnifications"].items():
-        mean, std = 100 * one["mean"], 100 * one["std"]
-        lines.append(f"{magnification}: patient accuracy {mean:.2f} +- {std:.2f} over {len(one['folds'])} folds")
+        spread = "" if one["std"] is None else f" +- {100 * one['std']:.2f}"
+        lines.append(
+            f"{magnification}: patient accuracy {100 * one['mean']:.2f}{spread} over {len(one['folds'])} folds"
+        )
     return lines
 
 

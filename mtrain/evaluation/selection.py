@@ -174,9 +174,10 @@ def _row(selection: Selection, c: int) -> dict[str, Any]:
 
 
 def spread(scores: Values) -> float:
-    """Standard deviation over the seeds that are there; nan without any, or where one diverged."""
+    """Standard deviation over the seeds that are there; nan with fewer than two, or where one diverged."""
     there = scores[~np.isnan(scores)]
-    return ranks.summary(there.tolist()).std if len(there) and np.isfinite(there).all() else math.nan
+    found = ranks.summary(there.tolist()).spread if len(there) and np.isfinite(there).all() else None
+    return math.nan if found is None else found
 
 
 def _without_nan(value: Any) -> Any:
@@ -209,8 +210,10 @@ def lines(selection: Selection) -> list[str]:
 
 def text_row(selection: Selection, c: int) -> list[str]:
     found, means = selection.bootstrap, ranks.seed_means(selection.grid.scores)[c]
-    interval = f"{found.low[c]:.1f}-{found.high[c]:.1f}"
     scores = [_percent(mean) for mean in means]
+    if math.isnan(selection.mean_ranks[c]):
+        return [selection.grid.combinations[c], "no score", "-", "-", *scores]
+    interval = f"{found.low[c]:.1f}-{found.high[c]:.1f}"
     return [selection.grid.combinations[c], f"{selection.mean_ranks[c]:.2f}", interval, f"{found.wins[c]:.0%}", *scores]
 
 
