@@ -80,6 +80,8 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
             return True
         report.note(f"{lost}; it is made again")
         _check_can_be_made_again(run, lost)
+    elif run.state()[1] and not checkpoint.newest(run.checkpoints):
+        report.note(f"{run.name}: neither weights nor a checkpoint are left: the run begins anew")
     if run.exists and (note := provenance.other_division(run, about)):
         report.note(note)
     return False

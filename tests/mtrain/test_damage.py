@@ -235,6 +235,30 @@ def test_weights_that_are_gone_or_damaged_are_made_again_from_the_checkpoint(
     assert "goes on after iteration 2 of 2" in again.stderr
 
 
+def test_a_run_without_weights_and_checkpoints_begins_anew_and_says_so(place: Path) -> None:
+    whole = Path("runs/toy/shared.safetensors").read_bytes()
+    shutil.rmtree("runs/toy/checkpoints")
+    Path("runs/toy/shared.safetensors").unlink()
+    again = mtrain("fit", "--run", "toy")
+    assert "toy: neither weights nor a checkpoint are left: the run begins anew" in again.stderr
+    assert Path("runs/toy/shared.safetensors").read_bytes() == whole
+
+
+def test_fine_tuned_weights_are_made_again(place: Path) -> None:
+    words = ("--mode", "finetune", "--epochs", "1", "--lr", "0.001")
+    first = transfer(*words)
+    assert first.exit_code == 0, first.exception
+    (path,) = Path("runs/toy/transfer/tuned").glob("*/rate-0.001.safetensors")
+    whole = path.read_bytes()
+    flip(path)
+    for result in Path("runs/toy/transfer").glob("*.json"):
+        result.unlink()
+    again = transfer(*words)
+    assert f"{path}: changed since it was written; the rate is trained again" in again.stderr
+    assert again.stdout == first.stdout
+    assert path.read_bytes() == whole
+
+
 def test_without_a_checkpoint_weights_are_not_trained_again_over_the_loss_of_the_heads(place: Path) -> None:
     shutil.rmtree("runs/toy/checkpoints")
     flip(Path("runs/toy/heads.safetensors"))
