@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say
 from mtrain.cli.options import (
     CACHE,
     CHECK,
@@ -29,6 +31,14 @@ RARELY = (
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
     "seed", "dtype", "weights_key",
 )  # fmt: skip
+
+
+def _end(failures: Sequence[str]) -> None:
+    """Exit status 1 if a target failed, whatever the others came to."""
+    for failure in failures:
+        say(f"mtrain: error: {failure}", bold=True)
+    if failures:
+        sys.exit(1)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
@@ -76,8 +86,9 @@ def transfer(
     from mtrain.transfer.transfer import Options
 
     options = Options(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
-    found = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json), weights_key)
+    found, failures = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json), weights_key)
     answer(transfer_lines.transfer_lines(found, run), found, as_json=as_json)
+    _end(failures)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
@@ -117,11 +128,11 @@ def features(
     from mtrain.cli import transfer_lines
     from mtrain.transfer.transfer import source_of
 
-    found = transfer_lines.feature_files(
-        source_of(run, weights, key=weights_key), chosen, out, dtype, workers, device, report
-    )
+    source = source_of(run, weights, key=weights_key)
+    found, failures = transfer_lines.feature_files(source, chosen, out, dtype, workers, device, report)
     paths = [str(path) for path in found]
     answer(paths, paths, as_json=as_json)
+    _end(failures)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
@@ -179,10 +190,11 @@ def evaluate(
     asked = Asked(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
     if store:
-        found = transfer_lines.sweep_evaluations(store, target, shards, asked, report)
+        found, failures = transfer_lines.sweep_evaluations(store, target, shards, asked, report)
     else:
-        found = transfer_lines.evaluations(given, tasks, asked, report)
+        found, failures = transfer_lines.evaluations(given, tasks, asked, report)
     answer(transfer_lines.evaluation_lines(found), found, as_json=as_json)
+    _end(failures)
 
 
 @click.command(cls=Detailed, rarely=RARELY)

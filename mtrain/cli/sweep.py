@@ -30,6 +30,7 @@ from mtrain.cli.options import CACHE, CHECK, FOLDER, OUT, SWEEPS, reporter
 @click.option("--cpus", type=click.IntRange(1), help="Processors a cell on the cluster asks for.  [default: 1]")
 @click.option("--part", metavar="I/N", help="Only the I-th of N parts of the cells.")
 @click.option("--sbatch", type=OUT, help="Write a SLURM script that runs the parts; run nothing.")
+@click.option("--retry-failed", is_flag=True, help="Run the cells that failed again.")
 @click.option("--parts", type=click.IntRange(1), help="[default: one a seed, left-out set and network]")
 @JSON
 def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
@@ -48,6 +49,11 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
     if done.stopped:
         say("mtrain: stopped with checkpoints; the same command goes on")
         sys.exit(INTERRUPTED)
+    if done.failures:
+        for failure in done.failures:
+            say(failure, bold=True)
+        say("mtrain: error: cells failed; mend what is told above, and run the command again with --retry-failed")
+        sys.exit(1)
 
 
 @click.command()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.pool import Task
-from mtrain.errors import UsageError
+from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run
 from mtrain.transfer.features import features, write_features
 from mtrain.transfer.finetune_rate import RATES, Recipe
 from mtrain.transfer.request import targets
 from mtrain.transfer.transfer import Options, Source, source_of, transfer
+
+T = TypeVar("T", Task, str)
+R = TypeVar("R")
 
 
 def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto") -> Recipe:
@@ -31,14 +34,36 @@ def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, see
     )  # fmt: skip
 
 
+def each(of: Sequence[T], do: Callable[[T], Iterable[R]]) -> tuple[list[R], list[str]]:
+    """What `do` finds for each, and of those that it fails for, why.
+
+    Raises:
+        UserError: it fails for the only one.
+    """
+    if len(of) == 1:
+        return list(do(of[0])), []
+    found: list[R] = []
+    failures = []
+    for one in of:
+        try:
+            found += do(one)
+        except UserError as error:
+            name = one.name if isinstance(one, Task) else str(one)
+            failures.append(f"{name}: {error}")
+    return found, failures
+
+
 def transfers(
     run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter, key: str | None = None
-) -> list[dict[str, Any]]:
-    """One transfer a target."""
-    if options.final:
-        tasks = final.opened(tasks)
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """One transfer a target, and why others have none."""
     source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None, key)
-    return [transfer(source, task, options, report) for task in tasks]
+
+    def scored(task: Task) -> list[dict[str, Any]]:
+        (target,) = final.opened([task]) if options.final else [task]
+        return [transfer(source, target, options, report)]
+
+    return each(tasks, scored)
 
 
 def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
@@ -49,44 +74,50 @@ def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
         lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
         for row in result.get("curve", []):
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
-            lines.append(f"  {row['k']:>3} a class: {row['mean']:.4f}{spread}")
+            mean = "not defined" if row["mean"] is None else f"{row['mean']:.4f}"
+            lines.append(f"  {row['k']:>3} a class: {mean}{spread}")
         lines += [f"note: {note}" for note in result["notes"]]
     return lines
 
 
 def feature_files(
     source: Source, tasks: Sequence[Task], out: Path, dtype: str, workers: int, device: str, report: Reporter
-) -> list[Path]:
-    """<out>/<Task>-<split>.npy of train and val, each with a .csv of its rows."""
-    paths = []
-    for task in tasks:
+) -> tuple[list[Path], list[str]]:
+    """<out>/<Task>-<split>.npy of train and val, each with a .csv of its rows; and why others have none."""
+
+    def written(task: Task) -> list[Path]:
+        paths = []
         for split, rows in task.rows.items():
             if len(rows):
                 found = features(
                     source.network, task, split, size=source.run.config().size, cache=source.cache, workers=workers,
-                    report=report, dtype=dtype, device=device,
+                    report=report, dtype=dtype, device=device, weights=source.origin,
                 )  # fmt: skip
                 paths.append(out / f"{task.name}-{split}.npy")
                 write_features(found, rows, paths[-1])
-    return paths
+        return paths
+
+    return each(tasks, written)
 
 
 def evaluations(
     runs: Sequence[Run], tasks: Sequence[Task], asked: final.Asked, report: Reporter
-) -> list[dict[str, Any]]:
-    """The final evaluation of these runs on these targets."""
-    return [one for task in tasks for one in final.evaluate(runs, task, asked, report)]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The final evaluation of these runs on these targets, and why others have none."""
+    return each(tasks, lambda task: final.evaluate(runs, task, asked, report))
 
 
 def sweep_evaluations(
     sweep: Path, names: Sequence[str], shards: Path | None, asked: final.Asked, report: Reporter
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The final evaluation of the runs that a sweep's selection chose for each target, or for those named."""
-    found = []
-    for name in names or final.selected_targets(sweep):
+
+    def scored(name: str) -> list[dict[str, Any]]:
         chosen = final.winners(sweep, name)
-        found += evaluations(chosen, targets(chosen[0], shards, [name]), asked, report)
-    return found
+        (task,) = targets(chosen[0], shards, [name])
+        return final.evaluate(chosen, task, asked, report)
+
+    return each(names or final.selected_targets(sweep), scored)
 
 
 def evaluation_lines(found: Iterable[dict[str, Any]]) -> list[str]:
@@ -102,8 +133,10 @@ def breakhis_lines(found: dict[str, Any]) -> list[str]:
     """One a magnification."""
     lines = []
     for magnification, one in found["magnifications"].items():
-        mean, std = 100 * one["mean"], 100 * one["std"]
-        lines.append(f"{magnification}: patient accuracy {mean:.2f} +- {std:.2f} over {len(one['folds'])} folds")
+        spread = "" if one["std"] is None else f" +- {100 * one['std']:.2f}"
+        lines.append(
+            f"{magnification}: patient accuracy {100 * one['mean']:.2f}{spread} over {len(one['folds'])} folds"
+        )
     return lines
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +113,7 @@ class ShardFiles:
     """Reads by offset from many files, of which few are open at once. Travels between processes without open files."""
 
     def __init__(self, shards: Sequence[Path | Copy]) -> None:
-        self.shards = list(shards)
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self.__setstate__({"shards": list(shards)})
 
     def copies(self, numbers: npt.NDArray[np.int32]) -> list[Copy]:
         """Those of these shards that are copies of remote ones."""
@@ -147,14 +148,21 @@ class ShardFiles:
 
     def close(self) -> None:
         """Close what is open; reading opens it again."""
-        while self._open:
-            os.close(self._open.popitem()[1])
-
-    def __del__(self) -> None:
-        self.close()
+        _close_all(self._open)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {"shards": self.shards}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.shards: list[Path | Copy] = state["shards"]
+        self._open: OrderedDict[int, int] = OrderedDict()
+        weakref.finalize(self, _close_all, self._open)  # a __del__ would run when half of the interpreter is gone
+
+
+def _close_all(files: OrderedDict[int, int]) -> None:
+    while files:
+        with suppress(OSError):  # closed by others, as a process does that goes to the background
+            os.close(files.popitem()[1])
 
 
 def _joined(columns: Sequence[npt.NDArray[Any]], dtype: str) -> npt.NDArray[Any]:

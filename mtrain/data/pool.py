@@ -32,6 +32,7 @@ from mtrain.data.storage import url_of
 from mtrain.errors import ShardError, UsageError
 
 INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
+NAME_IT = "name the folder of the tasks with --shards, or make one with `dpconvert NAME --out DIR`"
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
 
 
@@ -152,11 +153,11 @@ def open_pool(shards: Path | str) -> Pool:
         return pool_of(open_task(task) for task in shard_cache.task_folders(url))
     shards = Path(shards)
     if not shards.is_dir():
-        raise UsageError("no such folder of shards", where=shards, remedy="make one with `dpconvert NAME --out DIR`")
+        raise UsageError("no such folder of shards", where=shards, remedy=NAME_IT)
     finished, unfinished = cards.begun(shards)
     names = tuple(folder.name for folder in unfinished)
     if not finished:
-        remedy = "make one with `dpconvert NAME --out DIR`" if not names else f"finish the conversion of {names[0]}"
+        remedy = NAME_IT if not names else f"finish the conversion of {names[0]}"
         raise UsageError("no task here", where=shards, found=f"unfinished: {', '.join(names)}" if names else None,
             remedy=remedy)  # fmt: skip
     return dataclasses.replace(pool_of(open_task(folder) for folder in finished), unfinished=names)
@@ -166,12 +167,15 @@ def open_task(folder: Path | str) -> Task:
     """The task in `folder`, or at the URL of one; sizes of its files are compared with its card, contents are not read.
 
     Raises:
+        UsageError: no such folder.
         ShardError: unfinished, or files that do not match the card.
         RunError: a URL that cannot be read.
     """
     if (url := url_of(folder)) is not None:
         return _open_remote(url)
     folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError("no such folder of a task", where=folder, remedy=NAME_IT)
     card = cards.load(folder)
     _check_size(folder / card.index.name, card.index.size)
     shards = tuple(folder / shard.name for shard in card.shards)

@@ -187,6 +187,7 @@ class Bench:
                     workers=workers,
                     report=self.report,
                     device=self.options.recipe.device,
+                    weights=self.source.origin,
                 )
                 for split in self.pictures.parts
             ]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dpconvert.manifest.catalog import manifest_folder
 from mtrain.documents import read_document
 from mtrain.errors import RunError
-from mtrain.evaluation.ranks import Summary, significant, summary
+from mtrain.evaluation.ranks import Summary, margin, significant, summary
 
 # the columns of Table V, in its order
 COLUMNS = {
@@ -29,6 +29,7 @@ COLUMNS = {
     "finetune-multitask": "finetune, multi-task",
     "joint": "joint",
 }
+UNSEEDED = "svm-imagenet"  # the same weights and no chance: one value is all there is
 TRANSFERS = ("svm", "finetune")
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
 
@@ -77,9 +78,12 @@ class Row:
         return None if pair is None else pair[0].mean - pair[1].mean
 
     def verdict(self, mode: str) -> int | None:
-        """1 where multi-task is significantly better than ImageNet, -1 where it is worse, else 0."""
+        """1 where multi-task is significantly better than ImageNet, -1 where it is worse, else 0.
+
+        None where it cannot be told: a score is missing, or there is one seed alone.
+        """
         pair = self._pair(mode)
-        if pair is None:
+        if pair is None or margin(*pair) is None:
             return None
         return int(math.copysign(1, pair[0].mean - pair[1].mean)) if significant(*pair) else 0
 
@@ -120,13 +124,13 @@ def table(evaluations: Iterable[Evaluation], backbone: str) -> list[Row]:
     rows = []
     for task, columns in by_task.items():
         every = [one for same in columns.values() for one in same]
-        scores = {name: _summary(columns[name]) for name in COLUMNS if name in columns}
+        scores = {name: _summary(columns[name], seeded=name != UNSEEDED) for name in COLUMNS if name in columns}
         rows.append(Row(task, every[0].metric, max(one.n_train for one in every), scores))
     return in_order(rows)
 
 
-def _summary(same: Iterable[Evaluation]) -> Summary:
-    return summary([100 * one.score for one in same if one.score is not None])
+def _summary(same: Iterable[Evaluation], *, seeded: bool) -> Summary:
+    return summary([100 * one.score for one in same if one.score is not None], seeded=seeded)
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:

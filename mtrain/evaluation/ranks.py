@@ -50,11 +50,19 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation (over n - 1; 0 for one value) of the scores of several seeds."""
+    """Mean and standard deviation (over n - 1) of the scores of several seeds.
+
+    std: None for one value, of which it is not known; 0 for one that depends on no seed.
+    """
 
     mean: float
-    std: float
+    std: float | None
     count: int
+
+    @property
+    def spread(self) -> float | None:
+        """The deviation where there is one to be shown: of two values or more."""
+        return self.std if self.count > 1 else None
 
 
 def check_complete(grid: Grid, remedy: str) -> None:
@@ -142,18 +150,21 @@ def _percentiles(found: Values) -> tuple[Values, Values]:
     return low, high
 
 
-def summary(values: Sequence[float]) -> Summary:
-    """Of at least one value."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+def summary(values: Sequence[float], *, seeded: bool = True) -> Summary:
+    """Of at least one value. seeded: whether another seed would give another value."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None if seeded else 0.0
     return Summary(float(np.mean(values)), spread, len(values))
 
 
 def significant(one: Summary, other: Summary) -> bool:
-    """The paper's rule: the difference of the means exceeds twice the larger of the two standard deviations."""
+    """The paper's rule: the difference of the means exceeds twice the larger of the two standard deviations.
+
+    Never where a deviation is not known.
+    """
     apart, least = abs(one.mean - other.mean), margin(one, other)
-    return apart > least and not math.isclose(apart, least, rel_tol=1e-9, abs_tol=1e-12)
+    return least is not None and apart > least and not math.isclose(apart, least, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def margin(one: Summary, other: Summary) -> float:
-    """Twice the larger standard deviation."""
-    return 2 * max(one.std, other.std)
+def margin(one: Summary, other: Summary) -> float | None:
+    """Twice the larger standard deviation; None where one is not known."""
+    return None if one.std is None or other.std is None else 2 * max(one.std, other.std)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from dpconvert.plural import counted
 from mtrain.evaluation import ranks
 from mtrain.evaluation.ranks import Bootstrap, Grid, Values
 from mtrain.sweep.spec import Combination
@@ -63,6 +65,8 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     combinations = tuple(dict.fromkeys(one.combination for one in planned))
     grid, notes = grid_of(planned, results, combinations)
     remedy = "go on with `mtrain sweep`, or compare what is there with --incomplete"
+    if failed := failures(results):
+        remedy = f"{failed[0]}; `mtrain sweep --retry-failed` tries again, `select --incomplete` compares what is there"
     if not incomplete or not results:
         ranks.check_complete(grid, remedy)
     elif holes := len(grid.holes()):
@@ -88,16 +92,28 @@ def grid_of(
         diverged += result.state == "diverged"
         for task in one.tasks:
             place = combinations.index(one.combination), tasks.index(task), seeds.index(one.seed)
-            score = -math.inf if result.state == "diverged" else result.scores[task].score
+            score = -math.inf if result.state == "diverged" else _score(result, task)
             scores[place] = math.nan if score is None else score
             if score is None:
                 undefined.add(task)
     notes = [f"{task}: its metric is not defined on what was scored; it does not count" for task in sorted(undefined)]
+    notes += failures(results)
     if diverged:
         notes.append(f"{diverged} trainings diverged: their combinations rank last there")
     kept = [number for number, task in enumerate(tasks) if task not in undefined]
     names = tuple(map(str, combinations))
     return Grid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes
+
+
+def _score(result: Result, task: str) -> float | None:
+    """NaN where there is none, None where there is none to be had."""
+    return result.scores[task].score if task in result.scores else math.nan
+
+
+def failures(results: Mapping[str, Result]) -> list[str]:
+    """Which tasks have no score in how many cells, and why: a line each."""
+    counts = Counter(pair for result in results.values() for pair in result.failures.items())
+    return [f"{task} failed in {counted(count, 'cell')}: {why}" for (task, why), count in sorted(counts.items())]
 
 
 def content(selection: Selection, store: Store) -> dict[str, Any]:
@@ -139,7 +155,7 @@ def _models(
         {"seed": one.seed, "cell": one.cell, "run": results[one.cell].run}
         for one in planned
         if one.combination == combination and target in one.tasks and one.cell in results
-        and results[one.cell].state == "scored"
+        and results[one.cell].state != "diverged" and target in results[one.cell].scores
     ]  # fmt: skip
 
 
@@ -158,9 +174,10 @@ def _row(selection: Selection, c: int) -> dict[str, Any]:
 
 
 def spread(scores: Values) -> float:
-    """Standard deviation over the seeds that are there; nan without any, or where one diverged."""
+    """Standard deviation over the seeds that are there; nan with fewer than two, or where one diverged."""
     there = scores[~np.isnan(scores)]
-    return ranks.summary(there.tolist()).std if len(there) and np.isfinite(there).all() else math.nan
+    found = ranks.summary(there.tolist()).spread if len(there) and np.isfinite(there).all() else None
+    return math.nan if found is None else found
 
 
 def _without_nan(value: Any) -> Any:
@@ -193,8 +210,10 @@ def lines(selection: Selection) -> list[str]:
 
 def text_row(selection: Selection, c: int) -> list[str]:
     found, means = selection.bootstrap, ranks.seed_means(selection.grid.scores)[c]
-    interval = f"{found.low[c]:.1f}-{found.high[c]:.1f}"
     scores = [_percent(mean) for mean in means]
+    if math.isnan(selection.mean_ranks[c]):
+        return [selection.grid.combinations[c], "no score", "-", "-", *scores]
+    interval = f"{found.low[c]:.1f}-{found.high[c]:.1f}"
     return [selection.grid.combinations[c], f"{selection.mean_ranks[c]:.2f}", interval, f"{found.wins[c]:.0%}", *scores]
 
 

@@ -181,7 +181,10 @@ def _scores(config: FitConfig, asked: Asked) -> list[str]:
     ]  # fmt: skip
     for row in rows:
         scores = [row.scores.get(column) for column in columns]
-        cells = [f"{s.mean:.2f} ± {s.std:.2f}" if s and s.count > 1 else f"{s.mean:.2f}" if s else "" for s in scores]
+        cells = [
+            f"{s.mean:.2f} ± {s.spread:.2f}" if s and s.spread is not None else f"{s.mean:.2f}" if s else ""
+            for s in scores
+        ]
         lines.append(f"| {' | '.join([row.task, row.metric, *cells])} |")
     return lines
 

@@ -70,6 +70,11 @@ def about_in(file: Any) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a number which is not finite."""
+    return sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
+
+
 def add_tensor(digest: Any, tensor: Tensor) -> None:
     """Update a hash with the bytes of a tensor."""
     digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

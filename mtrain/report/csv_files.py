@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,21 +24,36 @@ def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
             score = result.scores.get(task) if result else None
             told = [score.metric, score.set, score.score] if score else ["", "", ""]
             state, seconds = (result.state, result.seconds) if result else ("missing", "")
-            rows.append([one.cell, c.backbone, c.lr, c.tau, c.warmup, one.seed, task, *told, state, seconds])
+            reason = result.failures.get(task, "") if result else ""
+            state = "scored" if state == "failed" and score else state
+            rows.append([one.cell, c.backbone, c.lr, c.tau, c.warmup, one.seed, task, *told, state, seconds, reason])
     head = ["cell", "backbone", "lr", "tau", "warmup", "seed", "task", "metric", "set", "score", "state", "seconds"]
-    return csv_text(head, rows)
+    return csv_text([*head, "reason"], rows)
 
 
 def ranked(chosen: Selection) -> str:
     """A line a combination and task."""
     means = ranks.seed_means(chosen.grid.scores)
-    rows = [
-        [c.backbone, c.lr, c.tau, c.warmup, chosen.mean_ranks[i], chosen.bootstrap.low[i], chosen.bootstrap.high[i],
-         chosen.bootstrap.wins[i], task, means[i, t], selection.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t]]
-        for i, c in enumerate(chosen.combinations) for t, task in enumerate(chosen.grid.tasks)
-    ]  # fmt: skip
+    found, rows = chosen.bootstrap, []
+    for i, c in enumerate(chosen.combinations):
+        of_combination = (chosen.mean_ranks[i], found.low[i], found.high[i], found.wins[i])
+        for t, task in enumerate(chosen.grid.tasks):
+            of_task = (means[i, t], selection.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t])
+            numbers = [*map(_number, of_combination), task, *map(_number, of_task)]
+            rows.append([c.backbone, c.lr, c.tau, c.warmup, *numbers, _state(means[i, t])])
     head = ["backbone", "lr", "tau", "warmup", "mean_rank", "low", "high", "wins", "task", "mean", "std", "rank"]
-    return csv_text(head, rows)
+    return csv_text([*head, "state"], rows)
+
+
+def _number(value: float) -> float | str:
+    """Empty where there is none."""
+    return float(value) if math.isfinite(value) else ""
+
+
+def _state(mean: float) -> str:
+    if math.isnan(mean):
+        return "no score"
+    return "scored" if math.isfinite(mean) else "diverged"
 
 
 def scores(networks: Iterable[tuple[str, Sequence[Row], Mapping[str, Row]]]) -> str:
@@ -50,9 +66,9 @@ def scores(networks: Iterable[tuple[str, Sequence[Row], Mapping[str, Row]]]) -> 
                 mode, _, source = column.partition("-")
                 verdict = row.verdict(mode) if source == "multitask" else ""
                 theirs = there.scores.get(column) if there else None
-                told = [theirs.mean, theirs.std] if theirs else ["", ""]
+                told = [theirs.mean, theirs.spread] if theirs else ["", ""]
                 about = [name, row.task, row.metric, row.size, column]
-                rows.append([*about, found.mean, found.std, found.count, row.best == column, verdict, *told])
+                rows.append([*about, found.mean, found.spread, found.count, row.best == column, verdict, *told])
     head = ["backbone", "task", "metric", "train_val", "column", "mean", "std", "seeds", "best", "significant"]
     return csv_text([*head, "published_mean", "published_std"], rows)
 
@@ -63,7 +79,7 @@ def breakhis(found: Iterable[BreakhisRow]) -> str:
     for row in found:
         for name in row.magnifications:
             own, theirs = row.scores.get(name), row.published.get(name)
-            told = [own.mean, own.std, own.count] if own else ["", "", ""]
+            told = [own.mean, own.spread, own.count] if own else ["", "", ""]
             also = [theirs.mean, theirs.std] if theirs else ["", ""]
             rows.append([row.backbone, row.column, name, *told, row.seeds, *also])
     head = ["backbone", "column", "magnification", "mean", "std", "folds", "seeds", "published_mean", "published_std"]

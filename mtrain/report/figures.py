@@ -49,7 +49,8 @@ def differences(rows: Sequence[Row], mode: str, paper: Mapping[str, Row] | None 
         ours, theirs = row.scores[f"{mode}-multitask"], row.scores[f"{mode}-imagenet"]
         colour = SERIES[0] if ours.mean >= theirs.mean else SERIES[1]
         axes.barh(place, ours.mean - theirs.mean, 0.62, fc=colour if row.verdict(mode) else "none", ec=colour)
-        axes.errorbar(ours.mean - theirs.mean, place, xerr=margin(ours, theirs), **ERRORS)
+        if (room := margin(ours, theirs)) is not None:
+            axes.errorbar(ours.mean - theirs.mean, place, xerr=room, **ERRORS)
         if paper and row.task in paper and (there := paper[row.task].gain(mode)) is not None:
             axes.plot(there, place, "D", ms=4, mfc="none", mec=SERIES[3])
     _tasks_down(axes, shown)
@@ -68,7 +69,8 @@ def approaches(rows: Sequence[Row]) -> Figure:
             if (score := row.scores.get(column)) is not None:
                 at = place + 0.2 * (number - 1.5)
                 axes.barh(at, score.mean, 0.19, color=SERIES[number], label=label if label not in _said(axes) else None)
-                axes.errorbar(score.mean, at, xerr=2 * score.std, **ERRORS)
+                if score.spread is not None:
+                    axes.errorbar(score.mean, at, xerr=2 * score.spread, **ERRORS)
                 ends.append(score)
     _tasks_down(axes, shown)
     axes.set_xlim(*_around(ends))
@@ -107,7 +109,9 @@ def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]]) -> Figure:
             at = np.asarray(places) + shift
             label = f"{'with' if warm else 'without'} warm-up"
             axes.bar(at, [one.mean for one in ones], 0.34, color=colour, label=label)
-            axes.errorbar(at, [one.mean for one in ones], yerr=[2 * one.std for one in ones], **ERRORS)
+            for place, one in zip(at, ones, strict=True):
+                if one.spread is not None:
+                    axes.errorbar(place, one.mean, yerr=2 * one.spread, **ERRORS)
     axes.set_xticks(range(len(taus)), taus)
     axes.set_ylim(*_around(found.values()))
     axes.grid(axis="y")
@@ -167,7 +171,7 @@ def _said(axes: Axes) -> list[str]:
 
 def _around(scores: Iterable[Summary]) -> tuple[float, float]:
     """Limits that show every bar's end with its deviations; bars begin at the lower one, not at zero."""
-    ends = [(one.mean - 2 * one.std, one.mean + 2 * one.std) for one in scores]
+    ends = [(one.mean - 2 * (one.spread or 0), one.mean + 2 * (one.spread or 0)) for one in scores]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     room = max(high - low, 1.0) * 0.15
     return max(low - room, 0.0), min(high + room, 101.0)

@@ -91,7 +91,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
 
 def spread(found: Summary) -> str:
     """'75.05±0.70', as in the paper; without a deviation where there is one value."""
-    return f"{found.mean:.2f}±{found.std:.2f}" if found.count > 1 else f"{found.mean:.2f}"
+    return f"{found.mean:.2f}" if found.spread is None else f"{found.mean:.2f}±{found.spread:.2f}"
 
 
 def _mark(column: str, row: Row) -> Markup:

@@ -28,7 +28,7 @@ def scores_of(task: Task, name: str, rows: Rows, answer: Answer) -> dict[str, An
     """The task's own metric, all others, intervals over groups; `name` is the set's."""
     score = metrics.score(task.metric, rows.label, answer.decisions)
     scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes))
-    notes = [f"the {name} set of {task.name} holds one class only: no {task.metric}"] if math.isnan(score) else []
+    notes = [undefined(task, name)] if math.isnan(score) else []
     groups = [str(group) for group in rows.group]
     intervals = bootstrap.intervals(rows.label, answer.decisions, groups, task.num_classes)
     if not intervals:
@@ -43,6 +43,11 @@ def scores_of(task: Task, name: str, rows: Rows, answer: Answer) -> dict[str, An
         "groups": len(set(groups)),  # an interval of a handful of groups says little
         "notes": notes,
     }
+
+
+def undefined(task: Task, name: str) -> str:
+    """Why the task has no score on the set of this name."""
+    return f"the {name} set of {task.name} holds one class only: no {task.metric}"
 
 
 def write_predictions(path: Path, rows: Rows, answer: Answer) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
-from mtrain.documents import write_document
-from mtrain.errors import DivergedError
+from mtrain.documents import known_document, write_document
+from mtrain.errors import DivergedError, UserError
 from mtrain.model.network import find_device
 from mtrain.runs import Run
 from mtrain.sweep.cells import Cell, warmup_config
@@ -30,9 +30,10 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
     """Run the cell unless its result is there; "busy" when another process has it, or is at the warm-up that it needs.
 
     Raises:
-        UserError: as `fit` and the transfers do; a training that diverges is a result, not an error.
+        RunError: the result cannot be written. What a training or a transfer fails with is a result, not an error.
     """
-    if store.has(cell):
+    path = store.result_path(cell.digest)
+    if known_document(path, report.note) is not None:
         return "done"
     with store.claimed(cell.digest, store.run(cell.training)) as ours:
         if not ours:
@@ -44,6 +45,11 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
         except DivergedError as error:
             report.note(f"{cell}: {error}")
             _write(store, cell, {"state": "diverged", "reason": str(error), "scores": {}, "seconds": 0.0})
+            return "done"
+        except UserError as error:
+            report.note(f"{cell}: {error}")
+            failures = dict.fromkeys(cell.tasks, str(error))
+            _write(store, cell, {"state": "failed", "failures": failures, "scores": {}, "seconds": 0.0})
             return "done"
 
 
@@ -57,8 +63,11 @@ def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
         _start_from(store.run(cell.warmup), run)
     if fit(cell.config, run, report) == "stopped":
         return "stopped"
-    scores = _transfers(cell, run, report)
-    _write(store, cell, {"state": "scored", "scores": scores, "seconds": round(time.monotonic() - begun, 1)})
+    scores, failures = _transfers(cell, run, report)
+    for task, reason in failures.items():
+        report.note(f"{cell}: {task}: {reason}")
+    found = {"state": "failed" if failures else "scored", "scores": scores, "failures": failures}
+    _write(store, cell, {**found, "seconds": round(time.monotonic() - begun, 1)})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # the weights stay
     return "done"
 
@@ -85,8 +94,8 @@ def _start_from(warmup: Run, run: Run) -> None:
             shutil.copyfile(path, partial)
 
 
-def _transfers(cell: Cell, run: Run, report: Reporter) -> dict[str, dict[str, Any]]:
-    """Each left-out task, train -> val: no test set is read."""
+def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Each left-out task, train -> val: no test set is read. The scores by task, and why others have none."""
     source = source_of(run, OWN)
     settings = cell.transfer
     options = Options(
@@ -96,11 +105,17 @@ def _transfers(cell: Cell, run: Run, report: Reporter) -> dict[str, dict[str, An
         workers=cell.config.workers,
         recipe=Recipe(device=cell.config.device),
     )
-    found = {}
+    found, failures = {}, {}
     for task in targets(run, Path(cell.config.shards), cell.tasks):
-        result = transfer(source, task, options, report)
+        try:
+            result = transfer(source, task, options, report)
+        except DivergedError:
+            raise
+        except UserError as error:
+            failures[task.name] = str(error)
+            continue
         found[task.name] = {name: result[name] for name in ("metric", "set", "score", "scores", "C", "notes")}
-    return found
+    return found, failures
 
 
 def _write(store: Store, cell: Cell, result: dict[str, Any]) -> None:

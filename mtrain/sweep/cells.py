@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mtrain.config import FitConfig
-from mtrain.data.pool import Pool, Task, leave_out, open_pool
+from mtrain.data.pool import Pool, Task, find_task, leave_out, open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights_file import weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer
@@ -44,10 +46,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A left-out set with the shards there are: what stays to train on, and what left."""
+    """A left-out set with the shards there are: what stays to train on, and what left and can be scored.
+
+    notes: on tasks that left because they are related, and cannot be scored.
+    """
 
     pool: Pool
     tasks: tuple[Task, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,10 +70,13 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
     found: dict[tuple[str, ...], LeftOut] = {}
     for given in sweep.leave_out:
         kept, gone, _ = leave_out(pool, given)
-        for task in gone:
-            if not len(task.rows["train"]):
-                raise UsageError("this task has no training set: it cannot be scored", where=task.folder)
-        found[given] = LeftOut(kept, gone)
+        reasons = {task.name: reason for task in gone if (reason := _unscorable(task))}
+        for task in (find_task(pool, name) for name in given):
+            if task.name in reasons:
+                remedy = "take it out of leave_out; related tasks leave by themselves"
+                raise UsageError(f"{reasons[task.name]}: it cannot be scored", where=task.folder, remedy=remedy)
+        notes = tuple(f"{name} leaves, and is not scored: {reason}" for name, reason in reasons.items())
+        found[given] = LeftOut(kept, tuple(task for task in gone if task.name not in reasons), notes)
     twice = [names for names, count in Counter(left.names for left in found.values()).items() if count > 1]
     if twice:
         raise UsageError(
@@ -75,6 +84,16 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
             remedy="keep one of them",
         )
     return found
+
+
+def _unscorable(task: Task) -> str | None:
+    """Why no classifier can be trained on the task, as its card and its index tell."""
+    classes = len(np.unique(task.rows["train"].label))
+    return (
+        ("its training set holds one class only" if classes else "this task has no training set")
+        if classes < 2
+        else None
+    )
 
 
 def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut]) -> list[Cell]:

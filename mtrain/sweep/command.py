@@ -6,7 +6,8 @@ What runs cells is imported where it is used: a wrong argument is told before to
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,29 +42,31 @@ class Asked:
     part: str | None = None
     sbatch: Path | None = None
     parts: int | None = None
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What to print, the same for programs, and whether a signal stopped the work."""
+    """What to print, the same for programs, whether a signal stopped the work, and why cells failed, in lines."""
 
     lines: list[str]
     found: dict[str, Any]
     stopped: bool = False
+    failures: tuple[str, ...] = ()
 
 
 def run_sweep(asked: Asked, report: Reporter) -> Answer:
     """Do what was asked for.
 
     Raises:
-        UserError: a file, option or shards that cannot be used, or what a cell failed with.
+        UserError: a file, option or shards that cannot be used.
     """
     part = _part(asked.part)
     sweep = load_sweep(asked.file)
     shards = absolute(asked.shards or sweep.shards)
     sweep = sweep.model_copy(update={"shards": shards})
     sets = left_out_sets(sweep)
-    for note in next(iter(sets.values())).pool.notes:
+    for note in dict.fromkeys(note for left in sets.values() for note in (*left.pool.notes, *left.notes)):
         report.note(note)
     cells = cells_of(sweep, sets)
     store = Store(asked.sweeps / sweep.name)
@@ -73,10 +76,20 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
         return _script(asked, asked.sbatch, sweep, cells)
     if asked.only_plan:
         return _plan(store, chosen, list(sets.values()), report)
+    if asked.retry_failed:
+        store.forget_failed(chosen)
     stopped = _run(asked, store, chosen, report) == "stopped"
-    there = sum(store.has(cell) for cell in cells)
-    found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there}
-    return Answer([f"{sweep.name}: {there} of {counted(len(cells), 'cell')} -> {store.path}"], found, stopped)
+    there, failed = sum(store.has(cell) for cell in cells), store.failed(cells)
+    found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there, "failed": failed}
+    told = f", {len(failed)} of them failed" if failed else ""
+    lines = [f"{sweep.name}: {there} of {counted(len(cells), 'cell')}{told} -> {store.path}"]
+    return Answer(lines, found, stopped, _reasons(failed))
+
+
+def _reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """A line a task and reason, with the number of its cells."""
+    counts = Counter((task, reason) for failures in failed.values() for task, reason in failures.items())
+    return tuple(f"{task} in {counted(count, 'cell')}: {reason}" for (task, reason), count in sorted(counts.items()))
 
 
 def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) -> State:

@@ -120,10 +120,8 @@ def _said(ray: Any, reference: Any) -> State | UserError | None:
     return found
 
 
-def _cell(store: Store, cell: Cell, warmed: Outcome | Refused | None, version: str) -> State | Refused:
-    """What runs in a task for a cell: `warmed` is what the task of its warm-up answered."""
-    if isinstance(warmed, Refused):
-        return warmed
+def _cell(store: Store, cell: Cell, _warmed: Outcome | Refused | None, version: str) -> State | Refused:
+    """What runs in a task for a cell, after that of its warm-up: where that failed, the cell fails the same way."""
     return _told(store, version, lambda: work(store, [cell], QUIET))
 
 

@@ -43,7 +43,10 @@ class Score(BaseModel):
 
 
 class Result(BaseModel):
-    """A cell's file. `run` is the folder of its training, inside the sweep's; a diverged training has no scores."""
+    """A cell's file. `run` is the folder of its training, inside the sweep's; a diverged training has no scores.
+
+    failures: task -> why it has no score.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -51,8 +54,9 @@ class Result(BaseModel):
     run: str
     combination: Combination
     seed: int
-    state: Literal["scored", "diverged"]
+    state: Literal["scored", "diverged", "failed"]
     scores: dict[str, Score]
+    failures: dict[str, str] = {}
     seconds: float
 
 
@@ -149,6 +153,16 @@ class Store:
         return {
             cell: _checked(Result, read_document(path, AGAIN), path) for cell, path in paths.items() if path.is_file()
         }
+
+    def failed(self, cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
+        """Digest -> task -> reason, of those of these cells that failed."""
+        known = {cell.digest: known_document(self.result_path(cell.digest)) or {} for cell in cells}
+        return {cell: found.get("failures", {}) for cell, found in known.items() if found.get("state") == "failed"}
+
+    def forget_failed(self, cells: Sequence[Cell]) -> None:
+        """Let those of these cells that failed be run again."""
+        for cell in self.failed(cells):
+            self.result_path(cell).unlink(missing_ok=True)
 
     @contextmanager
     def claimed(self, digest: str, run: Run | None = None) -> Iterator[bool]:

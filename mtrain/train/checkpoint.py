@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mtrain.atomic import remove_leavings
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.tensor_file import read_tensors, write_tensors
+from mtrain.model.tensor_file import not_finite, read_tensors, write_tensors
 from mtrain.model.weights import State
 
 KEPT = 2
@@ -36,8 +36,7 @@ def save(folder: Path, iteration: int, state: State) -> None:
         RunError: the disk is full. Older checkpoints stay in either case.
     """
     state = {name: tensor.detach().cpu() for name, tensor in state.items()}
-    broken = sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
-    if broken:
+    if broken := not_finite(state):
         raise DivergedError(
             f"after iteration {iteration} {broken[0]} is not finite: the training has diverged",
             where=folder.parent,

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
@@ -25,6 +26,7 @@ from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, check_size, shared_network
+from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import State as TensorState
 from mtrain.model.weights import read_weights, save_weights
 from mtrain.runs import Run, State
@@ -108,6 +110,8 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
             return True
         report.note(f"{lost}; it is made again")
         _check_can_be_made_again(run, lost)
+    elif run.state()[1] and not checkpoint.newest(run.checkpoints):
+        report.note(f"{run.name}: neither weights nor a checkpoint are left: the run begins anew")
     if run.exists and (note := provenance.other_division(run, about)):
         report.note(note)
     return False
@@ -203,6 +207,7 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
         config.backbone, config.weights if begins else "random", config.weights_key if begins else None
     )
     check_size(shared, config.size)
+    _check_start(shared, config.weights)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)
@@ -233,6 +238,14 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
         drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(training.config.batch)])
         layers = batchnorm_adapt.adapt(training.model.shared, (training.prepare(batch) for batch in drawn))
         report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
+
+
+def _check_start(shared: nn.Module, weights: str) -> None:
+    """Raises:
+    RunError: weights to start from that no training could mend.
+    """
+    if broken := not_finite(shared.state_dict()):
+        raise RunError(f"weights that are not finite: {broken[0]}", where=weights, remedy="give others with --weights")
 
 
 def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | None:

@@ -16,7 +16,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.data.loader import ordered_batches
 from mtrain.data.pool import Rows, Task, fetch_shards
-from mtrain.errors import RunError, UsageError
+from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.model.tensor_file import read_tensors, write_tensors
 from mtrain.model.weights import state_digest
@@ -33,13 +33,16 @@ def weights_digest(network: SharedNetwork) -> str:
 
 def features(
     network: SharedNetwork, task: Task, split: str, *, size: int, cache: Path, workers: int, report: Reporter,
-    dtype: str = "float32", device: str = "auto",
+    dtype: str = "float32", device: str = "auto", weights: str = "these weights",
 ) -> Features:  # fmt: skip
     """(samples, num_features) of one split in the order of its rows, memory-mapped from the cache.
 
     Pictures are cropped to their central square, resized to `size` and normalized; the network is in inference mode.
 
+    weights: what to call them.
+
     Raises:
+        DivergedError: numbers that are not finite.
         UsageError: numbers that float16 cannot hold.
         ShardError, RunError: remote shards that cannot be had.
     """
@@ -51,6 +54,7 @@ def features(
     if found is None:
         fetch_shards([task], [split], report)
         computed = _computed(network, task, split, size, workers, find_device(device), report)
+        _check_finite(computed, task, split, weights)
         write_tensors(path, {FEATURES: torch.from_numpy(_as(computed, dtype))}, {"task": task.name, "set": split})
         found = _cached(path, shape, dtype, report)
     assert found is not None
@@ -65,6 +69,16 @@ def write_features(found: Features, rows: Rows, path: Path) -> None:
         writer = csv.writer(text)
         writer.writerow(["key", "label", "group"])
         writer.writerows(zip(rows.key, rows.label.tolist(), rows.group, strict=True))
+
+
+def _check_finite(computed: Features, task: Task, split: str, weights: str) -> None:
+    broken = np.flatnonzero(~np.isfinite(computed).all(axis=1))
+    if len(broken):
+        raise DivergedError(
+            f"{task.name}: features that are not finite, of {len(broken)} of {len(computed)} images of {split}, "
+            f"the first {task.rows[split].key[broken[0]]}",
+            where=weights, remedy="no classifier can use them: give other weights",
+        )  # fmt: skip
 
 
 def _as(computed: Features, dtype: str) -> NDArray[Any]:

@@ -84,7 +84,8 @@ def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folde
         best = max(outcomes, key=lambda outcome: outcome.score if outcome.epoch else -math.inf)
         if not best.epoch:
             raise RunError("no learning rate gave a finite network", where=place, remedy="give lower rates with --lr")
-        if not _weights(place, best.rate).is_file():  # a better rate, not asked for this time, has won here before
+        # a better rate, not asked for this time, may have won here before
+        if not _is_whole(_weights(place, best.rate), report):
             best = _tuned(Tuning(best.rate, start, task, sets, recipe), place, report)
         for outcome in outcomes:
             if outcome.rate != best.rate:
@@ -120,6 +121,17 @@ def _known(place: Path, rate: float, note: Callable[[str], object]) -> Outcome |
     """What came of a rate; None where it has not ended."""
     content = known_document(place / f"rate-{rate:g}.json", note)
     return None if content is None else Outcome(**content)
+
+
+def _is_whole(path: Path, report: Reporter) -> bool:
+    """Whether weights are there as they were written; damaged ones are told."""
+    try:
+        read_weights(path)
+    except RunError as error:
+        if path.is_file():
+            report.note(f"{path}: {error.what}; the rate is trained again")
+        return False
+    return True
 
 
 def _weights(place: Path, rate: float) -> Path:

@@ -22,13 +22,15 @@ from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.runs import Run
 from mtrain.scoring import metrics
-from mtrain.scoring.predictions import Answer
+from mtrain.scoring.predictions import Answer, undefined
 from mtrain.transfer import probes
 from mtrain.transfer.features import Features, features
 from mtrain.transfer.finetune import divide, finetune
 from mtrain.transfer.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfer.probes import Probe, Sample
 from mtrain.transfer.request import OWN
+
+FROZEN = ("svm", "logistic", "knn")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Source:
     weights: str
     network: SharedNetwork
     digest: str
+
+    @property
+    def origin(self) -> str:
+        """The weights in words: their file, or what they are."""
+        return str(self.run.weights) if self.weights == OWN else self.weights
 
     @property
     def cache(self) -> Path:
@@ -81,6 +88,10 @@ def check_sets(task: Task, options: Options) -> None:
     for split, needed in (("train", True), ("test", options.final)):
         if needed and not len(task.rows[split]):
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
+    parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
+    if options.mode != "joint" and len(np.unique(np.concatenate([task.rows[part].label for part in parts]))) < 2:
+        what = f"the training set of {task.name} holds one class only: nothing to tell apart"
+        raise UsageError(what, where=task.folder, remedy="choose another --target")
 
 
 def check_unseen(source: Source, task: Task, splits: Iterable[str]) -> None:
@@ -118,6 +129,8 @@ def fewshot(source: Source, task: Task, options: Options, report: Reporter) -> F
     rows = _scored_rows(task, options)
     curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
     settings = {"curve": curve}
+    if np.isnan(curve[-1]["mean"]):
+        notes += (undefined(task, options.scored),)
     return Found(options.scored, {"train": curve[-1]["n_train"]}, settings, notes, score=curve[-1]["mean"])
 
 
@@ -198,7 +211,7 @@ def _sample(
     def of(split: str) -> Features:
         return features(
             source.network, task, split, size=size, cache=source.cache, workers=options.workers, report=report,
-            device=options.recipe.device,
+            device=options.recipe.device, weights=source.origin,
         )  # fmt: skip
 
     there = [split for split in parts if len(task.rows[split])]

@@ -13,7 +13,9 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.pool import Task, fetch_shards
 from mtrain.documents import write_document
+from mtrain.errors import RunError
 from mtrain.model.network import check_size, shared_network
+from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, without_nan, write_predictions
@@ -40,7 +42,10 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     torch.manual_seed(config.seed if seed is None else seed)
     network = shared_network(config.backbone, run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
-    return Source(run, weights, network, weights_digest(network))
+    source = Source(run, weights, network, weights_digest(network))
+    if broken := not_finite(network.state_dict()):
+        raise RunError(f"weights that are not finite: {broken[0]}", where=source.origin)
+    return source
 
 
 def transfer(source: Source, task: Task, options: Options, report: Reporter) -> dict[str, Any]:

@@ -205,7 +205,11 @@ def nothing(place: Path) -> None:
 
 
 MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
-    (nothing, ["fit", "--shards", "absent"], "absent: no such folder of shards; make one with"),
+    (
+        nothing,
+        ["fit", "--shards", "absent"],
+        "absent: no such folder of shards; name the folder of the tasks with --shards, or make one with",
+    ),
     (nothing, ["fit", "--shards", "runs/toy/checkpoints"], "runs/toy/checkpoints: no task here; make one with"),
     (nothing, ["fit", "--leave-out", "Gama"], "no task 'Gama' in the pool; did you mean Gamma"),
     (nothing, ["fit", *(f"--leave-out={name}" for name in ("Alpha", "Beta", "Gamma"))], "every task is left out"),

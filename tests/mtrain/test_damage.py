@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from mtrain import documents
 from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
 from mtrain.data.pool import open_pool
-from mtrain.errors import RunError, ShardError
+from mtrain.errors import RunError, ShardError, UserError
 from mtrain.runs import Run
 from mtrain.train.fit import fit
-from tests.mtrain.pools import write_pool
+from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_fit import Notes
 
@@ -49,7 +50,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def mtrain(*words: str) -> Result:
     """What the command answers: its errors are those of UserError, and nothing else."""
     found = CliRunner().invoke(group, list(words))
-    assert found.exception is None or isinstance(found.exception, RunError | ShardError | SystemExit), found.exc_info
+    assert found.exception is None or isinstance(found.exception, UserError | SystemExit), found.exc_info
     return found
 
 
@@ -234,6 +235,30 @@ def test_weights_that_are_gone_or_damaged_are_made_again_from_the_checkpoint(
     assert "goes on after iteration 2 of 2" in again.stderr
 
 
+def test_a_run_without_weights_and_checkpoints_begins_anew_and_says_so(place: Path) -> None:
+    whole = Path("runs/toy/shared.safetensors").read_bytes()
+    shutil.rmtree("runs/toy/checkpoints")
+    Path("runs/toy/shared.safetensors").unlink()
+    again = mtrain("fit", "--run", "toy")
+    assert "toy: neither weights nor a checkpoint are left: the run begins anew" in again.stderr
+    assert Path("runs/toy/shared.safetensors").read_bytes() == whole
+
+
+def test_fine_tuned_weights_are_made_again(place: Path) -> None:
+    words = ("--mode", "finetune", "--epochs", "1", "--lr", "0.001")
+    first = transfer(*words)
+    assert first.exit_code == 0, first.exception
+    (path,) = Path("runs/toy/transfer/tuned").glob("*/rate-0.001.safetensors")
+    whole = path.read_bytes()
+    flip(path)
+    for result in Path("runs/toy/transfer").glob("*.json"):
+        result.unlink()
+    again = transfer(*words)
+    assert f"{path}: changed since it was written; the rate is trained again" in again.stderr
+    assert again.stdout == first.stdout
+    assert path.read_bytes() == whole
+
+
 def test_without_a_checkpoint_weights_are_not_trained_again_over_the_loss_of_the_heads(place: Path) -> None:
     shutil.rmtree("runs/toy/checkpoints")
     flip(Path("runs/toy/heads.safetensors"))
@@ -268,3 +293,53 @@ def test_a_card(place: Path) -> None:
     edit(Path("shards/Alpha/task.json"), '"related": []', '"related": ["Gamma"]')
     told = line(mtrain("fit", "--shards", "shards", "--leave-out", "Gamma"))
     assert "shards/Alpha/task.json: changed since it was written; convert the source again" in told
+
+
+# --- numbers that are none
+
+
+def spoiled(path: Path, to: Path, value: float) -> Path:
+    """The weights at `path` with one number changed."""
+    state = load_file(path)
+    state["conv1.0.weight"].view(-1)[0] = value
+    save_file(state, to)
+    return to
+
+
+@pytest.mark.parametrize("mode", ["svm", "logistic", "knn", "fewshot", "finetune"])
+def test_weights_that_are_not_finite_are_named_before_any_classifier(place: Path, mode: str) -> None:
+    weights = spoiled(Path("runs/toy/shared.safetensors"), Path("nan.safetensors"), float("nan"))
+    told = line(transfer("--mode", mode, "--weights", str(weights)))
+    assert told == "nan.safetensors: weights that are not finite: conv1.0.weight"
+
+
+@pytest.mark.parametrize("mode", ["svm", "knn", "fewshot"])
+def test_features_that_are_not_finite_are_one_line_with_task_and_weights(place: Path, mode: str) -> None:
+    state = {name: tensor * 1e30 if tensor.is_floating_point() else tensor
+             for name, tensor in load_file("runs/toy/shared.safetensors").items()}  # fmt: skip
+    save_file(state, "huge.safetensors")
+    told = line(transfer("--mode", mode, "--weights", "huge.safetensors"))
+    first = "of 12 of 12 images of train, the first gamma-train-00000"
+    assert told.startswith(
+        f"huge.safetensors: Gamma: features that are not finite, {first}; no classifier can use them"
+    )
+    assert not list(Path("runs/toy/transfer").glob("*.json"))
+
+
+def test_a_training_does_not_start_from_weights_that_are_not_finite(place: Path) -> None:
+    weights = spoiled(Path("runs/toy/shared.safetensors"), Path("nan.safetensors"), float("inf"))
+    words = [word for name, value in SETTINGS.items() if name not in ("weights", "adapt_batches")
+             for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    told = line(mtrain("fit", "--shards", "shards", "--weights", str(weights), "--run", "other", *words))
+    assert told.endswith("nan.safetensors: weights that are not finite: conv1.0.weight; give others with --weights")
+    assert not Path("runs/other").exists()
+
+
+def test_few_shot_where_the_metric_is_not_defined_says_so_again_and_again(place: Path) -> None:
+    write_task(Path("shards/Solo"), sizes={"train": 8, "val": 1})
+    for _ in range(2):
+        found = transfer("--mode", "fewshot", "--target", "Solo")
+        assert found.exit_code == 0, found.exception
+        assert "Solo: roc_auc not defined on val" in found.stdout
+        assert "    1 a class: not defined\n" in found.stdout
+        assert "note: the val set of Solo holds one class only: no roc_auc" in found.stdout

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +56,35 @@ def test_transforms_make_what_a_loop_wants(folder: Path) -> None:
     image, label = found[1]
     assert isinstance(image, torch.Tensor)
     assert (tuple(image.shape), label) == ((3, 40, 32), "1")
+
+
+ENDING = """
+import sys
+from mtrain import ShardDataset
+sys.kept = found = ShardDataset(sys.argv[1])
+found[0]
+"""
+
+
+def test_it_ends_with_the_program_without_a_word(folder: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDING, str(folder)], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+
+
+def test_its_files_are_closed_with_it_even_if_somebody_has_closed_them(folder: Path) -> None:
+    found = ShardDataset(folder)
+    found[0]
+    (descriptor,) = found._images._files._open.values()
+    os.close(descriptor)
+    del found  # an exception in a __del__ is a warning, which is an error here
+    gc.collect()
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="absent: no such folder of a task; name the folder of the tasks with --shards"
+    ):
+        ShardDataset(tmp_path / "absent")
 
 
 def test_it_pickles_after_use(folder: Path) -> None:

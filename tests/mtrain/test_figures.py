@@ -105,7 +105,7 @@ def test_of_one_model_the_newest_evaluation_counts_and_other_sets_do_not(tmp_pat
     for number, path in enumerate(sorted(tmp_path.glob("*/*.json"))):
         os.utime(path, ns=(number, number))
     (row,) = paper_tables.table(paper_tables.read_evaluations(tmp_path), "tiny")
-    assert row.scores == {"svm-multitask": Summary(pytest.approx(70), 0, 1)}
+    assert row.scores == {"svm-multitask": Summary(pytest.approx(70), None, 1)}
     assert row.gain("svm") is None
     assert row.verdict("svm") is None
 
@@ -276,3 +276,31 @@ def test_models_of_other_sweeps_do_not_enter(tmp_path: Path) -> None:
     page = sweep_page.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
     (row,) = sheet(page.parent / "table.csv")
     assert (row["mean"], row["seeds"]) == ("50.0", "1")
+
+
+def test_one_seed_has_no_deviation_and_no_mark_anywhere(tmp_path: Path) -> None:
+    store = write_sweep(
+        tmp_path / "sweeps" / "toy", lambda c, *_: "missing" if c == GRID[0] else 0.5 + c.lr, seeds=(0,)
+    )
+    for number, (mode, source) in enumerate((m, s) for m in ("svm", "finetune") for s in ("imagenet", "multitask")):
+        score = 0.5 if source == "imagenet" else 0.9
+        write_evaluation(tmp_path / "e", number, mode=mode, source=source, score=score)
+    page = sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False)
+    text = page.read_text()
+    table = text[text.index("<tbody>") : text.index("</tbody>")]
+    assert "90.00" in table
+    assert not re.search("▲|▼|±", table)
+    assert "nan" not in re.sub(r"<[^>]*>", " ", text)
+    assert '<td class="n">no score</td><td class="n">-</td>' in text
+    for row in sheet(tmp_path / "out" / "table.csv"):
+        assert (row["std"], row["seeds"], row["significant"]) == ("", "1", "")
+    ranked = sheet(tmp_path / "out" / "ranks.csv")
+    assert {row["state"] for row in ranked} == {"scored", "no score"}
+    assert {row["std"] for row in ranked} == {""}
+    without = [row for row in ranked if row["state"] == "no score"]
+    assert {row[name] for row in without for name in ("mean_rank", "low", "high", "mean", "rank")} == {""}
+    (rows,) = [paper_tables.table(paper_tables.read_evaluations(tmp_path / "e"), "tiny")]
+    for mode in ("svm", "finetune"):
+        figure = figures.differences(rows, mode)
+        assert not figure.axes[0].containers[1:], "an error bar"
+        assert figure.axes[0].patches[0].get_facecolor()[3] == 0, "a filled bar"

@@ -118,7 +118,9 @@ def test_the_bootstrap_draws_the_same_again_and_passes_over_holes() -> None:
 
 def test_the_summary_divides_by_one_less_than_there_are() -> None:
     assert ranks.summary([0.5, 0.7, 0.9]) == Summary(pytest.approx(0.7), pytest.approx(0.2), 3)
-    assert ranks.summary([0.5]) == Summary(0.5, 0.0, 1)
+    assert ranks.summary([0.5]) == Summary(0.5, None, 1)
+    assert ranks.summary([0.5], seeded=False) == Summary(0.5, 0.0, 1)
+    assert (ranks.summary([0.5], seeded=False).spread, ranks.summary([0.5, 0.5]).spread) == (None, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -138,3 +140,11 @@ def test_a_difference_is_significant_beyond_twice_the_larger_deviation(
     one, other = (Summary(mean, std, 5) for mean, std in zip(means, stds, strict=True))
     assert ranks.significant(one, other) is expected
     assert ranks.significant(other, one) is expected
+
+
+def test_one_seed_is_never_significant() -> None:
+    alone, many, fixed = Summary(0.9, None, 1), Summary(0.2, 0.01, 5), Summary(0.1, 0.0, 1)
+    assert not ranks.significant(alone, many)
+    assert not ranks.significant(fixed, alone)
+    assert ranks.margin(alone, alone) is None
+    assert ranks.significant(many, fixed), "what depends on no seed has no deviation"
