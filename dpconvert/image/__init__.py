@@ -11,7 +11,8 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
     pyramid.py  slides that OpenSlide reads; TIFFs that it refuses
     jpeg_tiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are
     opening.py  which of these a file is
-    overview.py overviews, and where tissue is
+    overview.py overviews of any size
+    tissue_mask.py  where tissue is
     tiff.py     TIFFs that OpenSlide refuses, piece by piece
     header.py   the size of a picture, from the head of its file
     coverage.py exact shares of rectangles in a raster mask
@@ -21,8 +22,9 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
 from dpconvert.image.base import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.image.flat import Flat, Mosaic, flat
 from dpconvert.image.opening import SLIDE_SUFFIXES, open_image
-from dpconvert.image.overview import TissueMask, otsu, resolution, thumbnail, tissue, tissue_part, tissue_parts
+from dpconvert.image.overview import resolution, thumbnail
 from dpconvert.image.pyramid import Pages, Slide, openslide_version, sane
+from dpconvert.image.tissue_mask import TissueMask, otsu, tissue, tissue_part, tissue_parts
 
 __all__ = [
     "BLOCK",

@@ -28,7 +28,8 @@ def predict_pictures(classifier: Classifier, files: Sequence[Path], table: Path,
         with report.bar(f"{classifier.about.task}: pictures", len(files), unit="pictures") as advance:
             for start in range(0, len(files), BATCH):
                 some = files[start : start + BATCH]
-                for file, answer in zip(some, classifier.answer([flat(file) for file in some]), strict=True):
+                answers = classifier.answer([flat(file, classifier.about.range) for file in some])
+                for file, answer in zip(some, answers, strict=True):
                     name = classifier.classes[int(answer.argmax())]
                     writer.writerow([file, name, *(f"{p:.6f}" for p in answer.tolist())])
                     counts[name] += 1
