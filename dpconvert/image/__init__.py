@@ -11,7 +11,8 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
     pyramid.py  slides that OpenSlide reads; TIFFs that it refuses
     jpeg_tiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are
     opening.py  which of these a file is
-    overview.py overviews, and where tissue is
+    overview.py overviews of any size
+    tissue_mask.py  where tissue is
     tiff.py     TIFFs that OpenSlide refuses or sees in part, piece by piece
     tiff_layout.py  what a TIFF holds: its image, coarser levels, and what else
     spacing.py  micrometres per pixel, in every way that files state them
@@ -23,9 +24,10 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
 from dpconvert.image.base import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.image.flat import Flat, Mosaic, flat
 from dpconvert.image.opening import SLIDE_SUFFIXES, open_image
-from dpconvert.image.overview import TissueMask, otsu, resolution, scales, thumbnail, tissue, tissue_part, tissue_parts
+from dpconvert.image.overview import resolution, scales, thumbnail
 from dpconvert.image.pyramid import Pages, Slide, openslide_version
 from dpconvert.image.spacing import Spacing
+from dpconvert.image.tissue_mask import TissueMask, otsu, tissue, tissue_part, tissue_parts
 
 __all__ = [
     "BLOCK",

@@ -35,6 +35,7 @@ Opacity = Literal["", "associated", "unassociated"]
 Space = Literal["RGB", "CMYK", "YCbCr"]  # of three channels or more
 ORIENTATION = 274  # EXIF's and TIFF's tag
 TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
+JPEG_SCAN = b"\xff\xda"
 MAY_TURN = b"Exif", b"eXIf", b"Orientation", b"exif"  # without one of these words no PNG or JPEG states an orientation
 UNUSED = 2  # upper bits: an image of more than eight that uses none of these is one of fewer bits, or black
 
@@ -142,7 +143,9 @@ FLIPPED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1,
 
 def orientation_of(data: bytes) -> int:
     """The orientation that a PNG or JPEG states, as Pillow finds it in EXIF or XMP; 1, upright, where there is none."""
-    if not any(word in data for word in MAY_TURN):
+    scan = data.find(JPEG_SCAN) if data.startswith(JPEG_SCAN[:1]) else -1  # before which a JPEG states all
+    end = scan if scan >= 0 else len(data)
+    if not any(data.find(word, 0, end) >= 0 for word in MAY_TURN):
         return 1
     try:
         with warnings.catch_warnings():

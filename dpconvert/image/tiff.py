@@ -191,7 +191,7 @@ class TiffPages:
             raise ReadError(f"segment {index} cannot be read: {error}", where=self.where) from None
         if decoded is None:
             return None
-        segment: NDArray[Any] = decoded[0]
+        segment: NDArray[Any] = decoded[0].astype(_dtype(tags), copy=False)  # bits of fax come as bytes
         self._keep(key, segment, kept_at_most(self._side_by_side(level, segment)))
         return segment
 

@@ -19,6 +19,7 @@ GREY_INVERTED, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 COLOURS = {GREY_INVERTED: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # channels that are no extra samples
 OPACITY: dict[int, Opacity] = {1: "associated", 2: "unassociated"}  # ExtraSamples; 0 says that it is something else
 SIGNIFICANT = re.compile(r'<(?:\w+:)?Pixels\b[^<>]*\bSignificantBits="(\d{1,2})"')
+MAX_SAMPLE_VALUE = 281
 LOOKED_AT = 1 << 20  # characters of OME's XML
 
 
@@ -94,10 +95,17 @@ def check_kind(page: tifffile.TiffPage, scale: Range | None) -> None:
 
 
 def significant_bits(page: tifffile.TiffPage) -> int:
-    """Bits of a sample as the file states them, in OME's XML or its own tag; 0 for all of its type."""
+    """Bits of a sample as the file states them, in OME's XML or its own tags; 0 for all of its type.
+
+    MaxSampleValue counts where it is all ones, as of cameras: 4095 says 12 bits.
+    """
     if page.dtype is None or page.dtype.kind != "u":
         return 0
     bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
+    largest = page.tags.valueof(MAX_SAMPLE_VALUE)
+    stated = (max(largest, default=0) if isinstance(largest, tuple) else largest) or 0
+    if isinstance(stated, int) and stated.bit_count() == stated.bit_length() and 8 < stated.bit_length() < bits:
+        bits = stated.bit_length()
     found = SIGNIFICANT.search((page.parent.ome_metadata or "")[:LOOKED_AT]) if page.parent.is_ome else None
     return min(bits, int(found[1])) if found and int(found[1]) else bits
 

@@ -29,6 +29,9 @@ def _expression(text: str) -> str:
     return text
 
 
+TissueRule = Literal["glass", "saturation"]
+
+
 class FileKind(Model):
     """One kind of file of a source. `pattern` is searched in names relative to the source folder, '/' between parts."""
 
@@ -133,13 +136,16 @@ class Regional(Grid):
     """Patches told apart by regions: those labelled `positive`, less those labelled `cut`.
 
     ignore: labels that are neither; any other label is an error. tissue: least share of tissue, patches with less are
-    background and dropped. cap: most patches of a class from one picture, drawn with the seed.
+    background and dropped. tissue_rule: how tissue is told from background, "glass" (what differs from the slide's own
+    glass, in any stain) or "saturation" (Otsu's threshold on the saturation, for H&E). cap: most patches of a class
+    from one picture, drawn with the seed.
     """
 
     positive: list[str]
     cut: list[str] = []
     ignore: list[str] = []
-    tissue: float | None = None
+    tissue: Annotated[float, Field(ge=0, le=1)] | None = None
+    tissue_rule: TissueRule = "glass"
     cap: int | None = None
 
     def known(self) -> list[str]:

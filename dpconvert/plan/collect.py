@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,8 +14,9 @@ from dpconvert.annotations import Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
-from dpconvert.manifest.model import Whole
+from dpconvert.manifest.model import Manifest, Regional, Whole
 from dpconvert.plan import patches
+from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
@@ -27,7 +29,8 @@ NOT_SQUARE = "pixels that are not square: each axis is resampled for itself"
 class Scene:
     """A picture opened for labelling; its annotations are read when a rule asks for them.
 
-    overview: what its tissue is looked for on, where several processes have read it.
+    overview: what its tissue is looked for on, where several processes have read it. grid: how many patches it has, and
+    how many of them are background.
     """
 
     source: Source
@@ -35,6 +38,7 @@ class Scene:
     image: Image
     mended: Counter[str]
     overview: Pixels | None = None
+    grid: Counter[str] = field(default_factory=Counter)
 
     @cached_property
     def annotations(self) -> Annotations | LabelMask:
@@ -49,7 +53,13 @@ class Scene:
     @cached_property
     def tissue(self) -> TissueMask:
         """Where tissue is; the whole slide is read for it, once."""
-        return tissue(self.image, self.overview)
+        manifest = self.source.manifest
+        rule = manifest.rule.tissue_rule if isinstance(manifest.rule, Regional) else "glass"
+        return tissue(self.image, self.overview, rule=rule, mpp=manifest.mpp)
+
+    def count(self, patches: int, background: int) -> None:
+        """Count patches of the grid, and those of them that hold too little tissue."""
+        self.grid.update(patches=patches, background=background)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class _Seen:
     failure: str = ""
     notes: tuple[str, ...] = ()
     stated: bool = False
+    grid: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -100,10 +111,15 @@ def look(source: Source, pictures: list[Picture], workers: processes.Workers, re
     ordered = [found[picture.name] for picture in pictures]
     failed = [Failure(key=s.picture.name, source=s.picture.files[0], reason=s.failure) for s in ordered if s.failure]
     mended = sum((seen.mended for seen in ordered), Counter[str]())
+    grid = sum((seen.grid for seen in ordered), Counter[str]())
     return Looked(
         [record for seen in ordered for record in seen.records],
         sorted(failed, key=lambda failure: failure.key),
-        [*(f"annotations: {count} x {what}" for what, count in sorted(mended.items())), *_notes(ordered)],
+        [
+            *(f"annotations: {count} x {what}" for what, count in sorted(mended.items())),
+            *_background(manifest, grid),
+            *_notes(ordered),
+        ],
         {seen.picture.name for seen in ordered if seen.in_strips},
         sum(seen.stated for seen in ordered),
     )
@@ -153,9 +169,20 @@ def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
     try:
         image = source.picture(picture.files, picture.columns)
         scene = Scene(source, picture, image, mended, overview)
-        return _seen(picture, image, list(patches.records(source.manifest, scene)), mended)
+        records = list(patches.records(source.manifest, scene))
+        return replace(_seen(picture, image, records, mended), grid=scene.grid)
     except ReadError as error:
         return _Seen(picture, [], mended, failure=source.reason(error))
+
+
+def _background(manifest: Manifest, grid: Counter[str]) -> Iterator[str]:
+    """A note of the patches that were dropped since they hold too little tissue."""
+    rule = manifest.rule
+    if isinstance(rule, Regional) and rule.tissue is not None and grid["background"]:
+        yield (
+            f"tissue: {grid['background']} of {counted(grid['patches'], 'patch')} hold less than "
+            f"{rule.tissue:.0%} of tissue (rule {rule.tissue_rule!r}) and are left out"
+        )
 
 
 def _overviews(source: Source, pictures: list[Picture], pool: processes.Pool, report: Reporter) -> dict[str, Pixels]:
@@ -182,7 +209,7 @@ def _parts(source: Source, picture: Picture) -> list[tuple[Picture, int, int]]:
     """Parts of an overview for several workers: runs in one."""
     try:
         image = source.picture(picture.files, picture.columns)
-        return [(picture, first, last) for first, last in tissue_parts(image)]
+        return [(picture, first, last) for first, last in tissue_parts(image, source.manifest.mpp)]
     except ReadError:
         return []
 
@@ -191,6 +218,7 @@ def _part(source: Source, item: tuple[Picture, int, int]) -> tuple[str, int, Pix
     """One part: runs in a worker."""
     picture, first, last = item
     try:
-        return picture.name, first, tissue_part(source.picture(picture.files, picture.columns), first, last)
+        image = source.picture(picture.files, picture.columns)
+        return picture.name, first, tissue_part(image, first, last, source.manifest.mpp)
     except ReadError:
         return picture.name, first, None

@@ -41,6 +41,7 @@ class Scene(Protocol):
     def annotations(self) -> Annotations | LabelMask: ...
     @property
     def tissue(self) -> TissueMask: ...
+    def count(self, patches: int, background: int) -> None: ...
 
 
 def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
@@ -188,7 +189,9 @@ def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator
     picture = scene.picture
     boxes, stored = _patches(rule, manifest, scene)
     if rule.tissue is not None and len(boxes):
-        boxes = boxes[scene.tissue.share(boxes) >= rule.tissue]
+        held = scene.tissue.share(boxes) >= rule.tissue
+        scene.count(len(boxes), int((~held).sum()))
+        boxes = boxes[held]
     positive = _positive(scene.annotations, rule, boxes)
     kept = _capped(rule.cap, positive, boxes, picture.name)
     for box, inside in zip(_boxes(boxes[kept]), positive[kept], strict=True):

@@ -7,6 +7,7 @@ import platform
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import PIL
@@ -26,7 +27,7 @@ from dpconvert.card import (
     dump,
 )
 from dpconvert.image import openslide_version
-from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.model import Manifest, Regional
 from dpconvert.plan.plan import Options, Plan
 from dpconvert.plural import counted
 from dpconvert.shards import sidefiles
@@ -72,7 +73,7 @@ def finish(
         citation=manifest.citation,
         expectations=differences(manifest, options, splits, partial),
         notes=[*manifest.notes, *chosen.notes],
-        options=options.model_dump(),
+        options=options.model_dump() | _of_pixels(manifest),
         request=json.dumps(asked, sort_keys=True),
         plan=chosen.digest(),
         digest=dataset_digest(shards),
@@ -85,6 +86,15 @@ def finish(
     with replaced(folder / FILE_NAME) as file:
         file.write(dump(card))
     return card
+
+
+def _of_pixels(manifest: Manifest) -> dict[str, Any]:
+    """What of the manifest decides pixels and patches, for who looks at other slides as these were looked at."""
+    told: dict[str, Any] = {} if manifest.pixels.range is None else {"range": list(manifest.pixels.range)}
+    rule = manifest.rule
+    if isinstance(rule, Regional) and rule.tissue is not None:
+        told |= {"tissue": rule.tissue, "tissue_rule": rule.tissue_rule}
+    return told
 
 
 def differences(

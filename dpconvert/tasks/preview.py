@@ -107,7 +107,7 @@ def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.I
     legend = [
         *((colours[label], f"{label}: {patches_of[label]}") for label in labels),
         *((colour, f"outline {label or '(no label)'}: {count}") for label, colour, count in outlined),
-        (TISSUE, f"tissue: {tissue.mask.mean():.1%}, saturation > {tissue.threshold:.3f}"),
+        (TISSUE, f"tissue: {tissue.mask.mean():.1%}, {tissue.threshold}"),
     ]
     return _framed(canvas, _title(seen), legend, _bar(seen, scale[0], width))
 

@@ -17,6 +17,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from dpconvert.image.rgb import Range
+from dpconvert.manifest.model import TissueRule
 from mtrain.data.images import Images
 from mtrain.data.pool import Rows, Task
 from mtrain.errors import RunError
@@ -31,7 +33,8 @@ class About:
     """What is known of a task that a head was trained on.
 
     side: of its square pictures, or the shorter one, in stored pixels; mpp: micrometres in one of these, None where the
-    source does not say. samples: of each split.
+    source does not say. samples: of each split. tissue_rule, tissue: how patches with tissue were told from background,
+    and the least share of it. range: the samples that became black and white, of images of more than 8 bits.
     """
 
     task: str
@@ -44,6 +47,9 @@ class About:
     citation: str
     digest: str
     samples: dict[str, int]
+    tissue_rule: TissueRule = "saturation"  # of runs before there was a choice
+    tissue: float | None = None
+    range: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,9 @@ def about(task: Task) -> About:
         citation=card.citation,
         digest=card.digest,
         samples=task.sizes,
+        tissue_rule=card.options.get("tissue_rule", "glass"),
+        tissue=card.options.get("tissue"),
+        range=card.options.get("range"),
     )
 
 

@@ -64,7 +64,7 @@ def _sorted(files: Sequence[Path], patch: Patch) -> tuple[list[Path], list[Path]
 
 def _is_large(file: Path, patch: Patch) -> bool:
     image: Image
-    with open_image([file]) as image:
+    with open_image([file], scale=patch.range) as image:
         return image.width * image.height >= FOUR * patch.side**2
 
 

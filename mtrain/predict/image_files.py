@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpconvert.image import Pixels, open_image
+from dpconvert.image.rgb import Range
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.predict.classifier import BATCH, Classifier
@@ -28,7 +29,8 @@ def predict_pictures(classifier: Classifier, files: Sequence[Path], table: Path,
         with report.bar(f"{classifier.about.task}: pictures", len(files), unit="pictures") as advance:
             for start in range(0, len(files), BATCH):
                 some = files[start : start + BATCH]
-                for file, answer in zip(some, classifier.answer([_pixels(file) for file in some]), strict=True):
+                answers = classifier.answer([_pixels(file, classifier.about.range) for file in some])
+                for file, answer in zip(some, answers, strict=True):
                     name = classifier.classes[int(answer.argmax())]
                     writer.writerow([file, name, *(f"{p:.6f}" for p in answer.tolist())])
                     counts[name] += 1
@@ -36,6 +38,6 @@ def predict_pictures(classifier: Classifier, files: Sequence[Path], table: Path,
     return {name: counts[name] for name in classifier.classes}
 
 
-def _pixels(file: Path) -> Pixels:
-    with open_image([file]) as image:
+def _pixels(file: Path, scale: Range | None) -> Pixels:
+    with open_image([file], scale=scale) as image:
         return image.read(0, 0, image.width, image.height)

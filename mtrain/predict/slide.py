@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.image import Image, open_image, scales, tissue
+from dpconvert.image.rgb import Range
+from dpconvert.manifest.model import TissueRule
 from dpconvert.plan.patches import grid
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
@@ -19,20 +21,24 @@ from mtrain.predict.classifier import BATCH, Classifier
 from mtrain.predict.geojson import write_geojson
 from mtrain.predict.heatmap import write_heatmap
 
-TISSUE = 0.10  # least share of tissue in a patch that is looked at
+TISSUE = 0.10  # least share of tissue in a patch that is looked at, where the training states none
 
 
 @dataclass(frozen=True)
 class Patch:
     """What a picture of the task is: `side` pixels of `mpp` micrometres; None: of the slide's own pixels.
 
-    told: micrometres per pixel of slides that state none. override: of all slides, whatever they state.
+    told: micrometres per pixel of slides that state none. override: of all slides, whatever they state. tissue_rule,
+    tissue, range: as the training's patches were told from background, and its samples became pixels.
     """
 
     side: int
     mpp: float | None
     told: float | None = None
     override: float | None = None
+    tissue_rule: TissueRule = "glass"
+    tissue: float = TISSUE
+    range: Range | None = None
 
     @classmethod
     def of(cls, about: About, side: int | None, told: float | None, override: float | None = None) -> Patch:
@@ -43,7 +49,8 @@ class Patch:
         """
         if not (side or about.side):
             raise UsageError(f"{about.task} does not say how large its pictures are", remedy="give --patch PX")
-        return cls(side or about.side, about.mpp, told, override)
+        least = TISSUE if about.tissue is None else about.tissue
+        return cls(side or about.side, about.mpp, told, override, about.tissue_rule, least, about.range)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ def predict_slide(
         ReadError: it cannot be read, or nobody knows its resolution.
         UsageError: there is no tissue.
     """
-    with open_image([path]) as image:
+    with open_image([path], scale=patch.range) as image:
         if patch.override is not None:
             image.restate(patch.override)
         elif patch.told is not None and image.mpp is not None:
@@ -93,7 +100,8 @@ def patches_of(image: Image, patch: Patch, path: Path) -> NDArray[np.int64]:
     scale = scales(image, patch.mpp, patch.told, str(path))
     left, top, width, height = image.bounds
     boxes = grid(width, height, patch.side, scale=scale) + np.array([left, top, 0, 0])
-    kept: NDArray[np.int64] = boxes[tissue(image).share(boxes) >= TISSUE]
+    held = tissue(image, rule=patch.tissue_rule, mpp=patch.told).share(boxes) >= patch.tissue
+    kept: NDArray[np.int64] = boxes[held]
     return kept
 
 

@@ -30,6 +30,9 @@ class Scene:
     def tissue(self) -> TissueMask:
         return tissue(self.image)
 
+    def count(self, patches: int, background: int) -> None:
+        pass
+
 
 def manifest(rule: Mapping[str, Any] | None = None, **facts: Any) -> Manifest:
     """A manifest of two classes "no" and "yes"."""

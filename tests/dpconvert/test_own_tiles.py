@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from dpconvert.card import load
 from dpconvert.cli import group
 from dpconvert.errors import ReadError
-from dpconvert.image import Slide, jpeg_tiles, open_image, overview, thumbnail
+from dpconvert.image import Slide, jpeg_tiles, open_image, overview, thumbnail, tissue_mask
 from dpconvert.image.jpeg_tiles import SOI
 from dpconvert.plan import plan
 from dpconvert.runtime import progress
@@ -286,14 +286,14 @@ def test_an_overview_is_the_same_whoever_reads_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(progress, "EVERY", 0)
 
     def converted(workers: int) -> tuple[str, str]:
-        out = tmp_path / f"out{workers}{overview.SLOW}"
+        out = tmp_path / f"out{workers}{tissue_mask.SLOW}"
         command = [tmp_path / "tissue.toml", "--source", tmp_path / "source", "--out", out, "--workers", workers]
         answer = CliRunner().invoke(group, [*map(str, command)], catch_exceptions=False)
         return load(out / "Tissue").digest, answer.stderr
 
     (one, told), (two, _) = converted(1), converted(2)
     assert "Tissue: overviews: 1 of 5 parts" in told
-    monkeypatch.setattr(overview, "SLOW", 1 << 40)
+    monkeypatch.setattr(tissue_mask, "SLOW", 1 << 40)
     alone, told = converted(1)
     assert "overviews" not in told
     assert one == two == alone

@@ -119,6 +119,7 @@ OME = (
     'ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SignificantBits="12" SizeC="1" SizeZ="1" SizeT="1" '
     f'SizeX="{WIDE}" SizeY="{TALL}"><Channel ID="Channel:0:0" SamplesPerPixel="1"/><TiffData/></Pixels></Image></OME>'
 )
+BITS = GREY > 127
 ALONE = ["unassalpha"]
 TURN = [(274, 3, 1, 6, True)]  # TIFF's tag: the stored first row is the right side
 KEYED = np.where((DEEP[:, :, 0] == DEEP[0, 0, 0])[:, :, None], 255, repeated(DEEP[:, :, 0] >> 8)).astype(np.uint8)
@@ -190,6 +191,11 @@ FILES: dict[str, tuple[bytes, Array]] = {
     "palette_tiled.tif": (tiff(INDEX, photometric="palette", colormap=colormap(), tile=(16, 16)), PALETTE[INDEX]),
     "twelve.tif": (tiff(TWELVE, photometric="minisblack", bitspersample=12), repeated(TWELVE >> 4).astype(np.uint8)),
     "ten.tif": (tiff(TEN, photometric="minisblack", bitspersample=10), repeated(TEN >> 2).astype(np.uint8)),
+    "camera.tif": (
+        tiff(TWELVE, photometric="minisblack", extratags=[(281, 3, 1, 4095, True)]),
+        repeated(TWELVE >> 4).astype(np.uint8),
+    ),
+    "fax.tif": (saved(Pillow.fromarray(BITS), "TIFF", compression="group4"), repeated(BITS * np.uint8(255))),
     "four.tif": (tiff(INDEX, photometric="minisblack", bitspersample=4), repeated(INDEX * 17)),
     "cmyk.tif": (tiff(INKS, photometric="separated"), OF_INKS),
     "significant.ome.tif": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,21 @@ def test_mistakes_are_said_in_one_line(run: Run, slide: Path, tmp_path: Path) ->
     tifffile.imwrite(tmp_path / "plain.tif", np.full((600, 600, 3), 100, np.uint8), photometric="rgb", tile=(256, 256))
     with pytest.raises(ReadError, match="states no resolution"):
         predict(classifier, [tmp_path / "plain.tif"], Patch(64, 1.0), tmp_path, QUIET)
+
+
+def test_tissue_is_looked_for_by_the_rule_of_the_training(run: Run, tmp_path: Path) -> None:
+    """Pale grey tissue, which saturation does not see, with a dark nucleus here and there."""
+    pixels = np.full((256, 512, 3), 245, np.uint8)
+    pixels[:, :256] = 222
+    pixels[::32, :256:32] = (110, 60, 30)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(256, 256))
+    alpha = replace(Classifier(run, "Alpha").about, side=64, mpp=None)
+    by_glass = Patch.of(replace(alpha, tissue_rule="glass", tissue=0.5), None, None)
+    (found,) = predict(Redness(run, "Alpha"), [tmp_path / "a.tif"], by_glass, tmp_path / "out", QUIET)
+    assert found["patches"] == 16
+    by_saturation = Patch.of(replace(alpha, tissue_rule="saturation", tissue=0.5), None, None)
+    with pytest.raises(UsageError, match="no tissue here"):
+        predict(Redness(run, "Alpha"), [tmp_path / "a.tif"], by_saturation, tmp_path / "out", QUIET)
 
 
 def test_the_size_of_patches_is_that_of_the_training_samples(tmp_path: Path) -> None:

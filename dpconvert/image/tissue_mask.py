@@ -1,0 +1,221 @@
+"""Where tissue is on a slide, seen at about 8 micrometres per pixel.
+
+Rule "glass", the default: tissue is what differs from the slide's own glass, whatever its stain. The glass is the
+brightest flat, nearly neutral colour of the slide; a field without any is compared with white. The difference is that
+of CIE 1976 L*a*b* (CIE 15, section 8.2.1), of which what is brighter than the glass does not count. Padding in black or
+white and ink of pens are no tissue.
+
+Rule "saturation": Otsu's threshold on the saturation, kept between 0.05 and 0.15; the only rule of earlier versions. Of
+immunohistochemistry it finds the stained nuclei alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dpconvert.image.base import Image, Pixels
+from dpconvert.image.coverage import Coverage
+from dpconvert.image.overview import PART, Bands, thumbnail
+from dpconvert.manifest.model import TissueRule
+
+SLOW = 1 << 28  # pixels decoded for an overview from which on it is worth sharing
+TISSUE_MPP, LEAST_SIDE, MOST_SIDE = 8.0, 64, 4096
+UNKNOWN_REDUCTION, UNKNOWN_SIDE = 4, (256, 2048)  # where no resolution is known: a quarter, within these sides
+
+DARK = 20  # below this in every channel: scanner background or padding, whatever its hue
+SATURATION = 0.05, 0.15  # Otsu's threshold is kept between these: a picture may be all background or all tissue
+
+WHITE = 254  # at least this in every channel: overexposed glass, or filled in around what was scanned
+FRAME_RUN, FRAME_SHARE = 8, 0.5  # pixels of a straight edge, and the share of them in the outline of what was filled in
+BORDER_SHARE, BLACK_SHARE = 0.02, 0.1  # least share of a picture's border in glass beside white; of a black background
+GLASS_LIGHT, GLASS_CHROMA, GLASS_STEP = 60.0, 12.0, 1.5  # least L*, most chroma, most range of L* over 3 x 3 pixels
+GLASS_SHARE, DIM, DIM_SHARE = 0.005, 92.0, 0.15  # least share of an overview to be believed; of glass below that L*
+BRIGHTEST = 99  # percentile of the glass's L* that counts as its brightest
+ALIKE = 2.5  # difference in L* within which glass is of one colour
+WHITE_LAB = 97.0, 0.0, 0.0
+DIFFERENT = 3.5  # from the glass; that of real slides differs by 1.2 to 2.3 at its 99th percentile, seen this coarsely
+KEPT = 0.4  # share of a pixel's 3 x 3 neighbours, itself among them, that must be tissue
+ROWS = 256  # of an overview converted at once
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Where tissue is: `mask` over the whole picture at low resolution, and the threshold that decided it, in words."""
+
+    mask: NDArray[np.bool_]
+    threshold: str
+    coverage: Coverage
+
+    def share(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Share of tissue in boxes (N, 4) of x, y, width, height in level-0 pixels."""
+        return self.coverage.share(boxes)
+
+
+def tissue(
+    image: Image, overview: Pixels | None = None, *, rule: TissueRule = "glass", mpp: float | None = None
+) -> TissueMask:
+    """Where tissue is, by a rule.
+
+    overview: all parts, where they have been read already. mpp: micrometres per pixel of level 0 where the file states
+    none.
+    """
+    small = thumbnail(image, side(image, mpp)) if overview is None else overview
+    mask, threshold = RULES[rule](small)
+    return TissueMask(mask, threshold, Coverage(mask, image.width, image.height))
+
+
+def tissue_parts(image: Image, mpp: float | None = None) -> list[tuple[int, int]]:
+    """Which bands of the overview for `tissue` to read together where several processes do; none where one is enough.
+
+    One is enough where a coarse level is stored. Parts are so high that few tiles are decoded for two of them.
+    """
+    bands = Bands.of(image, side(image, mpp))
+    coarser = image.downsample(image.width, image.height, (bands.width, bands.height))
+    if image.width * image.height < SLOW * coarser**2:
+        return []
+    count = len(bands.edges) - 1
+    step = max(1, PART * count // image.height)
+    return [(first, min(first + step, count)) for first in range(0, count, step)]
+
+
+def tissue_part(image: Image, first: int, last: int, mpp: float | None = None) -> Pixels:
+    """Some bands of the overview for `tissue`."""
+    return Bands.of(image, side(image, mpp)).read(image, first, last)
+
+
+def side(image: Image, mpp: float | None = None) -> int:
+    """Pixels of the longer side of the overview on which tissue is looked for."""
+    longer, known = max(image.width, image.height), image.mpp or mpp
+    if known is None:
+        return min(max(longer // UNKNOWN_REDUCTION, UNKNOWN_SIDE[0]), UNKNOWN_SIDE[1])
+    return int(min(max(longer * known / TISSUE_MPP, LEAST_SIDE), MOST_SIDE))
+
+
+def by_glass(small: Pixels) -> tuple[NDArray[np.bool_], str]:
+    """The mask of an overview (height, width, 3), and what decided it: see the module."""
+    from scipy import ndimage  # a third of the time that a worker takes to start, and few sources need it
+
+    lab = _lab(small)
+    white, black = small.min(axis=2) >= WHITE, small.max(axis=2) < DARK
+    padded = white | black
+    glass = _glass(lab, white, black)
+    differs = np.concatenate([_difference(part, glass) > DIFFERENT for part in _parts(lab)])
+    ink = ndimage.binary_dilation(_ink(lab), np.ones((3, 3), bool))
+    found = (differs & ~padded & ~ink).astype(np.float32)
+    mask = (ndimage.uniform_filter(found, 3, mode="nearest") > KEPT) & ~padded & ~ink
+    return mask, f"{DIFFERENT:g} from glass of L* {glass[0]:.0f}"
+
+
+def by_saturation(small: Pixels) -> tuple[NDArray[np.bool_], str]:
+    """The mask by Otsu's threshold on the saturation; black is background, as white is."""
+    high, low = small.max(axis=2), small.min(axis=2)
+    saturation = (high - low) / np.maximum(high, 1)
+    lit = high >= DARK
+    threshold = float(np.clip(otsu(saturation[lit]), *SATURATION))
+    return lit & (saturation > threshold), f"saturation > {threshold:.3f}"
+
+
+RULES: dict[TissueRule, Callable[[Pixels], tuple[NDArray[np.bool_], str]]] = {
+    "glass": by_glass,
+    "saturation": by_saturation,
+}
+
+
+def otsu(values: NDArray[np.float64], bins: int = 256) -> float:
+    """Otsu's threshold of values in [0, 1]: the cut with the largest variance between the two sides (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, above = np.cumsum(counts), counts.sum() - np.cumsum(counts)
+    sums = np.cumsum(counts * centres)
+    between = below * above * (sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)) ** 2
+    return float(edges[int(np.argmax(between)) + 1])
+
+
+def _glass(lab: NDArray[np.float16], white: NDArray[np.bool_], black: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """L*, a*, b* of the glass; white where none is seen, where it is overexposed, or where the background is black."""
+    from scipy import ndimage
+
+    light = lab[:, :, 0].astype(np.float32)
+    step = ndimage.maximum_filter(light, 3, mode="nearest") - ndimage.minimum_filter(light, 3, mode="nearest")
+    neutral = np.hypot(lab[:, :, 1], lab[:, :, 2]) < GLASS_CHROMA
+    flat = neutral & (light > GLASS_LIGHT) & (step < GLASS_STEP) & ~white & ~black
+    if not flat.any():
+        return WHITE_LAB
+    brightest = float(np.percentile(light[flat], BRIGHTEST))
+    glass = flat & (np.abs(light - brightest) < ALIKE)
+    least = DIM_SHARE if brightest < DIM else GLASS_SHARE
+    if flat.sum() < least * (~white & ~black).sum():
+        return WHITE_LAB
+    if white.mean() > GLASS_SHARE and not (_is_frame(white) and _at_border(glass)):
+        return WHITE_LAB
+    if black.mean() > BLACK_SHARE and not (_is_frame(black) and _at_border(glass)):
+        return WHITE_LAB
+    found = np.median(lab[glass].astype(np.float32), axis=0)
+    return float(found[0]), float(found[1]), float(found[2])
+
+
+def _at_border(where: NDArray[np.bool_]) -> bool:
+    """Whether it reaches the picture's border, as what was scanned does where the rest is filled in."""
+    border = np.concatenate([where[0], where[-1], where[:, 0], where[:, -1]])
+    return bool(border.mean() > BORDER_SHARE)
+
+
+def _is_frame(filled: NDArray[np.bool_]) -> bool:
+    """Whether what is white, or black, has a straight outline: filled in tile by tile, where glass ends at tissue.
+
+    Holes in tissue, which may be white too, do not count: only what reaches the picture's border does.
+    """
+    from scipy import ndimage
+
+    outside = np.zeros_like(filled)
+    outside[[0, -1]], outside[:, [0, -1]] = filled[[0, -1]], filled[:, [0, -1]]
+    outside = ndimage.binary_propagation(outside, mask=filled)
+    outline = outside & ~ndimage.binary_erosion(outside, border_value=1)
+    lines = [ndimage.binary_opening(outline, np.ones(shape, bool)) for shape in ((1, FRAME_RUN), (FRAME_RUN, 1))]
+    return bool((lines[0] | lines[1]).sum() >= FRAME_SHARE * outline.sum())
+
+
+def _difference(lab: NDArray[np.float16], glass: tuple[float, float, float]) -> NDArray[np.float32]:
+    off = lab.astype(np.float32) - np.array(glass, np.float32)
+    off[:, :, 0] = np.minimum(off[:, :, 0], 0)
+    found: NDArray[np.float32] = np.sqrt((off**2).sum(axis=2))
+    return found
+
+
+def _ink(lab: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Colours of pens that no usual stain has: deep green, blue and red, and black."""
+    light, a, b = (lab[:, :, channel].astype(np.float32) for channel in range(3))
+    chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
+    green = (a < -35) & (chroma > 42)
+    blue = (chroma > 62) & (hue > 270) & (hue < 306)
+    red = (chroma > 75) & ((hue > 15) & (hue < 60))
+    return green | blue | red | ((light < 25) & (chroma < 10))
+
+
+def _lab(pixels: Pixels) -> NDArray[np.float16]:
+    """sRGB as CIE 1976 L*a*b* under D65 (IEC 61966-2-1)."""
+    return np.concatenate([_lab_of(part) for part in _parts(pixels)])
+
+
+def _lab_of(pixels: Pixels) -> NDArray[np.float16]:
+    linear = LINEAR[pixels]
+    xyz = linear @ TO_XYZ
+    root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = root[:, :, 0], root[:, :, 1], root[:, :, 2]
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=2).astype(np.float16)
+
+
+def _parts(pixels: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    yield from (pixels[top : top + ROWS] for top in range(0, len(pixels), ROWS))
+
+
+_LEVELS = np.arange(256) / 255
+LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+TO_XYZ = (  # columns X, Y, Z, each divided by that of the white of D65
+    np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]]) / [0.9505, 1.0, 1.0890]
+).astype(np.float32)
