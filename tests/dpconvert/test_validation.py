@@ -19,7 +19,7 @@ TOY: dict[str, Any] = {"name": "toy", "task": "Toy", "classes": ["a", "b"]}
     ("more", "told"),
     [
         ({"clases": ["a"]}, "clases: is not known here (did you mean 'classes'?)"),
-        ({"obtain": {"archives": [{"name": "a", "urll": ""}]}}, "obtain.archives.0.urll: is not known here (did you mean 'url'"),
+        ({"obtain": {"archives": [{"name": "a", "urll": ""}]}}, "urll: is not known here (did you mean 'url'?)"),
         ({"rule": {"type": "tiles", "size": 5, "shar": 1}}, "(known: mpp, overlap, own_tiles, size, stored, type)"),
         ({"rule": {"type": "area", "ignor": [], "size": 5, "share": 0, "positive": ["a"]}}, "(did you mean 'ignore'?)"),
         ({"rule": {"type": "tile", "size": 5}}, "(did you mean 'tiles'?)"),
