@@ -332,10 +332,10 @@ def test_the_digest_that_is_asked_for_decides(two: tuple[Path, Path]) -> None:
 def test_a_folder_of_tasks_stands_for_the_task_of_the_same_name(
     two: tuple[Path, Path], dpconvert: Callable[..., Answer]
 ) -> None:
-    one, other = two
+    name = cards.load(two[0]).task
+    one, other = (Path(shutil.copytree(folder, folder.parent / f"in-{folder.name}" / "Any")) for folder in two)
     assert against(one, one.parent) == []
     assert len(against(one, other.parent)) == 3
-    name = cards.load(one).task
     shutil.copytree(one, one.parent / "Second")
     stated(one.parent / "Second", task="Second")
     assert against(one.parent / "Second", other.parent) == [f"task.json: no task Second in {other.parent}"]
