@@ -23,6 +23,7 @@ from dpconvert.annotations.parsing.lines import LONGEST
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
+from dpconvert.validation import first_fault
 
 MOST_NESTED = 100  # GEOS reads collections inside collections by recursion
 REPORT = "Area (micron"  # a column of the server's CSV report, which has neither ids of terms nor outlines
@@ -140,11 +141,8 @@ def _from_rows(table: Table, name: str, kind: type[M]) -> list[M]:
         try:
             found.append(kind.model_validate({column: text for column, text in row.cells.items() if column}))
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            place = ".".join(map(str, problem["loc"]))
-            raise ReadError(
-                f"line {row.line}: {place}: {problem['msg']}", where=name, found=str(row.cells)[:60]
-            ) from None
+            fault = first_fault(error)
+            raise ReadError(f"line {row.line}: {fault}", where=name, found=str(row.cells)[:60]) from None
     return found
 
 

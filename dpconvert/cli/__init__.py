@@ -64,11 +64,11 @@ for command in (
 
 def _check_name(name: str, verbs: list[str]) -> None:
     """One list of near names over verbs and sources, for a name that is neither."""
-    from dpconvert.manifest.catalog import closest, known
+    from dpconvert.manifest.catalog import closest, find, known
 
     if name.endswith(".toml"):
         return
     try:
-        closest(name, known(), "source")
+        find(name)
     except UsageError:
         closest(name, [*verbs, *known()], "command or source")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,4 +91,6 @@ def _fetch_projects(
 
 
 def _next(manifest: Manifest, folder: Path) -> str:
-    return f"convert it with `dpconvert {manifest.name} --source {folder}`"
+    from dpconvert.manifest.catalog import typed
+
+    return f"convert it with `dpconvert {typed(manifest)} --source {shlex.quote(str(folder))}`"

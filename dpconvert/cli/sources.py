@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +111,7 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
     Example: dpconvert check camelyon16 --source /data/camelyon16
     """
     from dpconvert.manifest.catalog import find
+    from dpconvert.source import unused
     from dpconvert.source.files import Source
 
     manifest = with_shape(find(source))
@@ -120,13 +122,17 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
         found = len(files.match(name))
         short = found < (kind.expected or 1) and not kind.optional
         missing |= short
-        rows.append([kind.what, found, kind.expected or "", "missing" if short else "", kind.example])
+        rows.append([kind.what, found, kind.expected or "", "missing" if short else "", kind.example or kind.pattern])
+    beside = unused.groups(files)
+    rows += [[f"not matched: {ending}", len(found), "", "", found[0]] for ending, found in beside.items()]
     if as_json:
         names = ("what", "found", "expected", "state", "example")
         document([dict(zip(names, row, strict=True)) for row in rows])
     else:
         tell(f"{root}: {counted(len(files.sizes), 'file')}")
         table(["what", "found", "expected", "", "like"], rows)
+        for note in unused.notes(files, ()):
+            tell(f"note: {note}")
     if missing:
         sys.exit(1)
 
@@ -142,7 +148,7 @@ def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
     \b
     Example: dpconvert fake camelyon16 --out sources/
     """
-    from dpconvert.manifest.catalog import find
+    from dpconvert.manifest.catalog import find, typed
     from dpconvert.readers.fakes import draw_fake
 
     manifest = find(source)
@@ -150,4 +156,4 @@ def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
     if as_json:
         document({"source": manifest.name, "folder": str(folder)})
         return
-    tell(f"{folder}: convert it with `dpconvert {manifest.name} --source {folder} --out shards/`")
+    tell(f"{folder}: convert it with `dpconvert {typed(manifest)} --source {shlex.quote(str(folder))} --out shards/`")

@@ -18,7 +18,10 @@ from dpconvert.runtime.terminal import JSON, QUIET, document, say, tell
 @SHARDS
 @WORKERS
 @click.option(
-    "--against", metavar="DIGEST|DIR", default="", help="What one task must be equal to; says whether versions differ."
+    "--against",
+    metavar="DIGEST|DIR",
+    default="",
+    help="What a task must be equal to, or a folder of such tasks; says whether versions differ.",
 )
 @JSON
 @QUIET
@@ -31,6 +34,7 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     from dpconvert.card import FILE_NAME
     from dpconvert.runtime import processes
     from dpconvert.runtime.progress import Reporter
+    from dpconvert.tasks.compare import only_there
     from dpconvert.tasks.verify import task_folders
     from dpconvert.tasks.verify import verify as verify_task
 
@@ -54,6 +58,11 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
         if not (problems or as_json):
             samples, parts = counted(card.samples(), "sample"), counted(len(card.shards), "shard")
             tell(f"{card.task}: {samples} in {parts} as written, {card.digest}")
+    for task in only_there(against, {entry.get("task", Path(entry["folder"]).name) for entry in told}):
+        what = f"no task {task} here, though it is in {against}"
+        say(f"{shards}: {what}", bold=True)
+        told.append({"folder": str(shards / task), "task": task, "problems": [{"file": FILE_NAME, "what": what}]})
+        bad += 1
     if as_json:
         document(told)
     if bad:

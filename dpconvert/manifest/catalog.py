@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dpconvert import names
 from dpconvert.errors import ManifestError, UsageError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.toml_text import read_toml
+from dpconvert.validation import first_fault
 
 PACKAGED = Path(__file__).parents[1] / "manifests"
 CHECKOUT = Path(__file__).parents[2] / "manifests"
@@ -37,7 +39,7 @@ def known() -> dict[str, Path]:
 
 
 def find(name: str) -> Manifest:
-    """The manifest of a source by name (case, '-' and '_' do not matter), or by the path of a TOML file.
+    """The manifest of a source by its name or its task's (case, '-' and '_' do not matter), or by a TOML file's path.
 
     Raises:
         UsageError: no such source; names the nearest.
@@ -46,7 +48,20 @@ def find(name: str) -> Manifest:
     if name.endswith(".toml"):
         return load(Path(name))
     sources = known()
-    return load(sources[closest(name, sources, "source")])
+    plain = {names.plain(source): source for source in sources}
+    if names.plain(name) not in plain:
+        plain |= {names.plain(load(path).task): source for source, path in sources.items()}
+    found = plain.get(names.plain(name)) or closest(name, sources, "source")
+    return load(sources[found])
+
+
+def typed(manifest: Manifest) -> str:
+    """What a user types for a manifest: the name of a known source, else the path of its file."""
+    path = manifest.path
+    if path == Path() or known().get(path.stem, Path()).absolute() == path:
+        return manifest.name
+    inside = path.is_relative_to(Path.cwd())
+    return shlex.quote(str(path.relative_to(Path.cwd()) if inside else path))
 
 
 def load(path: Path) -> Manifest:
@@ -65,11 +80,8 @@ def load(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(data | {"path": path.absolute()})
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        found = None if isinstance(problem["input"], dict) else repr(problem["input"])[:60]
-        message = problem["msg"].removeprefix("Value error, ")
-        raise ManifestError(f"{place}: {message}" if place else message, where=path, found=found) from None
+        fault = first_fault(error, Manifest)
+        raise ManifestError(str(fault), where=path, found=fault.found) from None
 
 
 def closest(name: str, known: Iterable[str], what: str) -> str:

@@ -7,6 +7,7 @@ there only when it is whole.
 from __future__ import annotations
 
 import gzip
+import shlex
 import shutil
 import tarfile
 import zipfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from requests import Session
 
 from dpconvert.errors import FetchError, OutputError, UsageError
+from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Archive, Crop, Manifest, Regional
 from dpconvert.obtain.cytomine_project import Request
 from dpconvert.obtain.download import PATIENT, Downloader, Patience, Remote, locked
@@ -97,7 +99,7 @@ def instructions(manifest: Manifest, folder: Path) -> list[str]:
     lines += [f"  {archive.name}" for archive in manifest.obtain.archives if not _downloadable(archive)]
     kinds = [kind for kind in manifest.files.values() if kind.example]
     lines += [f"  {kind.what}{' (where there are any)' * kind.optional}, like {kind.example}" for kind in kinds]
-    return [*lines, f"then: dpconvert check {manifest.name} --source {folder}"]
+    return [*lines, f"then: dpconvert check {typed(manifest)} --source {shlex.quote(str(folder))}"]
 
 
 def licence(manifest: Manifest) -> str:

@@ -19,6 +19,7 @@ from dpconvert import names, readers
 from dpconvert.card import SPLITS, Failure, Model, Split
 from dpconvert.errors import SourceError, UsageError
 from dpconvert.image import BLOCK, CELL
+from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
 from dpconvert.plan.collect import Looked, look
 from dpconvert.plan.split import assign, classes_missing, contents
@@ -227,7 +228,9 @@ def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Pict
         raise SourceError("two pictures of one name", where=source.root, found=" and ".join(files[:2]))
     kept = [p for p in pictures if not any(pattern.search(p.name) for pattern in wrong)]
     if not kept:
-        raise SourceError("nothing to convert here", where=source.root, remedy=f"see `dpconvert show {manifest.name}`")
+        raise SourceError(
+            "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
+        )
     return kept
 
 

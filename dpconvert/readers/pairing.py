@@ -16,6 +16,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source.files import Found, Source
+from dpconvert.validation import first_fault
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -142,6 +143,5 @@ def layout_of(manifest: Manifest, model: type[M]) -> M:
     try:
         return model.model_validate(manifest.layout)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(["layout", *map(str, problem["loc"])])
-        raise ManifestError(f"{place}: {problem['msg']}", where=manifest.path) from None
+        fault = first_fault(error, model)
+        raise ManifestError(f"layout.{fault}", where=manifest.path, found=fault.found) from None

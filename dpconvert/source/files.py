@@ -14,6 +14,7 @@ import itertools
 import lzma
 import os
 import re
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple
 from dpconvert import names
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
+from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source import bounded
@@ -111,7 +113,7 @@ class Source:
                 "no such folder" if not root.exists() else "not a folder",
                 where=root,
                 expected=f"the files of {manifest.task}",
-                remedy=f"`dpconvert show {manifest.name}` says where to get them; name their folder with --source",
+                remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
             )
         listed = sorted(_walk(root), key=lambda file: file[:2])
         _check_names(listed, root)
@@ -133,13 +135,17 @@ class Source:
         """
         found = self.match(kind)
         if not found:
+            from dpconvert.source import unused
+
             spec = self.manifest.files[kind]
             raise SourceError(
                 f"no {spec.what} here ({counted(len(self.sizes), 'file')})",
                 where=self.root,
-                expected=f"names like {spec.example!r}" if spec.example else f"names that match {spec.pattern!r}",
+                expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
+                found=unused.by_suffix(self.sizes) or None,
                 remedy=self._unpacking()
-                or f"`dpconvert check {self.manifest.name}` lists what is there and what is missing",
+                or f"`dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}` lists what is "
+                "there and what is missing",
             )
         return found
 

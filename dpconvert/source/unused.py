@@ -43,6 +43,14 @@ def unmatched(source: Source) -> list[str]:
     return [name for name in source.sizes if not any(pattern.search(name) for pattern in patterns)]
 
 
+def groups(source: Source) -> dict[str, list[str]]:
+    """Suffix -> the files of it that no pattern matches, the most first."""
+    found: dict[str, list[str]] = {}
+    for name in unmatched(source):
+        found.setdefault(suffix(name) or "without suffix", []).append(name)
+    return dict(sorted(found.items(), key=lambda group: -len(group[1])))
+
+
 def archives_of(source: Source, names: Iterable[str]) -> list[str]:
     """The archives among `names` that are not read in place, less those that lie unpacked in a folder of their name."""
     found = [name for name in names if COMPRESSED.search(name) or INNER.search(name)]
@@ -66,9 +74,8 @@ def suffix(name: str) -> str:
 
 def remedy(archives: list[str]) -> str:
     """What to do about archives that are not read in place."""
-    outer = archives[0].partition("/")[0] if "/" in archives[0] else ""
-    inside = re.search(r"(?i)\.(zip|tar)$", outer) is not None
-    what = f"unpack {outer}, and then {archives[0].partition('/')[2]}" if inside else f"unpack {archives[0]}"
+    inside = re.match(r"(?i)(.*?\.(?:zip|tar))/(.+)", archives[0])
+    what = f"unpack {inside[1]}, and then {inside[2]}" if inside else f"unpack {archives[0]}"
     return f"{what}: of archives, only .zip and plain .tar are read in place, and none inside another"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ DECIDING = ("pillow", "libjpeg", "imagecodecs", "zlib", "openslide", "python", "
 def differences(folder: Path, card: TaskCard, against: str) -> Iterator[tuple[str, str]]:
     """(file, what) of all that is not as in `against`: a digest, or the folder of the same task made elsewhere.
 
+    A folder of tasks stands for the one of this name in it.
+
     Raises:
         UsageError: neither.
         ShardError: the other folder holds no finished task.
@@ -39,7 +41,14 @@ def differences(folder: Path, card: TaskCard, against: str) -> Iterator[tuple[st
         return
     if not Path(against).is_dir():
         raise UsageError("neither a digest nor a folder", found=f"--against {against}")
-    other = load(Path(against))
+    found = counterpart(Path(against), card.task)
+    if found is None:
+        yield FILE_NAME, f"no task {card.task} in {against}"
+        return
+    against, other = str(found), load(found)
+    if other.task != card.task:
+        yield FILE_NAME, f"{against} is another task, {other.task}"
+        return
     if card.digest == other.digest:
         return
     yield FILE_NAME, f"digest {card.digest} is not that of {against}, {other.digest}; {_why(card, other)}"
@@ -50,6 +59,25 @@ def differences(folder: Path, card: TaskCard, against: str) -> Iterator[tuple[st
             there = "another content" if name in ours and name in theirs else "not in both"
             yield name, f"{there} than in {against}" if name in ours and name in theirs else there
     yield FILE_NAME, _pictures(folder, card, Path(against), other)
+
+
+def counterpart(against: Path, task: str) -> Path | None:
+    """The folder of a task: `against` itself where it holds one, else the one in it that holds this task, if any."""
+    if (against / FILE_NAME).is_file():
+        return against
+    return next((folder for folder, name in _tasks_in(against) if name == task), None)
+
+
+def only_there(against: str, tasks: Collection[str]) -> list[str]:
+    """The tasks in a folder of tasks that are not among `tasks`, by name; none where `against` is no such folder."""
+    folder = Path(against)
+    if not against or not folder.is_dir() or (folder / FILE_NAME).is_file():
+        return []
+    return sorted({name for _, name in _tasks_in(folder)} - set(tasks))
+
+
+def _tasks_in(folder: Path) -> list[tuple[Path, str]]:
+    return [(path.parent, load(path.parent).task) for path in sorted(folder.glob(f"*/{FILE_NAME}"))]
 
 
 def _here(card: TaskCard) -> str:

@@ -26,6 +26,8 @@ from torch import Tensor
 
 TOLERANCE = 1e-6  # relative duality gap at which a column is solved
 NEGLIGIBLE = 1e-9  # share of an objective that axes with next to no variance may be worth
+DWARFED = 1e-6  # share of the first axis' power below which the second one is judged by itself
+NOISE = 1e3  # roundings of a row from which its first axis has been taken
 NEWTON_STEPS = 100
 CG_STEPS = 300
 CG_REDUCTION = 0.15  # of the preconditioned residual: the inexact Newton steps that cost least in all
@@ -63,16 +65,47 @@ def principal_axes(features: NDArray[np.float32], largest_cost: float, device: s
 
     Left out are axes whose power s makes `2 largest_cost s` negligible: the slope of f along such an axis is at most
     2 sqrt(largest_cost s f) and its curvature at least 1, so weights there can lower f by at most that share of f.
-    A tiny cost alone does not make an axis negligible: it must also be so beside the first one.
+    A tiny cost alone does not make an axis negligible: it must also be so beside the first one. Where the first one has
+    nearly all of the power, as the ones have beside features of 1e-6, it is taken out, and the others are found and
+    judged by themselves: beside it they would be rounding errors.
     """
     blocks = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(features), ROWS_AT_ONCE)]
     gram, axes_of = (_wide_gram, _wide_axes) if len(features) <= features.shape[1] else (_tall_gram, _tall_axes)
     power, vectors = torch.linalg.eigh(gram(features, blocks, device))
-    rounding = len(power) * torch.finfo(power.dtype).eps * float(power[-1])
-    kept = power > max(min(NEGLIGIBLE / (2 * largest_cost), NEGLIGIBLE * float(power[-1])), rounding)
-    axes = axes_of(features, power[kept], vectors[:, kept])
+    if len(power) > 1 and float(power[-2]) < DWARFED * float(power[-1]):
+        axes, power = _beside_the_first(
+            features, power[-1:], axes_of(features, power[-1:], vectors[:, -1:]), largest_cost
+        )
+    else:
+        kept = _worth(power, largest_cost)
+        axes, power = axes_of(features, power[kept], vectors[:, kept]), power[kept]
     rows = torch.cat([_with_bias(features[block], device) @ axes for block in blocks])
-    return Design(rows=rows, axes=axes, power=power[kept], single=rows.float())
+    return Design(rows=rows, axes=axes, power=power, single=rows.float())
+
+
+def _worth(power: Tensor, largest_cost: float) -> Tensor:
+    """Which axes are more than rounding errors, and not negligible."""
+    rounding = len(power) * torch.finfo(power.dtype).eps * float(power[-1])
+    return power > max(min(NEGLIGIBLE / (2 * largest_cost), NEGLIGIBLE * float(power[-1])), rounding)
+
+
+def _beside_the_first(
+    features: NDArray[np.float32], first_power: Tensor, first: Tensor, largest_cost: float
+) -> tuple[Tensor, Tensor]:
+    """All axes (d + 1, r) and their power where the `first` (d + 1, 1) dwarfs the others.
+
+    What it explains is taken from every row, so that the rest has the precision of its own size.
+    """
+    first = first / first.norm()
+    rest = _with_bias(features, first.device)
+    rest = rest - (rest @ first) @ first.T
+    wide = len(rest) <= rest.shape[1]
+    power, vectors = torch.linalg.eigh(rest @ rest.T if wide else rest.T @ rest)
+    noise = float(first_power) * (NOISE * torch.finfo(power.dtype).eps) ** 2
+    kept = _worth(power, largest_cost) & (power > noise)
+    axes = rest.T @ (vectors[:, kept] / power[kept].sqrt()) if wide else vectors[:, kept]
+    axes = axes - first @ (first.T @ axes)  # roundings of the first are large beside tiny features
+    return torch.cat([axes, first], dim=1), torch.cat([power[kept], first_power])
 
 
 def solve(

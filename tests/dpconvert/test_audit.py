@@ -177,8 +177,24 @@ def test_equal_files_and_equal_pixels_are_told_from_what_looks_the_same(tmp_path
     ]
     found = audited(task(tmp_path, given))
     assert in_keys(found) >= {("file", "k0", "k1"), ("pixels", "k0", "k2"), ("looks", "k0", "k3")}
-    assert [(p.one, p.other) for p in found.labels] == [(0, 2)]
+    assert [(p.one, p.other) for p in found.labels] == [(0, 2), (1, 2)]
     assert [pair.same for pair in found.splits][:2] == ["file", "pixels"]
+
+
+def test_every_pair_of_equal_files_counts(tmp_path: Path) -> None:
+    """A picture three times in train and twice in test: 6 pairs between the splits, 3 + 1 within."""
+    one = png(tissue(1))
+    given: list[Given] = [("train", one, 0, f"t:{i}") for i in range(3)] + [("test", one, 0, f"t:{i}") for i in (3, 4)]
+    found = audited(task(tmp_path, given))
+    assert (len(found.splits), found.within) == (6, 4)
+
+
+def test_of_very_many_equal_files_each_that_leaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpconvert.tasks.audit.findings.MOST_EQUAL", 4)
+    one = png(tissue(1))
+    given: list[Given] = [("train", one, 0, f"t:{i}") for i in range(3)] + [("test", one, 0, f"t:{i}") for i in (3, 4)]
+    found = audited(task(tmp_path, given))
+    assert {other for _, _, other in in_keys(found)} >= {"k3", "k4"}
 
 
 def test_pictures_of_few_waves_are_not_taken_for_the_same(tmp_path: Path) -> None:

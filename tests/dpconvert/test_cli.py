@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,7 @@ def test_check_exits_1_while_something_is_missing(dpconvert: Call, converted: Ge
     assert [line.split()[:4] for line in answer.out.splitlines()[2:]] == [
         ["pictures", "of", "500", "x"],
         ["tables", "of", "nuclei", "40"],
+        ["not", "matched:", ".txt", "1"],
     ]
     assert answer.out.count("missing") == 2
 
@@ -118,6 +120,34 @@ def test_check_exits_1_while_something_is_missing(dpconvert: Call, converted: Ge
 def test_names_are_matched_without_case_dashes_and_underscores(name: str, dpconvert: Call) -> None:
     assert dpconvert("show", name).out.startswith("warwick-crc -> WarwickCRC")
     assert "no such folder" in one_line(dpconvert(name, "--source", "/nowhere"))
+
+
+@pytest.mark.parametrize("name", ["tupac2016-mitosis", "TUPAC2016Mitosis", "tupac16-mitosis"])
+def test_a_source_is_known_by_the_name_of_its_task_too(name: str, dpconvert: Call) -> None:
+    assert dpconvert("show", name).out.startswith("tupac16-mitosis -> TUPAC2016Mitosis")
+    assert "sources/tupac16-mitosis: no such folder" in one_line(dpconvert(name))
+
+
+def test_check_lists_what_is_there_and_its_remedy_works_for_a_manifest_of_one_s_own(
+    dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my data").mkdir()
+    for name in ("a.webp", "b.webp", "c.czi", "d.tar.gz"):
+        (tmp_path / "my data" / name).write_bytes(b"x")
+    (tmp_path / "my own.toml").write_text("task = 'T'\nshape = 'folders'\n[files.images]\npattern = '\\w+\\.png$'\n")
+    monkeypatch.chdir(tmp_path)
+    told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
+    assert "no files here (4 files); expected names that match '\\w+\\.png$'; found 2 .webp, 1 .czi, 1 .gz" in told
+    assert "unpack d.tar.gz" in told
+    (tmp_path / "my data" / "d.tar.gz").unlink()
+    told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
+    remedy = shlex.split(told.partition("`")[2].partition("`")[0])
+    assert remedy == ["dpconvert", "check", "my own.toml", "--source", "my data"]
+    answer = dpconvert(*remedy[1:])
+    assert answer.code == 1
+    assert "not matched: .webp" in answer.out
+    assert "a.webp" in answer.out
+    assert "nothing here reads these formats" in answer.out
 
 
 def test_the_source_is_found_below_a_folder_of_sources(
@@ -194,7 +224,7 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
     answer = dpconvert("warwick-crc", "--source", tmp_path, "--out", tmp_path / "out")
     assert answer.code == 1
     assert f"{tmp_path}: no tables of nuclei here (0 files); expected names like 'CRCHisto" in one_line(answer)
-    assert "`dpconvert check warwick-crc` lists what is there" in answer.err
+    assert f"`dpconvert check warwick-crc --source {tmp_path}` lists what is there" in answer.err
 
 
 # --- wrong manifests
@@ -205,13 +235,13 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
     [
         ("task = ", "not TOML: "),
         ("\xff", "not TOML: "),
-        ("", "task: Field required"),
-        ('task = "a b"', "task: String should match pattern"),
-        ('task = "T"\nlicense = "x"', "license: Extra inputs are not permitted; found 'x'"),
-        ('task = "T"\nkind = "other"', "kind: Input should be 'classification', 'detection' or 'segmentation'"),
+        ("", "task: is missing"),
+        ('task = "a b"', "task: must match ^[A-Za-z0-9]"),
+        ('task = "T"\nlicense = "x"', "license: is not known here (did you mean 'licence'?); found 'x'"),
+        ('task = "T"\nkind = "other"', "kind: must be 'classification', 'detection' or 'segmentation'; found 'other'"),
         ('task = "T"\nclasses = ["a", "a"]', "a class is named twice"),
-        ('task = "T"\n[rule]\ntype = "gird"', "rule: Input tag 'gird' found using 'type' does not match any of"),
-        ('task = "T"\n[rule]\ntype = "tiles"', "rule.tiles.size: Field required"),
+        ('task = "T"\n[rule]\ntype = "gird"', "rule: must be one of 'whole', 'tiles', 'presence'"),
+        ('task = "T"\n[rule]\ntype = "tiles"', "rule.tiles.size: is missing"),
         ('task = "T"\n[rule]\ntype = "tiles"\nsize = 9\noverlap = 9', "rule.tiles: overlap must be smaller than size"),
         ('task = "T"\n[rule]\ntype = "area"\nsize = 9\npositive = ["a"]\nshare = 0.1', "rule 'area' gives two classes"),
         ('task = "T"\n[files.images]\npattern = "("', "files.images.pattern: not a regular expression: "),
@@ -236,10 +266,13 @@ def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpcon
         ('shape = "floders"', "my.toml: unknown shape; expected one of "),
         ("", "my.toml: nothing reads this source's layout; name a `shape`"),
         ('shape = "folders"\n[files.images]\npattern = "png$"', "no group (?P<class>...); name one in the manifest's"),
-        ('shape = "folders"\n[layout]\nlables = {a = "b"}', "my.toml: layout.lables: Extra inputs are not permitted"),
-        ('shape = "table"', "my.toml: layout.file: Field required"),
+        (
+            'shape = "folders"\n[layout]\nlables = {a = "b"}',
+            "my.toml: layout.lables: is not known here (did you mean 'labels'?)",
+        ),
+        ('shape = "table"', "my.toml: layout.file: is missing"),
         ('shape = "masks"\n[rule]\ntype="centre"\nsize=2\npositive=["yes"]', "no masks here|no pictures here"),
-        ('shape = "points"\n[layout]\ncolumns = ["a"]', "layout.columns: Value error, x and y must be among"),
+        ('shape = "points"\n[layout]\ncolumns = ["a"]', "layout.columns: x and y must be among"),
     ],
 )
 def test_a_manifest_that_does_not_fit_its_shape_is_told(shape: str, told: str, dpconvert: Call, toy: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
-from dpconvert.image import Slide
+from dpconvert.image import Slide, open_image
 from dpconvert.image.flat import flat
 from dpconvert.image.guards.jpeg import MOST_SCANS
 from dpconvert.image.guards.jpeg2000 import LITTLE
@@ -139,3 +139,17 @@ def test_jpegs_of_many_scans_are_refused_wherever_they_are(tmp_path: Path, monke
         for read in (slide.read, slide.overview):
             with pytest.raises(ReadError, match="more than 100 scans"):
                 read(0, 0, TILE, TILE, (TILE // 8, TILE // 8))
+
+
+@pytest.mark.parametrize("compression", ["lerc", "jpegxl", "jpegxr"])
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_a_compression_that_nothing_reads_is_not_called_damage(
+    tmp_path: Path, compression: str, tile: tuple[int, int] | None
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8), compression=compression, photometric="rgb", tile=tile)
+    with pytest.raises(ReadError) as raised:
+        open_image([path], 1).read(0, 0, 8, 8)
+    told = str(raised.value)
+    assert told.startswith(f"{path}: a TIFF whose compression nothing here reads; found {compression.upper()}")
+    assert "fetch it again" not in told

@@ -24,7 +24,7 @@ from dpconvert.shards.finalize import tools
 from dpconvert.shards.tar import file_card, write_index, write_shard
 from dpconvert.source.record import Picture, Record
 from dpconvert.tasks.verify import task_folders, verify
-from tests.dpconvert.conftest import Converted, run
+from tests.dpconvert.conftest import Answer, Converted, run
 
 Get = Callable[[str], Converted]
 
@@ -337,6 +337,22 @@ def test_the_digest_that_is_asked_for_decides(two: tuple[Path, Path]) -> None:
     assert against(one, one) == []
     (told,) = against(one, "0" * 64)
     assert told.startswith(f"task.json: digest {cards.load(one).digest} is not the one asked for, {'0' * 64}; ")
+
+
+def test_a_folder_of_tasks_stands_for_the_task_of_the_same_name(
+    two: tuple[Path, Path], dpconvert: Callable[..., Answer]
+) -> None:
+    name = cards.load(two[0]).task
+    one, other = (Path(shutil.copytree(folder, folder.parent / f"in-{folder.name}" / "Any")) for folder in two)
+    assert against(one, one.parent) == []
+    assert len(against(one, other.parent)) == 3
+    shutil.copytree(one, one.parent / "Second")
+    stated(one.parent / "Second", task="Second")
+    assert against(one.parent / "Second", other.parent) == [f"task.json: no task Second in {other.parent}"]
+    assert against(one.parent / "Second", other) == [f"task.json: {other} is another task, {name}"]
+    answer = dpconvert("verify", other.parent, "--against", one.parent, "--workers", 1, "-q")
+    assert answer.code == 1
+    assert f"no task Second here, though it is in {one.parent}" in answer.err
 
 
 def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[Path, Path]) -> None:

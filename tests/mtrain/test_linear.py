@@ -130,3 +130,26 @@ def test_axes_without_variance_are_left_out() -> None:
     x = np.zeros((30, 8), np.float32)
     x[:, 0] = np.arange(30)
     assert svm_solver.principal_axes(x, 1.0).rows.shape == (30, 2)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-6, 1e-7])
+@pytest.mark.parametrize(("n", "d"), [(400, 20), (60, 150)], ids=["tall", "wide"])
+def test_features_that_are_tiny_beside_the_bias_keep_all_of_their_axes(n: int, d: int, scale: float) -> None:
+    """At weights near 0 the gradient decides: the ranking is that of X'(y - mean y)."""
+    x, y = blobs(n, d, 2)
+    small = (scale * x).astype(np.float32)
+    whole = np.c_[small.astype(np.float64), np.ones(n)]
+    for cost in (1e-2, 1.0):
+        design = svm_solver.principal_axes(small, cost)
+        assert design.rows.shape[1] == min(n, d + 1)
+        axes = design.axes.numpy()
+        np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-6)
+        left = whole - design.rows.numpy() @ axes.T
+        assert np.abs(left).max() < 1e-3 * scale
+        targets = signs(y, 2)[:, 1:]
+        solution = svm_solver.solve(design, targets, torch.full_like(targets, cost), tolerance=1e-10)
+        found = svm_solver.feature_weights(design, solution).numpy()[:, 0]
+        centred = targets.numpy()[:, 0] - targets.numpy()[:, 0].mean()
+        direction = (small - small.mean(0)).astype(np.float64).T @ centred
+        cosine = direction @ found[:-1] / np.linalg.norm(direction) / np.linalg.norm(found[:-1])
+        assert cosine > (0.99 if scale < 1e-4 else 0.8)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
+from dpconvert.validation import first_fault
 
 MOST_NUMBERS = 20_000_000  # 10^7 vertices
 MOST_OBJECTS = 1_500_000  # that are held together; each takes about 600 bytes
@@ -136,7 +137,6 @@ def _check_size(data: bytes, name: str) -> None:
 
 def _refusal(error: ValidationError, name: str) -> ReadError:
     """The first fault, in words."""
-    problem = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(map(str, problem["loc"]))
-    found = repr(problem["input"])[:40] if place else None
-    return ReadError(f"{place[:80]}: {problem['msg']}" if place else str(problem["msg"]), where=name, found=found)
+    fault = first_fault(error)
+    what = f"{fault.place[:80]}: {fault.what}" if fault.place else fault.what
+    return ReadError(what, where=name, found=fault.found if fault.place else None)

@@ -13,7 +13,9 @@ from typing import Any
 
 import tifffile
 from numpy.typing import NDArray
+from PIL import TiffImagePlugin
 
+from dpconvert.errors import ReadError
 from dpconvert.image.guards import jpeg2000
 from dpconvert.image.guards.jpeg import checked_size
 from dpconvert.image.guards.jpeg2000 import LITTLE
@@ -48,7 +50,9 @@ def pixels(page: tifffile.TiffPage, most: int) -> NDArray[Any]:
 
     Raises:
         One of DAMAGED: it is damaged, or a strip or tile claims far more than it has.
+        ReadError: it is whole, but of a compression that nothing here reads.
     """
+    check_compression(page)
     wide, tall = segment_size(page)
     largest = wide * tall * page.samplesperpixel * max(page.nbytes // max(math.prod(page.shape), 1), 1)
     if max(page.nbytes, 0 if page.is_memmappable else largest) > most:
@@ -62,6 +66,21 @@ def pixels(page: tifffile.TiffPage, most: int) -> NDArray[Any]:
                 file.seek(offset)
                 check_segment(page, file.read(count))
     return page.asarray()
+
+
+def check_compression(page: tifffile.TiffPage) -> None:
+    """Tell a compression that neither this module nor Pillow reads from damage.
+
+    Raises:
+        ReadError: it is one.
+    """
+    read = STREAMS | JPEG | JPEG_2000 | WEBP | {PNG} | TiffImagePlugin.COMPRESSION_INFO.keys()
+    if page.compression not in read:
+        raise ReadError(
+            "a TIFF whose compression nothing here reads", where=page.parent.filehandle.path,
+            found=getattr(page.compression, "name", page.compression),
+            remedy="save it with deflate, LZW, JPEG or JPEG 2000",
+        )  # fmt: skip
 
 
 def segment_size(page: tifffile.TiffPage) -> tuple[int, int]:

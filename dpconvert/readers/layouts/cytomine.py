@@ -24,6 +24,7 @@ from dpconvert.annotations import Annotations, cytomine
 from dpconvert.annotations.cytomine import Labelled, Slide
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
+from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import SANE_MPP, Crop, FileKind, Regional
 from dpconvert.readers.cytomine import export, fakes
 from dpconvert.readers.cytomine.export import Export
@@ -81,7 +82,7 @@ def pictures(source: Source) -> Iterator[Picture]:
     raise SourceError(
         f"{len(files) - len(there)} of {len(files)} annotated slides are missing", where=source.root,
         expected=first.original_filename or f"a file named {first.id}",
-        remedy=f"put the slides beside the lists, see `dpconvert show {source.manifest.name}`",
+        remedy=f"put the slides beside the lists, see `dpconvert show {typed(source.manifest)}`",
     )  # fmt: skip
 
 
@@ -162,7 +163,7 @@ def _crops_alone(source: Source) -> Iterator[Picture]:
         raise SourceError(
             "neither lists of annotations nor crops here", where=source.root,
             expected="annotations.json with images.json, terms.json and slides or crops, or TERM/IMAGE_ANNOTATION.png",
-            remedy=f"see `dpconvert show {source.manifest.name}`",
+            remedy=f"see `dpconvert show {typed(source.manifest)}`",
         )  # fmt: skip
     layout, groups = layout_of(source.manifest, Layout), Groups(source)
     copies: dict[str, list[Found]] = defaultdict(list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ WORDS: dict[Same, str] = {
     "looks": "that look the same",
     "features": "alike to the network",
 }
+MOST_EQUAL = 100  # samples that are told by all of their pairs
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,31 @@ def _surest(pair: Pair) -> tuple[int, float, int, int]:
     return list(WORDS).index(pair.same), -pair.likeness, pair.one, pair.other
 
 
-def equal(values: NDArray[Any], same: Same) -> Iterator[Pair]:
-    """Each value's first sample beside each of the others: of n equal ones n - 1 pairs, which say as much as all."""
-    _, first, back = np.unique(values, return_index=True, return_inverse=True)
-    of_each = first[back.ravel()]
-    for sample in np.flatnonzero(of_each != np.arange(len(values))):
-        yield Pair(int(of_each[sample]), int(sample), same, 1.0)
+def equal(values: NDArray[Any], same: Same, samples: Samples) -> Iterator[Pair]:
+    """Every pair of samples with one value.
+
+    Of more than MOST_EQUAL, each sample beside the first of every task, split and label: that names every sample that
+    leaks, without the square of their number.
+    """
+    _, back, counts = np.unique(values, return_inverse=True, return_counts=True)
+    order = np.argsort(back.ravel(), kind="stable")
+    ends = np.cumsum(counts)
+    for which in np.flatnonzero(counts > 1):
+        members = order[ends[which] - counts[which] : ends[which]]
+        yield from (Pair(one, other, same, 1.0) for one, other in _pairs_of(members, samples))
+
+
+def _pairs_of(members: NDArray[np.intp], samples: Samples) -> Iterator[tuple[int, int]]:
+    """Pairs among equal samples, which are in order."""
+    numbers = [int(member) for member in members]
+    if len(numbers) <= MOST_EQUAL:
+        yield from itertools.combinations(numbers, 2)
+        return
+    firsts: dict[tuple[int, str, int], int] = {}
+    for number in numbers:
+        cell = int(samples.task[number]), str(samples.split[number]), int(samples.label[number])
+        yield from ((first, number) for first in firsts.values())
+        firsts.setdefault(cell, number)
 
 
 def _divided(samples: Samples) -> Iterator[tuple[str, str, list[str]]]:

@@ -49,8 +49,8 @@ def _pairs(samples: Samples, made: Prints, alike: float, features_in: Path | Non
     looks, likeness = nearest.pairs(made.waves[uneven], alike=alike)
     for (one, other), r in zip(uneven[looks].tolist(), likeness.tolist(), strict=True):
         found.append(Pair(one, other, "looks", min(r, 1.0)))
-    found += equal(made.pixels.view("S16").ravel(), "pixels")
-    found += equal(samples.sha256, "file")
+    found += equal(made.pixels.view("S16").ravel(), "pixels", samples)
+    found += equal(samples.sha256, "file", samples)
     return found
 
 
