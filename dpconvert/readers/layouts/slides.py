@@ -30,8 +30,9 @@ from dpconvert.annotations.programs import detect
 from dpconvert.card import Model
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image, sane
-from dpconvert.manifest.model import FileKind, Manifest, Regional
+from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
+from dpconvert.readers import siblings
 from dpconvert.readers.layouts import table
 from dpconvert.readers.pairing import as_split, layout_of
 from dpconvert.source.files import Found, Source
@@ -86,10 +87,13 @@ def pictures(source: Source) -> Iterator[Picture]:
     outlines = _outlines(source, {found["name"] for found in slides})
     classes = {found["name"]: found.name for found in source.match("classes")}
     told = _table(source, layout)
+    of_slide = {slide.name: outlines.of(slide) for slide in slides}
+    needed = not isinstance(source.manifest.rule, Whole | Tiles)
+    bare = {_stem(name) for name, files in of_slide.items() if needed and not files}
+    siblings.tell(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
     for slide in slides:
-        name = slide["name"]
-        files = outlines.of(slide)
-        if not files and not layout.missing and source.match("annotations"):
+        name, files = slide["name"], of_slide[slide.name]
+        if not files and not layout.missing and (needed or source.match("annotations")):
             raise SourceError(
                 "no annotations for this slide", where=slide.name,
                 remedy="if it holds nothing to annotate, say `missing = true` in the manifest's [layout]",
@@ -119,6 +123,17 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
         return found
     kept = [item for item in found.items if item.label not in layout.skip]
     return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.mended)
+
+
+def _used(source: Source, of_slide: dict[str, tuple[str, ...]]) -> set[str]:
+    """Every file that has a part in the conversion."""
+    others = {found.name for kind in source.manifest.files if kind != "annotations" for found in source.match(kind)}
+    return {*others, *(name for files in of_slide.values() for name in files)}
+
+
+def _stem(name: str) -> str:
+    """The name of a slide's file without folder and ending."""
+    return re.sub(rf"(?i){SLIDE}$", "", PurePosixPath(name).name)
 
 
 class _Outlines:
@@ -188,7 +203,7 @@ def _table(source: Source, layout: Layout) -> dict[str, dict[str, str]]:
             name = PurePosixPath(table.cell(row, layout.slide, where).replace("\\", "/")).name
             for column in filter(None, (layout.group, layout.split, layout.label)):
                 table.cell(row, column, where)
-            name = re.sub(rf"(?i){SLIDE}$", "", name)
+            name = _stem(name)
             if name in told:
                 raise SourceError("two lines about one slide", where=where, found=name)
             told[name] = row
