@@ -34,7 +34,7 @@ def tell(source: Source, stems: Collection[str], bare: Collection[str], used: Co
         if stem in bare and (program := _program(source, name)) is not None:
             raise SourceError(
                 f"this file beside a slide without annotations is not read: {program}", where=name,
-                expected=f"names that match {source.manifest.files['annotations'].pattern!r}",
+                expected=f"names that match '{source.manifest.files['annotations'].pattern}'",
                 remedy="export it in a format that is read, extend the pattern of [files.annotations], or move it away",
             )  # fmt: skip
     if left:

@@ -47,7 +47,7 @@ FILES = {
     ),
     "annotations": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?:{SLIDE})?"
-        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo)?json[l]?)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
+        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
         what="files of annotations",
         example="patient7/slide-1.xml",
         optional=True,
