@@ -238,7 +238,7 @@ def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpcon
         ('shape = "folders"\n[files.images]\npattern = "png$"', "no group (?P<class>...); name one in the manifest's"),
         ('shape = "folders"\n[layout]\nlables = {a = "b"}', "my.toml: layout.lables: Extra inputs are not permitted"),
         ('shape = "table"', "my.toml: layout.file: Field required"),
-        ('shape = "masks"\n[rule]\ntype="centre"\nsize=2\npositive=["yes"]', "no masks here|no pictures here"),
+        ('shape = "masks"\n[rule]\ntype="centre"\nsize=2\npositive=["yes"]', "`values` is needed"),
         ('shape = "points"\n[layout]\ncolumns = ["a"]', "layout.columns: Value error, x and y must be among"),
     ],
 )
