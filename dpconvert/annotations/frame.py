@@ -13,6 +13,7 @@ from dpconvert.errors import ReadError
 
 OUTSIDE = "outside its image"
 BEYOND = "reaching beyond its image"
+LEAST = 8  # pixels of a side, below which fractions are not told
 NEAR = 1.0  # pixels beyond the image that are rounding
 
 
@@ -38,7 +39,7 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     Those that reach more than a pixel beyond it are counted too, and left as they are.
 
     Raises:
-        ReadError: all of them lie outside, unless that is allowed.
+        ReadError: all of them lie outside, unless that is allowed, or are fractions of the image.
     """
     if not found.items and not found.mended[OUTSIDE]:
         return found
@@ -50,18 +51,34 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     counts = Counter({OUTSIDE: int((~within).sum()), BEYOND: int(beyond.sum())})
     if not within.any() and not allow_outside:
         raise _nothing_inside(geometries, size, found.mended[OUTSIDE] + len(geometries), name)
+    if not allow_outside and _are_fractions(geometries, size):
+        raise ReadError(
+            "all annotations lie in the first pixel, as fractions of the image would", where=name,
+            expected=f"x from 0 to {size[0]}, y from 0 to {size[1]}", found=_extent(geometries),
+            remedy="multiply them by the width and the height of the image",
+        )  # fmt: skip
     kept = [item for item, here in zip(found.items, within, strict=True) if here]
     return replace(found, items=kept, mended=found.mended + counts)
 
 
+def _are_fractions(geometries: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether nothing goes beyond 1 in an image of many pixels, and not all numbers are whole."""
+    if not len(geometries) or min(size) < LEAST or max(abs(shapely.total_bounds(geometries))) > 1:
+        return False
+    coordinates = shapely.get_coordinates(geometries)
+    return bool((coordinates != coordinates.round()).any())
+
+
+def _extent(geometries: np.ndarray) -> str:
+    left, top, right, bottom = shapely.total_bounds(geometries)
+    return f"x from {left:g} to {right:g}, y from {top:g} to {bottom:g}"
+
+
 def _nothing_inside(geometries: np.ndarray, size: tuple[int, int], count: int, name: str) -> ReadError:
-    found = None
-    if len(geometries):
-        left, top, right, bottom = shapely.total_bounds(geometries)
-        found = f"x from {left:g} to {right:g}, y from {top:g} to {bottom:g}"
     return ReadError(
         f"{'the only annotation lies' if count == 1 else f'all {count} annotations lie'} outside the image", where=name,
-        expected=f"x from 0 to {size[0]}, y from 0 to {size[1]}", found=found,
+        expected=f"x from 0 to {size[0]}, y from 0 to {size[1]}",
+        found=_extent(geometries) if len(geometries) else None,
         remedy="check that x and y are not swapped, and that image and annotations belong together at one scale; "
         "--allow-outside treats such an image as one without annotations",
     )  # fmt: skip

@@ -129,6 +129,8 @@ def _without_alpha(values: Pixels, name: str) -> Pixels:
 def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
     """(rows, columns) or (rows, columns, channels), as stored; palettes looked up with `colours`."""
     quiet()
+    if data.startswith(b"\x89PNG") and data[24:25] == b"\x10" and data[25:26] != b"\0":
+        raise ReadError("colours of a mask in more than 8 bits", where=name, remedy="save it in grey, or in 8 bits")
     if not _first_is_whole(data, name):
         return _coarser(data, name)
     try:

@@ -59,11 +59,15 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     values = _array(data, name, variable or _only(data, name, label_variable))
     if values.size == 0:
         return []
-    columns = form.columns or NAMED[: 3 if values.ndim == 2 and values.shape[1] > 2 else 2]
+    columns = form.columns or NAMED[: 3 if not form.label and not label_variable and values.shape[-1] > 2 else 2]
     where = {column: columns.index(column) for column in ("x", "y", "label") if column in columns}
-    if values.ndim != 2 or values.shape[1] <= max(where.values()) or not np.isfinite(values).all():
+    fits = values.ndim == 2 and values.shape[1] > max(where.values()) and np.isfinite(values).all()
+    if not fits or (not form.columns and values.shape[1] != len(columns)):
         found = " x ".join(map(str, values.shape))
-        raise ReadError("no table of points", where=name, expected=f"a column each of {', '.join(where)}", found=found)
+        raise ReadError(
+            "no table of points", where=name, expected=f"a column each of {', '.join(where)}", found=found,
+            remedy="name what stands where as `columns` in the manifest's [layout]",
+        )  # fmt: skip
     labels = _labels(data, name, label_variable, len(values)) if label_variable else None
     return [
         Row(i, row[where["x"]], row[where["y"]],

@@ -148,7 +148,7 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
     rest = _no_longer(rest, head, form, name)
     if not form.columns:
         label = next((word for word in LABELS if word in head), "")
-        return replace(form, columns=["label" if cell == label else cell for cell in head]), rest
+        return replace(form, columns=["label" if label and cell == label else cell for cell in head]), rest
     if form.check_head and any(head.index(axis) != form.columns.index(axis) for axis in "xy"):
         raise ReadError(
             "the head has x and y at other places than `columns`", where=name, expected=", ".join(form.columns),

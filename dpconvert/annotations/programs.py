@@ -28,6 +28,10 @@ TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)(?:"(\s*:)?)?|[{}\[\]]', re.DOTALL)  # 
 TAG = re.compile(rb"<([A-Za-z_][\w.:-]*)")
 
 
+class ForeignError(ReadError):
+    """A file of a program that is known, and whose files are not read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """A program whose files are told, but not read: its files hold all of `keys`, and `evidence` somewhere."""
@@ -101,7 +105,7 @@ def detect(data: bytes, name: str) -> Format:
         return _xml(data, head.replace(b"\0", b""), name)
     for at, magic, what, remedy in BINARY:
         if data.startswith(magic, at):
-            raise ReadError(f"{what}, which is not read", where=name, expected=READ, remedy=remedy)
+            raise ForeignError(f"{what}, which is not read", where=name, expected=READ, remedy=remedy)
     raise ReadError(
         "of no known annotation format", where=name, expected=READ, found=repr(bytes(head[:24])) if data else "nothing"
     )
@@ -188,7 +192,7 @@ def _xml(data: bytes, plain: bytes, name: str) -> Format:
     raise ReadError("XML of no known annotation program", where=name, expected=READ, found=f"<{cut(root, 40)}>")
 
 
-def _refusal(foreign: Foreign, name: str) -> ReadError:
-    return ReadError(
+def _refusal(foreign: Foreign, name: str) -> ForeignError:
+    return ForeignError(
         f"a file of {foreign.program}, which is not read", where=name, expected=READ, remedy=foreign.remedy
     )

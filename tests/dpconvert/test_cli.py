@@ -271,7 +271,7 @@ def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpcon
             "my.toml: layout.lables: is not known here (did you mean 'labels'?)",
         ),
         ('shape = "table"', "my.toml: layout.file: is missing"),
-        ('shape = "masks"\n[rule]\ntype="centre"\nsize=2\npositive=["yes"]', "no masks here|no pictures here"),
+        ('shape = "masks"\n[rule]\ntype="centre"\nsize=2\npositive=["yes"]', "`values` is needed"),
         ('shape = "points"\n[layout]\ncolumns = ["a"]', "layout.columns: x and y must be among"),
     ],
 )

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -99,6 +100,15 @@ def test_a_mask_in_alpha_alone_is_refused() -> None:
     for data in (saved(alpha), saved(alpha, "TIFF"), saved(halves)):
         with pytest.raises(ReadError, match="apart by their transparency; save it without"):
             read(data, NUMBERS)
+
+
+def test_colours_of_sixteen_bits_are_refused() -> None:
+    """Pillow gives their upper halves only: 300 would be 1."""
+    wide = imagecodecs.png_encode(np.full((2, 4, 3), 300, np.uint16))
+    with pytest.raises(ReadError, match="colours of a mask in more than 8 bits"):
+        read(wide, {1: "a", 300: "b"})
+    grey = imagecodecs.png_encode(np.full((2, 4), 300, np.uint16))
+    assert read(grey, {300: "b"}) == ["b"] * 4
 
 
 # pages

@@ -65,6 +65,7 @@ def test_columns_by_the_names_of_the_head() -> None:
     assert row == Row(2, 400.5, 32.25, "Tumor", "a; b")
     with pytest.raises(ReadError, match=r"no column 'Centroid X'; found x, y"):
         read("x,y\n1,2\n", names=names)
+    assert read(",x,y\n7,1,2\n", label="m") == read(" ,Area,X,Y\n1,0,1,2\n", label="m") == [(1, 2, "m")]
     assert read("x,y,class\n1,2,Tumor\n") == [(1, 2, "Tumor")]
     assert read("x,y,type\n1,2,3\n", label="m") == [(1, 2, "3")]
 
@@ -185,6 +186,8 @@ def test_matlab_files_that_are_not_read_say_so() -> None:
             point_arrays.read_mat_rows(data, "p.mat", Form())
     with pytest.raises(ReadError, match="no table of points; expected a column each of x, y"):
         point_arrays.read_mat_rows(mat(points=np.zeros((3, 1))), "p.mat", Form(label="m"))
+    with pytest.raises(ReadError, match="no table of points; expected a column each of x, y; found 2 x 3; name what"):
+        point_arrays.read_mat_rows(mat(points=np.ones((2, 3))), "p.mat", Form(label="m"))
     with pytest.raises(ReadError, match=r"1 labels of 2 points; found b"):
         point_arrays.read_mat_rows(mat(a=CENTRES, b=np.ones((1, 1))), "p.mat", Form(), "a", "b")
     with pytest.raises(ReadError, match="no variable 'c'; found a"):

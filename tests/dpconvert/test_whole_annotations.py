@@ -92,6 +92,11 @@ def test_commas_too_many_are_refused(body: bytes) -> None:
     refused(body, "not JSON")
 
 
+def test_a_collection_without_a_list_is_refused() -> None:
+    refused({"type": "FeatureCollection", "features": None}, "'features' that holds no list")
+    refused(json.dumps([ONE]).encode() + b"x", "Something else than JSON after its end")
+
+
 @pytest.mark.parametrize("body", [[], collection(), [collection(), collection()], {"features": []}])
 def test_an_export_without_annotations_holds_none(body: Any) -> None:
     assert read(body).items == []
@@ -341,6 +346,14 @@ def test_all_outside_is_an_error_unless_allowed() -> None:
     allowed = frames.inside(outside, SIZE, "a", allow_outside=True)
     assert (allowed.items, allowed.mended["outside its image"]) == ([], 2)
     assert frames.inside(drawn(), SIZE, "a").items == []
+
+
+def test_fractions_of_the_image_are_no_pixels() -> None:
+    """As YOLO and some tables have them."""
+    with pytest.raises(ReadError, match=r"fractions of the image would; .*found x from 0.1 to 0.9, y from 0.5 to 0.75"):
+        frames.inside(drawn(shapely.Point(0.1, 0.5), shapely.box(0.2, 0.5, 0.9, 0.75)), SIZE, "a")
+    corners = drawn(shapely.Point(0, 0), shapely.Point(1, 1))
+    assert len(frames.inside(corners, SIZE, "a").items) == 2
 
 
 def test_a_slide_whose_outlines_lie_elsewhere_is_refused_or_one_without(

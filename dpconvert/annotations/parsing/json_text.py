@@ -72,6 +72,8 @@ def _values(text: str, key: str) -> Iterator[Any]:
         at = _past_blanks(text, (yield from _value(text, at, key, 0)))
         if at == len(text):
             return
+        if not text.startswith(("{", "["), at):
+            raise json.JSONDecodeError("Something else than JSON after its end", text, at)
 
 
 def _value(text: str, at: int, key: str, depth: int) -> Elements:
@@ -108,6 +110,8 @@ def _object(text: str, at: int, key: str, depth: int) -> Elements:
         else:
             members[member], at = DECODER.raw_decode(text, at)
         at = _past_blanks(text, at)
+    if key in members:
+        raise json.JSONDecodeError(f"{key!r} that holds no list", text, at)
     if not listed:
         yield members
     return at + 1

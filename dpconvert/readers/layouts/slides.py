@@ -34,6 +34,7 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
+from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of
 from dpconvert.source.files import Found, Source
@@ -48,7 +49,7 @@ FILES = {
     ),
     "annotations": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?:{SLIDE})?"
-        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo)?json[l]?)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
+        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
         what="files of annotations",
         example="patient7/slide-1.xml",
         optional=True,
@@ -89,10 +90,13 @@ def pictures(source: Source) -> Iterator[Picture]:
     classes = {found["name"]: found.name for found in source.match("classes")}
     told = _table(source, layout)
     missing = _missing(source, layout)
+    of_slide = {slide.name: outlines.of(slide) for slide in slides}
+    bare = {_stem(name) for name, files in of_slide.items() if not isinstance(source.manifest.rule, Whole | Tiles)
+            and not files}  # fmt: skip
+    siblings.tell(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
     alone = []
     for slide in slides:
-        name = slide["name"]
-        files = outlines.of(slide)
+        name, files = slide["name"], of_slide[slide.name]
         if not files and missing != "none" and _needs_annotations(source):
             _check_missing(slide, layout)
             alone.append(slide.name)
@@ -149,6 +153,17 @@ def _check_missing(slide: Found, layout: Layout) -> None:
             remedy='if it shows nothing of what the rule looks for, say `missing = "none"` in [layout]; '
             "`missing = true` leaves such slides out",
         )  # fmt: skip
+
+
+def _used(source: Source, of_slide: dict[str, tuple[str, ...]]) -> set[str]:
+    """Every file that has a part in the conversion."""
+    others = {found.name for kind in source.manifest.files if kind != "annotations" for found in source.match(kind)}
+    return {*others, *(name for files in of_slide.values() for name in files)}
+
+
+def _stem(name: str) -> str:
+    """The name of a slide's file without folder and ending."""
+    return re.sub(rf"(?i){SLIDE}$", "", PurePosixPath(name).name)
 
 
 class _Outlines:
@@ -226,7 +241,7 @@ def _table(source: Source, layout: Layout) -> dict[str, dict[str, str]]:
         for row in rows:
             where = f"{found.name}, line {row.line}"
             name = PurePosixPath(names.file_name(cell(row, layout.slide, where))).name
-            name = names.folded(re.sub(rf"(?i){SLIDE}$", "", name))
+            name = names.folded(_stem(name))
             asked = filter(None, (layout.group, layout.split, layout.label))
             known = {column: cell(row, column, where) for column in asked}
             if told.setdefault(name, known) != known:

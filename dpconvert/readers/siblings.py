@@ -1,0 +1,62 @@
+"""Files that bear a picture's name and that no pattern of the manifest names: they are never ignored in silence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import PurePosixPath
+
+from dpconvert.annotations import programs
+from dpconvert.annotations import read as annotation_files
+from dpconvert.errors import ReadError, SourceError
+from dpconvert.plural import counted
+from dpconvert.source.files import Source
+
+PICTURES = re.compile(
+    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|vsi|dat)$"
+)
+APART = re.compile(r"[._ -]+(?=[A-Za-z])")  # what divides a picture's name from the rest of a file's
+MOST_BYTES = 1 << 26  # of a file that is looked into
+SHOWN = 3
+
+
+def tell(source: Source, stems: Collection[str], bare: Collection[str], used: Collection[str]) -> None:
+    """Note the files that begin with one of `stems` (names of slides without folder and ending), and are not read.
+
+    bare: those of the stems that have no annotations although the rule needs them. used: the files that are read.
+
+    Raises:
+        SourceError: annotations of one of `bare` are there, but the manifest's pattern leaves them out.
+    """
+    known = sorted(stems, key=len, reverse=True)
+    left = [(name, stem) for name in source.sizes if name not in used and (stem := _stem(name, known)) is not None]
+    for name, stem in left:
+        if stem in bare and (program := _program(source, name)) is not None:
+            raise SourceError(
+                f"this file beside a slide without annotations is not read: {program}", where=name,
+                expected=f"names that match '{source.manifest.files['annotations'].pattern}'",
+                remedy="export it in a format that is read, extend the pattern of [files.annotations], or move it away",
+            )  # fmt: skip
+    if left:
+        names = ", ".join(name for name, _ in left[:SHOWN])
+        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        source.notes.append(f"{counted(len(left), 'file')} named like slides and not read: {names}{more}")
+
+
+def _stem(name: str, known: list[str]) -> str | None:
+    """The longest of the stems that a file's name begins with, and that ends there."""
+    file = PurePosixPath(name).name
+    return next((stem for stem in known if file.startswith(stem) and APART.match(file, len(stem))), None)
+
+
+def _program(source: Source, name: str) -> str | None:
+    """What wrote a file of annotations, whether it is read here or not; None where it is none that is known."""
+    if PICTURES.search(name) or source.sizes[name] > MOST_BYTES:
+        return None
+    try:
+        kind = programs.detect(annotation_files.unpacked(source.read(name), name), name)
+    except programs.ForeignError as error:
+        return error.what.partition(",")[0]
+    except ReadError:
+        return None
+    return None if kind == "mask" else f"annotations ({kind})"
