@@ -76,9 +76,9 @@ class Layout(Model):
 
 def pictures(source: Source) -> Iterator[Picture]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
-    outlines = _outlines(source, {found["name"] for found in slides})
-    classes = {found["name"]: found.name for found in source.match("classes")}
-    told = _table(source, layout)
+    outlines = _outlines(source, _called(slides))
+    classes = {_called(slides).get(found["name"], found["name"]): found.name for found in source.match("classes")}
+    told = _table(source, layout, _called(slides))
     for slide in slides:
         name = slide["name"]
         files = outlines.of(slide)
@@ -90,6 +90,12 @@ def pictures(source: Source) -> Iterator[Picture]:
         if told and name not in told:
             raise SourceError("no line of the table is about this slide", where=slide.name)
         yield _picture(slide, layout, told.get(name, {}), files, classes.get(name, ""))
+
+
+def _called(slides: list[Found]) -> dict[str, str]:
+    """Everything that a slide is called -> its name."""
+    aliases = {alias: slide["name"] for slide in slides for alias in slide.aliases}
+    return aliases | {slide["name"]: slide["name"] for slide in slides}
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
@@ -129,14 +135,14 @@ class _Outlines:
         return tuple(found)
 
 
-def _outlines(source: Source, slides: set[str]) -> _Outlines:
+def _outlines(source: Source, slides: dict[str, str]) -> _Outlines:
     own: dict[str, str] = {}
     shared, pictured, alone = [], {}, []
     for found in source.match("annotations"):
-        name = found.get("name")
+        name = slides.get(found.get("name"), found.get("name"))
         if name in own:
             raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
-        if name in slides:
+        if name in slides.values():
             own[name] = found.name
         elif (file := _coco(source, found.name)) is not None:
             pictured[found.name] = file
@@ -168,7 +174,7 @@ def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str
     )
 
 
-def _table(source: Source, layout: Layout) -> dict[str, dict[str, str]]:
+def _table(source: Source, layout: Layout, slides: dict[str, str]) -> dict[str, dict[str, str]]:
     """Slide's name -> its line."""
     told: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
@@ -178,6 +184,7 @@ def _table(source: Source, layout: Layout) -> dict[str, dict[str, str]]:
             for column in filter(None, (layout.group, layout.split, layout.label)):
                 table.cell(row, column, where)
             name = re.sub(rf"(?i){SLIDE}$", "", name)
+            name = slides.get(name, name)
             if name in told:
                 raise SourceError("two lines about one slide", where=where, found=name)
             told[name] = row
