@@ -211,8 +211,10 @@ def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> Layout:
 
 def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome: _Ome | None) -> Spacing:
     if ome is not None and ome.pixels:
-        place = int(chosen.name) if chosen.kind == "ome" and str(chosen.name).isdecimal() else 0
-        found = of_ome(ome.pixels[min(place, len(ome.pixels) - 1)])
+        size = str(page.imagewidth), str(page.imagelength)
+        alike = [one for one in ome.pixels if (one.get("SizeX"), one.get("SizeY")) == size]
+        named = chosen.kind == "ome" and str(chosen.name).isdecimal()
+        found = of_ome(ome.pixels[int(chosen.name)] if named else next(iter(alike), {}))
         if found.stated:
             return found
     return of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)

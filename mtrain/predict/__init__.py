@@ -55,7 +55,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise UsageError("no such file", where=path)
-    return list(dict.fromkeys(found))
+    return _without_parts(list(dict.fromkeys(found)))
 
 
 def _inside(folder: Path, known: set[str]) -> list[Path]:
@@ -63,6 +63,15 @@ def _inside(folder: Path, known: set[str]) -> list[Path]:
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     parts = slide_files(folder, names).parts
     return sorted(folder / name for name in names if name not in parts and Path(name).suffix.lower() in known)
+
+
+def _without_parts(files: list[Path]) -> list[Path]:
+    """The files, of a slide of several that were named one by one its main one."""
+    parts = set()
+    for folder in {file.parent for file in files}:
+        beside = sorted(file.name for file in files if file.parent == folder)
+        parts |= {folder / name for name in slide_files(folder, beside).parts}
+    return [file for file in files if file not in parts]
 
 
 def _sorted(files: Sequence[Path], patch: Patch) -> tuple[list[Path], list[Path]]:
