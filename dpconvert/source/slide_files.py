@@ -15,9 +15,11 @@ import hashlib
 import io
 import re
 import shutil
+import struct
 import tempfile
 import warnings
 import weakref
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +42,10 @@ SLIDES = "SM"  # the modality of slide microscopy
 UID, PLAIN = re.compile(r"[\d.]+"), re.compile(r"[\w.-]+( [\w.-]+)*")
 LEVEL_WORD = re.compile(r"(?i)[-._ ]+(level|layer|image|img|file|instance|dcm|res|resolution)$")
 NAMELESS = {"", "unknown", "none", "anonymous", "anonymized"}
+DAMAGED = (  # what pydicom raises on damaged files besides its own, found by damaging some
+    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, OverflowError, NotImplementedError,
+    RecursionError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 LONGEST_VMS = 1 << 20
 
 
@@ -108,7 +114,7 @@ def instance(root: Path, name: str) -> Instance | None:
 
 
 def _identity(file: io.BufferedReader, name: str) -> Instance | None:
-    from pydicom.errors import InvalidDicomError  # a fifth of a second, which few sources need
+    from pydicom.errors import BytesLengthException, InvalidDicomError  # slow to load, and few sources need it
     from pydicom.filereader import read_partial
 
     try:
@@ -127,7 +133,7 @@ def _identity(file: io.BufferedReader, name: str) -> Instance | None:
                 int(data.get("TotalPixelMatrixColumns") or 0),
                 str(data.get("ContainerIdentifier") or ""),
             )
-    except (InvalidDicomError, ValueError, TypeError, KeyError, AttributeError, EOFError, NotImplementedError):
+    except (InvalidDicomError, BytesLengthException, *DAMAGED):
         return None  # damaged: whoever reads it says so
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
 from dpconvert.source.files import Source
+from dpconvert.source.slide_files import instance
 from tests.dpconvert import dicoms
 from tests.dpconvert.conftest import run
 from tests.dpconvert.test_resolution import samples
@@ -151,6 +152,19 @@ def test_damaged_dicom_files_are_told_by_whoever_reads_them(tree: Tree) -> None:
     (tree.root / "empty.dcm").write_bytes(b"")
     tree.manifest(RULE + MISSING)
     assert {failure.key for failure in tree.plan(skip_failed=True).failures} == {"cut", "empty"}
+
+
+def test_no_damage_of_a_dicom_file_ends_in_a_traceback(tmp_path: Path) -> None:
+    path = dicoms.write(tmp_path / "a.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.9", 0, container="S")
+    good, rng = path.read_bytes()[:2000], np.random.default_rng(0)
+    found = set()
+    for _ in range(300):
+        data = bytearray(good)
+        for at in rng.integers(128, 900, rng.integers(1, 6)):
+            data[at] = int(rng.integers(256))
+        path.write_bytes(data[: rng.integers(140, 2000)] if rng.random() < 0.2 else data)
+        found.add(instance(tmp_path, "a.dcm") is None)
+    assert found == {True, False}
 
 
 def test_an_ome_image_in_three_files_is_one_slide(tree: Tree) -> None:
