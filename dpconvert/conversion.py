@@ -318,7 +318,7 @@ def _noted(folder: Path, name: str) -> tuple[Written, list[Failure], str] | None
 
 def _basis(rows: list[Row], source: Source) -> str:
     """A digest over what decides a shard: its rows, their files as far as a listing tells them apart, the tools."""
-    files = sorted({name for row in rows for name in row.files})
+    files = sorted({name for row in rows for main in row.files for name in source.slides.files_of(main)})
     rest = [[(name, source.sizes.get(name)) for name in files], tools()]
     return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
 

@@ -15,6 +15,7 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
     tissue_mask.py  where tissue is
     tiff.py     TIFFs that OpenSlide refuses or sees in part, piece by piece
     tiff_layout.py  what a TIFF holds: its image, coarser levels, and what else
+    unread.py   formats of slides that nothing here reads
     spacing.py  micrometres per pixel, in every way that files state them
     header.py   the size of a picture, from the head of its file
     coverage.py exact shares of rectangles in a raster mask

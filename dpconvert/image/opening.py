@@ -14,6 +14,7 @@ from dpconvert.image.tiff import TiffPages
 from dpconvert.image.tiff_layout import layout
 from dpconvert.image.tiff_rgb import orientation_of_page
 from dpconvert.image.turned import Turned, upright_spacing
+from dpconvert.image.unread import UNREAD, unread
 
 SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"}
 LARGE = 1 << 26  # pixels; TIFFs of more are read piece by piece
@@ -30,6 +31,10 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
     if len(files) > 1:
         return Mosaic([open_image([file], scale=scale) for file in files], columns, name(files[0]))
     file = files[0]
+    if (format := unread(name(file))) is not None:
+        raise ReadError(f"a slide in a format that is not read ({format})", where=name(file), remedy=UNREAD)
+    if isinstance(file, Path) and file.suffix.lower() == ".mrxs" and not file.with_suffix("").is_dir():
+        raise ReadError("a slide without the folder of its data", where=file, expected=f"{file.stem}/ beside it")
     if not isinstance(file, Path) and Path(name(file)).suffix.lower() in SLIDE_SUFFIXES - {".tif", ".tiff"}:
         raise ReadError("a slide inside an archive", where=name(file), remedy=UNPACK)
     if isinstance(file, Path) and file.suffix.lower() in SLIDE_SUFFIXES and file.is_file():

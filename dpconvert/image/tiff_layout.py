@@ -50,7 +50,8 @@ class Layout:
     """The image of a TIFF.
 
     levels: finest first. spacing: of the finest. notes: what of the file is not read. on_first_page: whether the first
-    page is all of it, so that readers which know of one page alone show the same.
+    page is all of it, so that readers which know of one page alone show the same. files: the names of those that its
+    planes lie in.
     """
 
     levels: list[Level]
@@ -58,6 +59,7 @@ class Layout:
     notes: tuple[str, ...]
     is_ome: bool
     on_first_page: bool
+    files: frozenset[str]
 
 
 def opened(file: Opened) -> tuple[tifffile.TiffFile, Layout]:
@@ -203,13 +205,16 @@ def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> Layout:
         tuple(([PAGES] if rest else []) + ([PLANES] if planes == PLANES else [])),
         bool(tiff.is_ome),
         on_first_page=len(pages) == 1 and pages[0].parent is tiff and pages[0].offset == first.offset,
+        files=frozenset(page.parent.filehandle.name for page in chosen.pages if page is not None),
     )
 
 
 def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome: _Ome | None) -> Spacing:
     if ome is not None and ome.pixels:
-        place = int(chosen.name) if chosen.kind == "ome" and str(chosen.name).isdecimal() else 0
-        found = of_ome(ome.pixels[min(place, len(ome.pixels) - 1)])
+        size = str(page.imagewidth), str(page.imagelength)
+        alike = [one for one in ome.pixels if (one.get("SizeX"), one.get("SizeY")) == size]
+        named = chosen.kind == "ome" and str(chosen.name).isdecimal()
+        found = of_ome(ome.pixels[int(chosen.name)] if named else next(iter(alike), {}))
         if found.stated:
             return found
     return of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)

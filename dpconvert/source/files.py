@@ -15,8 +15,10 @@ import lzma
 import os
 import re
 import shlex
+import shutil
 import struct
 import tarfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -28,11 +30,13 @@ from typing import Any, NamedTuple
 from dpconvert import names
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
+from dpconvert.image.unread import unread
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source import bounded
 from dpconvert.source.bounded import Bounded
+from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
@@ -46,10 +50,14 @@ DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file whose name matched a pattern; item access gives the pattern's named groups ('' where one took no part)."""
+    """A file whose name matched a pattern; item access gives the pattern's named groups ('' where one took no part).
+
+    aliases: what else a slide of several files is called.
+    """
 
     name: str
     parts: Mapping[str, str]
+    aliases: frozenset[str] = frozenset()
 
     def __getitem__(self, part: str) -> str:
         if part not in self.parts:
@@ -95,9 +103,18 @@ class Source:
     `notes` is where a reader of the source says what a user should know: it goes into task.json.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, sizes: dict[str, int], places: dict[str, Place]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        sizes: dict[str, int],
+        places: dict[str, Place],
+        slides: SlideFiles | None = None,
+    ) -> None:
         self.root, self.manifest, self.sizes, self._places = root, manifest, sizes, places
-        self.notes: list[str] = []
+        self.slides = slides or SlideFiles()
+        self._links: Path | None = None  # of slides whose files do not lie side by side
+        self.notes: list[str] = [*self.slides.notes]
         self._archives: dict[str, zipfile.ZipFile] = {}
         self._picture: tuple[tuple[str, ...], Image] | None = None
 
@@ -119,13 +136,27 @@ class Source:
         _check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
         sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
-        return cls(root, manifest, sizes, {name: place for name, _, place in listed if place and name in sizes})
+        places = {name: place for name, _, place in listed if place and name in sizes}
+        slides = slide_files(root, [name for name in sizes if _is_file(root, name)])
+        source = cls(root, manifest, sizes, places, slides)
+        source._links = linked(root, slides)
+        if source._links is not None:
+            weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)
+        return source
 
     def match(self, kind: str) -> list[Found]:
-        """All files of one kind of the manifest's `[files]`, in name order."""
-        pattern = re.compile(self.manifest.files[kind].pattern)
-        found = ((name, pattern.search(name)) for name in self.sizes)
-        return [Found(name, {k: v or "" for k, v in m.groupdict().items()}) for name, m in found if m]
+        """All files of one kind of the manifest's `[files]`, in name order; of a slide of several files its main."""
+        pattern, slides = re.compile(self.manifest.files[kind].pattern), self.slides.slides
+        matched = []
+        for name in self.sizes:
+            if name in self.slides.parts:
+                continue
+            slide = slides.get(name)
+            found = next(filter(None, map(pattern.search, slide.names if slide else (name,))), None)
+            if found is not None:
+                parts = {part: text or "" for part, text in found.groupdict().items()}
+                matched.append(Found(name, parts, slide.aliases if slide else frozenset()))
+        return matched
 
     def need(self, kind: str) -> list[Found]:
         """Like `match`, for a kind without which there is nothing to convert.
@@ -144,6 +175,7 @@ class Source:
                 expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
                 found=unused.by_suffix(self.sizes) or None,
                 remedy=self._unpacking()
+                or "; ".join(self.slides.notes)
                 or f"`dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}` lists what is "
                 "there and what is missing",
             )
@@ -194,7 +226,11 @@ class Source:
 
     def opened(self, files: tuple[str, ...], columns: int) -> Image:
         """A picture as `picture` gives it, which the caller closes."""
-        image = open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
+        slide = self.slides.slides.get(files[0])
+        if slide is not None and slide.staged:
+            image = open_slide(self.root, slide, self._links)
+        else:
+            image = open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
         if self.manifest.mpp_override is not None:
             image.restate(self.manifest.mpp_override)
         return image
@@ -247,6 +283,9 @@ def _walk(root: Path) -> Iterator[Listed]:
             continue
         seen.add((here.st_dev, here.st_ino))
         relative = Path(folder).relative_to(root)
+        for name in [folder for folder in subfolders if unread(folder)]:  # a slide of thousands of files
+            subfolders.remove(name)
+            files.append(name)
         for file in files:
             name = (relative / file).as_posix()
             if IGNORED.search(name):
@@ -335,6 +374,12 @@ def _tar_members(path: Path, name: str) -> Iterator[Listed]:
 def _check_inside(member: str, path: Path) -> None:
     if not member or member.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member):
         raise ReadError(f"archive member outside the archive: {member}", where=path)
+
+
+def _is_file(root: Path, name: str) -> bool:
+    """Whether a listed name is a file of its own, not a member of an archive."""
+    head, mark, _ = _archive_part(name)
+    return not mark or (root / head).is_dir()
 
 
 def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dpconvert.image import SLIDE_SUFFIXES, Image, open_image
 from dpconvert.runtime.progress import Reporter
+from dpconvert.source.slide_files import slide_files
 from mtrain.errors import UsageError
 from mtrain.predict.classifier import Classifier
 from mtrain.predict.image_files import SUFFIXES, predict_pictures
@@ -46,7 +47,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+            inside = _inside(path, known)
             if not inside:
                 raise UsageError("no slide and no picture in this folder", where=path)
             found += inside
@@ -54,7 +55,23 @@ def _files(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise UsageError("no such file", where=path)
-    return list(dict.fromkeys(found))
+    return _without_parts(list(dict.fromkeys(found)))
+
+
+def _inside(folder: Path, known: set[str]) -> list[Path]:
+    """The files of a folder with a known ending; of a slide of several files its main one."""
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    parts = slide_files(folder, names).parts
+    return sorted(folder / name for name in names if name not in parts and Path(name).suffix.lower() in known)
+
+
+def _without_parts(files: list[Path]) -> list[Path]:
+    """The files, of a slide of several that were named one by one its main one."""
+    parts = set()
+    for folder in {file.parent for file in files}:
+        beside = sorted(file.name for file in files if file.parent == folder)
+        parts |= {folder / name for name in slide_files(folder, beside).parts}
+    return [file for file in files if file not in parts]
 
 
 def _sorted(files: Sequence[Path], patch: Patch) -> tuple[list[Path], list[Path]]:

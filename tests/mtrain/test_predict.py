@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from dpconvert.errors import ReadError
+from dpconvert.image import open_image
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool, open_task
@@ -26,7 +28,9 @@ from mtrain.model.network import shared_network
 from mtrain.model.weights import save_weights
 from mtrain.predict import Classifier, Patch, predict
 from mtrain.predict.heatmap import colours, overlaid, write_pyramid
+from mtrain.predict.slide import patches_of
 from mtrain.runs import Run
+from tests.dpconvert import dicoms
 from tests.mtrain.pools import write_pool
 
 QUIET = Reporter(quiet=True)
@@ -81,6 +85,35 @@ def test_patches_are_laid_over_the_tissue_at_the_resolution_of_the_training(
         assert (far, back) == ([x + 128, y + 128], [x, y])
         assert feature["properties"]["measurements"] == {"p class-0": 0.0, "p class-1": 1.0}
         assert feature["properties"]["classification"]["name"] == "class-1"
+
+
+def test_a_dicom_series_is_one_slide_in_a_folder_and_named_file_by_file(run: Run, tmp_path: Path) -> None:
+    pixels = np.full((256, 256, 3), RED, np.uint8)
+    files = [tmp_path / "in" / f"{number}.dcm" for number in range(3)]
+    dicoms.slide(files, pixels, "1.2.9", mpp=0.5)
+    for paths in ([tmp_path / "in"], files):
+        (found,) = predict(Redness(run, "Alpha"), paths, Patch(side=64, mpp=0.5), tmp_path / "out", QUIET)
+        assert (Path(found["file"]).name, found["patches"]) == ("0.dcm", 16)
+
+
+def test_pixels_that_are_not_square_are_resampled_by_axis(run: Run, tmp_path: Path) -> None:
+    path, pixels = tmp_path / "a.tif", np.full((256, 512, 3), RED, np.uint8)
+    per_cm = {"resolution": (20000, 10000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, photometric="rgb", **per_cm)
+    (found,) = predict(Redness(run, "Alpha"), [path], Patch(side=64, mpp=1.0), tmp_path / "out", QUIET)
+    assert found["patches"] == 4 * 4  # 256 x 256 um
+    frames = patches_of(open_image([path]), Patch(side=64, mpp=1.0), path)
+    assert {tuple(frame) for frame in frames[:, 2:].tolist()} == {(128, 64)}
+    overridden = Patch(side=64, mpp=1.0, override=1.0)
+    (found,) = predict(Redness(run, "Alpha"), [path], overridden, tmp_path / "out", QUIET)
+    assert found["patches"] == 8 * 4
+
+
+def test_a_resolution_that_is_given_and_not_used_is_told(run: Run, slide: Path, tmp_path: Path) -> None:
+    said = io.StringIO()
+    patch = Patch(side=64, mpp=1.0, told=0.25)
+    predict(Redness(run, "Alpha"), [slide], patch, tmp_path / "out", Reporter(stream=said))
+    assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; --mpp-override" in said.getvalue()
 
 
 def test_the_map_is_a_pyramid_of_known_resolution_that_openslide_opens(run: Run, slide: Path, tmp_path: Path) -> None:

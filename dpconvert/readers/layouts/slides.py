@@ -86,9 +86,10 @@ class Layout(Tabular):
 
 def pictures(source: Source) -> Iterator[Picture]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
-    outlines = _outlines(source, {found["name"] for found in slides})
-    classes = {found["name"]: found.name for found in source.match("classes")}
-    told = _table(source, layout)
+    called = _called(slides)
+    outlines = _outlines(source, called)
+    classes = {called.get(found["name"], found["name"]): found.name for found in source.match("classes")}
+    told = _table(source, layout, called)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
     bare = {_stem(name) for name, files in of_slide.items() if not isinstance(source.manifest.rule, Whole | Tiles)
@@ -109,6 +110,12 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
     if absent := told.keys() - {names.folded(slide["name"]) for slide in slides}:
         source.notes.append(f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}")
+
+
+def _called(slides: list[Found]) -> dict[str, str]:
+    """Everything that a slide is called -> its name."""
+    aliases = {alias: slide["name"] for slide in slides for alias in slide.aliases}
+    return aliases | {slide["name"]: slide["name"] for slide in slides}
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
@@ -158,7 +165,7 @@ def _check_missing(slide: Found, layout: Layout) -> None:
 def _used(source: Source, of_slide: dict[str, tuple[str, ...]]) -> set[str]:
     """Every file that has a part in the conversion."""
     others = {found.name for kind in source.manifest.files if kind != "annotations" for found in source.match(kind)}
-    return {*others, *(name for files in of_slide.values() for name in files)}
+    return {*others, *source.slides.parts, *(name for files in of_slide.values() for name in files)}
 
 
 def _stem(name: str) -> str:
@@ -184,16 +191,17 @@ class _Outlines:
         return tuple(found)
 
 
-def _outlines(source: Source, slides: set[str]) -> _Outlines:
+def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
     own: dict[str, str] = {}
-    fold = _folding(slides)
-    slides = {fold(name) for name in slides}
+    fold = _folding(set(called.values()))
+    by_name = {fold(alias): fold(name) for alias, name in called.items()}
     shared, pictured, alone = [], {}, []
     for found in source.match("annotations"):
         name = fold(found.get("name"))
+        name = by_name.get(name, name)
         if name in own:
             raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
-        if name in slides:
+        if name in by_name.values():
             own[name] = found.name
         elif (file := _coco(source, found.name)) is not None:
             pictured[found.name] = file
@@ -233,8 +241,9 @@ def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str
     )
 
 
-def _table(source: Source, layout: Layout) -> dict[str, dict[str, str]]:
+def _table(source: Source, layout: Layout, called: dict[str, str]) -> dict[str, dict[str, str]]:
     """Slide's name, folded -> what the table says of it."""
+    by_name = {names.folded(alias): names.folded(name) for alias, name in called.items()}
     told: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
         rows = Table(source.read(found.name), found.name, layout.dialect)
@@ -242,6 +251,7 @@ def _table(source: Source, layout: Layout) -> dict[str, dict[str, str]]:
             where = f"{found.name}, line {row.line}"
             name = PurePosixPath(names.file_name(cell(row, layout.slide, where))).name
             name = names.folded(_stem(name))
+            name = by_name.get(name, name)
             asked = filter(None, (layout.group, layout.split, layout.label))
             known = {column: cell(row, column, where) for column in asked}
             if told.setdefault(name, known) != known:

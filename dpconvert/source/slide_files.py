@@ -1,0 +1,311 @@
+"""Slides that take several files: a listing in, which files belong together and what each slide is called out.
+
+    DICOM       all instances of one SeriesInstanceUID, whatever their folders and names (Supplement 145)
+    MIRAX       a.mrxs with the folder a/ beside it
+    Hamamatsu   a.vms or a.vmu with the files that it names
+    OME-TIFF    files that hold planes of one image
+
+A pattern meets such a slide as if it were one file: by the names in `Slide.names`, the first that matches. What is a
+slide, or a part of one, that nothing here reads is counted in a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+import struct
+import tempfile
+import warnings
+import weakref
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from dpconvert.errors import ReadError
+from dpconvert.image import Image, open_image
+from dpconvert.image import Slide as Pyramid
+from dpconvert.image.tiff_layout import layout
+from dpconvert.image.unread import UNREAD, unread
+from dpconvert.plural import counted
+
+DICOM_NAME = re.compile(r"(?i)(\.(dcm|dicom|dic|ima)|(^|/)[^/.]+|\.\d+)$")
+OME_NAME = re.compile(r"(?i)\.ome\.(tiff?|tf[28]|btf)$")
+MIRAX_DATA = re.compile(r"(?i)(^slidedat\.ini|\.dat)$")
+MAGIC_AT, MAGIC = 128, b"DICM"
+LAST_TAG = 0x00480007  # TotalPixelMatrixRows: nothing that is asked for lies behind it
+SLIDES = "SM"  # the modality of slide microscopy
+UID, PLAIN = re.compile(r"[\d.]+"), re.compile(r"[\w.-]+( [\w.-]+)*")
+LEVEL_WORD = re.compile(r"(?i)[-._ ]+(level|layer|image|img|file|instance|dcm|res|resolution)$")
+NAMELESS = {"", "unknown", "none", "anonymous", "anonymized"}
+DAMAGED = (  # what pydicom raises on damaged files besides its own, found by damaging some
+    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, OverflowError, NotImplementedError,
+    RecursionError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+LONGEST_VMS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Slide:
+    """A slide of several files.
+
+    main: the file by which it is known. files: all, sorted. names: what a pattern meets. aliases: what else people call
+    it by, without folders and endings. staged: whether its files lie among those of other slides, or apart.
+    """
+
+    main: str
+    files: tuple[str, ...]
+    names: tuple[str, ...]
+    aliases: frozenset[str] = frozenset()
+    staged: bool = False
+
+
+@dataclass(frozen=True)
+class SlideFiles:
+    """The slides of several files by their main file, files that are no image of their own, and notes."""
+
+    slides: Mapping[str, Slide] = field(default_factory=dict)
+    parts: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def files_of(self, name: str) -> tuple[str, ...]:
+        """All files of a slide, of any other name itself alone."""
+        return self.slides[name].files if name in self.slides else (name,)
+
+
+class Instance(NamedTuple):
+    """What a DICOM file says of itself; `series` and `uid` are its SeriesInstanceUID and SOPInstanceUID."""
+
+    file: str
+    modality: str
+    series: str
+    uid: str
+    flavor: str
+    width: int
+    container: str
+
+
+def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
+    """Which of the files below `root` (names relative to it, sorted, none in an archive) make up slides together."""
+    listed = list(names)
+    instances = [found for name in listed if DICOM_NAME.search(name) and (found := instance(root, name))]
+    slides, parts, notes = _series(instances)
+    for group in (*_mirax(listed), *_hamamatsu(root, listed), *_ome(root, listed)):
+        slides[group.main] = group
+        parts |= {*group.files} - {group.main}
+    return SlideFiles(_without_shared_names(slides), frozenset(parts), (*notes, *_unread(listed)))
+
+
+def instance(root: Path, name: str) -> Instance | None:
+    """The identity of a DICOM file; None where it is none, or does not say."""
+    try:
+        with (root / name).open("rb") as file:
+            head = file.read(MAGIC_AT + len(MAGIC))
+            if head[MAGIC_AT:] != MAGIC:
+                return None
+            file.seek(0)
+            return _identity(file, name)
+    except OSError:
+        return None  # whoever reads it says why
+
+
+def _identity(file: io.BufferedReader, name: str) -> Instance | None:
+    from pydicom.errors import BytesLengthException, InvalidDicomError  # slow to load, and few sources need it
+    from pydicom.filereader import read_partial
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that bend the standard
+            data = read_partial(file, stop_when=lambda tag, _vr, _length: tag > LAST_TAG)
+            kinds = [str(kind).upper() for kind in data.get("ImageType") or ()]
+            if not data.get("Modality") or not data.get("SeriesInstanceUID"):
+                return None
+            return Instance(
+                name,
+                str(data.Modality),
+                str(data.SeriesInstanceUID),
+                str(data.get("SOPInstanceUID", "")),
+                kinds[2] if len(kinds) > 2 else "",
+                int(data.get("TotalPixelMatrixColumns") or 0),
+                str(data.get("ContainerIdentifier") or ""),
+            )
+    except (InvalidDicomError, BytesLengthException, *DAMAGED):
+        return None  # damaged: whoever reads it says so
+
+
+def _series(instances: list[Instance]) -> tuple[dict[str, Slide], set[str], list[str]]:
+    """Slides of DICOM files by their main file, files that are no image of their own, notes."""
+    series: defaultdict[str, list[Instance]] = defaultdict(list)
+    other: list[Instance] = []
+    for one in instances:
+        (series[one.series] if one.modality == SLIDES else other).append(one)
+    volumes = {uid: some for uid, some in series.items() if any(one.flavor == "VOLUME" for one in some)}
+    other += [one for uid, some in series.items() if uid not in volumes for one in some]
+    in_folder = Counter(_folder(one.file) for one in instances)
+    slides, parts, twice = {}, {one.file for one in other}, 0
+    for some in volumes.values():
+        kept = list({one.uid: one for one in sorted(some, key=lambda one: one.file, reverse=True)}.values())
+        twice += len(some) - len(kept)
+        slide = _slide_of(kept, some, in_folder)
+        slides[slide.main] = slide
+        parts |= {one.file for one in some} - {slide.main}
+    notes = []
+    if other:
+        first = min(other, key=lambda one: one.file)
+        what = f"{counted(len(other), 'DICOM file')} without a slide's pixels ({first.modality})"
+        notes.append(f"{what} left out, the first: {first.file}")
+    if twice:
+        notes.append(f"{counted(twice, 'DICOM file')} that lie here twice (same SOPInstanceUID) read once")
+    return slides, parts, notes
+
+
+def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[str]) -> Slide:
+    """The slide of a series (`every` with files that lie here twice), and what it is called.
+
+    By its folder where that holds nothing else, by what its files' names share, by the label on its glass where they
+    are mere UIDs; else by the file of its largest image.
+    """
+    kept = sorted(kept, key=lambda one: (one.flavor != "VOLUME", -one.width, one.file))
+    main, files = kept[0].file, tuple(sorted(one.file for one in kept))
+    folder, container = _folder(main), kept[0].container.strip()
+    together = {_folder(file) for file in files} == {folder} and in_folder[folder] == len(files)
+    names = [f"{folder}.dcm"] if together and folder and len(files) > 1 else []
+    names += _common(files)
+    if UID.fullmatch(_stem(main)) and PLAIN.fullmatch(container) and container.lower() not in NAMELESS:
+        names.append(str(PurePosixPath(folder) / f"{container}.dcm"))
+    names += [one.file for one in kept]
+    names += [f"{name}.dcm" for name in names if not name.lower().endswith(".dcm")]  # named by a UID alone
+    called = {_stem(one.file) for one in every} | {PurePosixPath(_folder(one.file)).name for one in every}
+    called |= {kept[0].series, container}
+    aliases = frozenset(name for name in called if name.lower() not in NAMELESS)
+    staged = not (together and main.lower().endswith(".dcm"))
+    return Slide(main, files, tuple(dict.fromkeys(names)), aliases, staged)
+
+
+def _common(files: tuple[str, ...]) -> Iterator[str]:
+    """What the names of a slide's files begin with, up to a mark that divides words: 'a/s1.dcm' of 'a/s1_0.dcm' ..."""
+    if len(files) < 2 or len({_folder(name) for name in files}) > 1:
+        return
+    first, last = (PurePosixPath(name).name for name in (min(files), max(files)))
+    same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), 0)
+    word = re.match(r"(.*[^-._ ])[-._ ]", first[:same])
+    whole = LEVEL_WORD.sub("", word[1]) if word else ""
+    if whole and not UID.fullmatch(whole):  # else a root of UIDs, which all slides share
+        yield str(PurePosixPath(_folder(files[0])) / f"{whole}.dcm")
+
+
+def linked(root: Path, slides: SlideFiles) -> Path | None:
+    """A temporary folder of links, in which files of each slide that lie among others, or apart, are side by side.
+
+    None where no slide needs one. Whoever asks removes it.
+    """
+    staged = [slide for slide in slides.slides.values() if slide.staged]
+    if not staged:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="dpconvert-"))
+    for slide in staged:
+        for file, link in _links(folder, slide).items():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to((root / file).absolute())
+    return folder
+
+
+def open_slide(root: Path, slide: Slide, folder: Path | None) -> Image:
+    """A slide by its links in the `folder` that `linked` gave; elsewhere (on another machine) by links of its own.
+
+    Raises:
+        ReadError: it cannot be read.
+    """
+    own = None
+    if folder is None or not folder.is_dir():
+        folder = own = linked(root, SlideFiles({slide.main: slide}))
+    assert folder is not None
+    try:
+        image = open_image([_links(folder, slide)[slide.main]])
+    except ReadError as error:
+        raise ReadError(error.what, where=root / slide.main, found=error.found, remedy=error.remedy) from None
+    if own is not None:
+        weakref.finalize(image, shutil.rmtree, own, ignore_errors=True)
+    if isinstance(image, Pyramid):
+        image.path = root / slide.main  # what messages name
+    return image
+
+
+def _links(folder: Path, slide: Slide) -> dict[str, Path]:
+    own = folder / hashlib.sha256(slide.main.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return {file: own / f"{number:06d}.dcm" for number, file in enumerate(slide.files)}
+
+
+def _without_shared_names(slides: dict[str, Slide]) -> dict[str, Slide]:
+    """The slides without names that two of them have."""
+    names = Counter(name for slide in slides.values() for name in set(slide.names))
+    aliases = Counter(alias for slide in slides.values() for alias in slide.aliases)
+    return {
+        main: Slide(
+            main, slide.files, tuple(name for name in slide.names if names[name] == 1),
+            frozenset(alias for alias in slide.aliases if aliases[alias] == 1), slide.staged,
+        )
+        for main, slide in slides.items()
+    }  # fmt: skip
+
+
+def _mirax(names: list[str]) -> Iterator[Slide]:
+    mains = {name[: -len(".mrxs")]: name for name in names if name.lower().endswith(".mrxs")}
+    inside: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names if mains else ():
+        if _folder(name) in mains and MIRAX_DATA.search(PurePosixPath(name).name):
+            inside[_folder(name)].append(name)
+    for folder, files in inside.items():
+        yield Slide(mains[folder], (mains[folder], *files), (mains[folder],))
+
+
+def _hamamatsu(root: Path, names: list[str]) -> Iterator[Slide]:
+    known = set(names)
+    for name in names:
+        if not name.lower().endswith((".vms", ".vmu")):
+            continue
+        try:
+            with (root / name).open(encoding="latin-1") as file:
+                told = [line.partition("=")[2].strip() for line in file.read(LONGEST_VMS).splitlines()]
+        except OSError:
+            continue
+        beside = {str(PurePosixPath(_folder(name)) / value) for value in told if value}
+        yield Slide(name, (name, *sorted(beside & known - {name})), (name,))
+
+
+def _ome(root: Path, names: list[str]) -> Iterator[Slide]:
+    """Sets of OME-TIFFs, the planes of whose image lie in several files, known by the first."""
+    known, done = set(names), set[str]()
+    for name in names:
+        if not OME_NAME.search(name) or name in done:
+            continue
+        try:
+            found = layout(root / name)
+        except ReadError:
+            continue
+        files = sorted(str(PurePosixPath(_folder(name)) / file) for file in (found.files if found else ()))
+        if len(files) > 1 and known.issuperset(files):
+            done.update(files)
+            yield Slide(files[0], tuple(files), tuple(files), frozenset(map(_stem, files)))
+
+
+def _unread(names: list[str]) -> Iterator[str]:
+    """A note of the slides in each format that is not read."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if (what := unread(name)) is not None:
+            found[what].append(name)
+    for what, files in sorted(found.items()):
+        yield f"{counted(len(files), 'slide')} in a format that is not read ({what}), the first: {files[0]}; {UNREAD}"
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"(?i)(\.ome)?\.(dcm|dicom|dic|ima|tiff?)$", "", PurePosixPath(name).name)

@@ -1,0 +1,240 @@
+"""Slides of several files: one slide each, whatever folders and names, with what belongs to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from dpconvert.errors import ReadError, SourceError
+from dpconvert.image import open_image
+from dpconvert.source.files import Source
+from dpconvert.source.slide_files import instance
+from tests.dpconvert import dicoms
+from tests.dpconvert.conftest import run
+from tests.dpconvert.test_resolution import samples
+from tests.dpconvert.test_shape_slides import AREA, Tree, geojson
+from tests.dpconvert.test_tiff_layout import in_file, ome, ome_image
+
+SIDE = 256
+RULE = AREA.replace("size = 128", "size = 64")
+MISSING = "[layout]\nmissing = true\n"
+LEFT = geojson(("Polygon", [[(0, 0), (128, 0), (128, 256), (0, 256)]], "Tumor"))
+LAYOUTS: dict[str, Callable[[int, int], str]] = {
+    "a folder a slide": lambda slide, file: f"case/slide{slide}/{file}.dcm",
+    "one folder, words": lambda slide, file: f"slide{slide}_level-{file}.dcm",
+    "one folder, UIDs": lambda slide, file: f"1.2.9.{slide}.7{file}.dcm",
+    "no endings": lambda slide, file: f"all/1.2.9.{slide}.7{file}",
+    "a folder a level": lambda slide, file: f"level{file}/slide{slide}.dcm",
+    "other endings": lambda slide, file: f"slide{slide}/IM{file}.DICOM",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    tree = Tree(tmp_path)
+    tree.root.mkdir()
+    return tree
+
+
+def drawn(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def series(tree: Tree, number: int, name: Callable[[int, int], str], container: str = "") -> None:
+    files = [tree.root / name(number, file) for file in range(3)]
+    dicoms.slide(files, drawn(number), f"1.2.9.{number}", container=container)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_dicom_series_is_one_slide_whatever_its_folders_and_names(layout: str, tree: Tree) -> None:
+    for number in range(3):
+        series(tree, number, LAYOUTS[layout], container=f"S{number}")
+    card = run(tree.manifest(RULE + MISSING), tree.root, tree.folder / "out")
+    assert [split.groups for split in card.splits.values()] == [1, 1, 1]
+    found = samples(tree.folder / "out" / "Own")
+    assert len(found) == 3 * 16
+    whole = {"".join(map(str, drawn(number)[0, 0])): drawn(number) for number in range(3)}
+    corners = {told["picture"]: "".join(map(str, image[0, 0])) for told, image in found if told["x"] == told["y"] == 0}
+    assert sorted(corners.values()) == sorted(whole)
+    for told, image in found:
+        x, y = told["x"], told["y"]
+        assert (image == whole[corners[told["picture"]]][y : y + 64, x : x + 64]).all()
+        assert told["mpp_read"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("a folder a slide", "slide1"), ("one folder, words", "slide1"), ("one folder, UIDs", "S1"), ("no endings", "S1"),
+     ("other endings", "slide1")],
+)  # fmt: skip
+def test_a_slide_has_the_name_that_people_give_it(layout: str, name: str, tree: Tree) -> None:
+    for number in range(2):
+        series(tree, number, LAYOUTS[layout], container=f"S{number}")
+    tree.manifest(RULE + MISSING)
+    assert name in {row.picture for row in tree.plan().rows}
+
+
+@pytest.mark.parametrize("called", ["slide1", "1.2.9.1", "S1", "2", "1.dcm"])
+def test_annotations_and_tables_may_call_a_slide_by_any_of_its_names(called: str, tree: Tree) -> None:
+    series(tree, 1, LAYOUTS["a folder a slide"], container="S1")
+    tree.write(f"{called}.geojson", LEFT)
+    tree.write("slides.csv", f"slide,group\n{called},patient 1\n")
+    tree.manifest(RULE)
+    assert tree.counts() == {"no": 8, "yes": 8}
+    assert {row.group for row in tree.plan().rows} == {"own:patient 1"}
+
+
+def test_a_pattern_of_the_manifest_meets_the_slide_by_its_real_files_too(tree: Tree) -> None:
+    for number in range(3):
+        series(tree, number, LAYOUTS["a folder a slide"])
+    tree.manifest(RULE + MISSING + "[files.slides]\npattern = '^(?P<group>case)/(?P<name>slide[02])/0\\.dcm$'\n")
+    rows = tree.plan().rows
+    assert {row.picture for row in rows} == {"slide0", "slide2"}
+    assert {row.group for row in rows} == {"own:case"}
+    assert len(rows) == 2 * 16
+
+
+def test_files_that_lie_there_twice_are_read_once(tree: Tree) -> None:
+    series(tree, 0, LAYOUTS["a folder a slide"])
+    shutil.copytree(tree.root / "case", tree.root / "copy of case")
+    tree.manifest(RULE + MISSING)
+    made = tree.plan()
+    assert len(made.rows) == 16
+    assert "3 DICOM files that lie here twice (same SOPInstanceUID) read once" in made.notes
+
+
+def test_dicom_files_that_are_no_slide_are_left_out_and_counted(tree: Tree) -> None:
+    series(tree, 0, LAYOUTS["a folder a slide"])
+    pixels = np.ascontiguousarray(drawn(1)[:64, :64])
+    dicoms.write(tree.root / "seg.dcm", pixels, "1.2.8", 0, modality="SEG")
+    dicoms.write(tree.root / "label" / "1.dcm", pixels, "1.2.7", 0, flavor="LABEL")
+    tree.manifest(RULE + MISSING)
+    made = tree.plan()
+    assert len(made.rows) == 16
+    assert "2 DICOM files without a slide's pixels (SM) left out, the first: label/1.dcm" in made.notes
+
+
+def test_a_changed_level_makes_the_shards_anew(tree: Tree) -> None:
+    series(tree, 0, LAYOUTS["one folder, words"])
+    manifest = tree.manifest(RULE + MISSING)
+    source = Source.open(tree.root, manifest)
+    (slide,) = source.match("slides")
+    assert source.slides.files_of(slide.name) == tuple(f"slide0_level-{file}.dcm" for file in range(3))
+    before = source.digest()
+    with (tree.root / "slide0_level-1.dcm").open("ab") as file:
+        file.write(b"\0\0")
+    assert Source.open(tree.root, manifest).digest() != before
+
+
+def test_links_go_when_the_source_does(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for number in range(2):
+        series(tree, number, LAYOUTS["a folder a level"])
+    source = Source.open(tree.root, tree.manifest(RULE))
+    for slide in source.match("slides"):
+        assert source.picture((slide.name,), 1).width == SIDE
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    del source
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_damaged_dicom_files_are_told_by_whoever_reads_them(tree: Tree) -> None:
+    series(tree, 0, LAYOUTS["a folder a slide"])
+    (tree.root / "cut.dcm").write_bytes((tree.root / "case/slide0/0.dcm").read_bytes()[:200])
+    (tree.root / "empty.dcm").write_bytes(b"")
+    tree.manifest(RULE + MISSING)
+    assert {failure.key for failure in tree.plan(skip_failed=True).failures} == {"cut", "empty"}
+
+
+def test_no_damage_of_a_dicom_file_ends_in_a_traceback(tmp_path: Path) -> None:
+    path = dicoms.write(tmp_path / "a.dcm", np.zeros((64, 64, 3), np.uint8), "1.2.9", 0, container="S")
+    good, rng = path.read_bytes()[:2000], np.random.default_rng(0)
+    found = set()
+    for _ in range(300):
+        data = bytearray(good)
+        for at in rng.integers(128, 900, rng.integers(1, 6)):
+            data[at] = int(rng.integers(256))
+        path.write_bytes(data[: rng.integers(140, 2000)] if rng.random() < 0.2 else data)
+        found.add(instance(tmp_path, "a.dcm") is None)
+    assert found == {True, False}
+
+
+def test_an_ome_image_in_three_files_is_one_slide(tree: Tree) -> None:
+    rgb = drawn(3)
+    ids = [f"urn:uuid:{number}" for number in range(3)]
+    data = "".join(
+        in_file(f"c{number}.ome.tif", name).replace("IFD", f'FirstC="{number}" IFD') for number, name in enumerate(ids)
+    )
+    for number, name in enumerate(ids):
+        text = ome(ome_image(0, SIDE, data).replace(' SamplesPerPixel="3"', ""), uuid=name)
+        tifffile.imwrite(tree.root / f"c{number}.ome.tif", rgb[:, :, number].copy(), description=text, metadata=None)
+    tree.write("c2.geojson", LEFT)
+    card = run(tree.manifest(RULE), tree.root, tree.folder / "out")
+    assert card.samples() == 16
+    assert sum(split.classes[1] for split in card.splits.values()) == 8
+    for told, image in samples(tree.folder / "out" / "Own"):
+        assert (image == rgb[told["y"] : told["y"] + 64, told["x"] : told["x"] + 64]).all()
+
+
+def test_a_stack_in_several_files_is_one_slide(tree: Tree) -> None:
+    ids = [f"urn:uuid:{number}" for number in range(3)]
+    data = "".join(
+        in_file(f"z{number}.ome.tif", name).replace("IFD", f'FirstZ="{number}" IFD') for number, name in enumerate(ids)
+    )
+    for number, name in enumerate(ids):
+        text = ome(ome_image(0, SIDE, data).replace('SizeZ="1"', 'SizeZ="3"'), uuid=name)
+        options = {"photometric": "rgb", "description": text, "metadata": None}
+        tifffile.imwrite(tree.root / f"z{number}.ome.tif", drawn(number), **options)
+    tree.manifest(RULE + MISSING)
+    made = tree.plan()
+    assert {row.files for row in made.rows} == {("z0.ome.tif",)}
+    assert len(made.rows) == 16
+
+
+def test_a_mirax_slide_has_its_folder_and_misses_it(tree: Tree) -> None:
+    for name in ("a.mrxs", "a/Slidedat.ini", "a/Data0000.dat", "a/notes.txt", "b.mrxs"):
+        tree.write(name, name)
+    source = Source.open(tree.root, tree.manifest(RULE))
+    assert [found.name for found in source.match("slides")] == ["a.mrxs", "b.mrxs"]
+    assert source.slides.files_of("a.mrxs") == ("a.mrxs", "a/Data0000.dat", "a/Slidedat.ini")
+    with pytest.raises(ReadError, match=r"b\.mrxs: a slide without the folder of its data; expected b/ beside it"):
+        open_image([tree.root / "b.mrxs"])
+
+
+def test_a_hamamatsu_set_has_the_files_that_it_names(tree: Tree) -> None:
+    tree.write("s/a.vms", "[Virtual Microscope Specimen]\nImageFile=a.jpg\nMapFile=a_map2.jpg\nNoLayers=1\n")
+    for name in ("s/a.jpg", "s/a_map2.jpg", "s/other.jpg"):
+        tree.write(name, name)
+    source = Source.open(tree.root, tree.manifest(RULE))
+    assert source.slides.files_of("s/a.vms") == ("s/a.vms", "s/a.jpg", "s/a_map2.jpg")
+
+
+def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail(tree: Tree) -> None:
+    tree.slide("a.tif")
+    thumbnail = np.zeros((64, 64, 3), np.uint8)
+    tifffile.imwrite(tree.root / "b.vsi", thumbnail, photometric="rgb")
+    tree.write("_b_/stack1/frame_t.ets", b"x")
+    for chunk in range(3):
+        tree.write(f"c.ome.zarr/0/{chunk}/0", b"x")
+    tree.write("c.ome.zarr/.zattrs", json.dumps({}))
+    tree.manifest(RULE + MISSING)
+    made = tree.plan()
+    assert {row.picture for row in made.rows} == {"a"}
+    notes = [note.partition(";")[0] for note in made.notes if "format" in note]
+    assert notes == [
+        "1 slide in a format that is not read (OME-Zarr), the first: c.ome.zarr",
+        "1 slide in a format that is not read (Olympus VSI), the first: b.vsi",
+    ]
+    with pytest.raises(ReadError, match=r"format that is not read \(Olympus VSI\).*convert"):
+        open_image([tree.root / "b.vsi"])
+    (tree.root / "a.tif").unlink()
+    with pytest.raises(SourceError, match=r"no slides here.*Olympus VSI.*convert"):
+        tree.plan()
