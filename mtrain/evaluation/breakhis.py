@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert import card as cards
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.data.pool import Permit, Rows, Task, attributes, fetch_shards, with_test
+from mtrain.data.pool import OPEN, Permit, Rows, Task, attributes, fetch_shards, with_test
 from mtrain.documents import known_document, write_document
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.ranks import summary
@@ -106,7 +105,7 @@ def breakhis(source: Source, task: Task, options: Options, out: Path, report: Re
     """
     if options.mode not in MODES:
         raise UsageError(f"no mode {options.mode!r} here", expected=" or ".join(MODES))
-    check_unseen(source, task, cards.SPLITS)
+    check_unseen(source, task, (*OPEN, "test"))
     recipe = dataclasses.replace(options.recipe, size=source.run.config().size, workers=options.workers)
     options = dataclasses.replace(options, recipe=recipe)
     identity = _identity(source, task, options)
