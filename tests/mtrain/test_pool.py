@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpconvert import card as cards
-from mtrain.data.pool import find_task, leave_out, open_pool, training_on
+from mtrain.data.pool import Permit, find_task, leave_out, open_pool, training_on
 from mtrain.errors import ShardError, UsageError
 from tests.mtrain.pools import write_pool, write_task
 
@@ -170,3 +170,9 @@ def test_val_trains_beside_train_and_is_not_offered_again(tmp_path: Path) -> Non
     assert training_on(pool, ("train",)) is pool
     with pytest.raises(UsageError, match="no task 'Gamma' in the pool"):
         training_on(pool, ("train", "val"), but=("Gamma",))
+
+
+def test_the_protocol_names_every_step_that_reads_test_sets() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "protocol.md").read_text()
+    assert all(f"`{step}`" in page for permit in Permit for step in permit.value.split(", ") if "mtrain " in step)
+    assert "`mtrain.ShardDataset(..., open_test=True)`" in page
