@@ -73,8 +73,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with copies of them."""
     shutil.copytree(trained, tmp_path / "here")
-    about = tmp_path / "here" / "runs" / "toy" / "config.json"
-    about.write_text(about.read_text().replace(str(trained), str(tmp_path / "here")))
+    run = Run(tmp_path / "here" / "runs" / "toy")
+    run.write("config.json", json.loads(json.dumps(run.about()).replace(str(trained), str(tmp_path / "here"))))
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
@@ -184,7 +184,7 @@ def task_without_training_set(place: Path) -> None:
 
 
 def unfinished_run(place: Path) -> None:
-    (place / "runs" / "toy" / "state.json").write_text('{"state": "stopped", "iteration": 1}')
+    Run(place / "runs" / "toy").write("state.json", {"state": "stopped", "iteration": 1})
 
 
 def damaged_run(place: Path) -> None:
@@ -192,7 +192,7 @@ def damaged_run(place: Path) -> None:
 
 
 def strange_config(place: Path) -> None:
-    (place / "runs" / "toy" / "config.json").write_text('{"config": {"colour": 1}}')
+    Run(place / "runs" / "toy").write("config.json", {"config": {"colour": 1}})
 
 
 def no_weights_file(place: Path) -> None:
@@ -210,7 +210,7 @@ MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
         ["fit", "--shards", "absent"],
         "absent: no such folder of shards; name the folder of the tasks with --shards, or make one with",
     ),
-    (nothing, ["fit", "--shards", "runs/toy/checkpoints"], "runs/toy/checkpoints: no task here; make one with"),
+    (nothing, ["fit", "--shards", "runs/toy/checkpoints"], "runs/toy/checkpoints: no task here; name the folder"),
     (nothing, ["fit", "--leave-out", "Gama"], "no task 'Gama' in the pool; did you mean Gamma"),
     (nothing, ["fit", *(f"--leave-out={name}" for name in ("Alpha", "Beta", "Gamma"))], "every task is left out"),
     (nothing, ["fit", "--backbone", "resnet51"], "no network 'resnet51'; did you mean resnet50"),
@@ -231,7 +231,7 @@ MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
     (damaged_index, ["fit"], "Beta/index.parquet: not the index that was written; convert the source again"),
     (cut_shard, ["fit"], "Beta/train-000000.tar: not the file that was written; expected"),
     (broken_picture, ["fit", *TINY], "Beta: cannot read picture beta-train-"),
-    (damaged_run, ["fit", "--run", "toy"], "runs/toy/config.json: not the configuration of a run"),
+    (damaged_run, ["fit", "--run", "toy"], "runs/toy/config.json: cannot be read: not a JSON object; put"),
     (strange_config, ["transfer", "--target", "Gamma"], "runs/toy/config.json: not the configuration of a run"),
     (nothing, ["transfer", "--run", "tot"], "runs: no run named 'tot'; there: toy"),
     (nothing, ["transfer", "--runs", "elsewhere"], "elsewhere: no run here; make one with `mtrain fit`"),
@@ -245,7 +245,7 @@ MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
     ),
     (cut_shard, ["transfer"], "Beta/train-000000.tar: not the file that was written"),
     (nothing, ["report", "--run", "tot"], "runs: no run named 'tot'; there: toy"),
-    (damaged_run, ["report"], "runs/toy/config.json: not the configuration of a run"),
+    (damaged_run, ["report"], "runs/toy/config.json: cannot be read: not a JSON object; put"),
     (nothing, ["report", "--out", "/dev/null/page.html"], "cannot be written: "),
 ]
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from dpconvert import card as cards
 from mtrain import cli
 from mtrain.data.pool import Permit, open_pool, with_test
+from mtrain.documents import write_document
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.export import release
 from mtrain.export.release import Asked, configs, whole
@@ -51,10 +52,10 @@ def a_sweep(folder: Path, shards: str) -> Store:
     """A sweep whose selection is the combination CHOSEN."""
     store = write_sweep(folder / "sweeps" / "toy", lambda *_: 0.5, combinations=[CHOSEN])
     fit = {name: value for name, value in TINY.items() if name != "backbone"} | {"momentum": 0.8, "warmup": 1}
-    plan = json.loads((store.path / "sweep.json").read_text())
+    plan = store.plan()
     plan["sweep"] = {"name": "toy", "shards": shards, "leave_out": ["Alpha"], "seeds": [0], "fit": fit}
-    (store.path / "sweep.json").write_text(json.dumps(plan))
-    (store.path / "selected.json").write_text(json.dumps({"over_all_tasks": {"tiny": asdict(CHOSEN), "other": None}}))
+    write_document(store.path / "sweep.json", plan)
+    store.write_selection({"over_all_tasks": {"tiny": asdict(CHOSEN), "other": None}})
     return store
 
 
@@ -78,7 +79,7 @@ def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(sh
     assert state == "finished"
     assert len({one.folder for one in made}) == 2
     assert {path.name for path in made[0].folder.iterdir()} == {
-        "model.safetensors", "config.json", "release.json", "README.md",
+        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS",
     }  # fmt: skip
     assert load_file(made[0].folder / "model.safetensors").keys() == tiny_network("tiny").body.state_dict().keys()
     card = (made[0].folder / "README.md").read_text()
