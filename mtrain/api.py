@@ -14,10 +14,10 @@ from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.runs import Run, named_run, new_name, open_run
 from mtrain.settings import fit_config
 from mtrain.train import fit as training
-from mtrain.transfer.modes import MODES, Options
-from mtrain.transfer.request import targets, weights_of
-from mtrain.transfer.transfer import source_of
-from mtrain.transfer.transfer import transfer as score
+from mtrain.transfers.modes import MODES, Options
+from mtrain.transfers.request import targets, weights_of
+from mtrain.transfers.transfer import source_of
+from mtrain.transfers.transfer import transfer as score
 
 Folder = str | os.PathLike[str]
 

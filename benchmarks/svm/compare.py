@@ -22,9 +22,9 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from mtrain.transfer import svm_solver
-from mtrain.transfer.folds import group_folds
-from mtrain.transfer.svm import COSTS
+from mtrain.transfers import svm_solver
+from mtrain.transfers.folds import group_folds
+from mtrain.transfers.svm import COSTS
 
 WITHIN = 1e-4
 SKLEARN_TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7)

@@ -78,12 +78,12 @@ def transfer(
     \b
     Example: mtrain transfer --mode svm
     """
-    from mtrain.transfer.request import targets, weights_of
+    from mtrain.transfers.request import targets, weights_of
 
     run = run_of(runs, name)
     tasks, weights = targets(run, shards, target, mode), weights_of(run, weights, mode, weights_key)
     from mtrain.cli import transfer_lines
-    from mtrain.transfer.transfer import Options
+    from mtrain.transfers.transfer import Options
 
     options = Options(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
     found, failures = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json), weights_key)
@@ -117,7 +117,7 @@ def features(
     \b
     Example: mtrain features --task Lung --dtype float16
     """
-    from mtrain.transfer.request import targets, weights_of
+    from mtrain.transfers.request import targets, weights_of
 
     run = run_of(runs, name)
     chosen, weights, report = (
@@ -126,7 +126,7 @@ def features(
         reporter(quiet or as_json),
     )
     from mtrain.cli import transfer_lines
-    from mtrain.transfer.transfer import source_of
+    from mtrain.transfers.transfer import source_of
 
     source = source_of(run, weights, key=weights_key)
     found, failures = transfer_lines.feature_files(source, chosen, out, dtype, workers, device, report)
@@ -175,7 +175,7 @@ def evaluate(
     from mtrain.errors import UsageError
     from mtrain.runs import open_run
     from mtrain.sweep.store import open_store
-    from mtrain.transfer.request import targets
+    from mtrain.transfers.request import targets
 
     if bool(names) == bool(sweep):
         raise UsageError("what to evaluate?", remedy="name runs with --run, or a sweep with --sweep")
@@ -184,7 +184,7 @@ def evaluate(
     tasks = targets(given[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if given else []
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.evaluate import Asked
-    from mtrain.transfer.transfer import Options
+    from mtrain.transfers.transfer import Options
 
     options = Options(solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device))
     asked = Asked(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
@@ -226,13 +226,13 @@ def breakhis(
     Example: mtrain breakhis --shards shards/BreakHis --weights imagenet
     """
     from mtrain.data.pool import open_task
-    from mtrain.transfer.request import weights_of
+    from mtrain.transfers.request import weights_of
 
     run = run_of(runs, name)
     task, weights = open_task(shards), weights_of(run, weights, key=weights_key)
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.breakhis import breakhis as score
-    from mtrain.transfer.transfer import Options, source_of
+    from mtrain.transfers.transfer import Options, source_of
 
     options = Options(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
     source = source_of(run, weights, key=weights_key)

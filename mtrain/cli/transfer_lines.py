@@ -11,10 +11,10 @@ from mtrain.data.pool import Task
 from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run
-from mtrain.transfer.features import features, write_features
-from mtrain.transfer.finetune_rate import RATES, Recipe
-from mtrain.transfer.request import targets
-from mtrain.transfer.transfer import Options, Source, source_of, transfer
+from mtrain.transfers.features import features, write_features
+from mtrain.transfers.finetune_rate import RATES, Recipe
+from mtrain.transfers.request import targets
+from mtrain.transfers.transfer import Options, Source, source_of, transfer
 
 T = TypeVar("T", Task, str)
 R = TypeVar("R")

@@ -26,12 +26,12 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.ranks import summary
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels
-from mtrain.transfer import probes
-from mtrain.transfer.features import Features, features
-from mtrain.transfer.finetune import divide, finetune
-from mtrain.transfer.finetune_rate import logits
-from mtrain.transfer.modes import Options, Source, check_unseen
-from mtrain.transfer.probes import Sample
+from mtrain.transfers import probes
+from mtrain.transfers.features import Features, features
+from mtrain.transfers.finetune import divide, finetune
+from mtrain.transfers.finetune_rate import logits
+from mtrain.transfers.modes import Options, Source, check_unseen
+from mtrain.transfers.probes import Sample
 
 FOLDS = 5
 MAGNIFICATION, PATIENT = "magnification", "patient"

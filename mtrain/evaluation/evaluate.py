@@ -22,8 +22,8 @@ from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run
 from mtrain.sweep.store import SELECTED, Store
-from mtrain.transfer.request import OWN
-from mtrain.transfer.transfer import Options, result_path, source_of, transfer
+from mtrain.transfers.request import OWN
+from mtrain.transfers.transfer import Options, result_path, source_of, transfer
 
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
 SEEDS = 5  # of the baselines that depend on one

@@ -16,7 +16,7 @@ from mtrain.config import FitConfig
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import Run
-from mtrain.transfer.results import results
+from mtrain.transfers.results import results
 
 NAME = "README.md"
 PROTOCOL = "Mormont, Geurts and Marée, IEEE JBHI 25(2), 2021, https://doi.org/10.1109/JBHI.2020.2992878"

@@ -19,7 +19,7 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.model.names import remark
 from mtrain.report.charts import line_chart
 from mtrain.runs import Run
-from mtrain.transfer.results import results
+from mtrain.transfers.results import results
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}

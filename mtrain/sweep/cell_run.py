@@ -18,9 +18,9 @@ from mtrain.sweep.cells import Cell, warmup_config
 from mtrain.sweep.store import Store
 from mtrain.train import checkpoint
 from mtrain.train.fit import fit
-from mtrain.transfer.finetune_rate import Recipe
-from mtrain.transfer.request import OWN, targets
-from mtrain.transfer.transfer import Options, source_of, transfer
+from mtrain.transfers.finetune_rate import Recipe
+from mtrain.transfers.request import OWN, targets
+from mtrain.transfers.transfer import Options, source_of, transfer
 from mtrain.versions import versions
 
 Outcome = Literal["done", "busy", "stopped"]

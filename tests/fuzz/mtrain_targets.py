@@ -22,7 +22,7 @@ from mtrain.runs import Run
 from mtrain.sweep.spec import Combination, load_sweep
 from mtrain.sweep.store import Planned, Store
 from mtrain.train import checkpoint
-from mtrain.transfer.transfer import read_result
+from mtrain.transfers.transfer import read_result
 from tests.fuzz.targets import JPEG, JSON, PICTURE, PNG, SHARD, TAR, Target, in_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2)}

@@ -14,9 +14,9 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation import breakhis
 from mtrain.evaluation.breakhis import patient_accuracy, pictures_of
 from mtrain.evaluation.ranks import summary
-from mtrain.transfer.finetune_rate import Recipe
-from mtrain.transfer.modes import Source
-from mtrain.transfer.transfer import Options, source_of
+from mtrain.transfers.finetune_rate import Recipe
+from mtrain.transfers.modes import Source
+from mtrain.transfers.transfer import Options, source_of
 from tests.mtrain import test_evaluate
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.storages import web_server
@@ -35,7 +35,7 @@ def told(split: str, number: int) -> dict[str, str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in ("mtrain.train.fit", "mtrain.transfer.transfer"):
+    for module in ("mtrain.train.fit", "mtrain.transfers.transfer"):
         monkeypatch.setattr(f"{module}.shared_network", test_evaluate.tiny_network)
     write_pool(tmp_path / "shards", ("Alpha",))
     write_task(tmp_path / "BreakHis", sizes=SIZES, attributes=told)

@@ -33,11 +33,11 @@ from mtrain.predict.classifier import Classifier
 from mtrain.runs import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
-from mtrain.transfer.features import features
-from mtrain.transfer.finetune_rate import Recipe
-from mtrain.transfer.request import targets
-from mtrain.transfer.results import results
-from mtrain.transfer.transfer import Options, source_of, transfer
+from mtrain.transfers.features import features
+from mtrain.transfers.finetune_rate import Recipe
+from mtrain.transfers.request import targets
+from mtrain.transfers.results import results
+from mtrain.transfers.transfer import Options, source_of, transfer
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes
 
@@ -59,7 +59,7 @@ def tiny_network(name: str, weights: str = "imagenet", _key: str | None = None) 
 
 @pytest.fixture(autouse=True)
 def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mtrain.train.fit", "mtrain.transfer.transfer", "mtrain.predict.classifier"):
+    for module in ("mtrain.train.fit", "mtrain.transfers.transfer", "mtrain.predict.classifier"):
         monkeypatch.setattr(f"{module}.shared_network", tiny_network)
 
 

@@ -18,7 +18,7 @@ from mtrain.sweep import cell_run
 from mtrain.sweep.cells import Cell, left_out_sets
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
-from mtrain.transfer.transfer import transfer as plain_transfer
+from mtrain.transfers.transfer import transfer as plain_transfer
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_damage import line, made, mtrain, place, transfer
 from tests.mtrain.test_sweep import TINY

@@ -28,9 +28,9 @@ from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork
 from mtrain.scoring import metrics
 from mtrain.train import checkpoint
-from mtrain.transfer import finetune_rate
-from mtrain.transfer.finetune import Tuned, divide, finetune
-from mtrain.transfer.finetune_rate import Recipe, Sets, Tuning, logits, new_classifier
+from mtrain.transfers import finetune_rate
+from mtrain.transfers.finetune import Tuned, divide, finetune
+from mtrain.transfers.finetune_rate import Recipe, Sets, Tuning, logits, new_classifier
 from tests.mtrain.pools import write_task
 from tests.mtrain.test_fit import Notes
 
@@ -206,7 +206,7 @@ def test_a_process_that_is_killed_leaves_what_another_goes_on_with_to_the_same_b
     torch.save(start, tmp_path / "start")
     code = (
         "import os, signal, sys, torch; from pathlib import Path; from dpconvert.runtime.progress import Reporter\n"
-        "from mtrain.data.pool import open_task; from mtrain.transfer import finetune as f, finetune_rate as t\n"
+        "from mtrain.data.pool import open_task; from mtrain.transfers import finetune as f, finetune_rate as t\n"
         "t.CHECKPOINT_SECONDS, plain = 0.0, t.Tuning._step\n"
         "def step(self, number, batch):\n"
         "    if number == 5: os.kill(os.getpid(), signal.SIGKILL)\n"

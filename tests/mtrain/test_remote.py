@@ -19,7 +19,7 @@ from mtrain.data.pool import Permit, Pool, Task, open_pool, open_task, with_test
 from mtrain.data.sampling import Stream
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.model.network import shared_network
-from mtrain.transfer.features import features
+from mtrain.transfers.features import features
 from tests.mtrain.pools import write_pool
 from tests.mtrain.storages import BUCKET, KEYS, Faults, proxy, s3_server, upload, web_server
 from tests.mtrain.test_fit import SMALL, Notes

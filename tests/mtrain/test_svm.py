@@ -9,8 +9,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.svm import LinearSVC
 
 from mtrain.errors import UsageError
-from mtrain.transfer import svm
-from mtrain.transfer.folds import group_folds
+from mtrain.transfers import svm
+from mtrain.transfers.folds import group_folds
 
 
 def samples(classes: int, n: int = 240, d: int = 12, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -20,11 +20,11 @@ from mtrain.model.weights import save_weights
 from mtrain.runs import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
-from mtrain.transfer import features as features_module
-from mtrain.transfer.features import features, weights_digest
-from mtrain.transfer.request import targets
-from mtrain.transfer.results import results
-from mtrain.transfer.transfer import Options, result_path, source_of, transfer
+from mtrain.transfers import features as features_module
+from mtrain.transfers.features import features, weights_digest
+from mtrain.transfers.request import targets
+from mtrain.transfers.results import results
+from mtrain.transfers.transfer import Options, result_path, source_of, transfer
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 

@@ -30,8 +30,8 @@ from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
 from mtrain.model.weights import read_weights, state_digest
 from mtrain.train import checkpoint
-from mtrain.transfer.finetune_rate import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
-from mtrain.transfer.folds import group_folds
+from mtrain.transfers.finetune_rate import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
+from mtrain.transfers.folds import group_folds
 
 
 @dataclass(frozen=True)

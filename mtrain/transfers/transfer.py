@@ -19,11 +19,11 @@ from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, without_nan, write_predictions
-from mtrain.transfer.features import weights_digest
-from mtrain.transfer.finetune_rate import INCIDENTAL
-from mtrain.transfer.modes import MODES, SEEDED, Found, Options, Source, check_sets, check_unseen, own_head
-from mtrain.transfer.request import NAMED, OWN
-from mtrain.transfer.results import read_result
+from mtrain.transfers.features import weights_digest
+from mtrain.transfers.finetune_rate import INCIDENTAL
+from mtrain.transfers.modes import MODES, SEEDED, Found, Options, Source, check_sets, check_unseen, own_head
+from mtrain.transfers.request import NAMED, OWN
+from mtrain.transfers.results import read_result
 
 __all__ = ["Options", "Source", "result_path", "source_of", "transfer"]
 

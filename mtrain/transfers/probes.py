@@ -25,8 +25,8 @@ from mtrain.model.network import find_device
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
 from mtrain.scoring.predictions import Answer
-from mtrain.transfer import svm as machines
-from mtrain.transfer.folds import Folds, group_folds, mean_score
+from mtrain.transfers import svm as machines
+from mtrain.transfers.folds import Folds, group_folds, mean_score
 
 INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FINAL_TOLERANCE = 1e-6  # of the gradient; the folds' scores need no more than the default
@@ -66,7 +66,7 @@ class Sample:
 
 
 def svm(sample: Sample, solver: str = "batched") -> Probe:
-    """The paper's linear SVM (mtrain.transfer.svm)."""
+    """The paper's linear SVM (mtrain.transfers.svm)."""
     found = machines.fit(
         sample.features, sample.labels, sample.groups, classes=sample.classes, metric=sample.metric, solver=solver,
         device=sample.device,

@@ -1,7 +1,7 @@
 """Feature extraction: a linear SVM on frozen features, C by cross-validation over groups (PROTOCOL: svm).
 
 The classifier is LIBLINEAR's L2-regularised squared-hinge machine, one against the rest. All C, folds and classes are
-solved together (mtrain.transfer.svm_solver); `solver="sklearn"` uses scikit-learn's LinearSVC instead.
+solved together (mtrain.transfers.svm_solver); `solver="sklearn"` uses scikit-learn's LinearSVC instead.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sklearn.svm import LinearSVC
 
 from mtrain.errors import UsageError
 from mtrain.model.network import find_device
-from mtrain.transfer import svm_solver
-from mtrain.transfer.folds import Folds, group_folds, mean_score
+from mtrain.transfers import svm_solver
+from mtrain.transfers.folds import Folds, group_folds, mean_score
 
 COSTS = tuple(10.0**e for e in range(-10, 1))
 FOLD_TOLERANCE = 1e-6  # relative duality gap in the folds, whose scores need no more digits than that

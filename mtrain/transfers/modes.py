@@ -23,12 +23,12 @@ from mtrain.model.network import SharedNetwork, find_device
 from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Answer, undefined
-from mtrain.transfer import probes
-from mtrain.transfer.features import Features, features
-from mtrain.transfer.finetune import divide, finetune
-from mtrain.transfer.finetune_rate import Classifier, Outcome, Recipe, logits
-from mtrain.transfer.probes import Probe, Sample
-from mtrain.transfer.request import OWN
+from mtrain.transfers import probes
+from mtrain.transfers.features import Features, features
+from mtrain.transfers.finetune import divide, finetune
+from mtrain.transfers.finetune_rate import Classifier, Outcome, Recipe, logits
+from mtrain.transfers.probes import Probe, Sample
+from mtrain.transfers.request import OWN
 
 FROZEN = ("svm", "logistic", "knn")
 

@@ -1,0 +1,85 @@
+"""What can be imported is stated, documented and typed: the names, their docstrings, and the five lines of each."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dpconvert
+import dpconvert.plugin
+import mtrain
+from tests.documents import ROOT
+
+PAGE = (ROOT / "docs" / "reference" / "python.md").read_text()
+PUBLIC: dict[Any, set[str]] = {
+    dpconvert: {"Options", "TaskCard", "UserError", "convert", "load_task"},
+    dpconvert.plugin: {
+        "Annotation", "Annotations", "FakeTree", "Found", "Image", "LabelMask", "ManifestError", "Picture", "ReadError",
+        "Regions", "Source", "SourceError", "asap", "coco", "masks", "ndpa", "points", "qupath",
+    },
+    mtrain: {
+        "FitConfig", "Pool", "ShardDataset", "TransferOptions", "fit", "load_network", "shared_network", "transfer",
+    },
+}  # fmt: skip
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in sorted(names)]
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_the_public_names_are_these_and_no_others(module: Any) -> None:
+    assert set(module.__all__) - {"__version__"} == PUBLIC[module]
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_public_name_has_a_docstring_and_stands_on_the_page(module: Any, name: str) -> None:
+    thing = getattr(module, name)
+    assert inspect.getdoc(thing)
+    shown = getattr(thing, "__qualname__", name).rpartition(".")[2]
+    assert re.search(rf"(?:::: [\w.]+\.{shown}$|`{name}`)", PAGE, re.MULTILINE) or name == "UserError"
+    if inspect.isfunction(thing):
+        hints = inspect.get_annotations(thing)
+        assert hints.keys() == inspect.signature(thing).parameters.keys() | {"return"}
+
+
+def test_both_packages_say_that_they_are_typed() -> None:
+    assert all((ROOT / package / "py.typed").is_file() for package in ("dpconvert", "mtrain"))
+
+
+def test_importing_either_package_loads_neither_torch_nor_numpy() -> None:
+    code = "import sys, dpconvert, mtrain; print(sorted({'torch', 'numpy', 'pydantic'} & {*sys.modules}))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
+def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
+    """Two tasks converted, one network trained without the one, and its transfer to it scored, from Python alone."""
+    from click.testing import CliRunner
+
+    from dpconvert.cli import group
+
+    for name in ("umcm-colorectal", "bone-marrow"):
+        drawn = CliRunner().invoke(group, ["fake", name, "--out", str(tmp_path / "sources")])
+        assert drawn.exit_code == 0
+        card = dpconvert.convert(name, tmp_path / "sources" / name, tmp_path / "shards", workers=1)
+        assert dpconvert.load_task(tmp_path / "shards" / card.task) == card
+    pool = mtrain.Pool.open(tmp_path / "shards", leave_out=[card.task])
+    assert [task.name for task in pool.tasks] == ["UMCMColorectal"]
+    settings: dict[str, Any] = {"backbone": "resnet18", "weights": "random", "size": 32, "workers": 0, "device": "cpu"}
+    run = mtrain.fit(
+        tmp_path / "shards", [card.task], runs=tmp_path / "runs", iterations=2, batch=4, adapt_batches=1, **settings
+    )
+    options = mtrain.TransferOptions(workers=0)
+    result = mtrain.transfer(run.path, card.task, mode="knn", options=options)
+    assert result["task"] == card.task
+    assert result["set"] == "val"
+    network = mtrain.load_network(run)
+    assert not network.training
+    with pytest.raises(dpconvert.UserError, match="no setting named 'learning_rate'"):
+        mtrain.fit(tmp_path / "shards", learning_rate=0.1)
+    with pytest.raises(dpconvert.UserError, match="no mode named 'svn'; did you mean svm"):
+        mtrain.transfer(run, card.task, mode="svn")
