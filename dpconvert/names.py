@@ -6,9 +6,12 @@ that is read, from files' names to manifests, is brought to NFC where it comes i
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
+
+from dpconvert.errors import UsageError
 
 UNDECODABLE = re.compile("[\udc80-\udcff]")  # how Python keeps the bytes of a file name that is not UTF-8
 
@@ -48,3 +51,17 @@ def match(name: str, known: Iterable[str]) -> str | None:
     exact = [one for one in same if nfc(one) == nfc(name)]
     found = exact or same
     return found[0] if len(found) == 1 else None
+
+
+def closest(name: str, known: Iterable[str], what: str) -> str:
+    """The one of `known` that is `name` but for case, '-' and '_'.
+
+    Raises:
+        UsageError: none is; the nearest are named.
+    """
+    by_name = {plain(candidate): candidate for candidate in known}
+    if plain(name) in by_name:
+        return by_name[plain(name)]
+    near = [by_name[found] for found in difflib.get_close_matches(plain(name), by_name, n=3, cutoff=0.5)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(by_name.values()) or 'none'}"
+    raise UsageError(f"no {what} named {name!r}", remedy=remedy)

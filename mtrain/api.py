@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dpconvert.manifest.catalog import closest
+from dpconvert.names import closest
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import RunError
 from mtrain.model.network import SharedNetwork, shared_network

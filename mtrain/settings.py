@@ -7,16 +7,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dpconvert.manifest.catalog import closest
+from dpconvert.names import closest
 from mtrain.config import FitConfig
-from mtrain.data.pool import leave_out, open_pool
-from mtrain.data.storage import absolute
+from mtrain.data.pool import leave_out, outlined
+from mtrain.data.storage import absolute, url_of
 from mtrain.errors import UsageError
 from mtrain.runs import Run
 
 
 def check_names(config: FitConfig, *, resumed: bool = False) -> None:
-    """Look for everything that the settings name, without torch: shards, tasks, the weights that a new run starts from.
+    """Look for what the settings name, without torch: the folder of shards, its tasks, the weights to start from.
 
     Raises:
         UsageError: no such folder, task or weights file.
@@ -26,7 +26,8 @@ def check_names(config: FitConfig, *, resumed: bool = False) -> None:
         raise UsageError(
             "no such weights file", where=config.weights, remedy="give imagenet, random or the path of a file"
         )
-    leave_out(open_pool(config.shards), config.leave_out)
+    if url_of(config.shards) is None:
+        leave_out(outlined(config.shards), config.leave_out)
 
 
 def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:

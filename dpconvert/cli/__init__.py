@@ -64,7 +64,8 @@ for command in (
 
 def _check_name(name: str, verbs: list[str]) -> None:
     """One list of near names over verbs and sources, for a name that is neither."""
-    from dpconvert.manifest.catalog import closest, find, known
+    from dpconvert.manifest.catalog import find, known
+    from dpconvert.names import closest
 
     if name.endswith(".toml"):
         return

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from dpconvert import names
-from dpconvert.errors import ManifestError, UsageError
+from dpconvert.errors import ManifestError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.validation import first_fault
@@ -51,7 +49,7 @@ def find(name: str) -> Manifest:
     plain = {names.plain(source): source for source in sources}
     if names.plain(name) not in plain:
         plain |= {names.plain(load(path).task): source for source, path in sources.items()}
-    found = plain.get(names.plain(name)) or closest(name, sources, "source")
+    found = plain.get(names.plain(name)) or names.closest(name, sources, "source")
     return load(sources[found])
 
 
@@ -82,20 +80,6 @@ def load(path: Path) -> Manifest:
     except ValidationError as error:
         fault = first_fault(error, Manifest)
         raise ManifestError(str(fault), where=path, found=fault.found) from None
-
-
-def closest(name: str, known: Iterable[str], what: str) -> str:
-    """The one of `known` that is `name` but for case, '-' and '_'.
-
-    Raises:
-        UsageError: none is; the nearest are named.
-    """
-    plain = {names.plain(candidate): candidate for candidate in known}
-    if names.plain(name) in plain:
-        return plain[names.plain(name)]
-    near = [plain[match] for match in difflib.get_close_matches(names.plain(name), plain, n=3, cutoff=0.5)]
-    remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(plain.values()) or 'none'}"
-    raise UsageError(f"no {what} named {name!r}", remedy=remedy)
 
 
 def _as_name(stem: str) -> str:

@@ -174,12 +174,14 @@ class Source:
                 where=self.root,
                 expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
                 found=unused.by_suffix(self.sizes) or None,
-                remedy=self._unpacking()
-                or "; ".join(self.slides.notes)
-                or f"`dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}` lists what is "
-                "there and what is missing",
+                remedy=self._unpacking() or "; ".join([self._listed_by, *self.slides.notes]),
             )
         return found
+
+    @property
+    def _listed_by(self) -> str:
+        check = f"dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}"
+        return f"`{check}` lists what is there and what is missing"
 
     def _unpacking(self) -> str:
         from dpconvert.source import unused

@@ -19,8 +19,8 @@ from dpconvert import readers
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import OutputError, SourceError
 from dpconvert.image import Image, TissueMask, thumbnail
-from dpconvert.manifest.catalog import closest
 from dpconvert.manifest.model import Crop, Whole
+from dpconvert.names import closest
 from dpconvert.plan import patches
 from dpconvert.plan.collect import Scene
 from dpconvert.source.files import Source

@@ -151,7 +151,12 @@ def open_pool(shards: Path | str) -> Pool:
     """
     if (url := url_of(shards)) is not None:
         return pool_of(open_task(task) for task in shard_cache.task_folders(url))
-    shards = Path(shards)
+    finished, unfinished = _folders(Path(shards))
+    return dataclasses.replace(pool_of(open_task(folder) for folder in finished), unfinished=unfinished)
+
+
+def _folders(shards: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The folders of finished tasks, and the names of those of unfinished ones."""
     if not shards.is_dir():
         raise UsageError("no such folder of shards", where=shards, remedy=NAME_IT)
     finished, unfinished = cards.begun(shards)
@@ -160,7 +165,18 @@ def open_pool(shards: Path | str) -> Pool:
         remedy = NAME_IT if not names else f"finish the conversion of {names[0]}"
         raise UsageError("no task here", where=shards, found=f"unfinished: {', '.join(names)}" if names else None,
             remedy=remedy)  # fmt: skip
-    return dataclasses.replace(pool_of(open_task(folder) for folder in finished), unfinished=names)
+    return finished, names
+
+
+def outlined(shards: Path | str) -> Pool:
+    """The tasks in a folder by their cards alone, without samples: enough to know names by, and read at once.
+
+    Raises:
+        UsageError, ShardError: as `open_pool`.
+    """
+    finished, _ = _folders(Path(shards))
+    found = [(folder, cards.load(folder)) for folder in finished]
+    return pool_of(Task(card.task, folder, card, (), {}) for folder, card in found)
 
 
 def open_task(folder: Path | str) -> Task:

@@ -260,11 +260,10 @@ def test_one_table_for_all_images(name: str, layout: str, make: Make, tmp_path: 
     notes = cards.load(tmp_path / "out" / "Mine").notes
     assert "1 point of the tables on no picture here" in notes
     picture(tmp_path / "source" / "d.png")
-    assert "d.png: no point of the table is on this picture; if that means that there is none" in str(
-        make(text, fails=True)
-    )
-    rows = make(text.replace("[layout]", "[layout]\nmissing = true"))
-    assert len(rows) == 16
+    assert "d.png: no points in the tables for this picture" in str(make(text, fails=True))
+    assert len(make(text.replace("[layout]", "[layout]\nmissing = true"))) == 12
+    assert "left out: 1 image without points, the first d.png" in cards.load(tmp_path / "out" / "Mine").notes
+    assert len(make(text.replace("[layout]", '[layout]\nmissing = "none"'))) == 16
     picture(tmp_path / "source" / "two" / "b.png")
     assert "line 3: several pictures of this name" in str(make(text, fails=True)) or name.endswith("json")
 
