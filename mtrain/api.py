@@ -89,11 +89,11 @@ def transfer(
         RunError: The run has not finished.
     """
     mode = closest(mode, MODES, "mode")
-    opened = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
-    (task,) = targets(opened, None if shards is None else Path(shards), [target], mode)
+    given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
+    (task,) = targets(given, None if shards is None else Path(shards), [target], mode)
     chosen = Options(**{**vars(options or Options()), "mode": mode})
     seed = chosen.recipe.seed if mode == "scratch" else None
-    source = source_of(opened, weights_of(opened, weights, mode), seed)
+    source = source_of(given, weights_of(given, weights, mode), seed)
     return score(source, task, chosen, Reporter(quiet=quiet))
 
 
@@ -108,6 +108,6 @@ def load_network(run: Run | Folder) -> SharedNetwork:
     Raises:
         RunError: The run has not finished, or its weights are damaged.
     """
-    opened = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
-    opened.check_finished()
-    return shared_network(opened.config().backbone, opened.weights).eval()
+    given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
+    given.check_finished()
+    return shared_network(given.config().backbone, given.weights).eval()

@@ -31,6 +31,7 @@ from dpconvert.plan.plan import Options
 from dpconvert.readers import fakes, with_defaults
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
+from mtrain.documents import read_document, write_document
 from mtrain.model import network
 from mtrain.model.weights import save_weights
 from mtrain.runs import Run
@@ -109,9 +110,9 @@ def moved(world: Path, here: Path) -> None:
     """The world again, in another folder; large files are links to the same bytes, which nothing writes into."""
     shutil.copytree(world, here, copy_function=os.link, dirs_exist_ok=True)
     for path in here.glob("runs/*/config.json"):
-        text = path.read_text().replace(str(world), str(here))
+        content = json.loads(json.dumps(read_document(path, "")).replace(str(world), str(here)))
         path.unlink()
-        path.write_text(text)
+        write_document(path, content)
 
 
 @dataclass

@@ -102,7 +102,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pool(here / "pool")
     write_task(here / "BreakHis", sizes=SIZES, attributes=told)
     fit(FitConfig(shards=str(here / "pool"), leave_out=("Gamma",), **TINY), Run(here / "runs" / "toy"), QUIET)
-    write_sweep(here / "sweeps" / "written", lambda combination, _task, seed: combination.lr + seed)
+    write_sweep(here / "sweeps" / "written", lambda combination, _task, seed: 0.5 * combination.lr + 0.1 * seed)
     (here / "small.toml").write_text(SWEEP)
     Image.new("RGB", (64, 64), "pink").save(here / "picture.png")
     return here

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from dpconvert.image.unread import unread
 from dpconvert.plural import counted
 from dpconvert.source.files import COMPRESSED, Source
 
@@ -31,7 +32,7 @@ def notes(source: Source, used: Collection[str]) -> list[str]:
         (UNREAD, "image", "nothing here reads these formats: export them as TIFF or PNG"),
         (WORDS, "file", "of annotations or tables: no pattern of [files] matches them"),
     ):
-        names = [name for name in beside if suffixes.search(suffix(name))]
+        names = [name for name in beside if suffixes.search(suffix(name)) and unread(name) is None]  # slides are noted
         if names:
             found.append(f"not used: {counted(len(names), what)} ({by_suffix(names)}), the first {names[0]}: {why}")
     return found

@@ -18,22 +18,24 @@ if TYPE_CHECKING:
     from mtrain.runs import Run
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "warmup", "validate_every", "weights_key"))
+@click.command(
+    cls=Detailed, rarely=("cache", "cache_size", "check_images", "warmup", "joint", "validate_every", "weights_key")
+)
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Name of the run; one that exists goes on.  [default: a new one]")
 @click.option("--shards", type=FOLDER, help="Folder of the tasks, or s3://, gs://, https://.  [default: shards]")
 @CACHE
 @CHECK
-@click.option("--leave-out", multiple=True, metavar="TASK", help="A task not to train on; related ones leave too.")
-@click.option("--train-on", type=click.Choice(["train+val", "train"]),
-    help="Sets of each task; train leaves val for validation curves.  [default: train+val, as in the paper]",
+@click.option("--leave-out", multiple=True, metavar="TASK", help="Task to leave out, with those related to it.")
+@click.option("--train-on", type=click.Choice(["train+val", "train"]), metavar="SETS",
+    help="Sets of each task to train on: train+val, or train.",
 )  # fmt: skip
 @click.option("--joint", multiple=True, metavar="TASK",
     help="A target of --mode joint: only its training set is trained on.",
 )  # fmt: skip
 @training(
-    backbone="A network of torchvision, timm:NAME, efficientnet_lite0.  [default: mtdp_densenet121, the paper's]",
+    backbone="Of torchvision, or timm:NAME.  [default: mtdp_densenet121]",
     lr="Learning rate of the shared network.  [default: 1e-4]",
     tau="The heads learn at lr x tau.  [default: 5]",
 )

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
@@ -25,7 +24,7 @@ from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
-from mtrain.model.network import MultiHead, check_size, shared_network
+from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import State as TensorState
 from mtrain.model.weights import read_weights, save_weights
@@ -240,11 +239,11 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
         report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
 
 
-def _check_start(shared: nn.Module, weights: str) -> None:
+def _check_start(shared: SharedNetwork, weights: str) -> None:
     """Raises:
     RunError: weights to start from that no training could mend.
     """
-    if broken := not_finite(shared.state_dict()):
+    if broken := not_finite(shared.body.state_dict()):
         raise RunError(f"weights that are not finite: {broken[0]}", where=weights, remedy="give others with --weights")
 
 

@@ -43,7 +43,7 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     network = shared_network(config.backbone, run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
     source = Source(run, weights, network, weights_digest(network))
-    if broken := not_finite(network.state_dict()):
+    if broken := not_finite(network.body.state_dict()):
         raise RunError(f"weights that are not finite: {broken[0]}", where=source.origin)
     return source
 

@@ -128,7 +128,7 @@ def test_two_pictures_of_one_name_are_an_error(make: Make) -> None:
 def test_no_picture_at_all_is_an_error(make: Make, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no pictures in a folder per class here|no files here"):
         make([])
-    with pytest.raises(SourceError, match=r"nothing to convert here; see `dpconvert show toy`"):
+    with pytest.raises(SourceError, match=r"nothing to convert here; see `dpconvert show toy.toml`"):
         make(["no/p1_0.png"], errata=ERRATA)
 
 

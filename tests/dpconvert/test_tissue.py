@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 
 from dpconvert.card import load
 from dpconvert.image import Flat, open_image, tissue
+from dpconvert.image.spacing import Spacing
 from dpconvert.image.tissue_mask import LINEAR, TISSUE_MPP, _lab, by_glass, by_saturation, side
 from tests.dpconvert.conftest import Answer
 from tests.dpconvert.synthetic_slides import STAINS, iou, padded, slide, with_pens
@@ -119,7 +120,7 @@ class Sized(Flat):
     """A picture of any size, of which no pixel is read."""
 
     def __init__(self, width: int, height: int, mpp: float | None) -> None:
-        self.width, self.height, self.mpp = width, height, mpp
+        self.width, self.height, self.spacing = width, height, Spacing(mpp, mpp)
 
 
 def test_small_slides_are_looked_at_as_coarsely_as_large_ones() -> None:

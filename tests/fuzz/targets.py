@@ -207,7 +207,7 @@ def _shard(data: bytes) -> object:
     """What `verify` says of a shard of one sample, whose digest is the stated one."""
     image = data[512 : 512 + len(PNG)]
     row = SAMPLE | {"length": len(image), "sha256": hashlib.sha256(image).hexdigest()}
-    return list(verify._contents(data, card.TaskCard.model_validate_json(CARD), ONE_SHARD, [row]))
+    return list(verify._contents(data, A_CARD, ONE_SHARD, [row]))
 
 
 def _shapes(items: list[cytomine.Item]) -> object:
@@ -270,12 +270,13 @@ PICTURE = (
 ZIP = (b"PK\x01\x02", b"PK\x05\x06", b"../", b"\xff\xff\xff\xff", b"\0\0\0\0")
 TAR = (b"../", b"L", b"x", b"00000000000\0", b"77777777777\0", b"\x80" + b"\xff" * 7)
 TABLE = (b'"', b"\0", b"\r", b";", b"\t", b"1e999", b"nan", b"\xff")
-CARD = card.dump(card.TaskCard.model_validate(
+A_CARD = card.TaskCard.model_validate(
     {"schema": 1, "task": "T", "source": "t", "title": "", "kind": "x", "classes": ["a"], "metric": "accuracy",
      "organ": "", "stain": "", "split_policy": "strict", "splits": {"train": {"samples": 1, "classes": [1],
      "groups": 1}}, "group_kind": "image", "licence": {"name": "CC0"}, "citation": "", "request": "", "plan": "",
      "digest": "", "index": {"name": "index.parquet", "size": 1, "sha256": ""}, "shards": []}
-))  # fmt: skip
+)  # fmt: skip
+CARD = card.dump(A_CARD)
 MANIFEST = (catalog.manifest_folder() / "examples" / "slides.toml").read_bytes()
 HOLDER = _text({"host": "a", "pid": 1, "started": "5", "since": "now"})
 PNG, JPEG = _saved("PNG"), _saved("JPEG")

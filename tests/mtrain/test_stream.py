@@ -1,11 +1,11 @@
 import hashlib
-import json
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from dpconvert import card as cards
 from mtrain.data import sampling, storage
 from mtrain.data.batch import Batch
 from mtrain.data.loader import Skipping, batches
@@ -100,10 +100,12 @@ def damaged(tmp_path: Path) -> Path:
 def rename(folder: Path) -> None:
     """Make the card of a task that was damaged agree with it."""
     path = folder / "Alpha" / "task.json"
-    card = json.loads(path.read_bytes())
-    for shard in card["shards"]:
-        shard["sha256"] = hashlib.sha256((folder / "Alpha" / shard["name"]).read_bytes()).hexdigest()
-    path.write_text(json.dumps(card))
+    card = cards.load(folder / "Alpha")
+    shards = [
+        shard.model_copy(update={"sha256": hashlib.sha256((path.parent / shard.name).read_bytes()).hexdigest()})
+        for shard in card.shards
+    ]
+    path.write_bytes(cards.dump(card.model_copy(update={"shards": shards})))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
