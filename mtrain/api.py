@@ -9,7 +9,7 @@ from typing import Any
 
 from dpconvert.names import closest
 from dpconvert.runtime.progress import Reporter
-from mtrain.errors import RunError
+from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.runs import Run, named_run, new_name, open_run
 from mtrain.settings import fit_config
@@ -23,8 +23,8 @@ Folder = str | os.PathLike[str]
 
 
 def fit(
-    shards: Folder = "shards",
-    leave_out: Sequence[str] = (),
+    shards: Folder | None = None,
+    leave_out: str | Sequence[str] | None = None,
     *,
     run: str | None = None,
     runs: Folder = "runs",
@@ -34,9 +34,10 @@ def fit(
     """Train one shared network with a head for each task, as `mtrain fit` does; the defaults are the paper's.
 
     Args:
-        shards: Folder of the tasks, or its address (`s3://`, `gs://`, `https://`).
+        shards: Folder of the tasks, or its address (`s3://`, `gs://`, `https://`). Default: `shards`.
         leave_out: Tasks not to train on. Tasks related to them are left out as well.
-        run: Name of the run. An existing run is resumed. Default: a new name.
+        run: Name of the run. An existing run is resumed with its own settings where others are not given. Default: a
+            new name.
         runs: Folder of the runs.
         quiet: Show no progress.
         settings: Any field of `mtrain.FitConfig`, such as `backbone`, `iterations`, `lr` or `device`.
@@ -50,7 +51,9 @@ def fit(
         RunError: The run has other settings, is in use, has diverged or was interrupted (the next call resumes it).
     """
     existing = named_run(Path(runs), run) if run else None
-    config = fit_config(existing, {"shards": shards, "leave_out": tuple(leave_out), **settings})
+    names = (leave_out,) if isinstance(leave_out, str) else leave_out
+    given = {"shards": shards, "leave_out": None if names is None else tuple(names), **settings}
+    config = fit_config(existing, {name: value for name, value in given.items() if value is not None})
     made = existing or named_run(Path(runs), new_name(Path(runs), config))
     if training.fit(config, made, Reporter(quiet=quiet)) == "stopped":
         raise RunError("the training was interrupted; a checkpoint is kept", where=made.path, remedy="call fit again")
@@ -62,7 +65,7 @@ def transfer(
     target: str,
     mode: str = "svm",
     *,
-    weights: str = "run",
+    weights: Folder = "run",
     shards: Folder | None = None,
     options: Options | None = None,
     quiet: bool = True,
@@ -92,6 +95,9 @@ def transfer(
     given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
     (task,) = targets(given, None if shards is None else Path(shards), [target], mode)
     chosen = Options(**{**vars(options or Options()), "mode": mode})
+    if chosen.final:
+        raise UsageError("test sets are for the last step", remedy="run `mtrain transfer --final` or `mtrain evaluate`")
+    weights = os.fspath(weights)
     seed = chosen.recipe.seed if mode == "scratch" else None
     source = source_of(given, weights_of(given, weights, mode), seed)
     return score(source, task, chosen, Reporter(quiet=quiet))

@@ -106,13 +106,18 @@ def _pictures(here: Path) -> None:
         Image.fromarray(pixels[300:500, 300:500]).save(here / "crops" / f"{number}.png")
 
 
+def readdress(world: Path, before: Path, now: Path) -> None:
+    """Say in the runs of a world that it lies elsewhere now."""
+    for path in world.glob("runs/*/config.json"):
+        content = json.loads(json.dumps(read_document(path, "")).replace(str(before), str(now)))
+        path.unlink()
+        write_document(path, content)
+
+
 def moved(world: Path, here: Path) -> None:
     """The world again, in another folder; large files are links to the same bytes, which nothing writes into."""
     shutil.copytree(world, here, copy_function=os.link, dirs_exist_ok=True)
-    for path in here.glob("runs/*/config.json"):
-        content = json.loads(json.dumps(read_document(path, "")).replace(str(world), str(here)))
-        path.unlink()
-        write_document(path, content)
+    readdress(here, world, here)
 
 
 @dataclass

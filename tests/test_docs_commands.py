@@ -76,8 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             docs_world.build(folder.with_suffix(".part"))
-            for path in folder.with_suffix(".part").glob("runs/*/config.json"):
-                path.write_text(path.read_text().replace(f"{folder}.part", str(folder)))
+            docs_world.readdress(folder.with_suffix(".part"), folder.with_suffix(".part"), folder)
             folder.with_suffix(".part").rename(folder)
     return folder
 

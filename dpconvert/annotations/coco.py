@@ -123,6 +123,9 @@ def shapes(
     categories = {category.id: (category.name, category.supercategory or "") for category in file.categories}
     mended: Counter[str] = Counter()
     items = []
+    if entry.id == file.images[0].id:  # said once for all images of the file
+        listed = {image.id for image in file.images}
+        mended["of an image that the file does not list"] += sum(i.image_id not in listed for i in file.annotations)
     for item in (item for item in file.annotations if item.image_id == entry.id):
         shape = _shape(item, boxes, mended, name)
         if shape is None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab
 from dpconvert.annotations.parsing.json_text import parsed
-from dpconvert.annotations.points import LIMIT, NAMED, Form, Row
+from dpconvert.annotations.points import LIMIT, NAMED, Form, Row, check_units
 from dpconvert.errors import ReadError
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -30,6 +30,7 @@ def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[Ro
     Raises:
         ReadError: not JSON, no list of points, or one without two finite numbers.
     """
+    check_units((form.names.get(axis, "") for axis in "xy"), name)
     listed = _list(parsed(data, name, JSON), name, variable)
     return [_row(number, element, form, name) for number, element in enumerate(listed, start=1)]
 

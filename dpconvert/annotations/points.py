@@ -9,7 +9,7 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import shapely
@@ -21,6 +21,7 @@ from dpconvert.errors import ReadError
 LIMIT = 1e9
 SAMPLED = 100  # lines, to tell how columns are divided
 NAMED = ("x", "y", "label", "image")
+UNIT = re.compile(r"(?i)(?:^|[\s_(\[])(?:[µμu]m|microns?|micromet(?:er|re)s?|[mn]m)(?:$|[\s)\]])")  # of a coordinate
 LABELS = ("label", "class", "type", "category", "kind")  # in a head
 DELIMITERS = ("\t", ";", ",", "")
 NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
@@ -136,9 +137,12 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
     before, rest = [c for c in table if c[0] <= form.skip], [c for c in table if c[0] > form.skip]
     if form.names:
         head, rest = (rest[0][1], rest[1:]) if rest else ([], [])
+        check_units((form.names.get(axis, "") for axis in "xy"), name)
         form = replace(form, columns=_by_name(head, form.names, name) if head else NAMED)
         return form, _no_longer(rest, head, form, name)
     head = [cell.casefold() for cell in before[-1][1]] if before else []
+    places = [(form.columns or NAMED).index(axis) for axis in "xy"]
+    check_units((head[place] for place in places if place < len(head)), name)
     if not head and rest and not any(map(_is_number, rest[0][1][:2])):  # a head that nobody said to skip
         first = [cell.casefold() for cell in rest[0][1]]
         head, rest = (first, rest[1:]) if {"x", "y"} <= set(first) else ([], rest)
@@ -187,7 +191,30 @@ def _by_name(head: list[str], names: Mapping[str, str], name: str) -> list[str]:
     if absent:
         raise ReadError(f"no column {absent[0]!r}", where=name, found=", ".join(head))
     ours = {theirs: our for our, theirs in names.items()}
-    return [ours.get(cell, f"({cell})") for cell in head]
+    found = [ours.get(cell, plain if (plain := cell.casefold()) in NAMED and plain not in names else f"({cell})")
+             for cell in head]  # fmt: skip
+    if not {"x", "y"} <= set(found):
+        missing = next(axis for axis in "xy" if axis not in found)
+        raise ReadError(
+            f"the head has no column {missing}", where=name, found=", ".join(head),
+            remedy=f'name it in the manifest\'s [layout]: names = {{{missing} = "..."}}',
+        )  # fmt: skip
+    return found
+
+
+def check_units(columns: Iterable[str], name: str) -> None:
+    """Refuse coordinates that are no pixels, told by what their columns are called.
+
+    Raises:
+        ReadError: a column is called after a length, such as QuPath's "Centroid X µm".
+    """
+    for column in columns:
+        if UNIT.search(column):
+            raise ReadError(
+                "coordinates in a unit of length, not in pixels", where=name, found=repr(column)[:60],
+                expected="x and y in pixels of the image, from its top left corner",
+                remedy="export them in pixels, or divide them by the micrometres per pixel",
+            )  # fmt: skip
 
 
 def _delimiter(data: bytes, name: str, form: Form) -> str:
@@ -242,6 +269,7 @@ def _number(text: str, decimal: str, name: str, line: int) -> float:
     if not abs(value) < LIMIT:
         raise ReadError(
             f"line {line}: no coordinate", where=name, found=repr(text)[:40],
-            remedy="say `skip = 1` in the manifest's [layout] if this is a head" if line == 1 else None,
+            remedy='if this is a head, say in [layout] what it calls x and y: names = {x = "...", y = "..."}'
+            if line == 1 else None,
         )  # fmt: skip
     return value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -92,6 +94,17 @@ def unpacked(data: bytes, name: str) -> bytes:
                 data = archive.read(members[0])
     except DAMAGED as error:
         raise ReadError(f"cannot be unpacked: {error}", where=name) from None
+    return _json_in_utf8(data)
+
+
+def _json_in_utf8(data: bytes) -> bytes:
+    """JSON that its mark says is UTF-16, as PowerShell writes it, in UTF-8; anything else as it is."""
+    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data
+    with suppress(UnicodeDecodeError):
+        text = data.decode("utf-16")
+        if text.lstrip().startswith(("{", "[")):
+            return text.encode()
     return data
 
 

@@ -97,12 +97,12 @@ class ByName:
         return same[0] if len(same) == 1 else None
 
 
-def no_partner(what: str, image: Found) -> SourceError:
+def no_partner(what: str, image: Found, *, may_show_none: bool = True) -> SourceError:
     """The error of an image that nothing is said of."""
+    none = ', and `missing = "none"` says that they show no object' if may_show_none else ""
     return SourceError(
         f"no {what} for this picture", where=image.name,
-        remedy="in the manifest's [layout], `missing = true` leaves such images out, and "
-        '`missing = "none"` says that they show no object',
+        remedy=f"in the manifest's [layout], `missing = true` leaves such images out{none}",
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def paired(source: Source, one: str, other: str, *, missing: Missing) -> Iterato
     for found in images:
         partner = partners.get(found["name"])
         if partner is None and missing == "error":
-            raise no_partner(what, found)
+            raise no_partner(what, found, may_show_none=other != "masks")
         if partner is None and missing == "skip":
             alone.append(found.name)
             continue

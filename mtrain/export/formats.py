@@ -46,7 +46,8 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
     write_json(out / "config.json", _config(network, head, size))
     loading = (
         "from mtrain import shared_network\n"
-        f'network = shared_network("{network.name}", "model.safetensors")  # pictures -> features'
+        f'network = shared_network("{network.name}", "model.safetensors").eval()\n'
+        "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
     )
     return Made(("model.safetensors", "config.json"), loading)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
-from mtrain.config import FitConfig
+from mtrain.config import OPTIONAL, FitConfig
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import Run
@@ -53,10 +53,15 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
         classes = ", ".join(f"{label} {name}" for label, name in enumerate(head.about.classes))
         yield f"It answers {head.about.task}: {classes}."
     yield from ("", "```python", loading, "```", "", "## Training", "")
-    yield f"Multi-task pre-training after {PROTOCOL}; every task is equally likely in a batch."
+    equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
+    yield f"Multi-task pre-training after {PROTOCOL}{equal}."
     yield from _sets(trained)
     yield f"Began from: {config.weights if config.weights in ('imagenet', 'random') else 'a file of weights'}."
     yield ", ".join(f"{name} {getattr(config, name)}" for name in TOLD) + f", seed {config.seed}."
+    chosen = {name: getattr(config, name) for name in sorted(OPTIONAL)}
+    other = [f"{name} {value}" for name, value in chosen.items() if value != FitConfig.model_fields[name].default]
+    if other:
+        yield f"Beyond the paper: {', '.join(other)}."
     yield from ("", "| task | classes | training images | um/px | licence |", "|---|--:|--:|--:|---|")
     for of in pool:
         cells = [

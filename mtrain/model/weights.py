@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dpconvert.errors import cut
 from mtrain.checksums import check_sum
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
-from mtrain.model.tensor_file import add_tensor, read_tensors, write_tensors
+from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
 from mtrain.model.weights_file import EXPECTED, Kind, weights_kind
 from mtrain.model.weights_fit import State, flattened
 
 __all__ = ["State", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
 
-BACKBONE = "backbone"
+BACKBONE, TRAINED_ON = "backbone", "trained_on"
 # what bytes that are no pickle can make its reader raise
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
@@ -60,9 +60,19 @@ class Weights:
     architecture: str | None = None
 
 
-def save_weights(network: nn.Module, path: Path, name: str, **about: str) -> None:
+def save_weights(network: nn.Module, path: Path, name: str, **about: Any) -> None:
     """Write the weights of `network`, which is called `name`, as safetensors under their own names."""
     write_tensors(path, network.state_dict(), {BACKBONE: name, **about})
+
+
+def trained_on(path: Path) -> dict[str, tuple[str, ...]]:
+    """Task -> those of its sets that the weights in a file of ours saw; nothing where the file does not say."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated = about_in(file).get(TRAINED_ON, {})
+    except (OSError, SafetensorError):
+        return {}
+    return {task: tuple(sets) for task, sets in stated.items()} if isinstance(stated, dict) else {}
 
 
 def state_digest(state: State, *also: str) -> str:

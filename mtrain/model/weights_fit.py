@@ -125,7 +125,7 @@ def _of_another_shape(state: State, prefix: str, wanted: Mapping[str, Tensor]) -
 def _chosen(state: State, prefixes: list[str], wanted: Mapping[str, Tensor], path: Path, key: str | None) -> str:
     """The only network in the file; of several with the same values, the first."""
     first, *more = prefixes
-    if key != ROOT and any(not _equal(state, first, other, wanted) for other in more):
+    if not (key == ROOT and first == "") and any(not _equal(state, first, other, wanted) for other in more):
         choices = [prefix.rstrip(".") or ROOT for prefix in prefixes]
         raise RunError(
             f"{len(choices)} networks are in this file: {', '.join(choices)}", where=path,

@@ -6,7 +6,7 @@ task, where both are there. Nothing on the page is loaded from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
 def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
     """Results of transfers, put side by side where task, mode and scored set are the same."""
     by_case: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
-    for result in found:
+    for result in _told_apart(list(found)):
         by_case.setdefault((result["task"], result["mode"], result["set"], result["metric"]), []).append(result)
     return [
         Comparison(
@@ -97,6 +97,20 @@ def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
         )
         for (task, mode, scored_on, metric), same in sorted(by_case.items())
     ]
+
+
+def _told_apart(found: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The results with a name for each network: one file may have held several, or hold several parts."""
+    digests: dict[str, set[str]] = {}
+    for result in found:
+        digests.setdefault(result["weights"], set()).add(_digest(result))
+    for result in found:
+        several = result["weights"] not in (OWN, BASELINE, "random") and len(digests[result["weights"]]) > 1
+        yield result | {"weights": f"{result['weights']} ({_digest(result)})"} if several else result
+
+
+def _digest(result: Mapping[str, Any]) -> str:
+    return str(result.get("identity", {}).get("weights_digest", ""))[:8]
 
 
 def _mean(found: Iterable[dict[str, Any]], weights: str) -> float | None:
@@ -147,8 +161,11 @@ def _other_weights(comparisons: Iterable[Comparison]) -> dict[str, str]:
 def _uses(run: Run, tasks: Sequence[Task]) -> dict[str, str]:
     """Task -> what the run did with it."""
     trained, left_out = run.trained_on(), set(run.left_out())
-    sets = {task.name: " + ".join(trained.get(task.name, ("train",))) for task in tasks}
-    return {name: "left out" if name in left_out else f"trained on {those}" for name, those in sets.items()}
+    uses = {name: f"trained on {' + '.join(sets)}" for name, sets in trained.items()} | dict.fromkeys(
+        left_out, "left out"
+    )
+    other = "not in this run" if trained else "trained on train"  # runs of old versions do not list their pool
+    return {task.name: uses.get(task.name, other) for task in tasks}
 
 
 def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str]) -> list[str]:

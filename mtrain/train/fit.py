@@ -184,7 +184,10 @@ def _end(training: Training, journal: Journal) -> State:
         batchnorm_per_task.merge(shared)
         with training.averaged():
             save_heads(run.heads, training.model.heads, training.pool.tasks)
-            save_weights(shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest)
+            trained_on = {task.name: task.trains for task in training.pool.tasks}
+            save_weights(
+                shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest, trained_on=trained_on
+            )
     journal.skipped(training)
     journal.state(state, training.iteration)
     return state

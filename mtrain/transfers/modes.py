@@ -20,6 +20,7 @@ from mtrain.data.pool import Rows, Task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.weights import trained_on
 from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Answer, undefined
@@ -28,7 +29,7 @@ from mtrain.transfers.features import Features, features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfers.probes import Probe, Sample
-from mtrain.transfers.request import OWN
+from mtrain.transfers.request import NAMED, OWN
 
 FROZEN = ("svm", "logistic", "knn")
 
@@ -98,12 +99,15 @@ def check_unseen(source: Source, task: Task, splits: Iterable[str]) -> None:
     """Raises:
     UsageError: the run has trained on one of these sets of the task: a score on it says nothing.
     """
-    trained = source.run.trained_on().get(task.name, ()) if source.weights == OWN else ()
+    seen = source.run.trained_on() if source.weights == OWN else {}
+    if source.weights not in NAMED:
+        seen = trained_on(Path(source.weights))
+    trained = seen.get(task.name, ())
     for split in splits:
         if split in trained:
             raise UsageError(
-                f"this run has trained on the {split} set of {task.name}: a score on it says nothing",
-                where=source.run.path,
+                f"these weights were trained on the {split} set of {task.name}: a score on it says nothing",
+                where=source.run.path if source.weights == OWN else source.weights,
                 remedy=f"train one with --leave-out {task.name}, or for --mode joint with --joint {task.name}",
             )
 

@@ -6,7 +6,8 @@ solved together (mtrain.transfers.svm_solver); `solver="sklearn"` uses scikit-le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 
-from mtrain.errors import UsageError
+from mtrain.errors import RunError, UsageError
 from mtrain.model.network import find_device
 from mtrain.transfers import svm_solver
 from mtrain.transfers.folds import Folds, group_folds, mean_score
@@ -67,14 +68,28 @@ def fit(
     if solver not in SOLVERS:
         raise UsageError(f"no solver {solver!r}", expected=" or ".join(SOLVERS))
     folds = group_folds(labels, groups)
-    held_out, final = SOLVERS[solver](features, labels, classes, folds, costs, device)
+    with _solvable():
+        held_out, final = SOLVERS[solver](features, labels, classes, folds, costs, device)
     cv = {cost: mean_score(metric, labels, values, folds) for cost, values in zip(costs, held_out, strict=True)}
     scored = {cost: round(value, 12) for cost, value in cv.items() if not np.isnan(value)}
     notes = list(folds.notes)
     if not scored:
         notes.append("no fold could be scored: the largest C is used")
     best = min((c for c in scored if scored[c] == max(scored.values())), default=max(costs))
-    return Fitted(cost=best, weights=final(best), cv=cv, notes=tuple(notes))
+    with _solvable():
+        return Fitted(cost=best, weights=final(best), cv=cv, notes=tuple(notes))
+
+
+@contextmanager
+def _solvable() -> Iterator[None]:
+    """Features that differ by so many orders of magnitude that double precision does not do, in one line."""
+    try:
+        yield
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        raise RunError(
+            "the SVM cannot be solved on these features: their sizes differ too much",
+            remedy="check the weights, or use --mode logistic",
+        ) from None
 
 
 def _batched(

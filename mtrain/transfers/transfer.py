@@ -56,7 +56,7 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
     Raises:
         UsageError: the task lacks the sets that this needs, or the run has trained on the one that is to be scored.
     """
-    check_unseen(source, task, [options.scored])
+    check_unseen(source, task, [options.scored if options.final or len(task.rows["val"]) else "train"])
     path, identity = result_path(source, task, options), _identity(source, task, options)
     known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:

@@ -121,7 +121,7 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     told = "\n".join(notes)
     assert "not read: 2 archives, the first outer.zip/inner.zip; unpack outer.zip, and then inner.zip" in told
     assert "not used: 2 images (2 .webp), the first gutartig/x.webp: no pattern" in told
-    assert "not used: 1 image (1 .czi), the first gutartig/z.czi: nothing here reads these formats" in told
+    assert "1 slide in a format that is not read (Zeiss CZI), the first: gutartig/z.czi" in told
     assert "not used: 1 file (1 .xml), the first a.xml: of annotations or tables" in told
     assert "hidden" not in told
     assert "notes.txt" not in told

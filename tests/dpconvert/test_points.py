@@ -97,7 +97,7 @@ def test_a_head_that_swaps_the_columns_is_refused_unless_told() -> None:
             read("y,x\n32,400\n", ["x", "y"], skip=skip)
     assert read("y,x\n32,400\n", ["x", "y"], check_head=False, label="m") == [(32, 400, "m")]
     assert read("row,column\n32,400\n", ["y", "x"], skip=1, label="m") == [(400, 32, "m")]
-    with pytest.raises(ReadError, match=r"line 1: no coordinate; found 'column'; say `skip = 1`"):
+    with pytest.raises(ReadError, match=r"line 1: no coordinate; found 'column'; if this is a head, say in"):
         read("row,column\n32,400\n", ["y", "x"])
 
 
@@ -315,3 +315,43 @@ def test_points_of_other_programs_are_told(body: bytes, program: str, make: Make
     root = pictures(tmp_path, "a")
     (root / f"a.{'json' if body[:1] == b'{' else 'xml'}").write_bytes(body)
     assert program in str(make(HEAD + PRESENCE, fails=True))
+
+
+@pytest.mark.parametrize(
+    ("layout", "text"),
+    [
+        (
+            'names = {x = "Centroid X µm", y = "Centroid Y µm", label = "Class"}',
+            "Centroid X µm,Centroid Y µm,Class\n5,5,m\n",
+        ),
+        ('names = {x = "x_um", y = "y_um", label = "Class"}', "x_um,y_um,Class\n5,5,m\n"),
+        ('skip = 1\ncolumns = ["x", "y", "label"]', "X [mm],Y [mm],Class\n5,5,m\n"),
+    ],
+)
+def test_coordinates_in_a_unit_of_length_are_refused(layout: str, text: str, make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    for name in "abc":
+        (root / f"{name}.csv").write_text(text)
+    told = str(make(HEAD + f"[layout]\n{layout}\n" + PRESENCE, fails=True))
+    assert "coordinates in a unit of length, not in pixels" in told
+
+
+def test_names_may_rename_the_label_alone(make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    for name in "abc":
+        (root / f"{name}.csv").write_text("x,y,Class\n5,5,m\n")
+    assert positives(make(HEAD + '[layout]\nnames = {label = "Class"}\n' + PRESENCE)) == {
+        (f"{name}.png", 0, 0) for name in "abc"
+    }
+    for name in "abc":
+        (root / f"{name}.csv").write_text("left,y,Class\n5,5,m\n")
+    assert "the head has no column x" in str(
+        make(HEAD + '[layout]\nnames = {label = "Class"}\n' + PRESENCE, fails=True)
+    )
+
+
+def test_a_table_for_all_images_is_not_passed_over_where_absence_means_none(make: Make, tmp_path: Path) -> None:
+    root = pictures(tmp_path)
+    (root / "all.csv").write_text("image,x,y,label\na.png,5,5,m\n")
+    told = str(make(HEAD + '[layout]\nmissing = "none"\n' + PRESENCE, fails=True))
+    assert "all.csv: no file of points belongs to an image; if it is one table for all images" in told

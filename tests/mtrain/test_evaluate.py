@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import json
 import re
@@ -243,9 +244,14 @@ def test_no_score_of_a_set_that_was_trained_on_is_given(place: Path, tmp_path: P
     source, options = source_of(run, "run"), Options(workers=0, recipe=RECIPE)
     for mode in ("svm", "knn", "finetune", "joint"):
         with pytest.raises(
-            UsageError, match=r"this run has trained on the val set of Gamma: a score on it says nothing"
+            UsageError, match=r"these weights were trained on the val set of Gamma: a score on it says nothing"
         ):
             transfer(source, target(place), replace(options, mode=mode), Notes())
+    with pytest.raises(UsageError, match=r"shared.safetensors: |these weights were trained on the val set of Gamma"):
+        transfer(source_of(run, str(run.weights)), target(place), options, Notes())
+    bare = dataclasses.replace(target(place), rows={**target(place).rows, "val": target(place).rows["val"].take([])})
+    with pytest.raises(UsageError, match=r"these weights were trained on the train set of Gamma"):
+        transfer(source, bare, options, Notes())  # without a validation set the training set is what is scored
     assert not list(run.path.glob("transfer/*.json"))
     beta = find_task(open_pool(place / "shards"), "Beta")
     assert transfer(source, beta, options, Notes())["set"] == "val"

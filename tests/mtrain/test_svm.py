@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.svm import LinearSVC
 
-from mtrain.errors import UsageError
+from mtrain.errors import RunError, UsageError
 from mtrain.transfers import svm
 from mtrain.transfers.folds import group_folds
 
@@ -77,3 +78,13 @@ def test_one_class_alone_and_an_unknown_solver_are_refused() -> None:
         svm.fit(x, np.zeros_like(y), images(len(y)), classes=2, metric="roc_auc")
     with pytest.raises(UsageError, match="no solver"):
         svm.fit(x, y, images(len(y)), classes=2, metric="roc_auc", solver="libsvm")
+
+
+def test_features_that_cannot_be_solved_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise torch.linalg.LinAlgError("linalg.cholesky: the input matrix is not positive-definite")
+
+    monkeypatch.setitem(svm.SOLVERS, "batched", fails)
+    x, y = samples(2)
+    with pytest.raises(RunError, match="the SVM cannot be solved on these features: their sizes differ too much"):
+        svm.fit(x, y, images(len(y)), classes=2, metric="roc_auc")

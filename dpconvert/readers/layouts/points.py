@@ -95,7 +95,14 @@ def pictures(source: Source) -> Iterator[Picture]:
         files = tuple(found.name for found in source.match("points"))
         yield from (_picture(image, files) for image in source.need("images"))
     else:
-        for image, points_file in paired(source, "images", "points", missing=layout.missing):
+        pairs = list(paired(source, "images", "points", missing=layout.missing))
+        if pairs and all(points_file is None for _, points_file in pairs):
+            raise SourceError(
+                "no file of points belongs to an image", where=source.match("points")[0].name,
+                remedy="if it is one table for all images, name its columns in [layout], as in "
+                'columns = ["image", "x", "y", "label"]',
+            )  # fmt: skip
+        for image, points_file in pairs:
             yield _picture(image, () if points_file is None else (points_file.name,))
 
 
