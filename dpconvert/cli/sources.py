@@ -131,7 +131,7 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
     else:
         tell(f"{root}: {counted(len(files.sizes), 'file')}")
         table(["what", "found", "expected", "", "like"], rows)
-        for note in unused.notes(files, ()):
+        for note in (*files.slides.notes, *unused.notes(files, ())):
             tell(f"note: {note}")
     if missing:
         sys.exit(1)

@@ -147,7 +147,7 @@ def test_check_lists_what_is_there_and_its_remedy_works_for_a_manifest_of_one_s_
     assert answer.code == 1
     assert "not matched: .webp" in answer.out
     assert "a.webp" in answer.out
-    assert "nothing here reads these formats" in answer.out
+    assert "1 slide in a format that is not read (Zeiss CZI), the first: c.czi" in answer.out
 
 
 def test_the_source_is_found_below_a_folder_of_sources(
