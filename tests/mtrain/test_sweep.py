@@ -220,7 +220,7 @@ def test_a_weights_file_counts_by_its_content(tiny: Callable[..., list[Cell]], t
         found.append(digests(tiny(('weights = "random"', f'weights = "{tmp_path / name}"'))))
     assert found[0] == found[1]
     assert not found[0] & found[2]
-    with pytest.raises(RunError, match="no weights to start from: No such file"):
+    with pytest.raises(RunError, match="no such weights file"):
         tiny(('weights = "random"', f'weights = "{tmp_path / "d"}"'))
 
 
