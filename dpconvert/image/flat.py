@@ -32,6 +32,7 @@ from dpconvert.image.rgb import (
     valid_orientation,
 )  # fmt: skip
 from dpconvert.image.spacing import Spacing
+from dpconvert.image.tiff_layout import Opened, name
 from dpconvert.image.tiff_rgb import (
     bits_per_pixel,
     check_kind,
@@ -43,7 +44,6 @@ from dpconvert.image.tiff_rgb import (
 )  # fmt: skip
 from dpconvert.plural import counted
 
-Opened = Path | io.BytesIO
 HARMFUL = "it is damaged or made to harm: fetch it again"
 UNPACK = "unpack the archive: slides are read piece by piece, from files of their own"
 WIDTHS = {"1": 1 / 8, "I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # bytes of a sample, by Pillow's modes; else 1
@@ -232,7 +232,3 @@ def head(file: Opened) -> bytes:
         return file.getvalue()[:4]
     with file.open("rb") as opened:
         return opened.read(4)
-
-
-def name(file: Opened) -> str:
-    return str(file) if isinstance(file, Path) else getattr(file, "name", "archive member")

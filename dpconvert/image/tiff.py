@@ -23,7 +23,7 @@ from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
 from dpconvert.image.guards.tiff_segments import JPEG, check_segment, segment_size
 from dpconvert.image.rgb import KindError, Range
-from dpconvert.image.tiff_layout import Level, Opened, opened
+from dpconvert.image.tiff_layout import Level, Opened, name, opened
 from dpconvert.image.tiff_rgb import (
     CMYK,
     GREY,
@@ -60,7 +60,7 @@ class TiffPages:
 
     def __init__(self, file: Opened, scale: Range | None = None) -> None:
         self.file, self.scale = file, scale
-        self.where = str(file) if isinstance(file, Path) else getattr(file, "name", "archive member")
+        self.where = name(file)
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._kept = 0
         self._pieces: dict[str, Pieces] = {}  # of this file, and of others that planes of an OME-TIFF lie in

@@ -248,14 +248,14 @@ def _channels(series: Any, file: Opened) -> tuple[tuple[tifffile.TiffPage, ...],
         return (page,), PLANES if rest and set(lead) & set("ZT") else PAGES if rest else ""
     if channels != 3 or page.samplesperpixel != 1:
         raise ReadError(
-            f"{channels} channels of {page.samplesperpixel} samples in pages of their own", where=_name(file),
+            f"{channels} channels of {page.samplesperpixel} samples in pages of their own", where=name(file),
             expected="RGB, or one or three channels", remedy="export it as RGB",
         )  # fmt: skip
     step = math.prod(series.shape[series.axes.index("C") + 1 : count])
     chosen = found[: 2 * step + 1 : step]
     if len(chosen) < 3 or None in chosen:
         raise ReadError(
-            "a channel of it is not here", where=_name(file), remedy="put all files of this OME-TIFF side by side"
+            "a channel of it is not here", where=name(file), remedy="put all files of this OME-TIFF side by side"
         )
     return tuple(map(_whole, chosen)), PLANES if math.prod(lead.values()) > 3 else ""
 
@@ -284,9 +284,10 @@ def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
     return page.imagewidth < first.imagewidth and off <= max(first.imagewidth, first.imagelength)
 
 
-def _name(file: Opened) -> str:
+def name(file: Opened) -> str:
+    """What to call a file, or a member of an archive."""
     return str(file) if isinstance(file, Path) else getattr(file, "name", "archive member")
 
 
 def _unreadable(file: Opened, error: BaseException) -> DamagedError:
-    return DamagedError(f"not a readable TIFF: {error}", where=_name(file), remedy="fetch it again")
+    return DamagedError(f"not a readable TIFF: {error}", where=name(file), remedy="fetch it again")
