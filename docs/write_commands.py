@@ -43,10 +43,11 @@ def _command(title: str, command: click.Command) -> Iterator[str]:
     yield f"### {title}\n"
     yield from _description(command)
     context = click.Context(command)
-    arguments = [f"`{p.make_metavar(context)}`" for p in command.params if isinstance(p, click.Argument)]
+    parameters = [p for p in command.get_params(context) if "--help" not in p.opts]
+    arguments = [f"`{p.make_metavar(context)}`" for p in parameters if isinstance(p, click.Argument)]
     if arguments:
         yield f"Arguments: {', '.join(arguments)}\n"
-    options = [p for p in command.params if isinstance(p, click.Option)]
+    options = [p for p in parameters if isinstance(p, click.Option)]
     if options:
         yield "| option | |\n|---|---|"
         yield from (_option(option, context) for option in options)

@@ -52,6 +52,8 @@ def _text(schema: dict[str, Any]) -> str:
 
 
 def _default(field: dict[str, Any]) -> str:
+    if "x-default" in field:
+        return str(field["x-default"])
     return f"`{field['default']!r}`" if "default" in field else ""
 
 

@@ -68,7 +68,11 @@ def test_options_named_in_the_documents_exist() -> None:
 
 def _options(command: click.Command | None) -> list[str]:
     assert command is not None
-    return [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+    return [
+        name
+        for parameter in command.get_params(click.Context(command))
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    ]
 
 
 def test_links_between_documents_lead_somewhere() -> None:

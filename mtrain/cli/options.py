@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dpconvert.runtime.terminal import Decorator, together
+from dpconvert.runtime.terminal import together
 
 if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
@@ -73,70 +73,6 @@ TUNING = together(
     click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size."),
     click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
         help="Fine-tuning: epochs without a better one after which a rate ends; 0 for never."),
-)  # fmt: skip
-
-
-def training(*, backbone: str, lr: str, tau: str) -> Decorator:
-    """How a network is trained; the three helps say where the network and its rates come from when not given."""
-    return together(
-        click.option("--backbone", help=backbone),
-        click.option("--weights", help="imagenet, random, or a file.  [default: imagenet]"),
-        WEIGHTS_KEY,
-        click.option("--iterations", type=int, help="[default: 50000]"),
-        click.option("--warmup", type=int, help="First iterations that train the heads alone.  [default: a tenth]"),
-        click.option("--lr", type=float, help=lr),
-        click.option("--tau", type=float, help=tau),
-        click.option("--batch", type=int, help="[default: 64]"),
-        click.option("--size", type=int, help="Side of the network's input, px.  [default: 224]"),
-        click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
-        click.option("--workers", type=int, help="Loader processes.  [default: 2]"),
-    )
-
-
-def _more(*names: str, **how: Any) -> Decorator:
-    return click.option(*names, hidden=True, **how)
-
-
-def _weights_by_task(
-    _context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> dict[str, float] | None:
-    """NAME=NUMBER, repeated."""
-    found = {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        try:
-            found[name] = float(number)
-        except ValueError:
-            name = ""
-        if not name:
-            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, like Lung=2", param=option)
-    return found or None
-
-
-MORE_OF_FIT = together(
-    _more("--warmup-lr", type=float, help="[default: 1e-3]"),
-    _more("--momentum", type=float, help="[default: 0.9]"),
-    _more("--weight-decay", type=float, help="[default: 0]"),
-    _more("--adapt-batches", type=int, help="For batch-normalization adaptation.  [default: 20]"),
-    _more("--accumulate", type=int, help="Parts that a process goes through its share of a batch in.  [default: 1]"),
-    _more("--sync-batchnorm/--no-sync-batchnorm", default=None, help="Statistics of the batch, not of a process'."),
-    _more("--compile/--no-compile", default=None, help="Use torch.compile where it works."),
-    _more("--stream/--no-stream", default=None, help="Read shards from end to end: for pools larger than the disk."),
-    _more("--skip-corrupt", type=int, help="Pictures that may be unreadable; others stand for them.  [default: 0]"),
-    _more("--checkpoint-every", type=int, help="Iterations.  [default: a tenth, at most 1000]"),
-    _more("--log-every", type=int, help="Iterations.  [default: a twentieth, at most 50]"),
-    _more("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: sgd]"),
-    _more("--schedule", type=click.Choice(["constant", "cosine"]), help="After the warm-up.  [default: constant]"),
-    _more("--ema", type=float, metavar="DECAY", help="Average the weights, like 0.999.  [default: 0, not]"),
-    _more("--label-smoothing", type=float, help="[default: 0]"),
-    _more("--temperature", type=float, help="Draw tasks in proportion to size ^ (1 / T).  [default: all alike]"),
-    _more("--task-weight", "task_weights", multiple=True, metavar="NAME=W", callback=_weights_by_task,
-        help="Factor on a task's chance; may be repeated."),
-    _more("--class-balanced/--no-class-balanced", default=None, help="Draw every class of a task alike."),
-    _more("--rotations/--no-rotations", default=None, help="Quarter turns beside the flips."),
-    _more("--stain-jitter", type=float, metavar="S", help="Change the stains' densities by up to S.  [default: 0]"),
-    _more("--colour-jitter", type=float, metavar="S", help="Change brightness, contrast, hue ...  [default: 0]"),
-    _more("--batchnorm", type=click.Choice(["adapted", "train", "frozen", "per-task"]), help="[default: adapted]"),
 )  # fmt: skip
 
 

@@ -11,42 +11,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.errors import UserError
-from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, MORE_OF_FIT, RUNS, SWEEPS, reporter, training
+from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, answer, say
+from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, RUNS, SWEEPS, reporter
+from mtrain.cli.training_options import TrainingCommand
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
 
 
 @click.command(
-    cls=Detailed, rarely=("cache", "cache_size", "check_images", "warmup", "joint", "validate_every", "weights_key")
-)
+    cls=TrainingCommand,
+    shown=("shards", "leave_out", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch", "size",
+        "device", "workers", "seed"),
+    rarely=("cache", "cache_size", "check_images"),
+)  # fmt: skip
 @RUNS
 @QUIET
-@click.option("--run", "name", metavar="NAME", help="Name of the run; one that exists goes on.  [default: a new one]")
-@click.option("--shards", type=FOLDER, help="Folder of the tasks, or s3://, gs://, https://.  [default: shards]")
+@click.option("--run", "name", metavar="NAME", help="Run name; an existing run is resumed.  [default: new]")
 @CACHE
 @CHECK
-@click.option("--leave-out", multiple=True, metavar="TASK", help="Task to leave out, with those related to it.")
-@click.option("--train-on", type=click.Choice(["train+val", "train"]), metavar="SETS",
-    help="Sets of each task to train on: train+val, or train.",
-)  # fmt: skip
-@click.option("--joint", multiple=True, metavar="TASK",
-    help="A target of --mode joint: only its training set is trained on.",
-)  # fmt: skip
-@training(
-    backbone="Of torchvision, or timm:NAME.  [default: mtdp_densenet121]",
-    lr="Learning rate of the shared network.  [default: 1e-4]",
-    tau="The heads learn at lr x tau.  [default: 5]",
-)
-@click.option("--seed", type=int, help="[default: 0]")
-@click.option(
-    "--validate-every",
-    type=int,
-    help="Iterations, on val sets that are not trained on; 0 for never.  [default: a tenth, 100 at least]",
-)
 @JSON
-@MORE_OF_FIT
 def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) -> None:
     """Train one shared network with a head for each task; defaults are the paper's.
 
@@ -81,30 +65,22 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
 
 
 @click.command(
-    cls=Detailed,
-    rarely=(
-        "warmup",
-        "tau",
-        "batch",
-        "size",
-        "device",
-        "workers",
-        "check_images",
-        "sweeps",
-        "evaluations",
-        "weights_key",
-    ),
-)
+    cls=TrainingCommand,
+    settings=("backbone", "weights", "weights_key", "iterations", "warmup", "lr", "tau", "batch", "size", "device",
+        "workers"),
+    shown=("backbone", "weights", "iterations", "lr"),
+    defaults={
+        "backbone": "mtdp_densenet121, or those of the sweep",
+        "lr": "the paper's: 1e-4 for DenseNet121, 1e-3 for resnet50",
+        "tau": "the paper's: 5 for DenseNet121, 1 for resnet50",
+    },
+    rarely=("check_images", "sweeps", "evaluations"),
+)  # fmt: skip
 @RUNS
 @SWEEPS
 @QUIET
-@click.option("--sweep", metavar="NAME", help="With what `mtrain select` chose in it over all tasks, of each network.")
-@click.option("--shards", type=FOLDER, help="[default: shards, or those of the sweep]")
-@training(
-    backbone="[default: mtdp_densenet121, or those of the sweep]",
-    lr="[default: the paper's: 1e-4 for DenseNet121, 1e-3 for resnet50]",
-    tau="[default: the paper's: 5 for DenseNet121, 1 for resnet50]",
-)
+@click.option("--sweep", metavar="NAME", help="Use what `mtrain select` chose in this sweep, for each network.")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: shards, or those of the sweep]")
 @CHECK
 @click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Repeat it for several.  [default: 0]")
 @EVALUATIONS

@@ -99,8 +99,19 @@ def test_every_command_has_help_with_an_example_and_every_option_a_word(mtrain: 
     answer = mtrain(name, "--help")
     assert answer.status == 0
     assert f"Example: mtrain {name}" in answer.out
-    for option in cli.group.commands[name].params:
+    command = cli.group.commands[name]
+    for option in command.get_params(click.Context(command)):
         assert not isinstance(option, click.Option) or option.help, option.name
+
+
+def test_every_setting_of_a_training_is_an_option_with_its_own_help_and_default() -> None:
+    options = {option.name: option for option in cli.train.fit.get_params(click.Context(cli.train.fit))}
+    for name, field in FitConfig.model_fields.items():
+        option = options[name]
+        assert isinstance(option, click.Option)
+        assert (option.help or "").startswith(str(field.description))
+    assert (options["lr"].help or "").endswith("[default: 1e-4]")  # type: ignore[attr-defined]
+    assert (options["warmup"].help or "").endswith("[default: a tenth of the iterations]")  # type: ignore[attr-defined]
 
 
 # --- the commands ---
