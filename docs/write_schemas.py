@@ -21,6 +21,9 @@ named by that section's title. Unknown names are refused, with the nearest known
 
 Written by `make docs` from `mtrain/config.py`. Each is an option of `mtrain fit`, with dashes for underscores, a name
 in the `[fit]` table of a sweep's file, and a line of a run's `config.json`. The defaults are the paper's protocol.
+
+`mtrain fit --config FILE` reads settings from a TOML file, or from the `config.json` of a run; options on the command
+line override it. `mtrain fit --print-config` prints all settings in that form and does not train.
 """,
 }
 

@@ -23,15 +23,21 @@ if TYPE_CHECKING:
     cls=TrainingCommand,
     shown=("shards", "leave_out", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch", "size",
         "device", "workers", "seed"),
-    rarely=("cache", "cache_size", "check_images"),
+    rarely=("cache", "cache_size", "check_images", "config_file", "print_config"),
 )  # fmt: skip
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Run name; an existing run is resumed.  [default: new]")
+@click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Settings in TOML, or a run's config.json; options given beside it win.",
+)  # fmt: skip
+@click.option("--print-config", is_flag=True, help="Print the settings as TOML for --config, and do not train.")
 @CACHE
 @CHECK
 @JSON
-def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) -> None:
+def fit(
+    runs: Path, quiet: bool, name: str | None, config_file: Path | None, print_config: bool, as_json: bool, **given: Any
+) -> None:
     """Train one shared network with a head for each task; defaults are the paper's.
 
     \b
@@ -39,9 +45,14 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
     On two GPUs: torchrun --nproc-per-node 2 -m -- mtrain fit --leave-out Lung
     """
     from mtrain.runs import named_run, new_name
-    from mtrain.settings import check_names, fit_config
+    from mtrain.settings import as_toml, check_names, fit_config, read_settings
 
-    settings = {key: value for key, value in given.items() if value not in (None, ())}
+    settings = read_settings(config_file) if config_file else {}
+    settings |= {key: value for key, value in given.items() if value not in (None, ())}
+    if print_config:
+        config = fit_config(named_run(runs, name) if name else None, settings)
+        answer([as_toml(config)], config.model_dump(mode="json"), as_json=as_json)
+        return
     if os.environ.get("WORLD_SIZE", "1") == "1":  # a mistake is reported before torch is imported, which takes seconds
         there = named_run(runs, name) if name else None
         check_names(fit_config(there, settings), resumed=there is not None and there.exists)

@@ -39,7 +39,9 @@ class TrainingCommand(Detailed):
 
     def _place(self) -> int:
         """After the folders and the name of the run."""
-        return next(i for i, parameter in enumerate(self.params) if parameter.name in ("as_json", "out", "seeds"))
+        return next(
+            i for i, parameter in enumerate(self.params) if parameter.name in ("config_file", "as_json", "out", "seeds")
+        )
 
     def _made(self) -> list[click.Option]:
         from mtrain.config import FitConfig
@@ -104,6 +106,7 @@ def _weights_by_task(
     return found or None
 
 
+_AFTER = {"config_file", "seeds", "out", "as_json"}  # options that stand below the settings
 _FLAGS = {"task_weights": "--task-weight"}
 _TAKES: dict[str, dict[str, Any]] = {
     "shards": {"metavar": "FOLDER"},

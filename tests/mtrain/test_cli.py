@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +113,47 @@ def test_every_setting_of_a_training_is_an_option_with_its_own_help_and_default(
         assert (option.help or "").startswith(str(field.description))
     assert (options["lr"].help or "").endswith("[default: 1e-4]")  # type: ignore[attr-defined]
     assert (options["warmup"].help or "").endswith("[default: a tenth of the iterations]")  # type: ignore[attr-defined]
+
+
+# --- settings in a file ---
+
+
+def test_settings_come_from_a_file_and_options_override_it(mtrain: Command, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'lr = 1e-3\nbackbone = "resnet18"\nleave_out = ["Lung", "\\"A\\""]\ntask_weights = {Lung = 2}\n'
+    )
+    printed = mtrain("fit", "--config", str(file), "--lr", "0.5", "--print-config").out
+    found = tomllib.loads(printed)
+    assert (found["lr"], found["backbone"], found["leave_out"]) == (0.5, "resnet18", ["Lung", '"A"'])
+    assert (found["task_weights"], found["warmup"]) == ({"Lung": 2.0}, 5000)
+    assert "# Learning rate of the shared network.\nlr = 0.5\n" in printed
+    file.write_text(printed)
+    assert mtrain("fit", "--config", str(file), "--print-config").out == printed
+
+
+def test_the_settings_of_a_run_serve_another(place: Path, mtrain: Command) -> None:
+    printed = mtrain("fit", "--config", str(place / "runs/toy/config.json"), "--print-config").out
+    known = Run(place / "runs" / "toy").config()
+    assert FitConfig.model_validate(tomllib.loads(printed)) == known
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lrr = 1", "lrr: is not known here (did you mean 'lr'?); found 1"),
+        ("lr = 'x'", "lr: must be a number; found 'x'"),
+        ("batch = 1", "batch: must be at least 2; found 1"),
+        ("lr =", "not TOML: Invalid value"),
+        (None, "no such file of settings"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_one_line(text: str | None, said: str, mtrain: Command, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "a.toml").write_text(text)
+    answer = mtrain("fit", "--config", str(tmp_path / "a.toml"))
+    assert (answer.status, answer.out) == (1, "")
+    assert f"a.toml: {said}" in answer.err
 
 
 # --- the commands ---
