@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import shutil
+import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image as Pillow
 
 from dpconvert.errors import OutputError, UsageError
 from dpconvert.manifest.model import Manifest
+from dpconvert.source.record import hashed
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -183,6 +185,30 @@ class FakeTree:
                 archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
         shutil.rmtree(root)
 
+    def pack_tar(self, folder: str) -> None:
+        """Make an undated tar archive of a folder's files in place of the folder, named as the folder's own members."""
+        root = self.root / folder
+        with tarfile.open(root.with_name(f"{root.name}.tar"), "w") as archive:
+            for path in sorted(path for path in root.rglob("*") if path.is_file()):
+                archive.addfile(
+                    _member(path, f"{root.name}/{path.relative_to(root).as_posix()}"), io.BytesIO(path.read_bytes())
+                )
+        shutil.rmtree(root)
+
+    def spread(self, names: Iterable[str], each: int = 1) -> list[str]:
+        """The first of `names` that bring `each` groups into each set that a policy by hashed names draws."""
+        policy = self.manifest.policy("strict")
+        share = policy.share or (1 - (policy.validation or 0), policy.validation or 0, 0)
+        bounds = np.cumsum(share) / sum(share)
+        found: dict[int, list[str]] = {place: [] for place, part in enumerate(share) if part}
+        for name in names:
+            place = int(np.searchsorted(bounds, hashed("split", self.manifest.namespace, name) / 2**64, "right"))
+            if len(found[place]) < each:
+                found[place].append(name)
+            if all(len(names) == each for names in found.values()):
+                break
+        return sorted(name for names in found.values() for name in names)
+
     def asap(self, name: str, annotations: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> None:
         """ASAP XML of (group, ring) polygons, rings not closed."""
         lines = ['<?xml version="1.0"?>', "<ASAP_Annotations>", "<Annotations>"]
@@ -200,3 +226,10 @@ class FakeTree:
         ]
         lines += ["</AnnotationGroups>", "</ASAP_Annotations>"]
         self.write(name, "\n".join(lines))
+
+
+def _member(path: Path, name: str) -> tarfile.TarInfo:
+    """A file as an undated member of a tar archive."""
+    member = tarfile.TarInfo(name)
+    member.size = path.stat().st_size
+    return member
