@@ -7,6 +7,7 @@ network to learn them: they differ in the density, size and colour of nuclei.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import tarfile
 import zipfile
@@ -30,6 +31,7 @@ Colour = int | tuple[int, int, int]
 STROMA = np.array([[236, 200, 220], [225, 180, 205], [240, 215, 230], [215, 170, 190], [230, 190, 225]], float)
 TEXTURE = 500  # no multiple of a patch's size: repeated pieces meet patches at other places
 MAT_HEAD = b"MATLAB 5.0 MAT-file, a fake".ljust(116)  # the writer's own text holds the time
+WRITTEN = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+Z")
 NUCLEI = np.array([[90, 50, 130], [60, 60, 150], [120, 40, 100], [70, 90, 120], [130, 60, 60]], float)
 
 
@@ -115,6 +117,21 @@ class FakeTree:
         scipy.io.savemat(buffer, {variable: values})  # type: ignore[arg-type]
         undated = MAT_HEAD + buffer.getvalue()[len(MAT_HEAD) :]
         self.write(name, undated)
+
+    def save_workbook(self, name: str, rows: Sequence[Sequence[object]]) -> None:
+        """An Excel workbook of one sheet, undated."""
+        from openpyxl import Workbook
+
+        book, dated = Workbook(write_only=True), io.BytesIO()
+        sheet = book.create_sheet("Sheet1")
+        for row in rows:
+            sheet.append(row)
+        book.save(dated)
+        undated = io.BytesIO()
+        with zipfile.ZipFile(dated) as parts, zipfile.ZipFile(undated, "w", zipfile.ZIP_DEFLATED) as archive:
+            for part in parts.namelist():
+                archive.writestr(zipfile.ZipInfo(part), WRITTEN.sub(b"2020-10-07T00:00:00Z", parts.read(part)))
+        self.write(name, undated.getvalue())
 
     def slide(self, name: str, pixels: Pixels, *, mpp: float = 0.25, levels: int = 3) -> None:
         """A tiled pyramidal TIFF (JPEG, 256 px tiles) with its resolution stated, as OpenSlide opens it."""

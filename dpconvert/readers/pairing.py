@@ -47,12 +47,13 @@ class Tabular(Model):
     delimiter: Literal["", ",", ";", "\t", "|"] = ""
     encoding: str = ""
     decimal: Literal["", ".", ","] = ""
+    sheet: str = ""
 
     _known = field_validator("encoding")(checked_encoding)
 
     @property
     def dialect(self) -> Dialect:
-        return Dialect(self.delimiter, self.encoding, self.decimal)
+        return Dialect(self.delimiter, self.encoding, self.decimal, self.sheet)
 
 
 class SplitNames(Model):

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find, known, load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
@@ -144,3 +146,32 @@ def test_skin_is_divided_as_its_table_says(converted: Get) -> None:
     for row in rows_of(converted("skin-kriegsmann")):
         slide = int(re.search(r"_ws_(\d+)_", row["source"])[1])  # type: ignore[index]
         assert row["split"] == {40: "train", 41: "val", 42: "test"}[slide]
+
+
+def test_grades_of_sicap_come_from_its_workbooks(converted: Get, tmp_path: Path) -> None:
+    """What pandas reads of the same workbooks decides."""
+    made = converted("sicapv2")
+    tables = {path.relative_to(made.source / "SICAPv2/partition").as_posix(): pd.read_excel(path)
+              for path in (made.source / "SICAPv2/partition").rglob("*.xlsx")}  # fmt: skip
+    patients = pd.read_excel(made.source / "SICAPv2/wsi_labels.xlsx").set_index("slide_id")["patient_id"]
+    sets = {"test": "Test/Test.xlsx", "val": "Validation/Val1/Test.xlsx", "train": "Validation/Val1/Train.xlsx"}
+    wanted = {
+        (row["image_name"], split, row[["NC", "G3", "G4", "G5"]].astype(int).idxmax())
+        for split, name in sets.items() for _, row in tables[name].iterrows()
+    }  # fmt: skip
+    rows = rows_of(made)
+    found = {(row["source"].rpartition("/")[2], row["split"], made.card.classes[row["label"]]) for row in rows}
+    assert found == wanted
+    for row in rows:
+        slide = row["source"].rpartition("/")[2].partition("_Block_")[0]
+        assert row["group"] == f"sicapv2:patient {patients[slide]}"
+
+
+def test_a_patch_of_two_grades_is_refused_by_its_line(tmp_path: Path) -> None:
+    source = draw_fake(find("sicapv2"), tmp_path)
+    table = source / "SICAPv2/partition/Test/Test.xlsx"
+    frame = pd.read_excel(table)
+    frame.loc[2, "NC"], frame.loc[2, "G3"] = 1, 1
+    frame.to_excel(table, index=False)
+    with pytest.raises(SourceError, match=r"partition/Test/Test\.xlsx, line 4: not one grade"):
+        planned("sicapv2", source)

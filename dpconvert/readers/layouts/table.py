@@ -1,4 +1,4 @@
-"""Shape "table": a CSV or TSV file that names images and their labels.
+"""Shape "table": a CSV or TSV file, or an Excel workbook, that names images and their labels.
 
 [files.table], [files.images]; [layout] takes
   file   how a row names its image, a template over the columns: "{slide}/{uid}.png" or "{image ID:0>3}.bmp";
@@ -10,6 +10,7 @@
   splits  what the release calls its sets -> train, val or test
   missing  true: rows without an image or without a label are left out and counted
   delimiter, encoding   how the table is written, where that is not found out (see `annotations/parsing/table.py`)
+  sheet   of a workbook, where several hold rows
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from dpconvert.source.record import Picture
 
 FILES = {
     "table": FileKind(
-        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt)$",
+        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt|xlsx)$",
         what="table of images",
         example="labels.csv",
     ),
