@@ -14,7 +14,8 @@ Written by `make docs` from `manifests/datasets/`; `dpconvert show SOURCE` print
 
 `paper` is the number of images in Mormont et al. (2021), `ours` what converting the whole release gives (a dash where
 that depends on pixels, or on an export that is not public). Splits: `strict` is the default, and no group is in two of
-its sets; `paper` comes as close to the published sets as the facts allow.
+its sets; `paper` comes as close to the published sets as the facts allow. Sources that the paper does not have are open
+ones that were added: their facts are told as they were found, "reported" where nobody here has seen them in the files.
 """
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dpconvert.card import SPLITS, Licence, Model, Split
+from dpconvert.card import Licence, Model, Split
 from dpconvert.errors import UsageError
 
 SANE_MPP = 0.05, 10.0  # micrometres per pixel; beyond, whatever says so is an error
@@ -211,27 +211,49 @@ class SplitPolicy(Model):
     `share` and every class occurs in every split where there are groups enough. draw "hashed": each group's name alone
     decides, so that tasks of one namespace agree on the groups that they share, whichever others they have; sizes then
     follow `share` on average only.
+
+    `val` names the groups of the validation set, or is a number: the share of the training set that becomes one, drawn
+    by group as `draw` says. It is for releases of a training and a test set alone; groups that `train` names stay.
     """
 
     unit: Literal["group", "picture", "scan"] = "group"
     draw: Literal["balanced", "hashed"] = "balanced"
     train: list[str] = []
-    val: list[str] = []
+    val: list[str] | float = []
     test: list[str] = []
     official: bool = False
     share: tuple[float, float, float] | None = None
     note: str = ""
 
+    @property
+    def validation(self) -> float | None:
+        """The share of the training set that becomes the validation set, where `val` is a number."""
+        return None if isinstance(self.val, list) else self.val
+
     def named(self) -> dict[str, Split]:
         """Group -> split for the groups that the manifest names."""
-        return {group: split for split in SPLITS for group in getattr(self, split)}
+        return {group: split for split, groups in self._lists() for group in groups}
+
+    def _lists(self) -> list[tuple[Split, list[str]]]:
+        val = self.val if isinstance(self.val, list) else []
+        return [("train", self.train), ("val", val), ("test", self.test)]
+
+    @field_validator("val", mode="before")
+    @classmethod
+    def _groups_or_share(cls, val: Any) -> Any:
+        number = isinstance(val, int | float) and not isinstance(val, bool)
+        if not isinstance(val, list) and not (number and 0 < val < 1):
+            raise ValueError("must be a list of groups, or a share of the training set between 0 and 1, as 0.15")
+        return val
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
-        if len(self.named()) != len(self.train) + len(self.val) + len(self.test):
+        if len(self.named()) != sum(len(groups) for _, groups in self._lists()):
             raise ValueError("a group is named twice")
         if self.share is not None and (min(self.share) < 0 or sum(self.share) <= 0):
             raise ValueError("share must be three numbers, none negative")
+        if self.share is not None and self.share[1] > 0 and self.validation is not None:
+            raise ValueError("`share` and `val` both draw a validation set: leave one out")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -47,12 +47,28 @@ class Tabular(Model):
     delimiter: Literal["", ",", ";", "\t", "|"] = ""
     encoding: str = ""
     decimal: Literal["", ".", ","] = ""
+    sheet: str = ""
 
     _known = field_validator("encoding")(checked_encoding)
 
     @property
     def dialect(self) -> Dialect:
-        return Dialect(self.delimiter, self.encoding, self.decimal)
+        return Dialect(self.delimiter, self.encoding, self.decimal, self.sheet)
+
+
+class SplitNames(Model):
+    """Key of [layout]: what the release calls its sets, as folders or in a column -> train, val or test."""
+
+    splits: dict[str, Split] = {}
+
+    def set_of(self, text: str, where: str | None = None) -> Split | None:
+        """The split that a folder or a column names; None for an empty text.
+
+        Raises:
+            SourceError: it names none.
+        """
+        known = names.match(text, self.splits) if text else None
+        return self.splits[known] if known is not None else as_split(text, where, list(self.splits))
 
 
 def stem(name: str) -> str:
@@ -60,8 +76,8 @@ def stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def as_split(text: str, where: str | None = None) -> Split | None:
-    """The split that a folder or a column names; None for an empty text.
+def as_split(text: str, where: str | None = None, others: Sequence[str] = ()) -> Split | None:
+    """The split that a folder or a column names; None for an empty text. others: which names else are known.
 
     Raises:
         SourceError: it names none.
@@ -69,7 +85,10 @@ def as_split(text: str, where: str | None = None) -> Split | None:
     if not text:
         return None
     if text.lower() not in SPLIT_NAMES:
-        raise SourceError("unknown split", where=where, found=repr(text), expected="train, val or test")
+        raise SourceError(
+            "unknown split", where=where, found=repr(text), expected=" or ".join(["train, val or test", *others]),
+            remedy=f'if the release calls a set so, say in the manifest\'s [layout]: splits = {{"{text}" = "train"}}',
+        )  # fmt: skip
     return SPLIT_NAMES[text.lower()]
 
 

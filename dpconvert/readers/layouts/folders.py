@@ -1,16 +1,17 @@
 """Shape "folders": one picture a file, its class in the name of its folder.
 
 [files.images] pattern: named groups `class`, and optionally `group` (patient or slide), `split`, `name`.
-Without `group`, every picture is its own group. [layout] labels maps folders' names to class names.
+Without `group`, every picture is its own group. [layout] takes
+  labels  folders' names -> class names
+  splits  what the release calls its sets -> train, val or test, e.g. {"CRC-VAL-HE-7K" = "test"}
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dpconvert.card import Model
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import as_split, layout_of, stem
+from dpconvert.readers.pairing import SplitNames, layout_of, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
 
@@ -23,16 +24,16 @@ FILES = {
 }
 
 
-class Layout(Model):
+class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
 
 
 def pictures(source: Source) -> Iterator[Picture]:
-    labels = layout_of(source.manifest, Layout).labels
+    layout = layout_of(source.manifest, Layout)
     for found in source.need("images"):
         name = found.get("name") or stem(found.name)
-        label = labels.get(found["class"], found["class"])
+        label = layout.labels.get(found["class"], found["class"])
         group = found.get("group") or found.name
-        yield Picture(name, (found.name,), group, label=label, split=as_split(found.get("split")))
+        yield Picture(name, (found.name,), group, label=label, split=layout.set_of(found.get("split"), found.name))

@@ -7,6 +7,7 @@
   objects    true: every mask file is one object, all that is above `threshold` (0); a picture may have several. An
              object's class is what the pattern of [files.masks] names `class`, else `label`; `values` is not needed
   label      class of the objects
+  splits     what the release calls its sets (group `split` of [files.images]) -> train, val or test
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ from pydantic import model_validator
 from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, masks
 from dpconvert.annotations.mask_pixels import Value
-from dpconvert.card import Model
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired
+from dpconvert.readers.pairing import Missing, SplitNames, layout_of, no_partner, paired
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -40,7 +40,7 @@ FILES = {
 }
 
 
-class Layout(Model):
+class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     values: dict[Value, str] = {}
@@ -62,7 +62,7 @@ def pictures(source: Source) -> Iterator[Picture]:
     layout = layout_of(source.manifest, Layout)
     source.need("images")
     if layout.objects:
-        yield from (_picture(image, files) for image, files in _with_objects(source, layout.missing))
+        yield from (_picture(image, files, layout) for image, files in _with_objects(source, layout.missing))
         return
     if (twice := _twice(source.match("masks"))) is not None:
         raise SourceError(
@@ -71,7 +71,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         )  # fmt: skip
     for image, mask in paired(source, "images", "masks", missing=layout.missing):
         assert mask is not None
-        yield _picture(image, [mask])
+        yield _picture(image, [mask], layout)
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
@@ -82,8 +82,8 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return masks.read(source.read(name), name, layout.values, size, threshold=layout.threshold)
 
 
-def _picture(image: Found, of_it: list[Found]) -> Picture:
-    group, split = image.get("group") or image["name"], as_split(image.get("split"))
+def _picture(image: Found, of_it: list[Found], layout: Layout) -> Picture:
+    group, split = image.get("group") or image["name"], layout.set_of(image.get("split"), image.name)
     labels = {f"class of {mask.name}": mask.get("class") for mask in of_it if mask.get("class")}
     names = tuple(mask.name for mask in of_it)
     return Picture(image["name"], (image.name,), group, split=split, annotations=names, extra=labels)

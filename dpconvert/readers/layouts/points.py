@@ -12,6 +12,7 @@ of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points
   variable, label_variable   the array of points, and that of their labels, in a MATLAB file; the list in a JSON object
   label      of all points, where no column says it; `labels` maps labels to names
   missing    of images without points: true leaves them out and counts them, "none" says that they show none
+  splits     what the release calls its sets -> train, val or test
 [files.images] may name `group` and `split` too.
 """
 
@@ -30,12 +31,11 @@ from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.points import Form, Row
-from dpconvert.card import Model
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired, stem
+from dpconvert.readers.pairing import Missing, SplitNames, layout_of, no_partner, paired, stem
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -52,7 +52,7 @@ FILES = {
 MATLAB = b"MATLAB 5.0 MAT-file"
 
 
-class Layout(Model):
+class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     columns: list[str] = []
@@ -93,7 +93,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         yield from _of_tables(source, layout)
     elif all("name" not in found.parts for found in source.need("points")):
         files = tuple(found.name for found in source.match("points"))
-        yield from (_picture(image, files) for image in source.need("images"))
+        yield from (_picture(image, files, layout) for image in source.need("images"))
     else:
         pairs = list(paired(source, "images", "points", missing=layout.missing))
         if pairs and all(points_file is None for _, points_file in pairs):
@@ -103,7 +103,7 @@ def pictures(source: Source) -> Iterator[Picture]:
                 'columns = ["image", "x", "y", "label"]',
             )  # fmt: skip
         for image, points_file in pairs:
-            yield _picture(image, () if points_file is None else (points_file.name,))
+            yield _picture(image, () if points_file is None else (points_file.name,), layout)
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
@@ -117,12 +117,12 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return _labelled(found, layout, picture.annotations[0]) if picture.annotations else found
 
 
-def _picture(image: Found, files: tuple[str, ...], extra: dict[str, str] | None = None) -> Picture:
+def _picture(image: Found, files: tuple[str, ...], layout: Layout, extra: dict[str, str] | None = None) -> Picture:
     return Picture(
         stem(image.name),
         (image.name,),
         image.get("group") or image.get("name") or image.name,
-        split=as_split(image.get("split")),
+        split=layout.set_of(image.get("split"), image.name),
         annotations=files,
         extra=extra or {},
     )
@@ -211,7 +211,8 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
             continue
         told = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
         table_name = files.get(image.name, "")
-        yield _picture(image, (table_name,) if table_name else (), {"points": json.dumps(told)} if told else {})
+        points_of_it = {"points": json.dumps(told)} if told else {}
+        yield _picture(image, (table_name,) if table_name else (), layout, points_of_it)
 
 
 def _stored(text: str) -> list[Annotation]:

@@ -9,6 +9,7 @@ names; so does any file of annotations where the pattern names no `name`. [files
   values, threshold, instances   how masks are read: value or colour "#rrggbb" -> class name; values made 0 or 1 first;
              values are numbers of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
   slide, group, split, label     columns of the table; "" for one that it does not have
+  splits     what the release calls its sets -> train, val or test
   bounds     false: QuPath counted from the corner of the whole slide, not of its bounds
   boxes      what COCO's boxes hold: "xywh" (x, y, width, height, as COCO says) or "xyxy" (two corners, as in MIDOG++);
              without it, boxes that leave their images and fit them as corners are refused
@@ -36,7 +37,7 @@ from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of
+from dpconvert.readers.pairing import Missing, SplitNames, Tabular, layout_of
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -55,7 +56,7 @@ FILES = {
         optional=True,
     ),
     "table": FileKind(
-        pattern=r"(?i)^slides\.(?:csv|tsv)$", what="table of slides", example="slides.csv", optional=True
+        pattern=r"(?i)^slides\.(?:csv|tsv|xlsx)$", what="table of slides", example="slides.csv", optional=True
     ),
     "classes": FileKind(
         pattern=r"(?i)(?:^|/)(?P<name>[^/]+?)[._-]classes\.(?:csv|json)$",
@@ -67,7 +68,7 @@ FILES = {
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
 
-class Layout(Tabular):
+class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
@@ -235,7 +236,7 @@ def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str
         (slide.name,),
         group=row.get(layout.group) or slide.get("group") or slide["name"],
         label=row.get(layout.label) or slide.get("class") or None,
-        split=as_split(row.get(layout.split, "") or slide.get("split")),
+        split=layout.set_of(row.get(layout.split, "") or slide.get("split"), slide.name),
         annotations=files,
         extra={"classes": classes} if classes else {},
     )

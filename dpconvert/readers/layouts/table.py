@@ -1,13 +1,16 @@
-"""Shape "table": a CSV or TSV file that names images and their labels.
+"""Shape "table": a CSV or TSV file, or an Excel workbook, that names images and their labels.
 
 [files.table], [files.images]; [layout] takes
   file   how a row names its image, a template over the columns: "{slide}/{uid}.png" or "{image ID:0>3}.bmp";
          matched against the end of the files' names
   label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
          those listed in `skip` are left out
-  group, split   columns (optional)
+  group, split   columns (optional); without them, or where a cell is empty, the groups `group` and `split` of the
+                 pattern of [files.table] (train.csv and test.csv), then those of [files.images], say it
+  splits  what the release calls its sets -> train, val or test
   missing  true: rows without an image or without a label are left out and counted
   delimiter, encoding   how the table is written, where that is not found out (see `annotations/parsing/table.py`)
+  sheet   of a workbook, where several hold rows
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ from dpconvert.annotations.parsing.table import Cells, Row, Table, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of, stem
-from dpconvert.source.files import Source
+from dpconvert.readers.pairing import Missing, SplitNames, Tabular, layout_of, stem
+from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "table": FileKind(
-        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt)$",
+        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt|xlsx)$",
         what="table of images",
         example="labels.csv",
     ),
@@ -38,7 +41,7 @@ FILES = {
 UPWARDS = re.compile(r"^(\.\./)+")
 
 
-class Layout(Tabular):
+class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     file: str
@@ -54,13 +57,20 @@ class Layout(Tabular):
 class _Listed:
     """What the tables have said so far.
 
-    images: file -> what a row says of it, and where. skipped: files of rows that are left out. rows: how many of the
-    present table's rows are worth a note.
+    files: every image here. images: file -> what a row says of it, and where. skipped: files of rows that are left
+    out. rows: how many of the present table's rows are worth a note. table: the present table.
     """
+
+    files: dict[str, Found]
 
     images: dict[str, tuple[Picture, str]] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
+    table: Found | None = None
+
+    def named(self, part: str, file: str) -> str:
+        """What the present table's name says, else that of an image."""
+        return (self.table.get(part) if self.table else "") or self.files[file].get(part)
 
 
 def pictures(source: Source) -> Iterator[Picture]:
@@ -71,8 +81,9 @@ def pictures(source: Source) -> Iterator[Picture]:
             remedy="of a table, say true to leave out rows without an image or a label",
         )  # fmt: skip
     images = Endings(found.name for found in source.need("images"))
-    listed = _Listed()
+    listed = _Listed({found.name: found for found in source.match("images")})
     for found in source.need("table"):
+        listed.table = found
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
             _add(row, layout, images, listed, f"{found.name}, line {row.line}")
@@ -127,10 +138,10 @@ def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -
     if layout.labels and known is None:
         raise ManifestError("label not in `layout.labels`", where=where, found=repr(value))
     label = value if known is None else layout.labels[known]
-    group = cell(row, layout.group, where) if layout.group else ""
+    group = (cell(row, layout.group, where) if layout.group else "") or listed.named("group", file)
     listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
-    split = as_split(cell(row, layout.split, where), where) if layout.split else None
-    return Picture(stem(file), (file,), group or file, label=label, split=split)
+    split = (cell(row, layout.split, where) if layout.split else "") or listed.named("split", file)
+    return Picture(stem(file), (file,), group or file, label=label, split=layout.set_of(split, where))
 
 
 def _file(row: Cells, layout: Layout, where: str) -> str:
