@@ -118,10 +118,10 @@ def _packed(data: bytes, head: _Head) -> NDArray[Any]:
         raise ValueError(f"cut off: its samples end at byte {end}, the file at {len(data)}")
     if is_netpbm(data[end : end + 3]):
         raise KindError("several images in one file, where one is expected", ONE_IMAGE)
-    rows = np.frombuffer(data, dtype, row * head.height, head.at).reshape(head.height, row)
     if head.kind in BITMAPS:
-        return np.unpackbits(rows, axis=1, count=head.width)
-    return rows.astype(dtype.newbyteorder("="))
+        packed = np.frombuffer(data, np.uint8, row * head.height, head.at).reshape(head.height, row)
+        return np.unpackbits(packed, axis=1, count=head.width)
+    return np.frombuffer(data, dtype, row * head.height, head.at).astype(dtype.newbyteorder("="))
 
 
 def _plain(data: bytes, head: _Head) -> NDArray[Any]:
