@@ -20,6 +20,7 @@ OTHERS = frozenset(0xFF00 | kind for kind in (
     0x50, 0x59, 0x57, 0x58, 0x55, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78,
 ))  # fmt: skip
 HEAD = struct.Struct(">2H")
+COMPONENTS = 42  # bytes from SOC to what SIZ says of each component
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ def claimed(data: bytes) -> int | None:
     if all_in_all > MOST:
         raise ValueError(f"JPEG 2000 that takes as much as {all_in_all} samples")
     return all_in_all if all_in_all > 0 else None
+
+
+def precisions(data: bytes) -> set[tuple[int, bool]]:
+    """Bits of the samples of each component, and whether they are signed (A.5.1, Ssiz); empty where no head tells."""
+    at = _codestream(data)
+    if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ) or len(data) < at + COMPONENTS:
+        return set()
+    count = int.from_bytes(data[at + COMPONENTS - 2 : at + COMPONENTS], "big")
+    stated = data[at + COMPONENTS : at + COMPONENTS + 3 * count : 3]
+    return {((one & 0x7F) + 1, bool(one & 0x80)) for one in stated}
 
 
 def _codestream(data: bytes) -> int | None:
