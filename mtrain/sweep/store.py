@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtrain.atomic import writing
+from mtrain.config import FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
 from mtrain.runs import Run
@@ -125,6 +126,15 @@ class Store:
             return read_document(path, AGAIN)
         except FileNotFoundError:
             raise RunError("not the folder of a sweep", where=self.path, remedy="plan the sweep first") from None
+
+    def input_size(self) -> int | None:
+        """Side of the network's input in all trainings of the sweep, px; None where the plan does not tell.
+
+        Raises:
+            RunError: not the folder of a sweep.
+        """
+        fit = self.plan().get("sweep", {}).get("fit")
+        return None if fit is None else int(fit.get("size", FitConfig.model_fields["size"].default))
 
     def write_selection(self, content: dict[str, Any]) -> None:
         """selected.json."""
