@@ -37,7 +37,8 @@ def report(
         store = open_store(sweeps, sweep)
         from mtrain.report.sweep_page import write_sweep_report
 
-        page = write_sweep_report(store, evaluations, out or store.path / "report" / "report.html", paper=paper)
+        page = write_sweep_report(store, evaluations, out or store.path / "report" / "report.html", paper=paper,
+                                  report=reporter(as_json))  # fmt: skip
         answer([str(page)], {"page": str(page)}, as_json=as_json)
         return
     run = run_of(runs, name)

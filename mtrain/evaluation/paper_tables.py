@@ -38,7 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Evaluation(BaseModel):
-    """One file; what else it holds is not read here. `score` is in 0..1."""
+    """One file; what else it holds is not read here. `score` is in 0..1; `identity` is all that determines it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -52,6 +52,7 @@ class Evaluation(BaseModel):
     score: Share | None
     n_train: int
     run: str | None = None
+    identity: dict[str, Any] = {}
 
     @property
     def column(self) -> str:
@@ -93,12 +94,12 @@ class Row:
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
-    """Every evaluation of a test set under `folder`; of several of one model (task, network, column, seed), the newest.
+    """Every evaluation of a test set under `folder`, the newest last.
 
     Raises:
         RunError: a file that is no evaluation.
     """
-    found: dict[tuple[str, str, str, int], Evaluation] = {}
+    found = []
     for path in evaluation_files(folder):
         try:
             evaluation = Evaluation.model_validate(read_document(path, "evaluate again: it is made anew"))
@@ -106,8 +107,8 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
             what = reason(error)
             raise RunError(f"not an evaluation: {what}", where=path, remedy="remove it and evaluate again") from None
         if evaluation.set == "test":
-            found[evaluation.task, evaluation.backbone, evaluation.column, evaluation.seed] = evaluation
-    return [found[key] for key in sorted(found)]
+            found.append(evaluation)
+    return found
 
 
 def evaluation_files(folder: Path) -> list[Path]:
@@ -116,15 +117,19 @@ def evaluation_files(folder: Path) -> list[Path]:
 
 
 def table(evaluations: Iterable[Evaluation], backbone: str) -> list[Row]:
-    """The rows of one network, those columns filled that were evaluated."""
-    by_task: dict[str, dict[str, list[Evaluation]]] = {}
+    """The rows of one network, those columns filled that were evaluated; of several evaluations of one model (task,
+    column, seed) the last one counts.
+    """
+    by_task: dict[str, dict[str, dict[int, Evaluation]]] = {}
     for one in evaluations:
         if one.backbone == backbone and one.score is not None and one.column in COLUMNS:
-            by_task.setdefault(one.task, {}).setdefault(one.column, []).append(one)
+            by_task.setdefault(one.task, {}).setdefault(one.column, {})[one.seed] = one
     rows = []
-    for task, columns in by_task.items():
-        every = [one for same in columns.values() for one in same]
-        scores = {name: _summary(columns[name], seeded=name != UNSEEDED) for name in COLUMNS if name in columns}
+    for task, columns in sorted(by_task.items()):
+        every = [one for same in columns.values() for one in same.values()]
+        scores = {
+            name: _summary(columns[name].values(), seeded=name != UNSEEDED) for name in COLUMNS if name in columns
+        }
         rows.append(Row(task, every[0].metric, max(one.n_train for one in every), scores))
     return in_order(rows)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mtrain.config import FitConfig
 from mtrain.data.pool import Permit, Pool, Task, fetch_shards, open_pool, training_on, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
+from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, export, modelcard
 from mtrain.runs import Run, State
@@ -65,7 +66,7 @@ def release(asked: Asked, report: Reporter) -> tuple[State, list[Exported]]:
         run = Run(asked.runs / _name(config, pool))
         if fit(config, run, report, pool=pool) == "stopped":
             return "stopped", made
-        made.append(_exported(run, config, pool, asked))
+        made.append(_exported(run, config, pool, asked, report))
         report.note(f"{run.name}: {', '.join(made[-1].files)} -> {made[-1].folder}")
     return "finished", made
 
@@ -144,14 +145,14 @@ def _name(config: FitConfig, pool: Pool) -> str:
     return f"release-{plain}-seed{config.seed}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
-def _exported(run: Run, config: FitConfig, pool: Pool, asked: Asked) -> Exported:
+def _exported(run: Run, config: FitConfig, pool: Pool, asked: Asked, report: Reporter) -> Exported:
     made = export(run, "safetensors", asked.out / run.name, accepted=asked.accepted)
     sizes = {task.name: len(task.rows["train"]) for task in pool.tasks}
     about = {"config": config.model_dump(mode="json"), "pool": pool.digest, "tasks": sizes, "splits": list(SPLITS)}
     write_document(made.folder / "release.json", about | {"selected_in": asked.store.name if asked.store else None})
     card = made.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")
-    write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, asked)]) + "\n")
+    write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, asked, report)]) + "\n")
     write_sums(made.folder, (modelcard.NAME, "release.json"))
     return dataclasses.replace(made, files=(*made.files, "release.json"))
 
@@ -166,9 +167,12 @@ def _about_data(sizes: dict[str, int]) -> list[str]:
     ]
 
 
-def _scores(config: FitConfig, asked: Asked) -> list[str]:
+def _scores(config: FitConfig, asked: Asked, report: Reporter) -> list[str]:
     """Of networks with these settings that had left the target out, where a sweep has evaluated them."""
-    rows = table(_evaluated(config, asked), config.backbone)
+    evaluations, left = _evaluated(config, asked)
+    for note in left:
+        report.note(note)
+    rows = table(evaluations, config.backbone)
     columns = [f"{mode}-{source}" for mode in TRANSFERS for source in ("imagenet", "multitask")]
     if not any(f"{mode}-multitask" in row.scores for row in rows for mode in TRANSFERS):
         return []
@@ -189,17 +193,22 @@ def _scores(config: FitConfig, asked: Asked) -> list[str]:
     return lines
 
 
-def _evaluated(config: FitConfig, asked: Asked) -> Iterable[Evaluation]:
-    """The evaluations of the sweep's own runs of these settings, and of the ImageNet weights."""
+def _evaluated(config: FitConfig, asked: Asked) -> tuple[list[Evaluation], list[str]]:
+    """The evaluations of the sweep's own runs of these settings, and those of the ImageNet weights that can be compared
+    with them; notes on the others.
+    """
     if asked.store is None:
-        return
+        return [], []
     known = asked.store.planned()
     results = asked.store.results(known)
     same = Combination(config.backbone, config.lr, config.tau, config.warmup > 0)
     ours = {(asked.store.path / one.run).resolve() for one in results.values() if one.combination == same}
-    for one in read_evaluations(asked.evaluations):
-        if one.source == "imagenet" or (one.run is not None and Path(one.run).resolve() in ours):
-            yield one
+
+    def own(one: Evaluation) -> bool:
+        return one.source == "multitask" and one.run is not None and Path(one.run).resolve() in ours
+
+    found = [one for one in read_evaluations(asked.evaluations) if one.backbone == config.backbone]
+    return comparable([one for one in found if one.source == "imagenet" or own(one)], ours=own, size=config.size)
 
 
 def _check_licences(tasks: Sequence[Task], *, accepted: bool) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtrain.documents import read_document
 from mtrain.errors import RunError
+from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, Share, evaluation_files, published_breakhis, reason
 from mtrain.evaluation.ranks import Summary, summary
 
@@ -63,13 +64,16 @@ class Row:
         return [name for name in MAGNIFICATIONS if name in {*self.scores, *self.published}]
 
 
-def breakhis_rows(folder: Path, backbones: Iterable[str], *, paper: bool) -> list[Row]:
-    """The rows of these networks; of several files of one model (network, column, seed), the newest counts.
+def breakhis_rows(
+    folder: Path, backbones: Iterable[str], *, paper: bool, size: int | None = None
+) -> tuple[list[Row], list[str]]:
+    """The rows of these networks, of input of this size, and notes on what was left out as not comparable; of several
+    files of one model (network, column, seed), the newest counts.
 
     Raises:
         RunError: a file that is no evaluation.
     """
-    newest: dict[tuple[str, str], dict[int, Patients]] = {}
+    backbones, every = list(backbones), []
     for path in evaluation_files(folder):
         try:
             content = read_document(path, "run `mtrain breakhis` or `mtrain evaluate` again: it is made anew")
@@ -80,12 +84,18 @@ def breakhis_rows(folder: Path, backbones: Iterable[str], *, paper: bool) -> lis
             raise RunError(
                 f"not an evaluation: {reason(error)}", where=path, remedy="remove it and run `mtrain breakhis` again"
             ) from None
+        if one.backbone in backbones:
+            every.append(one)
+    kept, notes = comparable(every, ours=lambda one: one.source == "multitask", size=size)
+    newest: dict[tuple[str, str], dict[int, Patients]] = {}
+    for one in kept:
         newest.setdefault((one.backbone, one.column), {})[one.seed] = one
     known = published_breakhis() if paper else {}
-    return [
+    rows = [
         Row(backbone, column, len(seeds), _scores(seeds.values()), known.get(backbone, {}).get(column, {}))
         for backbone in backbones for column in COLUMNS if (seeds := newest.get((backbone, column)))
     ]  # fmt: skip
+    return rows, notes
 
 
 def _scores(seeds: Iterable[Patients]) -> dict[str, Summary]:

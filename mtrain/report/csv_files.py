@@ -25,7 +25,7 @@ def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
             told = [score.metric, score.set, score.score] if score else ["", "", ""]
             state, seconds = (result.state, result.seconds) if result else ("missing", "")
             reason = result.failures.get(task, "") if result else ""
-            state = "scored" if state == "failed" and score else state
+            state = "scored" if score else state
             rows.append([one.cell, c.backbone, c.lr, c.tau, c.warmup, one.seed, task, *told, state, seconds, reason])
     head = ["cell", "backbone", "lr", "tau", "warmup", "seed", "task", "metric", "set", "score", "state", "seconds"]
     return csv_text([*head, "reason"], rows)

@@ -10,17 +10,20 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
-from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Row
+from mtrain.evaluation.comparable import comparable
+from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Evaluation, Row
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
 from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
 from mtrain.report.run_page import template
 from mtrain.sweep.spec import Combination, rate
-from mtrain.sweep.store import Store
+from mtrain.sweep.store import Result, Store
 
+SILENT = Reporter(quiet=True)
 NUMBERS = {"svm": 2, "finetune": 3}  # of the paper's figures
 MARKS = {1: '<span class="up" title="significantly better than ImageNet">▲</span>',
          -1: '<span class="down" title="significantly worse than ImageNet">▼</span>', 0: ""}  # fmt: skip
@@ -51,8 +54,10 @@ class Network:
     figures: list[Drawn] = field(default_factory=list)
 
 
-def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool) -> Path:
+def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool, report: Reporter = SILENT) -> Path:
     """Write the page to `out` and everything on it as files beside it; answers the page's path.
+
+    Evaluations that cannot be compared with those of the sweep are left out; the page and `report` say which.
 
     Raises:
         RunError: a file of the sweep or an evaluation that cannot be read.
@@ -61,8 +66,12 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     chosen = selection.select(store, incomplete=True)
     planned = store.planned()
     results = store.results(planned)
-    networks = _networks(_of_sweep(store, chosen, paper_tables.read_evaluations(evaluations)), paper=paper)
-    patients = breakhis_rows(evaluations, chosen.backbones, paper=paper)
+    size = store.input_size()
+    scored, left = _of_sweep(store, chosen, results, size, paper_tables.read_evaluations(evaluations))
+    networks = _networks(scored, paper=paper)
+    patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
+    for note in (*left, *others):
+        report.note(note)
     rates, heads = _rate_figures(chosen), _head_figures(chosen)
     drawn = [*(one for network in networks for one in network.figures), *rates, *heads]
     files = {
@@ -74,7 +83,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     page = template("sweep.html", spread=spread, mark=_mark, rate=rate, two_lines=_two_lines).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
         columns=COLUMNS, metrics=METRICS, winners=_winners(chosen),
-        friedman=selection.friedman_line(chosen), notes=chosen.notes, rates=rates, heads=heads,
+        friedman=selection.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
         patients=patients, magnifications=MAGNIFICATIONS,
         ranking=[selection.text_row(chosen, c) for c in chosen.order],
         files=[*files, *(["figures/*.svg", "figures/*.png"] if drawn else [])],
@@ -101,16 +110,28 @@ def _mark(column: str, row: Row) -> Markup:
 
 
 def _of_sweep(
-    store: Store, chosen: Selection, found: Iterable[paper_tables.Evaluation]
-) -> list[paper_tables.Evaluation]:
-    """Those of the sweep's networks; of multi-task models that left the target out, those of its own runs."""
+    store: Store, chosen: Selection, results: Mapping[str, Result], size: int | None, found: Iterable[Evaluation]
+) -> tuple[list[Evaluation], list[str]]:
+    """Those of the sweep's networks; of multi-task models that left the target out, those of its own runs. And notes on
+    those that cannot be compared with its own.
+    """
     folder = store.path.resolve()
+    combinations = {(folder / result.run).resolve(): str(result.combination) for result in results.values()}
 
-    def ours(one: paper_tables.Evaluation) -> bool:
-        apart = one.source == "multitask" and one.mode in TRANSFERS
-        return not apart or one.run is None or folder in Path(one.run).resolve().parents
+    def apart(one: Evaluation) -> bool:
+        return one.source == "multitask" and one.mode in TRANSFERS
 
-    return [one for one in found if one.backbone in chosen.backbones and ours(one)]
+    def ours(one: Evaluation) -> bool:
+        return apart(one) and one.run is not None and folder in Path(one.run).resolve().parents
+
+    def combination(one: Evaluation) -> str | None:
+        return combinations.get(Path(one.run).resolve()) if one.run is not None and ours(one) else None
+
+    usable = [
+        one for one in found
+        if one.backbone in chosen.backbones and (not apart(one) or one.run is None or ours(one))
+    ]  # fmt: skip
+    return comparable(usable, ours=ours, size=size, combination=combination)
 
 
 def _two_lines(title: str) -> Markup:
@@ -118,7 +139,7 @@ def _two_lines(title: str) -> Markup:
     return Markup("<br>").join(title.split(", "))
 
 
-def _networks(evaluations: Sequence[paper_tables.Evaluation], *, paper: bool) -> list[Network]:
+def _networks(evaluations: Sequence[Evaluation], *, paper: bool) -> list[Network]:
     published = paper_tables.published() if paper else {}
     found = []
     for name in paper_tables.backbones(evaluations):

@@ -125,12 +125,17 @@ def test_a_sweep_gives_the_settings_and_its_evaluations_what_to_expect(shards: s
     (config,) = configs(asked(tmp_path, store=store, settings={"iterations": 4}))
     assert (config.backbone, config.lr, config.tau, config.warmup) == ("tiny", 1e-3, 5.0, 0)
     assert (config.momentum, config.iterations, config.batch, config.leave_out) == (0.8, 4, 8, ())
-    own = str(store.path / "runs" / f"{0:024}")
+    own, a_release = str(store.path / "runs" / f"{0:024}"), asked(tmp_path, store=store, settings={})
     for number, (score, source, run) in enumerate(
         [(0.90, "multitask", own), (0.94, "multitask", own), (0.8, "imagenet", "x"), (0.1, "multitask", "another")]
     ):
-        write_evaluation(tmp_path / "evaluations", number, score=score, source=source, run=run, seed=number)
-    _, (made,) = release.release(asked(tmp_path, store=store, settings={}), Notes())
+        about = {"source": source, "run": run, "seed": number, "identity": {"size": configs(a_release)[0].size}}
+        write_evaluation(tmp_path / "evaluations", number, score=score, **about)
+    foreign = {"source": "imagenet", "run": "y", "seed": 0, "identity": {"size": 999}}
+    write_evaluation(tmp_path / "evaluations", 9, score=0.3, **foreign)
+    notes = Notes()
+    _, (made,) = release.release(a_release, notes)
+    assert any("svm-imagenet: 1 evaluation left out, of size 999" in said for said in notes.said)
     card = (made.folder / "README.md").read_text()
     assert "| Lung | accuracy | 80.00 | 92.00 ± 2.83 |  |  |" in card
     with pytest.raises(UsageError, match=r"no combination is chosen for other.*there: tiny, other"):

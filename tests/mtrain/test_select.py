@@ -92,9 +92,13 @@ def test_diverged_trainings_rank_last_and_are_told(tmp_path: Path) -> None:
         return "diverged" if combination == FAST_WARM and not seed else by_hand(combination, task, seed)
 
     store = write_sweep(tmp_path / "toy", scores)
-    found = selection.select(store)
+    with pytest.raises(UsageError, match=r"3 of 24 scores are missing: .* with seed 0") as caught:
+        selection.select(store)
+    assert "Glomeruli failed in 1 cell: the loss is not finite" in str(caught.value)
+    found = selection.select(store, incomplete=True)
     assert found.ranks[0].tolist() == [4, 4, 4]
-    assert found.notes == ("2 trainings diverged: their combinations rank last there",)
+    assert found.notes[-1] == "2 trainings diverged: their combinations rank last there"
+    assert found.notes[0] == "Glomeruli failed in 1 cell: the loss is not finite"
     content = selection.content(found, store)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert content["combinations"][-1]["tasks"]["Lung"]["mean"] is None

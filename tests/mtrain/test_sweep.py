@@ -370,7 +370,8 @@ def test_a_diverged_training_is_a_result(tiny: Callable[..., list[Cell]], tmp_pa
     assert local_engine.work(store, cells, QUIET) == "finished"
     content = json.loads(store.result_path(cells[0].digest).read_text())
     assert content["state"] == "diverged"
-    assert "the training has diverged" in content["reason"]
+    assert all("the training has diverged" in reason for reason in content["failures"].values())
+    assert list(content["failures"]) == list(cells[0].tasks)
 
 
 def test_what_another_process_has_is_left_to_it(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
