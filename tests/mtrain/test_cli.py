@@ -276,7 +276,7 @@ TOLD_BEFORE_TORCH = [
     ("features --run tot", "runs: no run named 'tot'; there: toy"),
     ("features --task Gama", "no task 'Gama' in the pool; did you mean Gamma"),
     ("features --weights absent.pth", "absent.pth: no such weights file"),
-    ("evaluate", "what to evaluate?; name runs with --run, or a sweep with --sweep"),
+    ("evaluate", "nothing to evaluate; give either --run NAME (repeatable) or --sweep NAME"),
     ("evaluate --run tot", "runs: no run named 'tot'; there: toy"),
     ("evaluate --run toy --target Gama", "no task 'Gama' in the pool; did you mean Gamma"),
     ("evaluate --sweep nothing", "nothing"),
