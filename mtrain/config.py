@@ -51,7 +51,7 @@ class FitConfig(BaseModel):
     shards: str = "shards"
     """Folder of the tasks, or s3://, gs://, https://."""
     leave_out: tuple[str, ...] = ()
-    """Task to leave out, with its related tasks."""
+    """Leave out this task and those related to it."""
     train_on: Literal["train+val", "train", "train+val+test"] = "train+val"
     """Sets to train on; train keeps val for learning curves."""
     joint: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class FitConfig(BaseModel):
     weights: str = "imagenet"
     """Start: imagenet, random or a file."""
     weights_key: str | None = None
-    """Which network to take from a file that holds several, such as teacher."""
+    """Network to load from a weights file that holds several, such as teacher."""
     iterations: Positive = 50_000
     """Number of training iterations."""
     warmup: Count = _share(10, "a tenth of the iterations")
@@ -71,56 +71,56 @@ class FitConfig(BaseModel):
     lr: Rate = 1e-4
     """Learning rate of the shared network."""
     tau: Rate = 5.0
-    """The heads learn at lr x tau."""
+    """Learning rate of the heads: lr x tau."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of stochastic gradient descent."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Weight decay (L2 penalty) of the optimizer."""
     batch: int = Field(default=64, ge=2)  # batch normalization has no variance to learn from in one sample
-    """Images per iteration, over all GPUs."""
+    """Batch size, over all processes."""
     size: int = Field(default=224, ge=16)
-    """Side of the input in pixels."""
+    """Side of the input images, in pixels."""
     accumulate: Positive = 1
     """Number of micro-batches per process (gradient accumulation)."""
     sync_batchnorm: bool = False
     """Compute batch-normalization statistics over the whole batch, across processes."""
     compile: bool = False
-    """Use torch.compile where it works."""
+    """Use torch.compile if it works here."""
     adapt_batches: Count = 20
-    """Number of batches that batch normalization is adapted to the pool with."""
+    """Batches that adapt batch normalization to the pool."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Random seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: Count = 2
-    """Number of loader processes per GPU."""
+    """Data loader processes per GPU."""
     stream: bool = False
-    """Read shards from end to end: for pools larger than the disk."""
+    """Read shards sequentially, for pools larger than the disk."""
     skip_corrupt: Count = 0
-    """Maximum number of unreadable images to skip."""
+    """Maximum number of unreadable images to skip and replace."""
     checkpoint_every: Positive = _share(10, "a tenth of the iterations, at most 1000", least=10, most=1000)
     """Iterations between checkpoints."""
     validate_every: Count = _share(10, "a tenth of the iterations, at least 100", least=100)
     """Iterations between validations on val sets that are not trained on; 0 for none."""
     log_every: Positive = _share(20, "a twentieth of the iterations, at most 50", least=1, most=50)
-    """Iterations between lines of the log."""
+    """Iterations between log entries."""
     # what the paper does not do, all off
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer of the network and of the heads."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rates after the warm-up: constant, or a cosine that ends at 0."""
-    ema: float = Field(default=0.0, ge=0, lt=1, json_schema_extra={"x-default": "0, no average"})
+    ema: float = Field(default=0.0, ge=0, lt=1, json_schema_extra={"x-default": "0, off"})
     """Decay of a moving average of the weights, such as 0.999."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target that is spread over all classes."""
-    temperature: Rate | None = Field(default=None, json_schema_extra={"x-default": "all tasks alike"})
-    """Draw tasks in proportion to size ^ (1 / temperature)."""
+    temperature: Rate | None = Field(default=None, json_schema_extra={"x-default": "all equally"})
+    """Sample tasks in proportion to size ^ (1 / temperature)."""
     task_weights: dict[str, Share] = Field(default_factory=dict)
-    """Factor on the probability of drawing a task."""
+    """Factor on a task's sampling probability."""
     class_balanced: bool = False
-    """Draw every class of a task equally often."""
+    """Sample the classes of a task equally."""
     rotations: bool = False
-    """Rotate by quarter turns in addition to the flips."""
+    """Add quarter turns to the flips."""
     stain_jitter: Strength = 0.0
     """Change stain densities at random by up to this share."""
     colour_jitter: Strength = 0.0

@@ -1,4 +1,4 @@
-"""Options that commands of `mtrain` share, and the run that they name."""
+"""Options that several commands of `mtrain` share, and the run that they name."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
     from mtrain.runs import Run
 
-CHECKS = "MTRAIN_CHECK_IMAGES"  # as mtrain.data.images reads it, which loads numpy
+CHECKS = "MTRAIN_CHECK_IMAGES"  # read by mtrain.data.images, which is not imported here because it imports numpy
 FOLDER = click.Path(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
-RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of the runs.")
-SWEEPS = click.option("--sweeps", type=FOLDER, default=Path("sweeps"), show_default=True, help="Folder of the sweeps.")
+RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
+SWEEPS = click.option("--sweeps", type=FOLDER, default=Path("sweeps"), show_default=True, help="Folder of all sweeps.")
 EVALUATIONS = click.option("--evaluations", type=FOLDER, default=Path("evaluations"), show_default=True,
-    help="Folder of the scores on test sets.",
+    help="Folder of all scores on test sets.",
 )  # fmt: skip
 SOLVER = click.option("--solver", type=click.Choice(["batched", "sklearn"]), default="batched", show_default=True,
-    help="Of the SVM: all C, folds and classes at once, or scikit-learn's LinearSVC.",
+    help="SVM solver: ours, for all C, folds and classes at once, or scikit-learn's LinearSVC.",
 )  # fmt: skip
 WEIGHTS_KEY = click.option("--weights-key", metavar="NAME",
-    help="Part of a weights file that holds more than one network, like teacher.",
+    help="Network to load from a weights file that holds several, such as teacher.",
 )  # fmt: skip
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-WORKERS = click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Loader processes.")
+WORKERS = click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Data loader processes.")
 
 
 def _set(variable: str) -> Callable[..., None]:
-    """An option's callback: processes that are started see the choice too."""
+    """An option's callback that sets an environment variable, which worker processes inherit."""
 
     def put(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
         if value is not None:
@@ -44,7 +44,7 @@ def _set(variable: str) -> Callable[..., None]:
 
 
 def _switch(variable: str) -> Callable[..., None]:
-    """As `_set`, of an option that is on or off."""
+    """Like `_set`, for an option that is on or off."""
 
     def put(_context: click.Context, _option: click.Parameter, value: bool | None) -> None:
         if value is not None:
@@ -55,36 +55,36 @@ def _switch(variable: str) -> Callable[..., None]:
 
 CACHE = together(
     click.option("--cache", metavar="FOLDER", expose_value=False, callback=_set("MTRAIN_CACHE"),
-        help="For copies of remote shards.  [default: $MTRAIN_CACHE, or the user's cache]"),
+        help="Cache for remote shards.  [default: $MTRAIN_CACHE, else the user's cache]"),
     click.option("--cache-size", metavar="SIZE", expose_value=False, callback=_set("MTRAIN_CACHE_SIZE"),
-        help="Most that they may take, like 500GB.  [default: 4/5 of what is free]"),
+        help="Maximum size of the cache, such as 500GB.  [default: 4/5 of the free space]"),
 )  # fmt: skip
 
 CHECK = click.option("--check-images/--no-check-images", expose_value=False, default=None, callback=_switch(CHECKS),
-    help="Compare images with their sha256 when they are read first.  [default: check-images]",
+    help="Verify each image's sha256 when it is first read.  [default: check-images]",
 )  # fmt: skip
 
 
 TUNING = together(
     click.option("--epochs", type=click.IntRange(1), default=100, show_default=True,
-        help="Fine-tuning: at each rate."),
+        help="Fine-tuning: epochs at each learning rate."),
     click.option("--lr", "rates", type=float, multiple=True,
-        help="Fine-tuning: a learning rate to try; repeat it.  [default: 1e-3, 1e-4, 1e-5, 1e-6]"),
+        help="Fine-tuning: learning rate to try; may be repeated.  [default: 1e-3, 1e-4, 1e-5, 1e-6]"),
     click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size."),
     click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
-        help="Fine-tuning: epochs without a better one after which a rate ends; 0 for never."),
+        help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never."),
 )  # fmt: skip
 
 
 def reporter(quiet: bool) -> Reporter:
-    """Where progress goes."""
+    """Progress bars and notes on stderr; silent if `quiet`."""
     from dpconvert.runtime.progress import Reporter
 
     return Reporter(quiet=quiet)
 
 
 def run_of(runs: Path, name: str | None) -> Run:
-    """The run of that name, else the newest."""
+    """The run of that name; without a name, the newest one."""
     from mtrain.runs import newest_run, open_run
 
     return open_run(runs, name) if name else newest_run(runs)

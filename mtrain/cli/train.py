@@ -1,4 +1,4 @@
-"""The commands that train networks, `fit` and `release`; and `runs`, which lists what was trained."""
+"""The commands that train networks, `fit` and `release`; and `runs`, which lists the runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @RUNS
 @QUIET
-@click.option("--run", "name", metavar="NAME", help="Run name; an existing run is resumed.  [default: new]")
+@click.option("--run", "name", metavar="NAME", help="Run name; an existing run is resumed.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Settings in TOML, or a run's config.json; options given beside it win.",
 )  # fmt: skip
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def fit(
     runs: Path, quiet: bool, name: str | None, config_file: Path | None, print_config: bool, as_json: bool, **given: Any
 ) -> None:
-    """Train one shared network with a head for each task; defaults are the paper's.
+    """Train one shared network with a head for each task. The defaults are the paper's.
 
     \b
     Example: mtrain fit --shards shards/ --leave-out Lung
@@ -54,14 +54,14 @@ def fit(
         answer([as_toml(config)], config.model_dump(mode="json"), as_json=as_json)
         return
     if os.environ.get("WORLD_SIZE", "1") == "1":  # a mistake is reported before torch is imported, which takes seconds
-        there = named_run(runs, name) if name else None
-        check_names(fit_config(there, settings), resumed=there is not None and there.exists)
+        existing = named_run(runs, name) if name else None
+        check_names(fit_config(existing, settings), resumed=existing is not None and existing.exists)
     from mtrain.train.distributed import joined
 
     with joined() as ranks:  # of several processes, one reports a mistake
-        there = named_run(runs, name) if name else None
-        config = fit_config(there, settings)
-        run = there or named_run(runs, ranks.told(lambda: new_name(runs, config)))
+        existing = named_run(runs, name) if name else None
+        config = fit_config(existing, settings)
+        run = existing or named_run(runs, ranks.told(lambda: new_name(runs, config)))
         from mtrain.train.fit import fit as train
 
         state = train(config, run, reporter(quiet or not ranks.first), ranks)
@@ -71,7 +71,7 @@ def fit(
     if state == "stopped":
         if ranks.first:
             again = shlex.join([*ranks.command("mtrain"), "fit", "--runs", str(runs), "--run", run.name])
-            say(f"mtrain: stopped with a checkpoint; go on with: {again}")
+            say(f"mtrain: stopped; a checkpoint is saved: resume with: {again}")
         sys.exit(INTERRUPTED)
 
 
@@ -90,21 +90,25 @@ def fit(
 @RUNS
 @SWEEPS
 @QUIET
-@click.option("--sweep", metavar="NAME", help="Use what `mtrain select` chose in this sweep, for each network.")
-@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: shards, or those of the sweep]")
+@click.option(
+    "--sweep", metavar="NAME", help="Train each network with the settings that `mtrain select` chose over all tasks."
+)
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: shards, or that of the sweep]")
 @CHECK
-@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Repeat it for several.  [default: 0]")
+@click.option(
+    "--seed", "seeds", type=click.IntRange(0), multiple=True, help="Random seed; may be repeated.  [default: 0]"
+)
 @EVALUATIONS
-@click.option("--out", type=FOLDER, default=Path("release"), show_default=True, help="A folder in it a network.")
-@click.option("--accept-licence", "accepted", is_flag=True, help="You may pass on what was made of the data.")
+@click.option("--out", type=FOLDER, default=Path("release"), show_default=True, help="Output folder.")
+@click.option("--accept-licence", "accepted", is_flag=True, help="Confirm that the data's licences allow sharing.")
 @JSON
 def release(
     runs: Path, sweeps: Path, quiet: bool, sweep: str | None, shards: Path | None, seeds: tuple[int, ...],
     evaluations: Path, out: Path, accepted: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train on all data, test sets included, with settings that were chosen before; write weights and model card.
+    """Train on all data, test sets included, with settings chosen before; write weights and model cards.
 
-    The last step: no task of these shards can evaluate such a network.
+    Do this last: no task of these shards can evaluate such a network.
 
     \b
     Example: mtrain release --sweep paper --seed 0 --seed 1
@@ -118,12 +122,12 @@ def release(
 
     place = absolute(shards or (sweep_shards(store) if store else "shards"))
     given = {name: value for name, value in settings.items() if value is not None}
-    asked = Asked(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
-    state, made = make(asked, reporter(quiet or as_json))
-    found = [{"folder": str(one.folder), "files": one.files} for one in made]
-    answer([str(one.folder) for one in made], found, as_json=as_json)
+    request = Asked(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
+    state, released = make(request, reporter(quiet or as_json))
+    result = [{"folder": str(one.folder), "files": one.files} for one in released]
+    answer([str(one.folder) for one in released], result, as_json=as_json)
     if state == "stopped":
-        say("mtrain: stopped with a checkpoint; the same command goes on")
+        say("mtrain: stopped; a checkpoint is saved: run the same command again to resume")
         sys.exit(INTERRUPTED)
 
 
@@ -131,7 +135,7 @@ def release(
 @RUNS
 @JSON
 def list_runs(runs: Path, as_json: bool) -> None:
-    """The runs and their state.
+    """List the runs and their states.
 
     \b
     Example: mtrain runs
@@ -148,7 +152,7 @@ def list_runs(runs: Path, as_json: bool) -> None:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    """What is told of a run; a damaged one does not hide the others."""
+    """A line of the list; a damaged run is listed as such, so that it does not hide the others."""
     state, iteration = run.state()
     row = {"run": run.name, "state": state, "iteration": iteration}
     try:

@@ -176,7 +176,7 @@ def test_a_finished_task_is_recognised_and_not_redone(converted: Get, dpconvert:
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"}
     answer = dpconvert(TILES, *where(one, tmp_path))
     assert answer.code == 0
-    assert "240 samples in 7 shards (complete already)" in answer.out
+    assert "240 samples in 7 shards (already complete)" in answer.out
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"} == before
 
 
@@ -197,7 +197,7 @@ def test_ctrl_c_ends_the_program_and_its_workers_with_one_line(moment: str, conv
     finally:
         kill(process)
     said = (tmp_path / "stderr.txt").read_text().strip()
-    assert said == "dpconvert: stopped; run the same command again to go on: what is made is kept"
+    assert said == "dpconvert: stopped; run the same command again to resume: finished shards are kept"
 
 
 def test_ctrl_c_keeps_what_is_made_and_the_next_run_says_how_much(
@@ -207,10 +207,10 @@ def test_ctrl_c_keeps_what_is_made_and_the_next_run_says_how_much(
     interrupted(2)
     first = dpconvert(TILES, *where(one, tmp_path))
     assert (first.code, first.out) == (130, "")
-    assert first.err.strip() == "dpconvert: stopped; run the same command again to go on: what is made is kept"
+    assert first.err.strip() == "dpconvert: stopped; run the same command again to resume: finished shards are kept"
     again = dpconvert(TILES, *where(one, tmp_path))
     assert "UMCMColorectal: 2 of 7 shards there already\n" in again.err
-    assert "(5 shards made, 2 were there)" in again.out
+    assert "(5 shards written, 2 existing)" in again.out
     assert digests(tmp_path / one.manifest.task) == digests(one.folder)
 
 
@@ -358,7 +358,7 @@ def test_skip_failed_lists_what_is_left_out(tiles: Path, converted: Get, dpconve
     answer = dpconvert(*command)
     assert answer.code == 1  # what was asked for is there, but not everything
     assert "237 samples" in answer.out
-    assert "left out: 3 samples that cannot be read, listed in task.json" in answer.out
+    assert "left out: 3 unreadable samples, listed in task.json" in answer.out
     card = json.loads(dpconvert(*command, "--json").out)
     assert len(card["failures"]) == 3
     assert all("HE-03" in failure["source"] and failure["reason"] for failure in card["failures"])
@@ -394,7 +394,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_when_there_is_room(
         assert had > 0
         subprocess.run([mount, "-o", "remount,size=64m", disk], check=True)
         again = dpconvert(TILES, *where(one, disk))
-        assert f"{had} were there" in again.out
+        assert f"{had} existing" in again.out
         assert digests(disk / one.manifest.task) == digests(one.folder)
     finally:
         subprocess.run(["umount", disk], check=True)

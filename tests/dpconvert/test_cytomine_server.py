@@ -274,7 +274,7 @@ def test_the_command_brings_a_project_and_converts_it(cytomine: Cytomine, tmp_pa
     folder = tmp_path / "lba"
     answer = dpconvert("fetch", "human-lba", "--host", cytomine.url, "--project", PROJECT, "--to", folder)
     assert answer.code == 0, answer.err
-    assert "148 crops came, 0 were there" in answer.out
+    assert "148 crops downloaded, 0 existing" in answer.out
     assert "licence: on request" in answer.err
     assert PRIVATE not in answer.out + answer.err
     assert not [path for path in folder.rglob("*") if path.is_file() and PRIVATE.encode() in path.read_bytes()]

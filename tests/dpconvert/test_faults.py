@@ -65,7 +65,7 @@ def test_failed_samples_are_listed_and_retried_alone(
     failures = json.loads((folder / "task.json").read_text())["failures"]
     assert len(failures) == len(whole)
     assert f"failed: {failures[0]['key']}: " in first.out
-    assert "cannot be read, listed in task.json; mend them and say --retry-failed" in first.out
+    assert "listed in task.json; repair the files, then run again with --retry-failed" in first.out
     assert verify(folder, workers=1, report=QUIET)[1] == []
     failed = {row.shard for row in plan_of(folder).rows if row.key in {f["key"] for f in failures}}
     kept = {path: path.stat().st_mtime_ns for path in names(folder, SHARDS) if path.name not in failed}
@@ -76,7 +76,7 @@ def test_failed_samples_are_listed_and_retried_alone(
         path.write_bytes(data)
     again = dpconvert(*command, "--retry-failed")
     assert again.code == 0
-    assert f"({len(failed)} shards made, {len(kept)} were there)" in again.out
+    assert f"({len(failed)} shards written, {len(kept)} existing)" in again.out
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     same = digests(one.folder)
     assert {name: digest for name, digest in digests(folder).items() if name.endswith(("tar", "parquet"))} == {
@@ -114,7 +114,7 @@ def test_a_failed_conversion_lists_all_failures_in_a_file_and_may_then_skip_them
     assert len(names(out, SHARDS)) == len(names(one.folder, SHARDS)) - len(shards_of(out, listed))
     skipped = dpconvert(*command, "--skip-failed")
     assert skipped.code == 1
-    assert f"left out: {len(whole)} samples" in skipped.out
+    assert f"left out: {len(whole)} unreadable samples" in skipped.out
 
 
 def shards_of(out: Path, failures: list[dict[str, str]]) -> set[str]:

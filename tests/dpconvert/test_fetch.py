@@ -406,7 +406,7 @@ def test_the_command_fetches_and_says_how_to_go_on(site: Site, tmp_path: Path, d
     manifest(site, tmp_path, "a.zip")
     answer = dpconvert("fetch", tmp_path / "mine.toml", "--to", tmp_path / "here", "-q")
     assert (answer.code, answer.err) == (0, "")
-    assert "1 archive came, 0 were there" in answer.out
+    assert "1 archive downloaded, 0 existing" in answer.out
     assert f"dpconvert {tmp_path / 'mine.toml'} --source {tmp_path / 'here'}" in answer.out
 
 

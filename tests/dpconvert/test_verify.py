@@ -352,7 +352,7 @@ def test_a_folder_of_tasks_stands_for_the_task_of_the_same_name(
     assert against(one.parent / "Second", other) == [f"task.json: {other} is another task, {name}"]
     answer = dpconvert("verify", other.parent, "--against", one.parent, "--workers", 1, "-q")
     assert answer.code == 1
-    assert f"no task Second here, though it is in {one.parent}" in answer.err
+    assert f"task Second is missing here, but present in {one.parent}" in answer.err
 
 
 def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[Path, Path]) -> None:

@@ -120,9 +120,7 @@ def test_every_setting_of_a_training_is_an_option_with_its_own_help_and_default(
 
 def test_settings_come_from_a_file_and_options_override_it(mtrain: Command, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(
-        'lr = 1e-3\nbackbone = "resnet18"\nleave_out = ["Lung", "\\"A\\""]\ntask_weights = {Lung = 2}\n'
-    )
+    file.write_text('lr = 1e-3\nbackbone = "resnet18"\nleave_out = ["Lung", "\\"A\\""]\ntask_weights = {Lung = 2}\n')
     printed = mtrain("fit", "--config", str(file), "--lr", "0.5", "--print-config").out
     found = tomllib.loads(printed)
     assert (found["lr"], found["backbone"], found["leave_out"]) == (0.5, "resnet18", ["Lung", '"A"'])
@@ -329,7 +327,7 @@ TOLD_BEFORE_TORCH = [
     ("features --run tot", "runs: no run named 'tot'; there: toy"),
     ("features --task Gama", "no task 'Gama' in the pool; did you mean Gamma"),
     ("features --weights absent.pth", "absent.pth: no such weights file"),
-    ("evaluate", "what to evaluate?; name runs with --run, or a sweep with --sweep"),
+    ("evaluate", "nothing to evaluate; give either --run NAME (repeatable) or --sweep NAME"),
     ("evaluate --run tot", "runs: no run named 'tot'; there: toy"),
     ("evaluate --run toy --target Gama", "no task 'Gama' in the pool; did you mean Gamma"),
     ("evaluate --sweep nothing", "nothing"),

@@ -342,5 +342,5 @@ def test_few_shot_where_the_metric_is_not_defined_says_so_again_and_again(place:
         found = transfer("--mode", "fewshot", "--target", "Solo")
         assert found.exit_code == 0, found.exception
         assert "Solo: roc_auc not defined on val" in found.stdout
-        assert "    1 a class: not defined\n" in found.stdout
+        assert "    1 per class: not defined\n" in found.stdout
         assert "note: the val set of Solo holds one class only: no roc_auc" in found.stdout
