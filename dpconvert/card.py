@@ -25,16 +25,20 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Model(BaseModel):
     """Frozen, and strict about what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Licence(Model):
     """Under which terms the pictures may be used. `open` is true when anyone may download and redistribute them."""
 
     name: str
+    """Short name of the licence, such as CC BY 4.0."""
     url: str = ""
+    """Where its text is."""
     open: bool = False
+    """Whether anyone may download and redistribute the images."""
     note: str = ""
+    """Anything else that its users must know."""
 
 
 class SplitCard(Model):

@@ -45,9 +45,13 @@ class Tabular(Model):
     """Keys of [layout] that say how tables are written; '' is found out for each table."""
 
     delimiter: Literal["", ",", ";", "\t", "|"] = ""
+    """Character between cells; found in the header if not given."""
     encoding: str = ""
+    """Encoding of the table, such as cp1252; UTF-8 or what its byte-order mark says if not given."""
     decimal: Literal["", ".", ","] = ""
+    """Decimal separator of numbers."""
     sheet: str = ""
+    """Sheet of an Excel workbook; the only one that holds rows if not given."""
 
     _known = field_validator("encoding")(checked_encoding)
 
@@ -60,6 +64,7 @@ class SplitNames(Model):
     """Key of [layout]: what the release calls its sets, as folders or in a column -> train, val or test."""
 
     splits: dict[str, Split] = {}
+    """The release's own name of a set -> train, val or test."""
 
     def set_of(self, text: str, where: str | None = None) -> Split | None:
         """The split that a folder or a column names; None for an empty text.

@@ -1,9 +1,7 @@
-"""Shape "folders": one picture a file, its class in the name of its folder.
+"""Shape "folders": one image per file, with its class in the name of its folder.
 
-[files.images] pattern: named groups `class`, and optionally `group` (patient or slide), `split`, `name`.
-Without `group`, every picture is its own group. [layout] takes
-  labels  folders' names -> class names
-  splits  what the release calls its sets -> train, val or test, e.g. {"CRC-VAL-HE-7K" = "test"}
+The pattern of [files.images] has the named group `class`, and may have `group` (patient or slide), `split` and `name`.
+Without `group`, every image is its own group.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
+    """Folder name -> class name; other folders keep their names."""
 
 
 def pictures(source: Source) -> Iterator[Picture]:

@@ -1,13 +1,7 @@
-"""Shape "masks": pictures, and for each a mask whose values or colours are classes, or several masks of an object each.
+"""Shape "masks": images, each with a mask whose values or colours are classes, or with a mask file for each object.
 
-[files.images] and [files.masks] are paired by their named group `name`. [layout] takes
-  values     value or colour -> class name, e.g. {0 = "background", 255 = "tumour"} or {"#ff0000" = "tumour", ...}
-  threshold  makes every value 0 or 1 first (for masks with grey fringes)
-  missing    true: images without a mask are left out and counted; with `objects` also "none": they show none
-  objects    true: every mask file is one object, all that is above `threshold` (0); a picture may have several. An
-             object's class is what the pattern of [files.masks] names `class`, else `label`; `values` is not needed
-  label      class of the objects
-  splits     what the release calls its sets (group `split` of [files.images]) -> train, val or test
+[files.images] and [files.masks] are paired by their named group `name`. [files.images] may also name `group` and
+`split`.
 """
 
 from __future__ import annotations
@@ -44,10 +38,17 @@ class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     values: dict[Value, str] = {}
+    """Value or colour -> class name, such as `{0 = "background", 255 = "tumour"}` or `{"#ff0000" = "tumour"}`."""
     threshold: int | None = None
+    """Values above it become 1 and others 0 before `values` is looked up; for objects, 0 if not given."""
     missing: Missing = "error"
+    """Images without a mask: `false` refuses them, `true` leaves them out and counts them; with `objects`, `"none"`
+    says that they show none.
+    """
     objects: bool = False
+    """Whether every mask file is one object; its class is what the pattern of the masks names `class`, else `label`."""
     label: str = ""
+    """Class of the objects."""
 
     @model_validator(mode="after")
     def _told(self) -> Self:

@@ -1,19 +1,10 @@
-"""Shape "points": pictures, and points on them: a file for each picture, or one table for all.
+"""Shape "points": images with points on them, in a file for each image or in one table for all.
 
-A file of points is delimited text, JSON, a MATLAB array (not of 7.3), or what a program for annotations wrote (GeoJSON
-of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points] are paired by their named group
-`name`; a file whose pattern names none serves all pictures, and so does a table with a column of images. [layout] takes
-  columns    what stands where in a line, e.g. ["x", "y", "label"]; `image` names a picture by the end of its file's
-             name, with or without its extension; other names are passed over
-  names      what the head of a table, or JSON, calls them instead, e.g. {x = "Centroid X", y = "Centroid Y"}
-  delimiter  between columns ("": blanks); without it, what divides the lines into numbers; skip   lines of head
-  decimal    "." or ","; without it, commas are decimal where they cannot be of thousands
-  check_head false: the head may call columns otherwise than `columns`
-  variable, label_variable   the array of points, and that of their labels, in a MATLAB file; the list in a JSON object
-  label      of all points, where no column says it; `labels` maps labels to names
-  missing    of images without points: true leaves them out and counts them, "none" says that they show none
-  splits     what the release calls its sets -> train, val or test
-[files.images] may name `group` and `split` too.
+A file of points is delimited text, JSON, a MATLAB array (before version 7.3), or the output of an annotation program
+(GeoJSON of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points] are paired by their named
+group `name`. A file whose pattern has no `name` serves all images, and so does a table with a column of images, which
+are named by the end of their file names, with or without the extension. [files.images] may also name `group` and
+`split`.
 """
 
 from __future__ import annotations
@@ -56,16 +47,29 @@ class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     columns: list[str] = []
+    """What the columns of a file without a header hold, such as `["x", "y", "label"]`; `image` names the image."""
     names: dict[Literal["x", "y", "label", "image"], str] = {}
+    """What the header or JSON calls them, such as `{x = "Centroid X", y = "Centroid Y"}`."""
     delimiter: str | None = None
+    """Character between columns, `""` for blanks; found in the file if not given."""
     skip: int = 0
+    """Number of header lines to skip."""
     decimal: Literal["", ".", ","] = ""
+    """Decimal separator; commas are decimal if not given and unambiguous."""
     check_head: bool = True
+    """Whether a header that contradicts `columns` is an error."""
     variable: str = ""
+    """Array of points in a MATLAB file, or the list in a JSON object."""
     label_variable: str = ""
+    """Array of their labels in a MATLAB file."""
     label: str = ""
+    """Label of all points if no column holds it."""
     labels: dict[str, str] = {}
+    """Label in the files -> label."""
     missing: Missing = "error"
+    """Images without points: `false` refuses them, `true` leaves them out and counts them, `"none"` says that they show
+    none.
+    """
 
     @field_validator("columns")
     @classmethod

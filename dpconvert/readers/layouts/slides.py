@@ -1,18 +1,8 @@
-r"""Shape "slides": whole slides (or large pictures), and for each a file of annotations in any format known here.
+"""Shape "slides": whole slides or large images, each with a file of annotations in any format that can be read.
 
 [files.slides] and [files.annotations] are paired by their named group `name`. A COCO file serves every slide that it
-names; so does any file of annotations where the pattern names no `name`. [files.slides] may name `group` (patient),
-`split` and `class` too; else a table [files.table] tells them, a line a slide. [layout] takes
-  labels     the files' labels -> class names; a label that it lacks is an error, those listed in `skip` are left out
-  missing    of slides without annotations: true leaves them out and counts them (but where the source has no
-             annotations at all), "none" says that nothing of what the rule looks for is on them
-  values, threshold, instances   how masks are read: value or colour "#rrggbb" -> class name; values made 0 or 1 first;
-             values are numbers of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
-  slide, group, split, label     columns of the table; "" for one that it does not have
-  splits     what the release calls its sets -> train, val or test
-  bounds     false: QuPath counted from the corner of the whole slide, not of its bounds
-  boxes      what COCO's boxes hold: "xywh" (x, y, width, height, as COCO says) or "xyxy" (two corners, as in MIDOG++);
-             without it, boxes that leave their images and fit them as corners are refused
+names, and so does any file of annotations whose pattern has no `name`. [files.slides] may also name `group` (the
+patient), `split` and `class`; a table [files.table] with a row for each slide may state them instead.
 """
 
 from __future__ import annotations
@@ -72,17 +62,33 @@ class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
+    """Label in the annotations -> class name; a label without an entry is an error unless `skip` lists it."""
     skip: list[str] = []
+    """Labels that are left out."""
     missing: Missing = "error"
+    """Slides without annotations: `false` refuses them, `true` leaves them out and counts them, `"none"` says that they
+    show nothing that the rule looks for.
+    """
     values: dict[Value, str] = {}
+    """Value or colour of a mask -> class name."""
     threshold: int | None = None
+    """Mask values above it become 1, others 0."""
     instances: bool = False
+    """Whether mask values number objects, whose classes [files.classes] holds."""
     slide: str = "slide"
+    """Column of the table that names the slide."""
     group: str = "group"
+    """Column of the patient; empty if the table has none."""
     split: str = ""
+    """Column of the split."""
     label: str = ""
+    """Column of the slide's label."""
     bounds: bool = True
+    """Whether QuPath's coordinates start at the slide's bounds; `false` if at the corner of the whole slide."""
     boxes: coco.Boxes = ""
+    """What COCO boxes hold: `"xywh"`, or `"xyxy"` for two corners; boxes that fit only as corners are refused if not
+    given.
+    """
 
 
 def pictures(source: Source) -> Iterator[Picture]:

@@ -1,16 +1,8 @@
-"""Shape "table": a CSV or TSV file, or an Excel workbook, that names images and their labels.
+"""Shape "table": a CSV or TSV file, or an Excel workbook, with a row for each image and its label.
 
-[files.table], [files.images]; [layout] takes
-  file   how a row names its image, a template over the columns: "{slide}/{uid}.png" or "{image ID:0>3}.bmp";
-         matched against the end of the files' names
-  label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
-         those listed in `skip` are left out
-  group, split   columns (optional); without them, or where a cell is empty, the groups `group` and `split` of the
-                 pattern of [files.table] (train.csv and test.csv), then those of [files.images], say it
-  splits  what the release calls its sets -> train, val or test
-  missing  true: rows without an image or without a label are left out and counted
-  delimiter, encoding   how the table is written, where that is not found out (see `annotations/parsing/table.py`)
-  sheet   of a workbook, where several hold rows
+[files.table] and [files.images] say which files these are. Where the table has no column of the group or split, or its
+cell is empty, the named groups `group` and `split` of the pattern of [files.table] (train.csv, test.csv) give it, and
+then those of [files.images].
 """
 
 from __future__ import annotations
@@ -45,12 +37,21 @@ class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     file: str
+    """Template over the columns that gives the image of a row, such as `"{slide}/{uid}.png"` or `"{id:0>3}.bmp"`;
+    compared with the end of file names.
+    """
     label: str
+    """Column of the label."""
     labels: dict[str, str] = {}
+    """Value -> class name; a value without an entry is an error unless `skip` lists it."""
     skip: list[str] = []
+    """Values whose rows are left out."""
     group: str = ""
+    """Column of the patient or slide; every image is its own group if not given."""
     split: str = ""
+    """Column of the split."""
     missing: Missing = "error"
+    """Rows without an image or a label: `false` refuses them, `true` leaves them out and counts them."""
 
 
 @dataclass
