@@ -20,6 +20,7 @@ from dpconvert.card import TaskCard
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
+from dpconvert.readers.layouts.table import TEMPLATE
 from dpconvert.shards.tar import read_index
 from tests.dpconvert.conftest import run
 
@@ -229,3 +230,36 @@ def test_the_line_of_a_fault_is_that_of_the_file(convert: Convert) -> None:
     rows = "".join(f'{name}.png,"two\nlines",benign\n' for name in "ab")
     with pytest.raises(UserError, match=r"labels\.csv, line 6: no picture of this name; expected c\.png"):
         convert(f"file,remark,label\n{rows}c.png,x,benign\n", "a.png b.png")
+
+
+# --- templates of file names
+
+
+@pytest.mark.parametrize(
+    ("template", "cell", "name"),
+    [
+        ("{id:03}", "7", "007"), ("{id:03}", "0123", "0123"), ("{id:03d}", "7", "007"), ("{id:03d}", "7.0", "007"),
+        ("{id:04}", "-7", "-007"), ("{id:d}", "7.0", "7"), ("{id:0>3}", "7", "007"), ("{id:03}", "", ""),
+        ("{id}", "7", "7"), ("{id!r:06}", "7", "000'7'"),
+    ],
+)  # fmt: skip
+def test_a_number_in_a_template_is_padded_from_the_left(template: str, cell: str, name: str) -> None:
+    assert TEMPLATE.vformat(template, (), {"id": cell}) == name
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9))
+def test_padding_is_that_of_numbers_in_python(number: int, width: int) -> None:
+    padded = f"{number:0{width}}"
+    assert TEMPLATE.vformat(f"{{id:0{width}}}", (), {"id": str(number)}) == padded
+    assert TEMPLATE.vformat(f"{{id:0{width}d}}", (), {"id": f"{number}.0"}) == padded
+
+
+def test_a_template_that_needs_a_number_refuses_text(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "source" / "007.png")
+    (tmp_path / "source" / "labels.csv").write_text("id,label\nseven,a\n")
+    (tmp_path / "my.toml").write_text(
+        'task = "Mine"\nshape = "table"\n[layout]\nfile = "{id:03d}.png"\nlabel = "label"\n'
+    )
+    with pytest.raises(ManifestError, match=r"does not fit the table's columns \(not a whole number: 'seven'"):
+        run(with_defaults(load(tmp_path / "my.toml")), tmp_path / "source", tmp_path / "out")

@@ -8,10 +8,12 @@ then those of [files.images].
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from dpconvert import names
 from dpconvert.annotations.parsing.table import Cells, Row, Table, column
@@ -31,14 +33,42 @@ FILES = {
     "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="images", example="images/0001.png"),
 }
 UPWARDS = re.compile(r"^(\.\./)+")
+PADDED = re.compile(r"0(?P<width>[1-9]\d*)(?P<whole>d?)|(?P<plain>d)")
+WHOLE = re.compile(r"([-+]?\d+)(\.0+)?", re.ASCII)
+
+
+class Template(string.Formatter):
+    """`str.format` over cells, which are text: `{id:03}` and `{id:03d}` fill up from the left, 7 to 007.
+
+    By itself, Python fills up text from the right: `"{:03}".format("7")` is 700.
+    """
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """The cell by its format; with `d`, it must be a whole number, and 7.0 is 7.
+
+        Raises:
+            ValueError: it is none.
+        """
+        spec = PADDED.fullmatch(format_spec)
+        if spec is None or not isinstance(value, str):
+            return str(super().format_field(value, format_spec))
+        if spec["plain"] or spec["whole"]:
+            number = WHOLE.fullmatch(value)
+            if number is None:
+                raise ValueError(f"not a whole number: {value!r}")
+            value = number[1]
+        return value.zfill(int(spec["width"] or 0)) if value else ""
+
+
+TEMPLATE = Template()
 
 
 class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     file: str
-    """Template over the columns that gives the image of a row, such as `"{slide}/{uid}.png"` or `"{id:0>3}.bmp"`;
-    compared with the end of file names.
+    """Template over the columns that gives the image of a row, such as `"{slide}/{uid}.png"`, or `"{id:03}.bmp"`, which
+    pads 7 to 007; compared with the end of file names.
     """
     label: str
     """Column of the label."""
@@ -147,7 +177,7 @@ def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -
 
 def _file(row: Cells, layout: Layout, where: str) -> str:
     try:
-        wanted = names.file_name(layout.file.format_map(row))
+        wanted = names.file_name(TEMPLATE.vformat(layout.file, (), row))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ManifestError(
             f"file: {layout.file!r} does not fit the table's columns ({error})", where=where, found=", ".join(row)
