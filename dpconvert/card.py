@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,27 @@ class TaskCard(Model):
     def samples(self) -> int:
         """Number of samples over all splits."""
         return sum(s.samples for s in self.splits.values())
+
+    def empty_sets(self) -> list[str]:
+        """A line for each set, and each class of a set, that holds no sample."""
+        return empty_sets(self.classes, {split: content.classes for split, content in self.splits.items()})
+
+
+def empty_sets(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
+    """A line for each set without a sample, each class without one anywhere, and each class that a set lacks.
+
+    counts: split -> samples of each class, in the order of `classes`; an absent split is empty.
+    """
+    filled = [split for split in SPLITS if any(counts.get(split, ()))]
+    nowhere = [i for i in range(len(classes)) if not any(counts[split][i] for split in filled)]
+    return [
+        *(f"no sample in {split}" for split in SPLITS if split not in filled),
+        *(f"class {classes[i]!r} has no sample in the whole task" for i in nowhere),
+        *(
+            f"no sample of class {label!r} in {split}"
+            for split in filled for i, label in enumerate(classes) if i not in nowhere and not counts[split][i]
+        ),
+    ]  # fmt: skip
 
 
 def begun(place: Path) -> tuple[list[Path], list[Path]]:

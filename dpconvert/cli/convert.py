@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, WORKERS, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, WORKERS, with_shape
 from dpconvert.errors import UsageError, UserError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of, sources_folder
 from dpconvert.plural import counted
@@ -28,8 +28,7 @@ CONVERSION = together(
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
         help="Run on this machine, or on a Ray cluster that shares these folders."),
     click.option("--address", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]"),
-    click.option("--split", type=click.Choice(["strict", "paper"]), default="strict", show_default=True,
-        help="strict: no patient in two sets, nor across related tasks; paper: the published sets."),
+    SPLIT,
     click.option("--image-format", type=click.Choice(["manifest", "png", "jpeg"]), default="manifest",
         help="Format of images cut or decoded by dpconvert; PNG and JPEG files are kept.  [default: the manifest's]"),
     click.option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of samples per class and set."),

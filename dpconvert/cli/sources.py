@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import PATH, SOURCE, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, with_shape
 from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
-from dpconvert.runtime.terminal import JSON, document, table, tell
+from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 
 if TYPE_CHECKING:
     from dpconvert.manifest.model import Manifest
+    from dpconvert.plan.check import Findings
+    from dpconvert.source.files import Source
 
 
 @click.command("list")
@@ -103,38 +106,84 @@ def _rule(manifest: Manifest) -> str:
 @click.command()
 @click.argument("source")
 @SOURCE
+@SPLIT
+@MPP
+@MPP_OVERRIDE
+@ALLOW_OUTSIDE
 @JSON
-def check(source: str, folder: Path | None, as_json: bool) -> None:
-    """Report which files of a source are present and which are missing; reads only their names.
+@QUIET
+def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Check a source before it is converted: files, labels, classes, splits.
+
+    Reads names, tables and annotations, but no pixels. Shows ten files with what was taken out of their names. The exit
+    status is 1 if the conversion would fail, or if files of the release are missing.
 
     \b
     Example: dpconvert check camelyon16 --source /data/camelyon16
+             dpconvert check my.toml --source DIR
     """
     from dpconvert.manifest.catalog import find
-    from dpconvert.source import unused
+    from dpconvert.plan.check import check as examine
+    from dpconvert.plan.plan import Options
+    from dpconvert.runtime.progress import Reporter
     from dpconvert.source.files import Source
 
-    manifest = with_shape(find(source))
-    root = root_of(manifest, folder)
-    files = Source.open(root, manifest)
+    chosen = Options(**options)
+    manifest = chosen.told(with_shape(find(source)))
+    files = Source.open(root_of(manifest, folder), manifest)
+    rows, missing = _files(files)
+    findings = examine(files, chosen, Reporter(quiet=quiet or as_json))
+    if as_json:
+        names = ("what", "found", "expected", "state", "example")
+        document({"files": [dict(zip(names, row, strict=True)) for row in rows], **dataclasses.asdict(findings)})
+    else:
+        tell(f"{files.root}: {counted(len(files.sizes), 'file')}")
+        table(["what", "found", "expected", "", "like"], rows)
+        print_findings(findings, manifest)
+    if missing or findings.problems:
+        sys.exit(1)
+
+
+def _files(files: Source) -> tuple[list[list[Any]], bool]:
+    """A row for each kind of file and each kind that no pattern matches; whether some are missing."""
+    from dpconvert.source import unused
+
     rows, missing = [], False
-    for name, kind in manifest.files.items():
+    for name, kind in files.manifest.files.items():
         found = len(files.match(name))
         short = found < (kind.expected or 1) and not kind.optional
         missing |= short
         rows.append([kind.what, found, kind.expected or "", "missing" if short else "", kind.example or kind.pattern])
-    unmatched = unused.groups(files)
-    rows += [[f"not matched: {ending}", len(names), "", "", names[0]] for ending, names in unmatched.items()]
-    if as_json:
-        names = ("what", "found", "expected", "state", "example")
-        document([dict(zip(names, row, strict=True)) for row in rows])
-    else:
-        tell(f"{root}: {counted(len(files.sizes), 'file')}")
-        table(["what", "found", "expected", "", "like"], rows)
-        for note in (*files.slides.notes, *unused.notes(files, ())):
-            tell(f"note: {note}")
-    if missing:
-        sys.exit(1)
+    rows += [[f"not matched: {ending}", len(some), "", "", some[0]] for ending, some in unused.groups(files).items()]
+    return rows, missing
+
+
+def print_findings(findings: Findings, manifest: Manifest) -> None:
+    """Ten files, the samples by class and split, then what a person should know; problems on stderr."""
+    if findings.examples:
+        tell("")
+        rows = [[one.file, one.name, one.group, one.label, one.split] for one in findings.examples]
+        table(["file", "name", "group", "class", "split"], rows)
+    if findings.counts:
+        tell("")
+        columns = [[*of_split, sum(of_split)] for of_split in findings.counts.values()]
+        counts = zip([*findings.classes, _unit(manifest)], *columns, strict=True)
+        table(["class", *findings.counts], [list(row) for row in counts])
+    tell("")
+    for note in dict.fromkeys(findings.notes):
+        tell(f"note: {note}")
+    for warning in findings.warnings:
+        tell(f"warning: {warning}")
+    for problem in findings.problems:
+        say(f"problem: {problem}", bold=True)
+    if not findings.problems:
+        pictures, groups = counted(findings.pictures, "image"), counted(findings.groups, manifest.group.kind)
+        tell(f"no problem found in {pictures} of {groups}; pixels were not read")
+
+
+def _unit(manifest: Manifest) -> str:
+    """What the counts are of: images, where their patches are not known without their sizes."""
+    return "images" if manifest.rule.type == "tiles" else "samples"
 
 
 @click.command()

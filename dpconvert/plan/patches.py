@@ -185,6 +185,19 @@ def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record
             yield Record(picture, rule.positive, box, stored, suffix=f"{box.x}_{box.y}_{number}_{k}")
 
 
+def labels(rule: Regional, manifest: Manifest, scene: Scene) -> set[str]:
+    """The labels of a picture's regions, with every check of the rule that needs no pixels.
+
+    Raises:
+        ReadError: an unknown label, or a resolution that is not known or too coarse.
+    """
+    _scale(rule, manifest, scene)
+    if isinstance(scene.annotations, LabelMask):
+        return set(scene.annotations.labels.values())
+    _regions(scene.annotations, rule)
+    return {item.label for item in scene.annotations.items}
+
+
 def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     picture = scene.picture
     boxes, stored = _patches(rule, manifest, scene)

@@ -16,13 +16,13 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from dpconvert import names, readers
-from dpconvert.card import SPLITS, Failure, Model, Split
-from dpconvert.errors import SourceError, UsageError
+from dpconvert.card import SPLITS, Failure, Model, Split, empty_sets
+from dpconvert.errors import ManifestError, SourceError, UsageError
 from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.catalog import typed
-from dpconvert.manifest.model import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
+from dpconvert.manifest.model import Crop, Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles, Whole
 from dpconvert.plan.collect import Looked, look
-from dpconvert.plan.split import assign, classes_missing, contents
+from dpconvert.plan.split import assign, contents
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
@@ -147,6 +147,23 @@ class Plan:
         return shards
 
 
+@dataclass(frozen=True)
+class Divided:
+    """The classes of samples, and where each image goes: image -> group id, image -> split.
+
+    counts: split -> samples of each class.
+    """
+
+    classes: list[str]
+    groups: dict[str, str]
+    splits: dict[str, Split]
+    counts: dict[Split, list[int]]
+
+    def empty_sets(self) -> list[str]:
+        """A line for each set, and each class of a set, that holds no sample."""
+        return empty_sets(self.classes, self.counts)
+
+
 def request(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
     """What decides the plan and so every byte, as named digests: equal requests are the same conversion."""
     chosen = options.text()
@@ -159,7 +176,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     Raises:
         SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
     """
-    pictures = _pictures(manifest, source, options)
+    pictures = listed(manifest, source, options)
     seen = look(source, pictures, workers, report)
     found, failures = seen.records, seen.failures
     if failures and not options.skip_failed:
@@ -170,15 +187,14 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
             where=source.root,
             remedy="mend them, or leave them out with --skip-failed",
         )
-    found = _without_doubtful(manifest, options, _with_classes(manifest, found))
+    found = classified(manifest, options, found)
     if not found:
         raise SourceError(
             f"none of {counted(len(pictures), 'picture')} gives a sample", where=source.root,
             remedy="the rule's patches may be larger than the pictures, or nothing of what it looks for is annotated",
         )  # fmt: skip
-    classes = _classes(manifest, source, found)
-    groups, splits, notes = _splits(manifest, options, found)
-    notes += [f"class {label!r} has no sample in the whole task" for label in _without_sample(classes, found)]
+    divided = divide(manifest, source, options, found)
+    classes, groups, splits = divided.classes, divided.groups, divided.splits
     limited = _limited(found, splits, options.limit)
     place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
     ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in seen.in_strips)))
@@ -202,8 +218,21 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
     unused = _unused(options, seen, len(pictures))
-    notes = [*source.notes, *notes, *unused, *seen.notes, *_empty(pictures, found, failures)]
+    notes = [*source.notes, *divided.empty_sets(), *unused, *seen.notes, *_empty(pictures, found, failures)]
     return Plan(classes, rows, notes, failures)
+
+
+def divide(manifest: Manifest, source: Source, options: Options, found: list[Record]) -> Divided:
+    """The samples by class and split.
+
+    Raises:
+        SourceError: a label that is no class, or official sets that cannot be kept.
+    """
+    classes = _classes(manifest, source, found)
+    groups, splits = _splits(manifest, options, found)
+    made = Counter((splits[record.picture.name], record.label) for record in found)
+    counts = {split: [made[split, label] for label in classes] for split in SPLITS}
+    return Divided(classes, groups, splits, counts)
 
 
 def _unused(options: Options, seen: Looked, pictures: int) -> list[str]:
@@ -218,7 +247,13 @@ def _unused(options: Options, seen: Looked, pictures: int) -> list[str]:
     return [f"--mpp {options.mpp:g} is not used {where}; --mpp-override {options.mpp:g} replaces what files state"]
 
 
-def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
+def listed(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
+    """The images of a source, less those that are known to be wrong; the source then holds notes of what is not used.
+
+    Raises:
+        SourceError: none, two of one name, or one without what the rule needs to label it.
+        ManifestError: a rule that asks for annotations, of which this layout reads none.
+    """
     wrong = _wrong(manifest, options, "pictures")
     pictures = list(readers.reader(manifest).pictures(source))
     source.notes += unused.notes(source, {file for p in pictures for file in (*p.files, *p.annotations)})
@@ -231,11 +266,35 @@ def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Pict
         raise SourceError(
             "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
         )
+    _check_labels(manifest, kept)
     return kept
+
+
+def _check_labels(manifest: Manifest, pictures: list[Picture]) -> None:
+    """Whether the rule can label every image: by its own label, or by annotations that the reader reads."""
+    rule = manifest.rule
+    bare = next((picture for picture in pictures if not picture.label), None)
+    if isinstance(rule, Whole | Tiles):
+        if bare is not None:
+            raise SourceError(
+                "no label is known for this image", where=bare.files[0], expected=f"one, for the rule {rule.type!r}",
+                remedy="name the class in the pattern, as (?P<class>...), or a column `label` in [layout]; where "
+                "annotations hold the classes, choose another [rule]",
+            )  # fmt: skip
+    elif (bare is not None or not isinstance(rule, Crop)) and not hasattr(readers.reader(manifest), "read_annotations"):
+        raise ManifestError(
+            f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
+            where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
+        )  # fmt: skip
 
 
 def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:
     return [re.compile(e.pictures) for e in errata(manifest, options.errata) if e.drops == drops]
+
+
+def classified(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
+    """The records that count, with the manifest's own spelling of their classes."""
+    return _without_doubtful(manifest, options, _with_classes(manifest, found))
 
 
 def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
@@ -295,22 +354,14 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     return classes
 
 
-def _without_sample(classes: list[str], found: list[Record]) -> list[str]:
-    labels = {record.label for record in found}
-    return [label for label in classes if label not in labels]
-
-
-def _splits(
-    manifest: Manifest, options: Options, found: list[Record]
-) -> tuple[dict[str, str], dict[str, Split], list[str]]:
-    """Picture -> group id, picture -> split, notes."""
+def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[dict[str, str], dict[str, Split]]:
+    """Picture -> group id, picture -> split."""
     policy = manifest.policy(options.split)
     unit = {r.picture.name: _unit(r.picture, policy.unit) for r in found}
     groups = contents((unit[r.picture.name], r.label, r.picture.split) for r in found)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
-    notes = [f"no sample of class {label!r} in {split}" for split, label in classes_missing(groups, assigned)]
     namespaced = {r.picture.name: f"{manifest.namespace}:{r.picture.group}" for r in found}
-    return namespaced, {name: assigned[group] for name, group in unit.items()}, notes
+    return namespaced, {name: assigned[group] for name, group in unit.items()}
 
 
 def _unit(picture: Picture, unit: str) -> str:

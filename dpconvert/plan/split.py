@@ -66,15 +66,6 @@ def _drawn(
     return _draw(groups, {split: part for split, part in share.items() if part > 0}, seed)
 
 
-def classes_missing(groups: Mapping[str, GroupContent], assigned: Mapping[str, Split]) -> list[tuple[Split, str]]:
-    """(split, class) for every class that a non-empty split lacks."""
-    have: dict[Split, set[str]] = defaultdict(set)
-    for group, split in assigned.items():
-        have[split] |= set(groups[group].classes)
-    every = set().union(*have.values()) if have else set()
-    return [(split, label) for split in SPLITS if split in have for label in sorted(every - have[split])]
-
-
 def _official(group: str, content: GroupContent) -> Split | None:
     if len(content.official) > 1:
         found = ", ".join(sorted(str(s) for s in content.official))

@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import ManifestError
 from dpconvert.image import Image
-from dpconvert.manifest.catalog import plugin_folders
+from dpconvert.manifest.catalog import manifest_folder, plugin_folders
 from dpconvert.manifest.model import FileKind, Manifest
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
@@ -38,14 +38,15 @@ class Reader(Protocol):
 
 
 def reader(manifest: Manifest) -> Reader:
-    """The module that reads this source's layout.
+    """The module that reads this source's layout: of the source's name, of a user's own manifest first of its shape.
 
     Raises:
         ManifestError: there is neither a module of that name nor a shape.
     """
     name = manifest.name.replace("-", "_")
     beside = manifest.path.with_name(f"{name}.py")
-    if (DATASETS / f"{name}.py").is_file():
+    known = not manifest.shape or manifest.path.parent == manifest_folder() / "datasets"
+    if known and (DATASETS / f"{name}.py").is_file():
         return cast(Reader, importlib.import_module(f"dpconvert.readers.datasets.{name}"))
     if beside.is_file() and manifest.path.parent.resolve() in plugin_folders():
         return _load(beside)

@@ -134,7 +134,7 @@ def test_no_picture_at_all_is_an_error(make: Make, tmp_path: Path) -> None:
 
 def test_a_class_that_a_set_lacks_is_noted(make: Make) -> None:
     made = make(["no/a_0.png", "yes/a_1.png", "no/b_0.png"], split={"strict": {"test": ["b"]}})
-    assert made.notes == ["no sample of class 'yes' in test"]
+    assert made.notes == ["no sample in val", "no sample of class 'yes' in test"]
 
 
 def test_pictures_without_a_sample_are_noted(make: Make) -> None:

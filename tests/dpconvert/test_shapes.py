@@ -72,6 +72,17 @@ def test_folders_give_one_sample_a_file_labelled_by_its_folder(make: Make, tmp_p
     assert rows[0]["group"] == "my:no/0.jpg"
 
 
+def test_a_manifest_of_one_s_own_may_be_called_as_a_known_source(
+    tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    """Its shape reads it, and not the module of that source."""
+    for number in range(4):
+        picture(tmp_path / "source" / ("yes" if number % 2 else "no") / f"{number}.png", value=number)
+    (tmp_path / "warwick-crc.toml").write_text(HEAD + 'shape = "folders"\n')
+    given = tmp_path / "warwick-crc.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "-q"
+    assert "Mine: 4 samples" in dpconvert(*given, "--workers", 1).out
+
+
 def test_whole_png_and_jpeg_files_keep_their_bytes_and_others_become_png(make: Make, tmp_path: Path) -> None:
     for name in ("no/0.png", "yes/1.jpg", "no/2.bmp", "yes/3.tif"):
         picture(tmp_path / "source" / name)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpconvert.card import SPLITS, Split
+from dpconvert.card import SPLITS, Split, empty_sets
 from dpconvert.errors import SourceError
 from dpconvert.manifest.model import SplitPolicy
-from dpconvert.plan.split import GroupContent, assign, classes_missing, contents
+from dpconvert.plan.split import GroupContent, assign, contents
 
 SHARE = SplitPolicy(share=(0.6, 0.2, 0.2))
 HASHED = SplitPolicy(share=(0.6, 0.2, 0.2), draw="hashed")
@@ -85,9 +85,12 @@ def test_a_rare_class_comes_into_every_split() -> None:
     assert {found[f"r{i}"] for i in range(3)} == set(SPLITS)
 
 
-def test_classes_missing_from_a_set_are_told() -> None:
-    groups = groups_of({"a": {"A": 1, "B": 1}, "b": {"A": 1}})
-    assert classes_missing(groups, {"a": "train", "b": "test"}) == [("test", "B")]
+def test_empty_sets_and_classes_are_told() -> None:
+    assert empty_sets(["A", "B"], {"train": [2, 1], "val": [1, 1], "test": [1, 1]}) == []
+    assert empty_sets(["A", "B", "C"], {"train": [1, 1, 0], "val": [0, 0, 0], "test": [1, 0, 0]}) == [
+        "no sample in val", "class 'C' has no sample in the whole task", "no sample of class 'B' in test",
+    ]  # fmt: skip
+    assert empty_sets(["A"], {"train": [1]}) == ["no sample in val", "no sample in test"]
 
 
 @given(group_classes, st.randoms())

@@ -1,0 +1,183 @@
+"""What a conversion would stumble on, before it begins: names, tables and annotations are read, but no pixels.
+
+Where the samples can be told so (images with a label, objects, points), their numbers by class and split are those of
+the conversion. Where pixels decide them (tissue, masks, shares of an area), that is said, and classes are only sought.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dpconvert.card import Split
+from dpconvert.errors import UserError
+from dpconvert.manifest.model import Manifest, Regional, SplitPolicy, Tiles, Whole
+from dpconvert.plan import patches, plan
+from dpconvert.plan.collect import Scene
+from dpconvert.plural import counted
+from dpconvert.runtime.progress import Reporter
+from dpconvert.source import unused
+from dpconvert.source.files import Found, Source
+from dpconvert.source.record import Picture, Record
+
+SHOWN = 10  # files
+TOLD = 10  # problems of one kind
+DRAWN = unused.READ  # files of annotations that are masks
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One file, and what was taken out of its name, a table or its folder: '' for nothing. split: where it goes."""
+
+    file: str
+    name: str
+    group: str
+    label: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What conversion will find. It fails where there are `problems`; `warnings` are for people to judge.
+
+    counts: split -> samples of each class, as far as they can be told without pixels; empty if not.
+    """
+
+    pictures: int = 0
+    examples: list[Example] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    counts: dict[Split, list[int]] = field(default_factory=dict)
+    groups: int = 0
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check(source: Source, options: plan.Options = plan.Options(), report: Reporter = Reporter(quiet=True)) -> Findings:  # noqa: B008
+    """Look at a source as a conversion would."""
+    manifest = source.manifest
+    try:
+        pictures = plan.listed(manifest, source, options)
+    except UserError as error:
+        return Findings(examples=_of_patterns(source), problems=[str(error)], notes=source.notes)
+    empty = [f"{file}: an empty file" for picture in pictures for file in picture.files if not source.sizes[file]]
+    problems, seen = _look(source, pictures, report)
+    problems = [*_cut(empty), *_cut(problems)]
+    found = plan.classified(manifest, options, [record for record in seen.records if record.label])
+    splits: dict[str, Split] = {}
+    classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)
+    try:
+        if seen.exact and found:
+            divided = plan.divide(manifest, source, options, found)
+            classes, counts, splits = divided.classes, divided.counts, divided.splits
+            warnings += divided.empty_sets()
+        elif seen.exact and not problems:
+            problems.append("no image gives a sample: nothing of what the rule looks for is annotated")
+    except UserError as error:
+        problems.append(str(error))
+    return Findings(
+        len(pictures), [_example(picture, splits) for picture in _spread(pictures)], classes, counts,
+        len({picture.group for picture in pictures}), problems, warnings, source.notes,
+    )  # fmt: skip
+
+
+@dataclass
+class _Seen:
+    """What all images give: their samples, or where pixels decide (not `exact`) the groups that may hold a class."""
+
+    records: list[Record] = field(default_factory=list)
+    exact: bool = True
+    masks: int = 0
+    holders: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    groups: set[str] = field(default_factory=set)
+
+    def warnings(self, manifest: Manifest, options: plan.Options) -> list[str]:
+        """What is known of sets that will be empty although their samples are not known."""
+        if self.exact:
+            return []
+        what = f"{counted(self.masks, 'mask')} not looked into" if self.masks else "pixels decide which samples exist"
+        told = [f"{what}: samples by class and split are counted by the conversion"]
+        wanted = _sets(manifest.policy(options.split))
+        if len(self.groups) < wanted:
+            told.append(f"{counted(len(self.groups), 'group')} for {wanted} sets: one of them will be empty")
+        elif not self.masks:
+            told += [
+                f"class {label!r} occurs in {counted(len(self.holders[label]), 'group')} for {wanted} sets"
+                for label in manifest.classes[1:] if len(self.holders[label]) < wanted
+            ]  # fmt: skip
+        return told
+
+
+def _sets(policy: SplitPolicy) -> int:
+    """How many sets a policy divides groups among that it does not name."""
+    if policy.official or policy.named():
+        return 1
+    drawn = sum(part > 0 for part in policy.share) if policy.share else 1
+    return drawn + (policy.validation is not None)
+
+
+def _look(source: Source, pictures: list[Picture], report: Reporter) -> tuple[list[str], _Seen]:
+    """The problems of images, and what they hold."""
+    seen, problems = _Seen(groups={picture.group for picture in pictures}), list[str]()
+    if isinstance(source.manifest.rule, Whole | Tiles):
+        seen.records = [Record(picture, picture.label or "") for picture in pictures]
+        return problems, seen
+    with report.bar(f"{source.manifest.task}: annotations", len(pictures), unit="images") as advance:
+        for picture in pictures:
+            try:
+                _look_at(source, picture, seen)
+            except UserError as error:
+                problems.append(source.reason(error))
+            advance()
+    source.close()
+    return problems, seen
+
+
+def _look_at(source: Source, picture: Picture, seen: _Seen) -> None:
+    """Add what one image holds."""
+    manifest = source.manifest
+    masks = [name for name in picture.annotations if DRAWN.search(unused.suffix(name))]
+    if masks:
+        seen.masks += len(masks)
+        seen.exact = False
+        return
+    scene = Scene(source, picture, source.picture(picture.files, picture.columns), Counter())
+    if not isinstance(manifest.rule, Regional):
+        seen.records += patches.records(manifest, scene)
+        return
+    seen.exact = False
+    for label in patches.labels(manifest.rule, manifest, scene):
+        seen.holders[manifest.classes[int(label in manifest.rule.positive)]].add(picture.group)
+
+
+def _of_patterns(source: Source) -> list[Example]:
+    """Files by their patterns alone, where the reader refuses the source: of the first kind that has any."""
+    for kind in source.manifest.files:
+        if found := source.match(kind):
+            return [_by_pattern(one) for one in _spread(found)]
+    return []
+
+
+def _by_pattern(found: Found) -> Example:
+    return Example(found.name, found.get("name"), found.get("group"), found.get("class"), found.get("split"))
+
+
+def _example(picture: Picture, splits: dict[str, Split]) -> Example:
+    split = splits.get(picture.name) or picture.split or ""
+    return Example(picture.files[0], picture.name, picture.group, picture.label or "", split)
+
+
+def _spread(items: Sequence[T]) -> Sequence[T]:
+    """At most SHOWN of them, evenly from the first to the last."""
+    if len(items) <= SHOWN:
+        return items
+    return [items[i * (len(items) - 1) // (SHOWN - 1)] for i in range(SHOWN)]
+
+
+def _cut(problems: list[str]) -> list[str]:
+    """The first problems, and how many more there are."""
+    more = len(problems) - TOLD
+    return problems if more <= 0 else [*problems[:TOLD], f"and {more} more such problems"]

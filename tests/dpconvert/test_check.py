@@ -1,0 +1,159 @@
+"""`dpconvert check`: what a conversion would stumble on is found before it, and its counts are the conversion's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpconvert import card as cards
+from dpconvert.card import SPLITS
+from dpconvert.manifest.catalog import known
+from tests.dpconvert.conftest import Answer, Converted
+
+Call = Callable[..., Answer]
+FOLDERS = 'task = "Mine"\nshape = "folders"\nclasses = ["no", "yes"]\n'
+
+
+def picture(path: Path, value: int = 128) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((32, 32, 3), value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, dpconvert: Call) -> Callable[[str], tuple[Answer, Answer]]:
+    """`mine(text)` writes my.toml; what `check` and the conversion of tmp_path/source then say."""
+
+    def both(text: str) -> tuple[Answer, Answer]:
+        (tmp_path / "my.toml").write_text(text)
+        given = tmp_path / "my.toml", "--source", tmp_path / "source"
+        checked = dpconvert("check", *given)
+        return checked, dpconvert(*given, "--out", tmp_path / "out", "--overwrite", "--workers", 1, "-q")
+
+    return both
+
+
+def groups_of(folder: Path, count: int = 12) -> None:
+    for number in range(count):
+        picture(folder / ("yes" if number % 2 else "no") / f"P{number // 4}_{number}.png", number)
+
+
+def test_check_shows_ten_files_with_what_their_names_say_and_the_counts_of_the_conversion(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
+) -> None:
+    groups_of(tmp_path / "source")
+    pattern = "[files.images]\npattern = '(?P<class>no|yes)/(?P<name>(?P<group>P\\d)_\\d+)[.]png$'\n"
+    checked, made = mine(FOLDERS + pattern + "[split.strict]\nshare = [1, 1, 1]\n")
+    assert (checked.code, made.code) == (0, 0)
+    lines = [line.split() for line in checked.out.splitlines()]
+    shown = [line for line in lines if line and line[0].endswith(".png") and len(line) == 5]
+    assert len(shown) == 10
+    assert shown[0][:4] == ["no/P0_0.png", "P0_0", "P0", "no"]
+    card = cards.load(tmp_path / "out" / "Mine")
+    for label, name in enumerate(card.classes):
+        assert [name, *(str(card.splits[split].classes[label]) for split in SPLITS)] in lines
+    assert "no problem found in 12 images of 3 images" in checked.out
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('task = "Mine"\nshape = "table"\n', "layout.file: is missing"),
+        ('task = "Mine"\nshape = "folders"\nclasses = ["no"]\n', "'yes' is no class of this task"),
+        ('task = "Mine"\nshape = "points"\n[layout]\nmissing = "none"\n', "no label is known for this image"),
+        (
+            FOLDERS + '[rule]\ntype = "presence"\nsize = 8\npositive = ["a"]\n',
+            "rule 'presence' needs annotations, which the shape 'folders' does not read",
+        ),
+        (
+            'task = "Mine"\nshape = "points"\n[rule]\ntype = "crop"\nsize = 8\n',
+            "no points in the tables for this picture|no files of points for this picture",
+        ),
+        (FOLDERS + "[files.images]\npattern = '[.]png$'\n", "has no group .*P<class>"),
+        (FOLDERS + "[files.images]\npattern = '(?P<class>no|yes)/.*(?P<name>[01])[.]png$'\n", "two pictures of one"),
+    ],
+)  # fmt: skip
+def test_what_stops_a_conversion_is_found_by_check(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path, text: str, told: str
+) -> None:
+    groups_of(tmp_path / "source")
+    (tmp_path / "source" / "no" / "P0_0.csv").write_text("3,4,a\n")
+    (tmp_path / "source" / "labels.csv").write_text("id,kind\n1,a\n")
+    checked, made = mine(text)
+    assert (checked.code, made.code) == (1, 1)
+    assert re.search(told, made.err)
+    assert re.search(told, checked.err)
+    assert "Traceback" not in made.err + checked.err
+
+
+def test_check_reads_every_image_s_annotations_and_counts_what_is_wrong(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
+) -> None:
+    for number in range(15):
+        picture(tmp_path / "source" / f"{number:02}.png", number)
+        (tmp_path / "source" / f"{number:02}.csv").write_text("x,y,label\n3,4,a\n" if number < 3 else "x,y\n3,four\n")
+    checked, made = mine('task = "Mine"\nshape = "points"\nclasses = ["a"]\n[rule]\ntype = "crop"\nsize = 8\n')
+    assert (checked.code, made.code) == (1, 1)
+    problems = [line for line in checked.err.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == 11
+    assert problems[0].startswith("problem: 03.csv: line 2: no coordinate")
+    assert problems[-1] == "problem: and 2 more such problems"
+
+
+def test_an_empty_file_is_a_problem(mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path) -> None:
+    groups_of(tmp_path / "source")
+    (tmp_path / "source" / "no" / "P9_9.png").write_bytes(b"")
+    checked, made = mine(FOLDERS)
+    assert (checked.code, made.code) == (1, 1)
+    assert "problem: no/P9_9.png: an empty file" in checked.err
+
+
+def test_empty_sets_are_told_by_check_and_by_the_conversion(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
+) -> None:
+    for name in ("train/no/0", "train/yes/1", "test/no/2", "test/no/3"):
+        picture(tmp_path / "source" / f"{name}.png", len(name))
+    checked, made = mine(FOLDERS + "[split.strict]\nofficial = true\n")
+    assert (checked.code, made.code) == (0, 0)
+    for line in ("no sample in val", "no sample of class 'yes' in test"):
+        assert f"warning: {line}\n" in checked.out
+        assert f"note: {line}\n" in made.out
+
+
+def test_where_pixels_decide_check_says_so_and_seeks_the_classes(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
+) -> None:
+    box = {"type": "Polygon", "coordinates": [[[2, 2], [20, 2], [20, 20], [2, 20], [2, 2]]]}
+    for number in range(4):
+        picture(tmp_path / "source" / f"{number}.tif", number)
+        shape = {"type": "Feature", "geometry": box, "properties": {"classification": {"name": "Tumor"}}}
+        features = [shape] if number == 0 else []
+        content = json.dumps({"type": "FeatureCollection", "features": features})
+        (tmp_path / "source" / f"{number}.geojson").write_text(content)
+    rule = '[rule]\ntype = "area"\nsize = 8\nshare = 0.5\npositive = ["yes"]\n[split.strict]\nshare = [1, 1, 1]\n'
+    slides = 'task = "Mine"\nshape = "slides"\nclasses = ["no", "yes"]\n[layout]\nlabels = {Tumor = "yes"}\n'
+    checked, made = mine(slides + rule)
+    assert (checked.code, made.code) == (0, 0)
+    assert "warning: class 'yes' occurs in 1 group for 3 sets" in checked.out
+    checked, made = mine(slides.replace("Tumor", "Tumour") + rule)
+    assert (checked.code, made.code) == (1, 1)
+    assert "Tumor" in checked.err
+
+
+@pytest.mark.parametrize("name", sorted(known()))
+def test_check_agrees_with_the_conversion_of_every_source(
+    name: str, dpconvert: Call, converted: Callable[[str], Converted]
+) -> None:
+    """On fakes, which hold fewer files than the release: what check counts are the conversion's counts."""
+    source = converted(name)
+    found = json.loads(dpconvert("check", name, "--source", source.source, "--json").out)
+    assert found["problems"] == []
+    made = {split: content.classes for split, content in source.card.splits.items()}
+    if found["counts"] and source.manifest.rule.type != "tiles":
+        assert {split: counts for split, counts in found["counts"].items() if any(counts)} == made
+    assert len(found["examples"]) == min(10, found["pictures"])
