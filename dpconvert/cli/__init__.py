@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dpconvert import __version__
-from dpconvert.cli import convert, doctor, fetch, preview, sources, tasks
+from dpconvert.cli import convert, doctor, fetch, init, preview, sources, tasks
 from dpconvert.cli.convert import source_command
 from dpconvert.errors import UsageError
 from dpconvert.runtime.terminal import ended
@@ -51,12 +51,13 @@ def group() -> None:
     dpconvert list                                   list the known sources
     dpconvert show warwick-crc                       describe one, and where to get it
     dpconvert warwick-crc --source DIR --out shards/ convert it
+    dpconvert init DIR                               draft a manifest for your own files
     dpconvert verify shards/                         check every byte of the result
     """
 
 
 for command in (
-    convert.convert_all, sources.list_sources, sources.show, sources.check, sources.fake, fetch.fetch,
+    convert.convert_all, init.init, sources.list_sources, sources.show, sources.check, sources.fake, fetch.fetch,
     tasks.verify, tasks.audit, tasks.unpack, preview.preview, doctor.doctor,
 ):  # fmt: skip
     group.add_command(command)

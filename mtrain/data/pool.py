@@ -33,6 +33,7 @@ from mtrain.errors import ShardError, UsageError
 
 INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
 NAME_IT = "name the folder of the tasks with --shards, or make one with `dpconvert NAME --out DIR`"
+EMPTY_SETS = 6  # of a task, that are listed
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # what every step may read
 
 
@@ -127,6 +128,11 @@ class Pool:
             return []
         these, names = counted(len(self.unfinished), "unfinished task"), ", ".join(self.unfinished)
         return [f"{these} left aside: {names}; finish the conversion, and `dpconvert verify` names what is missing"]
+
+    @property
+    def empty_sets(self) -> list[str]:
+        """A line for each task with an empty set, or with a class that one of its sets lacks."""
+        return [f"{task.name}: {lines}" for task in self.tasks if (lines := _empty_sets(task))]
 
     @classmethod
     def open(cls, shards: Path | str = "shards", leave_out: Sequence[str] = ()) -> Pool:
@@ -300,6 +306,16 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
         raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
     left = dataclasses.replace(pool_of(kept), unfinished=pool.unfinished) if gone else pool
     return left, tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
+
+
+def _empty_sets(task: Task) -> str:
+    """What of a task holds no sample, its training set being all that it trains on."""
+    counts = {split: content.classes for split, content in task.card.splits.items()}
+    trained = [of for split, of in counts.items() if split in task.trains]
+    counts |= {"train": [sum(of_class) for of_class in zip(*trained, strict=True)]}
+    lines = cards.empty_sets(task.classes, counts)
+    more = f"; and {len(lines) - EMPTY_SETS} more" if len(lines) > EMPTY_SETS else ""
+    return "; ".join(lines[:EMPTY_SETS]) + more
 
 
 def _without(pool: Pool, names: Sequence[str]) -> Pool:

@@ -55,7 +55,7 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
     _check_division(config, ranks)
-    for note in (*pool.notes, *notes):
+    for note in (*pool.notes, *notes, *pool.empty_sets):
         report.note(note)
     about = provenance.about(config, pool, left, ranks.size)
     with run.locked() if ranks.first else nullcontext():

@@ -108,6 +108,20 @@ def test_the_numbers_are_those_of_the_card_and_the_index(converted: Get) -> None
     assert f'<th scope="row">samples</th>{cells}' in counts
 
 
+def test_empty_sets_stand_beside_the_counts_and_once(converted: Get, tmp_path: Path) -> None:
+    lung = converted("lung")
+    train = lung.card.splits["train"]
+    lacking = train.model_copy(update={"classes": [0, *train.classes[1:]]})
+    line = f"no sample of class {lung.card.classes[0]!r} in train"
+    changed: dict[str, object] = {"splits": {**lung.card.splits, "train": lacking}, "notes": [line, "another note"]}
+    folder = copied(lung.folder, tmp_path / "Lung", **changed)
+    write_page(read_tasks([folder], QUIET), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert text.count(page.text(line)) == 1
+    assert f'<p class="bad">{page.text(line)}</p>' in text
+    assert "<li>another note</li>" in text
+
+
 def test_pictures_are_small_few_and_never_of_the_test_set(converted: Get) -> None:
     lung = converted("lung")
     (seen,) = read_tasks([lung.folder], QUIET).tasks

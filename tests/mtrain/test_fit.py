@@ -454,6 +454,17 @@ def test_a_task_without_a_training_set_is_refused(tmp_path: Path) -> None:
         fit.fit(config(tmp_path / "s"), Run(tmp_path / "toy"), Notes())
 
 
+def test_empty_sets_and_classes_are_said_before_a_training_starts(tmp_path: Path) -> None:
+    write_pool(tmp_path / "s")
+    write_task(tmp_path / "s" / "Delta", sizes={"train": 24, "test": 1})  # labels 0 and 1 in turn
+    notes = Notes()
+    fit.fit(config(tmp_path / "s", iterations=1, warmup=0), Run(tmp_path / "toy"), notes)
+    assert [note for note in notes.said if "no sample" in note] == [
+        "Delta: no sample in val; no sample of class 'class-1' in test"
+    ]
+    assert notes.said.index("Delta: no sample in val; no sample of class 'class-1' in test") == 0
+
+
 def test_a_task_may_have_any_name(tmp_path: Path) -> None:
     write_pool(tmp_path / "s")
     for name in ("training", "weight", "bias"):

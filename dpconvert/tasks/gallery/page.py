@@ -79,6 +79,8 @@ def _task(seen: Seen, number: int) -> Iterator[str]:
     yield f'<h2 id="{name}" tabindex="-1">{text(card.task)} <span>{text(card.title)}</span></h2>'
     yield from _facts(card)
     yield f"<h3>Samples</h3>{''.join(_counts(card, name))}"
+    if empty := card.empty_sets():
+        yield f'<p class="bad">{text("; ".join(empty))}</p>'
     yield "<h3>Pictures</h3>"
     for label, of_class in enumerate(card.classes[:CLASSES]):
         yield from _pictures(card, label, of_class, seen.examples.get(label, []))
@@ -174,9 +176,10 @@ def _remarks(card: TaskCard) -> Iterator[str]:
         f"{d.what}: expected {d.expected:,}, made {d.made:,}, {d.reason or 'no reason is known'}"
         for d in card.expectations
     ]
-    if card.notes or differences:
+    notes = [note for note in card.notes if note not in card.empty_sets()]
+    if notes or differences:
         yield "<h3>Notes</h3>"
-        yield from _listed([*card.notes, *differences])
+        yield from _listed([*notes, *differences])
     if card.failures:
         yield f'<h3 class="bad">Left out: {len(card.failures):,} samples that could not be made</h3>'
         yield from _listed(f"{f.key} ({f.source}): {f.reason}" for f in card.failures[:FAILURES])

@@ -1,0 +1,45 @@
+"""A folder in, the manifest of its files out: what each shape can tell of them, the most telling one first.
+
+The readers of the shapes read tables and annotations; here is only what to conclude of what they read. Where several
+things may be meant none is chosen: a draft says what somebody must fill in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpconvert.readers.draft import cytomine, folders, pixels, points, slides, tables, toml
+from dpconvert.readers.draft.survey import Draft, Survey
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """A draft and its text."""
+
+    draft: Draft
+    task: str
+    text: str
+
+
+def draft(root: Path) -> Drafted:
+    """The manifest of what lies in a folder.
+
+    Raises:
+        SourceError: no such folder, or no images in it.
+        ReadError: an archive in it cannot be read.
+    """
+    survey = Survey.of(root)
+    if not survey.images and not survey.slides:
+        raise survey.nothing()
+    shapes = (cytomine, slides, points, tables, pixels, folders)
+    found = next(draft for shape in shapes if (draft := shape.draft(survey)) is not None)
+    task = task_name(root)
+    return Drafted(found, task, toml.page(found, task, str(root)))
+
+
+def task_name(root: Path) -> str:
+    """'my cells_2' -> 'MyCells2': a name of a task that tells the folder."""
+    words = re.findall(r"[A-Za-z0-9]+", root.resolve().name)
+    return "".join(word[:1].upper() + word[1:] for word in words) or "Task"

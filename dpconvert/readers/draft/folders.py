@@ -1,0 +1,276 @@
+"""A folder for each class, or a part of the file names: which level of folders is the class, the set, the patient."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from dpconvert.plural import counted
+from dpconvert.readers import siblings
+from dpconvert.readers.draft import names
+from dpconvert.readers.draft.names import Group, Level
+from dpconvert.readers.draft.survey import Draft, Survey
+from dpconvert.readers.draft.toml import SHARE, key, quoted, some
+from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.source import unused
+
+MOST_LISTED = 20  # values of a level that a pattern spells out
+STRAY = 0.02  # share of images that may lie outside the folders of the rest
+OFFICIAL = "official = true  # the sets that the files are divided into are kept"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Images by their folders: those at least `depth` folders deep, and the levels that all of them have.
+
+    strays: the rest, which no pattern shall match. ragged: whether some lie deeper.
+    """
+
+    images: tuple[str, ...]
+    levels: tuple[Level, ...]
+    strays: tuple[str, ...]
+    ragged: bool
+
+    @classmethod
+    def of(cls, images: Iterable[str]) -> Tree:
+        """Leave out the few images that lie less deep than the rest."""
+        parts = {name: name.split("/")[:-1] for name in images}
+        depths = sorted(len(folders) for folders in parts.values())
+        depth = depths[int(len(depths) * STRAY)] if depths else 0
+        kept = tuple(name for name, folders in parts.items() if len(folders) >= depth)
+        levels = tuple(names.level(parts[name][at] for name in kept) for at in range(depth))
+        strays = tuple(name for name in parts if name not in set(kept))
+        return cls(kept, levels, strays, any(len(parts[name]) > depth for name in kept))
+
+    def at(self, role: str) -> list[int]:
+        """The levels of a role."""
+        return [number for number, level in enumerate(self.levels) if level.role == role]
+
+    def folder(self, name: str, at: int) -> str:
+        return name.split("/")[at]
+
+    def counts(self, at: int) -> dict[str, int]:
+        """Images of each value of a level."""
+        found = Counter(self.folder(name, at) for name in self.images)
+        return {value: found[value] for value in self.levels[at].values}
+
+    def stems(self) -> list[str]:
+        return [names.stem(name) for name in self.images]
+
+    def pattern(self, roles: Mapping[int, str], file: str) -> str:
+        """A regular expression of whole names, whose levels `roles` are named groups."""
+        folders = [_level(level, roles.get(at, "")) for at, level in enumerate(self.levels)]
+        deeper = "(?:[^/]+/)*" if self.ragged else ""
+        return f"^{''.join(f'{folder}/' for folder in folders)}{deeper}{file}"
+
+    def file(self, inner: str) -> str:
+        """The last part of a pattern: `inner` in the stem, named as a whole where the names differ."""
+        stems = self.stems()
+        if len(set(map(str.casefold, stems))) == len(stems):
+            inner = f"(?P<name>{inner})"
+        return rf"{inner}\.(?i:{'|'.join(endings(self.images))})$"
+
+
+def endings(files: Iterable[str]) -> list[str]:
+    """The endings of file names, in small letters."""
+    return sorted({unused.suffix(name).removeprefix(".") for name in files} - {""})
+
+
+def _level(level: Level, role: str) -> str:
+    if level.role == "constant":
+        return names.escaped(level.values[0])
+    listed = "|".join(map(names.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
+    if role == "group" or not role:
+        listed = "[^/]+"
+    return f"(?P<{role}>{listed})" if role else listed
+
+
+def draft(survey: Survey) -> Draft | None:
+    """A manifest of the shape folders; None without images."""
+    if not survey.images:
+        return None
+    tree = Tree.of(survey.images)
+    found = _by_folder(tree) if len(tree.at("class")) == 1 and not tree.at("unclear") else _by_name(tree)
+    return replace(
+        found, remarks=(*found.remarks, *_remarks(tree)), questions=(*found.questions, *_beside(survey, tree))
+    )
+
+
+def _beside(survey: Survey, tree: Tree) -> Iterator[str]:
+    """Files that are called as images and may hold their labels: then folders are no sure sign of a class."""
+    stems = set(map(str.casefold, tree.stems()))
+    found = [
+        name for name in survey.names
+        if unused.WORDS.search(unused.suffix(name)) and not stems.isdisjoint(_beginnings(names.stem(name).casefold()))
+    ]  # fmt: skip
+    if found:
+        yield (
+            f"{counted(len(found), 'file')} called as images, such as {found[0]}, may hold labels or annotations, and "
+            "how to read them could not be told. If they do, choose the shape points, slides or table; else move "
+            "them away"
+        )
+
+
+def _beginnings(text: str) -> Iterator[str]:
+    yield text
+    yield from (text[: mark.start()] for mark in siblings.APART.finditer(text))
+
+
+def _by_folder(tree: Tree) -> Draft:
+    """The class is the one level of folders that may be."""
+    (at,) = tree.at("class")
+    labels = [tree.folder(name, at) for name in tree.images]
+    roles, inner, grouped = grouping(tree, labels, {at: "class"})
+    split, layout, asked = sets(tree, roles, grouped)
+    return Draft(
+        "folders",
+        classes=tree.counts(at),
+        group=grouped.what,
+        why=grouped.why,
+        files={"images": (tree.pattern(roles, tree.file(inner)), about(tree, roles))},
+        layout=layout,
+        split=split,
+        questions=asked,
+    )
+
+
+def about(tree: Tree, roles: Mapping[int, str]) -> str:
+    told = [f"{role}: folder {at + 1} of the path" for at, role in sorted(roles.items())]
+    return f"{counted(len(tree.images), 'image')}, like {tree.images[0]}. {'; '.join(told)}".rstrip(". ")
+
+
+def _by_name(tree: Tree) -> Draft:
+    """No level of folders, or more than one, may be the class: perhaps one part of the names says it."""
+    parts = [] if tree.at("class") or tree.at("unclear") else names.class_in(tree.stems())
+    labels, classes = list[str](), dict[str, int]()
+    if len(parts) == 1:
+        expression, counts = parts[0]
+        labels = [found["class"] for stem in tree.stems() if (found := re.search(expression, stem))]
+        classes = {value: counts[value] for value in sorted(counts, key=names.natural)}
+    roles, inner, grouped = grouping(tree, labels, {})
+    split, layout, asked = sets(tree, roles, grouped)
+    return Draft(
+        "folders",
+        classes=classes,
+        group=grouped.what,
+        why=grouped.why,
+        files={
+            "images": (
+                tree.pattern(roles, tree.file(_with_class(parts[0][0], inner) if labels else inner)),
+                about(tree, roles),
+            )
+        },
+        layout=layout,
+        split=split,
+        questions=asked if labels else (_which_class(tree, parts), *asked),
+    )
+
+
+def _with_class(expression: str, inner: str) -> str:
+    """Both groups in one stem, the class by a look ahead where the group stands before or around it."""
+    inside = expression.removeprefix("^")
+    return f"{inside}[^/]*" if inner == "[^/]+" else f"(?={inside}){inner}"
+
+
+def _which_class(tree: Tree, parts: list[tuple[str, Counter[str]]]) -> str:
+    levels = sorted([*tree.at("class"), *tree.at("unclear")]) or tree.at("id")
+    told = [f"folder {at + 1} of the path ({some(tree.levels[at].values)})" for at in levels]
+    told += [f"a part of the file names ({some(sorted(counts))})" for _, counts in parts]
+    where = "; ".join(told) or "nothing in their names"
+    which = "Several things may be the class of an image" if len(told) > 1 else "What the class of an image is"
+    return (
+        f"{which}: {where}. Name the right one in the pattern of [files.images], as (?P<class>...), and list "
+        "`classes`; if a table tells, see shape = \"table\""
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What a group is, and why; values: the group of each image, where names tell it."""
+
+    what: str
+    why: tuple[str, ...]
+    values: tuple[str, ...] = ()
+
+
+def grouping(tree: Tree, labels: list[str], roles: dict[int, str]) -> tuple[dict[int, str], str, Grouping]:
+    """Roles of levels with the group, an expression of a file's stem, and what to say of groups."""
+    ids = [at for at in tree.at("id") if not names.follows([tree.folder(n, at) for n in tree.images], labels)]
+    if ids and (labels or len(tree.levels) > 1):
+        at, found = ids[0], tree.counts(ids[0])
+        why = f"Folder {at + 1} of the path is taken for the patient or slide: {counted(len(found), 'group')}, such as "
+        values = tuple(tree.folder(name, at) for name in tree.images)
+        return {**roles, at: "group"}, "[^/]+", Grouping("patient", (why + some(found, 3) + ".",), values)
+    group = names.group_in(tree.stems(), labels)
+    if group is None:
+        return roles, "[^/]+", Grouping("image", ())
+    return roles, group_inner(group), Grouping(group.what, (group_why(group),), tuple(group_values(tree, group)))
+
+
+def group_inner(group: Group) -> str:
+    """The expression of a stem, with the group in it."""
+    anchored = group.expression.startswith("^")
+    inside = f"(?P<group>{group.expression.removeprefix('^')})"
+    return f"{inside}[^/]*" if anchored else rf"[^/]*?(?<![A-Za-z0-9]){inside}(?![A-Za-z0-9])[^/]*"
+
+
+def group_why(group: Group) -> str:
+    """What a comment says of it."""
+    return (
+        f"Names have {counted(group.count, 'beginning')} in common, such as {group.example}: taken for the patient or "
+        "slide, which is never divided between train, val and test. See that it is."
+        if group.expression.startswith("^")
+        else f"Names tell the {group.what}: {group.count} of them, such as {group.example}."
+    )
+
+
+def group_values(tree: Tree, group: Group) -> Iterator[str]:
+    for stem in tree.stems():
+        found = re.search(group.expression, stem)
+        yield found[0] if found else ""
+
+
+def sets(
+    tree: Tree, roles: dict[int, str], grouped: Grouping
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Lines of [split.strict] and [layout] of files that are divided into sets, and what is wrong with these."""
+    found = tree.at("split")
+    if len(found) != 1:
+        asked = "Two levels of folders are called like train, val and test: name one `split` in the pattern"
+        return (SHARE,), (), (asked,) if found else ()
+    at = found[0]
+    roles[at] = "split"
+    folders = tree.levels[at].values
+    known = {names.as_set(folder) for folder in folders}
+    renamed = {folder: str(names.as_set(folder)) for folder in folders if folder.lower() not in SPLIT_NAMES}
+    layout = tuple(
+        ["[layout.splits]", *(f"{key(name)} = {quoted(to)}" for name, to in renamed.items())] if renamed else ()
+    )
+    split = [OFFICIAL]
+    if "val" not in known and "train" in known:
+        split.append(
+            "val = 0.15  # no validation set is here: this share of the training set becomes one, by whole groups"
+        )
+    if "test" not in known:
+        split.append("# no test set is here")
+    homes = defaultdict(set)
+    for name, value in zip(tree.images, grouped.values, strict=False):
+        homes[value].add(names.as_set(tree.folder(name, at)))
+    shared = sorted(value for value, of in homes.items() if len(of) > 1)
+    leak = (
+        f"{counted(len(shared), 'group')} ({some(shared, 3)}) lie in more than one of the sets: if these are patients, "
+        "the sets leak. Leave `official = true` out, for a `share` that keeps them whole; or correct the group in "
+        "the pattern"
+    )
+    return tuple(split), layout, (leak,) if shared else ()
+
+
+def _remarks(tree: Tree) -> Iterator[str]:
+    if tree.strays:
+        yield f"Left out: {counted(len(tree.strays), 'image')} outside these folders, the first {tree.strays[0]}"
+    for at in tree.at("passed over"):
+        yield f"Not told apart: folder {at + 1} of the path ({some(tree.levels[at].values)})"
+    if tree.ragged:
+        yield "Some images lie in further folders, which say nothing here"

@@ -1,0 +1,187 @@
+"""What names of files and folders say, as far as they say one thing only: class, set, patient or slide."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from dpconvert.annotations.points import LABELS
+from dpconvert.readers.pairing import SPLIT_NAMES
+
+Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
+SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:set|data|images?|imgs?|split|samples?|folder)?")
+PASSED_OVER = re.compile(r"(?i)fold[-_ ]?\d+|\d+(\.\d+)?x|x\d+|level[-_ ]?\d+")
+NO_CLASSES = re.compile(
+    r"(?i)(raw|original|processed|cropped|source|images?|imgs?|pictures?|patches|tiles|crops|data|masks?|labels?|annotations?|"
+    r"classification|detection|segmentation|points?|he|h&e|ihc|png|jpe?g|tiff?|bmp)s?"
+)
+PEOPLE = r"patient|pat|case|subject|donor|participant"
+MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
+TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
+TOKENS = re.compile(r"([_\-. ]+)")
+MOST_CLASSES = 50
+MOST_IN_A_NAME = 20
+STEP = 8  # numbers that are all multiples of so much are coordinates
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of folders, or one part of the files' names: which values it has, and what it says."""
+
+    role: Role
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What keeps images together: a regular expression of it in a file's stem, what it is, and why it is taken."""
+
+    expression: str
+    what: str
+    count: int
+    example: str
+
+
+def as_set(text: str) -> str | None:
+    """train, val or test, where a folder or file is called so."""
+    found = SET_NAME.fullmatch(text)
+    return SPLIT_NAMES[found[1].lower()] if found else None
+
+
+def level(values: Iterable[str]) -> Level:
+    """What a level says by all its values, one an image."""
+    every = list(values)
+    distinct = tuple(sorted(set(every), key=natural))
+    return Level(_role(every, distinct), distinct)
+
+
+def _role(every: list[str], distinct: tuple[str, ...]) -> Role:
+    if len(distinct) == 1:
+        return "constant"
+    if all(map(as_set, distinct)):
+        return "split"
+    if all(map(PASSED_OVER.fullmatch, distinct)) or all(map(NO_CLASSES.fullmatch, distinct)):
+        return "passed over"
+    if list(distinct) == [str(n) for n in range(len(distinct))] and len(distinct) <= 10:
+        return "class"  # 0, 1, ...: numbers of classes; those of patients begin at 1
+    numbered = [value for value in distinct if re.search(r"\d", value)]
+    shapes = {re.sub(r"\d+", "#", value) for value in numbered}
+    long = all(re.search(r"\d{3}", value) for value in distinct)
+    if len(numbered) == len(distinct) and (long or len(shapes) <= max(1, len(distinct) // 3)):
+        return "id"
+    return "class" if len(distinct) <= min(MOST_CLASSES, max(len(every) // 2, 2)) else "unclear"
+
+
+def escaped(text: str) -> str:
+    """A regular expression of a text, as legible as may be."""
+    return re.sub(r"\\([ \-#&~])", r"\1", re.escape(text))
+
+
+def natural(text: str) -> tuple[int, float, str]:
+    """Sorts whole numbers as numbers, before all else."""
+    return (0, int(text), text) if re.fullmatch(r"\d{1,15}", text) else (1, 0, text)
+
+
+def group_in(stems: Sequence[str], classes: Sequence[str] = ()) -> Group | None:
+    """What in these names tells patients or slides, the coarsest that is no class; None where nothing does."""
+    for found in (_known(stems, TCGA, "patient"), _marked(stems), _first_number(stems)):
+        if found is not None and not follows(_values(stems, found.expression), classes):
+            return found
+    return None
+
+
+def _values(stems: Sequence[str], expression: str) -> list[str]:
+    pattern = re.compile(expression)
+    return [found[0] if (found := pattern.search(stem)) else "" for stem in stems]
+
+
+def follows(groups: list[str], classes: Sequence[str]) -> bool:
+    """Whether the class says the group, so that no class could be divided."""
+    of_class = defaultdict(set)
+    for group, label in zip(groups, classes, strict=False):
+        of_class[label].add(group)
+    return len(of_class) > 1 and all(len(found) == 1 for found in of_class.values())
+
+
+def _known(stems: Sequence[str], expression: str, what: str) -> Group | None:
+    values = _values(stems, expression)
+    if not values or not all(values) or len(set(values)) < 2:
+        return None
+    return Group(expression, what, len(set(values)), values[0])
+
+
+def _marked(stems: Sequence[str]) -> Group | None:
+    """A word such as patient or slide, and a number."""
+    found = [MARK.search(stem) for stem in stems]
+    if not found or any(one is None for one in found):
+        return None
+    words = {one["what"].lower() for one in found if one}
+    if len(words) > 1:
+        return None
+    (word,) = words
+    what = "patient" if re.fullmatch(PEOPLE, word) else "slide"
+    return _known(stems, rf"(?i:{word})[-_ ]?(?i:id[-_ ]?)?[A-Za-z]?\d+", what)
+
+
+def _first_number(stems: Sequence[str]) -> Group | None:
+    """The beginning of the names up to the first part that numbers something several images share."""
+    parts = [TOKENS.split(stem) for stem in stems]  # part, separator, part, ...
+    least = min((len(part) for part in parts), default=0)
+    for at in range(0, least - 2, 2):
+        values = {part[at] for part in parts}
+        if len(values) > 1 and all(re.search(r"\d", value) for value in values):
+            whole = Counter("".join(part[: at + 1]) for part in parts)
+            if not 1 < len(whole) < len(stems) or _is_coordinate(values):
+                return None
+            expression = "^" + _expression([part[: at + 1] for part in parts])
+            return Group(expression, "group", len(whole), next(iter(whole)))
+    return None
+
+
+def _is_coordinate(values: Iterable[str]) -> bool:
+    numbers = [int(value) for value in values if value.isdecimal()]
+    return len(numbers) == len(list(values)) and math.gcd(*numbers) >= STEP
+
+
+def _expression(parts: list[list[str]]) -> str:
+    """A regular expression of the beginnings of names: what is equal in all of them as it stands."""
+    columns = list(zip(*parts, strict=True))
+    return "".join(
+        escaped(column[0]) if len(set(column)) == 1 else r"[^/_\-. ]+" if at % 2 == 0 else r"[_\-. ]+"
+        for at, column in enumerate(columns)
+    )
+
+
+def class_in(stems: Sequence[str]) -> list[tuple[str, Counter[str]]]:
+    """Parts of file names that may be classes: an expression with the group `class`, and how many images of each."""
+    parts = [TOKENS.split(stem) for stem in stems]
+    least = min((len(part) for part in parts), default=0)
+    found = []
+    for at in range(0, least, 2):
+        values = Counter(part[at] for part in parts)
+        named = at >= 2 and {part[at - 2].lower() for part in parts} <= set(LABELS) and len(values) > 1
+        if named or _is_word(values, len(stems)):
+            before = _expression([part[:at] for part in parts]) if at else ""
+            of_class = "|".join(escaped(value) for value in sorted(values, key=natural))
+            found.append((f"^{before}(?P<class>{of_class})(?![^/_\\-. ])", values))
+            if named:
+                return found[-1:]
+    return found
+
+
+def _is_word(values: Counter[str], number: int) -> bool:
+    return (
+        1 < len(values) <= min(MOST_IN_A_NAME, number // 2)
+        and all(re.fullmatch(r"[^\W\d]+", value) for value in values)
+        and not all(map(as_set, values))
+    )
+
+
+def stem(name: str) -> str:
+    """The name of a file without folder and ending."""
+    return PurePosixPath(name).stem

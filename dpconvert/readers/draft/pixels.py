@@ -1,0 +1,186 @@
+"""Masks beside images: which files are masks, told by their names or by the few values that they hold."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from dpconvert.annotations import mask_pixels
+from dpconvert.errors import ReadError
+from dpconvert.plural import counted
+from dpconvert.readers.draft import folders, names
+from dpconvert.readers.draft.survey import Draft, Survey
+from dpconvert.readers.draft.toml import quoted, some
+from dpconvert.source import unused
+
+WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|annotations?|manual|mask[-_ ]images?"
+FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:[-_ ][^/]*)?")
+ENDING = re.compile(rf"(?i)[._ -](?:{WORDS})$")
+LOOKED_AT = 24  # masks whose values are read
+FEW = 16  # values of a mask
+
+
+@lru_cache(maxsize=1)
+def masks_of(survey: Survey) -> dict[str, str]:
+    """Mask -> image, of files that a folder, an ending or their pixels tell to be masks; empty where none pair."""
+    for found in (_by_ending(survey.images), _by_folder(survey.images), _by_pixels(survey)):
+        if found:
+            return found
+    return {}
+
+
+def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
+    """Masks by what their images are called, where at least half of the masks have one."""
+    by_stem: defaultdict[str, list[str]] = defaultdict(list)
+    for name in images:
+        by_stem[names.stem(name).casefold()].append(name)
+    found = {mask: by_stem[called][0] for mask, called in masks.items() if len(by_stem.get(called, ())) == 1}
+    return found if found and len(found) * 2 >= len(masks) else {}
+
+
+def _by_ending(images: Sequence[str]) -> dict[str, str]:
+    masks = {name: ENDING.sub("", names.stem(name)).casefold() for name in images if ENDING.search(names.stem(name))}
+    return _paired(masks, [name for name in images if name not in masks])
+
+
+def _by_folder(images: Sequence[str]) -> dict[str, str]:
+    masks = {
+        name: ENDING.sub("", names.stem(name)).casefold()
+        for name in images if any(map(FOLDER.fullmatch, PurePosixPath(name).parts[:-1]))
+    }  # fmt: skip
+    return _paired(masks, [name for name in images if name not in masks])
+
+
+def _by_pixels(survey: Survey) -> dict[str, str]:
+    """Files of one name and two endings, where those of one ending hold few values."""
+    by_stem: defaultdict[str, list[str]] = defaultdict(list)
+    for name in survey.images:
+        by_stem[name.removesuffix(PurePosixPath(name).suffix)].append(name)
+    twins = [files for files in by_stem.values() if len(files) == 2]
+    if not twins or len(twins) * 2 < len(by_stem):
+        return {}
+    for ending in sorted({unused.suffix(name) for files in twins for name in files}):
+        few = [name for files in twins for name in files if unused.suffix(name) == ending]
+        if len(few) == len(twins) and all(_values(survey, name) is not None for name in few[:LOOKED_AT]):
+            return {mask: next(n for n in files if n != mask) for mask, files in zip(few, twins, strict=True)}
+    return {}
+
+
+def _values(survey: Survey, name: str) -> set[str] | None:
+    """The values of a mask, numbers or '#rrggbb'; None where there are more than FEW."""
+    data = survey.source.read(name)
+    for colours in (False, True):
+        try:
+            found = np.unique(mask_pixels.read(data, name, colours=colours))
+        except ReadError:
+            continue
+        if len(found) <= FEW:
+            return {f"#{value:06x}" if colours else str(value) for value in found.tolist()}
+        return None
+    return None
+
+
+def draft(survey: Survey) -> Draft | None:
+    """A manifest of the shape masks; None where no masks are beside images."""
+    masks = masks_of(survey)
+    if not masks:
+        return None
+    known = set(masks)
+    images = [name for name in survey.images if name not in known]
+    tree = folders.Tree.of(images)
+    roles, inner, grouped = folders.grouping(tree, [], {})
+    split, layout, asked = folders.sets(tree, roles, grouped)
+    values, questions = all_values(survey, sorted(masks))
+    bare = sorted(set(images) - set(masks.values()))
+    lines = [*_missing(bare), *value_lines(values), *layout]
+    binary = (len(values) == 2 and "0" in values) or values.keys() == {"#000000", "#ffffff"}
+    if values and not binary:
+        questions.append(
+            f"The masks hold {counted(len(values), 'value')} ({some(values)}), and nothing says what they are called "
+            "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]"
+        )  # fmt: skip
+    return Draft(
+        "masks",
+        kind="segmentation",
+        classes={"background": 0, "object": 0} if binary else {},
+        group=grouped.what,
+        why=grouped.why,
+        files={
+            "images": (tree.pattern(roles, _named(tree, inner, masks)), folders.about(tree, roles)),
+            "masks": (_mask_pattern(sorted(masks), masks), f"{counted(len(masks), 'mask')}, like {min(masks)}"),
+        },
+        layout=tuple(lines),
+        rule=_rule(binary=binary),
+        split=split,
+        questions=(*questions, *asked),
+    )
+
+
+def _named(tree: folders.Tree, inner: str, masks: dict[str, str]) -> str:
+    """The names of images, which do not end as those of masks do."""
+    no_mask = "".join(f"(?<!{names.escaped(ending)})" for ending in _extra(masks) if ending)
+    return rf"(?P<name>{inner}){no_mask}\.(?i:{'|'.join(folders.endings(tree.images))})$"
+
+
+def _mask_pattern(masks: list[str], images: dict[str, str]) -> str:
+    """Folders of masks as they are, and the end of their names that images lack."""
+    tree = folders.Tree.of(masks)
+    extra = _extra(images)
+    rest = "|".join(map(names.escaped, extra))
+    ending = rest if len(extra) == 1 else f"(?:{rest})"
+    return tree.pattern({}, rf"(?P<name>[^/]+?){ending}\.(?i:{'|'.join(folders.endings(masks))})$")
+
+
+def _extra(masks: dict[str, str]) -> list[str]:
+    """What names of masks have at their end, beyond those of their images."""
+    return sorted({names.stem(mask)[len(names.stem(image)) :] for mask, image in masks.items()})
+
+
+def all_values(survey: Survey, masks: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Value -> in how many of the masks that were looked at; and what is wrong with these."""
+    found: Counter[str] = Counter()
+    step = max(1, len(masks) // LOOKED_AT)
+    for name in masks[::step]:
+        values = _values(survey, name)
+        if values is None:
+            return {}, [
+                f"{name} holds more than {FEW} values: is it a mask? If its values number objects, each mask file "
+                "may be one object (`objects = true`); if it was saved as JPEG or smoothed, `threshold` makes "
+                "two values of it"
+            ]  # fmt: skip
+        found.update(values)
+    return {value: found[value] for value in sorted(found, key=names.natural)}, []
+
+
+def value_lines(values: dict[str, int]) -> Iterator[str]:
+    if not values:
+        yield '# values = {0 = "background", 255 = "object"}'
+        return
+    yield "[layout.values]  # value or colour of a mask -> class; names are ours, to be changed"
+    first = "0" if "0" in values else "#000000" if "#000000" in values else ""
+    for number, value in enumerate(values):
+        name = "background" if value == first else "object" if len(values) == 2 else f"value {number}"
+        yield f"{quoted(value) if value.startswith('#') else value} = {quoted(name)}"
+
+
+def _missing(bare: list[str]) -> list[str]:
+    if not bare:
+        return []
+    return [
+        f"missing = true  # {counted(len(bare), 'image')} without a mask, the first {bare[0]}: left out and counted"
+    ]
+
+
+def _rule(*, binary: bool) -> tuple[str, ...]:
+    lines = (
+        'type = "area"              # a patch is positive where the mask covers more than `share` of it',
+        "size = 256                 # pixels: fit it to your images",
+        'positive = ["object"]',
+        "share = 0.5",
+    )
+    return lines if binary else tuple(f"# {line}" for line in lines)

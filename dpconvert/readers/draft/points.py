@@ -1,0 +1,178 @@
+"""Points beside images: a file for each image, or one table for all, read by the shape points itself."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dpconvert.annotations import Annotations
+from dpconvert.annotations.points import LABELS
+from dpconvert.errors import ReadError, UserError
+from dpconvert.plural import counted
+from dpconvert.readers.draft import folders, names, tables
+from dpconvert.readers.draft.survey import Draft, Survey, stem
+from dpconvert.readers.draft.tables import Listing
+from dpconvert.readers.draft.toml import some, strings, table
+from dpconvert.readers.layouts import points as layout
+
+POINTS = re.compile(r"(?i)\.(csv|tsv|txt|json|mat)$")
+UNIT = r"px|pixels?"
+MIDDLE = r"cent(?:er|re)|centroid|coord\w*|pos\w*"
+AXES = {
+    axis: re.compile(
+        rf"(?i){axis}|c{axis}|{axis}[-_ ]?(?:{MIDDLE}|px|pixels?)|(?:{MIDDLE})[-_ ]?{axis}(?:[-_ ]?(?:px|pixels?))?"
+    )
+    for axis in "xy"
+}
+
+
+@dataclass(frozen=True)
+class How:
+    """How points are read: the names of columns, columns that may be the label, a file that has no head."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    other: tuple[str, ...] = ()
+    headless: str = ""
+
+
+SIZE = "size = 64               # pixels around each point, or of a patch: fit it to your objects"
+
+
+def draft(survey: Survey) -> Draft | None:
+    """A manifest of the shape points; None where no points are beside images."""
+    return _of_table(survey) or _of_files(survey)
+
+
+def _axes(columns: Sequence[str]) -> dict[str, str]:
+    """x and y -> the columns that hold them, where each is one."""
+    found = {axis: [column for column in columns if pattern.fullmatch(column)] for axis, pattern in AXES.items()}
+    return {axis: of[0] for axis, of in found.items() if len(of) == 1}
+
+
+def _of_table(survey: Survey) -> Draft | None:
+    """One table that names an image in several rows, with x and y."""
+    found, _ = tables.listings(survey)
+    for listing in found:
+        axes = _axes(list(listing.rows[0]))
+        if len(axes) == 2 and len(listing.columns) == 1 and 1 < listing.matched < sum(map(bool, listing.images)):
+            return _draft(survey, "^" + names.escaped(listing.file) + "$", _names(listing, axes))
+    return None
+
+
+def _names(listing: Listing, axes: dict[str, str]) -> How:
+    (image,) = listing.columns
+    labels = [column for column in listing.rows[0] if column.casefold() in LABELS]
+    few = [
+        column
+        for column in listing.rows[0]
+        if column not in {image, *axes.values()} and len(set(listing.values(column))) > 1
+    ]
+    chosen = labels if len(labels) == 1 else few if len(few) == 1 and not labels else []
+    named = {"image": image, **axes, **({"label": chosen[0]} if chosen else {})}
+    return How(named, tuple(few if not chosen else ()))
+
+
+def _of_files(survey: Survey) -> Draft | None:
+    """Files that are called as images are."""
+    images = {stem(name).casefold() for name in survey.images}
+    files = [
+        name for name in survey.names
+        if POINTS.search(name) and name not in survey.outlines and stem(name).casefold() in images
+    ]  # fmt: skip
+    if len(files) < 2 or len(files) * 2 < len(images):
+        return None
+    tree = folders.Tree.of(files)
+    pattern = tree.pattern({}, rf"(?P<name>[^/]+)\.(?i:{'|'.join(folders.endings(files))})$")
+    return _draft(survey, pattern, How(headless=_headless(survey, files)))
+
+
+def _headless(survey: Survey, files: list[str]) -> str:
+    """The first file of text that has no head with x and y."""
+    for name in files:
+        data = survey.source.read(name)
+        if name.lower().endswith((".json", ".mat")) or not data.strip():
+            continue
+        head = re.split(rb"[\s,;|]+", data.lstrip(b"\xef\xbb\xbf").split(b"\n")[0].strip().lower().replace(b'"', b""))
+        if not {b"x", b"y"} <= set(head):
+            return name
+    return ""
+
+
+def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
+    tree = folders.Tree.of(survey.images)
+    roles, inner, grouped = folders.grouping(tree, [], {})
+    split, lines, asked = folders.sets(tree, roles, grouped)
+    images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(folders.endings(survey.images))})$")
+    content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
+    questions = list(asked)
+    found, missing, faults = _found(survey, images, pattern, content)
+    if how.headless:
+        questions.append(
+            f"{how.headless} has no head that says which column is x and which y. Say in [layout] what the columns "
+            'hold, as columns = ["x", "y", "label"], or ["y", "x"]; `skip` tells how many lines to pass over'
+        )  # fmt: skip
+        found = Counter()
+    elif faults:
+        questions.append(f"The points cannot be read so: {faults[0]}")
+    if how.other:
+        questions.append(f"Which column is the label? {some(how.other, 10)}: name it under `names`, or say `label`")
+    labels = sorted(found, key=names.natural)
+    if "" in labels:
+        questions.append('The points have no label: say in [layout] what they are, as label = "nucleus"')
+    several = len(labels) > 1
+    ready = bool(labels) and "" not in labels
+    rule = ('type = "crop"           # a crop around each point, with the class of the point', SIZE) if several else (
+        'type = "presence"       # a patch is positive where a point lies in it', SIZE, f"positive = {strings(labels)}",
+    )  # fmt: skip
+    return Draft(
+        "points",
+        kind="detection",
+        classes=({label: found[label] for label in labels} if several else {"without": 0, "with": found[labels[0]]})
+        if ready
+        else {},
+        of="points",
+        group=grouped.what,
+        why=grouped.why,
+        files={"images": (images, folders.about(tree, roles)), "points": (pattern, "")},
+        layout=(*[f"names = {table(how.names)}"] * bool(how.names), *missing, *lines),
+        rule=rule if ready else tuple(f"# {line}" for line in rule),
+        split=split,
+        questions=tuple(questions),
+    )
+
+
+def _found(
+    survey: Survey, images: str, pattern: str, content: dict[str, object]
+) -> tuple[Counter[str], tuple[str, ...], list[str]]:
+    """How many points of each label there are, a line of [layout] for images without any, and what cannot be read."""
+    from dpconvert import readers
+
+    source = survey.under(
+        shape="points", rule={"type": "crop", "size": 8}, layout={**content, "missing": "none"},
+        files={"images": {"pattern": images}, "points": {"pattern": pattern}},
+    )  # fmt: skip
+    labels, bare, faults = Counter[str](), list[str](), list[str]()
+    try:
+        pictures = list(readers.reader(source.manifest).pictures(source))
+    except UserError as error:
+        return labels, (), [source.reason(error)]
+    for picture in pictures:
+        if not picture.annotations:
+            bare.append(picture.files[0])
+            continue
+        try:
+            found = layout.read_annotations(source, picture, source.picture(picture.files, picture.columns))
+        except ReadError as error:
+            faults.append(source.reason(error))
+            continue
+        assert isinstance(found, Annotations)
+        labels.update(item.label for item in found.items)
+    source.close()
+    line = (
+        (f"missing = true  # {counted(len(bare), 'image')} without points, the first {bare[0]}: left out",)
+        if bare
+        else ()
+    )
+    return labels, line, faults

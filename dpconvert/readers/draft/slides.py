@@ -1,0 +1,223 @@
+"""Slides, or images, with outlines drawn in a program: the shape slides itself reads which labels they hold."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from dpconvert.annotations import Annotations
+from dpconvert.errors import ReadError, UserError
+from dpconvert.plural import counted
+from dpconvert.readers.draft import folders, pixels
+from dpconvert.readers.draft.survey import Draft, Survey, stem
+from dpconvert.readers.draft.toml import some, strings
+from dpconvert.readers.layouts import slides as layout
+from dpconvert.source import unused
+from dpconvert.source.files import Source
+from dpconvert.source.record import Picture
+
+CELL = 1024  # pixels: what is larger is no object to be cut out
+MPP = 0.5
+NONE = "Nothing names the patient, so every {0} is its own group. If several {0}s of one patient are here, they may be "
+NONE += (
+    "divided between train and test, and scores will be too good: add (?P<group>...) to the pattern of [files.slides]."
+)
+
+
+@dataclass
+class Drawn:
+    """What is drawn on all of them: labels, sides of the objects' boxes, and what could not be read.
+
+    groups: label -> images that show it. mpp: of each image that states it. bare: those without annotations.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    sides: list[float] = field(default_factory=list)
+    points: int = 0
+    mpp: list[float] = field(default_factory=list)
+    bare: list[str] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    number: int = 0
+
+    @property
+    def small(self) -> bool:
+        return bool(self.sides) and statistics.median(self.sides) <= CELL
+
+    @property
+    def scaled(self) -> bool:
+        """Whether all of them can be read at MPP."""
+        return len(self.mpp) == self.number > 0 and max(self.mpp) <= MPP * 1.05
+
+
+def draft(survey: Survey) -> Draft | None:
+    """A manifest of the shape slides; None without slides or outlines."""
+    files = survey.slides or _outlined(survey)
+    if not files:
+        return None
+    tree = folders.Tree.of(files)
+    labelled = len(tree.at("class")) == 1
+    roles = {tree.at("class")[0]: "class"} if labelled else {}
+    roles, inner, grouped = folders.grouping(tree, [], roles)
+    split, lines, asked = folders.sets(tree, roles, grouped)
+    pattern = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(folders.endings(files))})$")
+    noun = "slide" if survey.slides else "image"
+    drawn, failed = _drawn(survey, pattern)
+    about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
+    plain = Draft(
+        "slides",
+        kind="segmentation" if survey.slides else "detection",
+        group=grouped.what if grouped.why else noun,
+        why=grouped.why or (NONE.format(noun),),
+        files={"slides": (pattern, about)},
+        split=split,
+    )
+    return _labels(plain, survey, drawn, tree, [*failed, *asked, *_foreign(survey)], lines)
+
+
+def _foreign(survey: Survey) -> Iterator[str]:
+    for error in list(survey.foreign.values())[:1]:
+        yield f"{counted(len(survey.foreign), 'file')} of a program that is not read: {error}"
+
+
+def _outlined(survey: Survey) -> list[str]:
+    """Images that files of annotation programs are about: all of those with the endings of such."""
+    shared = [name for name, program in survey.outlines.items() if program == "coco"]
+    stems = {stem(name).casefold() for name in survey.outlines}
+    about = [name for name in survey.images if stem(name).casefold() in stems]
+    if not about and not shared:
+        return []
+    masks = pixels.masks_of(survey)
+    suffixes = {unused.suffix(name) for name in about}
+    return [name for name in survey.images if name not in masks and (shared or unused.suffix(name) in suffixes)]
+
+
+def _drawn(survey: Survey, pattern: str) -> tuple[Drawn, list[str]]:
+    """What is drawn, by the reader of the shape; and what it refuses."""
+    from dpconvert import readers
+
+    content = {"shape": "slides", "rule": {"type": "crop"}, "layout": {"missing": "none"}}
+    source = survey.under(**content, files={"slides": {"pattern": pattern}})
+    drawn, reader = Drawn(), readers.reader(source.manifest)
+    try:
+        pictures = list(reader.pictures(source))
+    except UserError as error:
+        return drawn, [source.reason(error)]
+    for picture in pictures:
+        _add(source, picture, drawn)
+    source.close()
+    return drawn, [*drawn.faults[:3], *[f"and {len(drawn.faults) - 3} more such files"] * (len(drawn.faults) > 3)]
+
+
+def _add(source: Source, picture: Picture, drawn: Drawn) -> None:
+    drawn.number += 1
+    try:
+        image = source.picture(picture.files, picture.columns)
+        drawn.mpp += [image.mpp] if image.mpp else []
+        if not picture.annotations:
+            drawn.bare.append(picture.files[0])
+            return
+        if unused.READ.search(unused.suffix(picture.annotations[0])):
+            drawn.masks.append(picture.annotations[0])
+            return
+        found = layout.read_annotations(source, picture, image)
+    except ReadError as error:
+        drawn.faults.append(source.reason(error))
+        return
+    assert isinstance(found, Annotations)
+    for item in found.items:
+        drawn.labels[item.label] += 1
+        left, top, right, bottom = item.geometry.bounds
+        drawn.sides.append(max(right - left, bottom - top))
+        drawn.points += item.geometry.area == 0
+
+
+def _labels(
+    plain: Draft, survey: Survey, drawn: Drawn, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
+) -> Draft:
+    """The draft with classes, rule, layout and questions."""
+    noun = "slide" if survey.slides else "image"
+    missing: tuple[str, ...] = ()
+    if drawn.bare and len(drawn.bare) < drawn.number:
+        missing = (
+            f"missing = true  # {counted(len(drawn.bare), noun)} without annotations, as {drawn.bare[0]}: left out",
+            '                # missing = "none" says that they show nothing of what the rule looks for',
+        )  # fmt: skip
+    if drawn.masks:
+        return _of_masks(plain, survey, drawn, asked, (*missing, *lines))
+    if not drawn.labels:
+        return _of_tiles(plain, drawn, tree, asked, lines)
+    labels = [label for label, _ in sorted(drawn.labels.items())]
+    counts = ", ".join(f"{label or '(none)'} {drawn.labels[label]}" for label in labels)
+    remarks = (f"Labels of the annotations, and how many of each: {counts}",)
+    plain = replace(plain, of="annotations", remarks=remarks, layout=(*missing, *lines))
+    if "" in labels:
+        asked.append(
+            "Some annotations have no label: name them in the program that drew them, or with `labels` in [layout]"
+        )
+    elif drawn.points == sum(drawn.labels.values()) or (drawn.small and (len(labels) > 1 or not survey.slides)):
+        size = ("size = 64               # pixels around each object: fit it to them",) if drawn.points else ()
+        rule = ('type = "crop"           # each object is one sample, and its label the class', *size)
+        classes = {label: drawn.labels[label] for label in labels}
+        return replace(plain, classes=classes, rule=rule, questions=tuple(asked))
+    elif len(labels) == 1:
+        rule = tuple(_area(drawn, labels[0], survey))
+        classes = {"other": 0, labels[0]: drawn.labels[labels[0]]}
+        return replace(plain, classes=classes, rule=rule, questions=tuple(asked))
+    asked.append(
+        f"Regions of several labels are drawn ({some(labels)}): which make a patch positive? Say so under `positive`, "
+        "`cut` or `ignore` of [rule], and name two `classes`"
+    )  # fmt: skip
+    rule = tuple(f"# {line}" for line in _area(drawn, labels[0], survey))
+    return replace(plain, rule=rule, questions=tuple(asked))
+
+
+def _area(drawn: Drawn, label: str, survey: Survey) -> Iterator[str]:
+    yield 'type = "area"            # a patch is positive where the regions cover more than `share` of it'
+    yield from _size(drawn)
+    yield f"positive = {strings([label])}"
+    yield "share = 0.5"
+    if survey.slides:
+        yield "tissue = 0.5            # patches with less tissue are left out"
+    yield "cap = 1000              # patches of a class and image at most"
+
+
+def _size(drawn: Drawn) -> Iterator[str]:
+    yield "size = 256              # side of a patch in pixels ..."
+    if drawn.scaled:
+        yield f"mpp = {MPP}               # ... at this resolution, in micrometres per pixel"
+    else:
+        yield "# mpp = 0.5             # ... of the file; not every file states a resolution as fine as this"
+
+
+def _of_tiles(plain: Draft, drawn: Drawn, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]) -> Draft:
+    """Slides without annotations: the class is that of the whole slide, where folders tell it."""
+    rule = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
+    if len(tree.at("class")) == 1 and not drawn.faults:
+        classes = tree.counts(tree.at("class")[0])
+        return replace(plain, classes=classes, of="slides", rule=rule, layout=lines, questions=tuple(asked))
+    asked.append(
+        "No annotations are here that can be read, and no folders that name classes: put files of annotations beside "
+        "the slides, or a table slides.csv with the columns slide, group and label (see `label` in [layout])"
+    )  # fmt: skip
+    return replace(plain, rule=rule, layout=lines, questions=tuple(asked))
+
+
+def _of_masks(plain: Draft, survey: Survey, drawn: Drawn, asked: list[str], lines: tuple[str, ...]) -> Draft:
+    values, wrong = pixels.all_values(survey, drawn.masks)
+    asked = [*asked, *wrong]
+    binary = len(values) == 2 and "0" in values
+    if values and not binary:
+        asked.append(
+            f"The masks hold the values {some(values)}: name them under `values`, and choose `classes` and a [rule]"
+        )
+    rule = tuple(line if binary else f"# {line}" for line in _area(drawn, "object", survey))
+    return replace(
+        plain,
+        classes={"background": 0, "object": 0} if binary else {},
+        rule=rule,
+        layout=(*lines[:2], *pixels.value_lines(values), *lines[2:]),
+        questions=tuple(asked),
+    )

@@ -1,0 +1,312 @@
+"""A table beside images: which column names the image, which the label, the patient, the set."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from dpconvert import names as plain
+from dpconvert.annotations.points import LABELS
+from dpconvert.errors import ReadError
+from dpconvert.plural import counted
+from dpconvert.readers.draft import folders, names, pixels
+from dpconvert.readers.draft.survey import Draft, Survey
+from dpconvert.readers.draft.toml import ALONE, SHARE, quoted, some
+from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, Endings
+from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.source.record import hashed
+
+Row = dict[str, str]
+MOST_ROWS = 200  # looked at for how rows name images
+ENOUGH = 0.9  # of the images, or of the rows
+BETWEEN = ("/", "_", "-", "")
+GROUPS = re.compile(rf"(?i)(?:^|[^a-z])({names.PEOPLE}|slide|wsi|specimen|biopsy|block|tma)(?:$|[^a-z]|s?id$|s?name$)")
+SETS = re.compile(r"(?i)(^|[^a-z])(split|set|subset|partition|phase|fold)($|[^a-z])")
+OTHER = re.compile(
+    r"(?i)(^|[^a-z])(sex|gender|age|ethnicity|race|scanner|hospital|cent(er|re)|site|source|date|year|stain|organ|"
+    r"dataset|magnification|mag|operator|annotator|fold|index|id|width|height|size)($|[^a-z])"
+)
+NAMED = re.compile(rf"(?i)({'|'.join(LABELS)}|target|diagnosis)")
+NUMBER = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table whose rows name images here: the template, and row by row the image, '' without one."""
+
+    file: str
+    template: str
+    rows: list[Row]
+    images: list[str]
+    columns: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def matched(self) -> int:
+        return len(set(self.images) - {""})
+
+    def values(self, column: str) -> list[str]:
+        """What the rows of images that are here say in a column."""
+        return [row[column] for row, image in zip(self.rows, self.images, strict=True) if image]
+
+
+def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
+    """The tables that name images, each in one way; and what is not clear about others."""
+    found, unclear = [], []
+    masks = pixels.masks_of(survey)
+    images = [name for name in survey.images if name not in masks]
+    endings = Endings(iter(images))
+    for name in survey.tables:
+        try:
+            rows = survey.rows(name)
+        except ReadError as error:
+            unclear.append(str(error))
+            continue
+        best = _best(rows, images, endings)
+        if len({tuple(images) for _, images in best}) > 1:
+            ways = some((quoted(template) for template, _ in best), 4)
+            unclear.append(f"{name} may name images in several ways: {ways}. Say in [layout] which one is `file`")
+        if best:
+            template, images = best[0]
+            used = frozenset(part[1] for part in TEMPLATE.parse(template) if part[1])
+            found.append(Listing(name, template, rows, images, used))
+    return found, unclear
+
+
+def _best(rows: list[Row], images: Sequence[str], endings: Endings) -> list[tuple[str, list[str]]]:
+    """The templates that name the most images, with the image of each row; none where they name few."""
+    tried = _sample(rows)
+    scored: dict[str, int] = {}
+    for template in _templates(rows, images):
+        scored[template] = len({image for row in tried if (image := _image(template, row, endings))})
+    most = max(scored.values(), default=0)
+    if most < 2:
+        return []
+    best = [template for template, score in scored.items() if score == most]
+    found = [(template, [_image(template, row, endings) for row in rows]) for template in best]
+    return [(t, of) for t, of in found if len({*of} - {""}) >= ENOUGH * min(len(images), len(rows))]
+
+
+def _sample(rows: list[Row]) -> list[Row]:
+    """Rows from the first to the last, in an order that no pattern of the table's follows."""
+    return rows if len(rows) <= MOST_ROWS else sorted(rows, key=lambda row: hashed(*row.values()))[:MOST_ROWS]
+
+
+def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
+    """Ways in which columns may make the names of these images, the plainest first."""
+    columns = [column for column in (rows[0] if rows else {}) if column and not set(column) & set("{}[].:!")]
+    suffixes = ["." + ending for ending in folders.endings(images)]
+    stems = {PurePosixPath(name).stem for name in images}
+    widths = {len(stem) for stem in stems} if all(map(str.isdecimal, stems)) else set()
+    padded = [f":0{width}" for width in widths if len(widths) == 1 and width > 1]
+    for column in columns:
+        yield f"{{{column}}}"
+        yield from (f"{{{column}{pad}}}{suffix}" for suffix in suffixes for pad in ("", *padded))
+    for (one, other), between in itertools.product(itertools.permutations(columns, 2), BETWEEN):
+        yield f"{{{one}}}{between}{{{other}}}"
+        yield from (f"{{{one}}}{between}{{{other}}}{suffix}" for suffix in suffixes)
+
+
+def _image(template: str, row: Row, endings: Endings) -> str:
+    try:
+        wanted = UPWARDS.sub("", plain.file_name(TEMPLATE.vformat(template, (), row)))
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
+        return ""
+    found = endings.find(wanted) if wanted and PurePosixPath(wanted).stem else []
+    return found[0] if len(found) == 1 else ""
+
+
+def draft(survey: Survey) -> Draft | None:
+    """A manifest of the shape table; None where no table names images and a label."""
+    found, unclear = listings(survey)
+    if not found:
+        return None
+    tables = _together(found)
+    if len(tables) > 1 and not _are_sets(tables):
+        others = some(listing.file for listing in found)
+        unclear.append(f"Several tables name images: {others}. Name the right one in the pattern of [files.table]")
+    return _draft(survey, tables if _are_sets(tables) else tables[:1], unclear)
+
+
+def _together(found: list[Listing]) -> list[Listing]:
+    """The tables of the columns of the one that names the most images."""
+    most = max(found, key=lambda listing: listing.matched)
+    same = [one for one in found if one.template == most.template and one.rows[0].keys() == most.rows[0].keys()]
+    return same if _are_sets(same) else [most, *(one for one in found if one is not most)]
+
+
+def _are_sets(tables: list[Listing]) -> bool:
+    return len(tables) > 1 and all(names.as_set(PurePosixPath(table.file).stem) for table in tables)
+
+
+def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
+    whole = Listing(
+        tables[0].file, tables[0].template, [row for table in tables for row in table.rows],
+        [image for table in tables for image in table.images], tables[0].columns,
+    )  # fmt: skip
+    used = sorted({image for image in whole.images if image})
+    label, questions, others = _label(whole)
+    questions = [*unclear, *questions]
+    group, split = _group(whole, questions), _split(whole)
+    tree = folders.Tree.of(used)
+    labels = dict(zip(whole.images, (row.get(label, "") for row in whole.rows), strict=True))
+    roles, inner, grouped = folders.grouping(tree, [labels.get(name, "") for name in tree.images], {})
+    if group:
+        roles, inner = {}, "[^/]+"
+    official = bool(split) or len(tables) > 1
+    layout = [f"file = {quoted(whole.template)}  # how a row names its image", *_label_lines(whole, label, others)]
+    if group:
+        layout.append(f"group = {quoted(group)}")
+    if split:
+        layout.append(f"split = {quoted(split)}")
+    layout += _missing(whole, label)
+    classes = Counter(whole.values(label)) if label else Counter[str]()
+    classes.pop("", None)
+    pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else _of_sets(tables)
+    return Draft(
+        "table",
+        classes={value: classes[value] for value in sorted(classes, key=names.natural)},
+        of="images",
+        group=_what(group) if group else grouped.what,
+        why=(_why(whole, group),) if group else _no_column(whole, grouped, label, split),
+        files={
+            "table": (pattern, f"{counted(len(whole.rows), 'row')}, {counted(whole.matched, 'image')} of them here"),
+            "images": (tree.pattern(roles, tree.file(inner)), folders.about(tree, roles)),
+        },
+        layout=tuple(layout),
+        split=_sets(whole, split, tables) if official else (SHARE,),
+        questions=tuple(questions),
+    )
+
+
+def _label(table: Listing) -> tuple[str, list[str], list[str]]:
+    """The one column that may be the label, else '' and a question; and the columns that are listed beside it."""
+    candidates = [column for column in table.rows[0] if _may_be_label(table, column)]
+    named = [column for column in candidates if NAMED.fullmatch(column)]
+    told = {column: _shown(table, column) for column in candidates}
+    likely = [column for column in candidates if not OTHER.search(column) and not SETS.search(column)]
+    likely = [column for column in likely if not GROUPS.search(column)]
+    if len(named) == 1:
+        return named[0], [], [f"{column}: {told[column]}" for column in candidates if column != named[0]]
+    if len(likely) == 1 and not named:
+        return likely[0], [], [f"{column}: {told[column]}" for column in candidates if column != likely[0]]
+    shown = "; ".join(f"{column} ({told[column]})" for column in candidates) or "none has few values"
+    which = "Several columns may be the label" if len(candidates) > 1 else "No column is surely the label"
+    question = f"{which} in {table.file}: {shown}. Say in [layout] which one is `label`, and list `classes`"
+    return "", [question], [f"{column}: {told[column]}" for column in candidates]
+
+
+def _may_be_label(table: Listing, column: str) -> bool:
+    values = [value for value in table.values(column) if value]
+    distinct = set(values)
+    return (
+        bool(column)
+        and column not in table.columns
+        and 1 < len(distinct) <= min(names.MOST_CLASSES, max(2, len(values) // 2))
+        and not all(NUMBER.fullmatch(value) for value in distinct)
+        and not (GROUPS.search(column) and len(distinct) > 10)
+    )
+
+
+def _shown(table: Listing, column: str) -> str:
+    counts = Counter(value for value in table.values(column) if value)
+    return some((f"{value} {count}" for value, count in sorted(counts.items(), key=lambda c: names.natural(c[0]))), 6)
+
+
+def _label_lines(table: Listing, label: str, others: list[str]) -> Iterator[str]:
+    if label:
+        yield f"label = {quoted(label)}"
+    else:
+        yield "# label = ..."
+    yield from (f"# other column, with few values: {folders_comment(other)}" for other in others)
+    if label:
+        yield '# labels = {value = "class"}  # where classes shall be called otherwise; `skip` lists what to leave out'
+
+
+def folders_comment(text: str) -> str:
+    """Text on one line of a comment."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:100]
+
+
+def _group(table: Listing, questions: list[str]) -> str:
+    """The column of the patient or slide: of several, the one whose groups hold those of the others."""
+    columns = [column for column in table.rows[0] if column not in table.columns and _may_be_group(table, column)]
+    columns += [column for column in table.columns if GROUPS.search(column) and len(table.columns) > 1]
+    if len(columns) < 2:
+        return "".join(columns)
+    coarsest = [one for one in columns if all(_holds(table, one, other) for other in columns if other != one)]
+    if coarsest:
+        return coarsest[0]
+    questions.append(f"Several columns may be the group: {', '.join(columns)}. Say in [layout] which one is `group`")
+    return ""
+
+
+def _may_be_group(table: Listing, column: str) -> bool:
+    return bool(GROUPS.search(column)) and len(set(table.values(column))) > 1
+
+
+def _holds(table: Listing, coarse: str, fine: str) -> bool:
+    """Whether every value of the one column lies in one value of the other."""
+    homes = defaultdict(set)
+    for one, other in zip(table.values(coarse), table.values(fine), strict=True):
+        homes[other].add(one)
+    return all(len(found) == 1 for found in homes.values())
+
+
+def _what(group: str) -> str:
+    return "patient" if re.search(names.PEOPLE, group, re.IGNORECASE) else "slide"
+
+
+def _why(table: Listing, group: str) -> str:
+    values = table.values(group)
+    return (
+        f"The column {group!r} tells the {_what(group)}: {counted(len(set(values)), _what(group))} of "
+        f"{counted(len(values), 'image')}; images of one are never divided between train, val and test."
+    )
+
+
+def _no_column(table: Listing, grouped: folders.Grouping, label: str, split: str) -> tuple[str, ...]:
+    if grouped.why:
+        return grouped.why
+    columns = [column for column in table.rows[0] if column and column not in {label, split}]
+    return (f"{ALONE}name the column of the patient as `group` in [layout]. The columns: {some(columns, 20)}.",)
+
+
+def _split(table: Listing) -> str:
+    """The column of the set."""
+    found = [
+        column for column in table.rows[0]
+        if SETS.search(column) and (values := {value for value in table.values(column) if value})
+        and all(value.lower() in SPLIT_NAMES for value in values)
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else ""
+
+
+def _of_sets(tables: list[Listing]) -> str:
+    """A pattern for train.csv, val.csv and test.csv."""
+    first = PurePosixPath(tables[0].file)
+    folder = "" if str(first.parent) == "." else names.escaped(str(first.parent)) + "/"
+    listed = "|".join(names.escaped(PurePosixPath(table.file).stem) for table in tables)
+    return f"^{folder}(?P<split>{listed})\\{first.suffix}$"
+
+
+def _sets(table: Listing, split: str, tables: list[Listing]) -> tuple[str, ...]:
+    named = table.values(split) if split else [PurePosixPath(one.file).stem for one in tables]
+    known = {names.as_set(name) for name in named if name}
+    lines = [folders.OFFICIAL]
+    if "val" not in known and "train" in known:
+        lines.append(
+            "val = 0.15  # no validation set is here: this share of the training set becomes one, by whole groups"
+        )
+    return tuple(lines)
+
+
+def _missing(table: Listing, label: str) -> list[str]:
+    absent = sum(not image for image in table.images)
+    blank = table.values(label).count("") if label else 0
+    what = [counted(absent, "row") + " without an image here"] * bool(absent)
+    what += [counted(blank, "row") + " without a label"] * bool(blank)
+    return [f"missing = true  # {' and '.join(what)}: left out and counted"] if what else []

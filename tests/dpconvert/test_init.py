@@ -1,0 +1,405 @@
+"""`dpconvert init`: a folder in, a manifest that works out; or one that says what could not be told.
+
+What was made is compared with the files themselves: names, `csv`, numpy, never with what the draft says.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tomllib
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpconvert.manifest.catalog import find
+from dpconvert.readers.fakes import draw_fake
+from dpconvert.shards.tar import read_index
+from tests.dpconvert.conftest import Answer, one_line
+
+Call = Callable[..., Answer]
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def picture(path: Path, side: int = 16, value: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(abs(hash_of(path)) + value).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def hash_of(path: Path) -> int:
+    return sum(map(ord, "/".join(path.parts[-3:])))
+
+
+@pytest.fixture
+def init(tmp_path: Path, dpconvert: Call) -> Callable[..., Any]:
+    """`init(folder)`: the manifest, and the rows of what is converted by it; the answer alone where it is not ready."""
+
+    def drafted(folder: Path, *options: object, ready: bool = True) -> Any:
+        path = tmp_path / "drafted" / "my.toml"
+        path.parent.mkdir(exist_ok=True)
+        answer = dpconvert("init", folder, "--out", path, "-q")
+        manifest = tomllib.loads(path.read_text())
+        assert answer.code == (0 if ready else 1), answer.out + answer.err
+        checked = dpconvert("check", path, "--source", folder, "-q")
+        if not ready:
+            assert "not told: " in answer.err
+            assert "NOT READY" in path.read_text()
+            return manifest, answer, checked
+        assert checked.code == 0, checked.err
+        assert "next: dpconvert check" in answer.out
+        made = dpconvert(path, "--source", folder, "--out", tmp_path / "out", "--workers", 1, "-q", *options)
+        assert made.code == 0, made.err
+        rows = read_index(tmp_path / "out" / manifest["task"] / "index.parquet").to_pylist()
+        return manifest, rows, answer
+
+    return drafted
+
+
+def labels(manifest: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Image -> the name of its class."""
+    return {row["source"]: manifest["classes"][row["label"]] for row in rows}
+
+
+def homes(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Group -> the sets that it lies in."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["group"].rpartition(":")[2], set()).add(row["split"])
+    return found
+
+
+def test_folders_become_classes_and_patients_in_names_are_kept_whole(init: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "my cells"
+    for kind in ("lymphocyte", "tumour"):
+        for number in range(16):
+            picture(folder / kind / f"P{number // 2:02}_{kind[0]}{number}.png")
+    manifest, rows, answer = init(folder)
+    assert manifest["task"] == "MyCells"
+    assert labels(manifest, rows) == {f"{p.parent.name}/{p.name}": p.parent.name for p in folder.rglob("*.png")}
+    assert homes(rows).keys() == {f"P{n:02}" for n in range(8)}
+    assert {len(found) for found in homes(rows).values()} == {1}
+    assert "8 beginnings in common, such as P00" in answer.out
+
+
+def test_without_a_patient_it_is_said_that_every_image_stands_alone(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(12):
+        picture(tmp_path / "s" / "ab"[number % 2] / f"img{number}.jpg")
+    manifest, rows, answer = init(tmp_path / "s")
+    assert manifest["group"]["kind"] == "image"
+    assert len(homes(rows)) == 12
+    assert "every image is its own group. If several images of one patient are here" in answer.out
+
+
+@pytest.mark.parametrize("order", ["patient/class", "class/patient"])
+def test_folders_of_patients_are_told_from_those_of_classes(
+    init: Callable[..., Any], tmp_path: Path, order: str
+) -> None:
+    for number in range(24):
+        parts = {"patient": str(8863 + number % 6), "class": str(number // 6 % 2)}
+        picture(tmp_path / "s" / "/".join(parts[part] for part in order.split("/")) / f"i{number}.png")
+    manifest, rows, _ = init(tmp_path / "s")
+    at = order.split("/").index("class")
+    assert labels(manifest, rows) == {row["source"]: row["source"].split("/")[at] for row in rows}
+    assert homes(rows).keys() == {str(8863 + n) for n in range(6)}
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Train_set", "validation", "Test_set"), ("train", "test")]
+)
+def test_folders_of_sets_are_kept(init: Callable[..., Any], tmp_path: Path, names: tuple[str, ...]) -> None:
+    for number in range(40):
+        picture(tmp_path / "s" / names[number % len(names)] / "ab"[number // 3 % 2] / f"x{number}.png")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert labels(manifest, rows) == {row["source"]: row["source"].split("/")[1] for row in rows}
+    for row in rows:
+        home = row["source"].split("/")[0].lower()[:2]
+        assert row["split"][:2] == home or (home == "tr" and len(names) == 2 and row["split"] == "val")
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+
+
+def test_a_patient_in_two_sets_of_the_release_is_told(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(24):
+        picture(tmp_path / "s" / ("train", "test")[number % 2] / "ab"[number // 2 % 2] / f"P{number // 4}_{number}.png")
+    _, answer, checked = init(tmp_path / "s", ready=False)
+    assert re.search(r"6 groups \(P0, P1, P2 and 3 more\) lie in more than one of the sets", answer.err)
+    assert "one group in several official sets" in checked.err
+
+
+def test_of_two_levels_that_may_be_classes_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(24):
+        picture(tmp_path / "s" / ("benign", "malignant")[number % 2] / "ab"[number // 2 % 2] / f"i{number}.png")
+    manifest, answer, checked = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
+    assert "folder 1 of the path (benign, malignant); folder 2 of the path (a, b)" in answer.err
+    assert checked.code == 1
+
+
+def test_folders_that_may_be_patients_are_not_taken_for_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(24):
+        picture(tmp_path / "s" / f"P{number % 8}" / f"i{number}.png")
+    manifest, answer, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
+    assert "What the class of an image is: folder 1 of the path (P0, P1" in answer.err
+
+
+def test_files_beside_images_that_may_hold_labels_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(8):
+        picture(tmp_path / "s" / "xy"[number % 2] / f"i{number}.png")
+        (tmp_path / "s" / "xy"[number % 2] / f"i{number}_epithelial.mat").write_bytes(b"?")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "8 files called as images, such as x/i0_epithelial.mat, may hold labels" in answer.err
+
+
+def test_archives_are_looked_into(init: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    with zipfile.ZipFile(tmp_path / "s" / "cells.zip", "w") as archive:
+        for number in range(12):
+            picture(tmp_path / "x.png", value=number)
+            archive.write(tmp_path / "x.png", f"{'ab'[number % 2]}/i{number}.png")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert Counter(labels(manifest, rows).values()) == {"a": 6, "b": 6}
+
+
+# --- tables
+
+
+def table(folder: Path, head: str, lines: list[str], name: str = "labels.csv") -> None:
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_text("\n".join([head, *lines]) + "\n")
+
+
+def test_a_table_s_columns_are_told_by_what_they_hold(init: Callable[..., Any], tmp_path: Path) -> None:
+    lines = []
+    for number in range(1, 25):
+        picture(tmp_path / "s" / "images" / f"{number:03}.png")
+        lines.append(f"{number};{'benign' if number % 3 else 'malignant'};{'mf'[number % 2]};pat{number // 4}")
+    table(tmp_path / "s", "id;diagnosis;sex;patient_id", [*lines, "99;benign;m;pat9"])
+    manifest, rows, answer = init(tmp_path / "s")
+    assert manifest["layout"]["file"] == "{id:03}.png"
+    with (tmp_path / "s" / "labels.csv").open() as file:
+        told = {f"images/{int(row['id']):03}.png": row for row in csv.DictReader(file, delimiter=";")}
+    told.pop("images/099.png")
+    assert labels(manifest, rows) == {name: row["diagnosis"] for name, row in told.items()}
+    assert {row["source"]: row["group"] for row in rows} == {n: f"my:{row['patient_id']}" for n, row in told.items()}
+    assert "7 patients of 24 images" in answer.out
+    assert manifest["layout"]["missing"] is True
+
+
+def test_of_two_label_columns_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(12):
+        picture(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "file,expert1,expert2", [f"{n}.png,{'ab'[n % 2]},{'ab'[n // 6]}" for n in range(12)])
+    manifest, answer, checked = init(tmp_path / "s", ready=False)
+    assert "label" not in manifest["layout"]
+    assert "Several columns may be the label in labels.csv: expert1 (a 6, b 6); expert2 (a 6, b 6)" in answer.err
+    assert "layout.label: is missing" in checked.err
+
+
+def test_tables_called_as_sets_are_read_together(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(24):
+        picture(tmp_path / "s" / "img" / f"{number}.png")
+    for at, name in enumerate(("train", "val", "test")):
+        numbers = range(at * 8, at * 8 + 8)
+        table(tmp_path / "s", "file,label", [f"img/{n}.png,{'ab'[n % 2]}" for n in numbers], f"{name}.csv")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert {row["source"]: row["split"] for row in rows} == {
+        f"img/{n}.png": ("train", "val", "test")[n // 8] for n in range(24)
+    }
+    assert labels(manifest, rows) == {f"img/{n}.png": "ab"[n % 2] for n in range(24)}
+
+
+# --- points, masks, outlines, projects
+
+
+def test_points_of_a_file_for_each_image(init: Callable[..., Any], tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    for number in range(9):
+        picture(tmp_path / "s" / "images" / f"{number}.png", 96)
+        kinds = ["mitosis", "other", "other"][: number % 3 + 1]
+        counts.update(kinds)
+        table(
+            tmp_path / "s" / "points",
+            "x,y,label",
+            [f"{40 + 5 * i},50,{k}" for i, k in enumerate(kinds)],
+            f"{number}.csv",
+        )
+    manifest, rows, _ = init(tmp_path / "s")
+    assert Counter(manifest["classes"][row["label"]] for row in rows) == counts
+
+
+def test_points_without_a_head_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        picture(tmp_path / "s" / f"{number}.png", 96)
+        (tmp_path / "s" / f"{number}.csv").write_text("40,50\n60,70\n")
+    _, answer, checked = init(tmp_path / "s", ready=False)
+    assert "0.csv has no head that says which column is x and which y" in answer.err
+    assert checked.code == 1
+
+
+def test_points_of_one_table(init: Callable[..., Any], tmp_path: Path) -> None:
+    lines = []
+    for number in range(9):
+        picture(tmp_path / "s" / f"{number}.png", 96)
+        lines += [f"{number}.png,{40 + i},50,{'ab'[i % 2]}" for i in range(4)]
+    table(tmp_path / "s", "image,X,Y,class", lines)
+    manifest, rows, _ = init(tmp_path / "s")
+    assert Counter(manifest["classes"][row["label"]] for row in rows) == {"a": 18, "b": 18}
+
+
+@pytest.mark.parametrize("place", ["images/{}.png masks/{}_mask.png", "{}.png {}_mask.png", "{}.bmp {}.png"])
+def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: str) -> None:
+    image, mask = place.split()
+    full = set()
+    for number in range(6):
+        picture(tmp_path / "s" / image.format(number), 512)
+        values = np.zeros((512, 512), np.uint8)
+        if number % 2:
+            values[:256, :256] = 255
+            full.add((image.format(number), 0, 0))
+        (tmp_path / "s" / mask.format(number)).parent.mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "s" / mask.format(number))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["classes"] == ["background", "object"]
+    assert {(row["source"], row["x"], row["y"]) for row in rows if row["label"]} == full
+    assert len(rows) == 24
+
+
+def geojson(boxes: list[tuple[str, int, int, int]]) -> str:
+    def feature(label: str, x: int, y: int, side: int) -> dict[str, Any]:
+        ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+        return {
+            "type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"classification": {"name": label}},
+        }  # fmt: skip
+
+    return json.dumps({"type": "FeatureCollection", "features": [feature(*box) for box in boxes]})
+
+
+def test_outlines_of_several_labels_become_crops(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        picture(tmp_path / "s" / f"P{number}.tif", 256)
+        drawn = [("Tumor", 10, 10, 50), ("Immune", 100, 100, 30)]
+        (tmp_path / "s" / f"P{number}.geojson").write_text(geojson(drawn))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert Counter((manifest["classes"][row["label"]], row["width"]) for row in rows) == {
+        ("Tumor", 50): 6, ("Immune", 30): 6,
+    }  # fmt: skip
+
+
+def test_a_coco_file_of_images(init: Callable[..., Any], tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "gland"}, {"id": 2, "name": "vessel"}],
+    }
+    for number in range(6):
+        picture(tmp_path / "s" / "images" / f"{number}.png", 128)
+        content["images"].append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 128})
+        for at in (1, 2):
+            box = [10 * at, 20, 30, 40]
+            content["annotations"].append({"id": number * 2 + at, "image_id": number, "category_id": at, "bbox": box})
+    (tmp_path / "s" / "instances.json").write_text(json.dumps(content))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert Counter(manifest["classes"][row["label"]] for row in rows) == {"gland": 6, "vessel": 6}
+    assert {(row["x"], row["y"], row["width"], row["height"]) for row in rows} == {(10, 20, 30, 40), (20, 20, 30, 40)}
+
+
+def test_files_of_a_program_that_is_not_read_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(4):
+        picture(tmp_path / "s" / f"{number}.png", 64)
+        (tmp_path / "s" / f"{number}.json").write_text(json.dumps({"shapes": [], "imagePath": f"{number}.png"}))
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "LabelMe" in answer.err
+
+
+def test_an_export_of_cytomine(init: Callable[..., Any], tmp_path: Path) -> None:
+    source = draw_fake(find("human-lba"), tmp_path)
+    manifest, rows, _ = init(source)
+    assert manifest["shape"] == "cytomine"
+    assert len(rows) > 10
+    assert set(manifest["layout"]["labels"].values()) == set(manifest["classes"])
+
+
+# --- the file and the answers
+
+
+def test_an_existing_manifest_is_not_overwritten(dpconvert: Call, tmp_path: Path) -> None:
+    for number in range(8):
+        picture(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
+    (tmp_path / "my.toml").write_text("mine")
+    told = one_line(dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml"))
+    assert "exists already; choose another --out, or --overwrite" in told
+    assert (tmp_path / "my.toml").read_text() == "mine"
+    assert dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "--overwrite").code == 0
+
+
+def test_the_answer_as_json(dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(8):
+        picture(tmp_path / "my set" / "ab"[number % 2] / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    answer = dpconvert("init", "my set", "--json")
+    told = json.loads(answer.out)
+    assert (told["manifest"], told["ready"], told["shape"], told["questions"]) == ("my-set.toml", True, "folders", [])
+    assert told["check"]["classes"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("content", "told"), [("", "no files"), ("notes.txt", "1 .txt"), ("a.czi", "1 .czi")])
+def test_a_folder_without_images_is_refused(dpconvert: Call, tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "s").mkdir()
+    if content:
+        (tmp_path / "s" / content).write_text("x")
+    assert f"no images here that can be read; found {told}" in one_line(
+        dpconvert("init", tmp_path / "s", "--out", tmp_path / "x.toml")
+    )
+    assert not (tmp_path / "x.toml").exists()
+
+
+# --- real data
+
+
+def real(name: str) -> Path:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"needs {DATA / name}")
+    return DATA / name
+
+
+def test_a_real_table_with_padded_numbers(init: Callable[..., Any]) -> None:
+    folder = real("wbc")
+    manifest, rows, _ = init(folder, "--limit", 20)
+    with (folder / "Class Labels of Dataset 1.csv").open() as file:
+        told = {f"Dataset 1/{int(row['image ID']):03}.bmp": row["class label"] for row in csv.DictReader(file)}
+    assert len(rows) > 100
+    assert labels(manifest, rows) == {row["source"]: told[row["source"]] for row in rows}
+
+
+def test_real_folders_with_slides_in_the_names(init: Callable[..., Any]) -> None:
+    folder = real("breakhis/resized_224px")
+    manifest, rows, _ = init(folder, "--limit", 10)
+    assert labels(manifest, rows) == {row["source"]: row["source"].split("/")[0] for row in rows}
+    slides = {path.stem.rpartition("_")[0] for path in folder.rglob("*.png")}
+    assert homes(rows).keys() <= slides
+    assert {len(found) for found in homes(rows).values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ami_br", "majority_atypical (False 350, True 350)"),
+        ("breakhis/BreaKHis_v1", "(benign, malignant); folder 5"),
+        ("bm_graz", "which column is x and which y"),
+        ("slides", "No annotations are here that can be read"),
+        ("warwick_crc", "may hold labels or annotations"),
+    ],
+)
+def test_what_real_folders_leave_open_is_asked(init: Callable[..., Any], name: str, told: str) -> None:
+    _, answer, checked = init(real(name), ready=False)
+    assert told in answer.err
+    assert checked.code == 1 or name == "warwick_crc"
