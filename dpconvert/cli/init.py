@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dpconvert.cli.options import PATH, with_shape
-from dpconvert.cli.sources import print_findings
+from dpconvert.cli.sources import print_examples, print_findings
 from dpconvert.errors import OutputError
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, tell
@@ -97,9 +97,11 @@ def _print(path: Path, folder: Path, drafted: Drafted, findings: Findings, *, re
         tell(f"next: dpconvert check {given}")
         tell(f"then: dpconvert {given} --out shards/")
         return
+    print_examples(findings)
     for question in draft.questions:
         say(f"not told: {question}", bold=True)
     for problem in findings.problems:
         say(f"problem: {problem}", bold=True)
-    missing = counted(len(draft.questions) or 1, "thing")
-    say(f"dpconvert: error: {path}: {missing} to fill in, see its comments; then: dpconvert check {given}", bold=True)
+    left = counted(len(draft.questions), "thing") + " to fill in, see its comments"
+    what = left if draft.questions else "conversion would fail"
+    say(f"dpconvert: error: {path}: {what}; then: dpconvert check {given}", bold=True)

@@ -158,12 +158,17 @@ def _files(files: Source) -> tuple[list[list[Any]], bool]:
     return rows, missing
 
 
-def print_findings(findings: Findings, manifest: Manifest) -> None:
-    """Ten files, the samples by class and split, then what a person should know; problems on stderr."""
+def print_examples(findings: Findings) -> None:
+    """Ten files, with what was taken out of their names."""
     if findings.examples:
         tell("")
         rows = [[one.file, one.name, one.group, one.label, one.split] for one in findings.examples]
         table(["file", "name", "group", "class", "split"], rows)
+
+
+def print_findings(findings: Findings, manifest: Manifest) -> None:
+    """Ten files, the samples by class and split, then what a person should know; problems on stderr."""
+    print_examples(findings)
     if findings.counts:
         tell("")
         columns = [[*of_split, sum(of_split)] for of_split in findings.counts.values()]

@@ -216,6 +216,25 @@ def test_tables_called_as_sets_are_read_together(init: Callable[..., Any], tmp_p
     assert labels(manifest, rows) == {f"img/{n}.png": "ab"[n % 2] for n in range(24)}
 
 
+def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(8):
+        picture(tmp_path / "s" / "img" / f"{number}.png")
+    table(tmp_path / "s", "path,label", [f"/home/me/img/{n}.png,{'ab'[n % 2]}" for n in range(8)])
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "no column names the images as they are called here: labels.csv (path, label)" in answer.err
+
+
+def test_a_table_that_contradicts_itself_is_not_ready(dpconvert: Call, tmp_path: Path) -> None:
+    for number in range(8):
+        picture(tmp_path / "s" / f"{number}.png")
+    lines = [f"{n}.png,{label}" for n in range(8) for label in ("a", "b")]
+    table(tmp_path / "s", "file,label", lines)
+    answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml")
+    assert answer.code == 1
+    assert "0.png is listed twice, with different values" in answer.err
+    assert "conversion would fail; then: dpconvert check" in answer.err
+
+
 # --- points, masks, outlines, projects
 
 
@@ -360,6 +379,11 @@ def test_a_folder_without_images_is_refused(dpconvert: Call, tmp_path: Path, con
         dpconvert("init", tmp_path / "s", "--out", tmp_path / "x.toml")
     )
     assert not (tmp_path / "x.toml").exists()
+
+
+def test_a_folder_that_is_none_is_refused(dpconvert: Call, tmp_path: Path) -> None:
+    told = one_line(dpconvert("init", tmp_path / "none", "--out", tmp_path / "x.toml"))
+    assert told.endswith("none: no such folder; expected a folder of images or slides, with their labels")
 
 
 # --- real data

@@ -94,7 +94,9 @@ def draft(survey: Survey) -> Draft | None:
     tree = Tree.of(survey.images)
     found = _by_folder(tree) if len(tree.at("class")) == 1 and not tree.at("unclear") else _by_name(tree)
     return replace(
-        found, remarks=(*found.remarks, *_remarks(tree)), questions=(*found.questions, *_beside(survey, tree))
+        found,
+        remarks=(*found.remarks, *_remarks(tree)),
+        questions=(*found.questions, *_beside(survey, tree), *_tables(survey, found)),
     )
 
 
@@ -110,6 +112,17 @@ def _beside(survey: Survey, tree: Tree) -> Iterator[str]:
             f"{counted(len(found), 'file')} called as images, such as {found[0]}, may hold labels or annotations, and "
             "how to read them could not be told. If they do, choose the shape points, slides or table; else move "
             "them away"
+        )
+
+
+def _tables(survey: Survey, found: Draft) -> Iterator[str]:
+    """Tables that may hold the labels of images whose names do not."""
+    if survey.tables and not found.classes:
+        tables = list(survey.tables.items())[:3]
+        about = "; ".join(f"{name} ({some(table.columns, 6)})" for name, table in tables)
+        yield (
+            f"Tables are here, but no column names the images as they are called here: {about}. If one holds the "
+            "labels, write file names into it that end as the files' own paths do, and run `dpconvert init` again"
         )
 
 

@@ -12,7 +12,7 @@ from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, pixels
 from dpconvert.readers.draft.survey import Draft, Survey, stem
-from dpconvert.readers.draft.toml import some, strings
+from dpconvert.readers.draft.toml import printed, some, strings
 from dpconvert.readers.layouts import slides as layout
 from dpconvert.source import unused
 from dpconvert.source.files import Source
@@ -175,6 +175,7 @@ def _labels(
 
 
 def _area(drawn: Drawn, label: str, survey: Survey) -> Iterator[str]:
+    yield f"# All that lies in no region counts as not {printed(label)}: true only if every one is outlined."
     yield 'type = "area"            # a patch is positive where the regions cover more than `share` of it'
     yield from _size(drawn)
     yield f"positive = {strings([label])}"

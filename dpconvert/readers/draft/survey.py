@@ -61,6 +61,9 @@ class Survey:
         Raises:
             SourceError: no such folder.
         """
+        if not root.is_dir():
+            what = "no such folder" if not root.exists() else "not a folder"
+            raise SourceError(what, where=root, expected="a folder of images or slides, with their labels")
         return cls(Source.open(root, Manifest(name="source", task="Source")), root)
 
     def under(self, **content: Any) -> Source:
