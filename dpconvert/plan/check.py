@@ -154,8 +154,8 @@ def _look_at(source: Source, picture: Picture, seen: _Seen) -> None:
 
 
 def _of_patterns(source: Source) -> list[Example]:
-    """Files by their patterns alone, where the reader refuses the source: of the first kind that has any."""
-    for kind in source.manifest.files:
+    """Files by their patterns alone, where the reader refuses the source: images, else of the first kind here."""
+    for kind in sorted(source.manifest.files, key=lambda kind: kind not in {"images", "slides", "crops"}):
         if found := source.match(kind):
             return [_by_pattern(one) for one in _spread(found)]
     return []

@@ -125,6 +125,16 @@ def test_empty_sets_are_told_by_check_and_by_the_conversion(
         assert f"note: {line}\n" in made.out
 
 
+def test_a_preview_of_a_source_tells_empty_sets(dpconvert: Call, tmp_path: Path) -> None:
+    for name in ("train/no/0", "train/yes/1", "test/no/2"):
+        picture(tmp_path / "source" / f"{name}.png", len(name))
+    (tmp_path / "my.toml").write_text(FOLDERS + "[split.strict]\nofficial = true\n")
+    given = "preview", tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "drawn"
+    told = [line for line in dpconvert(*given).out.splitlines() if line.startswith("warning: ")]
+    assert told == ["warning: no sample in val", "warning: no sample of class 'yes' in test"]
+    assert json.loads(dpconvert(*given, "--json").out)["warnings"] == [line.removeprefix("warning: ") for line in told]
+
+
 def test_where_pixels_decide_check_says_so_and_seeks_the_classes(
     mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
 ) -> None:

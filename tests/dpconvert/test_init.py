@@ -235,6 +235,31 @@ def test_a_table_that_contradicts_itself_is_not_ready(dpconvert: Call, tmp_path:
     assert "conversion would fail; then: dpconvert check" in answer.err
 
 
+def test_labels_that_differ_in_case_alone_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(12):
+        picture(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "file,label", [f"{n}.png,{('Tumor', 'tumor', 'other')[n % 3]}" for n in range(12)])
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "Classes whose names differ in little (Tumor and tumor)" in answer.err
+
+
+def test_labels_may_be_numbers_that_a_program_wrote_as_decimals(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(12):
+        picture(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "file,label,score", [f"{n}.png,{float(n % 2)},{n / 7}" for n in range(12)])
+    manifest, rows, _ = init(tmp_path / "s")
+    assert labels(manifest, rows) == {f"{n}.png": f"{n % 2}.0" for n in range(12)}
+
+
+def test_a_mask_for_each_object_is_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(4):
+        picture(tmp_path / "s" / f"im{number}" / "images" / f"im{number}.png")
+        for mask in range(2):
+            picture(tmp_path / "s" / f"im{number}" / "masks" / f"{number}{mask}abc.png")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "8 files in folders of masks, such as im0/masks/00abc.png" in answer.err
+
+
 # --- points, masks, outlines, projects
 
 

@@ -7,9 +7,13 @@ things may be meant none is chosen: a draft says what somebody must fill in.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dpconvert.names import plain
+from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
 
@@ -35,8 +39,26 @@ def draft(root: Path) -> Drafted:
         raise survey.nothing()
     shapes = (cytomine, slides, points, tables, pixels, folders)
     found = next(draft for shape in shapes if (draft := shape.draft(survey)) is not None)
+    found = replace(found, questions=(*found.questions, *_doubts(survey, found)))
     task = task_name(root)
     return Drafted(found, task, toml.page(found, task, str(root)))
+
+
+def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
+    """What speaks against a draft, whatever shape it has."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in found.classes:
+        alike[plain(name)].append(name)
+    if twins := [some for some in alike.values() if len(some) > 1]:
+        yield (
+            f"Classes whose names differ in little ({'; '.join(map(' and '.join, twins))}): if these are one class, "
+            "name it once, by `labels` in [layout], and in `classes`"
+        )
+    if found.shape == "folders" and (masks := pixels.unpaired(survey)):
+        yield (
+            f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no image by "
+            "name: if each is one object of an image, choose the shape masks with `objects = true`"
+        )
 
 
 def task_name(root: Path) -> str:

@@ -184,3 +184,8 @@ def _rule(*, binary: bool) -> tuple[str, ...]:
         "share = 0.5",
     )
     return lines if binary else tuple(f"# {line}" for line in lines)
+
+
+def unpaired(survey: Survey) -> list[str]:
+    """Images in folders that are called as masks are."""
+    return [name for name in survey.images if any(map(FOLDER.fullmatch, PurePosixPath(name).parts[:-1]))]

@@ -16,7 +16,7 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, names, pixels
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted, some
-from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, Endings
+from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, WHOLE, Endings
 from dpconvert.readers.pairing import SPLIT_NAMES
 from dpconvert.source.record import hashed
 
@@ -206,7 +206,7 @@ def _may_be_label(table: Listing, column: str) -> bool:
         bool(column)
         and column not in table.columns
         and 1 < len(distinct) <= min(names.MOST_CLASSES, max(2, len(values) // 2))
-        and not all(NUMBER.fullmatch(value) for value in distinct)
+        and (not all(map(NUMBER.fullmatch, distinct)) or all(map(WHOLE.fullmatch, distinct)))
         and not (GROUPS.search(column) and len(distinct) > 10)
     )
 
