@@ -140,6 +140,8 @@ def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **option
         tell(f"{files.root}: {counted(len(files.sizes), 'file')}")
         table(["what", "found", "expected", "", "like"], rows)
         print_findings(findings, manifest)
+    if missing and not findings.problems:
+        say("files of the whole release are missing, as the table says; what is here would be converted", bold=True)
     if missing or findings.problems:
         sys.exit(1)
 
