@@ -1,4 +1,4 @@
-"""The schemas in, docs/reference/manifests.md and settings.md out: `make docs`. A test holds the pages against them."""
+"""Writes docs/reference/manifests.md and settings.md from the schemas: `make docs`. A test compares them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ MANIFESTS, SETTINGS = FOLDER / "manifests.md", FOLDER / "settings.md"
 HEADS = {
     MANIFESTS: """# Manifests
 
-Written by `make docs` from `dpconvert/manifest/model.py`. A manifest is one TOML file; a table of another section is
-named by that section's title. Unknown names are refused, with the nearest known one.
+A manifest is a TOML file that describes one source; [A dataset of your own](../how-to/own-dataset.md) shows a complete
+one. This page lists every name that a manifest may contain, with one section per table. An unknown name is an error
+that suggests the closest known one. `make docs` generates this page from `dpconvert/manifest/model.py`.
 """,
-    SETTINGS: """# Settings of a training
+    SETTINGS: """# Training settings
 
-Written by `make docs` from `mtrain/config.py`. Each is an option of `mtrain fit`, with dashes for underscores, a name
-in the `[fit]` table of a sweep's file, and a line of a run's `config.json`. The defaults are the paper's protocol.
+This page lists the settings of a training run; the defaults follow [the paper's
+protocol](../explanation/protocol.md). Set them as options of `mtrain fit` (with dashes instead of underscores;
+`task_weights` is `--task-weight NAME=W`), in the `[fit]` table of a sweep file, or as arguments of `mtrain.fit`. A run
+records them in its `config.json`. `make docs` generates this page from `mtrain/config.py`.
 """,
 }
 
@@ -40,9 +43,9 @@ def _section(title: str, schema: dict[str, Any], required: list[str]) -> str:
         return (
             f"## {title}\n\n{_text(schema)}: {_kind(schema)}\n" if _text(schema) else f"## {title}\n\n{_kind(schema)}\n"
         )
-    rows = ["| name | value | default | |", "|---|---|---|---|"]
+    rows = ["| name | value | default | description |", "|---|---|---|---|"]
     for name, field in schema["properties"].items():
-        default = "needed" if name in required else _default(field)
+        default = "required" if name in required else _default(field)
         rows.append(f"| `{name}` | {_kind(field)} | {default} | {_text(field)} |")
     return "\n".join([f"## {title}\n", *([_text(schema) + "\n"] if _text(schema) else []), *rows, ""])
 
@@ -56,7 +59,7 @@ def _default(field: dict[str, Any]) -> str:
 
 
 def _kind(field: dict[str, Any]) -> str:
-    """A JSON schema in words."""
+    """A JSON schema as text."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
@@ -75,7 +78,7 @@ def _kind(field: dict[str, Any]) -> str:
         return f"table of {_kind(values)}" if isinstance(values, dict) and values else "table"
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     range_ = [f"{sign} {field[limit]}" for limit, sign in limits.items() if limit in field]
-    return {"null": "nothing"}.get(kind, kind) + (f" {', '.join(range_)}" if range_ else "")
+    return {"null": "none"}.get(kind, kind) + (f" {', '.join(range_)}" if range_ else "")
 
 
 if __name__ == "__main__":
