@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dpconvert.manifest import model as manifests
 from dpconvert.manifest.model import Manifest
 from mtrain.config import FitConfig
+
+FROM_FILE = {"name": "the file's name", "path": ""}  # what reading a manifest sets
 
 FOLDER = Path(__file__).parent / "reference"
 MANIFESTS, SETTINGS = FOLDER / "manifests.md", FOLDER / "settings.md"
@@ -38,15 +45,34 @@ def page(path: Path) -> str:
     return "\n".join([HEADS[path], *filter(None, parts)])
 
 
+def _attributes(name: str) -> dict[str, str]:
+    """Field -> its docstring, of a class of a manifest and those that it extends."""
+    texts: dict[str, str] = {}
+    for base in reversed(getattr(manifests, name).__mro__):
+        if base.__module__.startswith("dpconvert."):
+            (tree,) = ast.parse(inspect.getsource(base)).body
+            assert isinstance(tree, ast.ClassDef)
+            for field, text in pairwise(tree.body):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=of)), ast.Expr(value=ast.Constant(value=str(said))):
+                        texts[of] = said
+    return texts
+
+
 def _section(title: str, schema: dict[str, Any], required: list[str]) -> str:
     if "properties" not in schema:
         return (
             f"## {title}\n\n{_text(schema)}: {_kind(schema)}\n" if _text(schema) else f"## {title}\n\n{_kind(schema)}\n"
         )
     rows = ["| name | value | default | description |", "|---|---|---|---|"]
+    texts = {} if title == "Settings" else _attributes(title)
     for name, field in schema["properties"].items():
         default = "required" if name in required else _default(field)
-        rows.append(f"| `{name}` | {_kind(field)} | {default} | {_text(field)} |")
+        if title == "Manifest":
+            default = FROM_FILE.get(name, default)
+        if default or name not in FROM_FILE:
+            text = _text({"description": texts[name]} if name in texts else field)
+            rows.append(f"| `{name}` | {_kind(field)} | {default} | {text} |")
     return "\n".join([f"## {title}\n", *([_text(schema) + "\n"] if _text(schema) else []), *rows, ""])
 
 
@@ -55,7 +81,10 @@ def _text(schema: dict[str, Any]) -> str:
 
 
 def _default(field: dict[str, Any]) -> str:
-    return f"`{field['default']!r}`" if "default" in field else ""
+    """As TOML has it."""
+    if field.get("default", ...) is None:
+        return "none"
+    return f"`{json.dumps(field['default'], ensure_ascii=False)}`" if "default" in field else ""
 
 
 def _kind(field: dict[str, Any]) -> str:
@@ -71,6 +100,8 @@ def _kind(field: dict[str, Any]) -> str:
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     kind = field.get("type", "anything")
+    if "prefixItems" in field:
+        return f"[{', '.join(map(_kind, field['prefixItems']))}]"
     if kind == "array":
         return f"list of {_kind(field.get('items', {}))}"
     if kind == "object":

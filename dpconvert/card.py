@@ -29,12 +29,16 @@ class Model(BaseModel):
 
 
 class Licence(Model):
-    """Under which terms the pictures may be used. `open` is true when anyone may download and redistribute them."""
+    """The terms under which the images may be used."""
 
     name: str
+    """Name of the licence."""
     url: str = ""
+    """Address of its text."""
     open: bool = False
+    """Whether anyone may download and redistribute the images."""
     note: str = ""
+    """Conditions or doubts, in one line."""
 
 
 class SplitCard(Model):

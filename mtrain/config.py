@@ -42,86 +42,90 @@ def _share(of: int, least: int = 0, most: int = 2**63) -> Callable[[dict[str, An
 
 
 class FitConfig(BaseModel):
-    """A training. Counts are in iterations where nothing else is said."""
+    """The settings of a training run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     shards: str = "shards"
     """Folder or address of the tasks."""
     leave_out: tuple[str, ...] = ()
-    """Tasks not to train on; related ones leave too."""
+    """Tasks to leave out of the pool, together with related ones."""
     train_on: Literal["train+val", "train", "train+val+test"] = "train+val"
-    """Sets of each task to train on: train+val as in the paper, or train alone, which leaves val for curves."""
+    """Sets of each task to train on: train+val as in the paper, or only train, which keeps val for learning curves."""
     joint: tuple[str, ...] = ()
-    """Targets of `--mode joint`, of which the training set alone is trained on."""
+    """Targets of `--mode joint`: only their training sets are used."""
     backbone: str = "mtdp_densenet121"
     """The paper's DenseNet121, a network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
     weights: str = "imagenet"
-    """What it starts from: imagenet, random or a file."""
+    """Initial weights: imagenet, random or a file."""
     weights_key: str | None = None
-    """Part of a weights file that holds more than one network, like teacher.backbone."""
+    """Network to load from a weights file that contains several, such as teacher.backbone."""
     iterations: Positive = 50_000
-    """Of the whole training."""
+    """Number of training iterations."""
     warmup: Count = Field(default_factory=_share(10))
-    """First iterations, which train the heads alone; a tenth if not given."""
+    """Number of first iterations that train only the heads. Default: a tenth of all iterations."""
     warmup_lr: Rate = 1e-3
     """Learning rate of the heads during the warm-up."""
     lr: Rate = 1e-4
     """Learning rate of the shared network."""
     tau: Rate = 5.0
-    """The heads learn at lr x tau."""
+    """Factor of the heads' learning rate, which is lr x tau."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of stochastic gradient descent."""
+    """Momentum of stochastic gradient descent."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Weight decay."""
     batch: int = Field(default=64, ge=2)  # batch normalization has no variance to learn from in one sample
-    """Samples of an iteration, over all ranks."""
+    """Number of samples per iteration, over all ranks."""
     size: int = Field(default=224, ge=16)
-    """Side of the network's input, px."""
+    """Side of the network's input in pixels."""
     accumulate: Positive = 1
-    """Micro-batches that a rank divides its share of the batch into."""
+    """Number of micro-batches per rank (gradient accumulation)."""
     sync_batchnorm: bool = False
-    """Batch-normalization statistics of the whole batch where ranks share it."""
+    """Compute batch-normalization statistics across ranks."""
     compile: bool = False
     """Use torch.compile."""
     adapt_batches: Count = 20
-    """For batch-normalization adaptation."""
+    """Number of batches that adapt batch normalization to the pool."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Random seed."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto, cpu, cuda or cuda:N."""
     workers: Count = 2
-    """Loader processes, of each rank."""
+    """Number of loader processes of each rank."""
     stream: bool = False
-    """Read shards from end to end instead of by offset."""
+    """Read shards sequentially instead of by offset, for pools larger than the disk."""
     skip_corrupt: Count = 0
-    """Pictures that may be unreadable."""
+    """Maximum number of unreadable images to skip and replace."""
     checkpoint_every: Positive = Field(default_factory=_share(10, least=10, most=1000))
-    """Iterations; a tenth, at most 1000, if not given."""
+    """Iterations between checkpoints. Default: a tenth of all iterations, 10 to 1000."""
     validate_every: Count = Field(default_factory=_share(10, least=100))
-    """Iterations, 0 for never; a tenth, 100 at least, if not given."""
+    """Iterations between validations; 0 for none. Default: a tenth of all iterations, at least 100."""
     log_every: Positive = Field(default_factory=_share(20, least=1, most=50))
-    """Iterations; a twentieth, at most 50, if not given."""
+    """Iterations between log entries. Default: a twentieth of all iterations, at most 50."""
     # what the paper does not do, all off
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer: stochastic gradient descent or AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """cosine: from the full rates at the end of the warm-up to 0 at the end."""
+    """Learning-rate schedule. cosine falls from the full rates at the end of the warm-up to 0 at the end."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the weights' moving average; 0 for none."""
+    """Decay of the moving average of the weights; 0 for no average."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the target that goes to all classes alike."""
+    """Share of the target that is spread evenly over all classes."""
     temperature: Rate | None = None
-    """Tasks drawn in proportion to size ^ (1 / temperature); none: all alike."""
+    """Draw tasks in proportion to size ^ (1 / temperature); none: all tasks equally often."""
     task_weights: dict[str, Share] = Field(default_factory=dict)
-    """Factors on the chance of a task, by name."""
+    """Factors on the probability of drawing a task, by name."""
     class_balanced: bool = False
-    """Inside a task every class alike."""
+    """Draw the classes of a task equally often."""
     rotations: bool = False
-    """Quarter turns beside the flips."""
+    """Rotate images by random quarter turns, in addition to the flips."""
     stain_jitter: Strength = 0.0
-    """Strength of changes of the stains' densities."""
+    """Strength of random changes of the stains' densities."""
     colour_jitter: Strength = 0.0
-    """Strength of changes of brightness, contrast, saturation and hue."""
+    """Strength of random changes of brightness, contrast, saturation and hue."""
     batchnorm: Literal["adapted", "train", "frozen", "per-task"] = "adapted"
-    """adapted to the pool first, train (as it is), frozen (statistics stand still) or per-task (statistics of each)."""
+    """Batch normalization: adapted (adapted to the pool before training), train (unchanged), frozen (fixed statistics),
+    or per-task (separate statistics for each task)."""
 
     @property
     def adapts(self) -> bool:

@@ -33,28 +33,35 @@ TissueRule = Literal["glass", "saturation"]
 
 
 class FileKind(Model):
-    """One kind of file of a source. `pattern` is searched in names relative to the source folder, '/' between parts."""
+    """One kind of file of a source."""
 
     pattern: str
+    """Regular expression, searched in file names relative to the source folder, with `/` between their parts."""
     what: str = "files"
+    """Description of these files, for messages."""
     example: str = ""
+    """Example of a file name, for messages."""
     expected: int | None = None
+    """Number of these files in the complete release."""
     optional: bool = False
+    """Whether the source can be converted without them."""
 
     _compiles = field_validator("pattern")(_expression)
 
 
 class Archive(Model):
-    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published; `size` is in bytes.
-
-    With `numbers`, ranges of first and last, it stands for a file each: '{n}' in name and url is the number.
-    """
+    """A file to download, or, with `numbers`, a series of numbered files."""
 
     name: str
+    """Name of the file."""
     url: str = ""
+    """Address of the file."""
     size: int | None = None
+    """Size in bytes."""
     digest: str = ""
+    """`sha256:...` or `md5:...`; empty if none was published."""
     numbers: list[tuple[int, int]] = []
+    """Ranges of numbers, each [first, last]: one file per number, which replaces `{n}` in `name` and `url`."""
 
     def files(self) -> list[Archive]:
         """The files that it stands for."""
@@ -64,40 +71,49 @@ class Archive(Model):
 
 
 class Obtain(Model):
-    """Where the source comes from, for `show`."""
+    """Where to get the source."""
 
     url: str = ""
+    """Address of the source's page."""
     text: str = ""
+    """How to get the files and how to arrange them."""
     archives: list[Archive] = []
+    """Files that `dpconvert fetch` downloads."""
 
 
 class Group(Model):
-    """What may not cross splits: `kind` says what it is, `namespace` makes the ids of related sources comparable."""
+    """The unit that is never divided between splits."""
 
     kind: str = "image"
+    """What a group is: patient, slide or image."""
     namespace: str = ""
+    """First part of the group ids. Sources that show the same patients share it. Default: the name of the source."""
 
 
 class Whole(Model):
-    """Every picture is one sample."""
+    """Every image is one sample."""
 
     type: Literal["whole"] = "whole"
+    """Selects this rule."""
 
 
 class Grid(Model):
-    """A square patch of `size` pixels every `size - overlap`, no partial patch at the border.
+    """A square patch of `size` pixels every `size - overlap` pixels, without partial patches at the border.
 
-    The origin is (0, 0), or the corner of the slide's bounds where the file states them. Pixels are those of level 0,
-    or with `mpp` (micrometres per pixel) of that resolution: a slide of 0.25 um/px is then read by frames twice as
-    large as one of 0.5 um/px. stored: side in pixels after resampling; if not given as read, with `mpp` as `size`.
-    own_tiles: the patches are the slide's own JPEG tiles, on the level nearest to what `size` and `stored` ask for.
+    The origin is (0, 0), or the corner of the slide's bounds if the file states them. With `mpp`, the frame read from a
+    slide of 0.25 um/px is twice as large, in pixels, as that read from one of 0.5 um/px.
     """
 
     size: Annotated[int, Field(gt=0)]
+    """Side of a patch, in pixels of level 0 or, with `mpp`, of that resolution."""
     overlap: Annotated[int, Field(ge=0)] = 0
+    """Overlap of neighbouring patches, in the same pixels."""
     mpp: Mpp | None = None
+    """Resolution of the patches in micrometres per pixel."""
     stored: Annotated[int, Field(gt=0)] | None = None
+    """Side of the stored patch in pixels. Default: `size` if `mpp` is given, otherwise as read."""
     own_tiles: bool = False
+    """Use the slide's own JPEG tiles as patches, on the level that is nearest to `size` and `stored`."""
 
     @model_validator(mode="after")
     def _advances(self) -> Self:
@@ -107,46 +123,51 @@ class Grid(Model):
 
 
 class Tiles(Grid):
-    """The patches of the grid, each with the label of its picture."""
+    """The patches of a grid, each with the label of its image."""
 
     type: Literal["tiles"]
+    """Selects this rule."""
 
 
 class Presence(Grid):
-    """Class 1 when a point with one of the labels `positive` lies strictly inside the patch, else class 0."""
+    """The patches of a grid: class 1 if a point with a `positive` label lies strictly inside, otherwise class 0."""
 
     type: Literal["presence"]
+    """Selects this rule."""
     positive: list[str]
+    """Labels of the points that make a patch positive."""
 
 
 class Objects(Grid):
-    """Sparse objects: patches of the grid without a `positive` point, and `crops` shifted patches around each of them.
-
-    A grid patch that holds a point labelled `other` belongs to that class, one that holds nothing to `none`.
-    """
+    """Sparse objects: the patches of a grid without a `positive` point, and shifted patches around each such point."""
 
     type: Literal["objects"]
+    """Selects this rule."""
     positive: str
+    """Label of the objects, and their class."""
     none: str
+    """Class of the patches without points."""
     other: str | None = None
+    """Label of other points, and the class of the grid patches that contain one."""
     crops: Annotated[int, Field(gt=0)] = 10
+    """Number of shifted patches around each object."""
 
 
 class Regional(Grid):
-    """Patches told apart by regions: those labelled `positive`, less those labelled `cut`.
-
-    ignore: labels that are neither; any other label is an error. tissue: least share of tissue, patches with less are
-    background and dropped. tissue_rule: how tissue is told from background, "glass" (what differs from the slide's own
-    glass, in any stain) or "saturation" (Otsu's threshold on the saturation, for H&E). cap: most patches of a class
-    from one picture, drawn with the seed.
-    """
+    """The patches of a grid, classified by annotated regions: those labelled `positive`, less those labelled `cut`."""
 
     positive: list[str]
+    """Labels of the regions that count."""
     cut: list[str] = []
+    """Labels of the regions that are subtracted from them."""
     ignore: list[str] = []
+    """Labels without effect. A label that is in none of the three lists is an error."""
     tissue: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Minimum share of tissue in a patch; patches with less are dropped."""
     tissue_rule: TissueRule = "glass"
+    """How tissue is detected: by its difference from the slide's glass (any stain), or by its saturation (H&E)."""
     cap: int | None = None
+    """Maximum number of patches per class and image, drawn at random."""
 
     def known(self) -> list[str]:
         """Every label that may occur."""
@@ -154,47 +175,51 @@ class Regional(Grid):
 
 
 class Area(Regional):
-    """Class 1 when the regions cover more than `share` of the patch."""
+    """Class 1 if the regions cover more than `share` of the patch."""
 
     type: Literal["area"]
+    """Selects this rule."""
     share: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the patch that the regions must exceed."""
 
 
 class Centre(Regional):
-    """Class 1 when the patch's centre, (x + size / 2, y + size / 2), lies in the regions."""
+    """Class 1 if the centre of the patch, (x + size / 2, y + size / 2), lies in the regions."""
 
     type: Literal["centre"]
+    """Selects this rule."""
 
 
 class Crop(Model):
-    """The bounding box of each annotated object, clipped to the picture; the object's label is the class.
-
-    size: a square of so many pixels around the middle of each object instead, moved into the picture where it would
-    leave it; points need it. mpp: micrometres per pixel as stored (and of `size`); if not given as read.
-    """
+    """One crop per annotated object: its bounding box, clipped to the image. The label of the object is the class."""
 
     type: Literal["crop"]
+    """Selects this rule."""
     size: Annotated[int, Field(gt=0)] | None = None
+    """Side in pixels of a square around the centre of the object, instead of the bounding box. At the border of the
+    image, the square is moved inside. Required for points."""
     mpp: Mpp | None = None
+    """Resolution of the stored crop, and of `size`, in micrometres per pixel. Default: as read."""
 
 
 Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Centre | Crop, Field(discriminator="type")]
 
 
 class ImageFormat(Model):
-    """How a sample that is not a whole PNG or JPEG file is stored. JPEG is 4:4:4."""
+    """How samples are stored that are not complete PNG or JPEG files."""
 
     format: Literal["png", "jpeg"] = "png"
+    """File format; JPEG is encoded as 4:4:4."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG quality."""
 
 
 class PixelRule(Model):
-    """How samples become pixels where a file does not say: `range` holds those that become black and white.
-
-    It applies to samples of more than 8 bits, signed and floating-point ones; what lies beyond is cut off.
-    """
+    """How sample values become pixels if the file does not define it."""
 
     range: tuple[float, float] | None = None
+    """Values that become black and white; values beyond are clipped. Applies to samples of more than 8 bits, and to
+    signed and floating-point samples."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -214,12 +239,16 @@ class SplitPolicy(Model):
     """
 
     unit: Literal["group", "picture", "scan"] = "group"
+    """What is drawn as a whole: a group, an image (`picture`), or a scan."""
     draw: Literal["balanced", "hashed"] = "balanced"
+    """How sets are drawn: balanced in size and class, or from the name of each group."""
     train: list[str] = []
     val: list[str] = []
     test: list[str] = []
     official: bool = False
+    """Whether the sets that the files state are kept."""
     share: tuple[float, float, float] | None = None
+    """Proportions of train, val and test. Without them, what remains goes to train."""
     note: str = ""
 
     def named(self) -> dict[str, Split]:
@@ -236,75 +265,112 @@ class SplitPolicy(Model):
 
 
 class Published(Model):
-    """The paper's own counts of this task (images per set)."""
+    """The counts of this task in the paper."""
 
     total: int
+    """Number of images."""
     train: int
+    """Images of the training set."""
     val: int
+    """Images of the validation set."""
     test: int
+    """Images of the test set."""
     classes: int
+    """Number of classes."""
 
 
 class Expected(Model):
-    """What the whole release must give; `reasons` says, by the same names, why what is made may differ."""
+    """The counts that converting the complete release must give."""
 
     total: int | None = None
+    """Number of samples."""
     classes: list[int] | None = None
+    """Samples per class, in the order of labels."""
     paper: dict[Split, int] = {}
+    """Samples per set of the split `paper`."""
     strict: dict[Split, int] = {}
+    """Samples per set of the split `strict`."""
     reasons: dict[str, str] = {}
+    """Reasons why a count may differ, by its name: `total`, `strict.train` and so on, or the name of a class."""
 
 
 class Erratum(Model):
-    """Pictures known to be wrong, by the pattern of their names: when on, they are dropped, or their class 0 is.
-
-    drops "negatives" is for pictures whose positive objects are not all annotated.
-    """
+    """Images that are known to be wrong, and are left out."""
 
     name: str
+    """Name for `--errata`."""
     drops: Literal["pictures", "negatives"] = "pictures"
+    """What is left out: all samples of the images, or only those of class 0, for images whose positive objects are not
+    all annotated."""
     pictures: str
+    """Regular expression for the names of the images."""
     reason: str
+    """What is wrong."""
     citation: str
+    """Who found it."""
     default: bool = True
+    """Whether the images are left out by default."""
 
     _compiles = field_validator("pictures")(_expression)
 
 
 class Manifest(Model):
-    """All that is known about one source.
-
-    allow_outside: whether an image may have all of its annotations outside its frame: it is then one without any.
-    mpp: micrometres per pixel of files that state none; mpp_override: of all files, whatever they state.
-    """
+    """All that is known about one source."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of the source."""
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """Name of the task, and of its folder of shards."""
     title: str = ""
+    """Title in one line."""
     kind: Literal["classification", "detection", "segmentation"] = "classification"
+    """What the source is annotated for."""
     classes: list[str] = []
+    """Names of the classes, in the order of labels 0, 1, ... If empty, they come from the source."""
     organ: str = ""
+    """Organ, for the record."""
     stain: str = ""
+    """Stain, for the record."""
     mpp: Mpp | None = None
+    """Micrometres per pixel of files that do not state it."""
     allow_outside: bool = False
+    """Whether all annotations of an image may lie outside it; the image then counts as one without annotations."""
     mpp_override: Mpp | None = None
+    """Micrometres per pixel of all files, whatever they state."""
     group: Group = Group()
+    """The unit that is never divided between splits."""
     related: list[str] = []
+    """Tasks that share slides, patients or annotations with this one."""
     licence: Licence = Licence(name="not stated")
+    """Licence of the images."""
     citation: str = ""
+    """Publication to cite."""
     obtain: Obtain = Obtain()
+    """Where to get the source."""
     root: str = ""
+    """Folder of the source's files, relative to the manifest, if `--source` is not given."""
     shape: str = ""
+    """Layout of the files: folders, table, points, masks, slides or cytomine. Empty if the source has a module."""
     layout: dict[str, Any] = {}
+    """Options of the shape."""
     files: dict[str, FileKind] = {}
+    """Kinds of files, by name."""
     rule: Rule = Whole()
+    """How images become samples."""
     pixels: PixelRule = PixelRule()
+    """How sample values become pixels if the file does not define it."""
     image: ImageFormat = ImageFormat()
+    """How samples are stored that are not complete PNG or JPEG files."""
     split: dict[Literal["strict", "paper"], SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
+    """Split policies; `strict` is required and the default of `--split`."""
     paper: Published | None = None
+    """The counts of this task in the paper."""
     expected: Expected = Expected()
+    """The counts that converting the complete release must give."""
     errata: list[Erratum] = []
+    """Images that are known to be wrong."""
     notes: list[str] = []
+    """Further facts for users."""
     path: Path = Path()
 
     @cached_property
