@@ -46,9 +46,9 @@ def page(path: Path) -> str:
 
 
 def _attributes(name: str) -> dict[str, str]:
-    """Field -> its docstring, of a class of a manifest and those that it extends."""
+    """Field -> its docstring, of a class of a manifest and those that it extends; nothing of other classes."""
     texts: dict[str, str] = {}
-    for base in reversed(getattr(manifests, name).__mro__):
+    for base in reversed(getattr(manifests, name, object).__mro__):
         if base.__module__.startswith("dpconvert."):
             (tree,) = ast.parse(inspect.getsource(base)).body
             assert isinstance(tree, ast.ClassDef)
@@ -65,7 +65,7 @@ def _section(title: str, schema: dict[str, Any], required: list[str]) -> str:
             f"## {title}\n\n{_text(schema)}: {_kind(schema)}\n" if _text(schema) else f"## {title}\n\n{_kind(schema)}\n"
         )
     rows = ["| name | value | default | description |", "|---|---|---|---|"]
-    texts = {} if title == "Settings" else _attributes(title)
+    texts = _attributes(title)
     for name, field in schema["properties"].items():
         default = "required" if name in required else _default(field)
         if title == "Manifest":
