@@ -2,7 +2,7 @@
 
 <out>/<target>/<digest>.json    one a transfer of one network; <digest>.npz its predictions, one a sample
 
-This and `mtrain breakhis` are the steps that open test sets; no choice is made after it.
+No choice is made after it. `mtrain.data.pool.Permit` lists all steps that read test sets.
 """
 
 from __future__ import annotations
