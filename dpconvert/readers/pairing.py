@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,8 +18,12 @@ from dpconvert.plural import counted
 from dpconvert.source.files import Found, Source
 from dpconvert.validation import first_fault
 
+Idle = tuple[tuple[str, ...], str]
+"""Keys of [layout] that the files at hand leave without use, and why."""
+
 M = TypeVar("M", bound=BaseModel)
 
+SHOWN = 3
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -132,6 +136,13 @@ def paired(source: Source, one: str, other: str, *, missing: Missing) -> Iterato
         source.notes.append(f"left out: {counted(len(alone), 'image')} without {what}, the first {alone[0]}")
     if unused:
         source.notes.append(f"not used: {len(unused)} {what} of no image here, the first {unused[0]}")
+
+
+def never_met(key: str, given: Collection[str], met: Iterable[str]) -> list[str]:
+    """A note of the values that a key of [layout] names and that no image has."""
+    absent = sorted(set(given) - set(met))
+    shown = ", ".join(map(repr, absent[:SHOWN])) + (f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else "")
+    return [f"not used: {shown} in `{key}` under [layout], which no image has"] if absent else []
 
 
 def layout_of(manifest: Manifest, model: type[M]) -> M:

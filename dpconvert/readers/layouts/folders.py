@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from dpconvert.card import Model
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import as_split, layout_of, stem
+from dpconvert.readers.pairing import as_split, layout_of, never_met, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
 
@@ -23,6 +23,9 @@ FILES = {
 }
 
 
+GROUPS = {"images": {"class", "group", "split", "name"}}
+
+
 class Layout(Model):
     """`[layout]` of a manifest of this shape."""
 
@@ -31,7 +34,9 @@ class Layout(Model):
 
 def pictures(source: Source) -> Iterator[Picture]:
     labels = layout_of(source.manifest, Layout).labels
-    for found in source.need("images"):
+    images = source.need("images")
+    source.notes += never_met("labels", labels, (found["class"] for found in images))
+    for found in images:
         name = found.get("name") or stem(found.name)
         label = labels.get(found["class"], found["class"])
         group = found.get("group") or found.name

@@ -26,7 +26,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired
+from dpconvert.readers.pairing import Idle, Missing, as_split, layout_of, no_partner, paired
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -38,6 +38,8 @@ FILES = {
         pattern=r"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.(png|tiff?|bmp)$", what="masks", example="masks/0001.png"
     ),
 }
+
+GROUPS = {"images": {"name", "group", "split"}, "masks": {"name", "class"}}
 
 
 class Layout(Model):
@@ -72,6 +74,13 @@ def pictures(source: Source) -> Iterator[Picture]:
     for image, mask in paired(source, "images", "masks", missing=layout.missing):
         assert mask is not None
         yield _picture(image, [mask])
+
+
+def idle(source: Source) -> Iterator[Idle]:
+    if layout_of(source.manifest, Layout).objects:
+        yield ("values",), "with `objects`, a mask file is one object"
+    else:
+        yield ("label",), "without `objects`, classes come from `values`"
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:

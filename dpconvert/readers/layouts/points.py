@@ -35,7 +35,7 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired, stem
+from dpconvert.readers.pairing import Idle, Missing, as_split, layout_of, no_partner, paired, stem
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -49,6 +49,8 @@ FILES = {
         example="points/0001.csv",
     ),
 }
+GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}}
+OF_TEXT = "delimiter", "skip", "decimal", "check_head"
 MATLAB = b"MATLAB 5.0 MAT-file"
 
 
@@ -104,6 +106,16 @@ def pictures(source: Source) -> Iterator[Picture]:
             )  # fmt: skip
         for image, points_file in pairs:
             yield _picture(image, () if points_file is None else (points_file.name,))
+
+
+def idle(source: Source) -> Iterator[Idle]:
+    endings = {PurePosixPath(found.name.removesuffix(".gz")).suffix.lower() for found in source.match("points")}
+    if endings <= {".json", ".geojson", ".mat", ".xml"}:
+        yield OF_TEXT, "no file of points is a table"
+    if not endings & {".mat", ".json"}:
+        yield ("variable",), "no file of points is of MATLAB or JSON"
+    if ".mat" not in endings:
+        yield ("label_variable",), "no file of points is of MATLAB"
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:

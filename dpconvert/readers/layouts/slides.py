@@ -36,7 +36,7 @@ from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of
+from dpconvert.readers.pairing import Idle, Missing, Tabular, as_split, layout_of
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -64,6 +64,10 @@ FILES = {
         optional=True,
     ),
 }
+GROUPS = {
+    "slides": {"name", "group", "split", "class"}, "annotations": {"name"}, "table": set[str](), "classes": {"name"},
+}  # fmt: skip
+MASK = re.compile(r"(?i)\.(png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam)$")
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
 
@@ -110,6 +114,18 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
     if absent := told.keys() - {names.folded(slide["name"]) for slide in slides}:
         source.notes.append(f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}")
+
+
+def idle(source: Source) -> Iterator[Idle]:
+    files = [found.name for found in source.match("annotations")]
+    if not any(map(MASK.search, files)):
+        yield ("values", "threshold", "instances"), "no file of annotations is a mask"
+    if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
+        yield ("boxes",), "no file of annotations is JSON"
+    if not files:
+        yield ("labels", "skip", "bounds"), "there is no file of annotations"
+    if not source.match("table"):
+        yield ("slide", "group", "split", "label", *Tabular.model_fields), "there is no table of slides"
 
 
 def _called(slides: list[Found]) -> dict[str, str]:

@@ -5,7 +5,7 @@
          matched against the end of the files' names
   label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
          those listed in `skip` are left out
-  group, split   columns (optional)
+  group, split   columns (optional); without them, what the pattern of [files.images] names `group` and `split`
   missing  true: rows without an image or without a label are left out and counted
   delimiter, encoding   how the table is written, where that is not found out (see `annotations/parsing/table.py`)
 """
@@ -23,8 +23,8 @@ from dpconvert.annotations.parsing.table import Cells, Row, Table, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of, stem
-from dpconvert.source.files import Source
+from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of, never_met, stem
+from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
@@ -35,6 +35,7 @@ FILES = {
     ),
     "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="images", example="images/0001.png"),
 }
+GROUPS = {"table": set[str](), "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 
 
@@ -54,11 +55,13 @@ class Layout(Tabular):
 class _Listed:
     """What the tables have said so far.
 
-    images: file -> what a row says of it, and where. skipped: files of rows that are left out. rows: how many of the
-    present table's rows are worth a note.
+    found: the images that are here. images: file -> what a row says of it, and where. labels: those met. skipped: files
+    of rows that are left out. rows: how many of the present table's rows are worth a note.
     """
 
+    found: dict[str, Found]
     images: dict[str, tuple[Picture, str]] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
 
@@ -70,8 +73,8 @@ def pictures(source: Source) -> Iterator[Picture]:
             'layout.missing: "none" says that an image without annotations shows no object', where=source.manifest.path,
             remedy="of a table, say true to leave out rows without an image or a label",
         )  # fmt: skip
-    images = Endings(found.name for found in source.need("images"))
-    listed = _Listed()
+    found_images = {found.name: found for found in source.need("images")}
+    images, listed = Endings(iter(found_images)), _Listed(found_images)
     for found in source.need("table"):
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
@@ -80,6 +83,8 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes += table.notes()
         listed.rows.clear()
     _tell_unlisted(source, listed)
+    met = [known for label in listed.labels if (known := names.match(label, [*layout.labels, *layout.skip]))]
+    source.notes += never_met("labels", layout.labels, met) + never_met("skip", layout.skip, met)
     for picture, _ in listed.images.values():
         yield picture
 
@@ -87,6 +92,7 @@ def pictures(source: Source) -> Iterator[Picture]:
 def _add(row: Row, layout: Layout, images: Endings, listed: _Listed, where: str) -> None:
     """Take one row in."""
     value = cell(row, layout.label, where)
+    listed.labels.add(value)
     wanted = _file(row.cells, layout, where)
     found = images.find(UPWARDS.sub("", wanted))
     if names.match(value, layout.skip) is not None:
@@ -127,9 +133,10 @@ def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -
     if layout.labels and known is None:
         raise ManifestError("label not in `layout.labels`", where=where, found=repr(value))
     label = value if known is None else layout.labels[known]
-    group = cell(row, layout.group, where) if layout.group else ""
+    group = cell(row, layout.group, where) if layout.group else listed.found[file].get("group")
     listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
-    split = as_split(cell(row, layout.split, where), where) if layout.split else None
+    stated = cell(row, layout.split, where) if layout.split else listed.found[file].get("split")
+    split = as_split(stated, where) if stated else None
     return Picture(stem(file), (file,), group or file, label=label, split=split)
 
 
