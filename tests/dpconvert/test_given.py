@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import tifffile
 from PIL import Image
 
 from dpconvert.card import TaskCard
-from dpconvert.errors import ManifestError
+from dpconvert.errors import ManifestError, SourceError
+from dpconvert.image import open_image
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
 from dpconvert.shards.tar import read_index
@@ -150,3 +152,45 @@ def test_keys_of_points_and_masks_by_what_their_files_are(source: Path) -> None:
     ).notes
     assert "not used: `delimiter`, `skip` under [layout]: no file of points is a table" in notes
     assert "not used: `label_variable` under [layout]: no file of points is of MATLAB" in notes
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "jp2", "ppm", "pgm", "tif", "bmp", "jpg", "JPEG"])
+def test_default_patterns_take_every_format_that_is_read(ending: str, tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / "source" / label).mkdir(parents=True)
+        Image.new("L", (8, 8), 90).save(tmp_path / "source" / label / f"x.{ending}")
+    convert(tmp_path / "source", FOLDERS)
+    found = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+    assert {row["source"] for row in found} == {f"a/x.{ending}", f"b/x.{ending}"}
+
+
+def test_an_image_in_no_row_is_refused_unless_the_manifest_says_so(source: Path) -> None:
+    (source / "labels.csv").write_text((source / "labels.csv").read_text().replace("b/p7.png,b\n", ""))
+    with pytest.raises(SourceError, match=r"b/p7.png: 1 image in no row of a table; .*`missing = true`"):
+        convert(source, TABLE.replace("KEYS", ""))
+    card = convert(source, TABLE.replace("KEYS", ", missing = true"))
+    assert "not used: 1 image in no row of a table, the first b/p7.png" in card.notes
+
+
+@pytest.mark.parametrize("root", ["C:\\Users\\me\\data\\", "/home/me/data/", "D:/x/"])
+def test_paths_of_another_machine_are_found_by_their_ends(source: Path, root: str) -> None:
+    rows = (source / "labels.csv").read_text().splitlines()
+    slash = "\\" if "\\" in root else "/"
+    text = [root + row.replace("/", slash) for row in rows[1:]]
+    (source / "labels.csv").write_text("\n".join([rows[0], *text]))
+    card = convert(source, TABLE.replace("KEYS", ""))
+    assert card.samples() == 8
+    cut = root.replace("\\", "/").strip("/")
+    assert f"the table's paths begin with {cut}/, which is taken for this source" in card.notes
+    shutil.rmtree(source.parent / "out")
+    (source / "labels.csv").write_text("\n".join([rows[0], *text, f"{root}other{slash}p0.png,a"]))
+    with pytest.raises(SourceError, match="line 10: no picture of this name"):
+        convert(source, TABLE.replace("KEYS", ""))
+
+
+@pytest.mark.parametrize(("unit", "per"), [(4, 4000), (5, 4), (3, 40_000)])
+def test_units_of_resolution_beyond_tiff_6_are_those_of_tifffile(unit: int, per: int, tmp_path: Path) -> None:
+    pixels = np.full((32, 32, 3), 9, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", resolution=(per, per), resolutionunit=unit)
+    with open_image([tmp_path / "a.tif"]) as image:
+        assert image.mpp == 0.25

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from dpconvert.card import Model
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import as_split, layout_of, never_met, stem
+from dpconvert.readers.pairing import IMAGE, as_split, layout_of, never_met, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "images": FileKind(
-        pattern=r"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:png|jpe?g|tiff?|bmp)$",
+        pattern=rf"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:{IMAGE})$",
         what="pictures in a folder per class",
         example="benign/patient1_0001.png",
     )

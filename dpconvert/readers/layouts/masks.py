@@ -26,16 +26,16 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Idle, Missing, as_split, layout_of, no_partner, paired
+from dpconvert.readers.pairing import IMAGE, Idle, Missing, as_split, layout_of, no_partner, paired
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "images": FileKind(
-        pattern=r"(?i)(^|/)images/(?P<name>[^/]+)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"
+        pattern=rf"(?i)(^|/)images/(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"
     ),
     "masks": FileKind(
-        pattern=r"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.(png|tiff?|bmp)$", what="masks", example="masks/0001.png"
+        pattern=rf"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.{IMAGE}$", what="masks", example="masks/0001.png"
     ),
 }
 

@@ -35,14 +35,12 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Idle, Missing, as_split, layout_of, no_partner, paired, stem
+from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, as_split, layout_of, no_partner, paired, stem
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
-    "images": FileKind(
-        pattern=r"(?i)(?P<name>[^/]+)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"
-    ),
+    "images": FileKind(pattern=rf"(?i)(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"),
     "points": FileKind(
         pattern=r"(?i)(?P<name>[^/]+)\.(csv|tsv|txt|(geo)?json|mat|xml)$",
         what="files of points",
@@ -197,12 +195,13 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
     """Each picture with the points that tables have of it."""
     images = source.need("images")
     by_ending = _by_ending(images)
+    named = FromRoot(lambda name: by_ending.get(names.folded(name), []))
     rows: dict[str, list[Row]] = defaultdict(list)
     files: dict[str, str] = {}
     elsewhere = 0
     for table in source.need("points"):
         for row in _rows(source.read(table.name), table.name, layout):
-            about = _image(row, by_ending, table.name)
+            about = _image(row, named, table.name)
             if about is None:
                 elsewhere += 1
             else:
@@ -211,6 +210,7 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
     if not rows:
         first = next(iter(source.match("points"))).name
         raise SourceError("no point of the table is on a picture here", where=first, found=counted(elsewhere, "point"))
+    source.notes += named.notes()
     if elsewhere:
         source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no picture here")
     alone = [image for image in images if image.name not in rows]
@@ -230,9 +230,9 @@ def _stored(text: str) -> list[Annotation]:
     return [Row(*row).annotation() for row in json.loads(text)]
 
 
-def _image(row: Row, by_ending: dict[str, list[str]], name: str) -> str | None:
+def _image(row: Row, named: FromRoot, name: str) -> str | None:
     """The picture that a row is about."""
-    matches = by_ending.get(names.folded(names.file_name(row.image)), [])
+    matches = named.find(row.image)
     if len(matches) > 1:
         raise SourceError(
             "several pictures of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3])

@@ -49,7 +49,7 @@ FILES = {
     ),
     "annotations": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?:{SLIDE})?"
-        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
+        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam))$",
         what="files of annotations",
         example="patient7/slide-1.xml",
         optional=True,

@@ -6,7 +6,7 @@
   label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
          those listed in `skip` are left out
   group, split   columns (optional); without them, what the pattern of [files.images] names `group` and `split`
-  missing  true: rows without an image or without a label are left out and counted
+  missing  true: rows without an image or without a label, and images in no row, are left out and counted
   delimiter, encoding   how the table is written, where that is not found out (see `annotations/parsing/table.py`)
 """
 
@@ -23,7 +23,7 @@ from dpconvert.annotations.parsing.table import Cells, Row, Table, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of, never_met, stem
+from dpconvert.readers.pairing import IMAGE, FromRoot, Missing, Tabular, as_split, layout_of, never_met, stem
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -33,7 +33,7 @@ FILES = {
         what="table of images",
         example="labels.csv",
     ),
-    "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="images", example="images/0001.png"),
+    "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
 GROUPS = {"table": set[str](), "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
@@ -74,7 +74,7 @@ def pictures(source: Source) -> Iterator[Picture]:
             remedy="of a table, say true to leave out rows without an image or a label",
         )  # fmt: skip
     found_images = {found.name: found for found in source.need("images")}
-    images, listed = Endings(iter(found_images)), _Listed(found_images)
+    images, listed = FromRoot(Endings(iter(found_images)).find), _Listed(found_images)
     for found in source.need("table"):
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
@@ -82,19 +82,20 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
-    _tell_unlisted(source, listed)
+    _tell_unlisted(source, listed, layout)
+    source.notes += images.notes()
     met = [known for label in listed.labels if (known := names.match(label, [*layout.labels, *layout.skip]))]
     source.notes += never_met("labels", layout.labels, met) + never_met("skip", layout.skip, met)
     for picture, _ in listed.images.values():
         yield picture
 
 
-def _add(row: Row, layout: Layout, images: Endings, listed: _Listed, where: str) -> None:
+def _add(row: Row, layout: Layout, images: FromRoot, listed: _Listed, where: str) -> None:
     """Take one row in."""
     value = cell(row, layout.label, where)
     listed.labels.add(value)
     wanted = _file(row.cells, layout, where)
-    found = images.find(UPWARDS.sub("", wanted))
+    found = images.find(UPWARDS.sub("", wanted.replace("\\", "/")))
     if names.match(value, layout.skip) is not None:
         listed.skipped.update(found)
     elif layout.missing == "skip" and not found:
@@ -110,7 +111,9 @@ def _only(found: list[str], wanted: str, where: str) -> str:
     if len(found) != 1:
         what = "several pictures of this name" if found else "no picture of this name"
         remedy = None if found else "if some images are not here, say `missing = true` in [layout]"
-        raise SourceError(what, where=where, expected=wanted, found=", ".join(found[:3]) or None, remedy=remedy)
+        raise SourceError(
+            what, where=where, expected=names.file_name(wanted), found=", ".join(found[:3]) or None, remedy=remedy
+        )
     return found[0]
 
 
@@ -142,19 +145,26 @@ def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -
 
 def _file(row: Cells, layout: Layout, where: str) -> str:
     try:
-        wanted = names.file_name(layout.file.format_map(row))
+        wanted = layout.file.format_map(row)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ManifestError(
             f"file: {layout.file!r} does not fit the table's columns ({error})", where=where, found=", ".join(row)
         ) from None
-    if not wanted:
+    if not names.file_name(wanted):
         raise SourceError("names no image", where=where, found=f"{layout.file!r} gives an empty name")
     return wanted
 
 
-def _tell_unlisted(source: Source, listed: _Listed) -> None:
+def _tell_unlisted(source: Source, listed: _Listed, layout: Layout) -> None:
+    """Refuse images in no row, or count them where the manifest says that images may lack a label."""
     used = listed.images.keys() | listed.skipped
     unlisted = [found.name for found in source.match("images") if found.name not in used]
+    if unlisted and layout.missing == "error":
+        raise SourceError(
+            f"{counted(len(unlisted), 'image')} in no row of a table", where=unlisted[0],
+            remedy="if only some images are labelled, say `missing = true` in [layout]; if these are no images of the "
+            "task, narrow the pattern of [files.images]",
+        )  # fmt: skip
     if unlisted:
         source.notes.append(
             f"not used: {counted(len(unlisted), 'image')} in no row of a table, the first {unlisted[0]}"
