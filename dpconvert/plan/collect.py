@@ -9,12 +9,12 @@ from functools import cached_property
 
 import numpy as np
 
-from dpconvert import readers
-from dpconvert.annotations import Annotations, LabelMask, frame
+from dpconvert import names, readers
+from dpconvert.annotations import Annotation, Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
-from dpconvert.manifest.model import Manifest, Regional, Whole
+from dpconvert.manifest.model import Manifest, Objects, Regional, Whole
 from dpconvert.plan import patches
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
@@ -48,6 +48,7 @@ class Scene:
             where = (picture.annotations or picture.files)[0]
             found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
             self.mended.update(found.mended)
+            found = replace(found, items=_spelt(found.items, manifest))
         return found
 
     @cached_property
@@ -93,6 +94,16 @@ class Looked:
     notes: list[str]
     in_strips: set[str]
     stated: list[float]
+
+
+def _spelt(items: list[Annotation], manifest: Manifest) -> list[Annotation]:
+    """Annotations with the manifest's own spelling of their labels, where these differ in case or form only."""
+    rule = manifest.rule
+    known = [*rule.known()] if isinstance(rule, Regional) else [*manifest.classes, *getattr(rule, "positive", [])]
+    if isinstance(rule, Objects):
+        known = [name for name in (rule.positive, rule.none, rule.other) if name is not None]
+    spelt = {label: names.match(label, known) or label for label in {item.label for item in items} - set(known)}
+    return [replace(item, label=spelt.get(item.label, item.label)) for item in items] if spelt else items
 
 
 def look(source: Source, pictures: list[Picture], workers: processes.Workers, report: Reporter) -> Looked:

@@ -116,6 +116,12 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[Found, lis
         raise no_partner("masks", alone[0])
     if alone and missing == "skip":
         source.notes.append(f"left out: {counted(len(alone), 'image')} without masks, the first {alone[0].name}")
+    if len(alone) == len(images):
+        raise SourceError(
+            "no mask belongs to an image here", where=next(iter(of_name.values()))[0].name,
+            expected=f"the name of an image, as {images[0]['name']!r}",
+            remedy="change the patterns of [files.images] and [files.masks]: their group `name` must be equal",
+        )  # fmt: skip
     unused = of_name.keys() - {names.folded(image["name"]) for image in images}
     if unused:
         first = min(of_name[name][0].name for name in unused)

@@ -182,10 +182,12 @@ def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
     """The annotations by the names that `labels` gives to their labels."""
     if not layout.labels:
         return found
-    unknown = {item.label for item in found.items} - set(layout.labels)
+    spelt = {label: names.match(label, layout.labels) for label in {item.label for item in found.items}}
+    unknown = [label for label, known in spelt.items() if known is None]
     if unknown:
         raise ReadError(f"label {min(unknown)!r} is not in `layout.labels`", where=name)
-    return replace(found, items=[replace(item, label=layout.labels[item.label]) for item in found.items])
+    told = {label: layout.labels[known] for label, known in spelt.items() if known is not None}
+    return replace(found, items=[replace(item, label=told[item.label]) for item in found.items])
 
 
 # one table for all pictures

@@ -156,9 +156,13 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.mended)
 
 
+def _goes_by_annotations(source: Source) -> bool:
+    return not isinstance(source.manifest.rule, Whole | Tiles)
+
+
 def _needs_annotations(source: Source) -> bool:
     """Whether the rule asks what is drawn on a slide, or files of annotations are here."""
-    return not isinstance(source.manifest.rule, Whole | Tiles) or bool(source.match("annotations"))
+    return _goes_by_annotations(source) or bool(source.match("annotations"))
 
 
 def _missing(source: Source, layout: Layout) -> Missing:
@@ -225,6 +229,12 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
             alone.append(found.name)
         else:
             shared.append(found.name)
+    if alone and not (own or shared or pictured) and _goes_by_annotations(source):
+        raise SourceError(
+            "no file of annotations belongs to a slide here", where=alone[0],
+            expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
+            remedy="name files of annotations like their slides, or change the patterns of [files]",
+        )  # fmt: skip
     if alone:
         source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
     return _Outlines(own, shared, pictured, fold)
