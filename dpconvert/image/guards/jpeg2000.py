@@ -41,7 +41,7 @@ def claimed(data: bytes) -> int | None:
     """Samples of a picture, and as many as its tiles, precincts, blocks and layers cost; None where no head tells.
 
     Raises:
-        ValueError: more samples than MOST that its bytes cannot hold, or more than MOST beside them.
+        ValueError: more than MOST, in samples that its bytes cannot hold or beside them.
     """
     at = _codestream(data)
     if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ):
@@ -60,9 +60,10 @@ def claimed(data: bytes) -> int | None:
     except (struct.error, IndexError, ValueError, ZeroDivisionError):
         return None
     beside = most + (count * OF_A_TILE if count > 1 else 0)
-    if beside > MOST or samples > max(MOST, min(MOST_SAMPLES, RATIO * len(data))):
-        raise ValueError(f"JPEG 2000 that takes as much as {samples + beside} samples")
     all_in_all = samples + beside
+    is_held = samples <= min(MOST_SAMPLES, RATIO * len(data)) and beside <= MOST
+    if all_in_all > MOST and not is_held:
+        raise ValueError(f"JPEG 2000 that takes as much as {all_in_all} samples")
     return all_in_all if all_in_all > 0 else None
 
 
