@@ -25,15 +25,19 @@ from torch import Tensor, nn
 
 from dpconvert.errors import cut
 from mtrain.checksums import check_sum
+from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
 from mtrain.model.weights_file import EXPECTED, Kind, weights_kind
 from mtrain.model.weights_fit import State, flattened
+from mtrain.runs import Run
+from mtrain.seen import Seen
 
 __all__ = ["State", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
 
-BACKBONE, TRAINED_ON = "backbone", "trained_on"
+BACKBONE = "backbone"
+SEEN = "trained_on.json"  # beside exported weights
 # what bytes that are no pickle can make its reader raise
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
@@ -65,14 +69,28 @@ def save_weights(network: nn.Module, path: Path, name: str, **about: Any) -> Non
     write_tensors(path, network.state_dict(), {BACKBONE: name, **about})
 
 
-def trained_on(path: Path) -> dict[str, tuple[str, ...]]:
-    """Task -> those of its sets that the weights in a file of ours saw; nothing where the file does not say."""
+def seen_by(weights: str | Path) -> Seen:
+    """What weights were trained on: by the header of a file of ours, the run in whose folder it lies, or what an export
+    says beside it. Nothing where none of these tells, as of the ImageNet weights.
+
+    Raises:
+        RunError: a run's configuration or an export's file that is damaged.
+    """
+    if weights in ("imagenet", "random"):
+        return Seen()
+    path = Path(weights)
     try:
         with safe_open(path, framework="pt") as file:
-            stated = about_in(file).get(TRAINED_ON, {})
+            found = Seen.of(about_in(file))
     except (OSError, SafetensorError):
-        return {}
-    return {task: tuple(sets) for task, sets in stated.items()} if isinstance(stated, dict) else {}
+        found = Seen()
+    if found.sets:
+        return found
+    beside = path.with_name(SEEN)
+    if beside.is_file():
+        return Seen.of(read_document(beside, "export the run again"))
+    folders = [folder for folder in path.absolute().parents[:2] if (folder / "state.json").is_file()]
+    return next((run.seen() for run in map(Run, folders) if run.exists), Seen())
 
 
 def state_digest(state: State, *also: str) -> str:
