@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from dpconvert.names import plain
 from dpconvert.runtime import locks
+from dpconvert.validation import first_fault
 from mtrain.atomic import append_line, locked
 from mtrain.config import BEFORE, FitConfig
 from mtrain.documents import known_document, read_document, write_document
@@ -80,7 +81,10 @@ class Run:
         """
         try:
             return FitConfig.model_validate(BEFORE | self.about()["config"])
-        except (ValidationError, KeyError, TypeError) as error:
+        except ValidationError as error:
+            fault, path = first_fault(error, FitConfig), self.path / "config.json"
+            raise RunError(f"not the configuration of a run: {fault}", where=path, found=fault.found) from None
+        except (KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"not the configuration of a run: {reason}", where=self.path / "config.json") from None
 

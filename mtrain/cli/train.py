@@ -12,7 +12,18 @@ import click
 
 from dpconvert.errors import UserError
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, MORE_OF_FIT, RUNS, SWEEPS, reporter, training
+from mtrain.cli.options import (
+    CACHE,
+    CHECK,
+    EVALUATIONS,
+    FOLDER,
+    MORE_OF_FIT,
+    RUNS,
+    SWEEPS,
+    note_unused,
+    reporter,
+    training,
+)
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
@@ -69,7 +80,9 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
         run = there or named_run(runs, ranks.told(lambda: new_name(runs, config)))
         from mtrain.train.fit import fit as train
 
-        state = train(config, run, reporter(quiet or not ranks.first), ranks)
+        report = reporter(quiet or not ranks.first)
+        note_unused(report, config.idle())
+        state = train(config, run, report, ranks)
     lines = [f"{run.name}: finished -> {run.path}"] if state == "finished" else []
     if ranks.first:
         answer(lines, _row(run) | {"folder": str(run.path)}, as_json=as_json)
@@ -132,7 +145,10 @@ def release(
     place = absolute(shards or (sweep_shards(store) if store else "shards"))
     given = {name: value for name, value in settings.items() if value is not None}
     asked = Asked(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
-    state, made = make(asked, reporter(quiet or as_json))
+    report = reporter(quiet or as_json)
+    if store is None:
+        note_unused(report, {"sweeps": "no --sweep is named", "evaluations": "no --sweep is named"})
+    state, made = make(asked, report)
     found = [{"folder": str(one.folder), "files": one.files} for one in made]
     answer([str(one.folder) for one in made], found, as_json=as_json)
     if state == "stopped":

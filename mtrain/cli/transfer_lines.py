@@ -54,10 +54,16 @@ def each(of: Sequence[T], do: Callable[[T], Iterable[R]]) -> tuple[list[R], list
 
 
 def transfers(
-    run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter, key: str | None = None
+    run: Run,
+    tasks: Sequence[Task],
+    weights: str,
+    options: Options,
+    report: Reporter,
+    key: str | None = None,
+    seed: int | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One transfer a target, and why others have none."""
-    source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None, key)
+    """One transfer a target, and why others have none. seed: of random weights; that of the run if None."""
+    source = source_of(run, weights, seed, key)
 
     def scored(task: Task) -> list[dict[str, Any]]:
         (target,) = final.opened([task]) if options.final else [task]
