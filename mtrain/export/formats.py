@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mtrain.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
-from mtrain.model.backbones import timm_options
+from mtrain.model.backbones import AUXILIARY, WITHOUT_AUXILIARY, timm_options
 from mtrain.model.heads import Head
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
@@ -154,7 +154,7 @@ def _shapes(state: State) -> dict[str, torch.Size]:
 
 def _options(name: str, head: Head | None) -> dict[str, Any]:
     """What torchvision's constructor must be told."""
-    auxiliary = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    auxiliary = {**WITHOUT_AUXILIARY, "init_weights": False} if name in AUXILIARY else {}
     return auxiliary | ({"num_classes": len(head.about.classes)} if head else {})
 
 
