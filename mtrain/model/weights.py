@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -48,7 +49,15 @@ REFUSED = "Weights only load failed"
 FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 CUT_SHORT = re.compile(r"EOF|truncated|ran out of input|corrupted", re.IGNORECASE)
 LONGEST_NAME = 1000  # of a class in a pickle: torch looks for those that it refuses in ways that take the square of it
-PLAIN = (argparse.Namespace,)  # the options of a training, which many checkpoints hold: a container, nothing else
+SCALAR = np.float64(0).__reduce__()[0]  # what makes single numbers of NumPy, which many checkpoints hold as scores
+# what checkpoints hold beside tensors, and no code: the options of a training, and numbers of NumPy (whose maker had
+# another name before NumPy 2)
+PLAIN: list[Any] = [
+    argparse.Namespace,
+    *(np.dtype, SCALAR, (SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar")),
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+]
+DESCRIBED = ("model", "pytorch_model")  # names of the files that a config.json beside them is about
 # the names of the tensors by which a file of the paper's authors is known: heads of one convolution beside the network
 AUTHORS = re.compile(r"heads\.[^.]+\.linear\.weight"), "features.features.norm5.weight"
 
@@ -152,7 +161,11 @@ def _not_weights(error: Exception, path: Path) -> RunError:
 
 
 def _architecture_beside(path: Path) -> object:
-    """What the config.json that timm and the Hugging Face hub put beside a file of weights calls its network."""
+    """What the config.json that timm and the Hugging Face hub put beside a file of weights calls its network; beside
+    files of other names it is about something else.
+    """
+    if path.stem not in DESCRIBED:
+        return None
     try:
         content = json.loads((path.parent / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -191,7 +204,7 @@ class _OfShortNames(io.BufferedReader):
 
 def _load_pickled(path: Path, kind: Kind) -> dict[str, Any]:
     """What a `.pth` file holds; tensors and plain containers only, nothing is executed."""
-    with warnings.catch_warnings(), torch.serialization.safe_globals(list(PLAIN)):
+    with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN):
         warnings.simplefilter("ignore")  # of pickle's protocols
         with _OfShortNames(io.FileIO(path)) as file:
             # an archive torch takes apart by itself

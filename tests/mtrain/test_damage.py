@@ -311,7 +311,7 @@ def spoiled(path: Path, to: Path, value: float) -> Path:
 def test_weights_that_are_not_finite_are_named_before_any_classifier(place: Path, mode: str) -> None:
     weights = spoiled(Path("runs/toy/shared.safetensors"), Path("nan.safetensors"), float("nan"))
     told = line(transfer("--mode", mode, "--weights", str(weights)))
-    assert told == "nan.safetensors: weights that are not finite: conv1.0.weight"
+    assert told == "nan.safetensors: weights that are not finite: conv1.0.weight; give others with --weights"
 
 
 @pytest.mark.parametrize("mode", ["svm", "knn", "fewshot"])
