@@ -11,18 +11,21 @@ from mtrain.config import INCIDENTAL, FitConfig, choices_off
 from mtrain.data.pool import Pool, Task
 from mtrain.errors import RunError
 from mtrain.runs import Run
+from mtrain.seen import Seen
 from mtrain.versions import versions
 
 GIT_SECONDS = 10
 
 
-def about(config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int) -> dict[str, Any]:
-    """The content of a run's config.json."""
+def about(config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int, start: Seen) -> dict[str, Any]:
+    """The content of a run's config.json. start: what the weights to begin from were trained on."""
     return {
         "config": config.model_dump(mode="json"),
         "pool": {task.name: task.card.digest for task in pool.tasks},
         "left_out": [task.name for task in left],
         "trained_on": {task.name: list(task.trains) for task in pool.tasks},
+        "related": {task.name: list(task.card.related) for task in (*pool.tasks, *left) if task.card.related},
+        "start": start.json(),
         "ranks": ranks,
         "versions": versions(),
         "git": git_state(),

@@ -22,10 +22,12 @@ from pydantic import ValidationError
 
 from dpconvert.names import plain
 from dpconvert.runtime import locks
+from dpconvert.validation import first_fault
 from mtrain.atomic import append_line, locked
 from mtrain.config import BEFORE, FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
+from mtrain.seen import Seen
 
 # what JSON that is none of ours can raise when it is read and looked into
 FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
@@ -79,7 +81,10 @@ class Run:
         """
         try:
             return FitConfig.model_validate(BEFORE | self.about()["config"])
-        except (ValidationError, KeyError, TypeError) as error:
+        except ValidationError as error:
+            fault, path = first_fault(error, FitConfig), self.path / "config.json"
+            raise RunError(f"not the configuration of a run: {fault}", where=path, found=fault.found) from None
+        except (KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"not the configuration of a run: {reason}", where=self.path / "config.json") from None
 
@@ -95,6 +100,14 @@ class Run:
         given = about.get("trained_on") or ["train"]
         by_task = given if isinstance(given, dict) else dict.fromkeys(about.get("pool", {}), given)
         return {task: tuple(sets) for task, sets in by_task.items()}
+
+    def started_from(self) -> Seen:
+        """What the weights that the run began from had been trained on."""
+        return Seen.of(self.about().get("start") or {})
+
+    def seen(self) -> Seen:
+        """What the run's weights were trained on: its own sets, and those of what it began from."""
+        return Seen(self.trained_on(), Seen.of(self.about()).related) | self.started_from()
 
     def state(self) -> tuple[State, int]:
         """(state, iteration); a run whose process was killed is stopped, and so is one whose weights are gone."""

@@ -236,14 +236,15 @@ def with_test(task: Task, permit: Permit) -> Task:
 
 
 def training_on(pool: Pool, splits: Sequence[str], *, but: Iterable[str] = ()) -> Pool:
-    """The pool with the samples of these splits as the training set of each task; `but` the tasks of these names.
+    """The pool with the samples of these splits as the training set of each task; `but` the tasks of these names and
+    those related to them keep to their training sets.
 
     Nothing can be validated on a split that is trained on: it is empty.
 
     Raises:
         UsageError: no task of such a name in the pool.
     """
-    alone = sorted({find_task(pool, name).name for name in but})
+    alone = sorted(task.name for task in _with_relatives(pool, but)[0])
     if tuple(splits) == ("train",):
         return pool
     tasks = tuple(task if task.name in alone else _training_on(task, splits) for task in pool.tasks)
@@ -286,20 +287,28 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
     Raises:
         UsageError: an unknown name, or nothing left to train on.
     """
-    leaving = list({task.name: task for task in (find_task(pool, name) for name in names)}.values())
+    leaving, pairs = _with_relatives(pool, names)
     gone = {task.name for task in leaving}
-    notes = []
-    for task in leaving:  # grows while it is walked: relations of relations leave too
-        for other in pool.tasks:
-            if other.name not in gone and _related(task, other):
-                leaving.append(other)
-                gone.add(other.name)
-                notes.append(f"{other.name} leaves too: related to {task.name}")
+    notes = [f"{other} leaves too: related to {task}" for task, other in pairs]
     kept = [task for task in pool.tasks if task.name not in gone]
     if not kept:
         raise UsageError("every task is left out: nothing to train on", found=f"--leave-out {', '.join(sorted(gone))}")
     left = dataclasses.replace(pool_of(kept), unfinished=pool.unfinished) if gone else pool
     return left, tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)
+
+
+def _with_relatives(pool: Pool, names: Iterable[str]) -> tuple[list[Task], list[tuple[str, str]]]:
+    """The named tasks and those related to them; and which of them brought which along."""
+    found = list({task.name: task for task in (find_task(pool, name) for name in names)}.values())
+    known = {task.name for task in found}
+    pairs = []
+    for task in found:  # grows while it is walked: relations of relations come too
+        for other in pool.tasks:
+            if other.name not in known and _related(task, other):
+                found.append(other)
+                known.add(other.name)
+                pairs.append((task.name, other.name))
+    return found, pairs
 
 
 def _without(pool: Pool, names: Sequence[str]) -> Pool:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtrain.checksums import SUMS, write_sums
+from mtrain.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.export import formats, modelcard
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
+from mtrain.model.weights import SEEN
 from mtrain.runs import Run, trained_task
 
 __all__ = ["FORMATS", "Exported", "export"]
@@ -41,9 +43,10 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     pool = [head.about for head in heads.values()]
     _check_licences(pool, run, accepted=accepted)
     network = shared_network(run.config().backbone, run.weights).eval()
-    made = FORMATS[to](network, head, out, run.config().size)
+    made = FORMATS[to](network, head, out, run.config().size, run.seen())
+    write_document(out / SEEN, run.seen().json())
     modelcard.write(out, run, pool, head, made.loading)
-    files = (*made.files, modelcard.NAME)
+    files = (*made.files, SEEN, modelcard.NAME)
     write_sums(out, files)
     return Exported(out, (*files, SUMS), made.loading)
 

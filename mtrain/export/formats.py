@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from mtrain.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
-from mtrain.model.backbones import timm_options
+from mtrain.model.backbones import AUXILIARY, WITHOUT_AUXILIARY, timm_options
 from mtrain.model.heads import Head
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
 from mtrain.model.weights import State
+from mtrain.seen import Seen
 
 
 class Made(NamedTuple):
@@ -34,15 +35,15 @@ _WITHOUT_RELU = (
     "\n# model(images) itself would apply a ReLU that this network has not\n"
     "network = torch.nn.Sequential(model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), "
 )
-Writer = Callable[[SharedNetwork, Head | None, Path, int], Made]
+Writer = Callable[[SharedNetwork, Head | None, Path, int, Seen], Made]
 
 
-def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int, seen: Seen) -> Made:
     """The network's own names; a head as `head.weight` and `head.bias`."""
     state = dict(network.body.state_dict())
     if head:
         state |= {"head.weight": head.weight, "head.bias": head.bias}
-    write_tensors(out / "model.safetensors", state, {"backbone": network.name})
+    write_tensors(out / "model.safetensors", state, {"backbone": network.name, **seen.json()})
     write_json(out / "config.json", _config(network, head, size))
     loading = (
         "from mtrain import shared_network\n"
@@ -52,7 +53,7 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
     return Made(("model.safetensors", "config.json"), loading)
 
 
-def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
     """A state dict for torchvision's constructor: of the body alone, or with the head as its classifier."""
     name = TORCHVISION_DENSENET if network.name == AUTHORS_DENSENET else network.name
     if name not in torchvision.models.list_models(module=torchvision.models):
@@ -73,7 +74,7 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
     return Made(("model.pth",), loading)
 
 
-def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
     """A checkpoint for timm: with `num_classes=0` for the body alone, else with the head as its classifier."""
     name = architecture(network.name)
     try:
@@ -117,7 +118,7 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> 
     return Made(("model.safetensors", "config.json"), loading)
 
 
-def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
+def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
     """A graph from uint8 pictures, which it normalizes itself, to `features`, and to `logits` with a head."""
     write_onnx(network, head.module() if head else None, out / "model.onnx", size)
     write_json(out / "config.json", _config(network, head, size))
@@ -153,7 +154,7 @@ def _shapes(state: State) -> dict[str, torch.Size]:
 
 def _options(name: str, head: Head | None) -> dict[str, Any]:
     """What torchvision's constructor must be told."""
-    auxiliary = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    auxiliary = {**WITHOUT_AUXILIARY, "init_weights": False} if name in AUXILIARY else {}
     return auxiliary | ({"num_classes": len(head.about.classes)} if head else {})
 
 

@@ -57,6 +57,9 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
     yield from _sets(trained)
     yield f"Began from: {config.weights if config.weights in ('imagenet', 'random') else 'a file of weights'}."
+    if start := run.started_from().sets:
+        told = "; ".join(f"{', '.join(sets)} of {task}" for task, sets in start.items())
+        yield f"What it began from was trained on: {told}."
     yield ", ".join(f"{name} {getattr(config, name)}" for name in TOLD) + f", seed {config.seed}."
     chosen = {name: getattr(config, name) for name in sorted(OPTIONAL)}
     other = [f"{name} {value}" for name, value in chosen.items() if value != FitConfig.model_fields[name].default]

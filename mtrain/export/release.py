@@ -27,6 +27,7 @@ from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, export, modelcard
 from mtrain.runs import Run, State
+from mtrain.settings import unusable
 from mtrain.sweep.spec import Combination, Sweep, rate
 from mtrain.sweep.store import SELECTED, Store
 from mtrain.train.fit import fit
@@ -92,9 +93,7 @@ def configs(asked: Asked) -> list[FitConfig]:
             try:
                 found.append(FitConfig.model_validate(defaults | base | asked.settings | always | {"seed": seed}))
             except ValidationError as error:
-                problem = error.errors()[0]
-                option = "--" + str(problem["loc"][0]).replace("_", "-")
-                raise UsageError(f"{option}: {problem['msg'].lower()}", found=problem["input"]) from None
+                raise unusable(error) from None
     if any(config.stream for config in found):
         raise UsageError("a release reads all splits by offset: it cannot stream", remedy="leave --stream away")
     return found

@@ -56,7 +56,14 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
     comparisons = compare(results(run))
     state, iteration = run.state()
     tables = "\n".join(
-        [f"# {run.name}", "", *_markdown_pool(tasks, _uses(run, tasks)), "", *_markdown_transfers(comparisons), ""]
+        [
+            f"# {run.name}",
+            "",
+            *_markdown_pool(tasks, _uses(run, tasks), missing),
+            "",
+            *_markdown_transfers(comparisons),
+            "",
+        ]
     )
     page = template("report.html").render(
         run=run.name,
@@ -168,7 +175,9 @@ def _uses(run: Run, tasks: Sequence[Task]) -> dict[str, str]:
     return {task.name: uses.get(task.name, other) for task in tasks}
 
 
-def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str]) -> list[str]:
+def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str], missing: str) -> list[str]:
+    if missing:
+        return [f"The tasks cannot be listed: {_cell(missing)}"]
     lines = ["| task | use | classes | train | val | test | licence |", "|---|---|---:|---:|---:|---:|---|"]
     for task in tasks:
         sizes = " | ".join(str(size) for size in task.sizes.values())

@@ -18,7 +18,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
 from mtrain.config import FitConfig
 from mtrain.data import sampling
-from mtrain.data.pool import Pool, fetch_shards, leave_out, open_pool, training_on
+from mtrain.data.pool import Pool, Task, fetch_shards, leave_out, open_pool, training_on
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.batchnorm_sync import synchronize
@@ -27,8 +27,9 @@ from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import State as TensorState
-from mtrain.model.weights import read_weights, save_weights
+from mtrain.model.weights import read_weights, save_weights, seen_by
 from mtrain.runs import Run, State
+from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import ALONE, Ranks, Vote
@@ -57,12 +58,13 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     _check_division(config, ranks)
     for note in (*pool.notes, *notes):
         report.note(note)
-    about = provenance.about(config, pool, left, ranks.size)
+    start = run.started_from() if run.exists else seen_by(config.weights)
+    about = provenance.about(config, pool, left, ranks.size, start)
     with run.locked() if ranks.first else nullcontext():
         if ranks.told(lambda: _finished(run, about, report)):
             return "finished"
         training = _training(config, pool, run, report, ranks)
-        for note in (*_about_sets(config, pool), *filter(None, [remark(config.backbone)])):
+        for note in (*_about_sets(config, pool), *_about_start(start, left), *filter(None, [remark(config.backbone)])):
             report.note(note)
         if ranks.first:
             run.write("config.json", about)
@@ -96,6 +98,19 @@ def _about_sets(config: FitConfig, pool: Pool) -> Iterator[str]:
     but = f", of {', '.join(kept)} the training set alone" if kept else ""
     curves = "" if kept or not config.validate_every else "; nothing is left to validate on (--train-on train does)"
     yield f"trained on: {', '.join(tasks[0].trains)} of {counted(len(tasks), 'task')}{but}{curves}"
+
+
+def _about_start(start: Seen, left: Sequence[Task]) -> Iterator[str]:
+    """What to say of tasks that leave, though what the training begins from has seen them."""
+    for task in left:
+        known = start.of_relatives(task.name, tuple(task.card.related))
+        if sets := start.of_task(task.name):
+            known = {task.name: sets, **known}
+        for name, sets in known.items():
+            yield (
+                f"{task.name} is left out, but --weights were trained on {' and '.join(sets)} of {name}: "
+                "no transfer of this run to it will be scored"
+            )
 
 
 def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
@@ -184,9 +199,8 @@ def _end(training: Training, journal: Journal) -> State:
         batchnorm_per_task.merge(shared)
         with training.averaged():
             save_heads(run.heads, training.model.heads, training.pool.tasks)
-            trained_on = {task.name: task.trains for task in training.pool.tasks}
             save_weights(
-                shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest, trained_on=trained_on
+                shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest, **run.seen().json()
             )
     journal.skipped(training)
     journal.state(state, training.iteration)

@@ -162,7 +162,7 @@ def test_the_files_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
 def test_what_is_no_score_is_refused_whatever_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_sweep(tmp_path / "sweeps" / "toy", lambda *_: 1.5)
-    assert "scores.Lung.score: input should be less than or equal to 1" in line(mtrain("select"))
+    assert "scores.Lung.score: must be at most 1" in line(mtrain("select"))
 
 
 def test_an_evaluation(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_an_evaluation(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="changed since it was written; evaluate again"):
         read_evaluations(tmp_path)
     documents.write_document(path, {**content, "score": 58.0})
-    with pytest.raises(RunError, match="not an evaluation: score: input should be less than or equal to 1"):
+    with pytest.raises(RunError, match="not an evaluation: score: must be at most 1"):
         read_evaluations(tmp_path)
 
 
@@ -311,7 +311,7 @@ def spoiled(path: Path, to: Path, value: float) -> Path:
 def test_weights_that_are_not_finite_are_named_before_any_classifier(place: Path, mode: str) -> None:
     weights = spoiled(Path("runs/toy/shared.safetensors"), Path("nan.safetensors"), float("nan"))
     told = line(transfer("--mode", mode, "--weights", str(weights)))
-    assert told == "nan.safetensors: weights that are not finite: conv1.0.weight"
+    assert told == "nan.safetensors: weights that are not finite: conv1.0.weight; give others with --weights"
 
 
 @pytest.mark.parametrize("mode", ["svm", "knn", "fewshot"])

@@ -186,7 +186,7 @@ def test_the_model_card_tells_pool_protocol_and_licences(run_of: Callable[[str],
     assert text.startswith("---\nlicense: cc0-1.0\n")
     for told in ("| Alpha | 2 | 24 |", "CC0-1.0", "iterations 7", "left out: Delta", "| 0.8125 |", made.loading):
         assert told in text
-    assert made.files == ("model.pth", "README.md", "SHA256SUMS")
+    assert made.files == ("model.pth", "trained_on.json", "README.md", "SHA256SUMS")
 
 
 def test_a_licence_that_is_not_open_stops_the_export_unless_told(run_of: Callable[[str], Run], tmp_path: Path) -> None:
