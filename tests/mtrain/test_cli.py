@@ -139,7 +139,7 @@ def test_a_transfer_takes_the_newest_run_and_answers_programs_in_json(place: Pat
 def test_a_run_goes_on_by_its_name_alone_and_says_when_it_is_finished(place: Path, mtrain: Command) -> None:
     answer = mtrain("fit", "--run", "toy")
     assert (answer.status, answer.out) == (0, "toy: finished -> runs/toy\n")
-    assert "toy: finished already, nothing to do" in answer.err
+    assert "toy: already finished, nothing to do" in answer.err
 
 
 def test_runs_are_listed_with_their_state(place: Path, mtrain: Command) -> None:
