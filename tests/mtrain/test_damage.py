@@ -117,7 +117,7 @@ def test_the_configuration_of_a_run(place: Path, old: str, new: str) -> None:
     edit(Path("runs/toy/config.json"), old, new)
     for told in (line(transfer()), line(mtrain("fit", "--run", "toy"))):
         assert told.startswith("runs/toy/config.json: c")
-        assert told.endswith("; put it back as it was, or train another run")
+        assert told.endswith("; restore the original file, or train another run")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_an_image(place: Path) -> None:
         member = next(iter(tar))
     flip(shard, member.offset_data + member.size // 2)
     told = line(transfer())
-    assert told.startswith("shards/Gamma/train-000000.tar: Gamma: cannot read picture gamma-train-00000: changed since")
+    assert told.startswith("shards/Gamma/train-000000.tar: Gamma: cannot read image gamma-train-00000: changed since")
     assert "dpconvert verify" in told
 
 
@@ -227,7 +227,7 @@ def test_weights_that_are_gone_or_damaged_are_made_again_from_the_checkpoint(
     harm(path)
     if lost == "shared.safetensors" and not path.exists():
         assert "stopped" in mtrain("runs").stdout
-        told = "runs/toy: the weights of this run are gone: no shared.safetensors; make them again: mtrain fit"
+        told = "runs/toy: the weights of this run are missing: no shared.safetensors; restore them with: mtrain fit"
         assert line(transfer()).startswith(told)
     again = mtrain("fit", "--run", "toy")
     assert again.exit_code == 0, again.output

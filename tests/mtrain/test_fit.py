@@ -392,9 +392,9 @@ def test_after_a_loss_that_is_not_finite_no_checkpoint_is_written(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"lr": 0.5}, r"lr \(0\.01 there, 0\.5 asked for\)"),
-        ({"seed": 1, "batch": 4}, r"batch \(8 there, 4 asked for\); seed \(0 there, 1 asked for\)"),
-        ({"leave_out": ("Beta",)}, r"tasks left out \(Gamma there, Beta asked for\)"),
+        ({"lr": 0.5}, r"lr \(0\.01 in the run, 0\.5 requested\)"),
+        ({"seed": 1, "batch": 4}, r"batch \(8 in the run, 4 requested\); seed \(0 in the run, 1 requested\)"),
+        ({"leave_out": ("Beta",)}, r"tasks left out \(Gamma in the run, Beta requested\)"),
     ],
 )
 def test_other_settings_are_refused_by_name(
@@ -443,7 +443,7 @@ def test_related_tasks_leave_too_and_it_says_so(tmp_path: Path) -> None:
     write_task(tmp_path / "s" / "Delta", related=["Gamma"])
     run, notes = Run(tmp_path / "toy"), Notes()
     fit.fit(config(tmp_path / "s", iterations=1, warmup=0), run, notes)
-    assert "Delta leaves too: related to Gamma" in notes.said
+    assert "Delta is left out too: related to Gamma" in notes.said
     assert run.left_out() == ["Delta", "Gamma"]
 
 
@@ -568,7 +568,7 @@ def test_val_is_trained_on_by_default_and_never_scored(shards: Path, tmp_path: P
     assert "trained on: train, val of 2 tasks; no validation set is left (--train-on train keeps it)" in notes.said
     assert {event["event"] for event in run.events()} == {"step"}
     assert run.about()["trained_on"] == {"Alpha": ["train", "val"], "Beta": ["train", "val"]}
-    with pytest.raises(RunError, match=r"train_on \('train\+val' there, 'train' asked for\)"):
+    with pytest.raises(RunError, match=r"train_on \('train\+val' in the run, 'train' requested\)"):
         fit.fit(config(shards, train_on="train"), run, Notes())
     kept, notes = Run(tmp_path / "kept"), Notes()
     fit.fit(config(shards, validate_every=12, joint=("beta",)), kept, notes)

@@ -116,7 +116,7 @@ ROUNDED = "its sums are rounded differently from now on"
             (1, 1),
             (4, 2),
             f"1 process x 1 parts, now 4 processes x 2: {ROUNDED}, and batch normalization sees 1/8 of a batch at "
-            "a time instead of 1/1, unless --sync-batchnorm",
+            "a time instead of 1/1, unless --sync-batchnorm is given",
         ),
     ],
 )
@@ -139,5 +139,5 @@ def test_a_run_from_before_a_choice_goes_on_without_it(tmp_path: Path) -> None:
         del about["config"][choice]
     run.write("config.json", about)
     assert fit(asked, run, Notes()) == "finished"
-    with pytest.raises(RunError, match=r"compile \(False there, True asked for\)"):
+    with pytest.raises(RunError, match=r"compile \(False in the run, True requested\)"):
         fit(asked.model_copy(update={"compile": True}), run, Notes())
