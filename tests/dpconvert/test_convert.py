@@ -310,7 +310,7 @@ def test_a_truncated_tile_is_named_and_mending_it_finishes(tiles: Path, converte
 def test_shards_that_a_changed_source_has_no_more_are_removed(tiles: Path, converted: Get, tmp_path: Path) -> None:
     one, (first, *others) = converted(TILES), sorted(tiles.rglob("*.tif"))
     first.write_bytes(first.read_bytes()[:500])
-    with pytest.raises(SourceError, match="1 of 240 samples could not be made"):
+    with pytest.raises(SourceError, match="1 of 240 samples cannot be converted"):
         run(one.manifest, tiles, tmp_path / "out")
     before = len(names(tmp_path / "out", "*.tar"))
     for tile in (first, *others[::2]):
