@@ -476,7 +476,7 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
     assert local_engine.run(store, cells, 1, report) == "finished"
     assert all(store.result_path(name).read_bytes() == content for name, content in there.items())
     if cells[1].digest not in there:
-        assert any(text.startswith(f"{second.name}: goes on after iteration") for text in said)
+        assert any(text.startswith(f"{second.name}: resumed after iteration") for text in said)
     alone = Run(tmp_path / "alone")
     fit(cells[1].config, alone, QUIET)
     assert weights(alone) == weights(second)
