@@ -421,7 +421,7 @@ def test_other_shards_are_refused_by_task(tmp_path: Path) -> None:
 
 def test_a_second_process_in_the_same_run_is_refused(shards: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "toy")
-    told = r"another process is training this run; found process \d+ on .*; wait for it"
+    told = r"another process is training this run; found process \d+ on .*; wait until it ends"
     with run.locked(), pytest.raises(RunError, match=told):
         fit.fit(config(shards), Run(tmp_path / "toy"), Notes())
 
