@@ -84,7 +84,7 @@ class Run:
             return FitConfig.model_validate(BEFORE | self.about()["config"])
         except ValidationError as error:
             fault, path = first_fault(error, FitConfig), self.path / "config.json"
-            raise RunError(f"not the configuration of a run: {fault}", where=path, found=fault.found) from None
+            raise RunError(f"not a run's configuration: {fault}", where=path, found=fault.found) from None
         except (KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"not a run's configuration: {reason}", where=self.path / "config.json") from None

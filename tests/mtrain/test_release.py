@@ -79,7 +79,7 @@ def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(sh
     assert state == "finished"
     assert len({one.folder for one in made}) == 2
     assert {path.name for path in made[0].folder.iterdir()} == {
-        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS",
+        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS", "trained_on.json",
     }  # fmt: skip
     assert load_file(made[0].folder / "model.safetensors").keys() == tiny_network("tiny").body.state_dict().keys()
     card = (made[0].folder / "README.md").read_text()
