@@ -128,6 +128,19 @@ class FitConfig(BaseModel):
     batchnorm: Literal["adapted", "train", "frozen", "per-task"] = "adapted"
     """Batch normalization: adapted to the pool first, trained as it is, frozen, or with statistics per task."""
 
+    def idle(self) -> dict[str, str]:
+        """Settings that have no effect beside the others -> why."""
+        rules = {
+            "momentum": (self.optimizer != "sgd", f"--optimizer {self.optimizer} has none"),
+            "adapt_batches": (not self.adapts, f"--batchnorm {self.batchnorm} adapts nothing"),
+            "warmup_lr": (not self.warmup, "there is no warm-up"),
+            "lr": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
+            "tau": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
+            "schedule": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
+            "joint": (self.train_on == "train", "--train-on train keeps every task to its training set"),
+        }
+        return {name: why for name, (holds, why) in rules.items() if holds}
+
     @property
     def adapts(self) -> bool:
         """Whether batch normalization is adapted to the pool before the training."""

@@ -52,10 +52,15 @@ def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
     try:
         return FitConfig.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{option}: {reason[0].lower()}{reason[1:]}", found=problem["input"]) from None
+        raise unusable(error) from None
+
+
+def unusable(error: ValidationError) -> UsageError:
+    """What is wrong with a setting of a training, by the name of its option."""
+    fault = first_fault(error, FitConfig)
+    option, _, inside = fault.place.partition(".")
+    place = f"--{option.replace('_', '-')}" + (f" ({inside})" if inside else "")
+    return UsageError(f"{place}: {fault.what}", found=fault.found)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

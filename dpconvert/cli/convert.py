@@ -163,17 +163,20 @@ def _content(outcome: Outcome) -> dict[str, Any]:
 
 def _print_outcome(outcome: Outcome, manifest: Manifest, *, verbose: bool) -> None:
     """The counts as a table, then what the user may want to act on; with `verbose`, every note."""
+    from dpconvert.card import SPLITS
+
     card = outcome.card
     done = f"{counted(outcome.made, 'shard')} written, {outcome.had} existing" if outcome.made else "already complete"
     samples, shards = counted(card.samples(), "sample"), counted(len(card.shards), "shard")
     tell(f"{card.task}: {samples} in {shards} ({done}) -> {outcome.folder}")
-    splits = card.splits.values()
+    names = [split for split in SPLITS if split in card.splits]  # a card that was read has them in another order
+    splits = [card.splits[name] for name in names]
     rows = [[name, *(split.classes[label] for split in splits)] for label, name in enumerate(card.classes)]
     rows += [
         ["samples", *(split.samples for split in splits)],
         [f"{card.group_kind}s", *(split.groups for split in splits)],
     ]
-    table(["class", *card.splits], rows)
+    table(["class", *names], rows)
     _print_differences(card.expectations, verbose=verbose)
     _print_notes(card, manifest, verbose=verbose)
     _print_failures(card)

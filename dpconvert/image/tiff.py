@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
-from dpconvert.image.guards.tiff_segments import JPEG, check_segment, segment_size
+from dpconvert.image.guards.tiff_segments import JPEG, check_compression, check_segment, segment_size
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.tiff_layout import Level, Opened, name, opened
 from dpconvert.image.tiff_rgb import (
@@ -295,6 +295,7 @@ def _check(levels: list[Level], where: str, scale: Range | None) -> None:
 
 def _check_page(page: tifffile.TiffPage, where: str, scale: Range | None) -> None:
     channels, kind = page.samplesperpixel, page.photometric
+    check_compression(page)
     try:
         check_kind(page, scale)
     except KindError:

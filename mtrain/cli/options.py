@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from dpconvert.runtime.terminal import together
 
@@ -81,6 +82,18 @@ def reporter(quiet: bool) -> Reporter:
     from dpconvert.runtime.progress import Reporter
 
     return Reporter(quiet=quiet)
+
+
+def is_given(name: str) -> bool:
+    """Whether a parameter of the command that runs was given on the command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def note_unused(report: Reporter, unused: Mapping[str, str]) -> None:
+    """Say which options were given on the command line for nothing. unused: parameter -> why it has no effect."""
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in unused and is_given(parameter.name):
+            report.note(f"{max(parameter.opts, key=len)} is not used: {unused[parameter.name]}")
 
 
 def run_of(runs: Path, name: str | None) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, answer
-from mtrain.cli.options import EVALUATIONS, FOLDER, OUT, RUNS, SWEEPS, reporter, run_of
+from mtrain.cli.options import EVALUATIONS, FOLDER, OUT, RUNS, SWEEPS, note_unused, reporter, run_of
 
 
 @click.command()
@@ -31,16 +31,19 @@ def report(
     \b
     Example: mtrain report
     """
+    said = reporter(as_json)
     if sweep is not None:
+        note_unused(said, dict.fromkeys(("runs", "name"), "--sweep names a sweep instead of a run"))
         from mtrain.sweep.store import open_store
 
         store = open_store(sweeps, sweep)
         from mtrain.report.sweep_page import write_sweep_report
 
         page = write_sweep_report(store, evaluations, out or store.path / "report" / "report.html", paper=paper,
-                                  report=reporter(as_json))  # fmt: skip
+                                  report=said)  # fmt: skip
         answer([str(page)], {"page": str(page)}, as_json=as_json)
         return
+    note_unused(said, dict.fromkeys(("sweeps", "evaluations", "paper"), "it is for --sweep"))
     run = run_of(runs, name)
     from mtrain.report.run_page import write_report
 

@@ -22,6 +22,8 @@ from mtrain.cli.options import (
     TUNING,
     WEIGHTS_KEY,
     WORKERS,
+    is_given,
+    note_unused,
     reporter,
     run_of,
 )
@@ -78,15 +80,21 @@ def transfer(
     \b
     Example: mtrain transfer --mode svm
     """
-    from mtrain.transfers.request import targets, weights_of
+    from mtrain.transfers.request import targets, unread, weights_of
 
     run = run_of(runs, name)
-    tasks, weights = targets(run, shards, target, mode), weights_of(run, weights, mode, weights_key)
+    tasks, weights, report = (
+        targets(run, shards, target, mode),
+        weights_of(run, weights, mode, weights_key),
+        reporter(quiet or as_json),
+    )
+    note_unused(report, unread([mode], weights))
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import Options
 
     options = Options(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
-    results, failures = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json), weights_key)
+    drawn = seed if mode == "scratch" or is_given("seed") else None
+    results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
     answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)
     _end(failures)
 
@@ -135,6 +143,16 @@ def features(
     _end(failures)
 
 
+def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool) -> dict[str, str]:
+    """Options that have no effect on what is evaluated -> why."""
+    unused = {"runs": "--sweep names the runs"} if of_sweep else {"sweeps": "no --sweep is named"}
+    if "scratch" not in modes and not (baseline and "finetune" in modes):
+        unused["seeds"] = "nothing here depends on a seed but the runs"
+    if not {"svm", "finetune"} & set(modes):
+        unused["baseline"] = f"--mode {' and '.join(modes)} has none"
+    return unused
+
+
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @SWEEPS
@@ -177,7 +195,7 @@ def evaluate(
     from mtrain.errors import UsageError
     from mtrain.runs import open_run
     from mtrain.sweep.store import open_store
-    from mtrain.transfers.request import targets
+    from mtrain.transfers.request import targets, unread
 
     if bool(names) == bool(sweep):
         raise UsageError("nothing to evaluate", remedy="give either --run NAME (repeatable) or --sweep NAME")
@@ -191,6 +209,7 @@ def evaluate(
     options = Options(solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device))
     request = Asked(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
+    note_unused(report, unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None))
     if store:
         results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)
     else:
@@ -226,15 +245,17 @@ def breakhis(
     Example: mtrain breakhis --shards shards/BreakHis --weights imagenet
     """
     from mtrain.data.pool import open_task
-    from mtrain.transfers.request import weights_of
+    from mtrain.transfers.request import unread, weights_of
 
     run = run_of(runs, name)
     task, weights = open_task(shards), weights_of(run, weights, key=weights_key)
+    report = reporter(quiet or as_json)
+    note_unused(report, unread([mode], weights))
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.breakhis import breakhis as score
     from mtrain.transfers.transfer import Options, source_of
 
     options = Options(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
-    source = source_of(run, weights, key=weights_key)
-    result = score(source, task, options, evaluations, reporter(quiet or as_json))
+    source = source_of(run, weights, seed if is_given("seed") else None, weights_key)
+    result = score(source, task, options, evaluations, report)
     answer(transfer_lines.breakhis_lines(result), result, as_json=as_json)

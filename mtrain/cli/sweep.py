@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, FOLDER, OUT, SWEEPS, reporter
+from mtrain.cli.options import CACHE, CHECK, FOLDER, OUT, SWEEPS, note_unused, reporter
 
 
 @click.command(
@@ -50,7 +51,9 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """
     from mtrain.sweep.command import Asked, run_sweep
 
-    done = run_sweep(Asked(file=file, **options), reporter(quiet or as_json))
+    report = reporter(quiet or as_json)
+    note_unused(report, _unused(options))
+    done = run_sweep(Asked(file=file, **options), report)
     answer(done.lines, done.found, as_json=as_json)
     if done.stopped:
         say("mtrain: stopped; checkpoints are saved: run the same command again to resume")
@@ -60,6 +63,17 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
             say(failure, bold=True)
         say("mtrain: error: cells failed; resolve the errors above, then run the command again with --retry-failed")
         sys.exit(1)
+
+
+def _unused(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options that have no effect beside the others -> why."""
+    unused = {} if options["sbatch"] else {"parts": "it is for --sbatch"}
+    if options["sbatch"] or options["only_plan"]:
+        running = "--sbatch runs nothing" if options["sbatch"] else "--plan runs nothing"
+        unused |= dict.fromkeys(("jobs", "engine", "address", "cpus", "retry_failed"), running)
+    if options["sbatch"]:
+        unused |= dict.fromkeys(("only_plan", "part"), "--sbatch writes a script for all parts")
+    return unused
 
 
 @click.command()

@@ -12,7 +12,7 @@ import click
 
 from dpconvert.errors import UserError
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, answer, say
-from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, RUNS, SWEEPS, reporter
+from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, RUNS, SWEEPS, note_unused, reporter
 from mtrain.cli.training_options import TrainingCommand
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def fit(
         run = existing or named_run(runs, ranks.told(lambda: new_name(runs, config)))
         from mtrain.train.fit import fit as train
 
-        state = train(config, run, reporter(quiet or not ranks.first), ranks)
+        report = reporter(quiet or not ranks.first)
+        note_unused(report, config.idle())
+        state = train(config, run, report, ranks)
     lines = [f"{run.name}: finished -> {run.path}"] if state == "finished" else []
     if ranks.first:
         answer(lines, _row(run) | {"folder": str(run.path)}, as_json=as_json)
@@ -123,7 +125,10 @@ def release(
     place = absolute(shards or (sweep_shards(store) if store else "shards"))
     given = {name: value for name, value in settings.items() if value is not None}
     request = Asked(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
-    state, released = make(request, reporter(quiet or as_json))
+    report = reporter(quiet or as_json)
+    if store is None:
+        note_unused(report, {"sweeps": "no --sweep is named", "evaluations": "no --sweep is named"})
+    state, released = make(request, report)
     result = [{"folder": str(one.folder), "files": one.files} for one in released]
     answer([str(one.folder) for one in released], result, as_json=as_json)
     if state == "stopped":

@@ -54,10 +54,19 @@ def each(items: Sequence[T], do: Callable[[T], Iterable[R]]) -> tuple[list[R], l
 
 
 def transfers(
-    run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter, key: str | None = None
+    run: Run,
+    tasks: Sequence[Task],
+    weights: str,
+    options: Options,
+    report: Reporter,
+    key: str | None = None,
+    seed: int | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The result of the transfer to each target, and an error text for each that failed."""
-    source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None, key)
+    """The result of the transfer to each target, and an error text for each that failed.
+
+    seed: of random weights; that of the run if None.
+    """
+    source = source_of(run, weights, seed, key)
 
     def scored(task: Task) -> list[dict[str, Any]]:
         (target,) = final.opened([task]) if options.final else [task]

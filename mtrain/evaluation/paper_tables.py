@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.manifest.catalog import manifest_folder
+from dpconvert.validation import first_fault
 from mtrain.documents import read_document
 from mtrain.errors import RunError
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
@@ -181,6 +182,6 @@ def _published(value: list[float]) -> Summary:
 
 def reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        fault = first_fault(error)
+        return f"{fault}, found {fault.found}" if fault.found else str(fault)
     return str(error)

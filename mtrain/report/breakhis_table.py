@@ -1,6 +1,6 @@
-"""Evaluations on BreaKHis in, the rows of the paper's last table out: a transfer of a network at each magnification.
+"""The rows of the paper's last table, from evaluations on BreaKHis: the transfer of a network at each magnification.
 
-Mean and deviation are over the five folds; where several seeds were evaluated, a fold counts with their mean.
+Mean and standard deviation are over the five folds. With several seeds, the score of a fold is their mean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAGNIFICATIONS = ("40x", "100x", "200x", "400x")
 
 
 class Fold(BaseModel):
-    """One fold: mean patient accuracy in 0..1."""
+    """One fold and its mean patient accuracy in 0..1."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -47,7 +47,7 @@ class Patients(Evaluation):
 
 @dataclass(frozen=True)
 class Row:
-    """One transfer of one network: own and published scores by magnification, in percent; `seeds` were averaged."""
+    """One transfer of one network: own and published scores in percent by magnification; own ones average `seeds`."""
 
     backbone: str
     column: str
@@ -67,16 +67,16 @@ class Row:
 def breakhis_rows(
     folder: Path, backbones: Iterable[str], *, paper: bool, size: int | None = None
 ) -> tuple[list[Row], list[str]]:
-    """The rows of these networks, of input of this size, and notes on what was left out as not comparable; of several
-    files of one model (network, column, seed), the newest counts.
+    """The rows of these networks, of input of this size, and notes on what was left out as not comparable. Of several
+    files of the same network, column and seed, the newest counts.
 
     Raises:
-        RunError: a file that is no evaluation.
+        RunError: a file is not an evaluation.
     """
     backbones, every = list(backbones), []
     for path in evaluation_files(folder):
         try:
-            content = read_document(path, "run `mtrain breakhis` or `mtrain evaluate` again: it is made anew")
+            content = read_document(path, "run `mtrain breakhis` or `mtrain evaluate` again to replace it")
             if content.get("set") != "folds":
                 continue
             one = Patients.model_validate(content)
@@ -101,7 +101,7 @@ def breakhis_rows(
 def _scores(seeds: Iterable[Patients]) -> dict[str, Summary]:
     folds: dict[str, dict[int, list[float]]] = {}
     for one in seeds:
-        for name, found in one.magnifications.items():
-            for fold in found.folds:
+        for name, magnification in one.magnifications.items():
+            for fold in magnification.folds:
                 folds.setdefault(name.lower(), {}).setdefault(fold.fold, []).append(100 * fold.patient_accuracy)
     return {name: summary([sum(same) / len(same) for same in every.values()]) for name, every in folds.items()}

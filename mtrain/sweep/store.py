@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dpconvert.validation import first_fault
 from mtrain.atomic import writing
 from mtrain.config import FitConfig
 from mtrain.documents import known_document, read_document, write_document
@@ -224,9 +225,5 @@ def _checked(kind: type[M], content: Any, path: Path) -> M:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise RunError(
-            f"not what a sweep writes: {field}: {problem['msg'].lower()}", where=path,
-            remedy=AGAIN,
-        ) from None  # fmt: skip
+        fault = first_fault(error, kind)
+        raise RunError(f"not what a sweep writes: {fault}", where=path, found=fault.found, remedy=AGAIN) from None

@@ -106,6 +106,11 @@ def test_a_conversion_tells_what_was_made(dpconvert: Call, toy: Path) -> None:
         f"Toy: 8 samples in 3 shards (3 shards written, 0 existing) -> {toy / 'out' / 'Toy'}\n"
     )
     assert "digest " in answer.out
+    table = [line.split() for line in answer.out.splitlines()[1:4]]
+    assert table[0] == ["class", "train", "val", "test"]
+    again = convert_toy(dpconvert, toy).out  # from the card, whose keys are sorted
+    assert "(already complete)" in again
+    assert [line.split() for line in again.splitlines()[1:4]] == table
 
 
 def test_notes_of_the_manifest_and_known_differences_are_printed_with_verbose(dpconvert: Call, toy: Path) -> None:
@@ -197,7 +202,7 @@ def test_fake_draws_below_out_and_says_how_to_go_on(dpconvert: Call, tmp_path: P
             "/nowhere: no such folder; expected the files of WarwickCRC",
         ),
         (("warwick-crc", "--source", "/dev/null"), "/dev/null: not a folder"),
-        (("verify", "/nowhere"), "/nowhere: no converted task here; name the folder given to --out"),
+        (("verify", "/nowhere"), "/nowhere: no converted task in this folder; give the folder that --out named"),
         (("show", "/nowhere/my.toml"), "/nowhere/my.toml: cannot be read: No such file or directory"),
         (("all", "--root", "/nowhere"), "/nowhere: no known source in this folder"),
     ],
@@ -362,7 +367,7 @@ def test_verify_against_another_digest_exits_1(dpconvert: Call, toy: Path) -> No
     assert dpconvert(*command, digest).code == 0
     answer = dpconvert(*command, "0" * 64)
     assert answer.code == 1
-    assert f"task.json: digest {digest} is not the one asked for, 0000" in answer.err
+    assert f"task.json: digest {digest} is not the expected one, 0000" in answer.err
 
 
 def test_all_converts_what_is_there_and_names_what_is_not(dpconvert: Call, tmp_path: Path) -> None:
@@ -401,4 +406,4 @@ def test_a_damaged_plan_is_made_again_and_a_damaged_request_told(dpconvert: Call
     (task / ".work").mkdir()
     (task / ".work" / "request.json").write_text("[")
     answer = dpconvert(*asked)
-    assert (answer.code, "unreadable request" in answer.err) == (1, True)
+    assert (answer.code, "request.json cannot be read" in answer.err) == (1, True)

@@ -107,7 +107,7 @@ def test_a_failed_conversion_lists_all_failures_in_a_file_and_may_then_skip_them
     answer = dpconvert(*command)
     assert answer.code == 1
     path = out / one.manifest.task / ".work" / "failed.json"
-    assert f"found all of them in {path}; mend the files" in one_line(answer)
+    assert f"{path} lists them all; repair the files" in one_line(answer)
     assert answer.err.count("failed: ") == min(len(whole), 10)
     listed = json.loads(path.read_text())
     assert [sorted(failure) for failure in listed] == [["key", "reason", "source"]] * len(whole)
@@ -175,7 +175,7 @@ def test_a_worker_that_the_kernel_kills_is_told_in_one_line_and_the_run_goes_on(
         kill(process)
     (line,) = (tmp_path / "stderr.txt").read_text().splitlines()
     assert process.returncode == 1
-    assert line.startswith("dpconvert: error: a worker process was killed; often for want of memory: ")
+    assert line.startswith("dpconvert: error: a worker process was killed; often for lack of memory: ")
     assert not (folder / "task.json").exists()
     run(one.manifest, one.source, tmp_path)
     assert digests(folder) == digests(one.folder)
@@ -245,7 +245,7 @@ def test_a_source_file_that_goes_while_shards_are_made_is_a_failed_sample(
 
     monkeypatch.setattr(conversion, "write_shard", going)
     told = "No such file or directory" if how == "vanishes" else "cut or damaged"
-    with pytest.raises(SourceError, match=rf"samples could not be made, the first: .*{told}"):
+    with pytest.raises(SourceError, match=rf"samples cannot be converted, the first: .*{told}"):
         run(one.manifest, tiles, tmp_path / "out")
     assert len(names(tmp_path / "out", SHARDS)) == 2
     assert names(tmp_path / "out", "task.json") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 import shutil
@@ -99,6 +100,19 @@ def content(place: Path) -> list[dict[str, Any]]:
 def arrays(path: Path) -> dict[str, Any]:
     with np.load(path) as kept:
         return dict(kept)
+
+
+def test_predictions_that_were_changed_are_not_copied(place: Path) -> None:
+    run = trained(place, "a")
+    evaluate.evaluate([run], target(place), asked(place, "svm", baseline=False), Notes())
+    (copied,) = (place / "evaluations").glob("*/*.npz")
+    (path,) = (run.path / "transfer").glob("*.npz")
+    assert content(place)[0]["predictions"] == hashlib.sha256(copied.read_bytes()).hexdigest()
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"\.npz: gone, or changed since it was written; remove .*svm-run-final\.json"):
+        evaluate.evaluate([run], target(place), asked(place, "svm", baseline=False), Notes())
 
 
 # --- what nothing but the final steps can read ---

@@ -115,7 +115,7 @@ def test_of_one_model_the_newest_evaluation_counts_and_other_sets_do_not(tmp_pat
 def test_a_file_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
     (tmp_path / "Lung").mkdir()
     (tmp_path / "Lung" / "x.json").write_text('{"task": "Lung"}')
-    with pytest.raises(RunError, match=r"x\.json: not an evaluation: metric: field required"):
+    with pytest.raises(RunError, match=r"x\.json: not an evaluation: metric: is missing"):
         paper_tables.read_evaluations(tmp_path)
     assert paper_tables.read_evaluations(tmp_path / "nowhere") == []
 
@@ -216,7 +216,7 @@ def test_the_published_breakhis_stands_beside_ones_own(tmp_path: Path) -> None:
     assert (lines[0]["mean"], lines[0]["folds"], lines[0]["published_mean"]) == ("85.0", "2", "86.05")
     assert (lines[1]["mean"], lines[1]["published_mean"]) == ("", "84.74")
     (tmp_path / "BreakHis" / "x.json").write_text('{"set": "folds"}')
-    with pytest.raises(RunError, match=r"x\.json: not an evaluation: task: field required"):
+    with pytest.raises(RunError, match=r"x\.json: not an evaluation: task: is missing"):
         breakhis_rows(tmp_path, ["mtdp_densenet121"], paper=True)
 
 

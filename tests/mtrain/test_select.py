@@ -141,5 +141,5 @@ def test_unknown_sweeps_and_damaged_results_are_told(tmp_path: Path) -> None:
     assert isinstance(answer.exception, RunError)
     assert "no sweep named 'other'; there: toy" in str(answer.exception)
     store.result_path(f"{0:024}").write_text('{"cell": "x"}')
-    with pytest.raises(RunError, match="not what a sweep writes: run: field required"):
+    with pytest.raises(RunError, match="not what a sweep writes: run: is missing"):
         selection.select(store)

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import SplitNames, layout_of, stem
+from dpconvert.readers.pairing import IMAGE, SplitNames, layout_of, never_met, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "images": FileKind(
-        pattern=r"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:png|jpe?g|tiff?|bmp)$",
+        pattern=rf"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:{IMAGE})$",
         what="pictures in a folder per class",
         example="benign/patient1_0001.png",
     )
 }
+
+
+GROUPS = {"images": {"class", "group", "split", "name"}}
 
 
 class Layout(SplitNames):
@@ -31,7 +34,9 @@ class Layout(SplitNames):
 
 def pictures(source: Source) -> Iterator[Picture]:
     layout = layout_of(source.manifest, Layout)
-    for found in source.need("images"):
+    images = source.need("images")
+    source.notes += never_met("labels", layout.labels, (found["class"] for found in images))
+    for found in images:
         name = found.get("name") or stem(found.name)
         label = layout.labels.get(found["class"], found["class"])
         group = found.get("group") or found.name

@@ -20,18 +20,20 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, SplitNames, layout_of, no_partner, paired
+from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, paired
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "images": FileKind(
-        pattern=r"(?i)(^|/)images/(?P<name>[^/]+)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"
+        pattern=rf"(?i)(^|/)images/(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"
     ),
     "masks": FileKind(
-        pattern=r"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.(png|tiff?|bmp)$", what="masks", example="masks/0001.png"
+        pattern=rf"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.{IMAGE}$", what="masks", example="masks/0001.png"
     ),
 }
+
+GROUPS = {"images": {"name", "group", "split"}, "masks": {"name", "class"}}
 
 
 class Layout(SplitNames):
@@ -75,6 +77,13 @@ def pictures(source: Source) -> Iterator[Picture]:
         yield _picture(image, [mask], layout)
 
 
+def idle(source: Source) -> Iterator[Idle]:
+    if layout_of(source.manifest, Layout).objects:
+        yield ("values",), "with `objects`, a mask file is one object"
+    else:
+        yield ("label",), "without `objects`, classes come from `values`"
+
+
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
     layout, size = layout_of(source.manifest, Layout), (image.width, image.height)
     if layout.objects:
@@ -108,6 +117,12 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[Found, lis
         raise no_partner("masks", alone[0])
     if alone and missing == "skip":
         source.notes.append(f"left out: {counted(len(alone), 'image')} without masks, the first {alone[0].name}")
+    if len(alone) == len(images):
+        raise SourceError(
+            "no mask belongs to an image here", where=next(iter(of_name.values()))[0].name,
+            expected=f"the name of an image, as {images[0]['name']!r}",
+            remedy="change the patterns of [files.images] and [files.masks]: their group `name` must be equal",
+        )  # fmt: skip
     unused = of_name.keys() - {names.folded(image["name"]) for image in images}
     if unused:
         first = min(of_name[name][0].name for name in unused)

@@ -26,20 +26,20 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, SplitNames, layout_of, no_partner, paired, stem
+from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
-    "images": FileKind(
-        pattern=r"(?i)(?P<name>[^/]+)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"
-    ),
+    "images": FileKind(pattern=rf"(?i)(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"),
     "points": FileKind(
         pattern=r"(?i)(?P<name>[^/]+)\.(csv|tsv|txt|(geo)?json|mat|xml)$",
         what="files of points",
         example="points/0001.csv",
     ),
 }
+GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}}
+OF_TEXT = "delimiter", "skip", "decimal", "check_head"
 MATLAB = b"MATLAB 5.0 MAT-file"
 
 
@@ -110,6 +110,16 @@ def pictures(source: Source) -> Iterator[Picture]:
             yield _picture(image, () if points_file is None else (points_file.name,), layout)
 
 
+def idle(source: Source) -> Iterator[Idle]:
+    endings = {PurePosixPath(found.name.removesuffix(".gz")).suffix.lower() for found in source.match("points")}
+    if endings <= {".json", ".geojson", ".mat", ".xml"}:
+        yield OF_TEXT, "no file of points is a table"
+    if not endings & {".mat", ".json"}:
+        yield ("variable",), "no file of points is of MATLAB or JSON"
+    if ".mat" not in endings:
+        yield ("label_variable",), "no file of points is of MATLAB"
+
+
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
     layout = layout_of(source.manifest, Layout)
     if "points" in picture.extra:
@@ -176,10 +186,12 @@ def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
     """The annotations by the names that `labels` gives to their labels."""
     if not layout.labels:
         return found
-    unknown = {item.label for item in found.items} - set(layout.labels)
+    spelt = {label: names.match(label, layout.labels) for label in {item.label for item in found.items}}
+    unknown = [label for label, known in spelt.items() if known is None]
     if unknown:
         raise ReadError(f"label {min(unknown)!r} is not in `layout.labels`", where=name)
-    return replace(found, items=[replace(item, label=layout.labels[item.label]) for item in found.items])
+    told = {label: layout.labels[known] for label, known in spelt.items() if known is not None}
+    return replace(found, items=[replace(item, label=told[item.label]) for item in found.items])
 
 
 # one table for all pictures
@@ -189,12 +201,13 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
     """Each picture with the points that tables have of it."""
     images = source.need("images")
     by_ending = _by_ending(images)
+    named = FromRoot(lambda name: by_ending.get(names.folded(name), []))
     rows: dict[str, list[Row]] = defaultdict(list)
     files: dict[str, str] = {}
     elsewhere = 0
     for table in source.need("points"):
         for row in _rows(source.read(table.name), table.name, layout):
-            about = _image(row, by_ending, table.name)
+            about = _image(row, named, table.name)
             if about is None:
                 elsewhere += 1
             else:
@@ -203,6 +216,7 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
     if not rows:
         first = next(iter(source.match("points"))).name
         raise SourceError("no point of the table is on a picture here", where=first, found=counted(elsewhere, "point"))
+    source.notes += named.notes()
     if elsewhere:
         source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no picture here")
     alone = [image for image in images if image.name not in rows]
@@ -223,9 +237,9 @@ def _stored(text: str) -> list[Annotation]:
     return [Row(*row).annotation() for row in json.loads(text)]
 
 
-def _image(row: Row, by_ending: dict[str, list[str]], name: str) -> str | None:
+def _image(row: Row, named: FromRoot, name: str) -> str | None:
     """The picture that a row is about."""
-    matches = by_ending.get(names.folded(names.file_name(row.image)), [])
+    matches = named.find(row.image)
     if len(matches) > 1:
         raise SourceError(
             "several pictures of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3])

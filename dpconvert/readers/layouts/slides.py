@@ -27,7 +27,7 @@ from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import Missing, SplitNames, Tabular, layout_of
+from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -40,7 +40,7 @@ FILES = {
     ),
     "annotations": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?:{SLIDE})?"
-        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
+        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam))$",
         what="files of annotations",
         example="patient7/slide-1.xml",
         optional=True,
@@ -55,6 +55,10 @@ FILES = {
         optional=True,
     ),
 }
+GROUPS = {
+    "slides": {"name", "group", "split", "class"}, "annotations": {"name"}, "table": set[str](), "classes": {"name"},
+}  # fmt: skip
+MASK = re.compile(r"(?i)\.(png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam)$")
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
 
@@ -119,6 +123,18 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes.append(f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}")
 
 
+def idle(source: Source) -> Iterator[Idle]:
+    files = [found.name for found in source.match("annotations")]
+    if not any(map(MASK.search, files)):
+        yield ("values", "threshold", "instances"), "no file of annotations is a mask"
+    if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
+        yield ("boxes",), "no file of annotations is JSON"
+    if not files:
+        yield ("labels", "skip", "bounds"), "there is no file of annotations"
+    if not source.match("table"):
+        yield ("slide", "group", "split", "label", *Tabular.model_fields), "there is no table of slides"
+
+
 def _called(slides: list[Found]) -> dict[str, str]:
     """Everything that a slide is called -> its name."""
     aliases = {alias: slide["name"] for slide in slides for alias in slide.aliases}
@@ -147,9 +163,13 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.mended)
 
 
+def _goes_by_annotations(source: Source) -> bool:
+    return not isinstance(source.manifest.rule, Whole | Tiles)
+
+
 def _needs_annotations(source: Source) -> bool:
     """Whether the rule asks what is drawn on a slide, or files of annotations are here."""
-    return not isinstance(source.manifest.rule, Whole | Tiles) or bool(source.match("annotations"))
+    return _goes_by_annotations(source) or bool(source.match("annotations"))
 
 
 def _missing(source: Source, layout: Layout) -> Missing:
@@ -216,6 +236,12 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
             alone.append(found.name)
         else:
             shared.append(found.name)
+    if alone and not (own or shared or pictured) and _goes_by_annotations(source):
+        raise SourceError(
+            "no file of annotations belongs to a slide here", where=alone[0],
+            expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
+            remedy="name files of annotations like their slides, or change the patterns of [files]",
+        )  # fmt: skip
     if alone:
         source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
     return _Outlines(own, shared, pictured, fold)
