@@ -83,21 +83,21 @@ def _preview_source(
 ) -> None:
     from dpconvert.manifest.catalog import find
     from dpconvert.plan.check import check
-    from dpconvert.plan.plan import Options
+    from dpconvert.plan.options import Options
     from dpconvert.source.files import Source
     from dpconvert.tasks.preview import preview as draw
 
     options = Options(**chosen)
-    manifest = options.told(with_shape(find(source)))
+    manifest = options.applied_to(with_shape(find(source)))
     root = root_of(manifest, folder)
     drawn = draw(Source.open(root, manifest), slide, out)
     warnings = check(Source.open(root, manifest), options).warnings
     if as_json:
         files = [str(file) for file in drawn.files]
-        document({"picture": drawn.picture, "counts": drawn.counts, "files": files, "warnings": warnings})
+        document({"picture": drawn.source_image, "counts": drawn.counts, "files": files, "warnings": warnings})
         return
     if drawn.counts:
-        table(["class", drawn.picture], [[label, count] for label, count in drawn.counts.items()])
+        table(["class", drawn.source_image], [[label, count] for label, count in drawn.counts.items()])
     for file in drawn.files:
         tell(str(file))
     for warning in warnings:

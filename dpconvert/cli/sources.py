@@ -124,12 +124,12 @@ def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **option
     """
     from dpconvert.manifest.catalog import find
     from dpconvert.plan.check import check as examine
-    from dpconvert.plan.plan import Options
+    from dpconvert.plan.options import Options
     from dpconvert.runtime.progress import Reporter
     from dpconvert.source.files import Source
 
     chosen = Options(**options)
-    manifest = chosen.told(with_shape(find(source)))
+    manifest = chosen.applied_to(with_shape(find(source)))
     files = Source.open(root_of(manifest, folder), manifest)
     rows, missing = _files(files)
     findings = examine(files, chosen, Reporter(quiet=quiet or as_json))
@@ -184,8 +184,8 @@ def print_findings(findings: Findings, manifest: Manifest) -> None:
     for problem in findings.problems:
         say(f"problem: {problem}", bold=True)
     if not findings.problems:
-        pictures, groups = counted(findings.pictures, "image"), counted(findings.groups, manifest.group.kind)
-        tell(f"no problem found in {pictures} of {groups}; pixels were not read")
+        images, groups = counted(findings.images, "image"), counted(findings.groups, manifest.group.kind)
+        tell(f"no problem found in {images} of {groups}; pixels were not read")
 
 
 def _unit(manifest: Manifest) -> str:

@@ -15,12 +15,12 @@ from dpconvert.card import Split
 from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest, Regional, SplitPolicy, Tiles, Whole
 from dpconvert.plan import patches, plan
-from dpconvert.plan.collect import Scene
+from dpconvert.plan.collect import LazyScene
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import unused
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture, Record
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import Record, SourceImage
 
 SHOWN = 10  # files
 TOLD = 10  # problems of one kind
@@ -46,7 +46,7 @@ class Findings:
     counts: split -> samples of each class, as far as they can be told without pixels; empty if not.
     """
 
-    pictures: int = 0
+    images: int = 0
     examples: list[Example] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     counts: dict[Split, list[int]] = field(default_factory=dict)
@@ -60,11 +60,11 @@ def check(source: Source, options: plan.Options = plan.Options(), report: Report
     """Look at a source as a conversion would."""
     manifest = source.manifest
     try:
-        pictures = plan.listed(manifest, source, options)
+        images = plan.listed(manifest, source, options)
     except UserError as error:
         return Findings(examples=_of_patterns(source), problems=[str(error)], notes=source.notes)
-    empty = [f"{file}: an empty file" for picture in pictures for file in picture.files if not source.sizes[file]]
-    problems, seen = _look(source, pictures, report)
+    empty = [f"{file}: an empty file" for image in images for file in image.files if not source.sizes[file]]
+    problems, seen = _look(source, images, report)
     problems = [*_cut(empty), *_cut(problems)]
     found = plan.classified(manifest, options, [record for record in seen.records if record.label])
     splits: dict[str, Split] = {}
@@ -79,8 +79,8 @@ def check(source: Source, options: plan.Options = plan.Options(), report: Report
     except UserError as error:
         problems.append(str(error))
     return Findings(
-        len(pictures), [_example(picture, splits) for picture in _spread(pictures)], classes, counts,
-        len({picture.group for picture in pictures}), problems, warnings, source.notes,
+        len(images), [_example(image, splits) for image in _spread(images)], classes, counts,
+        len({image.group for image in images}), problems, warnings, source.notes,
     )  # fmt: skip
 
 
@@ -119,16 +119,16 @@ def _sets(policy: SplitPolicy) -> int:
     return drawn + (policy.validation is not None)
 
 
-def _look(source: Source, pictures: list[Picture], report: Reporter) -> tuple[list[str], _Seen]:
+def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[list[str], _Seen]:
     """The problems of images, and what they hold."""
-    seen, problems = _Seen(groups={picture.group for picture in pictures}), list[str]()
+    seen, problems = _Seen(groups={image.group for image in images}), list[str]()
     if isinstance(source.manifest.rule, Whole | Tiles):
-        seen.records = [Record(picture, picture.label or "") for picture in pictures]
+        seen.records = [Record(image, image.label or "") for image in images]
         return problems, seen
-    with report.bar(f"{source.manifest.task}: annotations", len(pictures), unit="images") as advance:
-        for picture in pictures:
+    with report.bar(f"{source.manifest.task}: annotations", len(images), unit="images") as advance:
+        for image in images:
             try:
-                _look_at(source, picture, seen)
+                _look_at(source, image, seen)
             except UserError as error:
                 problems.append(source.reason(error))
             advance()
@@ -136,21 +136,21 @@ def _look(source: Source, pictures: list[Picture], report: Reporter) -> tuple[li
     return problems, seen
 
 
-def _look_at(source: Source, picture: Picture, seen: _Seen) -> None:
+def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
     """Add what one image holds."""
     manifest = source.manifest
-    masks = [name for name in picture.annotations if DRAWN.search(unused.suffix(name))]
+    masks = [name for name in image.annotations if DRAWN.search(unused.suffix(name))]
     if masks:
         seen.masks += len(masks)
         seen.exact = False
         return
-    scene = Scene(source, picture, source.picture(picture.files, picture.columns), Counter())
+    scene = LazyScene(source, image, source.open_image(image.files, image.columns), Counter())
     if not isinstance(manifest.rule, Regional):
         seen.records += patches.records(manifest, scene)
         return
     seen.exact = False
     for label in patches.labels(manifest.rule, manifest, scene):
-        seen.holders[manifest.classes[int(label in manifest.rule.positive)]].add(picture.group)
+        seen.holders[manifest.classes[int(label in manifest.rule.positive)]].add(image.group)
 
 
 def _of_patterns(source: Source) -> list[Example]:
@@ -161,13 +161,13 @@ def _of_patterns(source: Source) -> list[Example]:
     return []
 
 
-def _by_pattern(found: Found) -> Example:
+def _by_pattern(found: MatchedFile) -> Example:
     return Example(found.name, found.get("name"), found.get("group"), found.get("class"), found.get("split"))
 
 
-def _example(picture: Picture, splits: dict[str, Split]) -> Example:
-    split = splits.get(picture.name) or picture.split or ""
-    return Example(picture.files[0], picture.name, picture.group, picture.label or "", split)
+def _example(image: SourceImage, splits: dict[str, Split]) -> Example:
+    split = splits.get(image.name) or image.split or ""
+    return Example(image.files[0], image.name, image.group, image.label or "", split)
 
 
 def _spread(items: Sequence[T]) -> Sequence[T]:

@@ -20,7 +20,7 @@ Call = Callable[..., Answer]
 FOLDERS = 'task = "Mine"\nshape = "folders"\nclasses = ["no", "yes"]\n'
 
 
-def picture(path: Path, value: int = 128) -> None:
+def draw_image(path: Path, value: int = 128) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((32, 32, 3), value, np.uint8)).save(path)
 
@@ -40,7 +40,7 @@ def mine(tmp_path: Path, dpconvert: Call) -> Callable[[str], tuple[Answer, Answe
 
 def groups_of(folder: Path, count: int = 12) -> None:
     for number in range(count):
-        picture(folder / ("yes" if number % 2 else "no") / f"P{number // 4}_{number}.png", number)
+        draw_image(folder / ("yes" if number % 2 else "no") / f"P{number // 4}_{number}.png", number)
 
 
 def test_check_shows_ten_files_with_what_their_names_say_and_the_counts_of_the_conversion(
@@ -72,10 +72,10 @@ def test_check_shows_ten_files_with_what_their_names_say_and_the_counts_of_the_c
         ),
         (
             'task = "Mine"\nshape = "points"\n[rule]\ntype = "crop"\nsize = 8\n',
-            "no points in the tables for this picture|no files of points for this picture",
+            "no points in the tables for this image|no files of points for this image",
         ),
         (FOLDERS + "[files.images]\npattern = '[.]png$'\n", "has no group .*P<class>"),
-        (FOLDERS + "[files.images]\npattern = '(?P<class>no|yes)/.*(?P<name>[01])[.]png$'\n", "two pictures of one"),
+        (FOLDERS + "[files.images]\npattern = '(?P<class>no|yes)/.*(?P<name>[01])[.]png$'\n", "two images of one"),
     ],
 )  # fmt: skip
 def test_what_stops_a_conversion_is_found_by_check(
@@ -95,7 +95,7 @@ def test_check_reads_every_image_s_annotations_and_counts_what_is_wrong(
     mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
 ) -> None:
     for number in range(15):
-        picture(tmp_path / "source" / f"{number:02}.png", number)
+        draw_image(tmp_path / "source" / f"{number:02}.png", number)
         (tmp_path / "source" / f"{number:02}.csv").write_text("x,y,label\n3,4,a\n" if number < 3 else "x,y\n3,four\n")
     checked, made = mine('task = "Mine"\nshape = "points"\nclasses = ["a"]\n[rule]\ntype = "crop"\nsize = 8\n')
     assert (checked.code, made.code) == (1, 1)
@@ -117,7 +117,7 @@ def test_empty_sets_are_told_by_check_and_by_the_conversion(
     mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
 ) -> None:
     for name in ("train/no/0", "train/yes/1", "test/no/2", "test/no/3"):
-        picture(tmp_path / "source" / f"{name}.png", len(name))
+        draw_image(tmp_path / "source" / f"{name}.png", len(name))
     checked, made = mine(FOLDERS + "[split.strict]\nofficial = true\n")
     assert (checked.code, made.code) == (0, 0)
     for line in ("no sample in val", "no sample of class 'yes' in test"):
@@ -127,7 +127,7 @@ def test_empty_sets_are_told_by_check_and_by_the_conversion(
 
 def test_a_preview_of_a_source_tells_empty_sets(dpconvert: Call, tmp_path: Path) -> None:
     for name in ("train/no/0", "train/yes/1", "test/no/2"):
-        picture(tmp_path / "source" / f"{name}.png", len(name))
+        draw_image(tmp_path / "source" / f"{name}.png", len(name))
     (tmp_path / "my.toml").write_text(FOLDERS + "[split.strict]\nofficial = true\n")
     given = "preview", tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "drawn"
     told = [line for line in dpconvert(*given).out.splitlines() if line.startswith("warning: ")]
@@ -140,7 +140,7 @@ def test_where_pixels_decide_check_says_so_and_seeks_the_classes(
 ) -> None:
     box = {"type": "Polygon", "coordinates": [[[2, 2], [20, 2], [20, 20], [2, 20], [2, 2]]]}
     for number in range(4):
-        picture(tmp_path / "source" / f"{number}.tif", number)
+        draw_image(tmp_path / "source" / f"{number}.tif", number)
         shape = {"type": "Feature", "geometry": box, "properties": {"classification": {"name": "Tumor"}}}
         features = [shape] if number == 0 else []
         content = json.dumps({"type": "FeatureCollection", "features": features})

@@ -28,7 +28,7 @@ Call = Callable[..., Answer]
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def picture(path: Path, side: int = 16, value: int = 0) -> None:
+def draw_image(path: Path, side: int = 16, value: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(abs(hash_of(path)) + value).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(path)
@@ -80,7 +80,7 @@ def test_folders_become_classes_and_patients_in_names_are_kept_whole(init: Calla
     folder = tmp_path / "my cells"
     for kind in ("lymphocyte", "tumour"):
         for number in range(16):
-            picture(folder / kind / f"P{number // 2:02}_{kind[0]}{number}.png")
+            draw_image(folder / kind / f"P{number // 2:02}_{kind[0]}{number}.png")
     manifest, rows, answer = init(folder)
     assert manifest["task"] == "MyCells"
     assert labels(manifest, rows) == {f"{p.parent.name}/{p.name}": p.parent.name for p in folder.rglob("*.png")}
@@ -91,7 +91,7 @@ def test_folders_become_classes_and_patients_in_names_are_kept_whole(init: Calla
 
 def test_without_a_patient_it_is_said_that_every_image_stands_alone(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(12):
-        picture(tmp_path / "s" / "ab"[number % 2] / f"img{number}.jpg")
+        draw_image(tmp_path / "s" / "ab"[number % 2] / f"img{number}.jpg")
     manifest, rows, answer = init(tmp_path / "s")
     assert manifest["group"]["kind"] == "image"
     assert len(homes(rows)) == 12
@@ -104,7 +104,7 @@ def test_folders_of_patients_are_told_from_those_of_classes(
 ) -> None:
     for number in range(24):
         parts = {"patient": str(8863 + number % 6), "class": str(number // 6 % 2)}
-        picture(tmp_path / "s" / "/".join(parts[part] for part in order.split("/")) / f"i{number}.png")
+        draw_image(tmp_path / "s" / "/".join(parts[part] for part in order.split("/")) / f"i{number}.png")
     manifest, rows, _ = init(tmp_path / "s")
     at = order.split("/").index("class")
     assert labels(manifest, rows) == {row["source"]: row["source"].split("/")[at] for row in rows}
@@ -116,7 +116,7 @@ def test_folders_of_patients_are_told_from_those_of_classes(
 )
 def test_folders_of_sets_are_kept(init: Callable[..., Any], tmp_path: Path, names: tuple[str, ...]) -> None:
     for number in range(40):
-        picture(tmp_path / "s" / names[number % len(names)] / "ab"[number // 3 % 2] / f"x{number}.png")
+        draw_image(tmp_path / "s" / names[number % len(names)] / "ab"[number // 3 % 2] / f"x{number}.png")
     manifest, rows, _ = init(tmp_path / "s")
     assert labels(manifest, rows) == {row["source"]: row["source"].split("/")[1] for row in rows}
     for row in rows:
@@ -127,7 +127,9 @@ def test_folders_of_sets_are_kept(init: Callable[..., Any], tmp_path: Path, name
 
 def test_a_patient_in_two_sets_of_the_release_is_told(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(24):
-        picture(tmp_path / "s" / ("train", "test")[number % 2] / "ab"[number // 2 % 2] / f"P{number // 4}_{number}.png")
+        draw_image(
+            tmp_path / "s" / ("train", "test")[number % 2] / "ab"[number // 2 % 2] / f"P{number // 4}_{number}.png"
+        )
     _, answer, checked = init(tmp_path / "s", ready=False)
     assert re.search(r"6 groups \(P0, P1, P2 and 3 more\) lie in more than one of the sets", answer.err)
     assert "one group in several official sets" in checked.err
@@ -135,7 +137,7 @@ def test_a_patient_in_two_sets_of_the_release_is_told(init: Callable[..., Any], 
 
 def test_of_two_levels_that_may_be_classes_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(24):
-        picture(tmp_path / "s" / ("benign", "malignant")[number % 2] / "ab"[number // 2 % 2] / f"i{number}.png")
+        draw_image(tmp_path / "s" / ("benign", "malignant")[number % 2] / "ab"[number // 2 % 2] / f"i{number}.png")
     manifest, answer, checked = init(tmp_path / "s", ready=False)
     assert "classes" not in manifest
     assert "folder 1 of the path (benign, malignant); folder 2 of the path (a, b)" in answer.err
@@ -144,7 +146,7 @@ def test_of_two_levels_that_may_be_classes_none_is_taken(init: Callable[..., Any
 
 def test_folders_that_may_be_patients_are_not_taken_for_classes(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(24):
-        picture(tmp_path / "s" / f"P{number % 8}" / f"i{number}.png")
+        draw_image(tmp_path / "s" / f"P{number % 8}" / f"i{number}.png")
     manifest, answer, _ = init(tmp_path / "s", ready=False)
     assert "classes" not in manifest
     assert "What the class of an image is: folder 1 of the path (P0, P1" in answer.err
@@ -152,7 +154,7 @@ def test_folders_that_may_be_patients_are_not_taken_for_classes(init: Callable[.
 
 def test_files_beside_images_that_may_hold_labels_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(8):
-        picture(tmp_path / "s" / "xy"[number % 2] / f"i{number}.png")
+        draw_image(tmp_path / "s" / "xy"[number % 2] / f"i{number}.png")
         (tmp_path / "s" / "xy"[number % 2] / f"i{number}_epithelial.mat").write_bytes(b"?")
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "8 files called as images, such as x/i0_epithelial.mat, may hold labels" in answer.err
@@ -162,7 +164,7 @@ def test_archives_are_looked_into(init: Callable[..., Any], tmp_path: Path) -> N
     (tmp_path / "s").mkdir()
     with zipfile.ZipFile(tmp_path / "s" / "cells.zip", "w") as archive:
         for number in range(12):
-            picture(tmp_path / "x.png", value=number)
+            draw_image(tmp_path / "x.png", value=number)
             archive.write(tmp_path / "x.png", f"{'ab'[number % 2]}/i{number}.png")
     manifest, rows, _ = init(tmp_path / "s")
     assert Counter(labels(manifest, rows).values()) == {"a": 6, "b": 6}
@@ -179,7 +181,7 @@ def table(folder: Path, head: str, lines: list[str], name: str = "labels.csv") -
 def test_a_table_s_columns_are_told_by_what_they_hold(init: Callable[..., Any], tmp_path: Path) -> None:
     lines = []
     for number in range(1, 25):
-        picture(tmp_path / "s" / "images" / f"{number:03}.png")
+        draw_image(tmp_path / "s" / "images" / f"{number:03}.png")
         lines.append(f"{number};{'benign' if number % 3 else 'malignant'};{'mf'[number % 2]};pat{number // 4}")
     table(tmp_path / "s", "id;diagnosis;sex;patient_id", [*lines, "99;benign;m;pat9"])
     manifest, rows, answer = init(tmp_path / "s")
@@ -195,7 +197,7 @@ def test_a_table_s_columns_are_told_by_what_they_hold(init: Callable[..., Any], 
 
 def test_of_two_label_columns_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(12):
-        picture(tmp_path / "s" / f"{number}.png")
+        draw_image(tmp_path / "s" / f"{number}.png")
     table(tmp_path / "s", "file,expert1,expert2", [f"{n}.png,{'ab'[n % 2]},{'ab'[n // 6]}" for n in range(12)])
     manifest, answer, checked = init(tmp_path / "s", ready=False)
     assert "label" not in manifest["layout"]
@@ -205,7 +207,7 @@ def test_of_two_label_columns_none_is_taken(init: Callable[..., Any], tmp_path: 
 
 def test_tables_called_as_sets_are_read_together(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(24):
-        picture(tmp_path / "s" / "img" / f"{number}.png")
+        draw_image(tmp_path / "s" / "img" / f"{number}.png")
     for at, name in enumerate(("train", "val", "test")):
         numbers = range(at * 8, at * 8 + 8)
         table(tmp_path / "s", "file,label", [f"img/{n}.png,{'ab'[n % 2]}" for n in numbers], f"{name}.csv")
@@ -218,7 +220,7 @@ def test_tables_called_as_sets_are_read_together(init: Callable[..., Any], tmp_p
 
 def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(8):
-        picture(tmp_path / "s" / "img" / f"{number}.png")
+        draw_image(tmp_path / "s" / "img" / f"{number}.png")
     table(tmp_path / "s", "path,label", [f"/home/me/img/{n}.png,{'ab'[n % 2]}" for n in range(8)])
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "no column names the images as they are called here: labels.csv (path, label)" in answer.err
@@ -226,7 +228,7 @@ def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], 
 
 def test_a_table_that_contradicts_itself_is_not_ready(dpconvert: Call, tmp_path: Path) -> None:
     for number in range(8):
-        picture(tmp_path / "s" / f"{number}.png")
+        draw_image(tmp_path / "s" / f"{number}.png")
     lines = [f"{n}.png,{label}" for n in range(8) for label in ("a", "b")]
     table(tmp_path / "s", "file,label", lines)
     answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml")
@@ -237,7 +239,7 @@ def test_a_table_that_contradicts_itself_is_not_ready(dpconvert: Call, tmp_path:
 
 def test_labels_that_differ_in_case_alone_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(12):
-        picture(tmp_path / "s" / f"{number}.png")
+        draw_image(tmp_path / "s" / f"{number}.png")
     table(tmp_path / "s", "file,label", [f"{n}.png,{('Tumor', 'tumor', 'other')[n % 3]}" for n in range(12)])
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "Classes whose names differ in little (Tumor and tumor)" in answer.err
@@ -245,7 +247,7 @@ def test_labels_that_differ_in_case_alone_are_asked_about(init: Callable[..., An
 
 def test_labels_may_be_numbers_that_a_program_wrote_as_decimals(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(12):
-        picture(tmp_path / "s" / f"{number}.png")
+        draw_image(tmp_path / "s" / f"{number}.png")
     table(tmp_path / "s", "file,label,score", [f"{n}.png,{float(n % 2)},{n / 7}" for n in range(12)])
     manifest, rows, _ = init(tmp_path / "s")
     assert labels(manifest, rows) == {f"{n}.png": f"{n % 2}.0" for n in range(12)}
@@ -253,9 +255,9 @@ def test_labels_may_be_numbers_that_a_program_wrote_as_decimals(init: Callable[.
 
 def test_a_mask_for_each_object_is_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(4):
-        picture(tmp_path / "s" / f"im{number}" / "images" / f"im{number}.png")
+        draw_image(tmp_path / "s" / f"im{number}" / "images" / f"im{number}.png")
         for mask in range(2):
-            picture(tmp_path / "s" / f"im{number}" / "masks" / f"{number}{mask}abc.png")
+            draw_image(tmp_path / "s" / f"im{number}" / "masks" / f"{number}{mask}abc.png")
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "8 files in folders of masks, such as im0/masks/00abc.png" in answer.err
 
@@ -266,7 +268,7 @@ def test_a_mask_for_each_object_is_asked_about(init: Callable[..., Any], tmp_pat
 def test_points_of_a_file_for_each_image(init: Callable[..., Any], tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     for number in range(9):
-        picture(tmp_path / "s" / "images" / f"{number}.png", 96)
+        draw_image(tmp_path / "s" / "images" / f"{number}.png", 96)
         kinds = ["mitosis", "other", "other"][: number % 3 + 1]
         counts.update(kinds)
         table(
@@ -281,7 +283,7 @@ def test_points_of_a_file_for_each_image(init: Callable[..., Any], tmp_path: Pat
 
 def test_points_without_a_head_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(6):
-        picture(tmp_path / "s" / f"{number}.png", 96)
+        draw_image(tmp_path / "s" / f"{number}.png", 96)
         (tmp_path / "s" / f"{number}.csv").write_text("40,50\n60,70\n")
     _, answer, checked = init(tmp_path / "s", ready=False)
     assert "0.csv has no head that says which column is x and which y" in answer.err
@@ -291,7 +293,7 @@ def test_points_without_a_head_are_asked_about(init: Callable[..., Any], tmp_pat
 def test_points_of_one_table(init: Callable[..., Any], tmp_path: Path) -> None:
     lines = []
     for number in range(9):
-        picture(tmp_path / "s" / f"{number}.png", 96)
+        draw_image(tmp_path / "s" / f"{number}.png", 96)
         lines += [f"{number}.png,{40 + i},50,{'ab'[i % 2]}" for i in range(4)]
     table(tmp_path / "s", "image,X,Y,class", lines)
     manifest, rows, _ = init(tmp_path / "s")
@@ -303,7 +305,7 @@ def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: st
     image, mask = place.split()
     full = set()
     for number in range(6):
-        picture(tmp_path / "s" / image.format(number), 512)
+        draw_image(tmp_path / "s" / image.format(number), 512)
         values = np.zeros((512, 512), np.uint8)
         if number % 2:
             values[:256, :256] = 255
@@ -329,7 +331,7 @@ def geojson(boxes: list[tuple[str, int, int, int]]) -> str:
 
 def test_outlines_of_several_labels_become_crops(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(6):
-        picture(tmp_path / "s" / f"P{number}.tif", 256)
+        draw_image(tmp_path / "s" / f"P{number}.tif", 256)
         drawn = [("Tumor", 10, 10, 50), ("Immune", 100, 100, 30)]
         (tmp_path / "s" / f"P{number}.geojson").write_text(geojson(drawn))
     manifest, rows, _ = init(tmp_path / "s")
@@ -345,7 +347,7 @@ def test_a_coco_file_of_images(init: Callable[..., Any], tmp_path: Path) -> None
         "categories": [{"id": 1, "name": "gland"}, {"id": 2, "name": "vessel"}],
     }
     for number in range(6):
-        picture(tmp_path / "s" / "images" / f"{number}.png", 128)
+        draw_image(tmp_path / "s" / "images" / f"{number}.png", 128)
         content["images"].append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 128})
         for at in (1, 2):
             box = [10 * at, 20, 30, 40]
@@ -358,7 +360,7 @@ def test_a_coco_file_of_images(init: Callable[..., Any], tmp_path: Path) -> None
 
 def test_files_of_a_program_that_is_not_read_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(4):
-        picture(tmp_path / "s" / f"{number}.png", 64)
+        draw_image(tmp_path / "s" / f"{number}.png", 64)
         (tmp_path / "s" / f"{number}.json").write_text(json.dumps({"shapes": [], "imagePath": f"{number}.png"}))
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "LabelMe" in answer.err
@@ -377,7 +379,7 @@ def test_an_export_of_cytomine(init: Callable[..., Any], tmp_path: Path) -> None
 
 def test_an_existing_manifest_is_not_overwritten(dpconvert: Call, tmp_path: Path) -> None:
     for number in range(8):
-        picture(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
+        draw_image(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
     (tmp_path / "my.toml").write_text("mine")
     told = one_line(dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml"))
     assert "exists already; choose another --out, or --overwrite" in told
@@ -387,7 +389,7 @@ def test_an_existing_manifest_is_not_overwritten(dpconvert: Call, tmp_path: Path
 
 def test_the_answer_as_json(dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(8):
-        picture(tmp_path / "my set" / "ab"[number % 2] / f"{number}.png")
+        draw_image(tmp_path / "my set" / "ab"[number % 2] / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     answer = dpconvert("init", "my set", "--json")
     told = json.loads(answer.out)

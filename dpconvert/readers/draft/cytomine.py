@@ -32,7 +32,7 @@ def draft(survey: Survey) -> Draft | None:
         return Draft("cytomine", questions=(source.reason(error),))
     questions = []
     try:
-        list(readers.reader(source.manifest).pictures(source))
+        list(readers.reader(source.manifest).images(source))
     except UserError as error:
         questions.append(source.reason(error))
     found = Counter(labelled.label for of_image in listed.by_image.values() for labelled in of_image)

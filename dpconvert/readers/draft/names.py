@@ -17,7 +17,7 @@ Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
 SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:set|data|images?|imgs?|split|samples?|folder)?")
 PASSED_OVER = re.compile(r"(?i)fold[-_ ]?\d+|\d+(\.\d+)?x|x\d+|level[-_ ]?\d+")
 NO_CLASSES = re.compile(
-    r"(?i)(raw|original|processed|cropped|source|images?|imgs?|pictures?|patches|tiles|crops|data|masks?|labels?|annotations?|"
+    r"(?i)(raw|original|processed|cropped|source|images?|imgs?|images?|patches|tiles|crops|data|masks?|labels?|annotations?|"
     r"classification|detection|segmentation|points?|he|h&e|ihc|png|jpe?g|tiff?|bmp)s?"
 )
 PEOPLE = r"patient|pat|case|subject|donor|participant"

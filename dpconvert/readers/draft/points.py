@@ -155,15 +155,15 @@ def _found(
     )  # fmt: skip
     labels, bare, faults = Counter[str](), list[str](), list[str]()
     try:
-        pictures = list(readers.reader(source.manifest).pictures(source))
+        raw_images = list(readers.reader(source.manifest).images(source))
     except UserError as error:
         return labels, (), [source.reason(error)]
-    for picture in pictures:
-        if not picture.annotations:
-            bare.append(picture.files[0])
+    for image in raw_images:
+        if not image.annotations:
+            bare.append(image.files[0])
             continue
         try:
-            found = layout.read_annotations(source, picture, source.picture(picture.files, picture.columns))
+            found = layout.read_annotations(source, image, source.open_image(image.files, image.columns))
         except ReadError as error:
             faults.append(source.reason(error))
             continue

@@ -16,7 +16,7 @@ from dpconvert.readers.draft.toml import printed, some, strings
 from dpconvert.readers.layouts import slides as layout
 from dpconvert.source import unused
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 CELL = 1024  # pixels: what is larger is no object to be cut out
 MPP = 0.5
@@ -102,27 +102,27 @@ def _drawn(survey: Survey, pattern: str) -> tuple[Drawn, list[str]]:
     source = survey.under(**content, files={"slides": {"pattern": pattern}})
     drawn, reader = Drawn(), readers.reader(source.manifest)
     try:
-        pictures = list(reader.pictures(source))
+        images = list(reader.images(source))
     except UserError as error:
         return drawn, [source.reason(error)]
-    for picture in pictures:
-        _add(source, picture, drawn)
+    for image in images:
+        _add(source, image, drawn)
     source.close()
     return drawn, [*drawn.faults[:3], *[f"and {len(drawn.faults) - 3} more such files"] * (len(drawn.faults) > 3)]
 
 
-def _add(source: Source, picture: Picture, drawn: Drawn) -> None:
+def _add(source: Source, source_image: SourceImage, drawn: Drawn) -> None:
     drawn.number += 1
     try:
-        image = source.picture(picture.files, picture.columns)
+        image = source.open_image(source_image.files, source_image.columns)
         drawn.mpp += [image.mpp] if image.mpp else []
-        if not picture.annotations:
-            drawn.bare.append(picture.files[0])
+        if not source_image.annotations:
+            drawn.bare.append(source_image.files[0])
             return
-        if unused.READ.search(unused.suffix(picture.annotations[0])):
-            drawn.masks.append(picture.annotations[0])
+        if unused.READ.search(unused.suffix(source_image.annotations[0])):
+            drawn.masks.append(source_image.annotations[0])
             return
-        found = layout.read_annotations(source, picture, image)
+        found = layout.read_annotations(source, source_image, image)
     except ReadError as error:
         drawn.faults.append(source.reason(error))
         return
