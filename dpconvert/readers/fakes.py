@@ -6,15 +6,17 @@ network to learn them: they differ in the density, size and colour of nuclei.
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import scipy.io
 import tifffile
@@ -117,6 +119,21 @@ class FakeTree:
         scipy.io.savemat(buffer, {variable: values})  # type: ignore[arg-type]
         undated = MAT_HEAD + buffer.getvalue()[len(MAT_HEAD) :]
         self.write(name, undated)
+
+    def save_hdf5(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """An HDF5 file of these data sets, undated; packed where its name ends in .gz."""
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            for key, values in arrays.items():
+                file.create_dataset(key, data=values, track_times=False)
+        packed = name.endswith(".gz")
+        self.write(name, gzip.compress(buffer.getvalue(), mtime=0) if packed else buffer.getvalue())
+
+    def save_array(self, name: str, values: NDArray[Any]) -> None:
+        """A file of NumPy's."""
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        self.write(name, buffer.getvalue())
 
     def save_workbook(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """An Excel workbook of one sheet, undated."""

@@ -106,7 +106,7 @@ class Encoder:
 
     def _whole_file(self, row: Row) -> tuple[bytes, str, tuple[int, int]] | None:
         """The source's own bytes where the sample is a whole PNG or JPEG file that every reader sees alike."""
-        if row.box is not None or row.stored is not None or len(row.files) != 1:
+        if row.box is not None or row.stored is not None or len(row.files) != 1 or self.source.is_array(row.files[0]):
             return None
         data = self.source.read(row.files[0])
         kind = next((kind for magic, kind in PASSED.items() if data.startswith(magic)), None)

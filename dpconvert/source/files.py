@@ -22,10 +22,10 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from dpconvert import names
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
@@ -34,9 +34,10 @@ from dpconvert.image.unread import unread
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
-from dpconvert.source import bounded
+from dpconvert.source import bounded, elements
 from dpconvert.source.bounded import Bounded
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
+from dpconvert.source.stacks import Stacks
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
@@ -116,6 +117,7 @@ class Source:
         self._links: Path | None = None  # of slides whose files do not lie side by side
         self.notes: list[str] = [*self.slides.notes]
         self._archives: dict[str, zipfile.ZipFile] = {}
+        self._stacks: dict[str, Stacks] = {}
         self._picture: tuple[tuple[str, ...], Image] | None = None
 
     @classmethod
@@ -215,6 +217,37 @@ class Source:
         place = self._places.get(name, Place(name))
         return Member(self.read(name), self.root / name) if place.packed else self.root / place.file
 
+    def lies(self, name: str) -> Place:
+        """Where a file lies."""
+        return self._places.get(name, Place(name))
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[IO[bytes]]:
+        """The bytes of one file, from its beginning; of a member of a plain tar archive they are held in memory."""
+        lies = self.lies(name)
+        if lies.member is not None:
+            with self._archive(lies.file).open(lies.member) as stream:
+                yield stream
+        elif lies.offset is not None:
+            yield io.BytesIO(self.read(name))
+        else:
+            with (self.root / lies.file).open("rb") as file:
+                yield file
+
+    def stacks(self, name: str) -> Stacks:
+        """The arrays of a file, which stays open."""
+        if name not in self._stacks:
+            self._stacks[name] = elements.stacks(self, name)
+        return self._stacks[name]
+
+    def is_array(self, name: str) -> bool:
+        """Whether an image is samples in an array, and no file of its own."""
+        return elements.element(name, self.sizes) is not None
+
+    @property
+    def _axes(self) -> str:
+        return str(self.manifest.layout.get("axes", "")).removeprefix("N")
+
     def picture(self, files: tuple[str, ...], columns: int) -> Image:
         """A picture of one file, or of several in `columns` columns; valid until another one is asked for.
 
@@ -229,7 +262,12 @@ class Source:
     def opened(self, files: tuple[str, ...], columns: int) -> Image:
         """A picture as `picture` gives it, which the caller closes."""
         slide = self.slides.slides.get(files[0])
-        if slide is not None and slide.staged:
+        found = elements.element(files[0], self.sizes)
+        if found is not None:
+            image = elements.picture(
+                found, self.stacks(found.file).array(found.key), self._axes, self.manifest.pixels.range
+            )
+        elif slide is not None and slide.staged:
             image = open_slide(self.root, slide, self._links)
         else:
             image = open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
@@ -273,7 +311,7 @@ class Source:
         return self._archives[file]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}, "_picture": None}
+        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_picture": None}
 
 
 def _walk(root: Path) -> Iterator[Listed]:
@@ -338,7 +376,8 @@ def _members(path: Path, name: str) -> Iterator[Listed]:
         if member.filename.endswith("/") or IGNORED.search(member.filename):
             continue
         _check_inside(member.filename, path)
-        if member.file_size > MEMBER_LIMIT or member.file_size > RATIO_LIMIT * max(member.compress_size, 1024):
+        limit = min(MEMBER_LIMIT, RATIO_LIMIT * max(member.compress_size, 1024))
+        if member.file_size > limit and not elements.ARRAYS.search(member.filename):  # those are never held in memory
             raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
         told = names.file_name(f"{name}/{_decoded(member)}")
         yield told, member.file_size, Place(name, member=member.filename)
