@@ -84,4 +84,6 @@ def _write(path: Path, name: str, write: Callable[[Path], None], size: int) -> N
         write(part)
         part.replace(path)
     finally:
+        if part.is_dir():
+            shutil.rmtree(part)
         part.unlink(missing_ok=True)

@@ -2,8 +2,9 @@
 
 Names are relative to the folder, with '/' between parts. A zip or tar archive counts as a folder of its own name, so
 that `IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
-Compressed tars (.tgz) would have to be read from their beginning for every file: those are to be unpacked, and so are
-archives inside archives. Names are as `dpconvert.names.file_name` has them, whatever the system or the archive writes.
+Compressed tars (.tgz), 7-Zip files and archives inside archives, which would have to be read from their beginning for
+every file, are unpacked once into a cache (`dpconvert.source.packed`). Names are as `dpconvert.names.file_name` has
+them, whatever the system or the archive writes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from dpconvert.image.unread import unread
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
-from dpconvert.source import bounded, elements
+from dpconvert.source import bounded, elements, packed
 from dpconvert.source.bounded import Bounded
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
 from dpconvert.source.stacks import Stacks
@@ -134,13 +135,15 @@ class Source:
                 expected=f"the files of {manifest.task}",
                 remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
             )
-        listed = sorted(_walk(root), key=lambda file: file[:2])
+        found, told = packed.expanded(root, list(_walk(root)))
+        listed = sorted(found, key=lambda file: file[:2])
         _check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
         sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
         places = {name: place for name, _, place in listed if place and name in sizes}
         slides = slide_files(root, [name for name in sizes if _is_file(root, name)])
         source = cls(root, manifest, sizes, places, slides)
+        source.notes += told
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)
@@ -428,11 +431,11 @@ def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
     head, _, member = _archive_part(name)
     if not member:
         return False
-    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{head[:-4]}/{member}"
+    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{packed.ANY.sub('', head)}/{member}"
     return any(sizes.get(unpacked) == sizes[name] for unpacked in beside)
 
 
 def _archive_part(name: str) -> tuple[str, str, str]:
     """('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the mark is empty when no part of the name is an archive."""
-    found = re.match(r"(.*?\.(?:zip|tar))(/)(.+)$", name, re.IGNORECASE)
+    found = re.match(r"(.*?\.(?:zip|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz|7z))(/)(.+)$", name, re.IGNORECASE)
     return (found[1], found[2], found[3]) if found else (name, "", "")

@@ -75,7 +75,8 @@ def remedy(archives: list[str]) -> str:
     """What to do about archives that are not read in place."""
     inside = re.match(r"(?i)(.*?\.(?:zip|tar))/(.+)", archives[0])
     what = f"unpack {inside[1]}, and then {inside[2]}" if inside else f"unpack {archives[0]}"
-    return f"{what}: of archives, only .zip and plain .tar are read in place, and none inside another"
+    seven = ", or `pip install 'dpconvert[7z]'`" if archives[0].lower().endswith(".7z") else ""
+    return f"{what}{seven}: archives of this kind are not read"
 
 
 def _archives(names: list[str]) -> str:
