@@ -1,4 +1,4 @@
-"""Images that lie in an array or a table of a file: names like `train_x.h5/x/17` in, samples or encoded bytes out.
+"""Images in an array or a table of a file: names like `train_x.h5/x/17` in, samples or encoded bytes out.
 
 The name of an element is that of its file, of the array or column in it (none of a .npy), and its number from 0.
 """
@@ -9,7 +9,7 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,13 +22,14 @@ from dpconvert.image import Flat, Image
 from dpconvert.image.rgb import KindError, check_bits, to_rgb
 from dpconvert.source import cache
 from dpconvert.source.bounded import most_unpacked
+from dpconvert.source.columns import Columns
 from dpconvert.source.stacks import DAMAGED, Array, Stacks
 
 if TYPE_CHECKING:
     from dpconvert.source.files import Source
 
 ARRAYS = re.compile(r"(?i)\.(h5|hdf5?|npy|npz)(\.gz)?$")
-ELEMENT = re.compile(r"(?i)^(?P<file>.+?\.(?:h5|hdf5?|npy|npz)(?:\.gz)?)/(?:(?P<key>.+)/)?(?P<number>\d+)$")
+ELEMENT = re.compile(r"(?i)^(?P<file>.+?\.(?:(?:h5|hdf5?|npy|npz)(?:\.gz)?|parquet))/(?:(?P<key>.+)/)?(?P<number>\d+)$")
 CHANNELS = (1, 3, 4)
 
 
@@ -38,6 +39,11 @@ class Element(NamedTuple):
     file: str
     key: str
     number: int
+
+    @property
+    def encoded(self) -> bool:
+        """Whether it is bytes of a format of images, and not samples."""
+        return self.file.lower().endswith(".parquet")
 
     @property
     def name(self) -> str:
@@ -69,6 +75,22 @@ def stacks(source: Source, file: str) -> Stacks:
             )
 
     return Stacks(on_disk(source, file), file, unpack)
+
+
+def columns(source: Source, file: str) -> Columns:
+    """The columns of a Parquet file of the source; images are copied into the cache, which a note says.
+
+    Raises:
+        ReadError: it is damaged.
+        OutputError: the cache cannot be written.
+    """
+    path = on_disk(source, file)
+
+    def unpack(column: str, write: Callable[[Path], None]) -> Path:
+        _note(source, file)
+        return cache.unpacked(source.root, path, f"{file}/{column}", ".arrow", write, path.stat().st_size)
+
+    return Columns(path, file, unpack)
 
 
 def on_disk(source: Source, file: str) -> Path:

@@ -37,6 +37,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source import bounded, elements, packed
 from dpconvert.source.bounded import Bounded
+from dpconvert.source.columns import Columns
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
 from dpconvert.source.stacks import Stacks
 
@@ -119,6 +120,7 @@ class Source:
         self.notes: list[str] = [*self.slides.notes]
         self._archives: dict[str, zipfile.ZipFile] = {}
         self._stacks: dict[str, Stacks] = {}
+        self._columns: dict[str, Columns] = {}
         self._picture: tuple[tuple[str, ...], Image] | None = None
 
     @classmethod
@@ -200,6 +202,9 @@ class Source:
         Raises:
             ReadError: it cannot be read, or an archive's member is damaged.
         """
+        found = elements.element(name, self.sizes)
+        if found is not None and found.encoded:
+            return self.columns(found.file).images(found.key).bytes_of(found.number)
         try:
             place = self._places.get(name, Place(name))
             if place.offset is not None:
@@ -218,7 +223,8 @@ class Source:
             ReadError: the archive cannot be read.
         """
         place = self._places.get(name, Place(name))
-        return Member(self.read(name), self.root / name) if place.packed else self.root / place.file
+        packed_in = place.packed or elements.element(name, self.sizes) is not None
+        return Member(self.read(name), self.root / name) if packed_in else self.root / place.file
 
     def lies(self, name: str) -> Place:
         """Where a file lies."""
@@ -245,7 +251,14 @@ class Source:
 
     def is_array(self, name: str) -> bool:
         """Whether an image is samples in an array, and no file of its own."""
-        return elements.element(name, self.sizes) is not None
+        found = elements.element(name, self.sizes)
+        return found is not None and not found.encoded
+
+    def columns(self, name: str) -> Columns:
+        """The columns of a Parquet file, which stays open."""
+        if name not in self._columns:
+            self._columns[name] = elements.columns(self, name)
+        return self._columns[name]
 
     @property
     def _axes(self) -> str:
@@ -266,7 +279,7 @@ class Source:
         """A picture as `picture` gives it, which the caller closes."""
         slide = self.slides.slides.get(files[0])
         found = elements.element(files[0], self.sizes)
-        if found is not None:
+        if found is not None and not found.encoded:
             image = elements.picture(
                 found, self.stacks(found.file).array(found.key), self._axes, self.manifest.pixels.range
             )
@@ -314,7 +327,7 @@ class Source:
         return self._archives[file]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_picture": None}
+        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_picture": None}
 
 
 def _walk(root: Path) -> Iterator[Listed]:

@@ -16,7 +16,7 @@ any, are paired with them by the named group `name`. [files.images] may name `sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -143,17 +143,21 @@ def _labels(
             )  # fmt: skip
         array, where = of_file.array(key), "/".join(filter(None, (of_file.name, key)))
         told = _texts(array, count, where) if layout.column is None else _marked(array, layout.column, count, where)
-    return _named(told, layout, source.manifest.classes, of_file.name)
+    return class_names(told, layout.values, source.manifest.classes, of_file.name)
 
 
-def _named(told: Sequence[str], layout: Layout, classes: list[str], where: str) -> list[str]:
-    """Classes of labels: each kind of label is looked up once."""
+def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[str], where: str) -> list[str]:
+    """Classes of labels: by `values` where there are any, else a number counts `classes`, and a text is a class.
+
+    Raises:
+        ManifestError: a label that `values` lacks, or a number beyond the classes.
+    """
     known: dict[str, str] = {}
     for label in sorted(set(told)):
-        match = names.match(label, layout.values)
+        match = names.match(label, values)
         if match is not None:
-            known[label] = layout.values[match]
-        elif layout.values:
+            known[label] = values[match]
+        elif values:
             raise ManifestError("label not in `layout.values`", where=where, found=repr(label))
         elif label.isdecimal() and label not in classes:
             if int(label) >= len(classes):
