@@ -1,6 +1,6 @@
 """Shape "points": pictures, and points on them: a file for each picture, or one table for all.
 
-A file of points is delimited text, JSON, a MATLAB array (not of 7.3), or what a program for annotations wrote (GeoJSON
+A file of points is delimited text, JSON, a MATLAB array, or what a program for annotations wrote (GeoJSON
 of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points] are paired by their named group
 `name`; a file whose pattern names none serves all pictures, and so does a table with a column of images. [layout] takes
   columns    what stands where in a line, e.g. ["x", "y", "label"]; `image` names a picture by the end of its file's
@@ -30,6 +30,7 @@ from pydantic import field_validator
 from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.parsing import matlab73
 from dpconvert.annotations.points import Form, Row
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
@@ -49,7 +50,7 @@ FILES = {
         example="points/0001.csv",
     ),
 }
-MATLAB = b"MATLAB 5.0 MAT-file"
+MATLAB = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", matlab73.START
 
 
 class Layout(SplitNames):
@@ -142,7 +143,7 @@ def _read(data: bytes, name: str, layout: Layout, picture: Picture, image: Image
 
 def _rows(data: bytes, name: str, layout: Layout) -> list[Row]:
     form = layout.form()
-    if data.startswith((MATLAB, point_arrays.HDF5)) or name.lower().endswith(".mat"):
+    if data.startswith(MATLAB) or name.lower().endswith(".mat"):
         return point_arrays.read_mat_rows(data, name, form, layout.variable, layout.label_variable)
     if _is_json(data):
         return point_arrays.read_json(data, name, form, layout.variable)
