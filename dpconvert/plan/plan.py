@@ -20,7 +20,7 @@ from dpconvert.card import SPLITS, Failure, Model, Split
 from dpconvert.errors import SourceError, UsageError
 from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.catalog import typed
-from dpconvert.manifest.model import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
+from dpconvert.manifest.model import Erratum, ImageFormat, Manifest, Middle, Mpp, Presence, Regional, Tiles
 from dpconvert.plan.collect import Looked, look
 from dpconvert.plan.split import assign, classes_missing, contents
 from dpconvert.plural import counted
@@ -59,7 +59,7 @@ class Options(Model):
         given = {"mpp": self.mpp, "mpp_override": self.mpp_override, "allow_outside": self.allow_outside or None}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.lossless_tiles:
-            if not isinstance(manifest.rule, Tiles | Presence | Regional):
+            if not isinstance(manifest.rule, Tiles | Presence | Regional | Middle):
                 raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
             changes |= {
                 "rule": manifest.rule.model_copy(update={"own_tiles": True}),

@@ -105,6 +105,13 @@ class FakeTree:
         Pillow.fromarray(pixels).save(buffer, kind, **options)
         self.write(name, buffer.getvalue())
 
+    def save_palette(self, name: str, values: Pixels, palette: Sequence[int]) -> None:
+        """A PNG of indices, with the colours of a palette."""
+        image, buffer = Pillow.fromarray(values), io.BytesIO()
+        image.putpalette(palette)
+        image.save(buffer, "PNG")
+        self.write(name, buffer.getvalue())
+
     def save_planar(self, name: str, pixels: Pixels) -> None:
         """A PackBits TIFF that stores its colour planes one after the other, as some of Janowczyk's are."""
         buffer = io.BytesIO()
