@@ -19,7 +19,12 @@ import pyarrow.parquet as pq
 from dpconvert.errors import ReadError, SourceError
 
 ROWS = 256  # read at once
-DAMAGED = (OSError, pa.ArrowException, KeyError)  # ArrowInvalid and its like
+DAMAGED = (
+    OSError,
+    pa.ArrowException,
+    KeyError,
+    ValueError,
+)  # what pyarrow raises on damaged files, found by damaging some
 
 
 class Images:
@@ -120,5 +125,7 @@ class Columns:
                         values = batch.column(0)
                         values = values.field("bytes") if pa.types.is_struct(values.type) else values
                         writer.write_batch(pa.record_batch([values.cast(pa.large_binary())], schema=schema))
-        except pa.ArrowException as error:
+        except DAMAGED as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # no fault of the file
             raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None

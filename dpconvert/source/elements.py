@@ -109,7 +109,7 @@ def on_disk(source: Source, file: str) -> Path:
                         cache.copied(inner, path, most_unpacked(source.sizes[file]), file)  # type: ignore[arg-type]
                 else:
                     cache.copied(stream, path, source.sizes[file], file)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError) as error:
             raise ReadError(f"cannot be unpacked: {error}", where=file, remedy="fetch it again") from None
 
     return cache.unpacked(source.root, original, file, "", write, source.sizes[file])

@@ -7,7 +7,9 @@ Formats: HDF5 File Format Specification 3.0; NumPy, numpy.lib.format.
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,10 @@ from dpconvert.errors import ReadError
 CHUNKS = 64 << 20  # bytes of an HDF5 file that are kept unpacked
 MOST_NAMES = 1000
 ZIP_HEAD = 30  # bytes before the name of a member
-DAMAGED = (OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, zipfile.BadZipFile, struct.error)
+DAMAGED = (  # what h5py, NumPy and `zipfile` raise on damaged files, found by damaging some
+    OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError,
+    zlib.error, zipfile.BadZipFile, struct.error,
+)  # fmt: skip
 Array = Any  # h5py.Dataset | np.memmap
 
 
@@ -110,6 +115,8 @@ def _mapped(path: Path, name: str, offset: int = 0) -> NDArray[Any]:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
         start = file.tell()
+    if min(shape, default=0) < 0:
+        raise ValueError(f"a shape of {shape}")
     if dtype.hasobject:
         raise ReadError("an array of Python objects, which could run code", where=name, remedy="save it as numbers")
     return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
@@ -130,8 +137,8 @@ def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
 
-    def look(name: str, item: Any) -> bool | None:
-        if isinstance(item, h5py.Dataset) and item.shape is not None:
+    def look(name: str | bytes, item: Any) -> bool | None:
+        if isinstance(item, h5py.Dataset) and item.shape is not None and isinstance(name, str):  # bytes: no UTF-8
             found[name] = tuple(item.shape)
         return True if len(found) >= MOST_NAMES else None
 
