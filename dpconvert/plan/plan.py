@@ -309,6 +309,12 @@ def _splits(
     groups = contents((unit[r.picture.name], r.label, r.picture.split) for r in found)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     notes = [f"no sample of class {label!r} in {split}" for split, label in classes_missing(groups, assigned)]
+    named = {r.picture.name for r in found if r.picture.split is not None}
+    if named and not policy.official:
+        notes.append(
+            f"{counted(len(named), 'picture')} of a set that the release names: split {options.split!r} draws its own "
+            "(`official = true` in it keeps the release's)"
+        )
     namespaced = {r.picture.name: f"{manifest.namespace}:{r.picture.group}" for r in found}
     return namespaced, {name: assigned[group] for name, group in unit.items()}, notes
 
