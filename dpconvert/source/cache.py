@@ -30,6 +30,12 @@ def folder_of(root: Path) -> Path:
     return Path(named).expanduser().absolute() if named else root / FOLDER
 
 
+def told(name: str) -> str:
+    """What a user should know of a file that is read out of the cache."""
+    where = f"{FOLDER} in the source's folder, or {VARIABLE}"
+    return f"{name} is read from a copy that was unpacked into the cache ({where}), which may be removed afterwards"
+
+
 def unpacked(root: Path, original: Path, name: str, suffix: str, write: Callable[[Path], None], size: int = 0) -> Path:
     """The file that `write` makes of `original` (of `name` in the source), from the cache if it is there.
 

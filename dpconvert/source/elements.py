@@ -116,8 +116,7 @@ def on_disk(source: Source, file: str) -> Path:
 
 
 def _note(source: Source, file: str) -> None:
-    told = f"{file} is read from a copy that was unpacked into {cache.FOLDER}, which may be removed afterwards"
-    if told not in source.notes:
+    if (told := cache.told(file)) not in source.notes:
         source.notes.append(told)
 
 

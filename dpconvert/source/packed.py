@@ -53,8 +53,7 @@ def expanded(root: Path, listed: list[Listed], deep: int = 0) -> tuple[list[List
             continue
         inside, told = expanded(root, list(_opened(root, one)), deep + 1)
         kept += inside
-        notes += [f"{name} is read from a copy that was unpacked into {cache.FOLDER}, which may be removed afterwards"]
-        notes += told
+        notes += [cache.told(name), *told]
     return kept, notes
 
 

@@ -126,7 +126,7 @@ def test_packed_files_are_unpacked_once_and_told(
     assert same(convert('[layout]\nlabels = "y"\n'))
     assert made.stat().st_mtime_ns == before
     card = (tmp_path / "out" / "Mine" / "task.json").read_text()
-    assert "all.h5.gz is read from a copy that was unpacked into .dpconvert-cache" in card
+    assert "all.h5.gz is read from a copy that was unpacked into the cache (.dpconvert-cache" in card
 
 
 def test_a_changed_file_is_unpacked_anew(source: Path, convert: Convert, tmp_path: Path) -> None:

@@ -403,7 +403,9 @@ def test_a_plain_tar_is_read_in_place_and_a_compressed_one_out_of_a_cache(folder
         archive.add(fake, arcname=".")
     made = planned("janowczyk7", folder)
     assert samples(made) == samples(planned("janowczyk7", fake))
-    assert "lymphoma.tar.gz is read from a copy that was unpacked into .dpconvert-cache" in "; ".join(made.notes)
+    assert "lymphoma.tar.gz is read from a copy that was unpacked into the cache (.dpconvert-cache" in "; ".join(
+        made.notes
+    )
 
 
 def test_an_archive_left_beside_what_was_unpacked_from_it_counts_once(tmp_path: Path) -> None:
