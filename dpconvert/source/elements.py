@@ -120,7 +120,7 @@ def _note(source: Source, file: str) -> None:
         source.notes.append(told)
 
 
-def picture(found: Element, array: Array, axes: str, scale: tuple[float, float] | None) -> Image:
+def image(found: Element, array: Array, axes: str, scale: tuple[float, float] | None) -> Image:
     """An element as an image. axes: "HWC", "CHW" or "HW" of it; '' where its shape tells.
 
     Raises:
@@ -145,7 +145,7 @@ def one(found: Element, array: Array) -> NDArray[Any]:
         raise ReadError("no image of this number", where=found.name, found=f"{array.shape[:1]} images")
     size = int(np.prod(array.shape[1:], dtype=np.int64))
     if size > 12 * (Pillow.MAX_IMAGE_PIXELS or 1):
-        raise ReadError("too large for a flat picture", where=found.name, found=f"{array.shape[1:]}")
+        raise ReadError("too large for a flat image", where=found.name, found=f"{array.shape[1:]}")
     try:
         return np.asarray(array[found.number])
     except DAMAGED as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.masks import pictures, read_annotations
+from dpconvert.readers.layouts.masks import images, read_annotations
 
-__all__ = ["fake", "pictures", "read_annotations"]
+__all__ = ["fake", "images", "read_annotations"]
 
 PALETTE = (0, 255, 0, 0, 0, 255, 255, 255, 0, 255, 0, 0, 255, 255, 255)
 

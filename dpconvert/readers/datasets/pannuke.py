@@ -10,14 +10,14 @@ import numpy as np
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import arrays
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     tissues = {found["name"]: source.stacks(found.name).array("") for found in source.need("types")}
-    for picture in arrays.pictures(source):
-        fold, _, number = picture.name.rpartition("_")
-        yield replace(picture, attributes={"tissue": str(tissues[fold][int(number)])})
+    for image in arrays.images(source):
+        fold, _, number = image.name.rpartition("_")
+        yield replace(image, attributes={"tissue": str(tissues[fold][int(number)])})
 
 
 def fake(tree: FakeTree) -> None:

@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert import names
-from dpconvert.annotations.parsing.table import Row, Table
+from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import ByName, SplitNames, Tabular, layout_of, stem
 from dpconvert.source.elements import Element
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 from dpconvert.source.stacks import DAMAGED, Array, Stacks
 
 FILES = {
@@ -56,7 +56,7 @@ class Layout(Tabular, SplitNames):
     split: str = ""
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     partners = {kind: _partners(source, kind) for kind in ("labels", "table")}
     for found in source.need("images"):
@@ -74,8 +74,8 @@ def _partners(source: Source, kind: str) -> ByName | None:
 
 
 def _of_file(
-    source: Source, found: Found, labels_file: Found | None, table: Found | None, layout: Layout
-) -> Iterator[Picture]:
+    source: Source, found: MatchedFile, labels_file: MatchedFile | None, table: MatchedFile | None, layout: Layout
+) -> Iterator[SourceImage]:
     stacks = source.stacks(found.name)
     key = layout.images or _only_images(stacks, layout)
     count = _length(stacks.array(key), found.name)
@@ -86,7 +86,7 @@ def _of_file(
     for index in range(count):
         file = Element(found.name, key, index).name
         told = (splits[index] if splits else "") or found.get("split")
-        yield Picture(
+        yield SourceImage(
             f"{name}_{index:0{digits}}", (file,), (groups[index] if groups else "") or found.get("group") or file,
             label=labels[index], split=layout.set_of(told, file),
         )  # fmt: skip
@@ -110,7 +110,7 @@ def _length(array: Array, where: str) -> int:
     return int(array.shape[0])
 
 
-def _rows(source: Source, table: Found, layout: Layout, count: int) -> list[tuple[Row, str]]:
+def _rows(source: Source, table: MatchedFile, layout: Layout, count: int) -> list[tuple[TableRow, str]]:
     read = Table(source.read(table.name), table.name, layout.dialect)
     rows = [(row, f"{table.name}, line {row.line}") for row in read]
     if len(rows) != count:
@@ -119,7 +119,7 @@ def _rows(source: Source, table: Found, layout: Layout, count: int) -> list[tupl
     return rows
 
 
-def _column(stacks: Stacks, rows: list[tuple[Row, str]] | None, name: str, count: int) -> list[str]:
+def _column(stacks: Stacks, rows: list[tuple[TableRow, str]] | None, name: str, count: int) -> list[str]:
     """What a column of the table, or an array beside the images, says of each image; empty without a name."""
     if not name:
         return []
@@ -129,7 +129,12 @@ def _column(stacks: Stacks, rows: list[tuple[Row, str]] | None, name: str, count
 
 
 def _labels(
-    source: Source, stacks: Stacks, file: Found | None, rows: list[tuple[Row, str]] | None, layout: Layout, count: int
+    source: Source,
+    stacks: Stacks,
+    file: MatchedFile | None,
+    rows: list[tuple[TableRow, str]] | None,
+    layout: Layout,
+    count: int,
 ) -> list[str]:
     of_file = stacks if file is None else source.stacks(file.name)
     if layout.label:

@@ -23,8 +23,8 @@ from dpconvert.readers.layouts.arrays import class_names
 from dpconvert.readers.pairing import Missing, SplitNames, layout_of, stem
 from dpconvert.source.columns import Columns
 from dpconvert.source.elements import Element
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 FILES = {
     "tables": FileKind(
@@ -47,7 +47,7 @@ class Layout(SplitNames):
     missing: Missing = "error"
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     if layout.missing == "none":
         raise ManifestError(
@@ -63,7 +63,9 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes.append(f"{counted(without, 'row')} without a label, left out")
 
 
-def _of_file(source: Source, found: Found, columns: Columns, labels: list[Any], layout: Layout) -> Iterator[Picture]:
+def _of_file(
+    source: Source, found: MatchedFile, columns: Columns, labels: list[Any], layout: Layout
+) -> Iterator[SourceImage]:
     images = columns.images(layout.image)
     if len(images) != len(labels):
         raise SourceError("not a label an image", where=found.name, expected=f"{len(images)}", found=f"{len(labels)}")
@@ -75,7 +77,7 @@ def _of_file(source: Source, found: Found, columns: Columns, labels: list[Any], 
         file = Element(found.name, layout.image, number).name
         group = "" if not groups or groups[number] is None else str(groups[number])
         split = "" if not splits or splits[number] is None else str(splits[number])
-        yield Picture(
+        yield SourceImage(
             f"{name}_{number:0{digits}}", (file,), names.nfc(group) or file, label=label,
             split=layout.set_of(split or found.get("split"), file),
         )  # fmt: skip

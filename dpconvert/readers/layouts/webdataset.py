@@ -27,8 +27,8 @@ from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.layouts.arrays import class_names
 from dpconvert.readers.pairing import Missing, SplitNames, layout_of
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 FILES = {
     "members": FileKind(
@@ -53,14 +53,14 @@ class Layout(SplitNames):
     missing: Missing = "error"
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     if layout.missing == "none":
         raise ManifestError(
             'layout.missing: "none" is not for whole images: true leaves them out', where=source.manifest.path
         )
     left_out: Counter[str] = Counter()
-    found: list[tuple[str, Found, str, dict[str, str]]] = []
+    found: list[tuple[str, MatchedFile, str, dict[str, str]]] = []
     for key, fields in _samples(source).items():
         image = next((fields[name.lower()] for name in layout.image if name.lower() in fields), None)
         label = _told(source, fields, layout.label)
@@ -81,18 +81,18 @@ def pictures(source: Source) -> Iterator[Picture]:
     for (key, image, _, about), label in zip(found, labels, strict=True):
         split = layout.set_of(about["split"] or image.get("split"), image.name)
         group = about["group"] or image.get("group") or image.name
-        yield Picture(key, (image.name,), group, label=label, split=split)
+        yield SourceImage(key, (image.name,), group, label=label, split=split)
 
 
-def _samples(source: Source) -> dict[str, dict[str, Found]]:
+def _samples(source: Source) -> dict[str, dict[str, MatchedFile]]:
     """Key -> field, in lower case, -> file."""
-    samples: dict[str, dict[str, Found]] = {}
+    samples: dict[str, dict[str, MatchedFile]] = {}
     for found in source.need("members"):
         samples.setdefault(found["name"], {})[found["field"].lower()] = found
     return samples
 
 
-def _told(source: Source, fields: dict[str, Found], wanted: str) -> str:
+def _told(source: Source, fields: dict[str, MatchedFile], wanted: str) -> str:
     """What a field, or a member of a JSON field, says; '' for nothing."""
     field, _, path = wanted.partition(":")
     found = fields.get(field.lower())
