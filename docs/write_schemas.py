@@ -1,4 +1,6 @@
-"""The schemas in, docs/reference/manifests.md and settings.md out: `make docs`. A test holds the pages against them."""
+"""The schemas in, docs/reference/manifests.md, backbones.md and settings.md out: `make docs`. A test holds the pages
+against them.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.manifest.model import Manifest
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 
 FOLDER = Path(__file__).parent / "reference"
-MANIFESTS, SETTINGS = FOLDER / "manifests.md", FOLDER / "settings.md"
+MANIFESTS, SETTINGS, BACKBONES = (FOLDER / f"{name}.md" for name in ("manifests", "settings", "backbones"))
 HEADS = {
     MANIFESTS: """# Manifests
 
 Written by `make docs` from `dpconvert/manifest/model.py`. A manifest is one TOML file; a table of another section is
 named by that section's title. Unknown names are refused, with the nearest known one.
+""",
+    BACKBONES: """# Tables of networks
+
+Written by `make docs` from `mtrain/backbones/card.py`. A table is one TOML file, given to `--backbone` by its path;
+those that come with the program lie in `manifests/backbones`. Unknown names are refused, with the nearest known one.
 """,
     SETTINGS: """# Settings of a training
 
@@ -26,10 +34,10 @@ in the `[fit]` table of a sweep's file, and a line of a run's `config.json`. The
 
 
 def page(path: Path) -> str:
-    """The whole text of one of the two pages."""
-    model = Manifest if path == MANIFESTS else FitConfig
+    """The whole text of one of the pages."""
+    model = {MANIFESTS: Manifest, BACKBONES: BackboneCard, SETTINGS: FitConfig}[path]
     schema: dict[str, Any] = model.model_json_schema()
-    title = "Manifest" if model is Manifest else "Settings"
+    title = {MANIFESTS: "Manifest", BACKBONES: "Table", SETTINGS: "Settings"}[path]
     parts = [_section(title, schema, schema.get("required", []))]
     parts += [_section(name, part, part.get("required", [])) for name, part in sorted(schema.get("$defs", {}).items())]
     return "\n".join([HEADS[path], *filter(None, parts)])

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dpconvert.plural import counted
+from mtrain.backbones import catalog
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -20,6 +21,8 @@ Strength = Annotated[float, Field(ge=0, lt=1)]
 # what a training did that is older than a choice, where that is not the choice's default
 BEFORE: dict[str, Any] = {"train_on": "train"}
 
+SIZE = 224  # px
+
 # what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
 INCIDENTAL = frozenset({
@@ -29,7 +32,7 @@ INCIDENTAL = frozenset({
 
 
 OPTIONAL = frozenset({
-    "weights_key", "train_on", "joint",
+    "weights_key", "train_on", "joint", "backbone_options",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
     "stream",
@@ -39,6 +42,15 @@ OPTIONAL = frozenset({
 def _share(of: int, least: int = 0, most: int = 2**63) -> Callable[[dict[str, Any]], int]:
     """A default that is a share of the iterations: the paper's 5 000 of warm-up are a tenth of its 50 000."""
     return lambda given: min(max(given.get("iterations", 0) // of, least), most)
+
+
+def _size(given: dict[str, Any]) -> int:
+    return catalog.size_of(given.get("backbone", ""), given.get("backbone_options")) or SIZE
+
+
+def _start(given: dict[str, Any]) -> str:
+    backbone = given.get("backbone", "")
+    return backbone if catalog.is_folder(backbone) else "imagenet"
 
 
 class FitConfig(BaseModel):
@@ -55,9 +67,13 @@ class FitConfig(BaseModel):
     joint: tuple[str, ...] = ()
     """Targets of `--mode joint`, of which the training set alone is trained on."""
     backbone: str = "mtdp_densenet121"
-    """The paper's DenseNet121, a network of torchvision, `timm:NAME`, or `efficientnet_lite0`."""
-    weights: str = "imagenet"
-    """What it starts from: imagenet, random or a file."""
+    """The paper's DenseNet121, a network of torchvision, `timm:NAME`, `efficientnet_lite0`, a network that `mtrain
+    backbones` lists, or the path of a table or folder."""
+    backbone_options: dict[str, Any] = Field(default_factory=dict)
+    """Of timm's constructor, for `timm:NAME`."""
+    weights: str = Field(default_factory=_start)
+    """What it starts from: imagenet, random, a file, or the folder of one; imagenet, or the folder that the backbone is
+    given by, if not given."""
     weights_key: str | None = None
     """Part of a weights file that holds more than one network, like teacher.backbone."""
     iterations: Positive = 50_000
@@ -75,8 +91,8 @@ class FitConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     batch: int = Field(default=64, ge=2)  # batch normalization has no variance to learn from in one sample
     """Samples of an iteration, over all ranks."""
-    size: int = Field(default=224, ge=16)
-    """Side of the network's input, px."""
+    size: int = Field(default_factory=_size, ge=16)
+    """Side of the network's input, px; 224, or what the network's table says, if not given."""
     accumulate: Positive = 1
     """Micro-batches that a rank divides its share of the batch into."""
     sync_batchnorm: bool = False

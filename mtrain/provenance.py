@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpconvert.plural import counted
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import INCIDENTAL, FitConfig, choices_off
 from mtrain.data.pool import Pool, Task
 from mtrain.errors import RunError
@@ -16,10 +17,14 @@ from mtrain.versions import versions
 GIT_SECONDS = 10
 
 
-def about(config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int) -> dict[str, Any]:
-    """The content of a run's config.json."""
+def about(
+    config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int, network: str | BackboneCard | None = None
+) -> dict[str, Any]:
+    """The content of a run's config.json. network: the table of its backbone, if it has one."""
+    described = {"network": network.model_dump(mode="json")} if isinstance(network, BackboneCard) else {}
     return {
         "config": config.model_dump(mode="json"),
+        **described,
         "pool": {task.name: task.card.digest for task in pool.tasks},
         "left_out": [task.name for task in left],
         "trained_on": {task.name: list(task.trains) for task in pool.tasks},
@@ -59,6 +64,8 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
         for name, value in about["config"].items()
         if name not in INCIDENTAL and settings.get(name) != value
     ]
+    if _table(there) != _table(about):
+        differ.append("the table of the backbone")
     if there.get("left_out") != about["left_out"]:
         wordings = [", ".join(names) or "none" for names in (there.get("left_out", []), about["left_out"])]
         differ.append("tasks left out ({} there, {} asked for)".format(*wordings))
@@ -74,6 +81,11 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
             f"this run has other settings: {'; '.join(differ)}", where=run.path,
             remedy="give the run's own settings to go on with it, or another --run name",
         )  # fmt: skip
+
+
+def _table(content: Mapping[str, Any]) -> str | None:
+    stored = content.get("network")
+    return None if stored is None else BackboneCard.model_validate(stored).digest
 
 
 def other_division(run: Run, about: Mapping[str, Any]) -> str | None:

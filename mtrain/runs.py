@@ -23,6 +23,8 @@ from pydantic import ValidationError
 from dpconvert.names import plain
 from dpconvert.runtime import locks
 from mtrain.atomic import append_line, locked
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import BEFORE, FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
@@ -82,6 +84,21 @@ class Run:
         except (ValidationError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"not the configuration of a run: {reason}", where=self.path / "config.json") from None
+
+    def network(self) -> str | BackboneCard:
+        """What its shared network is built from: the table that was stored with the run, or a name.
+
+        Raises:
+            RunError: absent or damaged.
+        """
+        stored = self.about().get("network")
+        if stored is None:
+            return self.config().backbone
+        try:
+            return BackboneCard.model_validate(stored)
+        except ValidationError as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"not the table of a network: {reason}", where=self.path / "config.json") from None
 
     def left_out(self) -> list[str]:
         """Names of the tasks that left, related ones included."""
@@ -239,7 +256,7 @@ def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:
 def new_name(runs: Path, config: FitConfig) -> str:
     """A readable name that is free: <backbone>-without-<tasks>-001."""
     left = ("without", *config.leave_out) if config.leave_out else ()
-    stem = "-".join((config.backbone.replace(":", "-").replace("/", "-"), *left))
+    stem = "-".join((catalog.slug(config.backbone), *left))
     number = 1
     while (runs / f"{stem}-{number:03}").exists():
         number += 1

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dpconvert.names import closest
+from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.pool import leave_out, outlined
 from mtrain.data.storage import absolute, url_of
@@ -22,10 +23,15 @@ def check_names(config: FitConfig, *, resumed: bool = False) -> None:
         UsageError: no such folder, task or weights file.
         ShardError: a task that is unfinished or does not match its card.
     """
-    if not resumed and config.weights not in ("imagenet", "random") and not Path(config.weights).is_file():
+    if not resumed and config.weights not in ("imagenet", "random") and not Path(config.weights).exists():
         raise UsageError(
             "no such weights file", where=config.weights, remedy="give imagenet, random or the path of a file"
         )
+    card = None if resumed else catalog.described(config.backbone, config.backbone_options)
+    if card is not None:
+        catalog.check_weights(card, config.weights)
+        if fault := card.size_fault(config.size):
+            raise UsageError(fault, found=f"--size {config.size}")
     if url_of(config.shards) is None:
         leave_out(outlined(config.shards), config.leave_out)
 
@@ -44,6 +50,8 @@ def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
     values["shards"] = absolute(values["shards"])
     if values.get("weights", "imagenet") not in ("imagenet", "random"):
         values["weights"] = str(Path(values["weights"]).absolute())
+    if "backbone" in values:
+        values["backbone"] = catalog.absolute(values["backbone"])
     try:
         return FitConfig.model_validate(values)
     except ValidationError as error:

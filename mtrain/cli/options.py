@@ -76,11 +76,33 @@ TUNING = together(
 )  # fmt: skip
 
 
+def _as_toml(_context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any] | None:
+    """KEY=VALUE, repeated; values as TOML has them, words as they are."""
+    import tomllib
+
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not key or not separator:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE, like init_values=1e-5", param=option)
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found or None
+
+
+BACKBONE_OPTION = click.option("--backbone-option", "backbone_options", multiple=True, metavar="KEY=VALUE",
+    callback=_as_toml, help="Of timm's constructor, for timm:NAME; may be repeated.",
+)  # fmt: skip
+
+
 def training(*, backbone: str, lr: str, tau: str) -> Decorator:
     """How a network is trained; the three helps say where the network and its rates come from when not given."""
     return together(
         click.option("--backbone", help=backbone),
-        click.option("--weights", help="imagenet, random, or a file.  [default: imagenet]"),
+        BACKBONE_OPTION,
+        click.option("--weights", help="imagenet, random, a file or its folder.  [default: imagenet]"),
         WEIGHTS_KEY,
         click.option("--iterations", type=int, help="[default: 50000]"),
         click.option("--warmup", type=int, help="First iterations that train the heads alone.  [default: a tenth]"),

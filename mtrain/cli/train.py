@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Detailed, rarely=("cache", "cache_size", "check_images", "warmup", "joint", "validate_every", "weights_key")
+    cls=Detailed,
+    rarely=(
+        "cache",
+        "cache_size",
+        "check_images",
+        "warmup",
+        "joint",
+        "validate_every",
+        "weights_key",
+        "backbone_options",
+    ),
 )
 @RUNS
 @QUIET
@@ -35,7 +45,7 @@ if TYPE_CHECKING:
     help="A target of --mode joint: only its training set is trained on.",
 )  # fmt: skip
 @training(
-    backbone="Of torchvision, or timm:NAME.  [default: mtdp_densenet121]",
+    backbone="Of `mtrain backbones`, torchvision, timm:NAME, or a path.  [default: mtdp_densenet121]",
     lr="Learning rate of the shared network.  [default: 1e-4]",
     tau="The heads learn at lr x tau.  [default: 5]",
 )
@@ -93,6 +103,7 @@ def fit(runs: Path, quiet: bool, name: str | None, as_json: bool, **given: Any) 
         "sweeps",
         "evaluations",
         "weights_key",
+        "backbone_options",
     ),
 )
 @RUNS

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpconvert.image.decode import decode
+from mtrain.backbones.card import Interpolation
 from mtrain.data.augment import put_square
 from mtrain.data.pool import Rows, Task
 from mtrain.data.shard_cache import Copy, fetch
@@ -38,11 +39,15 @@ class Images:
 
     Making one brings the shards that the rows lie in to this machine.
 
+    how: images larger than a batch has room for are resized by it.
     check: whether each process compares an image with the sha256 of the index when it reads it first; None: as
     `checks` says.
     """
 
-    def __init__(self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None, how: Interpolation = "bilinear"
+    ) -> None:  # fmt: skip
+        self.how = how
         self.names = [task.name for task, _ in parts]
         self.starts = np.cumsum([0] + [len(rows) for _, rows in parts])
         first_shard = np.cumsum([0] + [len(task.shards) for task, _ in parts])
@@ -106,7 +111,7 @@ class Images:
 
     def put(self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
         """The square of one picture at `place` into the beginning of `room`, by augment.put_square; its side."""
-        return put_square(self.decode(index), size, place, room)
+        return put_square(self.decode(index), size, place, room, self.how)
 
 
 class ShardFiles:

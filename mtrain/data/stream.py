@@ -26,6 +26,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dpconvert.image.decode import decode
 from dpconvert.source.bounded import DAMAGED
+from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
 from mtrain.data.augment import put_square
 from mtrain.data.batch import Batch
@@ -62,14 +63,14 @@ class Sample(NamedTuple):
     label: int
     image: bytes
 
-    def put(self, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
+    def put(self, place: int, size: int, room: npt.NDArray[np.uint8], how: Interpolation) -> int:
         """The square of it at `place` into the beginning of `room`, by augment.put_square; its side.
 
         Raises:
             ShardError: it cannot be read.
         """
         try:
-            return put_square(decode(self.image), size, place, room)
+            return put_square(decode(self.image), size, place, room, how)
         except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.task}: cannot read picture {self.key}: {error}",
@@ -84,8 +85,10 @@ class StreamBatches(Batches):
     def __init__(
         self, tasks: Sequence[Task], size: int, seed: int, slots: range, stream: sampling.Stream, *,
         skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
+        how: Interpolation = "bilinear",
     ) -> None:  # fmt: skip
         super().__init__(size, len(slots), len(tasks))
+        self.how = how
         self.seed, self.slots, self.stream, self.skip, self.mixture = seed, slots, stream, skip, mixture
         self.looks = looks
         self.sources = [(task.name, task.num_classes, train_shards(task)) for task in tasks]
@@ -118,7 +121,7 @@ class StreamBatches(Batches):
         """Put the next picture that can be read into the batch; its label and its side."""
         for sample in itertools.islice(samples, 2 * MOST):
             try:
-                return sample.label, sample.put(place, self.size, room)
+                return sample.label, sample.put(place, self.size, room, self.how)
             except ShardError as error:
                 if not self.skip:
                     raise

@@ -18,13 +18,14 @@ from pydantic import ValidationError
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
+from mtrain.backbones import catalog
 from mtrain.checksums import write_sums
 from mtrain.config import FitConfig
 from mtrain.data.pool import Permit, Pool, Task, fetch_shards, open_pool, training_on, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
-from mtrain.export import Exported, export, modelcard
+from mtrain.export import Exported, closed_start, export, modelcard
 from mtrain.runs import Run, State
 from mtrain.sweep.spec import Combination, Sweep, rate
 from mtrain.sweep.store import SELECTED, Store
@@ -58,8 +59,8 @@ def release(asked: Asked, report: Reporter) -> tuple[State, list[Exported]]:
         RunError: nothing has been selected in the sweep, or a run that cannot go on.
     """
     pool = whole(open_pool(asked.shards))
-    _check_licences(pool.tasks, accepted=asked.accepted)
     chosen, made = configs(asked), list[Exported]()
+    _check_licences(pool.tasks, chosen, accepted=asked.accepted)
     fetch_shards(pool.tasks, SPLITS, report)
     for config in chosen:
         run = Run(asked.runs / _name(config, pool))
@@ -140,7 +141,7 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
 def _name(config: FitConfig, pool: Pool) -> str:
     """A folder's name that says what it is, and is another one for other data or settings."""
     known = json.dumps([config.determining(), config.weights, pool.digest], sort_keys=True, default=str)
-    plain = config.backbone.replace(":", "-").replace("/", "-")
+    plain = catalog.slug(config.backbone)
     return f"release-{plain}-seed{config.seed}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
@@ -202,9 +203,12 @@ def _evaluated(config: FitConfig, asked: Asked) -> Iterable[Evaluation]:
             yield one
 
 
-def _check_licences(tasks: Sequence[Task], *, accepted: bool) -> None:
+def _check_licences(tasks: Sequence[Task], configs: Sequence[FitConfig], *, accepted: bool) -> None:
     """Before days of training, what `export` would say after them."""
     closed = [task.name for task in tasks if not task.card.licence.open]
+    for config in {config.backbone: config for config in configs}.values():
+        network = catalog.described(config.backbone, config.backbone_options) or config.backbone
+        closed += closed_start(network, config.weights)
     if closed and not accepted:
         raise UsageError(
             f"the licences of {', '.join(closed)} do not let everyone pass on what is made of them",

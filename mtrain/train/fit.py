@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ import torch
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data import sampling
 from mtrain.data.pool import Pool, fetch_shards, leave_out, open_pool, training_on
@@ -57,11 +60,12 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     _check_division(config, ranks)
     for note in (*pool.notes, *notes):
         report.note(note)
-    about = provenance.about(config, pool, left, ranks.size)
+    network = _network(config, run)
+    about = provenance.about(config, pool, left, ranks.size, network)
     with run.locked() if ranks.first else nullcontext():
         if ranks.told(lambda: _finished(run, about, report)):
             return "finished"
-        training = _training(config, pool, run, report, ranks)
+        training = _training(config, network, pool, run, report, ranks)
         for note in (*_about_sets(config, pool), *filter(None, [remark(config.backbone)])):
             report.note(note)
         if ranks.first:
@@ -193,7 +197,19 @@ def _end(training: Training, journal: Journal) -> State:
     return state
 
 
-def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: Ranks) -> Training:
+def _network(config: FitConfig, run: Run) -> str | BackboneCard:
+    """What the shared network is built from: a run that goes on has its own table, though its file may be gone."""
+    if run.exists and run.config().backbone == config.backbone and not Path(config.backbone).exists():
+        return run.network()
+    card = catalog.described(config.backbone, config.backbone_options)
+    if card is not None and (fault := card.size_fault(config.size)):
+        raise UsageError(fault, found=f"--size {config.size}")
+    return card or config.backbone
+
+
+def _training(
+    config: FitConfig, network: str | BackboneCard, pool: Pool, run: Run, report: Reporter, ranks: Ranks
+) -> Training:
     """A training at its start, or where the newest readable checkpoint of the run is.
 
     Of several ranks the first finds weights or checkpoint, and tells the others.
@@ -205,9 +221,7 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
     saved = _newest_readable(run, report) if ranks.first else None
     done = ranks.told(lambda: 0 if saved is None else saved[1])
     begins = ranks.first and saved is None
-    shared = shared_network(
-        config.backbone, config.weights if begins else "random", config.weights_key if begins else None
-    )
+    shared = shared_network(network, config.weights if begins else "random", config.weights_key if begins else None)
     check_size(shared, config.size)
     _check_start(shared, config.weights)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})

@@ -46,7 +46,9 @@ class Training:
         self.config, self.pool, self.model, self.device, self.ranks = config, pool, model, device, ranks
         self.iteration, self.counts = done, [0] * len(pool.tasks)
         self.tasks = [task.name for task in pool.tasks]
-        self.images = None if config.stream else Images([(task, task.rows["train"]) for task in pool.tasks])
+        self.how = model.shared.interpolation
+        rows = [(task, task.rows["train"]) for task in pool.tasks]
+        self.images = None if config.stream else Images(rows, how=self.how)
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or the same compiled
@@ -143,7 +145,7 @@ class Training:
     def prepare(self, batch: Batch) -> Tensor:
         """The pictures on the device: flipped, otherwise changed if asked for, normalized, channels last."""
         looks = batch.looks.to(self.device, non_blocking=True)
-        images = batch.to(self.device).images(self.config.size)
+        images = batch.to(self.device).images(self.config.size, self.how)
         return self.model.shared.normalize(colour.changed(images, looks, self.config))
 
     def example(self) -> Tensor:
@@ -174,7 +176,7 @@ class Training:
         if self.images is None:
             tasks = self.pool.tasks
             return StreamBatches(
-                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
+                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks, how=self.how
             )
         return TrainingBatches(
             self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
@@ -210,7 +212,13 @@ class Training:
         rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
         right = 0
         for images, places in ordered_batches(
-            task, rows, size=config.size, batch=config.batch, workers=config.workers, device=self.device
+            task,
+            rows,
+            size=config.size,
+            batch=config.batch,
+            workers=config.workers,
+            device=self.device,
+            how=self.how,
         ):
             if enough():
                 return None
