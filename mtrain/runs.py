@@ -11,6 +11,7 @@ runs/<name>/config.json          the configuration, versions, digests of the sha
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -192,6 +193,44 @@ class Run:
             except FOREIGN:
                 continue
         return [seen[place] for place in sorted(seen, key=lambda place: place[1])]
+
+
+@dataclass(frozen=True)
+class Start(Run):
+    """A network that no run has trained, to be scored as it is: `path` is where results of it lie; `asked` says which
+    network it is, from which weights, for images of which size.
+    """
+
+    asked: FitConfig
+
+    @property
+    def name(self) -> str:
+        return catalog.slug(self.asked.backbone)
+
+    def about(self) -> dict[str, Any]:
+        """As that of a run that has trained on nothing."""
+        card = catalog.described(self.asked.backbone, self.asked.backbone_options)
+        return {"network": card.model_dump(mode="json")} if card else {}
+
+    def config(self) -> FitConfig:
+        return self.asked
+
+    def trained_on(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def check_finished(self) -> None:
+        """Raises:
+        UsageError: no run has trained it.
+        """
+        raise UsageError(f"{self.name} is no run: nothing has trained it", remedy="name a run with --run")
+
+
+def start_of(runs: Path, asked: FitConfig) -> Start:
+    """The network that `asked` names; its results lie beside the runs."""
+    card = catalog.described(asked.backbone, asked.backbone_options)
+    known = json.dumps([asked.backbone, asked.size, card.determining() if card else None], sort_keys=True)
+    digest = hashlib.sha256(known.encode()).hexdigest()[:8]
+    return Start(runs / f".network-{catalog.slug(asked.backbone)}-{digest}", asked)
 
 
 def open_run(runs: Path, name: str) -> Run:

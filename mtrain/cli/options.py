@@ -169,6 +169,37 @@ def reporter(quiet: bool) -> Reporter:
     return Reporter(quiet=quiet)
 
 
+UNTRAINED = together(
+    click.option("--backbone", metavar="NETWORK", help="Instead of a run, a network as it is."),
+    BACKBONE_OPTION,
+    click.option("--size", type=click.IntRange(16), metavar="PX", help="Of its input.  [default: as it was trained]"),
+)
+
+
+def network_of(
+    runs: Path, name: str | None, weights: str, backbone: str | None, backbone_options: dict[str, Any] | None,
+    size: int | None,
+) -> Run:  # fmt: skip
+    """The run of that name, else the newest; or the network that is named in its place.
+
+    Raises:
+        UsageError: both are named, or weights that the network does not have.
+    """
+    from mtrain.errors import UsageError
+
+    if backbone is None:
+        if backbone_options or size is not None:
+            raise UsageError("--size and --backbone-option are for --backbone; a run has its own")
+        return run_of(runs, name)
+    if name is not None:
+        raise UsageError("a run or a network?", remedy="give either --run or --backbone")
+    from mtrain.settings import untrained
+
+    given = {"backbone": backbone, "backbone_options": backbone_options, "size": size}
+    given |= {"weights": None if weights == "run" else weights}
+    return untrained(runs, {key: value for key, value in given.items() if value is not None})
+
+
 def run_of(runs: Path, name: str | None) -> Run:
     """The run of that name, else the newest."""
     from mtrain.runs import newest_run, open_run

@@ -20,16 +20,17 @@ from mtrain.cli.options import (
     SOLVER,
     SWEEPS,
     TUNING,
+    UNTRAINED,
     WEIGHTS_KEY,
     WORKERS,
+    network_of,
     reporter,
-    run_of,
 )
 
 MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint"]
 RARELY = (
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
-    "seed", "dtype", "weights_key",
+    "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
 
 
@@ -46,11 +47,12 @@ def _end(failures: Sequence[str]) -> None:
 @QUIET
 @click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="How to transfer.")
 @click.option("--run", "name", metavar="NAME", help="[default: the newest]")
+@UNTRAINED
 @click.option("--shards", type=FOLDER, help="[default: those of the run]")
 @CACHE
 @CHECK
 @click.option("--target", multiple=True, metavar="TASK", help="Task or its folder.  [default: what the run left out]")
-@click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
+@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, file.")
 @WEIGHTS_KEY
 @click.option("--final", is_flag=True, help="Train on train and val, score the test set: once, at the end.")
 @SOLVER
@@ -60,9 +62,9 @@ def _end(failures: Sequence[str]) -> None:
 @WORKERS
 @JSON
 def transfer(
-    runs: Path, quiet: bool, mode: str, name: str | None, shards: Path | None, target: tuple[str, ...], weights: str,
-    weights_key: str | None, final: bool, solver: str, seed: int, device: str, workers: int, as_json: bool,
-    **tuning: Any,
+    runs: Path, quiet: bool, mode: str, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
+    size: int | None, shards: Path | None, target: tuple[str, ...], weights: str, weights_key: str | None, final: bool,
+    solver: str, seed: int, device: str, workers: int, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score a pre-trained network on tasks that it was not trained on.
 
@@ -80,7 +82,7 @@ def transfer(
     """
     from mtrain.transfers.request import targets, weights_of
 
-    run = run_of(runs, name)
+    run = network_of(runs, name, weights, backbone, backbone_options, size)
     tasks, weights = targets(run, shards, target, mode), weights_of(run, weights, mode, weights_key)
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import Options
@@ -95,7 +97,8 @@ def transfer(
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="[default: the newest]")
-@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file.")
+@UNTRAINED
+@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, file.")
 @WEIGHTS_KEY
 @click.option("--shards", type=FOLDER, help="[default: those of the run]")
 @CACHE
@@ -109,8 +112,9 @@ def transfer(
 @WORKERS
 @JSON
 def features(
-    runs: Path, quiet: bool, name: str | None, weights: str, weights_key: str | None, shards: Path | None,
-    tasks: tuple[str, ...], dtype: str, out: Path, device: str, workers: int, as_json: bool,
+    runs: Path, quiet: bool, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
+    size: int | None, weights: str, weights_key: str | None, shards: Path | None, tasks: tuple[str, ...], dtype: str,
+    out: Path, device: str, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a frozen network's features: <Task>-train.npy, <Task>-val.npy, and a .csv of their rows beside each.
 
@@ -119,7 +123,7 @@ def features(
     """
     from mtrain.transfers.request import targets, weights_of
 
-    run = run_of(runs, name)
+    run = network_of(runs, name, weights, backbone, backbone_options, size)
     chosen, weights, report = (
         targets(run, shards, tasks),
         weights_of(run, weights, key=weights_key),
@@ -204,7 +208,8 @@ def evaluate(
 @CACHE
 @CHECK
 @click.option("--run", "name", metavar="NAME", help="[default: the newest]")
-@click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
+@UNTRAINED
+@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, file.")
 @WEIGHTS_KEY
 @click.option(
     "--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="How to transfer."
@@ -217,7 +222,8 @@ def evaluate(
 @EVALUATIONS
 @JSON
 def breakhis(
-    runs: Path, quiet: bool, shards: Path, name: str | None, weights: str, weights_key: str | None, mode: str,
+    runs: Path, quiet: bool, shards: Path, name: str | None, backbone: str | None,
+    backbone_options: dict[str, Any] | None, size: int | None, weights: str, weights_key: str | None, mode: str,
     solver: str, seed: int, device: str, workers: int, evaluations: Path, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score a network on BreaKHis: its five official folds, at each magnification, by patient.
@@ -228,7 +234,7 @@ def breakhis(
     from mtrain.data.pool import open_task
     from mtrain.transfers.request import weights_of
 
-    run = run_of(runs, name)
+    run = network_of(runs, name, weights, backbone, backbone_options, size)
     task, weights = open_task(shards), weights_of(run, weights, key=weights_key)
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.breakhis import breakhis as score

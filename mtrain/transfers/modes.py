@@ -21,6 +21,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.model.weights import trained_on
+from mtrain.model.weights_file import weights_in
 from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Answer, undefined
@@ -101,7 +102,8 @@ def check_unseen(source: Source, task: Task, splits: Iterable[str]) -> None:
     """
     seen = source.run.trained_on() if source.weights == OWN else {}
     if source.weights not in NAMED:
-        seen = trained_on(Path(source.weights))
+        network = source.run.network()
+        seen = trained_on(weights_in(Path(source.weights), () if isinstance(network, str) else network.files))
     trained = seen.get(task.name, ())
     for split in splits:
         if split in trained:
