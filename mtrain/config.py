@@ -32,7 +32,7 @@ INCIDENTAL = frozenset({
 
 
 OPTIONAL = frozenset({
-    "weights_key", "train_on", "joint", "backbone_options",
+    "weights_key", "train_on", "joint", "backbone_options", "tune", "layer_decay", "checkpointing",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
     "stream",
@@ -117,6 +117,13 @@ class FitConfig(BaseModel):
     log_every: Positive = Field(default_factory=_share(20, least=1, most=50))
     """Iterations; a twentieth, at most 50, if not given."""
     # what the paper does not do, all off
+    tune: str = Field(default="all", pattern=r"^(all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)?)?)$")
+    """What of the shared network moves: all, heads (nothing), norms, bias, last:N (the last N blocks), or
+    lora:R[:ALPHA] (updates of rank R beside the projections of attention)."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Factor on the rate from each block to the one before; none: one rate."""
+    checkpointing: bool = False
+    """Compute the blocks again in the backward pass instead of keeping what is in them: less memory, more time."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["constant", "cosine"] = "constant"
     """cosine: from the full rates at the end of the warm-up to 0 at the end."""
@@ -152,6 +159,13 @@ class FitConfig(BaseModel):
         choices = choices_off()
         return {name: value for name, value in settings.items() if name not in OPTIONAL or value != choices[name]}
 
+    @field_validator("tune")
+    @classmethod
+    def _updates_of_some_size(cls, tune: str) -> str:
+        if tune.count(":") == 2 and not float(tune.rpartition(":")[2]):
+            raise ValueError("updates times 0 are none: give another ALPHA")
+        return tune
+
     @field_validator("class_balanced")
     @classmethod
     def _pictures_chosen_by_class(cls, balanced: bool, info: ValidationInfo) -> bool:
@@ -164,6 +178,8 @@ class FitConfig(BaseModel):
     def _statistics_of_each_task(cls, mode: str, info: ValidationInfo) -> str:
         if mode == "per-task" and info.data.get("compile"):
             raise ValueError("per-task does not go with --compile")
+        if mode == "per-task" and info.data.get("tune", "all") != "all":
+            raise ValueError("per-task does not go with --tune")
         return mode
 
     @field_validator("warmup")

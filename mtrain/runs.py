@@ -5,6 +5,7 @@ runs/<name>/config.json          the configuration, versions, digests of the sha
             log.jsonl            one event a line
             checkpoints/         the last two
             shared.safetensors   the shared network's weights at the end
+            adapter.safetensors  low-rank updates alone, of `--tune lora`
             heads.safetensors    the heads of the tasks at the end
             transfer/            results of `mtrain transfer`
 """
@@ -58,6 +59,10 @@ class Run:
     @property
     def weights(self) -> Path:
         return self.path / "shared.safetensors"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter.safetensors"
 
     @property
     def heads(self) -> Path:

@@ -62,7 +62,12 @@ class Weights:
 
 def save_weights(network: nn.Module, path: Path, name: str, **about: Any) -> None:
     """Write the weights of `network`, which is called `name`, as safetensors under their own names."""
-    write_tensors(path, network.state_dict(), {BACKBONE: name, **about})
+    save_state(network.state_dict(), path, name, **about)
+
+
+def save_state(state: Mapping[str, Tensor], path: Path, name: str, **about: Any) -> None:
+    """Write these weights of the network called `name` as safetensors."""
+    write_tensors(path, state, {BACKBONE: name, **about})
 
 
 def trained_on(path: Path) -> dict[str, tuple[str, ...]]:

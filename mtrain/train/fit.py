@@ -23,14 +23,14 @@ from mtrain.config import FitConfig
 from mtrain.data import sampling
 from mtrain.data.pool import Pool, fetch_shards, leave_out, open_pool, training_on
 from mtrain.errors import RunError, UsageError
-from mtrain.model import batchnorm_adapt, batchnorm_per_task
+from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
-from mtrain.model.tensor_file import not_finite
+from mtrain.model.tensor_file import not_finite, write_tensors
 from mtrain.model.weights import State as TensorState
-from mtrain.model.weights import read_weights, save_weights
+from mtrain.model.weights import read_weights, save_state
 from mtrain.runs import Run, State
 from mtrain.train import checkpoint
 from mtrain.train.compilation import compiled
@@ -189,9 +189,10 @@ def _end(training: Training, journal: Journal) -> State:
         with training.averaged():
             save_heads(run.heads, training.model.heads, training.pool.tasks)
             trained_on = {task.name: task.trains for task in training.pool.tasks}
-            save_weights(
-                shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest, trained_on=trained_on
-            )
+            about = {"run": run.name, "pool": training.pool.digest, "trained_on": trained_on}
+            if adapter := tuning.adapter_state(shared.body):
+                write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
+            save_state(tuning.merged_state(shared.body), run.weights, shared.name, **about)
     journal.skipped(training)
     journal.state(state, training.iteration)
     return state
@@ -224,6 +225,11 @@ def _training(
     shared = shared_network(network, config.weights if begins else "random", config.weights_key if begins else None)
     check_size(shared, config.size)
     _check_start(shared, config.weights)
+    tuning.prepare(shared.body, config.tune, shared.name)
+    if config.layer_decay is not None:
+        tuning.by_layer(shared.body, config.layer_decay, shared.name)
+    if config.checkpointing:
+        tuning.check_pointing(shared.body, shared.name)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)
@@ -242,17 +248,22 @@ def _training(
         report.note(f"{run.name}: goes on after iteration {done} of {config.iterations}")
     if not ranks.alone:
         training.restore(ranks.told_state(training.state()))
-    if config.compile:
+    if config.compile and config.tune != "heads":
         training.features = compiled(shared, training.example(), report.note)
     return training
 
 
 def _adapt(training: Training, run: Run, report: Reporter) -> None:
     """Batch-normalization adaptation, on batches of their own; alone, whatever the number of ranks."""
-    numbers = range(training.config.adapt_batches)
-    if numbers and training.config.adapts:
-        drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(training.config.batch)])
-        layers = batchnorm_adapt.adapt(training.model.shared, (training.prepare(batch) for batch in drawn))
+    config, shared = training.config, training.model.shared
+    numbers = range(config.adapt_batches)
+    if not numbers or not config.adapts or config.tune == "heads":
+        return
+    if not batchnorm_adapt.layers_of(shared):
+        report.note(f"{run.name}: {shared.name} has no batch normalization to adapt")
+    else:
+        drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(config.batch)])
+        layers = batchnorm_adapt.adapt(shared, (training.prepare(batch) for batch in drawn))
         report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
 
 

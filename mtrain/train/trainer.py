@@ -26,6 +26,7 @@ from mtrain.data.stream import StreamBatches
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.network import MultiHead
+from mtrain.model.tuning import moved
 from mtrain.model.weights import State
 from mtrain.train import checkpoint
 from mtrain.train.averaging import Average
@@ -52,7 +53,7 @@ class Training:
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or the same compiled
-        self.sums = None if ranks.alone else GradientSums(list(model.shared.parameters()))
+        self.sums = None if ranks.alone else GradientSums(moved(model.shared))
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
@@ -61,6 +62,11 @@ class Training:
     def warming(self) -> bool:
         """Whether the next iteration trains the heads alone."""
         return self.iteration < self.config.warmup
+
+    @property
+    def still(self) -> bool:
+        """Whether the shared network stands still in the next iteration: in the warm-up, or always."""
+        return self.warming or self.config.tune == "heads"
 
     @property
     def rates(self) -> dict[str, float]:
@@ -111,14 +117,14 @@ class Training:
         seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start)
         torch.manual_seed(seed)
         losses = self._losses(batch, batch.counts.tolist())
-        if self.sums and not self.warming and number == len(self.slots) - 1:
+        if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
         (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
-        """During the warm-up the shared network infers: no gradients, no update of its batch normalization."""
-        self.model.shared.train(not self.warming)
+        """A shared network that stands still infers: no gradients, no update of its batch normalization."""
+        self.model.shared.train(not self.still)
         if self.config.batchnorm == "frozen":
             batchnorm_adapt.freeze(self.model.shared)
         batchnorm_per_task.route(self.model.shared, counts)
@@ -126,8 +132,8 @@ class Training:
         labels = batch.labels.to(self.device, non_blocking=True)
         tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            with torch.set_grad_enabled(not self.warming):
-                features = self.model.shared(images) if self.warming else self.features(images)
+            with torch.set_grad_enabled(not self.still):
+                features = self.model.shared(images) if self.still else self.features(images)
             logits = self.model.heads(features)
         return task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing)
 
@@ -136,7 +142,7 @@ class Training:
         if self.sums is None:
             return
         tensors = [parameter.grad for parameter in self.model.heads.parameters() if parameter.grad is not None]
-        if not self.warming:
+        if not self.still:
             self.sums.finish()
             statistics = batchnorm_adapt.statistics_of_a_part(self.model.shared)
             tensors += [values.div_(self.ranks.size) for values in statistics]
