@@ -4,6 +4,7 @@ JBHI 25(2), 2021; learning rate, tau and warm-up are those of the DenseNet121 th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ Strength = Annotated[float, Field(ge=0, lt=1)]
 BEFORE: dict[str, Any] = {"train_on": "train"}
 
 SIZE = 224  # px
+TUNE = re.compile(r"all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)?)?")
 
 # what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
@@ -117,7 +119,7 @@ class FitConfig(BaseModel):
     log_every: Positive = Field(default_factory=_share(20, least=1, most=50))
     """Iterations; a twentieth, at most 50, if not given."""
     # what the paper does not do, all off
-    tune: str = Field(default="all", pattern=r"^(all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)?)?)$")
+    tune: str = "all"
     """What of the shared network moves: all, heads (nothing), norms, bias, last:N (the last N blocks), or
     lora:R[:ALPHA] (updates of rank R beside the projections of attention)."""
     layer_decay: float | None = Field(default=None, gt=0, le=1)
@@ -161,7 +163,9 @@ class FitConfig(BaseModel):
 
     @field_validator("tune")
     @classmethod
-    def _updates_of_some_size(cls, tune: str) -> str:
+    def _says_what_moves(cls, tune: str) -> str:
+        if not TUNE.fullmatch(tune):
+            raise ValueError("neither all, heads, norms, bias, last:N nor lora:R[:ALPHA]")
         if tune.count(":") == 2 and not float(tune.rpartition(":")[2]):
             raise ValueError("updates times 0 are none: give another ALPHA")
         return tune

@@ -224,7 +224,7 @@ def _of_timm() -> list[str]:
 def _torchvision_body(name: str, pretrained: bool) -> Body:
     known = _of_torchvision()
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, LITE, AUTHORS_DENSENET], n=3)
+        near = difflib.get_close_matches(name, [*known, LITE, AUTHORS_DENSENET, *catalog.known()], n=3)
         near = near or [AUTHORS_DENSENET, "resnet50", LITE, "timm:NAME"]
         raise UsageError(f"no network {name!r}", remedy=f"did you mean {' or '.join(near)}?")
     choices = torchvision.models.get_model_weights(name)

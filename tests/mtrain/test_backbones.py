@@ -343,6 +343,11 @@ def test_what_cannot_be_built_is_refused_with_the_reason() -> None:
         catalog.described("ctranspath")
 
 
+def test_a_name_that_nobody_knows_is_answered_with_near_ones() -> None:
+    with pytest.raises(UsageError, match=r"no network 'h-optimus-2'; did you mean h-optimus-[01] or h-optimus-[01]"):
+        shared_network("h-optimus-2", "random")
+
+
 def test_options_are_for_networks_of_timm() -> None:
     with pytest.raises(UsageError, match="for networks of timm, not for resnet50"):
         catalog.described("resnet50", {"depth": 2})
