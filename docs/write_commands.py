@@ -1,4 +1,4 @@
-"""The programs in, docs/reference/commands.md out: `make docs`. A test holds the page against the programs."""
+"""Writes docs/reference/commands.md from the programs: `make docs`. A test compares the page with the programs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ PAGE = Path(__file__).parent / "reference" / "commands.md"
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
 HEAD = """# Commands
 
-Written by `make docs` from the programs themselves; `PROGRAM COMMAND --help` prints the same.
+This page lists every command and option. `make docs` generates it from the programs; `PROGRAM COMMAND --help` prints
+the same text. Where a command has `--help-all`, it also prints the options that few users need.
 
-Both exit with 0 when everything asked for is there, 1 after an error of one line on stderr, 2 when the command line
-itself is wrong, and 130 when they were interrupted.
+| exit status | meaning |
+|---|---|
+| 0 | everything requested was done, and nothing is missing |
+| 1 | an error, reported in one line on stderr; or something is missing or wrong, as the output states |
+| 2 | an invalid command line |
+| 130 | interrupted |
 """
 
 
@@ -43,18 +48,19 @@ def _command(title: str, command: click.Command) -> Iterator[str]:
     yield f"### {title}\n"
     yield from _description(command)
     context = click.Context(command)
-    arguments = [f"`{p.make_metavar(context)}`" for p in command.params if isinstance(p, click.Argument)]
+    parameters = [p for p in command.get_params(context) if "--help" not in p.opts]
+    arguments = [f"`{p.make_metavar(context)}`" for p in parameters if isinstance(p, click.Argument)]
     if arguments:
         yield f"Arguments: {', '.join(arguments)}\n"
-    options = [p for p in command.params if isinstance(p, click.Option)]
+    options = [p for p in parameters if isinstance(p, click.Option)]
     if options:
-        yield "| option | |\n|---|---|"
+        yield "| option | description |\n|---|---|"
         yield from (_option(option, context) for option in options)
         yield ""
 
 
 def _description(command: click.Command) -> Iterator[str]:
-    """Paragraphs as they are; those that click must not wrap, and examples, as code."""
+    """The paragraphs of the help; examples, and paragraphs that click must not wrap, as code."""
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         if paragraph.startswith("\b"):
             yield "```text\n" + paragraph.removeprefix("\b").strip("\n") + "\n```\n"

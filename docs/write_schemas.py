@@ -1,14 +1,17 @@
-"""The schemas in, docs/reference/manifests.md, backbones.md and settings.md out: `make docs`. A test holds the pages
-against them.
-"""
+"""Writes manifests.md, backbones.md and settings.md in docs/reference from the schemas: `make docs`."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from dpconvert.manifest.model import Manifest
+from dpconvert.readers import layouts
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 
@@ -17,30 +20,54 @@ MANIFESTS, SETTINGS, BACKBONES = (FOLDER / f"{name}.md" for name in ("manifests"
 HEADS = {
     MANIFESTS: """# Manifests
 
-Written by `make docs` from `dpconvert/manifest/model.py`. A manifest is one TOML file; a table of another section is
-named by that section's title. Unknown names are refused, with the nearest known one.
+A manifest is a TOML file that describes one source; [A dataset of your own](../how-to/own-dataset.md) shows a complete
+one. This page lists every name that a manifest may contain, with one section per table. An unknown name is an error
+that suggests the closest known one. `make docs` generates this page from `dpconvert/manifest/model.py` and
+`dpconvert/readers/layouts/`.
 """,
-    BACKBONES: """# Tables of networks
+    BACKBONES: """# Network tables
 
-Written by `make docs` from `mtrain/backbones/card.py`. A table is one TOML file, given to `--backbone` by its path;
-those that come with the program lie in `manifests/backbones`. Unknown names are refused, with the nearest known one.
+A table is a TOML file that describes a network; [Start from a foundation model](../how-to/foundation-models.md) shows
+one. Give its path to `--backbone`. The tables of the program are in `manifests/backbones`. This page lists every name
+that a table may contain. `make docs` generates this page from `mtrain/backbones/card.py`.
 """,
-    SETTINGS: """# Settings of a training
+    SETTINGS: """# Training settings
 
-Written by `make docs` from `mtrain/config.py`. Each is an option of `mtrain fit`, with dashes for underscores, a name
-in the `[fit]` table of a sweep's file, and a line of a run's `config.json`. The defaults are the paper's protocol.
+This page lists the settings of a training run; the defaults follow [the paper's
+protocol](../explanation/protocol.md). Set them as options of `mtrain fit` (with dashes instead of underscores;
+`task_weights` is `--task-weight NAME=W`), in the `[fit]` table of a sweep file, or as arguments of `mtrain.fit`. A run
+records them in its `config.json`. `make docs` generates this page from `mtrain/config.py`.
+
+`mtrain fit --config FILE` reads settings from a TOML file, or from the `config.json` of a run; options on the command
+line override it. `mtrain fit --print-config` prints all settings in that form and does not train.
 """,
 }
 
 
 def page(path: Path) -> str:
     """The whole text of one of the pages."""
-    model = {MANIFESTS: Manifest, BACKBONES: BackboneCard, SETTINGS: FitConfig}[path]
-    schema: dict[str, Any] = model.model_json_schema()
-    title = {MANIFESTS: "Manifest", BACKBONES: "Table", SETTINGS: "Settings"}[path]
-    parts = [_section(title, schema, schema.get("required", []))]
-    parts += [_section(name, part, part.get("required", [])) for name, part in sorted(schema.get("$defs", {}).items())]
+    models = {MANIFESTS: ("Manifest", Manifest), BACKBONES: ("Table", BackboneCard), SETTINGS: ("Settings", FitConfig)}
+    parts = [*_sections(*models[path]), *(_layouts() if path == MANIFESTS else ())]
     return "\n".join([HEADS[path], *filter(None, parts)])
+
+
+def _sections(title: str, model: Any) -> Iterator[str]:
+    """A model, and the models that it holds."""
+    schema: dict[str, Any] = model.model_json_schema()
+    yield _section(title, schema, schema.get("required", []))
+    for name, part in sorted(schema.get("$defs", {}).items()):
+        yield _section(name, part, part.get("required", []))
+
+
+def _layouts() -> Iterator[str]:
+    """The table [layout] of each shape."""
+    for module in iter_modules(layouts.__path__):
+        reader = import_module(f"{layouts.__name__}.{module.name}")
+        schema = reader.Layout.model_json_schema() | {"description": ""}
+        about = re.sub(r"\[files\.\w+\]", r"`\g<0>`", str(reader.__doc__).partition(": ")[2]).strip()
+        title = f"[layout] of the shape {module.name}"
+        keys = _section(title, schema, schema.get("required", [])).removeprefix(f"## {title}\n")
+        yield f"## {title}\n\n{about[0].upper()}{about[1:]}\n{keys}"
 
 
 def _section(title: str, schema: dict[str, Any], required: list[str]) -> str:
@@ -48,9 +75,11 @@ def _section(title: str, schema: dict[str, Any], required: list[str]) -> str:
         return (
             f"## {title}\n\n{_text(schema)}: {_kind(schema)}\n" if _text(schema) else f"## {title}\n\n{_kind(schema)}\n"
         )
-    rows = ["| name | value | default | |", "|---|---|---|---|"]
+    rows = ["| name | value | default | description |", "|---|---|---|---|"]
     for name, field in schema["properties"].items():
-        default = "needed" if name in required else _default(field)
+        if field.get("format") == "path" or name == "fake":  # where a manifest lies; what our tests draw
+            continue
+        default = "required" if name in required else _default(field)
         rows.append(f"| `{name}` | {_kind(field)} | {default} | {_text(field)} |")
     return "\n".join([f"## {title}\n", *([_text(schema) + "\n"] if _text(schema) else []), *rows, ""])
 
@@ -60,11 +89,22 @@ def _text(schema: dict[str, Any]) -> str:
 
 
 def _default(field: dict[str, Any]) -> str:
-    return f"`{field['default']!r}`" if "default" in field else ""
+    if "x-default" in field:
+        return str(field["x-default"])
+    value = field.get("default")
+    return "" if value is None else f"`{_toml(value)}`"
+
+
+def _toml(value: Any) -> str:
+    """A default as a manifest writes it, without what it leaves out."""
+    if isinstance(value, dict):
+        given = [f"{key} = {_toml(inner)}" for key, inner in value.items() if inner not in (None, "", [], {})]
+        return "{" + ", ".join(given) + "}"
+    return json.dumps(value)
 
 
 def _kind(field: dict[str, Any]) -> str:
-    """A JSON schema in words."""
+    """A JSON schema as text."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
@@ -72,10 +112,12 @@ def _kind(field: dict[str, Any]) -> str:
         if several in field:
             return " or ".join(_kind(part) for part in field[several])
     if "const" in field:
-        return f"`{field['const']}`"
+        return f"`{_toml(field['const'])}`"
     if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
+        return ", ".join(f"`{_toml(value)}`" for value in field["enum"]).replace("|", "\\|")
     kind = field.get("type", "anything")
+    if kind == "array" and "prefixItems" in field:
+        return f"[{', '.join(_kind(part) for part in field['prefixItems'])}]"
     if kind == "array":
         return f"list of {_kind(field.get('items', {}))}"
     if kind == "object":
@@ -83,7 +125,7 @@ def _kind(field: dict[str, Any]) -> str:
         return f"table of {_kind(values)}" if isinstance(values, dict) and values else "table"
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     range_ = [f"{sign} {field[limit]}" for limit, sign in limits.items() if limit in field]
-    return {"null": "nothing"}.get(kind, kind) + (f" {', '.join(range_)}" if range_ else "")
+    return {"null": "none"}.get(kind, kind) + (f" {', '.join(range_)}" if range_ else "")
 
 
 if __name__ == "__main__":

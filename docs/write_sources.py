@@ -1,4 +1,4 @@
-"""Manifests in, docs/sources.md out: `make docs`. A test holds the page against the manifests."""
+"""Writes docs/sources.md from the manifests: `make docs`. A test compares the page with the manifests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from dpconvert.manifest.model import Manifest
 PAGE = Path(__file__).with_name("sources.md")
 HEAD = """# Sources
 
-Written by `make docs` from `manifests/datasets/`; `dpconvert show SOURCE` prints all that is known of one.
+This page lists the sources that `dpconvert` knows, with their counts, splits, licences, and how to get them.
+`dpconvert show SOURCE` prints all that is known about one source. `make docs` generates this page from
+`manifests/datasets/`.
 
-`paper` is the number of images in Mormont et al. (2021), `ours` what converting the whole release gives (a dash where
-that depends on pixels, or on an export that is not public). Splits: `strict` is the default, and no group is in two of
-its sets; `paper` comes as close to the published sets as the facts allow.
+- `paper` is the number of images in Mormont et al. (2021).
+- `ours` is the number that converting the complete release gives, or a dash if that depends on pixels or on an export
+  that is not public.
+- The split `strict` is the default: no group is in two of its sets.
+- The split `paper` follows the published sets as closely as the known facts allow.
+- Sources that are not in the paper are open datasets. A fact that was not checked in the files is marked as reported.
 """
 
 
@@ -39,7 +44,8 @@ def _row(m: Manifest) -> str:
 
 def _section(m: Manifest) -> str:
     lines = [f"## {m.name}", "", f"{m.title}." if m.title else "", ""]
-    lines += [f"- get it: {' '.join(filter(None, [m.obtain.url, ' '.join(m.obtain.text.split())])) or 'not told'}"]
+    obtain = " ".join(filter(None, [m.obtain.url, *m.obtain.text.split()]))
+    lines += [f"- how to get it: {obtain or 'not published'}"]
     lines += [f"- licence: {'; '.join(filter(None, [m.licence.name, m.licence.note]))}"]
     lines += [f"- split {name}: {policy.note or 'by ' + m.group.kind}" for name, policy in sorted(m.split.items())]
     if m.paper:
@@ -57,7 +63,7 @@ def _line(cells: list[str]) -> str:
 
 
 def manifests() -> list[Manifest]:
-    """All known ones, in name order."""
+    """All known manifests, in the order of names."""
     return [load(path) for path in known().values()]
 
 

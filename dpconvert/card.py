@@ -1,6 +1,6 @@
-"""task.json: what a converted task is. Its presence means that the task is complete; readers need nothing else.
+"""task.json, the description of a converted task. Its presence means that the task is complete.
 
-The schema is `TaskCard`; docs/format.md describes it for people who read shards without this package.
+The schema is `TaskCard`. docs/format.md describes it for readers without this package.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ from dpconvert.errors import ShardError
 SCHEMA = 1
 FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
-WORK = ".work"  # of a conversion that has not ended, in the task's folder
+WORK = ".work"  # folder of an unfinished conversion, inside the task's folder
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Model(BaseModel):
-    """Frozen, and strict about what it does not know."""
+    """Frozen; unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Licence(Model):
-    """Under which terms the pictures may be used. `open` is true when anyone may download and redistribute them."""
+    """The terms of use of the images. `open` is true if anyone may download and redistribute them."""
 
     name: str
+    """Short name of the licence, such as CC BY 4.0."""
     url: str = ""
+    """Where its text is."""
     open: bool = False
+    """Whether anyone may download and redistribute the images."""
     note: str = ""
+    """Anything else that its users must know."""
 
 
 class SplitCard(Model):
-    """Sizes of one split: `classes[i]` samples carry label i; `groups` distinct patients, slides or images."""
+    """Sizes of one split: `classes[i]` is the number of samples with label i, `groups` that of distinct groups."""
 
     samples: int
     classes: list[int]
@@ -64,7 +68,7 @@ class FileCard(Model):
 
 
 class Difference(Model):
-    """Expected against made, for one number. `reason` is set when the difference is a known one."""
+    """A count that differs from the expected one. `reason` is set if the difference is known."""
 
     what: str
     expected: int
@@ -73,7 +77,7 @@ class Difference(Model):
 
 
 class Failure(Model):
-    """A sample that could not be made, and why."""
+    """A sample that could not be converted, and the reason."""
 
     key: str
     source: str
@@ -81,7 +85,7 @@ class Failure(Model):
 
 
 class TaskCard(Model):
-    """A complete task: what it is, how it is split, which files hold it and what made them."""
+    """A complete task: its description, splits and files, and the versions that made them."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
     task: str
@@ -118,7 +122,7 @@ class TaskCard(Model):
 
 
 def begun(place: Path) -> tuple[list[Path], list[Path]]:
-    """The folders in `place` that hold a finished task, and those that hold one whose conversion has not ended."""
+    """The folders in `place` that hold a finished task, and those that hold an unfinished conversion."""
     folders = sorted(f for f in place.iterdir() if f.is_dir() and not f.name.startswith("."))
     finished = [folder for folder in folders if (folder / FILE_NAME).exists()]
     others = [folder for folder in folders if (folder / WORK).is_dir() or any(folder.glob("*.tar"))]
@@ -126,13 +130,13 @@ def begun(place: Path) -> tuple[list[Path], list[Path]]:
 
 
 def dataset_digest(shards: list[ShardCard]) -> str:
-    """The name of the data: sha256 over `<name> <sha256>` lines of the shards, in name order."""
+    """The digest that identifies the data: sha256 over `<name> <sha256>` lines of the shards, in name order."""
     lines = "".join(f"{s.name} {s.sha256}\n" for s in sorted(shards, key=lambda s: s.name))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def dump(card: TaskCard) -> bytes:
-    """The bytes of task.json: sorted keys, and `card`, a sha256 of all the rest, for `verify` to see any change."""
+    """The bytes of task.json: sorted keys, and `card`, a sha256 over the other fields that reveals any change."""
     body = card.model_dump(mode="json", by_alias=True)
     return _written(body)
 
@@ -141,11 +145,11 @@ def load(folder: Path) -> TaskCard:
     """Read `folder/task.json`, whose bytes must be exactly those that `dump` wrote. The only reader of cards.
 
     Raises:
-        ShardError: absent, not JSON, of a newer schema, changed since it was written, or not a task card.
+        ShardError: the file is absent, of a newer schema, changed since it was written, or not a task card.
     """
     path = folder / FILE_NAME
     if not path.is_file():
-        raise ShardError("no task.json here", where=folder, remedy="the conversion has not finished: run it again")
+        raise ShardError("no task.json", where=folder, remedy="the conversion is unfinished: run it again")
     data = path.read_bytes()
     try:
         body = json.loads(data)

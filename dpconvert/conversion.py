@@ -1,11 +1,11 @@
-"""A source in, a finished task folder out: plan, shards, index, task.json, each kept as soon as it is whole.
+"""Converts a source into a task folder: plan, shards, index, task.json. Each is kept as soon as it is complete.
 
-<out>/<Task>/.work/request.json   what was asked for
+<out>/<Task>/.work/request.json   the request: options, and digests of manifest and source
 <out>/<Task>/.work/plan.jsonl     the plan
-<out>/<Task>/.work/<shard>.json   the index part of a shard that is done
+<out>/<Task>/.work/<shard>.json   the part of the index for a finished shard
 <out>/<Task>/train-000000.tar ... the shards
 <out>/<Task>/index.parquet
-<out>/<Task>/task.json            last; `.work` goes when it is there and nothing was left out
+<out>/<Task>/task.json            written last; `.work` is then removed, unless samples were left out
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from dpconvert.shards.finalize import finish, tools
 from dpconvert.shards.tar import Entry, Written, replaced, write_shard
 from dpconvert.source.files import Source
 
-TOLD = 10  # failures
+REPORTED_FAILURES = 10
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a conversion came to: the card, and how many shards this run made and found made."""
+    """The result of a conversion: the card, and the numbers of shards written by this run and existing before."""
 
     card: TaskCard
     folder: Path
@@ -59,95 +59,95 @@ def convert(
     report: Reporter,
     retry_failed: bool = False,
 ) -> Outcome:
-    """Convert one source into `out/<Task>`, going on from what an earlier run left there.
+    """Convert one source into `out/<Task>`, resuming an earlier run if there is one.
 
-    retry_failed: make again what was left out because it could not be read, and nothing else.
+    retry_failed: retry only the samples that were left out because they could not be read.
 
     Raises:
-        SourceError, ReadError: the source is not what it must be, or some of its pictures cannot be read.
+        SourceError, ReadError: the source is not laid out as expected, or some of its images cannot be read.
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
     source = Source.open(root, options.told(manifest))
     plan.errata(manifest, options.errata)
-    asked = plan.request(manifest, source, options)
+    request = plan.request(manifest, source, options)
     manifest = source.manifest
     folder = out / manifest.task
     with locked(
-        folder, "another conversion is writing here", "wait for it, or use another --out", "choose another --out"
+        folder, "another conversion is writing to it", "wait for it, or choose another --out", "choose another --out"
     ):
         if overwrite:
             _clear(folder)
         elif retry_failed:
-            options = _reopened(folder, options, asked)
-            asked = plan.request(manifest, source, options)
-        for left in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:  # by what was killed
-            left.unlink(missing_ok=True)
-        done = _finished(folder, asked)
+            options = _reopen(folder, options, request)
+            request = plan.request(manifest, source, options)
+        for partial in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:  # left by killed processes
+            partial.unlink(missing_ok=True)
+        done = _finished(folder, request)
         if done is not None:
             return Outcome(done, folder, made=0, had=len(done.shards))
         with closing(source), processes.pool(source, workers) as pool:
-            chosen = _plan(manifest, source, options, folder, asked, pool, report)
+            chosen = _plan(manifest, source, options, folder, request, pool, report)
             made, had = _shards(source, options, chosen, folder, pool, report)
-        card = _finish(source, options, chosen, folder, asked)
+        card = _finish(source, options, chosen, folder, request)
     return Outcome(card, folder, made, had)
 
 
-def _finished(folder: Path, asked: dict[str, str]) -> TaskCard | None:
-    """The card of a task that is complete and is what was asked for; None when there is work to do."""
+def _finished(folder: Path, request: dict[str, str]) -> TaskCard | None:
+    """The card of the task if it is complete and matches the request; None if there is work to do."""
     work = folder / WORK
     if (folder / FILE_NAME).is_file():
         card = load(folder)
-        _same(folder, asked, json.loads(card.request))
+        _check_same(folder, request, json.loads(card.request))
         missing = [s.name for s in card.shards if _size(folder / s.name) != s.size]
         if missing:
             raise OutputError(
-                f"task.json is here but {missing[0]} is missing or cut", where=folder, remedy="run with --overwrite"
+                f"task.json exists, but {missing[0]} is missing or cut", where=folder, remedy="run with --overwrite"
             )
         if not card.failures:
             shutil.rmtree(work, ignore_errors=True)
         return card
-    there = _requested(work)
-    if there is not None:
-        if there.get("source") != asked["source"]:  # mended meanwhile: plan again, and keep the shards it leaves alone
+    existing = _existing_request(work)
+    if existing is not None:
+        if existing.get("source") != request["source"]:  # files were repaired: plan again, and keep unaffected shards
             (work / "plan.jsonl").unlink(missing_ok=True)
-        _same(folder, asked, _but_for_failures(there, asked))
+        _check_same(folder, request, _with_new_failure_handling(existing, request))
     return None
 
 
-def _requested(work: Path) -> dict[str, str] | None:
-    """What an unfinished conversion was asked for; None when there is none."""
+def _existing_request(work: Path) -> dict[str, str] | None:
+    """The request of an unfinished conversion; None if there is none."""
     try:
         return dict(json.loads((work / "request.json").read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError):
-        raise OutputError("holds an unreadable request", where=work, remedy="run with --overwrite") from None
+        raise OutputError("request.json cannot be read", where=work, remedy="run with --overwrite") from None
 
 
-def _but_for_failures(there: dict[str, str], asked: dict[str, str]) -> dict[str, str]:
-    """The request `there` for the files of now, and with what is now asked about those that cannot be read."""
-    skip = {"skip_failed": json.loads(asked["options"])["skip_failed"]}
-    chosen = json.dumps(json.loads(there.get("options", "{}")) | skip, separators=(",", ":"))
-    return there | {"source": asked["source"], "options": chosen}
+def _with_new_failure_handling(existing: dict[str, str], request: dict[str, str]) -> dict[str, str]:
+    """The existing request with the source files and --skip-failed of the new one, which may both change."""
+    skip = {"skip_failed": json.loads(request["options"])["skip_failed"]}
+    options = json.dumps(json.loads(existing.get("options", "{}")) | skip, separators=(",", ":"))
+    return existing | {"source": request["source"], "options": options}
 
 
-def _reopened(folder: Path, options: Options, asked: dict[str, str]) -> Options:
-    """Take back that a conversion is complete, and the notes of what failed in it; the options for going on."""
+def _reopen(folder: Path, options: Options, request: dict[str, str]) -> Options:
+    """Mark a conversion with failures as unfinished, and drop its failed parts. Returns the options to resume with."""
     work, finished = folder / WORK, (folder / FILE_NAME).is_file()
-    there = json.loads(load(folder).request) if finished else _requested(work)
-    if there is None:
+    existing = json.loads(load(folder).request) if finished else _existing_request(work)
+    if existing is None:
         return options
-    _same(folder, asked, _but_for_failures(there, asked))
+    _check_same(folder, request, _with_new_failure_handling(existing, request))
     if finished and load(folder).failures:
         (folder / FILE_NAME).unlink()
     for path in [*work.glob("*.tar.json"), *work.glob("plan.jsonl")]:
-        if _tells_failures(path):
+        if _records_failures(path):
             path.unlink()
-    return options.model_copy(update={"skip_failed": json.loads(there["options"])["skip_failed"]})
+    return options.model_copy(update={"skip_failed": json.loads(existing["options"])["skip_failed"]})
 
 
-def _tells_failures(path: Path) -> bool:
-    """Whether the note of a shard, or the head of a plan, has failures; damaged ones are to be made again too."""
+def _records_failures(path: Path) -> bool:
+    """Whether the record of a shard, or the head of a plan, lists failures. Damaged files count as well."""
     with path.open("rb") as file:
         try:
             return bool(json.loads(file.readline())["failures"])
@@ -155,24 +155,24 @@ def _tells_failures(path: Path) -> bool:
             return True
 
 
-def _same(folder: Path, asked: dict[str, str], there: dict[str, str]) -> None:
-    differ = [name for name in asked if asked[name] != there.get(name)]
+def _check_same(folder: Path, request: dict[str, str], existing: dict[str, str]) -> None:
+    differ = [name for name in request if request[name] != existing.get(name)]
     if not differ:
         return
     words = {"version": "plan version", "manifest": "manifest", "source": "source files", "options": "options"}
-    wanted, found = _options_that_differ(asked, there) if "options" in differ else (None, None)
+    expected, found = _different_options(request, existing) if "options" in differ else (None, None)
     raise OutputError(
         f"holds a conversion with other {' and '.join(words[name] for name in differ)}",
         where=folder,
-        expected=wanted,
+        expected=expected,
         found=found,
-        remedy="use another --out, or --overwrite to replace it",
+        remedy="choose another --out, or replace it with --overwrite",
     )
 
 
-def _options_that_differ(asked: dict[str, str], there: dict[str, str]) -> tuple[str, str]:
-    """The options of both that are not equal, as '--name value'."""
-    one, other = json.loads(asked["options"]), json.loads(there.get("options", "{}"))
+def _different_options(request: dict[str, str], existing: dict[str, str]) -> tuple[str, str]:
+    """The options that differ between the requests, as '--name value'."""
+    one, other = json.loads(request["options"]), json.loads(existing.get("options", "{}"))
     names = [name for name in one if one[name] != other.get(name)]
     return tuple(  # type: ignore[return-value]
         ", ".join(f"--{name.replace('_', '-')} {options.get(name)}" for name in names) for options in (one, other)
@@ -184,22 +184,22 @@ def _plan(
     source: Source,
     options: Options,
     folder: Path,
-    asked: dict[str, str],
+    request: dict[str, str],
     workers: processes.Workers,
     report: Reporter,
 ) -> Plan:
-    """The plan on disk, made now if it is not there yet."""
+    """The plan on disk, which is made and written if there is none."""
     path = folder / WORK / "plan.jsonl"
     if path.is_file():
         try:
             with path.open() as file:
                 return Plan.from_lines(file)
-        except (ValueError, KeyError, TypeError, StopIteration):  # damaged: the same one is made again
-            report.note(f"{manifest.task}: the plan that is there cannot be read, and is made again")
+        except (ValueError, KeyError, TypeError, StopIteration):  # damaged
+            report.note(f"{manifest.task}: the existing plan cannot be read; it is made again")
     chosen = plan.make(manifest, source, options, workers, report)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder / WORK / "request.json") as file:
-        file.write(json.dumps(asked).encode())
+        file.write(json.dumps(request).encode())
     with replaced(path) as file:
         file.writelines(line.encode() + b"\n" for line in chosen.lines())
     for shard in folder.glob("*.tar"):
@@ -210,7 +210,7 @@ def _plan(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker needs to make one shard of a source."""
+    """What a worker needs to write one shard of a source."""
 
     rows: list[Row]
     classes: list[str]
@@ -221,34 +221,34 @@ class _Job:
 def _shards(
     source: Source, options: Options, chosen: Plan, folder: Path, pool: processes.Pool, report: Reporter
 ) -> tuple[int, int]:
-    """Make the shards that are missing; (made, had)."""
+    """Write the missing shards. Returns the numbers of shards written and existing before."""
     task, shards = source.manifest.task, chosen.shards()
-    missing = {name: rows for name, rows in shards.items() if not _made(folder, rows, source, options)}
+    missing = {name: rows for name, rows in shards.items() if not _is_written(folder, rows, source, options)}
     had = len(shards) - len(missing)
     if had:
-        report.note(f"{task}: {had} of {counted(len(shards), 'shard')} there already")
+        report.note(f"{task}: {had} of {counted(len(shards), 'shard')} already exist")
     jobs = (_Job(rows, chosen.classes, options, folder) for rows in missing.values())
     failures: list[Failure] = []
-    there = len(chosen.rows) - sum(map(len, missing.values()))
-    with report.bar(f"{task}: shards", len(chosen.rows), done=there) as advance:
+    done = len(chosen.rows) - sum(map(len, missing.values()))
+    with report.bar(f"{task}: shards", len(chosen.rows), done=done) as advance:
         for count, failed in processes.run(_shard, source, jobs, pool):
             failures += failed
             advance(count)
     if failures and not options.skip_failed:
         first = min(failures, key=lambda failure: failure.key)
         raise SourceError(
-            f"{len(failures)} of {counted(len(chosen.rows), 'sample')} could not be made, the first: {first.reason}",
+            f"{len(failures)} of {counted(len(chosen.rows), 'sample')} cannot be converted, the first: {first.reason}",
             where=source.root,
-            found=f"all of them in {_listed(failures, folder, report)}",
-            remedy="mend the files and run again (what is made is kept), or leave them out with --skip-failed",
+            remedy=f"{_list_failures(failures, folder, report)} lists them all; repair the files and run again "
+            "(finished shards are kept), or leave them out with --skip-failed",
         )
     return len(missing), had
 
 
-def _listed(failures: list[Failure], folder: Path, report: Reporter) -> Path:
-    """Tell the first failures, and write all of them to a file."""
+def _list_failures(failures: list[Failure], folder: Path, report: Reporter) -> Path:
+    """Report the first failures, and write all of them to a file. Returns its path."""
     failures = sorted(failures, key=lambda failure: failure.key)
-    for failure in failures[:TOLD]:
+    for failure in failures[:REPORTED_FAILURES]:
         report.note(f"failed: {failure.key}: {failure.reason}")
     path = folder / WORK / "failed.json"
     with replaced(path) as file:
@@ -256,14 +256,14 @@ def _listed(failures: list[Failure], folder: Path, report: Reporter) -> Path:
     return path
 
 
-def _made(folder: Path, rows: list[Row], source: Source, options: Options) -> bool:
-    """Whether a shard is there that this conversion would make."""
-    noted = _noted(folder, rows[0].shard)
-    return noted is not None and (options.skip_failed or not noted[1]) and noted[2] == _basis(rows, source)
+def _is_written(folder: Path, rows: list[Row], source: Source, options: Options) -> bool:
+    """Whether the shard of these rows exists as this conversion would write it."""
+    record = _record(folder, rows[0].shard)
+    return record is not None and (options.skip_failed or not record[1]) and record[2] == _basis(rows, source)
 
 
 def _shard(source: Source, job: _Job) -> tuple[int, list[Failure]]:
-    """Make one shard and note it as done, unless samples of it fail: runs in a worker."""
+    """Write one shard and its record, unless samples of it fail. Runs in a worker."""
     rows = job.rows
     encoder = Encoder(source.manifest, source, job.classes, job.options.image(source.manifest))
     failures: list[Failure] = []
@@ -275,14 +275,14 @@ def _shard(source: Source, job: _Job) -> tuple[int, list[Failure]]:
 
     try:
         written = write_shard(job.folder / rows[0].shard, rows[0].split, samples())
-    except _IncompleteError:  # nothing is written, but every one that cannot be made is told
+    except _IncompleteError:  # nothing is written, but all failures are reported
         return len(rows), failures
-    _note_written(source, job, written, failures)
+    _write_record(source, job, written, failures)
     return len(rows), failures
 
 
 class _IncompleteError(Exception):
-    """Some sample of a shard failed, so that the shard is not to be."""
+    """A sample of a shard failed, so the shard is not written."""
 
 
 def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iterator[Sample]:
@@ -293,19 +293,19 @@ def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iter
             failures.append(Failure(key=row.key, source=row.files[0], reason=encoder.source.reason(error)))
 
 
-def _note_written(source: Source, job: _Job, written: Written, failures: list[Failure]) -> None:
+def _write_record(source: Source, job: _Job, written: Written, failures: list[Failure]) -> None:
     body = {
         "shard": written.shard.model_dump(),
         "entries": written.entries,
         "failures": [failure.model_dump() for failure in failures],
         "basis": _basis(job.rows, source),
     }
-    with replaced(job.folder / WORK / f"{written.shard.name}.json", durable=False) as file:  # a cut one is seen
+    with replaced(job.folder / WORK / f"{written.shard.name}.json", durable=False) as file:  # a cut one is detected
         file.write(json.dumps(body).encode())
 
 
-def _noted(folder: Path, name: str) -> tuple[Written, list[Failure], str] | None:
-    """What is noted of a finished shard, and its basis; None when it is not finished."""
+def _record(folder: Path, name: str) -> tuple[Written, list[Failure], str] | None:
+    """The record of a finished shard: its entries, its failures and its basis; None if the shard is not finished."""
     try:
         body = json.loads((folder / WORK / f"{name}.json").read_bytes())
         written = Written(ShardCard.model_validate(body["shard"]), [Entry.checked(entry) for entry in body["entries"]])
@@ -317,26 +317,26 @@ def _noted(folder: Path, name: str) -> tuple[Written, list[Failure], str] | None
 
 
 def _basis(rows: list[Row], source: Source) -> str:
-    """A digest over what decides a shard: its rows, their files as far as a listing tells them apart, the tools."""
+    """A digest of all that determines a shard: its rows, the names and sizes of their files, the tools."""
     files = sorted({name for row in rows for main in row.files for name in source.slides.files_of(main)})
     rest = [[(name, source.sizes.get(name)) for name in files], tools()]
     return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
 
 
-def _finish(source: Source, options: Options, chosen: Plan, folder: Path, asked: dict[str, str]) -> TaskCard:
-    """Index and card, then the working files go."""
-    noted = [_noted(folder, name) for name in chosen.shards()]
-    done = [part for part in noted if part is not None]
-    assert len(done) == len(noted), "a shard vanished while the index was made"
+def _finish(source: Source, options: Options, chosen: Plan, folder: Path, request: dict[str, str]) -> TaskCard:
+    """Write the index and the card, then remove the working files."""
+    records = [_record(folder, name) for name in chosen.shards()]
+    done = [record for record in records if record is not None]
+    assert len(done) == len(records), "a shard vanished before the index was written"
     failures = [*chosen.failures, *(failure for _, failed, _ in done for failure in failed)]
-    card = finish(source, options, chosen, folder, asked, [written for written, _, _ in done], failures)
-    if not failures:  # else they say what --retry-failed need not make again
+    card = finish(source, options, chosen, folder, request, [written for written, _, _ in done], failures)
+    if not failures:  # else --retry-failed needs them
         shutil.rmtree(folder / WORK)
     return card
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a conversion wrote, task.json first, and nothing else."""
+    """Remove the files that a conversion wrote, task.json first, and nothing else."""
     (folder / FILE_NAME).unlink(missing_ok=True)
     sidefiles.clear(folder)
     for path in [folder / INDEX_NAME, *folder.glob("*.tar"), *folder.glob("*.part")]:

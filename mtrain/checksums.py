@@ -20,7 +20,7 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
         RunError: the disk is full, or the like.
     """
     known = {name: digest for name, digest in read_sums(folder).items() if (folder / name).is_file()}
-    found = known | {name: _digest(folder / name) for name in names}
+    found = known | {name: file_digest(folder / name) for name in names}
     write_text(folder / SUMS, "".join(f"{found[name]}  {name}\n" for name in sorted(found)))
 
 
@@ -31,7 +31,7 @@ def check_sum(path: Path) -> None:
         RunError: another one.
     """
     stated = read_sums(path.parent).get(path.name)
-    if stated is not None and stated != _digest(path):
+    if stated is not None and stated != file_digest(path):
         raise RunError(CHANGED, where=path, remedy=f"export it again, or remove it from {path.parent / SUMS}")
 
 
@@ -42,7 +42,7 @@ def check_published(path: Path, digests: Mapping[str, str]) -> None:
         RunError: another one.
     """
     stated = digests.get(path.name)
-    if stated is not None and (found := _digest(path)) != stated:
+    if stated is not None and (found := file_digest(path)) != stated:
         raise RunError(
             "not the file that was published: its sha256 is another", where=path, expected=stated, found=found,
             remedy="download it again",
@@ -59,6 +59,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     return {name.removeprefix("*"): digest for digest, separator, name in parts if separator}
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ JBHI 25(2), 2021; learning rate, tau and warm-up are those of the DenseNet121 th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -41,9 +40,12 @@ OPTIONAL = frozenset({
 })  # fmt: skip
 
 
-def _share(of: int, least: int = 0, most: int = 2**63) -> Callable[[dict[str, Any]], int]:
-    """A default that is a share of the iterations: the paper's 5 000 of warm-up are a tenth of its 50 000."""
-    return lambda given: min(max(given.get("iterations", 0) // of, least), most)
+def _share(of: int, text: str, least: int = 0, most: int = 2**63) -> Any:
+    """A field whose default is a share of the iterations, `text` in words: the paper's warm-up of 5 000 is a tenth."""
+    return Field(
+        default_factory=lambda given: min(max(given.get("iterations", 0) // of, least), most),
+        json_schema_extra={"x-default": text},
+    )
 
 
 def _size(given: dict[str, Any]) -> int:
@@ -56,97 +58,110 @@ def _start(given: dict[str, Any]) -> str:
 
 
 class FitConfig(BaseModel):
-    """A training. Counts are in iterations where nothing else is said."""
+    """A training. The text below each setting is its help on the command line and in the reference."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     shards: str = "shards"
-    """Folder or address of the tasks."""
+    """Folder of the tasks, or s3://, gs://, https://."""
     leave_out: tuple[str, ...] = ()
-    """Tasks not to train on; related ones leave too."""
+    """Leave out this task and those related to it."""
     train_on: Literal["train+val", "train", "train+val+test"] = "train+val"
-    """Sets of each task to train on: train+val as in the paper, or train alone, which leaves val for curves."""
+    """Sets to train on; train keeps val for learning curves."""
     joint: tuple[str, ...] = ()
-    """Targets of `--mode joint`, of which the training set alone is trained on."""
+    """Target of `--mode joint`: only its training set is used."""
     backbone: str = "mtdp_densenet121"
-    """The paper's DenseNet121, a network of torchvision, `timm:NAME`, `efficientnet_lite0`, a network that `mtrain
-    backbones` lists, or the path of a table or folder."""
+    """Network that `mtrain backbones` lists, of torchvision, timm:NAME, or a path."""
     backbone_options: dict[str, Any] = Field(default_factory=dict)
-    """Of timm's constructor, for `timm:NAME`."""
-    weights: str = Field(default_factory=_start)
-    """What it starts from: imagenet, random, a file, or the folder of one; imagenet, or the folder that the backbone is
-    given by, if not given."""
+    """Option of timm's constructor, for timm:NAME."""
+    weights: str = Field(default_factory=_start, json_schema_extra={"x-default": "imagenet"})
+    """Start: imagenet, random, a file or its folder."""
     weights_key: str | None = None
-    """Part of a weights file that holds more than one network, like teacher.backbone."""
+    """Network to load from a weights file that holds several, such as teacher."""
     iterations: Positive = 50_000
-    """Of the whole training."""
-    warmup: Count = Field(default_factory=_share(10))
-    """First iterations, which train the heads alone; a tenth if not given."""
+    """Number of training iterations."""
+    warmup: Count = _share(10, "a tenth of the iterations")
+    """Number of first iterations that train only the heads."""
     warmup_lr: Rate = 1e-3
     """Learning rate of the heads during the warm-up."""
     lr: Rate = 1e-4
     """Learning rate of the shared network."""
     tau: Rate = 5.0
-    """The heads learn at lr x tau."""
+    """Learning rate of the heads: lr x tau."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of stochastic gradient descent."""
+    """Momentum of stochastic gradient descent."""
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Weight decay (L2 penalty) of the optimizer."""
     batch: int = Field(default=64, ge=2)  # batch normalization has no variance to learn from in one sample
-    """Samples of an iteration, over all ranks."""
-    size: int = Field(default_factory=_size, ge=16)
-    """Side of the network's input, px; 224, or what the network's table says, if not given."""
+    """Batch size, over all processes."""
+    size: int = Field(default_factory=_size, ge=16, json_schema_extra={"x-default": "224, or the network's own"})
+    """Side of the input images, in pixels."""
     accumulate: Positive = 1
-    """Micro-batches that a rank divides its share of the batch into."""
+    """Number of micro-batches per process (gradient accumulation)."""
     sync_batchnorm: bool = False
-    """Batch-normalization statistics of the whole batch where ranks share it."""
+    """Compute batch-normalization statistics over the whole batch, across processes."""
     compile: bool = False
-    """Use torch.compile."""
+    """Use torch.compile if it works here."""
     adapt_batches: Count = 20
-    """For batch-normalization adaptation."""
+    """Batches that adapt batch normalization to the pool."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Random seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: Count = 2
-    """Loader processes, of each rank."""
+    """Data loader processes per GPU."""
     stream: bool = False
-    """Read shards from end to end instead of by offset."""
+    """Read shards sequentially, for pools larger than the disk."""
     skip_corrupt: Count = 0
-    """Pictures that may be unreadable."""
-    checkpoint_every: Positive = Field(default_factory=_share(10, least=10, most=1000))
-    """Iterations; a tenth, at most 1000, if not given."""
-    validate_every: Count = Field(default_factory=_share(10, least=100))
-    """Iterations, 0 for never; a tenth, 100 at least, if not given."""
-    log_every: Positive = Field(default_factory=_share(20, least=1, most=50))
-    """Iterations; a twentieth, at most 50, if not given."""
+    """Maximum number of unreadable images to skip and replace."""
+    checkpoint_every: Positive = _share(10, "a tenth of the iterations, at most 1000", least=10, most=1000)
+    """Iterations between checkpoints."""
+    validate_every: Count = _share(10, "a tenth of the iterations, at least 100", least=100)
+    """Iterations between validations on val sets that are not trained on; 0 for none."""
+    log_every: Positive = _share(20, "a twentieth of the iterations, at most 50", least=1, most=50)
+    """Iterations between log entries."""
     # what the paper does not do, all off
     tune: str = "all"
-    """What of the shared network moves: all, heads (nothing), norms, bias, last:N (the last N blocks), or
-    lora:R[:ALPHA] (updates of rank R beside the projections of attention)."""
+    """What to train of the shared network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA]."""
     layer_decay: float | None = Field(default=None, gt=0, le=1)
-    """Factor on the rate from each block to the one before; none: one rate."""
+    """Factor on the learning rate from each block to the one before."""
     checkpointing: bool = False
-    """Compute the blocks again in the backward pass instead of keeping what is in them: less memory, more time."""
+    """Recompute blocks in the backward pass to save memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer of the network and of the heads."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """cosine: from the full rates at the end of the warm-up to 0 at the end."""
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the weights' moving average; 0 for none."""
+    """Learning rates after the warm-up: constant, or a cosine that ends at 0."""
+    ema: float = Field(default=0.0, ge=0, lt=1, json_schema_extra={"x-default": "0, off"})
+    """Decay of a moving average of the weights, such as 0.999."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the target that goes to all classes alike."""
-    temperature: Rate | None = None
-    """Tasks drawn in proportion to size ^ (1 / temperature); none: all alike."""
+    """Share of the target that is spread over all classes."""
+    temperature: Rate | None = Field(default=None, json_schema_extra={"x-default": "all equally"})
+    """Sample tasks in proportion to size ^ (1 / temperature)."""
     task_weights: dict[str, Share] = Field(default_factory=dict)
-    """Factors on the chance of a task, by name."""
+    """Factor on a task's sampling probability."""
     class_balanced: bool = False
-    """Inside a task every class alike."""
+    """Sample the classes of a task equally."""
     rotations: bool = False
-    """Quarter turns beside the flips."""
+    """Add quarter turns to the flips."""
     stain_jitter: Strength = 0.0
-    """Strength of changes of the stains' densities."""
+    """Change stain densities at random by up to this share."""
     colour_jitter: Strength = 0.0
-    """Strength of changes of brightness, contrast, saturation and hue."""
+    """Change brightness, contrast, saturation and hue at random by up to this share."""
     batchnorm: Literal["adapted", "train", "frozen", "per-task"] = "adapted"
-    """adapted to the pool first, train (as it is), frozen (statistics stand still) or per-task (statistics of each)."""
+    """Batch normalization: adapted to the pool first, trained as it is, frozen, or with statistics per task."""
+
+    def idle(self) -> dict[str, str]:
+        """Settings that have no effect beside the others -> why."""
+        rules = {
+            "momentum": (self.optimizer != "sgd", f"--optimizer {self.optimizer} has none"),
+            "adapt_batches": (not self.adapts, f"--batchnorm {self.batchnorm} adapts nothing"),
+            "warmup_lr": (not self.warmup, "there is no warm-up"),
+            "lr": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
+            "tau": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
+            "schedule": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
+            "joint": (self.train_on == "train", "--train-on train keeps every task to its training set"),
+        }
+        return {name: why for name, (holds, why) in rules.items() if holds}
 
     @property
     def adapts(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a run is made of: settings, digests of shards, versions, state of the code; and whether it is the same run."""
+"""The provenance of a run (settings, digests of shards, versions, state of the code), and whether two are the same."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from mtrain.config import INCIDENTAL, FitConfig, choices_off
 from mtrain.data.pool import Pool, Task
 from mtrain.errors import RunError
 from mtrain.runs import Run
+from mtrain.seen import Seen
 from mtrain.versions import versions
 
 GIT_SECONDS = 10
 
 
 def about(
-    config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int, network: str | BackboneCard | None = None
+    config: FitConfig,
+    pool: Pool,
+    left: Sequence[Task],
+    ranks: int,
+    start: Seen,
+    network: str | BackboneCard | None = None,
 ) -> dict[str, Any]:
-    """The content of a run's config.json. network: the table of its backbone, if it has one."""
+    """The content of a run's config.json. start: what the initial weights were trained on. network: the table of the
+    backbone, if it has one.
+    """
     described = {"network": network.model_dump(mode="json")} if isinstance(network, BackboneCard) else {}
     return {
         "config": config.model_dump(mode="json"),
@@ -28,6 +36,8 @@ def about(
         "pool": {task.name: task.card.digest for task in pool.tasks},
         "left_out": [task.name for task in left],
         "trained_on": {task.name: list(task.trains) for task in pool.tasks},
+        "related": {task.name: list(task.card.related) for task in (*pool.tasks, *left) if task.card.related},
+        "start": start.json(),
         "ranks": ranks,
         "versions": versions(),
         "git": git_state(),
@@ -42,7 +52,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _git(*words: str) -> str | None:
-    # a checkout that came with data may name a program to ask for changes
+    # the configuration of an untrusted checkout may name a program that git would run to list changes
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
     try:
         done = subprocess.run(command, capture_output=True, timeout=GIT_SECONDS, check=True)
@@ -52,34 +62,34 @@ def _git(*words: str) -> str | None:
 
 
 def check_same(run: Run, about: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings or shards, by name of what differs.
+    """Refuse to resume a run with other settings or shards.
 
     Raises:
-        RunError: something that enters the weights differs.
+        RunError: something that determines the weights differs; the message lists it.
     """
-    there = run.about()
-    settings, pool = choices_off() | there.get("config", {}), there.get("pool", {})
+    existing = run.about()
+    settings, pool = choices_off() | existing.get("config", {}), existing.get("pool", {})
     differ = [
-        f"{name} ({settings.get(name)!r} there, {value!r} asked for)"
+        f"{name} ({settings.get(name)!r} in the run, {value!r} requested)"
         for name, value in about["config"].items()
         if name not in INCIDENTAL and settings.get(name) != value
     ]
-    if _table(there) != _table(about):
+    if _table(existing) != _table(about):
         differ.append("the table of the backbone")
-    if there.get("left_out") != about["left_out"]:
-        wordings = [", ".join(names) or "none" for names in (there.get("left_out", []), about["left_out"])]
-        differ.append("tasks left out ({} there, {} asked for)".format(*wordings))
+    if existing.get("left_out") != about["left_out"]:
+        lists = [", ".join(names) or "none" for names in (existing.get("left_out", []), about["left_out"])]
+        differ.append("tasks left out ({} in the run, {} requested)".format(*lists))
     changed = sorted(name for name in pool.keys() & about["pool"].keys() if pool[name] != about["pool"][name])
     if changed:
         differ.append(f"the shards of {', '.join(changed)}")
     if not differ and pool.keys() != about["pool"].keys():
         differ.append(f"the tasks of the pool ({', '.join(sorted(pool.keys() ^ about['pool'].keys()))})")
     if any(list(sets) != about["trained_on"].get(name, list(sets)) for name, sets in run.trained_on().items()):
-        differ.append("the sets that train")
+        differ.append("the sets trained on")
     if differ:
         raise RunError(
             f"this run has other settings: {'; '.join(differ)}", where=run.path,
-            remedy="give the run's own settings to go on with it, or another --run name",
+            remedy="give the run's own settings to resume it, or another --run name",
         )  # fmt: skip
 
 
@@ -89,18 +99,19 @@ def _table(content: Mapping[str, Any]) -> str | None:
 
 
 def other_division(run: Run, about: Mapping[str, Any]) -> str | None:
-    """What to say when a run goes on with its batches divided otherwise than before."""
-    there, here = (_division(content) for content in (run.about(), about))
-    if there == here:
+    """A note if a run is resumed with its batches divided differently than before; None if they are not."""
+    old, new = (_division(content) for content in (run.about(), about))
+    if old == new:
         return None
-    parts, before = (ranks * accumulated for ranks, accumulated in (here, there))
+    old_parts, new_parts = (ranks * accumulated for ranks, accumulated in (old, new))
     effect = "its sums are rounded differently from now on"
-    if parts != before:
-        effect += f", and batch normalization sees 1/{parts} of a batch at a time instead of 1/{before}"
-        effect += ", unless --sync-batchnorm" if here[0] > 1 or there[0] > 1 else ""
-    before_words, words = (f"{counted(ranks, 'process')} x {parts}" for ranks, parts in (there, here))
-    return f"{run.name}: batches were divided into {before_words} parts, now {words}: {effect}"
+    if new_parts != old_parts:
+        effect += f", and batch normalization sees 1/{new_parts} of a batch at a time instead of 1/{old_parts}"
+        effect += ", unless --sync-batchnorm is given" if max(old[0], new[0]) > 1 else ""
+    old_text, new_text = (f"{counted(ranks, 'process')} x {parts}" for ranks, parts in (old, new))
+    return f"{run.name}: batches were divided into {old_text} parts, now {new_text}: {effect}"
 
 
 def _division(content: Mapping[str, Any]) -> tuple[int, int]:
+    """(ranks, micro-batches per rank)"""
     return int(content.get("ranks", 1)), int(content.get("config", {}).get("accumulate", 1))

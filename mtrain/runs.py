@@ -1,12 +1,12 @@
-"""Run folders: what a training run was asked for, how far it is, what it wrote.
+"""Run folders: the configuration of a training run, its progress and its results.
 
-runs/<name>/config.json          the configuration, versions, digests of the shards
+runs/<name>/config.json          configuration, versions, digests of the shards
             state.json           running | stopped | finished, and the iteration
-            log.jsonl            one event a line
-            checkpoints/         the last two
-            shared.safetensors   the shared network's weights at the end
-            adapter.safetensors  low-rank updates alone, of `--tune lora`
-            heads.safetensors    the heads of the tasks at the end
+            log.jsonl            one event per line
+            checkpoints/         the two newest
+            shared.safetensors   weights of the finished shared network
+            adapter.safetensors  low-rank updates only, of `--tune lora`
+            heads.safetensors    the finished heads of the tasks
             transfer/            results of `mtrain transfer`
 """
 
@@ -24,18 +24,21 @@ from pydantic import ValidationError
 
 from dpconvert.names import plain
 from dpconvert.runtime import locks
+from dpconvert.validation import first_fault
 from mtrain.atomic import append_line, locked
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import BEFORE, FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
+from mtrain.seen import Seen
 
-# what JSON that is none of ours can raise when it is read and looked into
+# exceptions that parsing and reading JSON of unknown content can raise
 FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 State = Literal["running", "stopped", "finished"]
-LOCK_SECONDS = 1.0  # `mtrain runs` holds a lock for a moment to see whether it is free
+NO_RUNS = "train one with `mtrain fit`, or give the folder of your runs with --runs"
+LOCK_SECONDS = 1.0  # `mtrain runs` briefly takes each lock to see whether it is free
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,27 @@ class Run:
         """The content of config.json.
 
         Raises:
-            RunError: absent, damaged or edited.
+            RunError: the file is absent, damaged or edited.
         """
         try:
-            return read_document(self.path / "config.json", "put it back as it was, or train another run")
+            return read_document(self.path / "config.json", "restore the original file, or train another run")
         except FileNotFoundError:
             raise RunError("not a run folder", where=self.path, remedy="`mtrain runs` lists them") from None
 
     def config(self) -> FitConfig:
-        """What the run was asked for.
+        """The configuration that the run was started with.
 
         Raises:
-            RunError: absent or damaged.
+            RunError: config.json is absent or damaged.
         """
         try:
             return FitConfig.model_validate(BEFORE | self.about()["config"])
-        except (ValidationError, KeyError, TypeError) as error:
+        except ValidationError as error:
+            fault, path = first_fault(error, FitConfig), self.path / "config.json"
+            raise RunError(f"not a run's configuration: {fault}", where=path, found=fault.found) from None
+        except (KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
-            raise RunError(f"not the configuration of a run: {reason}", where=self.path / "config.json") from None
+            raise RunError(f"not a run's configuration: {reason}", where=self.path / "config.json") from None
 
     def network(self) -> str | BackboneCard:
         """What its shared network is built from: the table that was stored with the run, or a name.
@@ -107,20 +113,28 @@ class Run:
             raise RunError(f"not the table of a network: {reason}", where=self.path / "config.json") from None
 
     def left_out(self) -> list[str]:
-        """Names of the tasks that left, related ones included."""
+        """Names of the tasks left out, including related ones."""
         return list(self.about().get("left_out", []))
 
     def trained_on(self) -> dict[str, tuple[str, ...]]:
-        """Task of the pool -> those of its sets that were trained on. Older runs say it once for all tasks, or not at
-        all: they trained on the training sets.
+        """Task of the pool -> the sets of it that were trained on. Older runs record one list for all tasks, or none:
+        these trained on the training sets.
         """
         about = self.about()
-        given = about.get("trained_on") or ["train"]
-        by_task = given if isinstance(given, dict) else dict.fromkeys(about.get("pool", {}), given)
+        recorded = about.get("trained_on") or ["train"]
+        by_task = recorded if isinstance(recorded, dict) else dict.fromkeys(about.get("pool", {}), recorded)
         return {task: tuple(sets) for task, sets in by_task.items()}
 
+    def started_from(self) -> Seen:
+        """What the weights that the run began from had been trained on."""
+        return Seen.of(self.about().get("start") or {})
+
+    def seen(self) -> Seen:
+        """What the run's weights were trained on: its own sets, and those of what it began from."""
+        return Seen(self.trained_on(), Seen.of(self.about()).related) | self.started_from()
+
     def state(self) -> tuple[State, int]:
-        """(state, iteration); a run whose process was killed is stopped, and so is one whose weights are gone."""
+        """(state, iteration). A run counts as stopped if its process was killed or its weights are missing."""
         try:
             content = known_document(self.path / "state.json") or {}
             state, iteration = content["state"], int(content["iteration"])
@@ -133,42 +147,44 @@ class Run:
         return state, iteration
 
     def check_finished(self) -> None:
-        """Nothing, if the training came to its end and left its weights.
+        """Check that the training is finished and its weights exist.
 
         Raises:
-            RunError: it did not.
+            RunError: the run is not finished, or its weights are missing.
         """
         state, iteration = self.state()
         if state != "finished":
-            gone = state == "stopped" and iteration == self.config().iterations
-            what = f"the weights of this run are gone: no {self.weights.name}" if gone else "this run has not finished"
-            again = "make them again" if gone else "go on with it"
-            remedy = f"{again}: mtrain fit --runs {self.path.parent} --run {self.name}"
+            lost = state == "stopped" and iteration == self.config().iterations
+            what = (
+                f"the weights of this run are missing: no {self.weights.name}" if lost else "this run is not finished"
+            )
+            action = "restore them" if lost else "resume it"
+            remedy = f"{action} with: mtrain fit --runs {self.path.parent} --run {self.name}"
             raise RunError(what, where=self.path, remedy=remedy)
 
     def check_trained_on(self, task: str) -> None:
-        """Nothing, if the run trained on this task, or is of a version that did not say what it trained on.
+        """Check that the run trained on this task. Runs of versions that did not record their tasks pass.
 
         Raises:
-            UsageError: it did not; names those that it did.
+            UsageError: it did not; the message lists the tasks that it trained on.
         """
         if pool := self.about().get("pool"):
             trained_task(pool, task, self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """The only process in this run folder, which is made if need be, and taken away again if nothing came of it.
+        """Hold the lock of this run folder. The folder is created if necessary, and removed again if it stays empty.
 
         Raises:
-            RunError: another process is there.
+            RunError: another process holds the lock.
         """
-        taken, remedy = "another process is training this run", "wait for it, or name another --run"
+        taken, remedy = "another process is training this run", "wait until it ends, or give another --run"
         with locked(self.path, taken, remedy, wait=LOCK_SECONDS):
             try:
                 yield
             finally:
                 if not self.exists:
-                    with suppress(OSError):  # not empty: not ours to remove
+                    with suppress(OSError):  # not empty: it holds files that are not ours
                         self.lock.unlink()
                         self.path.rmdir()
 
@@ -177,15 +193,15 @@ class Run:
         return self.path / locks.NAME
 
     def write(self, name: str, content: Any) -> None:
-        """A JSON document of the run, atomically."""
+        """Write a JSON document of the run atomically."""
         write_document(self.path / name, content)
 
     def log(self, event: dict[str, Any]) -> None:
-        """Add a line to log.jsonl."""
+        """Append a line to log.jsonl."""
         append_line(self.path / "log.jsonl", json.dumps(event, allow_nan=False))
 
     def events(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl; what is no event is passed over, of a repeated iteration the last one counts."""
+        """The events of log.jsonl by iteration. Invalid lines are ignored; of a repeated iteration the last counts."""
         try:
             lines = (self.path / "log.jsonl").read_text(errors="replace").splitlines()
         except OSError:
@@ -242,63 +258,63 @@ def open_run(runs: Path, name: str) -> Run:
     """The run of that name, or at that path.
 
     Raises:
-        RunError: there is none; names those there are.
+        RunError: there is none; the message lists the existing runs.
     """
     for run in (Run(runs / name), Run(Path(name))):
         if run.exists:
             return run
-    have = ", ".join(run.name for run in all_runs(runs))
-    remedy = f"there: {have}" if have else "there is none; make one with `mtrain fit`, or name their folder with --runs"
+    existing = ", ".join(run.name for run in all_runs(runs))
+    remedy = f"existing runs: {existing}" if existing else NO_RUNS
     raise RunError(f"no run named {name!r}", where=runs, remedy=remedy)
 
 
 def newest_run(runs: Path) -> Run:
-    """The run that was worked on last.
+    """The run that was started or resumed last.
 
     Raises:
         RunError: there is none.
     """
-    found = all_runs(runs)
-    if not found:
-        raise RunError("no run here", where=runs, remedy="make one with `mtrain fit`, or name their folder with --runs")
-    return found[-1]
+    existing = all_runs(runs)
+    if not existing:
+        raise RunError("no run in this folder", where=runs, remedy=NO_RUNS)
+    return existing[-1]
 
 
 def all_runs(runs: Path) -> list[Run]:
-    """Every run folder, the one worked on last at the end."""
-    found = [path.parent for path in runs.glob("*/config.json")]
-    return [Run(path) for path in sorted(found, key=lambda p: ((p / "config.json").stat().st_mtime_ns, p.name))]
+    """All runs, in the order in which they were started or last resumed."""
+    folders = [path.parent for path in runs.glob("*/config.json")]
+    return [Run(path) for path in sorted(folders, key=lambda p: ((p / "config.json").stat().st_mtime_ns, p.name))]
 
 
 def named_run(runs: Path, name: str) -> Run:
-    """The run of that name, which need not exist.
+    """The run of that name, whether it exists or not.
 
     Raises:
-        UsageError: not the name of a folder.
+        UsageError: the name is not that of a folder.
     """
     if name != Path(name).name or name.startswith("."):
-        raise UsageError(f"{name!r} is no name for a run", remedy="give a plain name, and the folder with --runs")
+        raise UsageError(f"invalid run name {name!r}", remedy="give a plain name, and its folder with --runs")
     return Run(runs / name)
 
 
 def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:
-    """Which of the tasks of the run at `path` is called `name`, without regard to case, `-` and `_`.
+    """The task of the run at `path` that is called `name`, ignoring case, `-` and `_`.
 
     Raises:
-        UsageError: none is.
+        UsageError: there is none.
     """
     by_name = {plain(task): task for task in tasks}
-    found = by_name.get(plain(name))
-    if found is None:
+    task = by_name.get(plain(name))
+    if task is None:
         raise UsageError(
-            f"this run has no head of {name!r}: it was not trained on it", where=path,
-            remedy=f"name one of its tasks: {', '.join(by_name.values())}",
+            f"this run has no head for {name!r}: it was not trained on that task", where=path,
+            remedy=f"choose one of its tasks: {', '.join(by_name.values())}",
         )  # fmt: skip
-    return found
+    return task
 
 
 def new_name(runs: Path, config: FitConfig) -> str:
-    """A readable name that is free: <backbone>-without-<tasks>-001."""
+    """An unused, readable name: <backbone>-without-<tasks>-001."""
     left = ("without", *config.leave_out) if config.leave_out else ()
     stem = "-".join((catalog.slug(config.backbone), *left))
     number = 1

@@ -1,19 +1,24 @@
-"""The settings of a training as a user gives them in, a `FitConfig` out: by the command line or by `mtrain.fit`."""
+"""Settings as a user gives them (a file, options, `mtrain.fit`) -> a checked `FitConfig`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from dpconvert.manifest.toml_text import read_toml
 from dpconvert.names import closest
+from dpconvert.validation import first_fault
 from mtrain.backbones import catalog
-from mtrain.config import FitConfig
+from mtrain.config import BEFORE, FitConfig
 from mtrain.data.pool import leave_out, outlined
 from mtrain.data.storage import absolute, url_of
 from mtrain.errors import UsageError
 from mtrain.runs import Run, Start, start_of
+
+PAGE = "`mtrain fit --print-config` prints every setting"
 
 
 def check_names(config: FitConfig, *, resumed: bool = False) -> None:
@@ -72,7 +77,51 @@ def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
     try:
         return FitConfig.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{option}: {reason[0].lower()}{reason[1:]}", found=problem["input"]) from None
+        raise unusable(error) from None
+
+
+def unusable(error: ValidationError) -> UsageError:
+    """What is wrong with a setting of a training, by the name of its option."""
+    fault = first_fault(error, FitConfig)
+    option, _, inside = fault.place.partition(".")
+    place = f"--{option.replace('_', '-')}" + (f" ({inside})" if inside else "")
+    return UsageError(f"{place}: {fault.what}", found=fault.found)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, or those of a run from its config.json. Relative paths in it start where you are.
+
+    Raises:
+        UsageError: no such file, not TOML or JSON, or a setting that does not exist or does not take its value.
+    """
+    is_json = path.suffix == ".json"
+    try:
+        found = json.loads(path.read_bytes()) if is_json else read_toml(path)
+    except OSError as error:
+        raise UsageError("no such file of settings", where=path, found=error.strerror or "") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not {'JSON' if is_json else 'TOML'}: {error}", where=path) from None
+    if isinstance(found, dict) and isinstance(found.get("config"), dict):
+        found = BEFORE | found["config"]
+    try:
+        checked = FitConfig.model_validate(found)
+    except ValidationError as error:
+        fault = first_fault(error, FitConfig)
+        raise UsageError(str(fault), where=path, found=fault.found or "", remedy=PAGE) from None
+    return {name: getattr(checked, name) for name in found}
+
+
+def as_toml(config: FitConfig) -> str:
+    """All settings, each below its description, as a file that `read_settings` takes."""
+    lines = []
+    for name, value in config.model_dump(mode="json").items():
+        lines.append(f"# {FitConfig.model_fields[name].description}")
+        lines.append(f"# {name} =" if value is None else f"{name} = {_toml(value)}")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """A value of a setting; JSON's notation is TOML's but for tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k, ensure_ascii=False)} = {_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

@@ -68,7 +68,11 @@ def test_options_named_in_the_documents_exist() -> None:
 
 def _options(command: click.Command | None) -> list[str]:
     assert command is not None
-    return [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+    return [
+        name
+        for parameter in command.get_params(click.Context(command))
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    ]
 
 
 def test_links_between_documents_lead_somewhere() -> None:
@@ -113,6 +117,16 @@ def test_the_generated_pages_are_what_their_writers_write() -> None:
     }  # fmt: skip
     for path, text in generated().items():
         assert path.read_text() == text, f"{path.name}: run `make docs`"
+
+
+def test_every_key_of_a_manifest_and_every_setting_is_described() -> None:
+    """Those of every shape's [layout] too."""
+    schemas = writer("write_schemas")
+    for page in schemas.HEADS:
+        rows = [line.split(" | ") for line in schemas.page(page).splitlines() if line.startswith("| `")]
+        assert len(rows) > 30
+        assert [row[0] for row in rows if not row[-1].strip(" |")] == []
+    assert "## [layout] of the shape table" in schemas.page(schemas.MANIFESTS)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:

@@ -121,13 +121,16 @@ def test_without_ray_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_version_on_a_node_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"another version of the program on this node; expected 0\.0\.0; found"):
+    with pytest.raises(UsageError, match=r"a different version of the program on this node; expected 0\.0\.0; found"):
         ray_cluster.check_version("0.0.0")
 
 
 @pytest.mark.parametrize(
     ("engine_name", "count", "address", "message"),
-    [("ray", 2, None, "--workers is for --engine local"), ("local", None, "a:1", "--address is for --engine ray")],
+    [
+        ("ray", 2, None, "--workers applies to --engine local"),
+        ("local", None, "a:1", "--address applies to --engine ray"),
+    ],
 )
 def test_options_that_do_not_go_together_are_refused(
     engine_name: str, count: int | None, address: str | None, message: str
@@ -203,7 +206,7 @@ def test_a_killed_node_costs_a_conversion_nothing(tmp_path: Path) -> None:
 @pytest.mark.stress
 def test_a_task_whose_process_is_killed_each_time_is_given_up(small: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "TRIES", 1)
-    with pytest.raises(ray_cluster.OutputError, match="a task was given up after 2 tries"):
+    with pytest.raises(ray_cluster.OutputError, match="a task failed 2 times"):
         list(processes.run(workers.die, "", [1], small))
 
 

@@ -38,7 +38,7 @@ SHORT = {
 
 
 def options(command: click.Command) -> set[str]:
-    return {name for parameter in command.params for name in parameter.opts}
+    return {name for parameter in command.get_params(click.Context(command)) for name in parameter.opts}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -63,7 +63,8 @@ def test_help_fits_a_screen(name: tuple[str, str]) -> None:
     lines = COMMANDS[name].get_help(context).splitlines()
     assert len(lines) <= 32
     assert max(map(len, lines)) <= 80
-    hidden = [option.opts[0] for option in COMMANDS[name].params if isinstance(option, click.Option) and option.hidden]
+    options_of = COMMANDS[name].get_params(context)
+    hidden = [option.opts[0] for option in options_of if isinstance(option, click.Option) and option.hidden]
     assert ("--help-all" in options(COMMANDS[name])) == bool(hidden)
 
 

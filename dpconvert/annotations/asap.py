@@ -8,6 +8,7 @@ from typing import Any
 
 import shapely
 
+from dpconvert import names
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, polygon
 from dpconvert.annotations.parsing import xml_tree
@@ -42,8 +43,8 @@ def _label(group: str, parents: dict[str, str], known: Collection[str], name: st
     seen: list[str] = []
     at: str | None = group
     while at is not None and at not in seen:
-        if at in known:
-            return at
+        if (spelt := at if at in known else names.match(at, known)) is not None:
+            return spelt
         seen.append(at)
         at = parents.get(at)
     raise ReadError(

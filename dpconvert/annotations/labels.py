@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from dpconvert import names
 from dpconvert.errors import ReadError
 
 
 def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> str:
-    """The first candidate that is known; without `known` the first that is not empty, '' where all are.
+    """The first candidate that is known, as it is spelt there; without `known` the first that is not empty, else ''.
+
+    Names are compared as people see them (`dpconvert.names.match`).
 
     Raises:
         ReadError: `known` names labels and none of the candidates is among them.
@@ -17,8 +20,8 @@ def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> st
     if not known:
         return told[0] if told else ""
     for candidate in told or [""]:
-        if candidate in known:
-            return candidate
+        if (spelt := candidate if candidate in known else names.match(candidate, known)) is not None:
+            return spelt
     raise ReadError(
         f"unknown annotation label {told[0]!r}" if told else "an annotation without a label",
         where=name,

@@ -20,6 +20,8 @@ from PIL import Image as Pillow
 from pydantic import BeforeValidator
 
 from dpconvert.errors import ReadError
+from dpconvert.image import pnm
+from dpconvert.image.decode import decode_jpeg2000
 from dpconvert.image.guards.allowed_formats import open_picture
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels
@@ -134,6 +136,8 @@ def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
     if not _first_is_whole(data, name):
         return _coarser(data, name)
     try:
+        if pnm.is_netpbm(data[:3]):
+            return _of_netpbm(pnm.read(data))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
             with open_picture(io.BytesIO(data)) as picture:
@@ -141,12 +145,18 @@ def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
                     raise ReadError(f"a mask with tiles of {tile_pixels(picture)} pixels", where=name)
                 if picture.format != "TIFF" and getattr(picture, "is_animated", False):
                     raise _several(name, "an animation")
-                values = np.asarray(_as_stored(picture, colours=colours))
+                deep = decode_jpeg2000(data) if picture.format == "JPEG2000" else None
+                values = np.asarray(_as_stored(picture, colours=colours)) if deep is None else deep[0]
                 return upright(values, 1 if picture.format == "TIFF" else orientation_of(data))  # Pillow turns TIFFs
     except Pillow.DecompressionBombError:
         return _coarser(data, name)
     except UNREADABLE as error:
         raise ReadError(f"not a readable mask: {error}", where=name) from None
+
+
+def _of_netpbm(image: pnm.Netpbm) -> Pixels:
+    samples = image.samples.astype(bool) if image.white == 1 else image.samples
+    return samples[:, :, 0] if samples.shape[2] == 1 else samples
 
 
 def _as_stored(picture: Pillow.Image, *, colours: bool) -> Pillow.Image:

@@ -1,6 +1,6 @@
-"""The command `dpconvert`, a module for each group of its commands: the only place of the package that exits.
+"""The command `dpconvert`, one module for each group of commands. Only this package exits the program.
 
-Commands load what they work with when they run, so that help is there at once.
+Commands import their dependencies when they run, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dpconvert.runtime.terminal import ended
 
 
 class Commands(click.Group):
-    """Verbs, and besides them every source: `dpconvert camelyon16 --out shards/`."""
+    """The commands, and every source as a command of its own: `dpconvert camelyon16 --out shards/`."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         known = super().get_command(context, name)
@@ -32,7 +32,7 @@ class Commands(click.Group):
 
 def main() -> None:
     """Entry point."""
-    with ended("dpconvert", "stopped; run the same command again to go on: what is made is kept"):
+    with ended("dpconvert", "stopped; run the same command again to resume: finished shards are kept"):
         group.main(standalone_mode=False)
 
 
@@ -45,13 +45,13 @@ def main() -> None:
 def group() -> None:
     """Turn a histology or cytology dataset into WebDataset shards.
 
-    SOURCE is the name of a known dataset (see `dpconvert list`) or a manifest of your own (my.toml).
+    SOURCE is a known dataset (see `dpconvert list`) or your own manifest (my.toml).
 
     \b
-    dpconvert list                                   the known sources
-    dpconvert show warwick-crc                       what it is, where to get it
+    dpconvert list                                   list the known sources
+    dpconvert show warwick-crc                       describe one, and where to get it
     dpconvert warwick-crc --source DIR --out shards/ convert it
-    dpconvert verify shards/                         every byte, again
+    dpconvert verify shards/                         check every byte of the result
     """
 
 
@@ -63,7 +63,7 @@ for command in (
 
 
 def _check_name(name: str, verbs: list[str]) -> None:
-    """One list of near names over verbs and sources, for a name that is neither."""
+    """Suggest similar commands and sources for a name that is neither."""
     from dpconvert.manifest.catalog import find, known
     from dpconvert.names import closest
 

@@ -1,4 +1,4 @@
-"""The commands that make shards: a source's own name, and `all`."""
+"""The commands that write shards: the name of a source, and `all`."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from dpconvert.plural import counted
 from dpconvert.runtime.terminal import QUIET, Detailed, document, say, table, tell, together
 
 if TYPE_CHECKING:
-    from dpconvert.card import Difference
+    from dpconvert.card import Difference, TaskCard
     from dpconvert.conversion import Outcome
     from dpconvert.manifest.model import Manifest
     from dpconvert.runtime.processes import Workers
 
 
+PRINTED_FAILURES = 10
 CONVERSION = together(
-    click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Where tasks go."),
+    click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Output folder."),
     WORKERS,
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-        help="Processes of this machine, or a Ray cluster that shares these folders."),
-    click.option("--address", help="Of the Ray cluster.  [default: $RAY_ADDRESS, one that runs here, a new one]"),
+        help="Run on this machine, or on a Ray cluster that shares these folders."),
+    click.option("--address", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]"),
     click.option("--split", type=click.Choice(["strict", "paper"]), default="strict", show_default=True,
-        help="strict: no patient in two sets, of related tasks neither; paper: the published sets."),
+        help="strict: no patient in two sets, nor across related tasks; paper: the published sets."),
     click.option("--image-format", type=click.Choice(["manifest", "png", "jpeg"]), default="manifest",
-        help="Of samples that are not whole PNG or JPEG files, which keep their bytes.  [default: the manifest's]"),
-    click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N samples per class and set."),
+        help="Format of images cut or decoded by dpconvert; PNG and JPEG files are kept.  [default: the manifest's]"),
+    click.option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of samples per class and set."),
     click.option("--errata", default="default", show_default=True,
-        help="Known faults to leave out: none, default, names."),
+        help="Known faults to exclude: none, default, or names separated by commas."),
     click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True,
-        help="Samples of a tar."),
+        help="Samples in each tar file."),
     MPP,
     MPP_OVERRIDE,
     ALLOW_OUTSIDE,
     click.option("--lossless-tiles", is_flag=True,
-        help="Patches on a slide's own grid: its JPEG tiles as they are stored."),
-    click.option("--skip-failed", is_flag=True, help="Leave out what cannot be read, and say so in task.json."),
-    click.option("--retry-failed", is_flag=True, help="Make again what was left out, and nothing else."),
-    click.option("--overwrite", is_flag=True, help="Replace another conversion of this task."),
-    click.option("--json", "as_json", is_flag=True, help="Print task.json's content."),
+        help="Align patches with the slide's tiles, and copy its JPEG tiles unchanged."),
+    click.option("--skip-failed", is_flag=True, help="Leave out unreadable samples, and list them in task.json."),
+    click.option("--retry-failed", is_flag=True, help="Retry only the samples that were left out."),
+    click.option("--overwrite", is_flag=True, help="Replace an existing conversion of this task."),
+    click.option("--json", "as_json", is_flag=True, help="Print the contents of task.json."),
+    click.option("--verbose", "-v", is_flag=True, help="Also print notes about the dataset, and known differences."),
     QUIET,
 )  # fmt: skip
 
@@ -56,7 +58,7 @@ RARELY = (
 
 
 def source_command(name: str) -> click.Command:
-    """The command that converts the source `name`; options are the same for every source."""
+    """The command that converts the source `name`. Every source takes the same options."""
 
     text = f"Convert {name} into shards.\n\n\b\nExample: dpconvert {name} --source DIR --out shards/"
 
@@ -71,11 +73,11 @@ def source_command(name: str) -> click.Command:
 
 @click.command("all", cls=Detailed, rarely=RARELY)
 @click.option("--root", type=PATH, metavar="DIR",
-    help=f"Folder that holds a folder for each source, of its name.  [default: ${SOURCES_VARIABLE}, else sources]",
+    help=f"Folder with one subfolder for each source, named after it.  [default: ${SOURCES_VARIABLE}, else sources]",
 )  # fmt: skip
 @CONVERSION
-def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> None:
-    """Convert every known source that is there, and say which are not.
+def convert_all(root: Path | None, out: Path, as_json: bool, verbose: bool, **options: Any) -> None:
+    """Convert every known source found in a folder, and list those that are not there.
 
     \b
     Example: dpconvert all --root /data/sources --out shards/
@@ -84,13 +86,13 @@ def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> 
     from dpconvert.manifest.catalog import known, load
 
     base = root or sources_folder()
-    there = [manifest for path in known().values() if (base / (manifest := load(path)).name).is_dir()]
-    absent = sorted(known().keys() - {manifest.name for manifest in there})
-    if not there:
-        remedy = f"put a source into a folder of its name there: {', '.join(absent)}"
-        raise UsageError("no known source here", where=base, remedy=remedy)
+    existing = [manifest for path in known().values() if (base / (manifest := load(path)).name).is_dir()]
+    absent = sorted(known().keys() - {manifest.name for manifest in existing})
+    if not existing:
+        remedy = f"put each source into a subfolder with its name; known: {', '.join(absent)}"
+        raise UsageError("no known source in this folder", where=base, remedy=remedy)
     cards, failed = [], []
-    for manifest in there:
+    for manifest in existing:
         try:
             outcome = _conversion(with_shape(manifest), base / manifest.name, out, **options)
         except UserError as error:
@@ -100,7 +102,7 @@ def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> 
         failed += [manifest.name] * bool(outcome.card.failures)
         cards.append(_content(outcome))
         if not as_json:
-            _tell(outcome)
+            _print_outcome(outcome, manifest, verbose=verbose)
             click.echo()
     if as_json:
         document(cards, indent=1)
@@ -109,7 +111,7 @@ def convert_all(root: Path | None, out: Path, as_json: bool, **options: Any) -> 
         sys.exit(1)
 
 
-def _convert(name: str, folder: Path | None, out: Path, as_json: bool, **options: Any) -> None:
+def _convert(name: str, folder: Path | None, out: Path, as_json: bool, verbose: bool, **options: Any) -> None:
     options["workers"] = _workers(options.pop("engine"), options["workers"], options.pop("address"))
     from dpconvert.manifest.catalog import find
 
@@ -118,13 +120,13 @@ def _convert(name: str, folder: Path | None, out: Path, as_json: bool, **options
     if as_json:
         document(_content(outcome), indent=1)
     else:
-        _tell(outcome)
+        _print_outcome(outcome, manifest, verbose=verbose)
     if outcome.card.failures:
         sys.exit(1)
 
 
 def _workers(engine: str, count: int | None, address: str | None) -> Workers:
-    """The workers asked for, which load what they need while this process does."""
+    """The requested workers. Local ones start importing at once, in parallel with this process."""
     from dpconvert.runtime.processes import start_loading, workers_of
 
     workers = workers_of(engine, count, address)
@@ -141,7 +143,7 @@ def _conversion(
     from dpconvert.plan.plan import Options
     from dpconvert.runtime.progress import Reporter
 
-    if not isinstance(workers, int):  # tasks of a cluster start in other folders
+    if not isinstance(workers, int):  # on a cluster, tasks run in another working directory
         root, out = root.absolute(), out.absolute()
     return conversion.convert(
         manifest,
@@ -156,39 +158,55 @@ def _conversion(
 
 
 def _content(outcome: Outcome) -> dict[str, Any]:
-    """What task.json holds."""
+    """The contents of task.json."""
     return outcome.card.model_dump(mode="json", by_alias=True)
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome, manifest: Manifest, *, verbose: bool) -> None:
+    """The counts as a table, then what the user may want to act on; with `verbose`, every note."""
+    from dpconvert.card import SPLITS
+
     card = outcome.card
-    before = f"{counted(outcome.made, 'shard')} made, {outcome.had} were there" if outcome.made else "complete already"
+    done = f"{counted(outcome.made, 'shard')} written, {outcome.had} existing" if outcome.made else "already complete"
     samples, shards = counted(card.samples(), "sample"), counted(len(card.shards), "shard")
-    tell(f"{card.task}: {samples} in {shards} ({before}) -> {outcome.folder}")
-    made = card.splits.values()
-    rows = [[name, *(split.classes[label] for split in made)] for label, name in enumerate(card.classes)]
+    tell(f"{card.task}: {samples} in {shards} ({done}) -> {outcome.folder}")
+    names = [split for split in SPLITS if split in card.splits]  # a card that was read has them in another order
+    splits = [card.splits[name] for name in names]
+    rows = [[name, *(split.classes[label] for split in splits)] for label, name in enumerate(card.classes)]
     rows += [
-        ["samples", *(split.samples for split in made)],
-        [f"{card.group_kind}s", *(split.groups for split in made)],
+        ["samples", *(split.samples for split in splits)],
+        [f"{card.group_kind}s", *(split.groups for split in splits)],
     ]
-    table(["class", *card.splits], rows)
-    _tell_differences(card.expectations)
-    for note in card.notes:
-        tell(f"note: {note}")
-    if card.failures:
-        for failure in card.failures[:10]:
-            tell(f"failed: {failure.key}: {failure.reason}")
-        remedy = "mend them and say --retry-failed"
-        tell(f"left out: {counted(len(card.failures), 'sample')} that cannot be read, listed in task.json; {remedy}")
+    table(["class", *names], rows)
+    _print_differences(card.expectations, verbose=verbose)
+    _print_notes(card, manifest, verbose=verbose)
+    _print_failures(card)
     tell(f"digest {card.digest}")
 
 
-def _tell_differences(differences: list[Difference]) -> None:
-    """A line for each number that is not the expected one; a single line where all have one reason."""
-    first = differences[0] if differences else None
-    if first and first.reason and len(differences) > 1 and all(d.reason == first.reason for d in differences):
-        tell(f"{first.what}: expected {first.expected}, made {first.made} (known: {first.reason})")
-        return
+def _print_differences(differences: list[Difference], *, verbose: bool) -> None:
+    """One line for each count that differs from the expected one; where all share a reason, only the first."""
+    reasons = {difference.reason for difference in differences}
+    if not verbose and len(reasons) == 1 and "" not in reasons:
+        differences = differences[:1]
     for difference in differences:
-        why = f"known: {difference.reason}" if difference.reason else "WARNING: no reason is known"
-        tell(f"{difference.what}: expected {difference.expected}, made {difference.made} ({why})")
+        why = f"known: {difference.reason}" if difference.reason else "WARNING: no known reason"
+        tell(f"{difference.what}: expected {difference.expected}, found {difference.made} ({why})")
+
+
+def _print_notes(card: TaskCard, manifest: Manifest, *, verbose: bool) -> None:
+    """The notes on this conversion. Those of the manifest hold for every conversion: `show` prints them."""
+    general = [] if verbose else [note for note in card.notes if note in manifest.notes]
+    for note in card.notes:
+        if note not in general:
+            tell(f"note: {note}")
+    if general:
+        tell(f"{counted(len(general), 'note')} about the dataset not shown; --verbose or `dpconvert show` prints them")
+
+
+def _print_failures(card: TaskCard) -> None:
+    for failure in card.failures[:PRINTED_FAILURES]:
+        tell(f"failed: {failure.key}: {failure.reason}")
+    if card.failures:
+        remedy = "repair the files, then run again with --retry-failed"
+        tell(f"left out: {counted(len(card.failures), 'unreadable sample')}, listed in task.json; {remedy}")

@@ -11,10 +11,12 @@ from dpconvert.runtime.terminal import JSON, examined
 
 
 @click.command()
-@click.option("--out", type=PATH, default=Path(), help="Where shards are to go.  [default: here]")
+@click.option("--out", type=PATH, default=Path(), help="Folder that will hold the shards.  [default: this one]")
 @JSON
 def doctor(out: Path, as_json: bool) -> None:
-    """Say what works on this machine: OpenSlide, codecs, disk, locks, processes. Exit status 1 if something does not.
+    """Check what works on this machine: OpenSlide, codecs, disk, locks, processes.
+
+    The exit status is 1 if something does not work.
 
     \b
     Example: dpconvert doctor --out shards/

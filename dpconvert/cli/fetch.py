@@ -1,4 +1,4 @@
-"""`dpconvert fetch`: archives from where they are published, or a project of a Cytomine server."""
+"""`dpconvert fetch`: downloads published archives, or a project from a Cytomine server."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source")
 @click.option(
-    "--to", type=PATH, metavar="DIR", help=f"Where to.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME]"
+    "--to", type=PATH, metavar="DIR", help=f"Download folder.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME]"
 )
-@click.option("--accept-licence", is_flag=True, help="You agree to the terms that `show` names.")
+@click.option("--accept-licence", is_flag=True, help="Accept the licence terms that `show` prints.")
 @click.option(
-    "--host", metavar="URL", help="A Cytomine server; keys from CYTOMINE_PUBLIC_KEY and CYTOMINE_PRIVATE_KEY."
+    "--host",
+    metavar="URL",
+    help="Cytomine server; keys from CYTOMINE_PUBLIC_KEY and CYTOMINE_PRIVATE_KEY.",
 )
-@click.option("--project", "projects", type=int, multiple=True, metavar="ID", help="Of that server; may be repeated.")
-@click.option("--crops/--slides", default=None, help="What to fetch of a project.  [default: what the rule needs]")
-@click.option("--connections", type=click.IntRange(1, 16), default=4, show_default=True, help="To that server at once.")
+@click.option("--project", "projects", type=int, multiple=True, metavar="ID", help="Cytomine project; may be repeated.")
+@click.option("--crops/--slides", default=None, help="What to fetch from a project.  [default: what the rule needs]")
+@click.option("--connections", type=click.IntRange(1, 16), default=4, show_default=True, help="Parallel downloads.")
 @JSON
 @QUIET
 def fetch(source: str, to: Path | None, accept_licence: bool, as_json: bool, quiet: bool, **server: Any) -> None:
-    """Download a source, or say where to ask for it.
+    """Download a source, or explain how to request it.
 
-    Goes on with what was cut, and leaves alone what is there.
+    An interrupted download is resumed; finished files are kept.
 
     \b
     Example: dpconvert fetch umcm-colorectal
@@ -58,11 +60,11 @@ def _fetch_archives(manifest: Manifest, folder: Path, report: Reporter, as_json:
 
     done = fetching.fetch(manifest, folder, report, accepted=accepted)
     by_hand = done.manual or not (done.came or done.had)
-    told = f"{folder}: {counted(len(done.came), 'archive')} came, {len(done.had)} were there"
-    lines = [told] if done.came or done.had else []
+    summary = f"{folder}: {counted(len(done.came), 'archive')} downloaded, {len(done.had)} existing"
+    lines = [summary] if done.came or done.had else []
     lines += fetching.instructions(manifest, folder) if by_hand else [_next(manifest, folder)]
-    found = {"source": manifest.name, "folder": str(folder), "came": done.came, "had": done.had}
-    answer(lines, found | {"by_hand": done.manual, "url": manifest.obtain.url}, as_json=as_json)
+    result = {"source": manifest.name, "folder": str(folder), "came": done.came, "had": done.had}
+    answer(lines, result | {"by_hand": done.manual, "url": manifest.obtain.url}, as_json=as_json)
     if by_hand:
         sys.exit(1)
 
@@ -75,19 +77,19 @@ def _fetch_projects(
     from dpconvert.obtain import fetch as fetching
     from dpconvert.obtain.cytomine_server import Keys
 
-    wanted = fetching.projects(manifest, host, projects, crops, connections)
+    requests = fetching.projects(manifest, host, projects, crops, connections)
     keys = Keys.from_environment()
     report.note(f"licence: {fetching.licence(manifest)}")
-    found = []
-    for request in wanted:
-        place = folder / str(request.project) if len(wanted) > 1 else folder
-        brought = cytomine_project.export(request, keys, place, report)
-        found.append({"project": request.project, "folder": str(place), "what": request.what, **vars(brought)})
+    results = []
+    for request in requests:
+        place = folder / str(request.project) if len(requests) > 1 else folder
+        export = cytomine_project.export(request, keys, place, report)
+        results.append({"project": request.project, "folder": str(place), "what": request.what, **vars(export)})
         if not as_json:
-            tell(f"{place}: {brought.came} {request.what} came, {brought.had} were there")
-            for note in brought.notes:
+            tell(f"{place}: {export.came} {request.what} downloaded, {export.had} existing")
+            for note in export.notes:
                 tell(f"note: {note}")
-    answer([_next(manifest, folder)], {"source": manifest.name, "projects": found}, as_json=as_json)
+    answer([_next(manifest, folder)], {"source": manifest.name, "projects": results}, as_json=as_json)
 
 
 def _next(manifest: Manifest, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Options that commands of `dpconvert` share, and where a source's files are looked for."""
+"""Options that several commands of `dpconvert` share."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 SOURCE = click.option("--source", "folder", type=PATH, metavar="DIR",
-    help=f"The source's files.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME, else the manifest's root]",
+    help=f"Folder of the source's files.  [default: ${SOURCES_VARIABLE}/NAME, sources/NAME or the manifest's root]",
 )  # fmt: skip
 MPP = click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
-    help="Micrometres per pixel of slides that state none.",
+    help="Micrometres per pixel, for slides whose files do not state it.",
 )  # fmt: skip
 MPP_OVERRIDE = click.option("--mpp-override", type=click.FloatRange(0.05, 10), metavar="UM",
-    help="Micrometres per pixel of all slides, whatever their files state.",
+    help="Micrometres per pixel, for all slides, whatever their files state.",
 )  # fmt: skip
 ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True,
-    help="Let all annotations of an image lie outside it.",
+    help="Accept images whose annotations all lie outside them.",
 )  # fmt: skip
 SHARDS = click.argument("shards", type=PATH)
-WORKERS = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: all processors]")
+WORKERS = click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one per processor]")
 
 
 def with_shape(manifest: Manifest) -> Manifest:
-    """The manifest with its shape's own file patterns where it gives none."""
+    """The manifest, with its shape's default file patterns where it gives none."""
     from dpconvert.readers import with_defaults
 
     return with_defaults(manifest)

@@ -1,4 +1,4 @@
-"""`dpconvert preview`: what a conversion would see of a source, or what it made, as pictures."""
+"""`dpconvert preview`: draws what a conversion would read from a source, or a page of finished tasks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 @click.command()
 @click.argument("source", metavar="SOURCE|SHARDS")
 @SOURCE
-@click.option("--slide", metavar="NAME", help="Which one.  [default: the first that is annotated]")
-@click.option("--out", type=PATH, help="Folder of the pictures, or the page.  [default: preview, preview.html]")
+@click.option("--slide", metavar="NAME", help="Slide or image to draw.  [default: the first annotated one]")
+@click.option("--out", type=PATH, help="Output folder, or page.  [default: preview, or preview.html]")
 @JSON
 @QUIET
 @MPP
 @MPP_OVERRIDE
 @ALLOW_OUTSIDE
 def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing: Any) -> None:
-    """Draw what a conversion would see of a source, or what it made, on one page.
+    """Preview a source before it is converted, or finished tasks.
 
-    Of a source: a slide with its tissue, annotations and patches, and samples of each class, as pictures. Of a folder
-    of tasks, or of one: counts, pictures of each class, sizes, licences and notes, as an HTML page.
+    For a source: image files that show a slide with its tissue, annotations and patches, and samples of each class.
+    For a task's folder, or a folder of tasks: an HTML page of counts, samples of each class, sizes, licences and notes.
 
     \b
     Example: dpconvert preview camelyon16 --slide tumor_001
@@ -38,14 +38,14 @@ def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing
     if _is_shards(source):
         if given := [name for name, value in drawing.items() if value]:
             option = "source" if given[0] == "folder" else given[0].replace("_", "-")
-            raise UsageError(f"--{option} is of a source, and this is a folder of tasks", where=source)
+            raise UsageError(f"--{option} applies to sources, and this is a folder of tasks", where=source)
         _preview_tasks(Path(source), out or Path("preview.html"), as_json, quiet)
     else:
         _preview_source(source, out or Path("preview"), as_json, **drawing)
 
 
 def _is_shards(name: str) -> bool:
-    """Whether the argument is a folder; a known source is one even where a folder has its name."""
+    """Whether the argument is a folder. The name of a known source means the source, even beside such a folder."""
     from dpconvert.manifest.catalog import known
 
     return Path(name).is_dir() and name not in known()

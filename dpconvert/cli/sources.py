@@ -1,4 +1,4 @@
-"""The commands that tell of sources: `list`, `show`, `check`; and `fake`, which draws one."""
+"""The commands about sources: `list`, `show`, `check`, and `fake`, which draws one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("list")
 @JSON
 def list_sources(as_json: bool) -> None:
-    """The known sources.
+    """List the known sources.
 
     \b
     Example: dpconvert list
@@ -45,7 +45,7 @@ def list_sources(as_json: bool) -> None:
 @click.argument("source")
 @JSON
 def show(source: str, as_json: bool) -> None:
-    """What is known of a source: classes, counts, licence, where to get it, its layout.
+    """Describe a source: classes, counts, licence, where to get it, and its layout.
 
     \b
     Example: dpconvert show camelyon16
@@ -64,7 +64,7 @@ def _description(manifest: Manifest) -> list[str]:
     lines = [f"{manifest.name} -> {manifest.task}: {manifest.title}", ""]
     facts = {
         "kind": manifest.kind,
-        "classes": ", ".join(f"{i} {name}" for i, name in enumerate(manifest.classes)) or "those that occur",
+        "classes": ", ".join(f"{i} {name}" for i, name in enumerate(manifest.classes)) or "taken from the files",
         "organ, stain": ", ".join(filter(None, [manifest.organ, manifest.stain])),
         "resolution": f"{manifest.mpp} um/px" if manifest.mpp else "",
         "rule": _rule(manifest),
@@ -94,9 +94,9 @@ def _description(manifest: Manifest) -> list[str]:
 
 
 def _rule(manifest: Manifest) -> str:
-    """'area: size 768, ...' without what is not set."""
-    told = manifest.rule.model_dump(exclude_defaults=True, exclude={"type"})
-    values = {name: ", ".join(value) if isinstance(value, list) else value for name, value in told.items()}
+    """'area: size 768, ...': the settings that differ from their defaults."""
+    settings = manifest.rule.model_dump(exclude_defaults=True, exclude={"type"})
+    values = {name: ", ".join(value) if isinstance(value, list) else value for name, value in settings.items()}
     return f"{manifest.rule.type}: {'; '.join(f'{k} {v}' for k, v in values.items())}".removesuffix(": ")
 
 
@@ -105,7 +105,7 @@ def _rule(manifest: Manifest) -> str:
 @SOURCE
 @JSON
 def check(source: str, folder: Path | None, as_json: bool) -> None:
-    """What of a source is there and what is missing; reads names only.
+    """Report which files of a source are present and which are missing; reads only their names.
 
     \b
     Example: dpconvert check camelyon16 --source /data/camelyon16
@@ -123,8 +123,8 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
         short = found < (kind.expected or 1) and not kind.optional
         missing |= short
         rows.append([kind.what, found, kind.expected or "", "missing" if short else "", kind.example or kind.pattern])
-    beside = unused.groups(files)
-    rows += [[f"not matched: {ending}", len(found), "", "", found[0]] for ending, found in beside.items()]
+    unmatched = unused.groups(files)
+    rows += [[f"not matched: {ending}", len(names), "", "", names[0]] for ending, names in unmatched.items()]
     if as_json:
         names = ("what", "found", "expected", "state", "example")
         document([dict(zip(names, row, strict=True)) for row in rows])
@@ -140,10 +140,10 @@ def check(source: str, folder: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("source")
 @click.option("--out", type=PATH, default=Path("sources"), show_default=True, help="Parent folder.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other pictures.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the images.")
 @JSON
 def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
-    """Draw a tiny fake of a source in its own layout, to try the programs with.
+    """Draw a tiny fake source in the layout of the real one, for trying the programs.
 
     \b
     Example: dpconvert fake camelyon16 --out sources/

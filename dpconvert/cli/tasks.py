@@ -21,12 +21,12 @@ from dpconvert.runtime.terminal import JSON, QUIET, document, say, tell
     "--against",
     metavar="DIGEST|DIR",
     default="",
-    help="What a task must be equal to, or a folder of such tasks; says whether versions differ.",
+    help="Digest or folder to compare with; differing tool versions are reported.",
 )
 @JSON
 @QUIET
 def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet: bool) -> None:
-    """Read every shard again: digests, counts, index, keys, fields, labels, images, groups.
+    """Check every shard: digests, counts, index, keys, fields, labels, images and groups.
 
     \b
     Example: dpconvert verify shards/
@@ -38,7 +38,7 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     from dpconvert.tasks.verify import task_folders
     from dpconvert.tasks.verify import verify as verify_task
 
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     bad, report = 0, Reporter(quiet=quiet or as_json)
     for folder in task_folders(shards):
         try:
@@ -47,47 +47,46 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
             )
         except UserError as error:
             say(f"dpconvert: error: {error}", bold=True)
-            told.append({"folder": str(folder), "problems": [{"file": FILE_NAME, "what": str(error)}]})
+            results.append({"folder": str(folder), "problems": [{"file": FILE_NAME, "what": str(error)}]})
             bad += 1
             continue
-        told.append({"folder": str(folder), "task": card.task, "digest": card.digest})
-        told[-1]["problems"] = [{"file": problem.file, "what": problem.what} for problem in problems]
+        results.append({"folder": str(folder), "task": card.task, "digest": card.digest})
+        results[-1]["problems"] = [{"file": problem.file, "what": problem.what} for problem in problems]
         for problem in problems:
             say(f"{folder / problem.file}: {problem.what}", bold=True)
         bad += len(problems)
         if not (problems or as_json):
             samples, parts = counted(card.samples(), "sample"), counted(len(card.shards), "shard")
             tell(f"{card.task}: {samples} in {parts} as written, {card.digest}")
-    for task in only_there(against, {entry.get("task", Path(entry["folder"]).name) for entry in told}):
-        what = f"no task {task} here, though it is in {against}"
+    for task in only_there(against, {entry.get("task", Path(entry["folder"]).name) for entry in results}):
+        what = f"task {task} is missing here, but present in {against}"
         say(f"{shards}: {what}", bold=True)
-        told.append({"folder": str(shards / task), "task": task, "problems": [{"file": FILE_NAME, "what": what}]})
+        results.append({"folder": str(shards / task), "task": task, "problems": [{"file": FILE_NAME, "what": what}]})
         bad += 1
     if as_json:
-        document(told)
+        document(results)
     if bad:
-        found = counted(bad, "problem")
-        say(f"dpconvert: error: {found}; convert what is damaged again with --overwrite")
+        say(f"dpconvert: error: {counted(bad, 'problem')}; convert the damaged tasks again with --overwrite")
         sys.exit(1)
 
 
 @click.command()
 @SHARDS
-@click.option("--page", type=PATH, default=Path("audit.html"), show_default=True, help="A file.")
+@click.option("--page", type=PATH, default=Path("audit.html"), show_default=True, help="HTML page to write.")
 @click.option(
-    "--alike", type=click.FloatRange(0.5, 1), default=0.85, show_default=True, help="Likeness from which a pair counts."
+    "--alike", type=click.FloatRange(0.5, 1), default=0.85, show_default=True, help="Minimum similarity of a pair."
 )
-@click.option("--features", type=PATH, metavar="DIR", help="Of `mtrain features`: compared too.")
+@click.option("--features", type=PATH, metavar="DIR", help="Folder of `mtrain features` to compare, too.")
 @WORKERS
-@click.option("--json", "as_json", is_flag=True, help="For programs; every pair.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every pair.")
 @QUIET
 def audit(
     shards: Path, page: Path, alike: float, features: Path | None, workers: int | None, as_json: bool, quiet: bool
 ) -> None:
-    """Look for the same pictures in two splits or two tasks: equal, turned, mirrored, scaled or compressed again.
+    """Find the same image in two splits or two tasks: equal, rotated, mirrored, rescaled or recompressed.
 
-    Draws every pair on one page, and says which tasks to leave out together. Exit status 1 when something is found
-    that the tasks' cards do not state.
+    Writes a page with every pair, and reports which tasks to leave out together. The exit status is 1 if a pair is
+    found that the tasks' cards do not declare.
 
     \b
     Example: dpconvert audit shards/
@@ -119,14 +118,14 @@ def audit(
 
 @click.command()
 @SHARDS
-@click.option("--out", type=PATH, default=Path("unpacked"), show_default=True, help="Where to.")
+@click.option("--out", type=PATH, default=Path("unpacked"), show_default=True, help="Output folder.")
 @JSON
 @QUIET
 def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:
-    """Turn a task's shards back into images: a folder for each split and class, the same bytes.
+    """Turn a task's shards back into image files, byte for byte, in a folder for each split and class.
 
-    Nothing is overwritten; the same command goes on with what was interrupted. SHARDS is a task's folder, or one of
-    several tasks, which then get a folder each.
+    Nothing is overwritten, and an interrupted command resumes when it is repeated. SHARDS is the folder of a task, or a
+    folder of tasks, each of which then gets a folder of its own.
 
     \b
     Example: dpconvert unpack shards/Lung --out unpacked/
@@ -139,8 +138,8 @@ def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:
     for folder in task_folders(shards):
         done.append(unpack_task(folder, out if folder == shards else out / folder.name, report))
         if not as_json:
-            came = done[-1]
-            tell(f"{came.task}: {counted(came.made, 'image')} written, {came.had} were there -> {came.folder}")
+            last = done[-1]
+            tell(f"{last.task}: {counted(last.made, 'image')} written, {last.had} existing -> {last.folder}")
     if as_json:
         rows = [{"task": d.task, "folder": str(d.folder), "made": d.made, "had": d.had} for d in done]
         document(rows)

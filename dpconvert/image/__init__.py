@@ -5,6 +5,7 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
     base.py     what every picture can do, and how pixels are resampled
     rgb.py      the one rule by which samples of any kind become 8-bit RGB
     decode.py   the one decoder of PNG and JPEG, for sources and shards
+    pnm.py      Netpbm's formats, by their own samples
     tiff_rgb.py what a TIFF's tags say of its samples
     turned.py   images that their files store turned
     flat.py     pictures held in memory as a whole, and mosaics of them

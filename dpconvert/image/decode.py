@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.image.base import Pixels
+from dpconvert.image.guards import jpeg2000
 from dpconvert.image.guards.claims import check_claim
 from dpconvert.image.guards.jpeg import checked_size
 from dpconvert.image.guards.libtiff import UNREADABLE
-from dpconvert.image.rgb import Range, check_bits, orientation_of, several, to_rgb, upright
+from dpconvert.image.rgb import KindError, Range, check_bits, orientation_of, several, to_rgb, upright
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -42,6 +43,29 @@ def decode(data: bytes, scale: Range | None = None, *, source: bool = False) -> 
         raise ValueError("neither PNG nor JPEG")
     orientation = orientation_of(data)
     return pixels if orientation == 1 else upright(pixels, orientation)
+
+
+def decode_jpeg2000(data: bytes) -> tuple[NDArray[Any], int] | None:
+    """Samples of a JPEG 2000 file as it holds them, and their bits; None where Pillow gives the same, of 8 bits.
+
+    Pillow rounds samples of more than 8 bits in colours, whereby white becomes black, and shifts those of fewer.
+
+    Raises:
+        KindError: components of different kinds.
+        ValueError: damaged.
+    """
+    kinds = jpeg2000.precisions(data)
+    if kinds <= {(8, False)}:
+        return None
+    if len(kinds) > 1:
+        if max(kinds) <= (8, False) and not any(signed for _, signed in kinds):
+            return None
+        raise KindError("components of different numbers of bits", "export it with one kind of samples, as RGB")
+    try:
+        samples: NDArray[Any] = imagecodecs.jpeg2k_decode(data)
+    except imagecodecs.Jpeg2kError as error:
+        raise ValueError(str(error)) from None
+    return samples, kinds.pop()[0]
 
 
 def is_plain(data: bytes) -> bool:

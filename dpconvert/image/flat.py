@@ -7,15 +7,18 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from dpconvert.errors import ReadError, cut
+from dpconvert.image import pnm
 from dpconvert.image.base import Image, Pixels, resample
-from dpconvert.image.decode import JPEG_START, PNG_START, decode
+from dpconvert.image.decode import JPEG_START, PNG_START, decode, decode_jpeg2000
 from dpconvert.image.guards.allowed_formats import open_picture
 from dpconvert.image.guards.claims import ClaimError, TooLargeError, check_claim
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
@@ -140,6 +143,8 @@ def _decoded(file: Opened, start: bytes, scale: Range | None) -> Pixels:
         return _tiff(file, scale)
     if start == PNG_START[:4] or start.startswith(JPEG_START):
         return decode(content(file), scale, source=True)
+    if pnm.is_netpbm(start):
+        return pnm.read(content(file)).rgb(scale)
     return _by_pillow(file, scale)
 
 
@@ -152,7 +157,15 @@ def _by_pillow(file: Opened, scale: Range | None) -> Pixels:
             return as_rgb(picture, scale)
         if frames > 1:
             raise several(frames)
+        if picture.format == "JPEG2000" and (found := decode_jpeg2000(content(file))) is not None:
+            return _of_jpeg2000(*found, scale)
         return upright(as_rgb(picture, scale), valid_orientation(picture.getexif().get(ORIENTATION)))
+
+
+def _of_jpeg2000(samples: NDArray[Any], bits: int, scale: Range | None) -> Pixels:
+    opaque = samples.ndim == 2 or samples.shape[2] in (1, 3)
+    check_bits(samples if opaque else samples[:, :, :-1], bits, scale)
+    return to_rgb(samples, bits=bits, opacity="" if opaque else "unassociated", scale=scale)
 
 
 def as_rgb(picture: Pillow.Image, scale: Range | None = None) -> Pixels:

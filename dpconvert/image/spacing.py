@@ -28,7 +28,8 @@ WORDS = {
     "mil": 25.4, "point": 25_400 / 72,
 }  # fmt: skip
 WORDS = {unicodedata.normalize("NFKC", word): length for word, length in WORDS.items()}
-PER_UNIT = {2: ("inch", 25_400.0), 3: ("cm", 10_000.0)}  # of the tag ResolutionUnit
+# of the tag ResolutionUnit; the last two are not of TIFF 6.0, but tifffile writes them
+PER_UNIT = {2: ("inch", 25_400.0), 3: ("cm", 10_000.0), 4: ("mm", 1_000.0), 5: ("um", 1.0)}
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ def of_tags(page: tifffile.TiffPage, imagej: dict[str, Any] | None = None) -> Sp
     name, length = PER_UNIT.get(_unit(page), ("", None))
     if imagej and (told := str(imagej.get("unit", "")).strip()) and (own := micrometres(told)) is not None:
         name, length = told, own
-    if length is None or not any(per_unit):
-        return Spacing()
     stated = " x ".join(dict.fromkeys(f"{value:.6g}" for value in per_unit if value is not None))
+    if length is None or not stated:
+        return Spacing(stated=f"{stated} pixels per unit {_unit(page)}, which TIFF has not" if _unit(page) > 5 else "")
     sides = [length / value if value else None for value in per_unit]
     return Spacing.of(sides[0], sides[1], f"{stated} pixels per {name}")
 

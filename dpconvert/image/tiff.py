@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
-from dpconvert.image.guards.tiff_segments import JPEG, check_segment, segment_size
+from dpconvert.image.guards.tiff_segments import JPEG, check_compression, check_segment, segment_size
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.tiff_layout import Level, Opened, name, opened
 from dpconvert.image.tiff_rgb import (
@@ -130,6 +130,8 @@ class TiffPages:
     def is_plain(self) -> bool:
         """Whether OpenSlide, which goes by its own rule, gives the same pixels: 8-bit grey or RGB, upright."""
         page = self.levels[0].pages[0]
+        if not all(_is_read_by_libtiff(page) for level in self.levels for page in level.pages):
+            return False
         usual = page.photometric in (GREY, RGB) or (page.photometric == YCBCR and page.compression == NEW_JPEG)
         opaque = page.samplesperpixel == (1 if page.photometric == GREY else 3)
         whole_bytes = _dtype(page) == np.uint8 and self.bits in (0, 8)
@@ -272,9 +274,17 @@ def _is_plain_jpeg(level: Level) -> bool:
         and page.compression == NEW_JPEG
         and page.photometric in (RGB, YCBCR)
         and page.samplesperpixel == 3
+        and _planes(page) == 1
         and page.dtype == np.uint8
         and all(page.databytecounts)
     )
+
+
+def _is_read_by_libtiff(page: tifffile.TiffPage) -> bool:
+    """Whether libtiff reads the tiles of a page: of uncompressed ones it takes whole kibibytes, also beyond the end."""
+    if page.compression != tifffile.COMPRESSION.NONE or not page.is_tiled:
+        return True
+    return all(count % 1024 == 0 for count in page.databytecounts)
 
 
 def _check(levels: list[Level], where: str, scale: Range | None) -> None:
@@ -285,6 +295,7 @@ def _check(levels: list[Level], where: str, scale: Range | None) -> None:
 
 def _check_page(page: tifffile.TiffPage, where: str, scale: Range | None) -> None:
     channels, kind = page.samplesperpixel, page.photometric
+    check_compression(page)
     try:
         check_kind(page, scale)
     except KindError:

@@ -28,7 +28,9 @@ PLAIN = ("generic", "uniform", "shaped", "imagej")  # kinds of TIFF, as tifffile
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 LONGEST_COMPANION = 1 << 24  # bytes of OME-XML beside its TIFFs
 XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
-PAGES = "further pages of the file are not read (they are not reduced copies of its image)"
+PAGES = (
+    "the largest page is read; further ones, which are not marked as reduced copies of it (thumbnails, say), are not"
+)
 PLANES = "of several planes (depth or time) the first is read"
 
 

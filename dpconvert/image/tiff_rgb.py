@@ -34,6 +34,8 @@ def settle_colours(page: tifffile.TiffPage) -> bool:
     """
     if page.compression != NEW_JPEG or page.photometric not in (RGB, YCBCR) or page.samplesperpixel != len("RGB"):
         return False
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:  # each stream is of one colour, and says nothing of them
+        return False
     stated = adobe_transform(_first_segment(page))
     if stated is None and page.jpegtables:
         stated = adobe_transform(page.jpegtables)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dpconvert.card import SPLITS, Licence, Model, Split
+from dpconvert.card import Licence, Model, Split
 from dpconvert.errors import UsageError
 
 SANE_MPP = 0.05, 10.0  # micrometres per pixel; beyond, whatever says so is an error
@@ -36,25 +36,32 @@ class FileKind(Model):
     """One kind of file of a source. `pattern` is searched in names relative to the source folder, '/' between parts."""
 
     pattern: str
+    """Regular expression, searched in the names of the files; its named groups are what the layout reads."""
     what: str = "files"
+    """What these files are, for messages."""
     example: str = ""
+    """Name of such a file, for messages."""
     expected: int | None = None
+    """How many such files the whole release has; fewer are reported."""
     optional: bool = False
+    """Whether a source may have none of them."""
 
     _compiles = field_validator("pattern")(_expression)
 
 
 class Archive(Model):
-    """A file to download: `digest` is 'sha256:...' or 'md5:...', empty when none was published; `size` is in bytes.
-
-    With `numbers`, ranges of first and last, it stands for a file each: '{n}' in name and url is the number.
-    """
+    """A file to download."""
 
     name: str
+    """File name of the download; with `numbers`, `{n}` in it is the number."""
     url: str = ""
+    """Where it is downloaded from."""
     size: int | None = None
+    """Size in bytes."""
     digest: str = ""
+    """`sha256:...` or `md5:...`; empty if none was published."""
     numbers: list[tuple[int, int]] = []
+    """Ranges of first and last number: the entry then stands for one file per number."""
 
     def files(self) -> list[Archive]:
         """The files that it stands for."""
@@ -67,21 +74,27 @@ class Obtain(Model):
     """Where the source comes from, for `show`."""
 
     url: str = ""
+    """Page of the dataset."""
     text: str = ""
+    """How to get the files, in a sentence."""
     archives: list[Archive] = []
+    """Files that `dpconvert fetch` downloads."""
 
 
 class Group(Model):
-    """What may not cross splits: `kind` says what it is, `namespace` makes the ids of related sources comparable."""
+    """What may not cross splits, such as the images of one patient."""
 
     kind: str = "image"
+    """What a group is: image, slide, patient, ..."""
     namespace: str = ""
+    """Common first part of the group ids of related sources; the source's own name if not given."""
 
 
 class Whole(Model):
     """Every picture is one sample."""
 
     type: Literal["whole"] = "whole"
+    """Rule name."""
 
 
 class Grid(Model):
@@ -89,15 +102,19 @@ class Grid(Model):
 
     The origin is (0, 0), or the corner of the slide's bounds where the file states them. Pixels are those of level 0,
     or with `mpp` (micrometres per pixel) of that resolution: a slide of 0.25 um/px is then read by frames twice as
-    large as one of 0.5 um/px. stored: side in pixels after resampling; if not given as read, with `mpp` as `size`.
-    own_tiles: the patches are the slide's own JPEG tiles, on the level nearest to what `size` and `stored` ask for.
+    large as one of 0.5 um/px. The slide's own tiles are taken from the level nearest to `size` and `stored`.
     """
 
     size: Annotated[int, Field(gt=0)]
+    """Side of a patch in pixels: of level 0, or of the resolution `mpp`."""
     overlap: Annotated[int, Field(ge=0)] = 0
+    """Overlap of neighbouring patches in the same pixels."""
     mpp: Mpp | None = None
+    """Micrometres per pixel at which patches are taken; level 0 if not given."""
     stored: Annotated[int, Field(gt=0)] | None = None
+    """Side of the stored patch in pixels after resampling; as read if not given."""
     own_tiles: bool = False
+    """Whether patches are the slide's own JPEG tiles, stored without decoding."""
 
     @model_validator(mode="after")
     def _advances(self) -> Self:
@@ -110,13 +127,16 @@ class Tiles(Grid):
     """The patches of the grid, each with the label of its picture."""
 
     type: Literal["tiles"]
+    """Rule name."""
 
 
 class Presence(Grid):
     """Class 1 when a point with one of the labels `positive` lies strictly inside the patch, else class 0."""
 
     type: Literal["presence"]
+    """Rule name."""
     positive: list[str]
+    """Labels of the points that make a patch positive."""
 
 
 class Objects(Grid):
@@ -126,27 +146,35 @@ class Objects(Grid):
     """
 
     type: Literal["objects"]
+    """Rule name."""
     positive: str
+    """Label of the objects that are sought."""
     none: str
+    """Class of a patch without any object."""
     other: str | None = None
+    """Class of a patch that holds an object of another label."""
     crops: Annotated[int, Field(gt=0)] = 10
+    """Number of shifted patches around each positive object."""
 
 
 class Regional(Grid):
-    """Patches told apart by regions: those labelled `positive`, less those labelled `cut`.
+    """Patches classified by regions: those labelled `positive`, less those labelled `cut`.
 
-    ignore: labels that are neither; any other label is an error. tissue: least share of tissue, patches with less are
-    background and dropped. tissue_rule: how tissue is told from background, "glass" (what differs from the slide's own
-    glass, in any stain) or "saturation" (Otsu's threshold on the saturation, for H&E). cap: most patches of a class
-    from one picture, drawn with the seed.
+    Tissue is what differs from the slide's own glass ("glass"), or what Otsu's threshold on the saturation leaves.
     """
 
     positive: list[str]
+    """Labels of the regions that make a patch positive."""
     cut: list[str] = []
+    """Labels of the regions that are cut out of the positive ones."""
     ignore: list[str] = []
+    """Labels that are neither; any other label is an error."""
     tissue: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Least share of tissue in a patch, 0 to 1; patches with less are dropped and counted."""
     tissue_rule: TissueRule = "glass"
+    """How tissue is told from background: `glass` in any stain, `saturation` in H&E."""
     cap: int | None = None
+    """Maximum number of patches of a class from one image, drawn at random."""
 
     def known(self) -> list[str]:
         """Every label that may occur."""
@@ -157,25 +185,30 @@ class Area(Regional):
     """Class 1 when the regions cover more than `share` of the patch."""
 
     type: Literal["area"]
+    """Rule name."""
     share: Annotated[float, Field(ge=0, lt=1)]
+    """A patch is positive if the regions cover more than this share of it."""
 
 
 class Centre(Regional):
     """Class 1 when the patch's centre, (x + size / 2, y + size / 2), lies in the regions."""
 
     type: Literal["centre"]
+    """Rule name."""
 
 
 class Crop(Model):
     """The bounding box of each annotated object, clipped to the picture; the object's label is the class.
 
-    size: a square of so many pixels around the middle of each object instead, moved into the picture where it would
-    leave it; points need it. mpp: micrometres per pixel as stored (and of `size`); if not given as read.
+    A square of `size` that would leave the picture is moved into it.
     """
 
     type: Literal["crop"]
+    """Rule name."""
     size: Annotated[int, Field(gt=0)] | None = None
+    """Side of a square around each object in pixels, in place of its bounding box; points need it."""
     mpp: Mpp | None = None
+    """Micrometres per pixel of the stored crop; as read if not given."""
 
 
 Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Centre | Crop, Field(discriminator="type")]
@@ -185,7 +218,9 @@ class ImageFormat(Model):
     """How a sample that is not a whole PNG or JPEG file is stored. JPEG is 4:4:4."""
 
     format: Literal["png", "jpeg"] = "png"
+    """`png` is lossless."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG quality."""
 
 
 class PixelRule(Model):
@@ -195,6 +230,7 @@ class PixelRule(Model):
     """
 
     range: tuple[float, float] | None = None
+    """Sample values that become black and white, such as `[0, 4095]`."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -211,27 +247,57 @@ class SplitPolicy(Model):
     `share` and every class occurs in every split where there are groups enough. draw "hashed": each group's name alone
     decides, so that tasks of one namespace agree on the groups that they share, whichever others they have; sizes then
     follow `share` on average only.
+
+    `val` names the groups of the validation set, or is a number: the share of the training set that becomes one, drawn
+    by group as `draw` says. It is for releases of a training and a test set alone; groups that `train` names stay.
     """
 
     unit: Literal["group", "picture", "scan"] = "group"
+    """What is kept within one split."""
     draw: Literal["balanced", "hashed"] = "balanced"
+    """How the rest is drawn: `balanced` or `hashed`."""
     train: list[str] = []
-    val: list[str] = []
+    """Groups of the training set."""
+    val: list[str] | float = []
+    """Groups of the validation set, or the share of the training set that becomes it."""
     test: list[str] = []
+    """Groups of the test set."""
     official: bool = False
+    """Whether the release's own sets are kept."""
     share: tuple[float, float, float] | None = None
+    """Proportions of train, val and test for the groups that are not named."""
     note: str = ""
+    """Anything worth knowing of this split."""
+
+    @property
+    def validation(self) -> float | None:
+        """The share of the training set that becomes the validation set, where `val` is a number."""
+        return None if isinstance(self.val, list) else self.val
 
     def named(self) -> dict[str, Split]:
         """Group -> split for the groups that the manifest names."""
-        return {group: split for split in SPLITS for group in getattr(self, split)}
+        return {group: split for split, groups in self._lists() for group in groups}
+
+    def _lists(self) -> list[tuple[Split, list[str]]]:
+        val = self.val if isinstance(self.val, list) else []
+        return [("train", self.train), ("val", val), ("test", self.test)]
+
+    @field_validator("val", mode="before")
+    @classmethod
+    def _groups_or_share(cls, val: Any) -> Any:
+        number = isinstance(val, int | float) and not isinstance(val, bool)
+        if not isinstance(val, list) and not (number and 0 < val < 1):
+            raise ValueError("must be a list of groups, or a share of the training set between 0 and 1, as 0.15")
+        return val
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
-        if len(self.named()) != len(self.train) + len(self.val) + len(self.test):
+        if len(self.named()) != sum(len(groups) for _, groups in self._lists()):
             raise ValueError("a group is named twice")
         if self.share is not None and (min(self.share) < 0 or sum(self.share) <= 0):
             raise ValueError("share must be three numbers, none negative")
+        if self.share is not None and self.share[1] > 0 and self.validation is not None:
+            raise ValueError("`share` and `val` both draw a validation set: leave one out")
         return self
 
 
@@ -239,20 +305,30 @@ class Published(Model):
     """The paper's own counts of this task (images per set)."""
 
     total: int
+    """All images."""
     train: int
+    """Training images."""
     val: int
+    """Validation images."""
     test: int
+    """Test images."""
     classes: int
+    """Classes."""
 
 
 class Expected(Model):
     """What the whole release must give; `reasons` says, by the same names, why what is made may differ."""
 
     total: int | None = None
+    """Samples in all."""
     classes: list[int] | None = None
+    """Samples of each class, in the order of `classes`."""
     paper: dict[Split, int] = {}
+    """Samples of each set under the split `paper`."""
     strict: dict[Split, int] = {}
+    """Samples of each set under the split `strict`."""
     reasons: dict[str, str] = {}
+    """Why a number may differ, by its name."""
 
 
 class Erratum(Model):
@@ -262,50 +338,82 @@ class Erratum(Model):
     """
 
     name: str
+    """Name by which `--errata` turns it on or off."""
     drops: Literal["pictures", "negatives"] = "pictures"
+    """What is left out: the images, or only their negative samples."""
     pictures: str
+    """Regular expression, searched in the names of the images."""
     reason: str
+    """What is wrong with them."""
     citation: str
+    """Where that was reported."""
     default: bool = True
+    """Whether it is on unless `--errata` says otherwise."""
 
     _compiles = field_validator("pictures")(_expression)
 
 
 class Manifest(Model):
-    """All that is known about one source.
-
-    allow_outside: whether an image may have all of its annotations outside its frame: it is then one without any.
-    mpp: micrometres per pixel of files that state none; mpp_override: of all files, whatever they state.
-    """
+    """All that is known about one source."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of the source on the command line."""
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """Name of the task and of its folder of shards."""
     title: str = ""
+    """Title for people."""
     kind: Literal["classification", "detection", "segmentation"] = "classification"
+    """What the labels were made for."""
     classes: list[str] = []
+    """Class names in the order of their labels; if not given, those that are found."""
     organ: str = ""
+    """Organ or tissue."""
     stain: str = ""
+    """Stain."""
     mpp: Mpp | None = None
+    """Micrometres per pixel of files that state none."""
     allow_outside: bool = False
+    """Whether all annotations of an image may lie outside it, which then counts as an image without any."""
     mpp_override: Mpp | None = None
+    """Micrometres per pixel of all files, whatever they state."""
     group: Group = Group()
+    """What may not cross splits."""
     related: list[str] = []
+    """Tasks that share images or patients with this one; leaving one out leaves out all."""
     licence: Licence = Licence(name="not stated")
+    """Terms of use."""
     citation: str = ""
+    """Publication to cite."""
     obtain: Obtain = Obtain()
+    """Where the files come from."""
     root: str = ""
+    """Folder of the files, relative to the manifest; `--source` overrides it."""
     shape: str = ""
+    """Layout of the files: folders, table, points, masks, slides or cytomine; empty if a module of the same name reads
+    them.
+    """
     layout: dict[str, Any] = {}
+    """Keys of the layout, listed below for each shape."""
     files: dict[str, FileKind] = {}
+    """Which files the layout reads: a table for each kind."""
     rule: Rule = Whole()
+    """How images become samples."""
     pixels: PixelRule = PixelRule()
+    """How sample values become pixels where a file does not state it."""
     image: ImageFormat = ImageFormat()
+    """How samples are stored."""
     split: dict[Literal["strict", "paper"], SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
+    """Split policies; `strict` is the default, `paper` reproduces the publication."""
     paper: Published | None = None
+    """Counts that the publication states."""
     expected: Expected = Expected()
+    """Counts that a conversion of the whole release must give."""
     errata: list[Erratum] = []
+    """Known faults of the release."""
     notes: list[str] = []
+    """Anything else that users of the data must know; part of the task's card."""
     path: Path = Path()
+    """Where the manifest was read from; not a key of the file."""
 
     @cached_property
     def digest(self) -> str:

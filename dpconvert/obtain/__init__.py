@@ -1,1 +1,1 @@
-"""The files of a source, downloaded: from the web, or from a Cytomine server."""
+"""Downloads the files of a source from the web, or from a Cytomine server."""

@@ -1,4 +1,4 @@
-"""A project of a Cytomine server in, an export of it in a folder out: its lists, and its crops or its slides."""
+"""Exports a project of a Cytomine server to a folder: its lists, and its crops or its slides."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from dpconvert.obtain.download import PATIENT, Patience, locked
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import replaced
 
-ASKED = {"showMeta": "true", "showWKT": "true", "showTerm": "true", "showGIS": "true"}
-ANY = 1 << 30  # size of an image whose size is not told
-SLACK = 2  # px by which the server may round a crop
+SHOWN = {"showMeta": "true", "showWKT": "true", "showTerm": "true", "showGIS": "true"}
+ANY = 1 << 30  # size assumed for an image whose size is not stated
+SLACK = 2  # px by which the server may round the size of a crop
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to bring of which project: crops of its annotations, or the slides that have any."""
+    """A request to export a project: crops of its annotations, or the slides that have annotations."""
 
     host: str
     project: int
@@ -38,19 +38,19 @@ class Request:
 
     @property
     def what(self) -> str:
-        """In a word."""
+        """What is exported, as a noun."""
         return "crops" if self.crops else "slides"
 
     @property
     def address(self) -> str:
-        """The host as an address, https where nothing else is said."""
-        told = self.host.rstrip("/").removesuffix("/api")
-        return told if "://" in told else f"https://{told}"
+        """The address of the host, by default with https."""
+        host = self.host.rstrip("/").removesuffix("/api")
+        return host if "://" in host else f"https://{host}"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file of the server and its place in the folder; of a crop the size that its outline says."""
+    """A file of the server, its path in the folder, and for a crop the expected size (of its outline)."""
 
     path: str
     file: str
@@ -59,7 +59,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Brought:
-    """How many crops or slides came now and were there, and what is worth saying of them."""
+    """The result: numbers of crops or slides downloaded now and existing before, and notes."""
 
     came: int
     had: int
@@ -67,25 +67,25 @@ class Brought:
 
 
 def export(request: Request, keys: Keys, folder: Path, report: Reporter, patience: Patience = PATIENT) -> Brought:
-    """Bring a project's lists, and its crops or slides, into a folder. What is there whole is not fetched again.
+    """Download a project's lists, and its crops or slides, to a folder. Complete files are not downloaded again.
 
     Raises:
-        FetchError: the server refuses, does not answer, or some file could not be had.
-        OutputError: somebody else fetches into the folder, or it cannot be written.
+        FetchError: the server refuses or does not respond, or a file cannot be downloaded.
+        OutputError: another process downloads to the folder, or it cannot be written.
     """
     with Server(request.address, keys, report, patience) as server, locked(folder):
         server.connect(request.project)
         items, slides = _lists(server, request.project, folder)
-        wanted = list(_crops(items, slides) if request.crops else _slides(items, slides))
-        return _bring_all(server, wanted, folder, request)
+        files = list(_crops(items, slides) if request.crops else _slides(items, slides))
+        return _download_all(server, files, folder, request)
 
 
 def _lists(server: Server, project: int, folder: Path) -> tuple[list[Item], dict[int, Slide]]:
-    """Write the lists. They come before the rest, so that a conversion sees what is missing."""
+    """Download the lists. They come first, so that a conversion can see which files are missing."""
     lists = {
         "terms": server.listing(f"/api/project/{project}/term.json"),
         "images": server.listing(f"/api/project/{project}/imageinstance.json"),
-        "annotations": server.listing("/api/annotation.json", project=str(project), **ASKED),
+        "annotations": server.listing("/api/annotation.json", project=str(project), **SHOWN),
     }
     _forget_changed(folder, lists["annotations"])
     for name, entries in lists.items():
@@ -95,13 +95,13 @@ def _lists(server: Server, project: int, folder: Path) -> tuple[list[Item], dict
     return items, {slide.id: slide for slide in _parsed(folder / "images.json", Slide)}
 
 
-def _bring_all(server: Server, wanted: list[Wanted], folder: Path, request: Request) -> Brought:
-    """Several at once. Some that fail do not stop the others, unless most do."""
+def _download_all(server: Server, files: list[Wanted], folder: Path, request: Request) -> Brought:
+    """Download the files in parallel. Failures do not stop the other downloads, unless most of them fail."""
     what = request.what
     failures: list[FetchError] = []
     done: Counter[str] = Counter()
     with ThreadPoolExecutor(request.connections) as pool:
-        running = [pool.submit(_bring, server, folder, one) for one in wanted]
+        running = [pool.submit(_download, server, folder, file) for file in files]
         try:
             with server.report.bar(f"{what} of project {request.project}", len(running), unit=what) as advance:
                 for future in as_completed(running):
@@ -117,32 +117,32 @@ def _bring_all(server: Server, wanted: list[Wanted], folder: Path, request: Requ
             pool.shutdown(wait=False, cancel_futures=True)
     if failures:
         raise FetchError(
-            f"{len(failures)} of {len(wanted)} {what} could not be fetched, the first: {failures[0].what}",
-            where=failures[0].where, remedy="run the same command again: what is here is kept",
+            f"{len(failures)} of {len(files)} {what} could not be downloaded, the first: {failures[0].what}",
+            where=failures[0].where, remedy="run the same command again: finished files are kept",
         )  # fmt: skip
-    notes = [f"{done['scaled']} crops are smaller than their annotations: the server scales large ones down"]
+    notes = [f"{done['scaled']} crops are smaller than their annotations, because the server scales large ones down"]
     return Brought(done["came"], done["had"], notes if done["scaled"] else [])
 
 
-def _bring(server: Server, folder: Path, wanted: Wanted) -> Counter[str]:
-    """What became of one file; runs in a thread."""
+def _download(server: Server, folder: Path, wanted: Wanted) -> Counter[str]:
+    """Download one file, and count it under "came" or "had", and "scaled". Runs in a thread."""
     file = folder / wanted.file
-    came = server.bring(wanted.path, file)
-    found = Counter({"came" if came else "had": 1})
+    is_new = server.bring(wanted.path, file)
+    counts = Counter({"came" if is_new else "had": 1})
     if wanted.size is None:
-        return found
+        return counts
     try:
         with Pillow.open(file, formats=("PNG",)) as picture:
             width, height = picture.size
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
         file.unlink()
-        raise FetchError("no picture but something else came", where=f"{server.address}{wanted.path}") from None
-    found["scaled"] = int(min(width - wanted.size[0], height - wanted.size[1]) < -SLACK)
-    return found
+        raise FetchError("the response is not an image", where=f"{server.address}{wanted.path}") from None
+    counts["scaled"] = int(min(width - wanted.size[0], height - wanted.size[1]) < -SLACK)
+    return counts
 
 
 def _crops(items: list[Item], slides: dict[int, Slide]) -> Iterator[Wanted]:
-    """Of annotations with a term and an area inside their image: others cannot be cut."""
+    """The crops of annotations with a term and an area inside their image; others cannot be cropped."""
     for item in items:
         slide = slides.get(item.image)
         if not item.term or slide is None:
@@ -150,15 +150,14 @@ def _crops(items: list[Item], slides: dict[int, Slide]) -> Iterator[Wanted]:
         name, size = f"annotation {item.id}", (slide.width or ANY, slide.height or ANY)
         for drawn in cytomine.shapes([Labelled(item, "")], size, name, areas=True).items:
             left, top, right, bottom = drawn.geometry.bounds
-            told = re.fullmatch(
-                r"(/api/\w+/\d+/crop)\.\w+", urlsplit(item.crop_url or "").path
-            )  # its host may be internal
-            path = told[1] if told else f"/api/userannotation/{item.id}/crop"
+            # only the path of the stated URL is used: its host may be internal
+            stated = re.fullmatch(r"(/api/\w+/\d+/crop)\.\w+", urlsplit(item.crop_url or "").path)
+            path = stated[1] if stated else f"/api/userannotation/{item.id}/crop"
             yield Wanted(f"{path}.png", f"crops/{item.image}_{item.id}.png", (right - left, bottom - top))
 
 
 def _slides(items: list[Item], slides: dict[int, Slide]) -> Iterator[Wanted]:
-    """Of the images that have annotations with a term, under their ids."""
+    """The slides that have annotations with a term, named by their ids."""
     for number in sorted({item.image for item in items if item.term} & set(slides)):
         suffix = PurePosixPath(slides[number].original_filename or "").suffix.lower()
         ending = suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ".tif"
@@ -166,7 +165,7 @@ def _slides(items: list[Item], slides: dict[int, Slide]) -> Iterator[Wanted]:
 
 
 def _forget_changed(folder: Path, annotations: list[dict[str, Any]]) -> None:
-    """Remove the crops of annotations whose outline is not that of the last time."""
+    """Remove the crops of annotations whose outline has changed since the last download."""
     path = folder / "annotations.json"
     if not path.is_file():
         return

@@ -1,8 +1,8 @@
-"""A URL in, a whole file out: gone on with where it was cut, checked, and called by its name only then.
+"""Downloads files: an interrupted download is resumed, and a file gets its name only when it is complete and checked.
 
-While it comes the file is called <name>.part, and <name>.tag holds what the server says of the version that it is of. A
-part goes on only where the answer is of the same version and length and begins where the part ends; else it is begun
-anew.
+Until then it is called <name>.part, and <name>.tag holds the version of the file as the server states it. A part is
+resumed only if the response has the same version and length, and starts where the part ends; else the download starts
+from the beginning.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from dpconvert.errors import FetchError, OutputError
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 
-CHUNK = 1 << 14  # what a cut may lose
-AGAIN = {408, 425, 429, 500, 502, 503, 504}  # a server's answers that pass
+CHUNK = 1 << 14  # bytes that an interruption may lose
+AGAIN = {408, 425, 429, 500, 502, 503, 504}  # temporary errors
 KILO = 1000
 LONGEST_WAIT = 60.0
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-MOST_PATIENT = 600.0  # seconds that a server may ask to wait
+MOST_PATIENT = 600.0  # longest wait in seconds that a server may request
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds until a connection counts as failed or as cut, tries without a byte gained, seconds between them."""
+    """Timeouts in seconds for connecting and for silence, attempts without progress, and seconds between them."""
 
     connect: float = 15.0
     silence: float = 60.0
@@ -47,10 +47,10 @@ PATIENT = Patience()
 
 @dataclass(frozen=True)
 class Remote:
-    """A file of a server.
+    """A file on a server.
 
-    digest: 'sha256:...' or 'md5:...', '' where none was published. size: bytes, where they were. remedy: where else to
-    ask.
+    digest: 'sha256:...' or 'md5:...', '' if none is published. size: bytes, if published. remedy: another way to get
+    the file.
     """
 
     url: str
@@ -62,7 +62,7 @@ class Remote:
 
 @dataclass
 class Downloader:
-    """Fetches files over one connection pool; not to be shared between threads. Once `stop` is set it gives up."""
+    """Downloads files over one connection pool; for a single thread. It gives up when `stop` is set."""
 
     report: Reporter
     session: requests.Session
@@ -70,15 +70,15 @@ class Downloader:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def fetch(self, remote: Remote, path: Path) -> bool:
-        """Bring the file to `path`; False if it was there already.
+        """Download the file to `path`. Returns False if it already exists.
 
         Raises:
-            FetchError: the server does not have it or refuses, the connection fails again and again, or what came is
-                not what was published.
-            OutputError: it cannot be written.
+            FetchError: the server does not have the file or refuses it, the connection fails repeatedly, or the file is
+                not the published one.
+            OutputError: the file cannot be written.
         """
         if path.is_file():
-            self._check(remote, path, path, remedy="remove it and fetch again")
+            self._check(remote, path, path, remedy="remove it and download it again")
             return False
         part = path.with_name(f"{path.name}.part")
         try:
@@ -87,25 +87,25 @@ class Downloader:
             _check_total(remote, _size(part), part)
             self._check(remote, part, path)
             part.replace(path)
-        except requests.RequestException as error:  # an OSError too, but none of ours
-            raise FetchError(f"not a usable address: {error}", where=remote.url) from None
+        except requests.RequestException as error:  # also an OSError, but not one of writing
+            raise FetchError(f"invalid address: {error}", where=remote.url, remedy=remote.remedy or None) from None
         except OSError as error:
-            remedy = "make room and run the same command again: what is here is kept"
+            remedy = "make room and run the same command again: finished parts are kept"
             raise OutputError(f"cannot be written: {error.strerror}", where=path, remedy=remedy) from None
         _tag(part).unlink(missing_ok=True)
         return True
 
     def _whole(self, remote: Remote, part: Path) -> None:
-        """Ask until nothing is missing; tries count from the last byte that was gained."""
+        """Request the file until it is complete. Attempts are counted from the last progress."""
         tries, most = 0, _size(part)
         while not self.stop.is_set():
             pause = 0.0
             try:
                 if self._more(remote, part):
                     return
-                reason = "the server is busy, or sends less than it announced"
+                reason = "the server is busy, or sends less than announced"
             except _BusyError as busy:
-                reason, pause = f"the server is busy ({busy.status})", busy.wait
+                reason, pause = f"the server is busy (HTTP {busy.status})", busy.wait
             except requests.exceptions.SSLError as error:
                 raise FetchError(
                     f"no secure connection: {error}", where=remote.url, remedy=remote.remedy or None
@@ -116,19 +116,19 @@ class Downloader:
             most = max(most, _size(part))
             if tries >= self.patience.tries:
                 raise FetchError(
-                    f"{reason}, {tries} times without a byte gained", where=remote.url,
-                    remedy="run the same command again: what is here is kept",
+                    f"{reason}; {tries} attempts without progress", where=remote.url,
+                    remedy="run the same command again: finished parts are kept",
                 )  # fmt: skip
             if pause > MOST_PATIENT:
                 raise FetchError(
-                    f"the server asks to wait {pause:.0f} s", where=remote.url,
-                    remedy="run the same command again then: what is here is kept",
+                    f"the server requests a wait of {pause:.0f} s", where=remote.url,
+                    remedy="run the same command again after that time: finished parts are kept",
                 )  # fmt: skip
             self.stop.wait(max(pause, min(self.patience.wait * 2**tries, LONGEST_WAIT)))
         raise _stopped(remote.url)
 
     def _more(self, remote: Remote, part: Path) -> bool:
-        """One answer of the server, added to the part; True when the file is whole."""
+        """Append one response of the server to the part. Returns whether the file is complete."""
         had, tag = _size(part), _tag(part)
         if remote.size is not None and had > remote.size:
             return _start_again(part)
@@ -148,7 +148,7 @@ class Downloader:
             if answer.status_code in AGAIN:
                 raise _BusyError(answer)
             start, version = _start(answer), _Version.of(answer)
-            if start not in (0, had) or (start and not known.goes_on_in(version)):
+            if start not in (0, had) or (start and not known.can_resume_with(version)):
                 return _start_again(part)
             version = replace(version, total=version.total or known.total) if start else version
             _check_total(remote, version.total, part)
@@ -157,9 +157,9 @@ class Downloader:
             return self._append(answer, part, start, version.total or remote.size)
 
     def _append(self, answer: requests.Response, part: Path, start: int, total: int | None) -> bool:
-        """Add the body from the byte `start`; True when the file is whole, as far as its length is known.
+        """Write the body of a response from the byte `start` on. Returns whether the file is complete.
 
-        Of a part of unknown length only the next answer tells whether it was the last one.
+        If the length is unknown, only the next response shows whether this was the last part.
         """
         name = part.name.removesuffix(".part")
         done = start
@@ -176,53 +176,60 @@ class Downloader:
                 done += len(chunk)
         return done >= total if total is not None else not start
 
-    def _check(self, remote: Remote, path: Path, named: Path, remedy: str = "fetch it again") -> None:
-        """What does not have the published digest is removed, unless somebody else put it there."""
+    def _check(self, remote: Remote, path: Path, named: Path, remedy: str = "download it again") -> None:
+        """Check size and digest. A downloaded file with another digest is removed, an existing one is not."""
         if remote.size is not None and (size := _size(path)) != remote.size:
             raise FetchError(
-                "not of the published size", where=named, expected=f"{remote.size} bytes", found=size, remedy=remedy
+                "size differs from the published one",
+                where=named,
+                expected=f"{remote.size} bytes",
+                found=size,
+                remedy=remedy,
             )
         if not remote.digest:
             return
         kind, _, digest = remote.digest.partition(":")
-        found = pooch.file_hash(str(path), alg=kind)
-        if found.lower() != digest.lower():
+        actual = pooch.file_hash(str(path), alg=kind)
+        if actual.lower() != digest.lower():
             if path != named:
                 path.unlink()
                 _tag(path).unlink(missing_ok=True)
             raise FetchError(
-                "not the published file", where=named, expected=remote.digest, found=f"{kind}:{found}", remedy=remedy
+                "not the published file", where=named, expected=remote.digest, found=f"{kind}:{actual}", remedy=remedy
             )
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
-    """Nobody else fetches into this folder meanwhile."""
-    return locks.locked(folder, "somebody else fetches into it", "wait, or choose another --to", "choose another --to")
+    """Hold the lock of a download folder."""
+    taken = "another `dpconvert fetch` is writing to this folder"
+    return locks.locked(folder, taken, "wait until it ends, or choose another --to", "choose another --to")
 
 
 def _stopped(url: str) -> FetchError:
-    return FetchError("stopped", where=url, remedy="run it again: what is here is kept")
+    return FetchError("stopped", where=url, remedy="run the same command again: finished parts are kept")
 
 
 def _refuse(answer: requests.Response, remote: Remote) -> None:
-    """Answers that will not change by asking again."""
+    """Raise FetchError for a response that retrying will not change."""
     code = answer.status_code
     if code in (200, 206) or code in AGAIN:
         return
     what = {
-        401: "the server wants to know who asks",
-        403: "the server refuses",
-        404: "not there",
-        410: "not there any more",
+        401: "authentication required",
+        403: "access denied",
+        404: "file not found",
+        410: "the file no longer exists",
     }
-    raise FetchError(f"{what.get(code, 'the server refuses')} ({code})", where=remote.url, remedy=remote.remedy or None)
+    reason = what.get(code, "the server refuses the request")
+    raise FetchError(f"{reason} (HTTP {code})", where=remote.url, remedy=remote.remedy or None)
 
 
 @dataclass(frozen=True)
 class _Version:
-    """Which version of a file an answer is of, as far as a server tells.
+    """The version of a file in a response, as far as the server states it.
 
-    condition: what asks for the same one, a strong ETag or else a date. told: any ETag or date. total: its length.
+    condition: a strong ETag or else a date, with which the same version can be requested. told: any ETag or date.
+    total: the length of the file.
     """
 
     condition: str = ""
@@ -237,7 +244,7 @@ class _Version:
 
     @classmethod
     def read(cls, tag: Path) -> _Version:
-        """What was noted beside a part; of one without a readable note, nothing."""
+        """The version noted beside a part; an empty one if there is no readable note."""
         try:
             return cls(**json.loads(tag.read_text()))
         except (OSError, ValueError, TypeError):
@@ -246,30 +253,30 @@ class _Version:
     def write(self, tag: Path) -> None:
         tag.write_text(json.dumps(asdict(self)))
 
-    def goes_on_in(self, other: _Version) -> bool:
-        """Whether a part of this version may go on with bytes of the other."""
+    def can_resume_with(self, other: _Version) -> bool:
+        """Whether a part of this version can be resumed with bytes of the other."""
         return self.told == other.told and (None in (self.total, other.total) or self.total == other.total)
 
 
 def _start(answer: requests.Response) -> int:
-    """The byte that the body begins with: 0 of a whole file, -1 of a part that does not say which one it is."""
+    """The first byte of the body: 0 for a whole file, -1 for a part without a valid range."""
     if answer.status_code != 206:
         return 0
-    found = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    return int(found[1]) if found else -1
+    match = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    return int(match[1]) if match else -1
 
 
 def _total(answer: requests.Response) -> int | None:
-    """The length of the whole file, where it is told."""
+    """The length of the whole file, if it is stated."""
     length = answer.headers.get("Content-Length", "")
     if answer.status_code != 206:
         return int(length) if length.isdecimal() else None
-    found = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    return int(found[3]) if found and found[3] != "*" else None
+    match = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    return int(match[3]) if match and match[3] != "*" else None
 
 
 def _check_room(total: int, start: int, part: Path) -> None:
-    """Refuse before the first byte what does not fit on the disk.
+    """Check before the first byte that the file fits on the disk.
 
     Raises:
         OutputError: it does not.
@@ -277,43 +284,43 @@ def _check_room(total: int, start: int, part: Path) -> None:
     free = shutil.disk_usage(part.parent).free + (0 if start else _size(part))
     if total - start > free:
         raise OutputError(
-            "no room", where=part.with_name(part.name.removesuffix(".part")), expected=f"{total - start} bytes",
-            found=f"{free}", remedy="make room, or choose another --to",
+            "not enough disk space", where=part.with_name(part.name.removesuffix(".part")),
+            expected=f"{total - start} bytes", found=f"{free}", remedy="make room, or choose another --to",
         )  # fmt: skip
 
 
 def _check_total(remote: Remote, total: int | None, part: Path) -> None:
-    """Refuse before the first byte what is of another length than was published.
+    """Check before the first byte that the file has the published size.
 
     Raises:
-        FetchError: it is.
+        FetchError: it has not.
     """
     if None not in (remote.size, total) and remote.size != total:
         _start_again(part)
         raise _other_size(remote, total or 0)
 
 
-def _other_size(remote: Remote, found: int) -> FetchError:
+def _other_size(remote: Remote, size: int) -> FetchError:
     return FetchError(
-        "not of the published size", where=remote.url, expected=f"{remote.size} bytes", found=f"{found}",
+        "size differs from the published one", where=remote.url, expected=f"{remote.size} bytes", found=f"{size}",
         remedy=remote.remedy or None,
     )  # fmt: skip
 
 
 class _BusyError(Exception):
-    """A server's answer that passes, and the seconds after which it wants to be asked again."""
+    """A temporary error of a server, and the seconds after which it may be retried."""
 
     def __init__(self, answer: requests.Response) -> None:
-        self.status, told = answer.status_code, answer.headers.get("Retry-After", "").strip()
-        self.wait = float(told) if told.isdecimal() else 0.0
+        self.status, retry_after = answer.status_code, answer.headers.get("Retry-After", "").strip()
+        self.wait = float(retry_after) if retry_after.isdecimal() else 0.0
         with suppress(ValueError, TypeError):
-            until = parsedate_to_datetime(told)
+            until = parsedate_to_datetime(retry_after)
             self.wait = max((until - datetime.now(until.tzinfo)).total_seconds(), 0.0)
         super().__init__(self.status)
 
 
 def _ends_at(answer: requests.Response, had: int) -> bool:
-    """Whether the server, asked for what comes after `had` bytes, says that this is all."""
+    """Whether the server responds to a request for the bytes after the first `had` that there are none."""
     return answer.headers.get("Content-Range", "") == f"bytes */{had}"
 
 
@@ -335,5 +342,5 @@ def _size(part: Path) -> int:
 
 def _words(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
-        return "the server says nothing"
-    return "the connection was cut" if "IncompleteRead" in str(error) else "no connection"
+        return "the server does not respond"
+    return "the connection broke" if "IncompleteRead" in str(error) else "no connection"

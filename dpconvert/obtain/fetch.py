@@ -1,7 +1,7 @@
-"""The files of a source that anyone may download, into a folder; for the others, where to ask and what to put where.
+"""Downloads the files of a source that are publicly available, and gives instructions for the others.
 
-Zip archives stay as they are: they are read in place. Tar archives are unpacked into a folder of their name, which is
-there only when it is whole.
+Zip archives are kept, since they are read in place. Tar archives are unpacked to a folder of the same name, which
+appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BROKEN = (*bounded.DAMAGED, zlib.error, gzip.BadGzipFile)
 
 @dataclass(frozen=True)
 class Fetched:
-    """What became of a source: archives that came now, that were there, and that must be asked for by hand."""
+    """The archives that were downloaded now, that existed before, and that must be requested by hand."""
 
     folder: Path
     came: list[str]
@@ -45,19 +45,19 @@ class Fetched:
 def fetch(
     manifest: Manifest, folder: Path, report: Reporter, *, accepted: bool, patience: Patience = PATIENT
 ) -> Fetched:
-    """Download and unpack what has an address.
+    """Download and unpack the archives that have an address.
 
     Raises:
         UsageError: the licence is not open, and was not accepted.
-        FetchError: a download failed, or is not what was published.
-        OutputError: somebody else fetches into the folder, or it cannot be written.
+        FetchError: a download failed, or is not the published file.
+        OutputError: another process downloads to the folder, or it cannot be written.
     """
     downloadable = [file for archive in manifest.obtain.archives if _downloadable(archive) for file in archive.files()]
     manual = [archive.name for archive in manifest.obtain.archives if not _downloadable(archive)]
     if downloadable and not (manifest.licence.open or accepted):
         raise UsageError(
             f"{manifest.task} is not under an open licence: {licence(manifest)}",
-            remedy="read its terms, and say --accept-licence if you agree to them",
+            remedy="read its terms, and give --accept-licence if you agree to them",
         )
     came: list[str] = []
     had: list[str] = []
@@ -74,36 +74,34 @@ def fetch(
 def projects(
     manifest: Manifest, host: str | None, numbers: tuple[int, ...], crops: bool | None, connections: int
 ) -> list[Request]:
-    """What to ask of a Cytomine server.
+    """The requests to a Cytomine server.
 
     Raises:
-        UsageError: not a source that can come from one, or not enough to ask it.
+        UsageError: the source does not come from a Cytomine server, or options are missing or exclude each other.
     """
     if manifest.shape != "cytomine":
-        raise UsageError(
-            "is no project of a Cytomine server", where=manifest.name, remedy="leave --host and --project out"
-        )
+        raise UsageError("not a project of a Cytomine server", where=manifest.name, remedy="omit --host and --project")
     if not host or not numbers:
-        raise UsageError("a server and a project are needed", remedy="give both, --host URL and --project ID")
+        raise UsageError("a server and a project are needed", remedy="give both --host URL and --project ID")
     if crops and isinstance(manifest.rule, Regional):
-        raise UsageError("its patches are cut out of slides", where=manifest.name, remedy="leave --crops out")
+        raise UsageError("patches of this source are cut from slides", where=manifest.name, remedy="omit --crops")
     crops = isinstance(manifest.rule, Crop) if crops is None else crops
     return [Request(host, project, crops, connections) for project in numbers]
 
 
 def instructions(manifest: Manifest, folder: Path) -> list[str]:
-    """Where to ask for a source, and what of it goes where."""
-    lines = [f"{manifest.task} is to be had by hand: {manifest.obtain.url}".rstrip(": ")]
+    """Instructions for getting a source by hand: where to request it, and where to put its files."""
+    lines = [f"{manifest.task} must be requested by hand: {manifest.obtain.url}".rstrip(": ")]
     lines += [" ".join(manifest.obtain.text.split())] if manifest.obtain.text else []
-    lines += [f"licence: {licence(manifest)}", f"put into {folder}:"]
+    lines += [f"licence: {licence(manifest)}", f"put these files into {folder}:"]
     lines += [f"  {archive.name}" for archive in manifest.obtain.archives if not _downloadable(archive)]
     kinds = [kind for kind in manifest.files.values() if kind.example]
-    lines += [f"  {kind.what}{' (where there are any)' * kind.optional}, like {kind.example}" for kind in kinds]
+    lines += [f"  {kind.what}{' (if there are any)' * kind.optional}, like {kind.example}" for kind in kinds]
     return [*lines, f"then: dpconvert check {typed(manifest)} --source {shlex.quote(str(folder))}"]
 
 
 def licence(manifest: Manifest) -> str:
-    """The licence in one line."""
+    """The licence as one line: name, address and note."""
     return "; ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note]))
 
 
@@ -112,31 +110,29 @@ def _downloadable(archive: Archive) -> bool:
 
 
 def _archive(archive: Archive, folder: Path, downloader: Downloader, manifest: Manifest) -> bool:
-    """Whether there was anything to do."""
+    """Download one archive, and unpack it if it is a tar. Returns False if it already exists."""
     path, unpacked = folder / archive.name, folder / _stem(archive.name)
     if _is_tar(archive.name) and unpacked.is_dir():
         return False
     remedy = by_hand(archive, folder, manifest)
-    came = downloader.fetch(Remote(archive.url, archive.digest, archive.size, remedy=remedy), path)
+    is_new = downloader.fetch(Remote(archive.url, archive.digest, archive.size, remedy=remedy), path)
     if not _is_archive(path):
-        if came:
+        if is_new:
             path.unlink()
-        raise FetchError(
-            "no archive but something else, a page perhaps", where=archive.url if came else path, remedy=remedy
-        )
+        raise FetchError("not an archive, perhaps a web page", where=archive.url if is_new else path, remedy=remedy)
     if _is_tar(archive.name):
         downloader.report.note(f"{archive.name}: unpacking")
         unpack(path, unpacked)
         return True
-    return came
+    return is_new
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack a tar archive into `folder`, which appears when it is whole. Nothing is written outside it.
+    """Unpack a tar archive to `folder`, which appears when it is complete. Nothing is written outside it.
 
     Raises:
-        FetchError: damaged, or with members that do not belong into a folder.
-        OutputError: it cannot be written.
+        FetchError: the archive is damaged, or has members that would be written outside the folder.
+        OutputError: the folder cannot be written.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -145,38 +141,40 @@ def unpack(path: Path, folder: Path) -> None:
             limited = Bounded(stream, most_unpacked(path.stat().st_size))  # type: ignore[arg-type]
             with tarfile.open(fileobj=limited, mode="r:") as tar:  # type: ignore[call-overload]
                 tar.extractall(part, filter="data")
-            while limited.read(PIECE):  # the checksum comes last, and tarfile stops before it
+            while limited.read(PIECE):  # read up to the checksum, before which tarfile stops
                 pass
         part.rename(folder)
     except BROKEN as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise FetchError(f"cannot be unpacked: {error}", where=path, remedy="remove it and fetch again") from None
+        raise FetchError(f"cannot be unpacked: {error}", where=path, remedy="remove it and download it again") from None
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise OutputError(f"cannot be unpacked: {error}", where=path, remedy="make room and run again") from None
+        raise OutputError(
+            f"cannot be unpacked: {error}", where=path, remedy="make room, and run the command again"
+        ) from None
 
 
 def by_hand(archive: Archive, folder: Path, manifest: Manifest) -> str:
-    """Where else an archive is to be had, as far as the manifest says."""
-    ask = f"ask at {manifest.obtain.url}" if manifest.obtain.url else "see to its `url` in the manifest"
+    """The remedy for an archive that cannot be downloaded: where else to get it."""
+    ask = f"request it at {manifest.obtain.url}" if manifest.obtain.url else "check its `url` in the manifest"
     return f"{ask}, or put {archive.name} into {folder}"
 
 
 def _check_room(archives: list[Archive], folder: Path) -> None:
-    """Fail before the first byte where all that is to come does not fit, as far as its size was published."""
+    """Check before the first byte that all archives of published size fit on the disk."""
     absent = [one for one in archives if not (folder / one.name).exists() and not (folder / _stem(one.name)).is_dir()]
     parts = [folder / f"{archive.name}.part" for archive in absent if archive.size]
     had = sum(part.stat().st_size for part in parts if part.is_file())
-    wanted, free = sum(archive.size or 0 for archive in absent) - had, shutil.disk_usage(folder).free
-    if wanted > free:
+    needed, free = sum(archive.size or 0 for archive in absent) - had, shutil.disk_usage(folder).free
+    if needed > free:
         raise OutputError(
-            "no room", where=folder, expected=f"{wanted} bytes", found=f"{free}",
+            "not enough disk space", where=folder, expected=f"{needed} bytes", found=f"{free}",
             remedy="make room, or choose another --to",
         )  # fmt: skip
 
 
 def _is_archive(path: Path) -> bool:
-    """What has an archive's name is one; other names may hold anything."""
+    """Whether a file with the name of an archive is one; files with other names always pass."""
     checks: dict[str, Callable[[Path], bool]] = {".zip": zipfile.is_zipfile} | dict.fromkeys(TAR, tarfile.is_tarfile)
     check = next((check for ending, check in checks.items() if path.name.lower().endswith(ending)), None)
     return check is None or bool(check(path))

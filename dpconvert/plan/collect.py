@@ -9,12 +9,12 @@ from functools import cached_property
 
 import numpy as np
 
-from dpconvert import readers
-from dpconvert.annotations import Annotations, LabelMask, frame
+from dpconvert import names, readers
+from dpconvert.annotations import Annotation, Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
-from dpconvert.manifest.model import Manifest, Regional, Whole
+from dpconvert.manifest.model import Manifest, Objects, Regional, Whole
 from dpconvert.plan import patches
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
@@ -48,6 +48,7 @@ class Scene:
             where = (picture.annotations or picture.files)[0]
             found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
             self.mended.update(found.mended)
+            found = replace(found, items=_spelt(found.items, manifest))
         return found
 
     @cached_property
@@ -66,7 +67,7 @@ class Scene:
 class _Seen:
     """What looking at one picture gave: its samples, what was mended in its annotations, or why it failed.
 
-    notes: what of its file is not read. stated: whether the file states its resolution.
+    notes: what of its file is not read. stated: the resolution that the file states, if any.
     """
 
     picture: Picture
@@ -75,7 +76,7 @@ class _Seen:
     in_strips: bool = False
     failure: str = ""
     notes: tuple[str, ...] = ()
-    stated: bool = False
+    stated: float | None = None
     grid: Counter[str] = field(default_factory=Counter)
 
 
@@ -84,15 +85,25 @@ class Looked:
     """What looking at all pictures gave.
 
     records: the samples, in the order of the pictures. notes: one of each kind of thing that was mended in annotations,
-    or that is not read of images. in_strips: names of pictures stored in strips. stated: how many files state their
-    resolution.
+    or that is not read of images. in_strips: names of pictures stored in strips. stated: the resolutions that files
+    state, one for each that states any.
     """
 
     records: list[Record]
     failures: list[Failure]
     notes: list[str]
     in_strips: set[str]
-    stated: int
+    stated: list[float]
+
+
+def _spelt(items: list[Annotation], manifest: Manifest) -> list[Annotation]:
+    """Annotations with the manifest's own spelling of their labels, where these differ in case or form only."""
+    rule = manifest.rule
+    known = [*rule.known()] if isinstance(rule, Regional) else [*manifest.classes, *getattr(rule, "positive", [])]
+    if isinstance(rule, Objects):
+        known = [name for name in (rule.positive, rule.none, rule.other) if name is not None]
+    spelt = {label: names.match(label, known) or label for label in {item.label for item in items} - set(known)}
+    return [replace(item, label=spelt.get(item.label, item.label)) for item in items] if spelt else items
 
 
 def look(source: Source, pictures: list[Picture], workers: processes.Workers, report: Reporter) -> Looked:
@@ -121,7 +132,7 @@ def look(source: Source, pictures: list[Picture], workers: processes.Workers, re
             *_notes(ordered),
         ],
         {seen.picture.name for seen in ordered if seen.in_strips},
-        sum(seen.stated for seen in ordered),
+        [seen.stated for seen in ordered if seen.stated is not None],
     )
 
 
@@ -135,7 +146,7 @@ def _whole(source: Source, pictures: list[Picture], workers: processes.Workers) 
     seen = [found[picture.name] for picture in tiffs]
     plain = {picture.name: [Record(picture, picture.label or "")] for picture in pictures}
     records = [record for some in (plain | {one.picture.name: one.records for one in seen}).values() for record in some]
-    return Looked(records, [], _notes(seen), set(), sum(one.stated for one in seen))
+    return Looked(records, [], _notes(seen), set(), [one.stated for one in seen if one.stated is not None])
 
 
 def _notes(seen: list[_Seen]) -> list[str]:
@@ -159,7 +170,7 @@ def _glance(source: Source, picture: Picture) -> _Seen:
 
 def _seen(picture: Picture, image: Image, records: list[Record], mended: Counter[str]) -> _Seen:
     notes = image.notes if image.spacing.is_square else (*image.notes, NOT_SQUARE)
-    return _Seen(picture, records, mended, image.in_strips, notes=notes, stated=image.mpp is not None)
+    return _Seen(picture, records, mended, image.in_strips, notes=notes, stated=image.mpp)
 
 
 def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:

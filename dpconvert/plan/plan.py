@@ -13,15 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from dpconvert import names, readers
-from dpconvert.card import SPLITS, Failure, Model, Split
-from dpconvert.errors import SourceError, UsageError
+from dpconvert.card import SPLITS, Failure, Split
+from dpconvert.errors import ManifestError, SourceError, UsageError
 from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.catalog import typed
-from dpconvert.manifest.model import Erratum, ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
-from dpconvert.plan.collect import Looked, look
+from dpconvert.manifest.model import Crop, Erratum, Manifest, Tiles, Whole
+from dpconvert.plan import given
+from dpconvert.plan.collect import look
+from dpconvert.plan.given import Given
+from dpconvert.plan.options import Options as Options
 from dpconvert.plan.split import assign, classes_missing, contents
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
@@ -34,48 +37,6 @@ VERSION = 5  # raised whenever the same manifest, options and files would give a
 TOLD = 10  # failures
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
-
-
-class Options(Model):
-    """What a user may choose about a conversion; all of it decides bytes."""
-
-    split: Literal["strict", "paper"] = "strict"
-    errata: str = "default"
-    image_format: Literal["manifest", "png", "jpeg"] = "manifest"
-    samples_per_shard: int = 1000
-    limit: int | None = None
-    skip_failed: bool = False
-    mpp: Mpp | None = None
-    mpp_override: Mpp | None = None
-    lossless_tiles: bool = False
-    allow_outside: bool = False
-
-    def told(self, manifest: Manifest) -> Manifest:
-        """The manifest with what the user knows better: the resolution of slides, their own grid.
-
-        Raises:
-            UsageError: `lossless_tiles` for a rule whose patches are not on a grid.
-        """
-        given = {"mpp": self.mpp, "mpp_override": self.mpp_override, "allow_outside": self.allow_outside or None}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if self.lossless_tiles:
-            if not isinstance(manifest.rule, Tiles | Presence | Regional):
-                raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
-            changes |= {
-                "rule": manifest.rule.model_copy(update={"own_tiles": True}),
-                "image": manifest.image.model_copy(update={"format": "jpeg"}),
-            }
-        return manifest.model_copy(update=changes) if changes else manifest
-
-    def text(self) -> str:
-        """What was chosen, in the words that earlier versions know where it is what they offer."""
-        return self.model_dump_json(exclude={"mpp_override"} if self.mpp_override is None else None)
-
-    def image(self, manifest: Manifest) -> ImageFormat:
-        """How samples that are not whole files are stored."""
-        if self.image_format == "manifest":
-            return manifest.image
-        return manifest.image.model_copy(update={"format": self.image_format})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +121,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
     """
     pictures = _pictures(manifest, source, options)
+    _check_rule(manifest, pictures)
     seen = look(source, pictures, workers, report)
     found, failures = seen.records, seen.failures
     if failures and not options.skip_failed:
@@ -201,21 +163,9 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    unused = _unused(options, seen, len(pictures))
-    notes = [*source.notes, *notes, *unused, *seen.notes, *_empty(pictures, found, failures)]
+    not_used = given.not_used(Given(manifest, options, source, pictures, seen.stated))
+    notes = [*source.notes, *notes, *not_used, *seen.notes, *_empty(pictures, found, failures)]
     return Plan(classes, rows, notes, failures)
-
-
-def _unused(options: Options, seen: Looked, pictures: int) -> list[str]:
-    """A note of images for which the resolution that was given is not taken."""
-    if options.mpp is None:
-        return []
-    if options.mpp_override is not None:
-        return [f"--mpp {options.mpp:g} is not used: --mpp-override {options.mpp_override:g} goes before it"]
-    if not seen.stated:
-        return []
-    where = f"where a file states its own resolution ({seen.stated} of {counted(pictures, 'image')})"
-    return [f"--mpp {options.mpp:g} is not used {where}; --mpp-override {options.mpp:g} replaces what files state"]
 
 
 def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
@@ -232,6 +182,18 @@ def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Pict
             "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
         )
     return kept
+
+
+def _check_rule(manifest: Manifest, pictures: list[Picture]) -> None:
+    """Refuse a rule that goes by annotations where none are read."""
+    cut_out = isinstance(manifest.rule, Crop) and all(picture.label is not None for picture in pictures)
+    if isinstance(manifest.rule, Whole | Tiles) or cut_out or hasattr(readers.reader(manifest), "read_annotations"):
+        return
+    raise ManifestError(
+        f"the rule {manifest.rule.type!r} goes by annotations, and the shape {manifest.shape!r} reads none",
+        where=manifest.path,
+        remedy='say `type = "whole"` or "tiles" in [rule], or choose the shape "slides", "masks" or "points"',
+    )
 
 
 def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:

@@ -30,8 +30,23 @@ def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -
     """Group -> split. `seed` is the task's name, or the namespace where tasks must agree (`draw = "hashed"`).
 
     Raises:
-        SourceError: the release itself has a group in two of its sets.
+        SourceError: the release itself has a group in two of its sets, or a validation set although one is to be drawn.
     """
+    assigned = _assigned(groups, policy, seed)
+    if policy.validation is None:
+        return assigned
+    if "val" in assigned.values():
+        raise SourceError(
+            "the release has a validation set of its own", where=min(g for g, s in assigned.items() if s == "val"),
+            remedy=f"leave `val = {policy.validation:g}` out of the manifest's [split]",
+        )  # fmt: skip
+    parts: dict[Split, float] = {"train": 1 - policy.validation, "val": policy.validation}
+    rest = {g: groups[g].classes for g, s in assigned.items() if s == "train" and g not in policy.named()}
+    return assigned | _drawn(rest, parts, policy, seed)
+
+
+def _assigned(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -> dict[str, Split]:
+    """The named groups, the official sets, and the rest by the shares."""
     named = policy.named()
     assigned: dict[str, Split] = {group: named[group] for group in groups if group in named}
     if policy.official:
@@ -39,10 +54,16 @@ def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -
     rest = {group: content.classes for group, content in groups.items() if group not in assigned}
     if policy.share is None:
         return assigned | dict.fromkeys(rest, "train")
-    wanted = dict(zip(SPLITS, policy.share, strict=True))
+    return assigned | _drawn(rest, dict(zip(SPLITS, policy.share, strict=True)), policy, seed)
+
+
+def _drawn(
+    groups: Mapping[str, Counter[str]], share: Mapping[Split, float], policy: SplitPolicy, seed: str
+) -> dict[str, Split]:
+    """Groups drawn in proportions of `share`, in the policy's way."""
     if policy.draw == "hashed":
-        return assigned | {group: _by_name(group, wanted, seed) for group in rest}
-    return assigned | _draw(rest, {s: w for s, w in wanted.items() if w > 0}, seed)
+        return {group: _by_name(group, share, seed) for group in groups}
+    return _draw(groups, {split: part for split, part in share.items() if part > 0}, seed)
 
 
 def classes_missing(groups: Mapping[str, GroupContent], assigned: Mapping[str, Split]) -> list[tuple[Split, str]]:

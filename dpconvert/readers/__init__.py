@@ -11,6 +11,7 @@ and reads nothing but what `source` lists.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -68,6 +69,14 @@ def with_defaults(manifest: Manifest) -> Manifest:
     if not manifest.shape:
         return manifest
     files: dict[str, FileKind] = getattr(_shape(manifest), "FILES", {})
+    unknown = sorted(manifest.files.keys() - files.keys())
+    if unknown and files:
+        near = difflib.get_close_matches(unknown[0], files, n=1)
+        raise ManifestError(
+            f"files.{unknown[0]}: the shape {manifest.shape!r} reads no such files", where=manifest.path,
+            expected=", ".join(f"files.{kind}" for kind in files),
+            remedy=f"did you mean 'files.{near[0]}'?" if near else None,
+        )  # fmt: skip
     return manifest.model_copy(update={"files": files | manifest.files})
 
 

@@ -7,9 +7,11 @@ network to learn them: they differ in the density, size and colour of nuclei.
 from __future__ import annotations
 
 import io
+import re
 import shutil
+import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from PIL import Image as Pillow
 
 from dpconvert.errors import OutputError, UsageError
 from dpconvert.manifest.model import Manifest
+from dpconvert.source.record import hashed
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -28,6 +31,7 @@ Colour = int | tuple[int, int, int]
 STROMA = np.array([[236, 200, 220], [225, 180, 205], [240, 215, 230], [215, 170, 190], [230, 190, 225]], float)
 TEXTURE = 500  # no multiple of a patch's size: repeated pieces meet patches at other places
 MAT_HEAD = b"MATLAB 5.0 MAT-file, a fake".ljust(116)  # the writer's own text holds the time
+WRITTEN = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+Z")
 NUCLEI = np.array([[90, 50, 130], [60, 60, 150], [120, 40, 100], [70, 90, 120], [130, 60, 60]], float)
 
 
@@ -114,6 +118,21 @@ class FakeTree:
         undated = MAT_HEAD + buffer.getvalue()[len(MAT_HEAD) :]
         self.write(name, undated)
 
+    def save_workbook(self, name: str, rows: Sequence[Sequence[object]]) -> None:
+        """An Excel workbook of one sheet, undated."""
+        from openpyxl import Workbook
+
+        book, dated = Workbook(write_only=True), io.BytesIO()
+        sheet = book.create_sheet("Sheet1")
+        for row in rows:
+            sheet.append(row)
+        book.save(dated)
+        undated = io.BytesIO()
+        with zipfile.ZipFile(dated) as parts, zipfile.ZipFile(undated, "w", zipfile.ZIP_DEFLATED) as archive:
+            for part in parts.namelist():
+                archive.writestr(zipfile.ZipInfo(part), WRITTEN.sub(b"2020-10-07T00:00:00Z", parts.read(part)))
+        self.write(name, undated.getvalue())
+
     def slide(self, name: str, pixels: Pixels, *, mpp: float = 0.25, levels: int = 3) -> None:
         """A tiled pyramidal TIFF (JPEG, 256 px tiles) with its resolution stated, as OpenSlide opens it."""
         path = self.root / name
@@ -183,6 +202,30 @@ class FakeTree:
                 archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
         shutil.rmtree(root)
 
+    def pack_tar(self, folder: str) -> None:
+        """Make an undated tar archive of a folder's files in place of the folder, named as the folder's own members."""
+        root = self.root / folder
+        with tarfile.open(root.with_name(f"{root.name}.tar"), "w") as archive:
+            for path in sorted(path for path in root.rglob("*") if path.is_file()):
+                archive.addfile(
+                    _member(path, f"{root.name}/{path.relative_to(root).as_posix()}"), io.BytesIO(path.read_bytes())
+                )
+        shutil.rmtree(root)
+
+    def spread(self, names: Iterable[str], each: int = 1) -> list[str]:
+        """The first of `names` that bring `each` groups into each set that a policy by hashed names draws."""
+        policy = self.manifest.policy("strict")
+        share = policy.share or (1 - (policy.validation or 0), policy.validation or 0, 0)
+        bounds = np.cumsum(share) / sum(share)
+        found: dict[int, list[str]] = {place: [] for place, part in enumerate(share) if part}
+        for name in names:
+            place = int(np.searchsorted(bounds, hashed("split", self.manifest.namespace, name) / 2**64, "right"))
+            if len(found[place]) < each:
+                found[place].append(name)
+            if all(len(names) == each for names in found.values()):
+                break
+        return sorted(name for names in found.values() for name in names)
+
     def asap(self, name: str, annotations: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> None:
         """ASAP XML of (group, ring) polygons, rings not closed."""
         lines = ['<?xml version="1.0"?>', "<ASAP_Annotations>", "<Annotations>"]
@@ -200,3 +243,10 @@ class FakeTree:
         ]
         lines += ["</AnnotationGroups>", "</ASAP_Annotations>"]
         self.write(name, "\n".join(lines))
+
+
+def _member(path: Path, name: str) -> tarfile.TarInfo:
+    """A file as an undated member of a tar archive."""
+    member = tarfile.TarInfo(name)
+    member.size = path.stat().st_size
+    return member

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,8 +19,14 @@ from dpconvert.plural import counted
 from dpconvert.source.files import Found, Source
 from dpconvert.validation import first_fault
 
+Idle = tuple[tuple[str, ...], str]
+"""Keys of [layout] that the files at hand leave without use, and why."""
+
 M = TypeVar("M", bound=BaseModel)
 
+SHOWN = 3
+IMAGE = "(?:png|jpe?g|jpe|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam)"  # endings of images that are read
+ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -45,14 +52,35 @@ class Tabular(Model):
     """Keys of [layout] that say how tables are written; '' is found out for each table."""
 
     delimiter: Literal["", ",", ";", "\t", "|"] = ""
+    """Character between cells; found in the header if not given."""
     encoding: str = ""
+    """Encoding of the table, such as cp1252; UTF-8 or what its byte-order mark says if not given."""
     decimal: Literal["", ".", ","] = ""
+    """Decimal separator of numbers."""
+    sheet: str = ""
+    """Sheet of an Excel workbook; the only one that holds rows if not given."""
 
     _known = field_validator("encoding")(checked_encoding)
 
     @property
     def dialect(self) -> Dialect:
-        return Dialect(self.delimiter, self.encoding, self.decimal)
+        return Dialect(self.delimiter, self.encoding, self.decimal, self.sheet)
+
+
+class SplitNames(Model):
+    """Key of [layout]: what the release calls its sets, as folders or in a column -> train, val or test."""
+
+    splits: dict[str, Split] = {}
+    """The release's own name of a set -> train, val or test."""
+
+    def set_of(self, text: str, where: str | None = None) -> Split | None:
+        """The split that a folder or a column names; None for an empty text.
+
+        Raises:
+            SourceError: it names none.
+        """
+        known = names.match(text, self.splits) if text else None
+        return self.splits[known] if known is not None else as_split(text, where, list(self.splits))
 
 
 def stem(name: str) -> str:
@@ -60,8 +88,8 @@ def stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def as_split(text: str, where: str | None = None) -> Split | None:
-    """The split that a folder or a column names; None for an empty text.
+def as_split(text: str, where: str | None = None, others: Sequence[str] = ()) -> Split | None:
+    """The split that a folder or a column names; None for an empty text. others: which names else are known.
 
     Raises:
         SourceError: it names none.
@@ -69,8 +97,38 @@ def as_split(text: str, where: str | None = None) -> Split | None:
     if not text:
         return None
     if text.lower() not in SPLIT_NAMES:
-        raise SourceError("unknown split", where=where, found=repr(text), expected="train, val or test")
+        raise SourceError(
+            "unknown split", where=where, found=repr(text), expected=" or ".join(["train, val or test", *others]),
+            remedy=f'if the release calls a set so, say in the manifest\'s [layout]: splits = {{"{text}" = "train"}}',
+        )  # fmt: skip
     return SPLIT_NAMES[text.lower()]
+
+
+class FromRoot:
+    """Files as tables name them: by the end of their names, of paths from the root of some machine too.
+
+    Of such a path what comes before the files' own names is cut, the same for all rows.
+    """
+
+    def __init__(self, find: Callable[[str], list[str]]) -> None:
+        self._find = find
+        self._cut: str | None = None
+
+    def find(self, stated: str) -> list[str]:
+        """The files that are meant."""
+        name = names.file_name(stated)
+        found = self._find(name)
+        parts = name.split("/")
+        for n in range(1, len(parts)) if ABSOLUTE.match(stated) and not found else ():
+            if found := self._find("/".join(parts[n:])):
+                cut = "/".join(parts[:n])
+                self._cut = self._cut or cut
+                return found if cut == self._cut else []
+        return found
+
+    def notes(self) -> list[str]:
+        """What a user should know."""
+        return [f"the table's paths begin with {self._cut}/, which is taken for this source"] if self._cut else []
 
 
 class ByName:
@@ -132,6 +190,13 @@ def paired(source: Source, one: str, other: str, *, missing: Missing) -> Iterato
         source.notes.append(f"left out: {counted(len(alone), 'image')} without {what}, the first {alone[0]}")
     if unused:
         source.notes.append(f"not used: {len(unused)} {what} of no image here, the first {unused[0]}")
+
+
+def never_met(key: str, given: Collection[str], met: Iterable[str]) -> list[str]:
+    """A note of the values that a key of [layout] names and that no image has."""
+    absent = sorted(set(given) - set(met))
+    shown = ", ".join(map(repr, absent[:SHOWN])) + (f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else "")
+    return [f"not used: {shown} in `{key}` under [layout], which no image has"] if absent else []
 
 
 def layout_of(manifest: Manifest, model: type[M]) -> M:

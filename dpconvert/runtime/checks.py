@@ -1,4 +1,4 @@
-"""One thing that a doctor looked at on this machine."""
+"""The result of one check of `doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, whether it is well, what was found, and what to do if it is not."""
+    """What was checked, whether it works, what was found, and a remedy if it does not work."""
 
     name: str
     ok: bool

@@ -1,8 +1,8 @@
-"""One process at a time in a folder, or at a file: the others are told who is there.
+"""Locks for folders and files: one process at a time, and the others can report which process holds the lock.
 
-The lock is the kernel's (flock): it goes with the process that holds it, however that ends, and a lock file that is
-left over locks nothing. On file systems without such locks (some network ones) what the file says decides: a process of
-this machine that does not run any more is no holder; of one of another machine nobody can tell.
+The lock is the kernel's (flock): it ends with the process that holds it, and a leftover lock file locks nothing. On
+file systems without such locks (some network ones) the content of the file decides: an ended process of this machine
+holds no lock; a process of another machine is assumed to be running.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dpconvert.errors import OutputError
 
 NAME = ".lock"
 TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
-SETTLED = 0.5  # seconds after which one of two that took it at once sees the other
-POLL = 0.05  # seconds between looks at a lock that is waited for
-NONE_HERE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+SETTLED = 0.5  # seconds after which two processes that took a lock at once see which one has it
+POLL = 0.05  # seconds between attempts to take a lock
+NOT_SUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
 class TakenError(Exception):
-    """Another process has the lock; `holder` is who, as far as the file tells."""
+    """Another process has the lock; `holder` describes it, if the file can be read."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is locked")
@@ -37,7 +37,7 @@ class TakenError(Exception):
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a lock; `started` tells it from a later one of the same number."""
+    """The process that holds a lock. `started` distinguishes it from a later process with the same number."""
 
     host: str
     pid: int
@@ -51,16 +51,16 @@ class Holder:
 
     @classmethod
     def read(cls, path: Path) -> Holder | None:
-        """Who is noted in the file; None for nobody, or nothing that can be read."""
+        """The holder that the file names; None if it names none or cannot be read."""
         try:
-            told = json.loads(path.read_bytes())
-            return cls(str(told["host"]), int(told["pid"]), str(told["started"]), str(told["since"]))
+            content = json.loads(path.read_bytes())
+            return cls(str(content["host"]), int(content["pid"]), str(content["started"]), str(content["since"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known not to run any more."""
+        """Whether the process is known to have ended."""
         return self.host == socket.gethostname() and _started(self.pid) != self.started
 
     def __str__(self) -> str:
@@ -69,12 +69,13 @@ class Holder:
 
 @contextmanager
 def locked(folder: Path, taken: str, remedy: str, choose: str) -> Iterator[None]:
-    """Nobody else works in `folder`, which is made if need be.
+    """Hold the lock of `folder`, which is created if necessary.
 
-    taken: what to say when somebody does. remedy: what then. choose: what when the folder cannot be written.
+    taken, remedy: the error and its remedy if another process holds it. choose: the remedy if the folder cannot be
+    written.
 
     Raises:
-        OutputError: another process is there, or it cannot be written.
+        OutputError: another process holds the lock, or the folder cannot be written.
     """
     with ExitStack() as stack:
         try:
@@ -89,29 +90,29 @@ def locked(folder: Path, taken: str, remedy: str, choose: str) -> Iterator[None]
 
 @contextmanager
 def held(path: Path, wait: float = 0.0) -> Iterator[None]:
-    """The lock of the file at `path`, which is made if need be; it is waited for at most so many seconds.
+    """Hold the lock of the file at `path`, which is created if necessary. wait: maximum seconds to wait for it.
 
     Raises:
-        TakenError: another process has it.
+        TakenError: another process holds the lock.
         OSError: the file cannot be opened, written or locked.
     """
-    file = _taken(path, wait)
+    file = _open_locked(path, wait)
     try:
         yield
     finally:
-        with suppress(OSError):  # nothing is held any more, whether this can be noted or not
+        with suppress(OSError):  # the lock is released even if this fails
             os.ftruncate(file, 0)
-            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
+            fcntl.flock(file, fcntl.LOCK_UN)  # needed if a forked process has the file open, too
         os.close(file)
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process has the lock of the file at `path` now."""
+    """Whether a process holds the lock of the file at `path`."""
     try:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
-    except OSError:  # not ours to open: what it says has to do
+    except OSError:  # no permission to open it: its content decides
         return _is_noted(path)
     try:
         free = _flocked(file)
@@ -120,8 +121,8 @@ def is_held(path: Path) -> bool:
         os.close(file)
 
 
-def _taken(path: Path, wait: float) -> int:
-    """The open file, whose lock is ours and which says so."""
+def _open_locked(path: Path, wait: float) -> int:
+    """A descriptor of the file, with its lock taken and this process noted as the holder."""
     until = time.monotonic() + wait
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -138,7 +139,7 @@ def _taken(path: Path, wait: float) -> int:
 
 
 def _take(file: int, path: Path) -> bool:
-    """Whether the lock of an open file is ours from now on."""
+    """Try to take the lock of an open file. Returns whether this process now holds it."""
     ours = Holder.this()
     match _flocked(file):
         case None if not _is_noted(path):
@@ -152,20 +153,20 @@ def _take(file: int, path: Path) -> bool:
 
 
 def _flocked(file: int) -> bool | None:
-    """Whether the kernel gives us the lock; None where it keeps none."""
+    """Whether the kernel grants the lock; None if the file system does not support locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in TAKEN:
             return False
-        if error.errno in NONE_HERE:
+        if error.errno in NOT_SUPPORTED:
             return None
         raise
     return True
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether the path still leads to the open file: who had the lock may have removed it."""
+    """Whether the path is still that of the open file, which the last holder may have removed."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
@@ -183,7 +184,7 @@ def _note(file: int, holder: Holder) -> None:
 
 
 def _started(pid: int) -> str:
-    """When a process of this machine was started, in clock ticks; '' for none, or where it cannot be told."""
+    """The start time of a process of this machine in clock ticks; '' if it does not run, or is not known."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except OSError:

@@ -1,6 +1,6 @@
-"""Pure work on many items, in this process, in several or on a cluster: results come in no order.
+"""Runs a pure function on many items: in this process, in several, or on a cluster. Results arrive in any order.
 
-Processes are forked from a server that has loaded what they need (Linux), or are each started anew (macOS, Windows).
+On Linux, worker processes are forked from a server that has imported what they need; elsewhere each is started afresh.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOADED = ["dpconvert.conversion"]  # by the server, before it forks
-AHEAD = 2  # items given out for each process
+LOADED = ["dpconvert.conversion"]  # imported by the server before it forks
+AHEAD = 2  # items submitted for each process
 
 _context: Any = None  # set once in each worker process by `_prepare`
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Processes, or a cluster, that have `context` already: `run` takes them in place of a number of workers.
+    """Running processes, or a cluster, that already hold `context`. `run` accepts it instead of a number of workers.
 
-    size: items that are worked on at once.
+    size: number of items processed in parallel.
     """
 
     context: Any
@@ -49,7 +49,7 @@ Workers = int | Cluster | Pool  # processes on this machine, or a Ray cluster
 
 
 def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Workers) -> Iterator[R]:
-    """`work(context, item)` for every item, as results come in; `context` travels to each process once.
+    """Yield `work(context, item)` for every item, as results arrive. `context` is sent to each process once.
 
     Raises:
         UsageError: there is no such cluster.
@@ -62,7 +62,7 @@ def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Work
 
 @contextmanager
 def pool(context: C, workers: Workers) -> Iterator[Pool]:
-    """Workers for several pieces of work with one context; processes start when there is something to do.
+    """Workers for several calls with one context. Processes start when there is work.
 
     Raises:
         UsageError: there is no such cluster.
@@ -74,7 +74,7 @@ def pool(context: C, workers: Workers) -> Iterator[Pool]:
         with ray_cluster.connected(workers) as ray:
             yield Pool(context, ray_cluster.processors(ray), partial(ray_cluster.run, ray, ray.put(context)))
     elif workers <= 1:
-        gc.freeze()  # to look through all that is loaded, for a cycle that is garbage, takes time
+        gc.freeze()  # collecting garbage among all imported modules would take time
         try:
             yield Pool(context, 1, lambda work, items: (work(context, item) for item in items))
         finally:
@@ -88,17 +88,17 @@ def pool(context: C, workers: Workers) -> Iterator[Pool]:
 
 
 def start_loading() -> str:
-    """Let what worker processes need be loaded while this process does other things; the method that starts them."""
+    """Start importing what workers need, in the background. Returns the start method of the workers."""
     if sys.platform != "linux":
         return "spawn"
     from multiprocessing import forkserver, resource_tracker
 
     forkserver.set_forkserver_preload(LOADED)
-    resource_tracker.ensure_running()  # else the server starts it, and lets signals through again
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process alone
+    resource_tracker.ensure_running()  # else the server starts it, and unblocks signals
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # only this process handles Ctrl-C
     try:
         forkserver.ensure_running()
-    except OSError:  # no name for its socket: that of the folder for temporary files is too long
+    except OSError:  # the path of the temporary folder is too long for a socket
         return "spawn"
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -108,7 +108,7 @@ def start_loading() -> str:
 def _run(
     executor: ProcessPoolExecutor, ahead: int, work: Callable[[Any, Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-    """Results of processes that are never given more than `ahead` items at once.
+    """Yield the results of the processes, with at most `ahead` items submitted at once.
 
     Raises:
         OutputError: a worker process was killed.
@@ -130,20 +130,20 @@ def _run(
     except BrokenProcessPool:
         raise OutputError(
             "a worker process was killed",
-            remedy="often for want of memory: run the same command again with fewer --workers; what is made is kept",
+            remedy="often for lack of memory: run the same command again with fewer --workers; finished work is kept",
         ) from None
 
 
 def _prepare(context: Any) -> None:
     global _context
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and stops its workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    gc.freeze()  # as `pool` does; here it would copy memory that forks share, too
+    gc.freeze()  # as in `pool`; in a fork, collecting would also copy shared memory
     _context = context
 
 
 def _leave_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker with its parent, else it would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -155,22 +155,22 @@ def _call(work: Callable[[Any, Any], Any], item: Any) -> Any:
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def workers_of(engine: str, count: int | None, address: str | None) -> Workers:
-    """The workers that options ask for: so many processes, by default one a processor, or a cluster.
+    """The workers that the options request: `count` processes, by default one per processor, or a cluster.
 
     Raises:
-        UsageError: options that do not go together.
+        UsageError: the options exclude each other.
     """
     if engine == "ray":
         if count is not None:
-            raise UsageError("--workers is for --engine local; a cluster runs a task on each processor it has")
+            raise UsageError("--workers applies to --engine local; a cluster runs a task on each of its processors")
         return Cluster(address)
     if address is not None:
-        raise UsageError("--address is for --engine ray")
+        raise UsageError("--address applies to --engine ray")
     return count or processors()

@@ -1,4 +1,4 @@
-"""How far long work is: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+"""Reports progress: a bar with rate and remaining time on a terminal, an occasional plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EVERY = 15.0  # seconds between plain lines
 
 
 class Advance(Protocol):
-    """Called with the number of units just finished, and what else is worth a glance ("loss 0.53")."""
+    """Called with the number of units just finished, and optionally a short state such as "loss 0.53"."""
 
     def __call__(self, count: int = 1, state: str = "", /) -> None: ...
 
 
 class Reporter:
-    """Where progress goes; `quiet` says nothing at all."""
+    """Prints progress and notes to a stream; nothing at all if `quiet`."""
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
@@ -32,7 +32,7 @@ class Reporter:
         self._console: Console | None = None
 
     def note(self, text: str) -> None:
-        """One line for a person, unless quiet; without control characters and passwords."""
+        """Print one line, unless quiet. Control characters are escaped, and passwords in URLs hidden."""
         if self.quiet:
             return
         text = printable(without_secrets(cut(text)))
@@ -44,7 +44,7 @@ class Reporter:
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0, unit: str = "samples") -> Iterator[Advance]:
-        """Progress of one piece of work; `done` units were there before and do not count for the rate."""
+        """Progress of one task. `done` units were finished before, and do not count for the rate."""
         what = printable(what)
         if self.quiet or total == done:
             yield _nothing
@@ -76,19 +76,20 @@ class Reporter:
             self._console = None
 
     def _plain(self, what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
-        begun = last = time.monotonic()
-        at, told = done, ""
+        start = last = time.monotonic()
+        position, latest = done, ""
 
         def advance(count: int = 1, state: str = "", /) -> None:
-            nonlocal at, last, told
-            at += count
-            told = state or told
+            nonlocal position, last, latest
+            position += count
+            latest = state or latest
             now = time.monotonic()
-            if now - last >= EVERY and at < total:
+            if now - last >= EVERY and position < total:
                 last = now
-                rate = (at - done) / (now - begun)
-                left = clock((total - at) / rate) if rate else "unknown"
-                self.note(f"{what}: {at} of {total} {unit}, {rate:.1f} {unit}/s, {left} left{told and ', ' + told}")
+                rate = (position - done) / (now - start)
+                left = clock((total - position) / rate) if rate else "unknown"
+                suffix = f", {latest}" if latest else ""
+                self.note(f"{what}: {position} of {total} {unit}, {rate:.1f} {unit}/s, {left} left{suffix}")
 
         yield advance
 

@@ -1,6 +1,6 @@
-"""Work on a Ray cluster (extra `cluster`): each item a task, which goes to another node when its own one dies.
+"""Runs work on a Ray cluster (extra `cluster`): each item is a task, which is retried on another node if its own dies.
 
-Every node needs this program in the same version, and the files under the same paths: a shared file system.
+Every node needs the same version of this program, and the files under the same paths: a shared file system.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 
-TRIES = 5  # of a task, after the first, when its process or its node is killed
-AHEAD = 2  # tasks in the cluster for each processor of it
-POLL = 1.0  # seconds; Ctrl-C is noticed as often
+TRIES = 5  # retries of a task whose process or node is killed
+AHEAD = 2  # tasks submitted for each processor of the cluster
+POLL = 1.0  # seconds, after which Ctrl-C is noticed
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the cluster is, as `ray.init` takes it.
+    """The address of a cluster, as `ray.init` takes it.
 
-    None: what RAY_ADDRESS says, else the cluster that runs on this machine, else a new one of this machine alone.
+    None: $RAY_ADDRESS, else a cluster that runs on this machine, else a new one of this machine only.
     """
 
     address: str | None = None
@@ -36,16 +36,16 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Refused:
-    """What a task answers where the user must mend something: Ray would wrap the exception in one of its own."""
+    """A user's error as the result of a task: Ray would wrap an exception in one of its own."""
 
     error: UserError
 
 
 def run(ray: Any, shared: Any, work: Callable[[C, T], R], items: Iterable[T]) -> Iterator[R]:
-    """`work(context, item)` for every item, as results come in; `shared` is the context, put into the cluster.
+    """Yield `work(context, item)` for every item, as results arrive. `shared` is the context, stored in the cluster.
 
     Raises:
-        OutputError: a task was killed more often than it is tried.
+        OutputError: a task was killed more often than it is retried.
         Whatever `work` raises.
     """
     task = ray.remote(num_cpus=1, max_retries=TRIES)(_call)
@@ -69,35 +69,35 @@ def run(ray: Any, shared: Any, work: Callable[[C, T], R], items: Iterable[T]) ->
 
 
 def processors(ray: Any) -> int:
-    """Processors of the cluster."""
+    """Number of processors of the cluster."""
     return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def answer(ray: Any, reference: Any) -> Any:
-    """What a finished task came to.
+    """The result of a finished task.
 
     Raises:
-        OutputError: it was killed more often than it is tried.
-        Whatever it raised.
+        OutputError: the task was killed more often than it is retried.
+        Whatever the task raised.
     """
     try:
-        found = ray.get(reference)
+        result = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise OutputError(
-            f"a task was given up after {TRIES + 1} tries: {reason}",
-            remedy="often for want of memory on a node: run the same command again; what is made is kept",
+            f"a task failed {TRIES + 1} times: {reason}",
+            remedy="often for lack of memory on a node: run the same command again; finished work is kept",
         ) from None
-    if isinstance(found, Refused):
-        raise found.error
-    return found
+    if isinstance(result, Refused):
+        raise result.error
+    return result
 
 
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, connected to the cluster; a connection that was there before stays.
+    """Ray, connected to the cluster. A connection that existed before is kept.
 
     Raises:
         UsageError: Ray is not installed, or there is no cluster at the address.
@@ -115,18 +115,18 @@ def connected(cluster: Cluster) -> Iterator[Any]:
 
 def check_version(version: str) -> None:
     """Raises:
-    UsageError: this node has another version of the program than the one that sent the task.
+    UsageError: this node has a different version of the program than the sender of the task.
     """
     if version != __version__:
         raise UsageError(
-            "another version of the program on this node", where=os.uname().nodename, expected=version,
-            found=__version__, remedy="install the same one on every node",
+            "a different version of the program on this node", where=os.uname().nodename, expected=version,
+            found=__version__, remedy="install the same version on every node",
         )  # fmt: skip
 
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # what it will do from some later version on: leave CUDA_VISIBLE_DEVICES alone for tasks that ask for no GPU
+    # the behaviour of later versions: keep CUDA_VISIBLE_DEVICES for tasks that request no GPU
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -143,13 +143,13 @@ def _connect(ray: Any, cluster: Cluster) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UsageError(
-            f"--engine ray: no cluster: {reason}", where=cluster.address,
+            f"--engine ray: no cluster found: {reason}", where=cluster.address,
             remedy="start one with `ray start --head`, and join it from other nodes with `ray start --address`",
         ) from None  # fmt: skip
 
 
 def _call(work: Callable[[C, T], R], context: C, item: T, version: str) -> R | Refused:
-    """What runs in a task."""
+    """The function that runs in a task."""
     try:
         check_version(version)
         return work(context, item)

@@ -17,13 +17,13 @@ from dpconvert.runtime.checks import Check
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
-QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress.")
-INTERRUPTED = 130  # exit status, as shells give it after Ctrl-C
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+QUIET = click.option("--quiet", "-q", is_flag=True, help="Hide progress.")
+INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
 
 
 def together(*options: Decorator) -> Decorator:
-    """One decorator of several, whose options appear in this order."""
+    """Combine several decorators into one. `--help` shows their options in this order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -34,13 +34,13 @@ def together(*options: Decorator) -> Decorator:
 
 
 class Detailed(click.Command):
-    """A command whose `--help` fits a screen: options that are `rarely` needed, by name, appear with `--help-all`."""
+    """A command whose `--help` fits one screen: the options named in `rarely` appear only with `--help-all`."""
 
     def __init__(self, *args: Any, rarely: Container[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for option in self._options():
             option.hidden = option.hidden or option.name in rarely
-        text = "Show all options: also what few need."
+        text = "Also show rarely needed options."
         show = click.Option(
             ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=self._all, help=text
         )
@@ -49,8 +49,8 @@ class Detailed(click.Command):
     def _options(self) -> Iterator[click.Option]:
         return (parameter for parameter in self.params if isinstance(parameter, click.Option))
 
-    def _all(self, context: click.Context, _option: click.Parameter, asked: bool) -> None:
-        if asked:
+    def _all(self, context: click.Context, _option: click.Parameter, requested: bool) -> None:
+        if requested:
             hidden = [option for option in self._options() if option.hidden]
             for option in hidden:
                 option.hidden = False
@@ -62,9 +62,9 @@ class Detailed(click.Command):
 
 @contextmanager
 def ended(program: str, stopped: str) -> Iterator[None]:
-    """Around a whole program: what stops it becomes a line on stderr and an exit status.
+    """Run a whole program: an exception that ends it becomes one line on stderr and an exit status.
 
-    1 for what a user got wrong, 2 for a wrong command line, 130 after Ctrl-C, which is answered with `stopped`.
+    The status is 1 for a user's error, 2 for a wrong command line, and 130 after Ctrl-C, which prints `stopped`.
     """
     try:
         yield
@@ -83,26 +83,26 @@ def ended(program: str, stopped: str) -> Iterator[None]:
 
 
 def tell(text: str) -> None:
-    """One line on stdout, whatever control characters a name in it holds."""
+    """Print one line on stdout, with control characters escaped."""
     click.echo(printable(text))
 
 
 def say(text: str, *, bold: bool = False) -> None:
-    """One line on stderr, a bold one in red on a terminal that shows colours."""
+    """Print one line on stderr; a `bold` one is red on a terminal that shows colours."""
     text = printable(text)
     plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
     click.echo(text if plain else click.style(text, fg="red" if bold else None), err=True)
 
 
-def document(found: Any, indent: int | None = None) -> None:
-    """What a command found, for programs: the only thing that it writes to stdout."""
-    click.echo(json.dumps(found, indent=indent))
+def document(result: Any, indent: int | None = None) -> None:
+    """Print a command's result as JSON: with `--json`, the only thing on stdout."""
+    click.echo(json.dumps(result, indent=indent))
 
 
-def answer(lines: Iterable[str], found: Any, *, as_json: bool) -> None:
-    """The lines, or for programs what they were made of."""
+def answer(lines: Iterable[str], result: Any, *, as_json: bool) -> None:
+    """Print the lines, or with `as_json` the result that they were made from."""
     if as_json:
-        document(found)
+        document(result)
         return
     for text in lines:
         for line in text.split("\n"):
@@ -110,7 +110,7 @@ def answer(lines: Iterable[str], found: Any, *, as_json: bool) -> None:
 
 
 def table(head: list[str], rows: list[list[Any]]) -> None:
-    """Plain aligned columns: numbers to the right; cut to the terminal's width only on a terminal."""
+    """Print aligned columns, with numbers to the right. On a terminal, lines are cut to its width."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     right = [all(isinstance(row[i], int) for row in rows) for i in range(len(head))]
@@ -121,14 +121,14 @@ def table(head: list[str], rows: list[list[Any]]) -> None:
 
 
 def examined(checks: Iterable[Check], *, as_json: bool) -> None:
-    """What a doctor finds, each line when it is known. Exit status 1 if something does not work."""
-    found = []
+    """Print the checks of a `doctor`, each as soon as it is done. The exit status is 1 if one failed."""
+    results = []
     for check in checks:
-        found.append(check)
+        results.append(check)
         if not as_json:
             remedy = check.remedy and f"; {check.remedy}"
             tell(f"{'ok' if check.ok else 'PROBLEM':8}{check.name}: {check.found}{remedy}")
     if as_json:
-        document([vars(check) for check in found])
-    if not all(check.ok for check in found):
+        document([vars(check) for check in results])
+    if not all(check.ok for check in results):
         sys.exit(1)

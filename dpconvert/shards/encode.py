@@ -1,4 +1,4 @@
-"""A row of the plan and the source files in, the bytes of one sample out: image, class and JSON."""
+"""Encodes samples: a row of the plan and the source files in, the bytes of image, class and JSON out."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from dpconvert.manifest.model import ImageFormat, Manifest
 from dpconvert.plan.plan import Row
 from dpconvert.source.files import Source
 
-PASSED = {PNG_START: "png", JPEG_START: "jpg"}
+COPIED = {PNG_START: "png", JPEG_START: "jpg"}
 PNG_LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is written for one row: `image` in `format` ("png" or "jpg"), and the JSON's values.
+    """One sample: `image` in `format` ("png" or "jpg"), and `metadata`, the content of its JSON.
 
-    text: those values as JSON, where it has been made already.
+    text: `metadata` as JSON, if it has been encoded already.
     """
 
     key: str
@@ -53,9 +53,9 @@ as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", "
 
 
 class Series:
-    """Samples of one picture that differ in their place alone: what they share is put into words once.
+    """Samples of one image that differ only in their position: the JSON of the other fields is encoded once.
 
-    `metadata` lacks "x" and "y", which are the last of its names in order.
+    `metadata` lacks "x" and "y", which come last in the order of its keys.
     """
 
     def __init__(self, metadata: dict[str, Any]) -> None:
@@ -64,12 +64,12 @@ class Series:
 
     def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> Sample:
         """The sample of this series at (x, y)."""
-        told = f'{self._head},"x":{x},"y":{y}}}'
-        return Sample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, told)
+        text = f'{self._head},"x":{x},"y":{y}}}'
+        return Sample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, text)
 
 
 class Encoder:
-    """Encodes rows of one source."""
+    """Encodes the rows of one source."""
 
     def __init__(self, manifest: Manifest, source: Source, classes: list[str], image: ImageFormat) -> None:
         self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
@@ -79,37 +79,38 @@ class Encoder:
         """The sample of one row.
 
         Raises:
-            ReadError: a file of the source is missing, damaged, or smaller than planned.
+            ReadError: a file of the source is missing or damaged, or an image is smaller than planned.
         """
         whole = self._whole_file(row)
         if whole is not None:
             data, kind, (width, height) = whole
             metadata = self._metadata(row, (width, height), (width, height))
             return Sample(row.key, data, kind, row.label, metadata | {"x": 0, "y": 0})
-        picture = self.source.picture(row.files, row.columns)
-        x, y, w, h = box = row.box or (0, 0, picture.width, picture.height)
-        if x + w > picture.width or y + h > picture.height:
+        image = self.source.picture(row.files, row.columns)
+        x, y, w, h = box = row.box or (0, 0, image.width, image.height)
+        if x + w > image.width or y + h > image.height:
             raise ReadError(
-                "smaller than when it was planned", where=row.files[0], found=f"{picture.width} x {picture.height}"
-            )
+                "image is smaller than when it was planned", where=row.files[0], expected=f"{x + w} x {y + h} or more",
+                found=f"{image.width} x {image.height}", remedy="restore the file, or convert again with --overwrite",
+            )  # fmt: skip
         stored = row.stored or (w, h)
-        passed = picture.stored_jpeg(*box, out=stored) if self.image.format == "jpeg" else None
-        kind, data = ("jpg", passed) if passed else encode(picture.read(*box, out=stored), self.image)
-        return self._series_of(row, picture, (w, h), stored).sample(row.key, data, kind, x, y)
+        copied = image.stored_jpeg(*box, out=stored) if self.image.format == "jpeg" else None
+        kind, data = ("jpg", copied) if copied else encode(image.read(*box, out=stored), self.image)
+        return self._series_of(row, image, (w, h), stored).sample(row.key, data, kind, x, y)
 
-    def _series_of(self, row: Row, picture: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
+    def _series_of(self, row: Row, image: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
         kind = (row.picture, row.label, row.split, size, stored)
         if kind not in self._series:
-            coarser = picture.downsample(*size, stored)
-            self._series[kind] = Series(self._metadata(row, size, stored, picture.mpp, coarser))
+            factor = image.downsample(*size, stored)
+            self._series[kind] = Series(self._metadata(row, size, stored, image.mpp, factor))
         return self._series[kind]
 
     def _whole_file(self, row: Row) -> tuple[bytes, str, tuple[int, int]] | None:
-        """The source's own bytes where the sample is a whole PNG or JPEG file that every reader sees alike."""
+        """The source's own bytes, format and size, if the sample is a whole PNG or JPEG file that readers agree on."""
         if row.box is not None or row.stored is not None or len(row.files) != 1:
             return None
         data = self.source.read(row.files[0])
-        kind = next((kind for magic, kind in PASSED.items() if data.startswith(magic)), None)
+        kind = next((kind for magic, kind in COPIED.items() if data.startswith(magic)), None)
         if kind is None:
             return None
         try:
@@ -117,9 +118,9 @@ class Encoder:
         except KindError as error:
             raise ReadError(str(error), where=row.files[0], remedy=error.remedy) from None
         except TooLargeError as error:
-            raise ReadError(str(error), where=row.files[0], remedy="save it in parts, or as a tiled TIFF") from None
+            raise ReadError(str(error), where=row.files[0], remedy="split it, or save it as a tiled TIFF") from None
         except ValueError as error:
-            raise ReadError(f"damaged picture: {error}", where=row.files[0], remedy="fetch it again") from None
+            raise ReadError(f"damaged image: {error}", where=row.files[0], remedy="download it again") from None
         return (data, kind, (width, height)) if is_plain(data) else None
 
     def _metadata(
@@ -128,9 +129,9 @@ class Encoder:
         size: tuple[int, int],
         stored: tuple[int, int],
         mpp: float | None = None,
-        coarser: float = 1.0,
+        factor: float = 1.0,
     ) -> dict[str, Any]:
-        """All that the JSON tells but the place."""
+        """The content of the JSON, without the position."""
         manifest = self.manifest
         finest = manifest.mpp_override or mpp or float(row.attributes.get("mpp", 0)) or manifest.mpp
         return {
@@ -148,7 +149,7 @@ class Encoder:
             "stored_width": stored[0],
             "stored_height": stored[1],
             "mpp_requested": getattr(manifest.rule, "mpp", None),
-            "mpp_read": None if finest is None else finest * coarser,
+            "mpp_read": None if finest is None else finest * factor,
             "mpp_stored": None if finest is None else finest * size[0] / stored[0],
             "stain": manifest.stain,
             "organ": manifest.organ,
@@ -158,9 +159,9 @@ class Encoder:
 
 def encode(pixels: NDArray[np.uint8], image: ImageFormat) -> tuple[str, bytes]:
     """(extension, bytes) of an RGB array (height, width, 3): PNG, or JPEG without chroma subsampling (4:4:4)."""
-    if image.format == "jpeg":  # the bytes that Pillow gives, sooner
+    if image.format == "jpeg":  # the same bytes as Pillow's, but faster
         data = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=image.quality, subsampling="444")
-        return "jpg", bytes(data)  # no copy: they are bytes
+        return "jpg", bytes(data)  # not a copy: data is bytes already
     buffer = io.BytesIO()
     Pillow.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return "png", buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Shards in, a finished task folder out: index, side files and last the card, with expected and made counts."""
+"""Completes a task folder: index, side files, and last the card, with expected and actual counts."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def finish(
     options: Options,
     chosen: Plan,
     folder: Path,
-    asked: dict[str, str],
+    request: dict[str, str],
     written: list[Written],
     failures: list[Failure],
 ) -> TaskCard:
-    """Write what goes beside the shards of a task, its card last.
+    """Write the index, the side files and last the card of a task. Returns the card.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: a file cannot be written.
     """
     manifest = source.manifest
     shards = [part.shard for part in written]
     entries = [entry for part in written for entry in part.entries]
     index = write_index(folder / INDEX_NAME, entries)
-    made = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
-    splits = {split: of_split for split, of_split in made.items() if of_split.samples}
+    cards = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
+    splits = {split: card for split, card in cards.items() if card.samples}
     partial = _partial(manifest, source, options, len(failures))
     card = TaskCard(
         task=manifest.task,
@@ -74,7 +74,7 @@ def finish(
         expectations=differences(manifest, options, splits, partial),
         notes=[*manifest.notes, *chosen.notes],
         options=options.model_dump() | _of_pixels(manifest),
-        request=json.dumps(asked, sort_keys=True),
+        request=json.dumps(request, sort_keys=True),
         plan=chosen.digest(),
         digest=dataset_digest(shards),
         index=index,
@@ -89,44 +89,44 @@ def finish(
 
 
 def _of_pixels(manifest: Manifest) -> dict[str, Any]:
-    """What of the manifest decides pixels and patches, for who looks at other slides as these were looked at."""
-    told: dict[str, Any] = {} if manifest.pixels.range is None else {"range": list(manifest.pixels.range)}
+    """The settings of the manifest that determine pixels and patches, for reading other slides in the same way."""
+    settings: dict[str, Any] = {} if manifest.pixels.range is None else {"range": list(manifest.pixels.range)}
     rule = manifest.rule
     if isinstance(rule, Regional) and rule.tissue is not None:
-        told |= {"tissue": rule.tissue, "tissue_rule": rule.tissue_rule}
-    return told
+        settings |= {"tissue": rule.tissue, "tissue_rule": rule.tissue_rule}
+    return settings
 
 
 def differences(
     manifest: Manifest, options: Options, splits: dict[Split, SplitCard], partial: str = ""
 ) -> list[Difference]:
-    """Where the made counts are not those of the whole release; `partial` says why not all of it was converted."""
+    """The counts that differ from those of the whole release; `partial` is the reason if only a part was converted."""
     expected, reasons = manifest.expected, manifest.expected.reasons
-    wanted: dict[str, int] = {} if expected.total is None else {"total": expected.total}
-    wanted |= {f"{options.split}.{split}": n for split, n in getattr(expected, options.split).items()}
-    wanted |= dict(zip(manifest.classes, expected.classes or [], strict=False))
-    made = {"total": sum(card.samples for card in splits.values())}
-    made |= {f"{options.split}.{split}": splits[split].samples if split in splits else 0 for split in SPLITS}
-    made |= {name: sum(card.classes[i] for card in splits.values()) for i, name in enumerate(manifest.classes)}
+    published: dict[str, int] = {} if expected.total is None else {"total": expected.total}
+    published |= {f"{options.split}.{split}": n for split, n in getattr(expected, options.split).items()}
+    published |= dict(zip(manifest.classes, expected.classes or [], strict=False))
+    actual = {"total": sum(card.samples for card in splits.values())}
+    actual |= {f"{options.split}.{split}": splits[split].samples if split in splits else 0 for split in SPLITS}
+    actual |= {name: sum(card.classes[i] for card in splits.values()) for i, name in enumerate(manifest.classes)}
     return [
-        Difference(what=what, expected=number, made=made[what], reason=partial or reasons.get(what, ""))
-        for what, number in wanted.items()
-        if made[what] != number
+        Difference(what=what, expected=number, made=actual[what], reason=partial or reasons.get(what, ""))
+        for what, number in published.items()
+        if actual[what] != number
     ]
 
 
 def _partial(manifest: Manifest, source: Source, options: Options, failed: int) -> str:
-    """Why this is not a conversion of the whole release; '' when it is."""
+    """The reason if this is not a conversion of the whole release, else ''."""
     if options.limit is not None:
-        return f"at most {counted(options.limit, 'sample')} per class and set were asked for"
+        return f"limited to {counted(options.limit, 'sample')} per class and set"
     for name, kind in manifest.files.items():
         if kind.expected and (found := len(source.match(name))) < kind.expected:
-            return f"{found} of {kind.expected} {kind.what} are here"
+            return f"{found} of {kind.expected} {kind.what} are present"
     return f"{counted(failed, 'sample')} left out" if failed else ""
 
 
 def tools() -> dict[str, str]:
-    """Versions of all that decides bytes: the same ones give the same shards."""
+    """The versions that determine the bytes: equal versions write equal shards."""
     return {
         "dpconvert": __version__,
         "python": platform.python_version(),

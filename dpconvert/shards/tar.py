@@ -1,6 +1,6 @@
-"""Samples in, plain WebDataset tars with an index out; every file is written under another name and renamed when whole.
+"""Writes samples to plain WebDataset tars with an index. Every file gets its final name only when it is complete.
 
-Bytes depend on the samples alone: fixed order, owner, mode and time in the tar.
+The bytes depend only on the samples: order, owner, mode and time in the tar are fixed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dpconvert.card import FileCard, ShardCard, Split
 from dpconvert.errors import OutputError
 from dpconvert.shards.encode import Sample
 
-if TYPE_CHECKING:  # loaded where an index is written or read: it takes 45 MiB, which workers do without
+if TYPE_CHECKING:  # imported where an index is written or read: it takes 45 MiB, which workers do not need
     import pyarrow as pa
 
 INDEX_COLUMNS = {
@@ -49,12 +49,12 @@ INDEX_COLUMNS = {
 }
 ROW_GROUP = 1 << 20  # rows of the index
 ZEROS = bytes(BLOCKSIZE)
-PIECE = 1 << 20  # bytes handed to the digest and to the file at once
-SYNCED = 1 << 22  # bytes after which the disk is waited for
+PIECE = 1 << 20  # bytes hashed and written at once
+SYNCED = 1 << 22  # bytes after which the file is synced to the disk
 
 
 class Entry(NamedTuple):
-    """One sample of a shard, as the index has it; offset and length are of the image's bytes in the tar."""
+    """One row of the index; offset and length are those of the image's bytes in the tar."""
 
     key: str
     split: Split
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def checked(cls, values: Sequence[Any]) -> Entry:
-        """An entry that was written down. Raises ValueError for anything else."""
+        """The entry with these values. Raises ValueError if their types are wrong."""
         if tuple(map(type, values)) != ENTRY_TYPES:
             raise ValueError("not an entry of an index")
         return cls(*values)
@@ -87,25 +87,25 @@ ENTRY_TYPES = tuple(str if kind == "string" else int for kind in INDEX_COLUMNS.v
 
 @dataclass(frozen=True)
 class Written:
-    """A finished shard: what the task card says of it, and its part of the index."""
+    """A finished shard: its part of the task card, and its part of the index."""
 
     shard: ShardCard
     entries: list[Entry]
 
 
 def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> Written:
-    """Write one tar; it appears under its name when it is whole and on disk.
+    """Write one tar, which gets its name when it is complete and on disk.
 
-    A thread digests it and waits for the disk, for which it needs no interpreter, while further samples are made.
+    A thread hashes it and waits for the disk, without the interpreter's lock, while further samples are encoded.
     """
     with replaced(path) as file:
         tar, stored = _Tar(path.name), _Stored(file)
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(1) as thread:
             writing: Future[None] | None = None
             for piece in tar.pieces(samples):
                 if writing is not None:
                     writing.result()
-                writing = beside.submit(stored.write, piece)
+                writing = thread.submit(stored.write, piece)
             if writing is not None:
                 writing.result()
     card = ShardCard(name=path.name, split=split, samples=len(tar.entries), size=tar.size, sha256=stored.hexdigest())
@@ -113,7 +113,7 @@ def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> Written:
 
 
 def write_index(path: Path, entries: Sequence[Entry]) -> FileCard:
-    """Write index.parquet, rows in the given order."""
+    """Write index.parquet, with the rows in the given order."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -133,7 +133,7 @@ def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """A column laid out in memory here: `pa.array` would load pandas where it is installed, another 50 MiB."""
+    """A column built from buffers: `pa.array` would import pandas if it is installed, which takes another 50 MiB."""
     import pyarrow as pa
 
     if kind != pa.string():
@@ -166,14 +166,14 @@ def file_card(path: Path) -> FileCard:
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write that takes the name `path` when the block ends well, and leaves nothing when it does not.
+    """A file to write. It gets the name `path` if the block succeeds, and is removed if it fails.
 
-    durable: wait until the disk has it. Without, a loss of power may leave a file that is empty or cut.
+    durable: wait until the file is on disk. Otherwise a power failure may leave an empty or cut file.
 
     Raises:
-        OutputError: the disk is full, read-only, or the like.
+        OutputError: the file cannot be written, for example because the disk is full.
     """
-    # a name of our own: a worker that is given up for dead may still be writing to its one
+    # a unique name: a worker that is believed dead may still be writing to its own
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         with part.open("wb") as file:
@@ -187,7 +187,7 @@ def replaced(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         raise OutputError(
             f"cannot be written: {error.strerror or error}",
             where=path,
-            remedy="make room or choose another --out, and run the same command again: what is made is kept",
+            remedy="make room or choose another --out, and run the same command again: finished files are kept",
         ) from None
     except BaseException:
         part.unlink(missing_ok=True)
@@ -195,14 +195,14 @@ def replaced(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 
 
 class _Tar:
-    """A tar of samples; the bytes are those that `tarfile` would give."""
+    """A tar of samples, with the same bytes as `tarfile` would write."""
 
     def __init__(self, name: str) -> None:
         self.name, self.size = name, 0
         self.entries: list[Entry] = []
 
     def pieces(self, samples: Iterable[Sample]) -> Iterator[bytes]:
-        """All of it, in pieces of about PIECE bytes."""
+        """The bytes of the tar, in pieces of about PIECE bytes."""
         pending: list[bytes] = []
         given = 0
         for sample in samples:
@@ -220,7 +220,7 @@ class _Tar:
 
 
 class _Stored:
-    """A file that is hashed as it is written, and that the disk has most of when the last piece comes."""
+    """A file that is hashed and regularly synced while it is written, so that little is left to sync at the end."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._hash = file, hashlib.sha256()
@@ -237,16 +237,16 @@ class _Stored:
             self._unsynced = 0
 
     def hexdigest(self) -> str:
-        """sha256 of all that was written."""
+        """sha256 of all bytes written."""
         return self._hash.hexdigest()
 
 
 def _entry(sample: Sample, shard: str, offset: int) -> Entry:
-    told = sample.metadata
+    data = sample.metadata
     return Entry(
-        sample.key, told["split"], shard, offset, len(sample.image), sample.format, told["label"], told["group"],
-        told["files"][0], told["x"], told["y"], told["width"], told["height"], told["stored_width"],
-        told["stored_height"], hashlib.sha256(sample.image).hexdigest(), _attributes(tuple(told["attributes"].items())),
+        sample.key, data["split"], shard, offset, len(sample.image), sample.format, data["label"], data["group"],
+        data["files"][0], data["x"], data["y"], data["width"], data["height"], data["stored_width"],
+        data["stored_height"], hashlib.sha256(sample.image).hexdigest(), _attributes(tuple(data["attributes"].items())),
     )  # fmt: skip
 
 
@@ -261,15 +261,15 @@ def _plain_header() -> tuple[bytes, bytes, bytes, int]:
     template.mode = 0o644
     header = template.tobuf(tarfile.USTAR_FORMAT)
     parts = header[100:124], header[135:148], header[156:]
-    return *parts, sum(map(sum, parts)) + 8 * ord(" ")  # a checksum counts as blanks in itself
+    return *parts, sum(map(sum, parts)) + 8 * ord(" ")  # the checksum itself counts as blanks
 
 
 OWNER, TIME, REST, PLAIN_SUM = _plain_header()
 
 
 def _header(name: str, size: int) -> bytes:
-    """What `TarInfo.tobuf` gives, sooner: headers differ in name, size and checksum alone."""
-    assert len(name) <= 100, f"{name} is too long for a tar header"  # keys are kept shorter
+    """The result of `TarInfo.tobuf`, but faster: headers differ only in name, size and checksum."""
+    assert len(name) <= 100, f"{name} is too long for a tar header"  # keys are limited to less
     named, digits = name.encode(), b"%011o" % size
     checksum = b"%06o\0 " % (PLAIN_SUM + sum(named) + sum(digits))
     return b"".join((named.ljust(100, b"\0"), OWNER, digits, TIME, checksum, REST))

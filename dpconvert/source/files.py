@@ -24,8 +24,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from dpconvert import names
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
@@ -35,7 +36,8 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source import bounded
-from dpconvert.source.bounded import Bounded
+from dpconvert.source.bounded import AT_ONCE, Bounded
+from dpconvert.source.copies import Listing, copies
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
@@ -43,6 +45,7 @@ IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
 UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
 RATIO_LIMIT = 1000
+PART = 1 << 18  # bytes at the beginning, in the middle and at the end by which large files are compared
 DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
     OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error, lzma.LZMAError, struct.error,
 )  # fmt: skip
@@ -142,7 +145,33 @@ class Source:
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)
+        source._pass_over_copies()
         return source
+
+    def _pass_over_copies(self) -> None:
+        """List what lies here twice once."""
+        single = {name: size for name, size in self.sizes.items() if name not in self.slides.parts}
+        zipped = {(_base(name), self.sizes[name]) for name, place in self._places.items() if place.member is not None}
+        content = cache(lambda name: self._crc(name, whole=(_base(name), self.sizes[name]) in zipped))
+        found, notes = copies(Listing(self.manifest, single, self._is_packed, content))
+        self.sizes = {name: size for name, size in self.sizes.items() if name not in found}
+        self.notes += notes
+
+    def _is_packed(self, name: str) -> bool:
+        return name in self._places and self._places[name].packed
+
+    def _crc(self, name: str, *, whole: bool) -> int:
+        """CRC-32 of a file, which a zip archive knows of its members; else of parts of a large one."""
+        place, size = self._places.get(name, Place(name)), self.sizes[name]
+        try:
+            if place.member is not None:
+                return self._archive(place.file).getinfo(place.member).CRC
+            spans = [(0, size)] if whole or size <= 3 * PART else [(at, PART) for at in (0, size // 2, size - PART)]
+            with (self.root / place.file).open("rb") as file:
+                return _crc(file, [((place.offset or 0) + at, length) for at, length in spans])
+        except DAMAGED as error:
+            why = getattr(error, "strerror", None) or error
+            raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
 
     def match(self, kind: str) -> list[Found]:
         """All files of one kind of the manifest's `[files]`, in name order; of a slide of several files its main."""
@@ -358,6 +387,20 @@ def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
     """A member's bytes, never more than the size that was checked when it was listed."""
     with archive.open(member) as file:
         return file.read(archive.getinfo(member).file_size)
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _crc(file: IO[bytes], spans: list[tuple[int, int]]) -> int:
+    """CRC-32 of parts of a file: (offset, length)."""
+    crc = 0
+    for offset, left in spans:
+        file.seek(offset)
+        while left > 0 and (data := file.read(min(left, AT_ONCE))):
+            crc, left = zlib.crc32(data, crc), left - len(data)
+    return crc
 
 
 def _tar_members(path: Path, name: str) -> Iterator[Listed]:

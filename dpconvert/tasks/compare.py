@@ -1,7 +1,7 @@
-"""A task and what it is to be equal to in; every difference out, and whether other library versions explain it.
+"""Compares a task with another conversion of it: lists the differences, and whether library versions explain them.
 
-The same source files, manifest and options give the same bytes only as long as the libraries that decode and encode
-pictures are the same: `tools` in task.json names their versions.
+Equal source files, manifests and options give equal bytes only with equal versions of the libraries that decode and
+encode images: `tools` in task.json lists them.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from dpconvert.plural import counted
 from dpconvert.shards.finalize import tools
 from dpconvert.shards.tar import read_index
 
-LOOKED_AT = 50  # pictures
+COMPARED = 50  # images
 DIGEST = re.compile(r"[0-9a-f]{64}")
 DECIDING = ("pillow", "libjpeg", "imagecodecs", "zlib", "openslide", "python", "dpconvert")
 
 
 def differences(folder: Path, card: TaskCard, against: str) -> Iterator[tuple[str, str]]:
-    """(file, what) of all that is not as in `against`: a digest, or the folder of the same task made elsewhere.
+    """(file, difference) for all that differs from `against`: a digest, or a folder that holds the same task.
 
-    A folder of tasks stands for the one of this name in it.
+    In a folder of tasks, the task of the same name is compared.
 
     Raises:
-        UsageError: neither.
-        ShardError: the other folder holds no finished task.
+        UsageError: `against` is neither a digest nor a folder.
+        ShardError: the other task cannot be read.
     """
     if DIGEST.fullmatch(against):
         if card.digest != against:
-            yield FILE_NAME, f"digest {card.digest} is not the one asked for, {against}; {_here(card)}"
+            yield FILE_NAME, f"digest {card.digest} is not the expected one, {against}; {_explanation(card)}"
         return
     if not Path(against).is_dir():
-        raise UsageError("neither a digest nor a folder", found=f"--against {against}")
-    found = counterpart(Path(against), card.task)
-    if found is None:
+        raise UsageError("--against: neither a digest nor a folder", found=against)
+    folder_there = counterpart(Path(against), card.task)
+    if folder_there is None:
         yield FILE_NAME, f"no task {card.task} in {against}"
         return
-    against, other = str(found), load(found)
+    against, other = str(folder_there), load(folder_there)
     if other.task != card.task:
         yield FILE_NAME, f"{against} is another task, {other.task}"
         return
@@ -56,20 +56,20 @@ def differences(folder: Path, card: TaskCard, against: str) -> Iterator[tuple[st
     ours = {shard.name: shard.sha256 for shard in card.shards}
     for name in sorted(theirs.keys() | ours.keys()):
         if ours.get(name) != theirs.get(name):
-            there = "another content" if name in ours and name in theirs else "not in both"
-            yield name, f"{there} than in {against}" if name in ours and name in theirs else there
-    yield FILE_NAME, _pictures(folder, card, Path(against), other)
+            in_both = name in ours and name in theirs
+            yield name, f"content differs from {against}" if in_both else "missing in one of the two"
+    yield FILE_NAME, _images(folder, card, Path(against), other)
 
 
 def counterpart(against: Path, task: str) -> Path | None:
-    """The folder of a task: `against` itself where it holds one, else the one in it that holds this task, if any."""
+    """The folder to compare with: `against` if it holds a task, else the folder in it that holds this task."""
     if (against / FILE_NAME).is_file():
         return against
     return next((folder for folder, name in _tasks_in(against) if name == task), None)
 
 
 def only_there(against: str, tasks: Collection[str]) -> list[str]:
-    """The tasks in a folder of tasks that are not among `tasks`, by name; none where `against` is no such folder."""
+    """Names of the tasks in `against` that are not among `tasks`; none if `against` is not a folder of tasks."""
     folder = Path(against)
     if not against or not folder.is_dir() or (folder / FILE_NAME).is_file():
         return []
@@ -80,27 +80,27 @@ def _tasks_in(folder: Path) -> list[tuple[Path, str]]:
     return [(path.parent, load(path.parent).task) for path in sorted(folder.glob(f"*/{FILE_NAME}"))]
 
 
-def _here(card: TaskCard) -> str:
-    """What the versions that made the task say about a digest that was made somewhere else."""
+def _explanation(card: TaskCard) -> str:
+    """Whether the versions that wrote the task explain that another conversion has another digest."""
     changed = versions(card.tools, tools())
     if not changed:
-        return "it was made by the versions that are here: the source files, the manifest or the options are others"
-    return f"it was made by {changed}: other versions can give other bytes of the same pictures"
+        return "the versions are those installed here, so the source files, the manifest or the options differ"
+    return f"it was written with {changed}: other versions can encode the same images differently"
 
 
 def _why(card: TaskCard, other: TaskCard) -> str:
     ours, theirs = json.loads(card.request or "{}"), json.loads(other.request or "{}")
-    asked = [name for name in ours if ours[name] != theirs.get(name)]
-    if asked:
-        return f"it was made of another {' and '.join(asked)}"
+    different = [name for name in ours if ours[name] != theirs.get(name)]
+    if different:
+        return f"different {' and '.join(different)}"
     changed = versions(card.tools, other.tools)
     if changed:
-        return f"the request is the same, and the difference comes from other versions: {changed}"
-    return "request and versions are the same: a source file changed without changing its size, or a shard is damaged"
+        return f"the requests are equal; the versions differ: {changed}"
+    return "requests and versions are equal: a source file changed without changing its size, or a shard is damaged"
 
 
 def versions(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    """'pillow 11.0 (there 11.1), ...' of what differs; '' for nothing."""
+    """'pillow 11.0 (there 11.1), ...' for versions that differ; '' if none does."""
     names = [*DECIDING, *sorted((ours.keys() | theirs.keys()) - {*DECIDING})]
     return ", ".join(
         f"{name} {ours.get(name, 'none')} (there {theirs.get(name, 'none')})"
@@ -109,18 +109,18 @@ def versions(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     )
 
 
-def _pictures(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str:
-    """Whether pictures of one key differ in their bytes alone, or in their pixels too."""
+def _images(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str:
+    """Whether images of the same key differ only in their bytes, or also in their pixels."""
     ours, theirs = _rows(folder, card), _rows(there, other)
     common = [key for key in ours if key in theirs]
     changed = [key for key in common if ours[key]["sha256"] != theirs[key]["sha256"]]
     only = f"{counted(len(ours) - len(common), 'sample')} only here, {len(theirs) - len(common)} only there"
     if not changed:
-        return f"{only}; pictures in both are of the same bytes"
-    looked = changed[:LOOKED_AT]
-    pixels = sum(not np.array_equal(_decoded(folder, ours[key]), _decoded(there, theirs[key])) for key in looked)
-    which = f"of {len(looked)} looked at, {pixels} have other pixels (decoding), {len(looked) - pixels} the same pixels"
-    return f"{only}; {counted(len(changed), 'picture')} of other bytes: {which} in other bytes (encoding)"
+        return f"{only}; images in both have equal bytes"
+    compared = changed[:COMPARED]
+    decoding = sum(not np.array_equal(_decoded(folder, ours[key]), _decoded(there, theirs[key])) for key in compared)
+    which = f"of {len(compared)} compared, {decoding} differ in pixels (decoding), {len(compared) - decoding} only in"
+    return f"{only}; {counted(len(changed), 'image')} with different bytes: {which} bytes (encoding)"
 
 
 def _rows(folder: Path, card: TaskCard) -> dict[str, Any]:

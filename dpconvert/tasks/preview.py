@@ -1,4 +1,4 @@
-"""What a conversion would see of a slide, drawn: tissue, annotations, patches by class, and samples of each class."""
+"""Draws what a conversion would read from a slide: tissue, annotations, patches by class, samples of each class."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
 CLASSES = ("#0072b2", "#d55e00", "#009e73", "#f0e442", "#56b4e9", "#cc79a7", "#e69f00", "#999999")  # Okabe and Ito's
 OUTLINES = ("#000000", "#c00080", "#5b3a00", "#3d0099", "#006060", "#b00000")
 TISSUE = "#00b000"
-SMOOTH = 15  # pixels of the tissue mask that its outline is smoothed over
-VEIL = 76  # of 255: how much a patch's colour hides
+SMOOTH = 15  # pixels of the tissue mask, over which its outline is smoothed
+VEIL = 76  # of 255: opacity of a patch's colour
 SHEET, COLUMNS, CELL, GAP = 48, 8, 160, 6
-MOST_PICTURES = 8  # looked at for the samples
+MOST_PICTURES = 8  # images to take samples from
 
 
 @dataclass(frozen=True)
 class Overview:
-    """One slide looked at: what it holds, and how much of level 0 a pixel of the drawing is."""
+    """One slide with its annotations and the records of its patches. mpp: micrometres per level-0 pixel, if known."""
 
     picture: Picture
     image: Image
@@ -50,7 +50,7 @@ class Overview:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The files that were written, and the patches of each class on the slide (none where pictures are samples)."""
+    """The files written, and the number of patches of each class on the slide (empty if whole images are samples)."""
 
     files: list[Path]
     picture: str
@@ -58,16 +58,19 @@ class Drawn:
 
 
 def preview(source: Source, name: str | None, out: Path) -> Drawn:
-    """Draw one slide and a sheet of samples per class into `out`.
+    """Draw one slide, and a sheet of samples of each class, to `out`.
 
-    name: of the slide; if not given the first with annotations is drawn, and samples are of several.
+    name: name of the slide. None: draw the first one with annotations, and samples of several slides.
 
     Raises:
-        UsageError: no slide of this name. ReadError: it cannot be read. OutputError: `out` cannot be written.
+        UsageError: there is no slide of this name.
+        SourceError: the source holds nothing to draw.
+        ReadError: the slide cannot be read.
+        OutputError: `out` cannot be written.
     """
     pictures = list(readers.reader(source.manifest).pictures(source))
     if not pictures:
-        raise SourceError("nothing to draw here", where=source.root)
+        raise SourceError("nothing to draw in this source", where=source.root)
     chosen = _chosen(pictures, name)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -78,9 +81,9 @@ def preview(source: Source, name: str | None, out: Path) -> Drawn:
 
 def _draw(source: Source, pictures: list[Picture], chosen: Picture, out: Path) -> Drawn:
     rule = source.manifest.rule
-    if isinstance(rule, Whole) or (isinstance(rule, Crop) and chosen.label is not None):  # each picture is a sample
-        found = [Record(picture, picture.label or "") for picture in pictures]
-        return Drawn(_sheets(source, found, out, source.manifest.name), "", {})
+    if isinstance(rule, Whole) or (isinstance(rule, Crop) and chosen.label is not None):  # each image is a sample
+        records = [Record(picture, picture.label or "") for picture in pictures]
+        return Drawn(_sheets(source, records, out, source.manifest.name), "", {})
     with _open(source, chosen) as image:
         scene = Scene(source, chosen, image, Counter())
         seen, tissue = _look(source, scene), scene.tissue
@@ -93,14 +96,14 @@ def _draw(source: Source, pictures: list[Picture], chosen: Picture, out: Path) -
 
 
 def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.Image:
-    """The slide with everything on it, and a legend below."""
+    """The slide with tissue, annotations and patches drawn on it, and a legend below."""
     pixels = thumbnail(seen.image, SIDE)
     height, width = pixels.shape[:2]
     scale = width / seen.image.width, height / seen.image.height
     labels = classes or sorted({record.label for record in seen.records})
     colours = {label: CLASSES[i % len(CLASSES)] for i, label in enumerate(labels)}
     canvas = Pillow.fromarray(_veiled(pixels, seen.records, colours, scale))
-    smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide what is below
+    smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide the slide
     _edge(canvas, smooth, TISSUE)
     outlined = _annotate(canvas, seen.annotations, scale)
     patches_of = Counter(record.label for record in seen.records)
@@ -113,7 +116,7 @@ def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.I
 
 
 def sheet(pictures: list[Pillow.Image], title: str) -> Pillow.Image:
-    """Samples side by side under a title."""
+    """A grid of samples under a title."""
     rows = -(-len(pictures) // COLUMNS)
     width = max(COLUMNS * (CELL + GAP) + GAP, int(_font().getlength(title)) + 2 * GAP)
     canvas = Pillow.new("RGB", (width, LINE + rows * (CELL + GAP) + GAP), "white")
@@ -137,22 +140,22 @@ def _open(source: Source, picture: Picture) -> Image:
 
 def _look(source: Source, scene: Scene) -> Overview:
     records = list(patches.records(source.manifest, scene))
-    told = hasattr(readers.reader(source.manifest), "read_annotations")
-    annotations = scene.annotations if told else Annotations([])
+    has_annotations = hasattr(readers.reader(source.manifest), "read_annotations")
+    annotations = scene.annotations if has_annotations else Annotations([])
     return Overview(scene.picture, scene.image, annotations, records, scene.image.mpp or source.manifest.mpp)
 
 
 def _more(source: Source, pictures: list[Picture], seen: Overview) -> list[Record]:
     """The records of the slide that was drawn, and of others until each class fills its sheet."""
-    found = list(seen.records)
+    records = list(seen.records)
     others = sorted((p for p in pictures if p.name != seen.picture.name), key=lambda p: hashed("preview", p.name))
     for picture in others[: MOST_PICTURES - 1]:
-        counts = Counter(record.label for record in found)
+        counts = Counter(record.label for record in records)
         if all(counts[label] >= SHEET for label in source.manifest.classes or counts):
             break
         with _open(source, picture) as image:
-            found += patches.records(source.manifest, Scene(source, picture, image, Counter()))
-    return found
+            records += patches.records(source.manifest, Scene(source, picture, image, Counter()))
+    return records
 
 
 def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list[Path]:
@@ -169,15 +172,15 @@ def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list
 
 
 def _samples(source: Source, records: list[Record]) -> Iterator[Pillow.Image]:
-    """Each sample within a cell; records of one picture follow each other."""
+    """Each sample, scaled to fit a cell. Records of the same image must follow each other."""
     image: Image | None = None
-    at: Picture | None = None
+    opened: Picture | None = None
     try:
         for record in records:
-            if image is None or record.picture is not at:
+            if image is None or record.picture is not opened:
                 if image is not None:
                     image.close()
-                image, at = _open(source, record.picture), record.picture
+                image, opened = _open(source, record.picture), record.picture
             box = record.box or (0, 0, image.width, image.height)
             shrunk = min(1.0, CELL / max(box[2:]))
             size = max(1, round(box[2] * shrunk)), max(1, round(box[3] * shrunk))
@@ -190,7 +193,7 @@ def _samples(source: Source, records: list[Record]) -> Iterator[Pillow.Image]:
 def _veiled(
     pixels: NDArray[np.uint8], records: list[Record], colours: dict[str, str], scale: tuple[float, float]
 ) -> NDArray[np.uint8]:
-    """Patches as a veil of their class's colour, with an edge where they are large enough to have one."""
+    """The pixels with each patch tinted in the colour of its class, and outlined if it is large enough."""
     drawn = pixels.copy()
     for record in records:
         if record.box is None:
@@ -209,28 +212,29 @@ def _veiled(
 
 
 def _edge(canvas: Pillow.Image, mask: NDArray[np.bool_], colour: str) -> None:
-    """The border of a mask that covers the canvas."""
+    """Draw the border of a mask that covers the canvas."""
     stretched = np.asarray(Pillow.fromarray(mask).resize(canvas.size, Pillow.Resampling.NEAREST))
     border = stretched & ~ndimage.binary_erosion(stretched)
     canvas.paste(colour, mask=Pillow.fromarray(border))
 
 
 def _annotate(
-    canvas: Pillow.Image, found: Annotations | LabelMask, scale: tuple[float, float]
+    canvas: Pillow.Image, annotations: Annotations | LabelMask, scale: tuple[float, float]
 ) -> list[tuple[str, str, int]]:
-    """Draw the annotations; (label, colour, how many) of each."""
-    if isinstance(found, LabelMask):
-        labels = dict.fromkeys(found.labels.values())
+    """Draw the annotations. Returns (label, colour, number) for each label."""
+    if isinstance(annotations, LabelMask):
+        labels = dict.fromkeys(annotations.labels.values())
         counts = dict.fromkeys(labels, 1)
     else:
-        counts = Counter(item.label for item in found.items)
+        counts = Counter(item.label for item in annotations.items)
     colours = {label: OUTLINES[i % len(OUTLINES)] for i, label in enumerate(sorted(counts))}
-    if isinstance(found, LabelMask):
+    if isinstance(annotations, LabelMask):
         for label, colour in colours.items():
-            _edge(canvas, np.isin(found.values, [v for v, of in found.labels.items() if of == label]), colour)
+            values = [value for value, name in annotations.labels.items() if name == label]
+            _edge(canvas, np.isin(annotations.values, values), colour)
     else:
         draw = ImageDraw.Draw(canvas)
-        for item in found.items:
+        for item in annotations.items:
             _outline(draw, shapely.transform(item.geometry, lambda xy: xy * scale), colours[item.label])
     return [(label, colours[label], counts[label]) for label in sorted(counts)]
 
@@ -246,23 +250,23 @@ def _outline(draw: ImageDraw.ImageDraw, shape: shapely.Geometry, colour: str) ->
 
 def _title(seen: Overview) -> str:
     image = seen.image
-    resolution = f"{seen.mpp:.4g} um/px" if seen.mpp else "resolution not known"
+    resolution = f"{seen.mpp:.4g} um/px" if seen.mpp else "unknown resolution"
     return f"{seen.picture.name}: {image.width} x {image.height} px, {resolution}"
 
 
 def _bar(seen: Overview, scale: float, width: int) -> tuple[int, str]:
-    """Length in pixels of the drawing and its name: a round number of um or level-0 px, about a fifth of the width."""
+    """The scale bar, about a fifth of the width: its length in pixels, and its label in um or level-0 px."""
     unit = seen.mpp or 1.0
-    wanted = width / 5 / scale * unit
-    power = 10.0 ** np.floor(np.log10(max(wanted, 1e-9)))
-    length = max(step * power for step in (1, 2, 5) if step * power <= wanted * 1.000001)
+    longest = width / 5 / scale * unit
+    power = 10.0 ** np.floor(np.log10(max(longest, 1e-9)))
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest * 1.000001)
     if not seen.mpp:
         return round(length * scale), f"{length:g} px of level 0"
     return round(length / unit * scale), f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
 
 
 def _framed(canvas: Pillow.Image, title: str, legend: list[tuple[str, str]], bar: tuple[int, str]) -> Pillow.Image:
-    """The drawing above its title, scale bar and legend."""
+    """The drawing, with title, scale bar and legend below."""
     width = max(canvas.width, 600)
     columns = max(1, width // 420)
     rows = -(-len(legend) // columns)

@@ -1,8 +1,8 @@
-"""A task's shards in, a folder for each split and class out: the images as they were stored, byte for byte.
+"""Unpacks a task's shards into a folder for each split and class: the images as they were stored, byte for byte.
 
-<out>/train/<class>/<key>.png   and so on for val and test
-<out>/labels.csv                file, label, class, split and group of each; written last
-<out>/.unpacked.json            which data these are, so that the same command can go on, and another one cannot mix
+<out>/train/<class>/<key>.png   likewise for val and test
+<out>/labels.csv                file, label, class, split and group of each image; written last
+<out>/.unpacked.json            identifies the data, so that the command can resume, and other data are not mixed in
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from dpconvert.tasks.verify import KEY
 MARK, LABELS = ".unpacked.json", "labels.csv"
 FORMATS = ("png", "jpg")
 COLUMNS = ["key", "split", "shard", "offset", "length", "format", "label", "group", "sha256"]
-DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no names for files under Windows
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved file names under Windows
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What a run came to: images written now, images that were there."""
+    """The result: the numbers of images written now, and existing before."""
 
     task: str
     folder: Path
@@ -43,10 +43,10 @@ class Unpacked:
 
 
 def unpack(folder: Path, out: Path, report: Reporter) -> Unpacked:
-    """Unpack the task in `folder` into `out`, going on from what an earlier run left there.
+    """Unpack the task in `folder` to `out`, resuming an earlier run if there is one.
 
     Raises:
-        ShardError: an unfinished or damaged task.
+        ShardError: the task is unfinished or damaged.
         OutputError: `out` holds something else, or cannot be written.
     """
     card = load(folder)
@@ -66,7 +66,7 @@ def unpack(folder: Path, out: Path, report: Reporter) -> Unpacked:
 
 
 def class_folders(classes: list[str]) -> list[str]:
-    """A folder name for each class: its own, as far as that is one everywhere; no two alike."""
+    """A distinct folder name for each class: its own name, adapted where file systems would not allow it."""
     plain = [re.sub(r"[^\w-]+", "_", name, flags=re.ASCII).strip("_")[:80] for name in classes]
     alike = defaultdict(list)
     for label, name in enumerate(plain):
@@ -77,7 +77,7 @@ def class_folders(classes: list[str]) -> list[str]:
 
 
 def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:
-    """The index; names in it become names of files, so that they are checked."""
+    """The rows of the index. Its names become file names, so they are checked."""
     path = folder / card.index.name
     try:
         rows: list[dict[str, Any]] = read_index(path).select(COLUMNS).to_pylist()
@@ -90,22 +90,24 @@ def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:
             KEY.fullmatch(row["key"] or "") and row["format"] in FORMATS and row["label"] in range(len(card.classes))
         )
         if not sound or shards.get(row["shard"]) != row["split"]:
-            raise ShardError("a row that is none of this task", where=path, found=row["key"], remedy="convert again")
+            raise ShardError(
+                "row of another task in the index", where=path, found=row["key"], remedy="convert the source again"
+            )
     return rows
 
 
 def _claim(out: Path, card: TaskCard) -> None:
-    """Mark `out` as the place of these data, unless it is taken."""
+    """Mark `out` as the folder of these data, unless it holds something else."""
     mark = {"task": card.task, "digest": card.digest}
     remedy = "choose another --out, or remove it"
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         raise OutputError("not a folder", where=out, remedy="choose another --out")
     if (out / MARK).is_file():
         try:
-            found = json.loads((out / MARK).read_bytes())
+            existing = json.loads((out / MARK).read_bytes())
         except (OSError, ValueError, RecursionError):
-            found = None
-        if found != mark:
+            existing = None
+        if existing != mark:
             raise OutputError("holds other unpacked images", where=out, remedy=remedy)
         return
     if out.is_dir() and any(out.iterdir()):
@@ -119,7 +121,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot be made: {error.strerror}", where=folder, remedy="choose another --out") from None
+        raise OutputError(f"cannot be created: {error.strerror}", where=folder, remedy="choose another --out") from None
 
 
 def _placed(card: TaskCard, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -141,21 +143,23 @@ def _images(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> Iterato
                     file.seek(row["offset"])
                     yield name, _checked(file.read(row["length"]), row, path)
         except OSError as error:
-            raise ShardError(f"cannot be read: {error.strerror}", where=path, remedy="convert again") from None
+            raise ShardError(
+                f"cannot be read: {error.strerror}", where=path, remedy="convert the source again"
+            ) from None
 
 
 def _checked(data: bytes, row: dict[str, Any], path: Path) -> bytes:
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise ShardError(f"{row['key']} is not what was written", where=path, remedy="see `dpconvert verify`")
+        raise ShardError(f"{row['key']} has changed since it was written", where=path, remedy="run `dpconvert verify`")
     return data
 
 
 def _put(path: Path, data: bytes) -> bool:
-    """Write one image, whole or not at all; False when it is there."""
+    """Write one image atomically. Returns False if it already exists."""
     if path.exists():
         if path.is_file() and path.read_bytes() == data:
             return False
-        raise OutputError("another file is here: nothing is overwritten", where=path, remedy="remove it")
+        raise OutputError("a different file exists: nothing is overwritten", where=path, remedy="remove it")
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(data)
@@ -164,7 +168,7 @@ def _put(path: Path, data: bytes) -> bool:
         part.unlink(missing_ok=True)
         raise OutputError(
             f"cannot be written: {error.strerror or error}", where=path,
-            remedy="make room and run the same command again: what is made is kept",
+            remedy="make room and run the same command again: finished files are kept",
         ) from None  # fmt: skip
     return True
 

@@ -1,4 +1,4 @@
-"""Task folders in, every difference from what was written out: each byte is read again."""
+"""Verifies tasks: reads every byte again, and lists every difference from what was written."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ JSON_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and in which file."""
+    """A problem, and the file that has it."""
 
     file: str
     what: str
 
 
 def task_folders(path: Path) -> list[Path]:
-    """The folder itself if it holds a task, else those of its sub-folders that do, or will when a conversion ends.
+    """The folder itself if it holds a task, else its subfolders that hold a task or an unfinished conversion.
 
     Raises:
-        ShardError: there is none.
+        ShardError: there are none.
     """
     if (path / FILE_NAME).exists():
         return [path]
     finished, unfinished = begun(path) if path.is_dir() else ([], [])
     if not (finished or unfinished):
-        raise ShardError("no converted task here", where=path, remedy="name the folder given to --out")
+        raise ShardError("no converted task in this folder", where=path, remedy="give the folder that --out named")
     return sorted([*finished, *unfinished])
 
 
 def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -> tuple[TaskCard, list[Problem]]:
-    """All problems of one task; none means that every byte is as it was written.
+    """The card and all problems of one task; no problem means that every byte is as it was written.
 
-    against: a digest that the task must have, or the folder of the same task made elsewhere.
+    against: a digest that the task must have, or a folder that holds another conversion of it.
 
     Raises:
         UsageError: `against` is neither.
-        ShardError: there is no readable task.json, or a conversion is under way.
+        ShardError: there is no readable task.json, or a conversion is in progress.
     """
     if not (folder / FILE_NAME).is_file() and locks.is_held(folder / locks.NAME):
         holder = locks.Holder.read(folder / locks.NAME)
-        raise ShardError("a conversion is under way here", where=folder, found=holder, remedy="wait for it to end")
+        raise ShardError("a conversion is in progress", where=folder, found=holder, remedy="wait until it ends")
     card = load(folder)
     problems = list(_files(folder, card, against))
     index = _index(folder, card, problems)
@@ -72,16 +72,16 @@ def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -
         rows[row["shard"]].append(row)
     jobs = [(shard, rows[shard.name]) for shard in card.shards if (folder / shard.name).is_file()]
     with report.bar(f"{card.task}: verify", card.samples()) as advance:
-        for shard, found in processes.run(_shard, (folder, card), jobs, workers):
-            problems += found
-            advance(shard)
+        for samples, of_shard in processes.run(_shard, (folder, card), jobs, workers):
+            problems += of_shard
+            advance(samples)
     problems += _counts(card, index)
     return card, sorted(problems, key=lambda problem: (problem.file, problem.what))
 
 
 def _files(folder: Path, card: TaskCard, against: str) -> Iterator[Problem]:
     if dataset_digest(card.shards) != card.digest:
-        yield Problem(FILE_NAME, "the digest is not that of the shards it lists")
+        yield Problem(FILE_NAME, "the digest does not match the listed shards")
     if against:
         yield from (Problem(name, what) for name, what in differences(folder, card, against))
     listed = {shard.name for shard in card.shards}
@@ -101,21 +101,21 @@ def _index(folder: Path, card: TaskCard, problems: list[Problem]) -> list[dict[s
     try:
         return list(read_index(folder / card.index.name).to_pylist())
     except (pa.ArrowException, OSError, ValueError) as error:
-        problems.append(Problem(card.index.name, f"not a readable index: {error}"))
+        problems.append(Problem(card.index.name, f"cannot be read: {error}"))
         return []
 
 
 def _counts(card: TaskCard, index: list[dict[str, Any]]) -> Iterator[Problem]:
     if not index:
         return
-    made = Counter((row["split"], row["label"]) for row in index)
+    counts = Counter((row["split"], row["label"]) for row in index)
     for split, stated in card.splits.items():
-        if [made[split, label] for label in range(len(card.classes))] != stated.classes:
-            yield Problem(FILE_NAME, f"the class counts of {split} are not those of the index")
-    twice = [key for key, count in Counter(row["key"] for row in index).items() if count > 1]
-    yield from (Problem(card.index.name, f"{key}: two samples of this key") for key in twice)
+        if [counts[split, label] for label in range(len(card.classes))] != stated.classes:
+            yield Problem(FILE_NAME, f"the class counts of {split} do not match the index")
+    repeated = [key for key, count in Counter(row["key"] for row in index).items() if count > 1]
+    yield from (Problem(card.index.name, f"{key}: several samples with this key") for key in repeated)
     if card.options.get("split") == "paper":
-        return  # the paper's own sets may share groups; task.json says so
+        return  # the paper's own sets may share groups, as task.json notes
     homes: dict[str, set[str]] = defaultdict(set)
     for row in index:
         homes[row["group"]].add(row["split"])
@@ -143,7 +143,7 @@ def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str
         yield f"not a readable tar: {error}"
         return
     if not all(member.isreg() for member in members):
-        yield "holds something that is not a plain file"
+        yield "contains a member that is not a plain file"
         return
     if len(members) != 3 * len(rows) or len(rows) != shard.samples:
         yield f"{counted(len(members), 'file')} for {counted(len(rows), 'sample')}"
@@ -157,23 +157,23 @@ def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str
 def _sample(parts: list[tuple[str, bytes]], offset: int, card: TaskCard, row: dict[str, Any]) -> Iterator[str]:
     key, (_, image), (_, label), (_, text) = row["key"], *parts
     if [name for name, _ in parts] != [f"{key}.{row['format']}", f"{key}.cls", f"{key}.json"] or not KEY.fullmatch(key):
-        yield "names of its files"
+        yield "wrong file names"
         return
     if (offset, len(image)) != (row["offset"], row["length"]):
-        yield "place in the index"
+        yield "offset or length differs from the index"
     if hashlib.sha256(image).hexdigest() != row["sha256"]:
-        yield "image is not the one of the index"
+        yield "image differs from the index"
     if label != str(row["label"]).encode() or not 0 <= row["label"] < len(card.classes):
-        yield f"label {label[:20]!r}"
+        yield f"wrong label {label[:20]!r}"
     try:
         fields = json.loads(text) if len(text) < JSON_LIMIT else None
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in ("label", "group", "split")):
-        yield "json"
+        yield "JSON differs from the index"
     try:
         height, width = decode(image).shape[:2]
         if (width, height) != (row["stored_width"], row["stored_height"]):
-            yield "size of the image"
+            yield "image size differs from the index"
     except ValueError as error:
-        yield f"image does not decode: {error}"
+        yield f"image cannot be decoded: {error}"

@@ -1,4 +1,4 @@
-"""Pages that load nothing from elsewhere: the head, whose policy forbids it, and the writing."""
+"""Self-contained HTML pages: their head, whose policy forbids loading anything, and writing them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def head(title: str, style: str) -> Iterator[str]:
-    """Everything up to the body's beginning."""
+    """The HTML up to the start of the body."""
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -21,16 +21,16 @@ def head(title: str, style: str) -> Iterator[str]:
 
 
 def write(lines: Iterable[str], path: Path, option: str) -> None:
-    """The page as `path`, whole or not at all; `option` is the one that names it.
+    """Write the page to `path` atomically. `option` is the name of the option for the path.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the page cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot be made: {error.strerror}", where=path.parent, remedy=f"choose another {option}"
+            f"cannot be created: {error.strerror}", where=path.parent, remedy=f"choose another {option}"
         ) from None
     with replaced(path) as file:
         file.writelines(f"{line}\n".encode() for line in lines)

@@ -1,6 +1,6 @@
-"""The command `mtrain`, a module for each group of its commands: the only place of the package that exits.
+"""The command `mtrain`, one module for each group of commands. Only this package exits the program.
 
-Commands load torch when they run, so that help is there at once.
+Commands import torch when they run, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mtrain")
 def group() -> None:
-    """Pre-train one network on many tasks at once, and see how it transfers to tasks that were left out.
+    """Pre-train one network on many tasks at once, and score how it transfers to tasks that were left out.
 
     \b
     mtrain fit --shards shards/ --leave-out Lung     train on all tasks but Lung
     mtrain transfer --mode svm                       score Lung with the newest run
-    mtrain transfer --mode svm --weights imagenet    and with the ImageNet weights
-    mtrain report                                    a page of all that
+    mtrain transfer --mode svm --weights imagenet    score Lung with the ImageNet weights
+    mtrain report                                    write a page of all of it
     """
 
 

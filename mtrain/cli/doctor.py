@@ -14,7 +14,9 @@ from mtrain.cli.options import RUNS
 @RUNS
 @JSON
 def doctor(runs: Path, as_json: bool) -> None:
-    """Say what works on this machine: as `dpconvert doctor`, and torch, GPU, two ranks that talk. Exit status 1 if not.
+    """Check what works on this machine: the checks of `dpconvert doctor`, torch, the GPU, two ranks that communicate.
+
+    The exit status is 1 if something does not work.
 
     \b
     Example: mtrain doctor

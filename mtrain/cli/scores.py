@@ -1,4 +1,4 @@
-"""The commands that score networks: `transfer`, `evaluate`, `breakhis`; and `features`, what scores are made from."""
+"""The commands that score networks: `transfer`, `evaluate`, `breakhis`; and `features`, which writes features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from mtrain.cli.options import (
     UNTRAINED,
     WEIGHTS_KEY,
     WORKERS,
+    is_given,
     network_of,
+    note_unused,
     reporter,
 )
 
@@ -35,7 +37,7 @@ RARELY = (
 
 
 def _end(failures: Sequence[str]) -> None:
-    """Exit status 1 if a target failed, whatever the others came to."""
+    """Report the targets that failed; the exit status is 1 if there is one."""
     for failure in failures:
         say(f"mtrain: error: {failure}", bold=True)
     if failures:
@@ -45,19 +47,19 @@ def _end(failures: Sequence[str]) -> None:
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
-@click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="How to transfer.")
-@click.option("--run", "name", metavar="NAME", help="[default: the newest]")
+@click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="Transfer mode, see above.")
+@click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
-@click.option("--shards", type=FOLDER, help="[default: those of the run]")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the run]")
 @CACHE
 @CHECK
-@click.option("--target", multiple=True, metavar="TASK", help="Task or its folder.  [default: what the run left out]")
-@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, file.")
+@click.option("--target", multiple=True, metavar="TASK", help="Task or its folder.  [default: those left out]")
+@click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY
-@click.option("--final", is_flag=True, help="Train on train and val, score the test set: once, at the end.")
+@click.option("--final", is_flag=True, help="Train on train and val, and score the test set: do this once, at the end.")
 @SOLVER
 @TUNING
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of new layers, epochs and draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
 @JSON
@@ -69,45 +71,51 @@ def transfer(
     """Score a pre-trained network on tasks that it was not trained on.
 
     \b
-    svm        a linear SVM on frozen features, C by cross-validation over groups
-    logistic   logistic regression on them
-    knn        nearest neighbours among them
-    fewshot    scores by number of training pictures a class
-    finetune   everything trained; the validation set chooses rate and epoch
-    scratch    the same from random weights
-    joint      the run's own head of a task that it has trained on
+    svm        linear SVM on frozen features; C by cross-validation over groups
+    logistic   logistic regression on frozen features
+    knn        nearest neighbours among frozen features
+    fewshot    scores by number of training images per class
+    finetune   fine-tuning; the validation set chooses rate and epoch
+    scratch    the same training from random weights
+    joint      the run's own head, for a task that it trained on
 
     \b
     Example: mtrain transfer --mode svm
     """
-    from mtrain.transfers.request import targets, weights_of
+    from mtrain.transfers.request import targets, unread, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
-    tasks, weights = targets(run, shards, target, mode), weights_of(run, weights, mode, weights_key)
+    tasks, weights, report = (
+        targets(run, shards, target, mode),
+        weights_of(run, weights, mode, weights_key),
+        reporter(quiet or as_json),
+    )
+    note_unused(report, unread([mode], weights))
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import Options
 
     options = Options(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
-    found, failures = transfer_lines.transfers(run, tasks, weights, options, reporter(quiet or as_json), weights_key)
-    answer(transfer_lines.transfer_lines(found, run), found, as_json=as_json)
+    drawn = seed if mode == "scratch" or is_given("seed") else None
+    results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
+    answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)
     _end(failures)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
-@click.option("--run", "name", metavar="NAME", help="[default: the newest]")
+@click.option("--run", "name", metavar="NAME", help="Run to use.  [default: the newest]")
 @UNTRAINED
-@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, file.")
+@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file.")
 @WEIGHTS_KEY
-@click.option("--shards", type=FOLDER, help="[default: those of the run]")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the run]")
 @CACHE
 @CHECK
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task or its folder.  [default: those left out]")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Of the numbers."
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Data type."
 )
-@click.option("--out", type=FOLDER, default=Path("features"), show_default=True, help="Folder of the arrays.")
+@click.option("--out", type=FOLDER, default=Path("features"), show_default=True, help="Output folder.")
 @DEVICE
 @WORKERS
 @JSON
@@ -116,7 +124,7 @@ def features(
     size: int | None, weights: str, weights_key: str | None, shards: Path | None, tasks: tuple[str, ...], dtype: str,
     out: Path, device: str, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write a frozen network's features: <Task>-train.npy, <Task>-val.npy, and a .csv of their rows beside each.
+    """Write a frozen network's features: <Task>-train.npy and <Task>-val.npy, each with a .csv that describes its rows.
 
     \b
     Example: mtrain features --task Lung --dtype float16
@@ -133,30 +141,42 @@ def features(
     from mtrain.transfers.transfer import source_of
 
     source = source_of(run, weights, key=weights_key)
-    found, failures = transfer_lines.feature_files(source, chosen, out, dtype, workers, device, report)
-    paths = [str(path) for path in found]
+    files, failures = transfer_lines.feature_files(source, chosen, out, dtype, workers, device, report)
+    paths = [str(path) for path in files]
     answer(paths, paths, as_json=as_json)
     _end(failures)
+
+
+def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool) -> dict[str, str]:
+    """Options that have no effect on what is evaluated -> why."""
+    unused = {"runs": "--sweep names the runs"} if of_sweep else {"sweeps": "no --sweep is named"}
+    if "scratch" not in modes and not (baseline and "finetune" in modes):
+        unused["seeds"] = "nothing here depends on a seed but the runs"
+    if not {"svm", "finetune"} & set(modes):
+        unused["baseline"] = f"--mode {' and '.join(modes)} has none"
+    return unused
 
 
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @SWEEPS
 @QUIET
-@click.option("--run", "names", multiple=True, metavar="NAME", help="A run to evaluate; one a seed.")
-@click.option("--sweep", metavar="NAME", help="The models that `mtrain select` chose in a sweep, instead of runs.")
-@click.option("--shards", type=FOLDER, help="[default: those of the runs]")
+@click.option("--run", "names", multiple=True, metavar="NAME", help="Run to evaluate; may be repeated.")
+@click.option("--sweep", metavar="NAME", help="Evaluate the runs that `mtrain select` chose in this sweep.")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the runs]")
 @CACHE
 @CHECK
-@click.option(
-    "--target", multiple=True, metavar="TASK", help="[default: what the first run left out; all of the sweep]"
-)
+@click.option("--target", multiple=True, metavar="TASK", help="Task to score.  [default: all left-out tasks]")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(["svm", "finetune", "scratch", "joint"]),
-    default=("svm", "finetune"), show_default=True, help="May be repeated.",
+    default=("svm", "finetune"), show_default=True, help="Transfer mode; may be repeated.",
 )  # fmt: skip
-@click.option("--baseline/--no-baseline", default=True, show_default=True, help="The ImageNet weights beside them.")
+@click.option("--baseline/--no-baseline", default=True, show_default=True, help="Also score the ImageNet weights.")
 @click.option(
-    "--seeds", type=click.IntRange(1), default=5, show_default=True, help="Of that by finetune, and of scratch."
+    "--seeds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Seeds of the fine-tuned baseline and of scratch.",
 )
 @SOLVER
 @TUNING
@@ -169,9 +189,9 @@ def evaluate(
     target: tuple[str, ...], modes: tuple[str, ...], baseline: bool, seeds: int, solver: str, device: str, workers: int,
     evaluations: Path, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
-    """Score chosen networks, and the baseline, on the test sets of their targets: once, at the end.
+    """Score chosen runs, and the baseline, on the test sets of their targets: do this once, at the end.
 
-    Runs that left a target out are transferred to it; runs that trained on it are for --mode joint.
+    Runs that left a target out are transferred to it; --mode joint scores runs that trained on it.
 
     \b
     Example: mtrain evaluate --sweep paper
@@ -179,25 +199,26 @@ def evaluate(
     from mtrain.errors import UsageError
     from mtrain.runs import open_run
     from mtrain.sweep.store import open_store
-    from mtrain.transfers.request import targets
+    from mtrain.transfers.request import targets, unread
 
     if bool(names) == bool(sweep):
-        raise UsageError("what to evaluate?", remedy="name runs with --run, or a sweep with --sweep")
-    given = [open_run(runs, name) for name in names]
+        raise UsageError("nothing to evaluate", remedy="give either --run NAME (repeatable) or --sweep NAME")
+    chosen = [open_run(runs, name) for name in names]
     store = open_store(sweeps, sweep).path if sweep else None
-    tasks = targets(given[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if given else []
+    tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.evaluate import Asked
     from mtrain.transfers.transfer import Options
 
     options = Options(solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device))
-    asked = Asked(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
+    request = Asked(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
+    note_unused(report, unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None))
     if store:
-        found, failures = transfer_lines.sweep_evaluations(store, target, shards, asked, report)
+        results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)
     else:
-        found, failures = transfer_lines.evaluations(given, tasks, asked, report)
-    answer(transfer_lines.evaluation_lines(found), found, as_json=as_json)
+        results, failures = transfer_lines.evaluations(chosen, tasks, request, report)
+    answer(transfer_lines.evaluation_lines(results), results, as_json=as_json)
     _end(failures)
 
 
@@ -207,16 +228,14 @@ def evaluate(
 @click.option("--shards", type=FOLDER, default=Path("shards/BreakHis"), show_default=True, help="The task's folder.")
 @CACHE
 @CHECK
-@click.option("--run", "name", metavar="NAME", help="[default: the newest]")
+@click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
-@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, file.")
+@click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY
-@click.option(
-    "--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="How to transfer."
-)
+@click.option("--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="Transfer mode.")
 @SOLVER
 @TUNING
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of new layers and epochs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
 @EVALUATIONS
@@ -226,21 +245,23 @@ def breakhis(
     backbone_options: dict[str, Any] | None, size: int | None, weights: str, weights_key: str | None, mode: str,
     solver: str, seed: int, device: str, workers: int, evaluations: Path, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
-    """Score a network on BreaKHis: its five official folds, at each magnification, by patient.
+    """Score a network on BreaKHis: accuracy per patient, in its five official folds, at each magnification.
 
     \b
     Example: mtrain breakhis --shards shards/BreakHis --weights imagenet
     """
     from mtrain.data.pool import open_task
-    from mtrain.transfers.request import weights_of
+    from mtrain.transfers.request import unread, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     task, weights = open_task(shards), weights_of(run, weights, key=weights_key)
+    report = reporter(quiet or as_json)
+    note_unused(report, unread([mode], weights))
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.breakhis import breakhis as score
     from mtrain.transfers.transfer import Options, source_of
 
     options = Options(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
-    source = source_of(run, weights, key=weights_key)
-    found = score(source, task, options, evaluations, reporter(quiet or as_json))
-    answer(transfer_lines.breakhis_lines(found), found, as_json=as_json)
+    source = source_of(run, weights, seed if is_given("seed") else None, weights_key)
+    result = score(source, task, options, evaluations, report)
+    answer(transfer_lines.breakhis_lines(result), result, as_json=as_json)

@@ -1,4 +1,4 @@
-"""What the commands on transfers do: options in, lines to print out. The printing is the command line's."""
+"""The work of the transfer commands: turns options into results, and results into lines to print."""
 
 from __future__ import annotations
 
@@ -21,43 +21,52 @@ R = TypeVar("R")
 
 
 def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto") -> Recipe:
-    """A recipe from options; without rates, those of the paper.
+    """The fine-tuning recipe for these options; without rates, those of the paper.
 
     Raises:
-        UsageError: a rate that is none, or given twice.
+        UsageError: a rate is not positive and finite, or is given twice.
     """
     for rate in rates:
         if not 0 < rate < float("inf") or list(rates).count(rate) > 1:
-            raise UsageError("--lr: not a learning rate, or given twice", found=f"{rate:g}")
+            raise UsageError("--lr: invalid", expected="positive, distinct numbers", found=f"{rate:g}")
     return Recipe(
         epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device
     )  # fmt: skip
 
 
-def each(of: Sequence[T], do: Callable[[T], Iterable[R]]) -> tuple[list[R], list[str]]:
-    """What `do` finds for each, and of those that it fails for, why.
+def each(items: Sequence[T], do: Callable[[T], Iterable[R]]) -> tuple[list[R], list[str]]:
+    """The results of `do` for all items, and an error text for each item that it fails for.
 
     Raises:
-        UserError: it fails for the only one.
+        UserError: there is only one item, and it fails.
     """
-    if len(of) == 1:
-        return list(do(of[0])), []
-    found: list[R] = []
+    if len(items) == 1:
+        return list(do(items[0])), []
+    results: list[R] = []
     failures = []
-    for one in of:
+    for one in items:
         try:
-            found += do(one)
+            results += do(one)
         except UserError as error:
             name = one.name if isinstance(one, Task) else str(one)
             failures.append(f"{name}: {error}")
-    return found, failures
+    return results, failures
 
 
 def transfers(
-    run: Run, tasks: Sequence[Task], weights: str, options: Options, report: Reporter, key: str | None = None
+    run: Run,
+    tasks: Sequence[Task],
+    weights: str,
+    options: Options,
+    report: Reporter,
+    key: str | None = None,
+    seed: int | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One transfer a target, and why others have none."""
-    source = source_of(run, weights, options.recipe.seed if options.mode == "scratch" else None, key)
+    """The result of the transfer to each target, and an error text for each that failed.
+
+    seed: of random weights; that of the run if None.
+    """
+    source = source_of(run, weights, seed, key)
 
     def scored(task: Task) -> list[dict[str, Any]]:
         (target,) = final.opened([task]) if options.final else [task]
@@ -66,16 +75,16 @@ def transfers(
     return each(tasks, scored)
 
 
-def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
-    """One a result, and one a note."""
+def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
+    """A line for each result, each point of its curve, and each note."""
     lines = []
-    for result in found:
+    for result in results:
         how = f"{result['mode']}, weights: {result['weights']} of {run.name}{_chosen(result)}"
         lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
         for row in result.get("curve", []):
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
             mean = "not defined" if row["mean"] is None else f"{row['mean']:.4f}"
-            lines.append(f"  {row['k']:>3} a class: {mean}{spread}")
+            lines.append(f"  {row['k']:>3} per class: {mean}{spread}")
         lines += [f"note: {note}" for note in result["notes"]]
     return lines
 
@@ -83,56 +92,56 @@ def transfer_lines(found: Iterable[dict[str, Any]], run: Run) -> list[str]:
 def feature_files(
     source: Source, tasks: Sequence[Task], out: Path, dtype: str, workers: int, device: str, report: Reporter
 ) -> tuple[list[Path], list[str]]:
-    """<out>/<Task>-<split>.npy of train and val, each with a .csv of its rows; and why others have none."""
+    """The files written, <out>/<Task>-<split>.npy for train and val; and an error text for each task that failed."""
 
     def written(task: Task) -> list[Path]:
         paths = []
         for split, rows in task.rows.items():
             if len(rows):
-                found = features(
+                extracted = features(
                     source.network, task, split, size=source.run.config().size, cache=source.cache, workers=workers,
                     report=report, dtype=dtype, device=device, weights=source.origin,
                 )  # fmt: skip
                 paths.append(out / f"{task.name}-{split}.npy")
-                write_features(found, rows, paths[-1])
+                write_features(extracted, rows, paths[-1])
         return paths
 
     return each(tasks, written)
 
 
 def evaluations(
-    runs: Sequence[Run], tasks: Sequence[Task], asked: final.Asked, report: Reporter
+    runs: Sequence[Run], tasks: Sequence[Task], request: final.Asked, report: Reporter
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The final evaluation of these runs on these targets, and why others have none."""
-    return each(tasks, lambda task: final.evaluate(runs, task, asked, report))
+    """The final evaluation of these runs on each target, and an error text for each target that failed."""
+    return each(tasks, lambda task: final.evaluate(runs, task, request, report))
 
 
 def sweep_evaluations(
-    sweep: Path, names: Sequence[str], shards: Path | None, asked: final.Asked, report: Reporter
+    sweep: Path, names: Sequence[str], shards: Path | None, request: final.Asked, report: Reporter
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The final evaluation of the runs that a sweep's selection chose for each target, or for those named."""
+    """The final evaluation of the runs that a sweep's selection chose: for the named targets, or for all."""
 
     def scored(name: str) -> list[dict[str, Any]]:
         chosen = final.winners(sweep, name)
         (task,) = targets(chosen[0], shards, [name])
-        return final.evaluate(chosen, task, asked, report)
+        return final.evaluate(chosen, task, request, report)
 
     return each(names or final.selected_targets(sweep), scored)
 
 
-def evaluation_lines(found: Iterable[dict[str, Any]]) -> list[str]:
-    """One an evaluation."""
+def evaluation_lines(results: Iterable[dict[str, Any]]) -> list[str]:
+    """A line for each evaluation."""
     return [
         f"{one['task']}: {one['metric']} {_score(one)} on {one['set']} "
         f"({one['mode']}, {one['source']}, {one['backbone']}, seed {one['seed']})"
-        for one in found
+        for one in results
     ]
 
 
-def breakhis_lines(found: dict[str, Any]) -> list[str]:
-    """One a magnification."""
+def breakhis_lines(result: dict[str, Any]) -> list[str]:
+    """A line for each magnification."""
     lines = []
-    for magnification, one in found["magnifications"].items():
+    for magnification, one in result["magnifications"].items():
         spread = "" if one["std"] is None else f" +- {100 * one['std']:.2f}"
         lines.append(
             f"{magnification}: patient accuracy {100 * one['mean']:.2f}{spread} over {len(one['folds'])} folds"

@@ -1,5 +1,5 @@
-"""Pixels to network input: a worker cuts the square out of each picture; a whole batch of these is resized, flipped and
-normalized on its device.
+"""Pixels to network input: workers crop a square from each image; whole batches of squares are resized, flipped and
+normalized on the device.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from mtrain.backbones.card import Interpolation
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CENTRE = 1 << 31
-LARGEST = 2  # times the size: a larger square is resized before it travels, to keep batches small
+LARGEST = 2  # times the size: workers resize larger squares, to keep batches small
 
 
 def square(image: Tensor, size: int, place: int = CENTRE, how: Interpolation = "bilinear") -> Tensor:
     """The largest square of `image` (3, h, w) at `place`, resized to (3, size, size); uint8 in and out.
 
-    `place` is where the square lies along the longer side, in units of 2^-32 of the free pixels.
+    `place` is the position of the square along the longer side, in units of 2^-32 of the free pixels.
     """
     crop = _crop(image, place)
     return crop if crop.shape[-1] == size else _resized(crop, size, how)
 
 
-def room_for_squares(pictures: int, size: int) -> int:
-    """Bytes that so many squares take at most."""
-    return pictures * 3 * (LARGEST * size) ** 2
+def room_for_squares(images: int, size: int) -> int:
+    """Maximum number of bytes that the squares of this many images take."""
+    return images * 3 * (LARGEST * size) ** 2
 
 
 def put_square(
     pixels: npt.NDArray[np.uint8], size: int, place: int, room: npt.NDArray[np.uint8], how: Interpolation = "bilinear"
 ) -> int:
-    """Put the largest square of `pixels` (h, w, 3) at `place` into the beginning of `room` (bytes,); its side.
+    """Write the largest square of `pixels` (h, w, 3) at `place` to the start of `room` (bytes,). Returns its side.
 
-    It keeps its own pixels, unless it is larger than `LARGEST` times `size`. These are arrays: handling tensors would
-    cost as much as the copy.
+    The square is resized only if it is larger than `LARGEST` times `size`. This uses arrays, because tensors would
+    cost as much again as the copy.
     """
     side, top, left = _place(pixels.shape[0], pixels.shape[1], place)
     crop = pixels[top : top + side, left : left + side]
@@ -55,11 +55,12 @@ def put_square(
 def resized(
     pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None = None, how: Interpolation = "bilinear"
 ) -> Tensor:
-    """Squares of different sizes to one size, each mirrored as its row of `flips` (N, 2) says: left-right, up-down.
+    """Resize squares of different sizes to one size, and mirror each as its row of `flips` (N, 2) states: left-right,
+    up-down.
 
-    `pixels` (bytes,) holds them one after the other, `sides` (N,) lies on the CPU; uint8 (N, 3, size, size), channels
-    last, on the device of `pixels`. On the CPU the pixels are those of `square`; other devices round once, after both
-    directions, and differ by one level at most.
+    pixels: (bytes,), the squares one after the other. sides: (N,), on the CPU. Returns uint8 (N, 3, size, size),
+    channels last, on the device of `pixels`. On the CPU the pixels equal those of `square`; other devices round once,
+    after both directions, and differ by at most one level.
     """
     if pixels.device.type == "cpu":
         return _resized_one_by_one(pixels, sides, size, flips, how)
@@ -68,7 +69,7 @@ def resized(
 
 
 def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None, how: Interpolation) -> Tensor:
-    """In the processor's cache from the pixels to their place."""
+    """Image by image, so that each stays in the processor's cache."""
     images = _room(len(sides), size, pixels.device)
     changes = itertools.repeat((False, False)) if flips is None else flips.tolist()
     squares = _squares(pixels, [(1, side) for side in sides.tolist()])
@@ -79,9 +80,9 @@ def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor 
 
 
 def _resized_at_once(pixels: Tensor, sides: Tensor, size: int, how: Interpolation = "bilinear") -> Tensor:
-    """Two batched products with the weights of the interpolation: as many launches whatever the sides are.
+    """Two batched products with the interpolation weights: the number of kernel launches does not depend on the sides.
 
-    Squares are padded to the largest one; what the padding holds has the weight 0.
+    Squares are padded to the largest one; the padding has weight 0.
     """
     largest = int(sides.max())
     sides = sides.to(pixels.device, non_blocking=True)
@@ -108,19 +109,20 @@ def _cubic_at_once(squares: Tensor, weights: Tensor) -> Tensor:
 
 
 def _padded(pixels: Tensor, sides: Tensor, largest: int) -> Tensor:
-    """(N, largest, largest, 3) of squares that lie one after the other; past the end of each there is anything."""
+    """(N, largest, largest, 3): the squares, which lie one after the other. The padding holds arbitrary values."""
     areas = sides * sides
     first = (areas.cumsum(0) - areas)[:, None, None]
     line = torch.arange(largest, device=pixels.device)
     places = first + line[:, None] * sides[:, None, None] + line
-    found = pixels[: len(pixels) // 3 * 3].view(-1, 3)
-    return found[places.clamp_(max=len(found) - 1)]
+    triples = pixels[: len(pixels) // 3 * 3].view(-1, 3)
+    return triples[places.clamp_(max=len(triples) - 1)]
 
 
 def _triangle_weights(sides: Tensor, size: int, largest: int) -> Tensor:
-    """(N, size, largest) of each pixel of a row in each pixel of the resized row: bilinear, antialiased.
+    """(N, size, largest): the weight of each pixel of a row in each pixel of the resized row, bilinear, antialiased.
 
-    A triangle over one pixel to either side, or over side / size of them where the square shrinks; rows sum to 1.
+    The weights form a triangle of one pixel to either side, or of side / size pixels where the square shrinks. Rows sum
+    to 1.
     """
     scales = (sides.float() / size)[:, None, None]
     centres = scales * (torch.arange(size, device=sides.device)[:, None] + 0.5)
@@ -146,16 +148,16 @@ def _cubic_weights(sides: Tensor, size: int, largest: int) -> Tensor:
 
 
 def _squares(pixels: Tensor, runs: list[tuple[int, int]]) -> Iterator[Tensor]:
-    """For each run (pictures, side) these neighbours, (pictures, 3, side, side)."""
-    at = 0
-    for pictures, side in runs:
-        end = at + pictures * 3 * side * side
-        yield pixels[at:end].view(pictures, side, side, 3).permute(0, 3, 1, 2)
-        at = end
+    """The squares of each run (images, side): (images, 3, side, side)."""
+    start = 0
+    for images, side in runs:
+        end = start + images * 3 * side * side
+        yield pixels[start:end].view(images, side, side, 3).permute(0, 3, 1, 2)
+        start = end
 
 
-def _room(pictures: int, size: int, device: torch.device) -> Tensor:
-    return torch.empty((pictures, 3, size, size), dtype=torch.uint8, device=device, memory_format=torch.channels_last)
+def _room(images: int, size: int, device: torch.device) -> Tensor:
+    return torch.empty((images, 3, size, size), dtype=torch.uint8, device=device, memory_format=torch.channels_last)
 
 
 def _crop(image: Tensor, place: int) -> Tensor:
@@ -171,8 +173,8 @@ def _place(height: int, width: int, place: int) -> tuple[int, int, int]:
 
 
 def _resized(crop: Tensor, size: int, how: Interpolation = "bilinear") -> Tensor:
-    """With antialiasing. As a batch of one whose strides say "channels last": torch keeps that layout then,
-    instead of turning the picture over twice, at twice the time; the numbers are the same.
+    """Resize bilinearly with antialiasing. The image is passed as a batch of one whose strides are those of "channels
+    last": torch then keeps that layout instead of converting it twice, which takes twice the time for the same result.
     """
     height, width = crop.shape[-2:]
     batch = crop.as_strided((1, 3, height, width), (height * crop.stride(1), *crop.stride()))
@@ -180,8 +182,8 @@ def _resized(crop: Tensor, size: int, how: Interpolation = "bilinear") -> Tensor
 
 
 def flip(images: Tensor, flips: Tensor) -> Tensor:
-    """Each picture of (N, C, H, W) mirrored as its row of `flips` (N, 2) says: left-right, up-down."""
-    if images.device.type == "cpu":  # picture by picture, in the processor's cache: forty times as fast
+    """Mirror each image of (N, C, H, W) as its row of `flips` (N, 2) states: left-right, up-down."""
+    if images.device.type == "cpu":  # image by image, in the processor's cache: forty times as fast
         mirrored = torch.empty_like(images)
         for target, image, (horizontal, vertical) in zip(mirrored, images, flips.tolist(), strict=True):
             target.copy_(image.flip([2] * horizontal + [1] * vertical) if horizontal or vertical else image)
@@ -197,9 +199,9 @@ def normalize(
     std: tuple[float, ...] | Tensor = IMAGENET_STD,
     out: Tensor | None = None,
 ) -> Tensor:
-    """(images / 255 - mean) / std for uint8 (N, 3, H, W); float32 out, in the same memory format, into `out` if given.
+    """(images / 255 - mean) / std for uint8 (N, 3, H, W): float32 in the same memory format, written to `out` if given.
 
-    Fresh memory for a batch of floats costs more than the arithmetic: a loop on the CPU gains from giving `out`.
+    Allocating a batch of floats costs more than the arithmetic, so a loop on the CPU should pass `out`.
     """
     mean, std = (torch.as_tensor(v, dtype=torch.float32, device=images.device) for v in (mean, std))
     scale, shift = 1 / (255 * std), mean / std

@@ -1,6 +1,6 @@
-"""Optional changes of the pictures' looks, on the device, for a whole batch: quarter turns, stain and colour jitter.
+"""Optional augmentation of whole batches on the device: quarter turns, stain jitter and colour jitter.
 
-The paper uses none of them. Amounts come from `sampling.looks`: numbers in 0..1 of each sample's own.
+The paper uses none of them. The amounts come from `sampling.looks`, which draws numbers in 0..1 for each sample.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mtrain.config import FitConfig
 STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 DARKEST = 1 / 255  # black has no finite density
 GREY = (0.299, 0.587, 0.114)
-# luma and the two chroma axes of NTSC: turning the chroma turns the hue and keeps the luma
+# luma and the two chroma axes of NTSC: rotating the chroma rotates the hue and keeps the luma
 YIQ = (GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 def changed(images: Tensor, looks: Tensor, config: FitConfig) -> Tensor:
-    """What the settings ask for, of uint8 (N, 3, S, S); `looks` (N, 16) as sampling.looks draws them."""
+    """Apply the configured augmentation to uint8 (N, 3, S, S). looks: (N, 16), from `sampling.looks`."""
     if config.rotations:
         images = quarter_turn(images, looks[:, 0] < 0.5)
     if config.stain_jitter:
@@ -33,15 +33,15 @@ def changed(images: Tensor, looks: Tensor, config: FitConfig) -> Tensor:
 
 
 def quarter_turn(images: Tensor, turned: Tensor) -> Tensor:
-    """Transpose each square picture of (N, C, S, S) named by `turned` (N,) bool: with flips, all eight positions."""
+    """Transpose the images of (N, C, S, S) where `turned` (N,) is true: with flips, all eight orientations occur."""
     return torch.where(turned[:, None, None, None], images.transpose(2, 3), images)
 
 
 def stain_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
-    """Each stain's density x U(1 ± strength) + U(± strength); uint8 (N, 3, H, W) in and out.
+    """Change the density of each stain to density x U(1 ± strength) + U(± strength); uint8 (N, 3, H, W) in and out.
 
-    `amounts` (N, 6): scale and shift of haematoxylin, eosin and the third. Densities are natural logarithms of the
-    light let through (Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a reference
+    amounts: (N, 6), scale and shift of haematoxylin, eosin and the third. Densities are natural logarithms of the
+    transmitted light (Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a reference
     to train distilled stain-invariant convolutional networks", 2018).
     """
     stains = torch.tensor(STAINS, dtype=torch.float32)
@@ -56,9 +56,9 @@ def stain_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
 
 
 def colour_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
-    """Brightness, contrast and saturation x U(1 ± strength), hue turned by up to strength / 4 of the circle.
+    """Multiply brightness, contrast and saturation by U(1 ± strength); rotate hue by up to strength / 4 of a turn.
 
-    uint8 (N, 3, H, W) in and out; `amounts` (N, 4) in this order. Contrast is about the picture's mean grey.
+    uint8 (N, 3, H, W) in and out. amounts: (N, 4), in this order. Contrast is relative to the mean grey of the image.
     """
     spread = (2 * amounts.float() - 1) * strength
     brightness, contrast, saturation = (1 + spread[:, :3]).T
@@ -70,7 +70,7 @@ def colour_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
 
 
 def _chroma(angle: Tensor, saturation: Tensor) -> Tensor:
-    """(N, 3, 3) that turns the chroma by `angle` and stretches it by `saturation`, both (N,)."""
+    """(N, 3, 3): matrices that rotate the chroma by `angle` and scale it by `saturation`, both (N,)."""
     axes = torch.tensor(YIQ, dtype=torch.float32)
     cosine, sine, none = saturation * angle.cos(), saturation * angle.sin(), torch.zeros_like(angle)
     turned = torch.stack([none + 1, none, none, none, cosine, -sine, none, sine, cosine], dim=1).reshape(-1, 3, 3)
@@ -79,7 +79,7 @@ def _chroma(angle: Tensor, saturation: Tensor) -> Tensor:
 
 
 def _sent(constant: Tensor, device: torch.device) -> Tensor:
-    """From the CPU to the device, which is not waited for."""
+    """Copy from the CPU to the device, without waiting for it."""
     return constant.to(device, non_blocking=True)
 
 

@@ -1,10 +1,10 @@
-"""The shards of one split as a map-style PyTorch dataset: for torchvision, Lightning and any loop of one's own.
+"""The shards of one split as a map-style PyTorch dataset, for torchvision, Lightning or your own training loop.
 
     from mtrain import ShardDataset
     train = ShardDataset("shards/Lung", "train", transform=v2.ToImage())
     image, label = train[0]
 
-It pickles, and works in loader processes however they are started: each opens the shards anew.
+The dataset can be pickled. It works in loader processes with any start method: each opens the shards itself.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ Transform = Callable[[Any], Any]
 
 
 class ShardDataset(Dataset[tuple[Any, Any]]):
-    """(picture, label) by number, in the order of the shards.
+    """Pairs (image, label) by number, in the order of the shards.
 
-    A picture is a PIL image, RGB by the rules of `decode`, or what `transform` makes of it; a label is an int.
+    An image is a PIL image, converted to RGB as `decode` does, or the result of `transform`. A label is an int.
 
-    split: train or val; test only with `open_test=True`: a test set is looked at once, after every choice is made.
+    split: train or val; test only with `open_test=True`, because a test set is read once, after every choice is made.
 
-    check_images: whether each process compares an image with the sha256 of the index when it reads it first; None:
-    unless $MTRAIN_CHECK_IMAGES is 0.
+    check_images: whether each process verifies the sha256 of each image when it first reads it. None: yes, unless
+    $MTRAIN_CHECK_IMAGES is 0.
 
-    classes: names in label order. class_to_idx: their inverse. targets: the label of each picture.
-    groups: of each picture what may not be divided, as `<namespace>:<patient, slide or image>`. keys: its name.
+    classes: class names in label order. class_to_idx: their inverse. targets: the label of each image.
+    groups: the group of each image, which splits never divide, as `<namespace>:<patient, slide or image>`.
+    keys: the name of each image.
 
     Raises:
-        UsageError: no such split, or the test set without `open_test`.
-        ShardError: an unfinished task, files that do not match their card, a picture that cannot be read.
+        UsageError: there is no such split, or the test set is requested without `open_test`.
+        ShardError: the task is unfinished, files do not match its card, or an image cannot be read.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
             raise UsageError(f"no split {split!r}", remedy="use train, val or test")
         if split == "test" and not open_test:
             raise UsageError(
-                "the test set is for the end, after every choice has been made", where=folder,
-                remedy="give open_test=True to read it",
+                "a test set is read once, at the end, after every choice is made", where=folder,
+                remedy="to read it, give open_test=True",
             )  # fmt: skip
         task = open_task(Path(folder))
         task = with_test(task, Permit.LIBRARY) if split == "test" else task
@@ -85,5 +86,5 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
 
     def __repr__(self) -> str:
         (name,) = self._images.names
-        pictures, classes = counted(len(self), "picture"), counted(len(self.classes), "class")
-        return f"ShardDataset({name}, {self.split}: {pictures} of {classes})"
+        images, classes = counted(len(self), "image"), counted(len(self.classes), "class")
+        return f"ShardDataset({name}, {self.split}: {images} of {classes})"

@@ -1,7 +1,7 @@
-"""Rows of shards in, single pictures out: bytes by offset, decoded and cropped straight into a batch.
+"""Random access to single images in shards: reads bytes by offset, decodes them and crops them straight into a batch.
 
-Nothing is held but the index: 16 bytes and the key of each picture, in arrays that forked workers share, and up to
-`OPEN_FILES` open shards. Shards of a remote pool are read from their copies in the cache (mtrain.data.shard_cache).
+Only the index is held in memory: 16 bytes and the key of each image, in arrays that forked workers share; up to
+`OPEN_FILES` shards are open. Remote shards are read from their copies in the cache (mtrain.data.shard_cache).
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ from mtrain.data.pool import Rows, Task
 from mtrain.data.shard_cache import Copy, fetch
 from mtrain.errors import ShardError
 
-CHECK = "MTRAIN_CHECK_IMAGES"  # 0: images are not compared with the index
-OPEN_FILES = 128  # a pool may have thousands of shards, a process often no more than 1024 files
+CHECK = "MTRAIN_CHECK_IMAGES"  # 0: the sha256 of images is not verified
+OPEN_FILES = 128  # a pool may have thousands of shards, while a process often has at most 1024 open files
 
 
 def checks() -> bool:
-    """Whether images are compared with the index where nothing else is said: unless $MTRAIN_CHECK_IMAGES is 0."""
+    """Whether the sha256 of images is verified by default: unless $MTRAIN_CHECK_IMAGES is 0."""
     return os.environ.get(CHECK, "1") != "0"
 
 
 class Images:
-    """Random access to the pictures of some tasks, numbered through in the order of the tasks and of their rows.
+    """Random access to the images of some tasks, numbered consecutively in the order of the tasks and their rows.
 
-    Making one brings the shards that the rows lie in to this machine.
+    The constructor downloads the remote shards that hold the rows.
 
-    how: images larger than a batch has room for are resized by it.
-    check: whether each process compares an image with the sha256 of the index when it reads it first; None: as
-    `checks` says.
+    how: interpolation of images that are larger than a batch has room for.
+    check: whether each process verifies the sha256 of each image when it first reads it. None: as `checks` returns.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Images:
         self.sha256 = np.concatenate([rows.sha256 for _, rows in parts])
         self.checks = checks() if check is None else check
         self._seen = np.zeros(len(self.offset), np.bool_)
-        # bytes, not objects: forked workers then share these pages for good
+        # bytes, not objects, whose reference counts would unshare the pages of forked workers
         self.key: npt.NDArray[np.bytes_] = np.concatenate([rows.key.astype("S") for _, rows in parts])
         self._files = ShardFiles([shard for task, _ in parts for shard in task.files()])
         fetch(self._files.copies(np.unique(self.shard)))
@@ -68,24 +67,24 @@ class Images:
 
     @property
     def sizes(self) -> list[int]:
-        """Pictures of each task."""
+        """Number of images of each task."""
         return [int(n) for n in np.diff(self.starts)]
 
     def task_of(self, index: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The task, counted from 0, that each picture belongs to."""
+        """The task of each image, counted from 0."""
         return np.searchsorted(self.starts, np.asarray(index), side="right").astype(np.int64) - 1
 
     def after(self, index: int) -> int:
-        """The next picture of the same task; after its last comes its first."""
+        """The next image of the same task; its first image follows its last."""
         task = int(self.task_of(index))
         start, end = int(self.starts[task]), int(self.starts[task + 1])
         return start + (index + 1 - start) % (end - start)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one picture.
+        """The encoded bytes of one image.
 
         Raises:
-            ValueError: they are not those of the index.
+            ValueError: their sha256 is not that of the index.
         """
         data = self._files.read(int(self.shard[index]), int(self.offset[index]), int(self.length[index]))
         if self.checks and not self._seen[index]:
@@ -95,56 +94,56 @@ class Images:
         return data
 
     def decode(self, index: int) -> npt.NDArray[np.uint8]:
-        """The pixels of one picture, uint8 (height, width, 3).
+        """The pixels of one image: uint8 (height, width, 3).
 
         Raises:
-            ShardError: it cannot be read.
+            ShardError: the image cannot be read.
         """
         try:
             return decode(self.read(index))
         except (ValueError, OSError) as error:
             raise ShardError(
-                f"{self.names[int(self.task_of(index))]}: cannot read picture {self.key[index].decode()}: {error}",
+                f"{self.names[int(self.task_of(index))]}: cannot read image {self.key[index].decode()}: {error}",
                 where=self._files.name(int(self.shard[index])),
                 remedy=self._files.remedy(int(self.shard[index])),
             ) from None
 
     def put(self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
-        """The square of one picture at `place` into the beginning of `room`, by augment.put_square; its side."""
+        """Write the square of one image at `place` to the start of `room`, as augment.put_square. Returns its side."""
         return put_square(self.decode(index), size, place, room, self.how)
 
 
 class ShardFiles:
-    """Reads by offset from many files, of which few are open at once. Travels between processes without open files."""
+    """Reads by offset from many files, few of which are open at once. Pickling drops the open files."""
 
     def __init__(self, shards: Sequence[Path | Copy]) -> None:
         self.__setstate__({"shards": list(shards)})
 
     def copies(self, numbers: npt.NDArray[np.int32]) -> list[Copy]:
-        """Those of these shards that are copies of remote ones."""
+        """The cached copies among these shards."""
         return [shard for number in numbers.tolist() if isinstance(shard := self.shards[number], Copy)]
 
     def name(self, number: int) -> str:
-        """What to call a shard: where it is, not where its copy lies."""
+        """The address of a shard in messages: its URL, not the path of its copy."""
         shard = self.shards[number]
         return shard.url if isinstance(shard, Copy) else str(shard)
 
     def remedy(self, number: int) -> str:
-        """What to do about a shard with an image that cannot be read."""
+        """The remedy for an unreadable image in a shard."""
         shard = self.shards[number]
         if isinstance(shard, Copy):
             return f"remove its copy, {shard.path}"
         return "check the shards with `dpconvert verify`"
 
     def read(self, number: int, offset: int, length: int) -> bytes:
-        """Bytes of one shard; fewer where it ends before."""
+        """`length` bytes of one shard, fewer if it ends before."""
         return os.pread(self._descriptor(number), length, offset)
 
     def _descriptor(self, number: int) -> int:
-        found = self._open.get(number)
-        if found is not None:
+        descriptor = self._open.get(number)
+        if descriptor is not None:
             self._open.move_to_end(number)
-            return found
+            return descriptor
         if len(self._open) >= OPEN_FILES:
             os.close(self._open.popitem(last=False)[1])
         shard = self.shards[number]
@@ -152,7 +151,7 @@ class ShardFiles:
         return self._open[number]
 
     def close(self) -> None:
-        """Close what is open; reading opens it again."""
+        """Close all open files. Reading opens them again."""
         _close_all(self._open)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,12 +160,12 @@ class ShardFiles:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.shards: list[Path | Copy] = state["shards"]
         self._open: OrderedDict[int, int] = OrderedDict()
-        weakref.finalize(self, _close_all, self._open)  # a __del__ would run when half of the interpreter is gone
+        weakref.finalize(self, _close_all, self._open)  # __del__ could run during the interpreter's shutdown
 
 
 def _close_all(files: OrderedDict[int, int]) -> None:
     while files:
-        with suppress(OSError):  # closed by others, as a process does that goes to the background
+        with suppress(OSError):  # already closed, for example by a daemon
             os.close(files.popitem()[1])
 
 

@@ -1,9 +1,9 @@
-"""Numbers of batches in, batches of uint8 pictures out, made in worker processes.
+"""Loads batches of uint8 images, by number, in worker processes.
 
-A worker makes whole batches: it decodes each picture from its place in the shard and puts its square into memory that
-it shares with the main process; resizing and what follows is for the device. That memory is made once and used in turn:
-new pages for each batch would cost as much as a third of the decoding. What is sent between processes is how many
-pictures there are. Pictures of a batch stand in the order of their tasks.
+A worker makes whole batches: it decodes each image from its shard and writes its square to memory that it shares with
+the main process. Resizing and all later steps run on the device. The memory is allocated once and reused, because new
+pages for each batch would cost a third of the time of decoding; only the number of images is sent between processes.
+The images of a batch are in the order of their tasks.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mtrain.data.pool import Rows, Task
 from mtrain.errors import ShardError, UserError
 
 CPU = torch.device("cpu")
-PREFETCHED = 2  # batches that each worker makes ahead
+PREFETCHED = 2  # batches that each worker makes in advance
 
 
 class Made(NamedTuple):
-    """A batch was made: how many pictures, and the corrupt ones in whose place others stand."""
+    """A batch that was made: its number of images, and the unreadable ones that were replaced."""
 
     pictures: int
     skipped: tuple[UserError, ...] = ()
@@ -43,17 +43,17 @@ class Made(NamedTuple):
 
 @dataclass
 class Skipping:
-    """Corrupt samples may be skipped, `limit` different ones at most; each new one is told to `note`."""
+    """Skips unreadable samples, at most `limit` distinct ones. Each new one is passed to `note`."""
 
     limit: int = 0
     note: Callable[[str], None] = lambda _text: None
     found: dict[str, UserError] = field(default_factory=dict)
 
     def add(self, skipped: tuple[UserError, ...]) -> None:
-        """Count those not seen before.
+        """Count the samples that were not skipped before.
 
         Raises:
-            UserError: one too many.
+            UserError: the limit is exceeded.
         """
         for error in skipped:
             if str(error) in self.found:
@@ -66,7 +66,7 @@ class Skipping:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures of a batch, in the order in which they are to stand."""
+    """The images of a batch, in order, with their augmentation."""
 
     index: npt.NDArray[np.int64]
     place: npt.NDArray[np.int64]
@@ -75,13 +75,13 @@ class Drawn:
 
 
 class Batches(Dataset[Batch | UserError]):
-    """Item i is batch i, or why it cannot be made: raised in a worker, it would come wrapped in a traceback."""
+    """Item i is batch i, or the error: if a worker raised it, DataLoader would wrap it in a traceback."""
 
     def __init__(self, size: int, largest: int, tasks: int) -> None:
         self.size, self.largest, self.tasks = size, largest, tasks
 
     def make(self, number: int, into: Batch) -> Made | UserError:
-        """Put batch `number` into memory that has room for it."""
+        """Write batch `number` to `into`, which has room for it. Errors are returned, not raised."""
         raise NotImplementedError
 
     def room(self, *, shared: bool = False) -> Batch:
@@ -95,18 +95,18 @@ class Batches(Dataset[Batch | UserError]):
 
 
 class ImageBatches(Batches):
-    """Batches of pictures drawn by number; with `skip`, the next of its task stands for one that cannot be read."""
+    """Batches of images drawn by number. With `skip`, an unreadable image is replaced by the next one of its task."""
 
     def __init__(self, images: Images, size: int, largest: int, *, skip: bool = False) -> None:
         super().__init__(size, largest, len(images.names))
         self.images, self.skip = images, skip
 
     def drawn(self, number: int) -> Drawn:
-        """Which pictures batch `number` holds."""
+        """The images of batch `number`."""
         raise NotImplementedError
 
     def make(self, number: int, into: Batch) -> Made | UserError:
-        """Put batch `number` into memory that has room for it."""
+        """Write batch `number` to `into`, which has room for it. Errors are returned, not raised."""
         drawn = self.drawn(number)
         skipped: list[UserError] = []
         room, sides, used = into.pixels.numpy(), into.sides.numpy(), 0
@@ -125,7 +125,7 @@ class ImageBatches(Batches):
         return Made(count, tuple(skipped))
 
     def _put(self, index: int, place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]) -> tuple[int, int]:
-        """Put a picture into the batch, or the next of its task that can be read; the number and the side of it."""
+        """Write an image, or the next readable one of its task, to `room`. Returns its number and its side."""
         first = index
         while True:
             try:
@@ -138,10 +138,10 @@ class ImageBatches(Batches):
 
 
 class TrainingBatches(ImageBatches):
-    """Item i is the batch of iteration i; `slots` is the share of the batch that is asked of this process.
+    """Item i is the batch of iteration i. `slots` is this process's share of it.
 
-    With `skip`, a picture that cannot be read gives its slot to the next one of its task: still a function of seed,
-    iteration and slot alone. With `looks`, these are drawn too.
+    With `skip`, an unreadable image is replaced by the next one of its task, so that the batch still depends only on
+    seed, iteration and slots. With `looks`, amounts of further augmentation are drawn.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class TrainingBatches(ImageBatches):
         self.seed, self.slots, self.stream, self.mixture, self.looks = seed, slots, stream, mixture, looks
 
     def drawn(self, number: int) -> Drawn:
-        """The draw of an iteration, in the order of tasks and rows."""
+        """The images of an iteration, in the order of tasks and rows."""
         drawn = sampling.draw(self.images.sizes, self.seed, number, self.slots, self.stream, self.mixture)
         index = self.images.starts[drawn.task] + drawn.row
         order = np.argsort(index, kind="stable")
@@ -161,42 +161,45 @@ class TrainingBatches(ImageBatches):
 
 
 class Parts(Batches):
-    """Item i * n + k is item i of part k of the n: micro-batches."""
+    """Micro-batches: item i * n + k is item i of part k, for n parts."""
 
     def __init__(self, parts: Sequence[Batches]) -> None:
         super().__init__(parts[0].size, max(part.largest for part in parts), parts[0].tasks)
         self.parts = parts
 
     def make(self, number: int, into: Batch) -> Made | UserError:
-        """Put a part of a batch into memory that has room for it."""
+        """Write one part of a batch to `into`."""
         item, part = divmod(number, len(self.parts))
         return self.parts[part].make(item, into)
 
 
 class EpochBatches(ImageBatches):
-    """Item i is batch i % parts of epoch i // parts: in an epoch every picture once, in batches of nearly one size.
+    """Item i is batch i % parts of epoch i // parts. An epoch holds every image once, in batches of nearly equal size.
 
-    So no batch is much smaller than the others: batch normalization would not know what to do with a single picture.
+    No batch is much smaller than the others, because batch normalization needs more than a single image.
     """
 
     def __init__(self, images: Images, size: int, seed: int, batch: int) -> None:
         self.parts = -(-len(images) // batch)
         super().__init__(images, size, -(-len(images) // max(self.parts, 1)))
         self.seed = seed
-        self._drawn = (-1, sampling.epoch(0, seed, 0))  # the epoch at hand: ordering one anew for each batch costs
+        self._drawn = (
+            -1,
+            sampling.epoch(0, seed, 0),
+        )  # the current epoch: drawing its order again for each batch would be slow
 
     def drawn(self, number: int) -> Drawn:
-        """A part of an epoch, in its order."""
+        """One batch of an epoch."""
         epoch, part = divmod(number, self.parts)
         if self._drawn[0] != epoch:
             self._drawn = (epoch, sampling.epoch(len(self.images), self.seed, epoch))
-        start, end = (at * len(self.images) // self.parts for at in (part, part + 1))
+        start, end = (number * len(self.images) // self.parts for number in (part, part + 1))
         drawn = self._drawn[1]
         return Drawn(drawn.row[start:end].copy(), drawn.place[start:end], drawn.flips[start:end])
 
 
 class OrderedBatches(ImageBatches):
-    """Item i is the i-th run of `batch` pictures: all of them once, in order, cropped at the centre."""
+    """Item i is the i-th block of `batch` images: every image once, in order, cropped at the centre."""
 
     def __init__(self, images: Images, size: int, batch: int) -> None:
         super().__init__(images, size, batch)
@@ -205,7 +208,7 @@ class OrderedBatches(ImageBatches):
         return -(-len(self.images) // self.largest)
 
     def drawn(self, number: int) -> Drawn:
-        """The next pictures."""
+        """The images of one block."""
         index = np.arange(number * self.largest, min((number + 1) * self.largest, len(self.images)))
         return Drawn(index, np.full(len(index), CENTRE), np.zeros((len(index), 2), dtype=bool))
 
@@ -216,68 +219,67 @@ def batches(
 ) -> Iterator[Batch]:  # fmt: skip
     """The batches `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
 
-    Each is a copy, in pinned memory if asked for. With `lasting` none is copied, and only so many, the last ones handed
-    out, keep what is in them.
+    Each batch is a copy, in pinned memory if `pin`. With `lasting`, none is copied: only the last `lasting` ones
+    yielded are valid, since their memory is reused.
 
     Raises:
-        ShardError: a picture that cannot be read, or one more than `skipping` allows.
+        ShardError: an image cannot be read, or more than `skipping` allows.
     """
-    turns = _Turns(dataset, numbers, workers, lasting or 1)
+    slots = _ReusedSlots(dataset, numbers, workers, lasting or 1)
     with warnings.catch_warnings():  # more workers than processors are the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[Made | UserError] = DataLoader(
-            turns,
+            slots,
             batch_size=None,
             sampler=range(len(numbers)),
             num_workers=workers,
             prefetch_factor=PREFETCHED if workers else None,
             worker_init_fn=_leave_signals_to_the_main_process,
-            generator=torch.Generator(),  # else the loader takes a number out of torch's global random state
+            generator=torch.Generator(),  # else the loader draws from torch's global random state
         )
-    found = _handed_out(turns, iter(loader), skipping)
-    atexit.register(found.close)  # else the end of this process waits for workers, which let no signal end them
-    forget = partial(atexit.unregister, found.close)  # a generator may outlive what its module names
+    loaded = _uncopied(slots, iter(loader), skipping)
+    atexit.register(loaded.close)  # else this process waits at its end for the workers, which ignore signals
+    unregister = partial(atexit.unregister, loaded.close)  # a generator may outlive the names of its module
     try:
-        for batch in found:
+        for batch in loaded:
             yield batch if lasting else batch.copied(pin)
     finally:
-        forget()
+        unregister()
 
 
-def _handed_out(
-    turns: _Turns, made: Iterator[Made | UserError], skipping: Skipping | None
+def _uncopied(
+    slots: _ReusedSlots, made: Iterator[Made | UserError], skipping: Skipping | None
 ) -> Generator[Batch, None, None]:
-    """The batches where they were made."""
+    """The batches, in the memory that they were made in."""
     try:
         for position, one in enumerate(made):
             if isinstance(one, UserError):
                 raise one
             if skipping is not None:
                 skipping.add(one.skipped)
-            yield turns.memory(position).first(one.pictures)
+            yield slots.memory(position).first(one.pictures)
     finally:
-        del made  # the last mention of it, which ends the workers: the traceback of an error would keep them
+        del made  # drops the last reference, which ends the workers: the traceback of an error would keep it
 
 
-class _Turns(Dataset[Made | UserError]):
-    """Batches made into shared memory, each place of which is used again after all the others.
+class _ReusedSlots(Dataset[Made | UserError]):
+    """Batches made in slots of shared memory, which are reused in turn.
 
-    A worker may begin a batch when the loader has handed out the one that it lies a loader's prefetch behind. That one
-    is still looked at, as may be some before it: `lasting` in all. So many places more than the loader prefetches are
-    enough.
+    The DataLoader holds at most workers x PREFETCHED unread batches, and the consumer keeps the last `lasting` ones.
+    That many slots suffice.
     """
 
     def __init__(self, dataset: Batches, numbers: range, workers: int, lasting: int) -> None:
         self.dataset, self.numbers = dataset, numbers
-        places = min(workers * PREFETCHED + lasting, max(len(numbers), 1))
-        self.places = [dataset.room(shared=workers > 0) for _ in range(places)]
+        count = min(workers * PREFETCHED + lasting, max(len(numbers), 1))
+        self.slots = [dataset.room(shared=workers > 0) for _ in range(count)]
 
     def __getitem__(self, position: int) -> Made | UserError:
         return self.dataset.make(self.numbers[position], self.memory(position))
 
     def memory(self, position: int) -> Batch:
-        """Where the batch at this position is made."""
-        return self.places[position % len(self.places)]
+        """The slot of the batch at this position."""
+        return self.slots[position % len(self.slots)]
 
 
 def ordered_batches(
@@ -290,8 +292,8 @@ def ordered_batches(
     device: torch.device = CPU,
     how: Interpolation = "bilinear",
 ) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
-    """Each picture of `rows` once, in order, on the device: uint8 (n, 3, size, size); and the positions in `rows` of
-    these n.
+    """Every image of `rows` once, in order: batches of uint8 (n, 3, size, size) on the device, each with the positions
+    of its n images in `rows`.
     """
     dataset = OrderedBatches(Images([(task, rows)], how=how), size, batch)
     done = 0

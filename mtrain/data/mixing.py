@@ -1,4 +1,4 @@
-"""The settings of a training and its pool in, the chances of tasks and classes out (`sampling.Mixture`)."""
+"""The sampling probabilities of tasks and classes (`sampling.Mixture`), from a training's settings and pool."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mtrain.errors import UsageError
 
 
 def mixture(config: FitConfig, pool: Pool) -> Mixture:
-    """The paper's, unless the settings say otherwise.
+    """The mixture of the settings; by default that of the paper.
 
     Raises:
-        UsageError: a weight for a task that is not in the pool, or no task with a chance.
+        UsageError: a weight is given for a task that is not in the pool, or every task has probability 0.
     """
     shares = _shares(config, pool)
     labels = [task.rows["train"].label for task in pool.tasks] if config.class_balanced else None
@@ -22,7 +22,7 @@ def mixture(config: FitConfig, pool: Pool) -> Mixture:
 
 
 def _shares(config: FitConfig, pool: Pool) -> list[float] | None:
-    """The chance of each task, in proportion; None when all have the same."""
+    """Relative probability of each task; None if all are equal."""
     if config.temperature is None and not config.task_weights:
         return None
     names = [task.name for task in pool.tasks]
@@ -30,7 +30,7 @@ def _shares(config: FitConfig, pool: Pool) -> list[float] | None:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             raise UsageError(
-                f"--task-weight: no task {name!r} to train on", expected=", ".join(names),
+                f"--task-weight: no task {name!r} in the pool", expected=", ".join(names),
                 remedy=f"did you mean {near[0]}?" if near else None,
             )  # fmt: skip
     largest = max(len(task.rows["train"]) for task in pool.tasks)
@@ -38,5 +38,5 @@ def _shares(config: FitConfig, pool: Pool) -> list[float] | None:
     sizes = [(len(task.rows["train"]) / largest) ** exponent for task in pool.tasks]
     shares = [size * config.task_weights.get(name, 1.0) for name, size in zip(names, sizes, strict=True)]
     if not sum(shares) > 0:
-        raise UsageError("--task-weight leaves no task a chance", remedy="give one of them more than 0")
+        raise UsageError("--task-weight: every weight is 0", remedy="give at least one task a weight above 0")
     return shares

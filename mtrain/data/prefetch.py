@@ -1,4 +1,4 @@
-"""Batches on the device: on CUDA, the next one is on its way while the network works on the one before."""
+"""Moves batches to the device: on CUDA, the next one is copied while the network processes the previous one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtrain.data.batch import Batch
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches with pictures, labels and flips on the device."""
+    """The batches, with pixels, labels and flips on the device."""
     if device.type != "cuda":
         yield from batches
         return
@@ -27,7 +27,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
-    """The batch, for work that is queued from now on; its memory is not given away before that work is done."""
+    """The batch, ready for work queued from now on. Its memory is not reused before that work is done."""
     now = torch.cuda.current_stream(batch.pixels.device)
     now.wait_event(event)
     for tensor in (batch.pixels, batch.labels, batch.flips):

@@ -1,9 +1,9 @@
-"""(seed, iteration, slot) in; task, picture and augmentation out. No state: workers, ranks and resuming change nothing.
-For training on one task alone the same with (seed, epoch, position), every picture once an epoch.
+"""Draws task, image and augmentation as a function of (seed, iteration, slot). There is no state, so workers, ranks and
+resuming change nothing. Training on a single task uses (seed, epoch, position), with every image once per epoch.
 
 Slot s of iteration i is block (s, i, stream) of the counter-based generator Philox4x64-10 keyed by the seed (Salmon et
-al., "Parallel random numbers: as easy as 1, 2, 3", 2011). Only its raw 64-bit words are used, and each is mapped to
-0..n-1 as the upper half of word x n: no outcome is more likely than another by more than a factor of 1 + n / 2^64.
+al., "Parallel random numbers: as easy as 1, 2, 3", 2011). Only its raw 64-bit words are used. Each is mapped to 0..n-1
+as the upper half of word x n: no outcome is more likely than another by more than a factor of 1 + n / 2^64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HALF = np.uint64(32)
 
 
 class Stream(enum.IntEnum):
-    """What a draw is for; streams are independent of each other."""
+    """The purpose of a draw. Streams are independent of each other."""
 
     TRAIN = 0
     ADAPT = 1
@@ -36,7 +36,7 @@ class Stream(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """One entry a slot: task, row within the task, place of the crop (units of 2^-32), flips (left-right, up-down)."""
+    """An entry per slot: task, row within the task, place of the crop (units of 2^-32), flips (left-right, up-down)."""
 
     task: npt.NDArray[np.int64]
     row: npt.NDArray[np.int64]
@@ -45,11 +45,11 @@ class Draw:
 
 
 class Mixture:
-    """Another chance than the paper's, which is the same for every task and, inside a task, for every picture.
+    """The probabilities of tasks and images. In the paper all tasks, and all images of a task, are equally likely.
 
-    shares: the chance of each task, in proportion; None for the same. It is held to within 2^-53.
-    labels: of each task's pictures; given, a class of the task is drawn uniformly (of those that it has), then one of
-        the pictures of that class.
+    shares: relative probability of each task, exact to within 2^-53; None: all equal.
+    labels: the labels of each task's images. If given, a class is drawn uniformly from those that the task has, then an
+        image uniformly from that class.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class Mixture:
         self.classes = None if labels is None else _Classes(labels)
 
     def task(self, words: Words, tasks: int) -> Words:
-        """The task that each word draws."""
+        """The task drawn by each word."""
         if self.bounds is None:
             return _below(words, np.uint64(tasks))
         return np.searchsorted(self.bounds, words, side="right").astype(np.uint64)
 
     def row(self, words: Words, task: Words, sizes: Sequence[int]) -> Words:
-        """The row, within its task, that each slot's four words draw."""
+        """The row, within its task, drawn by the four words of each slot."""
         if self.classes is None:
             return _below(words[:, 1], np.asarray(sizes, dtype=np.uint64)[task])
         return self.classes.row(task, words[:, 3] << HALF, words[:, 1])
 
 
 class _Classes:
-    """The rows of all tasks in the order of task and label, and where each class begins."""
+    """The rows of all tasks in the order of task and label, and the start of each class."""
 
     def __init__(self, labels: Sequence[npt.NDArray[np.int64]]) -> None:
         orders = [np.argsort(of_task, kind="stable") for of_task in labels]
@@ -103,8 +103,8 @@ def draw(
     stream: Stream = Stream.TRAIN,
     mixture: Mixture = UNIFORM,
 ) -> Draw:
-    """The samples of these slots: a task uniformly (`sizes[t]` pictures each), then one of its pictures uniformly, or
-    as `mixture` has it.
+    """The samples of these slots: a task is drawn uniformly, then one of its `sizes[t]` images uniformly, unless
+    `mixture` has other probabilities.
     """
     words = _words(seed, iteration, slots, stream)
     task = mixture.task(words[:, 0], len(sizes))
@@ -114,7 +114,7 @@ def draw(
 
 
 def looks(seed: int, iteration: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """(N, 16) numbers in [0, 1) for what else is changed about the samples of these slots (mtrain.data.colour)."""
+    """(N, 16) numbers in [0, 1): the amounts of further augmentation of these slots (mtrain.data.colour)."""
     every = range(int(slots.min()), int(slots.max()) + 1)
     words = [
         _words(seed, iteration, every, stream)[slots - every.start] for stream in (Stream.LOOKS, Stream.MORE_LOOKS)
@@ -124,9 +124,9 @@ def looks(seed: int, iteration: int, slots: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def epoch(size: int, seed: int, number: int, positions: slice = slice(None)) -> Draw:
-    """The samples at these positions of an epoch, in which each of `size` pictures of one task comes once.
+    """The samples at these positions of an epoch, which holds each of the `size` images of one task once.
 
-    Row r has block (r, number, EPOCH): the rows are ordered by its first word, its others are the augmentation.
+    Row r has block (r, number, EPOCH): its first word determines the order of the rows, the others the augmentation.
     """
     words = _words(seed, number, range(size), Stream.EPOCH)
     order = np.argsort(words[:, 0], kind="stable")[positions].astype(np.int64)
@@ -135,12 +135,12 @@ def epoch(size: int, seed: int, number: int, positions: slice = slice(None)) -> 
 
 
 def model_seed(seed: int, iteration: int, slot: int = 0) -> int:
-    """The seed of the network's own randomness (dropout, stochastic depth) for the samples from this slot on."""
+    """The seed of the network's own randomness (dropout, stochastic depth) for the samples that start at this slot."""
     return int(_words(seed, iteration, range(slot, slot + 1), Stream.MODEL)[0, 0] >> np.uint64(1))
 
 
 def digest(drawn: Draw, keys: Sequence[str]) -> str:
-    """A name for a batch: sha256 over the keys and the augmentation of its samples, in slot order."""
+    """The digest of a batch: sha256 over the keys and the augmentation of its samples, in slot order."""
     rows = zip(keys, drawn.place.tolist(), drawn.flips.tolist(), strict=True)
     return hashlib.sha256("".join(f"{key} {place} {flips}\n" for key, place, flips in rows).encode()).hexdigest()
 

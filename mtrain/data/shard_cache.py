@@ -1,12 +1,12 @@
-"""Shards elsewhere (s3://, gs://, https://): listed, copied whole into a cache on this machine, or read as a stream.
+"""Remote shards (s3://, gs://, https://): lists them, and copies them whole into a cache on this machine.
 
-A copy is checked against the sha256 in task.json before it carries its name, which is that digest:
+A copy is checked against the sha256 in task.json before it gets its final name, which is that digest:
 
-<cache>/shards/<sha256>.tar         whole shards; those used last stay within the bound
+<cache>/shards/<sha256>.tar         whole shards; the least recently used are removed to stay within the bound
 <cache>/tasks/<Task>-<digest>/      task.json and index.parquet
 
-Workers, ranks and programs share the cache: a lock for each shard sees that it is fetched once. Credentials come from
-where the libraries look for them (AWS_* and ~/.aws, Google's defaults, ~/.netrc); a URL that holds some is refused.
+Workers, ranks and programs share the cache; a lock for each shard ensures that it is downloaded once. Libraries find
+credentials in their usual places (AWS_* and ~/.aws, Google's defaults, ~/.netrc). URLs that contain any are refused.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from mtrain.data.storage import Storage
 from mtrain.errors import ShardError, UsageError
 
 CACHE, CACHE_SIZE = "MTRAIN_CACHE", "MTRAIN_CACHE_SIZE"
-LISTING = "tasks.json"  # what a web server, which cannot be listed, offers instead
+LISTING = "tasks.json"  # the list of tasks on a web server, whose folders cannot be listed
 CARD = "task.json"
-AT_ONCE = 4  # shards that are fetched at the same time
+AT_ONCE = 4  # shards downloaded in parallel
 PIECE = 1 << 20
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -41,7 +41,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 @dataclass(frozen=True)
 class Copy:
-    """A shard elsewhere, and where its copy lies on this machine once it has been fetched."""
+    """A remote shard, and the path of its copy on this machine once it is downloaded."""
 
     url: str
     path: Path
@@ -49,29 +49,29 @@ class Copy:
     sha256: str
 
     def ensure(self) -> Path:
-        """The path of the copy, fetched if it is not there.
+        """The path of the copy, which is downloaded if it does not exist.
 
         Raises:
-            ShardError: what is there has another digest.
-            RunError: it cannot be had, or kept.
+            ShardError: the remote file has another digest.
+            RunError: the shard cannot be downloaded or stored.
         """
         if not self.here:
             with self._locked():
-                if not self.here:  # another process may have fetched it meanwhile
+                if not self.here:  # another process may have downloaded it meanwhile
                     make_room(self.path.parent, self.size)
                     self._fetch()
         return self.path
 
     def open(self) -> int:
-        """A descriptor of the copy, fetched again if it had to make room for others."""
+        """A file descriptor of the copy, which is downloaded again if it was removed to make room for others."""
         while True:
             path = self.ensure()
-            with suppress(FileNotFoundError):  # gone since a moment ago
+            with suppress(FileNotFoundError):  # removed a moment ago
                 return os.open(path, os.O_RDONLY)
 
     @property
     def here(self) -> bool:
-        """Whether it has been fetched; what is asked for now is the last to go."""
+        """Whether the shard is downloaded. Also marks it as recently used."""
         try:
             os.utime(self.path)
         except FileNotFoundError:
@@ -104,10 +104,10 @@ class Copy:
 
 
 def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes: None) -> None:
-    """Have all of these here, several at a time; `done` is told the size of each that was not.
+    """Download the shards that are not in the cache yet, in parallel. `done` is called with the size of each of them.
 
     Raises:
-        UsageError: together they are larger than the cache may be.
+        UsageError: all of them together exceed the maximum size of the cache.
         ShardError, RunError: as `Copy.ensure`.
     """
     if not copies:
@@ -115,10 +115,11 @@ def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes:
     total, bound = sum(copy.size for copy in copies), cache_bound()
     if total > bound:
         raise UsageError(
-            f"these shards do not fit into the cache: {_readable(total)}",
+            "the shards do not fit into the cache",
             where=cache_folder(),
             expected=f"at most {_readable(bound)}",
-            remedy="give more with --cache-size, another folder with --cache, or train with --stream",
+            found=_readable(total),
+            remedy="increase --cache-size, give another folder with --cache, or train with --stream",
         )
     missing = [copy for copy in copies if not copy.here]
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -133,25 +134,25 @@ def fetch(copies: Sequence[Copy], done: Callable[[int], object] = lambda _bytes:
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Remove the copies that were used longest ago, until `size` more bytes stay within the bound."""
+    """Remove the least recently used copies until `size` more bytes fit within the bound."""
     with locks.held(folder / ".room.lock", math.inf):
         kept = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry) for entry in folder.glob("*.tar"))
-        free = cache_bound() - sum(held for _, held, _ in kept)
-        for _, held, path in kept:
+        free = cache_bound() - sum(length for _, length, _ in kept)
+        for _, length, path in kept:
             if free >= size:
                 break
             path.unlink(missing_ok=True)
-            free += held
+            free += length
 
 
 def task_folders(url: str) -> list[str]:
-    """URLs of the tasks under a URL; that of a single task is its own.
+    """The URLs of the tasks under a URL, which may itself be that of a single task.
 
-    A bucket is listed; a web server has a `tasks.json`, the list of the tasks' names, or the URL is that of a task.
+    Buckets are listed. A web server offers `tasks.json`, a list of the names of its tasks.
 
     Raises:
-        UsageError: no task there.
-        RunError: it cannot be listed.
+        UsageError: there is no task.
+        RunError: the URL cannot be listed.
     """
     storage = Storage(url)
     names = storage.folders(url) if storage.listable else _listed(storage, url)
@@ -159,19 +160,19 @@ def task_folders(url: str) -> list[str]:
         return [f"{url}/{name}" for name in names]
     if storage.exists(f"{url}/{CARD}"):
         return [url]
-    wanted = f"folders of tasks, or {CARD}" if storage.listable else f"{LISTING} (a list of task names), or {CARD}"
-    raise UsageError("no task here", where=url, expected=wanted)
+    expected = f"folders of tasks, or {CARD}" if storage.listable else f"{LISTING} (a list of task names), or {CARD}"
+    raise UsageError("no task at this address", where=url, expected=expected)
 
 
 def task_folder(url: str) -> Path:
-    """task.json of the task at a URL, in a folder of this machine that is named for its content.
+    """A local folder, named after its content, with the task.json of the task at a URL.
 
     Raises:
-        ShardError: there is none: the task is unfinished.
+        ShardError: there is no task.json, because the task is unfinished.
     """
     card = Storage(url).read(f"{url}/{CARD}")
     if card is None:
-        raise ShardError(f"without {CARD}", where=url, remedy="finish the conversion, or the upload, and try again")
+        raise ShardError(f"no {CARD}", where=url, remedy="finish the conversion, or the upload, and try again")
     folder = cache_folder() / "tasks" / f"{url.rpartition('/')[2]}-{hashlib.sha256(card).hexdigest()[:16]}"
     if not (folder / CARD).is_file() or (folder / CARD).read_bytes() != card:
         with replacing(folder / CARD) as partial:
@@ -180,7 +181,7 @@ def task_folder(url: str) -> Path:
 
 
 def index_file(url: str, name: str, folder: Path, size: int, sha256: str) -> Path:
-    """The task's index, fetched into its folder if it is not there whole."""
+    """The path of the task's index, which is downloaded unless a complete copy exists."""
     copy = Copy(_inside(url, name), folder / name, size, _digest(url, sha256))
     with locks.held(folder / locks.NAME, math.inf):
         if not copy.here or hashlib.sha256(copy.path.read_bytes()).hexdigest() != sha256:
@@ -189,7 +190,7 @@ def index_file(url: str, name: str, folder: Path, size: int, sha256: str) -> Pat
 
 
 def shard_copy(url: str, name: str, size: int, sha256: str) -> Copy:
-    """The copy, not yet fetched, of a shard of the task at `url`."""
+    """The copy of a shard of the task at `url`; nothing is downloaded."""
     path = cache_folder() / "shards" / f"{_digest(url, sha256)}.tar"
     return Copy(_inside(url, name), path, size, sha256)
 
@@ -200,35 +201,35 @@ def cache_folder() -> Path:
 
 
 def cache_bound() -> int:
-    """Bytes of shards that the cache may hold: $MTRAIN_CACHE_SIZE, else four fifths of what its disk has for it.
+    """Maximum size of the cache in bytes: $MTRAIN_CACHE_SIZE, else four fifths of the space that its disk has for it.
 
     Raises:
-        UsageError: not a size.
+        UsageError: $MTRAIN_CACHE_SIZE is not a size.
     """
-    given = os.environ.get(CACHE_SIZE)
-    if given:
-        return parse_size(given)
+    configured = os.environ.get(CACHE_SIZE)
+    if configured:
+        return parse_size(configured)
     folder = cache_folder() / "shards"
-    held = sum(path.stat().st_size for path in folder.glob("*.tar"))
-    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    return (shutil.disk_usage(there).free + held) * 4 // 5
+    used = sum(path.stat().st_size for path in folder.glob("*.tar"))
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    return (shutil.disk_usage(existing).free + used) * 4 // 5
 
 
 def parse_size(text: str) -> int:
     """'500 GB' -> 500 000 000 000.
 
     Raises:
-        UsageError: not a size.
+        UsageError: the text is not a size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)b?", text.strip().lower())
-    if found is None:
-        raise UsageError("not a size", found=text, remedy="give one like 500GB")
-    return int(float(found[1]) * UNITS[found[2]])
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)b?", text.strip().lower())
+    if match is None:
+        raise UsageError("not a size", expected="a size such as 500GB", found=text)
+    return int(float(match[1]) * UNITS[match[2]])
 
 
 def _listed(storage: Storage, url: str) -> list[str]:
-    where = f"{url}/{LISTING}"
-    content = storage.read(where)
+    address = f"{url}/{LISTING}"
+    content = storage.read(address)
     if content is None:
         return []
     try:
@@ -237,13 +238,13 @@ def _listed(storage: Storage, url: str) -> list[str]:
         names = None
     plain = isinstance(names, list) and all(isinstance(name, str) and re.fullmatch(r"[\w-]+", name) for name in names)
     if not plain:
-        raise ShardError("not a list of task names", where=where, expected='for example ["Lung", "Breast"]')
+        raise ShardError("not a list of task names", where=address, expected='for example ["Lung", "Breast"]')
     return sorted(set(names))
 
 
 def _inside(url: str, name: str) -> str:
     if not re.fullmatch(r"[\w][\w.-]*", name):
-        raise ShardError("not the name of a file", where=f"{url}/{CARD}", found=name)
+        raise ShardError("invalid file name", where=f"{url}/{CARD}", found=name)
     return f"{url}/{name}"
 
 

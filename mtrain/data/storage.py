@@ -1,5 +1,5 @@
-"""Reading from object stores and web servers through fsspec: slow and failing answers are tried again, what cannot be
-had is told in one line. URLs carry no credentials: the libraries find them where they always do.
+"""Reads from object stores and web servers through fsspec. Slow and failed requests are retried; errors are reported in
+one line. URLs carry no credentials: the libraries find them in their usual places.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import fsspec  # type: ignore[import-untyped]
 from mtrain.errors import RunError, UsageError
 
 T = TypeVar("T")
-SCHEMES = {"s3": "s3", "gs": "gcs", "http": "http", "https": "http"}  # and the extra that reads them
-ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/+(?=[^/])")  # pathlib makes one slash of two
+SCHEMES = {"s3": "s3", "gs": "gcs", "http": "http", "https": "http"}  # scheme -> extra that reads it
+ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/+(?=[^/])")  # pathlib turns two slashes into one
 TRIES = 6
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between tries: twice as long each time, more or less
-CONNECT_SECONDS, READ_SECONDS = 10, 60  # an answer that is slower has failed
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between attempts, doubled each time, with jitter
+CONNECT_SECONDS, READ_SECONDS = 10, 60  # timeouts
 BLOCK = 4 << 20
-# unless this is "false" gcsfs asks by gRPC what kind of bucket it has; such a channel does not outlive a worker's fork
+# unless this is "false", gcsfs queries the kind of bucket by gRPC, and gRPC channels do not survive a fork
 PLAIN_GCS = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
-# exceptions of the libraries beside OSError
+# exceptions of the libraries, in addition to OSError
 FAILURES = {
     "s3": (
         ("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
@@ -49,38 +49,38 @@ NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCrede
 CREDENTIALS = {
     "s3": "set up credentials as for the `aws` command, or FSSPEC_S3_ANON=true for a public bucket",
     "gcs": "run `gcloud auth application-default login`, or set FSSPEC_GCS_TOKEN=anon for a public bucket",
-    "http": "put them into ~/.netrc",
+    "http": "put the credentials into ~/.netrc",
 }
 
 
 def url_of(place: str | Path) -> str | None:
-    """The URL that `place` is, without a slash at its end; None for a folder of this machine.
+    """`place` as a URL without a trailing slash; None if it is a local folder.
 
     Raises:
-        UsageError: it holds credentials, which would get into logs and run folders.
+        UsageError: the URL contains credentials, which would get into logs and run folders.
     """
     text = str(place)
-    found = ADDRESS.match(text)
-    if found is None:
+    match = ADDRESS.match(text)
+    if match is None:
         return None
-    parts = urlsplit(f"{found[1]}://{text[found.end() :]}")
+    parts = urlsplit(f"{match[1]}://{text[match.end() :]}")
     if parts.username is not None or parts.query or parts.fragment:
         host = parts.netloc.rpartition("@")[2]
         plain = urlunsplit((parts.scheme, host, parts.path, "", ""))
         raise UsageError(
-            "no user, password or query in the address of shards: it is written into logs and run folders",
+            "the address of shards may not contain a user, password or query: it is written to logs and run folders",
             where=plain, remedy=CREDENTIALS[SCHEMES[parts.scheme]],
         )  # fmt: skip
     return urlunsplit(parts).rstrip("/")
 
 
 def absolute(place: str | Path) -> str:
-    """A URL as it is; a folder as an absolute path."""
+    """A URL unchanged; a folder as an absolute path."""
     return url_of(place) or str(Path(place).absolute())
 
 
 class Storage:
-    """The file system that a URL is on."""
+    """The file system of a URL."""
 
     def __init__(self, url: str) -> None:
         self.scheme = url.partition(":")[0]
@@ -90,14 +90,14 @@ class Storage:
 
     @property
     def listable(self) -> bool:
-        """Whether it knows folders."""
+        """Whether folders can be listed."""
         return self.extra != "http"
 
     def read(self, url: str) -> bytes | None:
-        """A whole small file; None where there is none.
+        """The content of a small file; None if it does not exist.
 
         Raises:
-            RunError: it cannot be read.
+            RunError: the file cannot be read.
         """
 
         def read() -> bytes | None:
@@ -109,14 +109,14 @@ class Storage:
         return self.patiently(url, read)
 
     def exists(self, url: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         return self.read(url) is not None
 
     def folders(self, url: str) -> list[str]:
-        """Names of the folders in a folder, in order.
+        """Sorted names of the subfolders of a folder.
 
         Raises:
-            RunError: it cannot be listed.
+            RunError: the folder cannot be listed.
         """
 
         def read() -> list[dict[str, Any]]:
@@ -130,57 +130,57 @@ class Storage:
         return sorted(name for name in names if not name.startswith("."))
 
     def reader(self, url: str, size: int) -> BinaryIO:
-        """The `size` bytes of a file from its beginning; reading goes on where an answer broke off."""
+        """A reader of a file of `size` bytes. After a broken connection, it resumes at the same position."""
         return io.BufferedReader(_Reader(self, url, size), BLOCK)
 
     def open_at(self, url: str, position: int) -> BinaryIO:
-        """An open file that is read from `position` on."""
+        """The file, opened for reading from `position` on."""
         if self.listable:
             file: BinaryIO = self._files.open(url, "rb", block_size=BLOCK, cache_type="readahead")
             file.seek(position)
             return file
-        file = self._files.open(url, "rb", block_size=0)  # one answer, however long
+        file = self._files.open(url, "rb", block_size=0)  # a single request for the whole file
         with ExitStack() as failed:
             failed.callback(file.close)
-            while position:  # not every server knows how to begin in the middle
+            while position:  # skip bytes, because not every server supports ranges
                 passed = file.read(min(position, BLOCK))
                 if not passed:
-                    raise OSError("the answer is shorter than it was")
+                    raise OSError("the response is shorter than before")
                 position -= len(passed)
             failed.pop_all()
         return file
 
     def patiently(self, url: str, action: Callable[[], T]) -> T:
-        """What `action` answers, which may fail a few times.
+        """The result of `action`, which is retried a few times if it fails.
 
         Raises:
-            RunError: it has failed to the end, or there is no sense in trying again.
+            RunError: every attempt failed, or the error is permanent.
         """
         for attempt in range(TRIES):
             try:
                 return action()
             except self._failures as error:
-                if attempt == TRIES - 1 or _hopeless(error):
+                if attempt == TRIES - 1 or _is_permanent(error):
                     raise self.error(url, error) from None
             wait(attempt)
         raise AssertionError("unreachable")
 
     def error(self, url: str, error: BaseException) -> RunError:
-        """What failed, for a person."""
+        """The error as a line for the user."""
         kind = type(error).__name__
         if isinstance(error, FileNotFoundError):
-            return RunError("no such file there", where=url, remedy="check the address, or upload the shards again")
+            return RunError("no such file", where=url, remedy="check the address, or upload the shards again")
         if kind in NO_CREDENTIALS or _refused(error):
-            what = "no credentials were found" if kind in NO_CREDENTIALS else "access is refused"
+            what = "no credentials found" if kind in NO_CREDENTIALS else "access denied"
             return RunError(what, where=url, remedy=CREDENTIALS[self.extra])
         if isinstance(error, TimeoutError):
-            return RunError("no answer in time", where=url, remedy="check the network, and run the command again")
+            return RunError("no response in time", where=url, remedy="check the network, and run the command again")
         reason = _without_addresses(str(error).partition("\n")[0]) or kind
         return RunError(f"cannot be read: {reason}", where=url, remedy="check the network, and run the command again")
 
 
 class _Reader(io.RawIOBase):
-    """The bytes of a file in order; what breaks off is opened again where it broke off."""
+    """Reads a file sequentially. After a broken connection, the file is opened again at the same position."""
 
     def __init__(self, storage: Storage, url: str, size: int) -> None:
         self._storage, self._url, self._size = storage, url, size
@@ -200,13 +200,13 @@ class _Reader(io.RawIOBase):
         most = min(most, self._size - self._position)
         if not most:
             return b""
-        file, self._file = self._file, None  # a file that failed is not asked again
+        file, self._file = self._file, None  # a file whose read fails is not used again
         file = file or self._storage.open_at(self._url, self._position)
         with ExitStack() as failed:
             failed.callback(file.close)
             data = file.read(most)
             if not data:
-                raise OSError(f"the answer broke off after {self._position} of {self._size} bytes")
+                raise OSError(f"the connection broke after {self._position} of {self._size} bytes")
             failed.pop_all()
         self._file = file
         return data
@@ -220,10 +220,10 @@ class _Reader(io.RawIOBase):
 
 @functools.cache
 def file_system(scheme: str, _process: int) -> Any:
-    """The library's object for a scheme, one a process.
+    """The fsspec file system for a scheme, one per process.
 
     Raises:
-        UsageError: its extra is not installed.
+        UsageError: the extra that reads it is not installed.
     """
     extra = SCHEMES[scheme]
     try:
@@ -232,16 +232,16 @@ def file_system(scheme: str, _process: int) -> Any:
         what = f"{scheme}:// needs packages that are not installed"
         raise UsageError(what, remedy=f"pip install 'dpconvert[{extra}]'") from None
     if hasattr(files, "retries"):
-        files.retries = 1  # trying again is ours: tries of tries would take hours
+        files.retries = 1  # we retry ourselves: nested retries would take hours
     if extra == "gcs":
         files._request = partial(
             inspect.unwrap(type(files)._request), files
-        )  # it is wrapped in tries, whatever `retries`
+        )  # the original retries, whatever `retries` is
     return files
 
 
 def _options(extra: str) -> dict[str, Any]:
-    """What each library calls the same: how long it waits for an answer, and that it asks once."""
+    """The options of each library for timeouts and a single attempt."""
     if extra == "s3":
         limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
         return {"config_kwargs": limits | {"retries": {"total_max_attempts": 1}}}
@@ -250,19 +250,19 @@ def _options(extra: str) -> dict[str, Any]:
         return {}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
     if extra == "http":
-        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}  # which is what reads ~/.netrc
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}  # trust_env makes it read ~/.netrc
     os.environ.setdefault(PLAIN_GCS, "false")
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints a traceback of what is tried again
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback of each failed attempt
     return {"requests_timeout": timeout}
 
 
 def wait(attempt: int) -> None:
-    """Sleep before the next try; not to the same moment as everybody else."""
+    """Sleep before the next attempt, with random jitter so that processes do not retry at the same time."""
     time.sleep(min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0))
 
 
-def _hopeless(error: BaseException) -> bool:
-    """Whether another try would fail the same way: not there, not allowed."""
+def _is_permanent(error: BaseException) -> bool:
+    """Whether another attempt would fail in the same way: the file does not exist, or access is denied."""
     status = _status(error)
     return (
         isinstance(error, FileNotFoundError)
@@ -273,15 +273,15 @@ def _hopeless(error: BaseException) -> bool:
 
 
 def _refused(error: BaseException) -> bool:
-    """Whether this is not allowed; gcsfs has no class of its own for it."""
+    """Whether access was denied. gcsfs has no exception class for this."""
     forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden: ")
     return forbidden or isinstance(error, PermissionError) or _status(error) in (401, 403)
 
 
 def _status(error: BaseException) -> int:
-    """The HTTP status that the libraries' errors carry, aiohttp's and gcsfs's; 0 where there is none."""
-    found = getattr(error, "status", None) or getattr(error, "code", None)
-    return found if isinstance(found, int) else 0
+    """The HTTP status in an error of aiohttp or gcsfs; 0 if there is none."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    return status if isinstance(status, int) else 0
 
 
 def _failures(extra: str) -> tuple[type[BaseException], ...]:
@@ -296,5 +296,5 @@ def _imported(name: str) -> ModuleType | None:
 
 
 def _without_addresses(text: str) -> str:
-    """Errors of the libraries may name a signed address."""
+    """The text without the queries of URLs: errors of the libraries may contain signed ones."""
     return re.sub(r"https?://[^\s'\"]*", lambda address: address[0].partition("?")[0], text)

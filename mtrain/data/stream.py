@@ -1,10 +1,9 @@
-"""Shards read from end to end, for pools that are larger than any disk: batches in, one endless stream a task.
+"""Batches from shards that are read sequentially, for pools larger than the disk: one endless stream for each task.
 
-Task, crop and flips of a slot are those of `sampling.draw`; the picture is the next one of its task's stream, which
-goes through the shards in a new random order each time and shuffles within a buffer. That gives up what an index
-allows: which picture a slot gets depends on the number of workers and on where a run was resumed, so a resumed run goes
-on with another shuffle, and its weights are not those of an uninterrupted one. Every worker and every rank reads shards
-of every task.
+Task, crop and flips of a slot are those of `sampling.draw`. The image is the next one of its task's stream, which reads
+the shards in a new random order each time and shuffles within a buffer. Without random access, the image of a slot
+depends on the number of workers and on where a run was resumed: a resumed run continues with another shuffle, and its
+weights differ from those of an uninterrupted one. Every worker and every rank reads shards of every task.
 """
 
 from __future__ import annotations
@@ -35,27 +34,27 @@ from mtrain.data.pool import Task
 from mtrain.data.storage import Storage
 from mtrain.errors import ShardError, UserError
 
-BUFFERED = 128 << 20  # bytes of pictures that a process holds for shuffling, all tasks together
-FEWEST, MOST = 16, 1000  # pictures that are held of a task
+BUFFERED = 128 << 20  # bytes of images that a process buffers for shuffling, over all tasks
+FEWEST, MOST = 16, 1000  # images buffered for each task
 FORMATS = ("jpg", "png")
 
 
 class Shard(NamedTuple):
-    """A shard to be read from beginning to end; `place` is a path or a URL."""
+    """A shard to read sequentially; `place` is a path or a URL."""
 
     place: str
     size: int
     sha256: str
 
     def open(self) -> BinaryIO:
-        """The bytes, from wherever they are."""
+        """Open the shard for reading, local or remote."""
         if "://" in self.place:
             return Storage(self.place).reader(self.place, self.size)
         return Path(self.place).open("rb")
 
 
 class Sample(NamedTuple):
-    """One picture, still encoded."""
+    """One encoded image and its label."""
 
     task: str
     shard: str
@@ -64,23 +63,23 @@ class Sample(NamedTuple):
     image: bytes
 
     def put(self, place: int, size: int, room: npt.NDArray[np.uint8], how: Interpolation) -> int:
-        """The square of it at `place` into the beginning of `room`, by augment.put_square; its side.
+        """Write the square of the image at `place` to the start of `room`, as augment.put_square. Returns its side.
 
         Raises:
-            ShardError: it cannot be read.
+            ShardError: the image cannot be read.
         """
         try:
             return put_square(decode(self.image), size, place, room, how)
         except (ValueError, OSError) as error:
             raise ShardError(
-                f"{self.task}: cannot read picture {self.key}: {error}",
+                f"{self.task}: cannot read image {self.key}: {error}",
                 where=self.shard,
                 remedy="check the shards with `dpconvert verify`",
             ) from None
 
 
 class StreamBatches(Batches):
-    """Batch i has the tasks that iteration i draws; each process that makes some has streams of its own."""
+    """Batch i has the tasks that iteration i draws. Each process that makes batches has its own streams."""
 
     def __init__(
         self, tasks: Sequence[Task], size: int, seed: int, slots: range, stream: sampling.Stream, *,
@@ -96,7 +95,7 @@ class StreamBatches(Batches):
         self._streams: list[Iterator[Sample]] | None = None
 
     def make(self, number: int, into: Batch) -> Made | UserError:
-        """Put a batch into memory that has room for it."""
+        """Write batch `number` to `into`. Errors are returned, not raised."""
         drawn = sampling.draw(self.sizes, self.seed, number, self.slots, self.stream, self.mixture)
         order = np.argsort(drawn.task, kind="stable")
         skipped: list[UserError] = []
@@ -118,7 +117,7 @@ class StreamBatches(Batches):
     def _put(
         self, samples: Iterator[Sample], place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]
     ) -> tuple[int, int]:
-        """Put the next picture that can be read into the batch; its label and its side."""
+        """Write the next readable image to `room`. Returns its label and its side."""
         for sample in itertools.islice(samples, 2 * MOST):
             try:
                 return sample.label, sample.put(place, self.size, room, self.how)
@@ -129,7 +128,7 @@ class StreamBatches(Batches):
         raise skipped[-1]
 
     def _opened(self, number: int) -> list[Iterator[Sample]]:
-        """The streams of this process; the batch that it makes first, which no other makes, tells them apart."""
+        """The streams of this process, seeded with the first batch that it makes, which is unique to the process."""
         if self._streams is None:
             share = BUFFERED // len(self.sources)
             seed = f"{self.seed} {number} {self.slots.start} {self.stream}"
@@ -144,56 +143,57 @@ class StreamBatches(Batches):
 
 
 def train_shards(task: Task) -> list[Shard]:
-    """The shards of the sets of a task that are trained on."""
+    """The shards of a task that are trained on."""
     folder = task.url or str(task.folder)
     return [Shard(f"{folder}/{s.name}", s.size, s.sha256) for s in task.card.shards if s.split in task.trains]
 
 
 def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed: str) -> Iterator[Sample]:
-    """The pictures of these shards without end, in an order that `seed` says.
+    """An endless iterator over the images of these shards, in an order determined by `seed`.
 
     Raises:
-        ShardError: a shard that is no tar, or not the one of its card; no sample in any; one without picture or label.
-        RunError: a shard that cannot be had.
+        ShardError: a shard is not a tar file, or not the one that its card describes; the shards hold no samples; a
+            sample has no image or label.
+        RunError: a shard cannot be read.
     """
     order = random.Random(seed)
-    met: set[str] = set()
-    stages = (tar_file_expander, group_by_keys, lambda found: _labelled(task, classes, found, met))
-    pipeline = webdataset.DataPipeline(lambda: _open_in_turn(shards, order, met), *stages, shuffle(buffer, rng=order))
+    used: set[str] = set()
+    stages = (tar_file_expander, group_by_keys, lambda fields: _labelled(task, classes, fields, used))
+    pipeline = webdataset.DataPipeline(lambda: _open_in_turn(shards, order, used), *stages, shuffle(buffer, rng=order))
     try:
         yield from pipeline
     except DAMAGED as error:
         raise ShardError(
-            f"{task}: a shard that cannot be read: {error.args[0]}",
+            f"{task}: a shard cannot be read: {error.args[0]}",
             where=shards[0].place.rpartition("/")[0],
             remedy="check the shards with `dpconvert verify`",
         ) from None
 
 
-def _open_in_turn(shards: Sequence[Shard], order: random.Random, met: set[str]) -> Iterator[dict[str, Any]]:
-    """Each shard once in a random order, again and again; at its end it must have been what its card says.
+def _open_in_turn(shards: Sequence[Shard], order: random.Random, used: set[str]) -> Iterator[dict[str, Any]]:
+    """Each shard once in a random order, endlessly. At its end, its sha256 must be that of its card.
 
-    met: the shards that samples came out of so far; after all of them there must be one.
+    used: the shards that samples were read from so far. After each pass over all shards it must not be empty.
     """
     while True:
         for shard in order.sample(shards, len(shards)):
             with closing(shard.open()) as file:
-                read = _Digesting(file)
-                yield {"url": shard.place, "stream": read}
-                if read.finished() != shard.sha256:
+                reader = _Hashing(file)
+                yield {"url": shard.place, "stream": reader}
+                if reader.finished() != shard.sha256:
                     raise ShardError(
                         "not the shard that task.json describes", where=shard.place, expected=f"sha256 {shard.sha256}",
-                        found=read.finished(),
+                        found=reader.finished(),
                     )  # fmt: skip
-        if not met:
+        if not used:
             raise ShardError(
-                "no sample in any of its shards", where=shards[0].place.rpartition("/")[0],
+                "the shards of this task hold no samples", where=shards[0].place.rpartition("/")[0],
                 remedy="check the shards with `dpconvert verify`",
             )  # fmt: skip
 
 
-class _Digesting:
-    """A file that is read once, and the sha256 of what was read."""
+class _Hashing:
+    """A file that is read once, and the sha256 of the bytes read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest = file, hashlib.sha256()
@@ -204,15 +204,15 @@ class _Digesting:
         return data
 
     def finished(self) -> str:
-        """The digest of the whole, once the rest has been read."""
+        """Read the rest of the file, and return the digest of the whole."""
         while self.read(1 << 20):
             pass
         return self._digest.hexdigest()
 
 
-def _labelled(task: str, classes: int, found: Iterable[dict[str, Any]], met: set[str]) -> Iterator[Sample]:
-    for fields in found:
-        met.add(fields["__url__"])
+def _labelled(task: str, classes: int, samples: Iterable[dict[str, Any]], used: set[str]) -> Iterator[Sample]:
+    for fields in samples:
+        used.add(fields["__url__"])
         yield _sample(task, classes, fields)
 
 
@@ -221,13 +221,13 @@ def _sample(task: str, classes: int, fields: dict[str, Any]) -> Sample:
     label = fields.get("cls", b"").decode("ascii", "replace").strip()
     if image is None or not label.isdecimal() or int(label) >= classes:
         raise ShardError(
-            f"{task}: sample {fields['__key__']} is not a picture with a label",
+            f"{task}: sample {fields['__key__']} is not an image with a label",
             where=fields["__url__"], expected=f"jpg or png, and cls in 0..{classes - 1}",
         )  # fmt: skip
     return Sample(task, fields["__url__"], fields["__key__"], int(label), image)
 
 
-def _buffer(shards: Sequence[Shard], pictures: int, most: int) -> int:
-    """Pictures of a task to hold, which take `most` bytes or less where they are of the usual size."""
-    each = sum(shard.size for shard in shards) / max(pictures, 1)
+def _buffer(shards: Sequence[Shard], images: int, most: int) -> int:
+    """Number of images of a task to buffer, so that images of average size take at most `most` bytes."""
+    each = sum(shard.size for shard in shards) / max(images, 1)
     return int(min(max(most / max(each, 1), FEWEST), MOST))

@@ -26,6 +26,7 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.ranks import summary
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels
+from mtrain.seen import Seen
 from mtrain.transfers import probes
 from mtrain.transfers.features import Features, features
 from mtrain.transfers.finetune import divide, finetune
@@ -197,7 +198,8 @@ class Bench:
         rows, recipe = self.pictures.rows, self.options.recipe
         sets = divide(self.task, rows.take(train), rows.take([]))
         folder = self.source.run.path / "transfer" / "tuned"
-        tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report)
+        seen = self.source.seen | Seen({self.task.name: self.pictures.parts})  # folds cross the sets
+        tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report, seen)
         return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe)))
 
 

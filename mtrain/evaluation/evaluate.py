@@ -2,7 +2,7 @@
 
 <out>/<target>/<digest>.json    one a transfer of one network; <digest>.npz its predictions, one a sample
 
-This and `mtrain breakhis` are the steps that open test sets; no choice is made after it.
+No choice is made after it. `mtrain.data.pool.Permit` lists all steps that read test sets.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.backbones.card import BackboneCard
+from mtrain.checksums import file_digest
 from mtrain.data.pool import Permit, Task, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
@@ -158,10 +159,15 @@ def _evaluated(job: Job, task: Task, asked: Asked, report: Reporter) -> dict[str
         "n_train": sum(found["trained_on"].values()),
         "run": str(job.run.path),
         "notes": found["notes"],
+        "predictions": found.get("predictions"),
         "settings": {name: found[name] for name in ("C", "k", "lr", "epoch", "val_score") if name in found},
         "identity": found["identity"],
     }
     predictions = result_path(source, task, options).with_suffix(".npz")
+    stated = found.get("predictions")  # results of earlier versions do not state it
+    if stated is not None and (not predictions.is_file() or file_digest(predictions) != stated):
+        again = f"remove {predictions.with_suffix('.json')}, and evaluate again"
+        raise RunError("gone, or changed since it was written", where=predictions, remedy=again)
     if predictions.is_file():
         with replacing(path.with_suffix(".npz")) as partial:
             shutil.copyfile(predictions, partial)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.manifest.catalog import manifest_folder
+from dpconvert.validation import first_fault
 from mtrain.documents import read_document
 from mtrain.errors import RunError
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
@@ -38,7 +39,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Evaluation(BaseModel):
-    """One file; what else it holds is not read here. `score` is in 0..1."""
+    """One file; what else it holds is not read here. `score` is in 0..1; `identity` is all that determines it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -52,6 +53,7 @@ class Evaluation(BaseModel):
     score: Share | None
     n_train: int
     run: str | None = None
+    identity: dict[str, Any] = {}
 
     @property
     def column(self) -> str:
@@ -93,12 +95,12 @@ class Row:
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
-    """Every evaluation of a test set under `folder`; of several of one model (task, network, column, seed), the newest.
+    """Every evaluation of a test set under `folder`, the newest last.
 
     Raises:
         RunError: a file that is no evaluation.
     """
-    found: dict[tuple[str, str, str, int], Evaluation] = {}
+    found = []
     for path in evaluation_files(folder):
         try:
             evaluation = Evaluation.model_validate(read_document(path, "evaluate again: it is made anew"))
@@ -106,8 +108,8 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
             what = reason(error)
             raise RunError(f"not an evaluation: {what}", where=path, remedy="remove it and evaluate again") from None
         if evaluation.set == "test":
-            found[evaluation.task, evaluation.backbone, evaluation.column, evaluation.seed] = evaluation
-    return [found[key] for key in sorted(found)]
+            found.append(evaluation)
+    return found
 
 
 def evaluation_files(folder: Path) -> list[Path]:
@@ -116,15 +118,19 @@ def evaluation_files(folder: Path) -> list[Path]:
 
 
 def table(evaluations: Iterable[Evaluation], backbone: str) -> list[Row]:
-    """The rows of one network, those columns filled that were evaluated."""
-    by_task: dict[str, dict[str, list[Evaluation]]] = {}
+    """The rows of one network, those columns filled that were evaluated; of several evaluations of one model (task,
+    column, seed) the last one counts.
+    """
+    by_task: dict[str, dict[str, dict[int, Evaluation]]] = {}
     for one in evaluations:
         if one.backbone == backbone and one.score is not None and one.column in COLUMNS:
-            by_task.setdefault(one.task, {}).setdefault(one.column, []).append(one)
+            by_task.setdefault(one.task, {}).setdefault(one.column, {})[one.seed] = one
     rows = []
-    for task, columns in by_task.items():
-        every = [one for same in columns.values() for one in same]
-        scores = {name: _summary(columns[name], seeded=name != UNSEEDED) for name in COLUMNS if name in columns}
+    for task, columns in sorted(by_task.items()):
+        every = [one for same in columns.values() for one in same.values()]
+        scores = {
+            name: _summary(columns[name].values(), seeded=name != UNSEEDED) for name in COLUMNS if name in columns
+        }
         rows.append(Row(task, every[0].metric, max(one.n_train for one in every), scores))
     return in_order(rows)
 
@@ -176,6 +182,6 @@ def _published(value: list[float]) -> Summary:
 
 def reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        fault = first_fault(error)
+        return f"{fault}, found {fault.found}" if fault.found else str(fault)
     return str(error)

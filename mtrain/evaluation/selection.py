@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
 
     Raises:
         RunError: not the folder of a sweep, or a damaged result.
-        UsageError: results are missing, unless `incomplete` allows it; or there is none at all.
+        UsageError: results are missing or cells failed, unless `incomplete` allows it; or there is none at all.
     """
     planned = store.planned()
     results = store.results(planned)
@@ -68,7 +68,7 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     if failed := failures(results):
         remedy = f"{failed[0]}; `mtrain sweep --retry-failed` tries again, `select --incomplete` compares what is there"
     if not incomplete or not results:
-        ranks.check_complete(grid, remedy)
+        ranks.check_complete(replace(grid, scores=np.where(np.isfinite(grid.scores), grid.scores, np.nan)), remedy)
     elif holes := len(grid.holes()):
         notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare what is there")
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
@@ -84,7 +84,7 @@ def grid_of(
     tasks = list(dict.fromkeys(task for one in planned for task in one.tasks))
     seeds = list(dict.fromkeys(one.seed for one in planned))
     scores = np.full((len(combinations), len(tasks), len(seeds)), np.nan)
-    undefined, diverged = set(), 0
+    undefined, diverged = set[str](), 0
     for one in planned:
         result = results.get(one.cell)
         if result is None:
@@ -92,22 +92,26 @@ def grid_of(
         diverged += result.state == "diverged"
         for task in one.tasks:
             place = combinations.index(one.combination), tasks.index(task), seeds.index(one.seed)
-            score = -math.inf if result.state == "diverged" else _score(result, task)
+            score = _score(result, task)
             scores[place] = math.nan if score is None else score
             if score is None:
                 undefined.add(task)
     notes = [f"{task}: its metric is not defined on what was scored; it does not count" for task in sorted(undefined)]
     notes += failures(results)
     if diverged:
-        notes.append(f"{diverged} trainings diverged: their combinations rank last there")
+        notes.append(f"{counted(diverged, 'training')} diverged: their combinations rank last there")
     kept = [number for number, task in enumerate(tasks) if task not in undefined]
     names = tuple(map(str, combinations))
     return Grid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes
 
 
 def _score(result: Result, task: str) -> float | None:
-    """NaN where there is none, None where there is none to be had."""
-    return result.scores[task].score if task in result.scores else math.nan
+    """-inf where numbers were not finite, NaN where there is none for another reason, None where the metric is not
+    defined.
+    """
+    if task in result.scores:
+        return result.scores[task].score
+    return -math.inf if result.state == "diverged" else math.nan
 
 
 def failures(results: Mapping[str, Result]) -> list[str]:
@@ -155,7 +159,7 @@ def _models(
         {"seed": one.seed, "cell": one.cell, "run": results[one.cell].run}
         for one in planned
         if one.combination == combination and target in one.tasks and one.cell in results
-        and results[one.cell].state != "diverged" and target in results[one.cell].scores
+        and target in results[one.cell].scores
     ]  # fmt: skip
 
 

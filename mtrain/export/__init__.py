@@ -1,4 +1,4 @@
-"""A finished run in, its network in another tool's form out, with a model card beside it."""
+"""Exports the network of a finished run for other tools, with a model card."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import SUMS, write_sums
+from mtrain.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.export import formats, modelcard
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
+from mtrain.model.weights import SEEN
 from mtrain.runs import Run, trained_task
 
 __all__ = ["FORMATS", "Exported", "export"]
@@ -20,7 +22,7 @@ FORMATS = formats.WRITERS
 
 @dataclass(frozen=True)
 class Exported:
-    """Where the files lie, and how to load them, a few lines of Python."""
+    """The exported files: their folder, their names, and `loading`, Python code that loads them."""
 
     folder: Path
     files: tuple[str, ...]
@@ -28,13 +30,13 @@ class Exported:
 
 
 def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: bool = False) -> Exported:
-    """Write the network of `run` into `out` as `to` says, with the head of `task` if one is named.
+    """Write the network of `run` to `out` in the format `to`, with the head for `task` if one is given.
 
-    accepted: the user has the right to pass on what was made of data whose licences do not give it to everyone.
+    accepted: the user may share weights trained on data whose licences do not allow everyone to do so.
 
     Raises:
-        RunError: the run has not finished.
-        UsageError: a licence stands against it, no such head, or a network that `to` does not know.
+        RunError: the run is not finished.
+        UsageError: a licence does not allow it, there is no such head, or the format does not support the network.
     """
     run.check_finished()
     heads = load_heads(run.heads)
@@ -43,11 +45,12 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     described = run.network()
     _check_licences(pool, run, described, accepted=accepted)
     network = shared_network(described, run.weights).eval()
-    made = FORMATS[to](network, head, out, run.config().size)
-    modelcard.write(out, run, pool, head, made.loading)
-    files = (*made.files, modelcard.NAME)
+    written = FORMATS[to](network, head, out, run.config().size, run.seen())
+    write_document(out / SEEN, run.seen().json())
+    modelcard.write(out, run, pool, head, written.loading)
+    files = (*written.files, SEEN, modelcard.NAME)
     write_sums(out, files)
-    return Exported(out, (*files, SUMS), made.loading)
+    return Exported(out, (*files, SUMS), written.loading)
 
 
 def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:
@@ -64,10 +67,11 @@ def closed_start(network: str | BackboneCard, weights: str) -> list[str]:
 
 
 def _check_licences(pool: list[About], run: Run, network: str | BackboneCard, *, accepted: bool) -> None:
-    closed = [of.task for of in pool if not of.licence.get("open")] + closed_start(network, run.config().weights)
-    if closed and not accepted:
+    restricted = [about.task for about in pool if not about.licence.get("open")]
+    restricted += closed_start(network, run.config().weights)
+    if restricted and not accepted:
         raise UsageError(
-            f"the licences of {', '.join(closed)} do not let everyone pass on what is made of them",
+            f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",
             where=run.path,
-            remedy="ask their owners; with --accept-licence you say that you may, or that it stays with you",
+            remedy="ask the owners; --accept-licence confirms that you may, or that you will not share the weights",
         )

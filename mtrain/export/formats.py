@@ -1,4 +1,4 @@
-"""One writer a format: a shared network, and maybe a head, in; files and the lines that load them out."""
+"""One writer per format: it writes a shared network, optionally with a head, and returns the code that loads it."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
-from mtrain.model.backbones import timm_options
+from mtrain.model.backbones import AUXILIARY, WITHOUT_AUXILIARY, timm_options
 from mtrain.model.heads import Head
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
 from mtrain.model.weights import State
+from mtrain.seen import Seen
 
 
 class Made(NamedTuple):
-    """Names of the files, and how to load them."""
+    """Names of the written files, and Python code that loads them."""
 
     files: tuple[str, ...]
     loading: str
 
 
-# torchvision's own forward applies a ReLU before it averages
+# torchvision's own forward method applies a ReLU before the average
 _WITHOUT_RELU = (
-    "\n# model(images) itself would apply a ReLU that this network has not\n"
+    "\n# model(images) would apply a ReLU that this network does not have\n"
     "network = torch.nn.Sequential(model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), "
 )
-Writer = Callable[[SharedNetwork, Head | None, Path, int], Made]
+Writer = Callable[[SharedNetwork, Head | None, Path, int, Seen], Made]
 
 
-def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
-    """The network's own names; a head as `head.weight` and `head.bias`."""
+def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int, seen: Seen) -> Made:
+    """The tensors under the network's own names, and the head as `head.weight` and `head.bias`."""
     state = dict(network.body.state_dict())
     if head:
         state |= {"head.weight": head.weight, "head.bias": head.bias}
-    write_tensors(out / "model.safetensors", state, {"backbone": network.name})
+    write_tensors(out / "model.safetensors", state, {"backbone": network.name, **seen.json()})
     write_json(out / "config.json", _config(network, head, size))
     # a folder says itself which network it holds
     name = network.name if network.card is None or network.name in catalog.known() else "./"
@@ -56,8 +57,8 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
     return Made(("model.safetensors", "config.json"), loading)
 
 
-def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
-    """A state dict for torchvision's constructor: of the body alone, or with the head as its classifier."""
+def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
+    """A state dict for a torchvision model: of the body only, or with the head as its classifier."""
     name = TORCHVISION_DENSENET if network.name == AUTHORS_DENSENET else network.name
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise UsageError(f"torchvision has no {name}", remedy="use --to timm, safetensors or onnx")
@@ -71,14 +72,14 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
         f'model = torchvision.models.get_model("{name}"{options})\n'
         'state = torch.load("model.pth", weights_only=True)\n'
         f"model.load_state_dict(state{'' if head else ', strict=False'})"
-        + ("" if head else f"  # missing are {classifier_of(model)}.weight and .bias alone")
+        + ("" if head else f"  # only {classifier_of(model)}.weight and .bias are missing")
         + (_WITHOUT_RELU + ("model.classifier)" if head else ")") if network.name == AUTHORS_DENSENET else "")
     )
     return Made(("model.pth",), loading)
 
 
-def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
-    """A checkpoint for timm: with `num_classes=0` for the body alone, else with the head as its classifier."""
+def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
+    """A checkpoint for timm: of the body only (`num_classes=0`), or with the head as its classifier."""
     if network.card is not None:
         return _card_to_timm(network, network.card, head, out, size)
     name = architecture(network.name)
@@ -95,11 +96,12 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> 
         raise UsageError(f"timm has no {network.name}", remedy="use --to torchvision, safetensors or onnx")
     classes = len(head.about.classes) if head else 0
     model: Any = timm.create_model(name, num_classes=classes)
-    told: dict[str, Any] = model.default_cfg
-    sized = timm_options(name) if size != told["input_size"][-1] else {}
-    classifiers = [told["classifier"]] if isinstance(told["classifier"], str) else list(told["classifier"] or ())
+    defaults: dict[str, Any] = model.default_cfg
+    sized = timm_options(name) if size != defaults["input_size"][-1] else {}
+    classifier_names = defaults["classifier"] or ()
+    classifiers = [classifier_names] if isinstance(classifier_names, str) else list(classifier_names)
     state = dict(network.body.state_dict())
-    for classifier in classifiers:  # of a distilled network two, whose answers are averaged
+    for classifier in classifiers:  # a distilled network has two, whose outputs are averaged
         state = _with_classifier(state, head, classifier)
     if _shapes(state) != _shapes(model.state_dict()):
         raise UsageError(
@@ -109,7 +111,7 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> 
         partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, {"format": "pt"}))
     expected = {"mean": _rounded(network.mean), "std": _rounded(network.std), "input_size": [3, size, size]}
     expected |= {"interpolation": network.interpolation, "crop_pct": 1.0, "num_classes": classes}
-    expected |= {key: told[key] for key in ("classifier", "first_conv")}
+    expected |= {key: defaults[key] for key in ("classifier", "first_conv")}
     config = {"architecture": name, "num_classes": classes, "num_features": network.num_features}
     config |= {"label_names": list(head.about.classes)} if head else {}
     config |= {"model_args": sized} if sized else {}
@@ -118,7 +120,7 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int) -> 
     loading = (
         "import timm\n"
         f'model = timm.create_model("{name}", num_classes={classes}{options}, checkpoint_path="model.safetensors")\n'
-        "# or, of this folder or of a hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
+        "# or, from a folder or the hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
     )
     return Made(("model.safetensors", "config.json"), loading)
 
@@ -161,8 +163,8 @@ def _in_python(key: str, value: object) -> str:
     return f"timm.layers.{value}" if key == "mlp_layer" else repr(value)
 
 
-def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
-    """A graph from uint8 pictures, which it normalizes itself, to `features`, and to `logits` with a head."""
+def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
+    """A graph from uint8 images, which it normalizes itself, to `features`, and with a head also to `logits`."""
     write_onnx(network, head.module() if head else None, out / "model.onnx", size)
     write_json(out / "config.json", _config(network, head, size))
     loading = (
@@ -182,7 +184,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def classifier_of(model: nn.Module) -> str:
-    """The name of a network's last linear layer: what `remove_classifier` takes away."""
+    """The name of a network's last linear layer, which `remove_classifier` removes."""
     names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return names[-1]
 
@@ -196,20 +198,20 @@ def _shapes(state: State) -> dict[str, torch.Size]:
 
 
 def _options(name: str, head: Head | None) -> dict[str, Any]:
-    """What torchvision's constructor must be told."""
-    auxiliary = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    """Arguments of the torchvision constructor."""
+    auxiliary = {**WITHOUT_AUXILIARY, "init_weights": False} if name in AUXILIARY else {}
     return auxiliary | ({"num_classes": len(head.about.classes)} if head else {})
 
 
 def _config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, Any]:
-    """What one must know to use the weights."""
-    told: dict[str, Any] = {
+    """The content of config.json, which is needed to use the weights."""
+    config: dict[str, Any] = {
         "backbone": network.name, "num_features": network.num_features, "size": size,
         "mean": _rounded(network.mean), "std": _rounded(network.std),
     }  # fmt: skip
     if network.card is not None:
-        told |= {"network": network.card.model_dump(mode="json")}
-    return told | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})
+        config |= {"network": network.card.model_dump(mode="json")}
+    return config | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})
 
 
 def _rounded(values: Tensor) -> list[float]:

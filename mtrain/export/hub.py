@@ -1,6 +1,6 @@
-"""An exported folder in, a model repository of the Hugging Face hub out.
+"""Uploads an exported folder to a model repository on the Hugging Face Hub.
 
-The token is the one that `hf auth login` or HF_TOKEN gives the library; it is neither read nor told here.
+The library takes its token from `hf auth login` or HF_TOKEN. This module neither reads nor prints it.
 """
 
 from __future__ import annotations
@@ -15,33 +15,32 @@ SECRET = re.compile(r"hf_\w+|(?<=Bearer )\S+")
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload `folder` to `repository` (owner/name), made as a private one if need be; its address.
+    """Upload `folder` to `repository` (owner/name), which is created (private) if necessary. Returns its address.
 
     Raises:
-        UsageError: huggingface_hub is not installed, or no name of a repository.
-        RunError: the hub refuses or cannot be reached.
+        UsageError: huggingface_hub is not installed, or the name is not that of a repository.
+        RunError: the hub refuses the upload, or cannot be reached.
     """
     try:
         from huggingface_hub import HfApi, errors
     except ModuleNotFoundError:
         raise UsageError("--push needs huggingface_hub", remedy="pip install 'dpconvert[hub]'") from None
     hub = HfApi()
-    transport: Any = errors.HfHubHTTPError.__bases__[
-        0
-    ]  # of requests, httpx or httpx2: what this version of the hub uses
+    # the base class of the HTTP library that this version of the hub uses: requests, httpx or httpx2
+    transport: Any = errors.HfHubHTTPError.__bases__[0]
     try:
         hub.create_repo(repository, repo_type="model", private=True, exist_ok=True)
         commit = hub.upload_folder(repo_id=repository, repo_type="model", folder_path=str(folder))
     except errors.HFValidationError as error:
-        raise UsageError(f"--push: {_told(error)}", found=repository, remedy="name it as OWNER/NAME") from None
+        raise UsageError(f"--push: {_redacted(error)}", expected="OWNER/NAME", found=repository) from None
     except (transport, OSError) as error:
         raise RunError(
-            f"the hub did not take it: {_told(error)}", where=repository,
-            remedy="`hf auth login` gives the right to; what was exported is kept",
+            f"upload failed: {_redacted(error)}", where=repository,
+            remedy="log in with `hf auth login` and try again; the exported files are kept",
         ) from None  # fmt: skip
     return str(commit.repo_url)
 
 
-def _told(error: Exception) -> str:
-    """The first line of an error, without what looks like a token."""
+def _redacted(error: Exception) -> str:
+    """The first line of an error, with everything that looks like a token replaced."""
     return SECRET.sub("***", str(error).strip().partition("\n")[0])

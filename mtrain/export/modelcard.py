@@ -1,6 +1,6 @@
-"""The model card, README.md: what the network saw, how it was trained, what it scored, under which licences.
+"""Writes the model card, README.md: the data, settings, scores and licences of a network.
 
-Its head is YAML as the Hugging Face hub reads it; after Mitchell et al., Model cards for model reporting, 2019.
+It starts with YAML metadata for the Hugging Face Hub, after Mitchell et al., Model cards for model reporting, 2019.
 """
 
 from __future__ import annotations
@@ -21,14 +21,25 @@ from mtrain.transfers.results import results
 
 NAME = "README.md"
 PROTOCOL = "Mormont, Geurts and Marée, IEEE JBHI 25(2), 2021, https://doi.org/10.1109/JBHI.2020.2992878"
-TOLD = ("iterations", "warmup", "warmup_lr", "lr", "tau", "momentum", "weight_decay", "batch", "size", "adapt_batches")
+SETTINGS = (
+    "iterations",
+    "warmup",
+    "warmup_lr",
+    "lr",
+    "tau",
+    "momentum",
+    "weight_decay",
+    "batch",
+    "size",
+    "adapt_batches",
+)
 
 
 def write(out: Path, run: Run, pool: Sequence[About], head: Head | None, loading: str) -> None:
-    """Write the card of what was exported into `out`.
+    """Write the card of an exported network to `out`.
 
     Raises:
-        RunError: the disk is full, or the like.
+        RunError: the file cannot be written.
     """
     write_text(out / NAME, "\n".join([*_head(pool, run, run.config(), head), *_body(run, pool, head, loading)]) + "\n")
 
@@ -50,18 +61,21 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
     config, trained = run.config(), run.trained_on()
     yield f"# {config.backbone}, trained on {counted(len(pool), 'task')} of pathology"
     yield ""
-    yield f"Run `{run.name}`. Input: RGB pictures of {config.size} x {config.size} px, the central square of a patch."
-    if (said := remark(config.backbone)) is not None:
-        yield said
+    yield f"Run `{run.name}`. Input: RGB images of {config.size} x {config.size} px, the central square of a patch."
+    if (note := remark(config.backbone)) is not None:
+        yield note
     if head:
         classes = ", ".join(f"{label} {name}" for label, name in enumerate(head.about.classes))
-        yield f"It answers {head.about.task}: {classes}."
+        yield f"It predicts the classes of {head.about.task}: {classes}."
     yield from ("", "```python", loading, "```", "", "## Training", "")
     equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
     yield from _sets(trained)
-    yield f"Began from: {config.weights if config.weights in ('imagenet', 'random') else 'a file of weights'}."
-    yield ", ".join(f"{name} {getattr(config, name)}" for name in TOLD) + f", seed {config.seed}."
+    yield f"Initial weights: {config.weights if config.weights in ('imagenet', 'random') else 'a file'}."
+    if start := run.started_from().sets:
+        seen = "; ".join(f"{', '.join(sets)} of {task}" for task, sets in start.items())
+        yield f"The initial weights were trained on: {seen}."
+    yield ", ".join(f"{name} {getattr(config, name)}" for name in SETTINGS) + f", seed {config.seed}."
     chosen = {name: getattr(config, name) for name in sorted(OPTIONAL)}
     fields = FitConfig.model_fields
     plain = {name: fields[name].get_default(call_default_factory=True) for name in chosen}
@@ -82,7 +96,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
     yield f"Tasks left out: {', '.join(run.left_out()) or 'none'}."
     yield from _scores(run)
     yield from ("", "## Licences and citations", "")
-    yield "The weights were made of the data above; their licences may bind whoever uses or passes on the weights."
+    yield "The weights were trained on the data above; their licences may bind whoever uses or shares the weights."
     yield ""
     network = run.network()
     if isinstance(network, BackboneCard) and network.licensed and config.weights != "random":
@@ -96,7 +110,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
 
 
 def _sets(trained: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    """Which sets were trained on: nothing can be scored on these."""
+    """The sets that were trained on, which therefore cannot be used for scores."""
     for sets in sorted(set(trained.values())):
         tasks = [task for task, of in trained.items() if of == sets]
         of = "every task" if len(tasks) == len(trained) else ", ".join(tasks)
@@ -104,14 +118,14 @@ def _sets(trained: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
 
 
 def _scores(run: Run) -> Iterator[str]:
-    found = results(run)
-    if not found:
+    rows = results(run)
+    if not rows:
         return
     yield from ("", "## Scores", "", "| task | mode | weights | set | metric | score |", "|---|---|---|---|---|--:|")
-    for row in found:
+    for row in rows:
         score = row["score"]
-        told = f"{score:.4f}" if isinstance(score, float) else str(score)
-        cells = [row["task"], row["mode"], row["weights"], row["set"], row["metric"], told]
+        text = f"{score:.4f}" if isinstance(score, float) else str(score)
+        cells = [row["task"], row["mode"], row["weights"], row["set"], row["metric"], text]
         yield f"| {' | '.join(str(Path(c).name if c == row['weights'] else c) for c in cells)} |"
 
 

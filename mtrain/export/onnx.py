@@ -1,4 +1,4 @@
-"""A network as an ONNX graph, by torch's own exporter."""
+"""Writes a network as an ONNX graph with torch's exporter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPSET = 18
 
 
 class FromPixels(nn.Module):
-    """uint8 pictures (N, 3, size, size) -> features (N, num_features); with a head also logits (N, classes)."""
+    """uint8 images (N, 3, size, size) -> features (N, num_features), and with a head also logits (N, classes)."""
 
     def __init__(self, network: SharedNetwork, head: nn.Module | None) -> None:
         super().__init__()
@@ -34,16 +34,16 @@ class FromPixels(nn.Module):
 
 
 def write_onnx(network: SharedNetwork, head: nn.Module | None, path: Path, size: int) -> None:
-    """Write the graph; the number of pictures is free, their size is not.
+    """Write the graph. Its batch size is variable; its image size is fixed.
 
     Raises:
-        UsageError: a package that is not installed.
+        UsageError: a required package is not installed.
     """
     try:
         import onnx
-        import onnxscript  # noqa: F401  # torch's exporter needs it, and says so late
+        import onnxscript  # noqa: F401  # torch's exporter needs it, but reports that only late
     except ModuleNotFoundError:
-        raise UsageError("ONNX needs packages of an extra", remedy="pip install 'dpconvert[onnx]'") from None
+        raise UsageError("ONNX needs packages that are not installed", remedy="pip install 'dpconvert[onnx]'") from None
     model = FromPixels(network, head).eval()
     pictures = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with _quietly():
@@ -59,7 +59,7 @@ def write_onnx(network: SharedNetwork, head: nn.Module | None, path: Path, size:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporter's talk of what it does not mind."""
+    """Suppress the exporter's warnings about harmless things."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

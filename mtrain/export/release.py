@@ -1,7 +1,7 @@
-"""The networks to give away: chosen settings in, networks trained on all data (train, val and test of every task) out.
+"""Trains networks for release on all data (train, val and test of every task), with settings chosen before.
 
-This is the paper's last step (PROTOCOL 6): it comes after every choice, so nothing that it trains on can be evaluated
-on any more. Scores on its card are those of networks with the same settings which had not seen the target.
+This is the paper's last step. It comes after every choice, and nothing that these networks are trained on can evaluate
+them. The scores on their cards are those of networks with the same settings that were not trained on the target.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,24 @@ from mtrain.config import FitConfig
 from mtrain.data.pool import Permit, Pool, Task, fetch_shards, open_pool, training_on, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
+from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, closed_start, export, modelcard
 from mtrain.runs import Run, State
+from mtrain.settings import unusable
 from mtrain.sweep.spec import Combination, Sweep, rate
 from mtrain.sweep.store import SELECTED, Store
 from mtrain.train.fit import fit
 
 SPLITS = ("train", "val", "test")
-# what the authors released their networks with, where nothing else is asked for
+# the settings of the authors' released networks, used unless others are given
 DENSENET = {"lr": 1e-4, "tau": 5.0}
 RELEASED = {"mtdp_densenet121": DENSENET, "densenet121": DENSENET, "resnet50": {"lr": 1e-3, "tau": 1.0}}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What to release: settings of the training, seeds, where its runs and the released folders go."""
+    """A request to release networks: settings of the training, seeds, and the folders of runs and releases."""
 
     shards: str
     settings: dict[str, Any]
@@ -51,60 +53,60 @@ class Asked:
     accepted: bool = False
 
 
-def release(asked: Asked, report: Reporter) -> tuple[State, list[Exported]]:
-    """Train one network a seed (and, of a sweep, a backbone), and export each; those that are there are not made again.
+def release(request: Asked, report: Reporter) -> tuple[State, list[Exported]]:
+    """Train one network for each seed (and each backbone of a sweep), and export it. Existing runs are not repeated.
+
+    Returns "finished", or "stopped" if a signal stopped it; and the networks exported.
 
     Raises:
-        UsageError: settings that are none, or data whose licence stands against it.
-        RunError: nothing has been selected in the sweep, or a run that cannot go on.
+        UsageError: the settings are invalid, or a licence does not allow it.
+        RunError: nothing is selected in the sweep, or a run cannot be resumed.
     """
-    pool = whole(open_pool(asked.shards))
-    chosen, made = configs(asked), list[Exported]()
-    _check_licences(pool.tasks, chosen, accepted=asked.accepted)
+    pool = whole(open_pool(request.shards))
+    trainings, released = configs(request), list[Exported]()
+    _check_licences(pool.tasks, trainings, accepted=request.accepted)
     fetch_shards(pool.tasks, SPLITS, report)
-    for config in chosen:
-        run = Run(asked.runs / _name(config, pool))
+    for config in trainings:
+        run = Run(request.runs / _name(config, pool))
         if fit(config, run, report, pool=pool) == "stopped":
-            return "stopped", made
-        made.append(_exported(run, config, pool, asked))
-        report.note(f"{run.name}: {', '.join(made[-1].files)} -> {made[-1].folder}")
-    return "finished", made
+            return "stopped", released
+        released.append(_export(run, config, pool, request, report))
+        report.note(f"{run.name}: {', '.join(released[-1].files)} -> {released[-1].folder}")
+    return "finished", released
 
 
 def whole(pool: Pool) -> Pool:
-    """The pool with everything that its tasks have as their training sets, and nothing else."""
+    """The pool with all samples of each task, test sets included, as its training set."""
     complete = tuple(with_test(task, Permit.RELEASE) for task in pool.tasks)
     return training_on(dataclasses.replace(pool, tasks=complete), SPLITS)
 
 
-def configs(asked: Asked) -> list[FitConfig]:
-    """A training a backbone and seed.
+def configs(request: Asked) -> list[FitConfig]:
+    """One training for each backbone and seed.
 
     Raises:
-        UsageError: no such setting, or a value that it cannot have.
-        RunError: nothing has been selected in the sweep.
+        UsageError: a setting does not exist, or has an invalid value.
+        RunError: nothing is selected in the sweep.
     """
-    found, plain = [], FitConfig.model_fields["backbone"].default
-    for base in [{}] if asked.store is None else _selected(asked.store, asked.settings.get("backbone")):
-        defaults = {} if base else RELEASED.get(asked.settings.get("backbone", plain), {})
-        always = {"shards": asked.shards, "leave_out": (), "validate_every": 0, "train_on": "+".join(SPLITS)}
-        for seed in asked.seeds:
+    trainings, default = [], FitConfig.model_fields["backbone"].default
+    for base in [{}] if request.store is None else _selected(request.store, request.settings.get("backbone")):
+        defaults = {} if base else RELEASED.get(request.settings.get("backbone", default), {})
+        always = {"shards": request.shards, "leave_out": (), "validate_every": 0, "train_on": "+".join(SPLITS)}
+        for seed in request.seeds:
             try:
-                found.append(FitConfig.model_validate(defaults | base | asked.settings | always | {"seed": seed}))
+                trainings.append(FitConfig.model_validate(defaults | base | request.settings | always | {"seed": seed}))
             except ValidationError as error:
-                problem = error.errors()[0]
-                option = "--" + str(problem["loc"][0]).replace("_", "-")
-                raise UsageError(f"{option}: {problem['msg'].lower()}", found=problem["input"]) from None
-    if any(config.stream for config in found):
-        raise UsageError("a release reads all splits by offset: it cannot stream", remedy="leave --stream away")
-    return found
+                raise unusable(error) from None
+    if any(config.stream for config in trainings):
+        raise UsageError("a release cannot stream: it reads all splits by offset", remedy="run it without --stream")
+    return trainings
 
 
 def sweep_shards(store: Store) -> str:
-    """Where the shards of a sweep lie.
+    """The folder or URL of a sweep's shards.
 
     Raises:
-        RunError: not the folder of a sweep.
+        RunError: the folder is not that of a sweep.
     """
     return _planned_sweep(store).shards
 
@@ -115,11 +117,11 @@ def _planned_sweep(store: Store) -> Sweep:
         return Sweep.model_validate(content["sweep"])
     except (ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
-        raise RunError(f"not what a sweep writes: {reason}", where=path, remedy="plan the sweep again") from None
+        raise RunError(f"not a sweep's plan: {reason}", where=path, remedy="plan the sweep again") from None
 
 
 def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
-    """The settings of a sweep's best combination over all its tasks, of each network or of the one that is named."""
+    """The settings of the best combination over all tasks of a sweep, for each network or for the named one."""
     path, selection = store.path / SELECTED, store.selection()
     try:
         chosen = selection["over_all_tasks"]
@@ -131,30 +133,30 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise RunError(f"no selection: {reason}", where=path, remedy="run `mtrain select` again") from None
     if not combinations:
-        have = ", ".join(chosen) or "none"
-        raise UsageError(f"no combination is chosen for {backbone}", where=path, remedy=f"there: {have}")
+        networks = ", ".join(chosen) or "none"
+        raise UsageError(f"no combination is selected for {backbone}", where=path, remedy=f"networks: {networks}")
     sweep = _planned_sweep(store)
     settings = [sweep.config(combination, (), 0).model_dump() for combination in combinations]
     return [{name: value for name, value in one.items() if name != "seed"} for one in settings]
 
 
 def _name(config: FitConfig, pool: Pool) -> str:
-    """A folder's name that says what it is, and is another one for other data or settings."""
-    known = json.dumps([config.determining(), config.weights, pool.digest], sort_keys=True, default=str)
+    """A readable folder name, unique to the data and the settings."""
+    identity = json.dumps([config.determining(), config.weights, pool.digest], sort_keys=True, default=str)
     plain = catalog.slug(config.backbone)
-    return f"release-{plain}-seed{config.seed}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+    return f"release-{plain}-seed{config.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
-def _exported(run: Run, config: FitConfig, pool: Pool, asked: Asked) -> Exported:
-    made = export(run, "safetensors", asked.out / run.name, accepted=asked.accepted)
+def _export(run: Run, config: FitConfig, pool: Pool, request: Asked, report: Reporter) -> Exported:
+    exported = export(run, "safetensors", request.out / run.name, accepted=request.accepted)
     sizes = {task.name: len(task.rows["train"]) for task in pool.tasks}
     about = {"config": config.model_dump(mode="json"), "pool": pool.digest, "tasks": sizes, "splits": list(SPLITS)}
-    write_document(made.folder / "release.json", about | {"selected_in": asked.store.name if asked.store else None})
-    card = made.folder / modelcard.NAME
+    write_document(exported.folder / "release.json", about | {"selected_in": request.store and request.store.name})
+    card = exported.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")
-    write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, asked)]) + "\n")
-    write_sums(made.folder, (modelcard.NAME, "release.json"))
-    return dataclasses.replace(made, files=(*made.files, "release.json"))
+    write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, request, report)]) + "\n")
+    write_sums(exported.folder, (modelcard.NAME, "release.json"))
+    return dataclasses.replace(exported, files=(*exported.files, "release.json"))
 
 
 def _about_data(sizes: dict[str, int]) -> list[str]:
@@ -162,14 +164,17 @@ def _about_data(sizes: dict[str, int]) -> list[str]:
     return [
         "## All data",
         "",
-        f"Trained on the train, validation and test sets of every task, {total} pictures: scores on any of these tasks",
-        "say nothing about it. Evaluate it on data that are not in the table above.",
+        f"Trained on the train, validation and test sets of every task, {total} images: scores on any of these tasks",
+        "are meaningless. Evaluate the network on data that are not in the table above.",
     ]
 
 
-def _scores(config: FitConfig, asked: Asked) -> list[str]:
-    """Of networks with these settings that had left the target out, where a sweep has evaluated them."""
-    rows = table(_evaluated(config, asked), config.backbone)
+def _scores(config: FitConfig, request: Asked, report: Reporter) -> list[str]:
+    """A table of the scores of networks with these settings that left the target out, if a sweep evaluated them."""
+    evaluations, left = _evaluated(config, request)
+    for note in left:
+        report.note(note)
+    rows = table(evaluations, config.backbone)
     columns = [f"{mode}-{source}" for mode in TRANSFERS for source in ("imagenet", "multitask")]
     if not any(f"{mode}-multitask" in row.scores for row in rows for mode in TRANSFERS):
         return []
@@ -190,27 +195,32 @@ def _scores(config: FitConfig, asked: Asked) -> list[str]:
     return lines
 
 
-def _evaluated(config: FitConfig, asked: Asked) -> Iterable[Evaluation]:
-    """The evaluations of the sweep's own runs of these settings, and of the ImageNet weights."""
-    if asked.store is None:
-        return
-    known = asked.store.planned()
-    results = asked.store.results(known)
+def _evaluated(config: FitConfig, request: Asked) -> tuple[list[Evaluation], list[str]]:
+    """The evaluations of the sweep's own runs of these settings, and those of the ImageNet weights that can be compared
+    with them; notes on the others.
+    """
+    if request.store is None:
+        return [], []
+    known = request.store.planned()
+    results = request.store.results(known)
     same = Combination(config.backbone, config.lr, config.tau, config.warmup > 0)
-    ours = {(asked.store.path / one.run).resolve() for one in results.values() if one.combination == same}
-    for one in read_evaluations(asked.evaluations):
-        if one.source == "imagenet" or (one.run is not None and Path(one.run).resolve() in ours):
-            yield one
+    ours = {(request.store.path / one.run).resolve() for one in results.values() if one.combination == same}
+
+    def own(one: Evaluation) -> bool:
+        return one.source == "multitask" and one.run is not None and Path(one.run).resolve() in ours
+
+    found = [one for one in read_evaluations(request.evaluations) if one.backbone == config.backbone]
+    return comparable([one for one in found if one.source == "imagenet" or own(one)], ours=own, size=config.size)
 
 
 def _check_licences(tasks: Sequence[Task], configs: Sequence[FitConfig], *, accepted: bool) -> None:
-    """Before days of training, what `export` would say after them."""
-    closed = [task.name for task in tasks if not task.card.licence.open]
+    """The check that `export` would make, but before days of training."""
+    restricted = [task.name for task in tasks if not task.card.licence.open]
     for config in {config.backbone: config for config in configs}.values():
         network = catalog.described(config.backbone, config.backbone_options) or config.backbone
-        closed += closed_start(network, config.weights)
-    if closed and not accepted:
+        restricted += closed_start(network, config.weights)
+    if restricted and not accepted:
         raise UsageError(
-            f"the licences of {', '.join(closed)} do not let everyone pass on what is made of them",
-            remedy="ask their owners; with --accept-licence you say that you may, or that it stays with you",
+            f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",
+            remedy="ask the owners; --accept-licence confirms that you may, or that you will not share the weights",
         )

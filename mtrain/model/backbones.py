@@ -30,8 +30,11 @@ from mtrain.model.weights import efficientnet_lite0_weights
 
 Triple = tuple[float, float, float]
 PROBE = 224
-# networks that answer more than one output in training, unless told not to
-AUXILIARY: dict[str, dict[str, bool]] = {name: {"aux_logits": False} for name in ("googlenet", "inception_v3")}
+# networks with auxiliary classifiers, which answer more than one output in training; their ImageNet weights expect
+# pixels that the network itself brings from the usual normalization to its own
+AUXILIARY = ("googlenet", "inception_v3")
+WITH_AUXILIARY = {"transform_input": True}
+WITHOUT_AUXILIARY = {**WITH_AUXILIARY, "aux_logits": False}
 MOST_RELATIVES = 20  # of each library
 # what a network that cannot be built without its classifier, or not without memory, fails with
 UNBUILDABLE = (UsageError, RuntimeError, TypeError, ValueError, AssertionError, AttributeError)
@@ -231,12 +234,24 @@ def _torchvision_body(name: str, pretrained: bool) -> Body:
     # the weights of torchvision's first training recipe: those that the paper started from
     weights = getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
     preset = weights.transforms()
-    options = AUXILIARY.get(name, {}) | ({} if pretrained or name not in AUXILIARY else {"init_weights": True})
+    size = int(weights.meta["min_size"][0]) if name.startswith("vit_") else PROBE
+    options: dict[str, Any] = {"image_size": size} if name.startswith("vit_") else {}
+    if name in AUXILIARY:  # whoever constructs them with weights gets their auxiliary classifiers whatever is asked for
+        options = WITH_AUXILIARY if pretrained else {**WITHOUT_AUXILIARY, "init_weights": True}
     try:
         model = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
     except (OSError, HTTPException) as error:
         raise _no_download(name, error) from None
-    return Body(remove_classifier(model), tuple(preset.mean), tuple(preset.std))
+    if name in AUXILIARY:
+        _remove_auxiliary(model)
+    return Body(remove_classifier(model), tuple(preset.mean), tuple(preset.std), size)
+
+
+def _remove_auxiliary(model: nn.Module) -> None:
+    """As torchvision does where it is asked for no auxiliary classifiers."""
+    for name, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+        if hasattr(model, name):
+            setattr(model, name, value)
 
 
 def _timm_body(name: str, pretrained: bool) -> Body:

@@ -19,21 +19,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dpconvert.errors import cut
+from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import check_sum
+from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
-from mtrain.model.weights_file import EXPECTED, Kind, weights_kind
+from mtrain.model.weights_file import EXPECTED, Kind, weights_in, weights_kind
 from mtrain.model.weights_fit import State, flattened
+from mtrain.runs import Run
+from mtrain.seen import Seen
 
 __all__ = ["State", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
 
-BACKBONE, TRAINED_ON = "backbone", "trained_on"
+BACKBONE = "backbone"
+SEEN = "trained_on.json"  # beside exported weights
 # what bytes that are no pickle can make its reader raise
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
@@ -44,7 +50,15 @@ REFUSED = "Weights only load failed"
 FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 CUT_SHORT = re.compile(r"EOF|truncated|ran out of input|corrupted", re.IGNORECASE)
 LONGEST_NAME = 1000  # of a class in a pickle: torch looks for those that it refuses in ways that take the square of it
-PLAIN = (argparse.Namespace,)  # the options of a training, which many checkpoints hold: a container, nothing else
+SCALAR = np.float64(0).__reduce__()[0]  # what makes single numbers of NumPy, which many checkpoints hold as scores
+# what checkpoints hold beside tensors, and no code: the options of a training, and numbers of NumPy (whose maker had
+# another name before NumPy 2)
+PLAIN: list[Any] = [
+    argparse.Namespace,
+    *(np.dtype, SCALAR, (SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar")),
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+]
+DESCRIBED = ("model", "pytorch_model")  # names of the files that a config.json beside them is about
 # the names of the tensors by which a file of the paper's authors is known: heads of one convolution beside the network
 AUTHORS = re.compile(r"heads\.[^.]+\.linear\.weight"), "features.features.norm5.weight"
 
@@ -70,14 +84,29 @@ def save_state(state: Mapping[str, Tensor], path: Path, name: str, **about: Any)
     write_tensors(path, state, {BACKBONE: name, **about})
 
 
-def trained_on(path: Path) -> dict[str, tuple[str, ...]]:
-    """Task -> those of its sets that the weights in a file of ours saw; nothing where the file does not say."""
+def seen_by(weights: str | Path, network: str | BackboneCard | None = None) -> Seen:
+    """What weights were trained on: by the header of a file of ours, the run in whose folder it lies, or what an export
+    says beside it. Nothing where none of these tells, as of the ImageNet weights. network: by its table, a folder's file
+    of weights is found.
+
+    Raises:
+        RunError: a run's configuration or an export's file that is damaged.
+    """
+    if weights in ("imagenet", "random"):
+        return Seen()
+    path = weights_in(Path(weights), network.files if isinstance(network, BackboneCard) else ())
     try:
         with safe_open(path, framework="pt") as file:
-            stated = about_in(file).get(TRAINED_ON, {})
+            found = Seen.of(about_in(file))
     except (OSError, SafetensorError):
-        return {}
-    return {task: tuple(sets) for task, sets in stated.items()} if isinstance(stated, dict) else {}
+        found = Seen()
+    if found.sets:
+        return found
+    beside = path.with_name(SEEN)
+    if beside.is_file():
+        return Seen.of(read_document(beside, "export the run again"))
+    folders = [folder for folder in path.absolute().parents[:2] if (folder / "state.json").is_file()]
+    return next((run.seen() for run in map(Run, folders) if run.exists), Seen())
 
 
 def state_digest(state: State, *also: str) -> str:
@@ -139,7 +168,11 @@ def _not_weights(error: Exception, path: Path) -> RunError:
 
 
 def _architecture_beside(path: Path) -> object:
-    """What the config.json that timm and the Hugging Face hub put beside a file of weights calls its network."""
+    """What the config.json that timm and the Hugging Face hub put beside a file of weights calls its network; beside
+    files of other names it is about something else.
+    """
+    if path.stem not in DESCRIBED:
+        return None
     try:
         content = json.loads((path.parent / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -178,7 +211,7 @@ class _OfShortNames(io.BufferedReader):
 
 def _load_pickled(path: Path, kind: Kind) -> dict[str, Any]:
     """What a `.pth` file holds; tensors and plain containers only, nothing is executed."""
-    with warnings.catch_warnings(), torch.serialization.safe_globals(list(PLAIN)):
+    with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN):
         warnings.simplefilter("ignore")  # of pickle's protocols
         with _OfShortNames(io.FileIO(path)) as file:
             # an archive torch takes apart by itself

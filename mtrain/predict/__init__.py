@@ -1,4 +1,4 @@
-"""Slides and pictures in, a trained head's answers out: maps over slides, a table of pictures."""
+"""Applies a trained head to slides and images: a heat map for each slide, a table for the images."""
 
 from __future__ import annotations
 
@@ -17,64 +17,65 @@ from mtrain.predict.slide import Patch, predict_slide
 
 __all__ = ["Classifier", "Patch", "predict"]
 
-FOUR = 4  # a file of a slide's format that holds fewer patches is a picture
+FOUR = 4  # a file in a slide format that holds fewer patches than this is treated as a single image
 
 
 def predict(
     classifier: Classifier, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter, shown: str | None = None
 ) -> list[dict[str, Any]]:
-    """Answer each slide by a map and each picture by a row of `pictures.csv`, in `out`.
+    """Write a heat map for each slide, and a row of `pictures.csv` for each other image, to `out`.
 
-    shown: the class that maps show. Folders stand for the files in them, at any depth.
+    paths: files, or folders, which are searched at any depth. shown: the class that heat maps show. Returns one
+    dictionary for each slide (the fields of `slide.Answered`) and one for the table.
 
     Raises:
-        UsageError: nothing to read, or no such class.
-        ReadError: a file that cannot be read.
+        UsageError: there is no such file or class, or nothing to read.
+        ReadError: a file cannot be read.
     """
     label = classifier.label(shown)
-    slides, pictures = _sorted(_files(paths), patch)
+    slides, images = _slides_and_images(_files(paths), patch)
     names = _names(slides)
-    found = [asdict(predict_slide(classifier, slide, patch, out / names[slide], report, label)) for slide in slides]
-    if pictures:
+    results = [asdict(predict_slide(classifier, slide, patch, out / names[slide], report, label)) for slide in slides]
+    if images:
         table = out / "pictures.csv"
-        counts = predict_pictures(classifier, pictures, table, report)
-        found.append({"file": str(table), "pictures": len(pictures), "classes": counts})
-    return found
+        counts = predict_pictures(classifier, images, table, report)
+        results.append({"file": str(table), "pictures": len(images), "classes": counts})
+    return results
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
     known = SUFFIXES | SLIDE_SUFFIXES
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = _inside(path, known)
             if not inside:
-                raise UsageError("no slide and no picture in this folder", where=path)
-            found += inside
+                raise UsageError("this folder holds no slide and no image", where=path)
+            files += inside
         elif path.is_file():
-            found.append(path)
+            files.append(path)
         else:
             raise UsageError("no such file", where=path)
-    return _without_parts(list(dict.fromkeys(found)))
+    return _without_parts(list(dict.fromkeys(files)))
 
 
 def _inside(folder: Path, known: set[str]) -> list[Path]:
-    """The files of a folder with a known ending; of a slide of several files its main one."""
+    """The files of a folder with a known ending; for a slide of several files, only its main file."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     parts = slide_files(folder, names).parts
     return sorted(folder / name for name in names if name not in parts and Path(name).suffix.lower() in known)
 
 
 def _without_parts(files: list[Path]) -> list[Path]:
-    """The files, of a slide of several that were named one by one its main one."""
+    """The files; where several files of one slide were named, only its main file."""
     parts = set()
     for folder in {file.parent for file in files}:
-        beside = sorted(file.name for file in files if file.parent == folder)
-        parts |= {folder / name for name in slide_files(folder, beside).parts}
+        siblings = sorted(file.name for file in files if file.parent == folder)
+        parts |= {folder / name for name in slide_files(folder, siblings).parts}
     return [file for file in files if file not in parts]
 
 
-def _sorted(files: Sequence[Path], patch: Patch) -> tuple[list[Path], list[Path]]:
+def _slides_and_images(files: Sequence[Path], patch: Patch) -> tuple[list[Path], list[Path]]:
     slides = [file for file in files if file.suffix.lower() in SLIDE_SUFFIXES and _is_large(file, patch)]
     return slides, [file for file in files if file not in set(slides)]
 
@@ -86,7 +87,7 @@ def _is_large(file: Path, patch: Patch) -> bool:
 
 
 def _names(slides: Sequence[Path]) -> dict[Path, str]:
-    """File -> what its answers are called; slides of one name in several folders are numbered."""
+    """Slide -> the name of its output files. Slides with the same name in several folders are numbered."""
     names: dict[Path, str] = {}
     for slide in slides:
         number = sum(other.stem == slide.stem for other in names)

@@ -1,4 +1,4 @@
-"""A finished run's network with its own head of one task: pictures in, probabilities out."""
+"""A finished run's network with its head for one task: images in, probabilities out."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ BATCH = 64
 
 
 class Classifier:
-    """Pictures -> probabilities of the task's classes.
+    """Predicts the probabilities of a task's classes for images.
 
     Raises:
-        RunError: the run has not finished.
-        UsageError: it has no head of this task.
+        RunError: the run is not finished.
+        UsageError: it has no head for this task, or several heads and no task is given.
     """
 
     def __init__(self, run: Run, task: str | None, device: str = "auto") -> None:
         heads = load_heads(run.heads)
         if task is None and len(heads) > 1:
-            raise UsageError("which task?", where=run.path, remedy=f"name one with --task: {', '.join(heads)}")
+            raise UsageError(
+                "this run has several heads", where=run.path, remedy=f"choose one with --task: {', '.join(heads)}"
+            )
         head = heads[trained_task(heads, task or next(iter(heads)), run.path)]
         if not run.weights.is_file():
-            raise RunError("this run has no weights", where=run.path, remedy="finish it with `mtrain fit`")
+            raise RunError(
+                "this run is not finished: it has no weights", where=run.path, remedy="resume it with `mtrain fit`"
+            )
         self.about: About = head.about
         self.size = run.config().size
         self.device = find_device(device)
@@ -43,27 +47,29 @@ class Classifier:
         return self.about.classes
 
     def label(self, name: str | None) -> int | None:
-        """The number of a class; without a name 1 of two classes, and of more None.
+        """The number of a class. Without a name: 1 if there are two classes, else None.
 
         Raises:
-            UsageError: no such class.
+            UsageError: there is no such class.
         """
         if name is None:
             return 1 if len(self.classes) == 2 else None
         if name not in self.classes:
-            raise UsageError(f"no class {name!r} of {self.about.task}", remedy=f"one of: {', '.join(self.classes)}")
+            raise UsageError(
+                f"no class {name!r} of {self.about.task}", remedy=f"choose one of: {', '.join(self.classes)}"
+            )
         return self.classes.index(name)
 
     @torch.inference_mode()
     def answer(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """uint8 RGB pictures (height, width, 3) -> probabilities (N, classes).
+        """Probabilities (N, classes) for N uint8 RGB images (height, width, 3).
 
-        As in training, the central square of a picture is resized to the network's size.
+        As in training, the central square of each image is resized to the network's input size.
         """
         how = self.network.interpolation
         arrays = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
         squares = [square(array, self.size, how=how) for array in arrays]
         images = torch.stack(squares).to(self.device)
         logits = self.head(self.network(self.network.normalize(images)))
-        found: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
-        return found
+        probabilities: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
+        return probabilities

@@ -1,4 +1,4 @@
-"""Patches and their probabilities as GeoJSON that QuPath reads (File, Import objects): detections, level-0 pixels."""
+"""Writes patches and their probabilities as GeoJSON for QuPath (File, Import objects): detections, level-0 pixels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mtrain.predict.heatmap import colours
 
 
 def write_geojson(path: Path, boxes: NDArray[np.int64], answers: NDArray[np.float32], classes: Sequence[str]) -> None:
-    """One feature a patch: its likeliest class, and the probability of each as a measurement.
+    """Write one feature per patch: its most probable class, and the probability of each class as a measurement.
 
-    boxes: (N, 4) of x, y, width, height; answers: (N, classes).
+    boxes: (N, 4), x, y, width and height in level-0 pixels. answers: (N, classes), probabilities.
     """
     palette = colours(len(classes))
     with replacing(path) as partial, partial.open("w", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""Answers laid over a small picture of the slide, as a tiled pyramidal TIFF that OpenSlide and QuPath open."""
+"""Overlays predictions on a thumbnail of the slide, as a tiled pyramidal TIFF that OpenSlide and QuPath open."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dpconvert.image import Image, resample, thumbnail
 from mtrain.atomic import replacing
 
 Pixels = NDArray[np.uint8]
-PER_PATCH = 32  # pixels of the map across a patch
-LONGEST = 8192  # pixels of the map: its memory is bounded by this
+PER_PATCH = 32  # pixels of the map along a side of a patch
+LONGEST = 8192  # pixels along the longer side of the map, which bounds its memory
 TILE = 256
 OPACITY = 0.5
 
@@ -27,10 +27,10 @@ def write_heatmap(
     shown: int | None,
     mpp: tuple[float, float] | None,
 ) -> None:
-    """Write the map: the probability of class `shown` from dark to bright; without it the likeliest class by colour.
+    """Write the map: the probability of class `shown` from dark to bright; with None, the most probable class.
 
-    boxes: (N, 4) of x, y, width, height in level-0 pixels; answers: (N, classes); mpp: of level 0 along x
-    and y, None if unknown.
+    boxes: (N, 4), x, y, width and height in level-0 pixels. answers: (N, classes), probabilities. mpp: micrometres per
+    level-0 pixel along x and y, None if unknown.
     """
     longest = max(image.width, image.height)
     side = min(LONGEST, max(TILE, longest * PER_PATCH // int(boxes[0, 2])), longest)
@@ -40,19 +40,22 @@ def write_heatmap(
 
 
 def overlaid(picture: Pixels, boxes: NDArray[np.int64], paint: Pixels, extent: tuple[int, int]) -> Pixels:
-    """A picture of a slide of `extent` (width, height) level-0 pixels, half covered by `paint` (N, 3) in the boxes."""
+    """The thumbnail `picture`, with the colours `paint` (N, 3) blended in at half opacity inside the boxes.
+
+    extent: width and height of the slide in level-0 pixels.
+    """
     height, width = picture.shape[:2]
-    found = picture.copy()
+    blended = picture.copy()
     scale = np.array([width / extent[0], height / extent[1]] * 2)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * scale
     for (left, top, right, bottom), colour in zip(np.rint(corners).astype(int).tolist(), paint, strict=True):
-        part = found[top:bottom, left:right]
+        part = blended[top:bottom, left:right]
         part[:] = np.rint(part * (1 - OPACITY) + colour * OPACITY)
-    return found
+    return blended
 
 
 def write_pyramid(path: Path, pixels: Pixels, mpp: tuple[float, float] | None) -> None:
-    """RGB (height, width, 3) as one page a level, each half as large as the one before, in tiles."""
+    """Write an RGB image (height, width, 3) as a pyramid: one tiled page per level, each half as large as the last."""
     with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=pixels.nbytes > 1 << 31) as tiff:
         factor = 1
         while True:
@@ -76,10 +79,10 @@ def write_pyramid(path: Path, pixels: Pixels, mpp: tuple[float, float] | None) -
 
 
 def colours(classes: int) -> Pixels:
-    """A colour for each class, uint8 (classes, 3), told apart as far as there are so many."""
+    """A colour for each class: uint8 (classes, 3). Colours repeat from the 21st class on."""
     table = mpl.colormaps["tab10" if classes <= 10 else "tab20"]
-    found: Pixels = np.rint(np.array([table(label % table.N)[:3] for label in range(classes)]) * 255).astype(np.uint8)
-    return found
+    palette: Pixels = np.rint(np.array([table(label % table.N)[:3] for label in range(classes)]) * 255).astype(np.uint8)
+    return palette
 
 
 def _paint(answers: NDArray[np.float32], shown: int | None) -> Pixels:

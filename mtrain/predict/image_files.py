@@ -1,4 +1,4 @@
-"""Pictures in, a table out: a row a file, with its class and the probability of each."""
+"""Predicts image files: a table with one row per file, its class and the probability of each class."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def predict_pictures(classifier: Classifier, files: Sequence[Path], table: Path, report: Reporter) -> dict[str, int]:
-    """Write the table; class -> how many pictures it was the likeliest of.
+    """Write the table. Returns for each class the number of images that it is the most probable class of.
 
     Raises:
-        ReadError: a file that cannot be read.
+        ReadError: a file cannot be read.
     """
     counts: Counter[str] = Counter()
     with replacing(table) as partial, partial.open("w", newline="", encoding="utf-8") as text:
         writer = csv.writer(text)
         writer.writerow(["file", "class", *(f"p {name}" for name in classifier.classes)])
-        with report.bar(f"{classifier.about.task}: pictures", len(files), unit="pictures") as advance:
+        with report.bar(f"{classifier.about.task}: images", len(files), unit="images") as advance:
             for start in range(0, len(files), BATCH):
-                some = files[start : start + BATCH]
-                answers = classifier.answer([_pixels(file, classifier.about.range) for file in some])
-                for file, answer in zip(some, answers, strict=True):
+                batch = files[start : start + BATCH]
+                answers = classifier.answer([_pixels(file, classifier.about.range) for file in batch])
+                for file, answer in zip(batch, answers, strict=True):
                     name = classifier.classes[int(answer.argmax())]
                     writer.writerow([file, name, *(f"{p:.6f}" for p in answer.tolist())])
                     counts[name] += 1
-                advance(len(some))
+                advance(len(batch))
     return {name: counts[name] for name in classifier.classes}
 
 

@@ -1,1 +1,1 @@
-"""Scores in, pages, figures and CSV files out."""
+"""Turns scores into pages, figures and CSV files."""

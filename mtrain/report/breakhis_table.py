@@ -1,6 +1,6 @@
-"""Evaluations on BreaKHis in, the rows of the paper's last table out: a transfer of a network at each magnification.
+"""The rows of the paper's last table, from evaluations on BreaKHis: the transfer of a network at each magnification.
 
-Mean and deviation are over the five folds; where several seeds were evaluated, a fold counts with their mean.
+Mean and standard deviation are over the five folds. With several seeds, the score of a fold is their mean.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtrain.documents import read_document
 from mtrain.errors import RunError
+from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, Share, evaluation_files, published_breakhis, reason
 from mtrain.evaluation.ranks import Summary, summary
 
@@ -21,7 +22,7 @@ MAGNIFICATIONS = ("40x", "100x", "200x", "400x")
 
 
 class Fold(BaseModel):
-    """One fold: mean patient accuracy in 0..1."""
+    """One fold and its mean patient accuracy in 0..1."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,7 +47,7 @@ class Patients(Evaluation):
 
 @dataclass(frozen=True)
 class Row:
-    """One transfer of one network: own and published scores by magnification, in percent; `seeds` were averaged."""
+    """One transfer of one network: own and published scores in percent by magnification; own ones average `seeds`."""
 
     backbone: str
     column: str
@@ -63,16 +64,19 @@ class Row:
         return [name for name in MAGNIFICATIONS if name in {*self.scores, *self.published}]
 
 
-def breakhis_rows(folder: Path, backbones: Iterable[str], *, paper: bool) -> list[Row]:
-    """The rows of these networks; of several files of one model (network, column, seed), the newest counts.
+def breakhis_rows(
+    folder: Path, backbones: Iterable[str], *, paper: bool, size: int | None = None
+) -> tuple[list[Row], list[str]]:
+    """The rows of these networks, of input of this size, and notes on what was left out as not comparable. Of several
+    files of the same network, column and seed, the newest counts.
 
     Raises:
-        RunError: a file that is no evaluation.
+        RunError: a file is not an evaluation.
     """
-    newest: dict[tuple[str, str], dict[int, Patients]] = {}
+    backbones, every = list(backbones), []
     for path in evaluation_files(folder):
         try:
-            content = read_document(path, "run `mtrain breakhis` or `mtrain evaluate` again: it is made anew")
+            content = read_document(path, "run `mtrain breakhis` or `mtrain evaluate` again to replace it")
             if content.get("set") != "folds":
                 continue
             one = Patients.model_validate(content)
@@ -80,18 +84,24 @@ def breakhis_rows(folder: Path, backbones: Iterable[str], *, paper: bool) -> lis
             raise RunError(
                 f"not an evaluation: {reason(error)}", where=path, remedy="remove it and run `mtrain breakhis` again"
             ) from None
+        if one.backbone in backbones:
+            every.append(one)
+    kept, notes = comparable(every, ours=lambda one: one.source == "multitask", size=size)
+    newest: dict[tuple[str, str], dict[int, Patients]] = {}
+    for one in kept:
         newest.setdefault((one.backbone, one.column), {})[one.seed] = one
     known = published_breakhis() if paper else {}
-    return [
+    rows = [
         Row(backbone, column, len(seeds), _scores(seeds.values()), known.get(backbone, {}).get(column, {}))
         for backbone in backbones for column in COLUMNS if (seeds := newest.get((backbone, column)))
     ]  # fmt: skip
+    return rows, notes
 
 
 def _scores(seeds: Iterable[Patients]) -> dict[str, Summary]:
     folds: dict[str, dict[int, list[float]]] = {}
     for one in seeds:
-        for name, found in one.magnifications.items():
-            for fold in found.folds:
+        for name, magnification in one.magnifications.items():
+            for fold in magnification.folds:
                 folds.setdefault(name.lower(), {}).setdefault(fold.fold, []).append(100 * fold.patient_accuracy)
     return {name: summary([sum(same) / len(same) for same in every.values()]) for name, every in folds.items()}

@@ -1,4 +1,4 @@
-"""Line charts as SVG text: points in, one `<svg>` element out, coloured by the page's CSS (classes axis, raw, line)."""
+"""Draws line charts as SVG: one `<svg>` element, coloured by the page's CSS (classes axis, raw, line)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMOOTH = 20  # a smoothed point is the mean of this fraction (1 / SMOOTH) of all
 
 
 def line_chart(title: str, points: Points, *, width: int = WIDTH, height: int = HEIGHT) -> str:
-    """`points` (x, y) in the order of x: the values as they are, faint, and their running mean."""
+    """An `<svg>` element: the values of `points` (x, y), sorted by x, faintly, and their running mean."""
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
         return ""
@@ -40,7 +40,7 @@ def line_chart(title: str, points: Points, *, width: int = WIDTH, height: int = 
 
 
 def smoothed(points: Points) -> list[tuple[float, float]]:
-    """The running mean over a window centred on each point, narrower towards both ends."""
+    """The running mean over a window centred on each point, which narrows towards both ends."""
     reach = max(1, len(points) // SMOOTH) // 2 + (len(points) >= SMOOTH)
     result = []
     for i, (x, _) in enumerate(points):
@@ -71,7 +71,7 @@ def _mark(x: float, value: float, height: int) -> str:
 
 
 def _path(points: Points) -> str:
-    """A path through the points; a single one is drawn as a dot, as a line of no length with round ends."""
+    """A path through the points. A single point becomes a line of zero length, which round caps draw as a dot."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + ("h0" if len(points) == 1 else "")
 
 

@@ -1,4 +1,4 @@
-"""What a sweep found as comma-separated text: cells, ranks, and the table of evaluated scores."""
+"""The results of a sweep as CSV text: cells, ranks, and the table of evaluated scores."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from mtrain.sweep.store import Planned, Result
 
 
 def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
-    """A line a cell and task, those without a result too."""
+    """A line for each cell and task, including those without a result."""
     rows = []
     for one in planned:
         result, c = results.get(one.cell), one.combination
         for task in one.tasks:
             score = result.scores.get(task) if result else None
-            told = [score.metric, score.set, score.score] if score else ["", "", ""]
+            measured = [score.metric, score.set, score.score] if score else ["", "", ""]
             state, seconds = (result.state, result.seconds) if result else ("missing", "")
             reason = result.failures.get(task, "") if result else ""
-            state = "scored" if state == "failed" and score else state
-            rows.append([one.cell, c.backbone, c.lr, c.tau, c.warmup, one.seed, task, *told, state, seconds, reason])
+            state = "scored" if score else state
+            rows.append(
+                [one.cell, c.backbone, c.lr, c.tau, c.warmup, one.seed, task, *measured, state, seconds, reason]
+            )
     head = ["cell", "backbone", "lr", "tau", "warmup", "seed", "task", "metric", "set", "score", "state", "seconds"]
     return csv_text([*head, "reason"], rows)
 
 
 def ranked(chosen: Selection) -> str:
-    """A line a combination and task."""
+    """A line for each combination and task."""
     means = ranks.seed_means(chosen.grid.scores)
-    found, rows = chosen.bootstrap, []
+    bootstrap, rows = chosen.bootstrap, []
     for i, c in enumerate(chosen.combinations):
-        of_combination = (chosen.mean_ranks[i], found.low[i], found.high[i], found.wins[i])
+        of_combination = (chosen.mean_ranks[i], bootstrap.low[i], bootstrap.high[i], bootstrap.wins[i])
         for t, task in enumerate(chosen.grid.tasks):
             of_task = (means[i, t], selection.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t])
             numbers = [*map(_number, of_combination), task, *map(_number, of_task)]
@@ -46,7 +48,7 @@ def ranked(chosen: Selection) -> str:
 
 
 def _number(value: float) -> float | str:
-    """Empty where there is none."""
+    """The number; empty if it is not finite."""
     return float(value) if math.isfinite(value) else ""
 
 
@@ -57,37 +59,37 @@ def _state(mean: float) -> str:
 
 
 def scores(networks: Iterable[tuple[str, Sequence[Row], Mapping[str, Row]]]) -> str:
-    """A line a network, task and column, from its rows and the published ones."""
+    """A line for each network, task and column, with the published scores."""
     rows = []
     for name, own, published in networks:
         for row in own:
-            there = published.get(row.task)
-            for column, found in row.scores.items():
+            published_row = published.get(row.task)
+            for column, score in row.scores.items():
                 mode, _, source = column.partition("-")
                 verdict = row.verdict(mode) if source == "multitask" else ""
-                theirs = there.scores.get(column) if there else None
-                told = [theirs.mean, theirs.spread] if theirs else ["", ""]
+                theirs = published_row.scores.get(column) if published_row else None
+                their_cells = [theirs.mean, theirs.spread] if theirs else ["", ""]
                 about = [name, row.task, row.metric, row.size, column]
-                rows.append([*about, found.mean, found.spread, found.count, row.best == column, verdict, *told])
+                rows.append([*about, score.mean, score.spread, score.count, row.best == column, verdict, *their_cells])
     head = ["backbone", "task", "metric", "train_val", "column", "mean", "std", "seeds", "best", "significant"]
     return csv_text([*head, "published_mean", "published_std"], rows)
 
 
-def breakhis(found: Iterable[BreakhisRow]) -> str:
-    """A line a network, column and magnification."""
-    rows = []
-    for row in found:
+def breakhis(rows: Iterable[BreakhisRow]) -> str:
+    """A line for each network, column and magnification."""
+    lines = []
+    for row in rows:
         for name in row.magnifications:
             own, theirs = row.scores.get(name), row.published.get(name)
-            told = [own.mean, own.spread, own.count] if own else ["", "", ""]
-            also = [theirs.mean, theirs.std] if theirs else ["", ""]
-            rows.append([row.backbone, row.column, name, *told, row.seeds, *also])
+            own_cells = [own.mean, own.spread, own.count] if own else ["", "", ""]
+            their_cells = [theirs.mean, theirs.std] if theirs else ["", ""]
+            lines.append([row.backbone, row.column, name, *own_cells, row.seeds, *their_cells])
     head = ["backbone", "column", "magnification", "mean", "std", "folds", "seeds", "published_mean", "published_std"]
-    return csv_text(head, rows)
+    return csv_text(head, lines)
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Comma-separated, one head, no blank lines."""
+    """The CSV text: a header and the rows, without blank lines."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)

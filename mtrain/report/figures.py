@@ -1,7 +1,7 @@
-"""The paper's figures 2 to 6: rows of the table or scores of a sweep in, drawings out, as SVG and as PNG.
+"""Draws the paper's figures 2 to 6, from rows of the table or scores of a sweep, as SVG and PNG.
 
-Every figure is narrow enough for a phone, and tasks run down the page so that their names can be read. Inside a page
-the colours follow its style sheet (variables --ink, --soft, --rule, --c1 ... --c4), in a file they are fixed.
+Every figure is narrow enough for a phone, and lists tasks vertically so that their names are readable. In a page the
+colours follow its style sheet (variables --ink, --soft, --rule, --c1 ... --c4); in a file they are fixed.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ LEGEND: dict[str, Any] = {"loc": "lower center", "frameon": False, "labelcolor":
 
 
 def differences(rows: Sequence[Row], mode: str, paper: Mapping[str, Row] | None = None) -> Figure:
-    """Figures 2 and 3: multi-task minus ImageNet by task, with twice the larger deviation; full where significant.
+    """Figures 2 and 3: multi-task minus ImageNet by task, with twice the larger deviation; filled where significant.
 
-    paper: the published rows by task, drawn as diamonds.
+    paper: the published rows by task, which are drawn as diamonds.
     """
     shown = [row for row in rows if row.gain(mode) is not None]
     figure, axes = _axes(height=0.34 * len(shown) + 0.9)
@@ -60,7 +60,7 @@ def differences(rows: Sequence[Row], mode: str, paper: Mapping[str, Row] | None 
 
 
 def approaches(rows: Sequence[Row]) -> Figure:
-    """Figure 4: scratch, svm, finetune and joint side by side for each task, with two deviations."""
+    """Figure 4: scratch, svm, finetune and joint side by side for each task, with two standard deviations."""
     shown = [row for row in rows if APPROACHES.keys() & row.scores.keys()]
     figure, axes = _axes(height=0.62 * len(shown) + 1.1)
     ends = []
@@ -68,7 +68,13 @@ def approaches(rows: Sequence[Row]) -> Figure:
         for place, row in enumerate(shown):
             if (score := row.scores.get(column)) is not None:
                 at = place + 0.2 * (number - 1.5)
-                axes.barh(at, score.mean, 0.19, color=SERIES[number], label=label if label not in _said(axes) else None)
+                axes.barh(
+                    at,
+                    score.mean,
+                    0.19,
+                    color=SERIES[number],
+                    label=label if label not in _legend_labels(axes) else None,
+                )
                 if score.spread is not None:
                     axes.errorbar(score.mean, at, xerr=2 * score.spread, **ERRORS)
                 ends.append(score)
@@ -80,7 +86,7 @@ def approaches(rows: Sequence[Row]) -> Figure:
 
 
 def by_rate(scores: Mapping[str, Sequence[float]]) -> Figure:
-    """Figure 5: the scores (percent) of all trainings with a learning rate, as boxes; points where they are few."""
+    """Figure 5: box plots of the scores (percent) of all trainings by learning rate; single points if there are few."""
     figure, axes = _axes(height=2.6)
     line = {"color": SERIES[0]}
     outliers = {"marker": "o", "ms": 3, "mfc": "none", "mec": SERIES[0]}
@@ -98,12 +104,12 @@ def by_rate(scores: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]]) -> Figure:
-    """Figure 6: mean scores (percent) by (tau, warm-up) at one learning rate, with two deviations."""
+    """Figure 6: mean scores (percent) by (tau, warm-up) at one learning rate, with two standard deviations."""
     figure, axes = _axes(height=2.6)
     taus = list(dict.fromkeys(tau for tau, _ in scores))
-    found = {key: summary(values) for key, values in scores.items()}
+    summaries = {key: summary(values) for key, values in scores.items()}
     for warm, colour, shift in ((False, SERIES[0], -0.18), (True, SERIES[1], 0.18)):
-        present = [(taus.index(tau), one) for (tau, w), one in found.items() if w == warm]
+        present = [(taus.index(tau), one) for (tau, w), one in summaries.items() if w == warm]
         if present:
             places, ones = zip(*present, strict=True)
             at = np.asarray(places) + shift
@@ -113,7 +119,7 @@ def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]]) -> Figure:
                 if one.spread is not None:
                     axes.errorbar(place, one.mean, yerr=2 * one.spread, **ERRORS)
     axes.set_xticks(range(len(taus)), taus)
-    axes.set_ylim(*_around(found.values()))
+    axes.set_ylim(*_around(summaries.values()))
     axes.grid(axis="y")
     axes.set_xlabel("tau, the heads' multiple of the learning rate")
     axes.set_ylabel("validation score, percent")
@@ -122,7 +128,7 @@ def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]]) -> Figure:
 
 
 def svg(figure: Figure) -> str:
-    """A file of its own; the same figure, the same text."""
+    """The figure as the text of an SVG file. Equal figures give equal texts."""
     buffer = io.StringIO()
     nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": "figure"}):
@@ -131,7 +137,7 @@ def svg(figure: Figure) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """For slides and for programs that draw no SVG: 200 dots an inch."""
+    """The figure as a PNG file with 200 dots per inch, for slides and programs without SVG."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})
@@ -139,7 +145,7 @@ def png(figure: Figure) -> bytes:
 
 
 def inline(text: str, words: str, name: str) -> str:
-    """An SVG file as part of a page: colours of the page, `words` for those who cannot see it, ids under `name`."""
+    """An SVG file as an element of a page, with its colours, `words` as alternative text and `name` before ids."""
     body = text[text.index("<svg") :]
     opening, rest = body.split(">", 1)
     view = re.search(r'viewBox="[^"]+"', opening)
@@ -147,7 +153,7 @@ def inline(text: str, words: str, name: str) -> str:
     rest = re.sub(r"<style.*?</style>", "", rest, flags=re.DOTALL).replace("xlink:href", "href")
     rest = re.sub(r'font-family: [^;"]+; ?', "", rest)
     rest = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", rest)
-    rest = re.sub("|".join(VARIABLES), lambda found: VARIABLES[found[0]], rest)
+    rest = re.sub("|".join(VARIABLES), lambda match: VARIABLES[match[0]], rest)
     return f'<svg {view[0]} role="img" aria-label="{escape(words)}">{rest}'
 
 
@@ -165,12 +171,12 @@ def _tasks_down(axes: Axes, rows: Sequence[Row]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _said(axes: Axes) -> list[str]:
+def _legend_labels(axes: Axes) -> list[str]:
     return axes.get_legend_handles_labels()[1]
 
 
 def _around(scores: Iterable[Summary]) -> tuple[float, float]:
-    """Limits that show every bar's end with its deviations; bars begin at the lower one, not at zero."""
+    """Axis limits that show the end of every bar with its deviations; bars start at the lower limit, not at zero."""
     ends = [(one.mean - 2 * (one.spread or 0), one.mean + 2 * (one.spread or 0)) for one in scores]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     room = max(high - low, 1.0) * 0.15

@@ -1,7 +1,6 @@
-"""A run on one page: its folder in, a self-contained HTML page and a Markdown file beside it out.
+"""Reports a run: a self-contained HTML page, and its tables as Markdown.
 
-Shown are the pool, the learning curves, and the transfers with the scores that the ImageNet weights reach on the same
-task, where both are there. Nothing on the page is loaded from elsewhere.
+The page shows the pool, the learning curves, and the transfers beside those of the ImageNet weights to the same task.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ SMALL = {"width": 320, "height": 170}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Transfers to one task in one mode, scored on one set: `scores` by weights ("run", "imagenet", ...), in 0..1.
+    """Transfers to one task in one mode, scored on one set.
 
-    They are means over seeds; None where the metric is not defined.
+    scores: weights ("run", "imagenet", ...) -> mean score over seeds, in 0..1; None if the metric is not defined.
     """
 
     task: str
@@ -43,20 +42,27 @@ class Comparison:
 
     @property
     def gain(self) -> float | None:
-        """The run's score minus the baseline's, where both are there."""
+        """The run's score minus the baseline's; None unless both exist."""
         own, baseline = self.scores.get(OWN), self.scores.get(BASELINE)
         return None if own is None or baseline is None else own - baseline
 
 
 def write_report(run: Run, out: Path) -> tuple[Path, str]:
-    """Write the page to `out` and the tables to the same name with `.md`; answers the page's path and the tables."""
+    """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables."""
     config, events = run.config(), run.events()
     tasks, missing = _tasks(Path(config.shards))
     left_out = set(run.left_out())
     comparisons = compare(results(run))
     state, iteration = run.state()
     tables = "\n".join(
-        [f"# {run.name}", "", *_markdown_pool(tasks, _uses(run, tasks)), "", *_markdown_transfers(comparisons), ""]
+        [
+            f"# {run.name}",
+            "",
+            *_markdown_pool(tasks, _uses(run, tasks), missing),
+            "",
+            *_markdown_transfers(comparisons),
+            "",
+        ]
     )
     page = template("report.html").render(
         run=run.name,
@@ -82,9 +88,9 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
 
 
 def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
-    """Results of transfers, put side by side where task, mode and scored set are the same."""
+    """Group the results of transfers by task, mode, scored set and metric."""
     by_case: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
-    for result in _told_apart(list(found)):
+    for result in _with_unique_names(list(found)):
         by_case.setdefault((result["task"], result["mode"], result["set"], result["metric"]), []).append(result)
     return [
         Comparison(
@@ -99,12 +105,12 @@ def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
     ]
 
 
-def _told_apart(found: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The results with a name for each network: one file may have held several, or hold several parts."""
+def _with_unique_names(results: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The results, with different names for different networks: the same file may have held several."""
     digests: dict[str, set[str]] = {}
-    for result in found:
+    for result in results:
         digests.setdefault(result["weights"], set()).add(_digest(result))
-    for result in found:
+    for result in results:
         several = result["weights"] not in (OWN, BASELINE, "random") and len(digests[result["weights"]]) > 1
         yield result | {"weights": f"{result['weights']} ({_digest(result)})"} if several else result
 
@@ -113,8 +119,8 @@ def _digest(result: Mapping[str, Any]) -> str:
     return str(result.get("identity", {}).get("weights_digest", ""))[:8]
 
 
-def _mean(found: Iterable[dict[str, Any]], weights: str) -> float | None:
-    scores = [r["score"] for r in found if r["weights"] == weights and r["score"] is not None]
+def _mean(results: Iterable[dict[str, Any]], weights: str) -> float | None:
+    scores = [r["score"] for r in results if r["weights"] == weights and r["score"] is not None]
     return sum(scores) / len(scores) if scores else None
 
 
@@ -126,7 +132,7 @@ def curve(events: Iterable[dict[str, Any]], name: str) -> list[tuple[float, floa
 def task_curves(
     events: Iterable[dict[str, Any]], kind: str, fields: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
-    """(iteration, value) by task: from the first of `fields` that an event has; of several numbers, the accuracy."""
+    """Task -> (iteration, value), from the first of `fields` that an event has; of several values, the accuracy."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for event in events:
         if event["event"] != kind:
@@ -140,7 +146,7 @@ def task_curves(
 
 
 def _tasks(shards: Path) -> tuple[list[Task], str]:
-    """The pool's tasks with those left out, and why they cannot be listed when the shards are not there any more."""
+    """All tasks of the pool, including those left out; an error text if the shards cannot be read any more."""
     try:
         return list(open_pool(shards).tasks), ""
     except (ShardError, UsageError) as error:
@@ -152,23 +158,25 @@ def _task_charts(what: str, curves: dict[str, list[tuple[float, float]]]) -> lis
 
 
 def _other_weights(comparisons: Iterable[Comparison]) -> dict[str, str]:
-    """Weights -> what to call them: files by their name alone, where it is the only one."""
-    found = sorted({weights for c in comparisons for weights in c.scores} - {OWN, BASELINE})
-    names = [Path(weights).name for weights in found]
-    return {w: name if names.count(name) == 1 else w for w, name in zip(found, names, strict=True)}
+    """Other weights -> their name: that of the file without its folder, if it is unique."""
+    others = sorted({weights for c in comparisons for weights in c.scores} - {OWN, BASELINE})
+    names = [Path(weights).name for weights in others]
+    return {w: name if names.count(name) == 1 else w for w, name in zip(others, names, strict=True)}
 
 
 def _uses(run: Run, tasks: Sequence[Task]) -> dict[str, str]:
-    """Task -> what the run did with it."""
+    """Task -> its use in the run."""
     trained, left_out = run.trained_on(), set(run.left_out())
     uses = {name: f"trained on {' + '.join(sets)}" for name, sets in trained.items()} | dict.fromkeys(
         left_out, "left out"
     )
-    other = "not in this run" if trained else "trained on train"  # runs of old versions do not list their pool
+    other = "not in this run" if trained else "trained on train"  # runs of old versions do not record their pool
     return {task.name: uses.get(task.name, other) for task in tasks}
 
 
-def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str]) -> list[str]:
+def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str], missing: str) -> list[str]:
+    if missing:
+        return [f"The tasks cannot be listed: {_cell(missing)}"]
     lines = ["| task | use | classes | train | val | test | licence |", "|---|---|---:|---:|---:|---:|---|"]
     for task in tasks:
         sizes = " | ".join(str(size) for size in task.sizes.values())
@@ -179,7 +187,7 @@ def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str]) -> list[str]:
 
 def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
-        return ["No transfer yet: `mtrain transfer --mode svm`."]
+        return ["No transfer scores yet: run `mtrain transfer --mode svm`."]
     others = _other_weights(comparisons)
     head = ["task", "mode", "metric", "scored on", "multi-task", "ImageNet", "difference", *map(_cell, others.values())]
     lines = [f"| {' | '.join(head)} |", "|---|---|---|---|" + "---:|" * (len(head) - 4)]
@@ -191,7 +199,7 @@ def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def percent(score: float | None) -> str:
-    """0.9012 -> 90.12, as the paper's tables have it; a dash for what is not there."""
+    """0.9012 -> 90.12, as in the paper's tables; a dash if there is no score."""
     return "–" if score is None or score != score else f"{100 * score:.2f}"
 
 
@@ -205,7 +213,7 @@ def _cell(text: str) -> str:
 
 
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A page of this package; its filters write scores as the tables do, and those given."""
+    """A template of this package, with the filters `percent`, `points` and those given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtrain.report"),
         autoescape=True,

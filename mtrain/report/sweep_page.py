@@ -1,4 +1,4 @@
-"""A sweep on one page: its folder and the evaluations in; a self-contained HTML page, CSV, SVG and PNG files out."""
+"""Reports a sweep and its evaluations: a self-contained HTML page, with CSV, SVG and PNG files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
-from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Row
+from mtrain.evaluation.comparable import comparable
+from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Evaluation, Row
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
 from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
 from mtrain.report.run_page import template
 from mtrain.sweep.spec import Combination, rate
-from mtrain.sweep.store import Store
+from mtrain.sweep.store import Result, Store
 
+SILENT = Reporter(quiet=True)
 NUMBERS = {"svm": 2, "finetune": 3}  # of the paper's figures
 MARKS = {1: '<span class="up" title="significantly better than ImageNet">▲</span>',
          -1: '<span class="down" title="significantly worse than ImageNet">▼</span>', 0: ""}  # fmt: skip
@@ -28,7 +31,7 @@ MARKS = {1: '<span class="up" title="significantly better than ImageNet">▲</sp
 
 @dataclass(frozen=True)
 class Drawn:
-    """One figure: `name` is that of its files, `words` are for those who cannot see it."""
+    """One figure: `name` is the stem of its files, `words` the alternative text."""
 
     name: str
     caption: str
@@ -51,18 +54,24 @@ class Network:
     figures: list[Drawn] = field(default_factory=list)
 
 
-def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool) -> Path:
-    """Write the page to `out` and everything on it as files beside it; answers the page's path.
+def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool, report: Reporter = SILENT) -> Path:
+    """Write the page to `out`, and its tables and figures to files beside it. Returns the page's path.
+
+    Evaluations that cannot be compared with those of the sweep are left out; the page and `report` say which.
 
     Raises:
-        RunError: a file of the sweep or an evaluation that cannot be read.
+        RunError: a file of the sweep or an evaluation cannot be read.
         UsageError: no cell has a result yet.
     """
     chosen = selection.select(store, incomplete=True)
     planned = store.planned()
     results = store.results(planned)
-    networks = _networks(_of_sweep(store, chosen, paper_tables.read_evaluations(evaluations)), paper=paper)
-    patients = breakhis_rows(evaluations, chosen.backbones, paper=paper)
+    size = store.input_size()
+    scored, left = _of_sweep(store, chosen, results, size, paper_tables.read_evaluations(evaluations))
+    networks = _networks(scored, paper=paper)
+    patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
+    for note in (*left, *others):
+        report.note(note)
     rates, heads = _rate_figures(chosen), _head_figures(chosen)
     drawn = [*(one for network in networks for one in network.figures), *rates, *heads]
     files = {
@@ -74,7 +83,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     page = template("sweep.html", spread=spread, mark=_mark, rate=rate, two_lines=_two_lines).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
         columns=COLUMNS, metrics=METRICS, winners=_winners(chosen),
-        friedman=selection.friedman_line(chosen), notes=chosen.notes, rates=rates, heads=heads,
+        friedman=selection.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
         patients=patients, magnifications=MAGNIFICATIONS,
         ranking=[selection.text_row(chosen, c) for c in chosen.order],
         files=[*files, *(["figures/*.svg", "figures/*.png"] if drawn else [])],
@@ -90,27 +99,39 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
 
 
 def spread(found: Summary) -> str:
-    """'75.05±0.70', as in the paper; without a deviation where there is one value."""
+    """'75.05±0.70', as in the paper; '75.05' if there is only one value."""
     return f"{found.mean:.2f}" if found.spread is None else f"{found.mean:.2f}±{found.spread:.2f}"
 
 
 def _mark(column: str, row: Row) -> Markup:
-    """Beside multi-task scores: whether they differ significantly from those of ImageNet."""
+    """The mark beside a multi-task score that differs significantly from that of ImageNet."""
     mode, _, source = column.partition("-")
     return Markup(MARKS[row.verdict(mode) or 0] if source == "multitask" else "")
 
 
 def _of_sweep(
-    store: Store, chosen: Selection, found: Iterable[paper_tables.Evaluation]
-) -> list[paper_tables.Evaluation]:
-    """Those of the sweep's networks; of multi-task models that left the target out, those of its own runs."""
+    store: Store, chosen: Selection, results: Mapping[str, Result], size: int | None, found: Iterable[Evaluation]
+) -> tuple[list[Evaluation], list[str]]:
+    """The evaluations of the sweep's networks; of networks that left the target out, only the sweep's own runs. And
+    notes on those that cannot be compared with its own.
+    """
     folder = store.path.resolve()
+    combinations = {(folder / result.run).resolve(): str(result.combination) for result in results.values()}
 
-    def ours(one: paper_tables.Evaluation) -> bool:
-        apart = one.source == "multitask" and one.mode in TRANSFERS
-        return not apart or one.run is None or folder in Path(one.run).resolve().parents
+    def apart(one: Evaluation) -> bool:
+        return one.source == "multitask" and one.mode in TRANSFERS
 
-    return [one for one in found if one.backbone in chosen.backbones and ours(one)]
+    def ours(one: Evaluation) -> bool:
+        return apart(one) and one.run is not None and folder in Path(one.run).resolve().parents
+
+    def combination(one: Evaluation) -> str | None:
+        return combinations.get(Path(one.run).resolve()) if one.run is not None and ours(one) else None
+
+    usable = [
+        one for one in found
+        if one.backbone in chosen.backbones and (not apart(one) or one.run is None or ours(one))
+    ]  # fmt: skip
+    return comparable(usable, ours=ours, size=size, combination=combination)
 
 
 def _two_lines(title: str) -> Markup:
@@ -118,14 +139,14 @@ def _two_lines(title: str) -> Markup:
     return Markup("<br>").join(title.split(", "))
 
 
-def _networks(evaluations: Sequence[paper_tables.Evaluation], *, paper: bool) -> list[Network]:
+def _networks(evaluations: Sequence[Evaluation], *, paper: bool) -> list[Network]:
     published = paper_tables.published() if paper else {}
-    found = []
+    networks = []
     for name in paper_tables.backbones(evaluations):
         rows = paper_tables.table(evaluations, name)
-        there = {row.task: row for row in published.get(name, [])}
-        found.append(Network(name, rows, there, _network_figures(name, rows, there)))
-    return found
+        known = {row.task: row for row in published.get(name, [])}
+        networks.append(Network(name, rows, known, _network_figures(name, rows, known)))
+    return networks
 
 
 def _network_figures(name: str, rows: Sequence[Row], published: Mapping[str, Row]) -> list[Drawn]:
@@ -150,7 +171,7 @@ def _in_words(row: Row) -> str:
 
 
 def _rate_figures(chosen: Selection) -> list[Drawn]:
-    """Figure 5 for each network and task, where there are several learning rates."""
+    """Figure 5 for each network and task with several learning rates."""
     found = []
     for backbone, task in _cases(chosen):
         scores = _grouped(chosen, backbone, task, lambda c: (-c.lr, rate(c.lr)))
@@ -173,12 +194,12 @@ def _head_figures(chosen: Selection) -> list[Drawn]:
         lr = chosen.combinations[best[0]].lr
         scores = _grouped(chosen, backbone, task, lambda c: (c.tau, c.warmup), only=lr)
         if len(scores) > 1:
-            told = {(f"{tau:g}", warm): values for (tau, warm), values in scores.items()}
+            by_label = {(f"{tau:g}", warm): values for (tau, warm), values in scores.items()}
             words = ", ".join(f"tau {tau} warm-up {'on' if warm else 'off'}: {ranks.summary(values).mean:.1f}"
-                              for (tau, warm), values in told.items())  # fmt: skip
+                              for (tau, warm), values in by_label.items())  # fmt: skip
             caption = f"{task}, {backbone}, learning rate {rate(lr)}"
             name = f"figure-6-{_plain(backbone)}-{_plain(task)}"
-            found.append(_drawn(name, caption, f"{caption}: {words}", figures.by_heads(told)))
+            found.append(_drawn(name, caption, f"{caption}: {words}", figures.by_heads(by_label)))
     return found
 
 
@@ -189,7 +210,7 @@ def _cases(chosen: Selection) -> Iterable[tuple[str, str]]:
 def _grouped(
     chosen: Selection, backbone: str, task: str, key: Callable[[Combination], Any], only: float | None = None
 ) -> dict[Any, list[float]]:
-    """Finite scores in percent of one network on one task, by key in its order."""
+    """Finite scores in percent of one network on one task, grouped by key and sorted by it."""
     found: dict[Any, list[float]] = {}
     t = chosen.grid.tasks.index(task)
     for c, combination in enumerate(chosen.combinations):
@@ -213,5 +234,5 @@ def _winners(chosen: Selection) -> list[tuple[str, Combination | None, float]]:
 
 
 def _plain(name: str) -> str:
-    """Letters, digits, dash and underscore: a name for files and for ids of a page."""
+    """The name with letters, digits, dash and underscore only, for files and for ids in the page."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)

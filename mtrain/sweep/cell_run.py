@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -42,14 +43,9 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
             return "done"
         try:
             return _run(store, cell, report)
-        except DivergedError as error:
-            report.note(f"{cell}: {error}")
-            _write(store, cell, {"state": "diverged", "reason": str(error), "scores": {}, "seconds": 0.0})
-            return "done"
         except UserError as error:
             report.note(f"{cell}: {error}")
-            failures = dict.fromkeys(cell.tasks, str(error))
-            _write(store, cell, {"state": "failed", "failures": failures, "scores": {}, "seconds": 0.0})
+            _write(store, cell, _outcome({}, dict.fromkeys(cell.tasks, error)) | {"seconds": 0.0})
             return "done"
 
 
@@ -64,12 +60,19 @@ def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
     if fit(cell.config, run, report) == "stopped":
         return "stopped"
     scores, failures = _transfers(cell, run, report)
-    for task, reason in failures.items():
-        report.note(f"{cell}: {task}: {reason}")
-    found = {"state": "failed" if failures else "scored", "scores": scores, "failures": failures}
-    _write(store, cell, {**found, "seconds": round(time.monotonic() - begun, 1)})
+    for task, error in failures.items():
+        report.note(f"{cell}: {task}: {error}")
+    _write(store, cell, _outcome(scores, failures) | {"seconds": round(time.monotonic() - begun, 1)})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # the weights stay
     return "done"
+
+
+def _outcome(scores: Mapping[str, Any], failures: Mapping[str, UserError]) -> dict[str, Any]:
+    """The state of a cell, its scores by task, and why other tasks have none."""
+    state = "failed" if failures else "scored"
+    if any(isinstance(error, DivergedError) for error in failures.values()):
+        state = "diverged"
+    return {"state": state, "scores": scores, "failures": {task: str(error) for task, error in failures.items()}}
 
 
 def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
@@ -94,7 +97,7 @@ def _start_from(warmup: Run, run: Run) -> None:
             shutil.copyfile(path, partial)
 
 
-def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[str, Any]], dict[str, UserError]]:
     """Each left-out task, train -> val: no test set is read. The scores by task, and why others have none."""
     source = source_of(run, OWN)
     settings = cell.transfer
@@ -105,14 +108,13 @@ def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[s
         workers=cell.config.workers,
         recipe=Recipe(device=cell.config.device),
     )
-    found, failures = {}, {}
+    found: dict[str, dict[str, Any]] = {}
+    failures: dict[str, UserError] = {}
     for task in targets(run, Path(cell.config.shards), cell.tasks):
         try:
             result = transfer(source, task, options, report)
-        except DivergedError:
-            raise
         except UserError as error:
-            failures[task.name] = str(error)
+            failures[task.name] = error
             continue
         found[task.name] = {name: result[name] for name in ("metric", "set", "score", "scores", "C", "notes")}
     return found, failures

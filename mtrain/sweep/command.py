@@ -69,6 +69,8 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
     for note in dict.fromkeys(note for left in sets.values() for note in (*left.pool.notes, *left.notes)):
         report.note(note)
     cells = cells_of(sweep, sets)
+    for note in _idle(sweep, cells):
+        report.note(note)
     store = Store(asked.sweeps / sweep.name)
     store.write_plan(sweep, cells)
     chosen = part_of(cells, part)
@@ -84,6 +86,12 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
     told = f", {len(failed)} of them failed" if failed else ""
     lines = [f"{sweep.name}: {there} of {counted(len(cells), 'cell')}{told} -> {store.path}"]
     return Answer(lines, found, stopped, _reasons(failed))
+
+
+def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
+    """What to say of settings of [fit] that have no effect in any cell."""
+    every = [cell.config.idle() for cell in cells]
+    return [f"fit.{name} is not used: {every[0][name]}" for name in sweep.fit if all(name in one for one in every)]
 
 
 def _reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:

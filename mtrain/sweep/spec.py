@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.manifest.toml_text import read_toml
+from dpconvert.validation import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 
@@ -127,12 +128,14 @@ def load_sweep(given: str) -> Sweep:
     try:
         sweep = Sweep.model_validate({"name": path.stem} | content)
     except ValidationError as error:
-        raise UsageError(_first(error), where=path) from None
+        fault = first_fault(error, Sweep)
+        raise UsageError(str(fault), where=path, found=fault.found) from None
     try:
         for seed, tasks, combination in sweep.trainings():
             sweep.config(combination, tasks, seed)
     except ValidationError as error:
-        raise UsageError(f"fit.{_first(error)}", where=path) from None
+        fault = first_fault(error, FitConfig)
+        raise UsageError(f"fit.{fault}", where=path, found=fault.found) from None
     return sweep
 
 
@@ -151,15 +154,6 @@ def _find(given: str) -> Path:
         return known[name]
     near = difflib.get_close_matches(name, known, n=2) or list(known)
     raise UsageError("no such sweep file", where=given, remedy=f"give a TOML file, or one of {', '.join(near)}")
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    reason = problem["msg"].removeprefix("Value error, ")
-    reason = "no such setting" if problem["type"] == "extra_forbidden" else reason[0].lower() + reason[1:]
-    shown = "" if problem["type"] == "missing" else f"; found {problem['input']!r}"
-    return f"{field}: {reason}{shown}"
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dpconvert.validation import first_fault
 from mtrain.atomic import writing
+from mtrain.config import FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
 from mtrain.runs import Run
@@ -29,6 +31,7 @@ from mtrain.sweep.spec import Combination, Sweep
 M = TypeVar("M", bound=BaseModel)
 SELECTED = "selected.json"
 WAIT = 0.1  # seconds
+FAILED = ("failed", "diverged")  # states of a cell that has no score of some task
 AGAIN = "run the sweep again: `mtrain sweep` makes what is damaged anew"
 
 
@@ -43,8 +46,9 @@ class Score(BaseModel):
 
 
 class Result(BaseModel):
-    """A cell's file. `run` is the folder of its training, inside the sweep's; a diverged training has no scores.
+    """A cell's file. `run` is the folder of its training, inside the sweep's.
 
+    state: "failed" where a task has no score, "diverged" where numbers that are not finite are why.
     failures: task -> why it has no score.
     """
 
@@ -58,6 +62,11 @@ class Result(BaseModel):
     scores: dict[str, Score]
     failures: dict[str, str] = {}
     seconds: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reasons_by_task(cls, content: Any) -> Any:
+        return {**content, "failures": _failures(content)} if isinstance(content, dict) else content
 
 
 class Planned(BaseModel):
@@ -119,6 +128,15 @@ class Store:
         except FileNotFoundError:
             raise RunError("not the folder of a sweep", where=self.path, remedy="plan the sweep first") from None
 
+    def input_size(self) -> int | None:
+        """Side of the network's input in all trainings of the sweep, px; None where the plan does not tell.
+
+        Raises:
+            RunError: not the folder of a sweep.
+        """
+        fit = self.plan().get("sweep", {}).get("fit")
+        return None if fit is None else int(fit.get("size", FitConfig.model_fields["size"].default))
+
     def write_selection(self, content: dict[str, Any]) -> None:
         """selected.json."""
         write_document(self.path / SELECTED, content)
@@ -157,7 +175,7 @@ class Store:
     def failed(self, cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
         """Digest -> task -> reason, of those of these cells that failed."""
         known = {cell.digest: known_document(self.result_path(cell.digest)) or {} for cell in cells}
-        return {cell: found.get("failures", {}) for cell, found in known.items() if found.get("state") == "failed"}
+        return {cell: _failures(found) for cell, found in known.items() if found.get("state") in FAILED}
 
     def forget_failed(self, cells: Sequence[Cell]) -> None:
         """Let those of these cells that failed be run again."""
@@ -196,13 +214,16 @@ def open_store(sweeps: Path, name: str | None) -> Store:
     return Store(chosen[-1])
 
 
+def _failures(result: Mapping[str, Any]) -> Any:
+    """Task -> why it has no score. Earlier versions gave one reason for all tasks of a training that diverged."""
+    if result.get("state") == "diverged" and not result.get("failures"):
+        return dict.fromkeys(result.get("left_out", ()), result.get("reason", "the training has diverged"))
+    return result.get("failures", {})
+
+
 def _checked(kind: type[M], content: Any, path: Path) -> M:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise RunError(
-            f"not what a sweep writes: {field}: {problem['msg'].lower()}", where=path,
-            remedy=AGAIN,
-        ) from None  # fmt: skip
+        fault = first_fault(error, kind)
+        raise RunError(f"not what a sweep writes: {fault}", where=path, found=fault.found, remedy=AGAIN) from None

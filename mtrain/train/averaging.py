@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights (Polyak and Juditsky, 1992), on request."""
+"""An optional exponential moving average of a network's weights (Polyak and Juditsky, 1992)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mtrain.model.weights import State
 
 
 class Average:
-    """average = decay x average + (1 - decay) x weights after each step; buffers stay the network's own.
+    """average = decay x average + (1 - decay) x weights after each step. Buffers are not averaged.
 
-    Early on the average is that of fewer steps: the decay used is min(decay, (1 + n) / (10 + n)) after n steps.
+    Early in training the average covers fewer steps: after n steps, the decay is min(decay, (1 + n) / (10 + n)).
     """
 
     def __init__(self, model: nn.Module, decay: float, state: State | None = None) -> None:
@@ -26,13 +26,13 @@ class Average:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Take in the weights after this many steps."""
+        """Update the average with the weights after this many steps."""
         average = get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))  # type: ignore[no-untyped-call]
         average(list(self.state.values()), [weight.detach() for weight in self.weights.values()], steps)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with the averaged weights, for scoring and saving."""
+        """Swap the averaged weights into the model, for scoring and saving."""
         self._swap()
         try:
             yield
@@ -42,6 +42,6 @@ class Average:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, weight in self.weights.items():
-            held = weight.detach().clone()
+            current = weight.detach().clone()
             weight.copy_(self.state[name])
-            self.state[name].copy_(held)
+            self.state[name].copy_(current)

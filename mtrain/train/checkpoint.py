@@ -1,6 +1,6 @@
-"""Where a training goes on from: weights, buffers and momentum in safetensors, the iteration in the header.
+"""Checkpoints, from which a training resumes: weights, buffers and momentum in a safetensors file.
 
-A checkpoint is written whole or not at all, and carries a digest: one that was damaged since is told.
+A checkpoint is written atomically and carries a digest, so that a damaged one is detected when it is read.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ KEPT = 2
 PATTERN = "iteration-*.safetensors"
 MODEL, AVERAGE = "model.", "average."
 HEADS = re.compile(r"(\.heads\.)(weight|bias)$")
-# what an optimizer keeps of a parameter: of SGD, and of AdamW
-KEPT_OF = {"momentum_buffer": "momentum.", "exp_avg": "first.", "exp_avg_sq": "second.", "step": "steps."}
+# key in the state of torch's SGD or AdamW -> prefix in a checkpoint
+PREFIXES = {"momentum_buffer": "momentum.", "exp_avg": "first.", "exp_avg_sq": "second.", "step": "steps."}
 
 
 def save(folder: Path, iteration: int, state: State) -> None:
-    """Write the state that a training is in after so many iterations; the older ones but the last few go.
+    """Write a training's state after this many iterations, and remove all checkpoints but the newest few.
 
     Raises:
-        DivergedError: a number that is not finite.
-        RunError: the disk is full. Older checkpoints stay in either case.
+        DivergedError: a value is not finite.
+        RunError: the disk is full. In either case the older checkpoints stay.
     """
     state = {name: tensor.detach().cpu() for name, tensor in state.items()}
     if broken := not_finite(state):
@@ -49,10 +49,10 @@ def save(folder: Path, iteration: int, state: State) -> None:
 
 
 def load(path: Path) -> tuple[State, int]:
-    """What `save` wrote: the state and the iteration.
+    """The state and the iteration that `save` wrote.
 
     Raises:
-        RunError: absent or damaged.
+        RunError: the file is absent or damaged.
     """
     try:
         state, about = read_tensors(path)
@@ -64,69 +64,70 @@ def load(path: Path) -> tuple[State, int]:
 
 
 def newest(folder: Path) -> list[Path]:
-    """Checkpoints, newest first."""
+    """Paths of the checkpoints, newest first."""
     return sorted(folder.glob(PATTERN), reverse=True)
 
 
 class Kept(Protocol):
-    """An optimizer, of which `state` is what it keeps of each parameter."""
+    """An optimizer, whose `state` maps each parameter to what is kept for it from step to step."""
 
     @property
     def state(self) -> MutableMapping[Tensor, dict[str, Tensor]]: ...
 
 
 def training_state(model: nn.Module, optimizer: Kept, average: State | None = None) -> State:
-    """Weights and buffers as 'model.<name>', the moving average as 'average.<name>', momentum as 'momentum.<name>' (of
-    AdamW: 'first.', 'second.' and 'steps.'); of the heads, each task's rows under its own name.
+    """The tensors of a checkpoint by name: weights and buffers as 'model.<name>', the moving average as
+    'average.<name>', momentum as 'momentum.<name>' (for AdamW: 'first.', 'second.' and 'steps.'). The rows of each head
+    are stored under the name of its task, so that they do not depend on the order of tasks.
     """
     state = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     kept = {AVERAGE + name: tensor for name, tensor in (average or {}).items()}
     for name, parameter in model.named_parameters():
-        of = optimizer.state.get(parameter, {})
-        kept |= {prefix + name: of[key] for key, prefix in KEPT_OF.items() if of.get(key) is not None}
+        own = optimizer.state.get(parameter, {})
+        kept |= {prefix + name: own[key] for key, prefix in PREFIXES.items() if own.get(key) is not None}
     for name, tensor in kept.items():
-        state |= dict(_by_task(model, name, tensor))
+        state |= dict(_split_by_task(model, name, tensor))
     return state
 
 
 def restore(model: nn.Module, optimizer: Kept, state: State) -> State:
-    """The inverse of `training_state`; the moving average, empty where there is none yet."""
+    """The inverse of `training_state`. Returns the moving average, empty if the checkpoint has none."""
     model.load_state_dict({n.removeprefix(MODEL): tensor for n, tensor in state.items() if n.startswith(MODEL)})
     average = {}
     for name, parameter in model.named_parameters():
-        for key, prefix in KEPT_OF.items():
-            if (kept := _together(model, prefix + name, state)) is not None:
+        for key, prefix in PREFIXES.items():
+            if (kept := _join_tasks(model, prefix + name, state)) is not None:
                 optimizer.state[parameter][key] = _laid_out_as(parameter, kept)
-        if (mean := _together(model, AVERAGE + name, state)) is not None:
+        if (mean := _join_tasks(model, AVERAGE + name, state)) is not None:
             average[name] = mean
     return average
 
 
-def _by_task(model: nn.Module, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """'<...>heads.weight' as '<...>heads.<Task>.weight' for each task; any other as it is."""
+def _split_by_task(model: nn.Module, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """'<...>heads.weight' as '<...>heads.<Task>.weight' for each task; any other tensor unchanged."""
     heads = getattr(model, "heads", None)
     if not isinstance(heads, TaskHeads) or not HEADS.search(name):
         yield name, tensor
         return
     for task, rows in heads.rows_of(tensor).items():
-        yield _of_task(name, task), rows
+        yield _task_key(name, task), rows
 
 
-def _together(model: nn.Module, name: str, state: State) -> Tensor | None:
-    """The tensor that `_by_task` took apart; None where the state has nothing of it."""
+def _join_tasks(model: nn.Module, name: str, state: State) -> Tensor | None:
+    """The inverse of `_split_by_task`; None if the state holds no part of this tensor."""
     heads = getattr(model, "heads", None)
     if not isinstance(heads, TaskHeads) or not HEADS.search(name):
         return state.get(name)
-    rows = {task: state[key] for task in heads if (key := _of_task(name, task)) in state}
+    rows = {task: state[key] for task in heads if (key := _task_key(name, task)) in state}
     return heads.from_rows(rows) if rows else None
 
 
-def _of_task(name: str, task: str) -> str:
-    return HEADS.sub(lambda found: f"{found[1]}{task}.{found[2]}", name)
+def _task_key(name: str, task: str) -> str:
+    return HEADS.sub(lambda match: f"{match[1]}{task}.{match[2]}", name)
 
 
 @torch.no_grad()
 def _laid_out_as(parameter: Tensor, values: Tensor) -> Tensor:
-    """`values` where the parameter is, in its memory format when they have its shape (a count of steps has not)."""
+    """`values` on the parameter's device, in its memory format if the shapes are equal (a step count is a scalar)."""
     like = parameter if values.shape == parameter.shape else values
     return torch.empty_like(like, device=parameter.device, dtype=values.dtype).copy_(values)

@@ -1,4 +1,4 @@
-"""torch.compile, where it works."""
+"""torch.compile, with a fallback where it does not work."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ Network = Callable[[Tensor], Tensor]
 
 
 def compiled(network: nn.Module, images: Tensor, note: Callable[[str], None]) -> Network:
-    """The network compiled for training on batches like `images`; itself, and a note that says why, where that fails.
+    """The network, compiled for training on batches like `images`. Where that fails, the network itself, with a note.
 
-    It is tried at once, forwards and backwards, because torch compiles only when it must; the network's weights and
-    statistics are left as they were.
+    torch compiles lazily, so this runs one forward and one backward pass at once. The network's weights and statistics
+    are left unchanged.
     """
-    faster = cast(Network, torch.compile(network))
+    compiled_network = cast(Network, torch.compile(network))
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     was_training = network.training
     try:
         network.train()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
-            features = faster(images)
+            features = compiled_network(images)
         features.float().sum().backward()  # type: ignore[no-untyped-call]
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # the base of all that torch's compiler raises
-        note(f"torch.compile does not work here, so the network is not compiled: {_reason(error)}")
+    except RuntimeError as error:  # the base class of the errors of torch's compiler
+        note(f"torch.compile failed, so the network is not compiled: {_reason(error)}")
         return network
     finally:
         network.train(was_training)
         network.zero_grad(set_to_none=True)
         _restore(network, before)
-    return faster
+    return compiled_network
 
 
 @torch.no_grad()
@@ -44,6 +44,6 @@ def _restore(network: nn.Module, before: dict[str, Any]) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line that says something: what ends in a colon only leads to the next one."""
+    """The first informative line of the error: lines that end in a colon only introduce the next one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().endswith(":")]
     return lines[0] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""One training by several processes, as torchrun starts them: who this one is, and what they tell each other.
+"""Training in several processes, as torchrun starts them: this process's rank, and what the ranks send each other.
 
-Small things travel between the processors (gloo), whatever the devices are: a rank that has ended is noticed there at
-once, by all. Tensors on CUDA devices travel by NCCL.
+Small messages always go through gloo, whatever the devices are, because all ranks then notice at once that one has
+ended. Tensors on CUDA devices go through NCCL.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from mtrain.model.weights import State
 
 T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-PATIENCE = timedelta(minutes=30)  # for a machine that vanishes; a process that ends is noticed at once
+PATIENCE = timedelta(minutes=30)  # until a lost machine is noticed; a process that ends is noticed at once
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "ProcessGroup")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the `size` of a training; the first of them writes and speaks for all."""
+    """This process's rank among the `size` processes of a training. The first one writes files and messages for all."""
 
     rank: int = 0
     size: int = 1
@@ -47,40 +47,40 @@ class Ranks:
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """The device of this process: with several on a machine, each takes the CUDA device of its local number.
+        """The device of this process. Several processes on a machine each take the CUDA device of their local rank.
 
         Raises:
-            UsageError: no such device, or fewer than processes.
+            UsageError: there is no such device, or there are fewer devices than processes.
         """
         device = find_device(name)
         if self.alone or device.type == "cpu":
             return device
         if ":" in name:
             raise UsageError(
-                f"{self.size} processes cannot share {name}", remedy="use --device cuda: each takes its own"
+                f"{self.size} processes cannot share {name}", remedy="give --device cuda: each process takes its own"
             )
-        there = torch.cuda.device_count()
-        if self.local_size > there:
-            raise UsageError(f"{self.local_size} processes on a machine with {there} CUDA devices",
-                             remedy=f"use torchrun --nproc-per-node {there}, or --device cpu")  # fmt: skip
+        available = torch.cuda.device_count()
+        if self.local_size > available:
+            raise UsageError(f"{self.local_size} processes on a machine with {available} CUDA devices",
+                             remedy=f"use torchrun --nproc-per-node {available}, or --device cpu")  # fmt: skip
         device = torch.device("cuda", self.local)
         torch.cuda.set_device(device)
         return device
 
     def command(self, program: str) -> list[str]:
-        """How the program is started again in as many processes."""
+        """The command line that starts the program in as many processes again."""
         if self.alone:
             return [program]
         machines = [] if self.size == self.local_size else ["--nnodes", str(self.size // self.local_size), "..."]
         return ["torchrun", *machines, "--nproc-per-node", str(self.local_size), "-m", "--", program]
 
     def share(self, count: int, part: int = 0, parts: int = 1) -> range:
-        """The part of 0..count-1 that falls to this rank; `parts` of it, one after the other, make up its share."""
-        number, of = self.rank * parts + part, self.size * parts
-        return range(count * number // of, count * (number + 1) // of)
+        """The range of 0..count-1 that this rank processes: part number `part` of the `parts` of its share."""
+        number, total = self.rank * parts + part, self.size * parts
+        return range(count * number // total, count * (number + 1) // total)
 
     def told(self, find: Callable[[], T]) -> T:
-        """What `find` answers on the first rank, where alone it is called; of plain Python objects."""
+        """Broadcast the result of `find`, which is called only on the first rank: a plain Python object."""
         if self.alone:
             return find()
         answer = [find() if self.first else None]
@@ -88,16 +88,16 @@ class Ranks:
         return answer[0]  # type: ignore[return-value]  # what the first rank found
 
     def told_state(self, state: State) -> State:
-        """The first rank's tensors, on the CPU; what the other ranks pass does not count."""
+        """Broadcast the first rank's tensors, to the CPU. The state of the other ranks is ignored."""
         layout = self.told(lambda: [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()])
-        told = {}
+        received = {}
         for name, shape, dtype in layout:
-            told[name] = state[name].detach().cpu().contiguous() if self.first else torch.empty(shape, dtype=dtype)
-            dist.broadcast(told[name], src=0)
-        return told
+            received[name] = state[name].detach().cpu().contiguous() if self.first else torch.empty(shape, dtype=dtype)
+            dist.broadcast(received[name], src=0)
+        return received
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors of one device by their sums over the ranks, in one message."""
+        """Replace tensors of one device by their sums over the ranks, with a single all-reduce."""
         if self.alone or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -106,7 +106,7 @@ class Ranks:
             tensor.copy_(summed.view_as(tensor))
 
     def summed(self, values: Sequence[int]) -> Callable[[], list[int]]:
-        """Begin to sum over the ranks; the answer, when called, waits for the sums."""
+        """Start an all-reduce of these values. Call the result to wait for the sums."""
         if self.alone:
             return lambda: list(values)
         flat = torch.tensor(values, dtype=torch.int64)
@@ -124,9 +124,9 @@ ALONE = Ranks()
 
 
 class Vote:
-    """Whether any rank wants to stop, the same answer on all of them in the same iteration.
+    """Whether any rank wants to stop, with the same answer on all ranks in the same iteration.
 
-    Nobody waits for it: what a rank wants in one iteration is known to all in the next.
+    No rank waits for it: a wish of one iteration is known to all ranks in the next.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -142,18 +142,18 @@ class Vote:
         return stop
 
     def count(self) -> bool:
-        """The answer to what was asked last; after this nothing is under way."""
+        """Complete the pending vote, and return its result."""
         (wishes,), self.pending = self.pending(), lambda: [0]
         return wishes > 0
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun started with this one; this process alone where torchrun did not start it.
+    """The ranks that torchrun started together with this one; a single rank where torchrun did not start it.
 
     Raises:
-        RunError: another rank has ended without a word.
-        SaidElsewhereError: all stop, and another rank has said why.
+        RunError: another rank has ended without a message.
+        SaidElsewhereError: all ranks stop, and another one has reported the reason.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not all(name in os.environ for name in VARIABLES):
         yield ALONE
@@ -162,17 +162,17 @@ def joined() -> Iterator[Ranks]:
     try:
         yield ranks
     except UserError as error:
-        raise _to_be_said(error, store) from None
+        raise _reported_once(error, store) from None
     except RuntimeError as error:
-        if not any(word in str(error) for word in LOST):  # torch has no class for it that gloo and NCCL share
+        if not any(word in str(error) for word in LOST):  # gloo and NCCL share no exception class for it
             raise
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now: first what there is to say
-        dist.group.WORLD.abort()  # type: ignore[union-attr]  # else work for the devices never ends
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now: report the reason first
+        dist.group.WORLD.abort()  # type: ignore[union-attr]  # else operations on the devices never end
         ended = RunError(
             "another process of this training has ended, so this one stops too",
-            remedy="run the same command again: it goes on from the newest checkpoint",
+            remedy="run the same command again: it resumes from the newest checkpoint",
         )
-        raise _to_be_said(ended, store) from None
+        raise _reported_once(ended, store) from None
     dist.destroy_process_group()
 
 
@@ -184,13 +184,13 @@ def _join() -> tuple[Ranks, Store]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise RunError(f"the processes of this training cannot reach each other: {reason}",
+        raise RunError(f"the processes of this training cannot connect to each other: {reason}",
                        remedy="start them with torchrun") from None  # fmt: skip
     return Ranks(rank, size, local, local_size), store
 
 
-def _to_be_said(error: UserError, store: Store) -> UserError:
-    """The error on the rank that has one first; the ranks that end because of that one stay silent."""
+def _reported_once(error: UserError, store: Store) -> UserError:
+    """The error itself on the rank that fails first; a silent one on the ranks that end because of it."""
     try:
         return error if store.add("mtrain/said", 1) == 1 else SaidElsewhereError(error.what)
     except RuntimeError:  # torchrun is gone

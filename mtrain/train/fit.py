@@ -1,7 +1,7 @@
 """Multi-task training: a configuration in, a run folder with the shared network's weights out.
 
-A run that was stopped or killed goes on from its newest checkpoint, and ends with the weights that it would have ended
-with anyway, bit for bit.
+A run that was stopped or killed resumes from its newest checkpoint. It ends with the weights of an uninterrupted run,
+bit for bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data import sampling
-from mtrain.data.pool import Pool, fetch_shards, leave_out, open_pool, training_on
+from mtrain.data.pool import Pool, Task, fetch_shards, leave_out, open_pool, training_on
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
@@ -30,8 +30,9 @@ from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import not_finite, write_tensors
 from mtrain.model.weights import State as TensorState
-from mtrain.model.weights import read_weights, save_state
+from mtrain.model.weights import read_weights, save_state, seen_by
 from mtrain.runs import Run, State
+from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import ALONE, Ranks, Vote
@@ -43,14 +44,14 @@ from mtrain.train.trainer import Training
 
 
 def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, pool: Pool | None = None) -> State:
-    """Train, or go on with, the run: "finished", or "stopped" with a checkpoint when a signal asked for it.
+    """Train the run, or resume it. Returns "finished", or "stopped" if a signal stopped it with a checkpoint.
 
-    With several ranks each calls this; the first writes. `pool`: in place of what lies in `config.shards`.
+    With several ranks, each calls this, and the first one writes. `pool` replaces the tasks in `config.shards`.
 
     Raises:
-        UsageError, ShardError: options or shards that cannot be used.
-        RunError: the run belongs to other settings, shards or another process, the training has diverged, or the disk
-            is full.
+        UsageError, ShardError: the settings or the shards cannot be used.
+        RunError: the run has other settings or shards, or another process is training it; the training has diverged;
+            or the disk is full.
     """
     given = pool
     pool, left, notes = leave_out(given or open_pool(config.shards), config.leave_out)
@@ -61,67 +62,81 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     for note in (*pool.notes, *notes):
         report.note(note)
     network = _network(config, run)
-    about = provenance.about(config, pool, left, ranks.size, network)
+    start = run.started_from() if run.exists else seen_by(config.weights, network)
+    about = provenance.about(config, pool, left, ranks.size, start, network)
     with run.locked() if ranks.first else nullcontext():
         if ranks.told(lambda: _finished(run, about, report)):
             return "finished"
         training = _training(config, network, pool, run, report, ranks)
-        for note in (*_about_sets(config, pool), *filter(None, [remark(config.backbone)])):
+        for note in (*_about_sets(config, pool), *_about_start(start, left), *filter(None, [remark(config.backbone)])):
             report.note(note)
         if ranks.first:
             run.write("config.json", about)
         with (
-            _stop_asked(ranks) as asked,
+            _stop_signals(ranks) as received,
             journal(run, report, training.iteration, kept=ranks.first) as kept,
-            _too_small_a_machine(),
+            _out_of_memory_reported(),
         ):
-            _loop(training, kept, asked)
+            _loop(training, kept, received)
             return _end(training, kept)
 
 
 def _sets_to_train_on(config: FitConfig, pool: Pool) -> Pool:
-    """The pool whose training sets are those that the settings ask for.
+    """The pool, with the training sets that the settings request.
 
     Raises:
-        UsageError: a target of `joint` that is not in the pool, or test sets.
+        UsageError: a target of `joint` is not in the pool, or test sets are requested.
     """
     splits = config.train_on.split("+")
     if "test" in splits:
-        raise UsageError("test sets are trained on by `mtrain release` alone", found=f"--train-on {config.train_on}")
+        raise UsageError("only `mtrain release` trains on test sets", found=f"--train-on {config.train_on}")
     return training_on(pool, splits, but=config.joint)
 
 
 def _about_sets(config: FitConfig, pool: Pool) -> Iterator[str]:
-    """What to say of sets that are trained on beside the training sets."""
+    """A note if sets other than the training sets are trained on."""
     tasks = [task for task in pool.tasks if "val" in task.trains]
     if not tasks:
         return
     kept = [task.name for task in pool.tasks if "val" not in task.trains]
-    but = f", of {', '.join(kept)} the training set alone" if kept else ""
-    curves = "" if kept or not config.validate_every else "; nothing is left to validate on (--train-on train does)"
+    but = f"; only the training set of {', '.join(kept)}" if kept else ""
+    curves = "" if kept or not config.validate_every else "; no validation set is left (--train-on train keeps it)"
     yield f"trained on: {', '.join(tasks[0].trains)} of {counted(len(tasks), 'task')}{but}{curves}"
 
 
+def _about_start(start: Seen, left: Sequence[Task]) -> Iterator[str]:
+    """What to say of tasks that leave, though what the training begins from has seen them."""
+    for task in left:
+        known = start.of_relatives(task.name, tuple(task.card.related))
+        if sets := start.of_task(task.name):
+            known = {task.name: sets, **known}
+        for name, sets in known.items():
+            yield (
+                f"{task.name} is left out, but --weights were trained on {' and '.join(sets)} of {name}: "
+                "no transfer of this run to it will be scored"
+            )
+
+
 def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
-    """Whether there is nothing to do; refuses a run that is another one."""
+    """Whether the run is finished already. Refuses a run with other settings or shards."""
     if run.exists:
         provenance.check_same(run, about)
     if run.state()[0] == "finished":
         lost = _lost(run)
         if lost is None:
-            report.note(f"{run.name}: finished already, nothing to do")
+            report.note(f"{run.name}: already finished, nothing to do")
             return True
-        report.note(f"{lost}; it is made again")
-        _check_can_be_made_again(run, lost)
+        report.note(f"{lost}; it is written again")
+        _check_recoverable(run, lost)
     elif run.state()[1] and not checkpoint.newest(run.checkpoints):
-        report.note(f"{run.name}: neither weights nor a checkpoint are left: the run begins anew")
+        report.note(f"{run.name}: neither weights nor a checkpoint exist: the run starts from the beginning")
     if run.exists and (note := provenance.other_division(run, about)):
         report.note(note)
     return False
 
 
 def _lost(run: Run) -> str | None:
-    """Which of the files that a finished run leaves is gone or damaged, in words."""
+    """An error text for the first file of a finished run that is missing or damaged; None if all are good."""
     for path in (run.weights, run.heads):
         try:
             read_weights(path)
@@ -130,8 +145,8 @@ def _lost(run: Run) -> str | None:
     return None
 
 
-def _check_can_be_made_again(run: Run, lost: str) -> None:
-    """Nothing, if a checkpoint of the end is there; weights that are still good are not trained again over its lack."""
+def _check_recoverable(run: Run, lost: str) -> None:
+    """Raises unless a readable checkpoint exists: a finished run is not silently trained again from the beginning."""
     for path in checkpoint.newest(run.checkpoints):
         try:
             checkpoint.load(path)
@@ -139,11 +154,11 @@ def _check_can_be_made_again(run: Run, lost: str) -> None:
             continue
         return
     remedy = f"remove {run.weights} to train the run again, or name another --run"
-    raise RunError(f"{lost}, and no checkpoint is left to make it from", remedy=remedy)
+    raise RunError(f"{lost}, and no checkpoint exists to restore it from", remedy=remedy)
 
 
-def _loop(training: Training, journal: Journal, asked: Sequence[int]) -> None:
-    """Step, log, validate, save, stop?"""
+def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
+    """Iterate: step, log, validate, save, and stop when a signal was received."""
     config, ranks = training.config, training.ranks
     meter, vote = Meter(training.tasks, ranks), Vote(ranks)
     numbers = range(training.iteration, config.iterations)
@@ -153,13 +168,13 @@ def _loop(training: Training, journal: Journal, asked: Sequence[int]) -> None:
             warming = training.warming
             meter.add(training.step(*parts), training.counts)
             advance()
-            stop, last = vote(bool(asked)), training.iteration == config.iterations
+            stop, last = vote(bool(signals)), training.iteration == config.iterations
             if last or _due(training, config.log_every):
                 now = {"lr": training.rates, "memory": memory(training.device), "warmup": warming}
                 journal.step(meter.take(training.iteration) | now, training, advance)
             with meter.paused():
                 if config.validate_every and not stop and (last or _due(training, config.validate_every)):
-                    stop = not _validate(training, journal, asked)
+                    stop = not _validate(training, journal, signals)
                 if last or stop or _due(training, config.checkpoint_every):
                     meter.check(training.iteration)
                     journal.save(training)
@@ -172,24 +187,23 @@ def _due(training: Training, every: int) -> bool:
     return training.iteration % every == 0
 
 
-def _validate(training: Training, journal: Journal, asked: Sequence[int]) -> bool:
-    """Whether it came to its end."""
-    accuracy = training.validate(enough=lambda: bool(asked))
+def _validate(training: Training, journal: Journal, signals: Sequence[int]) -> bool:
+    """Whether the validation was completed; a signal cuts it short."""
+    accuracy = training.validate(enough=lambda: bool(signals))
     if accuracy is not None:
         journal.validation(accuracy, training.iteration)
     return accuracy is not None
 
 
 def _end(training: Training, journal: Journal) -> State:
-    """The state that the run is left in; the weights come before the word that they are there."""
+    """Write the weights of a finished run, then its state, and return the state."""
     state: State = "finished" if training.iteration == training.config.iterations else "stopped"
     if state == "finished" and training.ranks.first:
         run, shared = journal.run, training.model.shared
         batchnorm_per_task.merge(shared)
         with training.averaged():
             save_heads(run.heads, training.model.heads, training.pool.tasks)
-            trained_on = {task.name: task.trains for task in training.pool.tasks}
-            about = {"run": run.name, "pool": training.pool.digest, "trained_on": trained_on}
+            about = {"run": run.name, "pool": training.pool.digest, **run.seen().json()}
             if adapter := tuning.adapter_state(shared.body):
                 write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
             save_state(tuning.merged_state(shared.body), run.weights, shared.name, **about)
@@ -199,7 +213,7 @@ def _end(training: Training, journal: Journal) -> State:
 
 
 def _network(config: FitConfig, run: Run) -> str | BackboneCard:
-    """What the shared network is built from: a run that goes on has its own table, though its file may be gone."""
+    """What the shared network is built from: a resumed run has its own table, whose file may be missing."""
     if run.exists and run.config().backbone == config.backbone and not Path(config.backbone).exists():
         return run.network()
     card = catalog.described(config.backbone, config.backbone_options)
@@ -211,18 +225,18 @@ def _network(config: FitConfig, run: Run) -> str | BackboneCard:
 def _training(
     config: FitConfig, network: str | BackboneCard, pool: Pool, run: Run, report: Reporter, ranks: Ranks
 ) -> Training:
-    """A training at its start, or where the newest readable checkpoint of the run is.
+    """A training at its start, or at the newest readable checkpoint of the run.
 
-    Of several ranks the first finds weights or checkpoint, and tells the others.
+    The first rank reads the weights or the checkpoint, and broadcasts them to the others.
     """
     device = ranks.device(config.device)
     if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # else the same iteration gives other bits the second time
+        torch.backends.cudnn.deterministic = True  # else a repeated iteration gives other bits
     torch.manual_seed(config.seed)
     saved = _newest_readable(run, report) if ranks.first else None
     done = ranks.told(lambda: 0 if saved is None else saved[1])
-    begins = ranks.first and saved is None
-    shared = shared_network(network, config.weights if begins else "random", config.weights_key if begins else None)
+    starts = ranks.first and saved is None
+    shared = shared_network(network, config.weights if starts else "random", config.weights_key if starts else None)
     check_size(shared, config.size)
     _check_start(shared, config.weights)
     tuning.prepare(shared.body, config.tune, shared.name)
@@ -245,7 +259,7 @@ def _training(
         batchnorm_per_task.split(shared, len(pool.tasks))
     if saved is not None:
         training.restore(saved[0])
-        report.note(f"{run.name}: goes on after iteration {done} of {config.iterations}")
+        report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
     if not ranks.alone:
         training.restore(ranks.told_state(training.state()))
     if config.compile and config.tune != "heads":
@@ -254,7 +268,7 @@ def _training(
 
 
 def _adapt(training: Training, run: Run, report: Reporter) -> None:
-    """Batch-normalization adaptation, on batches of their own; alone, whatever the number of ranks."""
+    """Adapt batch normalization, on batches drawn for it. Only the first rank does, so the ranks do not change it."""
     config, shared = training.config, training.model.shared
     numbers = range(config.adapt_batches)
     if not numbers or not config.adapts or config.tune == "heads":
@@ -269,20 +283,21 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
 
 def _check_start(shared: SharedNetwork, weights: str) -> None:
     """Raises:
-    RunError: weights to start from that no training could mend.
+    RunError: the initial weights are not finite.
     """
     if broken := not_finite(shared.body.state_dict()):
-        raise RunError(f"weights that are not finite: {broken[0]}", where=weights, remedy="give others with --weights")
+        raise RunError(f"weights are not finite: {broken[0]}", where=weights, remedy="give other --weights")
 
 
 def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | None:
-    found = checkpoint.newest(run.checkpoints)
-    for number, path in enumerate(found, start=1):
+    paths = checkpoint.newest(run.checkpoints)
+    for number, path in enumerate(paths, start=1):
         try:
             return checkpoint.load(path)
         except RunError as error:
-            instead = "the one before is used" if number < len(found) else "there is none before: the run begins anew"
-            report.note(f"{error}; {instead}")
+            is_last = number == len(paths)
+            fallback = "no other exists: the run starts from the beginning" if is_last else "the previous one is used"
+            report.note(f"{error}; {fallback}")
     return None
 
 
@@ -302,13 +317,13 @@ def _check_pool(pool: Pool) -> None:
 
 
 @contextmanager
-def _too_small_a_machine() -> Iterator[None]:
-    """What short memory makes of a sound training, in one line."""
+def _out_of_memory_reported() -> Iterator[None]:
+    """Turn the errors of a training that runs out of memory into a line for the user."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise RunError(
-            "the memory of the device is too small for this",
+            "out of memory on the device",
             remedy="start another run with a smaller --batch or --size",
         ) from None
     except RuntimeError as error:
@@ -320,10 +335,10 @@ def _too_small_a_machine() -> Iterator[None]:
         ) from None
 
 
-def _stop_asked(ranks: Ranks) -> AbstractContextManager[list[int]]:
-    """A list that Ctrl-C and SIGTERM fill, to stop after the iteration under way; a second Ctrl-C interrupts.
+def _stop_signals(ranks: Ranks) -> AbstractContextManager[list[int]]:
+    """A list that records Ctrl-C and SIGTERM, so that training stops after the current iteration.
 
-    Not so under torchrun, which passes on what the terminal has already sent to all.
+    A second Ctrl-C interrupts at once, except under torchrun, which repeats the signal that the terminal sent to all.
     """
 
     def next_one_interrupts() -> None:

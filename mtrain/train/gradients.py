@@ -1,8 +1,8 @@
-"""The gradients of all ranks, summed while the backward pass still runs.
+"""Sums the gradients of all ranks while the backward pass still runs.
 
-torch's DistributedDataParallel does that too, but lays its messages out anew after the first iteration, so that a
-training that was resumed would round other than one that was not; and it averages, where the loss is already divided
-by the size of the whole batch.
+torch's DistributedDataParallel does so too, but it rearranges its messages after the first iteration, so that a resumed
+training would round differently from an uninterrupted one. It also averages, while our loss is already divided by the
+size of the whole batch.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-MESSAGE = 25 * 2**20  # bytes: large enough for the full speed of the wire, small enough to begin early
+MESSAGE = 25 * 2**20  # bytes: large enough for full bandwidth, small enough to start early
 
 
 class GradientSums:
-    """`begin` before the backward pass whose gradients are to be summed, `finish` after it.
+    """Call `begin` before the backward pass whose gradients are to be summed, and `finish` after it.
 
-    The layout of the messages is a function of the parameters alone, and they are sent in one order by all ranks.
+    The layout of the messages depends only on the parameters, and all ranks send them in the same order.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.messages = _messages(parameters)
-        self.place = {parameter: n for n, message in enumerate(self.messages) for parameter in message}
+        self.message_of = {parameter: n for n, message in enumerate(self.messages) for parameter in message}
         self.missing: list[int] = []
         self.sent: list[tuple[Tensor, Any]] = []
-        for parameter in self.place:
-            parameter.register_post_accumulate_grad_hook(self._came)  # type: ignore[no-untyped-call]
+        for parameter in self.message_of:
+            parameter.register_post_accumulate_grad_hook(self._on_gradient)  # type: ignore[no-untyped-call]
 
     def begin(self) -> None:
-        """From now on, a message whose gradients are all there is sent."""
+        """From now on, send each message as soon as all its gradients are computed."""
         self.missing = [len(message) for message in self.messages]
 
     def finish(self) -> None:
-        """Every gradient is the sum over the ranks; zero where no rank has one."""
+        """Wait until every gradient is the sum over the ranks; a parameter without gradients gets zeros."""
         while len(self.sent) < len(self.messages):
             self._send()
         for message, (flat, work) in zip(self.messages, self.sent, strict=True):
@@ -47,10 +47,10 @@ class GradientSums:
                 parameter.grad.copy_(summed.view_as(parameter))
         self.missing, self.sent = [], []
 
-    def _came(self, parameter: Tensor) -> None:
+    def _on_gradient(self, parameter: Tensor) -> None:
         if not self.missing:
             return
-        self.missing[self.place[parameter]] -= 1  # type: ignore[index]  # a hook is called with its parameter
+        self.missing[self.message_of[parameter]] -= 1  # type: ignore[index]  # a hook is called with its parameter
         while len(self.sent) < len(self.messages) and self.missing[len(self.sent)] == 0:
             self._send()
 
@@ -61,7 +61,7 @@ class GradientSums:
 
 
 def _messages(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Parameters in the order in which the backward pass comes to them, in messages of about `MESSAGE` bytes."""
+    """The parameters in the order of the backward pass, in messages of about `MESSAGE` bytes."""
     messages: list[list[nn.Parameter]] = []
     room = 0
     for parameter in reversed(parameters):

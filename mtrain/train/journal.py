@@ -1,4 +1,4 @@
-"""What a training leaves in its run folder and says to a person while it runs. Of several ranks the first keeps it."""
+"""What a training writes to its run folder and prints while it runs. With several ranks, only the first one does."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ MUCH_WAITING = 0.2  # share of a window's time
 
 
 class Journal:
-    """Events, states and checkpoints of one run."""
+    """Writes events, states and checkpoints of one run."""
 
     def __init__(self, run: Run, report: Reporter, board: SummaryWriter | None) -> None:
         self.run, self.report, self.board = run, report, board
         self.waited = False
 
     def state(self, state: State, iteration: int) -> None:
-        """What `mtrain runs` shows."""
+        """Write the state that `mtrain runs` prints."""
         if self.board:
             self.run.write("state.json", {"state": state, "iteration": iteration})
 
     def log(self, event: dict[str, Any]) -> None:
-        """A line of log.jsonl, and its numbers for TensorBoard."""
+        """Append a line to log.jsonl, and write its numbers for TensorBoard."""
         if not self.board:
             return
         self.run.log(event)
@@ -42,38 +42,38 @@ class Journal:
                         self.board.add_scalar(f"{name}/{part}".rstrip("/"), number, event["iteration"])
 
     def step(self, event: dict[str, Any], training: Training, advance: Advance) -> None:
-        """The iterations since the last time, as `Meter.take` tells them."""
+        """Log the iterations since the last call: an event of `Meter.take`."""
         self.log(event)
         advance(0, glance(event, {task.name: task.num_classes for task in training.pool.tasks}))
-        self._tell_waiting(event["wait"], training)
+        self._note_waiting(event["wait"], training)
 
-    def _tell_waiting(self, share: float, training: Training) -> None:
-        """Said when it begins; said again only after a time without."""
+    def _note_waiting(self, share: float, training: Training) -> None:
+        """Print a note when the training starts to wait much for data, but not again while it continues to."""
         much, before, self.waited = share > MUCH_WAITING, self.waited, share > MUCH_WAITING
         if much and not before:
             self.report.note(
-                f"{self.run.name}: at iteration {training.iteration}, {share:.0%} of the time is waiting for data; "
-                f"more --workers ({training.config.workers} now), smaller stored pictures or a faster disk help"
+                f"{self.run.name}: at iteration {training.iteration}, {share:.0%} of the time is spent waiting for "
+                f"data; more --workers (now {training.config.workers}), smaller stored images or a faster disk help"
             )
 
     def validation(self, accuracy: Mapping[str, float], iteration: int) -> None:
-        """Accuracy of each task on pictures of its validation set."""
+        """Log the accuracy of each task on images of its validation set."""
         if not accuracy:
             return
         self.log({"event": "validation", "iteration": iteration, "accuracy": dict(accuracy)})
-        found = ", ".join(f"{task} {value:.3f}" for task, value in accuracy.items())
-        self.report.note(f"{self.run.name}: iteration {iteration}, accuracy on val: {found}")
+        values = ", ".join(f"{task} {value:.3f}" for task, value in accuracy.items())
+        self.report.note(f"{self.run.name}: iteration {iteration}, accuracy on val: {values}")
 
     def skipped(self, training: Training) -> None:
-        """The corrupt samples that this process has passed over."""
-        found = list(training.skipping.found)
-        if not found:
+        """Log the corrupt samples that this process has skipped."""
+        samples = list(training.skipping.found)
+        if not samples:
             return
-        self.log({"event": "skipped", "iteration": training.iteration, "samples": found})
-        self.report.note(f"{self.run.name}: {len(found)} corrupt samples were skipped: {'; '.join(found)}")
+        self.log({"event": "skipped", "iteration": training.iteration, "samples": samples})
+        self.report.note(f"{self.run.name}: {len(samples)} corrupt samples were skipped: {'; '.join(samples)}")
 
     def save(self, training: Training) -> None:
-        """A checkpoint.
+        """Write a checkpoint.
 
         Raises:
             DivergedError, RunError: as checkpoint.save does.
@@ -85,9 +85,9 @@ class Journal:
 
 @contextmanager
 def journal(run: Run, report: Reporter, iteration: int, *, kept: bool) -> Iterator[Journal]:
-    """The journal of a run that is at this iteration; `kept` where this rank is the one that writes.
+    """The journal of a run that is at this iteration; `kept` is true on the rank that writes it.
 
-    What TensorBoard was told of later iterations, before a kill, is hidden.
+    TensorBoard hides events of later iterations, which a killed process may have written.
     """
     if not kept:
         yield Journal(run, report, None)
@@ -102,7 +102,7 @@ def journal(run: Run, report: Reporter, iteration: int, *, kept: bool) -> Iterat
 
 
 def glance(event: Mapping[str, Any], classes: Mapping[str, int]) -> str:
-    """A window in a few words. The slowest task is the one whose loss is highest beside that of guessing."""
+    """A summary of an event. The slowest task has the highest loss relative to that of guessing."""
     rates = " ".join(f"{name} {rate:.2g}" for name, rate in event["lr"].items())
     slowest = max(event["tasks"], key=lambda task: event["tasks"][task] / math.log(max(classes[task], 2)))
     return f"loss {event['loss']:.3f}, lr {rates}, slowest {slowest} {event['tasks'][slowest]:.3f}"

@@ -14,25 +14,25 @@ MIB = 2**20
 
 
 def memory(device: torch.device) -> dict[str, float]:
-    """MiB: in use by this process and its loader's; the most that was in use on a CUDA device since the last look."""
-    found = {"host": _host() / MIB}
+    """Memory in MiB: used by this process and its data loaders, and the peak on a CUDA device since the last call."""
+    used = {"host": _host() / MIB}
     if device.type == "cuda":
-        found["device"] = torch.cuda.max_memory_allocated(device) / MIB
+        used["device"] = torch.cuda.max_memory_allocated(device) / MIB
         torch.cuda.reset_peak_memory_stats(device)
-    return found
+    return used
 
 
 def _host() -> float:
-    """Bytes; pages that processes share count once. Where the system does not tell, the most that this process had."""
+    """Bytes; shared pages count once. Where the system does not report that, the peak of this process."""
     try:
-        found = _proportional(Path("/proc/self/smaps_rollup"))
+        size = _proportional(Path("/proc/self/smaps_rollup"))
     except (OSError, ValueError):
         unit = 1 if sys.platform == "darwin" else 1024
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     for child in multiprocessing.active_children():
         with suppress(OSError, ValueError):  # it may have ended by now
-            found += _proportional(Path(f"/proc/{child.pid}/smaps_rollup"))
-    return float(found)
+            size += _proportional(Path(f"/proc/{child.pid}/smaps_rollup"))
+    return float(size)
 
 
 def _proportional(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What moves the weights: stochastic gradient descent as the paper has it; AdamW and a cosine schedule on request."""
+"""Optimizers and schedules: stochastic gradient descent as in the paper; optionally AdamW and a cosine schedule."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FACTOR = "factor"  # of a group of parameters: on the rate of the shared network
 
 
 def learning_rates(config: FitConfig, iteration: int) -> Rates:
-    """Of the shared network and of the heads in this iteration. During the warm-up the shared network stands still.
+    """(shared network, heads): the learning rates of this iteration. The shared network is frozen during the warm-up.
 
     The cosine schedule starts when the warm-up ends, at the full rates, and ends at 0 with the training.
     """
@@ -34,44 +34,44 @@ def learning_rates(config: FitConfig, iteration: int) -> Rates:
 
 
 class PhaseOptimizer:
-    """What moves the weights in one phase: the heads alone during the warm-up, then the shared network and the heads.
+    """The optimizer of one phase: of the heads during the warm-up, then of the shared network and the heads.
 
-    PyTorch moves the shared network. Of the heads only the rows of active tasks move: those of others, their momentum
-    and moments stay exactly as they are, weight decay included. A mask sees to it, so that every iteration has the same
-    shapes.
+    The shared network has an optimizer of PyTorch. In the heads only the rows of active tasks are updated: the rows of
+    other tasks, with their momentum and moments, stay exactly as they are, without weight decay. A mask selects them,
+    so that every iteration has the same shapes.
     """
 
     def __init__(self, config: FitConfig, model: MultiHead, iteration: int) -> None:
         self.model, self.heads = model, HeadOptimizer(config, model.heads)
         self.shared: torch.optim.Optimizer | None = None
         if iteration >= config.warmup and moved(model.shared):
-            self.shared = _of_shared(config, model)
+            self.shared = _shared_optimizer(config, model)
         self.set_rates(learning_rates(config, iteration))
 
     @property
     def state(self) -> ChainMap[Tensor, dict[str, Tensor]]:
-        """Parameter -> what is kept of it from iteration to iteration."""
+        """Parameter -> the tensors that are kept for it from iteration to iteration."""
         return ChainMap(self.heads.state, {} if self.shared is None else self.shared.state)
 
     @property
     def rates(self) -> dict[str, float]:
-        """The learning rate of what is trained: shared network and heads, or the heads alone."""
+        """Learning rates of the parts being trained: shared network and heads, or only the heads."""
         shared = {} if self.shared is None else {"shared": float(self.rate)}
         return shared | {"heads": self.heads.rate}
 
     def set_rates(self, rates: Rates) -> None:
-        """The rates of the next iteration."""
+        """Set the learning rates of the next iteration."""
         self.rate, self.heads.rate = rates
         for group in [] if self.shared is None else self.shared.param_groups:
             group["lr"] = self.rate * group[FACTOR]
 
     def zero_grad(self) -> None:
-        """Forget all gradients, those of a shared network that stands still too."""
+        """Clear all gradients, including those of a frozen shared network."""
         for parameter in self.model.parameters():
             parameter.grad = None
 
     def step(self, scales: Tensor) -> None:
-        """Move what is active; `scales` (tasks,) as `loss.head_scales` gives them, on the device of the model."""
+        """Update the active parts. scales: (tasks,) from `loss.head_scales`, on the device of the model."""
         scale_head_gradients(self.model.heads, scales)
         if self.shared is not None:
             self.shared.step()
@@ -79,10 +79,9 @@ class PhaseOptimizer:
 
 
 class HeadOptimizer:
-    """SGD with momentum, or AdamW, as PyTorch has them (`torch.optim`), but for the rows of active tasks alone.
+    """SGD with momentum, or AdamW, as in `torch.optim`, restricted to the rows of active tasks.
 
-    `state` holds momentum_buffer, or exp_avg, exp_avg_sq and step (tasks,), the number of steps that each head has
-    taken.
+    `state` holds momentum_buffer, or exp_avg, exp_avg_sq and step: (tasks,), the number of steps of each head.
     """
 
     BETAS, EPSILON = (0.9, 0.999), 1e-8  # those of torch.optim.AdamW
@@ -90,9 +89,9 @@ class HeadOptimizer:
     def __init__(self, config: FitConfig, heads: TaskHeads) -> None:
         self.config, self.heads, self.rate = config, heads, 0.0
         parameters: tuple[Tensor, ...] = (heads.weight, heads.bias)
-        self.state = {parameter: self._nothing_yet(parameter) for parameter in parameters}
+        self.state = {parameter: self._initial_state(parameter) for parameter in parameters}
 
-    def _nothing_yet(self, parameter: Tensor) -> dict[str, Tensor]:
+    def _initial_state(self, parameter: Tensor) -> dict[str, Tensor]:
         if self.config.optimizer == "sgd":
             return {"momentum_buffer": torch.zeros_like(parameter)}
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
@@ -100,7 +99,7 @@ class HeadOptimizer:
 
     @torch.no_grad()
     def step(self, scales: Tensor) -> None:
-        """Move the rows of the tasks whose scale is not 0."""
+        """Update the rows of the tasks whose scale is not 0."""
         active = scales > 0
         rows = active[self.heads.task_of_row]
         for parameter in (self.heads.weight, self.heads.bias):
@@ -121,7 +120,7 @@ class HeadOptimizer:
         one, two = self.BETAS
         first = one * kept["exp_avg"] + (1 - one) * gradient
         second = two * kept["exp_avg_sq"] + (1 - two) * gradient.square()
-        times = kept["step"].double()[self.heads.task_of_row]  # 1 - 0.999 has three digits less in single precision
+        times = kept["step"].double()[self.heads.task_of_row]  # in single precision 1 - 0.999 loses three digits
         times = times[:, None] if parameter.ndim == 2 else times
         bias_one, bias_two = ((1 - beta**times).to(parameter.dtype) for beta in self.BETAS)
         decayed = parameter * (1 - self.rate * self.config.weight_decay)
@@ -137,7 +136,7 @@ def _groups(config: FitConfig, model: MultiHead) -> list[dict[str, Any]]:
     return [{"params": params, "lr": config.lr * factor, FACTOR: factor} for factor, params in layers]
 
 
-def _of_shared(config: FitConfig, model: MultiHead) -> torch.optim.Optimizer:
+def _shared_optimizer(config: FitConfig, model: MultiHead) -> torch.optim.Optimizer:
     groups = _groups(config, model)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=_has_fused_kernel(groups))
@@ -147,9 +146,9 @@ def _of_shared(config: FitConfig, model: MultiHead) -> torch.optim.Optimizer:
 def sgd(groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> torch.optim.SGD:
     """PyTorch's SGD with its fused kernel, on the CPU as on CUDA, so that tests on either run the same code.
 
-    Every momentum buffer starts as zeros, from which the first step computes what it computes without a buffer. The
-    fused kernel needs them: it takes a buffer for all parameters of a group or for none, and raises TypeError for a
-    parameter whose first gradient comes later than that of another.
+    Every momentum buffer starts as zeros, with which the first step has the same result as without a buffer. The fused
+    kernel needs them: it requires a buffer for all parameters of a group or for none, and raises TypeError if the first
+    gradient of one parameter comes later than that of another.
     """
     optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay, fused=_has_fused_kernel(groups))
     if momentum:

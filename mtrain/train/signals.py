@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while there is something to save first."""
+"""Handles Ctrl-C and SIGTERM while there is something to save first."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def passed_on(react: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `react` at each signal, in place of what would happen; the list tells which have come."""
-    asked: list[int] = []
+    """Call `react` at each signal instead of the usual handler. The list yielded records the signals received."""
+    received: list[int] = []
 
-    def ask(received: int, _frame: object) -> None:
-        asked.append(received)
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
         react()
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number in before:
-            signal.signal(number, ask)
-        yield asked
+            signal.signal(number, handle)
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""A training under way: the model, its optimizer and the number of iterations done.
+"""A training in progress: the model, its optimizer and the number of iterations done.
 
-`Training.step` is one iteration of the paper. It depends on the state before it, the seed and its
-number, and on nothing else: neither on the loader's processes, nor, but for rounding and for the batches that batch
-normalization sees, on how many ranks and micro-batches share the batch.
+`Training.step` is one iteration of the paper. It depends only on the state before it, the seed and its number: not on
+the loader processes, and on the number of ranks and micro-batches only through rounding and through the batches that
+batch normalization sees.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from mtrain.train.distributed import ALONE, Ranks
 from mtrain.train.gradients import GradientSums
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
 
-VALIDATED = 512  # pictures of a task's validation set that a running training looks at
+VALIDATED = 512  # maximum number of images of a task's validation set that a running training is validated on
 
 
 class Training:
-    """`model` on its device, trained on the training sets of `pool`, by one of `ranks`."""
+    """Trains `model`, on its device, on the training sets of `pool`. One rank of `ranks`."""
 
     def __init__(
         self, config: FitConfig, pool: Pool, model: MultiHead, device: torch.device, done: int = 0,
@@ -52,7 +52,7 @@ class Training:
         self.images = None if config.stream else Images(rows, how=self.how)
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
-        self.features: Callable[[Tensor], Tensor] = model.shared  # or the same compiled
+        self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
         self.sums = None if ranks.alone else GradientSums(moved(model.shared))
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
@@ -60,7 +60,7 @@ class Training:
 
     @property
     def warming(self) -> bool:
-        """Whether the next iteration trains the heads alone."""
+        """Whether the next iteration belongs to the warm-up, which trains only the heads."""
         return self.iteration < self.config.warmup
 
     @property
@@ -70,16 +70,16 @@ class Training:
 
     @property
     def rates(self) -> dict[str, float]:
-        """The learning rate of what is trained: shared network and heads, or the heads alone."""
+        """Learning rates of the parts being trained: shared network and heads, or only the heads."""
         return self.optimizer.rates
 
     def step(self, *parts: Batch) -> Tensor:
-        """One iteration, on the micro-batches that are this rank's share of its batch.
+        """Run one iteration on the micro-batches that make up this rank's share of the batch.
 
-        The loss of each task, summed over its samples here: (tasks,), on the device. `counts` then says how many
-        samples of each task there are in the whole batch.
+        Returns the loss of each task, summed over its samples on this rank: (tasks,), on the device. Afterwards
+        `counts` holds the number of samples of each task in the whole batch.
         """
-        if self.iteration == self.config.warmup:  # what the heads gathered at the other rate is not carried on
+        if self.iteration == self.config.warmup:  # the momentum of the heads from the warm-up is discarded
             self.optimizer = PhaseOptimizer(self.config, self.model, self.iteration)
         self.optimizer.set_rates(learning_rates(self.config, self.iteration))
         drawn = self.ranks.summed(torch.stack([part.counts for part in parts]).sum(0).tolist())
@@ -93,27 +93,27 @@ class Training:
         return losses
 
     def _average(self) -> None:
-        """The moving average begins with the weights that the first iteration after the warm-up leaves."""
+        """Update the moving average. It starts with the weights after the first iteration that follows the warm-up."""
         steps = self.iteration - self.config.warmup
         if self.config.ema and steps > 0:
             self.average = self.average or Average(self.model, self.config.ema)
             self.average.update(steps)
 
     def state(self) -> State:
-        """What a checkpoint holds."""
+        """The tensors that a checkpoint holds."""
         return checkpoint.training_state(self.model, self.optimizer, self.average.state if self.average else None)
 
     def restore(self, state: State) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a state that `state` returned."""
         average = checkpoint.restore(self.model, self.optimizer, state)
         self.average = Average(self.model, self.config.ema, average) if average else None
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The model as it is to be scored and saved: with averaged weights, where there is an average."""
+        """The model as it is scored and saved: with averaged weights, if there is an average."""
         return self.average.applied() if self.average else nullcontext()
 
     def _backward(self, batch: Batch, number: int) -> Tensor:
-        """Add the gradients of one micro-batch's share of the loss; the losses."""
+        """Add the gradients of one micro-batch's share of the loss. Returns its losses: (tasks,)."""
         seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start)
         torch.manual_seed(seed)
         losses = self._losses(batch, batch.counts.tolist())
@@ -123,7 +123,7 @@ class Training:
         return losses.detach()
 
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
-        """A shared network that stands still infers: no gradients, no update of its batch normalization."""
+        """The loss of each task: (tasks,). A shared network that stands still is in evaluation mode."""
         self.model.shared.train(not self.still)
         if self.config.batchnorm == "frozen":
             batchnorm_adapt.freeze(self.model.shared)
@@ -138,7 +138,7 @@ class Training:
         return task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing)
 
     def _sum_over_ranks(self) -> None:
-        """Gradients as if one rank had seen the whole batch; the running statistics become the mean of the ranks'."""
+        """Make the gradients those of the whole batch, and the running statistics the mean over the ranks."""
         if self.sums is None:
             return
         tensors = [parameter.grad for parameter in self.model.heads.parameters() if parameter.grad is not None]
@@ -149,22 +149,22 @@ class Training:
         self.ranks.sum_(tensors)
 
     def prepare(self, batch: Batch) -> Tensor:
-        """The pictures on the device: flipped, otherwise changed if asked for, normalized, channels last."""
+        """The images on the device: flipped and further augmented as configured, normalized, channels last."""
         looks = batch.looks.to(self.device, non_blocking=True)
         images = batch.to(self.device).images(self.config.size, self.how)
         return self.model.shared.normalize(colour.changed(images, looks, self.config))
 
     def example(self) -> Tensor:
-        """Something of the shape and layout of a prepared micro-batch."""
+        """Zeros with the shape and memory format of a prepared micro-batch."""
         shape = (len(self.slots[0]), 3, self.config.size, self.config.size)
         return torch.zeros(shape, device=self.device).to(memory_format=torch.channels_last)
 
     def drawn(
         self, numbers: range, stream: sampling.Stream = sampling.Stream.TRAIN, slots: Sequence[range] | None = None
     ) -> Iterator[Batch]:
-        """The batches of these iterations, as micro-batches of these slots: by default those of this rank's share.
+        """The batches of these iterations, as micro-batches of these slots, by default of this rank's share.
 
-        On the CPU the micro-batches of one iteration, and no earlier ones, keep what is in them.
+        On the CPU their memory is reused: the micro-batches of one iteration stay valid until the next one.
         """
         config = self.config
         parts = slots or self.slots
@@ -173,8 +173,8 @@ class Training:
         pin = self.device.type == "cuda"
         workers = min(config.workers, len(items))
         lasting = None if pin else len(parts)
-        found = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
-        return on_device(found, self.device)
+        loaded = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
+        return on_device(loaded, self.device)
 
     def _batches(self, slots: range, stream: sampling.Stream) -> Batches:
         config, mixture, skip = self.config, self.mixture, self.config.skip_corrupt > 0
@@ -189,34 +189,34 @@ class Training:
         )
 
     def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
-        """For each of these iterations the micro-batches of this rank's share."""
+        """For each of these iterations, the micro-batches of this rank's share."""
         return zip(*[self.drawn(numbers)] * len(self.slots), strict=True)
 
     @torch.no_grad()
     def validate(self, enough: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Accuracy of each head on up to `VALIDATED` pictures of its task's validation set; None when cut short.
+        """Accuracy of each head on up to `VALIDATED` images of its task's validation set; None if cut short.
 
-        Each rank looks at its share of the pictures; all get the same answer.
+        Each rank scores its share of the images; all return the same result.
         """
         self.model.eval()
         tasks = [task for task in self.pool.tasks if len(task.rows["val"])]
-        right: list[int] = []
+        correct: list[int] = []
         with self.averaged():
             for task in tasks:
-                found = self._right(task, enough)
-                if found is None:
+                count = self._count_correct(task, enough)
+                if count is None:
                     break
-                right.append(found)
-        missing = len(tasks) - len(right)
-        *right, cut = self.ranks.summed([*right, *[0] * missing, missing])()
+                correct.append(count)
+        missing = len(tasks) - len(correct)
+        *correct, cut = self.ranks.summed([*correct, *[0] * missing, missing])()
         if cut:
             return None
-        return {task.name: n / len(_validated(task)) for task, n in zip(tasks, right, strict=True)}
+        return {task.name: n / len(_validated(task)) for task, n in zip(tasks, correct, strict=True)}
 
-    def _right(self, task: Task, enough: Callable[[], bool]) -> int | None:
+    def _count_correct(self, task: Task, enough: Callable[[], bool]) -> int | None:
         config, shared, head = self.config, self.model.shared, self.model.heads[task.name]
         rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
-        right = 0
+        correct = 0
         for images, places in ordered_batches(
             task,
             rows,
@@ -230,11 +230,11 @@ class Training:
                 return None
             batchnorm_per_task.route(shared, [len(images) if name == task.name else 0 for name in self.tasks])
             logits = head(shared(shared.normalize(images)))
-            right += int((logits.argmax(1).cpu().numpy() == rows.label[places]).sum())
-        return right
+            correct += int((logits.argmax(1).cpu().numpy() == rows.label[places]).sum())
+        return correct
 
 
 def _validated(task: Task) -> list[int]:
-    """Rows of a task's validation set from all over it."""
+    """Row numbers of a task's validation set, evenly spaced."""
     size = len(task.rows["val"])
     return [int(row) for row in np.linspace(0, size - 1, min(size, VALIDATED)).astype(int)]

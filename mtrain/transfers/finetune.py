@@ -29,9 +29,12 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
 from mtrain.model.weights import read_weights, state_digest
+from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.transfers.finetune_rate import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
 from mtrain.transfers.folds import group_folds
+
+UNKNOWN = Seen()
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,18 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
     return Sets(train, val, metric, tuple(notes))
 
 
-def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folder: Path, report: Reporter) -> Tuned:
+def finetune(
+    start: SharedNetwork,
+    task: Task,
+    sets: Sets,
+    recipe: Recipe,
+    folder: Path,
+    report: Reporter,
+    seen: Seen = UNKNOWN,
+) -> Tuned:
     """Copies of `start`, each trained at one rate; the best of them, the first of equally good ones.
+
+    seen: what the weights of `start` were trained on; the files of the networks say it.
 
     Raises:
         RunError: another process is at it, or no rate gave a finite network.
@@ -78,7 +91,7 @@ def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folde
     with locked(place, "another process is fine-tuning here", "wait for it"):
         known = [_known(place, rate, report.note) for rate in recipe.rates]
         outcomes = tuple(
-            outcome or _tuned(Tuning(rate, start, task, sets, recipe), place, report)
+            outcome or _tuned(Tuning(rate, start, task, sets, recipe), place, report, seen)
             for rate, outcome in zip(recipe.rates, known, strict=True)
         )
         best = max(outcomes, key=lambda outcome: outcome.score if outcome.epoch else -math.inf)
@@ -86,7 +99,7 @@ def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folde
             raise RunError("no learning rate gave a finite network", where=place, remedy="give lower rates with --lr")
         # a better rate, not asked for this time, may have won here before
         if not _is_whole(_weights(place, best.rate), report):
-            best = _tuned(Tuning(best.rate, start, task, sets, recipe), place, report)
+            best = _tuned(Tuning(best.rate, start, task, sets, recipe), place, report, seen)
         for outcome in outcomes:
             if outcome.rate != best.rate:
                 _weights(place, outcome.rate).unlink(missing_ok=True)
@@ -95,7 +108,7 @@ def finetune(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe, folde
     return Tuned(model.eval(), best, outcomes, sets)
 
 
-def _tuned(tuning: Tuning, place: Path, report: Reporter) -> Outcome:
+def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> Outcome:
     """One rate to its end: weights first, then the file that says that they are there."""
     name, rate, folder = tuning.task.name, tuning.rate, place / f"rate-{tuning.rate:g}"
     for path in checkpoint.newest(folder):
@@ -111,7 +124,9 @@ def _tuned(tuning: Tuning, place: Path, report: Reporter) -> Outcome:
     if outcome.diverged:
         report.note(f"{name}: diverged at {rate:g} in epoch {len(outcome.history) + 1}")
     if outcome.epoch:
-        write_tensors(_weights(place, rate), tuning.best, {"backbone": tuning.model.shared.name, "task": name})
+        saw = seen | Seen({name: ("train",)}, {name: tuple(tuning.task.card.related)})
+        about = {"backbone": tuning.model.shared.name, "task": name, **saw.json()}
+        write_tensors(_weights(place, rate), tuning.best, about)
     write_document(place / f"rate-{rate:g}.json", asdict(outcome))
     shutil.rmtree(folder, ignore_errors=True)
     return outcome

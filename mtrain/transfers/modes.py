@@ -6,7 +6,7 @@ both, fine-tuning goes on choosing by the validation set, and the test set score
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,17 @@ from mtrain.data.pool import Rows, Task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork, find_device
-from mtrain.model.weights import trained_on
-from mtrain.model.weights_file import weights_in
+from mtrain.model.weights import seen_by
 from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Answer, undefined
+from mtrain.seen import Seen
 from mtrain.transfers import probes
 from mtrain.transfers.features import Features, features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import Classifier, Outcome, Recipe, logits
 from mtrain.transfers.probes import Probe, Sample
-from mtrain.transfers.request import NAMED, OWN
+from mtrain.transfers.request import OWN
 
 FROZEN = ("svm", "logistic", "knn")
 
@@ -43,6 +43,11 @@ class Source:
     weights: str
     network: SharedNetwork
     digest: str
+
+    @property
+    def seen(self) -> Seen:
+        """What the weights were trained on."""
+        return self.run.seen() if self.weights == OWN else seen_by(self.weights, self.run.network())
 
     @property
     def origin(self) -> str:
@@ -96,22 +101,30 @@ def check_sets(task: Task, options: Options) -> None:
         raise UsageError(what, where=task.folder, remedy="choose another --target")
 
 
-def check_unseen(source: Source, task: Task, splits: Iterable[str]) -> None:
+def check_unseen(source: Source, task: Task, splits: Collection[str]) -> None:
     """Raises:
-    UsageError: the run has trained on one of these sets of the task: a score on it says nothing.
+    UsageError: the weights were trained on one of these sets of the task, or on a task that is related to it: a score
+        on it says nothing. Weights that were trained on the task itself, as joint training does, may have seen the same
+        sets of related tasks.
     """
-    seen = source.run.trained_on() if source.weights == OWN else {}
-    if source.weights not in NAMED:
-        network = source.run.network()
-        seen = trained_on(weights_in(Path(source.weights), () if isinstance(network, str) else network.files))
-    trained = seen.get(task.name, ())
-    for split in splits:
-        if split in trained:
-            raise UsageError(
-                f"these weights were trained on the {split} set of {task.name}: a score on it says nothing",
-                where=source.run.path if source.weights == OWN else source.weights,
-                remedy=f"train one with --leave-out {task.name}, or for --mode joint with --joint {task.name}",
-            )
+    seen = source.seen
+    trained, relatives = seen.of_task(task.name), seen.of_relatives(task.name, tuple(task.card.related))
+    wrong = [(task.name, split) for split in splits if split in trained]
+    wrong += [(name, split) for name, sets in relatives.items() for split in sets if split in splits or not trained]
+    if not wrong:
+        return
+    name, split = wrong[0]
+    kin = "" if name == task.name else f", which is related to {task.name}"
+    own = source.weights == OWN
+    begun = own and split in source.run.started_from().of_task(name)
+    remedy = f"train one with --leave-out {task.name}, or for --mode joint with --joint {task.name}"
+    if begun:
+        remedy = f"train one from other weights than {source.run.config().weights}, which saw it"
+    raise UsageError(
+        f"these weights were trained on the {split} set of {name}{kin}: a score on {'it' if not kin else task.name} "
+        "says nothing",
+        where=source.run.path if own else source.weights, remedy=remedy,
+    )  # fmt: skip
 
 
 def svm(source: Source, task: Task, options: Options, report: Reporter) -> Found:
@@ -144,7 +157,7 @@ def tuned(source: Source, task: Task, options: Options, report: Reporter) -> Fou
     """Everything trained on; the validation set chooses epoch and rate, so its own score is a little optimistic."""
     recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
     sets = divide(task, task.rows["train"], task.rows["val"])
-    found = finetune(source.network, task, sets, recipe, source.run.path / "transfer" / "tuned", report)
+    found = finetune(source.network, task, sets, recipe, source.run.path / "transfer" / "tuned", report, source.seen)
     name, rows = options.scored, task.rows[options.scored]
     if not len(rows):
         name, rows = "held out", sets.val

@@ -216,10 +216,12 @@ def _votes(
 
 
 def _standard(features: Features) -> tuple[Values, Values]:
-    """Mean and deviation of each feature; 1 for one that does not vary."""
-    deviation = features.std(0, dtype=np.float64)
-    return features.mean(0, dtype=np.float64), np.where(deviation > 1e-9, deviation, 1.0)
+    """Mean and deviation of each feature; 1 for one that varies by no more than its roundings."""
+    mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    return mean, np.where(deviation > np.finfo(np.float32).eps * np.abs(mean), deviation, 1.0)
 
 
 def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(x, dim=1)
+    """Rows of unit length; by powers of two first, so that squares of large and of tiny numbers are representable."""
+    _, exponent = torch.frexp(x.abs().amax(dim=1, keepdim=True))
+    return torch.nn.functional.normalize(torch.ldexp(x, -exponent), dim=1)

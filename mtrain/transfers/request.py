@@ -12,6 +12,18 @@ from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.runs import Run, Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
+TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed"})
+# mode -> the options of how to transfer that it reads
+READS: dict[str, frozenset[str]] = {
+    "svm": frozenset({"solver"}),
+    "logistic": frozenset(),
+    "knn": frozenset(),
+    "fewshot": frozenset({"seed"}),
+    "finetune": TUNING,
+    "scratch": TUNING,
+    "joint": frozenset(),
+}
+CHOICES = frozenset().union(*READS.values())
 ONLY = {"scratch": "random", "joint": OWN}  # modes that leave no choice of weights
 
 
@@ -35,6 +47,13 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
         pool = pool or open_pool(shards or Path(run.config().shards))
         found.append(find_task(pool, name))
     return found
+
+
+def unread(modes: Sequence[str], weights: str = OWN) -> dict[str, str]:
+    """Options of how to transfer that none of these modes reads -> why. A seed also draws random weights."""
+    read = frozenset().union(*(READS[mode] for mode in modes)) | ({"seed"} if weights == "random" else frozenset())
+    names = " and ".join(dict.fromkeys(modes))
+    return dict.fromkeys(sorted(CHOICES - read), f"--mode {names} does not read it")
 
 
 def weights_of(run: Run, weights: str, mode: str = "svm", key: str | None = None) -> str:

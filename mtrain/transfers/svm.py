@@ -6,6 +6,7 @@ solved together (mtrain.transfers.svm_solver); `solver="sklearn"` uses scikit-le
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from mtrain.errors import RunError, UsageError
@@ -21,12 +23,16 @@ from mtrain.transfers import svm_solver
 from mtrain.transfers.folds import Folds, group_folds, mean_score
 
 COSTS = tuple(10.0**e for e in range(-10, 1))
+LARGEST = 1e6  # mean square of the norm of features, beyond which they are scaled: C means nothing for larger ones
 FOLD_TOLERANCE = 1e-6  # relative duality gap in the folds, whose scores need no more digits than that
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
-Solver = Callable[[Features, Labels, int, Folds, Sequence[float], str], tuple[list[Values], Callable[[float], Values]]]
+Note = Callable[[str], None]
+Solver = Callable[
+    [Features, Labels, int, Folds, Sequence[float], str, Note], tuple[list[Values], Callable[[float], Values]]
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ def fit(
 ) -> Fitted:
     """Choose C by cross-validation (the smallest of equally good ones) and train on everything with it.
 
+    Features whose norms have a mean square above LARGEST are divided by a power of two first, with a note.
+
     Raises:
         UsageError: fewer than two classes in the training data, or an unknown solver.
     """
@@ -68,16 +76,28 @@ def fit(
     if solver not in SOLVERS:
         raise UsageError(f"no solver {solver!r}", expected=" or ".join(SOLVERS))
     folds = group_folds(labels, groups)
+    notes, late = list(folds.notes), list[str]()
+    scale = _scale(features)
+    if scale != 1:
+        features = features / np.float32(scale)
+        notes.append(f"the features are so large that they are divided by {scale:g} for the SVM: its C is for these")
     with _solvable():
-        held_out, final = SOLVERS[solver](features, labels, classes, folds, costs, device)
+        held_out, final = SOLVERS[solver](features, labels, classes, folds, costs, device, late.append)
     cv = {cost: mean_score(metric, labels, values, folds) for cost, values in zip(costs, held_out, strict=True)}
     scored = {cost: round(value, 12) for cost, value in cv.items() if not np.isnan(value)}
-    notes = list(folds.notes)
     if not scored:
         notes.append("no fold could be scored: the largest C is used")
     best = min((c for c in scored if scored[c] == max(scored.values())), default=max(costs))
     with _solvable():
-        return Fitted(cost=best, weights=final(best), cv=cv, notes=tuple(notes))
+        weights = final(best)
+    weights[:-1] /= scale
+    return Fitted(cost=best, weights=weights, cv=cv, notes=(*notes, *dict.fromkeys(late)))
+
+
+def _scale(features: Features) -> float:
+    """The power of two that brings the mean square of the norms to LARGEST at most; 1 where it is there already."""
+    mean = float(np.einsum("ij,ij->", features, features, dtype=np.float64)) / len(features)
+    return 1.0 if mean <= LARGEST else float(2.0 ** np.ceil(np.log2(mean / LARGEST) / 2))
 
 
 @contextmanager
@@ -93,7 +113,7 @@ def _solvable() -> Iterator[None]:
 
 
 def _batched(
-    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float], device_name: str
+    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float], device_name: str, note: Note
 ) -> tuple[list[Values], Callable[[float], Values]]:
     """All folds and classes of one C in one solve, started from the solution of the C before."""
     device = find_device(device_name)
@@ -106,19 +126,28 @@ def _batched(
     rows = torch.arange(len(labels), device=device)
     for cost in costs:
         start = svm_solver.solve(design, all_targets, cost * all_trains, start, kinds=columns, tolerance=FOLD_TOLERANCE)
+        _check_gap(start, FOLD_TOLERANCE, cost, note)
         values = start.decisions.reshape(len(labels), folds.count, columns)
         held_out.append(values[rows, torch.from_numpy(folds.of).to(device)].cpu().numpy())
 
     def final(cost: float) -> Values:
         solution = svm_solver.solve(design, targets, torch.full_like(targets, cost))
+        _check_gap(solution, svm_solver.TOLERANCE, cost, note)
         weights: Values = svm_solver.feature_weights(design, solution).cpu().numpy()
         return weights
 
     return [v[:, 0] if columns == 1 else v for v in held_out], final
 
 
+def _check_gap(solution: svm_solver.Solution, tolerance: float, cost: float, note: Note) -> None:
+    """Say where the solver stopped before it had converged."""
+    gap = float(solution.gap.max())
+    if not gap <= tolerance:
+        note(f"the SVM of C = {cost:g} stopped before it had converged: relative duality gap {gap:.1g}")
+
+
 def _sklearn(
-    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float], _device: str
+    features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float], _device: str, note: Note
 ) -> tuple[list[Values], Callable[[float], Values]]:
     def weights(which: NDArray[np.bool_], cost: float) -> Values:
         targets = _targets(labels[which], classes)
@@ -128,7 +157,11 @@ def _sklearn(
             if len(np.unique(target)) == 1:  # a class that this fold does not have
                 columns.append(np.append(np.zeros(features.shape[1]), target[0]))
             else:
-                machine.fit(features[which], target)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", ConvergenceWarning)
+                    machine.fit(features[which], target)
+                if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+                    note(f"the SVM of C = {cost:g} stopped before it had converged")
                 columns.append(np.append(machine.coef_[0], machine.intercept_[0]))
         return np.stack(columns, axis=1)
 

@@ -11,6 +11,7 @@ import torch
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
+from mtrain.checksums import file_digest
 from mtrain.data.pool import Task, fetch_shards
 from mtrain.documents import write_document
 from mtrain.errors import RunError
@@ -44,7 +45,8 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     check_size(network, config.size)
     source = Source(run, weights, network, weights_digest(network))
     if broken := not_finite(network.body.state_dict()):
-        raise RunError(f"weights that are not finite: {broken[0]}", where=source.origin)
+        remedy = "train another run with a lower --lr" if weights == OWN else "give others with --weights"
+        raise RunError(f"weights that are not finite: {broken[0]}", where=source.origin, remedy=remedy)
     return source
 
 
@@ -66,8 +68,10 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
     fetch_shards([task], list(task.rows), report)
     begun = time.monotonic()
     found = MODES[options.mode](source, task, options, report)
+    predictions = None
     if found.answered is not None:
         write_predictions(path.with_suffix(".npz"), *found.answered)
+        predictions = file_digest(path.with_suffix(".npz"))
     result = {
         "identity": identity,
         "task": task.name,
@@ -77,6 +81,7 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
         **_scores(task, found),
         **found.settings,
         "trained_on": found.trained_on,
+        "predictions": predictions,
         "seconds": round(time.monotonic() - begun, 2),
     }
     plain: dict[str, Any] = without_nan(result)

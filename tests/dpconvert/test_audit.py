@@ -130,7 +130,7 @@ def test_pictures_without_content_are_told_apart_from_those_with() -> None:
 
 
 def test_a_picture_that_does_not_decode_is_named() -> None:
-    with pytest.raises(ShardError, match=r"a\.tar: k7: a picture does not decode"):
+    with pytest.raises(ShardError, match=r"a\.tar: k7: image cannot be decoded"):
         prints([png(tissue(1))[:200]], ["a.tar: k7"])
 
 
@@ -219,9 +219,9 @@ def test_a_task_without_leaks_is_clean_and_white_tiles_are_only_counted(tmp_path
     assert found.clean
     assert found.even == 2
     assert [*found.lines()] == [
-        "17 pictures of 1 task",
-        "within one split: 0 pairs; too even to be compared: 2 pictures",
-        "nothing found that the cards do not state",
+        "17 images in 1 task",
+        "within one split: 0 pairs; too uniform to compare: 2 images",
+        "nothing found that the cards do not declare",
     ]
 
 
@@ -279,7 +279,9 @@ def test_features_find_what_looks_do_not(tmp_path: Path) -> None:
     (out / "Toy-val.npy").write_bytes(b"no array")
     with pytest.raises(UsageError, match=r"Toy-val\.npy: not features of these tasks"):
         audited(folder, features_in=out)
-    with pytest.raises(UsageError, match=r"no features of these tasks here; write some: mtrain features --task Toy"):
+    with pytest.raises(
+        UsageError, match=r"no features of these tasks in this folder; write them with: mtrain features --task Toy"
+    ):
         audited(folder, features_in=tmp_path)
 
 
@@ -291,8 +293,8 @@ def test_the_command_tells_and_draws_what_it_finds(tmp_path: Path, dpconvert: Ca
     page = tmp_path / "page" / "audit.html"
     answer = dpconvert("audit", tmp_path / "shards", "--page", page, "--workers", 1, "--quiet")
     assert (answer.code, answer.err) == (1, "")
-    assert "One and Two: 1 picture and 1 group in common; related, which no card states\n" in answer.out
-    assert "to be left out together: One, Two\n" in answer.out
+    assert "One and Two: 1 image and 1 group in common; related, but not declared in any card\n" in answer.out
+    assert "leave out together: One, Two\n" in answer.out
     html = page.read_text()
     assert html.count("<img ") == 2
     assert "://" not in html
@@ -310,7 +312,7 @@ def test_a_clean_audit_exits_with_0(tmp_path: Path, dpconvert: Call) -> None:
     (tmp_path / "file").touch()
     answer = dpconvert("audit", tmp_path / "s", "--page", tmp_path / "file" / "a.html", "--workers", 1, "-q")
     assert (answer.code, "Traceback" in answer.err) == (1, False)
-    assert answer.err.startswith(f"dpconvert: error: {tmp_path / 'file'}: cannot be made: ")
+    assert answer.err.startswith(f"dpconvert: error: {tmp_path / 'file'}: cannot be created: ")
 
 
 def test_names_in_the_page_are_text_and_nothing_else(tmp_path: Path) -> None:
@@ -331,7 +333,9 @@ def test_a_damaged_task_is_told_in_one_line(harm: str, tmp_path: Path) -> None:
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:700])
-    told = {"index": "not the index", "shard": "shorter than its index", "unfinished": "no task.json"}[harm]
+    told = {"index": "changed since it was written", "shard": "shorter than its index", "unfinished": "no task.json"}[
+        harm
+    ]
     with pytest.raises(ShardError, match=told):
         audited(folder)
 

@@ -101,8 +101,28 @@ def test_list_names_every_source_with_its_licence(dpconvert: Call) -> None:
 def test_a_conversion_tells_what_was_made(dpconvert: Call, toy: Path) -> None:
     answer = convert_toy(dpconvert, toy)
     assert answer.code == 0
-    assert answer.out.startswith(f"Toy: 8 samples in 3 shards (3 shards made, 0 were there) -> {toy / 'out' / 'Toy'}\n")
+    assert answer.out.startswith(
+        f"Toy: 8 samples in 3 shards (3 shards written, 0 existing) -> {toy / 'out' / 'Toy'}\n"
+    )
     assert "digest " in answer.out
+    table = [line.split() for line in answer.out.splitlines()[1:4]]
+    assert table[0] == ["class", "train", "val", "test"]
+    again = convert_toy(dpconvert, toy).out  # from the card, whose keys are sorted
+    assert "(already complete)" in again
+    assert [line.split() for line in again.splitlines()[1:4]] == table
+
+
+def test_notes_of_the_manifest_and_known_differences_are_printed_with_verbose(dpconvert: Call, toy: Path) -> None:
+    expected = '[expected]\ntotal = 9\nclasses = [5, 5]\nreasons = {total = "r", no = "r", yes = "r"}\n'
+    (toy / "toy.toml").write_text(f'classes = ["no", "yes"]\nnotes = ["Scanned in 2009."]\n{TOML}{expected}')
+    (toy / "toy" / "notes.csv").write_text("a\n1\n")
+    short, long = convert_toy(dpconvert, toy).out, convert_toy(dpconvert, toy, "--verbose").out
+    assert "Scanned in 2009." not in short
+    assert "1 note about the dataset not shown; --verbose or `dpconvert show` prints them" in short
+    assert "note: Scanned in 2009.\n" in long
+    assert "not shown" not in long
+    assert "note: not used: 1 file (1 .csv)" in short  # of this conversion: the user may want to act
+    assert (short.count("(known: r)"), long.count("(known: r)")) == (1, 3)
 
 
 def test_check_exits_1_while_something_is_missing(dpconvert: Call, converted: Get) -> None:
@@ -181,9 +201,9 @@ def test_fake_draws_below_out_and_says_how_to_go_on(dpconvert: Call, tmp_path: P
             "/nowhere: no such folder; expected the files of WarwickCRC",
         ),
         (("warwick-crc", "--source", "/dev/null"), "/dev/null: not a folder"),
-        (("verify", "/nowhere"), "/nowhere: no converted task here; name the folder given to --out"),
+        (("verify", "/nowhere"), "/nowhere: no converted task in this folder; give the folder that --out named"),
         (("show", "/nowhere/my.toml"), "/nowhere/my.toml: cannot be read: No such file or directory"),
-        (("all", "--root", "/nowhere"), "/nowhere: no known source here"),
+        (("all", "--root", "/nowhere"), "/nowhere: no known source in this folder"),
     ],
 )
 def test_a_wrong_name_gets_one_line(arguments: tuple[str, ...], told: str, dpconvert: Call) -> None:
@@ -336,7 +356,7 @@ def test_verify_says_what_is_whole_and_what_is_not(dpconvert: Call, toy: Path) -
     assert answer.err.splitlines() == [
         f"{toy / 'out' / 'Cut' / 'index.parquet'}: missing",
         f"{shard}: changed since it was written",
-        "dpconvert: error: 2 problems; convert what is damaged again with --overwrite",
+        "dpconvert: error: 2 problems; convert the damaged tasks again with --overwrite",
     ]
 
 
@@ -346,7 +366,7 @@ def test_verify_against_another_digest_exits_1(dpconvert: Call, toy: Path) -> No
     assert dpconvert(*command, digest).code == 0
     answer = dpconvert(*command, "0" * 64)
     assert answer.code == 1
-    assert f"task.json: digest {digest} is not the one asked for, 0000" in answer.err
+    assert f"task.json: digest {digest} is not the expected one, 0000" in answer.err
 
 
 def test_all_converts_what_is_there_and_names_what_is_not(dpconvert: Call, tmp_path: Path) -> None:
@@ -385,4 +405,4 @@ def test_a_damaged_plan_is_made_again_and_a_damaged_request_told(dpconvert: Call
     (task / ".work").mkdir()
     (task / ".work" / "request.json").write_text("[")
     answer = dpconvert(*asked)
-    assert (answer.code, "unreadable request" in answer.err) == (1, True)
+    assert (answer.code, "request.json cannot be read" in answer.err) == (1, True)

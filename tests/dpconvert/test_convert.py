@@ -142,7 +142,7 @@ def test_idle_workers_leave_when_their_parent_alone_is_killed() -> None:
 
 
 def test_a_killed_worker_is_told_in_one_line() -> None:
-    with pytest.raises(OutputError, match=r"a worker process was killed; often for want of memory: .* fewer --workers"):
+    with pytest.raises(OutputError, match=r"a worker process was killed; often for lack of memory: .* fewer --workers"):
         list(processes.run(die, "context", range(3), 2))
 
 
@@ -176,7 +176,7 @@ def test_a_finished_task_is_recognised_and_not_redone(converted: Get, dpconvert:
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"}
     answer = dpconvert(TILES, *where(one, tmp_path))
     assert answer.code == 0
-    assert "240 samples in 7 shards (complete already)" in answer.out
+    assert "240 samples in 7 shards (already complete)" in answer.out
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"} == before
 
 
@@ -197,7 +197,7 @@ def test_ctrl_c_ends_the_program_and_its_workers_with_one_line(moment: str, conv
     finally:
         kill(process)
     said = (tmp_path / "stderr.txt").read_text().strip()
-    assert said == "dpconvert: stopped; run the same command again to go on: what is made is kept"
+    assert said == "dpconvert: stopped; run the same command again to resume: finished shards are kept"
 
 
 def test_ctrl_c_keeps_what_is_made_and_the_next_run_says_how_much(
@@ -207,10 +207,10 @@ def test_ctrl_c_keeps_what_is_made_and_the_next_run_says_how_much(
     interrupted(2)
     first = dpconvert(TILES, *where(one, tmp_path))
     assert (first.code, first.out) == (130, "")
-    assert first.err.strip() == "dpconvert: stopped; run the same command again to go on: what is made is kept"
+    assert first.err.strip() == "dpconvert: stopped; run the same command again to resume: finished shards are kept"
     again = dpconvert(TILES, *where(one, tmp_path))
-    assert "UMCMColorectal: 2 of 7 shards there already\n" in again.err
-    assert "(5 shards made, 2 were there)" in again.out
+    assert "UMCMColorectal: 2 of 7 shards already exist\n" in again.err
+    assert "(5 shards written, 2 existing)" in again.out
     assert digests(tmp_path / one.manifest.task) == digests(one.folder)
 
 
@@ -240,7 +240,7 @@ def test_other_options_in_the_same_folder_are_refused(
     assert one_line(answer).startswith(
         f"dpconvert: error: {tmp_path / one.manifest.task}: holds a conversion with other options; expected "
     )
-    assert answer.err.strip().endswith("; use another --out, or --overwrite to replace it")
+    assert answer.err.strip().endswith("; choose another --out, or replace it with --overwrite")
 
 
 def test_other_source_files_under_a_finished_task_are_refused_and_overwrite_replaces_it(
@@ -268,7 +268,7 @@ def test_a_task_whose_shard_vanished_is_not_taken_for_complete(converted: Get, d
     (folder / "test-000001.tar").unlink()
     answer = dpconvert(TILES, *where(one, tmp_path))
     assert answer.code == 1
-    assert "task.json is here but test-000001.tar is missing or cut; run with --overwrite" in one_line(answer)
+    assert "task.json exists, but test-000001.tar is missing or cut; run with --overwrite" in one_line(answer)
 
 
 def test_a_second_conversion_into_the_same_folder_is_refused(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_second_conversion_into_the_same_folder_is_refused(converted: Get, dpc
         answer = dpconvert(TILES, *where(one, tmp_path))
     assert answer.code == 1
     assert one_line(answer).endswith(
-        "UMCMColorectal: another conversion is writing here; wait for it, or use another --out"
+        "UMCMColorectal: another conversion is writing to it; wait for it, or choose another --out"
     )
     assert dpconvert(TILES, *where(one, tmp_path)).code == 0
 
@@ -293,7 +293,8 @@ def test_a_truncated_tile_is_named_and_mending_it_finishes(tiles: Path, converte
     whole = tile.read_bytes()
     tile.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        SourceError, match=r"1 of 240 samples could not be made, the first: .*HE-01_000.*a TIFF that is cut or damaged"
+        SourceError,
+        match=r"1 of 240 samples cannot be converted, the first: .*HE-01_000.*a TIFF that is cut or damaged",
     ):
         run(one.manifest, tiles, out)
     assert not (out / one.manifest.task / "task.json").exists()
@@ -309,7 +310,7 @@ def test_a_truncated_tile_is_named_and_mending_it_finishes(tiles: Path, converte
 def test_shards_that_a_changed_source_has_no_more_are_removed(tiles: Path, converted: Get, tmp_path: Path) -> None:
     one, (first, *others) = converted(TILES), sorted(tiles.rglob("*.tif"))
     first.write_bytes(first.read_bytes()[:500])
-    with pytest.raises(SourceError, match="1 of 240 samples could not be made"):
+    with pytest.raises(SourceError, match="1 of 240 samples cannot be converted"):
         run(one.manifest, tiles, tmp_path / "out")
     before = len(names(tmp_path / "out", "*.tar"))
     for tile in (first, *others[::2]):
@@ -358,7 +359,7 @@ def test_skip_failed_lists_what_is_left_out(tiles: Path, converted: Get, dpconve
     answer = dpconvert(*command)
     assert answer.code == 1  # what was asked for is there, but not everything
     assert "237 samples" in answer.out
-    assert "left out: 3 samples that cannot be read, listed in task.json" in answer.out
+    assert "left out: 3 unreadable samples, listed in task.json" in answer.out
     card = json.loads(dpconvert(*command, "--json").out)
     assert len(card["failures"]) == 3
     assert all("HE-03" in failure["source"] and failure["reason"] for failure in card["failures"])
@@ -369,7 +370,7 @@ def test_a_limit_is_kept_per_class_and_set(converted: Get, tmp_path: Path) -> No
     one = converted(TILES)
     card = run(one.manifest, one.source, tmp_path, limit=2)
     assert {split: of.classes for split, of in card.splits.items()} == {"train": [2] * 8, "test": [2] * 8}
-    assert {d.reason for d in card.expectations} == {"at most 2 samples per class and set were asked for"}
+    assert {d.reason for d in card.expectations} == {"limited to 2 samples per class and set"}
 
 
 # --- the output folder
@@ -394,7 +395,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_when_there_is_room(
         assert had > 0
         subprocess.run([mount, "-o", "remount,size=64m", disk], check=True)
         again = dpconvert(TILES, *where(one, disk))
-        assert f"{had} were there" in again.out
+        assert f"{had} existing" in again.out
         assert digests(disk / one.manifest.task) == digests(one.folder)
     finally:
         subprocess.run(["umount", disk], check=True)

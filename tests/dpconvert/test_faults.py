@@ -65,7 +65,7 @@ def test_failed_samples_are_listed_and_retried_alone(
     failures = json.loads((folder / "task.json").read_text())["failures"]
     assert len(failures) == len(whole)
     assert f"failed: {failures[0]['key']}: " in first.out
-    assert "cannot be read, listed in task.json; mend them and say --retry-failed" in first.out
+    assert "listed in task.json; repair the files, then run again with --retry-failed" in first.out
     assert verify(folder, workers=1, report=QUIET)[1] == []
     failed = {row.shard for row in plan_of(folder).rows if row.key in {f["key"] for f in failures}}
     kept = {path: path.stat().st_mtime_ns for path in names(folder, SHARDS) if path.name not in failed}
@@ -76,7 +76,7 @@ def test_failed_samples_are_listed_and_retried_alone(
         path.write_bytes(data)
     again = dpconvert(*command, "--retry-failed")
     assert again.code == 0
-    assert f"({len(failed)} shards made, {len(kept)} were there)" in again.out
+    assert f"({len(failed)} shards written, {len(kept)} existing)" in again.out
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     same = digests(one.folder)
     assert {name: digest for name, digest in digests(folder).items() if name.endswith(("tar", "parquet"))} == {
@@ -107,14 +107,14 @@ def test_a_failed_conversion_lists_all_failures_in_a_file_and_may_then_skip_them
     answer = dpconvert(*command)
     assert answer.code == 1
     path = out / one.manifest.task / ".work" / "failed.json"
-    assert f"found all of them in {path}; mend the files" in one_line(answer)
+    assert f"{path} lists them all; repair the files" in one_line(answer)
     assert answer.err.count("failed: ") == min(len(whole), 10)
     listed = json.loads(path.read_text())
     assert [sorted(failure) for failure in listed] == [["key", "reason", "source"]] * len(whole)
     assert len(names(out, SHARDS)) == len(names(one.folder, SHARDS)) - len(shards_of(out, listed))
     skipped = dpconvert(*command, "--skip-failed")
     assert skipped.code == 1
-    assert f"left out: {len(whole)} samples" in skipped.out
+    assert f"left out: {len(whole)} unreadable samples" in skipped.out
 
 
 def shards_of(out: Path, failures: list[dict[str, str]]) -> set[str]:
@@ -175,7 +175,7 @@ def test_a_worker_that_the_kernel_kills_is_told_in_one_line_and_the_run_goes_on(
         kill(process)
     (line,) = (tmp_path / "stderr.txt").read_text().splitlines()
     assert process.returncode == 1
-    assert line.startswith("dpconvert: error: a worker process was killed; often for want of memory: ")
+    assert line.startswith("dpconvert: error: a worker process was killed; often for lack of memory: ")
     assert not (folder / "task.json").exists()
     run(one.manifest, one.source, tmp_path)
     assert digests(folder) == digests(one.folder)
@@ -245,7 +245,7 @@ def test_a_source_file_that_goes_while_shards_are_made_is_a_failed_sample(
 
     monkeypatch.setattr(conversion, "write_shard", going)
     told = "No such file or directory" if how == "vanishes" else "cut or damaged"
-    with pytest.raises(SourceError, match=rf"samples could not be made, the first: .*{told}"):
+    with pytest.raises(SourceError, match=rf"samples cannot be converted, the first: .*{told}"):
         run(one.manifest, tiles, tmp_path / "out")
     assert len(names(tmp_path / "out", SHARDS)) == 2
     assert names(tmp_path / "out", "task.json") == []

@@ -75,7 +75,7 @@ def test_a_cut_download_goes_on_where_it_was_cut(site: Site, get: Get, tmp_path:
 
 def test_a_later_run_goes_on_too(site: Site, get: Get, tmp_path: Path) -> None:
     site.cut_after = [300_000, 0, 0, 0]
-    with pytest.raises(FetchError, match=r"without a byte gained.*what is here is kept"):
+    with pytest.raises(FetchError, match=r"attempts without progress.*finished parts are kept"):
         get(tmp_path / "a.bin")
     there = (tmp_path / "a.bin.part").stat().st_size
     assert 300_000 - CHUNK < there <= 300_000
@@ -116,7 +116,7 @@ def test_a_server_without_ranges_sends_all_again(site: Site, get: Get, tmp_path:
 
 def test_a_server_without_ranges_that_always_cuts_is_given_up(site: Site, get: Get, tmp_path: Path) -> None:
     site.ranges, site.cut_after = False, [300_000, 200_000, 250_000, 300_000, *[1000] * 50]
-    with pytest.raises(FetchError, match="3 times without a byte gained"):
+    with pytest.raises(FetchError, match="3 attempts without progress"):
         get(tmp_path / "a.bin")
 
 
@@ -137,11 +137,11 @@ def test_a_busy_server_is_asked_again(site: Site, get: Get, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(404, "not there"), (403, "refuses"), (410, "any more"), (302, "refuses")]
+    ("status", "words"), [(404, "not found"), (403, "denied"), (410, "no longer exists"), (302, "refuses")]
 )
 def test_a_refusal_is_one_line_and_final(site: Site, get: Get, tmp_path: Path, status: int, words: str) -> None:
     site.statuses = [status] * 9
-    with pytest.raises(FetchError, match=rf"/a\.bin: .*{words}.*\({status}\)"):
+    with pytest.raises(FetchError, match=rf"/a\.bin: .*{words}.*\(HTTP {status}\)"):
         get(tmp_path / "a.bin")
     assert len(site.asked) == 1
     assert not (tmp_path / "a.bin").exists()
@@ -245,15 +245,15 @@ def sized(site: Site, path: Path, size: int) -> bool:
 
 
 def test_what_is_not_of_the_published_size_is_refused(site: Site, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=f"not of the published size; expected 5 bytes; found {len(DATA)}"):
+    with pytest.raises(FetchError, match=f"size differs from the published one; expected 5 bytes; found {len(DATA)}"):
         sized(site, tmp_path / "a.bin", 5)
     site.announces = False
-    with pytest.raises(FetchError, match="not of the published size"):
+    with pytest.raises(FetchError, match="size differs from the published one"):
         sized(site, tmp_path / "a.bin", 5)
     assert list(tmp_path.iterdir()) == []
     site.announces = True
     assert sized(site, tmp_path / "a.bin", len(DATA))
-    with pytest.raises(FetchError, match=r"not of the published size.*remove it and fetch again"):
+    with pytest.raises(FetchError, match=r"size differs from the published one.*remove it and download it again"):
         sized(site, tmp_path / "a.bin", 5)
 
 
@@ -267,7 +267,7 @@ def test_what_does_not_fit_is_refused_before_the_first_byte(
     site: Site, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=len(DATA) - 1))
-    with pytest.raises(OutputError, match=f"no room; expected {len(DATA)} bytes; found {len(DATA) - 1}"):
+    with pytest.raises(OutputError, match=f"not enough disk space; expected {len(DATA)} bytes; found {len(DATA) - 1}"):
         get(tmp_path / "a.bin")
     assert not any(path.stat().st_size for path in tmp_path.iterdir())
 
@@ -280,7 +280,7 @@ def test_a_server_is_asked_again_when_it_says(site: Site, get: Get, tmp_path: Pa
         get(tmp_path / f"{least}.bin")
         assert time.monotonic() - begun >= least
     site.statuses, site.headers = [429], [{"Retry-After": "86400"}]
-    with pytest.raises(FetchError, match="the server asks to wait 86400 s"):
+    with pytest.raises(FetchError, match="the server requests a wait of 86400 s"):
         get(tmp_path / "b.bin")
 
 
@@ -364,14 +364,14 @@ def test_a_damaged_tar_is_one_line(site: Site, tmp_path: Path, at: int) -> None:
     data = bytearray(tarred(("y.bin", DATA)))
     data[at : at + 40] = bytes(40)
     site.files["/b.tar.gz"] = bytes(data)
-    with pytest.raises(FetchError, match=r"cannot be unpacked|no archive"):
+    with pytest.raises(FetchError, match=r"cannot be unpacked|not an archive"):
         fetched(manifest(site, tmp_path, "b.tar.gz"), tmp_path / "mine")
     assert not (tmp_path / "mine" / "b").exists()
 
 
 def test_a_page_instead_of_an_archive_is_not_kept(site: Site, tmp_path: Path) -> None:
     site.files["/a.zip"] = b"<html>Please log in</html>"
-    with pytest.raises(FetchError, match=r"no archive.*ask at https://example.org/mine, or put a.zip"):
+    with pytest.raises(FetchError, match=r"not an archive.*request it at https://example.org/mine, or put a.zip"):
         fetched(manifest(site, tmp_path, "a.zip"), tmp_path / "mine")
     assert not (tmp_path / "mine" / "a.zip").exists()
 
@@ -386,7 +386,7 @@ def test_a_licence_that_is_not_open_must_be_accepted(site: Site, tmp_path: Path)
 
 
 def test_a_download_that_does_not_fit_is_not_begun(site: Site, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="no room"):
+    with pytest.raises(OutputError, match="not enough disk space"):
         fetched(manifest(site, tmp_path, "a.zip", size=1 << 60), tmp_path / "mine")
     assert site.asked == []
 
@@ -394,7 +394,7 @@ def test_a_download_that_does_not_fit_is_not_begun(site: Site, tmp_path: Path) -
 def test_two_fetches_into_one_folder_do_not_meet(site: Site, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    with locks.held(folder / ".lock"), pytest.raises(OutputError, match="somebody else"):
+    with locks.held(folder / ".lock"), pytest.raises(OutputError, match="another `dpconvert fetch`"):
         fetched(manifest(site, tmp_path, "a.zip"), folder)
 
 
@@ -406,7 +406,7 @@ def test_the_command_fetches_and_says_how_to_go_on(site: Site, tmp_path: Path, d
     manifest(site, tmp_path, "a.zip")
     answer = dpconvert("fetch", tmp_path / "mine.toml", "--to", tmp_path / "here", "-q")
     assert (answer.code, answer.err) == (0, "")
-    assert "1 archive came, 0 were there" in answer.out
+    assert "1 archive downloaded, 0 existing" in answer.out
     assert f"dpconvert {tmp_path / 'mine.toml'} --source {tmp_path / 'here'}" in answer.out
 
 
@@ -415,7 +415,7 @@ def test_the_command_fails_with_one_line(site: Site, tmp_path: Path, dpconvert: 
     answer = dpconvert("fetch", tmp_path / "mine.toml", "--to", tmp_path / "here")
     assert answer.code == 1
     assert answer.err.count("\n") == 1
-    assert "not there (404)" in answer.err
+    assert "file not found (HTTP 404)" in answer.err
 
 
 @pytest.mark.parametrize("name", known())
@@ -427,7 +427,7 @@ def test_every_source_can_be_fetched_or_says_where_to_ask(name: str, dpconvert: 
     answer = dpconvert("fetch", name, "--to", tmp_path / "here")
     assert (answer.code, answer.err) == (1, "")
     assert source.obtain.url in answer.out
-    assert f"put into {tmp_path / 'here'}" in answer.out
+    assert f"put these files into {tmp_path / 'here'}" in answer.out
     assert not (tmp_path / "here").exists()
 
 

@@ -148,7 +148,7 @@ def test_an_unfinished_and_a_damaged_task_are_on_the_page_and_in_the_exit_status
     assert [task["task"] for task in told["tasks"]] == ["Lung"]
     assert [Path(problem["folder"]).name for problem in told["problems"]] == ["Cut", "Half", "Odd"]
     text = out.read_text()
-    assert all(word in text for word in ("Not to be read", "no task.json here", "cannot be read", "every class"))
+    assert all(word in text for word in ("Unreadable", "no task.json", "cannot be read", "class counts are missing"))
 
 
 def test_the_command_knows_shards_from_a_source(
@@ -156,10 +156,10 @@ def test_the_command_knows_shards_from_a_source(
 ) -> None:
     folder, out = str(converted("lung").folder), str(tmp_path / "page.html")
     assert dpconvert("preview", folder, "--out", out, "-q").out == f"1 task -> {out}\n"
-    assert "--slide is of a source" in one_line(dpconvert("preview", folder, "--slide", "x"))
-    assert "no converted task here" in one_line(dpconvert("preview", str(tmp_path)))
+    assert "--slide applies to sources" in one_line(dpconvert("preview", folder, "--slide", "x"))
+    assert "no converted task in this folder" in one_line(dpconvert("preview", str(tmp_path)))
     (tmp_path / "file").touch()
-    assert "cannot be made" in one_line(dpconvert("preview", folder, "--out", str(tmp_path / "file" / "page.html")))
+    assert "cannot be created" in one_line(dpconvert("preview", folder, "--out", str(tmp_path / "file" / "page.html")))
 
 
 def test_rows_are_taken_evenly_from_first_to_last() -> None:
@@ -182,7 +182,7 @@ def test_bars_hold_every_value_once() -> None:
 
 def test_an_empty_gallery_is_a_page(tmp_path: Path) -> None:
     write_page(Gallery([], []), tmp_path / "page.html")
-    assert "0 tasks, 0 pictures" in (tmp_path / "page.html").read_text()
+    assert "0 tasks, 0 images" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])

@@ -113,14 +113,14 @@ def test_two_names_that_look_the_same_are_refused(manifest: Manifest, tmp_path: 
 
 def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp_path: Path) -> None:
     source = tmp_path / "source"
-    put(source, *PICTURES, "gutartig/x.webp", "gutartig/y.webp", "gutartig/z.czi", "part2.tar.gz",
+    put(source, *PICTURES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.czi", "part2.tar.gz",
         "a.xml", "old.tar.gz", "old/gutartig/n.png", "notes.txt", ".hidden.png")  # fmt: skip
     with zipfile.ZipFile(source / "outer.zip", "w") as archive:
         archive.writestr("inner.zip", b"")
     notes = run(manifest, source, tmp_path / "out").notes
     told = "\n".join(notes)
     assert "not read: 2 archives, the first outer.zip/inner.zip; unpack outer.zip, and then inner.zip" in told
-    assert "not used: 2 images (2 .webp), the first gutartig/x.webp: no pattern" in told
+    assert "not used: 2 images (2 .svs), the first gutartig/x.svs: no pattern" in told
     assert "1 slide in a format that is not read (Zeiss CZI), the first: gutartig/z.czi" in told
     assert "not used: 1 file (1 .xml), the first a.xml: of annotations or tables" in told
     assert "hidden" not in told

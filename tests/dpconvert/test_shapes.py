@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,35 @@ def test_sets_in_the_path_are_kept_where_the_policy_takes_them(make: Make, tmp_p
     assert splits(rows) == {name: name.partition("/")[0] for name in names}
 
 
+HALVES = """shape = "folders"
+[files.images]
+pattern = '(?P<split>HE-100K|VAL-7K)/(?P<class>no|yes)/(?P<name>[^/]+)[.]png$'
+[layout.splits]
+"HE-100K" = "train"
+"VAL-7K" = "test"
+[split.strict]
+official = true
+val = 0.5
+"""
+
+
+def test_sets_are_called_what_the_manifest_says(make: Make, tmp_path: Path) -> None:
+    for number in range(4):
+        for label in ("no", "yes"):
+            picture(tmp_path / "source" / "HE-100K" / label / f"{label}{number}.png")
+            picture(tmp_path / "source" / "VAL-7K" / label / f"{label}v{number}.png")
+    rows = make(HALVES)
+    assert {row["split"] for row in rows if "VAL-7K" in row["source"]} == {"test"}
+    assert Counter(row["split"] for row in rows if "HE-100K" in row["source"]) == {"train": 4, "val": 4}
+
+
+def test_a_set_that_nothing_names_is_told_with_what_to_say(make: Make, tmp_path: Path) -> None:
+    picture(tmp_path / "source" / "VAL-7K" / "no" / "a.png")
+    told = make(HALVES.replace('"VAL-7K" = "test"\n', ""), fails=True)
+    assert "unknown split; expected train, val or test or HE-100K; found 'VAL-7K'" in told
+    assert 'splits = {"VAL-7K" = "train"}' in told
+
+
 def test_labels_are_mapped_and_zip_archives_read_in_place(make: Make, tmp_path: Path) -> None:
     import zipfile
 
@@ -141,6 +170,32 @@ def test_a_table_names_pictures_labels_groups_and_sets(make: Make, tmp_path: Pat
         ("pictures/s1/002.png", 1, "my:s1", "train"),
         ("pictures/s2/001.png", 1, "my:s2", "val"),
         ("pictures/s3/010.png", 0, "my:s3", "test"),
+    ]
+
+
+def test_a_table_s_own_name_and_those_of_images_tell_sets_and_groups(make: Make, tmp_path: Path) -> None:
+    for name in ("p1_a", "p1_b", "p2_a", "p3_a"):
+        picture(tmp_path / "source" / f"{name}.png")
+    (tmp_path / "source" / "learn.csv").write_text("image,kind\np1_a,no\np1_b,yes\np2_a,yes\n")
+    (tmp_path / "source" / "test.csv").write_text("image,kind\np3_a,no\n")
+    text = """shape = "table"
+[files.table]
+pattern = '(?P<split>learn|test)[.]csv$'
+[files.images]
+pattern = '(?P<group>p[0-9])_[ab][.]png$'
+[layout]
+file = "{image}.png"
+label = "kind"
+splits = {learn = "train"}
+[split.strict]
+official = true
+"""
+    rows = make(text)
+    assert [(row["source"], row["group"], row["split"]) for row in rows] == [
+        ("p1_a.png", "my:p1", "train"),
+        ("p1_b.png", "my:p1", "train"),
+        ("p2_a.png", "my:p2", "train"),
+        ("p3_a.png", "my:p3", "test"),
     ]
 
 

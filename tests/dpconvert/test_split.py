@@ -134,3 +134,48 @@ def test_tasks_of_one_namespace_agree_and_others_do_not() -> None:
     groups = groups_of({f"g{i}": {"A": 1} for i in range(50)})
     assert assign(groups, HASHED, "ccipd") == assign(groups, HASHED, "ccipd")
     assert assign(groups, HASHED, "ccipd") != assign(groups, HASHED, "tupac")
+
+
+HALVES = {f"p{i}": "train" for i in range(40)} | {f"q{i}": "test" for i in range(10)}
+
+
+def halves(policy: SplitPolicy, seed: str = "Toy") -> dict[str, Split]:
+    """A release of a training and a test set alone, under a policy."""
+    groups = {name: GroupContent(Counter(A=2, B=1), {split}) for name, split in HALVES.items()}  # type: ignore[arg-type]
+    return assign(groups, policy, seed)
+
+
+@pytest.mark.parametrize("draw", ["balanced", "hashed"])
+def test_a_validation_set_is_drawn_by_group_out_of_the_official_training_set(draw: str) -> None:
+    policy = SplitPolicy.model_validate({"official": True, "val": 0.25, "draw": draw})
+    found = halves(policy)
+    assert {name for name, split in found.items() if split == "test"} == {f"q{i}" for i in range(10)}
+    counts = Counter(found.values())
+    assert counts["val"] == 10 if draw == "balanced" else 4 <= counts["val"] <= 18
+    assert counts["train"] + counts["val"] == 40
+
+
+def test_groups_that_are_named_for_training_stay_there() -> None:
+    named = [f"p{i}" for i in range(39)]
+    found = halves(SplitPolicy(official=True, val=0.5, train=named))
+    assert {found[name] for name in named} == {"train"}
+
+
+def test_a_validation_set_is_not_drawn_where_the_release_has_one() -> None:
+    groups = {"a": GroupContent(Counter(A=1), {"train"}), "b": GroupContent(Counter(A=1), {"val"})}
+    with pytest.raises(SourceError, match=r"b: the release has a validation set of its own.*leave `val = 0.15` out"):
+        assign(groups, SplitPolicy(official=True, val=0.15), "Toy")
+
+
+@pytest.mark.parametrize("val", [0, 1, 15, -0.1, True, "0.15"])
+def test_a_share_of_the_training_set_lies_between_none_and_all(val: object) -> None:
+    with pytest.raises(ValueError, match="a list of groups, or a share of the training set between 0 and 1"):
+        SplitPolicy.model_validate({"official": True, "val": val})
+
+
+def test_two_ways_to_a_validation_set_are_one_too_many() -> None:
+    with pytest.raises(ValueError, match="both draw a validation set"):
+        SplitPolicy(share=(0.7, 0.1, 0.2), val=0.15)
+    assert set(drawn({f"g{i}": {"A": 1} for i in range(30)}, SplitPolicy(share=(0.8, 0, 0.2), val=0.25)).values()) == {
+        "train", "val", "test",
+    }  # fmt: skip

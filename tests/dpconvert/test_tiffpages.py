@@ -269,3 +269,23 @@ def test_ome_xml_that_defines_entities_is_none(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((64, 64, 3), np.uint8), description=xml, metadata=None)
     with pytest.raises(ReadError, match="not a readable TIFF"):
         TiffPages(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "deflate", "jpeg"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("tile", [(16, 16), (16, 48), (48, 48), (32, 80), (64, 64)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiles_of_any_size_and_planes_are_read_as_tifffile_reads_them(
+    compression: str | None, planar: str, tile: tuple[int, int], order: Any, tmp_path: Path
+) -> None:
+    """libtiff refuses uncompressed tiles of no whole kibibytes at the end; planes of JPEG were taken for YCbCr."""
+    drawn = np.random.default_rng(3).integers(0, 256, (100, 90, 3), np.uint8)
+    is_planar = planar == "separate"
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.moveaxis(drawn, 2, 0) if is_planar else drawn, tile=tile, planarconfig=planar,
+        compression=compression, photometric="rgb", byteorder=order,
+    )  # fmt: skip
+    expected = tifffile.imread(tmp_path / "a.tif")
+    with open_image([tmp_path / "a.tif"]) as image:
+        found = image.read(0, 0, image.width, image.height)
+    np.testing.assert_array_equal(found, np.moveaxis(expected, 0, 2) if is_planar else expected)

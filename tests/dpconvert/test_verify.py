@@ -123,17 +123,17 @@ def test_task_folders_are_those_that_hold_a_task_or_should(small: Path, tmp_path
     (tmp_path / "notes").mkdir()
     assert [folder.name for folder in task_folders(tmp_path)] == ["a", "b", "begun", "unfinished"]
     assert task_folders(tmp_path / "a") == [tmp_path / "a"]
-    with pytest.raises(ShardError, match=r"no task.json here; the conversion has not finished"):
+    with pytest.raises(ShardError, match=r"no task.json; the conversion is unfinished"):
         cards.load(tmp_path / "unfinished")
-    with pytest.raises(ShardError, match="no converted task here"):
+    with pytest.raises(ShardError, match="no converted task in this folder"):
         task_folders(tmp_path / "notes")
 
 
 def test_a_conversion_under_way_is_named_with_the_process_that_is_at_it(small: Path, tmp_path: Path) -> None:
     (tmp_path / ".work").mkdir()
     with locks.held(tmp_path / locks.NAME):
-        assert "a conversion is under way here; found process" in found(tmp_path)[0]
-    assert "the conversion has not finished: run it again" in found(tmp_path)[0]
+        assert "a conversion is in progress; found process" in found(tmp_path)[0]
+    assert "the conversion is unfinished: run it again" in found(tmp_path)[0]
 
 
 # --- written wrong, with right digests
@@ -217,13 +217,13 @@ def test_the_longest_keys_fit_into_the_names_of_a_tar(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "told"),
     [
-        ([sample("a", 2)], "a: label b'2'"),
-        ([sample("A")], "A: names of its files"),
-        ([sample("a.b")], "a.b: names of its files"),
-        ([sample("a"), sample("a")], "index.parquet: a: two samples of this key"),
-        ([sample("a", stored_width=3)], "a: size of the image"),
-        ([Sample("a", b"\x89PNG\r\n\x1a\nno", "png", 0, sample("a").metadata)], "a: image does not decode: "),
-        ([Sample("a", sample("a").image[:45], "png", 0, sample("a").metadata)], "a: image does not decode: "),
+        ([sample("a", 2)], "a: wrong label b'2'"),
+        ([sample("A")], "A: wrong file names"),
+        ([sample("a.b")], "a.b: wrong file names"),
+        ([sample("a"), sample("a")], "index.parquet: a: several samples with this key"),
+        ([sample("a", stored_width=3)], "a: image size differs from the index"),
+        ([Sample("a", b"\x89PNG\r\n\x1a\nno", "png", 0, sample("a").metadata)], "a: image cannot be decoded: "),
+        ([Sample("a", sample("a").image[:45], "png", 0, sample("a").metadata)], "a: image cannot be decoded: "),
     ],
 )
 def test_a_wrong_sample_is_found(samples: list[Sample], told: str, tmp_path: Path) -> None:
@@ -233,12 +233,12 @@ def test_a_wrong_sample_is_found(samples: list[Sample], told: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("member", "old", "new", "told"),
     [
-        (0, b"IEND", b"IeND", ["image is not the one of the index"]),
-        (0, b"IEND", b"\0\0\0\0IEND", ["image is not the one of the index", "place in the index"]),
-        (1, b"0", b"1", ["label b'1'"]),
-        (2, b'"label":0', b'"label":1', ["json"]),
-        (2, b'"group":"toy:g"', b'"group":"toy:h"', ["json"]),
-        (2, b'"split":"train"', b'"split":"test"', ["json"]),
+        (0, b"IEND", b"IeND", ["image differs from the index"]),
+        (0, b"IEND", b"\0\0\0\0IEND", ["image differs from the index", "offset or length differs from the index"]),
+        (1, b"0", b"1", ["wrong label b'1'"]),
+        (2, b'"label":0', b'"label":1', ["JSON differs from the index"]),
+        (2, b'"group":"toy:g"', b'"group":"toy:h"', ["JSON differs from the index"]),
+        (2, b'"split":"train"', b'"split":"test"', ["JSON differs from the index"]),
     ],
     ids=["image", "place", "label", "label in json", "group in json", "split in json"],
 )
@@ -261,11 +261,11 @@ def test_a_shard_that_tells_otherwise_than_its_index_is_found(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (rewritten(lambda name: f"../{name}"), "a: names of its files"),
-        (rewritten(lambda name: f"/{name}"), "a: names of its files"),
-        (rewritten(lambda name: name.replace(".cls", ".pyd")), "a: names of its files"),
-        (rewritten(str, tarfile.SYMTYPE), "holds something that is not a plain file"),
-        (rewritten(str, tarfile.LNKTYPE), "holds something that is not a plain file"),
+        (rewritten(lambda name: f"../{name}"), "a: wrong file names"),
+        (rewritten(lambda name: f"/{name}"), "a: wrong file names"),
+        (rewritten(lambda name: name.replace(".cls", ".pyd")), "a: wrong file names"),
+        (rewritten(str, tarfile.SYMTYPE), "contains a member that is not a plain file"),
+        (rewritten(str, tarfile.LNKTYPE), "contains a member that is not a plain file"),
         (lambda path: added(path, "c.pickle"), "7 files for 2 samples"),
         (lambda path: path.write_bytes(b"no tar" * 100), "not a readable tar: "),
         (lambda path: path.write_bytes(b""), "not a readable tar: "),
@@ -291,13 +291,13 @@ def test_counts_that_are_not_those_of_the_index_are_found(tmp_path: Path) -> Non
     card = cards.load(folder)
     wrong = cards.SplitCard(samples=2, classes=[2, 0], groups=1)
     (folder / "task.json").write_bytes(cards.dump(card.model_copy(update={"splits": {"train": wrong}})))
-    assert found(folder) == ["task.json: the class counts of train are not those of the index"]
+    assert found(folder) == ["task.json: the class counts of train do not match the index"]
 
 
 def test_a_digest_that_is_not_that_of_the_shards_is_found(tmp_path: Path) -> None:
     folder = written(tmp_path, {"train": [sample("a")]})
     (folder / "task.json").write_bytes(cards.dump(cards.load(folder).model_copy(update={"digest": "0" * 64})))
-    assert found(folder) == ["task.json: the digest is not that of the shards it lists"]
+    assert found(folder) == ["task.json: the digest does not match the listed shards"]
 
 
 # --- against another
@@ -336,7 +336,7 @@ def test_the_digest_that_is_asked_for_decides(two: tuple[Path, Path]) -> None:
     assert against(one, cards.load(one).digest) == []
     assert against(one, one) == []
     (told,) = against(one, "0" * 64)
-    assert told.startswith(f"task.json: digest {cards.load(one).digest} is not the one asked for, {'0' * 64}; ")
+    assert told.startswith(f"task.json: digest {cards.load(one).digest} is not the expected one, {'0' * 64}; ")
 
 
 def test_a_folder_of_tasks_stands_for_the_task_of_the_same_name(
@@ -352,7 +352,7 @@ def test_a_folder_of_tasks_stands_for_the_task_of_the_same_name(
     assert against(one.parent / "Second", other) == [f"task.json: {other} is another task, {name}"]
     answer = dpconvert("verify", other.parent, "--against", one.parent, "--workers", 1, "-q")
     assert answer.code == 1
-    assert f"no task Second here, though it is in {one.parent}" in answer.err
+    assert f"task Second is missing here, but present in {one.parent}" in answer.err
 
 
 def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[Path, Path]) -> None:
@@ -361,35 +361,35 @@ def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[
     stated(one, request=request, tools={"pillow": "11.0", "zlib": "1.3"})
     stated(other, request=request, tools={"pillow": "11.0", "zlib": "1.2"})
     pictures, digest, shard = against(one, other)
-    assert "the request is the same, and the difference comes from other versions: zlib 1.3 (there 1.2)" in digest
+    assert "the requests are equal; the versions differ: zlib 1.3 (there 1.2)" in digest
     assert pictures == (
-        "task.json: 0 samples only here, 0 only there; 2 pictures of other bytes: of 2 looked at, "
-        "0 have other pixels (decoding), 2 the same pixels in other bytes (encoding)"
+        "task.json: 0 samples only here, 0 only there; 2 images with different bytes: of 2 compared, "
+        "0 differ in pixels (decoding), 2 only in bytes (encoding)"
     )
-    assert shard == f"train-000000.tar: another content than in {other}"
+    assert shard == f"train-000000.tar: content differs from {other}"
 
 
 def test_a_difference_that_versions_do_not_explain_is_told_as_such(two: tuple[Path, Path]) -> None:
     one, other = two
     for folder in two:
         stated(folder, request='{"source": "s"}', tools={"pillow": "11.0"})
-    told = "request and versions are the same: a source file changed without changing its size"
+    told = "requests and versions are equal: a source file changed without changing its size"
     assert told in against(one, other)[1]
     stated(other, request='{"source": "t"}', tools={"pillow": "9.0"})
-    assert "it was made of another source" in against(one, other)[1]
+    assert "different source" in against(one, other)[1]
 
 
 def test_versions_that_made_a_task_are_told_beside_a_digest(two: tuple[Path, Path]) -> None:
     one, _ = two
     stated(one, tools=tools())
-    assert against(one, "0" * 64)[0].endswith("the source files, the manifest or the options are others")
+    assert against(one, "0" * 64)[0].endswith("the source files, the manifest or the options differ")
     stated(one, tools=tools() | {"libjpeg": "1.0"})
     told = against(one, "0" * 64)[0]
-    assert f"it was made by libjpeg 1.0 (there {tools()['libjpeg']}): other versions can give other bytes" in told
+    assert f"it was written with libjpeg 1.0 (there {tools()['libjpeg']}): other versions can encode" in told
 
 
 def test_what_is_neither_a_digest_nor_a_folder_is_refused(small: Path) -> None:
-    with pytest.raises(UsageError, match="neither a digest nor a folder; found --against 123"):
+    with pytest.raises(UsageError, match="--against: neither a digest nor a folder; found 123"):
         against(small, "123")
 
 

@@ -123,7 +123,7 @@ def test_remote_shards_are_fetched_at_once_and_with_progress(
     with web_server(place) as port:
         there = open_task(f"http://127.0.0.1:{port}/BreakHis")
         found = scored(source, there, place, notes)
-    assert notes.bars[0] == ("fetching shards", len(task.card.shards))
+    assert notes.bars[0] == ("downloading shards", len(task.card.shards))
     assert [work for work, _ in notes.bars[1:]] == [f"BreakHis: features of {split}" for split in SIZES]
     assert found["identity"]["task_digest"] == task.card.digest
 

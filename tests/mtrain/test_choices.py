@@ -127,7 +127,7 @@ def test_the_temperature_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("weights", "told"),
-    [({"Alfa": 2.0}, "did you mean Alpha"), ({"Alpha": 0, "Beta": 0, "Gamma": 0}, "no task a chance")],
+    [({"Alfa": 2.0}, "did you mean Alpha"), ({"Alpha": 0, "Beta": 0, "Gamma": 0}, "every weight is 0")],
 )
 def test_weights_that_make_no_sense_are_refused(shards: Path, weights: dict[str, float], told: str) -> None:
     with pytest.raises(UsageError, match=told):

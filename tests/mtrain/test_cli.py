@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,8 +100,58 @@ def test_every_command_has_help_with_an_example_and_every_option_a_word(mtrain: 
     answer = mtrain(name, "--help")
     assert answer.status == 0
     assert f"Example: mtrain {name}" in answer.out
-    for option in cli.group.commands[name].params:
+    command = cli.group.commands[name]
+    for option in command.get_params(click.Context(command)):
         assert not isinstance(option, click.Option) or option.help, option.name
+
+
+def test_every_setting_of_a_training_is_an_option_with_its_own_help_and_default() -> None:
+    options = {option.name: option for option in cli.train.fit.get_params(click.Context(cli.train.fit))}
+    for name, field in FitConfig.model_fields.items():
+        option = options[name]
+        assert isinstance(option, click.Option)
+        assert (option.help or "").startswith(str(field.description))
+    assert (options["lr"].help or "").endswith("[default: 1e-4]")  # type: ignore[attr-defined]
+    assert (options["warmup"].help or "").endswith("[default: a tenth of the iterations]")  # type: ignore[attr-defined]
+
+
+# --- settings in a file ---
+
+
+def test_settings_come_from_a_file_and_options_override_it(mtrain: Command, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('lr = 1e-3\nbackbone = "resnet18"\nleave_out = ["Lung", "\\"A\\""]\ntask_weights = {Lung = 2}\n')
+    printed = mtrain("fit", "--config", str(file), "--lr", "0.5", "--print-config").out
+    found = tomllib.loads(printed)
+    assert (found["lr"], found["backbone"], found["leave_out"]) == (0.5, "resnet18", ["Lung", '"A"'])
+    assert (found["task_weights"], found["warmup"]) == ({"Lung": 2.0}, 5000)
+    assert "# Learning rate of the shared network.\nlr = 0.5\n" in printed
+    file.write_text(printed)
+    assert mtrain("fit", "--config", str(file), "--print-config").out == printed
+
+
+def test_the_settings_of_a_run_serve_another(place: Path, mtrain: Command) -> None:
+    printed = mtrain("fit", "--config", str(place / "runs/toy/config.json"), "--print-config").out
+    known = Run(place / "runs" / "toy").config()
+    assert FitConfig.model_validate(tomllib.loads(printed)) == known
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lrr = 1", "lrr: is not known here (did you mean 'lr'?); found 1"),
+        ("lr = 'x'", "lr: must be a number; found 'x'"),
+        ("batch = 1", "batch: must be at least 2; found 1"),
+        ("lr =", "not TOML: Invalid value"),
+        (None, "no such file of settings"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_one_line(text: str | None, said: str, mtrain: Command, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "a.toml").write_text(text)
+    answer = mtrain("fit", "--config", str(tmp_path / "a.toml"))
+    assert (answer.status, answer.out) == (1, "")
+    assert f"a.toml: {said}" in answer.err
 
 
 # --- the commands ---
@@ -111,7 +162,7 @@ def test_a_training_a_transfer_and_a_report_with_next_to_no_options(place: Path,
     name = "shufflenet_v2_x0_5-without-Gamma-001"
     answer = mtrain("fit", "--leave-out", "Gamma", *TINY)
     assert (answer.status, answer.out) == (0, f"{name}: finished -> runs/{name}\n")
-    assert "Delta leaves too: related to Gamma" in answer.err
+    assert "Delta is left out too: related to Gamma" in answer.err
     answer = mtrain("transfer", "--mode", "svm", "--workers", "0")
     assert answer.status == 0
     first, second = (line for line in answer.out.splitlines() if not line.startswith("note"))
@@ -139,7 +190,7 @@ def test_a_transfer_takes_the_newest_run_and_answers_programs_in_json(place: Pat
 def test_a_run_goes_on_by_its_name_alone_and_says_when_it_is_finished(place: Path, mtrain: Command) -> None:
     answer = mtrain("fit", "--run", "toy")
     assert (answer.status, answer.out) == (0, "toy: finished -> runs/toy\n")
-    assert "toy: finished already, nothing to do" in answer.err
+    assert "toy: already finished, nothing to do" in answer.err
 
 
 def test_runs_are_listed_with_their_state(place: Path, mtrain: Command) -> None:
@@ -208,44 +259,52 @@ MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
     (
         nothing,
         ["fit", "--shards", "absent"],
-        "absent: no such folder of shards; name the folder of the tasks with --shards, or make one with",
+        "absent: no such folder of shards; give the folder of the tasks with --shards, or convert a source with",
     ),
-    (nothing, ["fit", "--shards", "runs/toy/checkpoints"], "runs/toy/checkpoints: no task here; name the folder"),
+    (
+        nothing,
+        ["fit", "--shards", "runs/toy/checkpoints"],
+        "runs/toy/checkpoints: no task in this folder; give the folder",
+    ),
     (nothing, ["fit", "--leave-out", "Gama"], "no task 'Gama' in the pool; did you mean Gamma"),
     (nothing, ["fit", *(f"--leave-out={name}" for name in ("Alpha", "Beta", "Gamma"))], "every task is left out"),
     (nothing, ["fit", "--backbone", "resnet51"], "no network 'resnet51'; did you mean resnet50"),
     (nothing, ["fit", "--backbone", "timm:resnet19"], "no network 'timm:resnet19' in timm"),
     (nothing, ["fit", "--device", "gpu"], "no device 'gpu'; use auto, cpu, cuda"),
     (nothing, ["fit", "--device", "cuda:99"], "no device 'cuda:99' here; use --device auto or cpu"),
-    (nothing, ["fit", "--iterations", "-5"], "--iterations: input should be greater than or equal to 1; found -5"),
+    (nothing, ["fit", "--iterations", "-5"], "--iterations: must be at least 1; found -5"),
     (nothing, ["fit", "--iterations=5", "--warmup=9"], "--warmup: longer than the training of 5 iterations; found 9"),
-    (nothing, ["fit", "--lr", "nan"], "--lr: input should be"),
-    (nothing, ["fit", "--batch", "1"], "--batch: input should be greater than or equal to 2; found 1"),
-    (nothing, ["fit", "--run", "../toy"], "'../toy' is no name for a run; give a plain name"),
-    (nothing, ["fit", "--run", "toy", "--lr", "7"], "other settings: lr (0.0001 there, 7.0 asked for); give"),
+    (nothing, ["fit", "--lr", "nan"], "--lr: must be a finite number; found nan"),
+    (nothing, ["fit", "--batch", "1"], "--batch: must be at least 2; found 1"),
+    (nothing, ["fit", "--run", "../toy"], "invalid run name '../toy'; give a plain name"),
+    (nothing, ["fit", "--run", "toy", "--lr", "7"], "other settings: lr (0.0001 in the run, 7.0 requested); give"),
     (nothing, ["fit", "--weights", "absent.pth"], "absent.pth: no such weights file; give imagenet, random or"),
     (no_weights_file, ["fit", "--weights", "bad.pth"], "bad.pth: not a weights file"),
     (no_weights_file, ["fit", "--weights", "bad.safetensors"], "bad.safetensors: not a weights file"),
     (task_without_training_set, ["fit"], "Beta: this task has no training set; leave it out with --leave-out"),
     (damaged_card, ["fit"], "Beta/task.json: not a task card; convert the source again"),
-    (damaged_index, ["fit"], "Beta/index.parquet: not the index that was written; convert the source again"),
-    (cut_shard, ["fit"], "Beta/train-000000.tar: not the file that was written; expected"),
-    (broken_picture, ["fit", *TINY], "Beta: cannot read picture beta-train-"),
-    (damaged_run, ["fit", "--run", "toy"], "runs/toy/config.json: cannot be read: not a JSON object; put"),
-    (strange_config, ["transfer", "--target", "Gamma"], "runs/toy/config.json: not the configuration of a run"),
-    (nothing, ["transfer", "--run", "tot"], "runs: no run named 'tot'; there: toy"),
-    (nothing, ["transfer", "--runs", "elsewhere"], "elsewhere: no run here; make one with `mtrain fit`"),
+    (
+        damaged_index,
+        ["fit"],
+        "Beta/index.parquet: the index has changed since it was written; convert the source again",
+    ),
+    (cut_shard, ["fit"], "Beta/train-000000.tar: changed since it was written; expected"),
+    (broken_picture, ["fit", *TINY], "Beta: cannot read image beta-train-"),
+    (damaged_run, ["fit", "--run", "toy"], "runs/toy/config.json: cannot be read: not a JSON object; restore"),
+    (strange_config, ["transfer", "--target", "Gamma"], "runs/toy/config.json: not a run's configuration"),
+    (nothing, ["transfer", "--run", "tot"], "runs: no run named 'tot'; existing runs: toy"),
+    (nothing, ["transfer", "--runs", "elsewhere"], "elsewhere: no run in this folder; train one with `mtrain fit`"),
     (nothing, ["transfer", "--target", "Gama"], "no task 'Gama' in the pool; did you mean Gamma"),
     (nothing, ["transfer", "--weights", "absent.pth"], "absent.pth: no such weights file"),
     (no_weights_file, ["transfer", "--weights", "bad.safetensors"], "bad.safetensors: not a weights file"),
     (
         unfinished_run,
         ["transfer"],
-        "runs/toy: this run has not finished; go on with it: mtrain fit --runs runs --run toy",
+        "runs/toy: this run is not finished; resume it with: mtrain fit --runs runs --run toy",
     ),
-    (cut_shard, ["transfer"], "Beta/train-000000.tar: not the file that was written"),
-    (nothing, ["report", "--run", "tot"], "runs: no run named 'tot'; there: toy"),
-    (damaged_run, ["report"], "runs/toy/config.json: cannot be read: not a JSON object; put"),
+    (cut_shard, ["transfer"], "Beta/train-000000.tar: changed since it was written"),
+    (nothing, ["report", "--run", "tot"], "runs: no run named 'tot'; existing runs: toy"),
+    (damaged_run, ["report"], "runs/toy/config.json: cannot be read: not a JSON object; restore"),
     (nothing, ["report", "--out", "/dev/null/page.html"], "cannot be written: "),
 ]
 
@@ -268,16 +327,16 @@ def test_a_mistake_is_answered_in_one_line(
 
 
 TOLD_BEFORE_TORCH = [
-    ("transfer --run tot", "runs: no run named 'tot'; there: toy"),
+    ("transfer --run tot", "runs: no run named 'tot'; existing runs: toy"),
     ("transfer --target Gama", "no task 'Gama' in the pool; did you mean Gamma"),
     ("transfer --shards nowhere", "nowhere: no such folder of shards"),
     ("transfer --weights absent.pth", "absent.pth: no such weights file"),
     ("transfer --mode scratch --weights imagenet", "--mode scratch takes no --weights"),
-    ("features --run tot", "runs: no run named 'tot'; there: toy"),
+    ("features --run tot", "runs: no run named 'tot'; existing runs: toy"),
     ("features --task Gama", "no task 'Gama' in the pool; did you mean Gamma"),
     ("features --weights absent.pth", "absent.pth: no such weights file"),
-    ("evaluate", "what to evaluate?; name runs with --run, or a sweep with --sweep"),
-    ("evaluate --run tot", "runs: no run named 'tot'; there: toy"),
+    ("evaluate", "nothing to evaluate; give either --run NAME (repeatable) or --sweep NAME"),
+    ("evaluate --run tot", "runs: no run named 'tot'; existing runs: toy"),
     ("evaluate --run toy --target Gama", "no task 'Gama' in the pool; did you mean Gamma"),
     ("evaluate --sweep nothing", "nothing"),
     ("breakhis --shards nowhere", "nowhere: no"),
@@ -285,14 +344,17 @@ TOLD_BEFORE_TORCH = [
     ("sweep small.toml --shards nowhere", "nowhere: no such folder of shards"),
     ("sweep small.toml --part 3/2", "--part is I/N with I from 1 to N; found 3/2"),
     ("sweep small.toml --cpus 2", "--address and --cpus are for --engine ray"),
-    ("sweep wrong.toml", "wrong.toml: grid.rate: no such setting"),
+    ("sweep wrong.toml", "wrong.toml: grid.rate: is not known here (known: backbone, lr, tau, warmup)"),
     ("select --sweeps nowhere", "nowhere: no sweep"),
-    ("report --run tot", "runs: no run named 'tot'; there: toy"),
+    ("report --run tot", "runs: no run named 'tot'; existing runs: toy"),
     ("report --sweep nothing", "nothing"),
     ("report --out /dev/null/page.html", "cannot be written: "),
-    ("export tot", "runs: no run named 'tot'; there: toy"),
-    ("export --task Gamma", "this run has no head of 'Gamma': it was not trained on it; name one of its tasks: Alpha"),
-    ("predict picture.png --run tot", "runs: no run named 'tot'; there: toy"),
+    ("export tot", "runs: no run named 'tot'; existing runs: toy"),
+    (
+        "export --task Gamma",
+        "this run has no head for 'Gamma': it was not trained on that task; choose one of its tasks: Alpha",
+    ),
+    ("predict picture.png --run tot", "runs: no run named 'tot'; existing runs: toy"),
     ("release --sweep nothing", "nothing"),
 ]
 SMALL = 'shards = "shards"\nleave_out = ["Gamma"]\nseeds = [0]\n[fit]\nwarmup = 1\n[grid]\n'

@@ -26,7 +26,7 @@ def test_where_it_does_not_work_the_network_itself_is_used_and_it_is_said_once(m
     monkeypatch.setattr(torch, "compile", no_compiler)
     network, said = a_network(), []
     assert compiled(network, IMAGES, said.append) is network
-    assert said == ["torch.compile does not work here, so the network is not compiled: no working C++ compiler found"]
+    assert said == ["torch.compile failed, so the network is not compiled: no working C++ compiler found"]
 
 
 def test_too_little_memory_is_not_taken_for_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

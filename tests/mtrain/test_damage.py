@@ -117,7 +117,7 @@ def test_the_configuration_of_a_run(place: Path, old: str, new: str) -> None:
     edit(Path("runs/toy/config.json"), old, new)
     for told in (line(transfer()), line(mtrain("fit", "--run", "toy"))):
         assert told.startswith("runs/toy/config.json: c")
-        assert told.endswith("; put it back as it was, or train another run")
+        assert told.endswith("; restore the original file, or train another run")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_the_files_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
 def test_what_is_no_score_is_refused_whatever_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_sweep(tmp_path / "sweeps" / "toy", lambda *_: 1.5)
-    assert "scores.Lung.score: input should be less than or equal to 1" in line(mtrain("select"))
+    assert "scores.Lung.score: must be at most 1" in line(mtrain("select"))
 
 
 def test_an_evaluation(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_an_evaluation(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="changed since it was written; evaluate again"):
         read_evaluations(tmp_path)
     documents.write_document(path, {**content, "score": 58.0})
-    with pytest.raises(RunError, match="not an evaluation: score: input should be less than or equal to 1"):
+    with pytest.raises(RunError, match="not an evaluation: score: must be at most 1"):
         read_evaluations(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_an_image(place: Path) -> None:
         member = next(iter(tar))
     flip(shard, member.offset_data + member.size // 2)
     told = line(transfer())
-    assert told.startswith("shards/Gamma/train-000000.tar: Gamma: cannot read picture gamma-train-00000: changed since")
+    assert told.startswith("shards/Gamma/train-000000.tar: Gamma: cannot read image gamma-train-00000: changed since")
     assert "dpconvert verify" in told
 
 
@@ -227,12 +227,12 @@ def test_weights_that_are_gone_or_damaged_are_made_again_from_the_checkpoint(
     harm(path)
     if lost == "shared.safetensors" and not path.exists():
         assert "stopped" in mtrain("runs").stdout
-        told = "runs/toy: the weights of this run are gone: no shared.safetensors; make them again: mtrain fit"
+        told = "runs/toy: the weights of this run are missing: no shared.safetensors; restore them with: mtrain fit"
         assert line(transfer()).startswith(told)
     again = mtrain("fit", "--run", "toy")
     assert again.exit_code == 0, again.output
     assert path.read_bytes() == whole
-    assert "goes on after iteration 2 of 2" in again.stderr
+    assert "resumed after iteration 2 of 2" in again.stderr
 
 
 def test_a_run_without_weights_and_checkpoints_begins_anew_and_says_so(place: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_run_without_weights_and_checkpoints_begins_anew_and_says_so(place: Pa
     shutil.rmtree("runs/toy/checkpoints")
     Path("runs/toy/shared.safetensors").unlink()
     again = mtrain("fit", "--run", "toy")
-    assert "toy: neither weights nor a checkpoint are left: the run begins anew" in again.stderr
+    assert "toy: neither weights nor a checkpoint exist: the run starts from the beginning" in again.stderr
     assert Path("runs/toy/shared.safetensors").read_bytes() == whole
 
 
@@ -263,13 +263,14 @@ def test_without_a_checkpoint_weights_are_not_trained_again_over_the_loss_of_the
     shutil.rmtree("runs/toy/checkpoints")
     flip(Path("runs/toy/heads.safetensors"))
     told = line(mtrain("fit", "--run", "toy"))
-    assert "no checkpoint is left to make it from; remove runs/toy/shared.safetensors to train" in told
+    assert "no checkpoint exists to restore it from; remove runs/toy/shared.safetensors to train" in told
 
 
 # --- files of earlier versions
 
 
 def test_a_document_without_a_digest_is_read_and_named(tmp_path: Path) -> None:
+    documents.unchecked()  # of other tests
     paths = [tmp_path / f"{number}.json" for number in range(5)]
     for path in paths:
         path.write_text('{"a": 1}')
@@ -310,7 +311,7 @@ def spoiled(path: Path, to: Path, value: float) -> Path:
 def test_weights_that_are_not_finite_are_named_before_any_classifier(place: Path, mode: str) -> None:
     weights = spoiled(Path("runs/toy/shared.safetensors"), Path("nan.safetensors"), float("nan"))
     told = line(transfer("--mode", mode, "--weights", str(weights)))
-    assert told == "nan.safetensors: weights that are not finite: conv1.0.weight"
+    assert told == "nan.safetensors: weights that are not finite: conv1.0.weight; give others with --weights"
 
 
 @pytest.mark.parametrize("mode", ["svm", "knn", "fewshot"])
@@ -331,7 +332,7 @@ def test_a_training_does_not_start_from_weights_that_are_not_finite(place: Path)
     words = [word for name, value in SETTINGS.items() if name not in ("weights", "adapt_batches")
              for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
     told = line(mtrain("fit", "--shards", "shards", "--weights", str(weights), "--run", "other", *words))
-    assert told.endswith("nan.safetensors: weights that are not finite: conv1.0.weight; give others with --weights")
+    assert told.endswith("nan.safetensors: weights are not finite: conv1.0.weight; give other --weights")
     assert not Path("runs/other").exists()
 
 
@@ -341,5 +342,5 @@ def test_few_shot_where_the_metric_is_not_defined_says_so_again_and_again(place:
         found = transfer("--mode", "fewshot", "--target", "Solo")
         assert found.exit_code == 0, found.exception
         assert "Solo: roc_auc not defined on val" in found.stdout
-        assert "    1 a class: not defined\n" in found.stdout
+        assert "    1 per class: not defined\n" in found.stdout
         assert "note: the val set of Solo holds one class only: no roc_auc" in found.stdout

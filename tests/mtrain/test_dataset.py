@@ -40,7 +40,7 @@ def test_it_has_the_pictures_labels_and_groups_of_the_split(folder: Path) -> Non
     assert found[-1][1] == found[23][1]
     with pytest.raises(IndexError):
         found[24]
-    assert repr(found) == "ShardDataset(Gamma, train: 24 pictures of 3 classes)"
+    assert repr(found) == "ShardDataset(Gamma, train: 24 images of 3 classes)"
 
 
 def test_the_test_set_opens_only_when_asked_for(folder: Path) -> None:
@@ -81,9 +81,7 @@ def test_its_files_are_closed_with_it_even_if_somebody_has_closed_them(folder: P
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="absent: no such folder of a task; name the folder of the tasks with --shards"
-    ):
+    with pytest.raises(UsageError, match="absent: no such task folder; give the folder of the tasks with --shards"):
         ShardDataset(tmp_path / "absent")
 
 

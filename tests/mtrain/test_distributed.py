@@ -220,7 +220,7 @@ def stopped(process: subprocess.Popen[str], run: Run, how: signal.Signals) -> No
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - begun < 25
     again = f"torchrun --nproc-per-node 2 -m -- mtrain fit --runs {run.path.parent} --run toy"
-    assert said.count(f"mtrain: stopped with a checkpoint; go on with: {again}") == 1
+    assert said.count(f"mtrain: stopped; a checkpoint is saved: resume with: {again}") == 1
     state, iteration = run.state()
     assert state == "stopped"
     assert 0 < iteration < 60

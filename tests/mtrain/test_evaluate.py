@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 import shutil
@@ -99,6 +100,19 @@ def content(place: Path) -> list[dict[str, Any]]:
 def arrays(path: Path) -> dict[str, Any]:
     with np.load(path) as kept:
         return dict(kept)
+
+
+def test_predictions_that_were_changed_are_not_copied(place: Path) -> None:
+    run = trained(place, "a")
+    evaluate.evaluate([run], target(place), asked(place, "svm", baseline=False), Notes())
+    (copied,) = (place / "evaluations").glob("*/*.npz")
+    (path,) = (run.path / "transfer").glob("*.npz")
+    assert content(place)[0]["predictions"] == hashlib.sha256(copied.read_bytes()).hexdigest()
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"\.npz: gone, or changed since it was written; remove .*svm-run-final\.json"):
+        evaluate.evaluate([run], target(place), asked(place, "svm", baseline=False), Notes())
 
 
 # --- what nothing but the final steps can read ---
@@ -330,7 +344,7 @@ def test_transfers_by_every_mode_say_what_they_chose(place: Path, mtrain: Callab
         r"Gamma: accuracy \d\.\d+ \[\d\.\d+, \d\.\d+\] on val \(knn, weights: run of toy, k = \d+\)", said["knn"]
     )
     assert re.search(r"logistic, weights: run of toy, C = \S+\)", said["logistic"])
-    assert re.search(r"^    4 a class: \d\.\d+ \+- \d\.\d+$", said["fewshot"], re.MULTILINE)
+    assert re.search(r"^    4 per class: \d\.\d+ \+- \d\.\d+$", said["fewshot"], re.MULTILINE)
     assert "(finetune, weights: run of toy, lr 0.05, epoch 1)" in said["finetune"]
     assert "(scratch, weights: random of toy, lr 0.05, epoch 1)" in said["scratch"]
     told = json.loads((place / "runs/toy/transfer/Gamma-knn-run.json").read_text())
@@ -350,9 +364,9 @@ def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtr
     again = json.loads(mtrain("evaluate", "--run", "toy", "--mode", "svm", "--no-baseline", "--json"))
     assert [one["source"] for one in again] == ["multitask"]
     assert mtrain("transfer", "--final").startswith("Gamma: accuracy")
-    with pytest.raises(UsageError, match="what to evaluate"):
+    with pytest.raises(UsageError, match="nothing to evaluate"):
         mtrain("evaluate")
-    with pytest.raises(UsageError, match="--lr: not a learning rate"):
+    with pytest.raises(UsageError, match="--lr: invalid; expected positive, distinct numbers; found 0"):
         mtrain("evaluate", "--run", "toy", "--lr", "0")
     with pytest.raises(UsageError, match="--mode scratch takes no --weights"):
         mtrain("transfer", "--mode", "scratch", "--weights", "imagenet")

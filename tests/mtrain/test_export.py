@@ -186,7 +186,7 @@ def test_the_model_card_tells_pool_protocol_and_licences(run_of: Callable[[str],
     assert text.startswith("---\nlicense: cc0-1.0\n")
     for told in ("| Alpha | 2 | 24 |", "CC0-1.0", "iterations 7", "left out: Delta", "| 0.8125 |", made.loading):
         assert told in text
-    assert made.files == ("model.pth", "README.md", "SHA256SUMS")
+    assert made.files == ("model.pth", "trained_on.json", "README.md", "SHA256SUMS")
 
 
 def test_a_licence_that_is_not_open_stops_the_export_unless_told(run_of: Callable[[str], Run], tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_licence_that_is_not_open_stops_the_export_unless_told(run_of: Callabl
     heads = load_heads(run.heads)
     closed = {**heads, "Beta": _with_licence(heads["Beta"], "CC BY-NC-ND 4.0")}
     _write(run, closed)
-    with pytest.raises(UsageError, match="the licences of Beta do not let everyone") as stopped:
+    with pytest.raises(UsageError, match="the licences of Beta do not allow everyone") as stopped:
         export(run, "safetensors", run.path / "out")
     assert "--accept-licence" in str(stopped.value)
     assert not (run.path / "out").exists()
@@ -221,7 +221,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(run_of: Callable[[str], Run
     run = run_of("efficientnet_lite0")
     with pytest.raises(UsageError, match="torchvision has no efficientnet_lite0; use --to timm"):
         export(run, "torchvision", tmp_path)
-    with pytest.raises(UsageError, match=r"no head of 'Delta'.*Alpha, Beta, Gamma"):
+    with pytest.raises(UsageError, match=r"no head for 'Delta'.*Alpha, Beta, Gamma"):
         export(run, "timm", tmp_path, "Delta")
     run.heads.rename(tmp_path / "kept")
     with pytest.raises(RunError, match="kept no heads"):

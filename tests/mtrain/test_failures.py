@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from mtrain.cli import group
 from mtrain.data.pool import Task
-from mtrain.errors import RunError, UsageError
+from mtrain.documents import read_document, write_document
+from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.sweep import cell_run
 from mtrain.sweep.cells import Cell, left_out_sets
 from mtrain.sweep.spec import load_sweep
@@ -86,6 +88,63 @@ def test_a_training_that_fails_is_one_cell(sweep: Callable[..., Result], monkeyp
     assert found.exit_code == 1
     assert found.stdout == "few: 2 of 2 cells, 1 of them failed -> sweeps/few\n"
     assert "Alpha in 1 cell: no such luck" in found.stderr
+
+
+def test_a_rate_that_diverges_is_a_failed_cell(sweep: Callable[..., Result]) -> None:
+    Path("few.toml").write_text(FEW.replace("lr = [1e-3]", "lr = [1e-3, 1e30]"))
+    found = sweep("--json")
+    assert found.exit_code == 1, found.exception
+    failed = json.loads(found.stdout)["failed"]
+    assert len(failed) == 2
+    assert all("the training has diverged" in why for reasons in failed.values() for why in reasons.values())
+    assert "Gamma in 1 cell: " in found.stderr
+    told = line(mtrain("select"))
+    assert told.startswith("2 of 4 scores are missing: shufflenet_v2_x0_5 lr 1e30 tau 5 without warm-up on Alpha with ")
+    assert "the training has diverged" in told
+    chosen = mtrain("select", "--incomplete")
+    assert chosen.exit_code == 0
+    assert "note: 2 trainings diverged: their combinations rank last there" in chosen.stdout
+    assert "note: Gamma failed in 1 cell: " in chosen.stdout
+    assert mtrain("report", "--sweep", "few").exit_code == 0
+    rows = list(csv.DictReader(Path("sweeps/few/report/cells.csv").read_text().splitlines()))
+    assert {row["state"]: "has diverged" in row["reason"] for row in rows} == {"scored": False, "diverged": True}
+    before = {path: path.stat().st_mtime_ns for path in Path("sweeps/few/cells").iterdir()}
+    assert sweep("--retry-failed").exit_code == 1
+    after = {path: path.stat().st_mtime_ns for path in Path("sweeps/few/cells").iterdir()}
+    assert {path.stem for path in before if after[path] != before[path]} == set(failed)
+
+
+def test_the_part_of_a_slurm_array_in_which_a_rate_diverges_has_failed(sweep: Callable[..., Result]) -> None:
+    Path("few.toml").write_text(FEW.replace("lr = [1e-3]", "lr = [1e30]"))
+    assert sweep("--part", "1/2").exit_code == 1
+
+
+def test_diverged_cells_of_earlier_versions_have_failed_too(sweep: Callable[..., Result]) -> None:
+    assert sweep().exit_code == 0
+    path = min(Path("sweeps/few/cells").iterdir())
+    known = {name: value for name, value in read_document(path, "").items() if name != "failures"}
+    write_document(path, {**known, "state": "diverged", "reason": "the loss is not finite", "scores": {}})
+    found = sweep()
+    assert found.exit_code == 1
+    assert f"{known['left_out'][0]} in 1 cell: the loss is not finite" in found.stderr
+    assert "failed in 1 cell: the loss is not finite" in line(mtrain("select"))
+    assert sweep("--retry-failed").exit_code == 0
+
+
+def test_features_that_are_not_finite_take_no_score_from_other_tasks(
+    sweep: Callable[..., Result], bad_gamma: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(source: Any, task: Task, *rest: Any) -> dict[str, Any]:
+        if task.name == "Gamma":
+            raise DivergedError("features that are not finite")
+        return plain_transfer(source, task, *rest)
+
+    monkeypatch.setattr(cell_run, "transfer", failing)
+    write_task(Path("shards/Omega"), sizes={"train": 12, "val": 8}, related=["Gamma"])
+    assert sweep().exit_code == 1
+    assert mtrain("report", "--sweep", "few").exit_code == 0
+    rows = list(csv.DictReader(Path("sweeps/few/report/cells.csv").read_text().splitlines()))
+    assert {row["task"]: row["state"] for row in rows} == {"Alpha": "scored", "Gamma": "diverged", "Omega": "scored"}
 
 
 def test_a_cell_whose_file_was_cut_is_run_again(sweep: Callable[..., Result]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from mtrain.cli import group
+from mtrain.documents import write_document
 from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import Row, published
@@ -23,6 +24,7 @@ from mtrain.report import csv_files, figures, sweep_page
 from mtrain.report.breakhis_table import breakhis_rows
 from mtrain.sweep.spec import Combination
 from tests.mtrain.sweeps import GRID, write_sweep
+from tests.mtrain.test_fit import Notes
 from tests.mtrain.test_report import Page
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -113,9 +115,68 @@ def test_of_one_model_the_newest_evaluation_counts_and_other_sets_do_not(tmp_pat
 def test_a_file_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
     (tmp_path / "Lung").mkdir()
     (tmp_path / "Lung" / "x.json").write_text('{"task": "Lung"}')
-    with pytest.raises(RunError, match=r"x\.json: not an evaluation: metric: field required"):
+    with pytest.raises(RunError, match=r"x\.json: not an evaluation: metric: is missing"):
         paper_tables.read_evaluations(tmp_path)
     assert paper_tables.read_evaluations(tmp_path / "nowhere") == []
+
+
+def test_what_was_scored_otherwise_is_no_baseline(tmp_path: Path) -> None:
+    """Our own run is of 96 px and two rates; the newest baselines are of 224 px, other shards, other epochs."""
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    identity = {"size": 96, "task_digest": "a", "solver": "batched"}
+    tuning = {"size": 96, "task_digest": "a", "epochs": 100, "rates": [1e-3], "batch": 64}
+    own = str(store.path / "runs" / f"{0:024}")
+    told = [
+        (0.90, "svm", "multitask", identity), (0.80, "svm", "imagenet", identity),
+        (0.10, "svm", "imagenet", identity | {"size": 224}), (0.20, "svm", "imagenet", identity | {"task_digest": "b"}),
+        (0.91, "finetune", "multitask", tuning), (0.81, "finetune", "imagenet", tuning),
+        (0.11, "finetune", "imagenet", tuning | {"epochs": 2}), (0.70, "scratch", "random", tuning),
+        (0.12, "scratch", "random", tuning | {"rates": [1e-3, 1e-4]}),
+    ]  # fmt: skip
+    for number, (score, mode, source, about) in enumerate(told):
+        run = own if source == "multitask" else "elsewhere"
+        write_evaluation(tmp_path / "e", number, score=score, mode=mode, source=source, identity=about, run=run)
+        os.utime(tmp_path / "e" / "Lung" / f"{number:024}.json", ns=(number, number))
+    notes = Notes()
+    out = tmp_path / "out" / "report.html"
+    page = sweep_page.write_sweep_report(store, tmp_path / "e", out, paper=False, report=notes)
+    means = {row["column"]: row["mean"] for row in sheet(tmp_path / "out" / "table.csv")}
+    assert means == {
+        "scratch": "70.0", "svm-imagenet": "80.0", "svm-multitask": "90.0", "finetune-imagenet": "81.0",
+        "finetune-multitask": "91.0",
+    }  # fmt: skip
+    assert notes.said == [
+        "Lung, tiny, finetune-imagenet: 1 evaluation left out, of tuning epochs 2, not 100",
+        "Lung, tiny, scratch: 1 evaluation left out, of tuning rates 0.001 0.0001, not 0.001",
+        "Lung, tiny, svm-imagenet: 1 evaluation left out, of other shards",
+        "Lung, tiny, svm-imagenet: 1 evaluation left out, of size 224, not 96",
+    ]
+    assert "svm-imagenet: 1 evaluation left out, of size 224, not 96" in page.read_text()
+
+
+def test_a_column_holds_networks_of_one_combination(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    # cells 0 and 1 are of two combinations, cell 8 is the first one again with another seed
+    for number, (cell, seed, score) in enumerate([(1, 2, 0.1), (0, 0, 0.8), (8, 1, 0.9)]):
+        run = str(store.path / "runs" / f"{cell:024}")
+        write_evaluation(tmp_path / "e", number, score=score, seed=seed, run=run)
+        os.utime(tmp_path / "e" / "Lung" / f"{number:024}.json", ns=(number, number))
+    sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False)
+    (row,) = sheet(tmp_path / "out" / "table.csv")
+    assert (row["seeds"], float(row["mean"])) == ("2", pytest.approx(85))
+
+
+def test_the_size_of_the_sweep_decides_where_it_evaluated_nothing(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    plan = store.plan()
+    write_document(store.path / "sweep.json", plan | {"sweep": {"fit": {"size": 96}}})
+    for number, size in enumerate((96, 224)):
+        write_evaluation(tmp_path / "e", number, source="imagenet", identity={"size": size}, score=0.5 + number / 4)
+        patients = {"source": "imagenet", "identity": {"size": size}, "seed": number}
+        write_breakhis(tmp_path / "e", number, {"40X": [0.5 + number / 4]}, **patients)
+    sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False)
+    assert [row["mean"] for row in sheet(tmp_path / "out" / "table.csv")] == ["50.0"]
+    assert [row["mean"] for row in sheet(tmp_path / "out" / "breakhis.csv")] == ["50.0"]
 
 
 # --- BreaKHis ---
@@ -137,7 +198,7 @@ def test_breakhis_is_the_mean_over_folds_and_a_fold_that_over_seeds(tmp_path: Pa
     write_breakhis(tmp_path, 2, {"40X": [0.7, 0.8, 0.9], "400X": [0.5, 0.5]}, source="imagenet")
     write_breakhis(tmp_path, 3, {"40X": [0.1]}, backbone="another")
     write_evaluation(tmp_path, 4)
-    baseline, ours = breakhis_rows(tmp_path, ["tiny"], paper=False)
+    (baseline, ours), _ = breakhis_rows(tmp_path, ["tiny"], paper=False)
     assert (ours.column, ours.seeds, baseline.column, baseline.seeds) == ("svm-multitask", 2, "svm-imagenet", 1)
     assert ours.scores == {"40x": Summary(pytest.approx(80), pytest.approx(0, abs=1e-9), 3)}
     assert baseline.scores["40x"] == Summary(pytest.approx(80), pytest.approx(10), 3)
@@ -148,14 +209,14 @@ def test_breakhis_is_the_mean_over_folds_and_a_fold_that_over_seeds(tmp_path: Pa
 
 def test_the_published_breakhis_stands_beside_ones_own(tmp_path: Path) -> None:
     write_breakhis(tmp_path, 0, {"40X": [0.8, 0.9]}, backbone="mtdp_densenet121")
-    (row,) = breakhis_rows(tmp_path, ["mtdp_densenet121", "resnet50"], paper=True)
+    (row,), _ = breakhis_rows(tmp_path, ["mtdp_densenet121", "resnet50"], paper=True)
     assert row.published["400x"] == Summary(87.22, 1.65, 5)
     lines = list(csv.DictReader(io.StringIO(csv_files.breakhis([row]))))
     assert [line["magnification"] for line in lines] == ["40x", "100x", "200x", "400x"]
     assert (lines[0]["mean"], lines[0]["folds"], lines[0]["published_mean"]) == ("85.0", "2", "86.05")
     assert (lines[1]["mean"], lines[1]["published_mean"]) == ("", "84.74")
     (tmp_path / "BreakHis" / "x.json").write_text('{"set": "folds"}')
-    with pytest.raises(RunError, match=r"x\.json: not an evaluation: task: field required"):
+    with pytest.raises(RunError, match=r"x\.json: not an evaluation: task: is missing"):
         breakhis_rows(tmp_path, ["mtdp_densenet121"], paper=True)
 
 

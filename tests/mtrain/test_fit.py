@@ -271,7 +271,7 @@ def test_a_process_that_is_asked_to_stop_says_how_to_go_on_and_ends_with_the_sam
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert f"stopped with a checkpoint; go on with: mtrain fit --runs {tmp_path} --run toy" in said
+    assert f"stopped; a checkpoint is saved: resume with: mtrain fit --runs {tmp_path} --run toy" in said
     assert "Traceback" not in said
     state, iteration = run.state()
     assert state == "stopped"
@@ -324,7 +324,7 @@ def test_a_finished_run_says_so_and_does_nothing(shards: Path, tmp_path: Path) -
     fit.fit(settings, run, Notes())
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.name != ".lock"}
     assert fit.fit(settings, run, notes) == "finished"
-    assert notes.said == ["toy: finished already, nothing to do"]
+    assert notes.said == ["toy: already finished, nothing to do"]
     assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.name != ".lock"}
 
 
@@ -342,8 +342,8 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(
     data[-1000] ^= 1
     newest.write_bytes({"cut": data[:-1000], "changed": data, "empty": b""}[damage])
     assert fit.fit(config(shards), run, notes) == "finished"
-    assert any("iteration-00000008" in note and "the one before is used" in note for note in notes.said)
-    assert "toy: goes on after iteration 6 of 12" in notes.said
+    assert any("iteration-00000008" in note and "the previous one is used" in note for note in notes.said)
+    assert "toy: resumed after iteration 6 of 12" in notes.said
     assert run.weights.read_bytes() == whole()
 
 
@@ -355,7 +355,7 @@ def test_without_a_readable_checkpoint_the_run_begins_anew_and_says_so(
     for path in checkpoint.newest(run.checkpoints):
         path.write_bytes(b"?")
     assert fit.fit(config(shards), run, notes) == "finished"
-    assert any("the run begins anew" in note for note in notes.said)
+    assert any("the run starts from the beginning" in note for note in notes.said)
     assert run.weights.read_bytes() == whole()
 
 
@@ -392,9 +392,9 @@ def test_after_a_loss_that_is_not_finite_no_checkpoint_is_written(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"lr": 0.5}, r"lr \(0\.01 there, 0\.5 asked for\)"),
-        ({"seed": 1, "batch": 4}, r"batch \(8 there, 4 asked for\); seed \(0 there, 1 asked for\)"),
-        ({"leave_out": ("Beta",)}, r"tasks left out \(Gamma there, Beta asked for\)"),
+        ({"lr": 0.5}, r"lr \(0\.01 in the run, 0\.5 requested\)"),
+        ({"seed": 1, "batch": 4}, r"batch \(8 in the run, 4 requested\); seed \(0 in the run, 1 requested\)"),
+        ({"leave_out": ("Beta",)}, r"tasks left out \(Gamma in the run, Beta requested\)"),
     ],
 )
 def test_other_settings_are_refused_by_name(
@@ -421,7 +421,7 @@ def test_other_shards_are_refused_by_task(tmp_path: Path) -> None:
 
 def test_a_second_process_in_the_same_run_is_refused(shards: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "toy")
-    told = r"another process is training this run; found process \d+ on .*; wait for it"
+    told = r"another process is training this run; found process \d+ on .*; wait until it ends"
     with run.locked(), pytest.raises(RunError, match=told):
         fit.fit(config(shards), Run(tmp_path / "toy"), Notes())
 
@@ -443,7 +443,7 @@ def test_related_tasks_leave_too_and_it_says_so(tmp_path: Path) -> None:
     write_task(tmp_path / "s" / "Delta", related=["Gamma"])
     run, notes = Run(tmp_path / "toy"), Notes()
     fit.fit(config(tmp_path / "s", iterations=1, warmup=0), run, notes)
-    assert "Delta leaves too: related to Gamma" in notes.said
+    assert "Delta is left out too: related to Gamma" in notes.said
     assert run.left_out() == ["Delta", "Gamma"]
 
 
@@ -565,20 +565,20 @@ def test_val_is_trained_on_by_default_and_never_scored(shards: Path, tmp_path: P
     """Section IV-E of the paper; `train_on="train"` leaves the validation sets for curves."""
     run, notes = Run(tmp_path / "both"), Notes()
     fit.fit(config(shards, validate_every=4), run, notes)
-    assert "trained on: train, val of 2 tasks; nothing is left to validate on (--train-on train does)" in notes.said
+    assert "trained on: train, val of 2 tasks; no validation set is left (--train-on train keeps it)" in notes.said
     assert {event["event"] for event in run.events()} == {"step"}
     assert run.about()["trained_on"] == {"Alpha": ["train", "val"], "Beta": ["train", "val"]}
-    with pytest.raises(RunError, match=r"train_on \('train\+val' there, 'train' asked for\)"):
+    with pytest.raises(RunError, match=r"train_on \('train\+val' in the run, 'train' requested\)"):
         fit.fit(config(shards, train_on="train"), run, Notes())
     kept, notes = Run(tmp_path / "kept"), Notes()
     fit.fit(config(shards, validate_every=12, joint=("beta",)), kept, notes)
-    assert "trained on: train, val of 1 task, of Beta the training set alone" in notes.said
+    assert "trained on: train, val of 1 task; only the training set of Beta" in notes.said
     (validation,) = [event for event in kept.events() if event["event"] == "validation"]
     assert validation["accuracy"].keys() == {"Beta"}
     assert kept.about()["trained_on"] == {"Alpha": ["train", "val"], "Beta": ["train"]}
 
 
 def test_test_sets_are_for_a_release(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"test sets are trained on by `mtrain release` alone"):
+    with pytest.raises(UsageError, match=r"only `mtrain release` trains on test sets"):
         fit.fit(config(shards, train_on="train+val+test"), Run(tmp_path / "toy"), Notes())
     assert not (tmp_path / "toy").exists()

@@ -85,7 +85,7 @@ def test_an_answer_that_never_comes_is_told_in_one_line(faults: Faults, monkeypa
     monkeypatch.setattr(storage, "READ_SECONDS", 0.3)
     copy = first_shard()
     faults.planned, faults.slow_seconds = ["slow"] * 3, 1.0
-    with pytest.raises(RunError, match=r"train-000000.tar: no answer in time; check the network"):
+    with pytest.raises(RunError, match=r"train-000000.tar: no response in time; check the network"):
         copy.ensure()
 
 
@@ -93,9 +93,7 @@ def test_access_that_is_refused_is_told_at_once_with_where_credentials_come_from
     copy = first_shard()
     for refusal in ("deny", "unknown"):
         faults.planned = [refusal] * 6
-        with pytest.raises(
-            RunError, match=r"train-000000.tar: access is refused; run `gcloud auth application-default"
-        ):
+        with pytest.raises(RunError, match=r"train-000000.tar: access denied; run `gcloud auth application-default"):
             copy.ensure()
         assert len(faults.planned) >= 3  # no patience with that
 
@@ -103,11 +101,11 @@ def test_access_that_is_refused_is_told_at_once_with_where_credentials_come_from
 def test_what_is_not_there_is_named(faults: Faults) -> None:
     copy = first_shard()
     gone = shard_cache.Copy(copy.url.replace("train-000000", "train-999999"), copy.path, copy.size, copy.sha256)
-    with pytest.raises(RunError, match=rf"^{PREFIX}/Alpha/train-999999.tar: no such file there; check the address"):
+    with pytest.raises(RunError, match=rf"^{PREFIX}/Alpha/train-999999.tar: no such file; check the address"):
         gone.ensure()
-    with pytest.raises(UsageError, match=rf"^gs://{BUCKET}/nothing: no task here"):
+    with pytest.raises(UsageError, match=rf"^gs://{BUCKET}/nothing: no task at this address"):
         open_pool(f"gs://{BUCKET}/nothing/")
-    with pytest.raises(UsageError, match=r"^gs://no-such-bucket/x: no task here"):
+    with pytest.raises(UsageError, match=r"^gs://no-such-bucket/x: no task at this address"):
         open_pool("gs://no-such-bucket/x")
 
 

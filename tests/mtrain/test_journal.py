@@ -37,11 +37,11 @@ def test_much_waiting_is_said_when_it_begins_and_again_after_a_time_without(tmp_
     journal = Journal(Run(tmp_path / "toy"), notes, board=None)
     training = SimpleNamespace(iteration=50, config=SimpleNamespace(workers=2))
     for share in (0.1, 0.3, 0.5, 0.1, 0.25):
-        journal._tell_waiting(share, training)  # type: ignore[arg-type]
+        journal._note_waiting(share, training)  # type: ignore[arg-type]
     assert [note.partition(";")[0] for note in notes.said] == [
-        f"toy: at iteration 50, {share}% of the time is waiting for data" for share in (30, 25)
+        f"toy: at iteration 50, {share}% of the time is spent waiting for data" for share in (30, 25)
     ]
-    assert "more --workers (2 now)" in notes.said[0]
+    assert "more --workers (now 2)" in notes.said[0]
 
 
 def test_a_journal_that_is_not_kept_writes_nothing(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ ROUNDED = "its sums are rounded differently from now on"
             (1, 1),
             (4, 2),
             f"1 process x 1 parts, now 4 processes x 2: {ROUNDED}, and batch normalization sees 1/8 of a batch at "
-            "a time instead of 1/1, unless --sync-batchnorm",
+            "a time instead of 1/1, unless --sync-batchnorm is given",
         ),
     ],
 )
@@ -139,5 +139,5 @@ def test_a_run_from_before_a_choice_goes_on_without_it(tmp_path: Path) -> None:
         del about["config"][choice]
     run.write("config.json", about)
     assert fit(asked, run, Notes()) == "finished"
-    with pytest.raises(RunError, match=r"compile \(False there, True asked for\)"):
+    with pytest.raises(RunError, match=r"compile \(False in the run, True requested\)"):
         fit(asked.model_copy(update={"compile": True}), run, Notes())

@@ -164,7 +164,7 @@ def test_a_corrupt_picture_is_named_in_one_line(tmp_path: Path, workers: int) ->
     data = bytearray(shard.read_bytes())
     data[offset : offset + 4] = b"XXXX"
     shard.write_bytes(data)
-    expected = rf"{shard}: Alpha: cannot read picture alpha-train-00011: changed since it was written"
+    expected = rf"{shard}: Alpha: cannot read image alpha-train-00011: changed since it was written"
     with pytest.raises(ShardError, match=expected) as caught:
         list(ordered_batches(task, task.rows["train"], size=8, batch=4, workers=workers))
     assert "\n" not in str(caught.value)
@@ -228,17 +228,17 @@ def test_the_next_picture_of_the_task_stands_for_a_corrupt_one(tmp_path: Path, w
 
 def test_one_corrupt_sample_more_than_allowed_is_an_error(tmp_path: Path) -> None:
     pool = corrupt(tmp_path, {4: b"XXXX", 11: b"XXXX"})
-    with pytest.raises(ShardError, match="cannot read picture alpha-train-000"):
+    with pytest.raises(ShardError, match="cannot read image alpha-train-000"):
         skipping(pool, 1)
 
 
 def test_nothing_is_skipped_unasked(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match="cannot read picture alpha-train-00004"):
+    with pytest.raises(ShardError, match="cannot read image alpha-train-00004"):
         skipping(corrupt(tmp_path, {4: b"XXXX"}), 0)
 
 
 def test_a_task_of_corrupt_pictures_alone_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match="cannot read picture alpha-train-"):
+    with pytest.raises(ShardError, match="cannot read image alpha-train-"):
         skipping(corrupt(tmp_path, dict.fromkeys(range(12), b"XXXX")), 100)
 
 

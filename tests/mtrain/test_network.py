@@ -322,3 +322,26 @@ def test_what_is_no_weights_file_is_refused_in_one_line(tmp_path: Path, name: st
     assert "\n" not in str(caught.value)
     with pytest.raises(RunError, match="no such weights file"):
         shared_network(SMALL, tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_with_auxiliary_classifiers_are_torchvisions_before_and_after_a_reload(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its ImageNet weights torchvision's constructor normalizes the input anew, without them it does not."""
+    torch.manual_seed(0)
+    whole = torchvision.models.get_model(name, aux_logits=True, init_weights=False, transform_input=True).eval()
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_a, **_k: whole.state_dict())
+    ours = shared_network(name, "imagenet").eval()
+    more = {"aux_logits": True} if name == "inception_v3" else {}
+    theirs = torchvision.models.get_model(name, weights="IMAGENET1K_V1", **more).eval()
+    theirs.fc = torch.nn.Identity()
+    images = torch.rand(2, 3, 96, 96)
+    with torch.inference_mode():
+        expected = theirs(images)
+        assert torch.allclose(ours(images), expected, atol=1e-5)
+        save_weights(ours.body, tmp_path / "run.safetensors", name)
+        assert torch.equal(shared_network(name, tmp_path / "run.safetensors").eval()(images), ours(images))
+        torch.save(whole.state_dict(), tmp_path / "theirs.pth")
+        assert torch.allclose(shared_network(name, tmp_path / "theirs.pth").eval()(images), expected, atol=1e-5)
+    assert ours.train()(images).shape == (2, ours.num_features)

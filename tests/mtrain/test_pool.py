@@ -53,7 +53,7 @@ def test_related_tasks_leave_in_both_directions_and_from_task_to_task(tmp_path: 
     pool, left, notes = leave_out(open_pool(tmp_path), ["alpha"])
     assert [task.name for task in pool.tasks] == ["Omega"]
     assert [task.name for task in left] == ["Alpha", "Beta", "Gamma"]
-    assert notes == ("Beta leaves too: related to Alpha", "Gamma leaves too: related to Beta")
+    assert notes == ("Beta is left out too: related to Alpha", "Gamma is left out too: related to Beta")
 
 
 def test_a_task_named_twice_leaves_once(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
 def test_no_folder_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder of shards"):
         open_pool(tmp_path / "absent")
-    with pytest.raises(UsageError, match="no task here"):
+    with pytest.raises(UsageError, match="no task in this folder"):
         open_pool(tmp_path)
 
 
@@ -80,14 +80,16 @@ def test_unfinished_tasks_are_left_aside_and_named(tmp_path: Path) -> None:
     pool = open_pool(tmp_path)
     assert [task.name for task in pool.tasks] == ["Alpha", "Gamma"]
     assert pool.notes == [
-        "1 unfinished task left aside: Beta; finish the conversion, and `dpconvert verify` names what is missing"
+        "1 unfinished task not used: Beta; run the conversion again (`dpconvert verify` lists what is missing)"
     ]
-    with pytest.raises(UsageError, match="Beta has not been converted to its end; run its conversion again"):
+    with pytest.raises(UsageError, match="the conversion of Beta is unfinished; run it again"):
         leave_out(pool, ["beta"])
     assert leave_out(pool, ["Alpha"])[0].notes == pool.notes
     for name in ("Alpha", "Gamma"):
         (tmp_path / name / cards.FILE_NAME).unlink()
-    with pytest.raises(UsageError, match="no task here; found unfinished: Alpha, Beta, Gamma; finish the conversion"):
+    with pytest.raises(
+        UsageError, match="no task in this folder; found unfinished: Alpha, Beta, Gamma; finish the conversion"
+    ):
         open_pool(tmp_path)
 
 
@@ -115,7 +117,7 @@ def test_a_shard_of_another_size_or_none_is_refused(tmp_path: Path) -> None:
     write_pool(tmp_path)
     shard = tmp_path / "Alpha" / "train-000001.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
-    with pytest.raises(ShardError, match=r"train-000001.tar: not the file that was written; expected \d+ bytes"):
+    with pytest.raises(ShardError, match=r"train-000001.tar: changed since it was written; expected \d+ bytes"):
         open_pool(tmp_path)
     shard.unlink()
     with pytest.raises(ShardError, match=r"train-000001.tar: missing"):
@@ -128,7 +130,7 @@ def test_a_changed_index_is_refused(tmp_path: Path) -> None:
     data = bytearray(index.read_bytes())
     data[len(data) // 2] ^= 1
     index.write_bytes(data)
-    with pytest.raises(ShardError, match=r"index.parquet: not the index that was written; convert"):
+    with pytest.raises(ShardError, match=r"index.parquet: the index has changed since it was written; convert"):
         open_pool(tmp_path)
 
 
@@ -146,7 +148,7 @@ def test_an_index_that_is_none_is_refused_in_one_line(tmp_path: Path, what: str)
     card["index"] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     del card["card"]
     (tmp_path / "Alpha" / cards.FILE_NAME).write_bytes(cards.dump(cards.TaskCard.model_validate(card)))
-    with pytest.raises(ShardError, match=r"index.parquet: not an index") as caught:
+    with pytest.raises(ShardError, match=r"index.parquet: unreadable index") as caught:
         open_pool(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -113,7 +113,7 @@ def test_a_resolution_that_is_given_and_not_used_is_told(run: Run, slide: Path, 
     said = io.StringIO()
     patch = Patch(side=64, mpp=1.0, told=0.25)
     predict(Redness(run, "Alpha"), [slide], patch, tmp_path / "out", Reporter(stream=said))
-    assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; --mpp-override" in said.getvalue()
+    assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; use --mpp-override" in said.getvalue()
 
 
 def test_the_map_is_a_pyramid_of_known_resolution_that_openslide_opens(run: Run, slide: Path, tmp_path: Path) -> None:
@@ -171,14 +171,14 @@ def test_answers_are_those_of_the_run_and_its_head(run: Run) -> None:
 
 
 def test_mistakes_are_said_in_one_line(run: Run, slide: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"which task\?.*Alpha, Beta, Gamma"):
+    with pytest.raises(UsageError, match=r"this run has several heads.*Alpha, Beta, Gamma"):
         Classifier(run, None)
     classifier = Redness(run, "Alpha")
     with pytest.raises(UsageError, match="no class 'tumour'"):
         predict(classifier, [slide], Patch(64, 1.0), tmp_path, QUIET, "tumour")
     with pytest.raises(UsageError, match="no such file"):
         predict(classifier, [tmp_path / "absent.svs"], Patch(64, 1.0), tmp_path, QUIET)
-    with pytest.raises(UsageError, match="does not say how large"):
+    with pytest.raises(UsageError, match="does not state the size of its images"):
         Patch.of(classifier.about, None, None)  # the samples of these tests carry no sizes
     tifffile.imwrite(tmp_path / "plain.tif", np.full((600, 600, 3), 100, np.uint8), photometric="rgb", tile=(256, 256))
     with pytest.raises(ReadError, match="states no resolution"):
@@ -196,7 +196,7 @@ def test_tissue_is_looked_for_by_the_rule_of_the_training(run: Run, tmp_path: Pa
     (found,) = predict(Redness(run, "Alpha"), [tmp_path / "a.tif"], by_glass, tmp_path / "out", QUIET)
     assert found["patches"] == 16
     by_saturation = Patch.of(replace(alpha, tissue_rule="saturation", tissue=0.5), None, None)
-    with pytest.raises(UsageError, match="no tissue here"):
+    with pytest.raises(UsageError, match="no patch of this slide holds enough tissue"):
         predict(Redness(run, "Alpha"), [tmp_path / "a.tif"], by_saturation, tmp_path / "out", QUIET)
 
 

@@ -243,3 +243,15 @@ def test_a_single_group_has_no_interval_and_the_blocks_do_not_matter(monkeypatch
     assert bootstrap.intervals(labels, decisions, groups, 3) == whole
     assert whole == bootstrap.intervals(labels, decisions, groups, 3)
     assert set(whole) == {name for name, _ in metrics.all_scores(labels, decisions, 3)}
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+@pytest.mark.parametrize("probe", [probes.knn, probes.logistic])
+def test_the_size_of_the_features_does_not_matter(probe: Callable[[Sample], Probe], scale: float) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    x = (rng.normal(size=(40, 4)) + 2 * y[:, None]).astype(np.float32)
+    groups = [str(i) for i in range(40)]
+    plain, scaled = (probe(Sample(v, y, groups, 2, "accuracy", "cpu")) for v in (x, x * np.float32(scale)))
+    assert scaled.score == plain.score > 0.8
+    assert np.allclose(scaled.answer(x * np.float32(scale)).decisions, plain.answer(x).decisions, atol=1e-4)

@@ -79,12 +79,12 @@ def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(sh
     assert state == "finished"
     assert len({one.folder for one in made}) == 2
     assert {path.name for path in made[0].folder.iterdir()} == {
-        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS",
+        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS", "trained_on.json",
     }  # fmt: skip
     assert load_file(made[0].folder / "model.safetensors").keys() == tiny_network("tiny").body.state_dict().keys()
     card = (made[0].folder / "README.md").read_text()
     assert "| Alpha | 2 | 40 |" in card
-    assert "test sets of every task, 80 pictures" in card
+    assert "test sets of every task, 80 images" in card
     assert "What to expect" not in card
     told = json.loads((made[0].folder / "release.json").read_text())
     assert (told["splits"], told["tasks"]) == (["train", "val", "test"], {"Alpha": 40, "Beta": 40})
@@ -94,7 +94,7 @@ def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(sh
     before = (made[0].folder / "model.safetensors").read_bytes(), card
     notes = Notes()
     release.release(asked(tmp_path), notes)
-    assert any("finished already" in note for note in notes.said)
+    assert any("already finished" in note for note in notes.said)
     assert ((made[0].folder / "model.safetensors").read_bytes(), (made[0].folder / "README.md").read_text()) == before
 
 
@@ -125,15 +125,20 @@ def test_a_sweep_gives_the_settings_and_its_evaluations_what_to_expect(shards: s
     (config,) = configs(asked(tmp_path, store=store, settings={"iterations": 4}))
     assert (config.backbone, config.lr, config.tau, config.warmup) == ("tiny", 1e-3, 5.0, 0)
     assert (config.momentum, config.iterations, config.batch, config.leave_out) == (0.8, 4, 8, ())
-    own = str(store.path / "runs" / f"{0:024}")
+    own, a_release = str(store.path / "runs" / f"{0:024}"), asked(tmp_path, store=store, settings={})
     for number, (score, source, run) in enumerate(
         [(0.90, "multitask", own), (0.94, "multitask", own), (0.8, "imagenet", "x"), (0.1, "multitask", "another")]
     ):
-        write_evaluation(tmp_path / "evaluations", number, score=score, source=source, run=run, seed=number)
-    _, (made,) = release.release(asked(tmp_path, store=store, settings={}), Notes())
+        about = {"source": source, "run": run, "seed": number, "identity": {"size": configs(a_release)[0].size}}
+        write_evaluation(tmp_path / "evaluations", number, score=score, **about)
+    foreign = {"source": "imagenet", "run": "y", "seed": 0, "identity": {"size": 999}}
+    write_evaluation(tmp_path / "evaluations", 9, score=0.3, **foreign)
+    notes = Notes()
+    _, (made,) = release.release(a_release, notes)
+    assert any("svm-imagenet: 1 evaluation left out, of size 999" in said for said in notes.said)
     card = (made.folder / "README.md").read_text()
     assert "| Lung | accuracy | 80.00 | 92.00 ± 2.83 |  |  |" in card
-    with pytest.raises(UsageError, match=r"no combination is chosen for other.*there: tiny, other"):
+    with pytest.raises(UsageError, match=r"no combination is selected for other.*networks: tiny, other"):
         configs(asked(tmp_path, store=store, settings={"backbone": "other"}))
     (store.path / "selected.json").unlink()
     with pytest.raises(RunError, match="nothing has been selected; run `mtrain select` first"):
@@ -146,7 +151,7 @@ def test_licences_are_asked_about_before_the_training(
     card = cards.load(Path(shards) / "Beta")
     closed = card.model_copy(update={"licence": card.licence.model_copy(update={"open": False})})
     (Path(shards) / "Beta" / cards.FILE_NAME).write_bytes(cards.dump(closed))
-    with pytest.raises(UsageError, match="the licences of Beta do not let everyone pass on"):
+    with pytest.raises(UsageError, match="the licences of Beta do not allow everyone to share"):
         release.release(asked(tmp_path), Notes())
     assert not (tmp_path / "runs").exists()
     monkeypatch.chdir(tmp_path)

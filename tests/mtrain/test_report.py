@@ -120,6 +120,7 @@ def test_a_run_whose_shards_are_gone_still_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "shards").rename(tmp_path / "moved")
     path, _ = write_report(run, tmp_path / "page.html")
     assert "cannot be listed" in path.read_text()
+    assert "The tasks cannot be listed: " in path.with_suffix(".md").read_text()
     assert "50.00" in path.read_text()
 
 

@@ -92,9 +92,13 @@ def test_diverged_trainings_rank_last_and_are_told(tmp_path: Path) -> None:
         return "diverged" if combination == FAST_WARM and not seed else by_hand(combination, task, seed)
 
     store = write_sweep(tmp_path / "toy", scores)
-    found = selection.select(store)
+    with pytest.raises(UsageError, match=r"3 of 24 scores are missing: .* with seed 0") as caught:
+        selection.select(store)
+    assert "Glomeruli failed in 1 cell: the loss is not finite" in str(caught.value)
+    found = selection.select(store, incomplete=True)
     assert found.ranks[0].tolist() == [4, 4, 4]
-    assert found.notes == ("2 trainings diverged: their combinations rank last there",)
+    assert found.notes[-1] == "2 trainings diverged: their combinations rank last there"
+    assert found.notes[0] == "Glomeruli failed in 1 cell: the loss is not finite"
     content = selection.content(found, store)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert content["combinations"][-1]["tasks"]["Lung"]["mean"] is None
@@ -137,5 +141,5 @@ def test_unknown_sweeps_and_damaged_results_are_told(tmp_path: Path) -> None:
     assert isinstance(answer.exception, RunError)
     assert "no sweep named 'other'; there: toy" in str(answer.exception)
     store.result_path(f"{0:024}").write_text('{"cell": "x"}')
-    with pytest.raises(RunError, match="not what a sweep writes: run: field required"):
+    with pytest.raises(RunError, match="not what a sweep writes: run: is missing"):
         selection.select(store)

@@ -112,7 +112,7 @@ def rename(folder: Path) -> None:
 def test_a_corrupt_picture_is_named(damaged: Path, workers: int) -> None:
     rename(damaged)
     shard = damaged / "Alpha" / "train-000001.tar"
-    with pytest.raises(ShardError, match=rf"{shard}: Alpha: cannot read picture alpha-train-00011: neither PNG nor"):
+    with pytest.raises(ShardError, match=rf"{shard}: Alpha: cannot read image alpha-train-00011: neither PNG nor"):
         streamed(open_pool(damaged), range(4), workers)
 
 
@@ -131,7 +131,7 @@ def test_what_is_no_tar_is_told_in_one_line(tmp_path: Path) -> None:
     pool = open_pool(tmp_path)
     for shard in pool.tasks[0].shards:
         shard.write_bytes(b"x" * shard.stat().st_size)
-    with pytest.raises(ShardError, match=r"Alpha: a shard that cannot be read") as caught:
+    with pytest.raises(ShardError, match=r"Alpha: a shard cannot be read") as caught:
         streamed(pool, range(1))
     assert "\n" not in str(caught.value)
 
@@ -155,7 +155,7 @@ def test_shards_without_a_sample_are_told_instead_of_read_for_ever(tmp_path: Pat
     (tmp_path / "empty.tar").write_bytes(bytes(10240))
     digest = hashlib.sha256(bytes(10240)).hexdigest()
     shards = [Shard(str(tmp_path / "empty.tar"), 10240, digest)] * 2
-    with pytest.raises(ShardError, match=r"no sample in any of its shards; check the shards"):
+    with pytest.raises(ShardError, match=r"the shards of this task hold no samples; check the shards"):
         next(samples("Alpha", 2, shards, 4, "seed"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,38 @@ def test_features_that_cannot_be_solved_are_told_in_one_line(monkeypatch: pytest
     x, y = samples(2)
     with pytest.raises(RunError, match="the SVM cannot be solved on these features: their sizes differ too much"):
         svm.fit(x, y, images(len(y)), classes=2, metric="roc_auc")
+
+
+@pytest.mark.parametrize("solver", ["batched", "sklearn"])
+def test_features_of_any_size_are_solved_in_the_end_and_it_is_said(solver: str) -> None:
+    """Scaled by a power of two to a mean square norm of at most 1e6, the machine is that of the scaled features."""
+    x, y = samples(2, 60, 8)
+    scale = np.float32(2.0**40)
+    near = x * np.float32(2.0 ** np.floor(np.log2(np.sqrt(1e6 / np.mean(np.sum(x * x, axis=1))))))
+    groups = [str(i) for i in range(len(y))]
+    how = {"classes": 2, "metric": "accuracy", "costs": (1e-8, 1e-6), "solver": solver}
+    expected, found = (svm.fit(features, y, groups, **how) for features in (near, near * scale))  # type: ignore[arg-type]
+    assert expected.notes == ()
+    assert found.notes == (
+        "the features are so large that they are divided by 1.09951e+12 for the SVM: its C is for these",
+    )
+    assert (found.cost, found.cv) == (expected.cost, expected.cv)
+    assert np.allclose(found.decisions(near * scale), expected.decisions(near))
+
+
+def test_a_solver_that_stops_too_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = samples(2, 60, 8)
+    groups = [str(i) for i in range(len(y))]
+    monkeypatch.setattr(svm.svm_solver, "NEWTON_STEPS", 1)
+    notes = svm.fit(x, y, groups, classes=2, metric="accuracy", costs=(1.0,)).notes
+    assert {note.partition(":")[0] for note in notes} == {"the SVM of C = 1 stopped before it had converged"}
+    monkeypatch.setattr(svm.LinearSVC, "fit", _late(svm.LinearSVC.fit))
+    notes = svm.fit(x, y, groups, classes=2, metric="accuracy", costs=(1.0,), solver="sklearn").notes
+    assert notes == ("the SVM of C = 1 stopped before it had converged",)
+
+
+def _late(fit: Any) -> Any:
+    def one_iteration(machine: Any, *given: Any) -> Any:
+        return fit(machine.set_params(max_iter=1), *given)
+
+    return one_iteration

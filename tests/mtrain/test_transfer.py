@@ -161,7 +161,7 @@ def test_the_test_set_is_read_in_the_final_transfer_and_only_there(trained: Path
     for path in (tmp_path / "Gamma").glob("test-*.tar"):
         path.write_bytes(bytes(path.stat().st_size))
     assert svm(run, task=str(tmp_path / "Gamma"))["set"] == "val"
-    with pytest.raises(ShardError, match="cannot read picture gamma-test-"):
+    with pytest.raises(ShardError, match="cannot read image gamma-test-"):
         svm(run, task=str(tmp_path / "Gamma"), final=True)
 
 
@@ -257,7 +257,7 @@ def test_files_of_one_name_do_not_overwrite_each_others_results(run: Run, tmp_pa
 
 def test_an_unfinished_run_is_refused_with_how_to_go_on(run: Run) -> None:
     (run.path / "state.json").write_text(json.dumps({"state": "running", "iteration": 2}))
-    with pytest.raises(RunError, match=r"this run has not finished; go on with it: mtrain fit .*--run toy"):
+    with pytest.raises(RunError, match=r"this run is not finished; resume it with: mtrain fit .*--run toy"):
         source_of(run, "run")
     assert source_of(run, "random").weights == "random"
 

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import body_of, relatives
 from mtrain.model.network import shared_network
-from mtrain.model.weights import read_weights
+from mtrain.model.weights import open_weights, read_weights
 from mtrain.model.weights_file import weights_kind
 from mtrain.model.weights_fit import fit_names
 
@@ -230,6 +231,24 @@ def test_networks_of_like_tensors_are_told_apart_by_what_the_file_says(tmp_path:
     (tmp_path / "hub" / "config.json").write_text(json.dumps({"architecture": "efficientnet_lite0"}))
     with pytest.raises(RunError, match=r"give --backbone timm:efficientnet_lite0"):
         shared_network("efficientnet_lite0", tmp_path / "hub" / "model.safetensors")
+
+
+def test_a_config_beside_a_file_of_another_name_is_about_something_else(tmp_path: Path) -> None:
+    torch.save(small(), tmp_path / "ours.pth")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50"}))
+    assert open_weights(tmp_path / "ours.pth").architecture is None
+    torch.save(small(), tmp_path / "pytorch_model.bin")
+    assert open_weights(tmp_path / "pytorch_model.bin").architecture == "resnet50"
+
+
+@pytest.mark.parametrize("kind", ["?", "b", "H", "i", "q", "e", "f", "d"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_numbers_of_numpy_are_no_code(tmp_path: Path, kind: str, legacy: bool) -> None:
+    """As the best score that a training loop saves beside the weights."""
+    content = {"state_dict": small(1.0), "best": np.dtype(kind).type(1)}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    network = shared_network(SMALL, tmp_path / "w.pth")
+    assert next(network.parameters()).detach().min() == 1
 
 
 # --- files that are none ---

@@ -21,8 +21,8 @@ MARKS = {
 PIECE = 1 << 20
 HEAD = 1 << 10
 NO_TEXT = {
-    b"PK\x03\x04": "an Excel workbook or a zip archive",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"PK\x03\x04": "a zip archive",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007",
     b"%PDF": "a PDF document",
     b"\x1f\x8b": "a gzip file",
 }

@@ -2,7 +2,7 @@
 
 Cells in double quotes may hold delimiters, line ends and doubled quotes; blanks around cells do not count. The
 delimiter is the one that the first row holds most of outside quotes, unless the manifest or a line `sep=;` of Excel's
-names it. Rows without any text are passed over and counted.
+names it. Rows without any text are passed over and counted. Excel's workbooks are read too, a sheet as a table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dpconvert import names
+from dpconvert.annotations.parsing import workbook
 from dpconvert.annotations.parsing.lines import LONGEST, WINDOWS, encoding_of, lines
+from dpconvert.annotations.parsing.workbook import is_workbook
 from dpconvert.errors import ManifestError, ReadError
 from dpconvert.plural import counted
 
@@ -29,12 +31,13 @@ SEP = re.compile(r"(?i)\s*\"?sep=(.)\"?\s*$")
 class Dialect:
     """How tables are written, as far as a manifest says so; '' is found out for each.
 
-    decimal: '.' or ','. Without it a number may have either, but not both.
+    decimal: '.' or ','. Without it a number may have either, but not both. sheet: of a workbook.
     """
 
     delimiter: str = ""
     encoding: str = ""
     decimal: str = ""
+    sheet: str = ""
 
 
 class Cells(dict[str, str]):
@@ -64,7 +67,8 @@ class Table:
 
     def __init__(self, data: bytes, name: str, dialect: Dialect = Dialect()) -> None:
         self.name, self.empty = name, 0
-        self.windows = not dialect.encoding and encoding_of(data, name) == WINDOWS
+        as_text = not dialect.encoding and not is_workbook(data)
+        self.windows = as_text and encoding_of(data, name) == WINDOWS
         self._records = records(data, name, dialect)
         self.columns = next(self._filled(), (0, list[str]()))[1]
         _check_head(self.columns, name)
@@ -100,6 +104,9 @@ def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tu
     Raises:
         ReadError: not text, or quotes that are not those of RFC 4180.
     """
+    if is_workbook(data):
+        yield from workbook.records(data, name, dialect.sheet)
+        return
     text, before, told = lines(data, name, dialect.encoding), 0, ""
     head = _first_row(text)
     if mark := SEP.match("".join(head)):

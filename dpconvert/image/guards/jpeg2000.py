@@ -7,8 +7,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dpconvert.image.guards.claims import MOST_PIXELS, RATIO
+
 LITTLE = 1 << 20  # samples, or what costs as much, that any stream may be
-MOST = 100_000_000  # of each of which OpenJPEG holds eight bytes at most
+MOST = 100_000_000  # of what is counted as a sample, each of which takes OpenJPEG eight bytes at most
+MOST_SAMPLES = 4 * MOST_PIXELS  # of an image whose bytes may well hold more
 OF_A_TILE = 9 << 10  # samples that a tile of a codestream is counted as
 OF_A_PRECINCT = 640  # a precinct of a subband
 OF_A_BLOCK = 40  # a code-block
@@ -20,6 +23,7 @@ OTHERS = frozenset(0xFF00 | kind for kind in (
     0x50, 0x59, 0x57, 0x58, 0x55, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78,
 ))  # fmt: skip
 HEAD = struct.Struct(">2H")
+COMPONENTS = 42  # bytes from SOC to what SIZ says of each component
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def claimed(data: bytes) -> int | None:
     """Samples of a picture, and as many as its tiles, precincts, blocks and layers cost; None where no head tells.
 
     Raises:
-        ValueError: more than MOST.
+        ValueError: more than MOST, in samples that its bytes cannot hold or beside them.
     """
     at = _codestream(data)
     if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ):
@@ -55,10 +59,22 @@ def claimed(data: bytes) -> int | None:
         most = max((_of_precincts(tiles, style[0], style[1:], layers) for style in styles), default=0)
     except (struct.error, IndexError, ValueError, ZeroDivisionError):
         return None
-    all_in_all = samples + most + (count * OF_A_TILE if count > 1 else 0)
-    if all_in_all > MOST:
+    beside = most + (count * OF_A_TILE if count > 1 else 0)
+    all_in_all = samples + beside
+    is_held = samples <= min(MOST_SAMPLES, RATIO * len(data)) and beside <= MOST
+    if all_in_all > MOST and not is_held:
         raise ValueError(f"JPEG 2000 that takes as much as {all_in_all} samples")
     return all_in_all if all_in_all > 0 else None
+
+
+def precisions(data: bytes) -> set[tuple[int, bool]]:
+    """Bits of the samples of each component, and whether they are signed (A.5.1, Ssiz); empty where no head tells."""
+    at = _codestream(data)
+    if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ) or len(data) < at + COMPONENTS:
+        return set()
+    count = int.from_bytes(data[at + COMPONENTS - 2 : at + COMPONENTS], "big")
+    stated = data[at + COMPONENTS : at + COMPONENTS + 3 * count : 3]
+    return {((one & 0x7F) + 1, bool(one & 0x80)) for one in stated}
 
 
 def _codestream(data: bytes) -> int | None:

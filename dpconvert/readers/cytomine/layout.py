@@ -24,24 +24,38 @@ class Fake(Model):
     """
 
     form: Literal["slides", "crops", "pool"] = "slides"
+    """Slides with lists, crops with lists, or crops alone."""
     lists: Literal["server", "client", "csv"] = "server"
+    """Who wrote the lists: the client or the server, or CSV."""
     terms: list[int] = [4762, 4763]
+    """Ids of terms that `labels` does not name."""
     slides: int = 8
+    """Number of slides."""
     first: int = 500
+    """Id of the first slide."""
     regions: bool = False
+    """Large outlines instead of objects."""
     patients: bool = False
+    """Whether there is a table of patients."""
     groups: bool = False
+    """Whether names begin with a group."""
 
 
 class Layout(Model):
     """Terms to classes; see the shape "cytomine" for what each of these means."""
 
     labels: dict[str, str] = {}
+    """Term name or id -> class name; other terms are left out."""
     rest: str = ""
+    """Class of the terms that `labels` does not name."""
     several: Literal["first", "error", "skip"] = "first"
+    """Annotations whose terms mean several classes: take the first, refuse, or skip."""
     group: str = ""
+    """Regular expression searched in the slide's file name; its first group is the patient."""
     pool: str = ""
+    """Prefix of the class folders, as in `<pool>_<term id>`."""
     fake: Fake = Fake()
+    """What the fake of this source holds."""
 
     @field_validator("group")
     @classmethod

@@ -1,18 +1,11 @@
-"""Shape "cytomine": exports of Cytomine projects, with their slides or with the crops already cut.
+"""Shape "cytomine": exports of Cytomine projects, with their slides or with crops that are already cut.
 
-With lists: annotations*.json (pages, several projects; with WKT for slides), images*.json, terms*.json as the client or
-the server lists them, or the same as .csv, and either the slides, named as in Cytomine or by image id, or the crops
-<image>_<annotation>.png, by ids. Crops alone: [train|val|test/]<term id or name>/[<group>_]<image>_<annotation>.png.
-patients.csv (columns image and patient; slides.csv, groups.csv alike) says what may not be divided, by image id, slide
-id or file name. A slide's own id is that of its base image, the same for all projects of a server that show it.
-
-[layout] takes
-  labels   term name or id -> class name; other terms are left out; classes come in this order, else in order of term id
-  rest     class of the terms that `labels` does not name
-  several  of an annotation whose terms mean several classes: "first" term (the default), "error" or "skip"
-  group    regular expression searched in the slide's file name: its first group is the patient, say
-  pool     what begins the names of class folders, as in <pool>_<term id>
-  fake     what its fake is to hold
+With lists: annotations*.json (pages, several projects; with WKT for slides), images*.json and terms*.json as the client
+or the server writes them, or the same as .csv, and either the slides, named as in Cytomine or by image id, or the crops
+`<image>_<annotation>.png`, by ids. Crops alone:
+`[train|val|test/]<term id or name>/[<group>_]<image>_<annotation>.png`. patients.csv (columns image and patient;
+slides.csv and groups.csv alike) states which images must stay together, by image id, slide id or file name. The id of
+a slide is that of its base image, which all projects of a server share.
 """
 
 from __future__ import annotations

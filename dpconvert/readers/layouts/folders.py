@@ -1,38 +1,43 @@
-"""Shape "folders": one picture a file, its class in the name of its folder.
+"""Shape "folders": one image per file, with its class in the name of its folder.
 
-[files.images] pattern: named groups `class`, and optionally `group` (patient or slide), `split`, `name`.
-Without `group`, every picture is its own group. [layout] labels maps folders' names to class names.
+The pattern of [files.images] has the named group `class`, and may have `group` (patient or slide), `split` and `name`.
+Without `group`, every image is its own group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dpconvert.card import Model
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import as_split, layout_of, stem
+from dpconvert.readers.pairing import IMAGE, SplitNames, layout_of, never_met, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "images": FileKind(
-        pattern=r"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:png|jpe?g|tiff?|bmp)$",
+        pattern=rf"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:{IMAGE})$",
         what="pictures in a folder per class",
         example="benign/patient1_0001.png",
     )
 }
 
 
-class Layout(Model):
+GROUPS = {"images": {"class", "group", "split", "name"}}
+
+
+class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
+    """Folder name -> class name; other folders keep their names."""
 
 
 def pictures(source: Source) -> Iterator[Picture]:
-    labels = layout_of(source.manifest, Layout).labels
-    for found in source.need("images"):
+    layout = layout_of(source.manifest, Layout)
+    images = source.need("images")
+    source.notes += never_met("labels", layout.labels, (found["class"] for found in images))
+    for found in images:
         name = found.get("name") or stem(found.name)
-        label = labels.get(found["class"], found["class"])
+        label = layout.labels.get(found["class"], found["class"])
         group = found.get("group") or found.name
-        yield Picture(name, (found.name,), group, label=label, split=as_split(found.get("split")))
+        yield Picture(name, (found.name,), group, label=label, split=layout.set_of(found.get("split"), found.name))

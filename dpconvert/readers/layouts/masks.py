@@ -1,12 +1,7 @@
-"""Shape "masks": pictures, and for each a mask whose values or colours are classes, or several masks of an object each.
+"""Shape "masks": images, each with a mask whose values or colours are classes, or with a mask file for each object.
 
-[files.images] and [files.masks] are paired by their named group `name`. [layout] takes
-  values     value or colour -> class name, e.g. {0 = "background", 255 = "tumour"} or {"#ff0000" = "tumour", ...}
-  threshold  makes every value 0 or 1 first (for masks with grey fringes)
-  missing    true: images without a mask are left out and counted; with `objects` also "none": they show none
-  objects    true: every mask file is one object, all that is above `threshold` (0); a picture may have several. An
-             object's class is what the pattern of [files.masks] names `class`, else `label`; `values` is not needed
-  label      class of the objects
+[files.images] and [files.masks] are paired by their named group `name`. [files.images] may also name `group` and
+`split`.
 """
 
 from __future__ import annotations
@@ -21,33 +16,41 @@ from pydantic import model_validator
 from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, masks
 from dpconvert.annotations.mask_pixels import Value
-from dpconvert.card import Model
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired
+from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, paired
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "images": FileKind(
-        pattern=r"(?i)(^|/)images/(?P<name>[^/]+)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"
+        pattern=rf"(?i)(^|/)images/(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"
     ),
     "masks": FileKind(
-        pattern=r"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.(png|tiff?|bmp)$", what="masks", example="masks/0001.png"
+        pattern=rf"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.{IMAGE}$", what="masks", example="masks/0001.png"
     ),
 }
 
+GROUPS = {"images": {"name", "group", "split"}, "masks": {"name", "class"}}
 
-class Layout(Model):
+
+class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     values: dict[Value, str] = {}
+    """Value or colour -> class name, such as `{0 = "background", 255 = "tumour"}` or `{"#ff0000" = "tumour"}`."""
     threshold: int | None = None
+    """Values above it become 1 and others 0 before `values` is looked up; for objects, 0 if not given."""
     missing: Missing = "error"
+    """Images without a mask: `false` refuses them, `true` leaves them out and counts them; with `objects`, `"none"`
+    says that they show none.
+    """
     objects: bool = False
+    """Whether every mask file is one object; its class is what the pattern of the masks names `class`, else `label`."""
     label: str = ""
+    """Class of the objects."""
 
     @model_validator(mode="after")
     def _told(self) -> Self:
@@ -62,7 +65,7 @@ def pictures(source: Source) -> Iterator[Picture]:
     layout = layout_of(source.manifest, Layout)
     source.need("images")
     if layout.objects:
-        yield from (_picture(image, files) for image, files in _with_objects(source, layout.missing))
+        yield from (_picture(image, files, layout) for image, files in _with_objects(source, layout.missing))
         return
     if (twice := _twice(source.match("masks"))) is not None:
         raise SourceError(
@@ -71,7 +74,14 @@ def pictures(source: Source) -> Iterator[Picture]:
         )  # fmt: skip
     for image, mask in paired(source, "images", "masks", missing=layout.missing):
         assert mask is not None
-        yield _picture(image, [mask])
+        yield _picture(image, [mask], layout)
+
+
+def idle(source: Source) -> Iterator[Idle]:
+    if layout_of(source.manifest, Layout).objects:
+        yield ("values",), "with `objects`, a mask file is one object"
+    else:
+        yield ("label",), "without `objects`, classes come from `values`"
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
@@ -82,8 +92,8 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return masks.read(source.read(name), name, layout.values, size, threshold=layout.threshold)
 
 
-def _picture(image: Found, of_it: list[Found]) -> Picture:
-    group, split = image.get("group") or image["name"], as_split(image.get("split"))
+def _picture(image: Found, of_it: list[Found], layout: Layout) -> Picture:
+    group, split = image.get("group") or image["name"], layout.set_of(image.get("split"), image.name)
     labels = {f"class of {mask.name}": mask.get("class") for mask in of_it if mask.get("class")}
     names = tuple(mask.name for mask in of_it)
     return Picture(image["name"], (image.name,), group, split=split, annotations=names, extra=labels)
@@ -107,6 +117,12 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[Found, lis
         raise no_partner("masks", alone[0])
     if alone and missing == "skip":
         source.notes.append(f"left out: {counted(len(alone), 'image')} without masks, the first {alone[0].name}")
+    if len(alone) == len(images):
+        raise SourceError(
+            "no mask belongs to an image here", where=next(iter(of_name.values()))[0].name,
+            expected=f"the name of an image, as {images[0]['name']!r}",
+            remedy="change the patterns of [files.images] and [files.masks]: their group `name` must be equal",
+        )  # fmt: skip
     unused = of_name.keys() - {names.folded(image["name"]) for image in images}
     if unused:
         first = min(of_name[name][0].name for name in unused)

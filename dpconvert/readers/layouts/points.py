@@ -1,18 +1,10 @@
-"""Shape "points": pictures, and points on them: a file for each picture, or one table for all.
+"""Shape "points": images with points on them, in a file for each image or in one table for all.
 
-A file of points is delimited text, JSON, a MATLAB array (not of 7.3), or what a program for annotations wrote (GeoJSON
-of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points] are paired by their named group
-`name`; a file whose pattern names none serves all pictures, and so does a table with a column of images. [layout] takes
-  columns    what stands where in a line, e.g. ["x", "y", "label"]; `image` names a picture by the end of its file's
-             name, with or without its extension; other names are passed over
-  names      what the head of a table, or JSON, calls them instead, e.g. {x = "Centroid X", y = "Centroid Y"}
-  delimiter  between columns ("": blanks); without it, what divides the lines into numbers; skip   lines of head
-  decimal    "." or ","; without it, commas are decimal where they cannot be of thousands
-  check_head false: the head may call columns otherwise than `columns`
-  variable, label_variable   the array of points, and that of their labels, in a MATLAB file; the list in a JSON object
-  label      of all points, where no column says it; `labels` maps labels to names
-  missing    of images without points: true leaves them out and counts them, "none" says that they show none
-[files.images] may name `group` and `split` too.
+A file of points is delimited text, JSON, a MATLAB array (before version 7.3), or the output of an annotation program
+(GeoJSON of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points] are paired by their named
+group `name`. A file whose pattern has no `name` serves all images, and so does a table with a column of images, which
+are named by the end of their file names, with or without the extension. [files.images] may also name `group` and
+`split`.
 """
 
 from __future__ import annotations
@@ -30,42 +22,54 @@ from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.points import Form, Row
-from dpconvert.card import Model
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, as_split, layout_of, no_partner, paired, stem
+from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
-    "images": FileKind(
-        pattern=r"(?i)(?P<name>[^/]+)\.(png|jpe?g|tiff?|bmp)$", what="pictures", example="images/0001.png"
-    ),
+    "images": FileKind(pattern=rf"(?i)(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"),
     "points": FileKind(
         pattern=r"(?i)(?P<name>[^/]+)\.(csv|tsv|txt|(geo)?json|mat|xml)$",
         what="files of points",
         example="points/0001.csv",
     ),
 }
+GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}}
+OF_TEXT = "delimiter", "skip", "decimal", "check_head"
 MATLAB = b"MATLAB 5.0 MAT-file"
 
 
-class Layout(Model):
+class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     columns: list[str] = []
+    """What the columns of a file without a header hold, such as `["x", "y", "label"]`; `image` names the image."""
     names: dict[Literal["x", "y", "label", "image"], str] = {}
+    """What the header or JSON calls them, such as `{x = "Centroid X", y = "Centroid Y"}`."""
     delimiter: str | None = None
+    """Character between columns, `""` for blanks; found in the file if not given."""
     skip: int = 0
+    """Number of header lines to skip."""
     decimal: Literal["", ".", ","] = ""
+    """Decimal separator; commas are decimal if not given and unambiguous."""
     check_head: bool = True
+    """Whether a header that contradicts `columns` is an error."""
     variable: str = ""
+    """Array of points in a MATLAB file, or the list in a JSON object."""
     label_variable: str = ""
+    """Array of their labels in a MATLAB file."""
     label: str = ""
+    """Label of all points if no column holds it."""
     labels: dict[str, str] = {}
+    """Label in the files -> label."""
     missing: Missing = "error"
+    """Images without points: `false` refuses them, `true` leaves them out and counts them, `"none"` says that they show
+    none.
+    """
 
     @field_validator("columns")
     @classmethod
@@ -93,7 +97,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         yield from _of_tables(source, layout)
     elif all("name" not in found.parts for found in source.need("points")):
         files = tuple(found.name for found in source.match("points"))
-        yield from (_picture(image, files) for image in source.need("images"))
+        yield from (_picture(image, files, layout) for image in source.need("images"))
     else:
         pairs = list(paired(source, "images", "points", missing=layout.missing))
         if pairs and all(points_file is None for _, points_file in pairs):
@@ -103,7 +107,17 @@ def pictures(source: Source) -> Iterator[Picture]:
                 'columns = ["image", "x", "y", "label"]',
             )  # fmt: skip
         for image, points_file in pairs:
-            yield _picture(image, () if points_file is None else (points_file.name,))
+            yield _picture(image, () if points_file is None else (points_file.name,), layout)
+
+
+def idle(source: Source) -> Iterator[Idle]:
+    endings = {PurePosixPath(found.name.removesuffix(".gz")).suffix.lower() for found in source.match("points")}
+    if endings <= {".json", ".geojson", ".mat", ".xml"}:
+        yield OF_TEXT, "no file of points is a table"
+    if not endings & {".mat", ".json"}:
+        yield ("variable",), "no file of points is of MATLAB or JSON"
+    if ".mat" not in endings:
+        yield ("label_variable",), "no file of points is of MATLAB"
 
 
 def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
@@ -117,12 +131,12 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return _labelled(found, layout, picture.annotations[0]) if picture.annotations else found
 
 
-def _picture(image: Found, files: tuple[str, ...], extra: dict[str, str] | None = None) -> Picture:
+def _picture(image: Found, files: tuple[str, ...], layout: Layout, extra: dict[str, str] | None = None) -> Picture:
     return Picture(
         stem(image.name),
         (image.name,),
         image.get("group") or image.get("name") or image.name,
-        split=as_split(image.get("split")),
+        split=layout.set_of(image.get("split"), image.name),
         annotations=files,
         extra=extra or {},
     )
@@ -172,10 +186,12 @@ def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
     """The annotations by the names that `labels` gives to their labels."""
     if not layout.labels:
         return found
-    unknown = {item.label for item in found.items} - set(layout.labels)
+    spelt = {label: names.match(label, layout.labels) for label in {item.label for item in found.items}}
+    unknown = [label for label, known in spelt.items() if known is None]
     if unknown:
         raise ReadError(f"label {min(unknown)!r} is not in `layout.labels`", where=name)
-    return replace(found, items=[replace(item, label=layout.labels[item.label]) for item in found.items])
+    told = {label: layout.labels[known] for label, known in spelt.items() if known is not None}
+    return replace(found, items=[replace(item, label=told[item.label]) for item in found.items])
 
 
 # one table for all pictures
@@ -185,12 +201,13 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
     """Each picture with the points that tables have of it."""
     images = source.need("images")
     by_ending = _by_ending(images)
+    named = FromRoot(lambda name: by_ending.get(names.folded(name), []))
     rows: dict[str, list[Row]] = defaultdict(list)
     files: dict[str, str] = {}
     elsewhere = 0
     for table in source.need("points"):
         for row in _rows(source.read(table.name), table.name, layout):
-            about = _image(row, by_ending, table.name)
+            about = _image(row, named, table.name)
             if about is None:
                 elsewhere += 1
             else:
@@ -199,6 +216,7 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
     if not rows:
         first = next(iter(source.match("points"))).name
         raise SourceError("no point of the table is on a picture here", where=first, found=counted(elsewhere, "point"))
+    source.notes += named.notes()
     if elsewhere:
         source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no picture here")
     alone = [image for image in images if image.name not in rows]
@@ -211,16 +229,17 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
             continue
         told = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
         table_name = files.get(image.name, "")
-        yield _picture(image, (table_name,) if table_name else (), {"points": json.dumps(told)} if told else {})
+        points_of_it = {"points": json.dumps(told)} if told else {}
+        yield _picture(image, (table_name,) if table_name else (), layout, points_of_it)
 
 
 def _stored(text: str) -> list[Annotation]:
     return [Row(*row).annotation() for row in json.loads(text)]
 
 
-def _image(row: Row, by_ending: dict[str, list[str]], name: str) -> str | None:
+def _image(row: Row, named: FromRoot, name: str) -> str | None:
     """The picture that a row is about."""
-    matches = by_ending.get(names.folded(names.file_name(row.image)), [])
+    matches = named.find(row.image)
     if len(matches) > 1:
         raise SourceError(
             "several pictures of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3])

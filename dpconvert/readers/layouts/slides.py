@@ -1,17 +1,8 @@
-r"""Shape "slides": whole slides (or large pictures), and for each a file of annotations in any format known here.
+"""Shape "slides": whole slides or large images, each with a file of annotations in any format that can be read.
 
 [files.slides] and [files.annotations] are paired by their named group `name`. A COCO file serves every slide that it
-names; so does any file of annotations where the pattern names no `name`. [files.slides] may name `group` (patient),
-`split` and `class` too; else a table [files.table] tells them, a line a slide. [layout] takes
-  labels     the files' labels -> class names; a label that it lacks is an error, those listed in `skip` are left out
-  missing    of slides without annotations: true leaves them out and counts them (but where the source has no
-             annotations at all), "none" says that nothing of what the rule looks for is on them
-  values, threshold, instances   how masks are read: value or colour "#rrggbb" -> class name; values made 0 or 1 first;
-             values are numbers of objects, whose classes [files.classes] tells (lines `1,tumour`, paired by `name`)
-  slide, group, split, label     columns of the table; "" for one that it does not have
-  bounds     false: QuPath counted from the corner of the whole slide, not of its bounds
-  boxes      what COCO's boxes hold: "xywh" (x, y, width, height, as COCO says) or "xyxy" (two corners, as in MIDOG++);
-             without it, boxes that leave their images and fit them as corners are refused
+names, and so does any file of annotations whose pattern has no `name`. [files.slides] may also name `group` (the
+patient), `split` and `class`; a table [files.table] with a row for each slide may state them instead.
 """
 
 from __future__ import annotations
@@ -36,7 +27,7 @@ from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of
+from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of
 from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
@@ -49,13 +40,13 @@ FILES = {
     ),
     "annotations": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?:{SLIDE})?"
-        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp))$",
+        r"(?:(?<![._-]classes)\.(?:xml|annotations|ndpa|(?:geo|nd)?json|(?:geo)?jsonl)(?:\.gz)?|[._-](?:mask|labels)\.(?:png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam))$",
         what="files of annotations",
         example="patient7/slide-1.xml",
         optional=True,
     ),
     "table": FileKind(
-        pattern=r"(?i)^slides\.(?:csv|tsv)$", what="table of slides", example="slides.csv", optional=True
+        pattern=r"(?i)^slides\.(?:csv|tsv|xlsx)$", what="table of slides", example="slides.csv", optional=True
     ),
     "classes": FileKind(
         pattern=r"(?i)(?:^|/)(?P<name>[^/]+?)[._-]classes\.(?:csv|json)$",
@@ -64,24 +55,44 @@ FILES = {
         optional=True,
     ),
 }
+GROUPS = {
+    "slides": {"name", "group", "split", "class"}, "annotations": {"name"}, "table": set[str](), "classes": {"name"},
+}  # fmt: skip
+MASK = re.compile(r"(?i)\.(png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam)$")
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
 
-class Layout(Tabular):
+class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
+    """Label in the annotations -> class name; a label without an entry is an error unless `skip` lists it."""
     skip: list[str] = []
+    """Labels that are left out."""
     missing: Missing = "error"
+    """Slides without annotations: `false` refuses them, `true` leaves them out and counts them, `"none"` says that they
+    show nothing that the rule looks for.
+    """
     values: dict[Value, str] = {}
+    """Value or colour of a mask -> class name."""
     threshold: int | None = None
+    """Mask values above it become 1, others 0."""
     instances: bool = False
+    """Whether mask values number objects, whose classes [files.classes] holds."""
     slide: str = "slide"
+    """Column of the table that names the slide."""
     group: str = "group"
+    """Column of the patient; empty if the table has none."""
     split: str = ""
+    """Column of the split."""
     label: str = ""
+    """Column of the slide's label."""
     bounds: bool = True
+    """Whether QuPath's coordinates start at the slide's bounds; `false` if at the corner of the whole slide."""
     boxes: coco.Boxes = ""
+    """What COCO boxes hold: `"xywh"`, or `"xyxy"` for two corners; boxes that fit only as corners are refused if not
+    given.
+    """
 
 
 def pictures(source: Source) -> Iterator[Picture]:
@@ -112,6 +123,18 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes.append(f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}")
 
 
+def idle(source: Source) -> Iterator[Idle]:
+    files = [found.name for found in source.match("annotations")]
+    if not any(map(MASK.search, files)):
+        yield ("values", "threshold", "instances"), "no file of annotations is a mask"
+    if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
+        yield ("boxes",), "no file of annotations is JSON"
+    if not files:
+        yield ("labels", "skip", "bounds"), "there is no file of annotations"
+    if not source.match("table"):
+        yield ("slide", "group", "split", "label", *Tabular.model_fields), "there is no table of slides"
+
+
 def _called(slides: list[Found]) -> dict[str, str]:
     """Everything that a slide is called -> its name."""
     aliases = {alias: slide["name"] for slide in slides for alias in slide.aliases}
@@ -140,9 +163,13 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.mended)
 
 
+def _goes_by_annotations(source: Source) -> bool:
+    return not isinstance(source.manifest.rule, Whole | Tiles)
+
+
 def _needs_annotations(source: Source) -> bool:
     """Whether the rule asks what is drawn on a slide, or files of annotations are here."""
-    return not isinstance(source.manifest.rule, Whole | Tiles) or bool(source.match("annotations"))
+    return _goes_by_annotations(source) or bool(source.match("annotations"))
 
 
 def _missing(source: Source, layout: Layout) -> Missing:
@@ -209,6 +236,12 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
             alone.append(found.name)
         else:
             shared.append(found.name)
+    if alone and not (own or shared or pictured) and _goes_by_annotations(source):
+        raise SourceError(
+            "no file of annotations belongs to a slide here", where=alone[0],
+            expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
+            remedy="name files of annotations like their slides, or change the patterns of [files]",
+        )  # fmt: skip
     if alone:
         source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
     return _Outlines(own, shared, pictured, fold)
@@ -235,7 +268,7 @@ def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str
         (slide.name,),
         group=row.get(layout.group) or slide.get("group") or slide["name"],
         label=row.get(layout.label) or slide.get("class") or None,
-        split=as_split(row.get(layout.split, "") or slide.get("split")),
+        split=layout.set_of(row.get(layout.split, "") or slide.get("split"), slide.name),
         annotations=files,
         extra={"classes": classes} if classes else {},
     )

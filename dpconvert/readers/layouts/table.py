@@ -1,13 +1,8 @@
-"""Shape "table": a CSV or TSV file that names images and their labels.
+"""Shape "table": a CSV or TSV file, or an Excel workbook, with a row for each image and its label.
 
-[files.table], [files.images]; [layout] takes
-  file   how a row names its image, a template over the columns: "{slide}/{uid}.png" or "{image ID:0>3}.bmp";
-         matched against the end of the files' names
-  label  column of the label; `labels` maps its values to class names; rows with a value that it lacks are an error,
-         those listed in `skip` are left out
-  group, split   columns (optional)
-  missing  true: rows without an image or without a label are left out and counted
-  delimiter, encoding   how the table is written, where that is not found out (see `annotations/parsing/table.py`)
+[files.table] and [files.images] say which files these are. Where the table has no column of the group or split, or its
+cell is empty, the named groups `group` and `split` of the pattern of [files.table] (train.csv, test.csv) give it, and
+then those of [files.images].
 """
 
 from __future__ import annotations
@@ -23,44 +18,61 @@ from dpconvert.annotations.parsing.table import Cells, Row, Table, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import Missing, Tabular, as_split, layout_of, stem
-from dpconvert.source.files import Source
+from dpconvert.readers.pairing import IMAGE, FromRoot, Missing, SplitNames, Tabular, layout_of, never_met, stem
+from dpconvert.source.files import Found, Source
 from dpconvert.source.record import Picture
 
 FILES = {
     "table": FileKind(
-        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt)$",
+        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt|xlsx)$",
         what="table of images",
         example="labels.csv",
     ),
-    "images": FileKind(pattern=r"(?i)\.(png|jpe?g|tiff?|bmp)$", what="images", example="images/0001.png"),
+    "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
+GROUPS = {"table": set[str](), "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 
 
-class Layout(Tabular):
+class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     file: str
+    """Template over the columns that gives the image of a row, such as `"{slide}/{uid}.png"` or `"{id:0>3}.bmp"`;
+    compared with the end of file names.
+    """
     label: str
+    """Column of the label."""
     labels: dict[str, str] = {}
+    """Value -> class name; a value without an entry is an error unless `skip` lists it."""
     skip: list[str] = []
+    """Values whose rows are left out."""
     group: str = ""
+    """Column of the patient or slide; every image is its own group if not given."""
     split: str = ""
+    """Column of the split."""
     missing: Missing = "error"
+    """Rows without an image or a label: `false` refuses them, `true` leaves them out and counts them."""
 
 
 @dataclass
 class _Listed:
     """What the tables have said so far.
 
-    images: file -> what a row says of it, and where. skipped: files of rows that are left out. rows: how many of the
-    present table's rows are worth a note.
+    files: the images that are here. images: file -> what a row says of it, and where. labels: those met. skipped: files
+    of rows that are left out. rows: how many of the present table's rows are worth a note. table: the present table.
     """
 
+    files: dict[str, Found]
     images: dict[str, tuple[Picture, str]] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
+    table: Found | None = None
+
+    def named(self, part: str, file: str) -> str:
+        """What the present table's name says, else that of an image."""
+        return (self.table.get(part) if self.table else "") or self.files[file].get(part)
 
 
 def pictures(source: Source) -> Iterator[Picture]:
@@ -70,25 +82,30 @@ def pictures(source: Source) -> Iterator[Picture]:
             'layout.missing: "none" says that an image without annotations shows no object', where=source.manifest.path,
             remedy="of a table, say true to leave out rows without an image or a label",
         )  # fmt: skip
-    images = Endings(found.name for found in source.need("images"))
-    listed = _Listed()
+    files = {found.name: found for found in source.need("images")}
+    images, listed = FromRoot(Endings(iter(files)).find), _Listed(files)
     for found in source.need("table"):
+        listed.table = found
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
             _add(row, layout, images, listed, f"{found.name}, line {row.line}")
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
-    _tell_unlisted(source, listed)
+    _tell_unlisted(source, listed, layout)
+    source.notes += images.notes()
+    met = [known for label in listed.labels if (known := names.match(label, [*layout.labels, *layout.skip]))]
+    source.notes += never_met("labels", layout.labels, met) + never_met("skip", layout.skip, met)
     for picture, _ in listed.images.values():
         yield picture
 
 
-def _add(row: Row, layout: Layout, images: Endings, listed: _Listed, where: str) -> None:
+def _add(row: Row, layout: Layout, images: FromRoot, listed: _Listed, where: str) -> None:
     """Take one row in."""
     value = cell(row, layout.label, where)
+    listed.labels.add(value)
     wanted = _file(row.cells, layout, where)
-    found = images.find(UPWARDS.sub("", wanted))
+    found = images.find(UPWARDS.sub("", wanted.replace("\\", "/")))
     if names.match(value, layout.skip) is not None:
         listed.skipped.update(found)
     elif layout.missing == "skip" and not found:
@@ -104,7 +121,9 @@ def _only(found: list[str], wanted: str, where: str) -> str:
     if len(found) != 1:
         what = "several pictures of this name" if found else "no picture of this name"
         remedy = None if found else "if some images are not here, say `missing = true` in [layout]"
-        raise SourceError(what, where=where, expected=wanted, found=", ".join(found[:3]) or None, remedy=remedy)
+        raise SourceError(
+            what, where=where, expected=names.file_name(wanted), found=", ".join(found[:3]) or None, remedy=remedy
+        )
     return found[0]
 
 
@@ -127,27 +146,34 @@ def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -
     if layout.labels and known is None:
         raise ManifestError("label not in `layout.labels`", where=where, found=repr(value))
     label = value if known is None else layout.labels[known]
-    group = cell(row, layout.group, where) if layout.group else ""
+    group = (cell(row, layout.group, where) if layout.group else "") or listed.named("group", file)
     listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
-    split = as_split(cell(row, layout.split, where), where) if layout.split else None
-    return Picture(stem(file), (file,), group or file, label=label, split=split)
+    split = (cell(row, layout.split, where) if layout.split else "") or listed.named("split", file)
+    return Picture(stem(file), (file,), group or file, label=label, split=layout.set_of(split, where))
 
 
 def _file(row: Cells, layout: Layout, where: str) -> str:
     try:
-        wanted = names.file_name(layout.file.format_map(row))
+        wanted = layout.file.format_map(row)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ManifestError(
             f"file: {layout.file!r} does not fit the table's columns ({error})", where=where, found=", ".join(row)
         ) from None
-    if not wanted:
+    if not names.file_name(wanted):
         raise SourceError("names no image", where=where, found=f"{layout.file!r} gives an empty name")
     return wanted
 
 
-def _tell_unlisted(source: Source, listed: _Listed) -> None:
+def _tell_unlisted(source: Source, listed: _Listed, layout: Layout) -> None:
+    """Refuse images in no row, or count them where the manifest says that images may lack a label."""
     used = listed.images.keys() | listed.skipped
     unlisted = [found.name for found in source.match("images") if found.name not in used]
+    if unlisted and layout.missing == "error":
+        raise SourceError(
+            f"{counted(len(unlisted), 'image')} in no row of a table", where=unlisted[0],
+            remedy="if only some images are labelled, say `missing = true` in [layout]; if these are no images of the "
+            "task, narrow the pattern of [files.images]",
+        )  # fmt: skip
     if unlisted:
         source.notes.append(
             f"not used: {counted(len(unlisted), 'image')} in no row of a table, the first {unlisted[0]}"

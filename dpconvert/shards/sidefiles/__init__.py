@@ -1,11 +1,11 @@
-"""A finished task in, small files beside its shards out, with which other tools read these shards as they are.
+"""Writes small files beside the shards of a finished task, with which other tools read these shards.
 
 <Task>/_info.json            timm's WebDataset reader
 <Task>/.nv-meta/, *.tar.idx  Megatron-Energon
 <Task>/croissant.json        Croissant metadata of MLCommons
 <Task>/README.md             a dataset card, from which Hugging Face `datasets` takes splits and features
 
-Their bytes depend on the card and the index alone. None of them is needed to read a task.
+Their bytes depend only on the card and the index. None of them is needed to read a task.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SINGLE = (timm.NAME, croissant.NAME, readme.NAME)
 
 
 def write(folder: Path, card: TaskCard, entries: Sequence[Entry]) -> list[FileCard]:
-    """Write the side files of a task whose shards and index are there; what `task.json` lists as `side_files`.
+    """Write the side files of a task whose shards and index exist. Returns what task.json lists as `side_files`.
 
     Raises:
-        OutputError: the disk is full, read-only, or the like.
+        OutputError: a file cannot be written, for example because the disk is full.
     """
     contents = energon.files(folder, card, entries)
     contents |= {
@@ -41,12 +41,12 @@ def write(folder: Path, card: TaskCard, entries: Sequence[Entry]) -> list[FileCa
 
 
 def side_card(folder: Path, name: str) -> FileCard:
-    """Size and sha256 of the file `name`, which may lie in a sub-folder of the task's."""
+    """Size and sha256 of the file `name`, which may lie in a subfolder of the task."""
     return file_card(folder / name).model_copy(update={"name": name})
 
 
 def clear(folder: Path) -> None:
-    """Remove what `write` wrote, and what Energon may have added to its own folder."""
+    """Remove the files of `write`, and those that Energon may have added to its own folder."""
     for path in [*(folder / name for name in SINGLE), *folder.glob("*.tar.idx")]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / energon.FOLDER, ignore_errors=True)

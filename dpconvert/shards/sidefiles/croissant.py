@@ -1,6 +1,6 @@
 """`croissant.json`: the task in the Croissant format of MLCommons, version 1.0, https://docs.mlcommons.org/croissant.
 
-Every tar and the index stand there with their sha256; the record set `samples` is the index, `classes` the labels.
+It lists every tar and the index with their sha256. The record set `samples` is the index, `classes` the labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dpconvert.shards.sidefiles.licences import sentence
 
 NAME = "croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
-TERMS = (  # the format's own, all of them: validators compare
+TERMS = (  # all terms of the format: validators compare them
     "citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject", "fileSet", "format",
     "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex",
     "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform",
@@ -36,14 +36,14 @@ COLUMNS = {
     "key": ("sc:Text", "name of the sample: <key>.png or .jpg, <key>.cls and <key>.json in the tar"),
     "split": ("sc:Text", "train, val or test"),
     "shard": ("sc:Text", "file name of the tar"),
-    "offset": ("sc:Integer", "of the image's bytes in the tar"),
-    "length": ("sc:Integer", "of the image, bytes"),
+    "offset": ("sc:Integer", "byte offset of the image in the tar"),
+    "length": ("sc:Integer", "size of the image in bytes"),
     "format": ("sc:Text", "png or jpg"),
     "label": ("sc:Integer", "number of the class"),
-    "group": ("sc:Text", "what may not be divided between splits"),
-    "stored_width": ("sc:Integer", "of the image, px"),
-    "stored_height": ("sc:Integer", "of the image, px"),
-    "sha256": ("sc:Text", "of the image's bytes"),
+    "group": ("sc:Text", "patient, slide or image that splits do not divide"),
+    "stored_width": ("sc:Integer", "width of the image in pixels"),
+    "stored_height": ("sc:Integer", "height of the image in pixels"),
+    "sha256": ("sc:Text", "sha256 of the image's bytes"),
 }
 
 
@@ -67,8 +67,8 @@ def metadata(card: TaskCard) -> bytes:
 
 
 def description(card: TaskCard) -> str:
-    """A sentence that says what the task is."""
-    sizes = ", ".join(f"{made.samples} {split}" for split, made in card.splits.items())
+    """A sentence that describes the task."""
+    sizes = ", ".join(f"{size.samples} {split}" for split, size in card.splits.items())
     name, classes = card.title or card.task, len(card.classes)
     return f"{name}: images of {counted(classes, 'class')} in WebDataset shards ({sizes}), split by {card.group_kind}."
 

@@ -1,6 +1,6 @@
-"""The folder `.nv-meta` and an index beside each tar, with which Megatron-Energon reads a task.
+"""Writes the folder `.nv-meta` and an index beside each tar, with which Megatron-Energon reads a task.
 
-What `energon prepare` would add besides, a database for `energon mount` and for joined datasets, is left to it.
+`energon prepare` can add a database, which `energon mount` and joined datasets need.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ field_map:
 def files(folder: Path, card: TaskCard, entries: Sequence[Entry]) -> dict[str, bytes]:
     """Name -> bytes of every file.
 
-    An index `.tar.idx` holds, as 64-bit little-endian numbers, where each sample begins and where the last one ends.
+    An index `.tar.idx` holds the start of each sample and the end of the last one as 64-bit little-endian numbers.
     """
     counts = {shard.name: shard.samples for shard in card.shards}
     parts = {split: [shard.name for shard in card.shards if shard.split == split] for split in SPLITS}
-    made = {
+    contents = {
         f"{FOLDER}/.info.json": _json({"shard_counts": counts}),
         f"{FOLDER}/split.yaml": _json({"split_parts": parts, "exclude": []}),  # JSON is YAML
         f"{FOLDER}/dataset.yaml": DATASET,
@@ -44,8 +44,8 @@ def files(folder: Path, card: TaskCard, entries: Sequence[Entry]) -> dict[str, b
     for entry in entries:
         of_shard[entry.shard].append(entry)
     for name in counts:
-        made[f"{name}.idx"] = _index(folder / name, of_shard[name])
-    return made
+        contents[f"{name}.idx"] = _index(folder / name, of_shard[name])
+    return contents
 
 
 def _index(tar: Path, entries: Sequence[Entry]) -> bytes:
@@ -55,7 +55,7 @@ def _index(tar: Path, entries: Sequence[Entry]) -> bytes:
 
 
 def _end(path: Path, last: Entry) -> int:
-    """Where the last sample of a tar ends: after its label and its JSON, which follow the image."""
+    """The end of the last sample of a tar: label and JSON follow the image."""
     end = last.offset + _padded(last.length)
     with path.open("rb") as file:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""What a licence is called elsewhere, by the name that a manifest gives it."""
+"""The names of licences on the Hugging Face Hub, from the names in manifests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OTHER = "other"
 
 
 def hub_name(name: str) -> str:
-    """The identifier of the Hugging Face hub: `cc-by-4.0`, `cc0-1.0`; `other` for terms that have none."""
+    """The identifier of the Hugging Face Hub, such as `cc-by-4.0`; `other` for terms without one."""
     plain = re.sub(r"[ _]+", "-", name.strip().casefold())
     if plain in ("cc0", "cc0-1.0"):
         return "cc0-1.0"

@@ -1,4 +1,4 @@
-"""`README.md`: the dataset card, with a head in YAML as the Hugging Face hub and `datasets` read it."""
+"""Writes `README.md`: the dataset card, with YAML metadata for the Hugging Face Hub and `datasets`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def text(card: TaskCard, entries: Sequence[Entry]) -> bytes:
 
 
 def _head(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
-    """YAML whose strings are JSON's: every JSON string is one of YAML."""
+    """The metadata as YAML. Strings are written as JSON, which is valid YAML."""
     name = hub_name(card.licence.name)
     yield f"license: {name}"
     if name == OTHER:
@@ -53,7 +53,7 @@ def _tags(card: TaskCard) -> Iterator[str]:
 
 
 def _features(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
-    """Columns of `datasets`: said here, since it would guess them from the first five samples."""
+    """The columns for `datasets`, which would otherwise guess them from the first five samples."""
     for image_format in sorted({entry.format for entry in entries}):
         yield from (f"  - name: {image_format}", "    dtype: image")
     yield from ("  - name: cls", "    dtype:", "      class_label:", "        names:")
@@ -63,7 +63,7 @@ def _features(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
     for field, kind in JSON_FIELDS.items():
         yield from (f"    - name: {field}", f"      dtype: {kind}")
     yield from ("    - name: files", "      list: string")
-    keys = sorted({key for told in {entry.attributes for entry in entries} for key in json.loads(told)})
+    keys = sorted({key for text in {entry.attributes for entry in entries} for key in json.loads(text)})
     if keys:
         yield from ("    - name: attributes", "      struct:")
         for key in keys:
@@ -89,30 +89,30 @@ def _body(card: TaskCard) -> Iterator[str]:
     yield ""
     yield "## Licence"
     yield ""
-    told = sentence(card.licence.name, card.licence.url, card.licence.note)
-    yield f"{told}. The terms are those of the source, not of the program that converted it."
+    licence = sentence(card.licence.name, card.licence.url, card.licence.note)
+    yield f"{licence}. These are the terms of the source, not of the program that converted it."
     if card.citation:
         yield from ("", "## Citation", "", card.citation)
     caveats = list(_caveats(card))
     if caveats:
-        yield from ("", "## To know", "", *(f"- {' '.join(caveat.split())}" for caveat in caveats))
+        yield from ("", "## Notes", "", *(f"- {' '.join(caveat.split())}" for caveat in caveats))
     yield from ("", "## Files", "", "WebDataset tars: for each sample an image, `.cls` (the label) and `.json`;")
-    yield "`index.parquet` has a row a sample, `task.json` says what there is. Digest of the data:"
+    yield "`index.parquet` has a row for each sample, `task.json` describes the task. Digest of the data:"
     yield f"`{card.digest}`."
 
 
 def _caveats(card: TaskCard) -> Iterator[str]:
     yield from card.notes
     for difference in card.expectations:
-        reason = difference.reason or "no reason is known"
-        made = counted(difference.made, "sample")
-        yield f"{difference.what}: {made}; the whole release has {difference.expected} ({reason})"
+        reason = difference.reason or "no known reason"
+        samples = counted(difference.made, "sample")
+        yield f"{difference.what}: {samples}; the whole release has {difference.expected} ({reason})"
     if card.options.get("errata", "default") != "default":
         yield f"errata left out: {card.options['errata']}"
     if card.related:
         yield f"shares slides, patients or annotations with {', '.join(card.related)}"
     if card.failures:
-        yield f"{counted(len(card.failures), 'sample')} could not be made; `task.json` lists them"
+        yield f"{counted(len(card.failures), 'sample')} could not be read; `task.json` lists them"
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`_info.json`, from which timm's WebDataset reader takes splits, shards and their lengths."""
+"""Writes `_info.json`, from which timm's WebDataset reader takes splits, shards and their lengths."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NAME = "_info.json"
 def info(card: TaskCard) -> bytes:
     """The file's bytes."""
     splits = {}
-    for split, made in card.splits.items():
+    for split, of_split in card.splits.items():
         shards = [shard for shard in card.shards if shard.split == split]
         splits[split] = {
             "name": split,
-            "num_samples": made.samples,
+            "num_samples": of_split.samples,
             "filenames": [shard.name for shard in shards],
             "shard_lengths": [shard.samples for shard in shards],
         }

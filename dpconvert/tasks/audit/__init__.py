@@ -1,8 +1,8 @@
-"""Finished tasks in, what ids do not tell out: the same pictures in two splits, in two tasks, under two labels.
+"""Audits finished tasks for what ids do not reveal: the same image in two splits, in two tasks, or with two labels.
 
 samples.py    every sample of every task, in columns
-prints.py     a picture -> a digest of its pixels, and its waves, which scaling and compressing hardly change
-nearest.py    prints -> pairs that look alike, without comparing all
+prints.py     image -> a digest of its pixels, and its waves, which scaling and compression hardly change
+nearest.py    prints -> pairs that look alike, without comparing all images
 findings.py   pairs and groups -> leaks, related tasks
 page.py       the pairs side by side on one page
 """

@@ -1,4 +1,4 @@
-"""Pairs of samples in, what they mean out: leaks between splits, links between tasks, pictures of two labels."""
+"""Interprets pairs of samples: leaks between splits, links between tasks, images with two labels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from dpconvert.plural import counted
 from dpconvert.tasks.audit.samples import Samples
 
-Same = Literal["file", "pixels", "looks", "features"]  # from the surest on
+Same = Literal["file", "pixels", "looks", "features"]  # the most certain first
 WORDS: dict[Same, str] = {
-    "file": "of the same bytes",
-    "pixels": "of the same pixels",
-    "looks": "that look the same",
-    "features": "alike to the network",
+    "file": "with equal bytes",
+    "pixels": "with equal pixels",
+    "looks": "with similar appearance",
+    "features": "with similar features",
 }
-MOST_EQUAL = 100  # samples that are told by all of their pairs
+MOST_EQUAL = 100  # equal samples, up to which all their pairs are listed
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two samples by their numbers, how they are the same, and the likeness (1 for what is equal)."""
+    """Two samples by number, the way in which they are the same, and their similarity (1 if equal)."""
 
     one: int
     other: int
@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Link:
-    """Two tasks that share pictures or groups; `stated` when their cards call them related."""
+    """Two tasks that share images or groups; `stated` is true if their cards declare them related."""
 
     tasks: tuple[str, str]
     pictures: int
@@ -46,11 +46,11 @@ class Link:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found. `splits`, `tasks`, `labels`, `within`: pairs, each sorted from the surest on.
+    """The result of an audit. `splits`, `tasks` and `labels` are pairs, the most certain first.
 
-    splits: between two splits of one task. tasks: between two tasks. labels: in one task, equal, of two labels.
-    within: the number of pairs inside one split. groups: (task, group, its splits) of groups that a split divides.
-    related: sets of tasks to be left out together. even: the number of pictures too even to be compared.
+    splits: pairs between two splits of one task. tasks: pairs between two tasks. labels: equal images of one task with
+    two labels. within: number of pairs inside one split. groups: (task, group, its splits) for divided groups.
+    related: sets of tasks to leave out together. even: number of images without enough structure to be compared.
     """
 
     samples: Samples
@@ -65,49 +65,53 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found that the cards do not state."""
+        """Whether nothing was found that the cards do not declare."""
         return not (self.splits or self.labels or self.groups or any(not link.stated for link in self.links))
 
     def pair(self, pair: Pair) -> dict[str, Any]:
-        """A pair for programs."""
-        told = {"same": pair.same, "likeness": round(pair.likeness, 4)}
-        return told | {"one": self.told(pair.one), "other": self.told(pair.other)}
+        """A pair as JSON."""
+        return {
+            "same": pair.same,
+            "likeness": round(pair.likeness, 4),
+            "one": self.told(pair.one),
+            "other": self.told(pair.other),
+        }
 
     def told(self, sample: int) -> dict[str, Any]:
-        """A sample for programs."""
+        """A sample as JSON."""
         s = self.samples
         card = s.cards[s.task[sample]]
         values = {"task": card.task, "split": s.split[sample], "key": s.key[sample], "group": s.group[sample]}
         return values | {"label": card.classes[s.label[sample]], "shard": s.shard[sample]}
 
     def lines(self) -> Iterator[str]:
-        """What was found, for a person."""
-        yield f"{counted(len(self.samples), 'picture')} of {counted(len(self.samples.cards), 'task')}"
+        """The result as lines to print."""
+        yield f"{counted(len(self.samples), 'image')} in {counted(len(self.samples.cards), 'task')}"
         names = [card.task for card in self.samples.cards]
         for task, name in enumerate(names):
             pairs = [pair for pair in self.splits if self.samples.task[pair.one] == task]
             if pairs:
                 kinds = Counter(pair.same for pair in pairs)
-                told = ", ".join(f"{kinds[same]} {WORDS[same]}" for same in WORDS if kinds[same])
-                yield f"{name}: {counted(len(pairs), 'pair')} between splits: {told}"
+                details = ", ".join(f"{kinds[same]} {WORDS[same]}" for same in WORDS if kinds[same])
+                yield f"{name}: {counted(len(pairs), 'pair')} between splits: {details}"
             divided = sum(of == name for of, _, _ in self.groups)
             if divided:
                 yield f"{name}: {counted(divided, 'group')} in more than one split"
         if self.labels:
-            yield f"{counted(len(self.labels), 'pair')} of equal pixels with two labels"
+            yield f"{counted(len(self.labels), 'pair')} with equal pixels but two labels"
         for link in self.links:
-            stated = "related, as stated" if link.stated else "related, which no card states"
-            shared = f"{counted(link.pictures, 'picture')} and {counted(link.groups, 'group')}"
+            stated = "related, as declared" if link.stated else "related, but not declared in any card"
+            shared = f"{counted(link.pictures, 'image')} and {counted(link.groups, 'group')}"
             yield f"{' and '.join(link.tasks)}: {shared} in common; {stated}"
         for together in self.related:
-            yield f"to be left out together: {', '.join(together)}"
-        even = counted(self.even, "picture")
-        yield f"within one split: {counted(self.within, 'pair')}; too even to be compared: {even}"
+            yield f"leave out together: {', '.join(together)}"
+        even = counted(self.even, "image")
+        yield f"within one split: {counted(self.within, 'pair')}; too uniform to compare: {even}"
         if self.clean:
-            yield "nothing found that the cards do not state"
+            yield "nothing found that the cards do not declare"
 
     def dump(self) -> dict[str, Any]:
-        """All of it for programs."""
+        """The result as JSON."""
         return {
             "samples": len(self.samples),
             "clean": self.clean,
@@ -125,10 +129,10 @@ class Audit:
         }
 
 
-def findings(samples: Samples, found: Iterable[Pair], even: int) -> Audit:
-    """What pairs and groups mean for these tasks."""
+def findings(samples: Samples, pairs: Iterable[Pair], even: int) -> Audit:
+    """Sort the pairs into leaks, links and label conflicts, and add divided groups."""
     splits, tasks, labels, within = [], [], [], 0
-    for pair in sorted(found, key=_surest):
+    for pair in sorted(pairs, key=_most_certain_first):
         one, other = pair.one, pair.other
         if samples.task[one] != samples.task[other]:
             tasks.append(pair)
@@ -146,15 +150,15 @@ def findings(samples: Samples, found: Iterable[Pair], even: int) -> Audit:
     )
 
 
-def _surest(pair: Pair) -> tuple[int, float, int, int]:
+def _most_certain_first(pair: Pair) -> tuple[int, float, int, int]:
     return list(WORDS).index(pair.same), -pair.likeness, pair.one, pair.other
 
 
 def equal(values: NDArray[Any], same: Same, samples: Samples) -> Iterator[Pair]:
-    """Every pair of samples with one value.
+    """Every pair of samples with equal values.
 
-    Of more than MOST_EQUAL, each sample beside the first of every task, split and label: that names every sample that
-    leaks, without the square of their number.
+    If more than MOST_EQUAL samples are equal, each is paired only with the first one of every task, split and label:
+    that lists every sample that leaks without listing all pairs.
     """
     _, back, counts = np.unique(values, return_inverse=True, return_counts=True)
     order = np.argsort(back.ravel(), kind="stable")
@@ -165,7 +169,7 @@ def equal(values: NDArray[Any], same: Same, samples: Samples) -> Iterator[Pair]:
 
 
 def _pairs_of(members: NDArray[np.intp], samples: Samples) -> Iterator[tuple[int, int]]:
-    """Pairs among equal samples, which are in order."""
+    """Pairs among equal samples, which are sorted."""
     numbers = [int(member) for member in members]
     if len(numbers) <= MOST_EQUAL:
         yield from itertools.combinations(numbers, 2)
@@ -187,7 +191,7 @@ def _divided(samples: Samples) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _links(samples: Samples, pairs: list[Pair]) -> list[Link]:
-    """Tasks that share pictures, groups (whose ids begin with their namespace), or a word in their cards."""
+    """Tasks that share images or groups (whose ids begin with their namespace), or that their cards declare related."""
     pictures = Counter(tuple(sorted((int(samples.task[p.one]), int(samples.task[p.other])))) for p in pairs)
     of_task = [set(samples.group[samples.task == task]) for task in range(len(samples.cards))]
     links = []
@@ -201,7 +205,7 @@ def _links(samples: Samples, pairs: list[Pair]) -> list[Link]:
 
 
 def related_sets(names: list[str], links: list[Link]) -> list[list[str]]:
-    """The tasks that links join, directly or over others: what leave-one-out must leave out at once."""
+    """The sets of tasks connected by links, directly or through others, which leave-one-out must leave out together."""
     home = {name: {name} for name in names}
     for link in links:
         joined = home[link.tasks[0]] | home[link.tasks[1]]

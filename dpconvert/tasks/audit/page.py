@@ -1,7 +1,6 @@
-"""An audit in, one self-contained page out: every pair side by side, and what tasks share.
+"""Writes an audit as a self-contained page: every pair side by side, and what tasks share.
 
-Nothing of it comes from elsewhere: pictures are inlined, scaled down. Names are escaped, and their control characters
-made visible.
+Images are scaled down and inlined. Names are escaped, and their control characters made visible.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ td.n, th.n { text-align: right }
 
 
 def write_page(audit: Audit, path: Path) -> None:
-    """The page as `path`, whole or not at all.
+    """Write the page to `path` atomically.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the page cannot be written.
         ShardError: a shard changed since the audit.
     """
     webpage.write(_page(audit), path, "--page")
@@ -58,55 +57,55 @@ def _page(audit: Audit) -> Iterator[str]:
     cards = audit.samples.cards
     yield from webpage.head("Audit", STYLE)
     yield f"<main><h1>Audit of {counted(len(cards), 'task')}</h1>"
-    yield f"<p>{len(audit.samples):,} pictures. {_verdict(audit)}</p>"
-    yield from _pairs("Between splits of a task", "A score on these pictures is optimistic.", audit.splits, audit)
+    yield f"<p>{len(audit.samples):,} images. {_verdict(audit)}</p>"
+    yield from _pairs("Between splits of a task", "Scores on these images are optimistic.", audit.splits, audit)
     yield from _groups(audit)
-    yield from _pairs("Of two labels", "The same pixels, labelled differently.", audit.labels, audit)
+    yield from _pairs("With two labels", "Equal pixels with different labels.", audit.labels, audit)
     yield from _links(audit)
     yield from _pairs(
-        "Between tasks", "Training on one task and testing on the other is no transfer.", audit.tasks, audit
+        "Between tasks", "Training on one task and testing on the other is not transfer.", audit.tasks, audit
     )
-    yield from _left_out(audit)
+    yield from _not_shown(audit)
     yield "</main></body></html>"
 
 
-def _left_out(audit: Audit) -> Iterator[str]:
-    told = [
-        (audit.within, "pairs lie inside one split, which harms no score."),
-        (audit.even, "pictures are too even to be compared by their looks."),
+def _not_shown(audit: Audit) -> Iterator[str]:
+    lines = [
+        (audit.within, "pairs lie within one split, where they do not affect scores."),
+        (audit.even, "images are too uniform to be compared by appearance."),
     ]
-    if any(count for count, _ in told):
+    if any(count for count, _ in lines):
         yield "<h2>Not shown</h2><ul>"
-        yield from (f"<li>{count:,} {what}</li>" for count, what in told if count)
+        yield from (f"<li>{count:,} {what}</li>" for count, what in lines if count)
         yield "</ul>"
 
 
 def _verdict(audit: Audit) -> str:
     if audit.clean:
-        return "Nothing was found that the tasks' cards do not state."
+        return "Nothing was found that the tasks' cards do not declare."
     return (
-        f"{len(audit.splits):,} pairs between splits, {len(audit.tasks):,} between tasks, {len(audit.labels):,} of two "
-        f"labels, {len(audit.groups):,} divided groups."
+        f"{len(audit.splits):,} pairs between splits, {len(audit.tasks):,} between tasks, {len(audit.labels):,} with "
+        f"two labels, {len(audit.groups):,} divided groups."
     )
 
 
 def _pairs(title: str, why: str, pairs: Sequence[Pair], audit: Audit) -> Iterator[str]:
     if not pairs:
         return
-    rest = f" Shown are the surest {SHOWN}; <code>--json</code> lists all." if len(pairs) > SHOWN else ""
+    rest = f" The {SHOWN} most certain ones are shown; <code>--json</code> lists all." if len(pairs) > SHOWN else ""
     yield f'<h2>{title}: {len(pairs):,}</h2><p class="soft">{why}{rest}</p><div class="pairs">'
     for pair in pairs[:SHOWN]:
-        yield f'<section class="pair"><p>{WORDS[pair.same]}, likeness {pair.likeness:.3f}</p><div class="two">'
+        yield f'<section class="pair"><p>{WORDS[pair.same]}, similarity {pair.likeness:.3f}</p><div class="two">'
         yield from (_figure(audit, sample) for sample in (pair.one, pair.other))
         yield "</div></section>"
     yield "</div>"
 
 
 def _figure(audit: Audit, sample: int) -> str:
-    told = audit.told(sample)
-    caption = "<br>".join(_text(f"{name} {told[name]}") for name in ("task", "split", "label", "group", "key"))
+    fields = audit.told(sample)
+    caption = "<br>".join(_text(f"{name} {fields[name]}") for name in ("task", "split", "label", "group", "key"))
     return (
-        f'<figure><img alt="{_text(told["key"])}" loading="lazy" src="{_inlined(audit, sample)}">'
+        f'<figure><img alt="{_text(fields["key"])}" loading="lazy" src="{_inlined(audit, sample)}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -123,13 +122,13 @@ def _links(audit: Audit) -> Iterator[str]:
     if not audit.links:
         return
     yield "<h2>Related tasks</h2>"
-    head = '<tr><th>one</th><th>other</th><th class="n">pictures</th><th class="n">groups</th><th>stated</th></tr>'
+    head = '<tr><th>one</th><th>other</th><th class="n">images</th><th class="n">groups</th><th>declared</th></tr>'
     yield f'<div class="scroll"><table><thead>{head}</thead><tbody>'
     for link in audit.links:
         cells = "".join(f"<td>{_text(task)}</td>" for task in link.tasks)
         cells += f'<td class="n">{link.pictures:,}</td><td class="n">{link.groups:,}</td>'
         yield f"<tr>{cells}<td>{'yes' if link.stated else '<strong>no</strong>'}</td></tr>"
-    yield "</tbody></table></div><p>To be left out together:</p>"
+    yield "</tbody></table></div><p>Leave out together:</p>"
     yield from _listed([", ".join(tasks) for tasks in audit.related])
 
 
@@ -144,14 +143,14 @@ def _text(value: Any) -> str:
 
 
 def _inlined(audit: Audit, sample: int) -> str:
-    """The picture, at most SIDE px, as a data URI."""
+    """The image, scaled to at most SIDE px, as a data URI."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Pillow.open(io.BytesIO(audit.samples.picture(sample)), formats=("PNG", "JPEG")) as picture:
                 small = picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise ShardError(f"a picture does not decode: {error}", where=str(audit.samples.key[sample])) from None
+        raise ShardError(f"image cannot be decoded: {error}", where=str(audit.samples.key[sample])) from None
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)

@@ -1,4 +1,4 @@
-"""Task folders in, all their samples in columns out: a million of them take about 200 MB."""
+"""Reads all samples of task folders as columns; a million samples take about 200 MB."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha25
 
 @dataclass(frozen=True)
 class Samples:
-    """Every sample of `cards`, whose tasks lie in `folders`; all columns have one entry a sample.
+    """Every sample of the tasks in `folders`, described by `cards`. Each column has one entry per sample.
 
-    task: counts in `cards`. shard, split, key, group, sha256: as in the index. offset, length: the picture's bytes.
+    task: index into `cards`. shard, split, key, group, sha256: as in the index. offset, length: the bytes of the image.
     """
 
     folders: list[Path]
@@ -41,19 +41,19 @@ class Samples:
         return len(self.task)
 
     def shards(self) -> list[tuple[int, str, NDArray[np.intp]]]:
-        """(task, shard, its samples in the order of the tar) of every tar."""
-        found = []
+        """(task, name, numbers of its samples in the order of the tar) for every tar."""
+        shards = []
         for task, card in enumerate(self.cards):
             of_task = np.flatnonzero(self.task == task)
             names = self.shard[of_task]
-            found += [(task, shard.name, of_task[names == shard.name]) for shard in card.shards]
-        return found
+            shards += [(task, shard.name, of_task[names == shard.name]) for shard in card.shards]
+        return shards
 
     def picture(self, sample: int) -> bytes:
-        """The bytes of one picture.
+        """The bytes of one image.
 
         Raises:
-            ShardError: the shard is not what the index says.
+            ShardError: the shard cannot be read, or does not match the index.
         """
         path = self.folders[self.task[sample]] / self.shard[sample]
         try:
@@ -61,9 +61,11 @@ class Samples:
                 file.seek(int(self.offset[sample]))
                 data: bytes = file.read(int(self.length[sample]))
         except OSError as error:
-            raise ShardError(f"cannot be read: {error.strerror}", where=path, remedy="convert it again") from None
+            raise ShardError(
+                f"cannot be read: {error.strerror}", where=path, remedy="convert the source again"
+            ) from None
         if len(data) != self.length[sample]:
-            raise ShardError("shorter than its index says", where=path, remedy="convert it again")
+            raise ShardError("shorter than its index states", where=path, remedy="convert the source again")
         return data
 
 
@@ -71,7 +73,7 @@ def read_samples(folders: Sequence[Path]) -> Samples:
     """The samples of finished tasks, in the order of the folders and of their tars.
 
     Raises:
-        ShardError: a task that is unfinished, or an index that is not the one that was written.
+        ShardError: a task is unfinished, or its index has changed.
     """
     cards = [load(folder) for folder in folders]
     tables = [_index(folder, card) for folder, card in zip(folders, cards, strict=True)]
@@ -86,8 +88,8 @@ def read_samples(folders: Sequence[Path]) -> Samples:
 def _index(folder: Path, card: TaskCard) -> Any:
     path = folder / card.index.name
     if not path.is_file() or file_card(path).sha256 != card.index.sha256:
-        raise ShardError("not the index that was written", where=path, remedy="`dpconvert verify` says what is damaged")
+        raise ShardError("changed since it was written", where=path, remedy="`dpconvert verify` lists what is damaged")
     try:
         return read_index(path).select(list(COLUMNS))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise ShardError(f"not a readable index: {error}", where=path, remedy="convert it again") from None
+        raise ShardError(f"unreadable index: {error}", where=path, remedy="convert the source again") from None

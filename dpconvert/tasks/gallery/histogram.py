@@ -1,4 +1,4 @@
-"""Numbers in, a histogram as inline SVG out, with the same in words for those who cannot see it."""
+"""Draws histograms as inline SVG, with the numbers as alternative text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 16
-WIDTH, HEIGHT, BASE = 320, 130, 105  # BASE: where bars stand
+WIDTH, HEIGHT, BASE = 320, 130, 105  # BASE: the bottom of the bars
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Values from `low` up to `high`: `high` itself is in the next bar, but in this one where it is the last."""
+    """The number of values from `low` up to `high`. `high` itself counts only in the last bar."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Bar:
 
 
 def even_bars(values: NDArray[Any], most: int = BINS) -> list[Bar]:
-    """Bars of equal width between the extremes; a single one where all values are equal."""
+    """Bars of equal width between the extremes; a single bar if all values are equal."""
     if not len(values):
         return []
     low, high = float(values.min()), float(values.max())
@@ -44,13 +44,13 @@ def doubling_bars(values: NDArray[Any]) -> list[Bar]:
 
 
 def told(values: NDArray[Any], unit: str) -> str:
-    """'112 to 768 px, half of them up to 256 px'."""
+    """The range and median in words: '112 to 768 px, half of them up to 256 px'."""
     low, middle, high = (number(v) for v in np.quantile(values, (0, 0.5, 1), method="lower"))
     return f"{low} {unit}" if low == high else f"{low} to {high} {unit}, half of them up to {middle} {unit}"
 
 
 def drawn(bars: list[Bar], title: str) -> Iterator[str]:
-    """The SVG: below the edges of the first and the last bar, above the highest bar its count."""
+    """The SVG, with the limits of the first and last bar below, and the count of the highest bar above it."""
     highest = max((bar.count for bar in bars), default=0)
     yield f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
     step = WIDTH / max(len(bars), 4)
@@ -72,5 +72,5 @@ def drawn(bars: list[Bar], title: str) -> Iterator[str]:
 
 
 def number(value: float) -> str:
-    """Three digits behind the point at most, and none that say nothing."""
+    """The number with at most three decimals, without trailing zeros."""
     return f"{value:,.3f}".rstrip("0").rstrip(".")

@@ -1,6 +1,6 @@
-"""What was read of tasks in, one HTML page out. It loads nothing from elsewhere, and its policy forbids that too.
+"""Writes the HTML page of tasks. It is self-contained, and its policy forbids loading anything.
 
-What a source or a manifest may have brought (names, notes, reasons) is escaped, its control characters made visible.
+Text from a source or a manifest (names, notes, reasons) is escaped, and its control characters are made visible.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dpconvert.tasks import webpage
 from dpconvert.tasks.gallery import histogram
 from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, Seen
 
-FAILURES = 50  # of a task, which are listed
+FAILURES = 50  # listed for each task
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def write_page(gallery: Gallery, path: Path) -> None:
-    """The page as `path`, whole or not at all.
+    """Write the page to `path` atomically.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the page cannot be written.
     """
     webpage.write(_page(gallery), path, "--out")
 
@@ -35,11 +35,11 @@ def write_page(gallery: Gallery, path: Path) -> None:
 def _page(gallery: Gallery) -> Iterator[str]:
     style = files("dpconvert.tasks.gallery").joinpath("style.css").read_text(encoding="utf-8")
     title = f"{counted(len(gallery.tasks), 'task')}"
-    pictures = sum(seen.card.samples() for seen in gallery.tasks)
+    images = sum(seen.card.samples() for seen in gallery.tasks)
     yield from webpage.head(title, style)
     yield '<a class="skip" href="#tasks">To the tasks</a>'
-    yield f'<header><h1>{title}, {pictures:,} pictures</h1><p class="soft">Converted by dpconvert. Pictures on this '
-    yield "page are from the training sets (the validation set where a class has none there), scaled down.</p></header>"
+    yield f'<header><h1>{title}, {images:,} images</h1><p class="soft">Converted by dpconvert. The images on this page '
+    yield "are from the training sets (or the validation set, if a class has none there), scaled down.</p></header>"
     yield from _contents(gallery)
     yield '<main id="tasks">'
     yield from _unfinished(gallery)
@@ -49,7 +49,7 @@ def _page(gallery: Gallery) -> Iterator[str]:
 
 
 def _contents(gallery: Gallery) -> Iterator[str]:
-    """A table of all tasks, each a link to its section."""
+    """A table of all tasks, with links to their sections."""
     yield '<nav aria-label="Tasks">'
     head = ["task", "organ", "stain", "classes", *SPLITS, "licence"]
     yield from _table(
@@ -68,7 +68,7 @@ def _contents(gallery: Gallery) -> Iterator[str]:
 
 def _unfinished(gallery: Gallery) -> Iterator[str]:
     if gallery.unfinished:
-        yield '<section aria-labelledby="unfinished"><h2 id="unfinished" class="bad">Not to be read</h2>'
+        yield '<section aria-labelledby="unfinished"><h2 id="unfinished" class="bad">Unreadable</h2>'
         yield from _listed(f"{broken.folder.name}: {broken.why}" for broken in gallery.unfinished)
         yield "</section>"
 
@@ -79,7 +79,7 @@ def _task(seen: Seen, number: int) -> Iterator[str]:
     yield f'<h2 id="{name}" tabindex="-1">{text(card.task)} <span>{text(card.title)}</span></h2>'
     yield from _facts(card)
     yield f"<h3>Samples</h3>{''.join(_counts(card, name))}"
-    yield "<h3>Pictures</h3>"
+    yield "<h3>Images</h3>"
     for label, of_class in enumerate(card.classes[:CLASSES]):
         yield from _pictures(card, label, of_class, seen.examples.get(label, []))
     if len(card.classes) > CLASSES:
@@ -112,7 +112,7 @@ def _facts(card: TaskCard) -> Iterator[str]:
 
 
 def _licence(licence: Licence) -> str:
-    """A link only where the address is one of the web: a manifest may say `javascript:`."""
+    """The licence, with a link only if its address is one of the web: a manifest may contain `javascript:`."""
     name = text(licence.name)
     if licence.url.startswith(("https://", "http://")):
         name = f'<a href="{text(licence.url)}" rel="noopener noreferrer">{name}</a>'
@@ -120,12 +120,12 @@ def _licence(licence: Licence) -> str:
 
 
 def _counts(card: TaskCard, name: str) -> Iterator[str]:
-    """Classes by sets, with the sums and the groups below."""
+    """A table of classes by set, with totals and groups below."""
     present = [split for split in SPLITS if split in card.splits]
     rows: list[list[Any]] = []
     for label, of_class in enumerate(card.classes):
-        made = [card.splits[split].classes[label] for split in present]
-        rows.append([text(of_class), *made, sum(made)])
+        counts = [card.splits[split].classes[label] for split in present]
+        rows.append([text(of_class), *counts, sum(counts)])
     foot: list[list[Any]] = [["samples", *(card.splits[s].samples for s in present), card.samples()]]
     groups = [card.splits[s].groups for s in present]
     foot.append([f"groups: {text(card.group_kind)}", *groups, ""])
@@ -141,9 +141,9 @@ def _pictures(card: TaskCard, label: int, name: str, examples: list[Example]) ->
     yield '<ul class="pictures">'
     for shown in examples:
         data = base64.b64encode(shown.jpeg).decode()
-        told = text(f"{name}: {shown.key}")
+        alternative = text(f"{name}: {shown.key}")
         yield (
-            f'<li><img alt="{told}" title="{text(shown.key)}, {SPLITS[shown.split]}" width="{shown.width}" '
+            f'<li><img alt="{alternative}" title="{text(shown.key)}, {SPLITS[shown.split]}" width="{shown.width}" '
             f'height="{shown.height}" src="data:image/jpeg;base64,{data}"></li>'
         )
     yield "</ul>"
@@ -153,41 +153,41 @@ def _histograms(seen: Seen) -> Iterator[str]:
     yield from _histogram("Width", histogram.even_bars(seen.widths), histogram.told(seen.widths, "px"))
     yield from _histogram("Height", histogram.even_bars(seen.heights), histogram.told(seen.heights, "px"))
     if len(seen.mpp):
-        few = f" ({len(seen.mpp)} samples looked at)" if seen.card.samples() > LOOKED_AT else ""
-        told = histogram.told(seen.mpp, "µm/px") + few
-        yield from _histogram("Resolution as stored", histogram.even_bars(seen.mpp), told)
+        few = f" (of {len(seen.mpp)} samples)" if seen.card.samples() > LOOKED_AT else ""
+        words = histogram.told(seen.mpp, "µm/px") + few
+        yield from _histogram("Resolution as stored", histogram.even_bars(seen.mpp), words)
     else:
-        yield "<figure><figcaption><strong>Resolution</strong>not known</figcaption></figure>"
-    kind = f"Samples of a group ({text(seen.card.group_kind)})"
+        yield "<figure><figcaption><strong>Resolution</strong>unknown</figcaption></figure>"
+    kind = f"Samples per group ({text(seen.card.group_kind)})"
     yield from _histogram(kind, histogram.doubling_bars(seen.groups), histogram.told(seen.groups, "samples"))
 
 
-def _histogram(title: str, bars: list[histogram.Bar], told: str) -> Iterator[str]:
-    yield f"<figure><figcaption><strong>{title}</strong>{text(told)}</figcaption>"
+def _histogram(title: str, bars: list[histogram.Bar], words: str) -> Iterator[str]:
+    yield f"<figure><figcaption><strong>{title}</strong>{text(words)}</figcaption>"
     if len(bars) > 1:
-        yield from histogram.drawn(bars, f"Histogram: {told}")
+        yield from histogram.drawn(bars, f"Histogram: {words}")
     yield "</figure>"
 
 
 def _remarks(card: TaskCard) -> Iterator[str]:
     differences = [
-        f"{d.what}: expected {d.expected:,}, made {d.made:,}, {d.reason or 'no reason is known'}"
+        f"{d.what}: expected {d.expected:,}, found {d.made:,}, {d.reason or 'no known reason'}"
         for d in card.expectations
     ]
     if card.notes or differences:
         yield "<h3>Notes</h3>"
         yield from _listed([*card.notes, *differences])
     if card.failures:
-        yield f'<h3 class="bad">Left out: {len(card.failures):,} samples that could not be made</h3>'
+        yield f'<h3 class="bad">Left out: {len(card.failures):,} unreadable samples</h3>'
         yield from _listed(f"{f.key} ({f.source}): {f.reason}" for f in card.failures[:FAILURES])
         if len(card.failures) > FAILURES:
-            yield f'<p class="soft">and {len(card.failures) - FAILURES:,} more, all in task.json</p>'
+            yield f'<p class="soft">and {len(card.failures) - FAILURES:,} more, listed in task.json</p>'
 
 
 def _table(
     caption: str, head: list[str], rows: Iterable[list[Any]], foot: Iterable[list[Any]] = (), labelled: str = ""
 ) -> Iterator[str]:
-    """Numbers to the right; texts are HTML already. A region that can be scrolled by keys where it is too wide."""
+    """A table with numbers to the right. Texts must be HTML. If the table is too wide, the keyboard scrolls it."""
     named = f'aria-labelledby="{labelled}"' if labelled else f'aria-label="{caption}"'
     numbers = {"classes", "all", *SPLITS, *SPLITS.values()}
     columns = [name in numbers for name in head]
@@ -223,5 +223,5 @@ def _listed(lines: Iterable[str]) -> Iterator[str]:
 
 
 def text(value: object) -> str:
-    """Safe within an element and within a quoted attribute."""
+    """The value as text that is safe in an element and in a quoted attribute."""
     return escape(printable(cut(str(value))), quote=True)

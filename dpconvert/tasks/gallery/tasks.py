@@ -1,4 +1,4 @@
-"""Task folders in, what a page shows of each out: its card, its index in numbers, and a few pictures of each class."""
+"""Reads what the page shows of each task: its card, statistics of its index, and a few images of each class."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import file_card, read_index
 from dpconvert.source.bounded import DAMAGED
 
-SIDE = 112  # px: the longer side of a picture on the page
-PICTURES = 8  # of a class
-CLASSES = 60  # of a task, whose pictures are shown
+SIDE = 112  # px: the longer side of an image on the page
+PICTURES = 8  # images shown of each class
+CLASSES = 60  # classes of a task whose images are shown
 LOOKED_AT = 200  # samples whose resolution is read
 QUALITY = 80  # of JPEG
-VERIFY = "`dpconvert verify` says what is damaged"
+VERIFY = "`dpconvert verify` lists what is damaged"
 COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "stored_width", "stored_height")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture on the page: `jpeg` holds it scaled down to SIDE; width and height, in px, are those of `jpeg`."""
+    """An image on the page: a JPEG scaled down to SIDE, with its width and height in px."""
 
     key: str
     split: str
@@ -49,8 +49,8 @@ class Example:
 class Seen:
     """A finished task.
 
-    widths, heights: of stored pictures in px, one entry a sample. groups: samples of each group.
-    mpp: um per px of up to LOOKED_AT stored pictures; empty where none is known. examples: label -> pictures.
+    widths, heights: of stored images in px, one entry per sample. groups: number of samples of each group.
+    mpp: um per px of up to LOOKED_AT stored images; empty if unknown. examples: label -> images.
     """
 
     folder: Path
@@ -72,14 +72,14 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All folders that were looked at."""
+    """The tasks in all folders, and the folders that could not be read."""
 
     tasks: list[Seen]
     unfinished: list[Unfinished]
 
 
 def read_tasks(folders: Sequence[Path], report: Reporter) -> Gallery:
-    """What the page shows of each folder; a task that cannot be read is among the unfinished, with the reason."""
+    """Read the folders. A task that cannot be read is among the unfinished ones, with the reason."""
     tasks, unfinished = [], []
     with report.bar("preview", len(folders), unit="tasks") as advance:
         for folder in folders:
@@ -94,7 +94,7 @@ def read_tasks(folders: Sequence[Path], report: Reporter) -> Gallery:
 def _read(folder: Path) -> Seen:
     card = load(folder)
     if any(len(split.classes) != len(card.classes) for split in card.splits.values()):
-        raise ShardError("a set does not count every class", where=folder / FILE_NAME, remedy=VERIFY)
+        raise ShardError("class counts are missing for some set", where=folder / FILE_NAME, remedy=VERIFY)
     rows = _index(folder, card)
     column = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False)) for name in COLUMNS if name != "group"}
     codes = rows["group"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -108,28 +108,28 @@ def _index(folder: Path, card: TaskCard) -> Any:
     path, shards = folder / INDEX_NAME, [shard.name for shard in card.shards]
     try:
         if file_card(path).sha256 != card.index.sha256:
-            raise ShardError("not the index that was written", where=path, remedy=VERIFY)
+            raise ShardError("changed since it was written", where=path, remedy=VERIFY)
         rows = read_index(path).select(list(COLUMNS))
-        alien = sorted(name for name in rows["shard"].unique().to_pylist() if name not in shards or "/" in name)
-        if alien or any(rows[name].null_count for name in COLUMNS):
-            raise ShardError("not an index of this task's shards", where=path, found=alien[:1] or None, remedy=VERIFY)
+        foreign = sorted(name for name in rows["shard"].unique().to_pylist() if name not in shards or "/" in name)
+        if foreign or any(rows[name].null_count for name in COLUMNS):
+            raise ShardError("not an index of this task's shards", where=path, found=foreign[:1] or None, remedy=VERIFY)
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise ShardError(f"not a readable index: {error}", where=path, remedy=VERIFY) from None
+        raise ShardError(f"unreadable index: {error}", where=path, remedy=VERIFY) from None
     return rows
 
 
 def _resolutions(folder: Path, column: dict[str, Any]) -> NDArray[np.float64]:
-    """`mpp_stored` of samples that lie evenly in the index."""
-    found = []
+    """`mpp_stored` of samples evenly spaced in the index."""
+    values = []
     for _, _, metadata in _samples(folder, column, evenly(np.arange(len(column["key"])), LOOKED_AT)):
-        told = metadata.get("mpp_stored")
-        if isinstance(told, int | float) and math.isfinite(told) and told > 0:
-            found.append(float(told))
-    return np.array(found, dtype=np.float64)
+        mpp = metadata.get("mpp_stored")
+        if isinstance(mpp, int | float) and math.isfinite(mpp) and mpp > 0:
+            values.append(float(mpp))
+    return np.array(values, dtype=np.float64)
 
 
 def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int, list[Example]]:
-    """Label -> pictures, from the training set, or the validation set where that has none."""
+    """Label -> images from the training set, or from the validation set if the training set has none."""
     chosen: list[int] = []
     for label in range(min(len(card.classes), CLASSES)):
         of_class = column["label"] == label
@@ -144,13 +144,13 @@ def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int,
 
 
 def evenly(rows: NDArray[np.intp], most: int) -> list[int]:
-    """At most so many of the rows, from the first to the last at equal steps."""
+    """At most `most` of the rows, evenly spaced from the first to the last."""
     places = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.intp)
     return [int(row) for row in rows[places]]
 
 
 def _samples(folder: Path, column: dict[str, Any], rows: Iterable[int]) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """(row, bytes of its picture, its JSON) of each; rows in the order of the index."""
+    """(row, bytes of its image, its JSON) for each row; rows are in the order of the index."""
     for shard, of_shard in groupby(rows, lambda row: str(column["shard"][row])):
         try:
             with (folder / shard).open("rb") as file:
@@ -162,7 +162,7 @@ def _samples(folder: Path, column: dict[str, Any], rows: Iterable[int]) -> Itera
 
 
 def _sample(file: IO[bytes], offset: int) -> tuple[bytes, dict[str, Any]]:
-    """A sample whose picture begins at `offset`: picture, label and JSON follow each other, each after its header."""
+    """The image and JSON of the sample whose image starts at `offset`: image, label and JSON follow each other."""
     file.seek(offset - tarfile.BLOCKSIZE)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         contents = [opened.read() for _ in range(3) if (member := tar.next()) and (opened := tar.extractfile(member))]
@@ -173,7 +173,7 @@ def _sample(file: IO[bytes], offset: int) -> tuple[bytes, dict[str, Any]]:
 
 
 def _small(data: bytes, where: str) -> tuple[bytes, int, int]:
-    """A picture as a small JPEG, with its width and height in px."""
+    """A thumbnail of the image as JPEG, with its width and height in px."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -181,7 +181,7 @@ def _small(data: bytes, where: str) -> tuple[bytes, int, int]:
                 picture.draft("RGB", (2 * SIDE, 2 * SIDE))
                 small = picture.convert("RGB")
     except UNREADABLE as error:
-        raise ShardError(f"does not decode: {error}", where=where, remedy=VERIFY) from None
+        raise ShardError(f"cannot be decoded: {error}", where=where, remedy=VERIFY) from None
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY)

@@ -1,0 +1,107 @@
+"""The rows of a sheet of an Excel workbook (.xlsx): bytes in, what `table.records` gives of delimited text out.
+
+Whole numbers are written without a point, dates as ISO 8601 has them; of a formula, the value that was stored with it
+counts. The format: ECMA-376, Office Open XML, part 1, SpreadsheetML.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any
+
+from dpconvert import names
+from dpconvert.annotations.parsing.lines import LONGEST, MOST
+from dpconvert.errors import ManifestError, ReadError
+
+ZIP = b"PK\x03\x04"
+BOOK = "xl/workbook.xml"
+MOST_BYTES = 1 << 30  # that the parts of a workbook may unpack to
+DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, SyntaxError, zipfile.BadZipFile)
+
+
+def is_workbook(data: bytes) -> bool:
+    """Whether these bytes are a workbook, and no other zip archive."""
+    if not data.startswith(ZIP):
+        return False
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return BOOK in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
+def records(data: bytes, name: str, sheet: str = "") -> list[tuple[int, list[str]]]:
+    """(number from 1, stripped cells) of every row of a sheet; of the only one that holds anything without `sheet`.
+
+    Raises:
+        ReadError: damaged, or too large.
+        ManifestError: no such sheet, or several hold rows and none is named.
+    """
+    from openpyxl import load_workbook  # takes a while
+
+    _check_size(data, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what openpyxl does not write back
+            with closing(load_workbook(io.BytesIO(data), read_only=True, data_only=True)) as book:
+                rows = _sheet(book, name, sheet).iter_rows(values_only=True)
+                return [(number, [_text(cell, name) for cell in cells]) for number, cells in _bounded(rows, name)]
+    except DAMAGED as error:
+        raise ReadError(f"not a readable workbook: {error}", where=name, remedy="save it as CSV, in UTF-8") from None
+
+
+def _bounded(rows: Iterable[Any], name: str) -> Iterator[tuple[int, Any]]:
+    for number, row in enumerate(rows, start=1):
+        if number > MOST:
+            raise ReadError("too many rows", where=name, expected=f"at most {MOST}")
+        yield number, row
+
+
+def _check_size(data: bytes, name: str) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise ReadError(f"not a readable workbook: {error}", where=name) from None
+    if size > MOST_BYTES:
+        raise ReadError(f"a workbook that unpacks to {size} bytes", where=name, remedy="save it as CSV, in UTF-8")
+
+
+def _sheet(book: Any, name: str, wanted: str) -> Any:
+    sheets = {sheet.title: sheet for sheet in book.worksheets}
+    for sheet in sheets.values():
+        sheet.reset_dimensions()  # which some writers state wrongly
+    if wanted:
+        title = names.match(wanted, sheets)
+        if title is None:
+            raise ManifestError(f"no sheet {wanted!r}", where=name, found=", ".join(sheets))
+        return sheets[title]
+    filled = [title for title, sheet in sheets.items() if any(any(row) for row in sheet.iter_rows(values_only=True))]
+    if len(filled) > 1:
+        raise ManifestError(
+            "several sheets hold rows", where=name, found=", ".join(filled),
+            remedy="name one in the manifest: `sheet` in [layout]",
+        )  # fmt: skip
+    if not filled:
+        raise ReadError("a workbook without a row", where=name)
+    return sheets[filled[0]]
+
+
+def _text(cell: Any, name: str) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        return cell.date().isoformat()
+    if isinstance(cell, datetime.date | datetime.time):
+        return cell.isoformat()
+    text = names.nfc(str(cell)).strip()
+    if len(text) > LONGEST:
+        raise ReadError(f"a cell of more than {LONGEST >> 20} MiB", where=name)
+    return text

@@ -1,0 +1,145 @@
+"""What a manifest or an option gives and a conversion has no use for: a note for each.
+
+Every part of what can be given has a function here that compares what was set with what the conversion reads. Keys of
+[layout] and named groups of patterns are a shape's own: its module may have
+
+    GROUPS                          kind of files -> named groups of its pattern that are read
+    idle(source) -> Iterator[Idle]  keys of [layout] that these files leave without use
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dpconvert import readers
+from dpconvert.errors import cut
+from dpconvert.image.spacing import SQUARE
+from dpconvert.manifest.model import Crop, Manifest, Regional, Tiles, Whole
+from dpconvert.plan.options import Options
+from dpconvert.plural import counted
+from dpconvert.source.files import Source
+from dpconvert.source.record import Picture
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """A conversion as it was asked for, and what was met. stated: resolutions that files state."""
+
+    manifest: Manifest
+    options: Options
+    source: Source
+    pictures: list[Picture]
+    stated: list[float]
+
+
+def not_used(given: Given) -> list[str]:
+    """A note for each thing that was given and is not used."""
+    parts = (_resolution, _rule, _image, _split, _patterns, _layout)
+    return [note for part in parts for note in part(given)]
+
+
+def _resolution(given: Given) -> Iterator[str]:
+    """`mpp`, of images that state their own; the manifest's is a fact, which may well agree with them."""
+    options, mpp = given.options, given.manifest.mpp
+    if options.mpp is not None and options.mpp_override is not None:
+        yield f"--mpp {options.mpp:g} is not used: --mpp-override {options.mpp_override:g} goes before it"
+    elif options.mpp is not None and given.stated:
+        where = f"where a file states its own resolution ({_of_images(len(given.stated), given)})"
+        yield f"--mpp {options.mpp:g} is not used {where}; --mpp-override {options.mpp:g} replaces what files state"
+    elif options.mpp is None and mpp is not None and given.manifest.mpp_override is None:
+        other = [stated for stated in given.stated if max(stated, mpp) > SQUARE * min(stated, mpp)]
+        if other:
+            yield (
+                f"`mpp = {mpp:g}` is not used where a file states another resolution ({_of_images(len(other), given)}, "
+                f"the first {other[0]:.4g}); `mpp_override = {mpp:g}` replaces what files state"
+            )
+
+
+def _of_images(count: int, given: Given) -> str:
+    return f"{count} of {counted(len(given.pictures), 'image')}"
+
+
+def _rule(given: Given) -> Iterator[str]:
+    rule, manifest = given.manifest.rule, given.manifest
+    if isinstance(rule, Regional) and rule.tissue is None and "tissue_rule" in rule.model_fields_set:
+        yield _keys(["tissue_rule"], "[rule]", "no share of tissue is asked for (`tissue`)")
+    if isinstance(rule, Crop) and all(picture.label is not None for picture in given.pictures):
+        keys = sorted(rule.model_fields_set & {"size", "mpp"})
+        if keys:
+            yield _keys(keys, "[rule]", "the images are crops already")
+    if isinstance(rule, Whole | Tiles):
+        files = {name for picture in given.pictures for name in picture.annotations}
+        if files:
+            yield (
+                f"not read: {counted(len(files), 'file')} of annotations, the first {min(files)}: "
+                f"the rule {rule.type!r} takes the label of the image"
+            )
+        if given.options.allow_outside or manifest.allow_outside:
+            name = "--allow-outside" if given.options.allow_outside else "`allow_outside`"
+            yield f"not used: {name}: the rule {rule.type!r} reads no annotations"
+
+
+def _image(given: Given) -> Iterator[str]:
+    image = given.manifest.image
+    if given.options.image(given.manifest).format == "png" and "quality" in image.model_fields_set:
+        yield _keys(["quality"], "[image]", "samples are stored as PNG")
+
+
+def _split(given: Given) -> Iterator[str]:
+    """Sets that the files' names state, and groups that a policy names."""
+    if not given.manifest.shape:  # the known sources say in their notes which sets they keep to
+        return
+    policy = given.manifest.policy(given.options.split)
+    stated = [picture for picture in given.pictures if picture.split is not None]
+    if stated and not policy.official:
+        yield (
+            f"not used: the sets that {counted(len(stated), 'image')} state, the first {stated[0].name} "
+            f"({stated[0].split}); `official = true` under [split.{given.options.split}] keeps to them"
+        )
+    groups = {picture.group if policy.unit == "group" else picture.name for picture in given.pictures}
+    absent = sorted(policy.named().keys() - groups)
+    if absent and policy.unit != "scan":
+        yield _values(absent, f"named in [split.{given.options.split}] and on no image here")
+    if policy.share is None and "draw" in policy.model_fields_set:
+        yield _keys(["draw"], f"[split.{given.options.split}]", "nothing is drawn without `share`")
+
+
+def _patterns(given: Given) -> Iterator[str]:
+    groups = getattr(_shape(given), "GROUPS", {})
+    for kind, spec in given.manifest.files.items():
+        named = re.compile(spec.pattern)
+        back = {name for name in named.groupindex if f"(?P={name})" in spec.pattern or f"(?({name})" in spec.pattern}
+        unknown = sorted(named.groupindex.keys() - groups.get(kind, named.groupindex.keys()) - back)
+        if unknown:
+            known = ", ".join(f"(?P<{name}>...)" for name in sorted(groups[kind])) or "none"
+            shown = ", ".join(f"(?P<{name}>...)" for name in unknown)
+            yield f"not used: {shown} in the pattern of [files.{kind}], which may have {known}"
+
+
+def _layout(given: Given) -> Iterator[str]:
+    shape = _shape(given)
+    if shape is None or not hasattr(shape, "idle"):
+        return
+    for keys, why in shape.idle(given.source):
+        used = [key for key in keys if key in given.manifest.layout]
+        if used:
+            yield _keys(used, "[layout]", why)
+
+
+def _shape(given: Given) -> object:
+    """The module of the manifest's shape; None for a source with a module of its own."""
+    module = readers.reader(given.manifest)
+    return module if given.manifest.shape and hasattr(module, "FILES") else None
+
+
+def _keys(keys: list[str], table: str, why: str) -> str:
+    return f"not used: {', '.join(f'`{key}`' for key in keys)} under {table}: {why}"
+
+
+def _values(values: list[str], why: str) -> str:
+    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+    return f"not used: {', '.join(repr(cut(value, 60)) for value in values[:SHOWN])}{more}, {why}"

@@ -1,0 +1,51 @@
+"""What a user may choose about a conversion."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dpconvert.card import Model
+from dpconvert.errors import UsageError
+from dpconvert.manifest.model import ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
+
+
+class Options(Model):
+    """What a user may choose about a conversion; all of it decides bytes."""
+
+    split: Literal["strict", "paper"] = "strict"
+    errata: str = "default"
+    image_format: Literal["manifest", "png", "jpeg"] = "manifest"
+    samples_per_shard: int = 1000
+    limit: int | None = None
+    skip_failed: bool = False
+    mpp: Mpp | None = None
+    mpp_override: Mpp | None = None
+    lossless_tiles: bool = False
+    allow_outside: bool = False
+
+    def told(self, manifest: Manifest) -> Manifest:
+        """The manifest with what the user knows better: the resolution of slides, their own grid.
+
+        Raises:
+            UsageError: `lossless_tiles` for a rule whose patches are not on a grid.
+        """
+        given = {"mpp": self.mpp, "mpp_override": self.mpp_override, "allow_outside": self.allow_outside or None}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if self.lossless_tiles:
+            if not isinstance(manifest.rule, Tiles | Presence | Regional):
+                raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
+            changes |= {
+                "rule": manifest.rule.model_copy(update={"own_tiles": True}),
+                "image": manifest.image.model_copy(update={"format": "jpeg"}),
+            }
+        return manifest.model_copy(update=changes) if changes else manifest
+
+    def text(self) -> str:
+        """What was chosen, in the words that earlier versions know where it is what they offer."""
+        return self.model_dump_json(exclude={"mpp_override"} if self.mpp_override is None else None)
+
+    def image(self, manifest: Manifest) -> ImageFormat:
+        """How samples that are not whole files are stored."""
+        if self.image_format == "manifest":
+            return manifest.image
+        return manifest.image.model_copy(update={"format": self.image_format})

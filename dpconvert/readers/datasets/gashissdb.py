@@ -1,0 +1,16 @@
+"""GasHisSDB: a folder a size of pieces, in it a folder a class."""
+
+from __future__ import annotations
+
+from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.layouts.folders import pictures
+
+__all__ = ["fake", "pictures"]
+
+
+def fake(tree: FakeTree) -> None:
+    for look, label in enumerate(tree.manifest.classes):
+        for number in range(1, 13):
+            piece = tree.picture(160, 160, 3 * look)
+            tree.save(f"GasHisSDB/160/{label}/{label}-{number:05}.png", piece)
+            tree.save(f"GasHisSDB/80/{label}/{label}-{number:05}.png", piece[:80, :80])

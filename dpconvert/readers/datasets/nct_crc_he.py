@@ -1,0 +1,21 @@
+"""NCT-CRC-HE-100K: a folder a set, in it a folder a class."""
+
+from __future__ import annotations
+
+from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.layouts.folders import pictures
+
+__all__ = ["fake", "pictures"]
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def fake(tree: FakeTree) -> None:
+    for look, label in enumerate(tree.manifest.classes):
+        names = (f"{label}-AAAMH{a}{b}K" for a in LETTERS for b in LETTERS)
+        for name in tree.spread(names, each=2):
+            tree.save(f"NCT-CRC-HE-100K/{label}/{name}.tif", tree.coarse(224, 224, look))
+        for number in range(2):
+            tile = tree.coarse(224, 224, look)
+            tree.save(f"CRC-VAL-HE-7K/{label}/{label}-TCGA-AAI{chr(65 + number)}{label}.tif", tile)
+    tree.pack("CRC-VAL-HE-7K")

@@ -1,0 +1,147 @@
+"""Files that lie in a source twice: in an archive and beside it, in two archives, in a folder and in its copy.
+
+Two folders (or archives) are copies where every file of one of them that a pattern of the manifest matches lies in the
+other too: at the same place, of the same size and content, and with the same class, group and split. Files that are
+equal without that are the data's own, such as blank tiles of two patients, or empty masks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from dpconvert.manifest.model import Manifest
+from dpconvert.plural import counted
+
+KNOWN = "class", "group", "split"  # named groups in which copies agree
+MOST_ALIKE = 8  # files of one name and size that are compared before their contents are read
+LEAST = 2  # different contents of a folder that counts as a copy where no archive is involved
+SHOWN = 3
+
+Pair = tuple[str, str]  # a file that is read and its copy, or the folders of both
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files to compare: name -> bytes.
+
+    packed: whether a file lies in an archive. content: equal for files of one size that are equal; it may read them.
+    """
+
+    manifest: Manifest
+    sizes: Mapping[str, int]
+    packed: Callable[[str], bool]
+    content: Callable[[str], Hashable]
+
+    def told(self, name: str) -> tuple[str, ...]:
+        """The kind of a file and what its name says; empty for a file that no pattern matches."""
+        for kind, spec in self.manifest.files.items():
+            if (found := re.search(spec.pattern, name)) is not None:
+                return kind, *(found.groupdict().get(part) or "" for part in KNOWN)
+        return ()
+
+
+def copies(listing: Listing) -> tuple[dict[str, str], list[str]]:
+    """The files to pass over, each with the one that is read in its place; and what a user should know of them."""
+    alike = _alike(listing.sizes)
+    told = {name: known for some in alike for name in some if (known := listing.told(name))}
+    alike = [some for names in alike if len(some := [name for name in names if name in told]) > 1]
+    if not alike:
+        return {}, []
+    pairs: defaultdict[Pair, list[Pair]] = defaultdict(list)
+    for names in alike:
+        for kept, copy in _candidates(names, told, listing):
+            for folders in _shifts(kept, copy):
+                pairs[folders].append((kept, copy))
+    found, together = _copied(pairs, listing)
+    notes = [_note(found, together)] if found else []
+    return found, [*notes, *_elsewhere(alike, told, found, listing)]
+
+
+def _alike(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Files of one base name and size, where there are several."""
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for name, size in sizes.items():
+        found[name.rpartition("/")[2], size].append(name)
+    return [names for names in found.values() if len(names) > 1]
+
+
+def _candidates(names: list[str], told: Mapping[str, tuple[str, ...]], listing: Listing) -> Iterator[Pair]:
+    """Pairs of files that may be copies, the one to be read first: what lies unpacked, and less deep."""
+    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+    for name in sorted(names, key=lambda name: (listing.packed(name), name.count("/"), name)):
+        known = told[name]
+        groups[(known, listing.content(name)) if len(names) > MOST_ALIKE else known].append(name)
+    for group in groups.values():
+        yield from combinations(group, 2) if len(group) <= MOST_ALIKE else ((group[0], other) for other in group[1:])
+
+
+def _shifts(kept: str, copy: str) -> Iterator[Pair]:
+    """The folders below which two files lie at the same place; several where one folder lies in the other."""
+    one, other = kept.split("/"), copy.split("/")
+    same = next((n for n, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), None)
+    same = min(len(one), len(other)) if same is None else same
+    pair = "/".join(one[:-same]), "/".join(other[:-same])
+    yield pair
+    if pair[1].startswith(pair[0]):
+        yield from (("/".join(one[:-n]), "/".join(other[:-n])) for n in range(1, same))
+
+
+def _copied(pairs: Mapping[Pair, list[Pair]], listing: Listing) -> tuple[dict[str, str], dict[Pair, int]]:
+    """Copy -> the file that is read; and how many lie in which folders."""
+    matched = Counter(folder for name in listing.sizes if listing.told(name) for folder in _above(name))
+    found: dict[str, str] = {}
+    folders: dict[Pair, int] = {}
+    for (kept, copy), files in sorted(pairs.items(), key=lambda item: (-len(item[1]), item[0])):
+        fresh = {other: one for one, other in files if other not in found}
+        if fresh and len(files) in (matched[kept], matched[copy]) and _equal(files, listing):
+            found |= fresh
+            folders[kept, copy] = len(fresh)
+    return found, folders
+
+
+def _above(name: str) -> Iterator[str]:
+    """Every folder that a file lies in, '' for the source itself."""
+    while name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _equal(files: list[Pair], listing: Listing) -> bool:
+    if not all(listing.content(kept) == listing.content(copy) for kept, copy in files):
+        return False
+    return any(map(listing.packed, files[0])) or len({listing.content(kept) for kept, _ in files}) >= LEAST
+
+
+def _note(found: Mapping[str, str], folders: Mapping[Pair, int]) -> str:
+    shown = [f"those in {copy} are those in {kept or 'the source itself'}" for kept, copy in folders]
+    where = ", ".join(shown[:SHOWN])
+    where += f", and in {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
+    first = min(found)
+    lie = "lies here twice, and is" if len(found) == 1 else "lie here twice, and are"
+    return f"{counted(len(found), 'file')} {lie} read once: {where}; the first: {first} is {found[first]}"
+
+
+def _elsewhere(
+    alike: Iterable[list[str]], told: Mapping[str, tuple[str, ...]], found: Mapping[str, str], listing: Listing
+) -> Iterator[str]:
+    """A note of files in archives that equal others of another class, group or split."""
+    rest: list[Pair] = []
+    for names in alike:
+        left = [name for name in names if name not in found]
+        if len({told[name] for name in left}) < 2 or not any(map(listing.packed, left)):
+            continue
+        seen: dict[Hashable, str] = {}
+        for name in left:
+            first = seen.setdefault(listing.content(name), name)
+            if told[first] != told[name]:
+                rest.append((first, name))
+    if rest:
+        first, other = min(rest)
+        yield (
+            f"{counted(len(rest), 'pair')} of equal files, in archives too, of one name but of another class, group or "
+            f"split; all are read; the first: {first} and {other}"
+        )

@@ -1,0 +1,76 @@
+"""Evaluations in; those that may stand in one row out, with notes on the others.
+
+The scores of a row are compared with each other, so what was scored and how must be the same: the shards, the side of
+the network's input, and the recipe of each way to transfer. `identity` of an evaluation tells them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from dpconvert.plural import counted
+from mtrain.evaluation.paper_tables import Evaluation
+
+E = TypeVar("E", bound=Evaluation)
+Setting = dict[str, Any]
+Group = tuple[str, str]  # task and network: a row
+
+SHARED = {"size": "size", "task_digest": "shards"}  # of an identity -> in words
+TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
+RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED}
+DIGESTS = ("task_digest",)
+
+
+def comparable(
+    found: Iterable[E],
+    *,
+    ours: Callable[[Evaluation], bool],
+    size: int | None = None,
+    combination: Callable[[Evaluation], str | None] = lambda _one: None,
+) -> tuple[list[E], list[str]]:
+    """Those of one setting per task and network: that of our own newest evaluations, else that of the newest ones.
+
+    found: oldest first. size: side of the network's input that all must have. combination: the settings of the
+    training of a multi-task network, where they are known.
+    """
+    every = [(one, _setting(one, combination(one))) for one in found]
+    references: dict[Group, Setting] = {}
+    own = [pair for pair in every if ours(pair[0])]
+    others = [pair for pair in every if not ours(pair[0])]
+    for one, setting in (*reversed(own), *reversed(others)):
+        there = references.setdefault((one.task, one.backbone), {} if size is None else {"size": size})
+        references[one.task, one.backbone] = setting | there
+    kept, left = [], Counter[tuple[str, str, str, str]]()
+    for one, setting in every:
+        differ = _differences(setting, references[one.task, one.backbone])
+        if differ:
+            left[one.task, one.backbone, one.column, differ] += 1
+        else:
+            kept.append(one)
+    return kept, [
+        f"{task}, {backbone}, {column}: {counted(count, 'evaluation')} left out, of {differ}"
+        for (task, backbone, column, differ), count in sorted(left.items())
+    ]
+
+
+def _setting(one: Evaluation, combination: str | None) -> Setting:
+    """What must be the same in a row; names are prefixed with the way to transfer where it is of that way alone."""
+    found = {name: one.identity[name] for name in SHARED if name in one.identity}
+    recipe = "tuning" if one.mode in ("finetune", "scratch") else one.mode
+    found |= {f"{recipe} {name}": one.identity[name] for name in RECIPES.get(one.mode, ()) if name in one.identity}
+    return found if combination is None else found | {f"{one.mode} combination": combination}
+
+
+def _differences(setting: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """In words; nothing where there is none."""
+    differ = {name: (value, reference[name]) for name, value in setting.items() if value != reference[name]}
+    return ", ".join(
+        f"other {SHARED[name]}" if name in DIGESTS else f"{SHARED.get(name, name)} {_shown(value)}, not {_shown(other)}"
+        for name, (value, other) in differ.items()
+    )
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,87 @@
+"""Excel workbooks as tables, written by pandas and openpyxl: what their cells are as text, and what is refused."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import zipfile
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from dpconvert.annotations.parsing.table import Dialect, Table
+from dpconvert.annotations.parsing.workbook import is_workbook
+from dpconvert.errors import ManifestError, ReadError
+
+
+def book(**sheets: list[list[object]]) -> bytes:
+    """A workbook of these sheets, by openpyxl."""
+    made = openpyxl.Workbook()
+    made.remove(made.active)  # type: ignore[arg-type]
+    for title, rows in sheets.items():
+        sheet = made.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    buffer = io.BytesIO()
+    made.save(buffer)
+    return buffer.getvalue()
+
+
+def cells(data: bytes, dialect: Dialect | None = None) -> list[dict[str, str]]:
+    return [dict(row.cells) for row in Table(data, "labels.xlsx", dialect or Dialect())]
+
+
+def test_a_sheet_that_pandas_wrote_is_read_as_its_csv_is() -> None:
+    frame = pd.DataFrame({"image": ["a.png", "b, c.png"], "n": [1, 20], "share": [0.5, 3.0], "on": [True, False]})
+    written = io.BytesIO()
+    frame.to_excel(written, index=False)
+    assert cells(written.getvalue()) == [
+        {"image": "a.png", "n": "1", "share": "0.5", "on": "True"},
+        {"image": "b, c.png", "n": "20", "share": "3", "on": "False"},
+    ]
+    as_csv = [dict(row.cells) for row in Table(frame.to_csv(index=False).encode(), "labels.csv")]
+    assert [row | {"share": ""} for row in cells(written.getvalue())] == [row | {"share": ""} for row in as_csv]
+
+
+def test_cells_become_the_text_that_a_person_sees() -> None:
+    when = datetime.datetime(2020, 10, 7)
+    data = book(
+        One=[["a", "b", "c", "d"], ["007", 7.0, when, None], [], [" x ", 1.25, datetime.time(3, 4), "Mu\u0308"]]
+    )
+    table = Table(data, "labels.xlsx")
+    assert [list(row.cells.values()) for row in table] == [
+        ["007", "7", "2020-10-07", ""],
+        ["x", "1.25", "03:04:00", "Mü"],
+    ]
+    assert table.notes() == ["1 empty row of labels.xlsx passed over"]
+
+
+def test_the_one_sheet_that_holds_rows_is_taken_and_several_are_asked_about() -> None:
+    assert cells(book(Empty=[], Labels=[["a"], ["1"]])) == [{"a": "1"}]
+    two = book(Train=[["a"], ["1"]], Test=[["a"], ["2"]])
+    with pytest.raises(ManifestError, match=r"several sheets hold rows.*found Train, Test.*`sheet` in \[layout\]"):
+        cells(two)
+    assert cells(two, Dialect(sheet="test")) == [{"a": "2"}]
+    with pytest.raises(ManifestError, match=r"no sheet 'val'; found Train, Test"):
+        cells(two, Dialect(sheet="val"))
+
+
+def test_a_damaged_workbook_is_told_in_one_line() -> None:
+    whole = book(One=[["a"], ["1"]])
+    assert is_workbook(whole)
+    broken = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(broken, "w") as new:
+        for part in old.namelist():
+            new.writestr(part, b"<broken" if "sheet1" in part else old.read(part))
+    for data in (broken.getvalue(), book(One=[])):
+        with pytest.raises(ReadError, match=r"labels\.xlsx: (not a readable workbook|a workbook without a row)"):
+            cells(data)
+
+
+def test_another_zip_archive_is_no_table() -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("labels.csv", "a\n1\n")
+    with pytest.raises(ReadError, match="not text but a zip archive"):
+        cells(archive.getvalue())
