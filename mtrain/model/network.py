@@ -1,4 +1,4 @@
-"""A `SharedNetwork` from pictures to features, and `MultiHead`, which adds one linear head a task.
+"""A `SharedNetwork` from images to features, and `MultiHead`, which adds one linear head a task.
 
 Networks go by the names of mtrain.model.backbones; their weights are "imagenet", "random" or a file.
 """
@@ -22,7 +22,7 @@ from mtrain.model.weights_fit import fit_names
 
 
 class SharedNetwork(nn.Module):
-    """Normalized pictures (N, 3, H, W) -> features (N, num_features), globally average-pooled."""
+    """Normalized images (N, 3, H, W) -> features (N, num_features), globally average-pooled."""
 
     mean: Tensor
     std: Tensor
@@ -125,7 +125,7 @@ def find_device(name: str) -> torch.device:
 @torch.no_grad()
 def check_size(network: SharedNetwork, size: int) -> None:
     """Raises:
-    UsageError: the network cannot take pictures of `size` pixels.
+    UsageError: the network cannot take images of `size` pixels.
     """
     was_training = network.training
     try:
@@ -133,7 +133,7 @@ def check_size(network: SharedNetwork, size: int) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"{network.name} does not take pictures of {size} px: {reason}", remedy="give another --size"
+            f"{network.name} does not take images of {size} px: {reason}", remedy="give another --size"
         ) from None
     finally:
         network.train(was_training)
@@ -141,10 +141,10 @@ def check_size(network: SharedNetwork, size: int) -> None:
 
 @torch.no_grad()
 def _probe(name: str, body: Body) -> int:
-    """Features a picture, found by running one."""
+    """Features an image, found by running one."""
     was_training = body.module.training
     features = body.module.eval()(torch.zeros(1, 3, body.size, body.size))
     body.module.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise UsageError(f"{name} does not end in one vector a picture", remedy="choose another --backbone")
+        raise UsageError(f"{name} does not end in one vector an image", remedy="choose another --backbone")
     return features.shape[1]

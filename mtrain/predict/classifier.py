@@ -61,12 +61,12 @@ class Classifier:
         return self.classes.index(name)
 
     @torch.inference_mode()
-    def answer(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def answer(self, raw_images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities (N, classes) for N uint8 RGB images (height, width, 3).
 
         As in training, the central square of each image is resized to the network's input size.
         """
-        squares = [square(torch.from_numpy(np.array(picture)).permute(2, 0, 1), self.size) for picture in pictures]
+        squares = [square(torch.from_numpy(np.array(image)).permute(2, 0, 1), self.size) for image in raw_images]
         images = torch.stack(squares).to(self.device)
         logits = self.head(self.network(self.network.normalize(images)))
         probabilities: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
