@@ -94,8 +94,8 @@ class FitConfig(BaseModel):
     """Weight decay (L2 penalty) of the optimizer."""
     batch: int = Field(default=64, ge=2)  # batch normalization has no variance to learn from in one sample
     """Batch size, over all processes."""
-    size: int = Field(default_factory=_size, ge=16, json_schema_extra={"x-default": "224, or the network's own"})
-    """Side of the input images, in pixels."""
+    size: int = Field(default_factory=_size, ge=16, json_schema_extra={"x-default": "224, or its own"})
+    """Input size in pixels."""
     accumulate: Positive = 1
     """Number of micro-batches per process (gradient accumulation)."""
     sync_batchnorm: bool = False

@@ -30,7 +30,7 @@ from mtrain.cli.options import (
 )
 
 MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint"]
-RARELY = (
+RARELY = ("size", "backbone_options", 
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
     "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
