@@ -207,11 +207,17 @@ class Middle(PatchGrid):
     """
 
     type: Literal["middle"]
+    """Rule name."""
     centre: Annotated[int, Field(gt=0)] | None = None
+    """Side of the central square in the same pixels; the whole patch if not given."""
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the central square that the class must cover."""
     others: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Maximum share of it that other classes may cover."""
     ignore: list[str] = []
+    """Labels that are left out of account; any other label that is no class is an error."""
     cap: Annotated[int, Field(gt=0)] | None = None
+    """Maximum number of patches of a class from one image, drawn at random."""
 
     @model_validator(mode="after")
     def _single(self) -> Self:

@@ -1,17 +1,8 @@
 """Shape "arrays": images in an HDF5 file, or in NumPy's .npy or .npz, one after another along the first axis.
 
-[files.images] are the files of images, one for each set or several; [files.labels] and [files.table], where there are
-any, are paired with them by the named group `name`. [files.images] may name `split`. [layout] takes
-  images   name of the array of images in the file; of the only one that can be it if not given
-  axes     "NHWC", "NCHW" or "NHW" where the shape does not tell which axis is what
-  labels   name of the array of labels, in the file of [files.labels] or in that of the images: a number or a text an
-           image, or a row of 0 and a single 1
-  column   the last axis of `labels` is of masks: class 1 where this one of them marks a pixel, else class 0
-  values   label -> class name; without it a number counts the manifest's classes, and a text is a class
-  label, group, split   columns of [files.table], which has a row an image, in their order; or, without a table, names
-           of arrays of the images' file
-  splits   what the release calls its sets -> train, val or test
-  delimiter, encoding, sheet   how the table is written
+[files.images] are the files of images, one for each set or several. [files.labels] and [files.table], if there are any,
+are paired with them by the named group `name`; the table has a row for each image, in the same order. [files.images]
+may also name `split`.
 """
 
 from __future__ import annotations
@@ -47,13 +38,21 @@ class Layout(Tabular, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     images: str = ""
+    """Name of the array of images; the only possible one if not given."""
     axes: Literal["", "NHWC", "NCHW", "NHW"] = ""
+    """Order of the axes where the shape does not tell it."""
     labels: str = ""
+    """Name of the array of labels, in the file of [files.labels] or in that of the images."""
     column: int | None = None
+    """Index on the last axis of an array of masks: class 1 if this mask marks a pixel, else class 0."""
     values: dict[str, str] = {}
+    """Label -> class name; without it, a number counts the classes and a text is a class."""
     label: str = ""
+    """Column of the table that holds the label."""
     group: str = ""
+    """Column of the table, or without a table an array, that holds the patient or slide."""
     split: str = ""
+    """Column of the table, or without a table an array, that holds the split."""
 
 
 def images(source: Source) -> Iterator[SourceImage]:

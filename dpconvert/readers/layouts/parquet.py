@@ -1,13 +1,6 @@
-"""Shape "parquet": images in a column of Parquet files, as Hugging Face's `datasets` keeps them.
+"""Shape "parquet": images in a column of Parquet files, as Hugging Face's `datasets` writes them.
 
-[files.tables] are the files; its pattern may name `split` (train-00000-of-00004.parquet). [layout] takes
-  image    column of images, "image" if not given
-  label    column of labels, "label" if not given: numbers of the classes that the file names, else of the manifest's;
-           or texts
-  values   label (its name, where the file has names) -> class name
-  group, split   columns (optional)
-  splits   what the release calls its sets -> train, val or test
-  missing  true: rows without a label (none, or -1) are left out and counted
+[files.tables] are the files; their pattern may name `split` (train-00000-of-00004.parquet).
 """
 
 from __future__ import annotations
@@ -40,11 +33,17 @@ class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     image: str = "image"
+    """Column of the images."""
     label: str = "label"
+    """Column of the labels: numbers of the classes that the file or the manifest names, or texts."""
     values: dict[str, str] = {}
+    """Label -> class name."""
     group: str = ""
+    """Column of the patient or slide."""
     split: str = ""
+    """Column of the split."""
     missing: Missing = "error"
+    """Rows without a label (none, or -1): `false` refuses them, `true` leaves them out and counts them."""
 
 
 def images(source: Source) -> Iterator[SourceImage]:

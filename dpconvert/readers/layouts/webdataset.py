@@ -1,17 +1,8 @@
-"""Shape "webdataset": the tar shards of others, an image and its label under one key.
+"""Shape "webdataset": tar shards from elsewhere, with an image and its label under one key.
 
-[files.members] are the members of the shards: their named group `name` is a sample's key with the shard and folder
-before it, `field` what follows the first point of the member's name; `split` may be a part of the shard's name. Files
-of one key that lie in a folder, not in a tar, are read alike. [layout] takes
-  image    fields that may hold the image; the first that a sample has is taken
-  label    the field of the label, "cls" if not given: a number of the manifest's classes, or a text; of a JSON field
-           the member: "json:label", "json:case.grade"
-  values   label -> class name
-  group, split   fields, or members of a JSON field (optional)
-  splits   what the release calls its sets -> train, val or test
-  missing  true: samples without an image or a label are left out and counted
-
-The format: https://github.com/webdataset/webdataset, "The WebDataset Format".
+[files.members] are the members of the shards. In their pattern, `name` is the key of a sample with its shard and folder,
+`field` is what follows the first point of the member's name, and `split` may be part of the shard's name. Files of one
+key in a folder are read like those in a tar. The format: https://github.com/webdataset/webdataset.
 """
 
 from __future__ import annotations
@@ -46,11 +37,17 @@ class Layout(SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     image: list[str] = SUFFIXES
+    """Fields that may hold the image; the first that a sample has is taken."""
     label: str = "cls"
+    """Field of the label, or a member of a JSON field, such as `"json:case.grade"`."""
     values: dict[str, str] = {}
+    """Label -> class name."""
     group: str = ""
+    """Field of the patient or slide, or a member of a JSON field."""
     split: str = ""
+    """Field of the split, or a member of a JSON field."""
     missing: Missing = "error"
+    """Samples without an image or a label: `false` refuses them, `true` leaves them out and counts them."""
 
 
 def images(source: Source) -> Iterator[SourceImage]:
