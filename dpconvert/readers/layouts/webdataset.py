@@ -1,8 +1,8 @@
 """Shape "webdataset": tar shards from elsewhere, with an image and its label under one key.
 
-[files.members] are the members of the shards. In their pattern, `name` is the key of a sample with its shard and folder,
-`field` is what follows the first point of the member's name, and `split` may be part of the shard's name. Files of one
-key in a folder are read like those in a tar. The format: https://github.com/webdataset/webdataset.
+[files.members] are the members of the shards. In their pattern, `name` is the key of a sample with its shard and
+folder, `field` is what follows the first point of the member's name, and `split` may be part of the shard's name. Files
+of one key in a folder are read like those in a tar. The format: https://github.com/webdataset/webdataset.
 """
 
 from __future__ import annotations
