@@ -43,7 +43,8 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     described = run.network()
     _check_licences(pool, run, described, accepted=accepted)
     network = shared_network(described, run.weights).eval()
-    made = FORMATS[to](network, head, out, run.config().size)
+    seen = {"seen": run.trained_on()} if to == "safetensors" else {}
+    made = FORMATS[to](network, head, out, run.config().size, **seen)
     modelcard.write(out, run, pool, head, made.loading)
     files = (*made.files, modelcard.NAME)
     write_sums(out, files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from mtrain.model.heads import Head
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import State
+from mtrain.model.weights import TRAINED_ON, State
 
 
 class Made(NamedTuple):
@@ -36,15 +36,21 @@ _WITHOUT_RELU = (
     "\n# model(images) itself would apply a ReLU that this network has not\n"
     "network = torch.nn.Sequential(model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), "
 )
-Writer = Callable[[SharedNetwork, Head | None, Path, int], Made]
+Writer = Callable[..., Made]  # (network, head, out, size)
 
 
-def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int) -> Made:
-    """The network's own names; a head as `head.weight` and `head.bias`."""
+def to_safetensors(
+    network: SharedNetwork, head: Head | None, out: Path, size: int, seen: Mapping[str, Sequence[str]] | None = None
+) -> Made:
+    """The network's own names; a head as `head.weight` and `head.bias`.
+
+    seen: task -> its sets that the network was trained on, so that no transfer from the file scores these.
+    """
     state = dict(network.body.state_dict())
     if head:
         state |= {"head.weight": head.weight, "head.bias": head.bias}
-    write_tensors(out / "model.safetensors", state, {"backbone": network.name})
+    about = {"backbone": network.name} | ({TRAINED_ON: dict(seen)} if seen else {})
+    write_tensors(out / "model.safetensors", state, about)
     write_json(out / "config.json", _config(network, head, size))
     # a folder says itself which network it holds
     name = network.name if network.card is None or network.name in catalog.known() else "./"
