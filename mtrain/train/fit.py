@@ -30,7 +30,7 @@ from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import not_finite, write_tensors
 from mtrain.model.weights import State as TensorState
-from mtrain.model.weights import read_weights, save_state, seen_by
+from mtrain.model.weights import read_weights, save_weights, seen_by
 from mtrain.runs import Run, State
 from mtrain.seen import Seen
 from mtrain.train import checkpoint
@@ -206,7 +206,7 @@ def _end(training: Training, journal: Journal) -> State:
             about = {"run": run.name, "pool": training.pool.digest, **run.seen().json()}
             if adapter := tuning.adapter_state(shared.body):
                 write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
-            save_state(tuning.merged_state(shared.body), run.weights, shared.name, **about)
+            save_weights(tuning.merged_state(shared.body), run.weights, shared.name, **about)
     journal.skipped(training)
     journal.state(state, training.iteration)
     return state
