@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from dpconvert.api import convert, load_task
     from dpconvert.card import TaskCard
     from dpconvert.errors import UserError
-    from dpconvert.plan.plan import Options
+    from dpconvert.plan.options import Options
 
 __all__ = ["Options", "TaskCard", "UserError", "__version__", "convert", "load_task"]
 
 _PLACES = {
-    "Options": "dpconvert.plan.plan",
+    "Options": "dpconvert.plan.options",
     "TaskCard": "dpconvert.card",
     "UserError": "dpconvert.errors",
     "convert": "dpconvert.api",

@@ -9,7 +9,7 @@ from dpconvert import card, conversion
 from dpconvert.card import TaskCard
 from dpconvert.manifest.catalog import find
 from dpconvert.manifest.roots import root_of
-from dpconvert.plan.plan import Options
+from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter

@@ -24,13 +24,14 @@ from dpconvert.card import FILE_NAME, INDEX_NAME, WORK, Failure, ShardCard, Task
 from dpconvert.errors import OutputError, ReadError, SourceError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options, Plan, Row
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan, PlanRow
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.locks import locked
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards import sidefiles
-from dpconvert.shards.encode import Encoder, Sample
+from dpconvert.shards.encode import EncodedSample, Encoder
 from dpconvert.shards.finalize import finish, tools
 from dpconvert.shards.tar import Entry, Written, replaced, write_shard
 from dpconvert.source.files import Source
@@ -39,7 +40,7 @@ REPORTED_FAILURES = 10
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ConversionResult:
     """The result of a conversion: the card, and the numbers of shards written by this run and existing before."""
 
     card: TaskCard
@@ -58,7 +59,7 @@ def convert(
     overwrite: bool,
     report: Reporter,
     retry_failed: bool = False,
-) -> Outcome:
+) -> ConversionResult:
     """Convert one source into `out/<Task>`, resuming an earlier run if there is one.
 
     retry_failed: retry only the samples that were left out because they could not be read.
@@ -67,9 +68,9 @@ def convert(
         SourceError, ReadError: the source is not laid out as expected, or some of its images cannot be read.
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
-    source = Source.open(root, options.told(manifest))
+    source = Source.open(root, options.applied_to(manifest))
     plan.errata(manifest, options.errata)
-    request = plan.request(manifest, source, options)
+    request = plan.fingerprint(manifest, source, options)
     manifest = source.manifest
     folder = out / manifest.task
     with locked(
@@ -79,17 +80,17 @@ def convert(
             _clear(folder)
         elif retry_failed:
             options = _reopen(folder, options, request)
-            request = plan.request(manifest, source, options)
+            request = plan.fingerprint(manifest, source, options)
         for partial in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:  # left by killed processes
             partial.unlink(missing_ok=True)
         done = _finished(folder, request)
         if done is not None:
-            return Outcome(done, folder, made=0, had=len(done.shards))
+            return ConversionResult(done, folder, made=0, had=len(done.shards))
         with closing(source), processes.pool(source, workers) as pool:
             chosen = _plan(manifest, source, options, folder, request, pool, report)
             made, had = _shards(source, options, chosen, folder, pool, report)
         card = _finish(source, options, chosen, folder, request)
-    return Outcome(card, folder, made, had)
+    return ConversionResult(card, folder, made, had)
 
 
 def _finished(folder: Path, request: dict[str, str]) -> TaskCard | None:
@@ -209,17 +210,17 @@ def _plan(
 
 
 @dataclass(frozen=True)
-class _Job:
+class _ShardJob:
     """What a worker needs to write one shard of a source."""
 
-    rows: list[Row]
+    rows: list[PlanRow]
     classes: list[str]
     options: Options
     folder: Path
 
 
 def _shards(
-    source: Source, options: Options, chosen: Plan, folder: Path, pool: processes.Pool, report: Reporter
+    source: Source, options: Options, chosen: Plan, folder: Path, pool: processes.WorkerPool, report: Reporter
 ) -> tuple[int, int]:
     """Write the missing shards. Returns the numbers of shards written and existing before."""
     task, shards = source.manifest.task, chosen.shards()
@@ -227,7 +228,7 @@ def _shards(
     had = len(shards) - len(missing)
     if had:
         report.note(f"{task}: {had} of {counted(len(shards), 'shard')} already exist")
-    jobs = (_Job(rows, chosen.classes, options, folder) for rows in missing.values())
+    jobs = (_ShardJob(rows, chosen.classes, options, folder) for rows in missing.values())
     failures: list[Failure] = []
     done = len(chosen.rows) - sum(map(len, missing.values()))
     with report.bar(f"{task}: shards", len(chosen.rows), done=done) as advance:
@@ -256,19 +257,19 @@ def _list_failures(failures: list[Failure], folder: Path, report: Reporter) -> P
     return path
 
 
-def _is_written(folder: Path, rows: list[Row], source: Source, options: Options) -> bool:
+def _is_written(folder: Path, rows: list[PlanRow], source: Source, options: Options) -> bool:
     """Whether the shard of these rows exists as this conversion would write it."""
     record = _record(folder, rows[0].shard)
     return record is not None and (options.skip_failed or not record[1]) and record[2] == _basis(rows, source)
 
 
-def _shard(source: Source, job: _Job) -> tuple[int, list[Failure]]:
+def _shard(source: Source, job: _ShardJob) -> tuple[int, list[Failure]]:
     """Write one shard and its record, unless samples of it fail. Runs in a worker."""
     rows = job.rows
     encoder = Encoder(source.manifest, source, job.classes, job.options.image(source.manifest))
     failures: list[Failure] = []
 
-    def samples() -> Iterator[Sample]:
+    def samples() -> Iterator[EncodedSample]:
         yield from _samples(encoder, rows, failures)
         if failures and not job.options.skip_failed:
             raise _IncompleteError
@@ -285,7 +286,7 @@ class _IncompleteError(Exception):
     """A sample of a shard failed, so the shard is not written."""
 
 
-def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iterator[Sample]:
+def _samples(encoder: Encoder, rows: list[PlanRow], failures: list[Failure]) -> Iterator[EncodedSample]:
     for row in rows:
         try:
             yield encoder.sample(row)
@@ -293,7 +294,7 @@ def _samples(encoder: Encoder, rows: list[Row], failures: list[Failure]) -> Iter
             failures.append(Failure(key=row.key, source=row.files[0], reason=encoder.source.reason(error)))
 
 
-def _write_record(source: Source, job: _Job, written: Written, failures: list[Failure]) -> None:
+def _write_record(source: Source, job: _ShardJob, written: Written, failures: list[Failure]) -> None:
     body = {
         "shard": written.shard.model_dump(),
         "entries": written.entries,
@@ -316,7 +317,7 @@ def _record(folder: Path, name: str) -> tuple[Written, list[Failure], str] | Non
     return (written, failures, basis) if _size(folder / name) == written.shard.size else None
 
 
-def _basis(rows: list[Row], source: Source) -> str:
+def _basis(rows: list[PlanRow], source: Source) -> str:
     """A digest of all that determines a shard: its rows, the names and sizes of their files, the tools."""
     files = sorted({name for row in rows for main in row.files for name in source.slides.files_of(main)})
     rest = [[(name, source.sizes.get(name)) for name in files], tools()]

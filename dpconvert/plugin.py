@@ -1,4 +1,4 @@
-"""What a source of your own imports: `from dpconvert.plugin import Picture, Source, ...`.
+"""What a source of your own imports: `from dpconvert.plugin import SourceImage, Source, ...`.
 
 A source outside this repository is a manifest `my-source.toml` and a module `my_source.py` in a folder that the
 variable DPCONVERT_PATH names. These names are public: they keep their meaning as `docs/explanation/versions.md`
@@ -9,22 +9,22 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions, a
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 __all__ = [
     "Annotation",
     "Annotations",
     "FakeTree",
-    "Found",
     "Image",
     "LabelMask",
     "ManifestError",
-    "Picture",
+    "MatchedFile",
     "ReadError",
     "Regions",
     "Source",
     "SourceError",
+    "SourceImage",
     "asap",
     "coco",
     "masks",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mtrain.data.dataset import ShardDataset
     from mtrain.data.pool import Pool
     from mtrain.model.network import shared_network
-    from mtrain.transfers.modes import Options as TransferOptions
+    from mtrain.transfers.modes import TransferOptions
 
 __all__ = [
     "FitConfig",
@@ -39,7 +39,7 @@ _PLACES = {
     "FitConfig": "mtrain.config:FitConfig",
     "Pool": "mtrain.data.pool:Pool",
     "ShardDataset": "mtrain.data.dataset:ShardDataset",
-    "TransferOptions": "mtrain.transfers.modes:Options",
+    "TransferOptions": "mtrain.transfers.modes:TransferOptions",
     "fit": "mtrain.api:fit",
     "load_network": "mtrain.api:load_network",
     "shared_network": "mtrain.model.network:shared_network",

@@ -14,7 +14,7 @@ from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.runs import Run, named_run, new_name, open_run
 from mtrain.settings import fit_config
 from mtrain.train import fit as training
-from mtrain.transfers.modes import MODES, Options
+from mtrain.transfers.modes import MODES, TransferOptions
 from mtrain.transfers.request import targets, weights_of
 from mtrain.transfers.transfer import source_of
 from mtrain.transfers.transfer import transfer as score
@@ -67,7 +67,7 @@ def transfer(
     *,
     weights: Folder = "run",
     shards: Folder | None = None,
-    options: Options | None = None,
+    options: TransferOptions | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Score how a run's network transfers to a target task, as `mtrain transfer` does.
@@ -94,7 +94,7 @@ def transfer(
     mode = closest(mode, MODES, "mode")
     given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
     (task,) = targets(given, None if shards is None else Path(shards), [target], mode)
-    chosen = Options(**{**vars(options or Options()), "mode": mode})
+    chosen = TransferOptions(**{**vars(options or TransferOptions()), "mode": mode})
     if chosen.final:
         raise UsageError("test sets are for the last step", remedy="run `mtrain transfer --final` or `mtrain evaluate`")
     weights = os.fspath(weights)

@@ -187,9 +187,9 @@ class FitConfig(BaseModel):
 
     @field_validator("class_balanced")
     @classmethod
-    def _pictures_chosen_by_class(cls, balanced: bool, info: ValidationInfo) -> bool:
+    def _images_chosen_by_class(cls, balanced: bool, info: ValidationInfo) -> bool:
         if balanced and info.data.get("stream"):
-            raise ValueError("chooses pictures by class, but --stream takes them as they come")
+            raise ValueError("chooses images by class, but --stream takes them as they come")
         return balanced
 
     @field_validator("batchnorm")

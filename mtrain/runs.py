@@ -36,7 +36,7 @@ from mtrain.seen import Seen
 # exceptions that parsing and reading JSON of unknown content can raise
 FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
-State = Literal["running", "stopped", "finished"]
+RunState = Literal["running", "stopped", "finished"]
 NO_RUNS = "train one with `mtrain fit`, or give the folder of your runs with --runs"
 LOCK_SECONDS = 1.0  # `mtrain runs` briefly takes each lock to see whether it is free
 
@@ -133,14 +133,14 @@ class Run:
         """What the run's weights were trained on: its own sets, and those of what it began from."""
         return Seen(self.trained_on(), Seen.of(self.about()).related) | self.started_from()
 
-    def state(self) -> tuple[State, int]:
+    def state(self) -> tuple[RunState, int]:
         """(state, iteration). A run counts as stopped if its process was killed or its weights are missing."""
         try:
             content = known_document(self.path / "state.json") or {}
             state, iteration = content["state"], int(content["iteration"])
         except FOREIGN:
             return "stopped", 0
-        if state not in get_args(State) or (state == "running" and not locks.is_held(self.lock)):
+        if state not in get_args(RunState) or (state == "running" and not locks.is_held(self.lock)):
             state = "stopped"
         if state == "finished" and not self.weights.is_file():
             state = "stopped"

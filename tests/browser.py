@@ -78,7 +78,7 @@ class Page:
         return found or (["the page itself"] if sideways else [])
 
     def broken_images(self) -> list[str]:
-        """Pictures without pixels."""
+        """Images without pixels."""
         found: list[str] = self.run(
             "Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(() => "
             "[...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80)))"
@@ -86,7 +86,7 @@ class Page:
         return found
 
     def unnamed(self) -> list[str]:
-        """Pictures, links, buttons and fields without a name for those who cannot see them."""
+        """Images, links, buttons and fields without a name for those who cannot see them."""
         found: list[str] = self.run(UNNAMED)
         return found
 

@@ -27,7 +27,7 @@ from PIL import Image
 
 from dpconvert.conversion import convert
 from dpconvert.manifest import catalog
-from dpconvert.plan.plan import Options
+from dpconvert.plan.options import Options
 from dpconvert.readers import fakes, with_defaults
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
@@ -83,10 +83,10 @@ def build(here: Path) -> None:
     save_weights(network.shared_network("densenet121", "random").body, here / "my-weights.safetensors", "densenet121")
     networks = {who: network.shared_network("resnet18", "random").body.state_dict() for who in ("student", "teacher")}
     torch.save(networks, here / "dino.pth")
-    _pictures(here)
+    _images(here)
 
 
-def _pictures(here: Path) -> None:
+def _images(here: Path) -> None:
     """Slides with tissue and annotations of QuPath's, a slide to ask about, crops."""
     tumour = {"type": "Polygon", "coordinates": [[[600, 600], [1900, 600], [1900, 1900], [600, 1900], [600, 600]]]}
     feature = {"type": "Feature", "geometry": tumour, "properties": {"classification": {"name": "Tumor"}}}

@@ -123,9 +123,9 @@ NOT_RUN = {
     r"^pytest .* -k my-source$": "of the reader's own source; the contract runs over every one that is there",
     r"^export CYTOMINE_": "whose keys, the page does not say; those of the fake server are set",
     r"--engine ray": "run on a cluster by tests/test_ray.py",
-    r"^dpconvert (manifests/examples/|warwick-crc --source warwick_crc/)": "real pictures: see test_real.py",
+    r"^dpconvert (manifests/examples/|warwick-crc --source warwick_crc/)": "real images: see test_real.py",
     r"^python -m tests\.fuzz": "spoilt inputs for minutes; tests/fuzz/test_fuzz.py gives a few to each parser",
-    r"without-LC25000Lung": "a training of minutes on real pictures",
+    r"without-LC25000Lung": "a training of minutes on real images",
 }
 # what a page takes for granted
 BEFORE = {"docs/how-to/publish.md": "mtrain sweep paper --shards shards/"}

@@ -20,7 +20,7 @@ import mtrain.cli
 from dpconvert.conversion import convert
 from dpconvert.doctor import Check
 from dpconvert.manifest.catalog import find
-from dpconvert.plan.plan import Options
+from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
@@ -102,7 +102,7 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source, its shards, a pool, a finished run that left Gamma out, a sweep's results, a picture."""
+    """A source, its shards, a pool, a finished run that left Gamma out, a sweep's results, an image."""
     here = tmp_path_factory.mktemp("made")
     draw_fake(find("necrosis"), here / "sources")
     convert(

@@ -20,8 +20,8 @@ PAGE = (ROOT / "docs" / "reference" / "python.md").read_text()
 PUBLIC: dict[Any, set[str]] = {
     dpconvert: {"Options", "TaskCard", "UserError", "convert", "load_task"},
     dpconvert.plugin: {
-        "Annotation", "Annotations", "FakeTree", "Found", "Image", "LabelMask", "ManifestError", "Picture", "ReadError",
-        "Regions", "Source", "SourceError", "asap", "coco", "masks", "ndpa", "points", "qupath",
+        "Annotation", "Annotations", "FakeTree", "MatchedFile", "Image", "LabelMask", "ManifestError", "ReadError",
+        "Regions", "SourceImage", "Source", "SourceError", "asap", "coco", "masks", "ndpa", "points", "qupath",
     },
     mtrain: {
         "FitConfig", "Pool", "ShardDataset", "TransferOptions", "fit", "load_network", "shared_network", "transfer",

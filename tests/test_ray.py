@@ -28,7 +28,7 @@ from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.cli import group as mtrain
 from mtrain.sweep import ray_engine as sweep_cluster
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
-from mtrain.sweep.ray_engine import Request
+from mtrain.sweep.ray_engine import Resources
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.documents import PROGRAMS, ROOT, lines, programs_in
@@ -153,11 +153,11 @@ class Nodes:
 
 def test_a_task_asks_for_a_gpu_where_there_are_gpus() -> None:
     cards, none = Nodes({"CPU": 4}, {"CPU": 8, "GPU": 2}), Nodes({"CPU": 4})
-    assert sweep_cluster._wanted(cards, Request(cpus=5), on_cpu=False) == {"num_cpus": 5, "num_gpus": 1}
-    assert sweep_cluster._wanted(cards, Request(), on_cpu=True) == {"num_cpus": 1, "num_gpus": 0}
-    assert sweep_cluster._wanted(none, Request(cpus=4), on_cpu=False) == {"num_cpus": 4, "num_gpus": 0}
+    assert sweep_cluster._wanted(cards, Resources(cpus=5), on_cpu=False) == {"num_cpus": 5, "num_gpus": 1}
+    assert sweep_cluster._wanted(cards, Resources(), on_cpu=True) == {"num_cpus": 1, "num_gpus": 0}
+    assert sweep_cluster._wanted(none, Resources(cpus=4), on_cpu=False) == {"num_cpus": 4, "num_gpus": 0}
     with pytest.raises(UsageError, match="expected --cpus up to 4; found --cpus 5"):
-        sweep_cluster._wanted(none, Request(cpus=5), on_cpu=False)
+        sweep_cluster._wanted(none, Resources(cpus=5), on_cpu=False)
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_killed_node_costs_a_sweep_nothing_but_the_cell_in_hand(tmp_path: Path
         running.remove_node(node, allow_graceful=False)
 
     with local_cluster(nodes=2) as running, disturbing(lambda: disturb(running)):
-        assert sweep_cluster.run(store, cells, Cluster(running.address), Request(), QUIET) == "finished"
+        assert sweep_cluster.run(store, cells, Cluster(running.address), Resources(), QUIET) == "finished"
     assert killed
     assert all(store.has(cell) for cell in cells)
     assert scores(store.path) == scores(alone(tmp_path, cells).path)
@@ -219,7 +219,7 @@ def test_ctrl_c_stops_the_cells_of_a_cluster_with_checkpoints(tmp_path: Path) ->
         os.kill(os.getpid(), signal.SIGINT)
 
     with local_cluster() as running, disturbing(disturb):
-        assert sweep_cluster.run(store, cells, Cluster(running.address), Request(), QUIET) == "stopped"
+        assert sweep_cluster.run(store, cells, Cluster(running.address), Resources(), QUIET) == "stopped"
     assert checkpoints(store)
     assert not all(store.has(cell) for cell in cells)
 

@@ -1,8 +1,8 @@
-"""Pictures a second up to normalized 224 x 224 float batches on the CPU: ours, and four other loaders, in one run.
+"""Images a second up to normalized 224 x 224 float batches on the CPU: ours, and four other loaders, in one run.
 
     python benchmarks/loader/compare.py                    ours, webdataset, ImageFolder
     python benchmarks/loader/compare.py --peers PYTHON     litdata and mosaicml-streaming too, by another interpreter
-    python benchmarks/loader/compare.py --pictures DIR     on pictures of one's own: DIR/<task>/<class>/*.jpg
+    python benchmarks/loader/compare.py --images DIR     on images of one's own: DIR/<task>/<class>/*.jpg
 
 4 400 JPEGs of 150 to 512 px in four tasks of unequal size are drawn, task by task with equal chance, in batches of 64.
 Everyone takes a random square, resizes it with antialiasing, flips and normalizes. webdataset reads the shards that
@@ -43,8 +43,8 @@ def draw(folder: Path) -> None:
     from PIL import Image
 
     random = np.random.default_rng(0)
-    for task, pictures in TASKS.items():
-        for number in range(pictures):
+    for task, images in TASKS.items():
+        for number in range(images):
             width, height = random.integers(150, 513, 2)
             coarse = random.normal(size=(height // 16 + 2, width // 16 + 2, 3)) * [25, 45, 20] + [205, 150, 190]
             smooth = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(
@@ -57,7 +57,7 @@ def draw(folder: Path) -> None:
 
 
 class Square:
-    """A random square of a PIL picture, as large as it can be."""
+    """A random square of a PIL image, as large as it can be."""
 
     def __call__(self, image: Any) -> Any:
         import random
@@ -84,7 +84,7 @@ def pil_transform() -> Any:
 
 
 class TensorTransform:
-    """The same for pictures that come as uint8 tensors (3, h, w)."""
+    """The same for images that come as uint8 tensors (3, h, w)."""
 
     def __init__(self) -> None:
         from torchvision.transforms import v2 as t
@@ -159,13 +159,13 @@ def litdata(data: Path, workers: int) -> Iterator[Any]:
     """Its chunks, decoded by itself through torchvision; CombinedStreamingDataset with equal weights."""
     from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset
 
-    class Pictures(StreamingDataset):
-        transform_picture = TensorTransform()
+    class Images(StreamingDataset):
+        transform_image = TensorTransform()
 
         def __getitem__(self, index: Any) -> Any:
-            return self.transform_picture(super().__getitem__(index)["image"])
+            return self.transform_image(super().__getitem__(index)["image"])
 
-    parts = [Pictures(str(task), shuffle=True) for task in sorted((data / "litdata").iterdir())]
+    parts = [Images(str(task), shuffle=True) for task in sorted((data / "litdata").iterdir())]
     mixed = CombinedStreamingDataset(parts, weights=[1 / len(parts)] * len(parts), iterate_over_all=False)
     while True:
         yield from StreamingDataLoader(mixed, batch_size=BATCH, num_workers=workers, drop_last=True)
@@ -176,15 +176,15 @@ def streaming(data: Path, workers: int) -> Iterator[Any]:
     from streaming import Stream, StreamingDataset
     from torch.utils.data import DataLoader
 
-    class Pictures(StreamingDataset):
-        transform_picture = pil_transform()
+    class Images(StreamingDataset):
+        transform_image = pil_transform()
 
         def __getitem__(self, index: Any) -> Any:
-            return self.transform_picture(super().__getitem__(index)["image"])
+            return self.transform_image(super().__getitem__(index)["image"])
 
     folders = sorted((data / "mds").iterdir())
     streams = [Stream(local=str(folder), proportion=1 / len(folders)) for folder in folders]
-    mixed = Pictures(streams=streams, shuffle=True, batch_size=BATCH, epoch_size=BATCH * (WARM + COUNTED) * 2)
+    mixed = Images(streams=streams, shuffle=True, batch_size=BATCH, epoch_size=BATCH * (WARM + COUNTED) * 2)
     while True:
         yield from DataLoader(mixed, BATCH, num_workers=workers, drop_last=True)
 
@@ -215,27 +215,27 @@ def write_mds(data: Path) -> None:
                 writer.write({"image": Image.open(path)})
 
 
-def _decode_all(pictures: list[bytes], seconds: float) -> float:
+def _decode_all(images: list[bytes], seconds: float) -> float:
     import imagecodecs
 
     done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
-        for picture in pictures[done % len(pictures) :][:64]:
-            imagecodecs.jpeg8_decode(picture, outcolorspace="RGB")
+        for image in images[done % len(images) :][:64]:
+            imagecodecs.jpeg8_decode(image, outcolorspace="RGB")
             done += 1
     return done / (time.perf_counter() - begun)
 
 
 def bare(data: Path, workers: int) -> float:
-    """JPEG decoding in as many processes, of pictures drawn as ours are; a second."""
+    """JPEG decoding in as many processes, of images drawn as ours are; a second."""
     import multiprocessing
     import random
 
     draws = random.Random(0)
     tasks = [sorted(task.rglob("*.jpg")) for task in sorted((data / "pictures").iterdir())]
-    pictures = [draws.choice(draws.choice(tasks)).read_bytes() for _ in range(1024)]
+    images = [draws.choice(draws.choice(tasks)).read_bytes() for _ in range(1024)]
     with multiprocessing.get_context("fork").Pool(workers) as processes:
-        return sum(processes.starmap(_decode_all, [(pictures, 4.0)] * workers, chunksize=1))
+        return sum(processes.starmap(_decode_all, [(images, 4.0)] * workers, chunksize=1))
 
 
 WAYS: dict[str, Callable[[Path, int], Iterable[Any]]] = {
@@ -263,22 +263,22 @@ def one(way: str, data: Path, workers: int) -> None:
         made = iter(WAYS[way](data, workers))
         for _ in range(WARM):
             next(made)
-        begun, pictures = time.perf_counter(), 0
+        begun, images = time.perf_counter(), 0
         for _ in range(COUNTED):
             batch = next(made)
-            pictures += len(getattr(batch, "labels", batch))
-        rate = pictures / (time.perf_counter() - begun)
+            images += len(getattr(batch, "labels", batch))
+        rate = images / (time.perf_counter() - begun)
     sys.stdout.write(json.dumps(rate) + "\n")
     sys.stdout.flush()
     os._exit(0)  # some leave processes behind that an orderly end would wait for
 
 
-def prepare(data: Path, pictures: Path | None, peers: str | None) -> None:
-    """Pictures, our shards, and the peers' formats."""
-    if pictures is None:
+def prepare(data: Path, images: Path | None, peers: str | None) -> None:
+    """Images, our shards, and the peers' formats."""
+    if images is None:
         draw(data / "pictures")
     else:
-        (data / "pictures").symlink_to(pictures.absolute())
+        (data / "pictures").symlink_to(images.absolute())
     for task in sorted((data / "pictures").iterdir()):
         manifest = data / f"{task.name}.toml"
         manifest.write_text(MANIFEST.format(task=task.name))
@@ -314,7 +314,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--peers", metavar="PYTHON", help="an interpreter that has litdata and mosaicml-streaming")
     options.add_argument(
-        "--pictures", metavar="DIR", type=Path, help="<task>/<a or b>/<number>.jpg instead of drawn ones"
+        "--images", metavar="DIR", type=Path, help="<task>/<a or b>/<number>.jpg instead of drawn ones"
     )
     options.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     options.add_argument("--only", nargs="+", metavar="WAY", help="some of the lines")
@@ -329,7 +329,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        prepare(data, asked.pictures, asked.peers)
+        prepare(data, asked.images, asked.peers)
         sys.stdout.write(
             f"{'':22}"
             + "".join(f"{n} worker{'s' * (n > 1)}".rjust(12) + f"{'ours is':>10}" for n in asked.workers)

@@ -1,9 +1,9 @@
-"""What a picture costs between a shard and a float batch, step by step, in one process: microseconds.
+"""What an image costs between a shard and a float batch, step by step, in one process: microseconds.
 
     python benchmarks/loader/parts.py
 
-Pictures as in compare.py, in the batches that a training draws. Each step runs on what the one before left in memory,
-picture by picture, as the loader and a training on the CPU do; the memory of four batches is used in turn.
+Images as in compare.py, in the batches that a training draws. Each step runs on what the one before left in memory,
+image by image, as the loader and a training on the CPU do; the memory of four batches is used in turn.
 """
 
 from __future__ import annotations

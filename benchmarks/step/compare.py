@@ -4,7 +4,7 @@
     python benchmarks/step/compare.py --device cuda      ResNet50 and DenseNet121, batches of 64 and 256
     python benchmarks/step/compare.py --shards DIR       on shards of one's own
 
-Ours reads and decodes pictures, augments and normalizes them, runs a head a task, scales gradients and gathers losses;
+Ours reads and decodes images, augments and normalizes them, runs a head a task, scales gradients and gathers losses;
 the bare loop does forwards, backwards and SGD, and nothing else. Both run in turns, in one process; the fastest turn
 of each counts. The time of one paper run is that of 50 000 iterations at this pace.
 
@@ -35,7 +35,7 @@ from mtrain.model.network import MultiHead, shared_network
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
 
-TASKS, PICTURES, PAPER = 22, 24, 50_000
+TASKS, IMAGES, PAPER = 22, 24, 50_000
 MANIFEST = """
 task = "{task}"
 shape = "folders"
@@ -47,10 +47,10 @@ pattern = '(?P<class>[ab])/(?P<name>[0-9]+)\\.jpg$'
 
 
 def make_shards(folder: Path) -> Path:
-    """As many tasks as the paper has, few pictures each, of 224 to 320 px."""
+    """As many tasks as the paper has, few images each, of 224 to 320 px."""
     random = np.random.default_rng(0)
     for task in (f"Task{number:02}" for number in range(TASKS)):
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             side = int(random.integers(224, 321))
             coarse = random.normal(size=(side // 16, side // 16, 3)) * [25, 45, 20] + [205, 150, 190]
             path = folder / "pictures" / task / "ab"[number % 2] / f"{number:03}.jpg"

@@ -2,7 +2,7 @@
 
 https://cocodataset.org/#format-data
 
-One file may hold many pictures: the one wanted is found by the end of its file name. A label is its category's name,
+One file may hold many images: the one wanted is found by the end of its file name. A label is its category's name,
 else its supercategory. What was drawn on a smaller copy is scaled by the stated size; a run-length mask of any size
 covers the whole image. Some sets (MIDOG++) write boxes as x1, y1, x2, y2: `boxes` says so, and boxes that leave their
 images but fit them so are refused.
@@ -38,7 +38,7 @@ MOST_RUNS = 2_000_000
 MOSTLY = 0.9  # of the boxes of a file
 
 
-class Picture(Loose):
+class CocoImage(Loose):
     id: Id
     file_name: str = ""
     width: Side | None = None
@@ -56,7 +56,7 @@ class Rle(Loose):
     counts: list[Annotated[int, Field(ge=0, lt=1 << 40)]] | str
 
 
-class Item(Loose):
+class CocoAnnotation(Loose):
     id: Id = ""
     image_id: Id
     category_id: Id | None = None
@@ -70,9 +70,9 @@ class Item(Loose):
 
 
 class File(Loose):
-    images: list[Picture]
+    images: list[CocoImage]
     categories: list[Category] = []
-    annotations: list[Item]
+    annotations: list[CocoAnnotation]
 
     @cached_property
     def told_boxes(self) -> Told:
@@ -81,9 +81,9 @@ class File(Loose):
         found = [[*(i.bbox or ()), *frames[i.image_id]] for i in self.annotations if i.boxed and i.image_id in frames]
         return np.array(found, dtype=np.float64).reshape(-1, 6)
 
-    def boxes_of(self, picture: Id, frame: tuple[float, float]) -> Told:
-        """The same of one picture of that width and height."""
-        found = [[*(i.bbox or ()), *frame] for i in self.annotations if i.boxed and i.image_id == picture]
+    def boxes_of(self, image: Id, frame: tuple[float, float]) -> Told:
+        """The same of one image of that width and height."""
+        found = [[*(i.bbox or ()), *frame] for i in self.annotations if i.boxed and i.image_id == image]
         return np.array(found, dtype=np.float64).reshape(-1, 6)
 
 
@@ -91,7 +91,7 @@ FILE = TypeAdapter(File)
 
 
 def parse(data: bytes, name: str) -> File:
-    """The file, checked; reading it once serves all its pictures.
+    """The file, checked; reading it once serves all its images.
 
     Raises:
         ReadError: not such a file.
@@ -102,21 +102,21 @@ def parse(data: bytes, name: str) -> File:
 def shapes(
     file: File,
     name: str,
-    picture: str,
+    source_image: str,
     size: tuple[int, int],
     known: Collection[str] = (),
     boxes: Boxes = "",
 ) -> Annotations:
-    """The annotations of one picture: its file name, and its size (width, height) in level-0 pixels.
+    """The annotations of one image: its file name, and its size (width, height) in level-0 pixels.
 
     boxes: whether a box is x, y, width, height ("xywh", as COCO says) or x1, y1, x2, y2 ("xyxy"); "" for the former,
         and to refuse what looks like the latter.
 
     Raises:
-        ReadError: the file does not know the picture, states another shape of it, has a category that is not known, or
+        ReadError: the file does not know the image, states another shape of it, has a category that is not known, or
             boxes by the other convention.
     """
-    entry = _entry(file, name, picture)
+    entry = _entry(file, name, source_image)
     stated = float(entry.width or size[0]), float(entry.height or size[1])
     scale = factors(stated, size, name, entry.file_name)
     _check_boxes(file.told_boxes if entry.width and entry.height else file.boxes_of(entry.id, stated), boxes, name)
@@ -170,7 +170,7 @@ def _box_told(row: NDArray[np.float64]) -> str:
     return f"[{', '.join(f'{number:g}' for number in row[:4])}] in an image of {row[4]:g} x {row[5]:g}"
 
 
-def _names(item: Item, categories: dict[Id, tuple[str, str]], name: str) -> tuple[str, ...]:
+def _names(item: CocoAnnotation, categories: dict[Id, tuple[str, str]], name: str) -> tuple[str, ...]:
     if item.category_id is None:
         return ()
     if item.category_id not in categories:
@@ -178,30 +178,30 @@ def _names(item: Item, categories: dict[Id, tuple[str, str]], name: str) -> tupl
     return categories[item.category_id]
 
 
-def named(file: File, picture: str) -> list[Picture]:
-    """The file's entries for a picture: of its whole name, else of its last part, else of that without extension."""
+def named(file: File, image: str) -> list[CocoImage]:
+    """The file's entries for an image: of its whole name, else of its last part, else of that without extension."""
     for told in (str, lambda n: PurePosixPath(n).name, _bare):
-        found = [p for p in file.images if told(p.file_name.replace("\\", "/")) == told(picture)]
+        found = [p for p in file.images if told(p.file_name.replace("\\", "/")) == told(image)]
         if found:
             return found
     return []
 
 
-def _entry(file: File, name: str, picture: str) -> Picture:
-    found = named(file, picture)
+def _entry(file: File, name: str, image: str) -> CocoImage:
+    found = named(file, image)
     if len(found) == 1:
         return found[0]
     if found:
-        raise ReadError(f"{len(found)} pictures named {picture!r}", where=name)
+        raise ReadError(f"{len(found)} images named {image!r}", where=name)
     have = ", ".join(p.file_name for p in file.images[:3])
-    raise ReadError(f"does not know the picture {picture!r}", where=name, found=f"{have}, ... ({len(file.images)})")
+    raise ReadError(f"does not know the image {image!r}", where=name, found=f"{have}, ... ({len(file.images)})")
 
 
 def _bare(name: str) -> str:
     return re.sub(r"(?i)(\.ome)?\.[a-z0-9]{2,7}$", "", PurePosixPath(name).name)
 
 
-def _shape(item: Item, boxes: Boxes, mended: Counter[str], name: str) -> Geometry | None:
+def _shape(item: CocoAnnotation, boxes: Boxes, mended: Counter[str], name: str) -> Geometry | None:
     if isinstance(item.segmentation, Rle):
         return _decoded(item.segmentation, mended, name)
     if item.segmentation:

@@ -49,13 +49,13 @@ MaybeText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 MaybeFloat = Annotated[float | None, BeforeValidator(_none_if_empty)]
 
 
-class Listed(Loose):
+class ListEntry(Loose):
     """An entry of a list; fields have Cytomine's names but for capitals."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
-class Item(Listed):
+class CytomineAnnotation(ListEntry):
     """One annotation: its image's id, its terms' ids in order, its outline in WKT ('' where it was not asked for).
 
     parent: of a reviewed copy, the annotation that it replaces.
@@ -69,7 +69,7 @@ class Item(Listed):
     crop_url: MaybeText = Field(default=None, alias="cropURL")
 
 
-class Slide(Listed):
+class CytomineImage(ListEntry):
     """One image of a project. base_image is the same for all projects that show the slide, id is not."""
 
     id: int
@@ -88,7 +88,7 @@ class Slide(Listed):
         return str(self.base_image or self.original_filename or self.id)
 
 
-class Term(Listed):
+class Term(ListEntry):
     """One term of an ontology."""
 
     id: int
@@ -103,7 +103,7 @@ class _Page(Loose, Generic[M]):
 class Labelled:
     """An annotation with the class that its terms mean."""
 
-    item: Item
+    item: CytomineAnnotation
     label: str
 
 
@@ -146,7 +146,7 @@ def _from_rows(table: Table, name: str, kind: type[M]) -> list[M]:
     return found
 
 
-def current(found: Iterable[Item]) -> tuple[list[Item], Counter[str]]:
+def current(found: Iterable[CytomineAnnotation]) -> tuple[list[CytomineAnnotation], Counter[str]]:
     """Each annotation once, in order of id, of a reviewed one only the reviewed copy; and what was left out."""
     listed = list(found)
     unique = {item.id: item for item in listed}
@@ -183,7 +183,7 @@ def shapes(found: Iterable[Labelled], size: tuple[int, int], name: str, *, areas
     return Annotations(result, mended)
 
 
-def _flipped(item: Item, height: int, name: str) -> Geometry:
+def _flipped(item: CytomineAnnotation, height: int, name: str) -> Geometry:
     if not item.location:
         raise ReadError(
             f"annotation {item.id} has no geometry", where=name, remedy="export with showWKT=true and showTerm=true"
@@ -197,5 +197,5 @@ def _flipped(item: Item, height: int, name: str) -> Geometry:
     except (shapely.errors.GEOSException, ValueError, TypeError) as error:
         raise ReadError(f"annotation {item.id}: not WKT: {error}", where=name) from None
     if not (np.abs(shapely.get_coordinates(up)) < FARTHEST).all():
-        raise ReadError(f"annotation {item.id}: no coordinates of a picture", where=name)
+        raise ReadError(f"annotation {item.id}: no coordinates of an image", where=name)
     return shapely.transform(up, lambda xy: xy * [1, -1] + [0, height])

@@ -30,7 +30,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Annotations:
-    """All of one picture; `mended` counts what had to be repaired or dropped, by kind."""
+    """All of one image; `mended` counts what had to be repaired or dropped, by kind."""
 
     items: list[Annotation]
     mended: Counter[str] = field(default_factory=Counter)

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator
 from dpconvert.errors import ReadError
 from dpconvert.image import pnm
 from dpconvert.image.decode import decode_jpeg2000
-from dpconvert.image.guards.allowed_formats import open_picture
+from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels
 from dpconvert.image.rgb import orientation_of, upright
@@ -69,7 +69,7 @@ def read(data: bytes, name: str, *, colours: bool, threshold: int | None = None)
     """(rows, columns) of numbers: 0xrrggbb with `colours`; 0 and 1 (above it) with `threshold`.
 
     Raises:
-        ReadError: no readable picture, or one that numbers do not tell.
+        ReadError: no readable image, or one that numbers do not tell.
     """
     values = _without_alpha(_decoded(data, name, colours=colours), name)
     if values.dtype == bool:
@@ -140,14 +140,14 @@ def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
             return _of_netpbm(pnm.read(data))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
-            with open_picture(io.BytesIO(data)) as picture:
-                if tile_pixels(picture) > MOST_CELLS:
-                    raise ReadError(f"a mask with tiles of {tile_pixels(picture)} pixels", where=name)
-                if picture.format != "TIFF" and getattr(picture, "is_animated", False):
+            with open_image(io.BytesIO(data)) as image:
+                if tile_pixels(image) > MOST_CELLS:
+                    raise ReadError(f"a mask with tiles of {tile_pixels(image)} pixels", where=name)
+                if image.format != "TIFF" and getattr(image, "is_animated", False):
                     raise _several(name, "an animation")
-                deep = decode_jpeg2000(data) if picture.format == "JPEG2000" else None
-                values = np.asarray(_as_stored(picture, colours=colours)) if deep is None else deep[0]
-                return upright(values, 1 if picture.format == "TIFF" else orientation_of(data))  # Pillow turns TIFFs
+                deep = decode_jpeg2000(data) if image.format == "JPEG2000" else None
+                values = np.asarray(_as_stored(image, colours=colours)) if deep is None else deep[0]
+                return upright(values, 1 if image.format == "TIFF" else orientation_of(data))  # Pillow turns TIFFs
     except Pillow.DecompressionBombError:
         return _coarser(data, name)
     except UNREADABLE as error:
@@ -159,12 +159,12 @@ def _of_netpbm(image: pnm.Netpbm) -> Pixels:
     return samples[:, :, 0] if samples.shape[2] == 1 else samples
 
 
-def _as_stored(picture: Pillow.Image, *, colours: bool) -> Pillow.Image:
-    if picture.mode in ("P", "PA") and colours:
-        return picture.convert("RGBA")
-    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        return picture.convert("RGB")
-    return picture
+def _as_stored(image: Pillow.Image, *, colours: bool) -> Pillow.Image:
+    if image.mode in ("P", "PA") and colours:
+        return image.convert("RGBA")
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        return image.convert("RGB")
+    return image
 
 
 def _first_is_whole(data: bytes, name: str) -> bool:

@@ -1,6 +1,6 @@
-"""Label masks: pictures whose values are classes, or numbers of objects whose classes a table tells.
+"""Label masks: images whose values are classes, or numbers of objects whose classes a table tells.
 
-A mask has the scale of the picture that it belongs to, or a coarser one.
+A mask has the scale of the image that it belongs to, or a coarser one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TABLE = TypeAdapter(dict[int, str])
 
 
 class LabelMask:
-    """`values` (rows, columns) stretched over a picture of `width` x `height` px; `labels`: value -> class.
+    """`values` (rows, columns) stretched over an image of `width` x `height` px; `labels`: value -> class.
 
     instances: each value is one object; else each connected area of a class is.
     """
@@ -90,14 +90,14 @@ def read(
     threshold: int | None = None,
     instances: bool = False,
 ) -> LabelMask:
-    """A mask for a picture of `size` (width, height).
+    """A mask for an image of `size` (width, height).
 
-    labels: numbers, or colours "#rrggbb", -> classes. Palette pictures give their indexes where numbers are named; of
-    colour pictures the channels must be equal then. With `threshold` values become 0 or 1 (above it): for masks with
+    labels: numbers, or colours "#rrggbb", -> classes. Palette images give their indexes where numbers are named; of
+    colour images the channels must be equal then. With `threshold` values become 0 or 1 (above it): for masks with
     grey fringes, as JPEG leaves them.
 
     Raises:
-        ReadError: not a picture, of several pages, of another shape than the picture, or with a value that `labels`
+        ReadError: not an image, of several pages, of another shape than the image, or with a value that `labels`
             does not have.
     """
     known, colours = mask_pixels.numbered(labels, name)
@@ -105,7 +105,7 @@ def read(
     rows, columns = values.shape
     if abs(columns * size[1] - rows * size[0]) > max(size):
         raise ReadError(
-            "mask of another shape than its picture", where=name, expected=f"{size}", found=f"{(columns, rows)}"
+            "mask of another shape than its image", where=name, expected=f"{size}", found=f"{(columns, rows)}"
         )
     unknown = sorted(set(np.unique(values).tolist()) - set(known))
     if unknown:

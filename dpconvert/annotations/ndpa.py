@@ -1,6 +1,6 @@
 """Hamamatsu NDPA (`slide.ndpi.ndpa`): nanometres from the middle of the glass, x to the right, y down.
 
-The middle of the scanned picture lies (XOffsetFromSlideCentre, YOffsetFromSlideCentre) nanometres from the middle of
+The middle of the scanned image lies (XOffsetFromSlideCentre, YOffsetFromSlideCentre) nanometres from the middle of
 the glass, so that px = width / 2 + (x - offset) / (1000 * mpp). A view's label is its title, else its details, else the
 colour of its outline as '#rrggbb'.
 """

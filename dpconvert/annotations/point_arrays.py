@@ -17,14 +17,14 @@ from pydantic import TypeAdapter
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab
 from dpconvert.annotations.parsing.json_text import parsed
-from dpconvert.annotations.points import LIMIT, NAMED, Form, Row, check_units
+from dpconvert.annotations.points import LIMIT, NAMED, Form, PointRow, check_units
 from dpconvert.errors import ReadError
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[Row]:
+def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[PointRow]:
     """The points of a JSON file; `variable` is the member of an object that lists them, where there are several.
 
     Raises:
@@ -49,7 +49,7 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
     return [Annotation(shapely.Point(x, y), label, str(i)) for i, (x, y) in enumerate(values.tolist())]
 
 
-def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_variable: str = "") -> list[Row]:
+def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_variable: str = "") -> list[PointRow]:
     """The points of an array of numbers with a row a point; without `variable` of the only array that may be one.
 
     label_variable: an array of as many labels.
@@ -71,7 +71,7 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
         )  # fmt: skip
     labels = _labels(data, name, label_variable, len(values)) if label_variable else None
     return [
-        Row(i, row[where["x"]], row[where["y"]],
+        PointRow(i, row[where["x"]], row[where["y"]],
             labels[i - 1] if labels else _text(row[where["label"]]) if "label" in where else form.label)
         for i, row in enumerate(values.tolist(), start=1)
     ]  # fmt: skip
@@ -94,7 +94,7 @@ def _list(content: Any, name: str, variable: str) -> list[Any]:
     )  # fmt: skip
 
 
-def _row(number: int, element: Any, form: Form, name: str) -> Row:
+def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
     told = _members(element, form)
     try:
         x, y = float(told["x"]), float(told["y"])
@@ -105,7 +105,7 @@ def _row(number: int, element: Any, form: Form, name: str) -> Row:
             f"point {number}: no coordinates", where=name, found=repr(element)[:60],
             expected='[x, y], or {"x": ..., "y": ...} by the names in the manifest\'s `names`',
         )  # fmt: skip
-    return Row(number, x, y, _text(told.get("label", form.label)), _text(told.get("image", "")))
+    return PointRow(number, x, y, _text(told.get("label", form.label)), _text(told.get("image", "")))
 
 
 def _members(element: Any, form: Form) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PointRow:
     """A point: where in the file it stands, x and y in pixels, label, and the image where the file names it."""
 
     line: int
@@ -86,7 +86,7 @@ def read_text(
     return [row.annotation() for row in read_rows(data, name, form)]
 
 
-def read_rows(data: bytes, name: str, form: Form) -> list[Row]:
+def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
     """The points of a text, one a line.
 
     Raises:
@@ -102,7 +102,7 @@ def read_rows(data: bytes, name: str, form: Form) -> list[Row]:
             raise ReadError(f"line {number} has {len(cells)} columns", where=name, expected=", ".join(form.columns))
     decimal = form.decimal or _decimal([cells[where[axis]] for _, cells in table for axis in "xy"], name)
     return [
-        Row(
+        PointRow(
             number,
             x=_number(cells[where["x"]], decimal, name, number),
             y=_number(cells[where["y"]], decimal, name, number),

@@ -20,7 +20,7 @@ READ = (
 EXPORT = "export it as GeoJSON, COCO or masks"
 HEAD = 1 << 16  # bytes
 MOST_TOKENS = 20_000
-PICTURES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
+IMAGES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
 FEATURE = re.compile(rb'"type"\s*:\s*"Feature(?:Collection)?"')
 GEOMETRY = re.compile(rb'"type"\s*:\s*"(?:(?:Multi)?(?:Point|LineString|Polygon)|GeometryCollection)"')
 COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[|"geometries"\s*:\s*\[')
@@ -97,7 +97,7 @@ def detect(data: bytes, name: str) -> Format:
         ReadError: none that is read here; names the program that wrote it, where that is known.
     """
     head = data[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
-    if head.startswith(PICTURES):
+    if head.startswith(IMAGES):
         return "mask"
     if head.startswith((b"[", b"{")):
         return _json(data, name)
@@ -111,7 +111,7 @@ def detect(data: bytes, name: str) -> Format:
     )
 
 
-def told(data: bytes, name: str) -> bool:
+def is_named(data: bytes, name: str) -> bool:
     """Whether JSON is of a format that is read here.
 
     Raises:

@@ -1,4 +1,4 @@
-"""QuPath GeoJSON of all vintages: pixels of the full-resolution picture, y down.
+"""QuPath GeoJSON of all vintages: pixels of the full-resolution image, y down.
 
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 

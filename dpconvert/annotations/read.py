@@ -20,13 +20,13 @@ from dpconvert.annotations.programs import detect
 from dpconvert.errors import ReadError
 
 UNPACKED = 1 << 28
-coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many pictures
+coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The picture that annotations belong to, as far as formats need to know it.
+    """The image that annotations belong to, as far as formats need to know it.
 
     file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
     glass: what NDPA needs, or why it is not known. values, threshold, instances: how a mask is to be read. boxes: what
@@ -44,7 +44,7 @@ class Subject:
 
 
 def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) -> Annotations | LabelMask:
-    """The annotations of one picture in a file of any format, packed by gzip or zip or not.
+    """The annotations of one image in a file of any format, packed by gzip or zip or not.
 
     Raises:
         ReadError: of no known format, damaged, or with a label that `known` does not have.

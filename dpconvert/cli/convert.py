@@ -16,7 +16,7 @@ from dpconvert.runtime.terminal import QUIET, Detailed, document, say, table, te
 
 if TYPE_CHECKING:
     from dpconvert.card import Difference, TaskCard
-    from dpconvert.conversion import Outcome
+    from dpconvert.conversion import ConversionResult
     from dpconvert.manifest.model import Manifest
     from dpconvert.runtime.processes import Workers
 
@@ -138,9 +138,9 @@ def _workers(engine: str, count: int | None, address: str | None) -> Workers:
 def _conversion(
     manifest: Manifest, root: Path, out: Path, workers: Workers, overwrite: bool, quiet: bool, retry_failed: bool,
     **options: Any,
-) -> Outcome:  # fmt: skip
+) -> ConversionResult:  # fmt: skip
     from dpconvert import conversion
-    from dpconvert.plan.plan import Options
+    from dpconvert.plan.options import Options
     from dpconvert.runtime.progress import Reporter
 
     if not isinstance(workers, int):  # on a cluster, tasks run in another working directory
@@ -157,12 +157,12 @@ def _conversion(
     )
 
 
-def _content(outcome: Outcome) -> dict[str, Any]:
+def _content(outcome: ConversionResult) -> dict[str, Any]:
     """The contents of task.json."""
     return outcome.card.model_dump(mode="json", by_alias=True)
 
 
-def _print_outcome(outcome: Outcome, manifest: Manifest, *, verbose: bool) -> None:
+def _print_outcome(outcome: ConversionResult, manifest: Manifest, *, verbose: bool) -> None:
     """The counts as a table, then what the user may want to act on; with `verbose`, every note."""
     from dpconvert.card import SPLITS
 

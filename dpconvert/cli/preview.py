@@ -82,17 +82,17 @@ def _preview_source(
     source: str, out: Path, as_json: bool, *, folder: Path | None, slide: str | None, **chosen: Any
 ) -> None:
     from dpconvert.manifest.catalog import find
-    from dpconvert.plan.plan import Options
+    from dpconvert.plan.options import Options
     from dpconvert.source.files import Source
     from dpconvert.tasks.preview import preview as draw
 
-    manifest = Options(**chosen).told(with_shape(find(source)))
+    manifest = Options(**chosen).applied_to(with_shape(find(source)))
     drawn = draw(Source.open(root_of(manifest, folder), manifest), slide, out)
     if as_json:
         files = [str(file) for file in drawn.files]
-        document({"picture": drawn.picture, "counts": drawn.counts, "files": files})
+        document({"picture": drawn.source_image, "counts": drawn.counts, "files": files})
         return
     if drawn.counts:
-        table(["class", drawn.picture], [[label, count] for label, count in drawn.counts.items()])
+        table(["class", drawn.source_image], [[label, count] for label, count in drawn.counts.items()])
     for file in drawn.files:
         tell(str(file))

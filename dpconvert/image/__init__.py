@@ -1,14 +1,14 @@
-"""Files in, pixels of a slide or picture out: the only importer of openslide.
+"""Files in, pixels of a slide or image out: the only importer of openslide.
 
 Coordinates are level-0 pixels, x to the right, y down. What a file leaves transparent becomes its background colour.
 
-    base.py     what every picture can do, and how pixels are resampled
+    base.py     what every image can do, and how pixels are resampled
     rgb.py      the one rule by which samples of any kind become 8-bit RGB
     decode.py   the one decoder of PNG and JPEG, for sources and shards
     pnm.py      Netpbm's formats, by their own samples
     tiff_rgb.py what a TIFF's tags say of its samples
     turned.py   images that their files store turned
-    flat.py     pictures held in memory as a whole, and mosaics of them
+    flat.py     images held in memory as a whole, and mosaics of them
     pyramid.py  slides that OpenSlide reads; TIFFs that it refuses
     jpeg_tiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are
     opening.py  which of these a file is
@@ -18,7 +18,7 @@ Coordinates are level-0 pixels, x to the right, y down. What a file leaves trans
     tiff_layout.py  what a TIFF holds: its image, coarser levels, and what else
     unread.py   formats of slides that nothing here reads
     spacing.py  micrometres per pixel, in every way that files state them
-    header.py   the size of a picture, from the head of its file
+    header.py   the size of an image, from the head of its file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
 """

@@ -1,4 +1,4 @@
-"""What every picture can do, whatever file it comes from, and how pixels are resampled and laid over a background."""
+"""What every image can do, whatever file it comes from, and how pixels are resampled and laid over a background."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOUNDS = tuple(f"openslide.bounds-{side}" for side in ("x", "y", "width", "heigh
 
 
 class Image:
-    """A picture of `width` x `height` level-0 pixels.
+    """An image of `width` x `height` level-0 pixels.
 
     spacing: micrometres per pixel, as the file states them. notes: what of the file is not read.
     properties: what else the file says of itself, by OpenSlide's names.
@@ -45,7 +45,7 @@ class Image:
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """The frame (x, y, width, height) that holds pixels at all; the whole picture where the file does not say."""
+        """The frame (x, y, width, height) that holds pixels at all; the whole image where the file does not say."""
         try:
             x, y, w, h = (int(self.properties[name]) for name in BOUNDS)
         except (KeyError, ValueError):
@@ -81,7 +81,7 @@ class Image:
 
         Raises:
             ReadError: the file is damaged there.
-            ValueError: the frame is not inside the picture.
+            ValueError: the frame is not inside the image.
         """
         if min(x, y) < 0 or min(w, h) < 1 or x + w > self.width or y + h > self.height:
             raise ValueError(f"frame {(x, y, w, h)} is not inside {self.width} x {self.height}")
@@ -122,6 +122,6 @@ def resample(
         return np.ascontiguousarray(pixels[int(top) : int(top) + out[1], int(left) : int(left) + out[0]])
     whole = extent[0] % out[0] == extent[1] % out[1] == 0
     method = Pillow.Resampling.BOX if whole else Pillow.Resampling.LANCZOS
-    picture = Pillow.fromarray(np.ascontiguousarray(pixels))
-    right, bottom = min(left + extent[0], picture.width), min(top + extent[1], picture.height)
-    return np.asarray(picture.resize(out, method, box=(left, top, right, bottom)))
+    image = Pillow.fromarray(np.ascontiguousarray(pixels))
+    right, bottom = min(left + extent[0], image.width), min(top + extent[1], image.height)
+    return np.asarray(image.resize(out, method, box=(left, top, right, bottom)))

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Coverage:
-    """A boolean mask stretched over a picture of `width` x `height` level-0 pixels.
+    """A boolean mask stretched over an image of `width` x `height` level-0 pixels.
 
     The integral image of a mask whose cells are constant is bilinear inside each cell, so that interpolating it gives
     the exact covered area of any rectangle, whole cells or not.

@@ -1,4 +1,4 @@
-"""Pictures that are held in memory as a whole: decoded when their pixels are first asked for where that is safe."""
+"""Images that are held in memory as a whole: decoded when their pixels are first asked for where that is safe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dpconvert.errors import ReadError, cut
 from dpconvert.image import pnm
 from dpconvert.image.base import Image, Pixels, resample
 from dpconvert.image.decode import JPEG_START, PNG_START, decode, decode_jpeg2000
-from dpconvert.image.guards.allowed_formats import open_picture
+from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.claims import ClaimError, TooLargeError, check_claim
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels as tiff_pixels
@@ -57,29 +57,27 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class Flat(Image):
-    """A picture that is held in memory as a whole, decoded when its pixels are first asked for where that is safe."""
+    """An image that is held in memory as a whole, decoded when its pixels are first asked for where that is safe."""
 
     def __init__(
-        self, picture: Pixels | Opened, scale: Range | None = None, spacing: Spacing | None = None,
+        self, image: Pixels | Opened, scale: Range | None = None, spacing: Spacing | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        self._picture, self._scale, self.spacing, self.notes = picture, scale, spacing or Spacing(), notes
-        size = None if isinstance(picture, np.ndarray) else complete_size(picture)
-        if size is not None and not isinstance(picture, np.ndarray):
-            _check_size(picture, *size)
+        self._image, self._scale, self.spacing, self.notes = image, scale, spacing or Spacing(), notes
+        size = None if isinstance(image, np.ndarray) else complete_size(image)
+        if size is not None and not isinstance(image, np.ndarray):
+            _check_size(image, *size)
         self.width, self.height = size or self.pixels.shape[1::-1]
 
     @cached_property
     def pixels(self) -> Pixels:
         """uint8 RGB (height, width, 3)."""
-        if isinstance(self._picture, np.ndarray):
-            return self._picture
-        pixels = flat(self._picture, self._scale)
+        if isinstance(self._image, np.ndarray):
+            return self._image
+        pixels = flat(self._image, self._scale)
         height, width = pixels.shape[:2]
         if getattr(self, "width", width) != width or getattr(self, "height", height) != height:
-            raise ReadError(
-                "of another size than its head says", where=name(self._picture), found=f"{width} x {height}"
-            )
+            raise ReadError("of another size than its head says", where=name(self._image), found=f"{width} x {height}")
         return pixels
 
     def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
@@ -87,7 +85,7 @@ class Flat(Image):
 
 
 class Mosaic(Image):
-    """Equally large pictures laid out row by row in `columns` columns."""
+    """Equally large images laid out row by row in `columns` columns."""
 
     def __init__(self, parts: Sequence[Image], columns: int, where: str) -> None:
         sizes = {(part.width, part.height) for part in parts}
@@ -101,7 +99,7 @@ class Mosaic(Image):
 
     @cached_property
     def whole(self) -> Flat:
-        """All parts as one picture."""
+        """All parts as one image."""
         starts = range(0, len(self.parts), self.columns)
         every = [part.read(0, 0, part.width, part.height) for part in self.parts]
         rows = [np.concatenate(every[i : i + self.columns], 1) for i in starts]
@@ -129,7 +127,7 @@ def flat(file: Opened, scale: Range | None = None) -> Pixels:
     except UnidentifiedImageError:
         if not head(file):
             raise ReadError("empty: no byte in it", where=name(file), remedy="fetch it again") from None
-        raise ReadError("not a picture of a known format", where=name(file)) from None
+        raise ReadError("not an image of a known format", where=name(file)) from None
     except KindError as error:
         raise ReadError(str(error), where=name(file), remedy=error.remedy) from None
     except ClaimError as error:
@@ -149,17 +147,17 @@ def _decoded(file: Opened, start: bytes, scale: Range | None) -> Pixels:
 
 
 def _by_pillow(file: Opened, scale: Range | None) -> Pixels:
-    with open_picture(file) as picture:
-        check_claim(*picture.size, stored_bytes(file), WIDTHS.get(picture.mode, 1) * len(picture.getbands()))
-        check_claim(tile_pixels(picture), 1, stored_bytes(file))
-        frames = getattr(picture, "n_frames", 1)
-        if picture.format == "TIFF":  # Pillow turns it
-            return as_rgb(picture, scale)
+    with open_image(file) as image:
+        check_claim(*image.size, stored_bytes(file), WIDTHS.get(image.mode, 1) * len(image.getbands()))
+        check_claim(tile_pixels(image), 1, stored_bytes(file))
+        frames = getattr(image, "n_frames", 1)
+        if image.format == "TIFF":  # Pillow turns it
+            return as_rgb(image, scale)
         if frames > 1:
             raise several(frames)
-        if picture.format == "JPEG2000" and (found := decode_jpeg2000(content(file))) is not None:
+        if image.format == "JPEG2000" and (found := decode_jpeg2000(content(file))) is not None:
             return _of_jpeg2000(*found, scale)
-        return upright(as_rgb(picture, scale), valid_orientation(picture.getexif().get(ORIENTATION)))
+        return upright(as_rgb(image, scale), valid_orientation(image.getexif().get(ORIENTATION)))
 
 
 def _of_jpeg2000(samples: NDArray[Any], bits: int, scale: Range | None) -> Pixels:
@@ -168,17 +166,17 @@ def _of_jpeg2000(samples: NDArray[Any], bits: int, scale: Range | None) -> Pixel
     return to_rgb(samples, bits=bits, opacity="" if opaque else "unassociated", scale=scale)
 
 
-def as_rgb(picture: Pillow.Image, scale: Range | None = None) -> Pixels:
+def as_rgb(image: Pillow.Image, scale: Range | None = None) -> Pixels:
     """An image that Pillow decodes, by the rule; of 16-bit samples that it keeps in 32 bits ("I") too."""
-    if picture.mode.startswith(("I", "F")):
-        samples = np.asarray(picture)
-        if picture.mode == "I" and samples.min(initial=0) >= 0 and samples.max(initial=0) < 1 << 16:
+    if image.mode.startswith(("I", "F")):
+        samples = np.asarray(image)
+        if image.mode == "I" and samples.min(initial=0) >= 0 and samples.max(initial=0) < 1 << 16:
             samples = samples.astype(np.uint16)
         check_bits(samples, scale=scale)
         return to_rgb(samples, scale=scale)
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        return to_rgb(np.asarray(picture.convert("RGBA")), opacity="unassociated")
-    return to_rgb(np.asarray(picture.convert("RGB")))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return to_rgb(np.asarray(image.convert("RGBA")), opacity="unassociated")
+    return to_rgb(np.asarray(image.convert("RGB")))
 
 
 def _tiff(file: Opened, scale: Range | None) -> Pixels:
@@ -227,7 +225,7 @@ def _check_size(file: Opened, width: int, height: int) -> None:
 
 def _too_large(file: Opened) -> ReadError:
     remedy = "save it as a tiled TIFF" if isinstance(file, Path) else UNPACK
-    return ReadError("too large for a flat picture", where=name(file), remedy=remedy)
+    return ReadError("too large for a flat image", where=name(file), remedy=remedy)
 
 
 def content(file: Opened) -> bytes:

@@ -1,4 +1,4 @@
-"""Size of a picture from the head of its file, so that planning need not decode it.
+"""Size of an image from the head of its file, so that planning need not decode it.
 
 Only of a file that is seen to hold all of its data: a plan is to find what is cut off before anything is written.
 """
@@ -24,9 +24,9 @@ def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is judged by who decodes the file
-            with Pillow.open(file, formats=("BMP", "JPEG", "PNG", "TIFF")) as picture:
-                whole = _last_byte(picture) <= _length(file) and _ends(file, picture)
-                return _upright(file, picture) if whole else None
+            with Pillow.open(file, formats=("BMP", "JPEG", "PNG", "TIFF")) as image:
+                whole = _last_byte(image) <= _length(file) and _ends(file, image)
+                return _upright(file, image) if whole else None
     except UNREADABLE:
         return None
     finally:
@@ -34,19 +34,19 @@ def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
             file.seek(0)
 
 
-def _upright(file: Path | io.BytesIO, picture: Pillow.Image) -> tuple[int, int]:
+def _upright(file: Path | io.BytesIO, image: Pillow.Image) -> tuple[int, int]:
     """The size once the image is upright; Pillow tells that of a TIFF itself."""
-    width, height = picture.size
-    if type(picture) not in ENDS:
+    width, height = image.size
+    if type(image) not in ENDS:
         return width, height
     data = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
     return (height, width) if orientation_of(data) in TURNED else (width, height)
 
 
-def _last_byte(picture: Pillow.Image) -> float:
+def _last_byte(image: Pillow.Image) -> float:
     """Where the pixels' data ends; infinity when the head does not say."""
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        tags = picture.tag_v2
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
         ends = [
             offset + count
             for at, length in OFFSETS_AND_COUNTS
@@ -54,16 +54,16 @@ def _last_byte(picture: Pillow.Image) -> float:
             for offset, count in zip(tags[at], tags[length], strict=True)
         ]
         return max(ends, default=float("inf"))
-    if isinstance(picture, BmpImagePlugin.BmpImageFile) and picture.tile[0].codec_name == "raw":
-        tile = picture.tile[0]
+    if isinstance(image, BmpImagePlugin.BmpImageFile) and image.tile[0].codec_name == "raw":
+        tile = image.tile[0]
         assert isinstance(tile.args, tuple)
-        return tile.offset + int(tile.args[1]) * picture.height
-    return 0 if type(picture) in ENDS else float("inf")
+        return tile.offset + int(tile.args[1]) * image.height
+    return 0 if type(image) in ENDS else float("inf")
 
 
-def _ends(file: Path | io.BytesIO, picture: Pillow.Image) -> bool:
+def _ends(file: Path | io.BytesIO, image: Pillow.Image) -> bool:
     """Whether the file ends as its format must."""
-    mark = ENDS.get(type(picture), b"")
+    mark = ENDS.get(type(image), b"")
     if isinstance(file, io.BytesIO):
         return file.getvalue().endswith(mark)
     with file.open("rb") as opened:

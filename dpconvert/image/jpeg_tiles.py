@@ -133,7 +133,7 @@ class JpegTiles:
         index = y // tall * at.columns + x // wide
         data = self._read(at, index).rstrip(b"\0")
         if not data.startswith(SOI) or not data.endswith(EOI):
-            raise ReadError(f"tile {index} is no JPEG picture", where=self.path, remedy="fetch it again")
+            raise ReadError(f"tile {index} is no JPEG image", where=self.path, remedy="fetch it again")
         return _file(at, data)
 
     def close(self) -> None:
@@ -170,11 +170,11 @@ class JpegTiles:
             checked_size(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a size that is refused here
-                with Pillow.open(stored, formats=("JPEG",)) as picture:
-                    picture.draft("RGB", size)
-                    if (picture.mode, picture.size) != ("RGB", size):
-                        raise ValueError(f"a picture of {picture.mode}, {picture.size} where {size} is expected")
-                    return np.asarray(picture)
+                with Pillow.open(stored, formats=("JPEG",)) as image:
+                    image.draft("RGB", size)
+                    if (image.mode, image.size) != ("RGB", size):
+                        raise ValueError(f"an image of {image.mode}, {image.size} where {size} is expected")
+                    return np.asarray(image)
         except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
             raise ReadError(f"tile {index} cannot be read: {error}", where=self.path) from None
 
@@ -214,7 +214,7 @@ def _file(at: TileLevel, data: bytes) -> bytes:
 def _joined(
     frame: tuple[int, int, int, int], size: tuple[int, int], tile: Callable[[int, int], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """The frame (x, y, w, h) of a picture that is made of tiles of a size (width, height), by row and column."""
+    """The frame (x, y, w, h) of an image that is made of tiles of a size (width, height), by row and column."""
     (x, y, w, h), (wide, tall) = frame, size
     out = np.empty((h, w, 3), np.uint8)
     for row in range(y // tall, (y + h - 1) // tall + 1):

@@ -1,4 +1,4 @@
-"""Which kind of picture a file is, seen from its name and its first bytes."""
+"""Which kind of image a file is, seen from its name and its first bytes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _tiff(file: Opened, scale: Range | None) -> Image:
             return _in_pages(TiffPages(file, scale))
         except ReadError:
             if not found.on_first_page:
-                raise  # as a flat picture it is read, or refused with the reason
+                raise  # as a flat image it is read, or refused with the reason
     orientation = orientation_of_page(found.levels[0].pages[0])
     return Flat(file, scale, upright_spacing(found.spacing, orientation), found.notes)
 

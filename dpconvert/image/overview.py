@@ -1,4 +1,4 @@
-"""Overviews of pictures of any size, and their resolution."""
+"""Overviews of images of any size, and their resolution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PART = 4096  # level-0 rows that are read together where a row of tiles is decod
 
 
 def thumbnail(image: Image, side: int) -> Pixels:
-    """The whole picture with its longer side `side` px (never enlarged), read in bands of bounded memory."""
+    """The whole image with its longer side `side` px (never enlarged), read in bands of bounded memory."""
     bands = Bands.of(image, side)
     return bands.read(image, 0, len(bands.edges) - 1)
 

@@ -1,4 +1,4 @@
-"""Pictures read piece by piece: slides that OpenSlide reads, and TIFFs that it refuses."""
+"""Images read piece by piece: slides that OpenSlide reads, and TIFFs that it refuses."""
 
 from __future__ import annotations
 

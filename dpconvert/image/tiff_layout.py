@@ -1,6 +1,6 @@
 """What a TIFF holds: which of its pages are the image and its coarser copies, how wide its pixels are, what is left.
 
-The image is the largest picture that is neither a reduced copy nor a mask, the first of equal ones; it may take three
+The image is the largest image that is neither a reduced copy nor a mask, the first of equal ones; it may take three
 pages, one a colour. Of an OME-TIFF only what its own file has a part in counts. Whoever reads a TIFF asks here.
 """
 
@@ -48,7 +48,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TiffLayout:
     """The image of a TIFF.
 
     levels: finest first. spacing: of the finest. notes: what of the file is not read. on_first_page: whether the first
@@ -64,7 +64,7 @@ class Layout:
     files: frozenset[str]
 
 
-def opened(file: Opened) -> tuple[tifffile.TiffFile, Layout]:
+def opened(file: Opened) -> tuple[tifffile.TiffFile, TiffLayout]:
     """A TIFF, open, and what it holds.
 
     Raises:
@@ -90,7 +90,7 @@ def opened(file: Opened) -> tuple[tifffile.TiffFile, Layout]:
         raise
 
 
-def layout(file: Opened) -> Layout | None:
+def layout(file: Opened) -> TiffLayout | None:
     """What a TIFF holds; None where it is damaged, which whoever reads its pixels tells.
 
     Raises:
@@ -186,7 +186,7 @@ def _forget_files(image: Any) -> None:
             data.remove(element)
 
 
-def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> Layout:
+def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> TiffLayout:
     first = tiff.pages.first
     series = [one for one in tiff.series if _first_page(one) is not None]
     if not series or not has_sizes(first):
@@ -201,7 +201,7 @@ def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> Layout:
     )
     levels = sorted(map(_level, [pages, *copies]), key=lambda level: -level.width)
     rest = len(images) > 1 or planes == PAGES
-    return Layout(
+    return TiffLayout(
         levels,
         _spacing(tiff, chosen, pages[0], ome),
         tuple(([PAGES] if rest else []) + ([PLANES] if planes == PLANES else [])),

@@ -28,11 +28,11 @@ TISSUE_MPP, LEAST_SIDE, MOST_SIDE = 8.0, 64, 4096
 UNKNOWN_REDUCTION, UNKNOWN_SIDE = 4, (256, 2048)  # where no resolution is known: a quarter, within these sides
 
 DARK = 20  # below this in every channel: scanner background or padding, whatever its hue
-SATURATION = 0.05, 0.15  # Otsu's threshold is kept between these: a picture may be all background or all tissue
+SATURATION = 0.05, 0.15  # Otsu's threshold is kept between these: an image may be all background or all tissue
 
 WHITE = 254  # at least this in every channel: overexposed glass, or filled in around what was scanned
 FRAME_RUN, FRAME_SHARE = 8, 0.5  # pixels of a straight edge, and the share of them in the outline of what was filled in
-BORDER_SHARE, BLACK_SHARE = 0.02, 0.1  # least share of a picture's border in glass beside white; of a black background
+BORDER_SHARE, BLACK_SHARE = 0.02, 0.1  # least share of an image's border in glass beside white; of a black background
 GLASS_LIGHT, GLASS_CHROMA, GLASS_STEP = 60.0, 12.0, 1.5  # least L*, most chroma, most range of L* over 3 x 3 pixels
 GLASS_SHARE, DIM, DIM_SHARE = 0.005, 92.0, 0.15  # least share of an overview to be believed; of glass below that L*
 BRIGHTEST = 99  # percentile of the glass's L* that counts as its brightest
@@ -45,7 +45,7 @@ ROWS = 256  # of an overview converted at once
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Where tissue is: `mask` over the whole picture at low resolution, and the threshold that decided it, in words."""
+    """Where tissue is: `mask` over the whole image at low resolution, and the threshold that decided it, in words."""
 
     mask: NDArray[np.bool_]
     threshold: str
@@ -160,7 +160,7 @@ def _glass(lab: NDArray[np.float16], white: NDArray[np.bool_], black: NDArray[np
 
 
 def _at_border(where: NDArray[np.bool_]) -> bool:
-    """Whether it reaches the picture's border, as what was scanned does where the rest is filled in."""
+    """Whether it reaches the image's border, as what was scanned does where the rest is filled in."""
     border = np.concatenate([where[0], where[-1], where[:, 0], where[:, -1]])
     return bool(border.mean() > BORDER_SHARE)
 
@@ -168,7 +168,7 @@ def _at_border(where: NDArray[np.bool_]) -> bool:
 def _is_frame(filled: NDArray[np.bool_]) -> bool:
     """Whether what is white, or black, has a straight outline: filled in tile by tile, where glass ends at tissue.
 
-    Holes in tissue, which may be white too, do not count: only what reaches the picture's border does.
+    Holes in tissue, which may be white too, do not count: only what reaches the image's border does.
     """
     from scipy import ndimage
 

@@ -91,13 +91,13 @@ class Group(Model):
 
 
 class Whole(Model):
-    """Every picture is one sample."""
+    """Every image is one sample."""
 
     type: Literal["whole"] = "whole"
     """Rule name."""
 
 
-class Grid(Model):
+class PatchGrid(Model):
     """A square patch of `size` pixels every `size - overlap`, no partial patch at the border.
 
     The origin is (0, 0), or the corner of the slide's bounds where the file states them. Pixels are those of level 0,
@@ -123,14 +123,14 @@ class Grid(Model):
         return self
 
 
-class Tiles(Grid):
-    """The patches of the grid, each with the label of its picture."""
+class Tiles(PatchGrid):
+    """The patches of the grid, each with the label of its image."""
 
     type: Literal["tiles"]
     """Rule name."""
 
 
-class Presence(Grid):
+class Presence(PatchGrid):
     """Class 1 when a point with one of the labels `positive` lies strictly inside the patch, else class 0."""
 
     type: Literal["presence"]
@@ -139,7 +139,7 @@ class Presence(Grid):
     """Labels of the points that make a patch positive."""
 
 
-class Objects(Grid):
+class Objects(PatchGrid):
     """Sparse objects: patches of the grid without a `positive` point, and `crops` shifted patches around each of them.
 
     A grid patch that holds a point labelled `other` belongs to that class, one that holds nothing to `none`.
@@ -157,7 +157,7 @@ class Objects(Grid):
     """Number of shifted patches around each positive object."""
 
 
-class Regional(Grid):
+class Regional(PatchGrid):
     """Patches classified by regions: those labelled `positive`, less those labelled `cut`.
 
     Tissue is what differs from the slide's own glass ("glass"), or what Otsu's threshold on the saturation leaves.
@@ -198,9 +198,9 @@ class Centre(Regional):
 
 
 class Crop(Model):
-    """The bounding box of each annotated object, clipped to the picture; the object's label is the class.
+    """The bounding box of each annotated object, clipped to the image; the object's label is the class.
 
-    A square of `size` that would leave the picture is moved into it.
+    A square of `size` that would leave the image is moved into it.
     """
 
     type: Literal["crop"]
@@ -242,7 +242,7 @@ class PixelRule(Model):
 class SplitPolicy(Model):
     """How groups go to splits: the named ones first, then official sets, then the rest.
 
-    The rest is drawn by group (or by what `unit` says: picture, or the scan that each picture's attributes name) in
+    The rest is drawn by group (or by what `unit` says: image, or the scan that each image's attributes name) in
     proportions of `share` (train, val, test); without `share` it goes to train. draw "balanced": the sizes follow
     `share` and every class occurs in every split where there are groups enough. draw "hashed": each group's name alone
     decides, so that tasks of one namespace agree on the groups that they share, whichever others they have; sizes then
@@ -332,9 +332,9 @@ class Expected(Model):
 
 
 class Erratum(Model):
-    """Pictures known to be wrong, by the pattern of their names: when on, they are dropped, or their class 0 is.
+    """Images known to be wrong, by the pattern of their names: when on, they are dropped, or their class 0 is.
 
-    drops "negatives" is for pictures whose positive objects are not all annotated.
+    drops "negatives" is for images whose positive objects are not all annotated.
     """
 
     name: str

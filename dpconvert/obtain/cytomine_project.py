@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from PIL import Image as Pillow
 
 from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import Item, Labelled, Slide
+from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled
 from dpconvert.errors import FetchError
 from dpconvert.obtain.cytomine_server import Keys, Server
 from dpconvert.obtain.download import PATIENT, Patience, locked
@@ -28,7 +28,7 @@ SLACK = 2  # px by which the server may round the size of a crop
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """A request to export a project: crops of its annotations, or the slides that have annotations."""
 
     host: str
@@ -66,7 +66,7 @@ class Brought:
     notes: list[str]
 
 
-def export(request: Request, keys: Keys, folder: Path, report: Reporter, patience: Patience = PATIENT) -> Brought:
+def export(request: ExportRequest, keys: Keys, folder: Path, report: Reporter, patience: Patience = PATIENT) -> Brought:
     """Download a project's lists, and its crops or slides, to a folder. Complete files are not downloaded again.
 
     Raises:
@@ -80,7 +80,7 @@ def export(request: Request, keys: Keys, folder: Path, report: Reporter, patienc
         return _download_all(server, files, folder, request)
 
 
-def _lists(server: Server, project: int, folder: Path) -> tuple[list[Item], dict[int, Slide]]:
+def _lists(server: Server, project: int, folder: Path) -> tuple[list[CytomineAnnotation], dict[int, CytomineImage]]:
     """Download the lists. They come first, so that a conversion can see which files are missing."""
     lists = {
         "terms": server.listing(f"/api/project/{project}/term.json"),
@@ -91,11 +91,11 @@ def _lists(server: Server, project: int, folder: Path) -> tuple[list[Item], dict
     for name, entries in lists.items():
         with replaced(folder / f"{name}.json") as file:
             file.write(json.dumps({"collection": entries, "size": len(entries)}, indent=0).encode())
-    items, _ = cytomine.current(_parsed(folder / "annotations.json", Item))
-    return items, {slide.id: slide for slide in _parsed(folder / "images.json", Slide)}
+    items, _ = cytomine.current(_parsed(folder / "annotations.json", CytomineAnnotation))
+    return items, {slide.id: slide for slide in _parsed(folder / "images.json", CytomineImage)}
 
 
-def _download_all(server: Server, files: list[Wanted], folder: Path, request: Request) -> Brought:
+def _download_all(server: Server, files: list[Wanted], folder: Path, request: ExportRequest) -> Brought:
     """Download the files in parallel. Failures do not stop the other downloads, unless most of them fail."""
     what = request.what
     failures: list[FetchError] = []
@@ -132,8 +132,8 @@ def _download(server: Server, folder: Path, wanted: Wanted) -> Counter[str]:
     if wanted.size is None:
         return counts
     try:
-        with Pillow.open(file, formats=("PNG",)) as picture:
-            width, height = picture.size
+        with Pillow.open(file, formats=("PNG",)) as image:
+            width, height = image.size
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
         file.unlink()
         raise FetchError("the response is not an image", where=f"{server.address}{wanted.path}") from None
@@ -141,7 +141,7 @@ def _download(server: Server, folder: Path, wanted: Wanted) -> Counter[str]:
     return counts
 
 
-def _crops(items: list[Item], slides: dict[int, Slide]) -> Iterator[Wanted]:
+def _crops(items: list[CytomineAnnotation], slides: dict[int, CytomineImage]) -> Iterator[Wanted]:
     """The crops of annotations with a term and an area inside their image; others cannot be cropped."""
     for item in items:
         slide = slides.get(item.image)
@@ -156,7 +156,7 @@ def _crops(items: list[Item], slides: dict[int, Slide]) -> Iterator[Wanted]:
             yield Wanted(f"{path}.png", f"crops/{item.image}_{item.id}.png", (right - left, bottom - top))
 
 
-def _slides(items: list[Item], slides: dict[int, Slide]) -> Iterator[Wanted]:
+def _slides(items: list[CytomineAnnotation], slides: dict[int, CytomineImage]) -> Iterator[Wanted]:
     """The slides that have annotations with a term, named by their ids."""
     for number in sorted({item.image for item in items if item.term} & set(slides)):
         suffix = PurePosixPath(slides[number].original_filename or "").suffix.lower()
@@ -169,7 +169,7 @@ def _forget_changed(folder: Path, annotations: list[dict[str, Any]]) -> None:
     path = folder / "annotations.json"
     if not path.is_file():
         return
-    before = {item.id: item.location for item in _parsed(path, Item)}
+    before = {item.id: item.location for item in _parsed(path, CytomineAnnotation)}
     for entry in annotations:
         if entry["id"] in before and before[entry["id"]] != entry.get("location"):
             (folder / "crops" / f"{entry.get('image')}_{entry['id']}.png").unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from requests import Session
 from dpconvert.errors import FetchError, OutputError, UsageError
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Archive, Crop, Manifest, Regional
-from dpconvert.obtain.cytomine_project import Request
+from dpconvert.obtain.cytomine_project import ExportRequest
 from dpconvert.obtain.download import PATIENT, Downloader, Patience, Remote, locked
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import bounded
@@ -73,7 +73,7 @@ def fetch(
 
 def projects(
     manifest: Manifest, host: str | None, numbers: tuple[int, ...], crops: bool | None, connections: int
-) -> list[Request]:
+) -> list[ExportRequest]:
     """The requests to a Cytomine server.
 
     Raises:
@@ -86,7 +86,7 @@ def projects(
     if crops and isinstance(manifest.rule, Regional):
         raise UsageError("patches of this source are cut from slides", where=manifest.name, remedy="omit --crops")
     crops = isinstance(manifest.rule, Crop) if crops is None else crops
-    return [Request(host, project, crops, connections) for project in numbers]
+    return [ExportRequest(host, project, crops, connections) for project in numbers]
 
 
 def instructions(manifest: Manifest, folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures in, their samples out: each is opened, its annotations read, its tissue found, by all workers."""
+"""Images in, their samples out: each is opened, its annotations read, its tissue found, by all workers."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture, Record
+from dpconvert.source.record import Record, SourceImage
 
 NOT_SQUARE = "pixels that are not square: each axis is resampled for itself"
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A picture opened for labelling; its annotations are read when a rule asks for them.
+class LazyScene:
+    """An image opened for labelling; its annotations are read when a rule asks for them.
 
     overview: what its tissue is looked for on, where several processes have read it. grid: how many patches it has, and
     how many of them are background.
     """
 
     source: Source
-    picture: Picture
+    source_image: SourceImage
     image: Image
     mended: Counter[str]
     overview: Pixels | None = None
@@ -42,10 +42,10 @@ class Scene:
 
     @cached_property
     def annotations(self) -> Annotations | LabelMask:
-        manifest, picture, size = self.source.manifest, self.picture, (self.image.width, self.image.height)
-        found = readers.reader(manifest).read_annotations(self.source, picture, self.image)
+        manifest, image, size = self.source.manifest, self.source_image, (self.image.width, self.image.height)
+        found = readers.reader(manifest).read_annotations(self.source, image, self.image)
         if isinstance(found, Annotations):
-            where = (picture.annotations or picture.files)[0]
+            where = (image.annotations or image.files)[0]
             found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
             self.mended.update(found.mended)
             found = replace(found, items=_spelt(found.items, manifest))
@@ -64,13 +64,13 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What looking at one picture gave: its samples, what was mended in its annotations, or why it failed.
+class _Inspected:
+    """What looking at one image gave: its samples, what was mended in its annotations, or why it failed.
 
     notes: what of its file is not read. stated: the resolution that the file states, if any.
     """
 
-    picture: Picture
+    source_image: SourceImage
     records: list[Record]
     mended: Counter[str]
     in_strips: bool = False
@@ -81,11 +81,11 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What looking at all pictures gave.
+class Collected:
+    """What looking at all images gave.
 
-    records: the samples, in the order of the pictures. notes: one of each kind of thing that was mended in annotations,
-    or that is not read of images. in_strips: names of pictures stored in strips. stated: the resolutions that files
+    records: the samples, in the order of the images. notes: one of each kind of thing that was mended in annotations,
+    or that is not read of images. in_strips: names of images stored in strips. stated: the resolutions that files
     state, one for each that states any.
     """
 
@@ -106,24 +106,26 @@ def _spelt(items: list[Annotation], manifest: Manifest) -> list[Annotation]:
     return [replace(item, label=spelt.get(item.label, item.label)) for item in items] if spelt else items
 
 
-def look(source: Source, pictures: list[Picture], workers: processes.Workers, report: Reporter) -> Looked:
-    """Look at every picture for its samples, in all workers; where each is a sample as a whole, at TIFFs alone."""
+def look(source: Source, images: list[SourceImage], workers: processes.Workers, report: Reporter) -> Collected:
+    """Look at every image for its samples, in all workers; where each is a sample as a whole, at TIFFs alone."""
     manifest = source.manifest
     if isinstance(manifest.rule, Whole):
-        return _whole(source, pictures, workers)
-    found: dict[str, _Seen] = {}
+        return _whole(source, images, workers)
+    found: dict[str, _Inspected] = {}
     with processes.pool(source, workers) as pool:
-        overviews = _overviews(source, pictures, pool, report)
-        items = ((picture, overviews.pop(picture.name, None)) for picture in pictures)
-        with report.bar(f"{manifest.task}: plan", len(pictures), unit="pictures") as advance:
+        overviews = _overviews(source, images, pool, report)
+        items = ((image, overviews.pop(image.name, None)) for image in images)
+        with report.bar(f"{manifest.task}: plan", len(images), unit="images") as advance:
             for seen in processes.run(_look, source, items, pool):
-                found[seen.picture.name] = seen
+                found[seen.source_image.name] = seen
                 advance()
-    ordered = [found[picture.name] for picture in pictures]
-    failed = [Failure(key=s.picture.name, source=s.picture.files[0], reason=s.failure) for s in ordered if s.failure]
+    ordered = [found[image.name] for image in images]
+    failed = [
+        Failure(key=s.source_image.name, source=s.source_image.files[0], reason=s.failure) for s in ordered if s.failure
+    ]
     mended = sum((seen.mended for seen in ordered), Counter[str]())
     grid = sum((seen.grid for seen in ordered), Counter[str]())
-    return Looked(
+    return Collected(
         [record for seen in ordered for record in seen.records],
         sorted(failed, key=lambda failure: failure.key),
         [
@@ -131,59 +133,61 @@ def look(source: Source, pictures: list[Picture], workers: processes.Workers, re
             *_background(manifest, grid),
             *_notes(ordered),
         ],
-        {seen.picture.name for seen in ordered if seen.in_strips},
+        {seen.source_image.name for seen in ordered if seen.in_strips},
         [seen.stated for seen in ordered if seen.stated is not None],
     )
 
 
-def _whole(source: Source, pictures: list[Picture], workers: processes.Workers) -> Looked:
-    """Every picture as a sample; of a TIFF, which may hold more than one image, what it says of itself."""
-    tiffs = [picture for picture in pictures if picture.files[0].lower().endswith((".tif", ".tiff"))]
+def _whole(source: Source, images: list[SourceImage], workers: processes.Workers) -> Collected:
+    """Every image as a sample; of a TIFF, which may hold more than one image, what it says of itself."""
+    tiffs = [image for image in images if image.files[0].lower().endswith((".tif", ".tiff"))]
     found = {}
     if tiffs:
         with processes.pool(source, workers) as pool:
-            found = {seen.picture.name: seen for seen in processes.run(_glance, source, tiffs, pool)}
-    seen = [found[picture.name] for picture in tiffs]
-    plain = {picture.name: [Record(picture, picture.label or "")] for picture in pictures}
-    records = [record for some in (plain | {one.picture.name: one.records for one in seen}).values() for record in some]
-    return Looked(records, [], _notes(seen), set(), [one.stated for one in seen if one.stated is not None])
+            found = {seen.source_image.name: seen for seen in processes.run(_glance, source, tiffs, pool)}
+    seen = [found[image.name] for image in tiffs]
+    plain = {image.name: [Record(image, image.label or "")] for image in images}
+    records = [
+        record for some in (plain | {one.source_image.name: one.records for one in seen}).values() for record in some
+    ]
+    return Collected(records, [], _notes(seen), set(), [one.stated for one in seen if one.stated is not None])
 
 
-def _notes(seen: list[_Seen]) -> list[str]:
+def _notes(seen: list[_Inspected]) -> list[str]:
     """A line for each kind of thing that is not read of images, with the first file."""
     where: dict[str, list[str]] = {}
     for one in seen:
         for note in one.notes:
-            where.setdefault(note, []).append(one.picture.files[0])
+            where.setdefault(note, []).append(one.source_image.files[0])
     return [f"images: {len(files)} x {note}; the first: {files[0]}" for note, files in sorted(where.items())]
 
 
-def _glance(source: Source, picture: Picture) -> _Seen:
-    """A picture without a look at its pixels, which whoever stores it tells of: runs in a worker."""
-    label = picture.label or ""
+def _glance(source: Source, source_image: SourceImage) -> _Inspected:
+    """An image without a look at its pixels, which whoever stores it tells of: runs in a worker."""
+    label = source_image.label or ""
     try:
-        image = source.picture(picture.files, picture.columns)
+        image = source.open_image(source_image.files, source_image.columns)
     except ReadError:
-        return _Seen(picture, [Record(picture, label)], Counter())
-    return _seen(picture, image, [patches.whole(picture, image, label)], Counter())
+        return _Inspected(source_image, [Record(source_image, label)], Counter())
+    return _seen(source_image, image, [patches.whole(source_image, image, label)], Counter())
 
 
-def _seen(picture: Picture, image: Image, records: list[Record], mended: Counter[str]) -> _Seen:
+def _seen(source_image: SourceImage, image: Image, records: list[Record], mended: Counter[str]) -> _Inspected:
     notes = image.notes if image.spacing.is_square else (*image.notes, NOT_SQUARE)
-    return _Seen(picture, records, mended, image.in_strips, notes=notes, stated=image.mpp)
+    return _Inspected(source_image, records, mended, image.in_strips, notes=notes, stated=image.mpp)
 
 
-def _look(source: Source, item: tuple[Picture, Pixels | None]) -> _Seen:
+def _look(source: Source, item: tuple[SourceImage, Pixels | None]) -> _Inspected:
     """Runs in a worker."""
-    picture, overview = item
+    source_image, overview = item
     mended: Counter[str] = Counter()
     try:
-        image = source.picture(picture.files, picture.columns)
-        scene = Scene(source, picture, image, mended, overview)
+        image = source.open_image(source_image.files, source_image.columns)
+        scene = LazyScene(source, source_image, image, mended, overview)
         records = list(patches.records(source.manifest, scene))
-        return replace(_seen(picture, image, records, mended), grid=scene.grid)
+        return replace(_seen(source_image, image, records, mended), grid=scene.grid)
     except ReadError as error:
-        return _Seen(picture, [], mended, failure=source.reason(error))
+        return _Inspected(source_image, [], mended, failure=source.reason(error))
 
 
 def _background(manifest: Manifest, grid: Counter[str]) -> Iterator[str]:
@@ -196,14 +200,16 @@ def _background(manifest: Manifest, grid: Counter[str]) -> Iterator[str]:
         )
 
 
-def _overviews(source: Source, pictures: list[Picture], pool: processes.Pool, report: Reporter) -> dict[str, Pixels]:
-    """What tissue is looked for on, by picture: where there are few pictures, and a long one to read takes all workers.
+def _overviews(
+    source: Source, images: list[SourceImage], pool: processes.WorkerPool, report: Reporter
+) -> dict[str, Pixels]:
+    """What tissue is looked for on, by image: where there are few images, and a long one to read takes all workers.
 
     One that cannot be read is left out: looking at it says why.
     """
-    if getattr(source.manifest.rule, "tissue", None) is None or len(pictures) > pool.size:
+    if getattr(source.manifest.rule, "tissue", None) is None or len(images) > pool.size:
         return {}
-    parts = [part for some in processes.run(_parts, source, pictures, pool) for part in some]
+    parts = [part for some in processes.run(_parts, source, images, pool) for part in some]
     read: dict[str, list[tuple[int, Pixels | None]]] = {}
     with report.bar(f"{source.manifest.task}: overviews", len(parts), unit="parts") as advance:
         for name, first, pixels in processes.run(_part, source, parts, pool):
@@ -216,20 +222,20 @@ def _overviews(source: Source, pictures: list[Picture], pool: processes.Pool, re
     }  # fmt: skip
 
 
-def _parts(source: Source, picture: Picture) -> list[tuple[Picture, int, int]]:
+def _parts(source: Source, source_image: SourceImage) -> list[tuple[SourceImage, int, int]]:
     """Parts of an overview for several workers: runs in one."""
     try:
-        image = source.picture(picture.files, picture.columns)
-        return [(picture, first, last) for first, last in tissue_parts(image, source.manifest.mpp)]
+        image = source.open_image(source_image.files, source_image.columns)
+        return [(source_image, first, last) for first, last in tissue_parts(image, source.manifest.mpp)]
     except ReadError:
         return []
 
 
-def _part(source: Source, item: tuple[Picture, int, int]) -> tuple[str, int, Pixels | None]:
+def _part(source: Source, item: tuple[SourceImage, int, int]) -> tuple[str, int, Pixels | None]:
     """One part: runs in a worker."""
-    picture, first, last = item
+    source_image, first, last = item
     try:
-        image = source.picture(picture.files, picture.columns)
-        return picture.name, first, tissue_part(image, first, last, source.manifest.mpp)
+        image = source.open_image(source_image.files, source_image.columns)
+        return source_image.name, first, tissue_part(image, first, last, source.manifest.mpp)
     except ReadError:
-        return picture.name, first, None
+        return source_image.name, first, None

@@ -20,7 +20,7 @@ from dpconvert.manifest.model import Crop, Manifest, Regional, Tiles, Whole
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 SHOWN = 3
 
@@ -32,7 +32,7 @@ class Given:
     manifest: Manifest
     options: Options
     source: Source
-    pictures: list[Picture]
+    images: list[SourceImage]
     stated: list[float]
 
 
@@ -60,19 +60,19 @@ def _resolution(given: Given) -> Iterator[str]:
 
 
 def _of_images(count: int, given: Given) -> str:
-    return f"{count} of {counted(len(given.pictures), 'image')}"
+    return f"{count} of {counted(len(given.images), 'image')}"
 
 
 def _rule(given: Given) -> Iterator[str]:
     rule, manifest = given.manifest.rule, given.manifest
     if isinstance(rule, Regional) and rule.tissue is None and "tissue_rule" in rule.model_fields_set:
         yield _keys(["tissue_rule"], "[rule]", "no share of tissue is asked for (`tissue`)")
-    if isinstance(rule, Crop) and all(picture.label is not None for picture in given.pictures):
+    if isinstance(rule, Crop) and all(image.label is not None for image in given.images):
         keys = sorted(rule.model_fields_set & {"size", "mpp"})
         if keys:
             yield _keys(keys, "[rule]", "the images are crops already")
     if isinstance(rule, Whole | Tiles):
-        files = {name for picture in given.pictures for name in picture.annotations}
+        files = {name for image in given.images for name in image.annotations}
         if files:
             yield (
                 f"not read: {counted(len(files), 'file')} of annotations, the first {min(files)}: "
@@ -94,13 +94,13 @@ def _split(given: Given) -> Iterator[str]:
     if not given.manifest.shape:  # the known sources say in their notes which sets they keep to
         return
     policy = given.manifest.policy(given.options.split)
-    stated = [picture for picture in given.pictures if picture.split is not None]
+    stated = [image for image in given.images if image.split is not None]
     if stated and not policy.official:
         yield (
             f"not used: the sets that {counted(len(stated), 'image')} state, the first {stated[0].name} "
             f"({stated[0].split}); `official = true` under [split.{given.options.split}] keeps to them"
         )
-    groups = {picture.group if policy.unit == "group" else picture.name for picture in given.pictures}
+    groups = {image.group if policy.unit == "group" else image.name for image in given.images}
     absent = sorted(policy.named().keys() - groups)
     if absent and policy.unit != "scan":
         yield _values(absent, f"named in [split.{given.options.split}] and on no image here")

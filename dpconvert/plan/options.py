@@ -23,7 +23,7 @@ class Options(Model):
     lossless_tiles: bool = False
     allow_outside: bool = False
 
-    def told(self, manifest: Manifest) -> Manifest:
+    def applied_to(self, manifest: Manifest) -> Manifest:
         """The manifest with what the user knows better: the resolution of slides, their own grid.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Labelling rules: a picture with its annotations and a manifest's rule in, records out.
+"""Labelling rules: an image with its annotations and a manifest's rule in, records out.
 
 The rules are those of the paper's supplement A: origin (0, 0), step = size - overlap, no partial patch at the border, a
 point on a patch's edge lies in no patch. A rule that asks for a resolution has its patches laid out on level 0 first;
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError, cut
 from dpconvert.image import Image, TissueMask, scales
-from dpconvert.manifest.model import Area, Centre, Crop, Grid, Manifest, Objects, Presence, Regional, Tiles, Whole
-from dpconvert.source.record import Box, Picture, Record, draw, hashed
+from dpconvert.manifest.model import Area, Centre, Crop, Manifest, Objects, PatchGrid, Presence, Regional, Tiles, Whole
+from dpconvert.source.record import Box, Record, SourceImage, draw, hashed
 
 Boxes = NDArray[np.int64]
 Points = NDArray[np.float64]
@@ -29,10 +29,10 @@ ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than th
 
 
 class Scene(Protocol):
-    """A picture opened for labelling."""
+    """An image opened for labelling."""
 
     @property
-    def picture(self) -> Picture: ...
+    def source_image(self) -> SourceImage: ...
     @property
     def image(self) -> Image: ...
     @property
@@ -45,13 +45,13 @@ class Scene(Protocol):
 
 
 def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    """The samples of one picture by the manifest's rule, in a fixed order."""
+    """The samples of one image by the manifest's rule, in a fixed order."""
     rule = manifest.rule
     if isinstance(rule, Whole):
-        yield whole(scene.picture, scene.image, _label(scene.picture))
+        yield whole(scene.source_image, scene.image, _label(scene.source_image))
     elif isinstance(rule, Tiles):
-        label, (boxes, stored) = _label(scene.picture), _patches(rule, manifest, scene)
-        yield from (Record(scene.picture, label, box, stored) for box in _boxes(boxes))
+        label, (boxes, stored) = _label(scene.source_image), _patches(rule, manifest, scene)
+        yield from (Record(scene.source_image, label, box, stored) for box in _boxes(boxes))
     elif isinstance(rule, Presence):
         yield from _presence(rule, manifest, scene)
     elif isinstance(rule, Objects):
@@ -62,14 +62,16 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
         yield from _crops(rule, manifest, scene)
 
 
-def whole(picture: Picture, image: Image, label: str) -> Record:
-    """A picture as one sample, resampled by axis where its pixels are not square."""
-    fine = scales(image, None, None, picture.files[0])
-    return Record(picture, label, stored=None if fine[0] == fine[1] else _resampled((image.width, image.height), fine))
+def whole(source_image: SourceImage, image: Image, label: str) -> Record:
+    """An image as one sample, resampled by axis where its pixels are not square."""
+    fine = scales(image, None, None, source_image.files[0])
+    return Record(
+        source_image, label, stored=None if fine[0] == fine[1] else _resampled((image.width, image.height), fine)
+    )
 
 
 def grid(width: int, height: int, size: int, overlap: int = 0, scale: Scales = SQUARE) -> Boxes:
-    """The patches of a picture: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
+    """The patches of an image: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
 
     scale: level-0 pixels, along x and y, in one of `size` and `overlap`. Corners are rounded one by one, so that errors
     do not add up.
@@ -110,11 +112,11 @@ def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
 
 
 def shifted(point: tuple[float, float], size: tuple[int, int], width: int, height: int, *address: str | int) -> Box:
-    """A patch of `size` (width, height) px that holds the point strictly and lies in the picture.
+    """A patch of `size` (width, height) px that holds the point strictly and lies in the image.
 
     All such corners are equally likely.
 
-    A point on the picture's border lies on the patch's border: the window is clamped, never dropped or padded.
+    A point on the image's border lies on the patch's border: the window is clamped, never dropped or padded.
     """
     corner = [
         low + draw(high - low + 1, axis, *address)
@@ -131,13 +133,13 @@ def _corners(point: tuple[float, float], size: tuple[int, int], extent: tuple[in
         yield low, max(low, high)
 
 
-def _scale(rule: Grid | Crop, manifest: Manifest, scene: Scene) -> Scales:
+def _scale(rule: PatchGrid | Crop, manifest: Manifest, scene: Scene) -> Scales:
     """Level-0 pixels, along x and y, in a pixel of the rule.
 
     Raises:
         ReadError: the slide's resolution is not known, or too coarse for the rule.
     """
-    where = scene.picture.files[0]
+    where = scene.source_image.files[0]
     scale = scales(scene.image, rule.mpp, manifest.mpp, where)
     if rule.mpp is not None and min(scale) * ENLARGED < 1:
         stated = scene.image.spacing.axes is not None
@@ -151,7 +153,7 @@ def _scale(rule: Grid | Crop, manifest: Manifest, scene: Scene) -> Scales:
     return scale
 
 
-def _stored(rule: Grid, scale: Scales) -> tuple[int, int] | None:
+def _stored(rule: PatchGrid, scale: Scales) -> tuple[int, int] | None:
     side = rule.stored or (rule.size if rule.mpp or scale[0] != scale[1] else None)
     return (side, side) if side else None
 
@@ -161,11 +163,11 @@ def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Reco
     _count_others(scene, rule.positive)
     positive = holds(boxes, _points(scene, rule.positive))
     for box, inside in zip(_boxes(boxes), positive, strict=True):
-        yield Record(scene.picture, manifest.classes[int(inside)], box, stored)
+        yield Record(scene.source_image, manifest.classes[int(inside)], box, stored)
 
 
 def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    image, picture, scale = scene.image, scene.picture, _scale(rule, manifest, scene)
+    image, source_image, scale = scene.image, scene.source_image, _scale(rule, manifest, scene)
     stored = _stored(rule, scale)
     boxes, sides = _grid(rule, scale, image), _sides(rule.size, scale)
     _count_others(scene, [rule.positive, rule.other or rule.none])
@@ -174,33 +176,35 @@ def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record
     others = holds(boxes, _points(scene, [rule.other])) if rule.other else np.zeros(len(boxes), dtype=bool)
     for box, drop, other in zip(_boxes(boxes), dropped, others, strict=True):
         if not drop:
-            yield Record(picture, rule.other if other and rule.other else rule.none, box, stored)
+            yield Record(source_image, rule.other if other and rule.other else rule.none, box, stored)
     left, top, width, height = image.bounds
     if len(found) and (width < sides[0] or height < sides[1]):
-        raise ReadError(f"smaller than a patch of {max(sides)} px", where=picture.name, found=f"{width} x {height}")
+        raise ReadError(
+            f"smaller than a patch of {max(sides)} px", where=source_image.name, found=f"{width} x {height}"
+        )
     for number, (x, y) in enumerate(found):
         for k in range(rule.crops):
-            box = shifted((x - left, y - top), sides, width, height, picture.name, number, k)
+            box = shifted((x - left, y - top), sides, width, height, source_image.name, number, k)
             box = box._replace(x=box.x + left, y=box.y + top)
-            yield Record(picture, rule.positive, box, stored, suffix=f"{box.x}_{box.y}_{number}_{k}")
+            yield Record(source_image, rule.positive, box, stored, suffix=f"{box.x}_{box.y}_{number}_{k}")
 
 
 def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    picture = scene.picture
+    image = scene.source_image
     boxes, stored = _patches(rule, manifest, scene)
     if rule.tissue is not None and len(boxes):
         held = scene.tissue.share(boxes) >= rule.tissue
         scene.count(len(boxes), int((~held).sum()))
         boxes = boxes[held]
     positive = _positive(scene.annotations, rule, boxes)
-    kept = _capped(rule.cap, positive, boxes, picture.name)
+    kept = _capped(rule.cap, positive, boxes, image.name)
     for box, inside in zip(_boxes(boxes[kept]), positive[kept], strict=True):
-        yield Record(picture, manifest.classes[int(inside)], box, stored)
+        yield Record(image, manifest.classes[int(inside)], box, stored)
 
 
 def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    if scene.picture.label is not None:  # cut out already
-        yield whole(scene.picture, scene.image, scene.picture.label)
+    if scene.source_image.label is not None:  # cut out already
+        yield whole(scene.source_image, scene.image, scene.source_image.label)
         return
     classes, scale = manifest.classes, _scale(rule, manifest, scene)
     for item in _objects_of(scene, classes):
@@ -211,14 +215,14 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
         if box.width > 0 and box.height > 0:
             stored = (rule.size, rule.size) if rule.size else _resampled((box.width, box.height), scale)
             resampled = rule.mpp is not None or scale[0] != scale[1]
-            yield Record(scene.picture, item.label, box, stored if resampled else None, suffix=item.id)
+            yield Record(scene.source_image, item.label, box, stored if resampled else None, suffix=item.id)
 
 
 def _bounding(item: Annotation, scene: Scene) -> Box:
-    """The frame of an object inside its picture."""
+    """The frame of an object inside its image."""
     if item.geometry.area == 0:
         raise ReadError(
-            "a point has no outline to crop", where=scene.picture.name,
+            "a point has no outline to crop", where=scene.source_image.name,
             remedy="say in the manifest's [rule] how large crops are: `size`, in pixels",
         )  # fmt: skip
     left, top, right, bottom = item.geometry.bounds
@@ -228,12 +232,12 @@ def _bounding(item: Annotation, scene: Scene) -> Box:
 
 
 def _around(item: Annotation, sides: tuple[int, int], scene: Scene) -> Box:
-    """The frame around the middle of an object, moved into its picture."""
+    """The frame around the middle of an object, moved into its image."""
     middle = item.geometry.centroid
     left, top, width, height = scene.image.bounds
     if width < sides[0] or height < sides[1]:
         raise ReadError(
-            f"smaller than a crop of {max(sides)} px", where=scene.picture.name, found=f"{width} x {height}"
+            f"smaller than a crop of {max(sides)} px", where=scene.source_image.name, found=f"{width} x {height}"
         )
     x = int(np.clip(np.floor(middle.x - sides[0] / 2 + 0.5), left, left + width - sides[0]))
     y = int(np.clip(np.floor(middle.y - sides[1] / 2 + 0.5), top, top + height - sides[1]))
@@ -241,7 +245,7 @@ def _around(item: Annotation, sides: tuple[int, int], scene: Scene) -> Box:
 
 
 def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> NDArray[np.intp]:
-    """Indices kept when a class may have `cap` patches of one picture: those with the smallest hash, in grid order."""
+    """Indices kept when a class may have `cap` patches of one image: those with the smallest hash, in grid order."""
     if cap is None:
         return np.arange(len(boxes))
     kept: list[int] = []
@@ -292,13 +296,13 @@ def _objects_of(scene: Scene, labels: Collection[str]) -> list[Annotation]:
     return found.objects(labels).items if isinstance(found, LabelMask) else found.items
 
 
-def _label(picture: Picture) -> str:
-    if picture.label is None:
-        raise ReadError("no label is known for this picture", where=picture.name)
-    return picture.label
+def _label(image: SourceImage) -> str:
+    if image.label is None:
+        raise ReadError("no label is known for this image", where=image.name)
+    return image.label
 
 
-def _patches(rule: Grid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple[int, int] | None]:
+def _patches(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple[int, int] | None]:
     """The patches of the rule, and their size when stored if that is another."""
     scale = _scale(rule, manifest, scene)
     if not rule.own_tiles:
@@ -306,13 +310,13 @@ def _patches(rule: Grid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple
     found = scene.image.own_grid(scale[0] * rule.size / (rule.stored or rule.size))
     if found is None or scale[0] != scale[1]:
         raise ReadError(
-            "has no JPEG tiles of square pixels to pass on as they are", where=scene.picture.files[0],
+            "has no JPEG tiles of square pixels to pass on as they are", where=scene.source_image.files[0],
             remedy="convert without --lossless-tiles",
         )  # fmt: skip
     return found
 
 
-def _grid(rule: Grid, scale: Scales, image: Image) -> Boxes:
+def _grid(rule: PatchGrid, scale: Scales, image: Image) -> Boxes:
     left, top, width, height = image.bounds
     boxes = grid(width, height, rule.size, rule.overlap, scale)
     boxes[:, :2] += left, top

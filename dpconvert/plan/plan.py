@@ -24,14 +24,14 @@ from dpconvert.manifest.model import Crop, Erratum, Manifest, Tiles, Whole
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
 from dpconvert.plan.given import Given
-from dpconvert.plan.options import Options as Options
+from dpconvert.plan.options import Options
 from dpconvert.plan.split import assign, classes_missing, contents
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import unused
 from dpconvert.source.files import Source
-from dpconvert.source.record import Box, Picture, Record, hashed
+from dpconvert.source.record import Box, Record, SourceImage, hashed
 
 VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
@@ -40,15 +40,15 @@ SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One sample of the plan. `box` in level-0 pixels, None for the whole picture; `stored` None for as read."""
+class PlanRow:
+    """One sample of the plan. `box` in level-0 pixels, None for the whole image; `stored` None for as read."""
 
     key: str
     split: Split
     shard: str
     label: int
     group: str
-    picture: str
+    source_image: str
     files: tuple[str, ...]
     columns: int
     box: Box | None
@@ -57,15 +57,15 @@ class Row:
 
     def line(self) -> str:
         """What the fields hold, in order, as JSON: what `json.dumps` gives, sooner."""
-        picture = _picture_told(self.group, self.picture, self.files, self.columns)
+        image = _image_json(self.group, self.source_image, self.files, self.columns)
         box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
         stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
         attributes = json.dumps(self.attributes) if self.attributes else "{}"
-        return f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {picture}, {box}, {stored}, {attributes}]'
+        return f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {image}, {box}, {stored}, {attributes}]'
 
 
 @lru_cache
-def _picture_told(*fields: Any) -> str:
+def _image_json(*fields: Any) -> str:
     return json.dumps(fields)[1:-1]
 
 
@@ -74,7 +74,7 @@ class Plan:
     """All rows in shard order, and what is worth saying about them."""
 
     classes: list[str]
-    rows: list[Row]
+    rows: list[PlanRow]
     notes: list[str]
     failures: list[Failure]
 
@@ -100,83 +100,85 @@ class Plan:
         failures = [Failure.model_validate(failure) for failure in head["failures"]]
         return cls(head["classes"], list(map(_row, values)), head["notes"], failures)
 
-    def shards(self) -> dict[str, list[Row]]:
+    def shards(self) -> dict[str, list[PlanRow]]:
         """Shard name -> its rows, in order."""
-        shards: dict[str, list[Row]] = {}
+        shards: dict[str, list[PlanRow]] = {}
         for row in self.rows:
             shards.setdefault(row.shard, []).append(row)
         return shards
 
 
-def request(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
+def fingerprint(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
     """What decides the plan and so every byte, as named digests: equal requests are the same conversion."""
     chosen = options.text()
     return {"version": str(VERSION), "manifest": manifest.digest, "source": source.digest(), "options": chosen}
 
 
 def make(manifest: Manifest, source: Source, options: Options, workers: processes.Workers, report: Reporter) -> Plan:
-    """Look at every picture of the source and write down its samples.
+    """Look at every image of the source and write down its samples.
 
     Raises:
-        SourceError: nothing there, two pictures of one name, a label that is no class, pictures that cannot be read.
+        SourceError: nothing there, two images of one name, a label that is no class, images that cannot be read.
     """
-    pictures = _pictures(manifest, source, options)
-    _check_rule(manifest, pictures)
-    seen = look(source, pictures, workers, report)
+    images = _images(manifest, source, options)
+    _check_rule(manifest, images)
+    seen = look(source, images, workers, report)
     found, failures = seen.records, seen.failures
     if failures and not options.skip_failed:
         for failure in failures[:TOLD]:
             report.note(f"failed: {failure.key}: {failure.reason}")
         raise SourceError(
-            f"{len(failures)} of {counted(len(pictures), 'picture')} cannot be read, the first: {failures[0].reason}",
+            f"{len(failures)} of {counted(len(images), 'image')} cannot be read, the first: {failures[0].reason}",
             where=source.root,
             remedy="mend them, or leave them out with --skip-failed",
         )
     found = _without_doubtful(manifest, options, _with_classes(manifest, found))
     if not found:
         raise SourceError(
-            f"none of {counted(len(pictures), 'picture')} gives a sample", where=source.root,
-            remedy="the rule's patches may be larger than the pictures, or nothing of what it looks for is annotated",
+            f"none of {counted(len(images), 'image')} gives a sample", where=source.root,
+            remedy="the rule's patches may be larger than the images, or nothing of what it looks for is annotated",
         )  # fmt: skip
     classes = _classes(manifest, source, found)
     groups, splits, notes = _splits(manifest, options, found)
     notes += [f"class {label!r} has no sample in the whole task" for label in _without_sample(classes, found)]
     limited = _limited(found, splits, options.limit)
     place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
-    ordered = sorted(limited, key=lambda r: (*place[r.picture.name], _block(r, r.picture.name in seen.in_strips)))
+    ordered = sorted(
+        limited, key=lambda r: (*place[r.source_image.name], _block(r, r.source_image.name in seen.in_strips))
+    )
     keys = _keys(ordered)
-    places = _shard_names([splits[r.picture.name] for r in ordered], options.samples_per_shard)
+    places = _shard_names([splits[r.source_image.name] for r in ordered], options.samples_per_shard)
     number = {label: i for i, label in enumerate(classes)}
     rows = [
-        Row(
+        PlanRow(
             key=key,
-            split=splits[record.picture.name],
+            split=splits[record.source_image.name],
             shard=shard,
             label=number[record.label],
-            group=groups[record.picture.name],
-            picture=record.picture.name,
-            files=record.picture.files,
-            columns=record.picture.columns,
+            group=groups[record.source_image.name],
+            source_image=record.source_image.name,
+            files=record.source_image.files,
+            columns=record.source_image.columns,
             box=record.box,
             stored=record.stored,
-            attributes=record.picture.attributes,
+            attributes=record.source_image.attributes,
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    not_used = given.not_used(Given(manifest, options, source, pictures, seen.stated))
-    notes = [*source.notes, *notes, *not_used, *seen.notes, *_empty(pictures, found, failures)]
+    not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
+    notes = [*source.notes, *notes, *not_used, *seen.notes, *_empty(images, found, failures)]
     return Plan(classes, rows, notes, failures)
 
 
-def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Picture]:
+def _images(manifest: Manifest, source: Source, options: Options) -> list[SourceImage]:
     wrong = _wrong(manifest, options, "pictures")
-    pictures = list(readers.reader(manifest).pictures(source))
-    source.notes += unused.notes(source, {file for p in pictures for file in (*p.files, *p.annotations)})
-    twice = [name for name, count in Counter(p.name for p in pictures).items() if count > 1]
+    images = list(readers.reader(manifest).images(source))
+    source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})
+    twice = [name for name, count in Counter(p.name for p in images).items() if count > 1]
     if twice:
-        files = [p.files[0] for p in pictures if p.name == twice[0]]
-        raise SourceError("two pictures of one name", where=source.root, found=" and ".join(files[:2]))
-    kept = [p for p in pictures if not any(pattern.search(p.name) for pattern in wrong)]
+        files = [p.files[0] for p in images if p.name == twice[0]]
+        raise SourceError("two images of one name", where=source.root, found=" and ".join(files[:2]))
+    kept = [p for p in images if not any(pattern.search(p.name) for pattern in wrong)]
     if not kept:
         raise SourceError(
             "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
@@ -184,9 +186,9 @@ def _pictures(manifest: Manifest, source: Source, options: Options) -> list[Pict
     return kept
 
 
-def _check_rule(manifest: Manifest, pictures: list[Picture]) -> None:
+def _check_rule(manifest: Manifest, images: list[SourceImage]) -> None:
     """Refuse a rule that goes by annotations where none are read."""
-    cut_out = isinstance(manifest.rule, Crop) and all(picture.label is not None for picture in pictures)
+    cut_out = isinstance(manifest.rule, Crop) and all(image.label is not None for image in images)
     if isinstance(manifest.rule, Whole | Tiles) or cut_out or hasattr(readers.reader(manifest), "read_annotations"):
         return
     raise ManifestError(
@@ -201,22 +203,22 @@ def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[
 
 
 def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
-    """The records less those of class 0 from pictures that are not annotated exhaustively."""
+    """The records less those of class 0 from images that are not annotated exhaustively."""
     doubtful = _wrong(manifest, options, "negatives")
     if not doubtful:
         return found
     negative = manifest.classes[0]
-    return [r for r in found if r.label != negative or not any(p.search(r.picture.name) for p in doubtful)]
+    return [r for r in found if r.label != negative or not any(p.search(r.source_image.name) for p in doubtful)]
 
 
-def _empty(pictures: list[Picture], found: list[Record], failures: list[Failure]) -> list[str]:
-    """A note of the pictures that gave no sample although they could be read."""
-    rest = {p.name for p in pictures} - {r.picture.name for r in found} - {f.key for f in failures}
+def _empty(images: list[SourceImage], found: list[Record], failures: list[Failure]) -> list[str]:
+    """A note of the images that gave no sample although they could be read."""
+    rest = {p.name for p in images} - {r.source_image.name for r in found} - {f.key for f in failures}
     if not rest:
         return []
     names = sorted(rest)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return [f"{len(names)} of {counted(len(pictures), 'picture')} gave no sample: {', '.join(names[:5])}{more}"]
+    return [f"{len(names)} of {counted(len(images), 'image')} gave no sample: {', '.join(names[:5])}{more}"]
 
 
 def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
@@ -252,7 +254,7 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
     unknown = sorted(labels - set(classes))
     if unknown:
-        where = next(r.picture.files[0] for r in found if r.label == unknown[0])
+        where = next(r.source_image.files[0] for r in found if r.label == unknown[0])
         raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
     return classes
 
@@ -265,31 +267,31 @@ def _without_sample(classes: list[str], found: list[Record]) -> list[str]:
 def _splits(
     manifest: Manifest, options: Options, found: list[Record]
 ) -> tuple[dict[str, str], dict[str, Split], list[str]]:
-    """Picture -> group id, picture -> split, notes."""
+    """Image -> group id, image -> split, notes."""
     policy = manifest.policy(options.split)
-    unit = {r.picture.name: _unit(r.picture, policy.unit) for r in found}
-    groups = contents((unit[r.picture.name], r.label, r.picture.split) for r in found)
+    unit = {r.source_image.name: _unit(r.source_image, policy.unit) for r in found}
+    groups = contents((unit[r.source_image.name], r.label, r.source_image.split) for r in found)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     notes = [f"no sample of class {label!r} in {split}" for split, label in classes_missing(groups, assigned)]
-    namespaced = {r.picture.name: f"{manifest.namespace}:{r.picture.group}" for r in found}
+    namespaced = {r.source_image.name: f"{manifest.namespace}:{r.source_image.group}" for r in found}
     return namespaced, {name: assigned[group] for name, group in unit.items()}, notes
 
 
-def _unit(picture: Picture, unit: str) -> str:
+def _unit(image: SourceImage, unit: str) -> str:
     if unit == "picture":
-        return picture.name
-    return picture.group if unit == "group" else picture.attributes[unit]
+        return image.name
+    return image.group if unit == "group" else image.attributes[unit]
 
 
 def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:
     """At most `limit` records of each class in each split, drawn by hash."""
     if limit is None:
         return found
-    order = sorted(range(len(found)), key=lambda i: hashed(found[i].picture.name, "limit", i))
+    order = sorted(range(len(found)), key=lambda i: hashed(found[i].source_image.name, "limit", i))
     taken: Counter[tuple[str, str]] = Counter()
     kept = []
     for index in order:
-        place = splits[found[index].picture.name], found[index].label
+        place = splits[found[index].source_image.name], found[index].label
         taken[place] += 1
         if taken[place] <= limit:
             kept.append(index)
@@ -297,7 +299,7 @@ def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -
 
 
 def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
-    """Samples of one part of a picture follow each other: what a file stores there is then decoded once.
+    """Samples of one part of an image follow each other: what a file stores there is then decoded once.
 
     A part is a square of squares, or where rows are stored over the whole width a row of patches.
     """
@@ -308,11 +310,11 @@ def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
 
 
 def _keys(records: list[Record]) -> list[str]:
-    """Unique keys of [a-z0-9_-]: the picture's name and the place in it, with a hash where two would be equal.
+    """Unique keys of [a-z0-9_-]: the image's name and the place in it, with a hash where two would be equal.
 
     A key with a hash and ".json" fills the 100 bytes that a tar has for a name.
     """
-    full = [f"{r.picture.name}_{s}" if (s := _suffix(r)) else r.picture.name for r in records]
+    full = [f"{r.source_image.name}_{s}" if (s := _suffix(r)) else r.source_image.name for r in records]
     keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-78:] or "sample" for name in full]
     often, seen = Counter(keys), Counter[str]()
     told_apart = []
@@ -337,9 +339,9 @@ def _shard_names(splits: list[Split], size: int) -> list[str]:
     return names
 
 
-def _row(values: Any) -> Row:
-    key, split, shard, label, group, picture, files, columns, box, stored, attributes = values
-    return Row(
-        key, split, shard, label, group, picture, tuple(files), columns,
+def _row(values: Any) -> PlanRow:
+    key, split, shard, label, group, image, files, columns, box, stored, attributes = values
+    return PlanRow(
+        key, split, shard, label, group, image, tuple(files), columns,
         box and Box(*box), stored and tuple(stored), attributes,
     )  # fmt: skip

@@ -20,7 +20,7 @@ Counts = Mapping[str, int]
 
 @dataclass
 class GroupContent:
-    """What one group holds: samples per class, and the official splits of its pictures."""
+    """What one group holds: samples per class, and the official splits of its images."""
 
     classes: Counter[str] = field(default_factory=Counter)
     official: set[Split | None] = field(default_factory=set)

@@ -2,8 +2,8 @@
 
 A reader has
 
-    pictures(source) -> Iterator[Picture]                      what is there, in name order
-    read_annotations(source, picture, image) -> Annotations | LabelMask   where the rule needs objects or regions
+    images(source) -> Iterator[Image]                      what is there, in name order
+    read_annotations(source, image, image) -> Annotations | LabelMask   where the rule needs objects or regions
     fake(tree) -> None                                         a tiny tree in the original layout
 
 and reads nothing but what `source` lists.
@@ -25,7 +25,7 @@ from dpconvert.image import Image
 from dpconvert.manifest.catalog import plugin_folders
 from dpconvert.manifest.model import FileKind, Manifest
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 DATASETS, LAYOUTS = Path(__file__).with_name("datasets"), Path(__file__).with_name("layouts")
 
@@ -33,8 +33,8 @@ DATASETS, LAYOUTS = Path(__file__).with_name("datasets"), Path(__file__).with_na
 class Reader(Protocol):
     """What a module of `datasets/` or `layouts/` offers; the last two where they make sense."""
 
-    def pictures(self, source: Source) -> Iterator[Picture]: ...
-    def read_annotations(self, source: Source, picture: Picture, image: Image) -> Annotations | LabelMask: ...
+    def images(self, source: Source) -> Iterator[SourceImage]: ...
+    def read_annotations(self, source: Source, source_image: SourceImage, image: Image) -> Annotations | LabelMask: ...
     def fake(self, tree: Any) -> None: ...
 
 

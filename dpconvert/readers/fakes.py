@@ -70,7 +70,7 @@ class FakeTree:
         self.random = np.random.default_rng([seed, *manifest.name.encode()])
         self._textures: dict[int, Pixels] = {}
 
-    def picture(self, width: int, height: int, look: int = 0, nuclei: Points | None = None) -> Pixels:
+    def image(self, width: int, height: int, look: int = 0, nuclei: Points | None = None) -> Pixels:
         """Tissue of one look (a class number) with nuclei at given points, or at random."""
         noise = self.random.normal(0, 9, (height // 4 + 1, width // 4 + 1, 1)).repeat(4, 0).repeat(4, 1)
         pixels = STROMA[look % 5] + noise[:height, :width] + self.random.normal(0, 4, (height, width, 1))
@@ -97,7 +97,7 @@ class FakeTree:
         path.write_bytes(data if isinstance(data, bytes) else data.encode())
 
     def save(self, name: str, pixels: NDArray[Any], **options: Any) -> None:
-        """A picture in the format of its name's extension; TIFFs through Pillow, `compression` as there."""
+        """An image in the format of its name's extension; TIFFs through Pillow, `compression` as there."""
         buffer = io.BytesIO()
         kind = {"jpg": "JPEG", "tif": "TIFF"}.get(name.rpartition(".")[2], name.rpartition(".")[2].upper())
         Pillow.fromarray(pixels).save(buffer, kind, **options)
@@ -176,18 +176,18 @@ class FakeTree:
     def texture(self, width: int, height: int, look: int = 0) -> Pixels:
         """Tissue for large areas: one drawn piece a look, shifted by chance and repeated."""
         if look not in self._textures:
-            self._textures[look] = self.picture(TEXTURE, TEXTURE, look)
+            self._textures[look] = self.image(TEXTURE, TEXTURE, look)
         down, right = (int(n) for n in self.random.integers(0, TEXTURE, 2))
         rows, columns = (np.arange(height) + down) % TEXTURE, (np.arange(width) + right) % TEXTURE
         return self._textures[look][np.ix_(rows, columns)]
 
     def coarse(self, width: int, height: int, look: int = 0, block: int = 4) -> Pixels:
-        """Tissue in blocks of a few pixels: files of large pictures stay small."""
-        drawn = self.picture(-(-width // block), -(-height // block), look)
+        """Tissue in blocks of a few pixels: files of large images stay small."""
+        drawn = self.image(-(-width // block), -(-height // block), look)
         return drawn.repeat(block, 0).repeat(block, 1)[:height, :width]
 
     def spots(self, pixels: Pixels, points: Sequence[tuple[float, float]], radius: int, colour: Colour) -> None:
-        """Discs at places x, y, drawn into a picture or a mask."""
+        """Discs at places x, y, drawn into an image or a mask."""
         for x, y in points:
             top, left = max(int(y) - radius, 0), max(int(x) - radius, 0)
             patch = pixels[top : int(y) + radius + 1, left : int(x) + radius + 1]

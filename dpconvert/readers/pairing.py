@@ -1,4 +1,4 @@
-"""What the shapes share: names of pictures and splits, files that belong together, a checked `[layout]`."""
+"""What the shapes share: names of images and splits, files that belong together, a checked `[layout]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dpconvert.card import Model, Split
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
-from dpconvert.source.files import Found, Source
+from dpconvert.source.files import MatchedFile, Source
 from dpconvert.validation import first_fault
 
 Idle = tuple[tuple[str, ...], str]
@@ -138,16 +138,16 @@ class ByName:
         SourceError: two files of one name.
     """
 
-    def __init__(self, found: list[Found], what: str) -> None:
-        self._exact: dict[str, Found] = {}
-        self._folded: dict[str, list[Found]] = {}
+    def __init__(self, found: list[MatchedFile], what: str) -> None:
+        self._exact: dict[str, MatchedFile] = {}
+        self._folded: dict[str, list[MatchedFile]] = {}
         for one in found:
             if one["name"] in self._exact:
                 raise SourceError(f"two {what} of one name", where=one.name, found=self._exact[one["name"]].name)
             self._exact[one["name"]] = one
             self._folded.setdefault(names.folded(one["name"]), []).append(one)
 
-    def get(self, name: str) -> Found | None:
+    def get(self, name: str) -> MatchedFile | None:
         """The file of this name."""
         if name in self._exact:
             return self._exact[name]
@@ -155,16 +155,18 @@ class ByName:
         return same[0] if len(same) == 1 else None
 
 
-def no_partner(what: str, image: Found, *, may_show_none: bool = True) -> SourceError:
+def no_partner(what: str, image: MatchedFile, *, may_show_none: bool = True) -> SourceError:
     """The error of an image that nothing is said of."""
     none = ', and `missing = "none"` says that they show no object' if may_show_none else ""
     return SourceError(
-        f"no {what} for this picture", where=image.name,
+        f"no {what} for this image", where=image.name,
         remedy=f"in the manifest's [layout], `missing = true` leaves such images out{none}",
     )  # fmt: skip
 
 
-def paired(source: Source, one: str, other: str, *, missing: Missing) -> Iterator[tuple[Found, Found | None]]:
+def paired(
+    source: Source, one: str, other: str, *, missing: Missing
+) -> Iterator[tuple[MatchedFile, MatchedFile | None]]:
     """Files of the kind `one`, each with the file of the kind `other` that has the same named group `name`.
 
     What has no partner is left out and counted where `missing` is "skip", and comes alone where it is "none".

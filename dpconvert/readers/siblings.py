@@ -1,4 +1,4 @@
-"""Files that bear a picture's name and that no pattern of the manifest names: they are never ignored in silence."""
+"""Files that bear an image's name and that no pattern of the manifest names: they are never ignored in silence."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
 
-PICTURES = re.compile(
+IMAGES = re.compile(
     r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|vsi|dat)$"
 )
-APART = re.compile(r"[._ -]+(?=[A-Za-z])")  # what divides a picture's name from the rest of a file's
+APART = re.compile(r"[._ -]+(?=[A-Za-z])")  # what divides an image's name from the rest of a file's
 MOST_BYTES = 1 << 26  # of a file that is looked into
 SHOWN = 3
 
 
-def tell(source: Source, stems: Collection[str], bare: Collection[str], used: Collection[str]) -> None:
+def report_unused(source: Source, stems: Collection[str], bare: Collection[str], used: Collection[str]) -> None:
     """Note the files that begin with one of `stems` (names of slides without folder and ending), and are not read.
 
     bare: those of the stems that have no annotations although the rule needs them. used: the files that are read.
@@ -51,7 +51,7 @@ def _stem(name: str, known: list[str]) -> str | None:
 
 def _program(source: Source, name: str) -> str | None:
     """What wrote a file of annotations, whether it is read here or not; None where it is none that is known."""
-    if PICTURES.search(name) or source.sizes[name] > MOST_BYTES:
+    if IMAGES.search(name) or source.sizes[name] > MOST_BYTES:
         return None
     try:
         kind = programs.detect(annotation_files.unpacked(source.read(name), name), name)

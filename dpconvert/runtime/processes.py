@@ -34,7 +34,7 @@ _context: Any = None  # set once in each worker process by `_prepare`
 
 
 @dataclass(frozen=True)
-class Pool:
+class WorkerPool:
     """Running processes, or a cluster, that already hold `context`. `run` accepts it instead of a number of workers.
 
     size: number of items processed in parallel.
@@ -45,7 +45,7 @@ class Pool:
     run: Callable[[Callable[[Any, Any], Any], Iterable[Any]], Iterator[Any]]
 
 
-Workers = int | Cluster | Pool  # processes on this machine, or a Ray cluster
+Workers = int | Cluster | WorkerPool  # processes on this machine, or a Ray cluster
 
 
 def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Workers) -> Iterator[R]:
@@ -61,28 +61,28 @@ def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Work
 
 
 @contextmanager
-def pool(context: C, workers: Workers) -> Iterator[Pool]:
+def pool(context: C, workers: Workers) -> Iterator[WorkerPool]:
     """Workers for several calls with one context. Processes start when there is work.
 
     Raises:
         UsageError: there is no such cluster.
     """
-    if isinstance(workers, Pool):
+    if isinstance(workers, WorkerPool):
         assert workers.context is context, "a pool is made for one context"
         yield workers
     elif isinstance(workers, Cluster):
         with ray_cluster.connected(workers) as ray:
-            yield Pool(context, ray_cluster.processors(ray), partial(ray_cluster.run, ray, ray.put(context)))
+            yield WorkerPool(context, ray_cluster.processors(ray), partial(ray_cluster.run, ray, ray.put(context)))
     elif workers <= 1:
         gc.freeze()  # collecting garbage among all imported modules would take time
         try:
-            yield Pool(context, 1, lambda work, items: (work(context, item) for item in items))
+            yield WorkerPool(context, 1, lambda work, items: (work(context, item) for item in items))
         finally:
             gc.unfreeze()
     else:
         executor = ProcessPoolExecutor(workers, multiprocessing.get_context(start_loading()), _prepare, (context,))
         try:
-            yield Pool(context, workers, partial(_run, executor, AHEAD * workers))
+            yield WorkerPool(context, workers, partial(_run, executor, AHEAD * workers))
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 

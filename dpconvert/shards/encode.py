@@ -19,7 +19,7 @@ from dpconvert.image.decode import JPEG_START, PNG_START, decode, is_plain
 from dpconvert.image.guards.claims import TooLargeError
 from dpconvert.image.rgb import KindError
 from dpconvert.manifest.model import ImageFormat, Manifest
-from dpconvert.plan.plan import Row
+from dpconvert.plan.plan import PlanRow
 from dpconvert.source.files import Source
 
 COPIED = {PNG_START: "png", JPEG_START: "jpg"}
@@ -27,7 +27,7 @@ PNG_LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class EncodedSample:
     """One sample: `image` in `format` ("png" or "jpg"), and `metadata`, the content of its JSON.
 
     text: `metadata` as JSON, if it has been encoded already.
@@ -62,10 +62,10 @@ class Series:
         self.metadata = metadata
         self._head = as_json(metadata)[:-1]
 
-    def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> Sample:
+    def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> EncodedSample:
         """The sample of this series at (x, y)."""
         text = f'{self._head},"x":{x},"y":{y}}}'
-        return Sample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, text)
+        return EncodedSample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, text)
 
 
 class Encoder:
@@ -75,7 +75,7 @@ class Encoder:
         self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
         self._series: dict[tuple[Any, ...], Series] = {}
 
-    def sample(self, row: Row) -> Sample:
+    def sample(self, row: PlanRow) -> EncodedSample:
         """The sample of one row.
 
         Raises:
@@ -85,8 +85,8 @@ class Encoder:
         if whole is not None:
             data, kind, (width, height) = whole
             metadata = self._metadata(row, (width, height), (width, height))
-            return Sample(row.key, data, kind, row.label, metadata | {"x": 0, "y": 0})
-        image = self.source.picture(row.files, row.columns)
+            return EncodedSample(row.key, data, kind, row.label, metadata | {"x": 0, "y": 0})
+        image = self.source.open_image(row.files, row.columns)
         x, y, w, h = box = row.box or (0, 0, image.width, image.height)
         if x + w > image.width or y + h > image.height:
             raise ReadError(
@@ -98,14 +98,14 @@ class Encoder:
         kind, data = ("jpg", copied) if copied else encode(image.read(*box, out=stored), self.image)
         return self._series_of(row, image, (w, h), stored).sample(row.key, data, kind, x, y)
 
-    def _series_of(self, row: Row, image: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
-        kind = (row.picture, row.label, row.split, size, stored)
+    def _series_of(self, row: PlanRow, image: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
+        kind = (row.source_image, row.label, row.split, size, stored)
         if kind not in self._series:
             factor = image.downsample(*size, stored)
             self._series[kind] = Series(self._metadata(row, size, stored, image.mpp, factor))
         return self._series[kind]
 
-    def _whole_file(self, row: Row) -> tuple[bytes, str, tuple[int, int]] | None:
+    def _whole_file(self, row: PlanRow) -> tuple[bytes, str, tuple[int, int]] | None:
         """The source's own bytes, format and size, if the sample is a whole PNG or JPEG file that readers agree on."""
         if row.box is not None or row.stored is not None or len(row.files) != 1:
             return None
@@ -125,7 +125,7 @@ class Encoder:
 
     def _metadata(
         self,
-        row: Row,
+        row: PlanRow,
         size: tuple[int, int],
         stored: tuple[int, int],
         mpp: float | None = None,
@@ -143,7 +143,7 @@ class Encoder:
             "split": row.split,
             "source": manifest.name,
             "files": list(row.files),
-            "picture": row.picture,
+            "picture": row.source_image,
             "width": size[0],
             "height": size[1],
             "stored_width": stored[0],

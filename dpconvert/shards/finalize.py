@@ -28,7 +28,8 @@ from dpconvert.card import (
 )
 from dpconvert.image import openslide_version
 from dpconvert.manifest.model import Manifest, Regional
-from dpconvert.plan.plan import Options, Plan
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan
 from dpconvert.plural import counted
 from dpconvert.shards import sidefiles
 from dpconvert.shards.tar import Entry, Written, replaced, write_index

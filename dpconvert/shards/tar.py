@@ -23,7 +23,7 @@ import numpy as np
 
 from dpconvert.card import FileCard, ShardCard, Split
 from dpconvert.errors import OutputError
-from dpconvert.shards.encode import Sample
+from dpconvert.shards.encode import EncodedSample
 
 if TYPE_CHECKING:  # imported where an index is written or read: it takes 45 MiB, which workers do not need
     import pyarrow as pa
@@ -93,7 +93,7 @@ class Written:
     entries: list[Entry]
 
 
-def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> Written:
+def write_shard(path: Path, split: Split, samples: Iterable[EncodedSample]) -> Written:
     """Write one tar, which gets its name when it is complete and on disk.
 
     A thread hashes it and waits for the disk, without the interpreter's lock, while further samples are encoded.
@@ -201,7 +201,7 @@ class _Tar:
         self.name, self.size = name, 0
         self.entries: list[Entry] = []
 
-    def pieces(self, samples: Iterable[Sample]) -> Iterator[bytes]:
+    def pieces(self, samples: Iterable[EncodedSample]) -> Iterator[bytes]:
         """The bytes of the tar, in pieces of about PIECE bytes."""
         pending: list[bytes] = []
         given = 0
@@ -241,7 +241,7 @@ class _Stored:
         return self._hash.hexdigest()
 
 
-def _entry(sample: Sample, shard: str, offset: int) -> Entry:
+def _entry(sample: EncodedSample, shard: str, offset: int) -> Entry:
     data = sample.metadata
     return Entry(
         sample.key, data["split"], shard, offset, len(sample.image), sample.format, data["label"], data["group"],

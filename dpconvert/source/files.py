@@ -52,7 +52,7 @@ DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MatchedFile:
     """A file whose name matched a pattern; item access gives the pattern's named groups ('' where one took no part).
 
     aliases: what else a slide of several files is called.
@@ -101,7 +101,7 @@ Listed = tuple[str, int, Place | None]  # name, size, place
 class Source:
     """The files under one folder, listed once in sorted order; archives are opened when first read.
 
-    The last picture stays open: looking at it and making samples of it follow each other, and so do its samples.
+    The last image stays open: looking at it and making samples of it follow each other, and so do its samples.
 
     `notes` is where a reader of the source says what a user should know: it goes into task.json.
     """
@@ -119,7 +119,7 @@ class Source:
         self._links: Path | None = None  # of slides whose files do not lie side by side
         self.notes: list[str] = [*self.slides.notes]
         self._archives: dict[str, zipfile.ZipFile] = {}
-        self._picture: tuple[tuple[str, ...], Image] | None = None
+        self._image: tuple[tuple[str, ...], Image] | None = None
 
     @classmethod
     def open(cls, root: Path, manifest: Manifest) -> Source:
@@ -173,7 +173,7 @@ class Source:
             why = getattr(error, "strerror", None) or error
             raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
 
-    def match(self, kind: str) -> list[Found]:
+    def match(self, kind: str) -> list[MatchedFile]:
         """All files of one kind of the manifest's `[files]`, in name order; of a slide of several files its main."""
         pattern, slides = re.compile(self.manifest.files[kind].pattern), self.slides.slides
         matched = []
@@ -184,10 +184,10 @@ class Source:
             found = next(filter(None, map(pattern.search, slide.names if slide else (name,))), None)
             if found is not None:
                 parts = {part: text or "" for part, text in found.groupdict().items()}
-                matched.append(Found(name, parts, slide.aliases if slide else frozenset()))
+                matched.append(MatchedFile(name, parts, slide.aliases if slide else frozenset()))
         return matched
 
-    def need(self, kind: str) -> list[Found]:
+    def need(self, kind: str) -> list[MatchedFile]:
         """Like `match`, for a kind without which there is nothing to convert.
 
         Raises:
@@ -244,19 +244,19 @@ class Source:
         place = self._places.get(name, Place(name))
         return Member(self.read(name), self.root / name) if place.packed else self.root / place.file
 
-    def picture(self, files: tuple[str, ...], columns: int) -> Image:
-        """A picture of one file, or of several in `columns` columns; valid until another one is asked for.
+    def open_image(self, files: tuple[str, ...], columns: int) -> Image:
+        """An image of one file, or of several in `columns` columns; valid until another one is asked for.
 
         Raises:
             ReadError: absent, damaged, or of a format that nothing here reads.
         """
-        if self._picture is None or self._picture[0] != files:
+        if self._image is None or self._image[0] != files:
             self.close()
-            self._picture = files, self.opened(files, columns)
-        return self._picture[1]
+            self._image = files, self.opened(files, columns)
+        return self._image[1]
 
     def opened(self, files: tuple[str, ...], columns: int) -> Image:
-        """A picture as `picture` gives it, which the caller closes."""
+        """An image as `image` gives it, which the caller closes."""
         slide = self.slides.slides.get(files[0])
         if slide is not None and slide.staged:
             image = open_slide(self.root, slide, self._links)
@@ -274,11 +274,11 @@ class Source:
         return text
 
     def close(self) -> None:
-        """Release the picture that is open."""
-        if self._picture is not None:
+        """Release the image that is open."""
+        if self._image is not None:
             with suppress(OSError):
-                self._picture[1].close()
-            self._picture = None
+                self._image[1].close()
+            self._image = None
 
     def __del__(self) -> None:  # in a worker, nothing else says that the source is no longer needed
         self.close()

@@ -1,4 +1,4 @@
-"""What flows through a conversion: `Picture` out of a source, `Record` out of a rule, one `Record` a sample."""
+"""What flows through a conversion: `Image` out of a source, `Record` out of a rule, one `Record` a sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dpconvert.card import Split
 
 
 class Box(NamedTuple):
-    """A rectangle in level-0 pixels of its picture: left, top, width, height; y goes down."""
+    """A rectangle in level-0 pixels of its image: left, top, width, height; y goes down."""
 
     x: int
     y: int
@@ -20,12 +20,12 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a source with what is known of it: a file, or a row-major mosaic of files in `columns` columns.
+class SourceImage:
+    """One image of a source with what is known of it: a file, or a row-major mosaic of files in `columns` columns.
 
     name: unique within the task; sample keys begin with it.
     group: patient, slide or image, as the manifest's group says; without namespace.
-    label: class name of the whole picture, where it has one.
+    label: class name of the whole image, where it has one.
     split: the release's own split, where it has one.
     annotations: names of the files that hold its annotations; `extra` is for the source's own use.
     attributes: what else is known of it; every sample carries it (magnification, official fold, ...). `mpp` goes
@@ -47,11 +47,11 @@ class Picture:
 class Record:
     """A sample before it is written: where its pixels are and what it is.
 
-    box: the part of the picture, None for all of it. stored: (width, height) after resampling, None for as read.
-    suffix: what tells samples of one picture apart in their keys; made of `box` where it is empty.
+    box: the part of the image, None for all of it. stored: (width, height) after resampling, None for as read.
+    suffix: what tells samples of one image apart in their keys; made of `box` where it is empty.
     """
 
-    picture: Picture
+    source_image: SourceImage
     label: str
     box: Box | None = None
     stored: tuple[int, int] | None = None

@@ -50,7 +50,7 @@ LONGEST_VMS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Slide:
+class MultiFileSlide:
     """A slide of several files.
 
     main: the file by which it is known. files: all, sorted. names: what a pattern meets. aliases: what else people call
@@ -68,7 +68,7 @@ class Slide:
 class SlideFiles:
     """The slides of several files by their main file, files that are no image of their own, and notes."""
 
-    slides: Mapping[str, Slide] = field(default_factory=dict)
+    slides: Mapping[str, MultiFileSlide] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
@@ -137,7 +137,7 @@ def _identity(file: io.BufferedReader, name: str) -> Instance | None:
         return None  # damaged: whoever reads it says so
 
 
-def _series(instances: list[Instance]) -> tuple[dict[str, Slide], set[str], list[str]]:
+def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[str], list[str]]:
     """Slides of DICOM files by their main file, files that are no image of their own, notes."""
     series: defaultdict[str, list[Instance]] = defaultdict(list)
     other: list[Instance] = []
@@ -163,7 +163,7 @@ def _series(instances: list[Instance]) -> tuple[dict[str, Slide], set[str], list
     return slides, parts, notes
 
 
-def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[str]) -> Slide:
+def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[str]) -> MultiFileSlide:
     """The slide of a series (`every` with files that lie here twice), and what it is called.
 
     By its folder where that holds nothing else, by what its files' names share, by the label on its glass where they
@@ -183,7 +183,7 @@ def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[st
     called |= {kept[0].series, container}
     aliases = frozenset(name for name in called if name.lower() not in NAMELESS)
     staged = not (together and main.lower().endswith(".dcm"))
-    return Slide(main, files, tuple(dict.fromkeys(names)), aliases, staged)
+    return MultiFileSlide(main, files, tuple(dict.fromkeys(names)), aliases, staged)
 
 
 def _common(files: tuple[str, ...]) -> Iterator[str]:
@@ -214,7 +214,7 @@ def linked(root: Path, slides: SlideFiles) -> Path | None:
     return folder
 
 
-def open_slide(root: Path, slide: Slide, folder: Path | None) -> Image:
+def open_slide(root: Path, slide: MultiFileSlide, folder: Path | None) -> Image:
     """A slide by its links in the `folder` that `linked` gave; elsewhere (on another machine) by links of its own.
 
     Raises:
@@ -235,17 +235,17 @@ def open_slide(root: Path, slide: Slide, folder: Path | None) -> Image:
     return image
 
 
-def _links(folder: Path, slide: Slide) -> dict[str, Path]:
+def _links(folder: Path, slide: MultiFileSlide) -> dict[str, Path]:
     own = folder / hashlib.sha256(slide.main.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return {file: own / f"{number:06d}.dcm" for number, file in enumerate(slide.files)}
 
 
-def _without_shared_names(slides: dict[str, Slide]) -> dict[str, Slide]:
+def _without_shared_names(slides: dict[str, MultiFileSlide]) -> dict[str, MultiFileSlide]:
     """The slides without names that two of them have."""
     names = Counter(name for slide in slides.values() for name in set(slide.names))
     aliases = Counter(alias for slide in slides.values() for alias in slide.aliases)
     return {
-        main: Slide(
+        main: MultiFileSlide(
             main, slide.files, tuple(name for name in slide.names if names[name] == 1),
             frozenset(alias for alias in slide.aliases if aliases[alias] == 1), slide.staged,
         )
@@ -253,17 +253,17 @@ def _without_shared_names(slides: dict[str, Slide]) -> dict[str, Slide]:
     }  # fmt: skip
 
 
-def _mirax(names: list[str]) -> Iterator[Slide]:
+def _mirax(names: list[str]) -> Iterator[MultiFileSlide]:
     mains = {name[: -len(".mrxs")]: name for name in names if name.lower().endswith(".mrxs")}
     inside: defaultdict[str, list[str]] = defaultdict(list)
     for name in names if mains else ():
         if _folder(name) in mains and MIRAX_DATA.search(PurePosixPath(name).name):
             inside[_folder(name)].append(name)
     for folder, files in inside.items():
-        yield Slide(mains[folder], (mains[folder], *files), (mains[folder],))
+        yield MultiFileSlide(mains[folder], (mains[folder], *files), (mains[folder],))
 
 
-def _hamamatsu(root: Path, names: list[str]) -> Iterator[Slide]:
+def _hamamatsu(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
     known = set(names)
     for name in names:
         if not name.lower().endswith((".vms", ".vmu")):
@@ -274,10 +274,10 @@ def _hamamatsu(root: Path, names: list[str]) -> Iterator[Slide]:
         except OSError:
             continue
         beside = {str(PurePosixPath(_folder(name)) / value) for value in told if value}
-        yield Slide(name, (name, *sorted(beside & known - {name})), (name,))
+        yield MultiFileSlide(name, (name, *sorted(beside & known - {name})), (name,))
 
 
-def _ome(root: Path, names: list[str]) -> Iterator[Slide]:
+def _ome(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
     """Sets of OME-TIFFs, the planes of whose image lie in several files, known by the first."""
     known, done = set(names), set[str]()
     for name in names:
@@ -290,7 +290,7 @@ def _ome(root: Path, names: list[str]) -> Iterator[Slide]:
         files = sorted(str(PurePosixPath(_folder(name)) / file) for file in (found.files if found else ()))
         if len(files) > 1 and known.issuperset(files):
             done.update(files)
-            yield Slide(files[0], tuple(files), tuple(files), frozenset(map(_stem, files)))
+            yield MultiFileSlide(files[0], tuple(files), tuple(files), frozenset(map(_stem, files)))
 
 
 def _unread(names: list[str]) -> Iterator[str]:

@@ -22,9 +22,9 @@ from dpconvert.image import Image, TissueMask, thumbnail
 from dpconvert.manifest.model import Crop, Whole
 from dpconvert.names import closest
 from dpconvert.plan import patches
-from dpconvert.plan.collect import Scene
+from dpconvert.plan.collect import LazyScene
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture, Record, hashed
+from dpconvert.source.record import Record, SourceImage, hashed
 
 SIDE = 2000
 TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
@@ -34,14 +34,14 @@ TISSUE = "#00b000"
 SMOOTH = 15  # pixels of the tissue mask, over which its outline is smoothed
 VEIL = 76  # of 255: opacity of a patch's colour
 SHEET, COLUMNS, CELL, GAP = 48, 8, 160, 6
-MOST_PICTURES = 8  # images to take samples from
+MOST_IMAGES = 8  # images to take samples from
 
 
 @dataclass(frozen=True)
 class Overview:
     """One slide with its annotations and the records of its patches. mpp: micrometres per level-0 pixel, if known."""
 
-    picture: Picture
+    source_image: SourceImage
     image: Image
     annotations: Annotations | LabelMask
     records: list[Record]
@@ -49,15 +49,15 @@ class Overview:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Preview:
     """The files written, and the number of patches of each class on the slide (empty if whole images are samples)."""
 
     files: list[Path]
-    picture: str
+    source_image: str
     counts: dict[str, int]
 
 
-def preview(source: Source, name: str | None, out: Path) -> Drawn:
+def preview(source: Source, name: str | None, out: Path) -> Preview:
     """Draw one slide, and a sheet of samples of each class, to `out`.
 
     name: name of the slide. None: draw the first one with annotations, and samples of several slides.
@@ -68,31 +68,33 @@ def preview(source: Source, name: str | None, out: Path) -> Drawn:
         ReadError: the slide cannot be read.
         OutputError: `out` cannot be written.
     """
-    pictures = list(readers.reader(source.manifest).pictures(source))
-    if not pictures:
+    images = list(readers.reader(source.manifest).images(source))
+    if not images:
         raise SourceError("nothing to draw in this source", where=source.root)
-    chosen = _chosen(pictures, name)
+    chosen = _chosen(images, name)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _draw(source, pictures if name is None else [chosen], chosen, out)
+        return _draw(source, images if name is None else [chosen], chosen, out)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", where=out, remedy="choose another --out") from None
 
 
-def _draw(source: Source, pictures: list[Picture], chosen: Picture, out: Path) -> Drawn:
+def _draw(source: Source, images: list[SourceImage], chosen: SourceImage, out: Path) -> Preview:
     rule = source.manifest.rule
     if isinstance(rule, Whole) or (isinstance(rule, Crop) and chosen.label is not None):  # each image is a sample
-        records = [Record(picture, picture.label or "") for picture in pictures]
-        return Drawn(_sheets(source, records, out, source.manifest.name), "", {})
+        records = [Record(source_image, source_image.label or "") for source_image in images]
+        return Preview(_sheets(source, records, out, source.manifest.name), "", {})
     with _open(source, chosen) as image:
-        scene = Scene(source, chosen, image, Counter())
+        scene = LazyScene(source, chosen, image, Counter())
         seen, tissue = _look(source, scene), scene.tissue
         files = [out / f"{_plain(chosen.name)}.png", out / f"{_plain(chosen.name)}_tissue.png"]
         overview(seen, tissue, source.manifest.classes).save(files[0])
         Pillow.fromarray(tissue.mask).save(files[1])
-    more = _more(source, pictures, seen)
+    more = _more(source, images, seen)
     counts = Counter(record.label for record in seen.records)
-    return Drawn([*files, *_sheets(source, more, out, _plain(chosen.name))], chosen.name, dict(sorted(counts.items())))
+    return Preview(
+        [*files, *_sheets(source, more, out, _plain(chosen.name))], chosen.name, dict(sorted(counts.items()))
+    )
 
 
 def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.Image:
@@ -115,46 +117,46 @@ def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.I
     return _framed(canvas, _title(seen), legend, _bar(seen, scale[0], width))
 
 
-def sheet(pictures: list[Pillow.Image], title: str) -> Pillow.Image:
+def sheet(images: list[Pillow.Image], title: str) -> Pillow.Image:
     """A grid of samples under a title."""
-    rows = -(-len(pictures) // COLUMNS)
+    rows = -(-len(images) // COLUMNS)
     width = max(COLUMNS * (CELL + GAP) + GAP, int(_font().getlength(title)) + 2 * GAP)
     canvas = Pillow.new("RGB", (width, LINE + rows * (CELL + GAP) + GAP), "white")
     ImageDraw.Draw(canvas).text((GAP, GAP), title, "black", _font())
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         row, column = divmod(number, COLUMNS)
-        canvas.paste(picture, (GAP + column * (CELL + GAP), LINE + GAP + row * (CELL + GAP)))
+        canvas.paste(image, (GAP + column * (CELL + GAP), LINE + GAP + row * (CELL + GAP)))
     return canvas
 
 
-def _chosen(pictures: list[Picture], name: str | None) -> Picture:
+def _chosen(images: list[SourceImage], name: str | None) -> SourceImage:
     if name is not None:
-        by_name = {picture.name: picture for picture in pictures}
+        by_name = {image.name: image for image in images}
         return by_name[name] if name in by_name else by_name[closest(name, by_name, "slide")]
-    return next((picture for picture in pictures if picture.annotations), pictures[0])
+    return next((image for image in images if image.annotations), images[0])
 
 
-def _open(source: Source, picture: Picture) -> Image:
-    return source.opened(picture.files, picture.columns)
+def _open(source: Source, image: SourceImage) -> Image:
+    return source.opened(image.files, image.columns)
 
 
-def _look(source: Source, scene: Scene) -> Overview:
+def _look(source: Source, scene: LazyScene) -> Overview:
     records = list(patches.records(source.manifest, scene))
     has_annotations = hasattr(readers.reader(source.manifest), "read_annotations")
     annotations = scene.annotations if has_annotations else Annotations([])
-    return Overview(scene.picture, scene.image, annotations, records, scene.image.mpp or source.manifest.mpp)
+    return Overview(scene.source_image, scene.image, annotations, records, scene.image.mpp or source.manifest.mpp)
 
 
-def _more(source: Source, pictures: list[Picture], seen: Overview) -> list[Record]:
+def _more(source: Source, images: list[SourceImage], seen: Overview) -> list[Record]:
     """The records of the slide that was drawn, and of others until each class fills its sheet."""
     records = list(seen.records)
-    others = sorted((p for p in pictures if p.name != seen.picture.name), key=lambda p: hashed("preview", p.name))
-    for picture in others[: MOST_PICTURES - 1]:
+    others = sorted((p for p in images if p.name != seen.source_image.name), key=lambda p: hashed("preview", p.name))
+    for source_image in others[: MOST_IMAGES - 1]:
         counts = Counter(record.label for record in records)
         if all(counts[label] >= SHEET for label in source.manifest.classes or counts):
             break
-        with _open(source, picture) as image:
-            records += patches.records(source.manifest, Scene(source, picture, image, Counter()))
+        with _open(source, source_image) as image:
+            records += patches.records(source.manifest, LazyScene(source, source_image, image, Counter()))
     return records
 
 
@@ -162,8 +164,8 @@ def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list
     files = []
     for label in source.manifest.classes or sorted({record.label for record in records}):
         of_class = [record for record in records if record.label == label]
-        order = sorted(range(len(of_class)), key=lambda i: hashed("sheet", of_class[i].picture.name, i))
-        shown = sorted((of_class[i] for i in order[:SHEET]), key=lambda record: record.picture.name)
+        order = sorted(range(len(of_class)), key=lambda i: hashed("sheet", of_class[i].source_image.name, i))
+        shown = sorted((of_class[i] for i in order[:SHEET]), key=lambda record: record.source_image.name)
         path = out / f"{name}_class_{_plain(label)}.png"
         title = f"{label}: {len(shown)} of {len(of_class)}"
         sheet(list(_samples(source, shown)), title).save(path)
@@ -174,13 +176,13 @@ def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list
 def _samples(source: Source, records: list[Record]) -> Iterator[Pillow.Image]:
     """Each sample, scaled to fit a cell. Records of the same image must follow each other."""
     image: Image | None = None
-    opened: Picture | None = None
+    opened: SourceImage | None = None
     try:
         for record in records:
-            if image is None or record.picture is not opened:
+            if image is None or record.source_image is not opened:
                 if image is not None:
                     image.close()
-                image, opened = _open(source, record.picture), record.picture
+                image, opened = _open(source, record.source_image), record.source_image
             box = record.box or (0, 0, image.width, image.height)
             shrunk = min(1.0, CELL / max(box[2:]))
             size = max(1, round(box[2] * shrunk)), max(1, round(box[3] * shrunk))
@@ -251,7 +253,7 @@ def _outline(draw: ImageDraw.ImageDraw, shape: shapely.Geometry, colour: str) ->
 def _title(seen: Overview) -> str:
     image = seen.image
     resolution = f"{seen.mpp:.4g} um/px" if seen.mpp else "unknown resolution"
-    return f"{seen.picture.name}: {image.width} x {image.height} px, {resolution}"
+    return f"{seen.source_image.name}: {image.width} x {image.height} px, {resolution}"
 
 
 def _bar(seen: Overview, scale: float, width: int) -> tuple[int, str]:

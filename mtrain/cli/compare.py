@@ -64,9 +64,9 @@ def compare(
     from mtrain.evaluation.comparison import compare as put_side_by_side
     from mtrain.report.comparison_page import lines, write_page
     from mtrain.transfers.finetune_rate import Recipe
-    from mtrain.transfers.transfer import Options
+    from mtrain.transfers.transfer import TransferOptions
 
-    options = Options(mode, False, solver, workers, Recipe(device=device))
+    options = TransferOptions(mode, False, solver, workers, Recipe(device=device))
     entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
     content, failures = put_side_by_side(entries, tasks, options, reporter(quiet or as_json))
     page = write_page(content, out)

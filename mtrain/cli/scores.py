@@ -92,9 +92,9 @@ def transfer(
     )
     note_unused(report, unread([mode], weights))
     from mtrain.cli import transfer_lines
-    from mtrain.transfers.transfer import Options
+    from mtrain.transfers.transfer import TransferOptions
 
-    options = Options(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
+    options = TransferOptions(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
     drawn = seed if mode == "scratch" or is_given("seed") else None
     results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
     answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)
@@ -207,11 +207,13 @@ def evaluate(
     store = open_store(sweeps, sweep).path if sweep else None
     tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
     from mtrain.cli import transfer_lines
-    from mtrain.evaluation.evaluate import Asked
-    from mtrain.transfers.transfer import Options
+    from mtrain.evaluation.evaluate import EvaluateRequest
+    from mtrain.transfers.transfer import TransferOptions
 
-    options = Options(solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device))
-    request = Asked(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
+    options = TransferOptions(
+        solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device)
+    )
+    request = EvaluateRequest(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
     note_unused(report, unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None))
     if store:
@@ -259,9 +261,9 @@ def breakhis(
     note_unused(report, unread([mode], weights))
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.breakhis import breakhis as score
-    from mtrain.transfers.transfer import Options, source_of
+    from mtrain.transfers.transfer import TransferOptions, source_of
 
-    options = Options(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
+    options = TransferOptions(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
     source = source_of(run, weights, seed if is_given("seed") else None, weights_key)
     result = score(source, task, options, evaluations, report)
     answer(transfer_lines.breakhis_lines(result), result, as_json=as_json)

@@ -49,11 +49,11 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
     \b
     Example: mtrain sweep manifests/sweeps/workstation.toml --plan
     """
-    from mtrain.sweep.command import Asked, run_sweep
+    from mtrain.sweep.command import SweepRequest, run_sweep
 
     report = reporter(quiet or as_json)
     note_unused(report, _unused(options))
-    done = run_sweep(Asked(file=file, **options), report)
+    done = run_sweep(SweepRequest(file=file, **options), report)
     answer(done.lines, done.found, as_json=as_json)
     if done.stopped:
         say("mtrain: stopped; checkpoints are saved: run the same command again to resume")

@@ -61,7 +61,7 @@ def fit(
     with joined() as ranks:  # of several processes, one reports a mistake
         existing = named_run(runs, name) if name else None
         config = fit_config(existing, settings)
-        run = existing or named_run(runs, ranks.told(lambda: new_name(runs, config)))
+        run = existing or named_run(runs, ranks.broadcast(lambda: new_name(runs, config)))
         from mtrain.train.fit import fit as train
 
         report = reporter(quiet or not ranks.first)
@@ -119,12 +119,12 @@ def release(
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, sweep) if sweep else None
-    from mtrain.export.release import Asked, sweep_shards
+    from mtrain.export.release import ReleaseRequest, sweep_shards
     from mtrain.export.release import release as make
 
     place = absolute(shards or (sweep_shards(store) if store else "shards"))
     given = {name: value for name, value in settings.items() if value is not None}
-    request = Asked(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
+    request = ReleaseRequest(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
     report = reporter(quiet or as_json)
     if store is None:
         note_unused(report, {"sweeps": "no --sweep is named", "evaluations": "no --sweep is named"})

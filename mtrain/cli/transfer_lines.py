@@ -14,7 +14,7 @@ from mtrain.runs import Run
 from mtrain.transfers.features import features, write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import targets
-from mtrain.transfers.transfer import Options, Source, source_of, transfer
+from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer
 
 T = TypeVar("T", Task, str)
 R = TypeVar("R")
@@ -57,7 +57,7 @@ def transfers(
     run: Run,
     tasks: Sequence[Task],
     weights: str,
-    options: Options,
+    options: TransferOptions,
     report: Reporter,
     key: str | None = None,
     seed: int | None = None,
@@ -90,7 +90,7 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
 
 
 def feature_files(
-    source: Source, tasks: Sequence[Task], out: Path, dtype: str, workers: int, device: str, report: Reporter
+    source: Pretrained, tasks: Sequence[Task], out: Path, dtype: str, workers: int, device: str, report: Reporter
 ) -> tuple[list[Path], list[str]]:
     """The files written, <out>/<Task>-<split>.npy for train and val; and an error text for each task that failed."""
 
@@ -110,14 +110,14 @@ def feature_files(
 
 
 def evaluations(
-    runs: Sequence[Run], tasks: Sequence[Task], request: final.Asked, report: Reporter
+    runs: Sequence[Run], tasks: Sequence[Task], request: final.EvaluateRequest, report: Reporter
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The final evaluation of these runs on each target, and an error text for each target that failed."""
     return each(tasks, lambda task: final.evaluate(runs, task, request, report))
 
 
 def sweep_evaluations(
-    sweep: Path, names: Sequence[str], shards: Path | None, request: final.Asked, report: Reporter
+    sweep: Path, names: Sequence[str], shards: Path | None, request: final.EvaluateRequest, report: Reporter
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The final evaluation of the runs that a sweep's selection chose: for the named targets, or for all."""
 

@@ -34,10 +34,10 @@ CPU = torch.device("cpu")
 PREFETCHED = 2  # batches that each worker makes in advance
 
 
-class Made(NamedTuple):
+class BatchReady(NamedTuple):
     """A batch that was made: its number of images, and the unreadable ones that were replaced."""
 
-    pictures: int
+    images: int
     skipped: tuple[UserError, ...] = ()
 
 
@@ -65,7 +65,7 @@ class Skipping:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BatchDraw:
     """The images of a batch, in order, with their augmentation."""
 
     index: npt.NDArray[np.int64]
@@ -80,7 +80,7 @@ class Batches(Dataset[Batch | UserError]):
     def __init__(self, size: int, largest: int, tasks: int) -> None:
         self.size, self.largest, self.tasks = size, largest, tasks
 
-    def make(self, number: int, into: Batch) -> Made | UserError:
+    def make(self, number: int, into: Batch) -> BatchReady | UserError:
         """Write batch `number` to `into`, which has room for it. Errors are returned, not raised."""
         raise NotImplementedError
 
@@ -91,7 +91,7 @@ class Batches(Dataset[Batch | UserError]):
     def __getitem__(self, number: int) -> Batch | UserError:
         room = self.room()
         made = self.make(number, room)
-        return made if isinstance(made, UserError) else room.first(made.pictures)
+        return made if isinstance(made, UserError) else room.first(made.images)
 
 
 class ImageBatches(Batches):
@@ -101,11 +101,11 @@ class ImageBatches(Batches):
         super().__init__(size, largest, len(images.names))
         self.images, self.skip = images, skip
 
-    def drawn(self, number: int) -> Drawn:
+    def drawn(self, number: int) -> BatchDraw:
         """The images of batch `number`."""
         raise NotImplementedError
 
-    def make(self, number: int, into: Batch) -> Made | UserError:
+    def make(self, number: int, into: Batch) -> BatchReady | UserError:
         """Write batch `number` to `into`, which has room for it. Errors are returned, not raised."""
         drawn = self.drawn(number)
         skipped: list[UserError] = []
@@ -122,7 +122,7 @@ class ImageBatches(Batches):
         if drawn.looks is not None:
             into.looks[:count] = torch.from_numpy(drawn.looks)
         into.counts[:] = torch.from_numpy(np.bincount(self.images.task_of(drawn.index), minlength=self.tasks))
-        return Made(count, tuple(skipped))
+        return BatchReady(count, tuple(skipped))
 
     def _put(self, index: int, place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]) -> tuple[int, int]:
         """Write an image, or the next readable one of its task, to `room`. Returns its number and its side."""
@@ -151,13 +151,13 @@ class TrainingBatches(ImageBatches):
         super().__init__(images, size, len(slots), skip=skip)
         self.seed, self.slots, self.stream, self.mixture, self.looks = seed, slots, stream, mixture, looks
 
-    def drawn(self, number: int) -> Drawn:
+    def drawn(self, number: int) -> BatchDraw:
         """The images of an iteration, in the order of tasks and rows."""
         drawn = sampling.draw(self.images.sizes, self.seed, number, self.slots, self.stream, self.mixture)
         index = self.images.starts[drawn.task] + drawn.row
         order = np.argsort(index, kind="stable")
         looks = sampling.looks(self.seed, number, order + self.slots.start) if self.looks else None
-        return Drawn(index[order], drawn.place[order], drawn.flips[order], looks)
+        return BatchDraw(index[order], drawn.place[order], drawn.flips[order], looks)
 
 
 class Parts(Batches):
@@ -167,7 +167,7 @@ class Parts(Batches):
         super().__init__(parts[0].size, max(part.largest for part in parts), parts[0].tasks)
         self.parts = parts
 
-    def make(self, number: int, into: Batch) -> Made | UserError:
+    def make(self, number: int, into: Batch) -> BatchReady | UserError:
         """Write one part of a batch to `into`."""
         item, part = divmod(number, len(self.parts))
         return self.parts[part].make(item, into)
@@ -188,14 +188,14 @@ class EpochBatches(ImageBatches):
             sampling.epoch(0, seed, 0),
         )  # the current epoch: drawing its order again for each batch would be slow
 
-    def drawn(self, number: int) -> Drawn:
+    def drawn(self, number: int) -> BatchDraw:
         """One batch of an epoch."""
         epoch, part = divmod(number, self.parts)
         if self._drawn[0] != epoch:
             self._drawn = (epoch, sampling.epoch(len(self.images), self.seed, epoch))
         start, end = (number * len(self.images) // self.parts for number in (part, part + 1))
         drawn = self._drawn[1]
-        return Drawn(drawn.row[start:end].copy(), drawn.place[start:end], drawn.flips[start:end])
+        return BatchDraw(drawn.row[start:end].copy(), drawn.place[start:end], drawn.flips[start:end])
 
 
 class OrderedBatches(ImageBatches):
@@ -207,10 +207,10 @@ class OrderedBatches(ImageBatches):
     def __len__(self) -> int:
         return -(-len(self.images) // self.largest)
 
-    def drawn(self, number: int) -> Drawn:
+    def drawn(self, number: int) -> BatchDraw:
         """The images of one block."""
         index = np.arange(number * self.largest, min((number + 1) * self.largest, len(self.images)))
-        return Drawn(index, np.full(len(index), CENTRE), np.zeros((len(index), 2), dtype=bool))
+        return BatchDraw(index, np.full(len(index), CENTRE), np.zeros((len(index), 2), dtype=bool))
 
 
 def batches(
@@ -228,7 +228,7 @@ def batches(
     slots = _ReusedSlots(dataset, numbers, workers, lasting or 1)
     with warnings.catch_warnings():  # more workers than processors are the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: DataLoader[Made | UserError] = DataLoader(
+        loader: DataLoader[BatchReady | UserError] = DataLoader(
             slots,
             batch_size=None,
             sampler=range(len(numbers)),
@@ -248,7 +248,7 @@ def batches(
 
 
 def _uncopied(
-    slots: _ReusedSlots, made: Iterator[Made | UserError], skipping: Skipping | None
+    slots: _ReusedSlots, made: Iterator[BatchReady | UserError], skipping: Skipping | None
 ) -> Generator[Batch, None, None]:
     """The batches, in the memory that they were made in."""
     try:
@@ -257,12 +257,12 @@ def _uncopied(
                 raise one
             if skipping is not None:
                 skipping.add(one.skipped)
-            yield slots.memory(position).first(one.pictures)
+            yield slots.memory(position).first(one.images)
     finally:
         del made  # drops the last reference, which ends the workers: the traceback of an error would keep it
 
 
-class _ReusedSlots(Dataset[Made | UserError]):
+class _ReusedSlots(Dataset[BatchReady | UserError]):
     """Batches made in slots of shared memory, which are reused in turn.
 
     The DataLoader holds at most workers x PREFETCHED unread batches, and the consumer keeps the last `lasting` ones.
@@ -274,7 +274,7 @@ class _ReusedSlots(Dataset[Made | UserError]):
         count = min(workers * PREFETCHED + lasting, max(len(numbers), 1))
         self.slots = [dataset.room(shared=workers > 0) for _ in range(count)]
 
-    def __getitem__(self, position: int) -> Made | UserError:
+    def __getitem__(self, position: int) -> BatchReady | UserError:
         return self.dataset.make(self.numbers[position], self.memory(position))
 
     def memory(self, position: int) -> Batch:

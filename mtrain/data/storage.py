@@ -131,7 +131,7 @@ class Storage:
 
     def reader(self, url: str, size: int) -> BinaryIO:
         """A reader of a file of `size` bytes. After a broken connection, it resumes at the same position."""
-        return io.BufferedReader(_Reader(self, url, size), BLOCK)
+        return io.BufferedReader(_UrlReader(self, url, size), BLOCK)
 
     def open_at(self, url: str, position: int) -> BinaryIO:
         """The file, opened for reading from `position` on."""
@@ -179,7 +179,7 @@ class Storage:
         return RunError(f"cannot be read: {reason}", where=url, remedy="check the network, and run the command again")
 
 
-class _Reader(io.RawIOBase):
+class _UrlReader(io.RawIOBase):
     """Reads a file sequentially. After a broken connection, the file is opened again at the same position."""
 
     def __init__(self, storage: Storage, url: str, size: int) -> None:

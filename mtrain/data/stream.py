@@ -29,7 +29,7 @@ from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
 from mtrain.data.augment import put_square
 from mtrain.data.batch import Batch
-from mtrain.data.loader import Batches, Made
+from mtrain.data.loader import Batches, BatchReady
 from mtrain.data.pool import Task
 from mtrain.data.storage import Storage
 from mtrain.errors import ShardError, UserError
@@ -94,7 +94,7 @@ class StreamBatches(Batches):
         self.sizes = [len(task.rows["train"]) for task in tasks]
         self._streams: list[Iterator[Sample]] | None = None
 
-    def make(self, number: int, into: Batch) -> Made | UserError:
+    def make(self, number: int, into: Batch) -> BatchReady | UserError:
         """Write batch `number` to `into`. Errors are returned, not raised."""
         drawn = sampling.draw(self.sizes, self.seed, number, self.slots, self.stream, self.mixture)
         order = np.argsort(drawn.task, kind="stable")
@@ -112,7 +112,7 @@ class StreamBatches(Batches):
         if self.looks:
             into.looks[: len(order)] = torch.from_numpy(sampling.looks(self.seed, number, order + self.slots.start))
         into.counts[:] = torch.from_numpy(np.bincount(drawn.task, minlength=len(into.counts)))
-        return Made(len(order), tuple(skipped))
+        return BatchReady(len(order), tuple(skipped))
 
     def _put(
         self, samples: Iterator[Sample], place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]

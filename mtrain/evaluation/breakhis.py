@@ -31,8 +31,8 @@ from mtrain.transfers import probes
 from mtrain.transfers.features import Features, features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import logits
-from mtrain.transfers.modes import Options, Source, check_unseen
-from mtrain.transfers.probes import Sample
+from mtrain.transfers.modes import Pretrained, TransferOptions, check_unseen
+from mtrain.transfers.probes import TrainingSet
 
 FOLDS = 5
 MAGNIFICATION, PATIENT = "magnification", "patient"
@@ -41,7 +41,7 @@ Which = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class BreakhisImages:
     """All samples of the task, whatever their split: their rows, what is told of each, and their patients.
 
     `parts`: the splits in the order in which their samples follow each other.
@@ -59,7 +59,7 @@ class Pictures:
         return sorted(found, key=lambda text: (float(text.rstrip("Xx")) if text.rstrip("Xx").isdigit() else 0, text))
 
     def fold(self, magnification: str, number: int) -> tuple[Which, Which]:
-        """Which pictures train and which score."""
+        """Which images train and which score."""
         at = [about if about[MAGNIFICATION] == magnification else {} for about in self.told]
         train, test = (
             np.flatnonzero([about.get(f"fold{number}") == which for about in at]) for which in ("train", "test")
@@ -67,7 +67,7 @@ class Pictures:
         return train, test
 
 
-def pictures_of(task: Task) -> Pictures:
+def images_of(task: Task) -> BreakhisImages:
     """The whole task with its folds.
 
     Raises:
@@ -84,20 +84,20 @@ def pictures_of(task: Task) -> Pictures:
     if not any(f"fold{number}" in one for one in about for number in range(1, FOLDS + 1)):
         raise ShardError(
             "no official folds here", where=task.folder,
-            remedy="unpack mkfold.tar.gz beside the pictures and convert again: `dpconvert breakhis`",
+            remedy="unpack mkfold.tar.gz beside the images and convert again: `dpconvert breakhis`",
         )  # fmt: skip
     patients = np.array([one.get(PATIENT, group) for one, group in zip(about, rows.group, strict=True)], object)
-    return Pictures(rows, about, patients, tuple(parts))
+    return BreakhisImages(rows, about, patients, tuple(parts))
 
 
 def patient_accuracy(labels: Labels, found: Labels, patients: Sequence[object] | NDArray[np.object_]) -> float:
-    """Of each patient the share of pictures that are right; the mean over the patients."""
+    """Of each patient the share of images that are right; the mean over the patients."""
     _, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     right = np.bincount(patient, weights=labels == found)
     return float((right / np.bincount(patient)).mean())
 
 
-def breakhis(source: Source, task: Task, options: Options, out: Path, report: Reporter) -> dict[str, Any]:
+def breakhis(source: Pretrained, task: Task, options: TransferOptions, out: Path, report: Reporter) -> dict[str, Any]:
     """Every magnification and fold by `options.mode`; the result is written to `out` and recognised there.
 
     Raises:
@@ -115,9 +115,9 @@ def breakhis(source: Source, task: Task, options: Options, out: Path, report: Re
     if known is not None:
         report.note(f"{task.name}: known already, from {path}")
         return known
-    bench = Bench(source, with_test(task, Permit.BREAKHIS), pictures_of(task), options, report)
+    bench = Bench(source, with_test(task, Permit.BREAKHIS), images_of(task), options, report)
     fetch_shards([bench.task], list(bench.task.rows), report)
-    folds = {magnification: list(bench.folds(magnification)) for magnification in bench.pictures.magnifications}
+    folds = {magnification: list(bench.folds(magnification)) for magnification in bench.images.magnifications}
     result = {
         "task": task.name,
         "metric": "patient_accuracy",
@@ -140,35 +140,35 @@ def breakhis(source: Source, task: Task, options: Options, out: Path, report: Re
 class Bench:
     """What every fold of every magnification has in common; `task` has its test set."""
 
-    source: Source
+    source: Pretrained
     task: Task
-    pictures: Pictures
-    options: Options
+    images: BreakhisImages
+    options: TransferOptions
     report: Reporter
 
     def folds(self, magnification: str) -> Iterator[dict[str, Any]]:
         """The five folds of one magnification."""
         classify = self._by_svm if self.options.mode == "svm" else self._by_finetune
         for number in range(1, FOLDS + 1):
-            train, test = self.pictures.fold(magnification, number)
+            train, test = self.images.fold(magnification, number)
             if not len(train) or not len(test):
                 raise ShardError(f"fold {number} at {magnification} lacks a set", where=self.task.folder)
             found = classify(train, test)
-            labels, patients = self.pictures.rows.label[test], self.pictures.patients[test]
+            labels, patients = self.images.rows.label[test], self.images.patients[test]
             yield {
                 "fold": number,
                 "patient_accuracy": patient_accuracy(labels, found, patients),
                 "accuracy": metrics.accuracy(labels, found),
                 "patients": len(set(patients)),
-                "in_both_sets": sorted(set(patients) & set(self.pictures.patients[train])),
+                "in_both_sets": sorted(set(patients) & set(self.images.patients[train])),
                 "n_train": len(train),
                 "n_test": len(test),
             }
 
     def _by_svm(self, train: Which, test: Which) -> Labels:
-        rows, task = self.pictures.rows, self.task
+        rows, task = self.images.rows, self.task
         groups = [str(group) for group in rows.group[train]]
-        sample = Sample(
+        sample = TrainingSet(
             self._features[train], rows.label[train], groups, task.num_classes, task.metric, self.options.recipe.device
         )
         return metrics.predicted(probes.svm(sample, self.options.solver).answer(self._features[test]).decisions)
@@ -189,16 +189,16 @@ class Bench:
                     device=self.options.recipe.device,
                     weights=self.source.origin,
                 )
-                for split in self.pictures.parts
+                for split in self.images.parts
             ]
         )
 
     def _by_finetune(self, train: Which, test: Which) -> Labels:
         """The official folds have no validation set: part of the training set, in whole groups, takes its place."""
-        rows, recipe = self.pictures.rows, self.options.recipe
+        rows, recipe = self.images.rows, self.options.recipe
         sets = divide(self.task, rows.take(train), rows.take([]))
         folder = self.source.run.path / "transfer" / "tuned"
-        seen = self.source.seen | Seen({self.task.name: self.pictures.parts})  # folds cross the sets
+        seen = self.source.seen | Seen({self.task.name: self.images.parts})  # folds cross the sets
         tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report, seen)
         return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe)))
 
@@ -208,7 +208,7 @@ def _summary(folds: list[dict[str, Any]]) -> dict[str, Any]:
     return {"mean": found.mean, "std": found.std, "folds": folds}
 
 
-def _identity(source: Source, task: Task, options: Options) -> dict[str, Any]:
+def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[str, Any]:
     found = {
         "mode": options.mode,
         "source": source.weights,

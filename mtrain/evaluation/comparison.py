@@ -24,7 +24,7 @@ from mtrain.model.network import SharedNetwork, find_device
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values
-from mtrain.transfers.modes import Options
+from mtrain.transfers.modes import TransferOptions
 from mtrain.transfers.transfer import result_path, source_of, transfer
 
 MIB = 2**20
@@ -64,7 +64,7 @@ class Scored:
 
 
 def compare(
-    entries: Sequence[Entry], tasks: Sequence[Task], options: Options, report: Reporter
+    entries: Sequence[Entry], tasks: Sequence[Task], options: TransferOptions, report: Reporter
 ) -> tuple[dict[str, Any], list[str]]:
     """The comparison as JSON has it, and why some scores are missing.
 

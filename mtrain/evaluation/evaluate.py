@@ -25,7 +25,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run
 from mtrain.sweep.store import SELECTED, Store
 from mtrain.transfers.request import OWN
-from mtrain.transfers.transfer import Options, result_path, source_of, transfer
+from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
 START = "start"  # the published weights that a network with a table began from: its baseline
@@ -34,18 +34,18 @@ WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluateRequest:
     """What to evaluate: by which modes, with a baseline of how many seeds, how, and where it is written."""
 
     modes: tuple[str, ...] = ("svm", "finetune")
     baseline: bool = True
     seeds: int = SEEDS
-    options: Options = field(default_factory=Options)
+    options: TransferOptions = field(default_factory=TransferOptions)
     out: Path = Path("evaluations")
 
 
 @dataclass(frozen=True)
-class Job:
+class TransferJob:
     """One transfer of one network. For the sources that are no run, `run` says which backbone and which size."""
 
     mode: str
@@ -59,7 +59,7 @@ def opened(tasks: Sequence[Task]) -> list[Task]:
     return [with_test(task, Permit.EVALUATE) for task in tasks]
 
 
-def evaluate(runs: Sequence[Run], task: Task, asked: Asked, report: Reporter) -> list[dict[str, Any]]:
+def evaluate(runs: Sequence[Run], task: Task, asked: EvaluateRequest, report: Reporter) -> list[dict[str, Any]]:
     """Every job of one target; those that were done already are recognised.
 
     Raises:
@@ -70,7 +70,7 @@ def evaluate(runs: Sequence[Run], task: Task, asked: Asked, report: Reporter) ->
     return [_evaluated(job, target, asked, report) for job in jobs(runs, task, asked)]
 
 
-def jobs(runs: Sequence[Run], task: Task, asked: Asked) -> Iterator[Job]:
+def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[TransferJob]:
     """What the runs allow: those that left the task out are transferred, those that trained on it are for `joint`.
 
     Raises:
@@ -85,14 +85,16 @@ def jobs(runs: Sequence[Run], task: Task, asked: Asked) -> Iterator[Job]:
             remedy = "name one with --run" if mode == "joint" else "name one with --run, or ask for --mode joint"
             raise UsageError(f"{mode}: no run given has {how} {task.name}", remedy=remedy)
         if mode != "scratch":
-            yield from (Job(mode, MULTITASK, run, run.config().seed) for run in usable)
+            yield from (TransferJob(mode, MULTITASK, run, run.config().seed) for run in usable)
         for run in _networks(usable):
             if mode == "scratch":
-                yield from (Job(mode, RANDOM, run, seed) for seed in range(asked.seeds))
+                yield from (TransferJob(mode, RANDOM, run, seed) for seed in range(asked.seeds))
             elif mode != "joint" and asked.baseline:
                 own = isinstance(run.network(), BackboneCard) and run.config().weights != RANDOM
                 baseline = START if own else IMAGENET
-                yield from (Job(mode, baseline, run, seed) for seed in range(asked.seeds if mode == "finetune" else 1))
+                yield from (
+                    TransferJob(mode, baseline, run, seed) for seed in range(asked.seeds if mode == "finetune" else 1)
+                )
 
 
 def winners(sweep: Path, target: str) -> list[Run]:
@@ -134,7 +136,7 @@ def _networks(runs: Sequence[Run]) -> list[Run]:
     return list(first.values())
 
 
-def _evaluated(job: Job, task: Task, asked: Asked, report: Reporter) -> dict[str, Any]:
+def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Reporter) -> dict[str, Any]:
     """One job: the final transfer, and its file among the evaluations."""
     options = replace(
         asked.options, mode=job.mode, final=True, recipe=replace(asked.options.recipe, seed=job.seed)

@@ -61,8 +61,8 @@ class Evaluation(BaseModel):
 
 
 @dataclass(frozen=True)
-class Row:
-    """One task: `size` counts the pictures of train and val; the scores by column, in percent."""
+class TaskRow:
+    """One task: `size` counts the images of train and val; the scores by column, in percent."""
 
     task: str
     metric: str
@@ -117,7 +117,7 @@ def evaluation_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/*.json"), key=lambda path: (path.stat().st_mtime_ns, path))
 
 
-def table(evaluations: Iterable[Evaluation], backbone: str) -> list[Row]:
+def table(evaluations: Iterable[Evaluation], backbone: str) -> list[TaskRow]:
     """The rows of one network, those columns filled that were evaluated; of several evaluations of one model (task,
     column, seed) the last one counts.
     """
@@ -131,7 +131,7 @@ def table(evaluations: Iterable[Evaluation], backbone: str) -> list[Row]:
         scores = {
             name: _summary(columns[name].values(), seeded=name != UNSEEDED) for name in COLUMNS if name in columns
         }
-        rows.append(Row(task, every[0].metric, max(one.n_train for one in every), scores))
+        rows.append(TaskRow(task, every[0].metric, max(one.n_train for one in every), scores))
     return in_order(rows)
 
 
@@ -139,7 +139,7 @@ def _summary(same: Iterable[Evaluation], *, seeded: bool) -> Summary:
     return summary([100 * one.score for one in same if one.score is not None], seeded=seeded)
 
 
-def in_order(rows: Iterable[Row]) -> list[Row]:
+def in_order(rows: Iterable[TaskRow]) -> list[TaskRow]:
     """As in the paper's figures: by metric, then by growing size."""
     return sorted(rows, key=lambda row: (row.metric, row.size, row.task))
 
@@ -149,12 +149,12 @@ def backbones(evaluations: Iterable[Evaluation]) -> list[str]:
     return sorted({one.backbone for one in evaluations})
 
 
-def published() -> dict[str, list[Row]]:
+def published() -> dict[str, list[TaskRow]]:
     """The paper's Table V by network."""
     content = published_facts()
     return {
         backbone: in_order(
-            Row(task, content["tasks"][task]["metric"], content["tasks"][task]["size"],
+            TaskRow(task, content["tasks"][task]["metric"], content["tasks"][task]["size"],
                 {column: _published(value) for column, value in columns.items()})
             for task, columns in tasks.items()
         )

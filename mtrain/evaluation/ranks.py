@@ -23,7 +23,7 @@ INTERVAL = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScoreGrid:
     """scores (combinations, tasks, seeds): higher is better, nan where there is none, -inf for a diverged training."""
 
     combinations: tuple[str, ...]
@@ -65,7 +65,7 @@ class Summary:
         return self.std if self.count > 1 else None
 
 
-def check_complete(grid: Grid, remedy: str) -> None:
+def check_complete(grid: ScoreGrid, remedy: str) -> None:
     """Raises:
     UsageError: a score is missing; names the first ones and how many there are.
     """
@@ -126,7 +126,7 @@ def friedman(ranks: Values) -> tuple[float, float] | None:
     return float(statistic), float(p)
 
 
-def bootstrap(grid: Grid, draws: int = 1000, seed: int = 0) -> Bootstrap:
+def bootstrap(grid: ScoreGrid, draws: int = 1000, seed: int = 0) -> Bootstrap:
     """Mean ranks of grids in which the tasks, and within each task and combination the seeds, were drawn again."""
     rng = np.random.default_rng(seed)
     shape = grid.scores.shape

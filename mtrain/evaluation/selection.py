@@ -12,7 +12,7 @@ import numpy as np
 
 from dpconvert.plural import counted
 from mtrain.evaluation import ranks
-from mtrain.evaluation.ranks import Bootstrap, Grid, Values
+from mtrain.evaluation.ranks import Bootstrap, ScoreGrid, Values
 from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Planned, Result, Store
 
@@ -23,7 +23,7 @@ class Selection:
 
     sweep: str
     combinations: tuple[Combination, ...]
-    grid: Grid
+    grid: ScoreGrid
     ranks: Values
     bootstrap: Bootstrap
     friedman: tuple[float, float] | None
@@ -79,7 +79,7 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
 
 def grid_of(
     planned: Sequence[Planned], results: Mapping[str, Result], combinations: Sequence[Combination]
-) -> tuple[Grid, list[str]]:
+) -> tuple[ScoreGrid, list[str]]:
     """The scores by combination, task and seed, and notes on what is no number; a hole where there is no result yet."""
     tasks = list(dict.fromkeys(task for one in planned for task in one.tasks))
     seeds = list(dict.fromkeys(one.seed for one in planned))
@@ -102,7 +102,7 @@ def grid_of(
         notes.append(f"{counted(diverged, 'training')} diverged: their combinations rank last there")
     kept = [number for number, task in enumerate(tasks) if task not in undefined]
     names = tuple(map(str, combinations))
-    return Grid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes
+    return ScoreGrid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes
 
 
 def _score(result: Result, task: str) -> float | None:

@@ -21,11 +21,11 @@ from mtrain.model.heads import Head
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import State
+from mtrain.model.weights import StateDict
 from mtrain.seen import Seen
 
 
-class Made(NamedTuple):
+class WrittenFiles(NamedTuple):
     """Names of the written files, and Python code that loads them."""
 
     files: tuple[str, ...]
@@ -37,10 +37,10 @@ _WITHOUT_RELU = (
     "\n# model(images) would apply a ReLU that this network does not have\n"
     "network = torch.nn.Sequential(model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), "
 )
-Writer = Callable[[SharedNetwork, Head | None, Path, int, Seen], Made]
+Writer = Callable[[SharedNetwork, Head | None, Path, int, Seen], WrittenFiles]
 
 
-def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int, seen: Seen) -> Made:
+def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: int, seen: Seen) -> WrittenFiles:
     """The tensors under the network's own names, and the head as `head.weight` and `head.bias`."""
     state = dict(network.body.state_dict())
     if head:
@@ -54,10 +54,10 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
         f'network = shared_network("{name}", "model.safetensors").eval()\n'
         "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
     )
-    return Made(("model.safetensors", "config.json"), loading)
+    return WrittenFiles(("model.safetensors", "config.json"), loading)
 
 
-def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
+def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
     """A state dict for a torchvision model: of the body only, or with the head as its classifier."""
     name = TORCHVISION_DENSENET if network.name == AUTHORS_DENSENET else network.name
     if name not in torchvision.models.list_models(module=torchvision.models):
@@ -75,10 +75,10 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
         + ("" if head else f"  # only {classifier_of(model)}.weight and .bias are missing")
         + (_WITHOUT_RELU + ("model.classifier)" if head else ")") if network.name == AUTHORS_DENSENET else "")
     )
-    return Made(("model.pth",), loading)
+    return WrittenFiles(("model.pth",), loading)
 
 
-def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
+def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
     """A checkpoint for timm: of the body only (`num_classes=0`), or with the head as its classifier."""
     if network.card is not None:
         return _card_to_timm(network, network.card, head, out, size)
@@ -122,10 +122,10 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
         f'model = timm.create_model("{name}", num_classes={classes}{options}, checkpoint_path="model.safetensors")\n'
         "# or, from a folder or the hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
     )
-    return Made(("model.safetensors", "config.json"), loading)
+    return WrittenFiles(("model.safetensors", "config.json"), loading)
 
 
-def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None, out: Path, size: int) -> Made:
+def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None, out: Path, size: int) -> WrittenFiles:
     """A network that a table describes: its features are what the lines that load it make of timm's tokens."""
     if head:
         raise UsageError(
@@ -146,7 +146,7 @@ def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None,
         f'model = timm.create_model("{card.timm}", num_classes=0{given}, checkpoint_path="model.safetensors").eval()\n'
         f"{_RULES[card.features]}"
     )
-    return Made(("model.safetensors", "config.json"), loading)
+    return WrittenFiles(("model.safetensors", "config.json"), loading)
 
 
 _TOKENS = "tokens = model(images)  # normalized with the mean and std of config.json\n"
@@ -163,16 +163,16 @@ def _in_python(key: str, value: object) -> str:
     return f"timm.layers.{value}" if key == "mlp_layer" else repr(value)
 
 
-def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> Made:
+def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
     """A graph from uint8 images, which it normalizes itself, to `features`, and with a head also to `logits`."""
     write_onnx(network, head.module() if head else None, out / "model.onnx", size)
     write_json(out / "config.json", _config(network, head, size))
     loading = (
         "import onnxruntime\n"
         'session = onnxruntime.InferenceSession("model.onnx")\n'
-        f"answers = session.run(None, {{'pictures': pictures}})  # uint8 (N, 3, {size}, {size}), RGB"
+        f"answers = session.run(None, {{'images': images}})  # uint8 (N, 3, {size}, {size}), RGB"
     )
-    return Made(("model.onnx", "config.json"), loading)
+    return WrittenFiles(("model.onnx", "config.json"), loading)
 
 
 WRITERS: dict[str, Writer] = {
@@ -189,11 +189,11 @@ def classifier_of(model: nn.Module) -> str:
     return names[-1]
 
 
-def _with_classifier(body: State, head: Head | None, name: str) -> State:
+def _with_classifier(body: StateDict, head: Head | None, name: str) -> StateDict:
     return dict(body) | ({f"{name}.weight": head.weight.clone(), f"{name}.bias": head.bias.clone()} if head else {})
 
 
-def _shapes(state: State) -> dict[str, torch.Size]:
+def _shapes(state: StateDict) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
 
 

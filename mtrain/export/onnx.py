@@ -26,10 +26,10 @@ class FromPixels(nn.Module):
         super().__init__()
         self.network, self.head = network, head
 
-    def forward(self, pictures: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         network = self.network
         mean, std = network.mean[:, None, None], network.std[:, None, None]
-        features = network((pictures.float() / 255 - mean) / std)
+        features = network((images.float() / 255 - mean) / std)
         return features if self.head is None else (features, self.head(features))
 
 
@@ -45,10 +45,10 @@ def write_onnx(network: SharedNetwork, head: nn.Module | None, path: Path, size:
     except ModuleNotFoundError:
         raise UsageError("ONNX needs packages that are not installed", remedy="pip install 'dpconvert[onnx]'") from None
     model = FromPixels(network, head).eval()
-    pictures = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with _quietly():
         program = torch.onnx.export(
-            model, (pictures,), dynamo=True, opset_version=OPSET, input_names=["pictures"],
+            model, (images,), dynamo=True, opset_version=OPSET, input_names=["pictures"],
             output_names=["features", "logits"][: 1 if head is None else 2],
             dynamic_shapes={"pictures": {0: torch.export.Dim("batch", min=1)}},
         )  # fmt: skip

@@ -27,7 +27,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, closed_start, export, modelcard
-from mtrain.runs import Run, State
+from mtrain.runs import Run, RunState
 from mtrain.settings import unusable
 from mtrain.sweep.spec import Combination, Sweep, rate
 from mtrain.sweep.store import SELECTED, Store
@@ -40,7 +40,7 @@ RELEASED = {"mtdp_densenet121": DENSENET, "densenet121": DENSENET, "resnet50": {
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReleaseRequest:
     """A request to release networks: settings of the training, seeds, and the folders of runs and releases."""
 
     shards: str
@@ -53,7 +53,7 @@ class Asked:
     accepted: bool = False
 
 
-def release(request: Asked, report: Reporter) -> tuple[State, list[Exported]]:
+def release(request: ReleaseRequest, report: Reporter) -> tuple[RunState, list[Exported]]:
     """Train one network for each seed (and each backbone of a sweep), and export it. Existing runs are not repeated.
 
     Returns "finished", or "stopped" if a signal stopped it; and the networks exported.
@@ -81,7 +81,7 @@ def whole(pool: Pool) -> Pool:
     return training_on(dataclasses.replace(pool, tasks=complete), SPLITS)
 
 
-def configs(request: Asked) -> list[FitConfig]:
+def configs(request: ReleaseRequest) -> list[FitConfig]:
     """One training for each backbone and seed.
 
     Raises:
@@ -147,7 +147,7 @@ def _name(config: FitConfig, pool: Pool) -> str:
     return f"release-{plain}-seed{config.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
-def _export(run: Run, config: FitConfig, pool: Pool, request: Asked, report: Reporter) -> Exported:
+def _export(run: Run, config: FitConfig, pool: Pool, request: ReleaseRequest, report: Reporter) -> Exported:
     exported = export(run, "safetensors", request.out / run.name, accepted=request.accepted)
     sizes = {task.name: len(task.rows["train"]) for task in pool.tasks}
     about = {"config": config.model_dump(mode="json"), "pool": pool.digest, "tasks": sizes, "splits": list(SPLITS)}
@@ -169,7 +169,7 @@ def _about_data(sizes: dict[str, int]) -> list[str]:
     ]
 
 
-def _scores(config: FitConfig, request: Asked, report: Reporter) -> list[str]:
+def _scores(config: FitConfig, request: ReleaseRequest, report: Reporter) -> list[str]:
     """A table of the scores of networks with these settings that left the target out, if a sweep evaluated them."""
     evaluations, left = _evaluated(config, request)
     for note in left:
@@ -195,7 +195,7 @@ def _scores(config: FitConfig, request: Asked, report: Reporter) -> list[str]:
     return lines
 
 
-def _evaluated(config: FitConfig, request: Asked) -> tuple[list[Evaluation], list[str]]:
+def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluation], list[str]]:
     """The evaluations of the sweep's own runs of these settings, and those of the ImageNet weights that can be compared
     with them; notes on the others.
     """

@@ -55,7 +55,7 @@ class Body(NamedTuple):
 
 class AuthorsDenseNet(nn.Module):
     """DenseNet121 as the paper's authors use it (mtdp/models/densenet.py and mtdp/components.py in their repository):
-    normalized pictures (N, 3, H, W) -> (N, 1024), the mean over all places of what the last normalization gives.
+    normalized images (N, 3, H, W) -> (N, 1024), the mean over all places of what the last normalization gives.
 
     Its tensors are those of torchvision's densenet121, under the same names.
     """
@@ -167,7 +167,7 @@ def _shapes_of(make: Callable[[], Body]) -> Mapping[str, Tensor] | None:
 
 
 def timm_options(plain: str) -> dict[str, bool]:
-    """What lets a network of timm take pictures of other sizes than its weights were trained on, where it can: its
+    """What lets a network of timm take images of other sizes than its weights were trained on, where it can: its
     position embedding is then resampled as it runs, and its tensors stay what they are.
     """
     options = {"dynamic_img_size": True}

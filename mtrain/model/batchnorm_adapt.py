@@ -17,7 +17,7 @@ from mtrain.model.batchnorm_sync import SYNCHRONIZED
 
 
 def statistics_of_a_part(network: nn.Module) -> list[Tensor]:
-    """The running means and variances that are gathered from this rank's pictures alone."""
+    """The running means and variances that are gathered from this rank's images alone."""
     training = [module for module in network.modules() if module.training]
     layers = [layer for layer in training if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     buffers = [(layer.running_mean, layer.running_var) for layer in layers if not isinstance(layer, SYNCHRONIZED)]

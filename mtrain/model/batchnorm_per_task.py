@@ -4,7 +4,7 @@ After Chang et al., "Domain-specific batch normalization for unsupervised domain
 that is handed on the tasks' statistics become one again: those of their activations together, each task weighing the
 same.
 
-A layer that is synchronized over ranks stays so: statistics are those of a task's pictures on all of them.
+A layer that is synchronized over ranks stays so: statistics are those of a task's images on all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mtrain.model.batchnorm_sync import SYNCHRONIZED, sum_over_ranks
 class TaskBatchNorm(nn.Module):
     """`layer`, applied to each task's part of the batch with that task's statistics.
 
-    `counts` says whose the pictures are: counts[0] of the first task, then counts[1] of the second, and so on.
+    `counts` says whose the images are: counts[0] of the first task, then counts[1] of the second, and so on.
     """
 
     def __init__(self, layer: _BatchNorm, tasks: int) -> None:
@@ -64,7 +64,7 @@ class TaskBatchNorm(nn.Module):
         return normalized
 
     def _over_ranks(self, images: Tensor) -> Tensor:
-        """All tasks in two messages, which a rank without pictures of a task sends and awaits like the others."""
+        """All tasks in two messages, which a rank without images of a task sends and awaits like the others."""
         with torch.autocast(images.device.type, enabled=False):
             values = images.to(torch.promote_types(images.dtype, torch.float32)).reshape(*images.shape[:2], -1)
             task = F.one_hot(torch.repeat_interleave(torch.tensor(self.counts)), self.tasks).to(values.dtype)
@@ -102,7 +102,7 @@ def split(network: nn.Module, tasks: int) -> None:
 
 
 def route(network: nn.Module, counts: Sequence[int]) -> None:
-    """Say whose the pictures of the next batch are."""
+    """Say whose the images of the next batch are."""
     for module in network.modules():
         if isinstance(module, TaskBatchNorm):
             module.counts = counts

@@ -32,7 +32,7 @@ BLOCK = tarfile.BLOCKSIZE
 class About:
     """What is known of a task that a head was trained on.
 
-    side: of its square pictures, or the shorter one, in stored pixels; mpp: micrometres in one of these, None where the
+    side: of its square images, or the shorter one, in stored pixels; mpp: micrometres in one of these, None where the
     source does not say. samples: of each split. tissue_rule, tissue: how patches with tissue were told from background,
     and the least share of it. range: the samples that became black and white, of images of more than 8 bits.
     """

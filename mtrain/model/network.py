@@ -1,4 +1,4 @@
-"""A `SharedNetwork` from pictures to features, and `MultiHead`, which adds one linear head a task.
+"""A `SharedNetwork` from images to features, and `MultiHead`, which adds one linear head a task.
 
 Networks go by the names of mtrain.model.backbones, or are described by a table (mtrain.backbones); their weights are
 "imagenet", "random" or a file.
@@ -24,7 +24,7 @@ from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
 from mtrain.model.weights import Weights, open_weights
 from mtrain.model.weights_file import weights_in
-from mtrain.model.weights_fit import Candidates, State, fit_names
+from mtrain.model.weights_fit import Candidates, StateDict, fit_names
 from mtrain.model.weights_names import in_own_names
 
 Network = str | BackboneCard
@@ -126,7 +126,7 @@ def load_weights(
     network.load_state_dict(fit_names(tensors, wanted, path, name, key, _others(tensors, name, card)))
 
 
-def _others(tensors: State, name: str, card: BackboneCard | None) -> Candidates:
+def _others(tensors: StateDict, name: str, card: BackboneCard | None) -> Candidates:
     """Networks that a file may be of which is not one of `name`; of a vision transformer, those with a table first."""
     for width in {tensor.shape[-1] for given, tensor in tensors.items() if given.endswith(CLASS_TOKEN) and tensor.ndim}:
         yield from ((other, shapes) for other, shapes in listed_networks(width) if other != name)
@@ -169,7 +169,7 @@ def find_device(name: str) -> torch.device:
 @torch.no_grad()
 def check_size(network: SharedNetwork, size: int) -> None:
     """Raises:
-    UsageError: the network cannot take pictures of `size` pixels.
+    UsageError: the network cannot take images of `size` pixels.
     """
     was_training = network.training
     try:
@@ -177,7 +177,7 @@ def check_size(network: SharedNetwork, size: int) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"{network.name} does not take pictures of {size} px: {reason}", remedy="give another --size"
+            f"{network.name} does not take images of {size} px: {reason}", remedy="give another --size"
         ) from None
     finally:
         network.train(was_training)
@@ -193,10 +193,10 @@ def _num_features(name: str, body: Body) -> int:
 
 @torch.no_grad()
 def _probe(name: str, body: Body) -> int:
-    """Features a picture, found by running one."""
+    """Features an image, found by running one."""
     was_training = body.module.training
     features = body.module.eval()(torch.zeros(1, 3, body.size, body.size))
     body.module.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise UsageError(f"{name} does not end in one vector a picture", remedy="choose another --backbone")
+        raise UsageError(f"{name} does not end in one vector an image", remedy="choose another --backbone")
     return features.shape[1]

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from mtrain.errors import UsageError
-from mtrain.model.weights import State
+from mtrain.model.weights import StateDict
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 BLOCKS, BLOCK = "blocks", re.compile(r"blocks\.(\d+)\.")
@@ -134,18 +134,18 @@ def by_layer(body: nn.Module, decay: float, name: str) -> list[tuple[float, list
     return [(decay**below, groups[below]) for below in sorted(groups)]
 
 
-def merged_state(body: nn.Module) -> State:
+def merged_state(body: nn.Module) -> StateDict:
     """The state of the plain network that computes what `body` does."""
     layers = dict(_updates(body))
     state = {name: value for name, value in body.state_dict().items() if name.rpartition(".")[2] not in UPDATES}
     return state | {f"{name}.weight": layer.merged().detach() for name, layer in layers.items()}
 
 
-def adapter_state(body: nn.Module) -> State:
+def adapter_state(body: nn.Module) -> StateDict:
     """The low-rank updates alone: <layer>.lora_A (rank, in) and <layer>.lora_B (out, rank); B is scaled already, so
     that a layer's update is lora_B @ lora_A.
     """
-    state: State = {}
+    state: StateDict = {}
     for name, layer in _updates(body):
         state |= {f"{name}.lora_A": layer.lora_a.detach(), f"{name}.lora_B": layer.scale * layer.lora_b.detach()}
     return state

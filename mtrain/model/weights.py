@@ -32,11 +32,11 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
 from mtrain.model.weights_file import EXPECTED, Kind, weights_in, weights_kind
-from mtrain.model.weights_fit import State, flattened
+from mtrain.model.weights_fit import StateDict, flattened
 from mtrain.runs import Run
 from mtrain.seen import Seen
 
-__all__ = ["State", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
+__all__ = ["StateDict", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
 
 BACKBONE = "backbone"
 SEEN = "trained_on.json"  # beside exported weights
@@ -69,7 +69,7 @@ class Weights:
     paper's authors; `architecture`: the same by a file of others, in words that need not be ours.
     """
 
-    tensors: State
+    tensors: StateDict
     backbone: str | None = None
     architecture: str | None = None
 
@@ -105,7 +105,7 @@ def seen_by(weights: str | Path, network: str | BackboneCard | None = None) -> S
     return next((run.seen() for run in map(Run, folders) if run.exists), Seen())
 
 
-def state_digest(state: State, *also: str) -> str:
+def state_digest(state: StateDict, *also: str) -> str:
     """sha256 over names and bytes of the tensors, and over what else is given."""
     digest = hashlib.sha256("".join(f"{text}\n" for text in also).encode())
     for name, tensor in sorted(state.items()):
@@ -114,7 +114,7 @@ def state_digest(state: State, *also: str) -> str:
     return digest.hexdigest()
 
 
-def read_weights(path: Path) -> State:
+def read_weights(path: Path) -> StateDict:
     """The tensors in a file, under the names it gives them; those of dictionaries in it by the way to them.
 
     Raises:
@@ -142,7 +142,7 @@ def open_weights(path: Path) -> Weights:
         raise _not_weights(error, path) from None
 
 
-def _named(tensors: State, backbone: object, architecture: object) -> Weights:
+def _named(tensors: StateDict, backbone: object, architecture: object) -> Weights:
     pattern, norm = AUTHORS
     if norm in tensors and any(pattern.fullmatch(name) and value.ndim == 4 for name, value in tensors.items()):
         backbone = AUTHORS_DENSENET
@@ -176,7 +176,7 @@ def _architecture_beside(path: Path) -> object:
     return content.get("architecture") if isinstance(content, dict) else None
 
 
-def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> State:
+def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> StateDict:
     """The package's ImageNet weights under timm's names.
 
     Both list the same layers in the same order under different names, so they are paired by position.

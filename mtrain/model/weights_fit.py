@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mtrain.errors import RunError, UsageError
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 Candidates = Iterable[tuple[str, Mapping[str, Tensor]]]
 ROOT = "."  # how --weights-key names the top level
 
@@ -48,7 +48,7 @@ OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 def fit_names(
     found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str, key: str | None = None,
     others: Candidates = (),
-) -> State:  # fmt: skip
+) -> StateDict:  # fmt: skip
     """The tensors of `found` that the network `name` wants, under its names; `wanted` gives names and shapes.
 
     key: the part of the file to take, where it holds more than one network. others: networks by name that a file which
@@ -90,7 +90,7 @@ def flattened(
             yield from flattened(value, f"{prefix}{key}.", seen)
 
 
-def _part(state: State, key: str | None, path: Path) -> State:
+def _part(state: StateDict, key: str | None, path: Path) -> StateDict:
     if key is None:
         return state
     start = "" if key == ROOT else key.rstrip(".") + "."
@@ -101,28 +101,28 @@ def _part(state: State, key: str | None, path: Path) -> State:
     return part
 
 
-def _prefixes(state: State, wanted: Mapping[str, Tensor]) -> list[str]:
+def _prefixes(state: StateDict, wanted: Mapping[str, Tensor]) -> list[str]:
     """What may stand before the network's names, by its first one: whole components, none of a part that is dropped."""
     first = next(iter(wanted))
     found = {name.removesuffix(first) for name in state if name == first or name.endswith("." + first)}
     return sorted(p for p in found if not any(DROPPED.fullmatch(component) for component in p.split(".")[:-1]))
 
 
-def _fits(state: State, prefix: str, wanted: Mapping[str, Tensor]) -> bool:
+def _fits(state: StateDict, prefix: str, wanted: Mapping[str, Tensor]) -> bool:
     return not any(_missing(state, prefix, wanted)) and not any(_of_another_shape(state, prefix, wanted))
 
 
-def _missing(state: State, prefix: str, wanted: Mapping[str, Tensor]) -> Iterator[str]:
+def _missing(state: StateDict, prefix: str, wanted: Mapping[str, Tensor]) -> Iterator[str]:
     return (name for name in wanted if prefix + name not in state and not name.endswith("num_batches_tracked"))
 
 
-def _of_another_shape(state: State, prefix: str, wanted: Mapping[str, Tensor]) -> Iterator[str]:
+def _of_another_shape(state: StateDict, prefix: str, wanted: Mapping[str, Tensor]) -> Iterator[str]:
     return (
         name for name, tensor in wanted.items() if prefix + name in state and state[prefix + name].shape != tensor.shape
     )
 
 
-def _chosen(state: State, prefixes: list[str], wanted: Mapping[str, Tensor], path: Path, key: str | None) -> str:
+def _chosen(state: StateDict, prefixes: list[str], wanted: Mapping[str, Tensor], path: Path, key: str | None) -> str:
     """The only network in the file; of several with the same values, the first."""
     first, *more = prefixes
     if not (key == ROOT and first == "") and any(not _equal(state, first, other, wanted) for other in more):
@@ -134,12 +134,12 @@ def _chosen(state: State, prefixes: list[str], wanted: Mapping[str, Tensor], pat
     return first  # the shortest: the top level, where the network stands there
 
 
-def _equal(state: State, one: str, other: str, wanted: Mapping[str, Tensor]) -> bool:
+def _equal(state: StateDict, one: str, other: str, wanted: Mapping[str, Tensor]) -> bool:
     pairs = ((state[one + name], state[other + name]) for name in wanted if one + name in state)
     return all(a is b or torch.equal(a, b) for a, b in pairs)
 
 
-def _left_over(state: State, prefixes: list[str], wanted: Mapping[str, Tensor]) -> list[str]:
+def _left_over(state: StateDict, prefixes: list[str], wanted: Mapping[str, Tensor]) -> list[str]:
     """The names in the file that are neither those of the network, under any of its prefixes, nor dropped."""
     roots = {prefix[: dot.end()] for prefix in prefixes for dot in re.finditer(r"\.", prefix)} | {""}
     used = {prefix + name for prefix in prefixes for name in wanted}
@@ -150,13 +150,13 @@ def _dropped(name: str, roots: Iterable[str]) -> bool:
     return any(name.startswith(root) and DROPPED.fullmatch(name.removeprefix(root).partition(".")[0]) for root in roots)
 
 
-def _is_all_of(state: State, shapes: Mapping[str, Tensor]) -> bool:
+def _is_all_of(state: StateDict, shapes: Mapping[str, Tensor]) -> bool:
     """Whether the file holds this network and nothing else but what is dropped."""
     complete = [prefix for prefix in _prefixes(state, shapes) if _fits(state, prefix, shapes)]
     return bool(complete) and not _left_over(state, complete, shapes)
 
 
-def _too_little(state: State, wanted: Mapping[str, Tensor]) -> str:
+def _too_little(state: StateDict, wanted: Mapping[str, Tensor]) -> str:
     """By the prefix under which most of the network is found."""
     prefixes = ["", *_prefixes(state, wanted)]
     best = max(prefixes, key=lambda prefix: sum(prefix + name in state for name in wanted))

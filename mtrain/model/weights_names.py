@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mtrain.backbones.card import Naming
 from mtrain.errors import RunError
-from mtrain.model.weights_fit import State
+from mtrain.model.weights_fit import StateDict
 
 PREFIX = r"((?:.+?\.)?)"  # of any name: module., teacher.backbone., ...
 PART = re.compile(r"(.+)@(\d+)")
 POSITIONS, CLASS = "pos_embed", "cls_token"
 
 
-def in_own_names(found: State, wanted: Mapping[str, Tensor], namings: Iterable[Naming], path: Path) -> State:
+def in_own_names(found: StateDict, wanted: Mapping[str, Tensor], namings: Iterable[Naming], path: Path) -> StateDict:
     """`found` as it is, or renamed by the one of `namings` that gives most of the names that `wanted` has.
 
     Raises:
@@ -32,7 +32,7 @@ def in_own_names(found: State, wanted: Mapping[str, Tensor], namings: Iterable[N
     return best
 
 
-def renamed_by(naming: Naming, found: State, wanted: Mapping[str, Tensor], path: Path) -> State:
+def renamed_by(naming: Naming, found: StateDict, wanted: Mapping[str, Tensor], path: Path) -> StateDict:
     """The tensors under their new names; those that the table knows nothing of keep theirs.
 
     Raises:
@@ -40,7 +40,7 @@ def renamed_by(naming: Naming, found: State, wanted: Mapping[str, Tensor], path:
     """
     dropped = re.compile("|".join(f"{PREFIX}(?:{pattern})" for pattern in naming.drop) or r"(?!)")
     rules = [(re.compile(PREFIX + f"(?:{pattern})"), _shifted(new)) for pattern, new in naming.rename.items()]
-    state: State = {}
+    state: StateDict = {}
     for name, tensor in found.items():
         if dropped.fullmatch(name):
             continue
@@ -64,8 +64,8 @@ def _shifted(new: str) -> str:
     return re.sub(r"\\(\d+)", lambda found: rf"\g<{int(found[1]) + 1}>", new)
 
 
-def _put_together(state: State, path: Path) -> State:
-    whole: State = {}
+def _put_together(state: StateDict, path: Path) -> StateDict:
+    whole: StateDict = {}
     parts: dict[str, dict[int, Tensor]] = {}
     for name, tensor in state.items():
         if part := PART.fullmatch(name):
@@ -84,7 +84,7 @@ def _put_together(state: State, path: Path) -> State:
     return whole
 
 
-def _folded(state: State, wanted: Mapping[str, Tensor]) -> State:
+def _folded(state: StateDict, wanted: Mapping[str, Tensor]) -> StateDict:
     """With the class token's position in the class token, where the network keeps positions of patches alone."""
     room = wanted[POSITIONS].shape[1] if POSITIONS in wanted else None
     for name in [name for name in state if name == POSITIONS or name.endswith("." + POSITIONS)]:
@@ -94,7 +94,7 @@ def _folded(state: State, wanted: Mapping[str, Tensor]) -> State:
     return state
 
 
-def _matching(state: State, wanted: Mapping[str, Tensor]) -> int:
+def _matching(state: StateDict, wanted: Mapping[str, Tensor]) -> int:
     """How many of the wanted names are there, under whatever prefix stands before most of them."""
     first = next(iter(wanted))
     prefixes = {"", *(name.removesuffix(first) for name in state if name.endswith("." + first))}

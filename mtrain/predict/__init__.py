@@ -12,7 +12,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.source.slide_files import slide_files
 from mtrain.errors import UsageError
 from mtrain.predict.classifier import Classifier
-from mtrain.predict.image_files import SUFFIXES, predict_pictures
+from mtrain.predict.image_files import SUFFIXES, predict_images
 from mtrain.predict.slide import Patch, predict_slide
 
 __all__ = ["Classifier", "Patch", "predict"]
@@ -38,7 +38,7 @@ def predict(
     results = [asdict(predict_slide(classifier, slide, patch, out / names[slide], report, label)) for slide in slides]
     if images:
         table = out / "pictures.csv"
-        counts = predict_pictures(classifier, images, table, report)
+        counts = predict_images(classifier, images, table, report)
         results.append({"file": str(table), "pictures": len(images), "classes": counts})
     return results
 

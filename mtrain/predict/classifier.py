@@ -61,13 +61,13 @@ class Classifier:
         return self.classes.index(name)
 
     @torch.inference_mode()
-    def answer(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def answer(self, raw_images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities (N, classes) for N uint8 RGB images (height, width, 3).
 
         As in training, the central square of each image is resized to the network's input size.
         """
         how = self.network.interpolation
-        arrays = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
+        arrays = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in raw_images]
         squares = [square(array, self.size, how=how) for array in arrays]
         images = torch.stack(squares).to(self.device)
         logits = self.head(self.network(self.network.normalize(images)))

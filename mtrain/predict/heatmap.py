@@ -39,13 +39,13 @@ def write_heatmap(
     write_pyramid(path, pixels, None if mpp is None else (mpp[0] * coarser, mpp[1] * coarser))
 
 
-def overlaid(picture: Pixels, boxes: NDArray[np.int64], paint: Pixels, extent: tuple[int, int]) -> Pixels:
-    """The thumbnail `picture`, with the colours `paint` (N, 3) blended in at half opacity inside the boxes.
+def overlaid(image: Pixels, boxes: NDArray[np.int64], paint: Pixels, extent: tuple[int, int]) -> Pixels:
+    """The thumbnail `image`, with the colours `paint` (N, 3) blended in at half opacity inside the boxes.
 
     extent: width and height of the slide in level-0 pixels.
     """
-    height, width = picture.shape[:2]
-    blended = picture.copy()
+    height, width = image.shape[:2]
+    blended = image.copy()
     scale = np.array([width / extent[0], height / extent[1]] * 2)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * scale
     for (left, top, right, bottom), colour in zip(np.rint(corners).astype(int).tolist(), paint, strict=True):

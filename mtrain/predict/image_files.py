@@ -16,7 +16,7 @@ from mtrain.predict.classifier import BATCH, Classifier
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def predict_pictures(classifier: Classifier, files: Sequence[Path], table: Path, report: Reporter) -> dict[str, int]:
+def predict_images(classifier: Classifier, files: Sequence[Path], table: Path, report: Reporter) -> dict[str, int]:
     """Write the table. Returns for each class the number of images that it is the most probable class of.
 
     Raises:

@@ -46,7 +46,7 @@ class Patients(Evaluation):
 
 
 @dataclass(frozen=True)
-class Row:
+class BreakhisRow:
     """One transfer of one network: own and published scores in percent by magnification; own ones average `seeds`."""
 
     backbone: str
@@ -66,7 +66,7 @@ class Row:
 
 def breakhis_rows(
     folder: Path, backbones: Iterable[str], *, paper: bool, size: int | None = None
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[BreakhisRow], list[str]]:
     """The rows of these networks, of input of this size, and notes on what was left out as not comparable. Of several
     files of the same network, column and seed, the newest counts.
 
@@ -92,7 +92,7 @@ def breakhis_rows(
         newest.setdefault((one.backbone, one.column), {})[one.seed] = one
     known = published_breakhis() if paper else {}
     rows = [
-        Row(backbone, column, len(seeds), _scores(seeds.values()), known.get(backbone, {}).get(column, {}))
+        BreakhisRow(backbone, column, len(seeds), _scores(seeds.values()), known.get(backbone, {}).get(column, {}))
         for backbone in backbones for column in COLUMNS if (seeds := newest.get((backbone, column)))
     ]  # fmt: skip
     return rows, notes

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtrain.evaluation import ranks, selection
-from mtrain.evaluation.paper_tables import Row
+from mtrain.evaluation.paper_tables import TaskRow
 from mtrain.evaluation.selection import Selection
-from mtrain.report.breakhis_table import Row as BreakhisRow
+from mtrain.report.breakhis_table import BreakhisRow
 from mtrain.sweep.store import Planned, Result
 
 
@@ -58,7 +58,7 @@ def _state(mean: float) -> str:
     return "scored" if math.isfinite(mean) else "diverged"
 
 
-def scores(networks: Iterable[tuple[str, Sequence[Row], Mapping[str, Row]]]) -> str:
+def scores(networks: Iterable[tuple[str, Sequence[TaskRow], Mapping[str, TaskRow]]]) -> str:
     """A line for each network, task and column, with the published scores."""
     rows = []
     for name, own, published in networks:

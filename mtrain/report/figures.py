@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtrain.evaluation.paper_tables import Row
+from mtrain.evaluation.paper_tables import TaskRow
 from mtrain.evaluation.ranks import Summary, margin, summary
 
 INK, SOFT, RULE, PAPER = "#1b1f24", "#5c6570", "#d9dee4", "#fefefe"
@@ -38,7 +38,7 @@ ERRORS: dict[str, Any] = {"fmt": "none", "color": INK, "ecolor": INK, "elinewidt
 LEGEND: dict[str, Any] = {"loc": "lower center", "frameon": False, "labelcolor": INK}
 
 
-def differences(rows: Sequence[Row], mode: str, paper: Mapping[str, Row] | None = None) -> Figure:
+def differences(rows: Sequence[TaskRow], mode: str, paper: Mapping[str, TaskRow] | None = None) -> Figure:
     """Figures 2 and 3: multi-task minus ImageNet by task, with twice the larger deviation; filled where significant.
 
     paper: the published rows by task, which are drawn as diamonds.
@@ -59,7 +59,7 @@ def differences(rows: Sequence[Row], mode: str, paper: Mapping[str, Row] | None 
     return figure
 
 
-def approaches(rows: Sequence[Row]) -> Figure:
+def approaches(rows: Sequence[TaskRow]) -> Figure:
     """Figure 4: scratch, svm, finetune and joint side by side for each task, with two standard deviations."""
     shown = [row for row in rows if APPROACHES.keys() & row.scores.keys()]
     figure, axes = _axes(height=0.62 * len(shown) + 1.1)
@@ -163,7 +163,7 @@ def _axes(height: float) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
-def _tasks_down(axes: Axes, rows: Sequence[Row]) -> None:
+def _tasks_down(axes: Axes, rows: Sequence[TaskRow]) -> None:
     short = {"accuracy": "acc", "roc_auc": "auc"}
     axes.set_yticks(range(len(rows)), [f"{row.task} ({short.get(row.metric, row.metric)})" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -14,7 +14,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
 from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Evaluation, Row
+from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
@@ -30,7 +30,7 @@ MARKS = {1: '<span class="up" title="significantly better than ImageNet">▲</sp
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedFigure:
     """One figure: `name` is the stem of its files, `words` the alternative text."""
 
     name: str
@@ -49,9 +49,9 @@ class Network:
     """The evaluations of one network."""
 
     name: str
-    rows: list[Row]
-    published: Mapping[str, Row]
-    figures: list[Drawn] = field(default_factory=list)
+    rows: list[TaskRow]
+    published: Mapping[str, TaskRow]
+    figures: list[RenderedFigure] = field(default_factory=list)
 
 
 def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool, report: Reporter = SILENT) -> Path:
@@ -103,7 +103,7 @@ def spread(found: Summary) -> str:
     return f"{found.mean:.2f}" if found.spread is None else f"{found.mean:.2f}±{found.spread:.2f}"
 
 
-def _mark(column: str, row: Row) -> Markup:
+def _mark(column: str, row: TaskRow) -> Markup:
     """The mark beside a multi-task score that differs significantly from that of ImageNet."""
     mode, _, source = column.partition("-")
     return Markup(MARKS[row.verdict(mode) or 0] if source == "multitask" else "")
@@ -149,7 +149,7 @@ def _networks(evaluations: Sequence[Evaluation], *, paper: bool) -> list[Network
     return networks
 
 
-def _network_figures(name: str, rows: Sequence[Row], published: Mapping[str, Row]) -> list[Drawn]:
+def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str, TaskRow]) -> list[RenderedFigure]:
     found = []
     for mode in TRANSFERS:
         if any(row.gain(mode) is not None for row in rows):
@@ -165,12 +165,12 @@ def _network_figures(name: str, rows: Sequence[Row], published: Mapping[str, Row
     return found
 
 
-def _in_words(row: Row) -> str:
+def _in_words(row: TaskRow) -> str:
     shown = {label: row.scores[column] for column, label in figures.APPROACHES.items() if column in row.scores}
     return ", ".join(f"{label} {score.mean:.1f}" for label, score in shown.items())
 
 
-def _rate_figures(chosen: Selection) -> list[Drawn]:
+def _rate_figures(chosen: Selection) -> list[RenderedFigure]:
     """Figure 5 for each network and task with several learning rates."""
     found = []
     for backbone, task in _cases(chosen):
@@ -184,7 +184,7 @@ def _rate_figures(chosen: Selection) -> list[Drawn]:
     return found
 
 
-def _head_figures(chosen: Selection) -> list[Drawn]:
+def _head_figures(chosen: Selection) -> list[RenderedFigure]:
     """Figure 6 for each network and task, at the learning rate of the network's best combination."""
     found = []
     for backbone, task in _cases(chosen):
@@ -220,8 +220,8 @@ def _grouped(
     return {k: found[k] for k in sorted(found) if found[k]}
 
 
-def _drawn(name: str, caption: str, words: str, figure: Figure) -> Drawn:
-    return Drawn(name, caption, words, figures.svg(figure), figures.png(figure))
+def _drawn(name: str, caption: str, words: str, figure: Figure) -> RenderedFigure:
+    return RenderedFigure(name, caption, words, figures.svg(figure), figures.png(figure))
 
 
 def _winners(chosen: Selection) -> list[tuple[str, Combination | None, float]]:

@@ -17,14 +17,14 @@ from mtrain.scoring.metrics import Values
 
 
 @dataclass(frozen=True)
-class Answer:
+class Predictions:
     """Decision values as `metrics` takes them; probabilities (n, classes) of classifiers that have some."""
 
     decisions: Values
     probabilities: Values | None = None
 
 
-def scores_of(task: Task, name: str, rows: Rows, answer: Answer) -> dict[str, Any]:
+def scores_of(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[str, Any]:
     """The task's own metric, all others, intervals over groups; `name` is the set's."""
     score = metrics.score(task.metric, rows.label, answer.decisions)
     scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes))
@@ -50,7 +50,7 @@ def undefined(task: Task, name: str) -> str:
     return f"the {name} set of {task.name} holds one class only: no {task.metric}"
 
 
-def write_predictions(path: Path, rows: Rows, answer: Answer) -> None:
+def write_predictions(path: Path, rows: Rows, answer: Predictions) -> None:
     """What was answered for each sample, so that any other score can be made later."""
     arrays: dict[str, NDArray[Any]] = {
         "key": rows.key.astype(str),

@@ -21,7 +21,7 @@ from mtrain.train import checkpoint
 from mtrain.train.fit import fit
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.request import OWN, targets
-from mtrain.transfers.transfer import Options, source_of, transfer
+from mtrain.transfers.transfer import TransferOptions, source_of, transfer
 from mtrain.versions import versions
 
 Outcome = Literal["done", "busy", "stopped"]
@@ -101,7 +101,7 @@ def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[s
     """Each left-out task, train -> val: no test set is read. The scores by task, and why others have none."""
     source = source_of(run, OWN)
     settings = cell.transfer
-    options = Options(
+    options = TransferOptions(
         mode=settings.mode,
         final=False,
         solver=settings.solver,

@@ -24,11 +24,11 @@ from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
 
 if TYPE_CHECKING:
-    from mtrain.sweep.local_engine import State
+    from mtrain.sweep.local_engine import SweepState
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepRequest:
     """The command's options."""
 
     file: str
@@ -46,7 +46,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SweepResult:
     """What to print, the same for programs, whether a signal stopped the work, and why cells failed, in lines."""
 
     lines: list[str]
@@ -55,7 +55,7 @@ class Answer:
     failures: tuple[str, ...] = ()
 
 
-def run_sweep(asked: Asked, report: Reporter) -> Answer:
+def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
     """Do what was asked for.
 
     Raises:
@@ -85,7 +85,7 @@ def run_sweep(asked: Asked, report: Reporter) -> Answer:
     found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there, "failed": failed}
     told = f", {len(failed)} of them failed" if failed else ""
     lines = [f"{sweep.name}: {there} of {counted(len(cells), 'cell')}{told} -> {store.path}"]
-    return Answer(lines, found, stopped, _reasons(failed))
+    return SweepResult(lines, found, stopped, _reasons(failed))
 
 
 def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
@@ -100,13 +100,13 @@ def _reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
     return tuple(f"{task} in {counted(count, 'cell')}: {reason}" for (task, reason), count in sorted(counts.items()))
 
 
-def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) -> State:
+def _run(asked: SweepRequest, store: Store, cells: Sequence[Cell], report: Reporter) -> SweepState:
     if asked.engine == "ray":
         if asked.jobs is not None:
             raise UsageError("--jobs is for --engine local; a cluster runs as many cells as it has room for")
         from mtrain.sweep import ray_engine
 
-        return ray_engine.run(store, cells, Cluster(asked.address), ray_engine.Request(asked.cpus or 1), report)
+        return ray_engine.run(store, cells, Cluster(asked.address), ray_engine.Resources(asked.cpus or 1), report)
     if asked.address is not None or asked.cpus is not None:
         raise UsageError("--address and --cpus are for --engine ray")
     from mtrain.sweep import local_engine
@@ -114,17 +114,17 @@ def _run(asked: Asked, store: Store, cells: Sequence[Cell], report: Reporter) ->
     return local_engine.run(store, cells, asked.jobs or max(len(local_engine.visible_cards()), 1), report)
 
 
-def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> Answer:
+def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
     from mtrain.sweep.estimate import measure, plan
 
     first = {cell.config.backbone: cell for cell in reversed(cells) if not store.has(cell)}
     pools = {left.names: left.pool for left in sets}
     paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
     found = plan(store, cells, sets, paces)
-    return Answer(found.lines(store.name), found.json())
+    return SweepResult(found.lines(store.name), found.json())
 
 
-def _script(asked: Asked, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> Answer:
+def _script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:
     """A part for each seed, left-out set and network unless told: what shares a warm-up then stays together."""
     groups = {(cell.config.seed, cell.tasks, cell.config.backbone) for cell in cells}
     file = str(Path(asked.file).absolute()) if Path(asked.file).is_file() else asked.file
@@ -132,7 +132,7 @@ def _script(asked: Asked, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> An
     parts = min(asked.parts or len(groups), len(cells))
     write_text(path, slurm.sbatch(file, options, sweep.name, parts))
     told = f"{path}: {counted(parts, 'part')}; submit it with: sbatch {path}"
-    return Answer([told], {"script": str(path), "parts": parts})
+    return SweepResult([told], {"script": str(path), "parts": parts})
 
 
 def _part(given: str | None) -> tuple[int, int]:

@@ -25,17 +25,17 @@ STEPS, SECONDS = 50, 8.0  # a pace is timed over so many steps, or as many as go
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds an iteration with and without the shared network's gradients, seconds a picture of features; sizes."""
+    """Seconds an iteration with and without the shared network's gradients, seconds an image of features; sizes."""
 
     step: float
     warm: float
-    picture: float
+    image: float
     weights_bytes: int
     features: int
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """Counts of cells and warm-ups; hours of what is left to do, with shared warm-ups and with one in each cell."""
 
     cells: int
@@ -70,10 +70,10 @@ class Plan:
         ]
 
 
-def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> Plan:
+def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> Estimate:
     """What is missing, and what it costs at these paces (by network)."""
     missing = [cell for cell in cells if not store.has(cell)]
-    pictures = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
+    images = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
                 for left in sets}  # fmt: skip
     begun = {cell.training: store.run(cell.training).state()[1] for cell in missing}
     warmups = {cell.warmup: cell for cell in cells if cell.warmup}
@@ -84,11 +84,11 @@ def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Ma
         return paces[cell.config.backbone]
 
     warm = sum(cell.config.warmup * pace(cell).warm for digest, cell in needed.items() if digest not in finished)
-    features = sum(pictures[cell.tasks] * pace(cell).picture for cell in missing)
+    features = sum(images[cell.tasks] * pace(cell).image for cell in missing)
     trained = sum(_left(cell, begun[cell.training]) * pace(cell).step for cell in missing)
     own = sum(cell.config.warmup * pace(cell).warm for cell in missing if not begun[cell.training])
-    kept = sum(pace(cell).weights_bytes + 4 * pictures[cell.tasks] * pace(cell).features for cell in missing)
-    return Plan(
+    kept = sum(pace(cell).weights_bytes + 4 * images[cell.tasks] * pace(cell).features for cell in missing)
+    return Estimate(
         cells=len(cells), there=len(cells) - len(missing), begun=sum(done > 0 for done in begun.values()),
         warmups=len(warmups), warmups_there=len(finished), warmups_alone=sum(cell.warmup is not None for cell in cells),
         hours=(warm + features + trained) / 3600, hours_warmups=warm / 3600, hours_features=features / 3600,
@@ -110,7 +110,7 @@ def _left(cell: Cell, done: int) -> int:
 
 
 def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
-    """Time a few iterations of each kind, pictures read and all."""
+    """Time a few iterations of each kind, images read and all."""
     report.note(f"{config.backbone}: timing a few iterations")
     device = find_device(config.device)
     network = shared_network(catalog.described(config.backbone, config.backbone_options) or config.backbone, "random")

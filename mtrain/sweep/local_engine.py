@@ -27,11 +27,11 @@ from mtrain.sweep.cells import Cell
 from mtrain.sweep.store import Store
 from mtrain.train.signals import passed_on
 
-State = Literal["finished", "stopped"]
+SweepState = Literal["finished", "stopped"]
 POLL = 2.0  # seconds between looks at what others have
 
 
-def run(store: Store, cells: Sequence[Cell], jobs: int, report: Reporter) -> State:
+def run(store: Store, cells: Sequence[Cell], jobs: int, report: Reporter) -> SweepState:
     """Run the cells that have no result yet, in `jobs` processes; "stopped" with checkpoints when a signal asked.
 
     Raises:
@@ -55,7 +55,7 @@ def run(store: Store, cells: Sequence[Cell], jobs: int, report: Reporter) -> Sta
     return outcome_of(store, missing, [one.answer() for one in crew], stopped=bool(asked))
 
 
-def work(store: Store, cells: Sequence[Cell], report: Reporter) -> State:
+def work(store: Store, cells: Sequence[Cell], report: Reporter) -> SweepState:
     """Run cells in this process until each has a result, waiting for those that others have."""
     waiting, done = list(cells), 0
     while waiting:
@@ -76,12 +76,12 @@ def work(store: Store, cells: Sequence[Cell], report: Reporter) -> State:
 
 
 @dataclass
-class _Job:
+class _CellProcess:
     process: SpawnProcess
     receiver: Connection
-    said: State | UserError | None = None
+    said: SweepState | UserError | None = None
 
-    def answer(self) -> State | UserError | None:
+    def answer(self) -> SweepState | UserError | None:
         """What the process said at its end; None while it has not, or if it was killed."""
         try:
             if self.said is None and self.receiver.poll():
@@ -91,7 +91,7 @@ class _Job:
         return self.said
 
 
-def _hired(store: Store, cells: Sequence[Cell], jobs: int) -> list[_Job]:
+def _hired(store: Store, cells: Sequence[Cell], jobs: int) -> list[_CellProcess]:
     context = multiprocessing.get_context("spawn")
     crew = []
     for number in range(jobs):
@@ -100,7 +100,7 @@ def _hired(store: Store, cells: Sequence[Cell], jobs: int) -> list[_Job]:
         with _environment(_share_of_machine(number, jobs)):
             process.start()
         sender.close()
-        crew.append(_Job(process, receiver))
+        crew.append(_CellProcess(process, receiver))
     return crew
 
 
@@ -108,7 +108,7 @@ def _job(store: Store, cells: Sequence[Cell], sender: Connection) -> None:
     """What runs in each process; outside a training SIGTERM stops it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    said: State | UserError
+    said: SweepState | UserError
     try:
         said = work(store, cells, Reporter(quiet=True))
     except UserError as error:
@@ -159,15 +159,15 @@ def _environment(changed: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _stop(crew: Sequence[_Job]) -> None:
+def _stop(crew: Sequence[_CellProcess]) -> None:
     for one in crew:
         if one.process.is_alive():
             one.process.terminate()
 
 
 def outcome_of(
-    store: Store, cells: Sequence[Cell], answers: Sequence[State | UserError | None], *, stopped: bool
-) -> State:
+    store: Store, cells: Sequence[Cell], answers: Sequence[SweepState | UserError | None], *, stopped: bool
+) -> SweepState:
     """What workers came to that answered so, None for those that were killed.
 
     Raises:

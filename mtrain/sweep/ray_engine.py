@@ -20,7 +20,7 @@ from dpconvert.runtime.ray_cluster import POLL, TRIES, Cluster, Refused, answer,
 from mtrain.errors import RunError, UsageError, UserError
 from mtrain.sweep.cell_run import Outcome, warm
 from mtrain.sweep.cells import Cell
-from mtrain.sweep.local_engine import State, outcome_of, work
+from mtrain.sweep.local_engine import SweepState, outcome_of, work
 from mtrain.sweep.store import Store
 from mtrain.train.signals import passed_on
 
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Request:
+class Resources:
     """What a task asks the cluster for; without GPUs in the cluster, none."""
 
     cpus: int = 1
     gpus: int = 1
 
 
-def run(store: Store, cells: Sequence[Cell], cluster: Cluster, request: Request, report: Reporter) -> State:
+def run(store: Store, cells: Sequence[Cell], cluster: Cluster, request: Resources, report: Reporter) -> SweepState:
     """Run the cells that have no result yet; "stopped" with checkpoints when a signal asked.
 
     Raises:
@@ -56,7 +56,7 @@ def run(store: Store, cells: Sequence[Cell], cluster: Cluster, request: Request,
     return outcome_of(store, missing, said, stopped=stopped)
 
 
-def _submitted(ray: Any, store: Store, cells: Sequence[Cell], request: Request) -> list[Any]:
+def _submitted(ray: Any, store: Store, cells: Sequence[Cell], request: Resources) -> list[Any]:
     """A task a cell, which waits for that of its warm-up without taking a processor."""
     wanted = _wanted(ray, request, on_cpu=all(cell.config.device == "cpu" for cell in cells))
     options = {**wanted, "max_retries": TRIES}
@@ -70,7 +70,7 @@ def _submitted(ray: Any, store: Store, cells: Sequence[Cell], request: Request) 
     return tasks
 
 
-def _wanted(ray: Any, request: Request, *, on_cpu: bool) -> dict[str, int]:
+def _wanted(ray: Any, request: Resources, *, on_cpu: bool) -> dict[str, int]:
     """Raises:
     UsageError: no node has as much, so that the tasks would wait for ever.
     """
@@ -87,7 +87,7 @@ def _wanted(ray: Any, request: Request, *, on_cpu: bool) -> dict[str, int]:
 
 def _followed(
     ray: Any, tasks: Sequence[Any], advance: Callable[[int], None]
-) -> tuple[list[State | UserError | None], bool]:
+) -> tuple[list[SweepState | UserError | None], bool]:
     """What the tasks come to, None for one that was killed too often; and whether a signal stopped them."""
     waiting, said, until = list(tasks), [], float("inf")
 
@@ -108,9 +108,9 @@ def _followed(
     return said, bool(asked)
 
 
-def _said(ray: Any, reference: Any) -> State | UserError | None:
+def _said(ray: Any, reference: Any) -> SweepState | UserError | None:
     try:
-        found: State = answer(ray, reference)
+        found: SweepState = answer(ray, reference)
     except OutputError:  # given up
         return None
     except KeyboardInterrupt:
@@ -120,7 +120,7 @@ def _said(ray: Any, reference: Any) -> State | UserError | None:
     return found
 
 
-def _cell(store: Store, cell: Cell, _warmed: Outcome | Refused | None, version: str) -> State | Refused:
+def _cell(store: Store, cell: Cell, _warmed: Outcome | Refused | None, version: str) -> SweepState | Refused:
     """What runs in a task for a cell, after that of its warm-up: where that failed, the cell fails the same way."""
     return _told(store, version, lambda: work(store, [cell], QUIET))
 

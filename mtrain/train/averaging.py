@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mtrain.model.weights import State
+from mtrain.model.weights import StateDict
 
 
 class Average:
@@ -18,9 +18,9 @@ class Average:
     Early in training the average covers fewer steps: after n steps, the decay is min(decay, (1 + n) / (10 + n)).
     """
 
-    def __init__(self, model: nn.Module, decay: float, state: State | None = None) -> None:
+    def __init__(self, model: nn.Module, decay: float, state: StateDict | None = None) -> None:
         self.decay, self.weights = decay, dict(model.named_parameters())
-        self.state: State = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
+        self.state: StateDict = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
         for name, values in (state or {}).items():
             self.state[name].copy_(values)
 

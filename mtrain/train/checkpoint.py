@@ -18,7 +18,7 @@ from mtrain.atomic import remove_leavings
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tensor_file import not_finite, read_tensors, write_tensors
-from mtrain.model.weights import State
+from mtrain.model.weights import StateDict
 
 KEPT = 2
 PATTERN = "iteration-*.safetensors"
@@ -28,7 +28,7 @@ HEADS = re.compile(r"(\.heads\.)(weight|bias)$")
 PREFIXES = {"momentum_buffer": "momentum.", "exp_avg": "first.", "exp_avg_sq": "second.", "step": "steps."}
 
 
-def save(folder: Path, iteration: int, state: State) -> None:
+def save(folder: Path, iteration: int, state: StateDict) -> None:
     """Write a training's state after this many iterations, and remove all checkpoints but the newest few.
 
     Raises:
@@ -48,7 +48,7 @@ def save(folder: Path, iteration: int, state: State) -> None:
         path.unlink()
 
 
-def load(path: Path) -> tuple[State, int]:
+def load(path: Path) -> tuple[StateDict, int]:
     """The state and the iteration that `save` wrote.
 
     Raises:
@@ -75,7 +75,7 @@ class Kept(Protocol):
     def state(self) -> MutableMapping[Tensor, dict[str, Tensor]]: ...
 
 
-def training_state(model: nn.Module, optimizer: Kept, average: State | None = None) -> State:
+def training_state(model: nn.Module, optimizer: Kept, average: StateDict | None = None) -> StateDict:
     """The tensors of a checkpoint by name: weights and buffers as 'model.<name>', the moving average as
     'average.<name>', momentum as 'momentum.<name>' (for AdamW: 'first.', 'second.' and 'steps.'). The rows of each head
     are stored under the name of its task, so that they do not depend on the order of tasks.
@@ -90,7 +90,7 @@ def training_state(model: nn.Module, optimizer: Kept, average: State | None = No
     return state
 
 
-def restore(model: nn.Module, optimizer: Kept, state: State) -> State:
+def restore(model: nn.Module, optimizer: Kept, state: StateDict) -> StateDict:
     """The inverse of `training_state`. Returns the moving average, empty if the checkpoint has none."""
     model.load_state_dict({n.removeprefix(MODEL): tensor for n, tensor in state.items() if n.startswith(MODEL)})
     average = {}
@@ -113,7 +113,7 @@ def _split_by_task(model: nn.Module, name: str, tensor: Tensor) -> Iterator[tupl
         yield _task_key(name, task), rows
 
 
-def _join_tasks(model: nn.Module, name: str, state: State) -> Tensor | None:
+def _join_tasks(model: nn.Module, name: str, state: StateDict) -> Tensor | None:
     """The inverse of `_split_by_task`; None if the state holds no part of this tensor."""
     heads = getattr(model, "heads", None)
     if not isinstance(heads, TaskHeads) or not HEADS.search(name):

@@ -21,7 +21,7 @@ from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]  #
 
 from mtrain.errors import RunError, SaidElsewhereError, UsageError, UserError
 from mtrain.model.network import find_device
-from mtrain.model.weights import State
+from mtrain.model.weights import StateDict
 
 T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -79,7 +79,7 @@ class Ranks:
         number, total = self.rank * parts + part, self.size * parts
         return range(count * number // total, count * (number + 1) // total)
 
-    def told(self, find: Callable[[], T]) -> T:
+    def broadcast(self, find: Callable[[], T]) -> T:
         """Broadcast the result of `find`, which is called only on the first rank: a plain Python object."""
         if self.alone:
             return find()
@@ -87,16 +87,16 @@ class Ranks:
         dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
         return answer[0]  # type: ignore[return-value]  # what the first rank found
 
-    def told_state(self, state: State) -> State:
+    def broadcast_state(self, state: StateDict) -> StateDict:
         """Broadcast the first rank's tensors, to the CPU. The state of the other ranks is ignored."""
-        layout = self.told(lambda: [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()])
+        layout = self.broadcast(lambda: [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()])
         received = {}
         for name, shape, dtype in layout:
             received[name] = state[name].detach().cpu().contiguous() if self.first else torch.empty(shape, dtype=dtype)
             dist.broadcast(received[name], src=0)
         return received
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one device by their sums over the ranks, with a single all-reduce."""
         if self.alone or not tensors:
             return
@@ -105,7 +105,7 @@ class Ranks:
         for tensor, summed in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(summed.view_as(tensor))
 
-    def summed(self, values: Sequence[int]) -> Callable[[], list[int]]:
+    def all_reduced(self, values: Sequence[int]) -> Callable[[], list[int]]:
         """Start an all-reduce of these values. Call the result to wait for the sums."""
         if self.alone:
             return lambda: list(values)
@@ -120,7 +120,7 @@ class Ranks:
         return wait
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 class Vote:
@@ -138,7 +138,7 @@ class Vote:
             return wish
         stop = self.count()
         if not stop:
-            self.pending = self.ranks.summed([wish])
+            self.pending = self.ranks.all_reduced([wish])
         return stop
 
     def count(self) -> bool:
@@ -156,7 +156,7 @@ def joined() -> Iterator[Ranks]:
         SaidElsewhereError: all ranks stop, and another one has reported the reason.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not all(name in os.environ for name in VARIABLES):
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     ranks, store = _join()
     try:

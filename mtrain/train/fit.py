@@ -29,13 +29,13 @@ from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import not_finite, write_tensors
-from mtrain.model.weights import State as TensorState
+from mtrain.model.weights import StateDict as TensorState
 from mtrain.model.weights import read_weights, save_weights, seen_by
-from mtrain.runs import Run, State
+from mtrain.runs import Run, RunState
 from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.train.compilation import compiled
-from mtrain.train.distributed import ALONE, Ranks, Vote
+from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
 from mtrain.train.journal import Journal, journal
 from mtrain.train.memory import memory
 from mtrain.train.meter import Meter
@@ -43,7 +43,9 @@ from mtrain.train.signals import passed_on
 from mtrain.train.trainer import Training
 
 
-def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, pool: Pool | None = None) -> State:
+def fit(
+    config: FitConfig, run: Run, report: Reporter, ranks: Ranks = SINGLE_PROCESS, pool: Pool | None = None
+) -> RunState:
     """Train the run, or resume it. Returns "finished", or "stopped" if a signal stopped it with a checkpoint.
 
     With several ranks, each calls this, and the first one writes. `pool` replaces the tasks in `config.shards`.
@@ -65,7 +67,7 @@ def fit(config: FitConfig, run: Run, report: Reporter, ranks: Ranks = ALONE, poo
     start = run.started_from() if run.exists else seen_by(config.weights, network)
     about = provenance.about(config, pool, left, ranks.size, start, network)
     with run.locked() if ranks.first else nullcontext():
-        if ranks.told(lambda: _finished(run, about, report)):
+        if ranks.broadcast(lambda: _finished(run, about, report)):
             return "finished"
         training = _training(config, network, pool, run, report, ranks)
         for note in (*_about_sets(config, pool), *_about_start(start, left), *filter(None, [remark(config.backbone)])):
@@ -195,9 +197,9 @@ def _validate(training: Training, journal: Journal, signals: Sequence[int]) -> b
     return accuracy is not None
 
 
-def _end(training: Training, journal: Journal) -> State:
+def _end(training: Training, journal: Journal) -> RunState:
     """Write the weights of a finished run, then its state, and return the state."""
-    state: State = "finished" if training.iteration == training.config.iterations else "stopped"
+    state: RunState = "finished" if training.iteration == training.config.iterations else "stopped"
     if state == "finished" and training.ranks.first:
         run, shared = journal.run, training.model.shared
         batchnorm_per_task.merge(shared)
@@ -234,7 +236,7 @@ def _training(
         torch.backends.cudnn.deterministic = True  # else a repeated iteration gives other bits
     torch.manual_seed(config.seed)
     saved = _newest_readable(run, report) if ranks.first else None
-    done = ranks.told(lambda: 0 if saved is None else saved[1])
+    done = ranks.broadcast(lambda: 0 if saved is None else saved[1])
     starts = ranks.first and saved is None
     shared = shared_network(network, config.weights if starts else "random", config.weights_key if starts else None)
     check_size(shared, config.size)
@@ -261,7 +263,7 @@ def _training(
         training.restore(saved[0])
         report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
     if not ranks.alone:
-        training.restore(ranks.told_state(training.state()))
+        training.restore(ranks.broadcast_state(training.state()))
     if config.compile and config.tune != "heads":
         training.features = compiled(shared, training.example(), report.note)
     return training

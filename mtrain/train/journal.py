@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.atomic import writing
-from mtrain.runs import Run, State
+from mtrain.runs import Run, RunState
 from mtrain.train import checkpoint
 from mtrain.train.trainer import Training
 
@@ -25,7 +25,7 @@ class Journal:
         self.run, self.report, self.board = run, report, board
         self.waited = False
 
-    def state(self, state: State, iteration: int) -> None:
+    def state(self, state: RunState, iteration: int) -> None:
         """Write the state that `mtrain runs` prints."""
         if self.board:
             self.run.write("state.json", {"state": state, "iteration": iteration})

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from mtrain.errors import DivergedError
-from mtrain.train.distributed import ALONE, Ranks
+from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 
 
 class Meter:
     """Accumulates iterations. `take` returns them as one event and resets the meter; all ranks call it together."""
 
-    def __init__(self, tasks: Sequence[str], ranks: Ranks = ALONE) -> None:
+    def __init__(self, tasks: Sequence[str], ranks: Ranks = SINGLE_PROCESS) -> None:
         self.tasks, self.ranks = tasks, ranks
         self._reset()
 
@@ -65,7 +65,7 @@ class Meter:
         summed: list[float] = []
         if self.losses is not None:
             total = self.losses.clone()
-            self.ranks.sum_([total])
+            self.ranks.all_reduce_([total])
             summed = total.tolist()
         diverged = [task for task, value in zip(self.tasks, summed, strict=False) if not math.isfinite(value)]
         if diverged:

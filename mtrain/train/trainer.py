@@ -27,10 +27,10 @@ from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.network import MultiHead
 from mtrain.model.tuning import moved
-from mtrain.model.weights import State
+from mtrain.model.weights import StateDict
 from mtrain.train import checkpoint
 from mtrain.train.averaging import Average
-from mtrain.train.distributed import ALONE, Ranks
+from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.gradients import GradientSums
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
 
@@ -42,7 +42,7 @@ class Training:
 
     def __init__(
         self, config: FitConfig, pool: Pool, model: MultiHead, device: torch.device, done: int = 0,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:  # fmt: skip
         self.config, self.pool, self.model, self.device, self.ranks = config, pool, model, device, ranks
         self.iteration, self.counts = done, [0] * len(pool.tasks)
@@ -82,7 +82,7 @@ class Training:
         if self.iteration == self.config.warmup:  # the momentum of the heads from the warm-up is discarded
             self.optimizer = PhaseOptimizer(self.config, self.model, self.iteration)
         self.optimizer.set_rates(learning_rates(self.config, self.iteration))
-        drawn = self.ranks.summed(torch.stack([part.counts for part in parts]).sum(0).tolist())
+        drawn = self.ranks.all_reduced(torch.stack([part.counts for part in parts]).sum(0).tolist())
         self.optimizer.zero_grad()
         losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
         self.counts = drawn()
@@ -99,11 +99,11 @@ class Training:
             self.average = self.average or Average(self.model, self.config.ema)
             self.average.update(steps)
 
-    def state(self) -> State:
+    def state(self) -> StateDict:
         """The tensors that a checkpoint holds."""
         return checkpoint.training_state(self.model, self.optimizer, self.average.state if self.average else None)
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: StateDict) -> None:
         """Continue from a state that `state` returned."""
         average = checkpoint.restore(self.model, self.optimizer, state)
         self.average = Average(self.model, self.config.ema, average) if average else None
@@ -146,7 +146,7 @@ class Training:
             self.sums.finish()
             statistics = batchnorm_adapt.statistics_of_a_part(self.model.shared)
             tensors += [values.div_(self.ranks.size) for values in statistics]
-        self.ranks.sum_(tensors)
+        self.ranks.all_reduce_(tensors)
 
     def prepare(self, batch: Batch) -> Tensor:
         """The images on the device: flipped and further augmented as configured, normalized, channels last."""
@@ -208,7 +208,7 @@ class Training:
                     break
                 correct.append(count)
         missing = len(tasks) - len(correct)
-        *correct, cut = self.ranks.summed([*correct, *[0] * missing, missing])()
+        *correct, cut = self.ranks.all_reduced([*correct, *[0] * missing, missing])()
         if cut:
             return None
         return {task.name: n / len(_validated(task)) for task, n in zip(tasks, correct, strict=True)}

@@ -38,7 +38,7 @@ def features(
 ) -> Features:  # fmt: skip
     """(samples, num_features) of one split in the order of its rows, memory-mapped from the cache.
 
-    Pictures are cropped to their central square, resized to `size` and normalized; the network is in inference mode.
+    Images are cropped to their central square, resized to `size` and normalized; the network is in inference mode.
 
     weights: what to call them.
 

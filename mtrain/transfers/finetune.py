@@ -31,7 +31,15 @@ from mtrain.model.tensor_file import write_tensors
 from mtrain.model.weights import read_weights, state_digest
 from mtrain.seen import Seen
 from mtrain.train import checkpoint
-from mtrain.transfers.finetune_rate import INCIDENTAL, Classifier, Outcome, Recipe, Sets, Tuning, new_classifier
+from mtrain.transfers.finetune_rate import (
+    INCIDENTAL,
+    LinearClassifier,
+    RateResult,
+    Recipe,
+    Sets,
+    Tuning,
+    new_classifier,
+)
 from mtrain.transfers.folds import group_folds
 
 UNKNOWN = Seen()
@@ -41,9 +49,9 @@ UNKNOWN = Seen()
 class Tuned:
     """The best network, what came of its rate, and of all rates in the order that they were given in."""
 
-    model: Classifier
-    best: Outcome
-    outcomes: tuple[Outcome, ...]
+    model: LinearClassifier
+    best: RateResult
+    outcomes: tuple[RateResult, ...]
     sets: Sets
 
 
@@ -108,7 +116,7 @@ def finetune(
     return Tuned(model.eval(), best, outcomes, sets)
 
 
-def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> Outcome:
+def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateResult:
     """One rate to its end: weights first, then the file that says that they are there."""
     name, rate, folder = tuning.task.name, tuning.rate, place / f"rate-{tuning.rate:g}"
     for path in checkpoint.newest(folder):
@@ -132,10 +140,10 @@ def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> Outcome
     return outcome
 
 
-def _known(place: Path, rate: float, note: Callable[[str], object]) -> Outcome | None:
+def _known(place: Path, rate: float, note: Callable[[str], object]) -> RateResult | None:
     """What came of a rate; None where it has not ended."""
     content = known_document(place / f"rate-{rate:g}.json", note)
-    return None if content is None else Outcome(**content)
+    return None if content is None else RateResult(**content)
 
 
 def _is_whole(path: Path, report: Reporter) -> bool:

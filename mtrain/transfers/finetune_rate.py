@@ -25,7 +25,7 @@ from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches, ordered_batches
 from mtrain.data.pool import Rows, Task
 from mtrain.model.network import SharedNetwork, find_device
-from mtrain.model.weights import State
+from mtrain.model.weights import StateDict
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Values
 from mtrain.train import checkpoint
@@ -64,7 +64,7 @@ class Sets:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RateResult:
     """One rate: its best epoch, counted from 1 (0: none was finite), with its score; [loss, score] of every epoch."""
 
     rate: float
@@ -74,7 +74,7 @@ class Outcome:
     diverged: bool = False
 
 
-class Classifier(nn.Module):
+class LinearClassifier(nn.Module):
     """A shared network and a new linear layer."""
 
     def __init__(self, shared: SharedNetwork, classes: int) -> None:
@@ -88,18 +88,18 @@ class Classifier(nn.Module):
         return logits
 
 
-def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> Classifier:
+def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> LinearClassifier:
     """A copy of `start`, on the device, with a new layer whose weights depend on the seed alone."""
     device = find_device(recipe.device)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # else the same epoch gives other bits the second time
     torch.manual_seed(recipe.seed)
-    model = Classifier(copy.deepcopy(start).cpu(), task.num_classes)
+    model = LinearClassifier(copy.deepcopy(start).cpu(), task.num_classes)
     return model.to(device).to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def logits(model: Classifier, task: Task, rows: Rows, recipe: Recipe) -> Values:
+def logits(model: LinearClassifier, task: Task, rows: Rows, recipe: Recipe) -> Values:
     """(samples, classes) of these rows, in their order."""
     device = model.head.weight.device
     found = np.empty((len(rows), task.num_classes))
@@ -130,7 +130,7 @@ class Tuning:
             Images([(task, sets.train)], how=start.interpolation), recipe.size, recipe.seed, recipe.batch
         )
         self.history: list[list[float]] = []
-        self.best: State = {}
+        self.best: StateDict = {}
 
     @property
     def best_epoch(self) -> int:
@@ -143,7 +143,7 @@ class Tuning:
         done, patience = len(self.history), self.recipe.early_stop
         return done >= self.recipe.epochs or 0 < patience <= done - self.best_epoch
 
-    def run(self, folder: Path, report: Reporter) -> Outcome:
+    def run(self, folder: Path, report: Reporter) -> RateResult:
         """The epochs that are left, with checkpoints in `folder`."""
         saved, done = time.monotonic(), len(self.history)
         title = f"{self.task.name}: fine-tuning at {self.rate:g}"
@@ -197,17 +197,17 @@ class Tuning:
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         return True
 
-    def _outcome(self, diverged: bool = False) -> Outcome:
+    def _outcome(self, diverged: bool = False) -> RateResult:
         score = self.history[self.best_epoch - 1][1] if self.history else -1.0
-        return Outcome(self.rate, self.best_epoch, score, self.history, diverged)
+        return RateResult(self.rate, self.best_epoch, score, self.history, diverged)
 
-    def state(self) -> State:
+    def state(self) -> StateDict:
         """All that the next epoch depends on, and the best so far."""
         best = {BEST + name: tensor for name, tensor in self.best.items()}
         history = torch.tensor(self.history, dtype=torch.float64).reshape(-1, 2)
         return checkpoint.training_state(self.model, self.optimizer) | best | {HISTORY: history}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: StateDict) -> None:
         """The inverse of `state`."""
         checkpoint.restore(self.model, self.optimizer, state)
         self.best = {name.removeprefix(BEST): tensor for name, tensor in state.items() if name.startswith(BEST)}

@@ -23,20 +23,20 @@ from mtrain.model.network import SharedNetwork, find_device
 from mtrain.model.weights import seen_by
 from mtrain.runs import Run
 from mtrain.scoring import metrics
-from mtrain.scoring.predictions import Answer, undefined
+from mtrain.scoring.predictions import Predictions, undefined
 from mtrain.seen import Seen
 from mtrain.transfers import probes
 from mtrain.transfers.features import Features, features
 from mtrain.transfers.finetune import divide, finetune
-from mtrain.transfers.finetune_rate import Classifier, Outcome, Recipe, logits
-from mtrain.transfers.probes import Probe, Sample
+from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
+from mtrain.transfers.probes import Probe, TrainingSet
 from mtrain.transfers.request import OWN
 
 FROZEN = ("svm", "logistic", "knn")
 
 
 @dataclass(frozen=True)
-class Source:
+class Pretrained:
     """A network to transfer from: `weights` says whose they are ("run", "imagenet", "random" or a file)."""
 
     run: Run
@@ -61,7 +61,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Options:
+class TransferOptions:
     """How to transfer. `final`: score the test set, which only a task of `pool.with_test` has."""
 
     mode: str = "svm"
@@ -76,18 +76,18 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Found:
+class Transferred:
     """What a transfer came to: answers for the `rows` of the scored set, or, without any, a `score` alone."""
 
     set: str
     trained_on: dict[str, int]
     settings: dict[str, Any]
     notes: tuple[str, ...]
-    answered: tuple[Rows, Answer] | None = None
+    answered: tuple[Rows, Predictions] | None = None
     score: float | None = None
 
 
-def check_sets(task: Task, options: Options) -> None:
+def check_sets(task: Task, options: TransferOptions) -> None:
     """Raises:
     UsageError: the task lacks a set that this needs.
     """
@@ -101,7 +101,7 @@ def check_sets(task: Task, options: Options) -> None:
         raise UsageError(what, where=task.folder, remedy="choose another --target")
 
 
-def check_unseen(source: Source, task: Task, splits: Collection[str]) -> None:
+def check_unseen(source: Pretrained, task: Task, splits: Collection[str]) -> None:
     """Raises:
     UsageError: the weights were trained on one of these sets of the task, or on a task that is related to it: a score
         on it says nothing. Weights that were trained on the task itself, as joint training does, may have seen the same
@@ -127,33 +127,33 @@ def check_unseen(source: Source, task: Task, splits: Collection[str]) -> None:
     )  # fmt: skip
 
 
-def svm(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+def svm(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
     """The paper's linear SVM on frozen features; without a validation set, scored by its own cross-validation."""
     return _frozen(source, task, options, report, lambda sample: probes.svm(sample, options.solver))
 
 
-def logistic(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+def logistic(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
     """Logistic regression on frozen features."""
     return _frozen(source, task, options, report, probes.logistic)
 
 
-def knn(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+def knn(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
     """Nearest neighbours among frozen features."""
     return _frozen(source, task, options, report, probes.knn)
 
 
-def fewshot(source: Source, task: Task, options: Options, report: Reporter) -> Found:
-    """Scores by pictures a class; the score is that of the most."""
+def fewshot(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
+    """Scores by images a class; the score is that of the most."""
     sample, of = _sample(source, task, ("train",), options, report)
     rows = _scored_rows(task, options)
     curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
     settings = {"curve": curve}
     if np.isnan(curve[-1]["mean"]):
         notes += (undefined(task, options.scored),)
-    return Found(options.scored, {"train": curve[-1]["n_train"]}, settings, notes, score=curve[-1]["mean"])
+    return Transferred(options.scored, {"train": curve[-1]["n_train"]}, settings, notes, score=curve[-1]["mean"])
 
 
-def tuned(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+def tuned(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
     """Everything trained on; the validation set chooses epoch and rate, so its own score is a little optimistic."""
     recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
     sets = divide(task, task.rows["train"], task.rows["val"])
@@ -168,17 +168,17 @@ def tuned(source: Source, task: Task, options: Options, report: Reporter) -> Fou
         "rates": {f"{one.rate:g}": _told(one) for one in found.outcomes},
     }
     answer = _answer(logits(found.model, task, rows, recipe))
-    return Found(name, {"train": len(sets.train)}, settings, sets.notes, (rows, answer))
+    return Transferred(name, {"train": len(sets.train)}, settings, sets.notes, (rows, answer))
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
+def _told(outcome: RateResult) -> dict[str, Any]:
     """A rate in a result; its whole history lies beside the weights."""
     return {
         "epoch": outcome.epoch, "val_score": outcome.score if outcome.epoch else None, "diverged": outcome.diverged,
     }  # fmt: skip
 
 
-def joint(source: Source, task: Task, options: Options, report: Reporter) -> Found:
+def joint(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
     """The run's own head of the task: the run has trained on its training set among the others.
 
     Raises:
@@ -187,10 +187,10 @@ def joint(source: Source, task: Task, options: Options, report: Reporter) -> Fou
     head, rows = own_head(source.run, task), _scored_rows(task, options)
     recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
     answer = _answer(logits(_with_head(source, head, recipe.device), task, rows, recipe))
-    return Found(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
+    return Transferred(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
 
 
-MODES: dict[str, Callable[[Source, Task, Options, Reporter], Found]] = {
+MODES: dict[str, Callable[[Pretrained, Task, TransferOptions, Reporter], Transferred]] = {
     "svm": svm,
     "logistic": logistic,
     "knn": knn,
@@ -202,19 +202,21 @@ MODES: dict[str, Callable[[Source, Task, Options, Reporter], Found]] = {
 SEEDED = ("fewshot", "finetune", "scratch")
 
 
-def _frozen(source: Source, task: Task, options: Options, report: Reporter, train: Callable[[Sample], Probe]) -> Found:
+def _frozen(
+    source: Pretrained, task: Task, options: TransferOptions, report: Reporter, train: Callable[[TrainingSet], Probe]
+) -> Transferred:
     parts = ("train", "val") if options.final else ("train",)
     sample, of = _sample(source, task, parts, options, report)
     probe, scored = train(sample), options.scored
     sizes = {split: len(task.rows[split]) for split in parts if len(task.rows[split])}
     if len(task.rows[scored]):
         answered = task.rows[scored], probe.answer(of(scored))
-        return Found(scored, sizes, probe.settings, probe.notes, answered)
+        return Transferred(scored, sizes, probe.settings, probe.notes, answered)
     note = f"{task.name} has no {scored} set: the score is the cross-validation's, and optimistic in what it chose"
-    return Found("cv", sizes, probe.settings, (*probe.notes, note), score=probe.score)
+    return Transferred("cv", sizes, probe.settings, (*probe.notes, note), score=probe.score)
 
 
-def _scored_rows(task: Task, options: Options) -> Rows:
+def _scored_rows(task: Task, options: TransferOptions) -> Rows:
     rows = task.rows[options.scored]
     if not len(rows):
         raise UsageError(f"this task has no {options.scored} set", where=task.folder, remedy="choose another --target")
@@ -222,8 +224,8 @@ def _scored_rows(task: Task, options: Options) -> Rows:
 
 
 def _sample(
-    source: Source, task: Task, parts: tuple[str, ...], options: Options, report: Reporter
-) -> tuple[Sample, Callable[[str], Features]]:
+    source: Pretrained, task: Task, parts: tuple[str, ...], options: TransferOptions, report: Reporter
+) -> tuple[TrainingSet, Callable[[str], Features]]:
     """The samples of these sets with their features; and a way to the features of another set."""
     size = source.run.config().size
 
@@ -237,7 +239,7 @@ def _sample(
     labels = np.concatenate([task.rows[split].label for split in there])
     groups = [str(group) for split in there for group in task.rows[split].group]
     x = np.concatenate([of(split) for split in there])
-    return Sample(x, labels, groups, task.num_classes, task.metric, options.recipe.device), of
+    return TrainingSet(x, labels, groups, task.num_classes, task.metric, options.recipe.device), of
 
 
 def own_head(run: Run, task: Task) -> Head:
@@ -263,11 +265,11 @@ def own_head(run: Run, task: Task) -> Head:
     return heads[task.name]
 
 
-def _with_head(source: Source, head: Head, device: str) -> Classifier:
-    model = Classifier(source.network, len(head.bias))
+def _with_head(source: Pretrained, head: Head, device: str) -> LinearClassifier:
+    model = LinearClassifier(source.network, len(head.bias))
     model.head = head.module()
     return model.to(find_device(device)).to(memory_format=torch.channels_last)
 
 
-def _answer(values: metrics.Values) -> Answer:
-    return Answer(metrics.decisions_of(values), softmax(values, axis=1))
+def _answer(values: metrics.Values) -> Predictions:
+    return Predictions(metrics.decisions_of(values), softmax(values, axis=1))

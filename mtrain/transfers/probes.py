@@ -1,4 +1,4 @@
-"""Classifiers on frozen features: the SVM, logistic regression, nearest neighbours, and few pictures a class.
+"""Classifiers on frozen features: the SVM, logistic regression, nearest neighbours, and few images a class.
 
 In come features (n, d), labels and groups, out comes a `Probe`, which answers for other features. What a classifier has
 to choose is chosen by cross-validation over groups.
@@ -24,7 +24,7 @@ from mtrain.errors import UsageError
 from mtrain.model.network import find_device
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
-from mtrain.scoring.predictions import Answer
+from mtrain.scoring.predictions import Predictions
 from mtrain.transfers import svm as machines
 from mtrain.transfers.folds import Folds, group_folds, mean_score
 
@@ -43,14 +43,14 @@ Features = NDArray[np.float32]
 class Probe:
     """A trained classifier: `settings` say what was chosen, with which `score` in the folds (NaN: not defined)."""
 
-    answer: Callable[[Features], Answer]
+    answer: Callable[[Features], Predictions]
     settings: dict[str, Any]
     score: float
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingSet:
     """What a probe is trained on."""
 
     features: Features
@@ -65,17 +65,17 @@ class Sample:
             raise UsageError("the training data hold one class only: nothing to tell apart")
 
 
-def svm(sample: Sample, solver: str = "batched") -> Probe:
+def svm(sample: TrainingSet, solver: str = "batched") -> Probe:
     """The paper's linear SVM (mtrain.transfers.svm)."""
     found = machines.fit(
         sample.features, sample.labels, sample.groups, classes=sample.classes, metric=sample.metric, solver=solver,
         device=sample.device,
     )  # fmt: skip
     settings = {"C": found.cost, "cv": {str(cost): value for cost, value in found.cv.items()}}
-    return Probe(lambda features: Answer(found.decisions(features)), settings, found.cv[found.cost], found.notes)
+    return Probe(lambda features: Predictions(found.decisions(features)), settings, found.cv[found.cost], found.notes)
 
 
-def logistic(sample: Sample) -> Probe:
+def logistic(sample: TrainingSet) -> Probe:
     """L2-regularised multinomial logistic regression on standardised features, C by cross-validation."""
     mean, scale = _standard(sample.features)
     x, y = (sample.features - mean) / scale, sample.labels
@@ -92,14 +92,14 @@ def logistic(sample: Sample) -> Probe:
     late = sum(issubclass(warning.category, ConvergenceWarning) for warning in caught)
     notes = (*folds.notes, *([f"{late} logistic fits stopped before they had converged"] if late else []))
 
-    def answer(features: Features) -> Answer:
+    def answer(features: Features) -> Predictions:
         logits = _logits(machine, (features - mean) / scale, sample.classes)
-        return Answer(metrics.decisions_of(logits), softmax(logits, axis=1))
+        return Predictions(metrics.decisions_of(logits), softmax(logits, axis=1))
 
     return Probe(answer, {"C": chosen, "cv": cv}, cv[str(chosen)], notes)
 
 
-def knn(sample: Sample) -> Probe:
+def knn(sample: TrainingSet) -> Probe:
     """The k nearest in cosine, each voting with exp(cosine / 0.07); k by cross-validation."""
     device = find_device(sample.device)
     x = _unit(torch.from_numpy(np.asarray(sample.features, np.float32)).to(device))
@@ -112,16 +112,16 @@ def knn(sample: Sample) -> Probe:
     chosen, cv = _chosen(sample, choices, [metrics.decisions_of(values) for values in votes], folds)
     nowhere = torch.full_like(fold, -1)
 
-    def answer(features: Features) -> Answer:
+    def answer(features: Features) -> Predictions:
         asked = _unit(torch.from_numpy(np.array(features, np.float32)).to(device))
         (found,) = _votes(asked, nowhere[:1].expand(len(asked)), x, fold, y, sample.classes, [int(chosen)])
-        return Answer(metrics.decisions_of(found), found)
+        return Predictions(metrics.decisions_of(found), found)
 
     return Probe(answer, {"k": int(chosen), "cv": cv}, cv[str(chosen)], folds.notes)
 
 
 def few_shot(
-    sample: Sample,
+    sample: TrainingSet,
     features: Features,
     labels: Labels,
     *,
@@ -129,7 +129,7 @@ def few_shot(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Scores on (features, labels) after training on k pictures a class, for each k and several draws of them.
+    """Scores on (features, labels) after training on k images a class, for each k and several draws of them.
 
     The classifier has nothing to choose: the nearest class mean of centred features of unit length (Wang et al.,
     "SimpleShot", 2019). Draw d takes the first k of each class in epoch d of `sampling`: larger k add to smaller ones.
@@ -137,7 +137,7 @@ def few_shot(
     counts = np.bincount(sample.labels, minlength=sample.classes)
     used = [k for k in shots if k <= counts.max()]
     short = [f"{n} of class {c}" for c, n in enumerate(counts) if n < max(used, default=0)]
-    notes = [f"fewer than {max(used)} training pictures, all are used then: {', '.join(short)}"] if short else []
+    notes = [f"fewer than {max(used)} training images, all are used then: {', '.join(short)}"] if short else []
     curve = []
     for k in used:
         scores, sizes = [], []
@@ -169,7 +169,7 @@ def nearest_mean(features: Features, labels: Labels, asked: Features, classes: i
 
 
 def _chosen(
-    sample: Sample, candidates: Sequence[float], held_out: Sequence[Values], folds: Folds
+    sample: TrainingSet, candidates: Sequence[float], held_out: Sequence[Values], folds: Folds
 ) -> tuple[float, dict[str, float]]:
     """The candidate of the best mean score over the folds, the first of equally good ones; and all scores."""
     scores = [mean_score(sample.metric, sample.labels, values, folds) for values in held_out]

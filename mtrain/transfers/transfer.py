@@ -22,14 +22,23 @@ from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, without_nan, write_predictions
 from mtrain.transfers.features import weights_digest
 from mtrain.transfers.finetune_rate import INCIDENTAL
-from mtrain.transfers.modes import MODES, SEEDED, Found, Options, Source, check_sets, check_unseen, own_head
+from mtrain.transfers.modes import (
+    MODES,
+    SEEDED,
+    Pretrained,
+    TransferOptions,
+    Transferred,
+    check_sets,
+    check_unseen,
+    own_head,
+)
 from mtrain.transfers.request import NAMED, OWN
 from mtrain.transfers.results import read_result
 
-__all__ = ["Options", "Source", "result_path", "source_of", "transfer"]
+__all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer"]
 
 
-def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Source:
+def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Pretrained:
     """The run's own network, or its backbone with other weights ("imagenet" for the baseline, "random", a file).
 
     Random weights are those of `seed`, without one of the run's. key: the part of a weights file to take.
@@ -43,14 +52,14 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     torch.manual_seed(config.seed if seed is None else seed)
     network = shared_network(run.network(), run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
-    source = Source(run, weights, network, weights_digest(network))
+    source = Pretrained(run, weights, network, weights_digest(network))
     if broken := not_finite(network.body.state_dict()):
         remedy = "train another run with a lower --lr" if weights == OWN else "give others with --weights"
         raise RunError(f"weights that are not finite: {broken[0]}", where=source.origin, remedy=remedy)
     return source
 
 
-def transfer(source: Source, task: Task, options: Options, report: Reporter) -> dict[str, Any]:
+def transfer(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> dict[str, Any]:
     """Transfer by `options.mode` and score; the result is written to the run's folder and recognised there.
 
     Predictions are kept beside it, one a sample.
@@ -89,14 +98,14 @@ def transfer(source: Source, task: Task, options: Options, report: Reporter) -> 
     return plain
 
 
-def _scores(task: Task, found: Found) -> dict[str, Any]:
+def _scores(task: Task, found: Transferred) -> dict[str, Any]:
     if found.answered is None:
         return {"set": found.set, "score": found.score, "scores": {}, "intervals": {}, "notes": list(found.notes)}
     scored = scores_of(task, found.set, *found.answered)
     return scored | {"notes": [*found.notes, *scored["notes"]]}
 
 
-def _identity(source: Source, task: Task, options: Options) -> dict[str, Any]:
+def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[str, Any]:
     """All that determines the result."""
     found: dict[str, Any] = {
         "mode": options.mode,
@@ -119,7 +128,7 @@ def _identity(source: Source, task: Task, options: Options) -> dict[str, Any]:
     return found
 
 
-def result_path(source: Source, task: Task, options: Options) -> Path:
+def result_path(source: Pretrained, task: Task, options: TransferOptions) -> Path:
     """Where the result of a transfer lies; files of one name are told apart by what they hold."""
     named = source.weights in NAMED
     name = source.weights if named else f"{Path(source.weights).stem}-{source.digest[:8]}"

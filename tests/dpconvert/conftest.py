@@ -16,7 +16,7 @@ from dpconvert import cli
 from dpconvert.conversion import convert
 from dpconvert.manifest.catalog import find
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan.plan import Options
+from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime import locks

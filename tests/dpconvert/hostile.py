@@ -64,7 +64,7 @@ def _zeros(count: int) -> bytes:
     return b"".join(packer.compress(bytes(1 << 20)) for _ in range(count >> 20)) + packer.flush()
 
 
-def _picture(folder: Path, name: str, data: bytes) -> object:
+def _image(folder: Path, name: str, data: bytes) -> object:
     (folder / name).write_bytes(data)
     with open_image([folder / name]) as image:
         return image.read(0, 0, image.width, image.height, (64, 64)).shape
@@ -78,17 +78,17 @@ def manifest_of_a_key_of_a_hundred_thousand_parts(folder: Path) -> object:
 
 @case
 def png_of_2500_megapixels(folder: Path) -> object:
-    return _picture(folder, "a.png", _png(50_000, 50_000))
+    return _image(folder, "a.png", _png(50_000, 50_000))
 
 
 @case
 def png_with_a_text_of_a_gigabyte(folder: Path) -> object:
-    return _picture(folder, "a.png", _png(400, 400, _chunk(b"zTXt", b"k\0\0" + _zeros(1 << 30))))
+    return _image(folder, "a.png", _png(400, 400, _chunk(b"zTXt", b"k\0\0" + _zeros(1 << 30))))
 
 
 @case
 def png_with_a_profile_of_a_gigabyte(folder: Path) -> object:
-    return _picture(folder, "a.png", _png(400, 400, _chunk(b"iCCP", b"k\0\0" + _zeros(1 << 30))))
+    return _image(folder, "a.png", _png(400, 400, _chunk(b"iCCP", b"k\0\0" + _zeros(1 << 30))))
 
 
 @case
@@ -102,7 +102,7 @@ def tiff_of_kilobytes_that_claims_gigabytes(folder: Path) -> object:
     tags = [(256, 4, 1, 60_000), (257, 4, 1, 60_000), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8),
             (277, 3, 1, 1), (278, 4, 1, 60_000), (279, 4, 1, len(strip))]  # fmt: skip
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory)
+    return _image(folder, "a.tif", b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory)
 
 
 def _round(offset: str) -> bytes:
@@ -115,19 +115,19 @@ def _round(offset: str) -> bytes:
 
 @case
 def tiff_whose_directories_go_round(folder: Path) -> object:
-    return _picture(folder, "a.tif", _round("<I"))
+    return _image(folder, "a.tif", _round("<I"))
 
 
 @case
 def ndpi_whose_directories_go_round(folder: Path) -> object:
-    return _picture(folder, "a.ndpi", _round("<Q"))
+    return _image(folder, "a.ndpi", _round("<Q"))
 
 
 @case
 def tiff_whose_directories_go_round_by_one_that_is_cut(folder: Path) -> object:
     """The last bytes of the file, which are in the middle of the second directory, lead to the first one again."""
     data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<HHHIII", 1, 256, 4, 1, 64, 26) + struct.pack("<H", 99)
-    return _picture(folder, "a.tif", data + bytes(40) + struct.pack("<I", 8))
+    return _image(folder, "a.tif", data + bytes(40) + struct.pack("<I", 8))
 
 
 @case
@@ -135,7 +135,7 @@ def tiff_with_a_tile_of_gigabytes(folder: Path) -> object:
     tags = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
             (322, 4, 1, 1 << 24), (323, 4, 1, 64), (324, 4, 1, 8), (325, 4, 1, 8)]  # fmt: skip
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory)
+    return _image(folder, "a.tif", b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory)
 
 
 @case
@@ -145,12 +145,12 @@ def tiff_of_ten_million_tags(folder: Path) -> object:
     counts = struct.pack("<HH", tags, 0) * many
     nexts = b"".join(struct.pack("<I", 8 + 4 * i) for i in range(1, many)) + bytes(4)
     between = bytes(2 + 12 * tags - len(counts))
-    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<I", 8) + counts + between + nexts)
+    return _image(folder, "a.tif", b"II*\0" + struct.pack("<I", 8) + counts + between + nexts)
 
 
 @case
 def tiff_whose_directory_is_its_own_next(folder: Path) -> object:
-    return _picture(folder, "a.tif", b"II*\0" + struct.pack("<IHHHIII", 8, 1, 256, 4, 1, 10, 8))
+    return _image(folder, "a.tif", b"II*\0" + struct.pack("<IHHHIII", 8, 1, 256, 4, 1, 10, 8))
 
 
 def _tiff(tags: list[tuple[int, int, int, int]], more: bytes) -> bytes:
@@ -459,22 +459,22 @@ def _asap(text: str) -> object:
 @case
 def csv_of_a_million_columns(_: Path) -> object:
     head = b"id,image," + b",".join(b"c%d" % i for i in range(10**6)) + b"\n"
-    return cytomine.listing(head + b"1,2," + b"3," * 10**6 + b"\n" * 10, "a.csv", cytomine.Item)
+    return cytomine.listing(head + b"1,2," + b"3," * 10**6 + b"\n" * 10, "a.csv", cytomine.CytomineAnnotation)
 
 
 @case
 def csv_with_a_cell_of_100_megabytes(_: Path) -> object:
-    return cytomine.listing(b"id,image\n1," + b"2" * 10**8, "a.csv", cytomine.Item)
+    return cytomine.listing(b"id,image\n1," + b"2" * 10**8, "a.csv", cytomine.CytomineAnnotation)
 
 
 @case
 def csv_with_a_cell_of_100_megabytes_in_lines(_: Path) -> object:
-    return cytomine.listing(b'id,image\n1,"' + (b"2" * 999 + b"\n") * 10**5, "a.csv", cytomine.Item)
+    return cytomine.listing(b'id,image\n1,"' + (b"2" * 999 + b"\n") * 10**5, "a.csv", cytomine.CytomineAnnotation)
 
 
 @case
 def csv_of_20_million_rows(_: Path) -> object:
-    return cytomine.listing(b"id,image\n" + b"1,2\n" * (2 * 10**7), "a.csv", cytomine.Item)
+    return cytomine.listing(b"id,image\n" + b"1,2\n" * (2 * 10**7), "a.csv", cytomine.CytomineAnnotation)
 
 
 @case
@@ -484,12 +484,12 @@ def points_of_20_million_lines(_: Path) -> object:
 
 @case
 def json_of_five_million_objects(_: Path) -> object:
-    return cytomine.listing(b"[" + b'{"id":1,"image":2},' * (5 * 10**6) + b"]", "a.json", cytomine.Item)
+    return cytomine.listing(b"[" + b'{"id":1,"image":2},' * (5 * 10**6) + b"]", "a.json", cytomine.CytomineAnnotation)
 
 
 @case
 def csv_of_quotes_that_never_end(_: Path) -> object:
-    return cytomine.listing(b"id,image\n" + b'"1,2\n' * 900_000, "a.csv", cytomine.Item)
+    return cytomine.listing(b"id,image\n" + b'"1,2\n' * 900_000, "a.csv", cytomine.CytomineAnnotation)
 
 
 def _mat(variables: dict[str, object], *, packed: bool = False) -> bytes:
@@ -540,7 +540,7 @@ def json_of_depth_100000(_: Path) -> object:
 
 @case
 def json_of_depth_100000_from_a_server(_: Path) -> object:
-    return cytomine.listing(b'{"collection":' + DEEP + b"}", "a.json", cytomine.Item)
+    return cytomine.listing(b'{"collection":' + DEEP + b"}", "a.json", cytomine.CytomineAnnotation)
 
 
 @case
@@ -558,14 +558,14 @@ def json_geometries_in_geometries(_: Path) -> object:
 @case
 def wkt_of_ten_million_vertices(_: Path) -> object:
     ring = ",".join(f"{i % 3000} {i // 3000}" for i in range(10**7))
-    item = cytomine.Item(id=1, image=2, location=f"POLYGON(({ring},0 0))")
+    item = cytomine.CytomineAnnotation(id=1, image=2, location=f"POLYGON(({ring},0 0))")
     return cytomine.shapes([cytomine.Labelled(item, "a")], (4000, 4000), "a.json", areas=True)
 
 
 @case
 def wkt_of_depth_100000(_: Path) -> object:
     location = "GEOMETRYCOLLECTION(" * 10**5 + "POINT(0 0)" + ")" * 10**5
-    item = cytomine.Item(id=1, image=2, location=location)
+    item = cytomine.CytomineAnnotation(id=1, image=2, location=location)
     return cytomine.shapes([cytomine.Labelled(item, "a")], (4000, 4000), "a.json", areas=True)
 
 

@@ -1,4 +1,4 @@
-"""Toy pictures, annotations and manifests for the tests of the rules."""
+"""Toy images, annotations and manifests for the tests of the rules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask
 from dpconvert.image import Flat, Image, TissueMask, tissue
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import patches
-from dpconvert.source.record import Picture, Record
+from dpconvert.source.record import Record, SourceImage
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture opened for labelling."""
+    """An image opened for labelling."""
 
-    picture: Picture
+    source_image: SourceImage
     image: Image
     annotations: Annotations | LabelMask
     mended: Counter[str] = field(default_factory=Counter)
@@ -43,10 +43,10 @@ def manifest(rule: Mapping[str, Any] | None = None, **facts: Any) -> Manifest:
 def scene(
     width: int, height: int, items: Sequence[tuple[Any, str]] | LabelMask = (), *, label: str | None = None
 ) -> Scene:
-    """A black picture with (geometry, label) annotations; a pair of numbers is a point."""
+    """A black image with (geometry, label) annotations; a pair of numbers is a point."""
     found = items if isinstance(items, LabelMask) else annotations(items)
     image = Flat(np.zeros((height, width, 3), np.uint8))
-    return Scene(Picture("p", ("p.png",), "g", label=label), image, found)
+    return Scene(SourceImage("p", ("p.png",), "g", label=label), image, found)
 
 
 def annotations(items: Sequence[tuple[Any, str]]) -> Annotations:

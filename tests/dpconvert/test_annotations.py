@@ -23,7 +23,8 @@ from dpconvert.annotations import Annotations, Regions, asap, masks, point_array
 from dpconvert.errors import ReadError, UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options, Plan
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from tests.dpconvert.scenes import manifest
@@ -318,10 +319,10 @@ def test_bilevel_and_colour_masks_are_read() -> None:
     assert masks.read(saved(grey, mode="RGB"), "m.png", {0: "no", 255: "yes"}, (2, 1)).values.tolist() == [[0, 255]]
 
 
-def test_a_mask_may_be_coarser_than_its_picture_but_not_of_another_shape() -> None:
+def test_a_mask_may_be_coarser_than_its_image_but_not_of_another_shape() -> None:
     mask = masks.read(saved(np.array([[0, 1]], np.uint8)), "m.png", {0: "no", 1: "yes"}, (200, 100))
     assert mask.share([(50, 0, 100, 100), (100, 0, 100, 50)], ["yes"]).tolist() == [0.5, 1.0]
-    with pytest.raises(ReadError, match=r"mask of another shape than its picture; expected \(100, 100\)"):
+    with pytest.raises(ReadError, match=r"mask of another shape than its image; expected \(100, 100\)"):
         masks.read(saved(np.zeros((10, 20), np.uint8)), "m.png", {0: "no"}, (100, 100))
 
 

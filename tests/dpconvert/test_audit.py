@@ -17,7 +17,7 @@ from scipy import ndimage
 from dpconvert import card as cards
 from dpconvert.errors import ShardError, UsageError
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.encode import Sample
+from dpconvert.shards.encode import EncodedSample
 from dpconvert.shards.tar import write_index, write_shard
 from dpconvert.tasks.audit import Audit, audit
 from dpconvert.tasks.audit.findings import Link, related_sets
@@ -40,9 +40,9 @@ def tissue(seed: int, side: int = 96) -> Pixels:
     return np.rint(colours[0] * (1 - dark[..., None]) + colours[1] * dark[..., None]).astype(np.uint8)
 
 
-def stored(picture: Image.Image, **options: Any) -> bytes:
+def stored(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, options.pop("format", "PNG"), **options)
+    image.save(buffer, options.pop("format", "PNG"), **options)
     return buffer.getvalue()
 
 
@@ -50,7 +50,7 @@ def png(pixels: Pixels) -> bytes:
     return stored(Image.fromarray(pixels))
 
 
-Given = tuple[str, bytes, int, str]  # split, picture, label, group
+Given = tuple[str, bytes, int, str]  # split, image, label, group
 
 
 def task(folder: Path, given: Sequence[Given], *, name: str = "Toy", related: Sequence[str] = ()) -> Path:
@@ -77,12 +77,12 @@ def task(folder: Path, given: Sequence[Given], *, name: str = "Toy", related: Se
     return folder
 
 
-def _sample(key: str, data: bytes, label: int, group: str, split: str) -> Sample:
-    with Image.open(io.BytesIO(data)) as picture:
-        width, height = picture.size
+def _sample(key: str, data: bytes, label: int, group: str, split: str) -> EncodedSample:
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
     metadata = {"label": label, "group": group, "split": split, "files": ["a"], "x": 0, "y": 0, "width": width,
                 "height": height, "stored_width": width, "stored_height": height, "attributes": {}}  # fmt: skip
-    return Sample(key, data, "jpg" if data.startswith(b"\xff\xd8") else "png", label, metadata)
+    return EncodedSample(key, data, "jpg" if data.startswith(b"\xff\xd8") else "png", label, metadata)
 
 
 def audited(*folders: Path, **options: Any) -> Audit:
@@ -97,7 +97,7 @@ def in_keys(found: Audit) -> set[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("position", range(8))
-def test_a_picture_and_any_position_of_it_have_the_same_waves_but_for_signs_and_order(position: int) -> None:
+def test_an_image_and_any_position_of_it_have_the_same_waves_but_for_signs_and_order(position: int) -> None:
     grey = tissue(1)[..., 0].astype(np.float32)
     turned = np.rot90(grey if position < 4 else grey.T, position)
     assert correlation(waves(grey)[None], waves(turned)[None])[0] == pytest.approx(1, abs=1e-4)
@@ -123,13 +123,13 @@ def test_pixels_have_one_digest_however_they_are_packed() -> None:
     assert (digests[0] != digests[3]).any()
 
 
-def test_pictures_without_content_are_told_apart_from_those_with() -> None:
+def test_images_without_content_are_told_apart_from_those_with() -> None:
     white = np.full((96, 96, 3), 250, np.uint8)
     deep = Image.fromarray((np.arange(4096).reshape(64, 64) * 16).astype(np.uint16))
     assert prints([png(white), png(tissue(1)), stored(deep)], ["w", "t", "d"]).even.tolist() == [True, False, False]
 
 
-def test_a_picture_that_does_not_decode_is_named() -> None:
+def test_an_image_that_does_not_decode_is_named() -> None:
     with pytest.raises(ShardError, match=r"a\.tar: k7: image cannot be decoded"):
         prints([png(tissue(1))[:200]], ["a.tar: k7"])
 
@@ -153,7 +153,7 @@ ALTERED: dict[str, Callable[[Image.Image], bytes]] = {
 
 
 def test_planted_duplicates_are_found_and_nothing_else(tmp_path: Path) -> None:
-    """Recall and precision are 1 on 10 pictures for each change, among 90 others."""
+    """Recall and precision are 1 on 10 images for each change, among 90 others."""
     given: list[Given] = [("train", png(tissue(i)), 0, f"t:{i}") for i in range(180)]
     planted = {}
     for number, change in enumerate(ALTERED.values()):
@@ -182,7 +182,7 @@ def test_equal_files_and_equal_pixels_are_told_from_what_looks_the_same(tmp_path
 
 
 def test_every_pair_of_equal_files_counts(tmp_path: Path) -> None:
-    """A picture three times in train and twice in test: 6 pairs between the splits, 3 + 1 within."""
+    """An image three times in train and twice in test: 6 pairs between the splits, 3 + 1 within."""
     one = png(tissue(1))
     given: list[Given] = [("train", one, 0, f"t:{i}") for i in range(3)] + [("test", one, 0, f"t:{i}") for i in (3, 4)]
     found = audited(task(tmp_path, given))
@@ -197,7 +197,7 @@ def test_of_very_many_equal_files_each_that_leaks_is_told(tmp_path: Path, monkey
     assert {other for _, _, other in in_keys(found)} >= {"k3", "k4"}
 
 
-def test_pictures_of_few_waves_are_not_taken_for_the_same(tmp_path: Path) -> None:
+def test_images_of_few_waves_are_not_taken_for_the_same(tmp_path: Path) -> None:
     """Round spots of other sizes correlate, as single cells on an even ground do."""
     y, x = np.mgrid[:96, :96] - 47.5
     spots = [255 - 200 / (1 + np.exp((np.hypot(x, y) - r) / 3)) for r in np.linspace(18, 30, 12)]
@@ -229,7 +229,7 @@ def test_a_task_without_leaks_is_clean_and_white_tiles_are_only_counted(tmp_path
 
 
 def two_tasks(out: Path, related: Sequence[str] = ()) -> tuple[Path, Path]:
-    """Two tasks that share a picture in another position, and a group."""
+    """Two tasks that share an image in another position, and a group."""
     shared = Image.fromarray(tissue(50))
     one: list[Given] = [("train", png(tissue(i)), 0, f"lab:{i}") for i in range(4)]
     one.append(("train", stored(shared), 0, "lab:p"))
@@ -240,7 +240,7 @@ def two_tasks(out: Path, related: Sequence[str] = ()) -> tuple[Path, Path]:
 
 def test_what_two_tasks_share_makes_them_related(tmp_path: Path) -> None:
     found = audited(*two_tasks(tmp_path))
-    assert found.links == [Link(("One", "Two"), pictures=1, groups=1, stated=False)]
+    assert found.links == [Link(("One", "Two"), images=1, groups=1, stated=False)]
     assert found.related == [["One", "Two"]]
     assert found.splits == []
     assert not found.clean
@@ -248,7 +248,7 @@ def test_what_two_tasks_share_makes_them_related(tmp_path: Path) -> None:
 
 def test_what_the_cards_state_is_no_finding(tmp_path: Path) -> None:
     found = audited(*two_tasks(tmp_path, related=["Two"]))
-    assert found.links == [Link(("One", "Two"), pictures=1, groups=1, stated=True)]
+    assert found.links == [Link(("One", "Two"), images=1, groups=1, stated=True)]
     assert found.clean
 
 
@@ -366,7 +366,7 @@ def test_the_search_finds_planted_pairs_among_many_without_comparing_all() -> No
 
 @pytest.mark.stress
 @pytest.mark.timeout(1800)
-def test_the_search_scales_to_a_million_pictures() -> None:
+def test_the_search_scales_to_a_million_images() -> None:
     made, wanted = planted(1_000_000)
     found = set(map(tuple, pairs(made)[0].tolist()))
     assert len(found & wanted) > 0.97 * len(wanted)

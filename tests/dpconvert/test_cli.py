@@ -32,7 +32,7 @@ pattern = '(?P<class>\\w+)/(?P<name>[^/]+)\\.png$'
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
-    """A manifest `toy.toml` and its source `toy/` of eight pictures."""
+    """A manifest `toy.toml` and its source `toy/` of eight images."""
     (tmp_path / "toy.toml").write_text(TOML)
     for number in range(8):
         path = tmp_path / "toy" / ("no" if number % 2 else "yes") / f"{number}.png"

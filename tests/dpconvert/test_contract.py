@@ -19,7 +19,7 @@ from PIL import Image
 
 from dpconvert.manifest.catalog import known
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options
+from dpconvert.plan.options import Options
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index

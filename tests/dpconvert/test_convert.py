@@ -36,7 +36,7 @@ POINTS, TILES, SLIDES = "warwick-crc", "umcm-colorectal", "camelyon16"
 
 @pytest.fixture
 def tiles(converted: Get, tmp_path: Path) -> Path:
-    """A copy of a source of whole pictures, to damage: 240 tiles in 6 shards."""
+    """A copy of a source of whole images, to damage: 240 tiles in 6 shards."""
     return Path(shutil.copytree(converted(TILES).source, tmp_path / "source"))
 
 
@@ -321,14 +321,14 @@ def test_shards_that_a_changed_source_has_no_more_are_removed(tiles: Path, conve
     assert len(names(tmp_path / "out", "*.tar")) < before
 
 
-def test_a_truncated_picture_fails_before_anything_is_written(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+def test_a_truncated_image_fails_before_anything_is_written(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
     one = converted(POINTS)
     source = shutil.copytree(one.source, tmp_path / "source")
-    (picture,) = source.rglob("img3.bmp")
-    picture.write_bytes(picture.read_bytes()[:1000])
+    (image,) = source.rglob("img3.bmp")
+    image.write_bytes(image.read_bytes()[:1000])
     answer = dpconvert(POINTS, "--source", source, "--out", tmp_path / "out", "--workers", 1)
     assert answer.code == 1
-    assert f"{source}: 1 of 10 pictures cannot be read, the first: {picture.relative_to(source)}: " in one_line(answer)
+    assert f"{source}: 1 of 10 images cannot be read, the first: {image.relative_to(source)}: " in one_line(answer)
     assert names(tmp_path / "out", "*.tar") == []
 
 
@@ -345,7 +345,7 @@ def test_a_file_that_vanishes_after_the_plan_is_a_failed_sample(
     lines = (tmp_path / "out" / one.manifest.task / ".work" / "plan.jsonl").read_text().splitlines()
     plan = conversion.Plan.from_lines(lines)
     (rows,) = [rows for rows in plan.shards().values() if any(tile.name in row.files[0] for row in rows)]
-    job = conversion._Job(rows, plan.classes, conversion.Options(), tmp_path / "out")
+    job = conversion._ShardJob(rows, plan.classes, conversion.Options(), tmp_path / "out")
     (failure,) = conversion._shard(source, job)[1]
     assert failure.source.endswith(tile.name)
     assert failure.reason == f"{tile.relative_to(tiles)}: cannot be read: No such file or directory"

@@ -21,7 +21,7 @@ from PIL import Image
 from dpconvert.errors import FetchError, OutputError, UsageError
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import cytomine_server as servers
-from dpconvert.obtain.cytomine_project import Brought, Request, export
+from dpconvert.obtain.cytomine_project import Brought, ExportRequest, export
 from dpconvert.obtain.cytomine_server import Keys
 from dpconvert.obtain.download import Patience
 from dpconvert.readers import with_defaults
@@ -120,7 +120,7 @@ def holding(root: Path) -> Iterator[Cytomine]:
 
 
 def bring(site: Cytomine, folder: Path, keys: Keys = KEYS, **more: Any) -> Brought:
-    wanted = Request(site.url, more.pop("project", PROJECT), more.pop("crops", True))
+    wanted = ExportRequest(site.url, more.pop("project", PROJECT), more.pop("crops", True))
     return export(wanted, keys, folder, QUIET, HASTY)
 
 
@@ -233,7 +233,7 @@ def test_an_unknown_project_and_a_server_that_is_none_are_one_line(cytomine: Cyt
     with pytest.raises(FetchError, match="the response is not a list"):
         bring(cytomine, tmp_path)
     with pytest.raises(FetchError, match="does not respond"):
-        export(Request("http://127.0.0.1:9", 5, True), KEYS, tmp_path, QUIET, HASTY)
+        export(ExportRequest("http://127.0.0.1:9", 5, True), KEYS, tmp_path, QUIET, HASTY)
 
 
 def test_a_list_that_ends_early_is_an_error(cytomine: Cytomine, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_busy_server_is_asked_again(cytomine: Cytomine, tmp_path: Path) -> Non
     [("cytomine.org", "https://cytomine.org"), ("http://a:80/", "http://a:80"), ("https://a/api/", "https://a")],
 )
 def test_a_host_may_be_given_in_several_ways(host: str, address: str) -> None:
-    assert Request(host, 1, True).address == address
+    assert ExportRequest(host, 1, True).address == address
 
 
 def test_keys_come_from_the_environment_alone() -> None:

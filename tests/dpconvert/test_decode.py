@@ -87,14 +87,14 @@ def test_orientation_tags_are_applied() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
-def test_a_cut_picture_is_an_error(kind: str, share: float) -> None:
+def test_a_cut_image_is_an_error(kind: str, share: float) -> None:
     data = encoded(RGB.resize((90, 70)), kind)
     with pytest.raises(ValueError, match=r"."):
         decode(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\xff\xd8\xff\xd9", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_picture_is_an_error(data: bytes) -> None:
+def test_what_is_no_image_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode(data)
 
@@ -108,7 +108,7 @@ def test_a_changed_byte_in_a_png_is_noticed() -> None:
 
 @pytest.mark.parametrize("filled", [b"", b"\xff"], ids=["plain", "filled"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_picture_that_claims_more_than_it_can_hold_is_refused_at_once(kind: str, filled: bytes) -> None:
+def test_an_image_that_claims_more_than_it_can_hold_is_refused_at_once(kind: str, filled: bytes) -> None:
     """Thirteen thousand pixels each way; between segments of a JPEG there may be bytes that mean nothing."""
     data = encoded(RGB, kind)
     if kind == "JPEG":

@@ -37,7 +37,7 @@ SHARDS = "*.tar"
 
 @pytest.fixture
 def tiles(converted: Get, tmp_path: Path) -> Path:
-    """A copy of a source of whole pictures, to damage."""
+    """A copy of a source of whole images, to damage."""
     return Path(shutil.copytree(converted(TILES).source, tmp_path / "source"))
 
 
@@ -142,7 +142,7 @@ def test_a_retry_with_other_options_is_refused_and_takes_nothing_back(
     assert digests(folder) == before
 
 
-def test_pictures_that_failed_in_the_plan_are_planned_again(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+def test_images_that_failed_in_the_plan_are_planned_again(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
     one, out = converted(POINTS), tmp_path / "out"
     source = shutil.copytree(one.source, tmp_path / "source")
     whole = damage(source, "img3.bmp")

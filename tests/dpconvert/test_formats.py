@@ -278,7 +278,7 @@ def of_coco(data: bytes, size: tuple[int, int] = (1000, 800), known: list[str] |
     return coco.shapes(coco.parse(data, "c.json"), "c.json", "slides/a.svs", size, known or [])
 
 
-def test_coco_polygons_boxes_and_runs_of_one_picture() -> None:
+def test_coco_polygons_boxes_and_runs_of_one_image() -> None:
     found = of_coco(
         coco_file(
             {"segmentation": [[10, 10, 30, 10, 30, 20, 10, 20], [0, 0, 2, 0, 2, 2, 0, 2]]},
@@ -338,9 +338,9 @@ def test_coco_scales_what_was_drawn_on_a_smaller_copy() -> None:
         of_coco(coco_file(width=250, height=100))
 
 
-def test_coco_finds_the_picture_by_the_end_of_its_name_or_says_what_it_knows() -> None:
+def test_coco_finds_the_image_by_the_end_of_its_name_or_says_what_it_knows() -> None:
     assert len(of_coco(coco_file({"bbox": [1, 1, 1, 1]}, file_name="export/images/a.ome.tif")).items) == 1
-    with pytest.raises(ReadError, match=r"does not know the picture.*b\.png"):
+    with pytest.raises(ReadError, match=r"does not know the image.*b\.png"):
         of_coco(coco_file(file_name="a.1.png"))
 
 
@@ -353,7 +353,7 @@ def test_coco_runs_that_do_not_fill_the_mask_are_refused(counts: Any) -> None:
 # masks
 
 
-def picture(values: Any, mode: str | None = None, kind: str = "PNG", **options: Any) -> bytes:
+def draw_image(values: Any, mode: str | None = None, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     drawn = Image.fromarray(np.asarray(values))
     if mode == "P":
@@ -363,14 +363,14 @@ def picture(values: Any, mode: str | None = None, kind: str = "PNG", **options: 
 
 
 def test_masks_of_palettes_give_their_indexes() -> None:
-    mask = masks.read(picture(np.array([[0, 1], [2, 2]], np.uint8), "P"), "m", {0: "a", 1: "b", 2: "c"}, (20, 20))
+    mask = masks.read(draw_image(np.array([[0, 1], [2, 2]], np.uint8), "P"), "m", {0: "a", 1: "b", 2: "c"}, (20, 20))
     assert mask.at([(5, 5), (15, 5), (5, 15)]) == ["a", "b", "c"]
 
 
 def test_lossy_edges_of_masks_go_by_the_threshold() -> None:
     values = np.zeros((64, 64), np.uint8)
     values[10:30, 20:50] = 255
-    data = picture(values, kind="JPEG", quality=60)
+    data = draw_image(values, kind="JPEG", quality=60)
     with pytest.raises(ReadError, match="give a threshold"):
         masks.read(data, "m", {0: "no", 255: "yes"}, (64, 64))
     mask = masks.read(data, "m", {0: "no", 1: "yes"}, (64, 64), threshold=127)
@@ -381,7 +381,7 @@ def test_objects_of_class_masks_are_connected_areas_at_the_scale_of_the_slide() 
     values = np.zeros((4, 6), np.uint8)
     values[0:2, 0:2] = values[2, 2] = values[3, 5] = 1
     values[0, 4] = 2
-    mask = masks.read(picture(values), "m", {0: "none", 1: "a", 2: "b"}, (60, 40))
+    mask = masks.read(draw_image(values), "m", {0: "none", 1: "a", 2: "b"}, (60, 40))
     found = mask.objects(["a", "b"])
     assert [(item.label, item.geometry.bounds) for item in found.items] == [
         ("a", (0, 0, 30, 30)),
@@ -396,7 +396,7 @@ def test_objects_of_instance_masks_are_their_values() -> None:
     values[0, 0] = values[3, 5] = 700
     values[1, 1] = 40_000
     labels = {0: "none"} | masks.class_table(b"id,class\n700,a\n40000,b\n", "t")
-    mask = masks.read(picture(values), "m", labels, (6, 4), instances=True)
+    mask = masks.read(draw_image(values), "m", labels, (6, 4), instances=True)
     assert [(i.label, i.geometry.area) for i in mask.objects(["a", "b"]).items] == [("a", 2), ("b", 1)]
 
 
@@ -418,7 +418,7 @@ EXAMPLES: dict[str, bytes] = {
     "ndpa": ndpa_xml(outline(FRAME_NM) + '<annotation type="circle"><x>1</x><y>2</y><radius>3</radius></annotation>'),
     "qupath": json.dumps([feature("Polygon", [RING, HOLE], classification={"name": "Tumor: Positive"})]).encode(),
     "coco": coco_file({"segmentation": [[1, 1, 5, 1, 5, 5]]}, {"segmentation": {"size": [3, 4], "counts": "165"}}),
-    "mask": picture(np.eye(80, 100, dtype=np.uint8)),
+    "mask": draw_image(np.eye(80, 100, dtype=np.uint8)),
 }
 
 

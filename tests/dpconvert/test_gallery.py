@@ -18,7 +18,7 @@ from dpconvert import card as cards
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index
 from dpconvert.tasks.gallery import histogram, page, read_tasks, write_page
-from dpconvert.tasks.gallery.tasks import PICTURES, SIDE, Gallery, evenly
+from dpconvert.tasks.gallery.tasks import IMAGES, SIDE, Gallery, evenly
 from tests.browser import Browser, browser
 from tests.dpconvert.conftest import Answer, Converted, one_line
 
@@ -108,19 +108,19 @@ def test_the_numbers_are_those_of_the_card_and_the_index(converted: Get) -> None
     assert f'<th scope="row">samples</th>{cells}' in counts
 
 
-def test_pictures_are_small_few_and_never_of_the_test_set(converted: Get) -> None:
+def test_images_are_small_few_and_never_of_the_test_set(converted: Get) -> None:
     lung = converted("lung")
     (seen,) = read_tasks([lung.folder], QUIET).tasks
     rows = {row["key"]: row for row in read_index(lung.folder / cards.INDEX_NAME).to_pylist()}
     for label, examples in seen.examples.items():
         trained = sum(row["label"] == label and row["split"] == "train" for row in rows.values())
-        assert len(examples) == min(PICTURES, trained) or not trained
+        assert len(examples) == min(IMAGES, trained) or not trained
         for example in examples:
             row = rows[example.key]
             assert (row["label"], row["split"], example.split) == (label, example.split, "train" if trained else "val")
-            with Pillow.open(io.BytesIO(example.jpeg)) as picture:
-                assert picture.size == (example.width, example.height)
-                assert max(picture.size) <= SIDE
+            with Pillow.open(io.BytesIO(example.jpeg)) as image:
+                assert image.size == (example.width, example.height)
+                assert max(image.size) <= SIDE
 
 
 def test_the_same_shards_give_the_same_page(converted: Get, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_bars_hold_every_value_once() -> None:
     assert histogram.doubling_bars(np.array([2, 3, 4, 9])) == [
         histogram.Bar(2, 4, 2), histogram.Bar(4, 8, 1), histogram.Bar(8, 16, 1),
     ]  # fmt: skip
-    assert histogram.told(np.array([1, 2, 3, 2000]), "px") == "1 to 2,000 px, half of them up to 2 px"
+    assert histogram.in_words(np.array([1, 2, 3, 2000]), "px") == "1 to 2,000 px, half of them up to 2 px"
     svg = "".join(histogram.drawn(histogram.even_bars(np.array([0, 1, 1, 2])), 'a "b"'))
     assert 'aria-label="a &quot;b&quot;"' in svg
 

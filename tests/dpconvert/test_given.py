@@ -184,7 +184,7 @@ def test_paths_of_another_machine_are_found_by_their_ends(source: Path, root: st
     assert f"the table's paths begin with {cut}/, which is taken for this source" in card.notes
     shutil.rmtree(source.parent / "out")
     (source / "labels.csv").write_text("\n".join([rows[0], *text, f"{root}other{slash}p0.png,a"]))
-    with pytest.raises(SourceError, match="line 10: no picture of this name"):
+    with pytest.raises(SourceError, match="line 10: no image of this name"):
         convert(source, TABLE.replace("KEYS", ""))
 
 

@@ -23,29 +23,29 @@ FORMATS = {
 
 
 @pytest.fixture(params=FORMATS)
-def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def draw_image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / request.param
     Image.fromarray(PIXELS).save(path, **FORMATS[request.param])
     return path
 
 
-def test_the_size_is_known_without_the_pixels(picture: Path) -> None:
-    assert complete_size(picture) == (41, 30)
-    data = io.BytesIO(picture.read_bytes())
+def test_the_size_is_known_without_the_pixels(draw_image: Path) -> None:
+    assert complete_size(draw_image) == (41, 30)
+    data = io.BytesIO(draw_image.read_bytes())
     assert complete_size(data) == (41, 30)
     assert data.tell() == 0
 
 
-def test_of_a_cut_file_it_is_not(picture: Path) -> None:
-    whole = picture.read_bytes()
+def test_of_a_cut_file_it_is_not(draw_image: Path) -> None:
+    whole = draw_image.read_bytes()
     for length in (0, 3, 40, len(whole) // 2, len(whole) - 1):
         assert complete_size(io.BytesIO(whole[:length])) is None
-    picture.write_bytes(whole[: len(whole) // 2])
+    draw_image.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ReadError):
-        Flat(picture)
+        Flat(draw_image)
 
 
-def test_a_planar_picture_that_is_all_there(tmp_path: Path) -> None:
+def test_a_planar_image_that_is_all_there(tmp_path: Path) -> None:
     path = tmp_path / "planar.tif"
     planes = np.moveaxis(PIXELS, 2, 0)
     tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression="packbits")
@@ -61,7 +61,7 @@ def test_other_formats_are_decoded(tmp_path: Path) -> None:
     assert (Flat(path).width, Flat(path).height) == (41, 30)
 
 
-def test_what_is_no_picture_or_not_there_has_no_size(tmp_path: Path) -> None:
+def test_what_is_no_image_or_not_there_has_no_size(tmp_path: Path) -> None:
     assert complete_size(tmp_path / "absent.tif") is None
-    (tmp_path / "text.tif").write_text("not a picture")
+    (tmp_path / "text.tif").write_text("not an image")
     assert complete_size(tmp_path / "text.tif") is None

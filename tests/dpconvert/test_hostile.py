@@ -27,7 +27,7 @@ SECONDS, MIB = 60, 1024
 
 TOLD = {
     "manifest_of_a_key_of_a_hundred_thousand_parts": "DIR/m.toml: not TOML: more than 131072 characters",
-    "png_of_2500_megapixels": "too large for a flat picture",
+    "png_of_2500_megapixels": "too large for a flat image",
     "mask_of_2500_megapixels": "not a readable mask",
     "tiff_of_kilobytes_that_claims_gigabytes": "DIR/a.tif: ",
     "tiff_whose_directory_is_its_own_next": "DIR/a.tif: ",
@@ -143,11 +143,11 @@ def test_errors_are_one_line_without_control_characters_and_of_a_length_to_read(
 
 def test_progress_and_notes_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     report = Reporter(stream=sys.stderr)
-    report.note("picture\n\x1b]0;title\x07.png")
-    assert capsys.readouterr().err == "picture\\n\\x1b]0;title\\x07.png\n"
+    report.note("image\n\x1b]0;title\x07.png")
+    assert capsys.readouterr().err == "image\\n\\x1b]0;title\\x07.png\n"
 
 
-def test_a_picture_named_by_newlines_and_escapes_is_converted_or_told(
+def test_an_image_named_by_newlines_and_escapes_is_converted_or_told(
     converted: Get, dpconvert: Call, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "my.toml"
@@ -196,7 +196,7 @@ def test_a_table_cannot_name_files_outside_the_source(dpconvert: Call, tmp_path:
     )
     answer = dpconvert(manifest, "--source", tmp_path / "source", "--out", tmp_path / "out")
     assert answer.code == 1
-    assert "no picture of this name; expected ../secret.png" in one_line(answer)
+    assert "no image of this name; expected ../secret.png" in one_line(answer)
 
 
 # --- what a library would say or change for the whole process
@@ -204,9 +204,9 @@ def test_a_table_cannot_name_files_outside_the_source(dpconvert: Call, tmp_path:
 
 def test_the_limit_of_table_cells_is_left_as_it_was() -> None:
     before = csv.field_size_limit()
-    assert len(cytomine.listing(b"id,image\n1,2\n", "a.csv", cytomine.Item)) == 1
+    assert len(cytomine.listing(b"id,image\n1,2\n", "a.csv", cytomine.CytomineAnnotation)) == 1
     with pytest.raises(ReadError):
-        cytomine.listing(b"id,image\n" + b'"' + b"1" * (17 << 20), "a.csv", cytomine.Item)
+        cytomine.listing(b"id,image\n" + b'"' + b"1" * (17 << 20), "a.csv", cytomine.CytomineAnnotation)
     assert csv.field_size_limit() == before
 
 

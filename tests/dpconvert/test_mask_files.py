@@ -15,7 +15,7 @@ from PIL import Image
 
 from dpconvert.annotations import masks
 from dpconvert.errors import ReadError
-from tests.dpconvert.test_shapes import Make, make, picture
+from tests.dpconvert.test_shapes import Make, draw_image, make
 
 __all__ = ["make"]
 BLACK, RED, GREEN, WHITE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 255)
@@ -165,7 +165,7 @@ def test_a_mask_file_may_be_one_object_of_several(make: Make, tmp_path: Path) ->
     """As in the Data Science Bowl of 2018: a folder an image, with a mask for each nucleus."""
     root = tmp_path / "source"
     for name in "abc":
-        picture(root / name / "images" / f"{name}.png")
+        draw_image(root / name / "images" / f"{name}.png")
         spot(root / name / "masks" / "1.png", 0, 0)
         spot(root / name / "masks" / "2.png", 3, 4, value=7)  # they overlap
     files = (
@@ -176,14 +176,14 @@ def test_a_mask_file_may_be_one_object_of_several(make: Make, tmp_path: Path) ->
     assert Counter((r["x"], r["y"], r["width"], r["height"]) for r in found) == {(0, 0, 4, 5): 3, (3, 4, 4, 5): 3}
     assert "no class for the objects of masks" in str(make(OBJECTS + files + CROP, fails=True))
     told = make('shape = "masks"\n[layout]\nvalues = {0 = "no", 255 = "yes"}\n' + files + CROP, fails=True)
-    assert "a/masks/2.png: two masks of one picture; if each mask file is one object, say `objects = true`" in str(told)
+    assert "a/masks/2.png: two masks of one image; if each mask file is one object, say `objects = true`" in str(told)
     assert "`values` is needed" in str(make('shape = "masks"\n[layout]\n' + files + CROP, fails=True))
 
 
 def test_a_mask_file_a_class(make: Make, tmp_path: Path) -> None:
     root = tmp_path / "source"
     for name in "abc":
-        picture(root / f"{name}.png")
+        draw_image(root / f"{name}.png")
         spot(root / f"{name}_no.png", 0, 0)
         spot(root / f"{name}_yes.png", 10, 10)
     files = (
@@ -196,7 +196,7 @@ def test_a_mask_file_a_class(make: Make, tmp_path: Path) -> None:
 
 def test_colours_of_a_manifest(make: Make, tmp_path: Path) -> None:
     for name in "abc":
-        picture(tmp_path / "source" / "images" / f"{name}.png")
+        draw_image(tmp_path / "source" / "images" / f"{name}.png")
         values = np.zeros((20, 20, 3), np.uint8)
         values[:10, :10] = GREEN
         (tmp_path / "source" / "masks").mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ from tests.dpconvert.conftest import Answer, one_line, run
 
 FOLDERS = 'task = "Mine"\nclasses = ["gutartig", "b\u00f6sartig"]\nshape = "folders"\n'
 NFD = unicodedata.normalize("NFD", "b\u00f6sartig")
-PICTURES = ("gutartig/a.png", "gutartig/b.png", f"{NFD}/c.png", f"{NFD}/d.png")
+IMAGES = ("gutartig/a.png", "gutartig/b.png", f"{NFD}/c.png", f"{NFD}/d.png")
 
 
 def image(value: int) -> bytes:
@@ -68,10 +68,10 @@ def test_case_is_left_out_only_where_one_name_is_meant() -> None:
 
 
 def test_folders_of_a_mac_are_the_classes_of_the_manifest(manifest: Manifest, tmp_path: Path) -> None:
-    put(tmp_path / "source", *PICTURES)
+    put(tmp_path / "source", *IMAGES)
     run(manifest, tmp_path / "source", tmp_path / "out")
     found = labels(tmp_path / "out")
-    assert found == {names.nfc(name): int(at > 1) for at, name in enumerate(PICTURES)}
+    assert found == {names.nfc(name): int(at > 1) for at, name in enumerate(IMAGES)}
 
 
 def test_archives_give_the_same_names_as_folders(manifest: Manifest, tmp_path: Path) -> None:
@@ -99,21 +99,21 @@ def test_archives_give_the_same_names_as_folders(manifest: Manifest, tmp_path: P
 def test_a_name_that_is_no_utf8_is_converted_with_its_bytes_escaped(
     manifest: Manifest, tmp_path: Path, dpconvert: Callable[..., Answer]
 ) -> None:
-    put(tmp_path / "source", b"gutartig/M\xfcller.png", b"gutartig/b.png", *PICTURES[2:])
+    put(tmp_path / "source", b"gutartig/M\xfcller.png", b"gutartig/b.png", *IMAGES[2:])
     run(manifest, tmp_path / "source", tmp_path / "out")
     assert "gutartig/M%FCller.png" in labels(tmp_path / "out")
     assert dpconvert("verify", tmp_path / "out", "--workers", 1, "-q").code == 0
 
 
 def test_two_names_that_look_the_same_are_refused(manifest: Manifest, tmp_path: Path) -> None:
-    put(tmp_path / "source", *PICTURES, names.nfc(PICTURES[2]))
+    put(tmp_path / "source", *IMAGES, names.nfc(IMAGES[2]))
     with pytest.raises(SourceError, match="two files of one name, written in different characters"):
         Source.open(tmp_path / "source", manifest)
 
 
 def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp_path: Path) -> None:
     source = tmp_path / "source"
-    put(source, *PICTURES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.czi", "part2.tar.gz",
+    put(source, *IMAGES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.czi", "part2.tar.gz",
         "a.xml", "old.tar.gz", "old/gutartig/n.png", "notes.txt", ".hidden.png")  # fmt: skip
     with zipfile.ZipFile(source / "outer.zip", "w") as archive:
         archive.writestr("inner.zip", b"")

@@ -23,7 +23,7 @@ from dpconvert.runtime import progress
 from dpconvert.shards.tar import read_index
 from dpconvert.source import files
 from dpconvert.source.files import Member
-from dpconvert.source.record import Box, Picture, Record
+from dpconvert.source.record import Box, Record, SourceImage
 from tests.dpconvert.tiffs import TILE, TISSUE, shared_tiles
 
 MANIFEST = """
@@ -131,8 +131,8 @@ def test_a_frame_that_is_a_stored_tile_is_passed_on_without_loss(
 ) -> None:
     data = slide.stored_jpeg(*frame, out=out)
     assert data is not None
-    with Pillow.open(io.BytesIO(data)) as picture:
-        assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(*frame, out=out))
+    with Pillow.open(io.BytesIO(data)) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), slide.read(*frame, out=out))
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path, monkeyp
         index = 1 * 5 + 2
         stored = path.read_bytes()[page.dataoffsets[index] : page.dataoffsets[index] + page.databytecounts[index]]
     assert stored[2:] in data
-    with Pillow.open(io.BytesIO(data)) as picture, Slide(path) as slide:
-        assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(256, 128, 128, 128))
+    with Pillow.open(io.BytesIO(data)) as image, Slide(path) as slide:
+        assert np.array_equal(np.asarray(image.convert("RGB")), slide.read(256, 128, 128, 128))
 
 
 def test_lossless_tiles_is_refused_where_there_is_no_grid(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_each_tile_is_decoded_about_once_and_few_are_kept(
         monkeypatch.setattr(module, "BLOCK", 512)
         monkeypatch.setattr(module, "CELL", cell)
     boxes = [Box(x, y, size, size) for y in range(0, 1280 - size, size) for x in range(0, 512 - size, size)]
-    records = [Record(Picture("p", ("f",), "g"), "no", box) for box in boxes]
+    records = [Record(SourceImage("p", ("f",), "g"), "no", box) for box in boxes]
     with Slide(path) as slide:
         assert slide.tiles is not None
         for record in sorted(records, key=lambda record: plan._block(record, False)):
@@ -271,8 +271,8 @@ def test_a_tile_without_a_marker_of_its_colours_gets_the_right_one(
         data = slide.stored_jpeg(TILE, 0, TILE, TILE, out=(TILE, TILE))
         assert data is not None
         assert jpeg_tiles.ADOBE_MARKER in data
-        with Pillow.open(io.BytesIO(data)) as picture:
-            assert np.array_equal(np.asarray(picture.convert("RGB")), slide.read(TILE, 0, TILE, TILE))
+        with Pillow.open(io.BytesIO(data)) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), slide.read(TILE, 0, TILE, TILE))
 
 
 def test_an_overview_is_the_same_whoever_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

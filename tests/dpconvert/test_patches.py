@@ -32,7 +32,7 @@ OBJECTS = {"type": "objects", "size": 250, "positive": "mitosis", "none": "none"
         (100, 100, 100, 50, 1, 1),
     ],
 )
-def test_the_grid_of_the_paper_s_pictures(
+def test_the_grid_of_the_paper_s_images(
     width: int, height: int, size: int, overlap: int, columns: int, rows: int
 ) -> None:
     boxes = grid(width, height, size, overlap)
@@ -91,7 +91,7 @@ def test_a_look_alike_makes_its_tile_the_third_class_unless_an_object_is_there_t
     assert labels(tiles) == {(250, 0): "none", (0, 250): "none", (250, 250): "lookalike"}
 
 
-def test_objects_in_a_picture_smaller_than_a_patch_are_an_error_and_none_are_nothing() -> None:
+def test_objects_in_an_image_smaller_than_a_patch_are_an_error_and_none_are_nothing() -> None:
     classes = ["none", "mitosis"]
     assert records(OBJECTS, scene(249, 500), classes=classes) == []
     with pytest.raises(ReadError, match=r"p: smaller than a patch of 250 px; found 249 x 500"):
@@ -105,7 +105,7 @@ def test_keys_of_crops_differ_even_where_two_crops_lie_in_one_place() -> None:
 
 
 @given(st.data())
-def test_a_shifted_patch_lies_in_the_picture_and_holds_its_point(data: st.DataObject) -> None:
+def test_a_shifted_patch_lies_in_the_image_and_holds_its_point(data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 300))
     width, height = (data.draw(st.integers(size, 1000)) for _ in range(2))
     x = data.draw(st.floats(0, width, allow_subnormal=False))
@@ -193,7 +193,7 @@ def test_background_is_dropped() -> None:
     pixels = np.full((100, 300, 3), 240, np.uint8)
     pixels[:, :105] = (200, 90, 160)
     pixels[:, 200:] = 0
-    at = Scene(scene(1, 1).picture, Flat(pixels), annotations([]))
+    at = Scene(scene(1, 1).source_image, Flat(pixels), annotations([]))
     assert labels(records(AREA | {"tissue": 0.04}, at)) == {(0, 0): "no", (100, 0): "no"}
     assert labels(records(AREA | {"tissue": 0.10}, at)) == {(0, 0): "no"}
 
@@ -222,16 +222,16 @@ def test_crops_are_clipped_bounding_boxes() -> None:
     ]
 
 
-def test_a_picture_that_is_cut_out_already_is_its_own_crop() -> None:
+def test_an_image_that_is_cut_out_already_is_its_own_crop() -> None:
     (record,) = records({"type": "crop"}, scene(30, 30, label="yes"))
     assert (record.box, record.label) == (None, "yes")
 
 
-def test_tiles_have_the_label_of_their_picture_and_whole_pictures_too() -> None:
+def test_tiles_have_the_label_of_their_image_and_whole_images_too() -> None:
     assert labels(records({"type": "tiles", "size": 10}, scene(25, 10, label="yes"))) == {(0, 0): "yes", (10, 0): "yes"}
     (whole,) = records({"type": "whole"}, scene(25, 10, label="no"))
     assert (whole.box, whole.label) == (None, "no")
-    with pytest.raises(ReadError, match="p: no label is known for this picture"):
+    with pytest.raises(ReadError, match="p: no label is known for this image"):
         records({"type": "tiles", "size": 10}, scene(25, 10))
 
 

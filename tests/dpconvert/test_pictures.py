@@ -1,4 +1,4 @@
-"""Pictures of known formats alone, which cost what their size tells."""
+"""Images of known formats alone, which cost what their size tells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
 from dpconvert.image.flat import flat
-from dpconvert.image.guards.allowed_formats import FORMATS, open_picture
+from dpconvert.image.guards.allowed_formats import FORMATS, open_image
 from dpconvert.image.guards.jpeg import MOST_SCANS
 from tests.dpconvert import test_jpeg2000 as jpeg2000
 from tests.dpconvert.test_tiffsegments import progressive
@@ -35,13 +35,13 @@ def test_the_formats_that_datasets_come_in_are_read(kind: str, tmp_path: Path) -
     assert flat(tmp_path / "a").shape == (8, 8, 3)
 
 
-def test_a_picture_that_pillow_runs_a_program_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_pillow_runs_a_program_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostScript is a program of its own, for which Pillow runs Ghostscript; whatever the file is called."""
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(tmp_path / "gs"))
     (tmp_path / "a.png").write_bytes(EPS)
-    with pytest.raises(ReadError, match=r"a\.png: not a picture of a known format"):
+    with pytest.raises(ReadError, match=r"a\.png: not an image of a known format"):
         flat(tmp_path / "a.png")
     with pytest.raises(ReadError, match="not a readable mask"):
         mask_pixels.read(EPS, "m.png", colours=False)
@@ -49,7 +49,7 @@ def test_a_picture_that_pillow_runs_a_program_for_is_refused(tmp_path: Path, mon
 
 
 def in_several(data: bytes) -> bytes:
-    """The same as the first of two pictures of a file, which Pillow gives another format's name."""
+    """The same as the first of two images of a file, which Pillow gives another format's name."""
     first = Pillow.new("L", (8, 8))
     buffer = io.BytesIO()
     first.save(buffer, "MPO", save_all=True, append_images=[first])
@@ -68,7 +68,7 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("name", COSTLY)
-def test_pictures_that_cost_more_than_their_size_tells_are_refused(name: str, tmp_path: Path) -> None:
+def test_images_that_cost_more_than_their_size_tells_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(COSTLY[name])
     with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 that takes|JPEG 2000 of very many"):
         flat(tmp_path / "a.png")
@@ -83,8 +83,8 @@ def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
 
 
 def test_usual_ones_are_not(tmp_path: Path) -> None:
-    with open_picture(io.BytesIO(in_several(progressive(1)))) as picture:
-        assert (picture.format, picture.size) == ("MPO", (16, 16))
+    with open_image(io.BytesIO(in_several(progressive(1)))) as image:
+        assert (image.format, image.size) == ("MPO", (16, 16))
     pixels = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
     (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(pixels, codecformat="jp2"))
     assert np.array_equal(flat(tmp_path / "a.jp2"), pixels)

@@ -17,10 +17,11 @@ from PIL import Image
 from dpconvert.errors import SourceError, UsageError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options, Plan
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
-from dpconvert.source.record import Box, Picture, Record
+from dpconvert.source.record import Box, Record, SourceImage
 from tests.dpconvert.scenes import manifest
 
 Make = Callable[..., Plan]
@@ -37,7 +38,7 @@ ERRATA = [
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """The plan of pictures `class/patient_number.png`."""
+    """The plan of images `class/patient_number.png`."""
 
     def made(names: Sequence[str], options: Mapping[str, Any] | None = None, **facts: Any) -> Plan:
         for name in names:
@@ -52,7 +53,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def names(made: Plan) -> set[str]:
-    return {row.picture for row in made.rows}
+    return {row.source_image for row in made.rows}
 
 
 def tiles(patients: int, each: int = 2) -> list[str]:
@@ -101,7 +102,7 @@ def test_a_limit_takes_the_same_samples_when_it_grows(make: Make) -> None:
         ("doubtful, perhaps", {"p2_no0", "p3_no0", "p3_yes0"}),
     ],
 )
-def test_errata_drop_pictures_or_their_negatives(chosen: str, gone: set[str], make: Make) -> None:
+def test_errata_drop_images_or_their_negatives(chosen: str, gone: set[str], make: Make) -> None:
     every = {name.rpartition("/")[2].removesuffix(".png") for name in tiles(5, 1)}
     assert names(make(tiles(5, 1), {"errata": chosen}, errata=ERRATA)) == every - gone
 
@@ -120,13 +121,13 @@ def test_classes_that_the_manifest_does_not_name_are_those_that_occur_in_order(m
     assert make([*tiles(3), "maybe/p1_0.png"], classes=[]).classes == ["maybe", "no", "yes"]
 
 
-def test_two_pictures_of_one_name_are_an_error(make: Make) -> None:
-    with pytest.raises(SourceError, match=r"two pictures of one name; found no/p1_0.png and yes/p1_0.png"):
+def test_two_images_of_one_name_are_an_error(make: Make) -> None:
+    with pytest.raises(SourceError, match=r"two images of one name; found no/p1_0.png and yes/p1_0.png"):
         make(["no/p1_0.png", "yes/p1_0.png"])
 
 
-def test_no_picture_at_all_is_an_error(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no pictures in a folder per class here|no files here"):
+def test_no_image_at_all_is_an_error(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no images in a folder per class here|no files here"):
         make([])
     with pytest.raises(SourceError, match=r"nothing to convert here; see `dpconvert show toy.toml`"):
         make(["no/p1_0.png"], errata=ERRATA)
@@ -137,33 +138,33 @@ def test_a_class_that_a_set_lacks_is_noted(make: Make) -> None:
     assert made.notes == ["no sample of class 'yes' in test"]
 
 
-def test_pictures_without_a_sample_are_noted(make: Make) -> None:
+def test_images_without_a_sample_are_noted(make: Make) -> None:
     made = make(tiles(3), rule={"type": "tiles", "size": 4})
     assert made.notes == []
-    with pytest.raises(SourceError, match=r"none of 12 pictures gives a sample; the rule's patches may be larger"):
+    with pytest.raises(SourceError, match=r"none of 12 images gives a sample; the rule's patches may be larger"):
         make(tiles(3), rule={"type": "tiles", "size": 5})
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=120), unique=True, max_size=20))
 def test_keys_are_unique_plain_and_short_whatever_the_names(given: list[str]) -> None:
-    keys = plan._keys([Record(Picture(name, ("f",), "g"), "no") for name in given])
+    keys = plan._keys([Record(SourceImage(name, ("f",), "g"), "no") for name in given])
     assert len(set(keys)) == len(keys)
     assert all(re.fullmatch(r"[a-z0-9_-]{1,95}", key) for key in keys)
 
 
 def test_keys_by_hand() -> None:
-    picture = Picture("Case 1/A.b", ("f",), "g")
-    records = [Record(picture, "no"), Record(picture, "no", Box(1, 2, 3, 4)), Record(picture, "no", suffix="x_Y")]
+    image = SourceImage("Case 1/A.b", ("f",), "g")
+    records = [Record(image, "no"), Record(image, "no", Box(1, 2, 3, 4)), Record(image, "no", suffix="x_Y")]
     assert plan._keys(records) == ["case-1-a-b", "case-1-a-b_1_2_3_4", "case-1-a-b_x_y"]
 
 
 def test_keys_of_samples_in_one_place_differ() -> None:
-    picture = Picture("a", ("f",), "g")
-    keys = plan._keys([Record(picture, "no", Box(0, 0, 1, 1)), Record(picture, "no", Box(0, 0, 1, 1))])
+    image = SourceImage("a", ("f",), "g")
+    keys = plan._keys([Record(image, "no", Box(0, 0, 1, 1)), Record(image, "no", Box(0, 0, 1, 1))])
     assert len(set(keys)) == 2
 
 
-def test_options_tell_how_pictures_are_stored() -> None:
+def test_options_tell_how_images_are_stored() -> None:
     known: Manifest = manifest(image={"format": "jpeg", "quality": 80})
     assert Options().image(known).format == "jpeg"
     assert Options(image_format="png").image(known).format == "png"
@@ -177,14 +178,14 @@ def test_options_tell_how_pictures_are_stored() -> None:
 )
 def test_the_line_of_a_row_is_the_json_of_its_fields(name: str, whole: bool, attributes: dict[str, str]) -> None:
     box, stored = (None, None) if whole else (Box(1, 2, 3, 4), (5, 6))
-    row = plan.Row("k", "val", "val-000000.tar", 1, f"n:{name}", name, (name, "b"), 2, box, stored, attributes)
-    fields = [getattr(row, field) for field in plan.Row.__slots__]
+    row = plan.PlanRow("k", "val", "val-000000.tar", 1, f"n:{name}", name, (name, "b"), 2, box, stored, attributes)
+    fields = [getattr(row, field) for field in plan.PlanRow.__slots__]
     assert row.line() == json.dumps(fields)
 
 
-def test_patches_of_a_picture_in_strips_go_row_by_row_and_others_block_by_block() -> None:
+def test_patches_of_an_image_in_strips_go_row_by_row_and_others_block_by_block() -> None:
     boxes = [Box(x, y, 256, 256) for y in (0, 256, 512, 4096) for x in (0, 256, 512, 4096)]
-    records = [Record(Picture("p", ("f",), "g"), "no", box) for box in boxes]
+    records = [Record(SourceImage("p", ("f",), "g"), "no", box) for box in boxes]
     assert sorted(records, key=lambda r: plan._block(r, True)) == records
     by_block = sorted(records, key=lambda r: plan._block(r, False))
     assert [boxes.index(r.box) for r in by_block] == [0, 1, 4, 5, 2, 6, 8, 9, 10, 3, 7, 11, 12, 13, 14, 15]

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from dpconvert import card as cards
 from dpconvert.annotations import point_arrays
-from dpconvert.annotations.points import Form, Row, read_rows
+from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
 from tests.dpconvert.test_formats import coco_file, feature
-from tests.dpconvert.test_shapes import Make, make, picture
+from tests.dpconvert.test_shapes import Make, draw_image, make
 from tests.dpconvert.test_whole_annotations import voc
 
 __all__ = ["make"]
@@ -30,7 +30,7 @@ def read(text: str, columns: Sequence[str] = (), **form: Any) -> list[tuple[Any,
     return told(read_rows(text.encode(), "p.csv", Form(columns, **form)))
 
 
-def told(rows: list[Row]) -> list[tuple[Any, ...]]:
+def told(rows: list[PointRow]) -> list[tuple[Any, ...]]:
     return [(row.x, row.y, row.label) for row in rows]
 
 
@@ -62,7 +62,7 @@ def test_columns_by_the_names_of_the_head() -> None:
     text = 'Image;Class;Centroid X;Centroid Y\n"a; b";Tumor;400,5;32,25\n'
     names = {"x": "Centroid X", "y": "Centroid Y", "label": "Class", "image": "Image"}
     (row,) = read_rows(text.encode(), "p.csv", Form(names=names))
-    assert row == Row(2, 400.5, 32.25, "Tumor", "a; b")
+    assert row == PointRow(2, 400.5, 32.25, "Tumor", "a; b")
     with pytest.raises(ReadError, match=r"no column 'Centroid X'; found x, y"):
         read("x,y\n1,2\n", names=names)
     assert read(",x,y\n7,1,2\n", label="m") == read(" ,Area,X,Y\n1,0,1,2\n", label="m") == [(1, 2, "m")]
@@ -205,9 +205,9 @@ def positives(rows: list[dict[str, Any]]) -> set[tuple[str, int, int]]:
     return {(row["source"], row["x"], row["y"]) for row in rows if row["label"]}
 
 
-def pictures(folder: Path, names: str = "abc") -> Path:
+def draw_images(folder: Path, names: str = "abc") -> Path:
     for name in names:
-        picture(folder / "source" / f"{name}.png")
+        draw_image(folder / "source" / f"{name}.png")
     return folder / "source"
 
 
@@ -224,7 +224,7 @@ POINTS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("ending", POINTS)
 def test_a_file_of_points_of_any_kind(ending: str, make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     for name in "abc":
         (root / f"{name}.{ending}").write_bytes(POINTS[ending])
     assert positives(make(HEAD + PRESENCE)) == {(f"{name}.png", 0, 0) for name in "abc"}
@@ -233,7 +233,7 @@ def test_a_file_of_points_of_any_kind(ending: str, make: Make, tmp_path: Path) -
 
 
 def test_points_of_a_matlab_file(make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     for name in "abc":
         (root / f"{name}.mat").write_bytes(mat(detection=np.array([[5.0, 5.0]])))
     assert positives(make(HEAD + '[layout]\nlabel = "m"\n' + PRESENCE)) == {(f"{name}.png", 0, 0) for name in "abc"}
@@ -253,32 +253,32 @@ TABLES: dict[str, str] = {
 )
 def test_one_table_for_all_images(name: str, layout: str, make: Make, tmp_path: Path) -> None:
     for image in ("a.png", "b.png", "folder/c.png"):
-        picture(tmp_path / "source" / image)
+        draw_image(tmp_path / "source" / image)
     (tmp_path / "source" / name).write_text(TABLES[name])
     text = HEAD + f"[layout]\n{layout}\n" + PRESENCE
     assert positives(make(text)) == {("a.png", 0, 0), ("b.png", 10, 0)}
     notes = cards.load(tmp_path / "out" / "Mine").notes
-    assert "1 point of the tables on no picture here" in notes
-    picture(tmp_path / "source" / "d.png")
-    assert "d.png: no points in the tables for this picture" in str(make(text, fails=True))
+    assert "1 point of the tables on no image here" in notes
+    draw_image(tmp_path / "source" / "d.png")
+    assert "d.png: no points in the tables for this image" in str(make(text, fails=True))
     assert len(make(text.replace("[layout]", "[layout]\nmissing = true"))) == 12
     assert "left out: 1 image without points, the first d.png" in cards.load(tmp_path / "out" / "Mine").notes
     assert len(make(text.replace("[layout]", '[layout]\nmissing = "none"'))) == 16
-    picture(tmp_path / "source" / "two" / "b.png")
-    assert "line 3: several pictures of this name" in str(make(text, fails=True)) or name.endswith("json")
+    draw_image(tmp_path / "source" / "two" / "b.png")
+    assert "line 3: several images of this name" in str(make(text, fails=True)) or name.endswith("json")
 
 
 def test_a_table_about_other_images_is_refused(make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     (root / "points.csv").write_text("image,x,y\nq.png,5,5\nr.png,5,5\n")
     layout = '[layout]\ncolumns = ["image", "x", "y"]\nlabel = "m"\nmissing = true\n'
-    assert "points.csv: no point of the table is on a picture here; found 2 points" in str(
+    assert "points.csv: no point of the table is on an image here; found 2 points" in str(
         make(HEAD + layout + PRESENCE, fails=True)
     )
 
 
 def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path, "a")
+    root = draw_images(tmp_path, "a")
     (root / "all.json").write_bytes(
         coco_file({"bbox": [3, 3, 4, 4]}, file_name="a.png", width=20, height=20).replace(b"nucleus", b"m")
     )
@@ -287,7 +287,7 @@ def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_
 
 
 def test_a_crop_a_point_with_the_point_s_class(make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     for name in "abc":
         (root / f"{name}.csv").write_text("x,y,label\n10,10,no\n1,19.6,yes\n9.5,3,unsure\n")
     rows = make(HEAD + CROP)
@@ -300,7 +300,7 @@ def test_a_crop_a_point_with_the_point_s_class(make: Make, tmp_path: Path) -> No
 
 
 def test_crops_of_a_size_have_the_resolution_asked_for(make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     for name in "abc":
         (root / f"{name}.csv").write_text("x,y,label\n10,10,no\n12,10,yes\n")
     rows = make("mpp = 0.25\n" + HEAD + CROP + "mpp = 0.5\n")
@@ -312,7 +312,7 @@ def test_crops_of_a_size_have_the_resolution_asked_for(make: Make, tmp_path: Pat
     [(b'{"shapes": [], "imagePath": "a.png"}', "LabelMe"), (b"<other/>", "no known annotation program")],
 )
 def test_points_of_other_programs_are_told(body: bytes, program: str, make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path, "a")
+    root = draw_images(tmp_path, "a")
     (root / f"a.{'json' if body[:1] == b'{' else 'xml'}").write_bytes(body)
     assert program in str(make(HEAD + PRESENCE, fails=True))
 
@@ -329,7 +329,7 @@ def test_points_of_other_programs_are_told(body: bytes, program: str, make: Make
     ],
 )
 def test_coordinates_in_a_unit_of_length_are_refused(layout: str, text: str, make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     for name in "abc":
         (root / f"{name}.csv").write_text(text)
     told = str(make(HEAD + f"[layout]\n{layout}\n" + PRESENCE, fails=True))
@@ -337,7 +337,7 @@ def test_coordinates_in_a_unit_of_length_are_refused(layout: str, text: str, mak
 
 
 def test_names_may_rename_the_label_alone(make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     for name in "abc":
         (root / f"{name}.csv").write_text("x,y,Class\n5,5,m\n")
     assert positives(make(HEAD + '[layout]\nnames = {label = "Class"}\n' + PRESENCE)) == {
@@ -351,7 +351,7 @@ def test_names_may_rename_the_label_alone(make: Make, tmp_path: Path) -> None:
 
 
 def test_a_table_for_all_images_is_not_passed_over_where_absence_means_none(make: Make, tmp_path: Path) -> None:
-    root = pictures(tmp_path)
+    root = draw_images(tmp_path)
     (root / "all.csv").write_text("image,x,y,label\na.png,5,5,m\n")
     told = str(make(HEAD + '[layout]\nmissing = "none"\n' + PRESENCE, fails=True))
     assert "all.csv: no file of points belongs to an image; if it is one table for all images" in told

@@ -1,4 +1,4 @@
-"""Pictures of a slide and of samples: their colours where something must be, their sizes, their counts."""
+"""Images of a slide and of samples: their colours where something must be, their sizes, their counts."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def draw(tree: Tree, dpconvert: Call, *options: object) -> dict[str, Pillow.Imag
 
 
 def loaded(file: Path) -> Pillow.Image:
-    with Pillow.open(file) as picture:
-        return picture.copy()
+    with Pillow.open(file) as image:
+        return image.copy()
 
 
 def test_patches_are_veiled_by_their_class_and_outlines_drawn_over_them(tree: Tree, dpconvert: Call) -> None:
     tree.fake.slide("a.tif", np.full((SIDE, SIDE, 3), 200, np.uint8), levels=1, mpp=0.5)
     tree.write("a.geojson", geojson(("Polygon", [LEFT_HALF], "Tumor")))
     tree.manifest(AREA)
-    picture = draw(tree, dpconvert)["a.png"].convert("RGB")
+    image = draw(tree, dpconvert)["a.png"].convert("RGB")
     for x, label in ((64, 1), (448, 0)):
         expected = [(200 * (255 - VEIL) + c * VEIL) / 255 for c in ImageColor.getrgb(CLASSES[label])]
-        assert picture.getpixel((x, 64)) == pytest.approx(expected, abs=3)
-        assert picture.getpixel((x - 64, 300)) in (ImageColor.getrgb(CLASSES[label]), ImageColor.getrgb(OUTLINES[0]))
-    assert picture.getpixel((256, 70)) == ImageColor.getrgb(OUTLINES[0])
+        assert image.getpixel((x, 64)) == pytest.approx(expected, abs=3)
+        assert image.getpixel((x - 64, 300)) in (ImageColor.getrgb(CLASSES[label]), ImageColor.getrgb(OUTLINES[0]))
+    assert image.getpixel((256, 70)) == ImageColor.getrgb(OUTLINES[0])
 
 
-def test_a_picture_is_no_larger_than_told_and_names_its_scale(tree: Tree, dpconvert: Call) -> None:
+def test_an_image_is_no_larger_than_told_and_names_its_scale(tree: Tree, dpconvert: Call) -> None:
     tree.fake.slide("a.tif", tree.fake.tissue_slide(3000, 1200), mpp=0.25)
     tree.write("a.geojson", geojson(("Polygon", [LEFT_HALF], "Tumor")))
     tree.manifest(AREA)
-    pictures = draw(tree, dpconvert)
-    width, height = pictures["a.png"].size
+    images = draw(tree, dpconvert)
+    width, height = images["a.png"].size
     assert width == 2000
     assert 800 < height < 1100
-    mask = np.asarray(pictures["a_tissue.png"])
+    mask = np.asarray(images["a_tissue.png"])
     assert mask[mask.shape[0] // 2, mask.shape[1] // 2]
     assert not mask[0].any()
 
@@ -83,9 +83,9 @@ def test_there_is_a_sheet_for_each_class(tree: Tree, dpconvert: Call) -> None:
     tree.slide("a.tif")
     tree.write("a.geojson", OBJECTS)
     tree.manifest('[rule]\ntype = "presence"\nsize = 64\npositive = ["yes"]\n')
-    pictures = draw(tree, dpconvert)
-    assert set(pictures) == {"a.png", "a_tissue.png", "a_class_no.png", "a_class_yes.png"}
-    rows = {name: (pictures[f"a_class_{name}.png"].height - drawing.LINE) // drawing.CELL for name in ("no", "yes")}
+    images = draw(tree, dpconvert)
+    assert set(images) == {"a.png", "a_tissue.png", "a_class_no.png", "a_class_yes.png"}
+    rows = {name: (images[f"a_class_{name}.png"].height - drawing.LINE) // drawing.CELL for name in ("no", "yes")}
     assert rows == {"no": 6, "yes": 1}
 
 
@@ -110,13 +110,13 @@ def test_masks_and_points_are_drawn_too(tree: Tree, dpconvert: Call) -> None:
     tree.manifest(
         '[layout]\nvalues = {0 = "no", 1 = "yes"}\n[rule]\ntype = "presence"\nsize = 512\npositive = ["yes"]\n'
     )
-    picture = draw(tree, dpconvert)["a.png"].convert("RGB")
-    assert picture.getpixel((150, 100)) == ImageColor.getrgb(OUTLINES[1])
+    image = draw(tree, dpconvert)["a.png"].convert("RGB")
+    assert image.getpixel((150, 100)) == ImageColor.getrgb(OUTLINES[1])
     (tree.root / "a_mask.png").unlink()
     (tree.folder / "preview" / "a.png").unlink()
     tree.write("a.geojson", geojson(("Point", (150, 300), "yes")))
-    picture = draw(tree, dpconvert)["a.png"].convert("RGB")
-    assert picture.getpixel((155, 300)) == ImageColor.getrgb(OUTLINES[0])
+    image = draw(tree, dpconvert)["a.png"].convert("RGB")
+    assert image.getpixel((155, 300)) == ImageColor.getrgb(OUTLINES[0])
 
 
 @pytest.mark.parametrize("name", ["umcm-colorectal", "camelyon16", "warwick-crc", "lung", "necrosis"])

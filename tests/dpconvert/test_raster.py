@@ -16,7 +16,7 @@ def test_shares_by_hand() -> None:
     assert share([(5, 2.5, 10, 5)]).tolist() == [0.5]
 
 
-def test_what_lies_outside_the_picture_is_not_covered() -> None:
+def test_what_lies_outside_the_image_is_not_covered() -> None:
     share = Coverage(np.ones((3, 3), bool), 30, 30).share
     assert share([(-10, 0, 20, 10), (25, 25, 10, 10), (40, 40, 5, 5)]).tolist() == [0.5, 0.25, 0.0]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from dpconvert.annotations import asap
 from dpconvert.manifest.catalog import find
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options
+from dpconvert.plan.options import Options
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index
 from dpconvert.source.files import Source

@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan.plan import Options
+from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from tests.dpconvert.conftest import Answer, run
 from tests.dpconvert.test_shape_slides import AREA, Tree, geojson

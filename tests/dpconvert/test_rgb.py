@@ -336,7 +336,7 @@ def test_a_mask_lies_on_its_upright_photograph_and_its_own_tag_is_applied(tmp_pa
         turned = saved(mask, kind, exif=exif(6))
         found = masks.read(turned, "m", {0: "no", 1: "yes"}, (TALL, WIDE))
         np.testing.assert_array_equal(found.values, np.rot90(np.asarray(mask), -1))
-    with pytest.raises(ReadError, match="mask of another shape than its picture"):
+    with pytest.raises(ReadError, match="mask of another shape than its image"):
         masks.read(saved(mask, "PNG"), "m", {0: "no", 1: "yes"}, (TALL, WIDE))
 
 

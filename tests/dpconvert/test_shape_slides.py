@@ -22,13 +22,14 @@ from dpconvert.image import Flat, Image, Slide, Spacing, open_image, tissue
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import patches, plan
-from dpconvert.plan.plan import Options, Plan
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan
 from dpconvert.readers import with_defaults
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import slides
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 from tests.dpconvert.conftest import Answer, run
 from tests.dpconvert.test_formats import FRAME_NM, asap_xml, coco_file, imagescope_xml, ndpa_xml, outline, region
 from tests.dpconvert.tiffs import shared_tiles
@@ -61,14 +62,14 @@ class Tree:
         return self._manifest
 
     def slide(self, name: str, **options: Any) -> None:
-        self.fake.slide(name, self.fake.picture(SIDE, SIDE), **({"levels": 2} | options))
+        self.fake.slide(name, self.fake.image(SIDE, SIDE), **({"levels": 2} | options))
 
     def write(self, name: str, data: bytes | str) -> None:
         self.fake.write(name, data)
 
     def plan(self, **options: Any) -> Plan:
         chosen = Options.model_validate(options)
-        manifest = chosen.told(self._manifest)
+        manifest = chosen.applied_to(self._manifest)
         return plan.make(manifest, Source.open(self.root, manifest), chosen, 1, Reporter(quiet=True))
 
     def counts(self, **options: Any) -> dict[str, int]:
@@ -214,7 +215,7 @@ def test_the_table_tells_groups_and_splits(tree: Tree) -> None:
     tree.write("slides.csv", "slide,patient,set\na.tif,P1,train\nfolder/b.tif,P1,train\nc,P2,test\n")
     layout = '[layout]\ngroup = "patient"\nsplit = "set"\n'
     tree.manifest(layout + AREA)
-    groups = {row.picture: row.group for row in tree.plan().rows}
+    groups = {row.source_image: row.group for row in tree.plan().rows}
     assert groups == {"a": "own:P1", "b": "own:P1", "c": "own:P2"}
     tree.manifest(AREA)
     with pytest.raises(ManifestError, match="no column 'group'"):
@@ -281,7 +282,7 @@ def test_corners_are_rounded_one_by_one() -> None:
 def unscaled(tree: Tree, **tags: Any) -> None:
     path = tree.root / "a.tif"
     path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, tree.fake.picture(SIDE, SIDE), tile=(256, 256), photometric="rgb", metadata=None, **tags)
+    tifffile.imwrite(path, tree.fake.image(SIDE, SIDE), tile=(256, 256), photometric="rgb", metadata=None, **tags)
     tree.write("a.geojson", TUMOR)
 
 
@@ -340,16 +341,16 @@ def test_crops_are_stored_at_the_resolution_asked_for(tree: Tree) -> None:
 
 
 class Told(Flat):
-    """A white picture whose file says what a test wants."""
+    """A white image whose file says what a test wants."""
 
     def __init__(self, width: int, height: int, mpp: float | None = None, **properties: str) -> None:
-        super().__init__(picture_of(width, height))
+        super().__init__(image_of(width, height))
         self.properties = {name.replace("__", ".").replace("_", "-"): value for name, value in properties.items()}
         down = self.properties.get("openslide.mpp-y")
         self.spacing = Spacing.of(mpp, float(down) if down and mpp else None, str(mpp))
 
 
-def picture_of(width: int, height: int) -> io.BytesIO:
+def image_of(width: int, height: int) -> io.BytesIO:
     buffer = io.BytesIO()
     Pillow.new("RGB", (width, height), "white").save(buffer, "PNG")
     return buffer
@@ -365,7 +366,7 @@ HAMAMATSU = {
 def annotations_of(tree: Tree, name: str, image: Image, text: str = AREA) -> Annotations | LabelMask:
     tree.root.mkdir(parents=True, exist_ok=True)
     source = Source.open(tree.root, tree.manifest(text))
-    return slides.read_annotations(source, Picture("a", ("a.ndpi",), "a", annotations=(name,)), image)
+    return slides.read_annotations(source, SourceImage("a", ("a.ndpi",), "a", annotations=(name,)), image)
 
 
 def test_ndpa_is_placed_by_the_slide_s_own_words(tree: Tree) -> None:
@@ -407,7 +408,7 @@ def test_bounds_that_make_no_sense_are_not_believed(wrong: str) -> None:
 
 def test_tiles_that_a_slide_leaves_out_are_background_and_black_ones_no_tissue(tmp_path: Path) -> None:
     pixels = np.zeros((1024, 1024, 3), np.uint8)
-    pixels[:512] = FakeTree(tmp_path, load_nothing(tmp_path)).picture(1024, 512, look=3)
+    pixels[:512] = FakeTree(tmp_path, load_nothing(tmp_path)).image(1024, 512, look=3)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression="jpeg", metadata=None)
     with tifffile.TiffFile(path, mode="r+b") as tiff:

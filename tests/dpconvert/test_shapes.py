@@ -20,7 +20,7 @@ Make = Callable[..., list[dict[str, Any]]]
 HEAD = 'task = "Mine"\nclasses = ["no", "yes"]\n'
 
 
-def picture(path: Path, size: tuple[int, int] = (20, 20), value: int = 128) -> None:
+def draw_image(path: Path, size: tuple[int, int] = (20, 20), value: int = 128) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((size[1], size[0], 3), value, np.uint8)).save(path)
 
@@ -62,7 +62,7 @@ def splits(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def test_folders_give_one_sample_a_file_labelled_by_its_folder(make: Make, tmp_path: Path) -> None:
     for number in range(6):
-        picture(tmp_path / "source" / ("yes" if number % 3 else "no") / f"{number}.{'png' if number % 2 else 'jpg'}")
+        draw_image(tmp_path / "source" / ("yes" if number % 3 else "no") / f"{number}.{'png' if number % 2 else 'jpg'}")
     rows = make('shape = "folders"\n')
     assert [(row["source"], row["label"], row["format"]) for row in rows] == [
         ("no/0.jpg", 0, "jpg"), ("no/3.png", 0, "png"), ("yes/1.png", 1, "png"), ("yes/2.jpg", 1, "jpg"),
@@ -74,7 +74,7 @@ def test_folders_give_one_sample_a_file_labelled_by_its_folder(make: Make, tmp_p
 
 def test_whole_png_and_jpeg_files_keep_their_bytes_and_others_become_png(make: Make, tmp_path: Path) -> None:
     for name in ("no/0.png", "yes/1.jpg", "no/2.bmp", "yes/3.tif"):
-        picture(tmp_path / "source" / name)
+        draw_image(tmp_path / "source" / name)
     rows = {row["source"]: row for row in make('shape = "folders"\n')}
     for name in ("no/0.png", "yes/1.jpg"):
         shard = (tmp_path / "out" / "Mine" / rows[name]["shard"]).read_bytes()
@@ -87,7 +87,7 @@ def test_whole_png_and_jpeg_files_keep_their_bytes_and_others_become_png(make: M
 
 def test_a_group_from_a_pattern_is_never_divided(make: Make, tmp_path: Path) -> None:
     for number in range(40):
-        picture(tmp_path / "source" / ("yes" if number % 2 else "no") / f"p{number // 4}_{number}.png")
+        draw_image(tmp_path / "source" / ("yes" if number % 2 else "no") / f"p{number // 4}_{number}.png")
     rows = make(
         'shape = "folders"\n[group]\nkind = "patient"\nnamespace = "lab"\n[files.images]\n'
         "pattern = '(?P<class>\\w+)/(?P<group>p\\d+)_\\d+\\.png$'\n[split.strict]\nshare = [0.6, 0.2, 0.2]\n"
@@ -103,7 +103,7 @@ def test_a_group_from_a_pattern_is_never_divided(make: Make, tmp_path: Path) -> 
 def test_sets_in_the_path_are_kept_where_the_policy_takes_them(make: Make, tmp_path: Path) -> None:
     names = ("train/no/0.png", "train/yes/1.png", "val/no/2.png", "val/yes/3.png", "test/no/4.png", "test/yes/5.png")
     for name in names:
-        picture(tmp_path / "source" / name)
+        draw_image(tmp_path / "source" / name)
     rows = make('shape = "folders"\n[split.strict]\nofficial = true\n')
     assert splits(rows) == {name: name.partition("/")[0] for name in names}
 
@@ -123,15 +123,15 @@ val = 0.5
 def test_sets_are_called_what_the_manifest_says(make: Make, tmp_path: Path) -> None:
     for number in range(4):
         for label in ("no", "yes"):
-            picture(tmp_path / "source" / "HE-100K" / label / f"{label}{number}.png")
-            picture(tmp_path / "source" / "VAL-7K" / label / f"{label}v{number}.png")
+            draw_image(tmp_path / "source" / "HE-100K" / label / f"{label}{number}.png")
+            draw_image(tmp_path / "source" / "VAL-7K" / label / f"{label}v{number}.png")
     rows = make(HALVES)
     assert {row["split"] for row in rows if "VAL-7K" in row["source"]} == {"test"}
     assert Counter(row["split"] for row in rows if "HE-100K" in row["source"]) == {"train": 4, "val": 4}
 
 
 def test_a_set_that_nothing_names_is_told_with_what_to_say(make: Make, tmp_path: Path) -> None:
-    picture(tmp_path / "source" / "VAL-7K" / "no" / "a.png")
+    draw_image(tmp_path / "source" / "VAL-7K" / "no" / "a.png")
     told = make(HALVES.replace('"VAL-7K" = "test"\n', ""), fails=True)
     assert "unknown split; expected train, val or test or HE-100K; found 'VAL-7K'" in told
     assert 'splits = {"VAL-7K" = "train"}' in told
@@ -141,7 +141,7 @@ def test_labels_are_mapped_and_zip_archives_read_in_place(make: Make, tmp_path: 
     import zipfile
 
     for name in ("0/a.png", "1/b.png"):
-        picture(tmp_path / name)
+        draw_image(tmp_path / name)
     (tmp_path / "source").mkdir()
     with zipfile.ZipFile(tmp_path / "source" / "tiles.zip", "w") as archive:
         for name in ("0/a.png", "1/b.png"):
@@ -156,9 +156,9 @@ def test_labels_are_mapped_and_zip_archives_read_in_place(make: Make, tmp_path: 
 TABLE = 'shape = "table"\n[layout]\nfile = "{slide}/{uid:0>3}.png"\nlabel = "kind"\ngroup = "slide"\n'
 
 
-def test_a_table_names_pictures_labels_groups_and_sets(make: Make, tmp_path: Path) -> None:
+def test_a_table_names_images_labels_groups_and_sets(make: Make, tmp_path: Path) -> None:
     for name in ("s1/001", "s1/002", "s2/001", "s3/010"):
-        picture(tmp_path / "source" / "pictures" / f"{name}.png")
+        draw_image(tmp_path / "source" / "pictures" / f"{name}.png")
     (tmp_path / "source" / "labels.csv").write_text(
         "slide;uid;kind;set\ns1;1;A;train\ns1;2;B;train\ns2;1;B;validation\ns3;10;A;Test\ns9;9;dropped;train\n"
     )
@@ -175,7 +175,7 @@ def test_a_table_names_pictures_labels_groups_and_sets(make: Make, tmp_path: Pat
 
 def test_a_table_s_own_name_and_those_of_images_tell_sets_and_groups(make: Make, tmp_path: Path) -> None:
     for name in ("p1_a", "p1_b", "p2_a", "p3_a"):
-        picture(tmp_path / "source" / f"{name}.png")
+        draw_image(tmp_path / "source" / f"{name}.png")
     (tmp_path / "source" / "learn.csv").write_text("image,kind\np1_a,no\np1_b,yes\np2_a,yes\n")
     (tmp_path / "source" / "test.csv").write_text("image,kind\np3_a,no\n")
     text = """shape = "table"
@@ -200,40 +200,40 @@ official = true
 
 
 def test_faults_of_a_table_are_told_with_their_line(make: Make, tmp_path: Path) -> None:
-    picture(tmp_path / "source" / "s1" / "001.png")
+    draw_image(tmp_path / "source" / "s1" / "001.png")
     table = tmp_path / "source" / "labels.csv"
     table.write_text("slide,uid,kind\ns1,1,no\ns1,2,yes\n")
-    assert "labels.csv, line 3: no picture of this name; expected s1/002.png" in str(make(TABLE, fails=True))
+    assert "labels.csv, line 3: no image of this name; expected s1/002.png" in str(make(TABLE, fails=True))
     table.write_text("slide,uid,kind\ns1,1,maybe\n")
     assert "labels.csv, line 2: label not in `layout.labels`; found 'maybe'" in str(
         make(TABLE + 'labels = {no = "no"}\n', fails=True)
     )
     table.write_text("slide,uid\ns1,1\n")
     assert "labels.csv, line 2: no column 'kind'; found slide, uid" in str(make(TABLE, fails=True))
-    picture(tmp_path / "source" / "copy" / "s1" / "001.png")
+    draw_image(tmp_path / "source" / "copy" / "s1" / "001.png")
     table.write_text("slide,uid,kind\ns1,1,no\n")
-    assert "several pictures of this name" in str(make(TABLE, fails=True))
+    assert "several images of this name" in str(make(TABLE, fails=True))
 
 
-def test_rows_without_a_picture_are_counted_where_that_is_allowed(make: Make, tmp_path: Path) -> None:
+def test_rows_without_an_image_are_counted_where_that_is_allowed(make: Make, tmp_path: Path) -> None:
     for number in (1, 2):
-        picture(tmp_path / "source" / "s1" / f"00{number}.png")
+        draw_image(tmp_path / "source" / "s1" / f"00{number}.png")
     (tmp_path / "source" / "labels.csv").write_text("slide,uid,kind\ns1,1,no\ns1,2,yes\ns1,3,yes\n")
     assert len(make(TABLE + "missing = true\n")) == 2
     notes = cards.load(tmp_path / "out" / "Mine").notes
-    assert "1 row of labels.csv without a picture here" in notes
+    assert "1 row of labels.csv without an image here" in notes
 
 
-# --- points on pictures
+# --- points on images
 
 
 POINTS = 'shape = "points"\n[files.images]\npattern = "(?P<name>(?P<group>[a-z])\\\\d)\\\\.png$"\n'
 PRESENCE = '[rule]\ntype = "presence"\nsize = 10\npositive = ["m"]\n'
 
 
-def test_points_beside_pictures(make: Make, tmp_path: Path) -> None:
+def test_points_beside_images(make: Make, tmp_path: Path) -> None:
     for name in ("a1", "a2", "b1"):
-        picture(tmp_path / "source" / f"{name}.png")
+        draw_image(tmp_path / "source" / f"{name}.png")
     (tmp_path / "source" / "a1.csv").write_text("5,5,m\n10,15,m\n15,15,other\n")
     (tmp_path / "source" / "b1.csv").write_text("")
     rows = make(POINTS + '[layout]\nmissing = "none"\n' + PRESENCE)
@@ -246,12 +246,12 @@ def test_points_beside_pictures(make: Make, tmp_path: Path) -> None:
     notes = cards.load(tmp_path / "out" / "Mine").notes
     assert "left out: 1 image without files of points, the first a2.png" in notes
     assert "not used: 1 files of points of no image here, the first z9.csv" in notes
-    assert "a2.png: no files of points for this picture" in str(make(POINTS + PRESENCE, fails=True))
+    assert "a2.png: no files of points for this image" in str(make(POINTS + PRESENCE, fails=True))
 
 
 def test_labels_of_points_are_mapped(make: Make, tmp_path: Path) -> None:
     for name in ("a1", "b1", "c1"):
-        picture(tmp_path / "source" / f"{name}.png")
+        draw_image(tmp_path / "source" / f"{name}.png")
         (tmp_path / "source" / f"{name}.txt").write_text("head\n5 5 1\n15 15 2\n")
     layout = '[layout]\ndelimiter = ""\nskip = 1\nlabels = {1 = "m", 2 = "other"}\n'
     assert {(r["x"], r["y"]) for r in make(POINTS + layout + PRESENCE) if r["label"]} == {(0, 0)}
@@ -259,12 +259,12 @@ def test_labels_of_points_are_mapped(make: Make, tmp_path: Path) -> None:
     assert "a1.txt: label '2' is not in `layout.labels`" in str(told)
 
 
-# --- masks beside pictures
+# --- masks beside images
 
 
-def test_masks_beside_pictures(make: Make, tmp_path: Path) -> None:
+def test_masks_beside_images(make: Make, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
-        picture(tmp_path / "source" / "images" / f"{name}.png")
+        draw_image(tmp_path / "source" / "images" / f"{name}.png")
         mask = np.zeros((20, 20), np.uint8)
         mask[:10, :10] = 255
         (tmp_path / "source" / "masks").mkdir(exist_ok=True)
@@ -275,7 +275,7 @@ def test_masks_beside_pictures(make: Make, tmp_path: Path) -> None:
     assert len(rows) == 12
     assert {(r["x"], r["y"]) for r in rows if r["label"]} == {(0, 0)}
     (tmp_path / "source" / "masks" / "c_mask.png").unlink()
-    assert "images/c.png: no masks for this picture" in str(make(masks + rule, fails=True))
+    assert "images/c.png: no masks for this image" in str(make(masks + rule, fails=True))
 
 
 # --- a module of one's own
@@ -289,13 +289,13 @@ def test_a_source_of_one_s_own_is_found_on_the_path(
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "my-lab.toml").write_text('task = "Lab"\n[files.images]\npattern = "\\\\.png$"\n')
     (tmp_path / "plugins" / "my_lab.py").write_text(
-        "from dpconvert.source.record import Picture\n"
-        "def pictures(source):\n"
+        "from dpconvert.source.record import SourceImage\n"
+        "def images(source):\n"
         "    for found in source.need('images'):\n"
-        "        yield Picture(found.name[:-4], (found.name,), found.name, label=str(found.name < 'c'))\n"
+        "        yield SourceImage(found.name[:-4], (found.name,), found.name, label=str(found.name < 'c'))\n"
     )
     for name in "abcd":
-        picture(tmp_path / "source" / f"{name}.png")
+        draw_image(tmp_path / "source" / f"{name}.png")
     monkeypatch.setenv("DPCONVERT_PATH", folder)
     monkeypatch.chdir(tmp_path)
     assert "my-lab" in dpconvert("list").out

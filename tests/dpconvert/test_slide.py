@@ -1,4 +1,4 @@
-"""Pixels of slides and pictures of every kind, against arrays worked out by hand."""
+"""Pixels of slides and images of every kind, against arrays worked out by hand."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def test_whole_factors_are_averaged(tmp_path: Path) -> None:
         assert np.abs(read - mean).mean() < 0.35
 
 
-def test_a_frame_outside_the_picture_is_our_own_mistake() -> None:
-    picture = Flat(blank(10, 10))
+def test_a_frame_outside_the_image_is_our_own_mistake() -> None:
+    image = Flat(blank(10, 10))
     for frame in [(-1, 0, 5, 5), (6, 0, 5, 5), (0, 6, 5, 5), (0, 0, 0, 5)]:
         with pytest.raises(ValueError, match=r"frame \(.*\) is not inside 10 x 10"):
-            picture.read(*frame)
+            image.read(*frame)
 
 
 def test_transparency_becomes_the_background() -> None:
@@ -123,7 +123,7 @@ def test_black_padding_and_glass_are_no_tissue() -> None:
 
 
 @pytest.mark.parametrize(("colour", "share"), [(GLASS, 0.0), (PINK, 1.0), ((0, 0, 0), 0.0)])
-def test_a_picture_may_be_all_tissue_or_none(colour: tuple[int, int, int], share: float) -> None:
+def test_an_image_may_be_all_tissue_or_none(colour: tuple[int, int, int], share: float) -> None:
     assert tissue(Flat(blank(100, 100, colour))).share([(0, 0, 100, 100)]).tolist() == [share]
 
 
@@ -132,7 +132,7 @@ def test_otsu_cuts_between_two_heaps() -> None:
     assert 0.11 < otsu(values) < 0.8
 
 
-def test_a_thumbnail_is_the_whole_picture_read_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thumbnail_is_the_whole_image_read_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = blank(400, 800)
     pixels[400:] = PINK
     whole = thumbnail(Flat(pixels), 80)
@@ -158,7 +158,7 @@ def test_a_mosaic_is_row_major(tmp_path: Path) -> None:
         Mosaic([Flat(blank(4, 2)), Flat(blank(2, 4))], 2, "a")
 
 
-# --- flat pictures
+# --- flat images
 
 
 def write(path: Path, image: Pillow.Image, **options: Any) -> Path:
@@ -190,7 +190,7 @@ def palette() -> Pillow.Image:
         ("a.gif", palette(), {}, (10, 20, 30)),
     ],
 )  # fmt: skip
-def test_pictures_of_every_kind_become_rgb(
+def test_images_of_every_kind_become_rgb(
     name: str, image: Pillow.Image, options: dict[str, Any], corner: tuple[int, int, int], tmp_path: Path
 ) -> None:
     path = write(tmp_path / name, image, **options)
@@ -263,9 +263,9 @@ def test_what_is_no_file_is_an_error(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "svs", "ndpi", "mrxs", "dcm"])
-def test_text_is_no_picture(suffix: str, tmp_path: Path) -> None:
+def test_text_is_no_image(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
-    path.write_text("not a picture\n" * 100)
+    path.write_text("not an image\n" * 100)
     with pytest.raises(ReadError):
         read_all(path)
 

@@ -78,7 +78,7 @@ def test_a_slide_has_the_name_that_people_give_it(layout: str, name: str, tree: 
     for number in range(2):
         series(tree, number, LAYOUTS[layout], container=f"S{number}")
     tree.manifest(RULE + MISSING)
-    assert name in {row.picture for row in tree.plan().rows}
+    assert name in {row.source_image for row in tree.plan().rows}
 
 
 @pytest.mark.parametrize("called", ["slide1", "1.2.9.1", "S1", "2", "1.dcm"])
@@ -96,7 +96,7 @@ def test_a_pattern_of_the_manifest_meets_the_slide_by_its_real_files_too(tree: T
         series(tree, number, LAYOUTS["a folder a slide"])
     tree.manifest(RULE + MISSING + "[files.slides]\npattern = '^(?P<group>case)/(?P<name>slide[02])/0\\.dcm$'\n")
     rows = tree.plan().rows
-    assert {row.picture for row in rows} == {"slide0", "slide2"}
+    assert {row.source_image for row in rows} == {"slide0", "slide2"}
     assert {row.group for row in rows} == {"own:case"}
     assert len(rows) == 2 * 16
 
@@ -140,7 +140,7 @@ def test_links_go_when_the_source_does(tree: Tree, tmp_path: Path, monkeypatch: 
         series(tree, number, LAYOUTS["a folder a level"])
     source = Source.open(tree.root, tree.manifest(RULE))
     for slide in source.match("slides"):
-        assert source.picture((slide.name,), 1).width == SIDE
+        assert source.open_image((slide.name,), 1).width == SIDE
     assert len(list((tmp_path / "temporary").iterdir())) == 1
     del source
     assert not list((tmp_path / "temporary").iterdir())
@@ -227,7 +227,7 @@ def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail
     tree.write("c.ome.zarr/.zattrs", json.dumps({}))
     tree.manifest(RULE + MISSING)
     made = tree.plan()
-    assert {row.picture for row in made.rows} == {"a"}
+    assert {row.source_image for row in made.rows} == {"a"}
     notes = [note.partition(";")[0] for note in made.notes if "format" in note]
     assert notes == [
         "1 slide in a format that is not read (OME-Zarr), the first: c.ome.zarr",

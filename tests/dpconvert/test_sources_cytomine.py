@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import Item, Labelled, Slide
+from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.catalog import find, known, load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options, Plan
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index
@@ -96,13 +97,13 @@ ENTRY = {"id": 7, "image": 3, "term": [5, 6], "location": SQUARE}
     ],
 )
 def test_lists_of_the_client_of_the_server_and_tables_say_the_same(name: str, data: str) -> None:
-    (item,) = cytomine.listing(data.encode(), name, Item)
+    (item,) = cytomine.listing(data.encode(), name, CytomineAnnotation)
     assert (item.id, item.image, item.term, item.location, item.parent) == (7, 3, (5, 6), SQUARE, None)
 
 
 def test_a_term_may_be_absent_null_or_single() -> None:
     entries = [{"id": 1, "image": 1}, {"id": 2, "image": 1, "term": None}, {"id": 3, "image": 1, "term": 9}]
-    found = cytomine.listing(json.dumps(entries).encode(), "a.json", Item)
+    found = cytomine.listing(json.dumps(entries).encode(), "a.json", CytomineAnnotation)
     assert [item.term for item in found] == [(), (), (9,)]
 
 
@@ -124,13 +125,13 @@ def test_a_term_may_be_absent_null_or_single() -> None:
 )
 def test_what_is_no_list_is_one_line(name: str, data: bytes, words: str) -> None:
     with pytest.raises(ReadError, match=words):
-        cytomine.listing(data, name, Item)
+        cytomine.listing(data, name, CytomineAnnotation)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.sampled_from(["a.json", "a.csv"]))
 def test_no_bytes_raise_anything_else(data: bytes, name: str) -> None:
-    for kind in (Item, Slide, cytomine.Term):
+    for kind in (CytomineAnnotation, CytomineImage, cytomine.Term):
         try:
             cytomine.listing(data, name, kind)
         except ReadError:
@@ -138,7 +139,7 @@ def test_no_bytes_raise_anything_else(data: bytes, name: str) -> None:
 
 
 def test_reviewed_copies_replace_their_originals_and_pages_may_overlap() -> None:
-    found = [Item(id=i, image=1, parent=p) for i, p in [(3, None), (1, None), (9, 3), (1, None), (5, 5)]]
+    found = [CytomineAnnotation(id=i, image=1, parent=p) for i, p in [(3, None), (1, None), (9, 3), (1, None), (5, 5)]]
     kept, dropped = cytomine.current(found)
     assert [item.id for item in kept] == [1, 5, 9]
     assert dropped == {"listed twice": 1, "replaced by a reviewed copy": 1}
@@ -162,21 +163,25 @@ def test_reviewed_copies_replace_their_originals_and_pages_may_overlap() -> None
     ],
 )
 def test_outlines_are_flipped_clipped_and_dropped(wkt: str, bounds: tuple[float, ...] | None) -> None:
-    item = Item(id=4, image=1, location=wkt)
+    item = CytomineAnnotation(id=4, image=1, location=wkt)
     found = cytomine.shapes([Labelled(item, "a")], (100, 100), "a.json", areas=True)
     assert [shape.geometry.bounds for shape in found.items] == ([bounds] if bounds else [])
     assert sum(found.mended[what] for what in cytomine.DROPPED) == (bounds is None)
 
 
 def test_points_stay_where_rules_want_points() -> None:
-    found = cytomine.shapes([Labelled(Item(id=4, image=1, location="POINT (3 10)"), "a")], (100, 100), "a", areas=False)
+    found = cytomine.shapes(
+        [Labelled(CytomineAnnotation(id=4, image=1, location="POINT (3 10)"), "a")], (100, 100), "a", areas=False
+    )
     assert [(p.geometry.x, p.geometry.y) for p in found.items] == [(3, 90)]
 
 
 @pytest.mark.parametrize("wkt", ["", "POLYGON", "POLYGON ((0 0, 1 1))", "POINT (nan 1)", "POINT (1e300 1)", "x" * 50])
 def test_outlines_that_are_none_are_one_line(wkt: str) -> None:
     with pytest.raises(ReadError, match="annotation 4"):
-        cytomine.shapes([Labelled(Item(id=4, image=1, location=wkt), "a")], (100, 100), "a.json", areas=True)
+        cytomine.shapes(
+            [Labelled(CytomineAnnotation(id=4, image=1, location=wkt), "a")], (100, 100), "a.json", areas=True
+        )
 
 
 # --- projects --------------------------------------------------------------------------------------------------------
@@ -268,7 +273,7 @@ def test_one_slide_in_two_projects_is_one_group(tmp_path: Path) -> None:
     ],
 )
 def test_a_slide_is_known_by_what_is_the_same_in_all_projects(image: dict[str, Any], key: str) -> None:
-    assert Slide.model_validate(image).key == key
+    assert CytomineImage.model_validate(image).key == key
 
 
 def test_patients_come_from_a_table_from_names_or_not_at_all(tmp_path: Path) -> None:
@@ -391,8 +396,8 @@ def test_breast1_labels_the_centre_of_each_patch(converted: Get) -> None:
     wrong = []
     for row in made.rows:
         assert row.box is not None
-        centre = shapely.Point(row.box.x + 192, heights[row.picture] - (row.box.y + 192))
-        wrong += [row.key] * (outlines[row.picture].contains(centre) != bool(row.label))
+        centre = shapely.Point(row.box.x + 192, heights[row.source_image] - (row.box.y + 192))
+        wrong += [row.key] * (outlines[row.source_image].contains(centre) != bool(row.label))
     assert wrong == []
     assert {row.label for row in made.rows} == {0, 1}
 
@@ -402,8 +407,8 @@ def test_breast2_wants_more_than_a_tenth_of_each_patch(converted: Get) -> None:
     made = planned(converted("breast2").manifest, converted("breast2").source)
     for row in made.rows:
         assert row.box is not None
-        x, y = row.box.x, heights[row.picture] - row.box.y
-        share = outlines[row.picture].intersection(shapely.box(x, y - 250, x + 250, y)).area / 250**2
+        x, y = row.box.x, heights[row.source_image] - row.box.y
+        share = outlines[row.source_image].intersection(shapely.box(x, y - 250, x + 250, y)).area / 250**2
         assert (share > 0.10) == bool(row.label)
         assert (row.box.x % 125, row.box.y % 125) == (0, 0)
 
@@ -427,7 +432,7 @@ def test_slides_without_carcinoma_count_as_annotated(converted: Get) -> None:
     made = planned(converted("breast1").manifest, converted("breast1").source)
     of_slide: dict[str, set[int]] = defaultdict(set)
     for row in made.rows:
-        of_slide[row.picture].add(row.label)
+        of_slide[row.source_image].add(row.label)
     assert {0} in of_slide.values()
 
 
@@ -478,7 +483,7 @@ def test_bone_marrow_keeps_the_sets_of_its_folders(tmp_path: Path) -> None:
 def test_breakhis_tells_magnification_type_and_folds(converted: Get) -> None:
     source = converted("breakhis")
     made = planned(source.manifest, source.source)
-    row = next(row for row in made.rows if row.picture == "SOB_B_A-14-22549AB-40-001")
+    row = next(row for row in made.rows if row.source_image == "SOB_B_A-14-22549AB-40-001")
     assert row.attributes["magnification"] == "40X"
     assert row.attributes["tumour_type"] == "adenosis"
     assert row.attributes["patient"] == "14-22549AB"
@@ -497,9 +502,9 @@ def test_breakhis_13412_is_there_once_unless_asked_for(converted: Get) -> None:
     source = converted("breakhis")
     for errata, types in (("default", {"DC"}), ("none", {"DC", "LC"})):
         made = planned(source.manifest, source.source, errata=errata)
-        twice = [row.picture for row in made.rows if "-13412-" in row.picture]
+        twice = [row.source_image for row in made.rows if "-13412-" in row.source_image]
         assert {name.split("_")[2].split("-")[0] for name in twice} == types
-        assert len({row.group for row in made.rows if "-13412-" in row.picture}) == 1
+        assert len({row.group for row in made.rows if "-13412-" in row.source_image}) == 1
 
 
 def test_breakhis_without_folds_says_so_and_damaged_ones_are_one_line(converted: Get, tmp_path: Path) -> None:
@@ -527,8 +532,8 @@ def test_breakhis_counts_are_those_of_the_release() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real BreakHis pictures in ../shared/data")
-def test_real_breakhis_pictures_keep_their_bytes(tmp_path: Path) -> None:
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real BreakHis images in ../shared/data")
+def test_real_breakhis_images_keep_their_bytes(tmp_path: Path) -> None:
     made = planned(find("breakhis"), REAL)
     assert len(made.rows) == 12  # those in the release's tree; reduced copies beside them are none
     assert Counter(row.attributes["tumour_type"] for row in made.rows) == {

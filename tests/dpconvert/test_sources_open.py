@@ -18,7 +18,8 @@ from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find, known, load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options, Plan
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan
 from dpconvert.plan.split import _by_name
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter

@@ -1,4 +1,4 @@
-"""The public sources: exact counts from real labels on blank pictures, layouts as users have them, agreeing splits."""
+"""The public sources: exact counts from real labels on blank images, layouts as users have them, agreeing splits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from PIL import Image
 from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find, known, load
 from dpconvert.plan import plan
-from dpconvert.plan.plan import Options, Plan
+from dpconvert.plan.options import Options
+from dpconvert.plan.plan import Plan
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.encode import Encoder
@@ -47,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lay(tmp_path: Path, folder: Path) -> Lay:
-    """`lay(name, (width, height))` puts a blank picture into `folder`: hard links to one of each size and kind."""
+    """`lay(name, (width, height))` puts a blank image into `folder`: hard links to one of each size and kind."""
 
     def put(name: str, size: tuple[int, int]) -> None:
         blank = tmp_path / f"{size[0]}x{size[1]}{Path(name).suffix}"
@@ -93,7 +94,7 @@ both_splits = pytest.mark.parametrize("split", ["strict", "paper"])
 
 
 def lay_tupac(lay: Lay, folder: Path, cases: range) -> None:
-    """Blank pictures of some cases with their real points, as TUPAC16's archives unpack."""
+    """Blank images of some cases with their real points, as TUPAC16's archives unpack."""
     with (real("tupac16") / "images.csv").open() as table:
         for row in csv.DictReader(table):
             if int(row["case"]) in cases:
@@ -143,7 +144,7 @@ def test_bach_has_the_paper_s_counts_and_groups(split: str, lay: Lay, folder: Pa
     made = planned("bach18-micro", folder, split)
     check_expected("bach18-micro", split, made)
     assert sizes(made) == {"train": 2760, "val": 720, "test": 1320}
-    photos = Counter(dict(sorted({(row.picture, row.group) for row in made.rows})).values())
+    photos = Counter(dict(sorted({(row.source_image, row.group) for row in made.rows})).values())
     assert len(photos) == 284
     assert photos["bach18-micro:14"] == 36
     patients = [group for group in photos if group.partition(":")[2].isdecimal()]
@@ -156,7 +157,7 @@ def test_a_bach_photo_in_the_wrong_folder_is_an_error(lay: Lay, folder: Path) ->
         planned("bach18-micro", folder)
 
 
-def test_janowczyk1_has_the_paper_s_count_of_141_pictures(lay: Lay, folder: Path) -> None:
+def test_janowczyk1_has_the_paper_s_count_of_141_images(lay: Lay, folder: Path) -> None:
     patients = [*range(9000, 9137), *range(9000, 9004)]
     for number, patient in enumerate(patients):
         lay(f"nuclei/{patient}_500_f{number:05}_original.tif", (2000, 2000))
@@ -167,7 +168,7 @@ def test_janowczyk1_has_the_paper_s_count_of_141_pictures(lay: Lay, folder: Path
     assert len(made.rows) == 31725
     assert sizes(made) == {"train": 17550, "val": 4500, "test": 9675}
     assert len({row.group for row in made.rows}) == 137
-    assert any("left out: 2 pictures without a mask" in note for note in made.notes)
+    assert any("left out: 2 images without a mask" in note for note in made.notes)
 
 
 def test_janowczyk2_has_the_paper_s_count(lay: Lay, folder: Path) -> None:
@@ -184,8 +185,8 @@ def test_janowczyk2_reads_the_original_pair(folder: Path) -> None:
     for path in (real("janowczyk") / "2-epithelium").iterdir():
         shutil.copy(path, folder)
     made = planned("janowczyk2", folder)
-    with Image.open(folder / "12947_00004_mask.png") as picture:
-        mask = np.asarray(picture) > 127
+    with Image.open(folder / "12947_00004_mask.png") as image:
+        mask = np.asarray(image) > 127
     share = [mask[y : y + 200, x : x + 200].mean() for y in range(0, 801, 100) for x in range(0, 801, 100)]
     assert classes(made) == [sum(s <= 0.1 for s in share), sum(s > 0.1 for s in share)]
     assert {row.group for row in made.rows} == {"ccipd:12947"}
@@ -303,10 +304,10 @@ def test_the_idc_archive_is_read_in_place_and_kaggle_s_copies_once(
         archive.extractall(folder / "IDC_regular_ps50_idx5")
     shutil.rmtree(folder / "IDC_regular_ps50_idx5" / "IDC_regular_ps50_idx5")
     assert samples(in_zip) == samples(planned("janowczyk6", folder))
-    assert any("40 pictures found twice" in note for note in in_zip.notes)
+    assert any("40 images found twice" in note for note in in_zip.notes)
 
 
-def test_idc_pictures_are_passed_through_whatever_their_size(converted: Callable[[str], Converted]) -> None:
+def test_idc_images_are_passed_through_whatever_their_size(converted: Callable[[str], Converted]) -> None:
     one = converted("janowczyk6")
     source = Source.open(one.source, one.manifest)
     made = planned("janowczyk6", one.source)
@@ -316,7 +317,7 @@ def test_idc_pictures_are_passed_through_whatever_their_size(converted: Callable
     assert {sample.metadata["width"] for _, sample in found} == {34, 50}
 
 
-def test_an_idc_picture_in_the_wrong_folder_is_an_error(folder: Path) -> None:
+def test_an_idc_image_in_the_wrong_folder_is_an_error(folder: Path) -> None:
     (folder / "8863" / "1").mkdir(parents=True)
     (folder / "8863" / "1" / "8863_idx5_x1_y1_class0.png").touch()
     with pytest.raises(SourceError, match="another patient or class than the name"):
@@ -384,7 +385,7 @@ def test_camelyon16_keeps_only_tumour_of_slides_not_outlined_exhaustively(
     with zipfile.ZipFile(outlines, "a") as archive:
         archive.writestr("tumor_010.xml", archive.read("tumor_001.xml"))
     found = {errata: planned("camelyon16", fake, errata=errata) for errata in ("default", "none")}
-    labels = {errata: {(row.picture, row.label) for row in made.rows} for errata, made in found.items()}
+    labels = {errata: {(row.source_image, row.label) for row in made.rows} for errata, made in found.items()}
     assert labels["none"] - labels["default"] == {("tumor_010", 0), ("normal_086", 0)}
     assert ("tumor_010", 1) in labels["default"]
 

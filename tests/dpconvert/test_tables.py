@@ -189,7 +189,7 @@ def test_columns_files_and_classes_are_found_whatever_their_case(convert: Conver
 def test_case_counts_where_two_files_differ_in_nothing_else(convert: Convert, tmp_path: Path) -> None:
     convert("file,label\na.png,benign\nA.png,malignant\n", "a.png A.png")
     assert labels(tmp_path) == {"a.png": 0, "A.png": 1}
-    with pytest.raises(SourceError, match="several pictures of this name"):
+    with pytest.raises(SourceError, match="several images of this name"):
         convert("file,label\na.PNG,benign\n", "")
 
 
@@ -227,5 +227,5 @@ def test_a_readme_beside_the_table_is_no_table(convert: Convert, tmp_path: Path)
 
 def test_the_line_of_a_fault_is_that_of_the_file(convert: Convert) -> None:
     rows = "".join(f'{name}.png,"two\nlines",benign\n' for name in "ab")
-    with pytest.raises(UserError, match=r"labels\.csv, line 6: no picture of this name; expected c\.png"):
+    with pytest.raises(UserError, match=r"labels\.csv, line 6: no image of this name; expected c\.png"):
         convert(f"file,remark,label\n{rows}c.png,x,benign\n", "a.png b.png")

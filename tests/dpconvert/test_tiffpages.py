@@ -260,8 +260,8 @@ def test_an_ome_tiff_of_several_files_is_read_out_of_each(tmp_path: Path) -> Non
         xml += f'<Image ID="Image:0"><Pixels ID="Pixels:0" {sizes}>{data}</Pixels></Image></OME>'
         path, side = tmp_path / f"{number}.ome.tif", 16 * (number + 1)  # so that tiles lie elsewhere in each file
         tifffile.imwrite(path, channel, description=xml, metadata=None, tile=(side, side), compression="zlib")
-    with open_image([tmp_path / "0.ome.tif"]) as picture:
-        assert np.array_equal(np.moveaxis(picture.read(0, 0, 64, 64), 2, 0), channels)
+    with open_image([tmp_path / "0.ome.tif"]) as image:
+        assert np.array_equal(np.moveaxis(image.read(0, 0, 64, 64), 2, 0), channels)
 
 
 def test_ome_xml_that_defines_entities_is_none(tmp_path: Path) -> None:

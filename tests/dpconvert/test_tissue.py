@@ -117,7 +117,7 @@ def test_a_manifest_chooses_the_rule_and_dropped_patches_are_counted(
 
 
 class Sized(Flat):
-    """A picture of any size, of which no pixel is read."""
+    """An image of any size, of which no pixel is read."""
 
     def __init__(self, width: int, height: int, mpp: float | None) -> None:
         self.width, self.height, self.spacing = width, height, Spacing(mpp, mpp)
@@ -138,7 +138,7 @@ def test_small_slides_are_looked_at_as_coarsely_as_large_ones() -> None:
      ("OS-1-detail.ome.tif", 0.97, 1)],
 )  # fmt: skip
 def test_tissue_of_the_real_slides_is_what_one_sees(name: str, least: float, most: float) -> None:
-    """Looked at in a picture of each: a strip of skin, a block with padding around its glass, a field without glass."""
+    """Looked at in an image of each: a strip of skin, a block with padding around its glass, a field without glass."""
     if not (SLIDES / name).is_file():
         pytest.skip(f"no {name} beside the project")
     with open_image([SLIDES / name]) as image:

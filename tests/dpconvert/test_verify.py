@@ -19,10 +19,10 @@ from dpconvert.errors import ShardError, UsageError
 from dpconvert.plan import plan
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.encode import Sample
+from dpconvert.shards.encode import EncodedSample
 from dpconvert.shards.finalize import tools
 from dpconvert.shards.tar import file_card, write_index, write_shard
-from dpconvert.source.record import Picture, Record
+from dpconvert.source.record import Record, SourceImage
 from dpconvert.tasks.verify import task_folders, verify
 from tests.dpconvert.conftest import Answer, Converted, run
 
@@ -139,18 +139,18 @@ def test_a_conversion_under_way_is_named_with_the_process_that_is_at_it(small: P
 # --- written wrong, with right digests
 
 
-def sample(key: str, label: int = 0, group: str = "toy:g", split: str = "train", **changes: Any) -> Sample:
+def sample(key: str, label: int = 0, group: str = "toy:g", split: str = "train", **changes: Any) -> EncodedSample:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((3, 2, 3), np.uint8)).save(buffer, "PNG")
     metadata = {
         "label": label, "group": group, "split": split, "files": ["a.png"], "x": 0, "y": 0, "width": 2, "height": 3,
         "stored_width": 2, "stored_height": 3, "attributes": {},
     }  # fmt: skip
-    return Sample(key, buffer.getvalue(), "png", label, metadata | changes)
+    return EncodedSample(key, buffer.getvalue(), "png", label, metadata | changes)
 
 
 def written(
-    folder: Path, splits: dict[str, Sequence[Sample]], change: Callable[[Path], object] = lambda _: None
+    folder: Path, splits: dict[str, Sequence[EncodedSample]], change: Callable[[Path], object] = lambda _: None
 ) -> Path:
     """A task of these samples, one shard a split; `change` meddles with the first shard before it is digested."""
     shards, entries = [], []
@@ -206,7 +206,7 @@ def test_a_task_as_it_must_be_has_no_problem(tmp_path: Path) -> None:
 
 def test_the_longest_keys_fit_into_the_names_of_a_tar(tmp_path: Path) -> None:
     names = ["x" * 200 + "!", "x" * 200 + "?"]
-    keys = plan._keys([Record(Picture(name, ("f",), "g"), "no") for name in names])
+    keys = plan._keys([Record(SourceImage(name, ("f",), "g"), "no") for name in names])
     assert {len(key) for key in keys} == {95}
     folder = written(tmp_path, {"train": [sample(key) for key in keys]})
     assert found(folder) == []
@@ -222,11 +222,11 @@ def test_the_longest_keys_fit_into_the_names_of_a_tar(tmp_path: Path) -> None:
         ([sample("a.b")], "a.b: wrong file names"),
         ([sample("a"), sample("a")], "index.parquet: a: several samples with this key"),
         ([sample("a", stored_width=3)], "a: image size differs from the index"),
-        ([Sample("a", b"\x89PNG\r\n\x1a\nno", "png", 0, sample("a").metadata)], "a: image cannot be decoded: "),
-        ([Sample("a", sample("a").image[:45], "png", 0, sample("a").metadata)], "a: image cannot be decoded: "),
+        ([EncodedSample("a", b"\x89PNG\r\n\x1a\nno", "png", 0, sample("a").metadata)], "a: image cannot be decoded: "),
+        ([EncodedSample("a", sample("a").image[:45], "png", 0, sample("a").metadata)], "a: image cannot be decoded: "),
     ],
 )
-def test_a_wrong_sample_is_found(samples: list[Sample], told: str, tmp_path: Path) -> None:
+def test_a_wrong_sample_is_found(samples: list[EncodedSample], told: str, tmp_path: Path) -> None:
     assert any(told in problem for problem in found(written(tmp_path, {"train": samples})))
 
 
@@ -245,7 +245,7 @@ def test_a_wrong_sample_is_found(samples: list[Sample], told: str, tmp_path: Pat
 def test_a_shard_that_tells_otherwise_than_its_index_is_found(
     member: int, old: bytes, new: bytes, told: list[str], tmp_path: Path
 ) -> None:
-    class Lying(Sample):
+    class Lying(EncodedSample):
         def members(self) -> list[tuple[str, bytes]]:
             files = super().members()
             name, data = files[member]
@@ -305,16 +305,16 @@ def test_a_digest_that_is_not_that_of_the_shards_is_found(tmp_path: Path) -> Non
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
-    """The same task twice: the pictures of the second are packed otherwise, by another zlib say."""
+    """The same task twice: the images of the second are packed otherwise, by another zlib say."""
     folders = []
     for level in (6, 1):
         samples = []
         for key in ("a", "b"):
             one = sample(key)
-            with Image.open(io.BytesIO(one.image)) as picture:
+            with Image.open(io.BytesIO(one.image)) as image:
                 buffer = io.BytesIO()
-                picture.save(buffer, "PNG", compress_level=level)
-            samples.append(Sample(key, buffer.getvalue() + b"\0" * (level == 1), "png", 0, one.metadata))
+                image.save(buffer, "PNG", compress_level=level)
+            samples.append(EncodedSample(key, buffer.getvalue() + b"\0" * (level == 1), "png", 0, one.metadata))
         (tmp_path / str(level)).mkdir()
         folder = written(tmp_path / str(level), {"train": samples})
         folders.append(folder)
@@ -360,9 +360,9 @@ def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[
     request = '{"version": "1", "source": "s"}'
     stated(one, request=request, tools={"pillow": "11.0", "zlib": "1.3"})
     stated(other, request=request, tools={"pillow": "11.0", "zlib": "1.2"})
-    pictures, digest, shard = against(one, other)
+    images, digest, shard = against(one, other)
     assert "the requests are equal; the versions differ: zlib 1.3 (there 1.2)" in digest
-    assert pictures == (
+    assert images == (
         "task.json: 0 samples only here, 0 only there; 2 images with different bytes: of 2 compared, "
         "0 differ in pixels (decoding), 2 only in bytes (encoding)"
     )

@@ -1,4 +1,4 @@
-"""Every parser of mtrain of bytes that come from elsewhere: pictures and shards of others, weights, runs, sweeps."""
+"""Every parser of mtrain of bytes that come from elsewhere: images and shards of others, weights, runs, sweeps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mtrain.sweep.spec import Combination, load_sweep
 from mtrain.sweep.store import Planned, Store
 from mtrain.train import checkpoint
 from mtrain.transfers.transfer import read_result
-from tests.fuzz.targets import JPEG, JSON, PICTURE, PNG, SHARD, TAR, Target, in_file
+from tests.fuzz.targets import IMAGE, JPEG, JSON, PNG, SHARD, TAR, Target, in_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2)}
 HEADER = (b'{"', b'"F32"', b'"data_offsets":[0,', b"[" * 2000, b"\xff" * 8, b"\0" * 8, *JSON)
@@ -72,7 +72,7 @@ HEADS = save({"T.weight": torch.zeros(2, 3), "T.bias": torch.zeros(2)}, {"about"
 
 
 def _decoded(data: bytes) -> object:
-    """As a loader reads a picture, which makes an error with its name of these."""
+    """As a loader reads an image, which makes an error with its name of these."""
     try:
         return decode(data)
     except (ValueError, OSError) as error:
@@ -96,7 +96,7 @@ def _run(path: Path) -> object:
 
 
 TARGETS: dict[str, Target] = {
-    "decode": Target(_decoded, [PNG, JPEG], PICTURE),
+    "decode": Target(_decoded, [PNG, JPEG], IMAGE),
     "stream": Target(in_file("a.tar", _streamed), [SHARD], TAR),
     "weights": Target(in_file("a.safetensors", read_weights), [_safetensors({"backbone": "b"})], HEADER),
     "pickled-weights": Target(in_file("a.pth", read_weights), [_pickled(zipped=z) for z in (True, False)], PICKLE),

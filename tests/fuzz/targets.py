@@ -210,7 +210,7 @@ def _shard(data: bytes) -> object:
     return list(verify._contents(data, A_CARD, ONE_SHARD, [row]))
 
 
-def _shapes(items: list[cytomine.Item]) -> object:
+def _shapes(items: list[cytomine.CytomineAnnotation]) -> object:
     return cytomine.shapes([cytomine.Labelled(item, "a") for item in items], (100, 100), "a", areas=True)
 
 
@@ -264,7 +264,7 @@ LISTED = [_text([ITEM]), _text({"collection": [ITEM, ITEM | {"id": 2, "location"
 WKT = (b"GEOMETRYCOLLECTION(", b"POLYGON EMPTY", b"nan", b"1e400", b"CIRCULARSTRING", b"POLYGON Z ((", b"inf")
 XML = (b"<!DOCTYPE a [<!ENTITY x 'y'>]>", b"&x;", b"<![CDATA[", b"nan", b"1e999", b"-1", b"&#0;", b"encoding='utf-16'")
 JSON = (b"null", b"1e999", b"-1", b"NaN", b"[[[[[[", b'"\\ud800"', b"{}", b"9" * 30, b"true")
-PICTURE = (
+IMAGE = (
     b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"IHDR", b"IDAT", b"\xff\xd8", b"\xff\xc0", b"\xff\xda",
 )  # fmt: skip
 ZIP = (b"PK\x01\x02", b"PK\x05\x06", b"../", b"\xff\xff\xff\xff", b"\0\0\0\0")
@@ -292,12 +292,14 @@ TARGETS: dict[str, Target] = {
     "qupath": Target(_read, [QUPATH], JSON),
     "coco": Target(lambda data: coco.shapes(coco.parse(data, "a"), "a", "a.svs", (1000, 800)), [COCO], JSON),
     "packed": Target(_read, [gzip.compress(ASAP, mtime=0), _zip(a=QUPATH)], ZIP),
-    "cytomine": Target(lambda data: _shapes(cytomine.listing(data, "a.json", cytomine.Item)), LISTED, JSON + WKT),
+    "cytomine": Target(
+        lambda data: _shapes(cytomine.listing(data, "a.json", cytomine.CytomineAnnotation)), LISTED, JSON + WKT
+    ),
     "cytomine-table": Target(
-        lambda data: _shapes(cytomine.listing(data, "a.csv", cytomine.Item)),
+        lambda data: _shapes(cytomine.listing(data, "a.csv", cytomine.CytomineAnnotation)),
         [b'id,image,term,location\n1,2,"3,4","POLYGON ((0 0, 9 0, 9 9, 0 0))"\n'], TABLE + WKT,
     ),
-    "mask": Target(_mask, [_saved("PNG", "1"), _saved("PNG", "P"), _saved("TIFF", "L"), _saved("BMP", "L")], PICTURE),
+    "mask": Target(_mask, [_saved("PNG", "1"), _saved("PNG", "P"), _saved("TIFF", "L"), _saved("BMP", "L")], IMAGE),
     "class-table": Target(
         lambda data: masks.class_table(data, "a"), [b"value,class\n1,tumour\n2,other\n", _text({"1": "a"})], TABLE
     ),
@@ -306,19 +308,19 @@ TARGETS: dict[str, Target] = {
         lambda data: points.read_text(data, "a", ["x", "y", "label"], delimiter=","), [b"1,2,a\n3.5,4e2,b\n"], TABLE
     ),
     "mat": Target(
-        lambda data: point_arrays.read_mat(data, "a", "detection", "n"), [_mat(), _mat(do_compression=True)], PICTURE
+        lambda data: point_arrays.read_mat(data, "a", "detection", "n"), [_mat(), _mat(do_compression=True)], IMAGE
     ),
-    "head": Target(lambda data: complete_size(io.BytesIO(data)), [PNG, _saved("BMP"), JPEG, _tiled()], PICTURE),
-    "print": Target(lambda data: prints([data], ["a"]), [PNG, JPEG, _saved("PNG", "LA")], PICTURE),
-    "picture": Target(in_file("a.png", _image), [PNG, _saved("PNG", "P"), JPEG, _saved("BMP")], PICTURE),
-    "tiff": Target(in_file("a.tif", _image), [_saved("TIFF"), *_pages()[:4]], PICTURE),
-    "tiff-pages": Target(in_file("a.tif", _tiff_pages), _pages(), PICTURE),
-    "tiff-kinds": Target(in_file("a.tif", _tiff_pages), [of_kind(kind) for kind in KINDS], PICTURE),
-    "jpeg-tiles": Target(in_file("a.tif", _jpeg_tiles), [_tiled(compression="jpeg")], PICTURE),
+    "head": Target(lambda data: complete_size(io.BytesIO(data)), [PNG, _saved("BMP"), JPEG, _tiled()], IMAGE),
+    "print": Target(lambda data: prints([data], ["a"]), [PNG, JPEG, _saved("PNG", "LA")], IMAGE),
+    "picture": Target(in_file("a.png", _image), [PNG, _saved("PNG", "P"), JPEG, _saved("BMP")], IMAGE),
+    "tiff": Target(in_file("a.tif", _image), [_saved("TIFF"), *_pages()[:4]], IMAGE),
+    "tiff-pages": Target(in_file("a.tif", _tiff_pages), _pages(), IMAGE),
+    "tiff-kinds": Target(in_file("a.tif", _tiff_pages), [of_kind(kind) for kind in KINDS], IMAGE),
+    "jpeg-tiles": Target(in_file("a.tif", _jpeg_tiles), [_tiled(compression="jpeg")], IMAGE),
     "zip": Target(in_file("a.zip", _archive), [_zip(**{"a/b.png": b"x" * 500, "c.txt": b"y"})], ZIP),
     "tar": Target(in_file("a.tar", _archive), [MEMBERS], TAR),
     "unpack": Target(in_file("a.tar", lambda path: fetch.unpack(path, path.with_name("a"))), [MEMBERS], TAR),
-    "shard": Target(_shard, [SHARD], TAR + PICTURE),
+    "shard": Target(_shard, [SHARD], TAR + IMAGE),
     "card": Target(in_file("task.json", lambda path: card.load(path.parent)), [CARD], JSON),
     "manifest": Target(in_file("m.toml", catalog.load), [MANIFEST], (b"[", b"'(?P<'", b"nan", b"1e999")),
     "lock": Target(in_file("l", Holder.read), [HOLDER], JSON),

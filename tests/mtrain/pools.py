@@ -1,6 +1,6 @@
 """Tiny pools of shards for the tests: the contract on disk, written with tarfile and pyarrow.
 
-Pictures are noise around a colour that tells the class, so that a network can learn them within a few steps.
+Images are noise around a colour that tells the class, so that a network can learn them within a few steps.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def write_task(
     shard_samples: int = 10,
     attributes: Callable[[str, int], Mapping[str, str]] = lambda _split, _number: {},
 ) -> Path:
-    """One task of `sizes` samples a split, pictures of `shape` (height, width), four samples a group.
+    """One task of `sizes` samples a split, images of `shape` (height, width), four samples a group.
 
     `attributes` of a sample come from its split and its number there.
     """
@@ -52,11 +52,11 @@ def write_task(
     shards: list[cards.ShardCard] = []
     for split, size in sizes.items():
         labels = [i % classes for i in range(size)]
-        pictures = [picture(label, shape, image_format, rng) for label in labels]
+        draw_images = [draw_image(label, shape, image_format, rng) for label in labels]
         for start in range(0, size, shard_samples):
             name = f"{split}-{start // shard_samples:06d}.tar"
             samples = [
-                (f"{folder.name.lower()}-{split}-{i:05d}", labels[i], pictures[i])
+                (f"{folder.name.lower()}-{split}-{i:05d}", labels[i], draw_images[i])
                 for i in range(start, min(start + shard_samples, size))
             ]
             rows += _write_shard(folder / name, split, samples, image_format)
@@ -92,8 +92,8 @@ def write_index(folder: Path, rows: Sequence[Mapping[str, Any]]) -> cards.FileCa
     return cards.FileCard(name=path.name, size=len(data), sha256=_sha256(data))
 
 
-def picture(label: int, shape: tuple[int, int], image_format: str, rng: np.random.Generator) -> bytes:
-    """An encoded noise picture whose mean colour tells the label."""
+def draw_image(label: int, shape: tuple[int, int], image_format: str, rng: np.random.Generator) -> bytes:
+    """An encoded noise image whose mean colour tells the label."""
     centre = np.full(3, 80.0)
     centre[label % 3] = 180.0
     pixels = np.clip(rng.normal(centre, 25.0, (*shape, 3)), 0, 255).astype(np.uint8)

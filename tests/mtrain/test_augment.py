@@ -14,16 +14,16 @@ LAST = 2**32 - 1
 
 
 @pytest.mark.parametrize(("place", "first"), [(0, 0), (CENTRE, 2), (LAST, 3), (2**30 - 1, 0), (2**30, 1)])
-def test_a_landscape_picture_is_cropped_along_its_width(place: int, first: int) -> None:
+def test_a_landscape_image_is_cropped_along_its_width(place: int, first: int) -> None:
     assert square(RAMP, 2, place)[0].tolist() == [[first, first + 1]] * 2
 
 
-def test_a_portrait_picture_is_cropped_along_its_height() -> None:
+def test_a_portrait_image_is_cropped_along_its_height() -> None:
     portrait = RAMP.transpose(1, 2)
     assert square(portrait, 2, LAST)[0].tolist() == [[3, 3], [4, 4]]
 
 
-def test_a_square_picture_of_the_right_size_is_left_alone() -> None:
+def test_a_square_image_of_the_right_size_is_left_alone() -> None:
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     assert torch.equal(square(image, 8, LAST), image)
 
@@ -35,7 +35,7 @@ def test_resizing_is_antialiased_as_pillow_does_it() -> None:
     assert np.abs(found - expected).max() <= 1
 
 
-def test_each_picture_is_flipped_as_its_row_says() -> None:
+def test_each_image_is_flipped_as_its_row_says() -> None:
     image = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).expand(3, 2, 2)
     flips = torch.tensor([[False, False], [True, False], [False, True], [True, True]])
     found = flip(image.expand(4, 3, 2, 2), flips)[:, 0].tolist()
@@ -66,7 +66,7 @@ def test_the_layout_in_memory_changes_no_number(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(300, 260), (260, 300), (100, 150), (224, 301)])
-def test_pictures_are_resized_alike_however_they_lie_in_memory(shape: tuple[int, int]) -> None:
+def test_images_are_resized_alike_however_they_lie_in_memory(shape: tuple[int, int]) -> None:
     image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     room = torch.empty(room_for_squares(1, 224), dtype=torch.uint8)
@@ -74,11 +74,11 @@ def test_pictures_are_resized_alike_however_they_lie_in_memory(shape: tuple[int,
     assert torch.equal(resized(room, sides, 224)[0], square(image, 224, 2**30))
 
 
-def batch_of(pictures: list[torch.Tensor], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of(images: list[torch.Tensor], size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Their squares one after the other, and the sides of these."""
-    room, sides, used = torch.empty(room_for_squares(len(pictures), size), dtype=torch.uint8), [], 0
-    for picture in pictures:
-        sides.append(put_square(picture.permute(1, 2, 0).numpy(), size, CENTRE, room.numpy()[used:]))
+    room, sides, used = torch.empty(room_for_squares(len(images), size), dtype=torch.uint8), [], 0
+    for image in images:
+        sides.append(put_square(image.permute(1, 2, 0).numpy(), size, CENTRE, room.numpy()[used:]))
         used += 3 * sides[-1] ** 2
     return room, torch.tensor(sides)
 
@@ -91,9 +91,9 @@ def smooth(side: int) -> torch.Tensor:
 
 
 def test_squares_of_all_sizes_are_resized_and_flipped_as_one_alone() -> None:
-    pictures, flips = [smooth(side) for side in SIDES], torch.rand(len(SIDES), 2) < 0.5
-    found = resized(*batch_of(pictures, 24), 24, flips)
-    expected = flip(torch.stack([square(picture, 24) for picture in pictures]), flips)
+    images, flips = [smooth(side) for side in SIDES], torch.rand(len(SIDES), 2) < 0.5
+    found = resized(*batch_of(images, 24), 24, flips)
+    expected = flip(torch.stack([square(image, 24) for image in images]), flips)
     assert torch.equal(found, expected)
     assert found.is_contiguous(memory_format=torch.channels_last)
 

@@ -116,9 +116,9 @@ def test_another_table_of_the_same_path_is_another_run(trained: Run) -> None:
 
 def test_predictions_use_the_tables_interpolation_and_size(trained: Run) -> None:
     classifier = Classifier(trained, "Alpha", "cpu")
-    picture = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8).numpy()
+    image = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8).numpy()
     assert classifier.size == 28
-    assert classifier.answer([picture]).sum() == pytest.approx(1, abs=1e-5)
+    assert classifier.answer([image]).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) -> None:

@@ -12,22 +12,22 @@ import pytest
 from mtrain.data.pool import Task, attributes, open_task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation import breakhis
-from mtrain.evaluation.breakhis import patient_accuracy, pictures_of
+from mtrain.evaluation.breakhis import images_of, patient_accuracy
 from mtrain.evaluation.ranks import summary
 from mtrain.transfers.finetune_rate import Recipe
-from mtrain.transfers.modes import Source
-from mtrain.transfers.transfer import Options, source_of
+from mtrain.transfers.modes import Pretrained
+from mtrain.transfers.transfer import TransferOptions, source_of
 from tests.mtrain import test_evaluate
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.storages import web_server
 from tests.mtrain.test_fit import Notes
 
 SIZES = {"train": 24, "val": 8, "test": 8}
-OPTIONS = Options(workers=0, recipe=Recipe(epochs=1, rates=(0.01,), batch=8, device="cpu"))
+OPTIONS = TransferOptions(workers=0, recipe=Recipe(epochs=1, rates=(0.01,), batch=8, device="cpu"))
 
 
 def told(split: str, number: int) -> dict[str, str]:
-    """Ten patients of four pictures, two at each of two magnifications; in each fold two patients are tested."""
+    """Ten patients of four images, two at each of two magnifications; in each fold two patients are tested."""
     patient = {"train": 0, "val": 6, "test": 8}[split] + number // 4
     folds = {f"fold{fold}": "test" if patient % 5 == fold - 1 else "train" for fold in range(1, 6)}
     return {"magnification": "100X" if number % 4 > 1 else "40X", "patient": f"14-{patient}", **folds}
@@ -48,17 +48,17 @@ def task(place: Path) -> Task:
 
 
 @pytest.fixture
-def source(place: Path) -> Source:
+def source(place: Path) -> Pretrained:
     return source_of(test_evaluate.trained(place, "toy", leave_out=()), "imagenet")
 
 
-def scored(source: Source, task: Task, place: Path, notes: Notes | None = None, **changed: Any) -> dict[str, Any]:
-    options = Options(**{"workers": 0, "recipe": OPTIONS.recipe} | changed)
+def scored(source: Pretrained, task: Task, place: Path, notes: Notes | None = None, **changed: Any) -> dict[str, Any]:
+    options = TransferOptions(**{"workers": 0, "recipe": OPTIONS.recipe} | changed)
     return breakhis.breakhis(source, task, options, place / "evaluations", notes or Notes())
 
 
-def test_a_patient_counts_once_however_many_pictures_there_are_of_it() -> None:
-    """Patient a: 3 of 4 right; b: 0 of 1; c: 1 of 2. Mean (3/4 + 0 + 1/2) / 3, where pictures would give 4/7."""
+def test_a_patient_counts_once_however_many_images_there_are_of_it() -> None:
+    """Patient a: 3 of 4 right; b: 0 of 1; c: 1 of 2. Mean (3/4 + 0 + 1/2) / 3, where images would give 4/7."""
     labels = np.array([0, 0, 1, 1, 1, 0, 1])
     found = np.array([0, 0, 1, 0, 0, 1, 1])
     assert patient_accuracy(labels, found, list("aaaabcc")) == pytest.approx(1.25 / 3)
@@ -79,28 +79,28 @@ def test_attributes_are_read_by_key(task: Task) -> None:
 
 
 def test_a_fold_is_what_the_attributes_say_at_its_magnification_whatever_the_split(task: Task) -> None:
-    pictures = pictures_of(task)
-    assert pictures.magnifications == ["40X", "100X"]
-    assert len(pictures.rows) == 40
+    images = images_of(task)
+    assert images.magnifications == ["40X", "100X"]
+    assert len(images.rows) == 40
     tested = []
     for number in range(1, 6):
-        train, test = pictures.fold("40X", number)
+        train, test = images.fold("40X", number)
         assert (len(train), len(test)) == (16, 4)
-        assert {str(p) for p in pictures.patients[test]} == {f"14-{number - 1}", f"14-{number + 4}"}
-        assert not set(pictures.patients[train]) & set(pictures.patients[test])
-        assert all(pictures.told[i]["magnification"] == "40X" for i in (*train, *test))
+        assert {str(p) for p in images.patients[test]} == {f"14-{number - 1}", f"14-{number + 4}"}
+        assert not set(images.patients[train]) & set(images.patients[test])
+        assert all(images.told[i]["magnification"] == "40X" for i in (*train, *test))
         tested += test.tolist()
     assert len(set(tested)) == 20
 
 
-def test_every_magnification_is_scored_over_five_folds_by_svm(source: Source, task: Task, place: Path) -> None:
+def test_every_magnification_is_scored_over_five_folds_by_svm(source: Pretrained, task: Task, place: Path) -> None:
     found, notes = scored(source, task, place), Notes()
     assert list(found["magnifications"]) == ["40X", "100X"]
     for one in found["magnifications"].values():
         values = [fold["patient_accuracy"] for fold in one["folds"]]
         assert len(values) == 5
         assert (one["mean"], one["std"]) == (summary(values).mean, summary(values).std)
-        assert one["mean"] > 0.7  # the colour of a toy picture tells its class
+        assert one["mean"] > 0.7  # the colour of a toy image tells its class
         assert [(fold["n_train"], fold["n_test"], fold["patients"]) for fold in one["folds"]] == [(16, 4, 2)] * 5
         assert all(fold["in_both_sets"] == [] for fold in one["folds"])
     assert (found["source"], found["set"], found["metric"]) == ("imagenet", "folds", "patient_accuracy")
@@ -108,7 +108,9 @@ def test_every_magnification_is_scored_over_five_folds_by_svm(source: Source, ta
     assert "known already" in notes.said[0]
 
 
-def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(source: Source, task: Task, place: Path) -> None:
+def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(
+    source: Pretrained, task: Task, place: Path
+) -> None:
     notes = Notes()
     found = scored(source, task, place, notes, mode="finetune")
     assert len(found["magnifications"]["100X"]["folds"]) == 5
@@ -116,7 +118,7 @@ def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(source: Sour
 
 
 def test_remote_shards_are_fetched_at_once_and_with_progress(
-    source: Source, task: Task, place: Path, monkeypatch: pytest.MonkeyPatch
+    source: Pretrained, task: Task, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MTRAIN_CACHE", str(place / "cache"))
     notes = Notes()
@@ -128,7 +130,7 @@ def test_remote_shards_are_fetched_at_once_and_with_progress(
     assert found["identity"]["task_digest"] == task.card.digest
 
 
-def test_what_is_no_breakhis_is_said(source: Source, place: Path) -> None:
+def test_what_is_no_breakhis_is_said(source: Pretrained, place: Path) -> None:
     write_task(place / "Plain", sizes=SIZES)
     with pytest.raises(ShardError, match="samples without a magnification: not BreaKHis"):
         scored(source, open_task(place / "Plain"), place)

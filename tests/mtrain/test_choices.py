@@ -99,7 +99,7 @@ def test_frozen_statistics_stand_still_and_weights_do_not(shards: Path) -> None:
     assert not all(torch.equal(a, b.weight) for a, b in zip(weights, layers, strict=True))
 
 
-def test_statistics_of_a_task_are_those_of_its_own_pictures(shards: Path) -> None:
+def test_statistics_of_a_task_are_those_of_its_own_images(shards: Path) -> None:
     training = a_training(shards, warmup=0, batchnorm="per-task")
     split(training.model.shared, len(training.tasks))
     layer = next(m for m in training.model.shared.modules() if isinstance(m, TaskBatchNorm))
@@ -137,7 +137,7 @@ def test_weights_that_make_no_sense_are_refused(shards: Path, weights: dict[str,
 @pytest.mark.parametrize(("options", "told"), [
     (["--task-weight", "Lung"], "NAME=NUMBER"), (["--task-weight", "Lung=x"], "NAME=NUMBER"),
     (["--batchnorm", "per-task", "--compile"], "per-task does not go with --compile"),
-    (["--class-balanced", "--stream"], "--class-balanced: chooses pictures by class"), (["--ema", "1"], "--ema"),
+    (["--class-balanced", "--stream"], "--class-balanced: chooses images by class"), (["--ema", "1"], "--ema"),
 ])  # fmt: skip
 def test_options_that_do_not_go_together_are_one_line(shards: Path, options: list[str], told: str) -> None:
     found = CliRunner().invoke(group, ["fit", "--shards", str(shards), *options])

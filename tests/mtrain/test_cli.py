@@ -225,7 +225,7 @@ def cut_shard(place: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1024])
 
 
-def broken_picture(place: Path) -> None:
+def broken_image(place: Path) -> None:
     for path in (place / "shards" / "Beta").glob("train-*.tar"):
         path.write_bytes(bytes(path.stat().st_size))
 
@@ -289,7 +289,7 @@ MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
         "Beta/index.parquet: the index has changed since it was written; convert the source again",
     ),
     (cut_shard, ["fit"], "Beta/train-000000.tar: changed since it was written; expected"),
-    (broken_picture, ["fit", *TINY], "Beta: cannot read image beta-train-"),
+    (broken_image, ["fit", *TINY], "Beta: cannot read image beta-train-"),
     (damaged_run, ["fit", "--run", "toy"], "runs/toy/config.json: cannot be read: not a JSON object; restore"),
     (strange_config, ["transfer", "--target", "Gamma"], "runs/toy/config.json: not a run's configuration"),
     (nothing, ["transfer", "--run", "tot"], "runs: no run named 'tot'; existing runs: toy"),

@@ -9,13 +9,13 @@ from mtrain.data.colour import colour_jitter, quarter_turn, stain_jitter
 HALF = 0.5  # the middle of 0..1: no change
 
 
-def pictures(count: int = 3, side: int = 8) -> torch.Tensor:
+def draw_images(count: int = 3, side: int = 8) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(1, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
 
 
 def test_the_middle_amounts_change_nothing() -> None:
-    images = pictures()
+    images = draw_images()
     assert (stain_jitter(images, torch.full((3, 6), HALF), 0.3).int() - images.int()).abs().max() <= 1
     assert (colour_jitter(images, torch.full((3, 4), HALF), 0.3).int() - images.int()).abs().max() <= 1
 
@@ -59,7 +59,7 @@ def test_brightness_and_contrast_by_hand(which: int, expected: tuple[int, int, i
 def test_no_saturation_is_grey() -> None:
     amounts = torch.full((3, 4), HALF)
     amounts[:, 2] = 0.0
-    found = colour_jitter(pictures(), amounts, 1.0).int()
+    found = colour_jitter(draw_images(), amounts, 1.0).int()
     assert (found[:, 0] - found[:, 1]).abs().max() <= 1
     assert (found[:, 1] - found[:, 2]).abs().max() <= 1
 
@@ -74,8 +74,8 @@ def test_the_hue_turns_and_the_grey_stays() -> None:
     assert 0.08 < abs(hue[0] - hue[1]) % 1 < 0.92
 
 
-def test_pictures_are_changed_each_by_its_own_amounts_and_keep_their_layout() -> None:
-    images = pictures(4, 6).to(memory_format=torch.channels_last)
+def test_images_are_changed_each_by_its_own_amounts_and_keep_their_layout() -> None:
+    images = draw_images(4, 6).to(memory_format=torch.channels_last)
     amounts = torch.rand(4, 6, generator=torch.Generator().manual_seed(1))
     whole = stain_jitter(images, amounts, 0.2)
     assert whole.is_contiguous(memory_format=torch.channels_last)
@@ -88,7 +88,7 @@ def test_pictures_are_changed_each_by_its_own_amounts_and_keep_their_layout() ->
 def test_turns_and_flips_make_all_eight_positions() -> None:
     from mtrain.data.augment import flip
 
-    image = pictures(1)
+    image = draw_images(1)
     positions = set()
     for bits in range(8):
         turned = quarter_turn(image, torch.tensor([bool(bits & 4)]))

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_task(tmp_path_factory.mktemp("pool") / "Gamma", classes=3)
 
 
-def test_it_has_the_pictures_labels_and_groups_of_the_split(folder: Path) -> None:
+def test_it_has_the_images_labels_and_groups_of_the_split(folder: Path) -> None:
     task, found = open_task(folder), ShardDataset(folder, "train")
     assert (len(found), found.classes, found.class_to_idx["class-2"]) == (24, ["class-0", "class-1", "class-2"], 2)
     assert found.targets == [i % 3 for i in range(24)]

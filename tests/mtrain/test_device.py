@@ -37,7 +37,7 @@ EVERYTHING: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tasks of pictures of other sizes, which are resized on the device."""
+    """Tasks of images of other sizes, which are resized on the device."""
     folder = write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta"), sizes={"train": 8, "val": 2})
     return write_pool(folder, ("Gamma",), sizes={"train": 8, "val": 2}, shape=(32, 32))
 
@@ -137,7 +137,7 @@ def test_launches_depend_neither_on_the_number_of_tasks_nor_on_the_sides_of_the_
     assert few == many
 
 
-def test_pictures_reach_the_network_channels_last(shards: Path) -> None:
+def test_images_reach_the_network_channels_last(shards: Path) -> None:
     (batch,) = a_training(shards, batch=8, size=32).drawn(range(1))
     prepared = on_meta(shards, batch=8, size=32).prepare(batch)
     assert prepared.device == DEVICE

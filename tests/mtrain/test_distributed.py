@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from mtrain.data.batch import Batch
 from mtrain.runs import Run
 from mtrain.train import checkpoint
-from mtrain.train.distributed import ALONE, Ranks
+from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import COMMON, Notes, config
@@ -55,7 +55,7 @@ def of_two(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stat
 
 
 def alone(shards: Path, **options: Any) -> State:
-    return results(shards, ALONE, **options)
+    return results(shards, SINGLE_PROCESS, **options)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -113,14 +113,14 @@ def test_the_wish_of_one_rank_stops_all_in_the_next_iteration(of_two: tuple[Stat
 
 
 def digests(parts: Iterable[Iterable[Batch]]) -> list[str]:
-    """A name for each iteration's batch, whatever the order of its pictures: `parts` are those of its shares."""
+    """A name for each iteration's batch, whatever the order of its images: `parts` are those of its shares."""
     return [
-        "".join(sorted(name for batch in iteration for name in _pictures(batch)))
+        "".join(sorted(name for batch in iteration for name in _images(batch)))
         for iteration in zip(*parts, strict=True)
     ]
 
 
-def _pictures(batch: Batch) -> Iterator[str]:
+def _images(batch: Batch) -> Iterator[str]:
     for image, label, flips in zip(batch.images(32), batch.labels, batch.flips, strict=True):
         content = image.contiguous().numpy().tobytes() + bytes([int(label), *map(int, flips)])
         yield hashlib.sha256(content).hexdigest()

@@ -26,7 +26,7 @@ from mtrain.data.images import Images
 from mtrain.data.pool import Permit, Task, find_task, open_pool, with_test
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation import evaluate
-from mtrain.evaluation.evaluate import Asked, jobs, winners
+from mtrain.evaluation.evaluate import EvaluateRequest, jobs, winners
 from mtrain.evaluation.paper_tables import read_evaluations
 from mtrain.model import network
 from mtrain.model.backbones import Body
@@ -39,13 +39,13 @@ from mtrain.transfers.features import features
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.request import targets
 from mtrain.transfers.results import results
-from mtrain.transfers.transfer import Options, source_of, transfer
+from mtrain.transfers.transfer import TransferOptions, source_of, transfer
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes
 
 PACKAGE = Path(evaluate.__file__).parents[1]
 RECIPE = Recipe(epochs=2, rates=(0.05, 0.01), batch=8, device="cpu")
-OPTIONS = Options(workers=0, recipe=RECIPE)
+OPTIONS = TransferOptions(workers=0, recipe=RECIPE)
 
 
 def tiny_network(name: str, weights: str = "imagenet", _key: str | None = None) -> SharedNetwork:
@@ -89,8 +89,8 @@ def target(place: Path, name: str = "Gamma") -> Task:
     return find_task(open_pool(place / "shards"), name)
 
 
-def asked(place: Path, *modes: str, **changed: Any) -> Asked:
-    return Asked(modes, **({"options": OPTIONS, "out": place / "evaluations", "seeds": 2} | changed))
+def asked(place: Path, *modes: str, **changed: Any) -> EvaluateRequest:
+    return EvaluateRequest(modes, **({"options": OPTIONS, "out": place / "evaluations", "seeds": 2} | changed))
 
 
 def content(place: Path) -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ def test_a_task_offers_no_test_set_until_it_is_opened(place: Path) -> None:
     with pytest.raises(AssertionError):
         with_test(task, "mtrain evaluate")  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="only the final steps"):
-        transfer(source_of(trained(place, "toy"), "run"), task, Options(final=True, workers=0), Notes())
+        transfer(source_of(trained(place, "toy"), "run"), task, TransferOptions(final=True, workers=0), Notes())
 
 
 def test_everything_before_works_without_any_test_tar(place: Path) -> None:
@@ -172,7 +172,10 @@ def test_everything_before_works_without_any_test_tar(place: Path) -> None:
     run = trained(place, "toy", validate_every=1)
     (task,) = targets(run, None, ())
     for mode in ("svm", "logistic", "knn", "fewshot", "finetune"):
-        assert transfer(source_of(run, "run"), task, Options(mode, workers=0, recipe=RECIPE), Notes())["set"] == "val"
+        assert (
+            transfer(source_of(run, "run"), task, TransferOptions(mode, workers=0, recipe=RECIPE), Notes())["set"]
+            == "val"
+        )
     with pytest.raises(ShardError, match=r"test-000000.tar: missing"):
         evaluate.evaluate([run], task, asked(place, "svm"), Notes())
 
@@ -220,9 +223,9 @@ def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
     run = trained(place, "joint", leave_out=(), joint=("Gamma",), iterations=40, lr=3e-2, warmup=0)
     (found,) = evaluate.evaluate([run], target(place), asked(place, "joint"), Notes())
     assert (found["mode"], found["source"], found["n_train"]) == ("joint", "multitask", 24)
-    assert found["score"] >= 0.75  # the colour of a toy picture tells its class
+    assert found["score"] >= 0.75  # the colour of a toy image tells its class
     (task,) = targets(run, None, ["Gamma"])
-    scored = transfer(source_of(run, "run"), task, Options("joint", workers=0), Notes())
+    scored = transfer(source_of(run, "run"), task, TransferOptions("joint", workers=0), Notes())
     assert scored["set"] == "val"
     assert [t.name for t in targets(run, None, (), "joint")] == ["Alpha", "Beta", "Gamma"]
     assert [result["mode"] for result in results(run)] == ["joint", "joint"]
@@ -230,7 +233,7 @@ def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
     (run.path / "transfer" / "Gamma-joint-run.json").unlink()
     run.heads.unlink()
     with pytest.raises(RunError, match="this run kept no heads"):
-        transfer(source_of(run, "run"), task, Options("joint", workers=0), Notes())
+        transfer(source_of(run, "run"), task, TransferOptions("joint", workers=0), Notes())
 
 
 @pytest.mark.parametrize("changed", [{"ema": 0.9}, {"batchnorm": "per-task"}])
@@ -241,7 +244,7 @@ def test_joint_answers_as_predict_does_and_needs_no_checkpoint(place: Path, chan
     )
     shutil.rmtree(run.checkpoints)
     task = find_task(open_pool(place / "shards"), "Gamma")
-    scored = transfer(source_of(run, "run"), task, Options("joint", workers=0, recipe=RECIPE), Notes())
+    scored = transfer(source_of(run, "run"), task, TransferOptions("joint", workers=0, recipe=RECIPE), Notes())
     with np.load(run.path / "transfer" / "Gamma-joint-run.npz", allow_pickle=False) as kept:
         found = kept["probabilities"]
     rows = task.rows["val"]
@@ -255,7 +258,7 @@ def test_joint_answers_as_predict_does_and_needs_no_checkpoint(place: Path, chan
 def test_no_score_of_a_set_that_was_trained_on_is_given(place: Path, tmp_path: Path) -> None:
     run = trained(place, "both", leave_out=(), joint=("Beta",))
     assert run.trained_on() == {"Alpha": ("train", "val"), "Beta": ("train",), "Gamma": ("train", "val")}
-    source, options = source_of(run, "run"), Options(workers=0, recipe=RECIPE)
+    source, options = source_of(run, "run"), TransferOptions(workers=0, recipe=RECIPE)
     for mode in ("svm", "knn", "finetune", "joint"):
         with pytest.raises(
             UsageError, match=r"these weights were trained on the val set of Gamma: a score on it says nothing"
@@ -295,7 +298,7 @@ def test_runs_are_told_apart_by_what_they_trained_on(place: Path) -> None:
     with pytest.raises(UsageError, match="finetune: no run given has left out Gamma"):
         list(jobs([whole], target(place), asked(place, "finetune")))
     with pytest.raises(RunError, match="this run has not trained on Gamma"):
-        transfer(source_of(apart, "run"), target(place), Options("joint", workers=0), Notes())
+        transfer(source_of(apart, "run"), target(place), TransferOptions("joint", workers=0), Notes())
 
 
 def test_the_winner_of_a_target_is_what_was_selected_for_it(tmp_path: Path) -> None:

@@ -57,35 +57,35 @@ def run_of(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
+def draw_images() -> Tensor:
     """uint8 (3, 3, 64, 64)."""
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, SIZE, SIZE), np.uint8))
 
 
 @torch.inference_mode()
-def expected(run: Run, pictures: Tensor, task: str) -> tuple[Tensor, Tensor]:
+def expected(run: Run, draw_images: Tensor, task: str) -> tuple[Tensor, Tensor]:
     """Features and logits, of the run itself."""
     network = shared_network(run.config().backbone, run.weights).eval()
-    features = network(network.normalize(pictures))
+    features = network(network.normalize(draw_images))
     head = load_heads(run.heads)[task]
     return features, features @ head.weight.T + head.bias
 
 
-def normalized(run: Run, pictures: Tensor) -> Tensor:
-    return shared_network(run.config().backbone, "random").normalize(pictures)
+def normalized(run: Run, draw_images: Tensor) -> Tensor:
+    return shared_network(run.config().backbone, "random").normalize(draw_images)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", pytest.param("densenet121", marks=pytest.mark.stress)])
 @torch.inference_mode()
 def test_torchvision_loads_the_network_and_its_head(
-    backbone: str, run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path
+    backbone: str, run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path
 ) -> None:
     run = run_of(backbone)
-    features, logits = expected(run, pictures, "Gamma")
+    features, logits = expected(run, draw_images, "Gamma")
     export(run, "torchvision", tmp_path / "head", "gamma")
     model = torchvision.models.get_model(backbone, num_classes=3)
     model.load_state_dict(torch.load(tmp_path / "head" / "model.pth", weights_only=True))  # strict
-    torch.testing.assert_close(model.eval()(normalized(run, pictures)), logits)
+    torch.testing.assert_close(model.eval()(normalized(run, draw_images)), logits)
     export(run, "torchvision", tmp_path / "body")
     model = torchvision.models.get_model(backbone)
     state = torch.load(tmp_path / "body" / "model.pth", weights_only=True)
@@ -93,28 +93,28 @@ def test_torchvision_loads_the_network_and_its_head(
     classifier = "fc" if backbone == "resnet18" else "classifier"
     assert (sorted(left.missing_keys), left.unexpected_keys) == ([f"{classifier}.bias", f"{classifier}.weight"], [])
     setattr(model, classifier, torch.nn.Identity())
-    torch.testing.assert_close(model.eval()(normalized(run, pictures)), features)
+    torch.testing.assert_close(model.eval()(normalized(run, draw_images)), features)
 
 
 @torch.inference_mode()
 def test_the_authors_densenet_keeps_its_features_in_every_form(
-    run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lines of the card load it: torchvision's own forward would apply a ReLU."""
     run = run_of("mtdp_densenet121")
-    features, logits = expected(run, pictures, "Gamma")
+    features, logits = expected(run, draw_images, "Gamma")
     assert features.min() < 0
     for number, (task, answers) in enumerate([(None, features), ("Gamma", logits)]):
         made = export(run, "torchvision", tmp_path / str(number), task)
         monkeypatch.chdir(made.folder)
         loaded: dict[str, Any] = {}
         exec(made.loading, loaded)
-        torch.testing.assert_close(loaded["network"].eval()(normalized(run, pictures)), answers)
+        torch.testing.assert_close(loaded["network"].eval()(normalized(run, draw_images)), answers)
         assert "without the ReLU" in (made.folder / "README.md").read_text()
     made = export(run, "safetensors", tmp_path / "own")
     monkeypatch.chdir(made.folder)
     exec(made.loading, loaded)
-    torch.testing.assert_close(loaded["network"].eval()(normalized(run, pictures)), features)
+    torch.testing.assert_close(loaded["network"].eval()(normalized(run, draw_images)), features)
     with pytest.raises(UsageError, match=r"timm's densenet121 applies a ReLU to the features, mtdp_"):
         export(run, "timm", tmp_path / "timm")
 
@@ -130,19 +130,19 @@ def test_the_authors_densenet_keeps_its_features_in_every_form(
 )
 @torch.inference_mode()
 def test_timm_loads_the_network_and_its_head(
-    backbone: str, run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path
+    backbone: str, run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path
 ) -> None:
     timm = pytest.importorskip("timm")
     run = run_of(backbone)
-    features, logits = expected(run, pictures, "Gamma")
+    features, logits = expected(run, draw_images, "Gamma")
     name = json.loads(_exported(run, "timm", tmp_path / "body").read_text())["architecture"]
     checkpoint = str(tmp_path / "body" / "model.safetensors")
     made = json.loads((tmp_path / "body" / "config.json").read_text())
     model = timm.create_model(name, num_classes=0, checkpoint_path=checkpoint, **made.get("model_args", {})).eval()
-    torch.testing.assert_close(model(normalized(run, pictures)), features)
+    torch.testing.assert_close(model(normalized(run, draw_images)), features)
     told = json.loads(_exported(run, "timm", tmp_path / "head", "Gamma").read_text())
     model = timm.create_model(f"local-dir:{tmp_path / 'head'}", pretrained=True).eval()
-    torch.testing.assert_close(model(normalized(run, pictures)), logits)
+    torch.testing.assert_close(model(normalized(run, draw_images)), logits)
     assert model.pretrained_cfg["mean"] == pytest.approx(shared_network(backbone, "random").mean.tolist(), abs=1e-7)
     assert told["label_names"] == ["class-0", "class-1", "class-2"]
 
@@ -152,27 +152,27 @@ def _exported(run: Run, to: str, out: Path, task: str | None = None) -> Path:
     return out / "config.json"
 
 
-def test_onnxruntime_gives_the_same_numbers(run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path) -> None:
+def test_onnxruntime_gives_the_same_numbers(run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     run = run_of("resnet18")
-    features, logits = expected(run, pictures, "Gamma")
+    features, logits = expected(run, draw_images, "Gamma")
     export(run, "onnx", tmp_path, "Gamma")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    found = session.run(["features", "logits"], {"pictures": pictures.numpy()})
+    found = session.run(["features", "logits"], {"pictures": draw_images.numpy()})
     np.testing.assert_allclose(found[0], features, atol=1e-4)
     np.testing.assert_allclose(found[1], logits, atol=1e-4)
-    assert session.run(["features"], {"pictures": pictures[:1].numpy()})[0].shape == (1, 512)
+    assert session.run(["features"], {"pictures": draw_images[:1].numpy()})[0].shape == (1, 512)
 
 
 @torch.inference_mode()
 def test_safetensors_come_back_as_the_shared_network(
-    run_of: Callable[[str], Run], pictures: Tensor, tmp_path: Path
+    run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path
 ) -> None:
     run = run_of("resnet18")
     export(run, "safetensors", tmp_path, "Beta")
     network = shared_network("resnet18", tmp_path / "model.safetensors").eval()
-    torch.testing.assert_close(network(network.normalize(pictures)), expected(run, pictures, "Beta")[0])
+    torch.testing.assert_close(network(network.normalize(draw_images)), expected(run, draw_images, "Beta")[0])
     assert json.loads((tmp_path / "config.json").read_text())["classes"] == ["class-0", "class-1"]
 
 

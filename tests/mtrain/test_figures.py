@@ -18,7 +18,7 @@ from mtrain.cli import group
 from mtrain.documents import write_document
 from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
-from mtrain.evaluation.paper_tables import Row, published
+from mtrain.evaluation.paper_tables import TaskRow, published
 from mtrain.evaluation.ranks import Summary
 from mtrain.report import csv_files, figures, sweep_page
 from mtrain.report.breakhis_table import breakhis_rows
@@ -260,7 +260,7 @@ def test_the_published_rows_are_drawn_where_the_task_is_the_same() -> None:
 
 
 def test_figures_4_to_6_say_what_is_drawn() -> None:
-    rows = [Row("Lung", "accuracy", 4, {"scratch": Summary(50, 5, 5), "svm-multitask": Summary(80, 1, 5)})]
+    rows = [TaskRow("Lung", "accuracy", 4, {"scratch": Summary(50, 5, 5), "svm-multitask": Summary(80, 1, 5)})]
     assert {"Lung (acc)", "scratch", "svm"} <= set(texts(figures.svg(figures.approaches(rows))))
     assert {"1e-3", "1e-4"} <= set(texts(figures.svg(figures.by_rate({"1e-3": [50.0, 60.0], "1e-4": [70.0] * 20}))))
     heads = figures.by_heads({("1", True): [50.0, 51.0], ("1", False): [49.0], ("5", True): [60.0]})

@@ -1,4 +1,4 @@
-"""Fine-tuning: an epoch is every picture once, the best epoch is kept, and a killed tuning ends with the same bits."""
+"""Fine-tuning: an epoch is every image once, the best epoch is kept, and a killed tuning ends with the same bits."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def kill_in(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 # --- batches ---
 
 
-def test_an_epoch_is_every_picture_once_in_batches_of_nearly_one_size(task: Task) -> None:
+def test_an_epoch_is_every_image_once_in_batches_of_nearly_one_size(task: Task) -> None:
     dataset = EpochBatches(Images([(task, task.rows["train"])]), 32, 5, 8)
     assert dataset.parts == 3
     items = list(batches(dataset, range(6), workers=0))

@@ -434,7 +434,7 @@ def test_a_mistake_leaves_no_run_behind(shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"densenet121 does not take pictures of 16 px: .*; give another --size"):
+    with pytest.raises(UsageError, match=r"densenet121 does not take images of 16 px: .*; give another --size"):
         fit.fit(config(shards, backbone="densenet121", size=16), Run(tmp_path / "toy"), Notes())
 
 
@@ -546,7 +546,7 @@ def test_validation_can_be_cut_short_and_is_repeatable(shards: Path) -> None:
     assert ours.validate(enough=lambda: next(asked) == 1) is None
 
 
-def test_of_a_large_validation_set_pictures_from_all_over_it_are_looked_at(
+def test_of_a_large_validation_set_images_from_all_over_it_are_looked_at(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "VALIDATED", 3)

@@ -101,7 +101,7 @@ def test_two_halves_of_the_slots_hold_what_the_whole_holds(pool: Pool) -> None:
     assert sorted(sums[1] + sums[2]) == sums[0]
 
 
-def test_pictures_stand_in_the_order_of_their_tasks_with_their_labels(pool: Pool) -> None:
+def test_images_stand_in_the_order_of_their_tasks_with_their_labels(pool: Pool) -> None:
     images = train_images(pool)
     drawn = sampling.draw(images.sizes, 3, 0, range(16))
     batch = training(pool)[0]
@@ -109,7 +109,7 @@ def test_pictures_stand_in_the_order_of_their_tasks_with_their_labels(pool: Pool
     assert batch.counts.tolist() == np.bincount(drawn.task, minlength=4).tolist()
     expected = [pool.tasks[t].rows["train"].label[r] for t, r in sorted(zip(drawn.task, drawn.row, strict=True))]
     assert batch.labels.tolist() == expected
-    brightest = batch.images(SIZE).float().mean((2, 3)).argmax(1)  # the toy pictures show their label in their colour
+    brightest = batch.images(SIZE).float().mean((2, 3)).argmax(1)  # the toy images show their label in their colour
     assert brightest.tolist() == expected
 
 
@@ -128,7 +128,7 @@ def test_loading_leaves_the_random_state_of_torch_alone(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_ordered_pass_shows_each_picture_once_in_order(pool: Pool, workers: int) -> None:
+def test_an_ordered_pass_shows_each_image_once_in_order(pool: Pool, workers: int) -> None:
     task = pool.tasks[0]
     rows = task.rows["train"].take([5, 3, 20, 1, 0])
     passes = list(ordered_batches(task, rows, size=SIZE, batch=2, workers=workers))
@@ -148,7 +148,7 @@ def test_an_ordered_pass_over_several_tasks_counts_each(pool: Pool) -> None:
     assert counts == [[8, 8, 4, 0], [0, 0, 4, 1]]
 
 
-def test_ordered_pictures_are_cropped_at_the_centre_and_not_flipped(tmp_path: Path) -> None:
+def test_ordered_images_are_cropped_at_the_centre_and_not_flipped(tmp_path: Path) -> None:
     write_task(tmp_path / "Alpha", sizes={"train": 1}, shape=(8, 12))
     (task,) = open_pool(tmp_path).tasks
     ((images, _),) = ordered_batches(task, task.rows["train"], size=8, batch=1, workers=0)
@@ -157,7 +157,7 @@ def test_ordered_pictures_are_cropped_at_the_centre_and_not_flipped(tmp_path: Pa
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_picture_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
+def test_a_corrupt_image_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
     write_task(tmp_path / "Alpha", sizes={"train": 12})
     (task,) = open_pool(tmp_path).tasks
     shard, offset = task.shards[1], int(task.rows["train"].offset[11])
@@ -171,7 +171,7 @@ def test_a_corrupt_picture_is_named_in_one_line(tmp_path: Path, workers: int) ->
     assert not multiprocessing.active_children()  # though the traceback is still there: a program would never end
 
 
-def test_an_open_map_does_not_travel_with_the_pictures(pool: Pool) -> None:
+def test_an_open_map_does_not_travel_with_the_images(pool: Pool) -> None:
     images = train_images(pool)
     before = images.read(0)
     assert pickle.loads(pickle.dumps(images)).read(0) == before
@@ -183,7 +183,7 @@ def test_task_boundaries_are_found(pool: Pool) -> None:
     assert images.task_of([0, 23, 24, 71, 72]).tolist() == [0, 0, 1, 2, 3]
 
 
-def test_pictures_smaller_than_the_input_are_enlarged(tmp_path: Path) -> None:
+def test_images_smaller_than_the_input_are_enlarged(tmp_path: Path) -> None:
     write_task(tmp_path / "Alpha", sizes={"train": 2}, shape=(5, 5))
     (task,) = open_pool(tmp_path).tasks
     ((images, _),) = ordered_batches(task, task.rows["train"], size=32, batch=2, workers=0)
@@ -192,7 +192,7 @@ def test_pictures_smaller_than_the_input_are_enlarged(tmp_path: Path) -> None:
 
 
 def corrupt(folder: Path, keys: dict[int, bytes]) -> Pool:
-    """A task of 12 training pictures, of which these begin with other bytes."""
+    """A task of 12 training images, of which these begin with other bytes."""
     write_task(folder / "Alpha", sizes={"train": 12})
     (task,) = open_pool(folder).tasks
     rows = task.rows["train"]
@@ -212,7 +212,7 @@ def skipping(pool: Pool, limit: int, workers: int = 0) -> tuple[list[Batch], Ski
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_next_picture_of_the_task_stands_for_a_corrupt_one(tmp_path: Path, workers: int) -> None:
+def test_the_next_image_of_the_task_stands_for_a_corrupt_one(tmp_path: Path, workers: int) -> None:
     pool = corrupt(tmp_path, {4: b"XXXX", 11: b"XXXX"})
     found, allowed, said = skipping(pool, 2, workers)
     images = train_images(pool)
@@ -237,7 +237,7 @@ def test_nothing_is_skipped_unasked(tmp_path: Path) -> None:
         skipping(corrupt(tmp_path, {4: b"XXXX"}), 0)
 
 
-def test_a_task_of_corrupt_pictures_alone_is_an_error(tmp_path: Path) -> None:
+def test_a_task_of_corrupt_images_alone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="cannot read image alpha-train-"):
         skipping(corrupt(tmp_path, dict.fromkeys(range(12), b"XXXX")), 100)
 
@@ -258,17 +258,17 @@ def test_the_last_batches_that_were_handed_out_last(pool: Pool, workers: int) ->
         assert equal(list(held), known[max(number - 2, 0) : number + 1])
 
 
-def test_a_batch_holds_the_squares_of_its_pictures_as_they_are_stored(tmp_path: Path) -> None:
+def test_a_batch_holds_the_squares_of_its_images_as_they_are_stored(tmp_path: Path) -> None:
     write_task(tmp_path / "Alpha", sizes={"train": 2}, shape=(20, 30))
     (task,) = open_pool(tmp_path).tasks
     images = Images([(task, task.rows["train"])])
     for size, side in ((8, 8), (10, 20), (50, 20)):  # more than twice the size: resized before it travels
         (batch,) = batches(OrderedBatches(images, size, 2), range(1), workers=0)
         assert batch.sides.tolist() == [side, side]
-        pictures = [torch.from_numpy(images.decode(row)).permute(2, 0, 1) for row in range(2)]
-        stored = torch.cat([square(picture, side).permute(1, 2, 0).flatten() for picture in pictures])
+        raw_images = [torch.from_numpy(images.decode(row)).permute(2, 0, 1) for row in range(2)]
+        stored = torch.cat([square(image, side).permute(1, 2, 0).flatten() for image in raw_images])
         assert torch.equal(batch.pixels, stored)
-        assert torch.equal(batch.images(size)[1], square(pictures[1], size))
+        assert torch.equal(batch.images(size)[1], square(raw_images[1], size))
 
 
 def test_few_shards_are_open_at_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,8 +310,8 @@ print(max(found))
 """
 
 
-def test_a_worker_takes_little_memory_however_many_pictures(pool: Pool) -> None:
-    """Of its own, in KiB, with an index of a million pictures."""
+def test_a_worker_takes_little_memory_however_many_images(pool: Pool) -> None:
+    """Of its own, in KiB, with an index of a million images."""
     if not Path("/proc/self/smaps_rollup").exists():
         pytest.skip("this system does not tell the memory of a process")
     folder = str(pool.tasks[0].folder.parent / "alone")

@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_finite_stays_so_and_is_named_with_its_iterations(wro
 
 
 def test_speed_counts_waiting_but_not_what_was_paused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """4 s: 1 s of waiting, 3 s of work, and 5 s of validation that do not count; 8 pictures."""
+    """4 s: 1 s of waiting, 3 s of work, and 5 s of validation that do not count; 8 images."""
     clock = Clock()
     monkeypatch.setattr(meter, "time", clock)
     found = Meter(["A"])

@@ -23,7 +23,7 @@ def test_a_task_without_a_share_is_never_drawn() -> None:
     assert set(draw([3, 3, 3], 0, 0, DRAWS, mixture=Mixture([1, 1, 0])).task.tolist()) == {0, 1}
 
 
-def test_classes_of_a_task_are_drawn_alike_and_no_picture_of_a_class_is_favoured() -> None:
+def test_classes_of_a_task_are_drawn_alike_and_no_image_of_a_class_is_favoured() -> None:
     labels = [np.array([0] * 3 + [1] * 90 + [3] * 7), np.array([1, 0, 1, 1])]
     drawn = draw([100, 4], 0, 0, DRAWS, mixture=Mixture(labels=labels))
     for task, held in enumerate(labels):

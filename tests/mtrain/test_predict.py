@@ -1,4 +1,4 @@
-"""Slides and pictures in, answers out: patches lie on tissue, at the resolution of the training."""
+"""Slides and images in, answers out: patches lie on tissue, at the resolution of the training."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ RED, PALE = (200, 60, 60), (245, 245, 245)
 class Redness(Classifier):
     """Two classes told by the mean of red less green: answers that can be worked out by hand."""
 
-    def answer(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:  # type: ignore[override]
-        red = np.array([p[..., 0].mean() - p[..., 1].mean() for p in pictures]) / 140
+    def answer(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:  # type: ignore[override]
+        red = np.array([p[..., 0].mean() - p[..., 1].mean() for p in images]) / 140
         return np.stack([1 - red, red], axis=1).astype(np.float32)
 
 
@@ -122,10 +122,10 @@ def test_the_map_is_a_pyramid_of_known_resolution_that_openslide_opens(run: Run,
         assert opened.level_dimensions == ((256, 192),)
         ratio = whole.dimensions[0] / opened.dimensions[0]
         assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(0.5 * ratio, rel=1e-4)
-        picture = np.asarray(opened.get_thumbnail(opened.dimensions).convert("RGB")).astype(int)
-    assert np.abs(picture[20, 20] - PALE).max() <= 2  # no patch: the slide itself
+        image = np.asarray(opened.get_thumbnail(opened.dimensions).convert("RGB")).astype(int)
+    assert np.abs(image[20, 20] - PALE).max() <= 2  # no patch: the slide itself
     bright = (np.array([252, 255, 164]) + RED) / 2  # the brightest of inferno, half over the tissue
-    assert np.abs(picture[96, 128] - bright).max() <= 3
+    assert np.abs(image[96, 128] - bright).max() <= 3
 
 
 def test_a_large_map_has_levels_each_half_as_large(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_paint_covers_its_boxes_by_half_and_nothing_else() -> None:
     assert len(np.unique(colours(10), axis=0)) == 10
 
 
-def test_pictures_are_answered_by_rows_of_a_table(run: Run, tmp_path: Path) -> None:
+def test_images_are_answered_by_rows_of_a_table(run: Run, tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     Image.new("RGB", (40, 40), RED).save(tmp_path / "in" / "b.png")
     Image.new("RGB", (50, 30), PALE).save(tmp_path / "in" / "deep" / "a.tif")
-    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
     (found,) = predict(Redness(run, "Alpha"), [tmp_path / "in"], Patch(32, None), tmp_path / "out", QUIET)
     assert (found["pictures"], found["classes"]) == (2, {"class-0": 1, "class-1": 1})
     with Path(found["file"]).open() as file:

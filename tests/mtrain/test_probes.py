@@ -17,23 +17,23 @@ from mtrain.data import sampling
 from mtrain.errors import UsageError
 from mtrain.scoring import bootstrap, metrics
 from mtrain.transfers import probes
-from mtrain.transfers.probes import Features, Labels, Probe, Sample
+from mtrain.transfers.probes import Features, Labels, Probe, TrainingSet
 
 FROZEN_ORDER = [2, 8, 3, 9, 1, 7, 6, 4, 5, 0]
 FROZEN_EPOCH = "8ca771b332755417"
 
 
-def a_sample(classes: int, n: int = 180, d: int = 8, seed: int = 0) -> Sample:
+def a_sample(classes: int, n: int = 180, d: int = 8, seed: int = 0) -> TrainingSet:
     rng = np.random.default_rng(seed)
     y = np.arange(n) % classes
     x = (rng.normal(size=(n, d)) + 1.5 * rng.normal(size=(classes, d))[y]).astype(np.float32)
     groups = [f"g{i % 30}" for i in range(n)]
-    return Sample(x, y, groups, classes, "accuracy" if classes > 2 else "roc_auc")
+    return TrainingSet(x, y, groups, classes, "accuracy" if classes > 2 else "roc_auc")
 
 
-def placed(points: list[list[float]], labels: list[int], classes: int = 2) -> Sample:
+def placed(points: list[list[float]], labels: list[int], classes: int = 2) -> TrainingSet:
     groups = [f"g{i}" for i in range(len(labels))]
-    return Sample(np.array(points, np.float32), np.array(labels), groups, classes, "accuracy")
+    return TrainingSet(np.array(points, np.float32), np.array(labels), groups, classes, "accuracy")
 
 
 # --- logistic regression ---
@@ -58,7 +58,7 @@ def test_the_logistic_probe_is_that_of_scikit_learn_on_standardised_features(cla
 def test_a_class_that_training_lacks_is_never_the_answer_and_a_constant_feature_does_no_harm() -> None:
     sample = a_sample(2)
     x = np.concatenate([sample.features, np.ones((len(sample.labels), 1), np.float32)], axis=1)
-    probe = probes.logistic(Sample(x, sample.labels, sample.groups, 3, "accuracy"))
+    probe = probes.logistic(TrainingSet(x, sample.labels, sample.groups, 3, "accuracy"))
     found = probe.answer(x)
     assert found.decisions.shape == (180, 3)
     assert (found.probabilities[:, 2] == 0).all()
@@ -66,9 +66,9 @@ def test_a_class_that_training_lacks_is_never_the_answer_and_a_constant_feature_
 
 
 @pytest.mark.parametrize("probe", [probes.logistic, probes.knn])
-def test_a_fold_that_leaves_one_class_to_train_on_is_survived(probe: Callable[[Sample], Probe]) -> None:
+def test_a_fold_that_leaves_one_class_to_train_on_is_survived(probe: Callable[[TrainingSet], Probe]) -> None:
     sample = placed([[-1, 0.1], [-1, 0.0], [1, 0.1], [1, 0.2]], [0, 0, 1, 1])
-    divided = Sample(sample.features, sample.labels, ["a", "a", "b", "b"], 2, "accuracy")
+    divided = TrainingSet(sample.features, sample.labels, ["a", "a", "b", "b"], 2, "accuracy")
     found = probe(divided).answer(divided.features)
     assert metrics.predicted(found.decisions).tolist() == [0, 0, 1, 1]
 
@@ -111,10 +111,10 @@ def test_never_more_neighbours_than_the_smallest_fold_leaves() -> None:
     assert set(probes.knn(sample).settings["cv"]) <= {"1", "3"}
 
 
-# --- few pictures a class ---
+# --- few images a class ---
 
 
-def test_draws_of_few_pictures_are_nested_seeded_and_of_every_class() -> None:
+def test_draws_of_few_images_are_nested_seeded_and_of_every_class() -> None:
     labels = np.repeat([0, 1, 2], [50, 40, 3])
     two, eight = (set(probes.few(labels, k, seed=0, number=4).tolist()) for k in (2, 8))
     assert two < eight
@@ -138,17 +138,17 @@ def test_a_few_shot_curve_rises_and_says_where_classes_are_short() -> None:
     assert curve[1]["mean"] > curve[0]["mean"]
     assert curve[0]["std"] == pytest.approx(np.std(curve[0]["scores"], ddof=1))
     assert notes == ()
-    short = Sample(sample.features[:5], sample.labels[:5], sample.groups[:5], 3, "accuracy")
+    short = TrainingSet(sample.features[:5], sample.labels[:5], sample.groups[:5], 3, "accuracy")
     curve, notes = probes.few_shot(short, sample.features, sample.labels, shots=(1, 2, 4), draws=2)
     assert [row["k"] for row in curve] == [1, 2]
-    assert notes == ("fewer than 2 training pictures, all are used then: 1 of class 2",)
+    assert notes == ("fewer than 2 training images, all are used then: 1 of class 2",)
 
 
 # --- an epoch ---
 
 
 @given(st.integers(2, 200), st.integers(0, 2**40), st.integers(0, 1000))
-def test_an_epoch_has_every_picture_once_and_its_parts_do_not_depend_on_each_other(
+def test_an_epoch_has_every_image_once_and_its_parts_do_not_depend_on_each_other(
     size: int, seed: int, number: int
 ) -> None:
     whole = sampling.epoch(size, seed, number)
@@ -214,7 +214,7 @@ def test_scores_under_weights_are_those_of_samples_repeated_as_often(classes: in
 
 
 def test_an_interval_by_hand() -> None:
-    """Two groups of two pictures, one all right, one all wrong: accuracies 0, 1/2 and 1 with chances 1/4, 1/2, 1/4."""
+    """Two groups of two images, one all right, one all wrong: accuracies 0, 1/2 and 1 with chances 1/4, 1/2, 1/4."""
     labels, decisions = np.array([0, 1, 0, 1]), np.array([-1.0, 1.0, 1.0, -1.0])
     found = bootstrap.intervals(labels, decisions, ["a", "a", "b", "b"], 2)
     assert found["accuracy"] == (0.0, 1.0)
@@ -224,15 +224,15 @@ def test_an_interval_by_hand() -> None:
     assert values.tolist() == [1.0, 0.5, 0.0]
 
 
-def test_groups_that_agree_make_wider_intervals_than_pictures() -> None:
+def test_groups_that_agree_make_wider_intervals_than_images() -> None:
     labels = np.arange(400) % 2
     right = np.repeat(np.arange(20) % 4 != 0, 20)
     decisions = np.where(right, 1.0, -1.0) * np.where(labels == 1, 1, -1)
     by_group = bootstrap.intervals(labels, decisions, [f"{i // 20}" for i in range(400)], 2)["accuracy"]
-    by_picture = bootstrap.intervals(labels, decisions, [f"{i}" for i in range(400)], 2)["accuracy"]
-    assert by_group[0] < by_picture[0] < 0.75 < by_picture[1] < by_group[1]
+    by_image = bootstrap.intervals(labels, decisions, [f"{i}" for i in range(400)], 2)["accuracy"]
+    assert by_group[0] < by_image[0] < 0.75 < by_image[1] < by_group[1]
     deviation = math.sqrt(0.75 * 0.25 / 400)
-    assert by_picture == pytest.approx((0.75 - 1.96 * deviation, 0.75 + 1.96 * deviation), abs=0.006)
+    assert by_image == pytest.approx((0.75 - 1.96 * deviation, 0.75 + 1.96 * deviation), abs=0.006)
 
 
 def test_a_single_group_has_no_interval_and_the_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,11 +247,11 @@ def test_a_single_group_has_no_interval_and_the_blocks_do_not_matter(monkeypatch
 
 @pytest.mark.parametrize("scale", [1e-30, 1e25])
 @pytest.mark.parametrize("probe", [probes.knn, probes.logistic])
-def test_the_size_of_the_features_does_not_matter(probe: Callable[[Sample], Probe], scale: float) -> None:
+def test_the_size_of_the_features_does_not_matter(probe: Callable[[TrainingSet], Probe], scale: float) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
     x = (rng.normal(size=(40, 4)) + 2 * y[:, None]).astype(np.float32)
     groups = [str(i) for i in range(40)]
-    plain, scaled = (probe(Sample(v, y, groups, 2, "accuracy", "cpu")) for v in (x, x * np.float32(scale)))
+    plain, scaled = (probe(TrainingSet(v, y, groups, 2, "accuracy", "cpu")) for v in (x, x * np.float32(scale)))
     assert scaled.score == plain.score > 0.8
     assert np.allclose(scaled.answer(x * np.float32(scale)).decisions, plain.answer(x).decisions, atol=1e-4)

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from mtrain.errors import UsageError
 from mtrain.evaluation import ranks
-from mtrain.evaluation.ranks import Grid, Summary
+from mtrain.evaluation.ranks import ScoreGrid, Summary
 
 NAN = float("nan")
 
 
-def grid(scores: object) -> Grid:
+def grid(scores: object) -> ScoreGrid:
     values: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
     names = [tuple(letter * (i + 1) for i in range(n)) for letter, n in zip("ct", values.shape[:2], strict=True)]
-    return Grid(names[0], names[1], tuple(range(values.shape[2])), values)
+    return ScoreGrid(names[0], names[1], tuple(range(values.shape[2])), values)
 
 
 def test_the_highest_seed_mean_has_rank_one() -> None:

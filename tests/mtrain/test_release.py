@@ -17,7 +17,7 @@ from mtrain.data.pool import Permit, open_pool, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.export import release
-from mtrain.export.release import Asked, configs, whole
+from mtrain.export.release import ReleaseRequest, configs, whole
 from mtrain.runs import Run
 from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
@@ -43,9 +43,9 @@ def shards(tmp_path: Path) -> str:
     return str(write_pool(tmp_path / "shards", ("Alpha", "Beta")))
 
 
-def asked(folder: Path, **changed: Any) -> Asked:
+def asked(folder: Path, **changed: Any) -> ReleaseRequest:
     places = {"runs": folder / "runs", "out": folder / "release", "evaluations": folder / "evaluations"}
-    return Asked(**{"shards": str(folder / "shards"), "settings": TINY} | places | changed)
+    return ReleaseRequest(**{"shards": str(folder / "shards"), "settings": TINY} | places | changed)
 
 
 def a_sweep(folder: Path, shards: str) -> Store:
@@ -74,7 +74,7 @@ def test_everything_trains_once_and_nothing_is_left_to_validate(shards: str) -> 
     assert {task.trains for task in found.tasks} == {("train", "val", "test")}
 
 
-def test_a_release_trains_on_the_test_pictures_and_leaves_weights_with_a_card(shards: str, tmp_path: Path) -> None:
+def test_a_release_trains_on_the_test_images_and_leaves_weights_with_a_card(shards: str, tmp_path: Path) -> None:
     state, made = release.release(asked(tmp_path, seeds=(0, 1)), Notes())
     assert state == "finished"
     assert len({one.folder for one in made}) == 2

@@ -47,7 +47,7 @@ def test_every_task_has_the_same_chance_whatever_its_size() -> None:
     assert chisquare(np.bincount(tasks, minlength=22)).pvalue > 0.01
 
 
-def test_no_picture_of_a_task_is_favoured() -> None:
+def test_no_image_of_a_task_is_favoured() -> None:
     drawn = draw([50, 882], 1, 0, range(1_000_000))
     for task, size in enumerate([50, 882]):
         assert chisquare(np.bincount(drawn.row[drawn.task == task], minlength=size)).pvalue > 0.01
@@ -72,7 +72,7 @@ def test_words_are_scaled_exactly(word: int, bound: int) -> None:
     assert int(_below(np.array([word], np.uint64), np.uint64(bound))[0]) == (word * bound) >> 64
 
 
-def test_the_digest_tells_pictures_order_and_augmentation_apart() -> None:
+def test_the_digest_tells_images_order_and_augmentation_apart() -> None:
     drawn = draw([4], 0, 0, range(3))
     assert digest(drawn, ["a", "b", "c"]) != digest(drawn, ["b", "a", "c"])
     assert digest(drawn, ["a", "b", "c"]) != digest(draw([4], 0, 1, range(3)), ["a", "b", "c"])

@@ -17,11 +17,11 @@ from mtrain.runs import Run
 from mtrain.seen import Seen
 from mtrain.train.fit import fit
 from mtrain.transfers.finetune_rate import Recipe
-from mtrain.transfers.transfer import Options, source_of, transfer
+from mtrain.transfers.transfer import TransferOptions, source_of, transfer
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 
-OPTIONS = Options(mode="knn", workers=0, recipe=Recipe(epochs=1, rates=(0.01,), batch=8, device="cpu"))
+OPTIONS = TransferOptions(mode="knn", workers=0, recipe=Recipe(epochs=1, rates=(0.01,), batch=8, device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def first(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def scored(run: Run, shards: Path, name: str, mode: str = "knn", weights: str = "run") -> dict[str, Any]:
-    options = Options(mode=mode, workers=0, recipe=OPTIONS.recipe)
+    options = TransferOptions(mode=mode, workers=0, recipe=OPTIONS.recipe)
     return transfer(source_of(run, weights), find_task(open_pool(shards), name), options, Notes())
 
 

@@ -41,14 +41,14 @@ def test_tasks_are_those_that_the_sampler_draws(pool: Pool, workers: int) -> Non
         assert batch.flips.sum() == drawn.flips.sum()
 
 
-def test_pictures_come_with_their_own_labels(pool: Pool) -> None:
+def test_images_come_with_their_own_labels(pool: Pool) -> None:
     for batch in streamed(pool, range(3)):
         of_noise = batch.images(SIZE)[: int(batch.counts[:3].sum())]
-        brightest = of_noise.float().mean((2, 3)).argmax(1)  # the toy pictures show their label in their colour
+        brightest = of_noise.float().mean((2, 3)).argmax(1)  # the toy images show their label in their colour
         assert brightest.tolist() == batch.labels[: len(of_noise)].tolist()
 
 
-def test_a_stream_shows_each_picture_once_before_any_a_second_time(pool: Pool) -> None:
+def test_a_stream_shows_each_image_once_before_any_a_second_time(pool: Pool) -> None:
     task = pool.tasks[0]
     stream = samples(task.name, task.num_classes, train_shards(task), 1, "seed")
     passes = [Counter(sample.key for sample in islice(stream, 24)) for _ in range(3)]
@@ -86,7 +86,7 @@ def test_processes_ranks_and_resumed_runs_have_streams_of_their_own(pool: Pool) 
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """A task whose picture 11 is none; its shard is the one that its card describes."""
+    """A task whose image 11 is none; its shard is the one that its card describes."""
     write_task(tmp_path / "Alpha", sizes={"train": 12})
     (task,) = open_pool(tmp_path).tasks
     shard = task.shards[1]
@@ -109,14 +109,14 @@ def rename(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_picture_is_named(damaged: Path, workers: int) -> None:
+def test_a_corrupt_image_is_named(damaged: Path, workers: int) -> None:
     rename(damaged)
     shard = damaged / "Alpha" / "train-000001.tar"
     with pytest.raises(ShardError, match=rf"{shard}: Alpha: cannot read image alpha-train-00011: neither PNG nor"):
         streamed(open_pool(damaged), range(4), workers)
 
 
-def test_a_corrupt_picture_may_be_skipped_for_the_next(damaged: Path) -> None:
+def test_a_corrupt_image_may_be_skipped_for_the_next(damaged: Path) -> None:
     rename(damaged)
     assert [len(batch.labels) for batch in streamed(open_pool(damaged), range(4), skip=1)] == [16] * 4
 

@@ -200,7 +200,7 @@ def test_what_does_not_enter_a_result_changes_no_digest(tiny: Callable[..., list
     assert digests(tiny()) == digests(tiny((old, new)))
 
 
-def test_other_pictures_of_a_task_change_digests_of_those_who_train_on_it_or_are_scored_by_it(
+def test_other_images_of_a_task_change_digests_of_those_who_train_on_it_or_are_scored_by_it(
     tiny: Callable[..., list[Cell]], tmp_path: Path
 ) -> None:
     other = write_pool(tmp_path / "other", sizes={"train": 16, "val": 8, "test": 4})
@@ -536,12 +536,12 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     done: tuple[Store, list[Cell], list[str]], shards: Path, tmp_path: Path
 ) -> None:
     store, cells, _ = done
-    pace = estimate.Pace(step=3600, warm=360, picture=36, weights_bytes=10**9, features=0)
+    pace = estimate.Pace(step=3600, warm=360, image=36, weights_bytes=10**9, features=0)
     sweep = load_sweep(str(store.path.parent.parent / "tiny.toml")).model_copy(update={"shards": str(shards)})
     sets = list(left_out_sets(sweep).values())
     nothing = Store(tmp_path / "nothing")
     found = estimate.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
-    # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 pictures each
+    # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 images each
     assert (found.cells, found.there, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)
     assert found.hours_features == pytest.approx(8 * 24 * 0.01)

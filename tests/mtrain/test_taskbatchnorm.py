@@ -10,7 +10,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
 
 
-def test_each_task_is_normalized_by_its_own_pictures() -> None:
+def test_each_task_is_normalized_by_its_own_images() -> None:
     net, images = network(), torch.randn(5, 3, 6, 6)
     images[2:] += 10
     plain = net[1]

@@ -24,7 +24,7 @@ from mtrain.transfers import features as features_module
 from mtrain.transfers.features import features, weights_digest
 from mtrain.transfers.request import targets
 from mtrain.transfers.results import results
-from mtrain.transfers.transfer import Options, result_path, source_of, transfer
+from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 
@@ -70,7 +70,7 @@ def svm(run: Run, weights: str = "run", task: str = "Gamma", **options: Any) -> 
     """As the command does it: the test set is opened for the final transfer."""
     (target,) = targets(run, None, [task])
     (target,) = opened([target]) if options.get("final") else [target]
-    return transfer(source_of(run, weights), target, Options(workers=0, **options), Notes())
+    return transfer(source_of(run, weights), target, TransferOptions(workers=0, **options), Notes())
 
 
 def feature_options(folder: Path) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def feature_options(folder: Path) -> dict[str, Any]:
 # --- features ---
 
 
-def test_features_are_the_networks_output_for_each_picture_in_order(trained: Path, tmp_path: Path) -> None:
+def test_features_are_the_networks_output_for_each_image_in_order(trained: Path, tmp_path: Path) -> None:
     task = find_task(open_pool(trained / "shards"), "Gamma")
     network = source_of(Run(trained / "runs" / "toy"), "run").network.train()
     found = features(network, task, "val", **feature_options(tmp_path))
@@ -146,7 +146,7 @@ def test_the_validation_set_scores_what_the_training_set_trained(run: Run, passe
     (task,) = targets(run, None, ())
     assert list(kept["key"]) == list(task.rows["val"].key)
     assert result["score"] == accuracy(kept["label"], kept["decisions"].argmax(1))
-    assert result["score"] >= 0.75  # the colour of a toy picture tells its class
+    assert result["score"] >= 0.75  # the colour of a toy image tells its class
     assert results(run) == [result]
 
 
@@ -156,7 +156,7 @@ def test_two_classes_are_scored_by_the_area_under_the_curve(run: Run) -> None:
 
 
 def test_the_test_set_is_read_in_the_final_transfer_and_only_there(trained: Path, run: Run, tmp_path: Path) -> None:
-    """Its pictures are no pictures here: reading one is an error."""
+    """Its images are no images here: reading one is an error."""
     shutil.copytree(trained / "shards" / "Gamma", tmp_path / "Gamma")
     for path in (tmp_path / "Gamma").glob("test-*.tar"):
         path.write_bytes(bytes(path.stat().st_size))
@@ -180,7 +180,7 @@ def test_a_result_is_recognised_and_not_computed_again(run: Run, passes: list[st
     shutil.rmtree(run.path.parent / ".features")
     passes.clear()
     (task,) = targets(run, None, ())
-    assert transfer(source_of(run, "run"), task, Options(workers=0), notes) == first
+    assert transfer(source_of(run, "run"), task, TransferOptions(workers=0), notes) == first
     assert passes == []
     assert "known already" in notes.said[0]
     svm(run, solver="sklearn")
@@ -207,7 +207,7 @@ def test_a_task_without_a_validation_set_is_scored_by_cross_validation_and_says_
 
 
 def test_a_score_that_is_not_defined_is_null_and_noted(run: Run, tmp_path: Path) -> None:
-    """A validation set of one picture has one class: no area under a curve."""
+    """A validation set of one image has one class: no area under a curve."""
     write_task(tmp_path / "Omega", sizes={"train": 24, "val": 1})
     result = svm(run, task=str(tmp_path / "Omega"))
     assert result["score"] is None
@@ -249,7 +249,7 @@ def test_files_of_one_name_do_not_overwrite_each_others_results(run: Run, tmp_pa
         str(tmp_path / "0" / "weights.safetensors"), str(tmp_path / "1" / "weights.safetensors"),
     }  # fmt: skip
     source = source_of(run, str(tmp_path / "0" / "weights.safetensors"))
-    assert result_path(source, task, Options()) in kept
+    assert result_path(source, task, TransferOptions()) in kept
 
 
 # --- what goes wrong ---

@@ -19,7 +19,7 @@ from mtrain.model.batchnorm_adapt import adapt
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.network import MultiHead, SharedNetwork
 from mtrain.train import checkpoint, gradients
-from mtrain.train.distributed import ALONE, Ranks, Vote, joined
+from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote, joined
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
 
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def a_training(shards: Path, ranks: Ranks = ALONE, *, norm: str = "none", **changed: Any) -> Training:
+def a_training(shards: Path, ranks: Ranks = SINGLE_PROCESS, *, norm: str = "none", **changed: Any) -> Training:
     """A convolutional network in double precision; `norm` is that of its layers: none, batch or sync."""
     config = FitConfig(shards=str(shards), **SETTINGS | changed)
     torch.manual_seed(7)
@@ -60,7 +60,7 @@ def results(shards: Path, ranks: Ranks, **options: Any) -> dict[str, torch.Tenso
     event = meter.take(STEPS)
     found = checkpoint.training_state(ours.model, ours.optimizer)
     found["losses"] = torch.tensor([event["tasks"][task] for task in ours.tasks])
-    ours.model.float()  # that is what pictures to validate on come in
+    ours.model.float()  # that is what images to validate on come in
     accuracy = ours.validate()
     assert accuracy is not None
     return found | {"accuracy": torch.tensor(list(accuracy.values()))}

@@ -51,7 +51,7 @@ class Cells(dict[str, str]):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row of a table: the number of its first line in the file, from 1, and its cells."""
 
     line: int
@@ -73,7 +73,7 @@ class Table:
         self.columns = next(self._filled(), (0, list[str]()))[1]
         _check_head(self.columns, name)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TableRow]:
         for line, cells in self._filled():
             if any(cells[len(self.columns) :]):
                 raise ReadError(
@@ -81,7 +81,7 @@ class Table:
                     found=len(cells), remedy="put cells that hold the delimiter into double quotes",
                 )  # fmt: skip
             padded = itertools.chain(cells, itertools.repeat(""))
-            yield Row(line, Cells(zip(self.columns, padded, strict=False)))
+            yield TableRow(line, Cells(zip(self.columns, padded, strict=False)))
 
     def notes(self) -> list[str]:
         """What a user should know once all rows are read."""
@@ -137,13 +137,13 @@ def number(text: str, decimal: str = "") -> float:
     return float(text)
 
 
-def column(table: Table | Row, wanted: str, where: str) -> str:
+def column(table: Table | TableRow, wanted: str, where: str) -> str:
     """The name of a column as the table writes it.
 
     Raises:
         ManifestError: there is no such column, or several that differ in case only.
     """
-    columns = table.cells if isinstance(table, Row) else table.columns
+    columns = table.cells if isinstance(table, TableRow) else table.columns
     if wanted in columns:
         return wanted
     found = names.match(wanted, columns)

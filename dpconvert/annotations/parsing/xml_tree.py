@@ -12,7 +12,7 @@ from dpconvert.errors import ReadError, cut
 
 MOST_TAGS = 2_500_000  # an element takes about 500 bytes
 MOST_ATTRIBUTES = 64  # a tag, on average
-FARTHEST = 1e9  # no picture is larger; beyond, a coordinate is a fault
+FARTHEST = 1e9  # no image is larger; beyond, a coordinate is a fault
 
 
 def root(data: bytes, name: str, tag: str, of: str = "") -> Any:

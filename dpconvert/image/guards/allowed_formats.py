@@ -1,4 +1,4 @@
-"""Pictures of the formats that datasets come in, opened by Pillow, which knows many more: some by running a program."""
+"""Images of the formats that datasets come in, opened by Pillow, which knows many more: some by running a program."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ OF_A_PIXEL = 16  # samples, or what costs as much, that a pixel of JPEG 2000 may
 CHEAP = 1 << 24  # that any image may take: a third of a second, 134 MB
 
 
-def open_picture(file: Path | io.BytesIO) -> Pillow.Image:
-    """A picture of one of FORMATS, not yet decoded, which costs what its size tells.
+def open_image(file: Path | io.BytesIO) -> Pillow.Image:
+    """An image of one of FORMATS, not yet decoded, which costs what its size tells.
 
     Raises:
         ValueError: decoding takes far longer, or far more memory.
         One of UNREADABLE: it cannot be read.
     """
-    picture = Pillow.open(file, formats=FORMATS)
+    image = Pillow.open(file, formats=FORMATS)
     try:
-        if picture.format in ("JPEG", "MPO"):
+        if image.format in ("JPEG", "MPO"):
             checked_size(_bytes(file))
-        elif picture.format == "JPEG2000":
+        elif image.format == "JPEG2000":
             cost = jpeg2000.claimed(_bytes(file))
-            if cost is None or cost > max(OF_A_PIXEL * picture.width * picture.height, CHEAP):
+            if cost is None or cost > max(OF_A_PIXEL * image.width * image.height, CHEAP):
                 raise ValueError("JPEG 2000 of very many precincts, layers or tiles, or with a palette")
     except ValueError:
-        picture.close()
+        image.close()
         raise
-    return picture
+    return image
 
 
 def _bytes(file: Path | io.BytesIO) -> bytes:

@@ -11,7 +11,7 @@ SCAN = 0xDA
 FILL = 0xFF  # may stand before a marker, any number of times
 AFTER_FILL = re.compile(rb"[^\xff]")
 ADOBE = 0xEE  # APP14; what follows its name, version and flags says which colours are stored
-MOST_SCANS = 100  # as libtiff has it: each costs as much as the picture
+MOST_SCANS = 100  # as libtiff has it: each costs as much as the image
 
 
 def checked_size(data: bytes) -> tuple[int, int] | None:
@@ -27,7 +27,7 @@ def checked_size(data: bytes) -> tuple[int, int] | None:
             height, width, channels = struct.unpack_from(">HHB", data, at + 5)
             size, progressive = (width, height), marker in PROGRESSIVE
         elif marker == SCAN and size is not None:
-            parts = progressive or data[at + 4] != channels  # channels of a scan beside those of the picture
+            parts = progressive or data[at + 4] != channels  # channels of a scan beside those of the image
             break
         if marker != FILL:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -27,7 +27,7 @@ COMPONENTS = 42  # bytes from SOC to what SIZ says of each component
 
 
 @dataclass(frozen=True)
-class Tiles:
+class TileGrid:
     """Of the marker SIZ (A.5.1): how many tiles of which size, of how many components."""
 
     count: int
@@ -38,7 +38,7 @@ class Tiles:
 
 
 def claimed(data: bytes) -> int | None:
-    """Samples of a picture, and as many as its tiles, precincts, blocks and layers cost; None where no head tells.
+    """Samples of an image, and as many as its tiles, precincts, blocks and layers cost; None where no head tells.
 
     Raises:
         ValueError: more than MOST, in samples that its bytes cannot hold or beside them.
@@ -50,7 +50,7 @@ def claimed(data: bytes) -> int | None:
         right, bottom, left, top, wide, tall, left_most, top_most, components = struct.unpack_from(">8IH", data, at + 8)
         count = math.ceil((right - left_most) / wide) * math.ceil((bottom - top_most) / tall)
         whole = count == 1 and left == top == 0
-        tiles = Tiles(count, min(wide, right - left), min(tall, bottom - top), components, int(not whole))
+        tiles = TileGrid(count, min(wide, right - left), min(tall, bottom - top), components, int(not whole))
         samples: int = (right - left) * (bottom - top) * components
         segments = list(_segments(data, at + 2))
         layers = max((int.from_bytes(segment[2:4], "big") for marker, segment in segments if marker == COD), default=1)
@@ -122,7 +122,7 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         at += 2 + length
 
 
-def _of_precincts(tiles: Tiles, style: int, parameters: bytes, layers: int) -> int:
+def _of_precincts(tiles: TileGrid, style: int, parameters: bytes, layers: int) -> int:
     """What precincts and blocks of all tiles and components cost, of A.6.1's parameters: levels, blocks, any sizes."""
     levels = parameters[0]
     sizes = parameters[5 : 6 + levels] if style & 1 else b"\xff" * (levels + 1)

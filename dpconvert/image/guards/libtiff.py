@@ -41,7 +41,7 @@ DAMAGED = (
     tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
     struct.error, ZeroDivisionError, OverflowError, MemoryError,
 )  # fmt: skip
-# and Pillow, where a picture of any format is
+# and Pillow, where an image of any format is
 UNREADABLE = (
     OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError, AttributeError, OverflowError,
     RuntimeError, struct.error, zlib.error, Pillow.DecompressionBombError,
@@ -84,9 +84,9 @@ def has_sizes(page: object) -> TypeGuard[tifffile.TiffPage]:
     )
 
 
-def tile_pixels(picture: Pillow.Image) -> int:
+def tile_pixels(image: Pillow.Image) -> int:
     """Pixels of a tile of a TIFF, which libtiff holds as a whole; 0 where there are no tiles."""
-    tags = getattr(picture, "tag_v2", {})
+    tags = getattr(image, "tag_v2", {})
     sides = [tags.get(tag) for tag in (322, 323)]
     return math.prod(side for side in sides if isinstance(side, int)) if None not in sides else 0
 

@@ -1,6 +1,6 @@
 """What a strip or tile of a TIFF unpacks to, seen before it is decoded: no more than its page has for it, or little.
 
-Decoders of streams (deflate, LZW, PackBits, LZMA, Zstandard) are told by tifffile how much is wanted. Those of pictures
+Decoders of streams (deflate, LZW, PackBits, LZMA, Zstandard) are told by tifffile how much is wanted. Those of images
 (JPEG, JPEG 2000, WebP, PNG) believe the size in the head of their data, whatever the TIFF says: it is read here first.
 """
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import Item, Labelled, Slide, Term
+from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled, Term
 from dpconvert.annotations.parsing.json_text import Loose
 from dpconvert.errors import SourceError
 from dpconvert.manifest.model import Regional
@@ -29,7 +29,7 @@ class Export:
     """
 
     by_image: dict[int, list[Labelled]]
-    slides: dict[int, Slide]
+    slides: dict[int, CytomineImage]
     classes: list[str]
     notes: list[str]
     file: str
@@ -44,8 +44,8 @@ def read(source: Source) -> Export:
         SourceError: lists that do not belong together, or terms that the manifest does not know.
     """
     layout = layout_of(source.manifest, Layout)
-    items, left_out = cytomine.current(_listed(source, "annotations", Item))
-    slides = {slide.id: slide for slide in _listed(source, "images", Slide)}
+    items, left_out = cytomine.current(_listed(source, "annotations", CytomineAnnotation))
+    slides = {slide.id: slide for slide in _listed(source, "images", CytomineImage)}
     names = {term.id: term.name or str(term.id) for term in _listed(source, "terms", Term)}
     used = {number for item in items for number in item.term}
     names |= {number: str(number) for number in used - set(names)}
@@ -68,7 +68,7 @@ def read(source: Source) -> Export:
     )
 
 
-def slide_file(source: Source, slide: Slide) -> str | None:
+def slide_file(source: Source, slide: CytomineImage) -> str | None:
     """The slide's file by one of its names in Cytomine, else by image id; None when there is none.
 
     Raises:
@@ -90,7 +90,7 @@ def _listed(source: Source, kind: str, model: type[M]) -> list[M]:
     return [entry for file in files for entry in cytomine.listing(source.read(file.name), file.name, model)]
 
 
-def _complete(source: Source, slides: dict[int, Slide], wanted: set[int]) -> dict[int, Slide]:
+def _complete(source: Source, slides: dict[int, CytomineImage], wanted: set[int]) -> dict[int, CytomineImage]:
     """The listed images; without any list, what the annotations tell of them."""
     unlisted = sorted(wanted - set(slides))
     if slides and unlisted:
@@ -98,7 +98,7 @@ def _complete(source: Source, slides: dict[int, Slide], wanted: set[int]) -> dic
             f"{len(unlisted)} annotated images are not listed", where=source.match("images")[0].name,
             expected=f"image {unlisted[0]}, which has annotations", remedy="export annotations and images anew",
         )  # fmt: skip
-    return slides | {number: Slide(id=number) for number in unlisted}
+    return slides | {number: CytomineImage(id=number) for number in unlisted}
 
 
 @lru_cache(maxsize=4)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from dpconvert.manifest.model import Grid
+from dpconvert.manifest.model import PatchGrid
 from dpconvert.readers.cytomine.layout import Fake, Layout
 from dpconvert.readers.fakes import FakeTree, Pixels
 
@@ -103,14 +103,14 @@ def _objects(tree: FakeTree, project: Project, image: int) -> None:
     for k, term in enumerate(terms):
         w, h = (int(n) for n in tree.random.integers(40, CELL - 8, 2))
         x, y = k % columns * CELL + 4, k // columns * CELL + 4
-        pixels[y : y + h, x : x + w] = tree.picture(w, h, look=k // 2)
+        pixels[y : y + h, x : x + w] = tree.image(w, h, look=k // 2)
         project.box(image, term, (x, y, w, h))
 
 
 def _regions(tree: FakeTree, project: Project, image: int, number: int) -> None:
     """A slide of tissue with large outlines; on every fourth none is of the first term."""
     rule = tree.manifest.rule
-    assert isinstance(rule, Grid)
+    assert isinstance(rule, PatchGrid)
     side = 3 * rule.size
     half, margin = side // 2, side // 12
     outlined = [(margin, margin, half, half), (half, half, side // 3, side // 3)]

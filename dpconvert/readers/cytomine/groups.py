@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from dpconvert import names
 from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import Slide
+from dpconvert.annotations.cytomine import CytomineImage
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.readers.cytomine.layout import Layout
 from dpconvert.readers.pairing import layout_of
@@ -25,7 +25,7 @@ class Groups:
         self.table = _table(source)
         self.slides = self.unsteady = 0
 
-    def of(self, slide: Slide) -> str:
+    def of(self, slide: CytomineImage) -> str:
         """The group of one image.
 
         Raises:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.folders import pictures
+from dpconvert.readers.layouts.folders import images
 
-__all__ = ["fake", "pictures"]
+__all__ = ["fake", "images"]
 
 
 def fake(tree: FakeTree) -> None:

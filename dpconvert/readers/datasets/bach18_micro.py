@@ -9,7 +9,7 @@ from dpconvert.errors import SourceError
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.pairing import layout_of
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 LETTERS = {"n": "Normal", "b": "Benign", "is": "InSitu", "iv": "Invasive"}
 
@@ -20,14 +20,14 @@ class Layout(Model):
     patients: dict[str, list[str]]
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     patients = layout_of(source.manifest, Layout).patients
     patient_of = {photo: patient for patient, photos in patients.items() for photo in photos}
     for found in sorted(source.need("images"), key=lambda found: found["name"].lower()):
         name, label = found["name"].lower(), LETTERS[found["letters"].lower()]
         if found["class"].lower() != label.lower():
             raise SourceError("in the folder of another class than its name says", where=found.name, expected=label)
-        yield Picture(name, (found.name,), patient_of.get(name, name), label=label)
+        yield SourceImage(name, (found.name,), patient_of.get(name, name), label=label)
 
 
 def fake(tree: FakeTree) -> None:

@@ -1,11 +1,11 @@
-"""Bone marrow of the MLL: a folder a class, in most of them folders of a thousand pictures."""
+"""Bone marrow of the MLL: a folder a class, in most of them folders of a thousand images."""
 
 from __future__ import annotations
 
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.folders import pictures
+from dpconvert.readers.layouts.folders import images
 
-__all__ = ["fake", "pictures"]
+__all__ = ["fake", "images"]
 
 
 def fake(tree: FakeTree) -> None:

@@ -1,4 +1,4 @@
-"""BreaKHis: pictures at four magnifications in a folder a slide; the five official folds in tables beside them."""
+"""BreaKHis: images at four magnifications in a folder a slide; the five official folds in tables beside them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree, Pixels
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 CLASSES = {"B": "benign", "M": "malignant"}
 TYPES = {
@@ -26,27 +26,27 @@ FAKE = """B-A-22549AB B-A-22549CD B-F-14134 B-F-14134E B-PT-21998AB B-TA-3411F B
     M-DC-13412 M-LC-13412 M-DC-2523 M-LC-12204 M-MC-10147 M-PC-9146 M-DC-17915"""  # class, type, slide
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     folds = _folds(source)
     found = sorted(source.need("images"), key=lambda found: found["name"])
-    for picture in found:
+    for image in found:
         about = {
-            "magnification": f"{picture['magnification']}X",
-            "tumour_type": TYPES[picture["type"]],
-            "patient": picture["patient"],
+            "magnification": f"{image['magnification']}X",
+            "tumour_type": TYPES[image["type"]],
+            "patient": image["patient"],
         }
-        about |= folds.get(picture["name"], {})
-        label = CLASSES[picture["class"]]
-        yield Picture(picture["name"], (picture.name,), picture["number"], label=label, attributes=about)
-    unlisted = sum(picture["name"] not in folds for picture in found)
+        about |= folds.get(image["name"], {})
+        label = CLASSES[image["class"]]
+        yield SourceImage(image["name"], (image.name,), image["number"], label=label, attributes=about)
+    unlisted = sum(image["name"] not in folds for image in found)
     if not folds:
-        source.notes.append("the official folds are not here: unpack mkfold.tar.gz beside the pictures for them")
+        source.notes.append("the official folds are not here: unpack mkfold.tar.gz beside the images for them")
     elif unlisted:
-        source.notes.append(f"{counted(unlisted, 'picture')} in none of the official folds")
+        source.notes.append(f"{counted(unlisted, 'image')} in none of the official folds")
 
 
 def _folds(source: Source) -> dict[str, dict[str, str]]:
-    """Picture -> fold1 to fold5 -> train or test, of lines <picture>.png|<magnification>|<fold>|<set>."""
+    """Image -> fold1 to fold5 -> train or test, of lines <image>.png|<magnification>|<fold>|<set>."""
     folds: dict[str, dict[str, str]] = defaultdict(dict)
     for table in source.match("folds"):
         for line, text in enumerate(source.read(table.name).decode("utf-8-sig", "replace").splitlines(), start=1):
@@ -56,7 +56,7 @@ def _folds(source: Source) -> dict[str, dict[str, str]]:
             elif text.strip():
                 raise ReadError(
                     f"line {line} is no line of fold {table['fold']}", where=table.name,
-                    expected="<picture>.png|<magnification>|<fold>|train or test", found=repr(text)[:60],
+                    expected="<image>.png|<magnification>|<fold>|train or test", found=repr(text)[:60],
                 )  # fmt: skip
     return dict(folds)
 
@@ -64,12 +64,12 @@ def _folds(source: Source) -> dict[str, dict[str, str]]:
 def fake(tree: FakeTree) -> None:
     slides = [tuple(slide.split("-")) for slide in FAKE.split()]
     names = []
-    twice = [_picture(tree, 3) for _ in range(4)]
+    twice = [_source_image(tree, 3) for _ in range(4)]
     for kind, of, slide in slides:
         folder = f"BreaKHis_v1/histology_slides/breast/{CLASSES[kind]}/SOB/{TYPES[of]}/SOB_{kind}_{of}_14-{slide}"
         for at, magnification in enumerate((40, 100, 200, 400)):
             name = f"SOB_{kind}_{of}-14-{slide}-{magnification}-{at + 1:03}.png"
-            pixels = twice[at] if slide == "13412" else _picture(tree, 3 * (kind == "M"))
+            pixels = twice[at] if slide == "13412" else _source_image(tree, 3 * (kind == "M"))
             tree.save(f"{folder}/{magnification}X/{name}", pixels)
             names.append((name, magnification, slide))
     numbers = [slide for _, _, slide in slides]
@@ -79,6 +79,6 @@ def fake(tree: FakeTree) -> None:
         tree.write(f"mkfold/dsfold{fold}.txt", "\r\n".join(lines) + "\r\n")
 
 
-def _picture(tree: FakeTree, look: int) -> Pixels:
+def _source_image(tree: FakeTree, look: int) -> Pixels:
     """Of the real size, at a fraction of the bytes."""
-    return tree.picture(350, 230, look).repeat(2, axis=0).repeat(2, axis=1)
+    return tree.image(350, 230, look).repeat(2, axis=0).repeat(2, axis=1)

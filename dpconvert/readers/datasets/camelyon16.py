@@ -9,25 +9,25 @@ from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import Regional
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     outlines = {_name(found): found.name for found in source.match("annotations")}
     for found in sorted(source.need("slides"), key=_name):
         name = _name(found)
         if name.startswith("tumor") and name not in outlines:
             raise SourceError("no outlines for this slide", where=found.name, expected=f"{name}.xml")
-        yield Picture(name, (found.name,), name, annotations=(outlines[name],) if name in outlines else ())
+        yield SourceImage(name, (found.name,), name, annotations=(outlines[name],) if name in outlines else ())
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
     rule = source.manifest.rule
     assert isinstance(rule, Regional)
-    if not picture.annotations:
+    if not source_image.annotations:
         return Annotations([])
-    name = picture.annotations[0]
+    name = source_image.annotations[0]
     return asap.read(source.read(name), name, known=rule.known())
 
 
@@ -51,6 +51,6 @@ def fake(tree: FakeTree) -> None:
     tree.write("testing/reference.csv", "test_001,Tumor,IDC,Macro\n")
 
 
-def _name(found: Found) -> str:
+def _name(found: MatchedFile) -> str:
     kind, _, number = found["name"].lower().partition("_")
     return f"{kind}_{int(number):03}"

@@ -8,14 +8,14 @@ from pathlib import PurePosixPath
 from dpconvert.card import Split
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     for found in source.need("images"):
         name = PurePosixPath(found["class"], found["name"])
         of: Split = "train" if found["group"].startswith("TCGA-") else "test"
-        yield Picture(str(name), (found.name,), found["group"], label=found["class"], split=of)
+        yield SourceImage(str(name), (found.name,), found["group"], label=found["class"], split=of)
 
 
 def fake(tree: FakeTree) -> None:

@@ -1,4 +1,4 @@
-"""Janowczyk 1: flat pictures `*_original.tif`, most of them with a mask `*_mask.png` of some of their nuclei."""
+"""Janowczyk 1: flat images `*_original.tif`, most of them with a mask `*_mask.png` of some of their nuclei."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.masks import read_annotations
 from dpconvert.readers.pairing import paired
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
-__all__ = ["fake", "pictures", "read_annotations"]
+__all__ = ["fake", "images", "read_annotations"]
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     source.need("masks")
     alone = []
     for image, mask in paired(source, "images", "masks", missing="none"):
         if mask is None:
             alone.append(image.name)
         else:
-            yield Picture(image["name"], (image.name,), image["group"], annotations=(mask.name,))
+            yield SourceImage(image["name"], (image.name,), image["group"], annotations=(mask.name,))
     if alone:
-        source.notes.append(f"left out: {counted(len(alone), 'picture')} without a mask: {', '.join(alone[:5])}")
+        source.notes.append(f"left out: {counted(len(alone), 'image')} without a mask: {', '.join(alone[:5])}")
 
 
 def fake(tree: FakeTree) -> None:

@@ -1,4 +1,4 @@
-"""Janowczyk 5: pictures `{patient}_{number}.tif` with masks or tables of mitoses, or TUPAC16's folders 01 to 12."""
+"""Janowczyk 5: images `{patient}_{number}.tif` with masks or tables of mitoses, or TUPAC16's folders 01 to 12."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dpconvert.annotations import Annotation, Annotations, masks, points
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 LABEL = "Mitosis"
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     truth = {_name(found): found.name for kind in ("masks", "points") for found in source.match(kind)}
     images = sorted(source.need("images"), key=_name)
     if not truth.keys() & set(map(_name, images)):
@@ -28,12 +28,12 @@ def pictures(source: Source) -> Iterator[Picture]:
         )
     for image in images:
         name = _name(image)
-        yield Picture(name, (image.name,), image["case"], annotations=(truth[name],) if name in truth else ())
+        yield SourceImage(name, (image.name,), image["case"], annotations=(truth[name],) if name in truth else ())
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
     items: list[Annotation] = []
-    for name in picture.annotations:
+    for name in source_image.annotations:
         data = source.read(name)
         if name.lower().endswith(".csv"):
             items += points.read_text(data, name, ["y", "x"], delimiter=",", label=LABEL)
@@ -49,7 +49,7 @@ def _middle(area: Annotation) -> Annotation:
     return Annotation(shapely.Point(middle.x - 0.5, middle.y - 0.5), area.label, area.id)
 
 
-def _name(found: Found) -> str:
+def _name(found: MatchedFile) -> str:
     return found["name"].replace("/", "_")
 
 
@@ -59,7 +59,7 @@ def fake(tree: FakeTree) -> None:
         for number in (1, 2):
             name, truth = f"{patient}_{number:02}", np.zeros((500, 500), np.uint8)
             pixels = tree.coarse(500, 500)
-            if number == 1 and places:  # pictures without a mitosis have no mask
+            if number == 1 and places:  # images without a mitosis have no mask
                 tree.spots(pixels, places, 12, (50, 20, 80))
                 tree.spots(truth, places, 6, 255)
                 tree.save(f"{name}_pc.png", truth)

@@ -1,4 +1,4 @@
-"""Janowczyk 6: small PNG pictures in folders `{patient}/{class}`, straight out of one large zip archive."""
+"""Janowczyk 6: small PNG images in folders `{patient}/{class}`, straight out of one large zip archive."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 
-def pictures(source: Source) -> Iterator[Picture]:
-    first: dict[str, Found] = {}
+def images(source: Source) -> Iterator[SourceImage]:
+    first: dict[str, MatchedFile] = {}
     files = source.need("images")
     for found in files:
         if found["folder"] != found["class"] or found["patient"] != found["id"]:
@@ -25,10 +25,10 @@ def pictures(source: Source) -> Iterator[Picture]:
             raise SourceError("two files of one name differ in size", where=found.name, found=other.name)
     twice = len(files) - len(first)
     if twice:
-        source.notes.append(f"{counted(twice, 'picture')} found twice, and taken once")
+        source.notes.append(f"{counted(twice, 'image')} found twice, and taken once")
     for name, found in sorted(first.items()):
         label = source.manifest.classes[int(found["class"])]
-        yield Picture(name, (found.name,), found["patient"], label=label)
+        yield SourceImage(name, (found.name,), found["patient"], label=label)
 
 
 def fake(tree: FakeTree) -> None:
@@ -38,7 +38,7 @@ def fake(tree: FakeTree) -> None:
                 x, y = 50 * number + 1, 101
                 width = 34 if number == 3 and label == 0 else 50  # at the border of a slide
                 name = f"{patient}/{label}/{patient}_idx5_x{x}_y{y}_class{label}.png"
-                pixels = tree.picture(width, 50, 3 * label)
+                pixels = tree.image(width, 50, 3 * label)
                 tree.save(f"IDC_regular_ps50_idx5/{name}", pixels)
                 tree.save(f"IDC_regular_ps50_idx5/IDC_regular_ps50_idx5/{name}", pixels)  # Kaggle's copy
     tree.write("IDC_regular_ps50_idx5/.DS_Store", b"\0")

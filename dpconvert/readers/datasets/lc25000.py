@@ -1,13 +1,13 @@
-"""LC25000: a folder an organ, in it a folder a class; most pictures are turned copies of others."""
+"""LC25000: a folder an organ, in it a folder a class; most images are turned copies of others."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.folders import pictures
+from dpconvert.readers.layouts.folders import images
 
-__all__ = ["fake", "pictures"]
+__all__ = ["fake", "images"]
 
 
 def fake(tree: FakeTree) -> None:

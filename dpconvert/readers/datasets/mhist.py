@@ -1,11 +1,11 @@
-"""MHIST: pictures in one archive, labels and sets in a table beside it."""
+"""MHIST: images in one archive, labels and sets in a table beside it."""
 
 from __future__ import annotations
 
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.table import pictures
+from dpconvert.readers.layouts.table import images
 
-__all__ = ["fake", "pictures"]
+__all__ = ["fake", "images"]
 
 
 def fake(tree: FakeTree) -> None:

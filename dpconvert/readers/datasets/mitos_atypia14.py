@@ -1,4 +1,4 @@
-"""MITOS-ATYPIA 14: sixteen x40 frames make one picture, each frame with a table of mitoses and one of look-alikes."""
+"""MITOS-ATYPIA 14: sixteen x40 frames make one image, each frame with a table of mitoses and one of look-alikes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dpconvert.annotations import Annotation, Annotations, points
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
-SIDE = 4  # frames in a row and in a column of a picture
+SIDE = 4  # frames in a row and in a column of an image
 LABELS = {"mitosis": "Mitosis", "not_mitosis": "NonMitosis"}
 TABLE = re.compile(r"([A-D])([a-d])_(not_mitosis|mitosis)\.[^/]*$")
 SCANNERS = {
@@ -24,10 +24,10 @@ SCANNERS = {
 }
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     tables = {(found["name"], found["kind"]): found.name for found in source.need("points")}
     told = {name[:3] for name, _ in tables}
-    frames: dict[str, list[Found]] = defaultdict(list)
+    frames: dict[str, list[MatchedFile]] = defaultdict(list)
     for found in source.need("images"):
         frames[found["frame"]].append(found)
     withheld = sorted({parts[0]["slide"] for parts in frames.values()} - told)
@@ -35,13 +35,13 @@ def pictures(source: Source) -> Iterator[Picture]:
         source.notes.append(f"slides without tables are left out: {', '.join(withheld)}")
     for name, parts in sorted(frames.items()):
         if parts[0]["slide"] in told:
-            yield _picture(name, parts, tables)
+            yield _source_image(name, parts, tables)
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
     width, height = image.width // SIDE, image.height // SIDE
     items = []
-    for name in picture.annotations:
+    for name in source_image.annotations:
         table = TABLE.search(name)
         assert table is not None
         row, column = _place(table[1], table[2])
@@ -51,7 +51,7 @@ def read_annotations(source: Source, picture: Picture, image: Image) -> Annotati
     return Annotations(items)
 
 
-def _picture(name: str, parts: list[Found], tables: Mapping[tuple[str, str], str]) -> Picture:
+def _source_image(name: str, parts: list[MatchedFile], tables: Mapping[tuple[str, str], str]) -> SourceImage:
     places = {_place(part["outer"], part["inner"]): part for part in parts}
     if not len(parts) == len(places) == SIDE**2:
         raise SourceError("not the sixteen x40 frames", where=parts[0].name, expected=SIDE**2, found=len(parts))
@@ -61,7 +61,7 @@ def _picture(name: str, parts: list[Found], tables: Mapping[tuple[str, str], str
         if (frame, kind) not in tables:
             raise SourceError("no table for this frame", where=name, expected=f"{frame}_{kind}.csv, be it empty")
     slide = ordered[0]["slide"]
-    return Picture(
+    return SourceImage(
         name,
         tuple(part.name for part in ordered),
         ordered[0]["biopsy"],
@@ -72,7 +72,7 @@ def _picture(name: str, parts: list[Found], tables: Mapping[tuple[str, str], str
 
 
 def _place(outer: str, inner: str) -> tuple[int, int]:
-    """(row, column) of a frame by its letters: quarters of the picture, then quarters of these."""
+    """(row, column) of a frame by its letters: quarters of the image, then quarters of these."""
     first, second = ord(outer) - ord("A"), ord(inner) - ord("a")
     return 2 * (first // 2) + second // 2, 2 * (first % 2) + second % 2
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dpconvert.annotations.parsing.table import Row, Table
+from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.card import Split
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import Endings, cell
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 COLUMNS = ("NC", "G3", "G4", "G5")
 HEAD = ("image_name", *COLUMNS, "G4C")
 VALIDATION = "1"  # the fold
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     images = {found.name: found for found in source.need("images")}
     endings, patients = Endings(iter(images)), _patients(source)
     grades: dict[str, str] = {}
@@ -38,10 +38,12 @@ def pictures(source: Source) -> Iterator[Picture]:
     for file, label in sorted(grades.items()):
         found = images[file]
         group = patients.get(found["slide"], found["slide"])
-        yield Picture(found["name"], (file,), group, label=label, split=sets.get(file, "train"), attributes=about[file])
+        yield SourceImage(
+            found["name"], (file,), group, label=label, split=sets.get(file, "train"), attributes=about[file]
+        )
 
 
-def _take_set(table: Found, file: str, sets: dict[str, Split], about: dict[str, str]) -> None:
+def _take_set(table: MatchedFile, file: str, sets: dict[str, Split], about: dict[str, str]) -> None:
     if table["split"] != "Test":
         return
     if not table["fold"]:
@@ -52,15 +54,15 @@ def _take_set(table: Found, file: str, sets: dict[str, Split], about: dict[str, 
             sets[file] = "val"
 
 
-def _file(row: Row, endings: Endings, where: str) -> str:
+def _file(row: TableRow, endings: Endings, where: str) -> str:
     name = cell(row, "image_name", where)
     found = endings.find(f"images/{name}")
     if len(found) != 1:
-        raise SourceError("no picture of this name", where=where, expected=f"images/{name}")
+        raise SourceError("no image of this name", where=where, expected=f"images/{name}")
     return found[0]
 
 
-def _grade(row: Row, where: str) -> str:
+def _grade(row: TableRow, where: str) -> str:
     told = [column for column in COLUMNS if cell(row, column, where) == "1"]
     if len(told) != 1:
         raise SourceError("not one grade", where=where, expected=f"a 1 in one of {', '.join(COLUMNS)}", found=told)

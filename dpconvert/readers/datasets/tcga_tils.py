@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.folders import pictures
+from dpconvert.readers.layouts.folders import images
 
-__all__ = ["fake", "pictures"]
+__all__ = ["fake", "images"]
 
 
 def fake(tree: FakeTree) -> None:
@@ -18,7 +18,7 @@ def fake(tree: FakeTree) -> None:
                 digest = f"{int(tree.random.integers(1 << 62)):032x}"
                 barcode, of = f"{patient}-01Z-00-DX1", sets[number % 4]
                 path = f"images-tcga-tils/{study}/{of}/{label}/{barcode}_{digest}.png"
-                pixels = tree.picture(100, 100, 3 * look)
+                pixels = tree.image(100, 100, 3 * look)
                 tree.save(f"TCGA-TILs/{path}", pixels)
                 tree.save(f"TCGA-TILs/{path.replace(study, 'pancancer', 1)}", pixels)  # a link in the release
                 rows.append(f"{of},{study},{barcode},{label},{path},{digest}")

@@ -1,4 +1,4 @@
-"""TUPAC16: a folder a patient with its pictures, and apart from them tables of mitoses where there are any."""
+"""TUPAC16: a folder a patient with its images, and apart from them tables of mitoses where there are any."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.pairing import paired
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 
-def pictures(source: Source) -> Iterator[Picture]:
-    source.need("points")  # without any, every picture would pass for one without mitoses
+def images(source: Source) -> Iterator[SourceImage]:
+    source.need("points")  # without any, every image would pass for one without mitoses
     for found, table in sorted(paired(source, "images", "points", missing="none"), key=lambda pair: pair[0]["name"]):
         name = found["name"].replace("/", "_")
-        yield Picture(name, (found.name,), found["case"], annotations=(table.name,) if table else ())
+        yield SourceImage(name, (found.name,), found["case"], annotations=(table.name,) if table else ())
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
-    tables = [(name, source.read(name)) for name in picture.annotations]
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
+    tables = [(name, source.read(name)) for name in source_image.annotations]
     found = [points.read_text(data, name, ["y", "x"], delimiter=",", label="Mitosis") for name, data in tables]
     return Annotations([point for table in found for point in table])
 
@@ -31,7 +31,7 @@ def fake(tree: FakeTree) -> None:
             side, count = (657, 1) if int(case) > 23 else (500, 2)
             for number in range(1, count + 1):
                 pixels = tree.coarse(side, side)
-                if number == 1 and case != "10":  # pictures without a mitosis have no table
+                if number == 1 and case != "10":  # images without a mitosis have no table
                     places = [(float(x), float(y)) for x, y in tree.points(side, side, 2).astype(int)]
                     places.append((side - 1.0, 100.0))
                     tree.spots(pixels, places, 12, (50, 20, 80))

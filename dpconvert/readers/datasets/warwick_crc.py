@@ -1,4 +1,4 @@
-"""Warwick CRC: pictures with one MATLAB file of points for each kind of nucleus."""
+"""Warwick CRC: images with one MATLAB file of points for each kind of nucleus."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dpconvert.annotations import Annotations, point_arrays
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 KINDS = ("epithelial", "fibroblast", "inflammatory", "others")
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     tables: dict[str, list[str]] = {}
     for found in source.need("points"):
         tables.setdefault(found["name"], []).append(found.name)
     for found in sorted(source.need("images"), key=lambda f: int(f["number"])):
-        yield Picture(found["name"], (found.name,), found["name"], annotations=tuple(tables.get(found["name"], ())))
+        yield SourceImage(found["name"], (found.name,), found["name"], annotations=tuple(tables.get(found["name"], ())))
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
-    tables = ((name, name.rpartition("_")[2].removesuffix(".mat")) for name in picture.annotations)
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
+    tables = ((name, name.rpartition("_")[2].removesuffix(".mat")) for name in source_image.annotations)
     found = [point_arrays.read_mat(source.read(name), name, "detection", label) for name, label in tables]
     return Annotations([item for table in found for item in table])
 
@@ -31,10 +31,10 @@ def fake(tree: FakeTree) -> None:
     for number in range(1, 11):
         folder = f"CRCHistoPhenotypes_2016_04_28/Classification/img{number}/img{number}"
         nuclei = [tree.points(500, 500, 0 if (number + i) % 5 == 0 else 14) for i in range(len(KINDS))]
-        pixels = tree.picture(500, 500, nuclei=nuclei[2][:0])
+        pixels = tree.image(500, 500, nuclei=nuclei[2][:0])
         for look, points_of in enumerate(nuclei):
             for x, y in points_of.astype(int).clip(8, 491):
-                pixels[y - 8 : y + 8, x - 8 : x + 8] = tree.picture(16, 16, look)
+                pixels[y - 8 : y + 8, x - 8 : x + 8] = tree.image(16, 16, look)
         tree.save(f"{folder}.bmp", pixels)
         for kind, points_of in zip(KINDS, nuclei, strict=True):
             tree.save_mat(f"{folder}_{kind}.mat", "detection", points_of)

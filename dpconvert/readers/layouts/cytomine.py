@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from dpconvert.annotations import Annotations, cytomine
-from dpconvert.annotations.cytomine import Labelled, Slide
+from dpconvert.annotations.cytomine import CytomineImage, Labelled
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.catalog import typed
@@ -25,8 +25,8 @@ from dpconvert.readers.cytomine.groups import Groups
 from dpconvert.readers.cytomine.layout import Layout, number_first
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.pairing import as_split, layout_of
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 
 def _list_of(what: str) -> FileKind:
@@ -60,7 +60,7 @@ FILES = {
 }
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     if not source.match("annotations"):
         return _crops_alone(source)
     listed = export.read(source)
@@ -89,12 +89,12 @@ def classes(source: Source) -> list[str]:
     return layout.ordered(set(labels), labels)
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
-    listed, number = export.read(source), int(picture.extra["image"])
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
+    listed, number = export.read(source), int(source_image.extra["image"])
     size, slide = (image.width, image.height), listed.slides[number]
     if slide.width and slide.height and (slide.width, slide.height) != size:
         raise ReadError(
-            "slide of another size than its annotations are for", where=picture.files[0],
+            "slide of another size than its annotations are for", where=source_image.files[0],
             expected=f"{slide.width} x {slide.height}", found=f"{size[0]} x {size[1]}",
             remedy="use the file that the project holds",
         )  # fmt: skip
@@ -106,11 +106,11 @@ def fake(tree: FakeTree) -> None:
     fakes.draw(tree, layout_of(tree.manifest, Layout))
 
 
-def _slides(source: Source, listed: Export, files: dict[int, str]) -> Iterator[Picture]:
+def _slides(source: Source, listed: Export, files: dict[int, str]) -> Iterator[SourceImage]:
     groups = Groups(source)
     for number, file in files.items():
         slide, extra = listed.slides[number], {"image": str(number)}
-        yield Picture(
+        yield SourceImage(
             str(number),
             (file,),
             groups.of(slide),
@@ -121,7 +121,7 @@ def _slides(source: Source, listed: Export, files: dict[int, str]) -> Iterator[P
     groups.tell()
 
 
-def _listed_crops(source: Source, listed: Export) -> Iterator[Picture]:
+def _listed_crops(source: Source, listed: Export) -> Iterator[SourceImage]:
     """The crops of the listed annotations, whatever the folders that they lie in."""
     groups, files = Groups(source), {int(found["annotation"]): found for found in source.match("crops")}
     left_out: Counter[str] = Counter()
@@ -150,7 +150,7 @@ def _with_crops(listed: Export, number: int, left_out: Counter[str]) -> list[Lab
     return [labelled for labelled in annotations if str(labelled.item.id) in there]
 
 
-def _crops_alone(source: Source) -> Iterator[Picture]:
+def _crops_alone(source: Source) -> Iterator[SourceImage]:
     """Crops in a folder a term. One that lies in several folders has several terms, in the order of the folders."""
     if not source.match("crops"):
         raise SourceError(
@@ -159,7 +159,7 @@ def _crops_alone(source: Source) -> Iterator[Picture]:
             remedy=f"see `dpconvert show {typed(source.manifest)}`",
         )  # fmt: skip
     layout, groups = layout_of(source.manifest, Layout), Groups(source)
-    copies: dict[str, list[Found]] = defaultdict(list)
+    copies: dict[str, list[MatchedFile]] = defaultdict(list)
     for found in sorted(source.match("crops"), key=lambda found: number_first(_term(found, layout))):
         copies[found["name"]].append(found)
     layout.check({_term(found, layout) for of_name in copies.values() for found in of_name}, source)
@@ -167,21 +167,21 @@ def _crops_alone(source: Source) -> Iterator[Picture]:
     for name, of_name in sorted(copies.items()):
         label = layout.choose(name, [layout.label(_term(found, layout)) for found in of_name], left_out)
         if label is not None:
-            yield _crop(of_name[0], label, groups, Slide(id=int(of_name[0]["image"])))
+            yield _crop(of_name[0], label, groups, CytomineImage(id=int(of_name[0]["image"])))
     source.notes += [f"crops left out: {count} {why}" for why, count in sorted(left_out.items())]
     groups.tell()
 
 
-def _crop(found: Found, label: str, groups: Groups, slide: Slide) -> Picture:
+def _crop(found: MatchedFile, label: str, groups: Groups, slide: CytomineImage) -> SourceImage:
     group, split = found["group"] or groups.of(slide), as_split(found["split"])
-    return Picture(found["name"], (found.name,), group, label=label, split=split, attributes=_attributes(slide))
+    return SourceImage(found["name"], (found.name,), group, label=label, split=split, attributes=_attributes(slide))
 
 
-def _term(found: Found, layout: Layout) -> str:
+def _term(found: MatchedFile, layout: Layout) -> str:
     return found["term"].removeprefix(f"{layout.pool}_") if layout.pool else found["term"]
 
 
-def _attributes(slide: Slide) -> dict[str, str]:
+def _attributes(slide: CytomineImage) -> dict[str, str]:
     mpp = slide.physical_size_x or slide.resolution or 0.0
     known = SANE_MPP[0] <= mpp <= SANE_MPP[1]
     return {"slide": slide.key, "image": str(slide.id)} | ({"mpp": str(mpp)} if known else {})

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dpconvert.manifest.model import FileKind
 from dpconvert.readers.pairing import IMAGE, SplitNames, layout_of, never_met, stem
 from dpconvert.source.files import Source
-from dpconvert.source.record import Picture
+from dpconvert.source.record import SourceImage
 
 FILES = {
     "images": FileKind(
         pattern=rf"(?:(?P<split>train|val|test)/)?(?P<class>[^/]+)/[^/]+\.(?i:{IMAGE})$",
-        what="pictures in a folder per class",
+        what="images in a folder per class",
         example="benign/patient1_0001.png",
     )
 }
@@ -32,7 +32,7 @@ class Layout(SplitNames):
     """Folder name -> class name; other folders keep their names."""
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     images = source.need("images")
     source.notes += never_met("labels", layout.labels, (found["class"] for found in images))
@@ -40,4 +40,4 @@ def pictures(source: Source) -> Iterator[Picture]:
         name = found.get("name") or stem(found.name)
         label = layout.labels.get(found["class"], found["class"])
         group = found.get("group") or found.name
-        yield Picture(name, (found.name,), group, label=label, split=layout.set_of(found.get("split"), found.name))
+        yield SourceImage(name, (found.name,), group, label=label, split=layout.set_of(found.get("split"), found.name))

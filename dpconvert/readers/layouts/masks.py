@@ -21,13 +21,11 @@ from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, paired
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 FILES = {
-    "images": FileKind(
-        pattern=rf"(?i)(^|/)images/(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"
-    ),
+    "images": FileKind(pattern=rf"(?i)(^|/)images/(?P<name>[^/]+)\.{IMAGE}$", what="images", example="images/0001.png"),
     "masks": FileKind(
         pattern=rf"(?i)(^|/)masks/(?P<name>[^/]+?)(_mask)?\.{IMAGE}$", what="masks", example="masks/0001.png"
     ),
@@ -61,20 +59,20 @@ class Layout(SplitNames):
         return self
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     source.need("images")
     if layout.objects:
-        yield from (_picture(image, files, layout) for image, files in _with_objects(source, layout.missing))
+        yield from (_source_image(image, files, layout) for image, files in _with_objects(source, layout.missing))
         return
     if (twice := _twice(source.match("masks"))) is not None:
         raise SourceError(
-            "two masks of one picture", where=twice.name,
+            "two masks of one image", where=twice.name,
             remedy="if each mask file is one object, say `objects = true` in the manifest's [layout]",
         )  # fmt: skip
     for image, mask in paired(source, "images", "masks", missing=layout.missing):
         assert mask is not None
-        yield _picture(image, [mask], layout)
+        yield _source_image(image, [mask], layout)
 
 
 def idle(source: Source) -> Iterator[Idle]:
@@ -84,31 +82,31 @@ def idle(source: Source) -> Iterator[Idle]:
         yield ("label",), "without `objects`, classes come from `values`"
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations | LabelMask:
     layout, size = layout_of(source.manifest, Layout), (image.width, image.height)
     if layout.objects:
-        return _objects(source, picture, layout, size)
-    name = picture.annotations[0]
+        return _objects(source, source_image, layout, size)
+    name = source_image.annotations[0]
     return masks.read(source.read(name), name, layout.values, size, threshold=layout.threshold)
 
 
-def _picture(image: Found, of_it: list[Found], layout: Layout) -> Picture:
+def _source_image(image: MatchedFile, of_it: list[MatchedFile], layout: Layout) -> SourceImage:
     group, split = image.get("group") or image["name"], layout.set_of(image.get("split"), image.name)
     labels = {f"class of {mask.name}": mask.get("class") for mask in of_it if mask.get("class")}
     names = tuple(mask.name for mask in of_it)
-    return Picture(image["name"], (image.name,), group, split=split, annotations=names, extra=labels)
+    return SourceImage(image["name"], (image.name,), group, split=split, annotations=names, extra=labels)
 
 
-def _twice(found: list[Found]) -> Found | None:
-    """A mask of a picture that has another one."""
+def _twice(found: list[MatchedFile]) -> MatchedFile | None:
+    """A mask of an image that has another one."""
     often = Counter(mask["name"] for mask in found)
     of_one = [mask for mask in found if often[mask["name"]] > 1]
     return of_one[1] if of_one else None
 
 
-def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[Found, list[Found]]]:
+def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[MatchedFile, list[MatchedFile]]]:
     """Each image with all masks of its name; what has none as `missing` says."""
-    of_name: dict[str, list[Found]] = defaultdict(list)
+    of_name: dict[str, list[MatchedFile]] = defaultdict(list)
     for mask in source.need("masks"):
         of_name[names.folded(mask["name"])].append(mask)
     images = source.need("images")
@@ -132,11 +130,11 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[Found, lis
             yield image, of_name.get(names.folded(image["name"]), [])
 
 
-def _objects(source: Source, picture: Picture, layout: Layout, size: tuple[int, int]) -> Annotations:
+def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int, int]) -> Annotations:
     items: list[Annotation] = []
     mended: Counter[str] = Counter()
-    for number, name in enumerate(picture.annotations):
-        label = picture.extra.get(f"class of {name}", layout.label)
+    for number, name in enumerate(image.annotations):
+        label = image.extra.get(f"class of {name}", layout.label)
         if not label:
             remedy = "give `label` in [layout], or a group (?P<class>...) in the pattern of [files.masks]"
             raise ManifestError("no class for the objects of masks", where=source.manifest.path, remedy=remedy)

@@ -21,17 +21,17 @@ from pydantic import field_validator
 from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
-from dpconvert.annotations.points import Form, Row
+from dpconvert.annotations.points import Form, PointRow
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 FILES = {
-    "images": FileKind(pattern=rf"(?i)(?P<name>[^/]+)\.{IMAGE}$", what="pictures", example="images/0001.png"),
+    "images": FileKind(pattern=rf"(?i)(?P<name>[^/]+)\.{IMAGE}$", what="images", example="images/0001.png"),
     "points": FileKind(
         pattern=r"(?i)(?P<name>[^/]+)\.(csv|tsv|txt|(geo)?json|mat|xml)$",
         what="files of points",
@@ -91,13 +91,13 @@ class Layout(SplitNames):
         )
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     if layout.form().of_all_images:
         yield from _of_tables(source, layout)
     elif all("name" not in found.parts for found in source.need("points")):
         files = tuple(found.name for found in source.match("points"))
-        yield from (_picture(image, files, layout) for image in source.need("images"))
+        yield from (_source_image(image, files, layout) for image in source.need("images"))
     else:
         pairs = list(paired(source, "images", "points", missing=layout.missing))
         if pairs and all(points_file is None for _, points_file in pairs):
@@ -107,7 +107,7 @@ def pictures(source: Source) -> Iterator[Picture]:
                 'columns = ["image", "x", "y", "label"]',
             )  # fmt: skip
         for image, points_file in pairs:
-            yield _picture(image, () if points_file is None else (points_file.name,), layout)
+            yield _source_image(image, () if points_file is None else (points_file.name,), layout)
 
 
 def idle(source: Source) -> Iterator[Idle]:
@@ -120,19 +120,21 @@ def idle(source: Source) -> Iterator[Idle]:
         yield ("label_variable",), "no file of points is of MATLAB"
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations:
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
     layout = layout_of(source.manifest, Layout)
-    if "points" in picture.extra:
-        return _labelled(Annotations(_stored(picture.extra["points"])), layout, picture.annotations[0])
+    if "points" in source_image.extra:
+        return _labelled(Annotations(_stored(source_image.extra["points"])), layout, source_image.annotations[0])
     found = Annotations([])
-    for name in picture.annotations:
-        of_file = _read(source.read(name), name, layout, picture, image)
+    for name in source_image.annotations:
+        of_file = _read(source.read(name), name, layout, source_image, image)
         found = Annotations(found.items + of_file.items, found.mended + of_file.mended)
-    return _labelled(found, layout, picture.annotations[0]) if picture.annotations else found
+    return _labelled(found, layout, source_image.annotations[0]) if source_image.annotations else found
 
 
-def _picture(image: Found, files: tuple[str, ...], layout: Layout, extra: dict[str, str] | None = None) -> Picture:
-    return Picture(
+def _source_image(
+    image: MatchedFile, files: tuple[str, ...], layout: Layout, extra: dict[str, str] | None = None
+) -> SourceImage:
+    return SourceImage(
         stem(image.name),
         (image.name,),
         image.get("group") or image.get("name") or image.name,
@@ -142,19 +144,19 @@ def _picture(image: Found, files: tuple[str, ...], layout: Layout, extra: dict[s
     )
 
 
-def _read(data: bytes, name: str, layout: Layout, picture: Picture, image: Image) -> Annotations:
+def _read(data: bytes, name: str, layout: Layout, source_image: SourceImage, image: Image) -> Annotations:
     data = annotation_files.unpacked(data, name)
     if _of_a_program(data, name):
         known = list(layout.labels)
-        subject = annotation_files.Subject(picture.files[0], (image.width, image.height), image.bounds[:2])
+        subject = annotation_files.Subject(source_image.files[0], (image.width, image.height), image.bounds[:2])
         found = annotation_files.read(data, name, subject, known)
         if isinstance(found, LabelMask):
-            raise ReadError("a picture, and no file of points", where=name)
+            raise ReadError("an image, and no file of points", where=name)
         return found if not layout.label else replace(found, items=[_named(item, layout) for item in found.items])
     return Annotations([row.annotation() for row in _rows(data, name, layout)])
 
 
-def _rows(data: bytes, name: str, layout: Layout) -> list[Row]:
+def _rows(data: bytes, name: str, layout: Layout) -> list[PointRow]:
     form = layout.form()
     if data.startswith((MATLAB, point_arrays.HDF5)) or name.lower().endswith(".mat"):
         return point_arrays.read_mat_rows(data, name, form, layout.variable, layout.label_variable)
@@ -175,7 +177,7 @@ def _of_a_program(data: bytes, name: str) -> bool:
     """
     if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return True
-    return _is_json(data) and programs.told(data, name)
+    return _is_json(data) and programs.is_named(data, name)
 
 
 def _named(item: Annotation, layout: Layout) -> Annotation:
@@ -194,15 +196,15 @@ def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
     return replace(found, items=[replace(item, label=told[item.label]) for item in found.items])
 
 
-# one table for all pictures
+# one table for all images
 
 
-def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
-    """Each picture with the points that tables have of it."""
+def _of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
+    """Each image with the points that tables have of it."""
     images = source.need("images")
     by_ending = _by_ending(images)
     named = FromRoot(lambda name: by_ending.get(names.folded(name), []))
-    rows: dict[str, list[Row]] = defaultdict(list)
+    rows: dict[str, list[PointRow]] = defaultdict(list)
     files: dict[str, str] = {}
     elsewhere = 0
     for table in source.need("points"):
@@ -215,10 +217,10 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
                 files[about] = table.name
     if not rows:
         first = next(iter(source.match("points"))).name
-        raise SourceError("no point of the table is on a picture here", where=first, found=counted(elsewhere, "point"))
+        raise SourceError("no point of the table is on an image here", where=first, found=counted(elsewhere, "point"))
     source.notes += named.notes()
     if elsewhere:
-        source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no picture here")
+        source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no image here")
     alone = [image for image in images if image.name not in rows]
     if alone and layout.missing == "error":
         raise no_partner("points in the tables", alone[0])
@@ -230,25 +232,23 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[Picture]:
         told = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
         table_name = files.get(image.name, "")
         points_of_it = {"points": json.dumps(told)} if told else {}
-        yield _picture(image, (table_name,) if table_name else (), layout, points_of_it)
+        yield _source_image(image, (table_name,) if table_name else (), layout, points_of_it)
 
 
 def _stored(text: str) -> list[Annotation]:
-    return [Row(*row).annotation() for row in json.loads(text)]
+    return [PointRow(*row).annotation() for row in json.loads(text)]
 
 
-def _image(row: Row, named: FromRoot, name: str) -> str | None:
-    """The picture that a row is about."""
+def _image(row: PointRow, named: FromRoot, name: str) -> str | None:
+    """The image that a row is about."""
     matches = named.find(row.image)
     if len(matches) > 1:
-        raise SourceError(
-            "several pictures of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3])
-        )
+        raise SourceError("several images of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3]))
     return matches[0] if matches else None
 
 
-def _by_ending(images: list[Found]) -> dict[str, list[str]]:
-    """Every end of a picture's name, with and without its extension, and its group `name`."""
+def _by_ending(images: list[MatchedFile]) -> dict[str, list[str]]:
+    """Every end of an image's name, with and without its extension, and its group `name`."""
     endings: dict[str, set[str]] = defaultdict(set)
     for image in images:
         for name in (image.name, stem(image.name)):

@@ -28,8 +28,8 @@ from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|tiff?)"
 FILES = {
@@ -95,7 +95,7 @@ class Layout(Tabular, SplitNames):
     """
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
     called = _called(slides)
     outlines = _outlines(source, called)
@@ -105,7 +105,7 @@ def pictures(source: Source) -> Iterator[Picture]:
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
     bare = {_stem(name) for name, files in of_slide.items() if not isinstance(source.manifest.rule, Whole | Tiles)
             and not files}  # fmt: skip
-    siblings.tell(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
+    siblings.report_unused(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
     alone = []
     for slide in slides:
         name, files = slide["name"], of_slide[slide.name]
@@ -116,7 +116,7 @@ def pictures(source: Source) -> Iterator[Picture]:
         row = told.get(names.folded(name))
         if told and row is None:
             raise SourceError("no line of the table is about this slide", where=slide.name)
-        yield _picture(slide, layout, row or {}, files, classes.get(name, ""))
+        yield _source_image(slide, layout, row or {}, files, classes.get(name, ""))
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
     if absent := told.keys() - {names.folded(slide["name"]) for slide in slides}:
@@ -135,23 +135,23 @@ def idle(source: Source) -> Iterator[Idle]:
         yield ("slide", "group", "split", "label", *Tabular.model_fields), "there is no table of slides"
 
 
-def _called(slides: list[Found]) -> dict[str, str]:
+def _called(slides: list[MatchedFile]) -> dict[str, str]:
     """Everything that a slide is called -> its name."""
     aliases = {alias: slide["name"] for slide in slides for alias in slide.aliases}
     return aliases | {slide["name"]: slide["name"] for slide in slides}
 
 
-def read_annotations(source: Source, picture: Picture, image: Image) -> Annotations | LabelMask:
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations | LabelMask:
     layout = layout_of(source.manifest, Layout)
-    if not picture.annotations:
+    if not source_image.annotations:
         return Annotations([])
-    name = picture.annotations[0]
+    name = source_image.annotations[0]
     subject = annotation_files.Subject(
-        file=picture.files[0],
+        file=source_image.files[0],
         size=(image.width, image.height),
         origin=image.bounds[:2] if layout.bounds else (0, 0),
         glass=_glass(image, source.manifest.mpp),
-        values={**layout.values, **_object_classes(source, picture)},
+        values={**layout.values, **_object_classes(source, source_image)},
         threshold=layout.threshold,
         instances=layout.instances,
         boxes=layout.boxes,
@@ -180,7 +180,7 @@ def _missing(source: Source, layout: Layout) -> Missing:
     return layout.missing
 
 
-def _check_missing(slide: Found, layout: Layout) -> None:
+def _check_missing(slide: MatchedFile, layout: Layout) -> None:
     if layout.missing == "error":
         raise SourceError(
             "no annotations for this slide", where=slide.name,
@@ -204,14 +204,14 @@ class _Outlines:
     """Which files of annotations belong to a slide."""
 
     def __init__(
-        self, own: dict[str, str], shared: list[str], pictured: dict[str, coco.File], fold: Callable[[str], str]
+        self, own: dict[str, str], shared: list[str], shown: dict[str, coco.File], fold: Callable[[str], str]
     ) -> None:
-        self.own, self.shared, self.pictured, self.fold = own, shared, pictured, fold
+        self.own, self.shared, self.shown, self.fold = own, shared, shown, fold
 
-    def of(self, slide: Found) -> tuple[str, ...]:
+    def of(self, slide: MatchedFile) -> tuple[str, ...]:
         if (own := self.own.get(self.fold(slide["name"]))) is not None:
             return (own,)
-        naming = [name for name, file in self.pictured.items() if coco.named(file, slide.name)]
+        naming = [name for name, file in self.shown.items() if coco.named(file, slide.name)]
         found = [*self.shared, *naming]
         if len(found) > 1:
             raise SourceError("two files of annotations for one slide", where=slide.name, found=" and ".join(found[:2]))
@@ -222,7 +222,7 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
     own: dict[str, str] = {}
     fold = _folding(set(called.values()))
     by_name = {fold(alias): fold(name) for alias, name in called.items()}
-    shared, pictured, alone = [], {}, []
+    shared, shown, alone = [], {}, []
     for found in source.match("annotations"):
         name = fold(found.get("name"))
         name = by_name.get(name, name)
@@ -231,12 +231,12 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
         if name in by_name.values():
             own[name] = found.name
         elif (file := _coco(source, found.name)) is not None:
-            pictured[found.name] = file
+            shown[found.name] = file
         elif name:
             alone.append(found.name)
         else:
             shared.append(found.name)
-    if alone and not (own or shared or pictured) and _goes_by_annotations(source):
+    if alone and not (own or shared or shown) and _goes_by_annotations(source):
         raise SourceError(
             "no file of annotations belongs to a slide here", where=alone[0],
             expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
@@ -244,7 +244,7 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
         )  # fmt: skip
     if alone:
         source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
-    return _Outlines(own, shared, pictured, fold)
+    return _Outlines(own, shared, shown, fold)
 
 
 def _folding(slides: set[str]) -> Callable[[str], str]:
@@ -262,8 +262,10 @@ def _coco(source: Source, name: str) -> coco.File | None:
     return None
 
 
-def _picture(slide: Found, layout: Layout, row: dict[str, str], files: tuple[str, ...], classes: str) -> Picture:
-    return Picture(
+def _source_image(
+    slide: MatchedFile, layout: Layout, row: dict[str, str], files: tuple[str, ...], classes: str
+) -> SourceImage:
+    return SourceImage(
         slide["name"],
         (slide.name,),
         group=row.get(layout.group) or slide.get("group") or slide["name"],
@@ -299,8 +301,8 @@ def _known(manifest: Manifest, layout: Layout) -> list[str]:
     return [*manifest.rule.known(), *layout.skip] if isinstance(manifest.rule, Regional) else []
 
 
-def _object_classes(source: Source, picture: Picture) -> dict[int | str, str]:
-    name = picture.extra.get("classes", "")
+def _object_classes(source: Source, image: SourceImage) -> dict[int | str, str]:
+    name = image.extra.get("classes", "")
     return cast(dict[int | str, str], masks.class_table(source.read(name), name)) if name else {}
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from dpconvert import names
-from dpconvert.annotations.parsing.table import Cells, Row, Table, column
+from dpconvert.annotations.parsing.table import Cells, Table, TableRow, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import IMAGE, FromRoot, Missing, SplitNames, Tabular, layout_of, never_met, stem
-from dpconvert.source.files import Found, Source
-from dpconvert.source.record import Picture
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 
 FILES = {
     "table": FileKind(
@@ -56,26 +56,26 @@ class Layout(Tabular, SplitNames):
 
 
 @dataclass
-class _Listed:
+class _ListedImages:
     """What the tables have said so far.
 
     files: the images that are here. images: file -> what a row says of it, and where. labels: those met. skipped: files
     of rows that are left out. rows: how many of the present table's rows are worth a note. table: the present table.
     """
 
-    files: dict[str, Found]
-    images: dict[str, tuple[Picture, str]] = field(default_factory=dict)
+    files: dict[str, MatchedFile]
+    images: dict[str, tuple[SourceImage, str]] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
-    table: Found | None = None
+    table: MatchedFile | None = None
 
     def named(self, part: str, file: str) -> str:
         """What the present table's name says, else that of an image."""
         return (self.table.get(part) if self.table else "") or self.files[file].get(part)
 
 
-def pictures(source: Source) -> Iterator[Picture]:
+def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     if layout.missing == "none":
         raise ManifestError(
@@ -83,7 +83,7 @@ def pictures(source: Source) -> Iterator[Picture]:
             remedy="of a table, say true to leave out rows without an image or a label",
         )  # fmt: skip
     files = {found.name: found for found in source.need("images")}
-    images, listed = FromRoot(Endings(iter(files)).find), _Listed(files)
+    images, listed = FromRoot(Endings(iter(files)).find), _ListedImages(files)
     for found in source.need("table"):
         listed.table = found
         table = Table(source.read(found.name), found.name, layout.dialect)
@@ -96,11 +96,11 @@ def pictures(source: Source) -> Iterator[Picture]:
     source.notes += images.notes()
     met = [known for label in listed.labels if (known := names.match(label, [*layout.labels, *layout.skip]))]
     source.notes += never_met("labels", layout.labels, met) + never_met("skip", layout.skip, met)
-    for picture, _ in listed.images.values():
-        yield picture
+    for image, _ in listed.images.values():
+        yield image
 
 
-def _add(row: Row, layout: Layout, images: FromRoot, listed: _Listed, where: str) -> None:
+def _add(row: TableRow, layout: Layout, images: FromRoot, listed: _ListedImages, where: str) -> None:
     """Take one row in."""
     value = cell(row, layout.label, where)
     listed.labels.add(value)
@@ -109,17 +109,17 @@ def _add(row: Row, layout: Layout, images: FromRoot, listed: _Listed, where: str
     if names.match(value, layout.skip) is not None:
         listed.skipped.update(found)
     elif layout.missing == "skip" and not found:
-        listed.rows["without a picture here"] += 1
+        listed.rows["without an image here"] += 1
     elif layout.missing == "skip" and not value:
         listed.rows["without a label, left out"] += 1
         listed.skipped.update(found)
     else:
-        _add_picture(_picture(row, layout, _only(found, wanted, where), listed, where), listed, where)
+        _add_image(_source_image(row, layout, _only(found, wanted, where), listed, where), listed, where)
 
 
 def _only(found: list[str], wanted: str, where: str) -> str:
     if len(found) != 1:
-        what = "several pictures of this name" if found else "no picture of this name"
+        what = "several images of this name" if found else "no image of this name"
         remedy = None if found else "if some images are not here, say `missing = true` in [layout]"
         raise SourceError(
             what, where=where, expected=names.file_name(wanted), found=", ".join(found[:3]) or None, remedy=remedy
@@ -127,15 +127,15 @@ def _only(found: list[str], wanted: str, where: str) -> str:
     return found[0]
 
 
-def _add_picture(picture: Picture, listed: _Listed, where: str) -> None:
-    file = picture.files[0]
-    known, before = listed.images.setdefault(file, (picture, where))
-    if known != picture:
+def _add_image(image: SourceImage, listed: _ListedImages, where: str) -> None:
+    file = image.files[0]
+    known, before = listed.images.setdefault(file, (image, where))
+    if known != image:
         raise SourceError(f"{file} is listed twice, with different values", where=where, found=f"also in {before}")
     listed.rows["saying again what another row says"] += before != where
 
 
-def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -> Picture:
+def _source_image(row: TableRow, layout: Layout, file: str, listed: _ListedImages, where: str) -> SourceImage:
     value = cell(row, layout.label, where)
     if not value:
         raise SourceError(
@@ -149,7 +149,7 @@ def _picture(row: Row, layout: Layout, file: str, listed: _Listed, where: str) -
     group = (cell(row, layout.group, where) if layout.group else "") or listed.named("group", file)
     listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
     split = (cell(row, layout.split, where) if layout.split else "") or listed.named("split", file)
-    return Picture(stem(file), (file,), group or file, label=label, split=layout.set_of(split, where))
+    return SourceImage(stem(file), (file,), group or file, label=label, split=layout.set_of(split, where))
 
 
 def _file(row: Cells, layout: Layout, where: str) -> str:
@@ -164,7 +164,7 @@ def _file(row: Cells, layout: Layout, where: str) -> str:
     return wanted
 
 
-def _tell_unlisted(source: Source, listed: _Listed, layout: Layout) -> None:
+def _tell_unlisted(source: Source, listed: _ListedImages, layout: Layout) -> None:
     """Refuse images in no row, or count them where the manifest says that images may lack a label."""
     used = listed.images.keys() | listed.skipped
     unlisted = [found.name for found in source.match("images") if found.name not in used]
@@ -180,7 +180,7 @@ def _tell_unlisted(source: Source, listed: _Listed, layout: Layout) -> None:
         )
 
 
-def cell(row: Row, wanted: str, where: str) -> str:
+def cell(row: TableRow, wanted: str, where: str) -> str:
     """A row's text in a column.
 
     Raises:

@@ -39,7 +39,7 @@ class Link:
     """Two tasks that share images or groups; `stated` is true if their cards declare them related."""
 
     tasks: tuple[str, str]
-    pictures: int
+    images: int
     groups: int
     stated: bool
 
@@ -73,11 +73,11 @@ class Audit:
         return {
             "same": pair.same,
             "likeness": round(pair.likeness, 4),
-            "one": self.told(pair.one),
-            "other": self.told(pair.other),
+            "one": self.described(pair.one),
+            "other": self.described(pair.other),
         }
 
-    def told(self, sample: int) -> dict[str, Any]:
+    def described(self, sample: int) -> dict[str, Any]:
         """A sample as JSON."""
         s = self.samples
         card = s.cards[s.task[sample]]
@@ -101,7 +101,7 @@ class Audit:
             yield f"{counted(len(self.labels), 'pair')} with equal pixels but two labels"
         for link in self.links:
             stated = "related, as declared" if link.stated else "related, but not declared in any card"
-            shared = f"{counted(link.pictures, 'image')} and {counted(link.groups, 'group')}"
+            shared = f"{counted(link.images, 'image')} and {counted(link.groups, 'group')}"
             yield f"{' and '.join(link.tasks)}: {shared} in common; {stated}"
         for together in self.related:
             yield f"leave out together: {', '.join(together)}"
@@ -121,7 +121,7 @@ class Audit:
             "within": self.within,
             "groups": [{"task": t, "group": g, "splits": s} for t, g, s in self.groups],
             "links": [
-                {"tasks": list(k.tasks), "pictures": k.pictures, "groups": k.groups, "stated": k.stated}
+                {"tasks": list(k.tasks), "pictures": k.images, "groups": k.groups, "stated": k.stated}
                 for k in self.links
             ],
             "related": self.related,
@@ -192,15 +192,15 @@ def _divided(samples: Samples) -> Iterator[tuple[str, str, list[str]]]:
 
 def _links(samples: Samples, pairs: list[Pair]) -> list[Link]:
     """Tasks that share images or groups (whose ids begin with their namespace), or that their cards declare related."""
-    pictures = Counter(tuple(sorted((int(samples.task[p.one]), int(samples.task[p.other])))) for p in pairs)
+    images = Counter(tuple(sorted((int(samples.task[p.one]), int(samples.task[p.other])))) for p in pairs)
     of_task = [set(samples.group[samples.task == task]) for task in range(len(samples.cards))]
     links = []
     for other, card in enumerate(samples.cards):
         for one, before in enumerate(samples.cards[:other]):
             groups = len(of_task[one] & of_task[other])
             stated = card.task in before.related or before.task in card.related
-            if groups or pictures[one, other] or stated:
-                links.append(Link((before.task, card.task), pictures[one, other], groups, stated))
+            if groups or images[one, other] or stated:
+                links.append(Link((before.task, card.task), images[one, other], groups, stated))
     return links
 
 

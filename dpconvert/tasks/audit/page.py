@@ -102,7 +102,7 @@ def _pairs(title: str, why: str, pairs: Sequence[Pair], audit: Audit) -> Iterato
 
 
 def _figure(audit: Audit, sample: int) -> str:
-    fields = audit.told(sample)
+    fields = audit.described(sample)
     caption = "<br>".join(_text(f"{name} {fields[name]}") for name in ("task", "split", "label", "group", "key"))
     return (
         f'<figure><img alt="{_text(fields["key"])}" loading="lazy" src="{_inlined(audit, sample)}">'
@@ -126,7 +126,7 @@ def _links(audit: Audit) -> Iterator[str]:
     yield f'<div class="scroll"><table><thead>{head}</thead><tbody>'
     for link in audit.links:
         cells = "".join(f"<td>{_text(task)}</td>" for task in link.tasks)
-        cells += f'<td class="n">{link.pictures:,}</td><td class="n">{link.groups:,}</td>'
+        cells += f'<td class="n">{link.images:,}</td><td class="n">{link.groups:,}</td>'
         yield f"<tr>{cells}<td>{'yes' if link.stated else '<strong>no</strong>'}</td></tr>"
     yield "</tbody></table></div><p>Leave out together:</p>"
     yield from _listed([", ".join(tasks) for tasks in audit.related])
@@ -147,8 +147,8 @@ def _inlined(audit: Audit, sample: int) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Pillow.open(io.BytesIO(audit.samples.picture(sample)), formats=("PNG", "JPEG")) as picture:
-                small = picture.convert("RGB")
+            with Pillow.open(io.BytesIO(audit.samples.image(sample)), formats=("PNG", "JPEG")) as image:
+                small = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise ShardError(f"image cannot be decoded: {error}", where=str(audit.samples.key[sample])) from None
     small.thumbnail((SIDE, SIDE))

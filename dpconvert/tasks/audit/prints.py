@@ -48,14 +48,14 @@ class Prints:
         self.pixels[places], self.waves[places], self.even[places] = others.pixels, others.waves, others.even
 
 
-def prints(pictures: list[bytes], names: list[str]) -> Prints:
+def prints(images: list[bytes], names: list[str]) -> Prints:
     """The prints of PNG or JPEG images.
 
     Raises:
         ShardError: an image cannot be decoded; `names` identifies it.
     """
-    result = Prints.empty(len(pictures))
-    for i, (data, name) in enumerate(zip(pictures, names, strict=True)):
+    result = Prints.empty(len(images))
+    for i, (data, name) in enumerate(zip(images, names, strict=True)):
         grey = _decoded(data, name, result.pixels[i])
         result.waves[i], result.even[i] = waves(grey), grey.std() < EVEN
     return result
@@ -74,10 +74,10 @@ def _decoded(data: bytes, name: str, digest: NDArray[np.uint8]) -> NDArray[np.fl
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the conversion has dealt with whatever Pillow warns about
-            with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-                picture.load()
-                deep = picture.mode.startswith("I")
-                eight = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8)) if deep else picture
+            with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                image.load()
+                deep = image.mode.startswith("I")
+                eight = Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image
                 rgb = eight.convert("RGB")
     except UNREADABLE as error:
         raise ShardError(f"image cannot be decoded: {error}", where=name, remedy="convert the source again") from None

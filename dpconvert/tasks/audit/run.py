@@ -78,7 +78,7 @@ def _shard(_: None, job: Job) -> tuple[int, Prints]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if min(offsets.min(), lengths.min()) < 0 or (offsets + lengths).max() > len(data):
                 raise ShardError("shorter than its index states", where=path, remedy="convert the source again")
-            pictures = [data[o : o + n] for o, n in zip(offsets.tolist(), lengths.tolist(), strict=True)]
+            images = [data[o : o + n] for o, n in zip(offsets.tolist(), lengths.tolist(), strict=True)]
     except (OSError, ValueError) as error:
         raise ShardError(f"cannot be read: {error}", where=path, remedy="convert the source again") from None
-    return number, prints(pictures, [f"{path}: {key}" for key in keys])
+    return number, prints(images, [f"{path}: {key}" for key in keys])

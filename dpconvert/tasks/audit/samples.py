@@ -49,7 +49,7 @@ class Samples:
             shards += [(task, shard.name, of_task[names == shard.name]) for shard in card.shards]
         return shards
 
-    def picture(self, sample: int) -> bytes:
+    def image(self, sample: int) -> bytes:
         """The bytes of one image.
 
         Raises:

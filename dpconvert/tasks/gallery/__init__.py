@@ -5,6 +5,6 @@ so that nobody sees a test set by accident.
 """
 
 from dpconvert.tasks.gallery.page import write_page
-from dpconvert.tasks.gallery.tasks import Gallery, Seen, Unfinished, read_tasks
+from dpconvert.tasks.gallery.tasks import Gallery, TaskSummary, Unfinished, read_tasks
 
-__all__ = ["Gallery", "Seen", "Unfinished", "read_tasks", "write_page"]
+__all__ = ["Gallery", "TaskSummary", "Unfinished", "read_tasks", "write_page"]

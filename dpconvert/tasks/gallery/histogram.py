@@ -43,7 +43,7 @@ def doubling_bars(values: NDArray[Any]) -> list[Bar]:
     return [Bar(2.0**power, 2.0 ** (power + 1), int(n)) for power, n in enumerate(counts) if power >= powers.min()]
 
 
-def told(values: NDArray[Any], unit: str) -> str:
+def in_words(values: NDArray[Any], unit: str) -> str:
     """The range and median in words: '112 to 768 px, half of them up to 256 px'."""
     low, middle, high = (number(v) for v in np.quantile(values, (0, 0.5, 1), method="lower"))
     return f"{low} {unit}" if low == high else f"{low} to {high} {unit}, half of them up to {middle} {unit}"

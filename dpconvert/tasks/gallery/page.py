@@ -17,7 +17,7 @@ from dpconvert.errors import cut, printable
 from dpconvert.plural import counted
 from dpconvert.tasks import webpage
 from dpconvert.tasks.gallery import histogram
-from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, Seen
+from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, TaskSummary
 
 FAILURES = 50  # listed for each task
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -73,7 +73,7 @@ def _unfinished(gallery: Gallery) -> Iterator[str]:
         yield "</section>"
 
 
-def _task(seen: Seen, number: int) -> Iterator[str]:
+def _task(seen: TaskSummary, number: int) -> Iterator[str]:
     card, name = seen.card, f"task-{number}"
     yield f'<section aria-labelledby="{name}">'
     yield f'<h2 id="{name}" tabindex="-1">{text(card.task)} <span>{text(card.title)}</span></h2>'
@@ -81,7 +81,7 @@ def _task(seen: Seen, number: int) -> Iterator[str]:
     yield f"<h3>Samples</h3>{''.join(_counts(card, name))}"
     yield "<h3>Images</h3>"
     for label, of_class in enumerate(card.classes[:CLASSES]):
-        yield from _pictures(card, label, of_class, seen.examples.get(label, []))
+        yield from _images(card, label, of_class, seen.examples.get(label, []))
     if len(card.classes) > CLASSES:
         yield f'<p class="soft">{len(card.classes) - CLASSES} more classes are not shown.</p>'
     yield '<h3>Sizes</h3><div class="figures">'
@@ -132,13 +132,13 @@ def _counts(card: TaskCard, name: str) -> Iterator[str]:
     yield from _table("", ["class", *(SPLITS[s] for s in present), "all"], rows, foot, labelled=name)
 
 
-def _pictures(card: TaskCard, label: int, name: str, examples: list[Example]) -> Iterator[str]:
+def _images(card: TaskCard, label: int, name: str, examples: list[Example]) -> Iterator[str]:
     count = sum(split.classes[label] for split in card.splits.values())
     yield f"<h4>{text(name)} <span>{len(examples)} of {count:,}</span></h4>"
     if not examples:
         yield f'<p class="soft">{"none outside the test set" if count else "none"}</p>'
         return
-    yield '<ul class="pictures">'
+    yield '<ul class="images">'
     for shown in examples:
         data = base64.b64encode(shown.jpeg).decode()
         alternative = text(f"{name}: {shown.key}")
@@ -149,17 +149,17 @@ def _pictures(card: TaskCard, label: int, name: str, examples: list[Example]) ->
     yield "</ul>"
 
 
-def _histograms(seen: Seen) -> Iterator[str]:
-    yield from _histogram("Width", histogram.even_bars(seen.widths), histogram.told(seen.widths, "px"))
-    yield from _histogram("Height", histogram.even_bars(seen.heights), histogram.told(seen.heights, "px"))
+def _histograms(seen: TaskSummary) -> Iterator[str]:
+    yield from _histogram("Width", histogram.even_bars(seen.widths), histogram.in_words(seen.widths, "px"))
+    yield from _histogram("Height", histogram.even_bars(seen.heights), histogram.in_words(seen.heights, "px"))
     if len(seen.mpp):
         few = f" (of {len(seen.mpp)} samples)" if seen.card.samples() > LOOKED_AT else ""
-        words = histogram.told(seen.mpp, "µm/px") + few
+        words = histogram.in_words(seen.mpp, "µm/px") + few
         yield from _histogram("Resolution as stored", histogram.even_bars(seen.mpp), words)
     else:
         yield "<figure><figcaption><strong>Resolution</strong>unknown</figcaption></figure>"
     kind = f"Samples per group ({text(seen.card.group_kind)})"
-    yield from _histogram(kind, histogram.doubling_bars(seen.groups), histogram.told(seen.groups, "samples"))
+    yield from _histogram(kind, histogram.doubling_bars(seen.groups), histogram.in_words(seen.groups, "samples"))
 
 
 def _histogram(title: str, bars: list[histogram.Bar], words: str) -> Iterator[str]:

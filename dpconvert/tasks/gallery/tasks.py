@@ -26,7 +26,7 @@ from dpconvert.shards.tar import file_card, read_index
 from dpconvert.source.bounded import DAMAGED
 
 SIDE = 112  # px: the longer side of an image on the page
-PICTURES = 8  # images shown of each class
+IMAGES = 8  # images shown of each class
 CLASSES = 60  # classes of a task whose images are shown
 LOOKED_AT = 200  # samples whose resolution is read
 QUALITY = 80  # of JPEG
@@ -46,7 +46,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TaskSummary:
     """A finished task.
 
     widths, heights: of stored images in px, one entry per sample. groups: number of samples of each group.
@@ -74,7 +74,7 @@ class Unfinished:
 class Gallery:
     """The tasks in all folders, and the folders that could not be read."""
 
-    tasks: list[Seen]
+    tasks: list[TaskSummary]
     unfinished: list[Unfinished]
 
 
@@ -91,14 +91,14 @@ def read_tasks(folders: Sequence[Path], report: Reporter) -> Gallery:
     return Gallery(tasks, unfinished)
 
 
-def _read(folder: Path) -> Seen:
+def _read(folder: Path) -> TaskSummary:
     card = load(folder)
     if any(len(split.classes) != len(card.classes) for split in card.splits.values()):
         raise ShardError("class counts are missing for some set", where=folder / FILE_NAME, remedy=VERIFY)
     rows = _index(folder, card)
     column = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False)) for name in COLUMNS if name != "group"}
     codes = rows["group"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    return Seen(
+    return TaskSummary(
         folder, card, column["stored_width"], column["stored_height"], np.bincount(codes), _resolutions(folder, column),
         _examples(folder, card, column),
     )  # fmt: skip
@@ -134,11 +134,11 @@ def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int,
     for label in range(min(len(card.classes), CLASSES)):
         of_class = column["label"] == label
         sets = (np.flatnonzero(of_class & (column["split"] == split)) for split in ("train", "val"))
-        chosen += evenly(next((rows for rows in sets if len(rows)), np.array([], dtype=np.intp)), PICTURES)
+        chosen += evenly(next((rows for rows in sets if len(rows)), np.array([], dtype=np.intp)), IMAGES)
     shown: dict[int, list[Example]] = {}
-    for row, picture, _ in _samples(folder, column, sorted(chosen)):
+    for row, image, _ in _samples(folder, column, sorted(chosen)):
         key, split = str(column["key"][row]), str(column["split"][row])
-        jpeg, width, height = _small(picture, f"{folder / column['shard'][row]}: {key}")
+        jpeg, width, height = _small(image, f"{folder / column['shard'][row]}: {key}")
         shown.setdefault(int(column["label"][row]), []).append(Example(key, split, width, height, jpeg))
     return shown
 
@@ -177,9 +177,9 @@ def _small(data: bytes, where: str) -> tuple[bytes, int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-                picture.draft("RGB", (2 * SIDE, 2 * SIDE))
-                small = picture.convert("RGB")
+            with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                image.draft("RGB", (2 * SIDE, 2 * SIDE))
+                small = image.convert("RGB")
     except UNREADABLE as error:
         raise ShardError(f"cannot be decoded: {error}", where=where, remedy=VERIFY) from None
     small.thumbnail((SIDE, SIDE))
