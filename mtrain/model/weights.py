@@ -74,13 +74,9 @@ class Weights:
     architecture: str | None = None
 
 
-def save_weights(network: nn.Module, path: Path, name: str, **about: Any) -> None:
-    """Write the weights of `network`, which is called `name`, as safetensors under their own names."""
-    save_state(network.state_dict(), path, name, **about)
-
-
-def save_state(state: Mapping[str, Tensor], path: Path, name: str, **about: Any) -> None:
-    """Write these weights of the network called `name` as safetensors."""
+def save_weights(network: nn.Module | Mapping[str, Tensor], path: Path, name: str, **about: Any) -> None:
+    """Write the weights of `network` (or these), which is called `name`, as safetensors under their own names."""
+    state = network.state_dict() if isinstance(network, nn.Module) else network
     write_tensors(path, state, {BACKBONE: name, **about})
 
 

@@ -208,7 +208,7 @@ def _end(training: Training, journal: Journal) -> RunState:
             about = {"run": run.name, "pool": training.pool.digest, **run.seen().json()}
             if adapter := tuning.adapter_state(shared.body):
                 write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
-            save_state(tuning.merged_state(shared.body), run.weights, shared.name, **about)
+            save_weights(tuning.merged_state(shared.body), run.weights, shared.name, **about)
     journal.skipped(training)
     journal.state(state, training.iteration)
     return state

@@ -15,6 +15,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.export import export, modelcard
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
+from mtrain.model.weights import trained_on
 from mtrain.predict.classifier import Classifier
 from mtrain.runs import Run
 from mtrain.settings import check_names, fit_config
@@ -127,6 +128,11 @@ def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) 
     card = (made.folder / modelcard.NAME).read_text()
     assert "The training began from the weights of Tiny" in card
     assert "whose licence is CC-BY-NC-ND-4.0" in card
+
+
+def test_an_exported_file_says_what_it_was_trained_on(trained: Run, tmp_path: Path) -> None:
+    export(trained, "safetensors", tmp_path, accepted=True)
+    assert trained_on(tmp_path / "model.safetensors") == {"Alpha": ("train", "val"), "Beta": ("train", "val")}
 
 
 def test_an_exported_folder_says_which_network_it_holds(
