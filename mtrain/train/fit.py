@@ -30,7 +30,7 @@ from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import not_finite, write_tensors
 from mtrain.model.weights import StateDict as TensorState
-from mtrain.model.weights import read_weights, save_state, seen_by
+from mtrain.model.weights import read_weights, save_weights, seen_by
 from mtrain.runs import Run, RunState
 from mtrain.seen import Seen
 from mtrain.train import checkpoint
