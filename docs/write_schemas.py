@@ -1,4 +1,4 @@
-"""Writes docs/reference/manifests.md and settings.md from the schemas: `make docs`. A test compares them."""
+"""Writes manifests.md, backbones.md and settings.md in docs/reference from the schemas: `make docs`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 from dpconvert.manifest.model import Manifest
 from dpconvert.readers import layouts
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 
 FOLDER = Path(__file__).parent / "reference"
-MANIFESTS, SETTINGS = FOLDER / "manifests.md", FOLDER / "settings.md"
+MANIFESTS, SETTINGS, BACKBONES = (FOLDER / f"{name}.md" for name in ("manifests", "settings", "backbones"))
 HEADS = {
     MANIFESTS: """# Manifests
 
@@ -23,6 +24,12 @@ A manifest is a TOML file that describes one source; [A dataset of your own](../
 one. This page lists every name that a manifest may contain, with one section per table. An unknown name is an error
 that suggests the closest known one. `make docs` generates this page from `dpconvert/manifest/model.py` and
 `dpconvert/readers/layouts/`.
+""",
+    BACKBONES: """# Network tables
+
+A table is a TOML file that describes a network; [Start from a foundation model](../how-to/foundation-models.md) shows
+one. Give its path to `--backbone`. The tables of the program are in `manifests/backbones`. This page lists every name
+that a table may contain. `make docs` generates this page from `mtrain/backbones/card.py`.
 """,
     SETTINGS: """# Training settings
 
@@ -38,8 +45,9 @@ line override it. `mtrain fit --print-config` prints all settings in that form a
 
 
 def page(path: Path) -> str:
-    """The whole text of one of the two pages."""
-    parts = _sections("Settings", FitConfig) if path == SETTINGS else [*_sections("Manifest", Manifest), *_layouts()]
+    """The whole text of one of the pages."""
+    models = {MANIFESTS: ("Manifest", Manifest), BACKBONES: ("Table", BackboneCard), SETTINGS: ("Settings", FitConfig)}
+    parts = [*_sections(*models[path]), *(_layouts() if path == MANIFESTS else ())]
     return "\n".join([HEADS[path], *filter(None, parts)])
 
 

@@ -116,4 +116,4 @@ def load_network(run: Run | Folder) -> SharedNetwork:
     """
     given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
     given.check_finished()
-    return shared_network(given.config().backbone, given.weights).eval()
+    return shared_network(given.network(), given.weights).eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mtrain.atomic import write_text
@@ -33,6 +33,20 @@ def check_sum(path: Path) -> None:
     stated = read_sums(path.parent).get(path.name)
     if stated is not None and stated != file_digest(path):
         raise RunError(CHANGED, where=path, remedy=f"export it again, or remove it from {path.parent / SUMS}")
+
+
+def check_published(path: Path, digests: Mapping[str, str]) -> None:
+    """Nothing, if no digest of a file of this name was published, or the right one.
+
+    Raises:
+        RunError: another one.
+    """
+    stated = digests.get(path.name)
+    if stated is not None and (found := file_digest(path)) != stated:
+        raise RunError(
+            "not the file that was published: its sha256 is another", where=path, expected=stated, found=found,
+            remedy="download it again",
+        )  # fmt: skip
 
 
 def read_sums(folder: Path) -> dict[str, str]:

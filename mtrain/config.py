@@ -4,11 +4,13 @@ JBHI 25(2), 2021; learning rate, tau and warm-up are those of the DenseNet121 th
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dpconvert.plural import counted
+from mtrain.backbones import catalog
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -19,6 +21,9 @@ Strength = Annotated[float, Field(ge=0, lt=1)]
 # what a training did that is older than a choice, where that is not the choice's default
 BEFORE: dict[str, Any] = {"train_on": "train"}
 
+SIZE = 224  # px
+TUNE = re.compile(r"all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)?)?")
+
 # what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
 INCIDENTAL = frozenset({
@@ -28,7 +33,7 @@ INCIDENTAL = frozenset({
 
 
 OPTIONAL = frozenset({
-    "weights_key", "train_on", "joint",
+    "weights_key", "train_on", "joint", "backbone_options", "tune", "layer_decay", "checkpointing",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
     "stream",
@@ -41,6 +46,15 @@ def _share(of: int, text: str, least: int = 0, most: int = 2**63) -> Any:
         default_factory=lambda given: min(max(given.get("iterations", 0) // of, least), most),
         json_schema_extra={"x-default": text},
     )
+
+
+def _size(given: dict[str, Any]) -> int:
+    return catalog.size_of(given.get("backbone", ""), given.get("backbone_options")) or SIZE
+
+
+def _start(given: dict[str, Any]) -> str:
+    backbone = given.get("backbone", "")
+    return backbone if catalog.is_folder(backbone) else "imagenet"
 
 
 class FitConfig(BaseModel):
@@ -57,9 +71,11 @@ class FitConfig(BaseModel):
     joint: tuple[str, ...] = ()
     """Target of `--mode joint`: only its training set is used."""
     backbone: str = "mtdp_densenet121"
-    """Network of torchvision, or timm:NAME."""
-    weights: str = "imagenet"
-    """Start: imagenet, random or a file."""
+    """Network that `mtrain backbones` lists, of torchvision, timm:NAME, or a path."""
+    backbone_options: dict[str, Any] = Field(default_factory=dict)
+    """Option of timm's constructor, for timm:NAME."""
+    weights: str = Field(default_factory=_start, json_schema_extra={"x-default": "imagenet"})
+    """Start: imagenet, random, a file or its folder."""
     weights_key: str | None = None
     """Network to load from a weights file that holds several, such as teacher."""
     iterations: Positive = 50_000
@@ -78,8 +94,8 @@ class FitConfig(BaseModel):
     """Weight decay (L2 penalty) of the optimizer."""
     batch: int = Field(default=64, ge=2)  # batch normalization has no variance to learn from in one sample
     """Batch size, over all processes."""
-    size: int = Field(default=224, ge=16)
-    """Side of the input images, in pixels."""
+    size: int = Field(default_factory=_size, ge=16, json_schema_extra={"x-default": "224, or its own"})
+    """Input size in pixels."""
     accumulate: Positive = 1
     """Number of micro-batches per process (gradient accumulation)."""
     sync_batchnorm: bool = False
@@ -105,6 +121,12 @@ class FitConfig(BaseModel):
     log_every: Positive = _share(20, "a twentieth of the iterations, at most 50", least=1, most=50)
     """Iterations between log entries."""
     # what the paper does not do, all off
+    tune: str = "all"
+    """What to train of the shared network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA]."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Factor on the learning rate from each block to the one before."""
+    checkpointing: bool = False
+    """Recompute blocks in the backward pass to save memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer of the network and of the heads."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -154,6 +176,15 @@ class FitConfig(BaseModel):
         choices = choices_off()
         return {name: value for name, value in settings.items() if name not in OPTIONAL or value != choices[name]}
 
+    @field_validator("tune")
+    @classmethod
+    def _says_what_moves(cls, tune: str) -> str:
+        if not TUNE.fullmatch(tune):
+            raise ValueError("neither all, heads, norms, bias, last:N nor lora:R[:ALPHA]")
+        if tune.count(":") == 2 and not float(tune.rpartition(":")[2]):
+            raise ValueError("updates times 0 are none: give another ALPHA")
+        return tune
+
     @field_validator("class_balanced")
     @classmethod
     def _images_chosen_by_class(cls, balanced: bool, info: ValidationInfo) -> bool:
@@ -166,6 +197,8 @@ class FitConfig(BaseModel):
     def _statistics_of_each_task(cls, mode: str, info: ValidationInfo) -> str:
         if mode == "per-task" and info.data.get("compile"):
             raise ValueError("per-task does not go with --compile")
+        if mode == "per-task" and info.data.get("tune", "all") != "all":
+            raise ValueError("per-task does not go with --tune")
         return mode
 
     @field_validator("warmup")

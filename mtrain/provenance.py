@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpconvert.plural import counted
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import INCIDENTAL, FitConfig, choices_off
 from mtrain.data.pool import Pool, Task
 from mtrain.errors import RunError
@@ -17,10 +18,21 @@ from mtrain.versions import versions
 GIT_SECONDS = 10
 
 
-def about(config: FitConfig, pool: Pool, left: Sequence[Task], ranks: int, start: Seen) -> dict[str, Any]:
-    """The content of a run's config.json. start: what the weights to begin from were trained on."""
+def about(
+    config: FitConfig,
+    pool: Pool,
+    left: Sequence[Task],
+    ranks: int,
+    start: Seen,
+    network: str | BackboneCard | None = None,
+) -> dict[str, Any]:
+    """The content of a run's config.json. start: what the initial weights were trained on. network: the table of the
+    backbone, if it has one.
+    """
+    described = {"network": network.model_dump(mode="json")} if isinstance(network, BackboneCard) else {}
     return {
         "config": config.model_dump(mode="json"),
+        **described,
         "pool": {task.name: task.card.digest for task in pool.tasks},
         "left_out": [task.name for task in left],
         "trained_on": {task.name: list(task.trains) for task in pool.tasks},
@@ -62,6 +74,8 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
         for name, value in about["config"].items()
         if name not in INCIDENTAL and settings.get(name) != value
     ]
+    if _table(existing) != _table(about):
+        differ.append("the table of the backbone")
     if existing.get("left_out") != about["left_out"]:
         lists = [", ".join(names) or "none" for names in (existing.get("left_out", []), about["left_out"])]
         differ.append("tasks left out ({} in the run, {} requested)".format(*lists))
@@ -77,6 +91,11 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
             f"this run has other settings: {'; '.join(differ)}", where=run.path,
             remedy="give the run's own settings to resume it, or another --run name",
         )  # fmt: skip
+
+
+def _table(content: Mapping[str, Any]) -> str | None:
+    stored = content.get("network")
+    return None if stored is None else BackboneCard.model_validate(stored).digest
 
 
 def other_division(run: Run, about: Mapping[str, Any]) -> str | None:

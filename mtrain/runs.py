@@ -5,12 +5,14 @@ runs/<name>/config.json          configuration, versions, digests of the shards
             log.jsonl            one event per line
             checkpoints/         the two newest
             shared.safetensors   weights of the finished shared network
+            adapter.safetensors  low-rank updates only, of `--tune lora`
             heads.safetensors    the finished heads of the tasks
             transfer/            results of `mtrain transfer`
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,8 @@ from dpconvert.names import plain
 from dpconvert.runtime import locks
 from dpconvert.validation import first_fault
 from mtrain.atomic import append_line, locked
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import BEFORE, FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
@@ -60,6 +64,10 @@ class Run:
         return self.path / "shared.safetensors"
 
     @property
+    def adapter(self) -> Path:
+        return self.path / "adapter.safetensors"
+
+    @property
     def heads(self) -> Path:
         return self.path / "heads.safetensors"
 
@@ -88,6 +96,21 @@ class Run:
         except (KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"not a run's configuration: {reason}", where=self.path / "config.json") from None
+
+    def network(self) -> str | BackboneCard:
+        """What its shared network is built from: the table that was stored with the run, or a name.
+
+        Raises:
+            RunError: absent or damaged.
+        """
+        stored = self.about().get("network")
+        if stored is None:
+            return self.config().backbone
+        try:
+            return BackboneCard.model_validate(stored)
+        except ValidationError as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"not the table of a network: {reason}", where=self.path / "config.json") from None
 
     def left_out(self) -> list[str]:
         """Names of the tasks left out, including related ones."""
@@ -193,6 +216,44 @@ class Run:
         return [seen[place] for place in sorted(seen, key=lambda place: place[1])]
 
 
+@dataclass(frozen=True)
+class Start(Run):
+    """A network that no run has trained, to be scored as it is: `path` is where results of it lie; `asked` says which
+    network it is, from which weights, for images of which size.
+    """
+
+    asked: FitConfig
+
+    @property
+    def name(self) -> str:
+        return catalog.slug(self.asked.backbone)
+
+    def about(self) -> dict[str, Any]:
+        """As that of a run that has trained on nothing."""
+        card = catalog.described(self.asked.backbone, self.asked.backbone_options)
+        return {"network": card.model_dump(mode="json")} if card else {}
+
+    def config(self) -> FitConfig:
+        return self.asked
+
+    def trained_on(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def check_finished(self) -> None:
+        """Raises:
+        UsageError: no run has trained it.
+        """
+        raise UsageError(f"{self.name} is no run: nothing has trained it", remedy="name a run with --run")
+
+
+def start_of(runs: Path, asked: FitConfig) -> Start:
+    """The network that `asked` names; its results lie beside the runs."""
+    card = catalog.described(asked.backbone, asked.backbone_options)
+    known = json.dumps([asked.backbone, asked.size, card.determining() if card else None], sort_keys=True)
+    digest = hashlib.sha256(known.encode()).hexdigest()[:8]
+    return Start(runs / f".network-{catalog.slug(asked.backbone)}-{digest}", asked)
+
+
 def open_run(runs: Path, name: str) -> Run:
     """The run of that name, or at that path.
 
@@ -255,7 +316,7 @@ def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:
 def new_name(runs: Path, config: FitConfig) -> str:
     """An unused, readable name: <backbone>-without-<tasks>-001."""
     left = ("without", *config.leave_out) if config.leave_out else ()
-    stem = "-".join((config.backbone.replace(":", "-").replace("/", "-"), *left))
+    stem = "-".join((catalog.slug(config.backbone), *left))
     number = 1
     while (runs / f"{stem}-{number:03}").exists():
         number += 1

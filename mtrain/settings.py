@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.names import closest
 from dpconvert.validation import first_fault
+from mtrain.backbones import catalog
 from mtrain.config import BEFORE, FitConfig
 from mtrain.data.pool import leave_out, outlined
 from mtrain.data.storage import absolute, url_of
 from mtrain.errors import UsageError
-from mtrain.runs import Run
+from mtrain.runs import Run, Start, start_of
 
 PAGE = "`mtrain fit --print-config` prints every setting"
 
@@ -27,12 +28,34 @@ def check_names(config: FitConfig, *, resumed: bool = False) -> None:
         UsageError: no such folder, task or weights file.
         ShardError: a task that is unfinished or does not match its card.
     """
-    if not resumed and config.weights not in ("imagenet", "random") and not Path(config.weights).is_file():
+    if not resumed:
+        _check_network(config)
+    if url_of(config.shards) is None:
+        leave_out(outlined(config.shards), config.leave_out)
+
+
+def untrained(runs: Path, given: dict[str, Any]) -> Start:
+    """A network by `backbone`, `backbone_options`, `weights` and `size`, to be scored without a training. Mistakes in
+    them are told without torch.
+
+    Raises:
+        UsageError: weights that are missing, or a size that the network does not take.
+    """
+    config = fit_config(None, given)
+    _check_network(config)
+    return start_of(runs, config)
+
+
+def _check_network(config: FitConfig) -> None:
+    if config.weights not in ("imagenet", "random") and not Path(config.weights).exists():
         raise UsageError(
             "no such weights file", where=config.weights, remedy="give imagenet, random or the path of a file"
         )
-    if url_of(config.shards) is None:
-        leave_out(outlined(config.shards), config.leave_out)
+    card = catalog.described(config.backbone, config.backbone_options)
+    if card is not None:
+        catalog.check_weights(card, config.weights)
+        if fault := card.size_fault(config.size):
+            raise UsageError(fault, found=f"--size {config.size}")
 
 
 def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
@@ -49,6 +72,8 @@ def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
     values["shards"] = absolute(values["shards"])
     if values.get("weights", "imagenet") not in ("imagenet", "random"):
         values["weights"] = str(Path(values["weights"]).absolute())
+    if "backbone" in values:
+        values["backbone"] = catalog.absolute(values["backbone"])
     try:
         return FitConfig.model_validate(values)
     except ValidationError as error:

@@ -82,6 +82,21 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
     "mtrain export": ([], {"folder", "files", "loading", "address"}, 0),
     "mtrain predict": (["picture.png", "--task=Alpha", "--patch=32", "--device=cpu"], {"file", "classes"}, 0),
     "mtrain release": (["--shards=pool", *SETTINGS], {"folder", "files"}, 0),
+    "mtrain backbones": ([], {"name", "title", "licence", "url", "published"}, 0),
+    "mtrain backbones show uni": ([], {"name", "title", "licence", "url", "published"}, 0),
+    "mtrain compare": (
+        [
+            "--run=toy",
+            f"--backbone={TINY['backbone']}=random",
+            "--size=32",
+            "--target=Gamma",
+            "--shards=pool",
+            "--workers=0",
+            "--device=cpu",
+        ],
+        {"mode", "reference", "tasks", "networks", "page"},
+        0,
+    ),
     "mtrain doctor": ([], {"name", "ok", "found", "remedy"}, 0),
 }
 

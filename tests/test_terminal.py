@@ -23,7 +23,18 @@ from mtrain.cli import group as mtrain
 ROOT = Path(__file__).parent.parent
 COMMANDS = {(p, n): c for p, g in {"dpconvert": dpconvert, "mtrain": mtrain}.items() for n, c in g.commands.items()}
 COMMANDS["dpconvert", "lung"] = source_command("lung")
-SHORT = {"list", "show", "check", "preview", "fake", "runs", "select", "report", "doctor"}  # no progress to silence
+SHORT = {
+    "backbones",
+    "list",
+    "show",
+    "check",
+    "preview",
+    "fake",
+    "runs",
+    "select",
+    "report",
+    "doctor",
+}  # no progress to silence
 
 
 def options(command: click.Command) -> set[str]:

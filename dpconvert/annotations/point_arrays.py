@@ -1,7 +1,7 @@
 """Points in JSON and in MATLAB files, in the form of `points`.
 
 JSON: a list of [x, y, ...] or of {"x": ..., "y": ..., "label": ...}, alone or as a member of an object. MATLAB: an
-array of a row a point, and a second one of labels. Files of MATLAB 7.3 are HDF5, which is not read.
+array of a row a point, and a second one of labels.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from dpconvert.annotations.geometry import Annotation
-from dpconvert.annotations.parsing import matlab
+from dpconvert.annotations.parsing import matlab, matlab73
 from dpconvert.annotations.parsing.json_text import parsed
 from dpconvert.annotations.points import LIMIT, NAMED, Form, PointRow, check_units
 from dpconvert.errors import ReadError
 
-HDF5 = b"\x89HDF\r\n\x1a\n"
 JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -36,7 +35,7 @@ def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[Po
 
 
 def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotation]:
-    """An N x 2 array of x, y in a MATLAB 5 file; an empty one of any type and shape means no point.
+    """An N x 2 array of x, y in a MATLAB file; an empty one of any type and shape means no point.
 
     Raises:
         ReadError: not such a file, or no such array of numbers in it.
@@ -55,7 +54,7 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     label_variable: an array of as many labels.
 
     Raises:
-        ReadError: no MATLAB 5 file, no such array, or several.
+        ReadError: no MATLAB file, no such array, or several.
     """
     values = _array(data, name, variable or _only(data, name, label_variable))
     if values.size == 0:
@@ -122,19 +121,19 @@ def _text(value: Any) -> str:
 
 def _array(data: bytes, name: str, variable: str) -> NDArray[np.float64]:
     try:
-        values = matlab.array(_checked(data, name), variable)
+        values = _variable(data, variable)
     except matlab.NotNumbersError as error:
         raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=error) from None
     except ValueError as error:
         raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
     if values is None:
-        raise ReadError(f"no variable {variable!r}", where=name, found=", ".join(matlab.names(data)[:5]) or None)
+        raise ReadError(f"no variable {variable!r}", where=name, found=", ".join(_variables(data)[:5]) or None)
     return values
 
 
 def _only(data: bytes, name: str, other: str) -> str:
     try:
-        candidates = [variable for variable in matlab.names(_checked(data, name)) if variable != other]
+        candidates = [variable for variable in _variables(data) if variable != other]
     except ValueError as error:
         raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
     if len(candidates) != 1:
@@ -152,10 +151,10 @@ def _labels(data: bytes, name: str, variable: str, count: int) -> list[str]:
     return [_text(label) for label in labels.tolist()]
 
 
-def _checked(data: bytes, name: str) -> bytes:
-    if data.startswith(HDF5) or data[512:520] == HDF5:
-        raise ReadError(
-            "a file of MATLAB 7.3 (HDF5), which is not read", where=name, expected="MATLAB 5 to 7.2",
-            remedy="in MATLAB: save(file, '-v7'); in Python: h5py reads it, scipy.io.savemat writes what is read here",
-        )  # fmt: skip
-    return data
+def _variable(data: bytes, variable: str) -> NDArray[np.float64] | None:
+    """A variable of a file of MATLAB 5 to 7.2, or of 7.3."""
+    return matlab73.array(data, variable) if matlab73.is_hdf5(data) else matlab.array(data, variable)
+
+
+def _variables(data: bytes) -> list[str]:
+    return matlab73.names(data) if matlab73.is_hdf5(data) else matlab.names(data)

@@ -197,6 +197,39 @@ class Centre(Regional):
     """Rule name."""
 
 
+class Middle(PatchGrid):
+    """Patches told apart by what covers their middle: of any number of classes, from regions or label masks.
+
+    A patch belongs to the class that covers more than `share` of its central square of `centre` pixels (of the whole
+    patch without it), where all other classes together cover at most `others` of it; patches without such a class are
+    left out and counted. What no class names is left out of account, as are the labels `ignore`; other labels are an
+    error. cap: most patches of a class from one image, drawn with the seed.
+    """
+
+    type: Literal["middle"]
+    """Rule name."""
+    centre: Annotated[int, Field(gt=0)] | None = None
+    """Side of the central square in the same pixels; the whole patch if not given."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the central square that the class must cover."""
+    others: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Maximum share of it that other classes may cover."""
+    ignore: list[str] = []
+    """Labels that are left out of account; any other label that is no class is an error."""
+    cap: Annotated[int, Field(gt=0)] | None = None
+    """Maximum number of patches of a class from one image, drawn at random."""
+
+    @model_validator(mode="after")
+    def _single(self) -> Self:
+        if self.centre is not None and self.centre > self.size:
+            raise ValueError("centre must not be larger than size")
+        if self.share < 0.5 and self.others > self.share:
+            raise ValueError(
+                "two classes could cover more than `share`: say a share of at least 0.5, or smaller `others`"
+            )
+        return self
+
+
 class Crop(Model):
     """The bounding box of each annotated object, clipped to the image; the object's label is the class.
 
@@ -211,7 +244,7 @@ class Crop(Model):
     """Micrometres per pixel of the stored crop; as read if not given."""
 
 
-Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Centre | Crop, Field(discriminator="type")]
+Rule = Annotated[Whole | Tiles | Presence | Objects | Area | Centre | Middle | Crop, Field(discriminator="type")]
 
 
 class ImageFormat(Model):
@@ -446,6 +479,8 @@ class Manifest(Model):
     def _consistent(self) -> Self:
         if isinstance(self.rule, Presence | Regional) and len(self.classes) != 2:
             raise ValueError(f"rule {self.rule.type!r} gives two classes, `classes` names {len(self.classes)}")
+        if isinstance(self.rule, Middle) and not self.classes:
+            raise ValueError("rule 'middle' needs `classes`")
         if isinstance(self.rule, Objects):
             wanted = {self.rule.positive, self.rule.none, self.rule.other or self.rule.none}
             if wanted != set(self.classes):

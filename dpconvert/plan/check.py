@@ -16,6 +16,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest, Regional, SplitPolicy, Tiles, Whole
 from dpconvert.plan import patches, plan
 from dpconvert.plan.collect import LazyScene
+from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import unused
@@ -56,7 +57,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def check(source: Source, options: plan.Options = plan.Options(), report: Reporter = Reporter(quiet=True)) -> Findings:  # noqa: B008
+def check(source: Source, options: Options = Options(), report: Reporter = Reporter(quiet=True)) -> Findings:  # noqa: B008
     """Look at a source as a conversion would."""
     manifest = source.manifest
     try:
@@ -94,7 +95,7 @@ class _Seen:
     holders: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
 
-    def warnings(self, manifest: Manifest, options: plan.Options) -> list[str]:
+    def warnings(self, manifest: Manifest, options: Options) -> list[str]:
         """What is known of sets that will be empty although their samples are not known."""
         if self.exact:
             return []

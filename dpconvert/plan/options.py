@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dpconvert.card import Model
 from dpconvert.errors import UsageError
-from dpconvert.manifest.model import ImageFormat, Manifest, Mpp, Presence, Regional, Tiles
+from dpconvert.manifest.model import ImageFormat, Manifest, Middle, Mpp, Presence, Regional, Tiles
 
 
 class Options(Model):
@@ -32,7 +32,7 @@ class Options(Model):
         given = {"mpp": self.mpp, "mpp_override": self.mpp_override, "allow_outside": self.allow_outside or None}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.lossless_tiles:
-            if not isinstance(manifest.rule, Tiles | Presence | Regional):
+            if not isinstance(manifest.rule, Tiles | Presence | Regional | Middle):
                 raise UsageError("--lossless-tiles is for patches on a grid", where=manifest.name)
             changes |= {
                 "rule": manifest.rule.model_copy(update={"own_tiles": True}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,19 @@ from numpy.typing import NDArray
 from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError, cut
 from dpconvert.image import Image, TissueMask, scales
-from dpconvert.manifest.model import Area, Centre, Crop, Manifest, Objects, PatchGrid, Presence, Regional, Tiles, Whole
+from dpconvert.manifest.model import (
+    Area,
+    Centre,
+    Crop,
+    Manifest,
+    Middle,
+    Objects,
+    PatchGrid,
+    Presence,
+    Regional,
+    Tiles,
+    Whole,
+)
 from dpconvert.source.record import Box, Record, SourceImage, draw, hashed
 
 Boxes = NDArray[np.int64]
@@ -25,6 +37,7 @@ Points = NDArray[np.float64]
 Scales = tuple[float, float]
 SQUARE: Scales = (1.0, 1.0)
 OVERRIDE = "say what is right with --mpp-override, or as `mpp_override` in the manifest"
+DECIMALS = 9  # of shares; beyond is what rounding leaves
 ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule asks for
 
 
@@ -58,6 +71,8 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
         yield from _objects(rule, manifest, scene)
     elif isinstance(rule, Area | Centre):
         yield from _regional(rule, manifest, scene)
+    elif isinstance(rule, Middle):
+        yield from _middles(rule, manifest, scene)
     elif isinstance(rule, Crop):
         yield from _crops(rule, manifest, scene)
 
@@ -215,6 +230,50 @@ def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator
         yield Record(image, manifest.classes[int(inside)], box, stored)
 
 
+def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]:
+    boxes, stored = _patches(rule, manifest, scene)
+    if not len(boxes):
+        return
+    shares = _shares(scene.annotations, manifest.classes, rule.ignore, _middle_of(boxes, rule))
+    best, most = shares.argmax(0), shares.max(0)
+    told = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)
+    if not told.all():
+        scene.mended["patch whose middle is of no single class, left out"] += int((~told).sum())
+    boxes, best = boxes[told], best[told]
+    kept = _capped(rule.cap, best, boxes, scene.source_image.name)
+    for box, label in zip(_boxes(boxes[kept]), best[kept].tolist(), strict=True):
+        yield Record(scene.source_image, manifest.classes[label], box, stored)
+
+
+def _middle_of(boxes: Boxes, rule: Middle) -> NDArray[np.float64]:
+    """The central squares of patches (N, 4)."""
+    part = (rule.centre or rule.size) / rule.size
+    corners = boxes[:, :2] + boxes[:, 2:] * (1 - part) / 2
+    return np.concatenate([corners, boxes[:, 2:] * part], axis=1)
+
+
+def _shares(
+    annotations: Annotations | LabelMask, classes: list[str], ignore: list[str], boxes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The share of each box that each class covers: (classes, N)."""
+    if isinstance(annotations, LabelMask):
+        labels = set(annotations.labels.values())
+    else:
+        labels = {item.label for item in annotations.items}
+    unknown = labels - {*classes, *ignore, ""}
+    if unknown:
+        raise ReadError(
+            f"unknown annotation label {min(unknown)!r}", expected=", ".join([*classes, *ignore]),
+            remedy="name it in the manifest's `classes`, or as `ignore` in its rule",
+        )  # fmt: skip
+    if isinstance(annotations, LabelMask):
+        shares = [annotations.share(boxes, [label]) for label in classes]
+    else:
+        of_class = [[item.geometry for item in annotations.items if item.label == label] for label in classes]
+        shares = [Regions(geometries, []).share(boxes) for geometries in of_class]
+    return np.stack(shares).round(DECIMALS)
+
+
 def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     if scene.source_image.label is not None:  # cut out already
         yield whole(scene.source_image, scene.image, scene.source_image.label)
@@ -257,13 +316,13 @@ def _around(item: Annotation, sides: tuple[int, int], scene: Scene) -> Box:
     return Box(x, y, *sides)
 
 
-def _capped(cap: int | None, positive: NDArray[np.bool_], boxes: Boxes, name: str) -> NDArray[np.intp]:
+def _capped(cap: int | None, classes: NDArray[Any], boxes: Boxes, name: str) -> NDArray[np.intp]:
     """Indices kept when a class may have `cap` patches of one image: those with the smallest hash, in grid order."""
     if cap is None:
         return np.arange(len(boxes))
     kept: list[int] = []
-    for label in (False, True):
-        candidates = np.flatnonzero(positive == label).tolist()
+    for label in np.unique(classes):
+        candidates = np.flatnonzero(classes == label).tolist()
         if len(candidates) > cap:
             candidates = sorted(candidates, key=lambda i: hashed(name, "cap", int(boxes[i, 0]), int(boxes[i, 1])))[:cap]
         kept += candidates

@@ -6,15 +6,17 @@ network to learn them: they differ in the density, size and colour of nuclei.
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import scipy.io
 import tifffile
@@ -103,6 +105,13 @@ class FakeTree:
         Pillow.fromarray(pixels).save(buffer, kind, **options)
         self.write(name, buffer.getvalue())
 
+    def save_palette(self, name: str, values: Pixels, palette: Sequence[int]) -> None:
+        """A PNG of indices, with the colours of a palette."""
+        image, buffer = Pillow.fromarray(values), io.BytesIO()
+        image.putpalette(palette)
+        image.save(buffer, "PNG")
+        self.write(name, buffer.getvalue())
+
     def save_planar(self, name: str, pixels: Pixels) -> None:
         """A PackBits TIFF that stores its colour planes one after the other, as some of Janowczyk's are."""
         buffer = io.BytesIO()
@@ -117,6 +126,21 @@ class FakeTree:
         scipy.io.savemat(buffer, {variable: values})  # type: ignore[arg-type]
         undated = MAT_HEAD + buffer.getvalue()[len(MAT_HEAD) :]
         self.write(name, undated)
+
+    def save_hdf5(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """An HDF5 file of these data sets, undated; packed where its name ends in .gz."""
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            for key, values in arrays.items():
+                file.create_dataset(key, data=values, track_times=False)
+        packed = name.endswith(".gz")
+        self.write(name, gzip.compress(buffer.getvalue(), mtime=0) if packed else buffer.getvalue())
+
+    def save_array(self, name: str, values: NDArray[Any]) -> None:
+        """A file of NumPy's."""
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        self.write(name, buffer.getvalue())
 
     def save_workbook(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """An Excel workbook of one sheet, undated."""

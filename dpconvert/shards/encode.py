@@ -107,7 +107,7 @@ class Encoder:
 
     def _whole_file(self, row: PlanRow) -> tuple[bytes, str, tuple[int, int]] | None:
         """The source's own bytes, format and size, if the sample is a whole PNG or JPEG file that readers agree on."""
-        if row.box is not None or row.stored is not None or len(row.files) != 1:
+        if row.box is not None or row.stored is not None or len(row.files) != 1 or self.source.is_array(row.files[0]):
             return None
         data = self.source.read(row.files[0])
         kind = next((kind for magic, kind in COPIED.items() if data.startswith(magic)), None)

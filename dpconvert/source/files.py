@@ -2,8 +2,9 @@
 
 Names are relative to the folder, with '/' between parts. A zip or tar archive counts as a folder of its own name, so
 that `IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
-Compressed tars (.tgz) would have to be read from their beginning for every file: those are to be unpacked, and so are
-archives inside archives. Names are as `dpconvert.names.file_name` has them, whatever the system or the archive writes.
+Compressed tars (.tgz), 7-Zip files and archives inside archives, which would have to be read from their beginning for
+every file, are unpacked once into a cache (`dpconvert.source.packed`). Names are as `dpconvert.names.file_name` has
+them, whatever the system or the archive writes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,10 +36,12 @@ from dpconvert.image.unread import unread
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
-from dpconvert.source import bounded
+from dpconvert.source import bounded, elements, packed
 from dpconvert.source.bounded import AT_ONCE, Bounded
+from dpconvert.source.columns import Columns
 from dpconvert.source.copies import Listing, copies
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
+from dpconvert.source.stacks import Stacks
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
@@ -119,6 +122,8 @@ class Source:
         self._links: Path | None = None  # of slides whose files do not lie side by side
         self.notes: list[str] = [*self.slides.notes]
         self._archives: dict[str, zipfile.ZipFile] = {}
+        self._stacks: dict[str, Stacks] = {}
+        self._columns: dict[str, Columns] = {}
         self._image: tuple[tuple[str, ...], Image] | None = None
 
     @classmethod
@@ -135,13 +140,15 @@ class Source:
                 expected=f"the files of {manifest.task}",
                 remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
             )
-        listed = sorted(_walk(root), key=lambda file: file[:2])
+        found, told = packed.expanded(root, list(_walk(root)))
+        listed = sorted(found, key=lambda file: file[:2])
         _check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
         sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
         places = {name: place for name, _, place in listed if place and name in sizes}
         slides = slide_files(root, [name for name in sizes if _is_file(root, name)])
         source = cls(root, manifest, sizes, places, slides)
+        source.notes += told
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)
@@ -224,6 +231,9 @@ class Source:
         Raises:
             ReadError: it cannot be read, or an archive's member is damaged.
         """
+        found = elements.element(name, self.sizes)
+        if found is not None and found.encoded:
+            return self.columns(found.file).images(found.key).bytes_of(found.number)
         try:
             place = self._places.get(name, Place(name))
             if place.offset is not None:
@@ -242,7 +252,46 @@ class Source:
             ReadError: the archive cannot be read.
         """
         place = self._places.get(name, Place(name))
-        return Member(self.read(name), self.root / name) if place.packed else self.root / place.file
+        packed_in = place.packed or elements.element(name, self.sizes) is not None
+        return Member(self.read(name), self.root / name) if packed_in else self.root / place.file
+
+    def lies(self, name: str) -> Place:
+        """Where a file lies."""
+        return self._places.get(name, Place(name))
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[IO[bytes]]:
+        """The bytes of one file, from its beginning; of a member of a plain tar archive they are held in memory."""
+        lies = self.lies(name)
+        if lies.member is not None:
+            with self._archive(lies.file).open(lies.member) as stream:
+                yield stream
+        elif lies.offset is not None:
+            yield io.BytesIO(self.read(name))
+        else:
+            with (self.root / lies.file).open("rb") as file:
+                yield file
+
+    def stacks(self, name: str) -> Stacks:
+        """The arrays of a file, which stays open."""
+        if name not in self._stacks:
+            self._stacks[name] = elements.stacks(self, name)
+        return self._stacks[name]
+
+    def is_array(self, name: str) -> bool:
+        """Whether an image is samples in an array, and no file of its own."""
+        found = elements.element(name, self.sizes)
+        return found is not None and not found.encoded
+
+    def columns(self, name: str) -> Columns:
+        """The columns of a Parquet file, which stays open."""
+        if name not in self._columns:
+            self._columns[name] = elements.columns(self, name)
+        return self._columns[name]
+
+    @property
+    def _axes(self) -> str:
+        return str(self.manifest.layout.get("axes", "")).removeprefix("N")
 
     def open_image(self, files: tuple[str, ...], columns: int) -> Image:
         """An image of one file, or of several in `columns` columns; valid until another one is asked for.
@@ -258,7 +307,12 @@ class Source:
     def opened(self, files: tuple[str, ...], columns: int) -> Image:
         """An image as `image` gives it, which the caller closes."""
         slide = self.slides.slides.get(files[0])
-        if slide is not None and slide.staged:
+        found = elements.element(files[0], self.sizes)
+        if found is not None and not found.encoded:
+            image = elements.image(
+                found, self.stacks(found.file).array(found.key), self._axes, self.manifest.pixels.range
+            )
+        elif slide is not None and slide.staged:
             image = open_slide(self.root, slide, self._links)
         else:
             image = open_image([self.file(name) for name in files], columns, self.manifest.pixels.range)
@@ -302,7 +356,7 @@ class Source:
         return self._archives[file]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}, "_picture": None}
+        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_picture": None}
 
 
 def _walk(root: Path) -> Iterator[Listed]:
@@ -367,7 +421,8 @@ def _members(path: Path, name: str) -> Iterator[Listed]:
         if member.filename.endswith("/") or IGNORED.search(member.filename):
             continue
         _check_inside(member.filename, path)
-        if member.file_size > MEMBER_LIMIT or member.file_size > RATIO_LIMIT * max(member.compress_size, 1024):
+        limit = min(MEMBER_LIMIT, RATIO_LIMIT * max(member.compress_size, 1024))
+        if member.file_size > limit and not elements.ARRAYS.search(member.filename):  # those are never held in memory
             raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
         told = names.file_name(f"{name}/{_decoded(member)}")
         yield told, member.file_size, Place(name, member=member.filename)
@@ -432,11 +487,11 @@ def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
     head, _, member = _archive_part(name)
     if not member:
         return False
-    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{head[:-4]}/{member}"
+    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{packed.ANY.sub('', head)}/{member}"
     return any(sizes.get(unpacked) == sizes[name] for unpacked in beside)
 
 
 def _archive_part(name: str) -> tuple[str, str, str]:
     """('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the mark is empty when no part of the name is an archive."""
-    found = re.match(r"(.*?\.(?:zip|tar))(/)(.+)$", name, re.IGNORECASE)
+    found = re.match(r"(.*?\.(?:zip|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz|7z))(/)(.+)$", name, re.IGNORECASE)
     return (found[1], found[2], found[3]) if found else (name, "", "")

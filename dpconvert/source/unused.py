@@ -13,11 +13,10 @@ from dpconvert.source.files import COMPRESSED, Source
 INNER = re.compile(r"(?i)\.(zip|tar|gz|bz2|xz|zst|z\d\d)$")
 SUFFIX = re.compile(r"(?i)(\.ome)?\.[a-z0-9]{1,11}$")
 READ = re.compile(
-    r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm)$"
+    r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|np[yz]|h5|hdf5?|parquet)$"
 )
-UNREAD = re.compile(
-    r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr|np[yz]|h5|hdf5)$"
-)
+UNREAD = re.compile(r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
+UNREAD = re.compile(r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
 WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xlsx?|ods|mat|qpdata)$")
 TOLD = 5  # suffixes
 
@@ -77,7 +76,8 @@ def remedy(archives: list[str]) -> str:
     """What to do about archives that are not read in place."""
     inside = re.match(r"(?i)(.*?\.(?:zip|tar))/(.+)", archives[0])
     what = f"unpack {inside[1]}, and then {inside[2]}" if inside else f"unpack {archives[0]}"
-    return f"{what}: of archives, only .zip and plain .tar are read in place, and none inside another"
+    seven = ", or `pip install 'dpconvert[7z]'`" if archives[0].lower().endswith(".7z") else ""
+    return f"{what}{seven}: archives of this kind are not read"
 
 
 def _archives(names: list[str]) -> str:

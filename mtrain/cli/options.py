@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -77,11 +77,63 @@ TUNING = together(
 )  # fmt: skip
 
 
+def key_values(_context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any] | None:
+    """KEY=VALUE, repeated; values as TOML has them, words as they are."""
+    import tomllib
+
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not key or not separator:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE, like init_values=1e-5", param=option)
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found or None
+
+
+BACKBONE_OPTION = click.option("--backbone-option", "backbone_options", multiple=True, metavar="KEY=VALUE",
+    callback=key_values, help="Option of timm's constructor, for timm:NAME.",
+)  # fmt: skip
+
+
 def reporter(quiet: bool) -> Reporter:
     """Progress bars and notes on stderr; silent if `quiet`."""
     from dpconvert.runtime.progress import Reporter
 
     return Reporter(quiet=quiet)
+
+
+UNTRAINED = together(
+    click.option("--backbone", metavar="NETWORK", help="Score this network instead of a run."),
+    BACKBONE_OPTION,
+    click.option("--size", type=click.IntRange(16), metavar="PX", help="Side of its input.  [default: its own]"),
+)
+
+
+def network_of(
+    runs: Path, name: str | None, weights: str, backbone: str | None, backbone_options: dict[str, Any] | None,
+    size: int | None,
+) -> Run:  # fmt: skip
+    """The run of that name, else the newest; or the network that is named in its place.
+
+    Raises:
+        UsageError: both are named, or weights that the network does not have.
+    """
+    from mtrain.errors import UsageError
+
+    if backbone is None:
+        if backbone_options or size is not None:
+            raise UsageError("--size and --backbone-option are for --backbone; a run has its own")
+        return run_of(runs, name)
+    if name is not None:
+        raise UsageError("a run or a network?", remedy="give either --run or --backbone")
+    from mtrain.settings import untrained
+
+    given = {"backbone": backbone, "backbone_options": backbone_options, "size": size}
+    given |= {"weights": None if weights == "run" else weights}
+    return untrained(runs, {key: value for key, value in given.items() if value is not None})
 
 
 def is_given(name: str) -> bool:

@@ -20,18 +20,19 @@ from mtrain.cli.options import (
     SOLVER,
     SWEEPS,
     TUNING,
+    UNTRAINED,
     WEIGHTS_KEY,
     WORKERS,
     is_given,
+    network_of,
     note_unused,
     reporter,
-    run_of,
 )
 
 MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint"]
-RARELY = (
+RARELY = ("size", "backbone_options",
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
-    "seed", "dtype", "weights_key",
+    "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def _end(failures: Sequence[str]) -> None:
 @QUIET
 @click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="Transfer mode, see above.")
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
+@UNTRAINED
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the run]")
 @CACHE
 @CHECK
@@ -62,9 +64,9 @@ def _end(failures: Sequence[str]) -> None:
 @WORKERS
 @JSON
 def transfer(
-    runs: Path, quiet: bool, mode: str, name: str | None, shards: Path | None, target: tuple[str, ...], weights: str,
-    weights_key: str | None, final: bool, solver: str, seed: int, device: str, workers: int, as_json: bool,
-    **tuning: Any,
+    runs: Path, quiet: bool, mode: str, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
+    size: int | None, shards: Path | None, target: tuple[str, ...], weights: str, weights_key: str | None, final: bool,
+    solver: str, seed: int, device: str, workers: int, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score a pre-trained network on tasks that it was not trained on.
 
@@ -82,7 +84,7 @@ def transfer(
     """
     from mtrain.transfers.request import targets, unread, weights_of
 
-    run = run_of(runs, name)
+    run = network_of(runs, name, weights, backbone, backbone_options, size)
     tasks, weights, report = (
         targets(run, shards, target, mode),
         weights_of(run, weights, mode, weights_key),
@@ -103,6 +105,7 @@ def transfer(
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Run to use.  [default: the newest]")
+@UNTRAINED
 @click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file.")
 @WEIGHTS_KEY
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the run]")
@@ -117,8 +120,9 @@ def transfer(
 @WORKERS
 @JSON
 def features(
-    runs: Path, quiet: bool, name: str | None, weights: str, weights_key: str | None, shards: Path | None,
-    tasks: tuple[str, ...], dtype: str, out: Path, device: str, workers: int, as_json: bool,
+    runs: Path, quiet: bool, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
+    size: int | None, weights: str, weights_key: str | None, shards: Path | None, tasks: tuple[str, ...], dtype: str,
+    out: Path, device: str, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a frozen network's features: <Task>-train.npy and <Task>-val.npy, each with a .csv that describes its rows.
 
@@ -127,7 +131,7 @@ def features(
     """
     from mtrain.transfers.request import targets, weights_of
 
-    run = run_of(runs, name)
+    run = network_of(runs, name, weights, backbone, backbone_options, size)
     chosen, weights, report = (
         targets(run, shards, tasks),
         weights_of(run, weights, key=weights_key),
@@ -227,6 +231,7 @@ def evaluate(
 @CACHE
 @CHECK
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
+@UNTRAINED
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY
 @click.option("--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="Transfer mode.")
@@ -238,7 +243,8 @@ def evaluate(
 @EVALUATIONS
 @JSON
 def breakhis(
-    runs: Path, quiet: bool, shards: Path, name: str | None, weights: str, weights_key: str | None, mode: str,
+    runs: Path, quiet: bool, shards: Path, name: str | None, backbone: str | None,
+    backbone_options: dict[str, Any] | None, size: int | None, weights: str, weights_key: str | None, mode: str,
     solver: str, seed: int, device: str, workers: int, evaluations: Path, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score a network on BreaKHis: accuracy per patient, in its five official folds, at each magnification.
@@ -249,7 +255,7 @@ def breakhis(
     from mtrain.data.pool import open_task
     from mtrain.transfers.request import unread, weights_of
 
-    run = run_of(runs, name)
+    run = network_of(runs, name, weights, backbone, backbone_options, size)
     task, weights = open_task(shards), weights_of(run, weights, key=weights_key)
     report = reporter(quiet or as_json)
     note_unused(report, unread([mode], weights))

@@ -79,8 +79,8 @@ def fit(
 
 @click.command(
     cls=TrainingCommand,
-    settings=("backbone", "weights", "weights_key", "iterations", "warmup", "lr", "tau", "batch", "size", "device",
-        "workers"),
+    settings=("backbone", "backbone_options", "weights", "weights_key", "iterations", "warmup", "lr", "tau", "batch",
+        "size", "device", "workers"),
     shown=("backbone", "weights", "iterations", "lr"),
     defaults={
         "backbone": "mtdp_densenet121, or those of the sweep",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import click
 
 from dpconvert.runtime.terminal import Detailed
+from mtrain.cli.options import key_values
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -107,14 +108,17 @@ def _weights_by_task(
 
 
 _AFTER = {"config_file", "seeds", "out", "as_json"}  # options that stand below the settings
-_FLAGS = {"task_weights": "--task-weight"}
+_FLAGS = {"task_weights": "--task-weight", "backbone_options": "--backbone-option"}
 _TAKES: dict[str, dict[str, Any]] = {
     "shards": {"metavar": "FOLDER"},
     "leave_out": {"multiple": True, "metavar": "TASK"},
     "joint": {"multiple": True, "metavar": "TASK"},
     "train_on": {"type": click.Choice(["train+val", "train"]), "metavar": "SETS"},  # the test sets: `mtrain release`
     "task_weights": {"multiple": True, "metavar": "NAME=W", "callback": _weights_by_task},
+    "backbone_options": {"multiple": True, "metavar": "KEY=VALUE", "callback": key_values},
     "weights_key": {"metavar": "NAME"},
+    "tune": {"metavar": "WHAT"},
+    "layer_decay": {"metavar": "D"},
     "ema": {"metavar": "DECAY"},
     "stain_jitter": {"metavar": "S"},
     "colour_jitter": {"metavar": "S"},

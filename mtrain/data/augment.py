@@ -13,19 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtrain.backbones.card import Interpolation
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CENTRE = 1 << 31
 LARGEST = 2  # times the size: workers resize larger squares, to keep batches small
 
 
-def square(image: Tensor, size: int, place: int = CENTRE) -> Tensor:
+def square(image: Tensor, size: int, place: int = CENTRE, how: Interpolation = "bilinear") -> Tensor:
     """The largest square of `image` (3, h, w) at `place`, resized to (3, size, size); uint8 in and out.
 
     `place` is the position of the square along the longer side, in units of 2^-32 of the free pixels.
     """
     crop = _crop(image, place)
-    return crop if crop.shape[-1] == size else _resized(crop, size)
+    return crop if crop.shape[-1] == size else _resized(crop, size, how)
 
 
 def room_for_squares(images: int, size: int) -> int:
@@ -33,7 +35,9 @@ def room_for_squares(images: int, size: int) -> int:
     return images * 3 * (LARGEST * size) ** 2
 
 
-def put_square(pixels: npt.NDArray[np.uint8], size: int, place: int, room: npt.NDArray[np.uint8]) -> int:
+def put_square(
+    pixels: npt.NDArray[np.uint8], size: int, place: int, room: npt.NDArray[np.uint8], how: Interpolation = "bilinear"
+) -> int:
     """Write the largest square of `pixels` (h, w, 3) at `place` to the start of `room` (bytes,). Returns its side.
 
     The square is resized only if it is larger than `LARGEST` times `size`. This uses arrays, because tensors would
@@ -42,13 +46,15 @@ def put_square(pixels: npt.NDArray[np.uint8], size: int, place: int, room: npt.N
     side, top, left = _place(pixels.shape[0], pixels.shape[1], place)
     crop = pixels[top : top + side, left : left + side]
     if side > LARGEST * size:
-        crop = _resized(torch.from_numpy(crop).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
+        crop = _resized(torch.from_numpy(crop).permute(2, 0, 1), size, how).permute(1, 2, 0).numpy()
         side = size
     room[: 3 * side * side].reshape(side, side, 3)[...] = crop
     return side
 
 
-def resized(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None = None) -> Tensor:
+def resized(
+    pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None = None, how: Interpolation = "bilinear"
+) -> Tensor:
     """Resize squares of different sizes to one size, and mirror each as its row of `flips` (N, 2) states: left-right,
     up-down.
 
@@ -57,23 +63,23 @@ def resized(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None = Non
     after both directions, and differ by at most one level.
     """
     if pixels.device.type == "cpu":
-        return _resized_one_by_one(pixels, sides, size, flips)
-    images = _resized_at_once(pixels, sides, size)
+        return _resized_one_by_one(pixels, sides, size, flips, how)
+    images = _resized_at_once(pixels, sides, size, how)
     return images if flips is None else flip(images, flips)
 
 
-def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None) -> Tensor:
+def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None, how: Interpolation) -> Tensor:
     """Image by image, so that each stays in the processor's cache."""
     images = _room(len(sides), size, pixels.device)
     changes = itertools.repeat((False, False)) if flips is None else flips.tolist()
     squares = _squares(pixels, [(1, side) for side in sides.tolist()])
     for target, (image,), (horizontal, vertical) in zip(images, squares, changes, strict=False):
-        image = image if image.shape[-1] == size else _resized(image, size)
+        image = image if image.shape[-1] == size else _resized(image, size, how)
         target.copy_(image.flip([2] * horizontal + [1] * vertical) if horizontal or vertical else image)
     return images
 
 
-def _resized_at_once(pixels: Tensor, sides: Tensor, size: int) -> Tensor:
+def _resized_at_once(pixels: Tensor, sides: Tensor, size: int, how: Interpolation = "bilinear") -> Tensor:
     """Two batched products with the interpolation weights: the number of kernel launches does not depend on the sides.
 
     Squares are padded to the largest one; the padding has weight 0.
@@ -81,12 +87,25 @@ def _resized_at_once(pixels: Tensor, sides: Tensor, size: int) -> Tensor:
     largest = int(sides.max())
     sides = sides.to(pixels.device, non_blocking=True)
     squares = _padded(pixels, sides, largest)
+    if how == "bicubic":
+        return _cubic_at_once(squares, _cubic_weights(sides, size, largest))
     weights = _triangle_weights(sides, size, largest)
     rows = (weights @ squares.flatten(2).float()).view(-1, size, largest, 3)
     rows = rows.transpose(2, 3).reshape(-1, size * 3, largest)
     columns = (rows @ weights.transpose(1, 2)).view(-1, size, 3, size)
     images = _room(len(sides), size, pixels.device)
     return images.copy_(columns.round_().transpose(1, 2))
+
+
+def _cubic_at_once(squares: Tensor, weights: Tensor) -> Tensor:
+    """Width first, whose result is rounded and kept within 0 to 255, then height, as Pillow and torch do it: what this
+    cuts off depends on the order.
+    """
+    count, size, largest = weights.shape
+    wide = (weights @ squares.transpose(1, 2).flatten(2).float()).round_().clamp_(0, 255)  # (N, x, y * 3)
+    wide = wide.view(count, size, largest, 3).transpose(1, 2).reshape(count, largest, size * 3)
+    images = (weights @ wide).round_().clamp_(0, 255).view(count, size, size, 3)
+    return _room(count, size, squares.device).copy_(images.permute(0, 3, 1, 2))
 
 
 def _padded(pixels: Tensor, sides: Tensor, largest: int) -> Tensor:
@@ -109,6 +128,21 @@ def _triangle_weights(sides: Tensor, size: int, largest: int) -> Tensor:
     centres = scales * (torch.arange(size, device=sides.device)[:, None] + 0.5)
     pixels = torch.arange(largest, device=sides.device)
     weights = (1 - (pixels + 0.5 - centres).abs() / scales.clamp(min=1)).clamp_(min=0)
+    weights = weights.masked_fill_(pixels >= sides[:, None, None], 0)
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _cubic_weights(sides: Tensor, size: int, largest: int) -> Tensor:
+    """As `_triangle_weights`, of cubic convolution over two pixels to either side, antialiased, with a = -0.5 (Keys,
+    Cubic convolution interpolation for digital image processing, 1981), as Pillow and torch have it.
+    """
+    scales = (sides.float() / size)[:, None, None]
+    centres = scales * (torch.arange(size, device=sides.device)[:, None] + 0.5)
+    pixels = torch.arange(largest, device=sides.device)
+    x = (pixels + 0.5 - centres).abs() / scales.clamp(min=1)
+    near = (1.5 * x - 2.5) * x.square() + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))
     weights = weights.masked_fill_(pixels >= sides[:, None, None], 0)
     return weights / weights.sum(2, keepdim=True)
 
@@ -138,13 +172,13 @@ def _place(height: int, width: int, place: int) -> tuple[int, int, int]:
     return (side, offset, 0) if height > width else (side, 0, offset)
 
 
-def _resized(crop: Tensor, size: int) -> Tensor:
+def _resized(crop: Tensor, size: int, how: Interpolation = "bilinear") -> Tensor:
     """Resize bilinearly with antialiasing. The image is passed as a batch of one whose strides are those of "channels
     last": torch then keeps that layout instead of converting it twice, which takes twice the time for the same result.
     """
     height, width = crop.shape[-2:]
     batch = crop.as_strided((1, 3, height, width), (height * crop.stride(1), *crop.stride()))
-    return F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)[0]
+    return F.interpolate(batch, size=(size, size), mode=how, antialias=True)[0]
 
 
 def flip(images: Tensor, flips: Tensor) -> Tensor:

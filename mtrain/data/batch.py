@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
 from mtrain.data.augment import resized, room_for_squares
 
@@ -44,9 +45,9 @@ class Batch(NamedTuple):
         sides, labels, flips, looks = (part[:images] for part in (self.sides, self.labels, self.flips, self.looks))
         return Batch(self.pixels[: 3 * int((sides * sides).sum())], sides, labels, flips, self.counts, looks)
 
-    def images(self, size: int) -> Tensor:
+    def images(self, size: int, how: Interpolation = "bilinear") -> Tensor:
         """The images, resized and flipped: uint8 (N, 3, size, size), channels last, on the device of the pixels."""
-        return resized(self.pixels, self.sides, size, self.flips)
+        return resized(self.pixels, self.sides, size, self.flips, how)
 
     def to(self, device: torch.device) -> Batch:
         """The batch with pixels, labels and flips on the device. The others stay on the CPU, which reads them."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpconvert.image.decode import decode
+from mtrain.backbones.card import Interpolation
 from mtrain.data.augment import put_square
 from mtrain.data.pool import Rows, Task
 from mtrain.data.shard_cache import Copy, fetch
@@ -38,10 +39,14 @@ class Images:
 
     The constructor downloads the remote shards that hold the rows.
 
+    how: interpolation of images that are larger than a batch has room for.
     check: whether each process verifies the sha256 of each image when it first reads it. None: as `checks` returns.
     """
 
-    def __init__(self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None, how: Interpolation = "bilinear"
+    ) -> None:  # fmt: skip
+        self.how = how
         self.names = [task.name for task, _ in parts]
         self.starts = np.cumsum([0] + [len(rows) for _, rows in parts])
         first_shard = np.cumsum([0] + [len(task.shards) for task, _ in parts])
@@ -105,7 +110,7 @@ class Images:
 
     def put(self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
         """Write the square of one image at `place` to the start of `room`, as augment.put_square. Returns its side."""
-        return put_square(self.decode(index), size, place, room)
+        return put_square(self.decode(index), size, place, room, self.how)
 
 
 class ShardFiles:

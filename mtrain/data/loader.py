@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
 from mtrain.data.augment import CENTRE, resized
 from mtrain.data.batch import Batch
@@ -282,15 +283,22 @@ class _ReusedSlots(Dataset[BatchReady | UserError]):
 
 
 def ordered_batches(
-    task: Task, rows: Rows, *, size: int, batch: int, workers: int, device: torch.device = CPU
+    task: Task,
+    rows: Rows,
+    *,
+    size: int,
+    batch: int,
+    workers: int,
+    device: torch.device = CPU,
+    how: Interpolation = "bilinear",
 ) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
     """Every image of `rows` once, in order: batches of uint8 (n, 3, size, size) on the device, each with the positions
     of its n images in `rows`.
     """
-    dataset = OrderedBatches(Images([(task, rows)]), size, batch)
+    dataset = OrderedBatches(Images([(task, rows)], how=how), size, batch)
     done = 0
     for item in batches(dataset, range(len(dataset)), workers=min(workers, len(dataset)), lasting=1):
-        images = resized(item.pixels.to(device), item.sides, size)
+        images = resized(item.pixels.to(device), item.sides, size, how=how)
         yield images, np.arange(done, done + len(images))
         done += len(images)
 

@@ -25,6 +25,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dpconvert.image.decode import decode
 from dpconvert.source.bounded import DAMAGED
+from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
 from mtrain.data.augment import put_square
 from mtrain.data.batch import Batch
@@ -61,14 +62,14 @@ class Sample(NamedTuple):
     label: int
     image: bytes
 
-    def put(self, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
+    def put(self, place: int, size: int, room: npt.NDArray[np.uint8], how: Interpolation) -> int:
         """Write the square of the image at `place` to the start of `room`, as augment.put_square. Returns its side.
 
         Raises:
             ShardError: the image cannot be read.
         """
         try:
-            return put_square(decode(self.image), size, place, room)
+            return put_square(decode(self.image), size, place, room, how)
         except (ValueError, OSError) as error:
             raise ShardError(
                 f"{self.task}: cannot read image {self.key}: {error}",
@@ -83,8 +84,10 @@ class StreamBatches(Batches):
     def __init__(
         self, tasks: Sequence[Task], size: int, seed: int, slots: range, stream: sampling.Stream, *,
         skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
+        how: Interpolation = "bilinear",
     ) -> None:  # fmt: skip
         super().__init__(size, len(slots), len(tasks))
+        self.how = how
         self.seed, self.slots, self.stream, self.skip, self.mixture = seed, slots, stream, skip, mixture
         self.looks = looks
         self.sources = [(task.name, task.num_classes, train_shards(task)) for task in tasks]
@@ -117,7 +120,7 @@ class StreamBatches(Batches):
         """Write the next readable image to `room`. Returns its label and its side."""
         for sample in itertools.islice(samples, 2 * MOST):
             try:
-                return sample.label, sample.put(place, self.size, room)
+                return sample.label, sample.put(place, self.size, room, self.how)
             except ShardError as error:
                 if not self.skip:
                     raise

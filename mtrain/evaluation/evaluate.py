@@ -17,6 +17,7 @@ from typing import Any
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
+from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import file_digest
 from mtrain.data.pool import Permit, Task, with_test
 from mtrain.documents import write_document
@@ -27,6 +28,7 @@ from mtrain.transfers.request import OWN
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
+START = "start"  # the published weights that a network with a table began from: its baseline
 SEEDS = 5  # of the baselines that depend on one
 WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
 
@@ -88,8 +90,10 @@ def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[Tr
             if mode == "scratch":
                 yield from (TransferJob(mode, RANDOM, run, seed) for seed in range(asked.seeds))
             elif mode != "joint" and asked.baseline:
+                own = isinstance(run.network(), BackboneCard) and run.config().weights != RANDOM
+                baseline = START if own else IMAGENET
                 yield from (
-                    TransferJob(mode, IMAGENET, run, seed) for seed in range(asked.seeds if mode == "finetune" else 1)
+                    TransferJob(mode, baseline, run, seed) for seed in range(asked.seeds if mode == "finetune" else 1)
                 )
 
 
@@ -137,7 +141,8 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
     options = replace(
         asked.options, mode=job.mode, final=True, recipe=replace(asked.options.recipe, seed=job.seed)
     )  # fmt: skip
-    source = source_of(job.run, WEIGHTS[job.source], job.seed)
+    weights = job.run.config().weights if job.source == START else WEIGHTS[job.source]
+    source = source_of(job.run, weights, job.seed)
     found = transfer(source, task, options, report)
     known = json.dumps([found["identity"], job.source, job.seed], sort_keys=True)
     path = asked.out / task.name / f"{hashlib.sha256(known.encode()).hexdigest()[:24]}.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
@@ -41,8 +42,9 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     heads = load_heads(run.heads)
     head = heads[trained_task(heads, task, run.path)] if task else None
     pool = [head.about for head in heads.values()]
-    _check_licences(pool, run, accepted=accepted)
-    network = shared_network(run.config().backbone, run.weights).eval()
+    described = run.network()
+    _check_licences(pool, run, described, accepted=accepted)
+    network = shared_network(described, run.weights).eval()
     written = FORMATS[to](network, head, out, run.config().size, run.seen())
     write_document(out / SEEN, run.seen().json())
     modelcard.write(out, run, pool, head, written.loading)
@@ -51,8 +53,22 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     return Exported(out, (*files, SUMS), written.loading)
 
 
-def _check_licences(pool: list[About], run: Run, *, accepted: bool) -> None:
+def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:
+    """The table whose licence binds what began from these weights; None for random ones, and for networks that go by
+    their names.
+    """
+    return network if isinstance(network, BackboneCard) and network.licensed and weights != "random" else None
+
+
+def closed_start(network: str | BackboneCard, weights: str) -> list[str]:
+    """The weights that a training began from, in words, if their licence does not let everyone pass on what is made."""
+    start = start_of(network, weights)
+    return [] if start is None or start.licence.open else [f"the weights of {start.name} ({start.licence.name})"]
+
+
+def _check_licences(pool: list[About], run: Run, network: str | BackboneCard, *, accepted: bool) -> None:
     restricted = [about.task for about in pool if not about.licence.get("open")]
+    restricted += closed_start(network, run.config().weights)
     if restricted and not accepted:
         raise UsageError(
             f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",

@@ -12,6 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mtrain.atomic import replacing, write_json
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
 from mtrain.model.backbones import AUXILIARY, WITHOUT_AUXILIARY, timm_options
@@ -45,9 +47,11 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
         state |= {"head.weight": head.weight, "head.bias": head.bias}
     write_tensors(out / "model.safetensors", state, {"backbone": network.name, **seen.json()})
     write_json(out / "config.json", _config(network, head, size))
+    # a folder says itself which network it holds
+    name = network.name if network.card is None or network.name in catalog.known() else "./"
     loading = (
         "from mtrain import shared_network\n"
-        f'network = shared_network("{network.name}", "model.safetensors").eval()\n'
+        f'network = shared_network("{name}", "model.safetensors").eval()\n'
         "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
     )
     return WrittenFiles(("model.safetensors", "config.json"), loading)
@@ -76,6 +80,8 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
 
 def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
     """A checkpoint for timm: of the body only (`num_classes=0`), or with the head as its classifier."""
+    if network.card is not None:
+        return _card_to_timm(network, network.card, head, out, size)
     name = architecture(network.name)
     try:
         import timm
@@ -104,7 +110,7 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
     with replacing(out / "model.safetensors") as partial:
         partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, {"format": "pt"}))
     expected = {"mean": _rounded(network.mean), "std": _rounded(network.std), "input_size": [3, size, size]}
-    expected |= {"interpolation": "bilinear", "crop_pct": 1.0, "num_classes": classes}
+    expected |= {"interpolation": network.interpolation, "crop_pct": 1.0, "num_classes": classes}
     expected |= {key: defaults[key] for key in ("classifier", "first_conv")}
     config = {"architecture": name, "num_classes": classes, "num_features": network.num_features}
     config |= {"label_names": list(head.about.classes)} if head else {}
@@ -117,6 +123,44 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
         "# or, from a folder or the hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
     )
     return WrittenFiles(("model.safetensors", "config.json"), loading)
+
+
+def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None, out: Path, size: int) -> WrittenFiles:
+    """A network that a table describes: its features are what the lines that load it make of timm's tokens."""
+    if head:
+        raise UsageError(
+            f"timm gives no classifier the features of {card.name}: {card.features}",
+            remedy="use --to safetensors or onnx",
+        )
+    with replacing(out / "model.safetensors") as partial:
+        state = {key: value.contiguous() for key, value in network.body.state_dict().items()}
+        partial.write_bytes(save(state, {"format": "pt"}))
+    expected = {"mean": _rounded(network.mean), "std": _rounded(network.std), "input_size": [3, size, size]}
+    expected |= {"interpolation": network.interpolation, "crop_pct": 1.0, "num_classes": 0}
+    options = card.options | ({} if card.features == "pooled" else {"global_pool": ""})
+    config = {"architecture": card.timm, "num_classes": 0, "num_features": network.num_features, "model_args": options}
+    write_json(out / "config.json", config | {"pretrained_cfg": expected})
+    given = "".join(f", {key}={_in_python(key, value)}" for key, value in options.items())
+    loading = (
+        "import timm, torch\n"
+        f'model = timm.create_model("{card.timm}", num_classes=0{given}, checkpoint_path="model.safetensors").eval()\n'
+        f"{_RULES[card.features]}"
+    )
+    return WrittenFiles(("model.safetensors", "config.json"), loading)
+
+
+_TOKENS = "tokens = model(images)  # normalized with the mean and std of config.json\n"
+_MEAN = "tokens[:, model.num_prefix_tokens :].mean(1)"
+_RULES = {
+    "pooled": "features = model(images)  # normalized with the mean and std of config.json",
+    "cls": f"{_TOKENS}features = tokens[:, 0]",
+    "mean": f"{_TOKENS}features = {_MEAN}",
+    "cls+mean": f"{_TOKENS}features = torch.cat([tokens[:, 0], {_MEAN}], dim=1)",
+}
+
+
+def _in_python(key: str, value: object) -> str:
+    return f"timm.layers.{value}" if key == "mlp_layer" else repr(value)
 
 
 def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
@@ -165,6 +209,8 @@ def _config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, A
         "backbone": network.name, "num_features": network.num_features, "size": size,
         "mean": _rounded(network.mean), "std": _rounded(network.std),
     }  # fmt: skip
+    if network.card is not None:
+        config |= {"network": network.card.model_dump(mode="json")}
     return config | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import OPTIONAL, FitConfig
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
@@ -40,11 +41,14 @@ def write(out: Path, run: Run, pool: Sequence[About], head: Head | None, loading
     Raises:
         RunError: the file cannot be written.
     """
-    write_text(out / NAME, "\n".join([*_head(pool, run.config(), head), *_body(run, pool, head, loading)]) + "\n")
+    write_text(out / NAME, "\n".join([*_head(pool, run, run.config(), head), *_body(run, pool, head, loading)]) + "\n")
 
 
-def _head(pool: Sequence[About], config: FitConfig, head: Head | None) -> Iterator[str]:
+def _head(pool: Sequence[About], run: Run, config: FitConfig, head: Head | None) -> Iterator[str]:
     names = {hub_name(of.licence["name"]) for of in pool}
+    network = run.network()
+    if isinstance(network, BackboneCard) and network.licensed and config.weights != "random":
+        names.add(hub_name(network.licence.name))
     yield "---"
     yield f"license: {names.pop() if len(names) == 1 else OTHER}"
     yield f"pipeline_tag: {'image-classification' if head else 'image-feature-extraction'}"
@@ -73,7 +77,9 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
         yield f"The initial weights were trained on: {seen}."
     yield ", ".join(f"{name} {getattr(config, name)}" for name in SETTINGS) + f", seed {config.seed}."
     chosen = {name: getattr(config, name) for name in sorted(OPTIONAL)}
-    other = [f"{name} {value}" for name, value in chosen.items() if value != FitConfig.model_fields[name].default]
+    fields = FitConfig.model_fields
+    plain = {name: fields[name].get_default(call_default_factory=True) for name in chosen}
+    other = [f"{name} {value}" for name, value in chosen.items() if value != plain[name]]
     if other:
         yield f"Beyond the paper: {', '.join(other)}."
     yield from ("", "| task | classes | training images | um/px | licence |", "|---|--:|--:|--:|---|")
@@ -92,6 +98,11 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
     yield from ("", "## Licences and citations", "")
     yield "The weights were trained on the data above; their licences may bind whoever uses or shares the weights."
     yield ""
+    network = run.network()
+    if isinstance(network, BackboneCard) and network.licensed and config.weights != "random":
+        terms = sentence(network.licence.name, network.licence.url, network.licence.note)
+        where = " ".join(filter(None, [network.url, network.paper]))
+        yield f"- The training began from the weights of {network.title} ({where}), whose licence is {terms}."
     yield from (f"- {of.task}: {' '.join(of.citation.split())}" for of in pool if of.citation)
     yield from ("", "## Limits", "")
     yield "For research. Not a medical device: nothing here was validated for diagnosis. Other scanners, stains,"

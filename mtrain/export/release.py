@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
+from mtrain.backbones import catalog
 from mtrain.checksums import write_sums
 from mtrain.config import FitConfig
 from mtrain.data.pool import Permit, Pool, Task, fetch_shards, open_pool, training_on, with_test
@@ -25,7 +26,7 @@ from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
-from mtrain.export import Exported, export, modelcard
+from mtrain.export import Exported, closed_start, export, modelcard
 from mtrain.runs import Run, RunState
 from mtrain.settings import unusable
 from mtrain.sweep.spec import Combination, Sweep, rate
@@ -62,8 +63,8 @@ def release(request: ReleaseRequest, report: Reporter) -> tuple[RunState, list[E
         RunError: nothing is selected in the sweep, or a run cannot be resumed.
     """
     pool = whole(open_pool(request.shards))
-    _check_licences(pool.tasks, accepted=request.accepted)
     trainings, released = configs(request), list[Exported]()
+    _check_licences(pool.tasks, trainings, accepted=request.accepted)
     fetch_shards(pool.tasks, SPLITS, report)
     for config in trainings:
         run = Run(request.runs / _name(config, pool))
@@ -142,7 +143,7 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
 def _name(config: FitConfig, pool: Pool) -> str:
     """A readable folder name, unique to the data and the settings."""
     identity = json.dumps([config.determining(), config.weights, pool.digest], sort_keys=True, default=str)
-    plain = config.backbone.replace(":", "-").replace("/", "-")
+    plain = catalog.slug(config.backbone)
     return f"release-{plain}-seed{config.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
@@ -212,9 +213,12 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
     return comparable([one for one in found if one.source == "imagenet" or own(one)], ours=own, size=config.size)
 
 
-def _check_licences(tasks: Sequence[Task], *, accepted: bool) -> None:
+def _check_licences(tasks: Sequence[Task], configs: Sequence[FitConfig], *, accepted: bool) -> None:
     """The check that `export` would make, but before days of training."""
     restricted = [task.name for task in tasks if not task.card.licence.open]
+    for config in {config.backbone: config for config in configs}.values():
+        network = catalog.described(config.backbone, config.backbone_options) or config.backbone
+        restricted += closed_start(network, config.weights)
     if restricted and not accepted:
         raise UsageError(
             f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",

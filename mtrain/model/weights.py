@@ -25,12 +25,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dpconvert.errors import cut
+from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import check_sum
 from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
-from mtrain.model.weights_file import EXPECTED, Kind, weights_kind
+from mtrain.model.weights_file import EXPECTED, Kind, weights_in, weights_kind
 from mtrain.model.weights_fit import StateDict, flattened
 from mtrain.runs import Run
 from mtrain.seen import Seen
@@ -73,21 +74,24 @@ class Weights:
     architecture: str | None = None
 
 
-def save_weights(network: nn.Module, path: Path, name: str, **about: Any) -> None:
-    """Write the weights of `network`, which is called `name`, as safetensors under their own names."""
-    write_tensors(path, network.state_dict(), {BACKBONE: name, **about})
+def save_weights(network: nn.Module | Mapping[str, Tensor], path: Path, name: str, **about: Any) -> None:
+    """Write the weights of `network` (or these), which is called `name`, as safetensors under their own names."""
+    state = network.state_dict() if isinstance(network, nn.Module) else network
+    write_tensors(path, state, {BACKBONE: name, **about})
 
 
-def seen_by(weights: str | Path) -> Seen:
+def seen_by(weights: str | Path, network: str | BackboneCard | None = None) -> Seen:
     """What weights were trained on: by the header of a file of ours, the run in whose folder it lies, or what an export
     says beside it. Nothing where none of these tells, as of the ImageNet weights.
+
+    network: the one that they are of; its table names the file in a folder.
 
     Raises:
         RunError: a run's configuration or an export's file that is damaged.
     """
     if weights in ("imagenet", "random"):
         return Seen()
-    path = Path(weights)
+    path = weights_in(Path(weights), network.files if isinstance(network, BackboneCard) else ())
     try:
         with safe_open(path, framework="pt") as file:
             found = Seen.of(about_in(file))

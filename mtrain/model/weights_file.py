@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,8 @@ from mtrain.errors import RunError
 
 Kind = Literal["safetensors", "zip", "pickle"]
 EXPECTED = ".safetensors, .pth or .pt"
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 HEAD = 4096  # bytes
 LENGTH = 8  # of the length that a safetensors file begins with
 LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
@@ -41,6 +44,17 @@ PACKED = {
 }
 UNPACK = "unpack it, and give the weights file inside"
 AGAIN = "download or copy it again"
+
+
+def weights_in(path: Path, names: Iterable[str] = ()) -> Path:
+    """The weights file in a folder: what timm and transformers call it, one of `names`, or the only one; of a file it
+    is the file itself, and so of a folder without any, which `weights_kind` refuses.
+    """
+    if not path.is_dir():
+        return path
+    named = [path / name for name in (*IN_FOLDERS, *names) if (path / name).is_file()]
+    found = named[:1] or [inside for inside in path.iterdir() if inside.suffix in SUFFIXES]
+    return found[0] if len(found) == 1 else path
 
 
 def weights_kind(path: Path) -> Kind:
@@ -76,7 +90,7 @@ def _foreign(head: bytes) -> tuple[str, str | None]:
 
 def _size(path: Path) -> int:
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
         remedy = f"give a file in it: {', '.join(inside[:5])}" if inside else "give the path of a file"
         raise RunError("not a weights file: it is a folder", where=path, expected=EXPECTED, remedy=remedy)
     if not path.is_file():

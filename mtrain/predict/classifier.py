@@ -39,7 +39,7 @@ class Classifier:
         self.about: About = head.about
         self.size = run.config().size
         self.device = find_device(device)
-        self.network = shared_network(run.config().backbone, run.weights).eval().to(self.device)
+        self.network = shared_network(run.network(), run.weights).eval().to(self.device)
         self.head = head.module().to(self.device)
 
     @property
@@ -66,7 +66,9 @@ class Classifier:
 
         As in training, the central square of each image is resized to the network's input size.
         """
-        squares = [square(torch.from_numpy(np.array(image)).permute(2, 0, 1), self.size) for image in raw_images]
+        how = self.network.interpolation
+        arrays = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in raw_images]
+        squares = [square(array, self.size, how=how) for array in arrays]
         images = torch.stack(squares).to(self.device)
         logits = self.head(self.network(self.network.normalize(images)))
         probabilities: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()

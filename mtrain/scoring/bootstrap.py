@@ -7,7 +7,7 @@ ranks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,35 @@ def intervals(
         if not np.isnan(values).all()
         for low, high in [np.nanpercentile(values, edges)]
     }
+
+
+def paired(
+    labels: Labels, decisions: Mapping[str, Values], groups: Sequence[str], classes: int, metric: str, *,
+    draws: int = DRAWS, seed: int = 0,
+) -> dict[str, Values]:  # fmt: skip
+    """Name -> one score of its decision values in each draw, (draws,): in draw i all have the same groups, so that
+    differences of scores are of the same patients. Empty with a single group.
+    """
+    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return {}
+    rng = np.random.Generator(np.random.Philox(seed))
+    found: dict[str, list[Values]] = {name: [] for name in decisions}
+    block = max(1, CELLS_AT_ONCE // max(len(labels), len(names) * classes))
+    for start in range(0, draws, block):
+        weights = _drawn(rng, min(block, draws - start), len(names))
+        for name, values in decisions.items():
+            scores = dict(weighted_scores(labels, values, group, weights, classes))
+            found[name].append(scores[metric])
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def interval(values: Values) -> tuple[float, float] | None:
+    """The percentile interval of draws; None where none of them is defined."""
+    if np.isnan(values).all():
+        return None
+    low, high = np.nanpercentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
 
 
 def weighted_scores(

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool, Task, find_task, leave_out, open_pool
 from mtrain.errors import RunError, UsageError
-from mtrain.model.weights_file import weights_kind
+from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer
 
 # raise one when a change to the code makes the same settings end in another result
@@ -143,7 +144,9 @@ def _cell(config: FitConfig, combination: Combination, left: LeftOut, transfer: 
 def training_digest(config: FitConfig, pool: str, weights: str) -> str:
     """A name for the weights that a training ends with. `weights`: what it starts from, by name or by digest."""
     settings = config.determining() | {"weights": weights}
-    return digest({"config": settings, "pool": pool, "rules": RULES["training"]})
+    card = catalog.described(config.backbone, config.backbone_options)
+    table = {} if card is None else {"network": card.determining()}
+    return digest({"config": settings, **table, "pool": pool, "rules": RULES["training"]})
 
 
 def digest(content: Any) -> str:
@@ -156,9 +159,10 @@ def _weights(given: str) -> str:
     """The weights' name, or the digest of their file."""
     if given in ("imagenet", "random"):
         return given
-    weights_kind(Path(given))
+    path = weights_in(Path(given))
+    weights_kind(path)
     try:
-        with Path(given).open("rb") as file:
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RunError(f"no weights to start from: {error.strerror or error}", where=given) from None

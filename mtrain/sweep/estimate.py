@@ -12,6 +12,7 @@ import torch
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
+from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool
 from mtrain.model.network import MultiHead, find_device, shared_network
@@ -112,7 +113,7 @@ def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
     """Time a few iterations of each kind, images read and all."""
     report.note(f"{config.backbone}: timing a few iterations")
     device = find_device(config.device)
-    network = shared_network(config.backbone, "random")
+    network = shared_network(catalog.described(config.backbone, config.backbone_options) or config.backbone, "random")
     model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})
     model = model.to(device).to(memory_format=torch.channels_last)
     settings = config.model_copy(update={"warmup": STEPS, "iterations": 2 * STEPS})

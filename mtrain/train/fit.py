@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +17,18 @@ import torch
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data import sampling
 from mtrain.data.pool import Pool, Task, fetch_shards, leave_out, open_pool, training_on
 from mtrain.errors import RunError, UsageError
-from mtrain.model import batchnorm_adapt, batchnorm_per_task
+from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
-from mtrain.model.tensor_file import not_finite
+from mtrain.model.tensor_file import not_finite, write_tensors
 from mtrain.model.weights import StateDict as TensorState
 from mtrain.model.weights import read_weights, save_weights, seen_by
 from mtrain.runs import Run, RunState
@@ -60,12 +63,13 @@ def fit(
     _check_division(config, ranks)
     for note in (*pool.notes, *notes, *pool.empty_sets):
         report.note(note)
-    start = run.started_from() if run.exists else seen_by(config.weights)
-    about = provenance.about(config, pool, left, ranks.size, start)
+    network = _network(config, run)
+    start = run.started_from() if run.exists else seen_by(config.weights, network)
+    about = provenance.about(config, pool, left, ranks.size, start, network)
     with run.locked() if ranks.first else nullcontext():
         if ranks.broadcast(lambda: _finished(run, about, report)):
             return "finished"
-        training = _training(config, pool, run, report, ranks)
+        training = _training(config, network, pool, run, report, ranks)
         for note in (*_about_sets(config, pool), *_about_start(start, left), *filter(None, [remark(config.backbone)])):
             report.note(note)
         if ranks.first:
@@ -201,15 +205,28 @@ def _end(training: Training, journal: Journal) -> RunState:
         batchnorm_per_task.merge(shared)
         with training.averaged():
             save_heads(run.heads, training.model.heads, training.pool.tasks)
-            save_weights(
-                shared.body, run.weights, shared.name, run=run.name, pool=training.pool.digest, **run.seen().json()
-            )
+            about = {"run": run.name, "pool": training.pool.digest, **run.seen().json()}
+            if adapter := tuning.adapter_state(shared.body):
+                write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
+            save_weights(tuning.merged_state(shared.body), run.weights, shared.name, **about)
     journal.skipped(training)
     journal.state(state, training.iteration)
     return state
 
 
-def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: Ranks) -> Training:
+def _network(config: FitConfig, run: Run) -> str | BackboneCard:
+    """What the shared network is built from: a resumed run has its own table, whose file may be missing."""
+    if run.exists and run.config().backbone == config.backbone and not Path(config.backbone).exists():
+        return run.network()
+    card = catalog.described(config.backbone, config.backbone_options)
+    if card is not None and (fault := card.size_fault(config.size)):
+        raise UsageError(fault, found=f"--size {config.size}")
+    return card or config.backbone
+
+
+def _training(
+    config: FitConfig, network: str | BackboneCard, pool: Pool, run: Run, report: Reporter, ranks: Ranks
+) -> Training:
     """A training at its start, or at the newest readable checkpoint of the run.
 
     The first rank reads the weights or the checkpoint, and broadcasts them to the others.
@@ -221,11 +238,14 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
     saved = _newest_readable(run, report) if ranks.first else None
     done = ranks.broadcast(lambda: 0 if saved is None else saved[1])
     starts = ranks.first and saved is None
-    shared = shared_network(
-        config.backbone, config.weights if starts else "random", config.weights_key if starts else None
-    )
+    shared = shared_network(network, config.weights if starts else "random", config.weights_key if starts else None)
     check_size(shared, config.size)
     _check_start(shared, config.weights)
+    tuning.prepare(shared.body, config.tune, shared.name)
+    if config.layer_decay is not None:
+        tuning.by_layer(shared.body, config.layer_decay, shared.name)
+    if config.checkpointing:
+        tuning.check_pointing(shared.body, shared.name)
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)
@@ -244,17 +264,22 @@ def _training(config: FitConfig, pool: Pool, run: Run, report: Reporter, ranks: 
         report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
     if not ranks.alone:
         training.restore(ranks.broadcast_state(training.state()))
-    if config.compile:
+    if config.compile and config.tune != "heads":
         training.features = compiled(shared, training.example(), report.note)
     return training
 
 
 def _adapt(training: Training, run: Run, report: Reporter) -> None:
     """Adapt batch normalization, on batches drawn for it. Only the first rank does, so the ranks do not change it."""
-    numbers = range(training.config.adapt_batches)
-    if numbers and training.config.adapts:
-        drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(training.config.batch)])
-        layers = batchnorm_adapt.adapt(training.model.shared, (training.prepare(batch) for batch in drawn))
+    config, shared = training.config, training.model.shared
+    numbers = range(config.adapt_batches)
+    if not numbers or not config.adapts or config.tune == "heads":
+        return
+    if not batchnorm_adapt.layers_of(shared):
+        report.note(f"{run.name}: {shared.name} has no batch normalization to adapt")
+    else:
+        drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(config.batch)])
+        layers = batchnorm_adapt.adapt(shared, (training.prepare(batch) for batch in drawn))
         report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
 
 

@@ -14,8 +14,10 @@ from mtrain.config import FitConfig
 from mtrain.model.loss import scale_head_gradients
 from mtrain.model.network import MultiHead
 from mtrain.model.task_heads import TaskHeads
+from mtrain.model.tuning import by_layer, moved
 
 Rates = tuple[float, float]
+FACTOR = "factor"  # of a group of parameters: on the rate of the shared network
 
 
 def learning_rates(config: FitConfig, iteration: int) -> Rates:
@@ -42,7 +44,7 @@ class PhaseOptimizer:
     def __init__(self, config: FitConfig, model: MultiHead, iteration: int) -> None:
         self.model, self.heads = model, HeadOptimizer(config, model.heads)
         self.shared: torch.optim.Optimizer | None = None
-        if iteration >= config.warmup:
+        if iteration >= config.warmup and moved(model.shared):
             self.shared = _shared_optimizer(config, model)
         self.set_rates(learning_rates(config, iteration))
 
@@ -54,14 +56,14 @@ class PhaseOptimizer:
     @property
     def rates(self) -> dict[str, float]:
         """Learning rates of the parts being trained: shared network and heads, or only the heads."""
-        shared = {} if self.shared is None else {"shared": float(self.shared.param_groups[0]["lr"])}
+        shared = {} if self.shared is None else {"shared": float(self.rate)}
         return shared | {"heads": self.heads.rate}
 
     def set_rates(self, rates: Rates) -> None:
         """Set the learning rates of the next iteration."""
-        shared, self.heads.rate = rates
-        if self.shared is not None:
-            self.shared.param_groups[0]["lr"] = shared
+        self.rate, self.heads.rate = rates
+        for group in [] if self.shared is None else self.shared.param_groups:
+            group["lr"] = self.rate * group[FACTOR]
 
     def zero_grad(self) -> None:
         """Clear all gradients, including those of a frozen shared network."""
@@ -126,8 +128,16 @@ class HeadOptimizer:
         return {"exp_avg": first, "exp_avg_sq": second, "parameter": moved}
 
 
+def _groups(config: FitConfig, model: MultiHead) -> list[dict[str, Any]]:
+    """What moves of the shared network; a group for each layer where their rates differ."""
+    if config.layer_decay is None:
+        return [{"params": moved(model.shared), "lr": config.lr, FACTOR: 1.0}]
+    layers = by_layer(model.shared.body, config.layer_decay, model.shared.name)
+    return [{"params": params, "lr": config.lr * factor, FACTOR: factor} for factor, params in layers]
+
+
 def _shared_optimizer(config: FitConfig, model: MultiHead) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": list(model.shared.parameters()), "lr": config.lr}]
+    groups = _groups(config, model)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=_has_fused_kernel(groups))
     return sgd(groups, momentum=config.momentum, weight_decay=config.weight_decay)

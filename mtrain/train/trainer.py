@@ -26,6 +26,7 @@ from mtrain.data.stream import StreamBatches
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.network import MultiHead
+from mtrain.model.tuning import moved
 from mtrain.model.weights import StateDict
 from mtrain.train import checkpoint
 from mtrain.train.averaging import Average
@@ -46,11 +47,13 @@ class Training:
         self.config, self.pool, self.model, self.device, self.ranks = config, pool, model, device, ranks
         self.iteration, self.counts = done, [0] * len(pool.tasks)
         self.tasks = [task.name for task in pool.tasks]
-        self.images = None if config.stream else Images([(task, task.rows["train"]) for task in pool.tasks])
+        self.how = model.shared.interpolation
+        rows = [(task, task.rows["train"]) for task in pool.tasks]
+        self.images = None if config.stream else Images(rows, how=self.how)
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
-        self.sums = None if ranks.alone else GradientSums(list(model.shared.parameters()))
+        self.sums = None if ranks.alone else GradientSums(moved(model.shared))
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
@@ -59,6 +62,11 @@ class Training:
     def warming(self) -> bool:
         """Whether the next iteration belongs to the warm-up, which trains only the heads."""
         return self.iteration < self.config.warmup
+
+    @property
+    def still(self) -> bool:
+        """Whether the shared network stands still in the next iteration: in the warm-up, or always."""
+        return self.warming or self.config.tune == "heads"
 
     @property
     def rates(self) -> dict[str, float]:
@@ -109,14 +117,14 @@ class Training:
         seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start)
         torch.manual_seed(seed)
         losses = self._losses(batch, batch.counts.tolist())
-        if self.sums and not self.warming and number == len(self.slots) - 1:
+        if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
         (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
-        """The loss of each task: (tasks,). While warming up, the shared network is in evaluation mode."""
-        self.model.shared.train(not self.warming)
+        """The loss of each task: (tasks,). A shared network that stands still is in evaluation mode."""
+        self.model.shared.train(not self.still)
         if self.config.batchnorm == "frozen":
             batchnorm_adapt.freeze(self.model.shared)
         batchnorm_per_task.route(self.model.shared, counts)
@@ -124,8 +132,8 @@ class Training:
         labels = batch.labels.to(self.device, non_blocking=True)
         tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            with torch.set_grad_enabled(not self.warming):
-                features = self.model.shared(images) if self.warming else self.features(images)
+            with torch.set_grad_enabled(not self.still):
+                features = self.model.shared(images) if self.still else self.features(images)
             logits = self.model.heads(features)
         return task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing)
 
@@ -134,7 +142,7 @@ class Training:
         if self.sums is None:
             return
         tensors = [parameter.grad for parameter in self.model.heads.parameters() if parameter.grad is not None]
-        if not self.warming:
+        if not self.still:
             self.sums.finish()
             statistics = batchnorm_adapt.statistics_of_a_part(self.model.shared)
             tensors += [values.div_(self.ranks.size) for values in statistics]
@@ -143,7 +151,7 @@ class Training:
     def prepare(self, batch: Batch) -> Tensor:
         """The images on the device: flipped and further augmented as configured, normalized, channels last."""
         looks = batch.looks.to(self.device, non_blocking=True)
-        images = batch.to(self.device).images(self.config.size)
+        images = batch.to(self.device).images(self.config.size, self.how)
         return self.model.shared.normalize(colour.changed(images, looks, self.config))
 
     def example(self) -> Tensor:
@@ -174,7 +182,7 @@ class Training:
         if self.images is None:
             tasks = self.pool.tasks
             return StreamBatches(
-                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
+                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks, how=self.how
             )
         return TrainingBatches(
             self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
@@ -210,7 +218,13 @@ class Training:
         rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
         correct = 0
         for images, places in ordered_batches(
-            task, rows, size=config.size, batch=config.batch, workers=config.workers, device=self.device
+            task,
+            rows,
+            size=config.size,
+            batch=config.batch,
+            workers=config.workers,
+            device=self.device,
+            how=self.how,
         ):
             if enough():
                 return None

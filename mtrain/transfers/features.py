@@ -27,8 +27,9 @@ Features = NDArray[np.float32]
 
 
 def weights_digest(network: SharedNetwork) -> str:
-    """A name for what the network computes: its name, parameters and buffers, and the pixels that it expects."""
-    return state_digest({**network.state_dict(), "mean": network.mean, "std": network.std}, network.name)
+    """A name for what the network computes: its name, parameters and buffers, the pixels that it expects, its table."""
+    table = () if network.card is None else (network.card.digest,)
+    return state_digest({**network.state_dict(), "mean": network.mean, "std": network.std}, network.name, *table)
 
 
 def features(
@@ -46,7 +47,7 @@ def features(
         UsageError: numbers that float16 cannot hold.
         ShardError, RunError: remote shards that cannot be had.
     """
-    what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square bilinear"
+    what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square {network.interpolation}"
     what += "" if dtype == "float32" else f" {dtype}"
     path = cache / f"{task.name}-{split}-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"
     shape = (len(task.rows[split]), network.num_features)
@@ -112,7 +113,9 @@ def _computed(
     network = network.eval().to(device).to(memory_format=torch.channels_last)
     found = np.empty((len(rows), network.num_features), np.float32)
     with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:
-        for images, places in ordered_batches(task, rows, size=size, batch=BATCH, workers=workers, device=device):
+        for images, places in ordered_batches(
+            task, rows, size=size, batch=BATCH, workers=workers, device=device, how=network.interpolation
+        ):
             found[places] = network(network.normalize(images)).float().cpu().numpy()
             advance(len(places))
     return found

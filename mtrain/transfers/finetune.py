@@ -166,4 +166,7 @@ def _digest(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe) -> str
     settings = {name: value for name, value in asdict(recipe).items() if name not in (*INCIDENTAL, "rates")}
     keys = "\n".join([*map(str, sets.train.key), "", *map(str, sets.val.key)])
     rows = hashlib.sha256(keys.encode()).hexdigest()
-    return state_digest(start.state_dict(), start.name, task.card.digest, rows, json.dumps(settings), __version__)
+    table = () if start.card is None else (start.card.digest,)
+    return state_digest(
+        start.state_dict(), start.name, *table, task.card.digest, rows, json.dumps(settings), __version__
+    )

@@ -105,7 +105,13 @@ def logits(model: LinearClassifier, task: Task, rows: Rows, recipe: Recipe) -> V
     found = np.empty((len(rows), task.num_classes))
     model.eval()
     for images, places in ordered_batches(
-        task, rows, size=recipe.size, batch=recipe.batch, workers=recipe.workers, device=device
+        task,
+        rows,
+        size=recipe.size,
+        batch=recipe.batch,
+        workers=recipe.workers,
+        device=device,
+        how=model.shared.interpolation,
     ):
         found[places] = model(model.shared.normalize(images)).double().cpu().numpy()
     return found
@@ -120,7 +126,9 @@ class Tuning:
         self.device = self.model.head.weight.device
         groups = [{"params": list(self.model.parameters()), "lr": rate}]
         self.optimizer = sgd(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-        self.dataset = EpochBatches(Images([(task, sets.train)]), recipe.size, recipe.seed, recipe.batch)
+        self.dataset = EpochBatches(
+            Images([(task, sets.train)], how=start.interpolation), recipe.size, recipe.seed, recipe.batch
+        )
         self.history: list[list[float]] = []
         self.best: StateDict = {}
 
@@ -169,7 +177,7 @@ class Tuning:
         """Batch `number`, counted through all epochs; its mean loss."""
         torch.manual_seed(sampling.model_seed(self.recipe.seed, number))
         self.model.train()
-        images = batch.to(self.device).images(self.recipe.size)
+        images = batch.to(self.device).images(self.recipe.size, self.model.shared.interpolation)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             found = self.model(self.model.shared.normalize(images))
         loss = F.cross_entropy(found.float(), batch.labels.to(self.device, non_blocking=True))

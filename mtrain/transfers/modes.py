@@ -47,7 +47,7 @@ class Pretrained:
     @property
     def seen(self) -> Seen:
         """What the weights were trained on."""
-        return self.run.seen() if self.weights == OWN else seen_by(self.weights)
+        return self.run.seen() if self.weights == OWN else seen_by(self.weights, self.run.network())
 
     @property
     def origin(self) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from mtrain.data.pool import Task, find_task, open_pool, open_task
 from mtrain.data.storage import url_of
 from mtrain.errors import UsageError
-from mtrain.model.weights_file import weights_kind
-from mtrain.runs import Run
+from mtrain.model.weights_file import weights_in, weights_kind
+from mtrain.runs import Run, Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
 TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed"})
@@ -57,7 +57,8 @@ def unread(modes: Sequence[str], weights: str = OWN) -> dict[str, str]:
 
 
 def weights_of(run: Run, weights: str, mode: str = "svm", key: str | None = None) -> str:
-    """The weights that the mode takes: "run" (its own), "imagenet", "random", or a file.
+    """The weights that the mode takes: "run" (its own; of a network without a run those it was named with), "imagenet",
+    "random", or a file or its folder.
 
     Raises:
         UsageError: weights that the mode does not take; a `key` without a file.
@@ -66,10 +67,15 @@ def weights_of(run: Run, weights: str, mode: str = "svm", key: str | None = None
     only = ONLY.get(mode, weights)
     if weights not in (OWN, only):
         raise UsageError(f"--mode {mode} takes no --weights", found=weights)
+    if only == OWN and isinstance(run, Start):
+        if mode in ONLY:
+            raise UsageError(f"--mode {mode} takes a run", found=run.name, remedy="name one with --run")
+        only = run.config().weights
     if only == OWN:
         run.check_finished()
     elif only not in NAMED:
-        weights_kind(Path(only))
+        network = run.network()
+        weights_kind(weights_in(Path(only), () if isinstance(network, str) else network.files))
     if key is not None and only in NAMED:
         raise UsageError("--weights-key names a part of a file", found=f"--weights {only}", remedy="leave it away")
     return only

@@ -50,7 +50,7 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     if weights == OWN:
         run.check_finished()
     torch.manual_seed(config.seed if seed is None else seed)
-    network = shared_network(config.backbone, run.weights if weights == OWN else weights, key)
+    network = shared_network(run.network(), run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
     source = Pretrained(run, weights, network, weights_digest(network))
     if broken := not_finite(network.body.state_dict()):

@@ -113,13 +113,13 @@ def test_two_names_that_look_the_same_are_refused(manifest: Manifest, tmp_path: 
 
 def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp_path: Path) -> None:
     source = tmp_path / "source"
-    put(source, *IMAGES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.czi", "part2.tar.gz",
+    put(source, *IMAGES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.czi", "part2.rar",
         "a.xml", "old.tar.gz", "old/gutartig/n.png", "notes.txt", ".hidden.png")  # fmt: skip
     with zipfile.ZipFile(source / "outer.zip", "w") as archive:
-        archive.writestr("inner.zip", b"")
+        archive.writestr("inner.rar", b"")
     notes = run(manifest, source, tmp_path / "out").notes
     told = "\n".join(notes)
-    assert "not read: 2 archives, the first outer.zip/inner.zip; unpack outer.zip, and then inner.zip" in told
+    assert "not read: 2 archives, the first outer.zip/inner.rar; unpack outer.zip, and then inner.rar" in told
     assert "not used: 2 images (2 .svs), the first gutartig/x.svs: no pattern" in told
     assert "1 slide in a format that is not read (Zeiss CZI), the first: gutartig/z.czi" in told
     assert "not used: 1 file (1 .xml), the first a.xml: of annotations or tables" in told
@@ -132,9 +132,9 @@ def test_nothing_but_an_archive_in_an_archive_names_what_to_do(
 ) -> None:
     (tmp_path / "source").mkdir()
     with zipfile.ZipFile(tmp_path / "source" / "outer.zip", "w") as archive:
-        archive.writestr("inner.zip", b"")
+        archive.writestr("inner.rar", b"")
     answer = dpconvert(tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out")
-    assert "unpack outer.zip, and then inner.zip" in one_line(answer)
+    assert "unpack outer.zip, and then inner.rar" in one_line(answer)
 
 
 def test_masks_and_points_are_paired_whatever_case_and_form(tmp_path: Path) -> None:

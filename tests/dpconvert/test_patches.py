@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from dpconvert.annotations import LabelMask
 from dpconvert.errors import ReadError
@@ -243,3 +246,59 @@ def test_the_connected_areas_of_a_mask_are_its_objects() -> None:
     assert labels(records(rule, scene(200, 100, mask))) == {(0, 0): "yes", (100, 0): "yes"}
     found = records({"type": "crop"}, scene(200, 100, mask), classes=["cell"])
     assert [r.box for r in found] == [Box(40, 40, 20, 20), Box(180, 80, 20, 20)]
+
+
+# --- the class of the middle
+
+GRADES = ["benign", "three", "four"]
+MIDDLE = {"type": "middle", "size": 30, "centre": 10}
+MASKED = {0: "benign", 1: "three", 2: "four", 9: "unlabelled"}
+
+
+def middle(values: NDArray[np.uint8], **rule: object) -> dict[tuple[int, int], str]:
+    height, width = values.shape
+    at = scene(width, height, LabelMask(values, MASKED, width, height))
+    return labels(records(MIDDLE | {"ignore": ["unlabelled"]} | rule, at, classes=GRADES))
+
+
+def test_a_patch_is_of_the_class_that_covers_most_of_its_middle() -> None:
+    values = np.full((30, 90), 9, np.uint8)
+    values[10:20, 10:20] = 1
+    values[0:10, 0:30] = 2  # outside the middle
+    values[10:15, 40:50] = 0
+    values[15:20, 40:50] = 2  # half and half: neither covers more than half
+    values[10:16, 70:80] = 2
+    values[16:20, 70:80] = 0
+    assert middle(values) == {(0, 0): "three", (60, 0): "four"}
+    assert middle(values, others=0.3) == {(0, 0): "three"}
+    assert middle(values, centre=None, share=0.3, others=0.2) == {(0, 0): "four"}  # 300, 100 and 500 of 900 px
+    assert middle(values, share=0.6) == {(0, 0): "three"}
+
+
+def test_the_only_class_of_the_middle_is_enough_where_no_other_is_there() -> None:
+    values = np.full((30, 60), 9, np.uint8)
+    values[19, 19] = 1
+    values[10, 40] = 1
+    values[19, 49] = 2
+    assert middle(values, share=0, others=0) == {(0, 0): "three"}
+
+
+def test_the_middle_is_told_by_outlines_too_and_what_has_no_class_is_counted() -> None:
+    at = scene(60, 30, [(shapely.box(0, 0, 30, 30), "three"), (shapely.box(45, 0, 60, 30), "unlabelled")])
+    found = records(MIDDLE | {"ignore": ["unlabelled"]}, at, classes=GRADES)
+    assert labels(found) == {(0, 0): "three"}
+    assert at.mended == {"patch whose middle is of no single class, left out": 1}
+    with pytest.raises(ReadError, match="unknown annotation label 'unlabelled'"):
+        records(MIDDLE, at, classes=GRADES)
+
+
+def test_a_class_may_have_so_many_patches_of_an_image() -> None:
+    values = np.repeat(np.array([[0, 1, 1, 1, 1]], np.uint8), 30, 1).repeat(30, 0)
+    assert Counter(middle(values, cap=2).values()) == {"benign": 1, "three": 2}
+    assert middle(values, cap=2).items() <= middle(values).items()
+
+
+@pytest.mark.parametrize("wrong", [{"centre": 40}, {"share": 0.3}, {"share": 1}])
+def test_rules_by_which_two_classes_could_be_meant_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"centre must not be|two classes could|less than 1"):
+        records(MIDDLE | wrong, scene(30, 30), classes=GRADES)

@@ -141,6 +141,16 @@ def test_sets_are_called_what_the_manifest_says(make: Make, tmp_path: Path) -> N
     assert Counter(row["split"] for row in rows if "HE-100K" in row["source"]) == {"train": 4, "val": 4}
 
 
+def test_sets_that_are_named_and_not_used_are_told(make: Make, tmp_path: Path) -> None:
+    for number in range(4):
+        for label in ("no", "yes"):
+            draw_image(tmp_path / "source" / "HE-100K" / label / f"{label}{number}.png")
+    make(HALVES.replace("official = true\nval = 0.5", "share = [0.5, 0, 0.5]"))
+    card = json.loads((tmp_path / "out" / "Mine" / "task.json").read_text())
+    [note] = [note for note in card["notes"] if "release names" in note]
+    assert note.startswith("8 images of a set that the release names: split 'strict' draws its own")
+
+
 def test_a_set_that_nothing_names_is_told_with_what_to_say(make: Make, tmp_path: Path) -> None:
     draw_image(tmp_path / "source" / "VAL-7K" / "no" / "a.png")
     told = make(HALVES.replace('"VAL-7K" = "test"\n', ""), fails=True)

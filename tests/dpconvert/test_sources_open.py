@@ -176,3 +176,26 @@ def test_a_patch_of_two_grades_is_refused_by_its_line(tmp_path: Path) -> None:
     frame.to_excel(table, index=False)
     with pytest.raises(SourceError, match=r"partition/Test/Test\.xlsx, line 4: not one grade"):
         planned("sicapv2", source)
+
+
+def test_patches_of_gleason_bear_the_only_grade_of_their_middle(converted: Get) -> None:
+    """The authors' rule, in NumPy on the palette's indices: 750 px every 375 px, the middle of 250 px."""
+    made = converted("gleason-arvaniti")
+    wanted: dict[tuple[str, int, int], int] = {}
+    for path in made.source.rglob("mask*.png"):
+        with Image.open(path) as opened:
+            assert opened.mode == "P"
+            mask = np.asarray(opened)
+        name = re.sub(r"^mask1?_", "", path.stem)
+        for y in range(0, 751, 375):
+            for x in range(0, 751, 375):
+                grades = [int(g) for g in np.unique(mask[y + 250 : y + 500, x + 250 : x + 500]) if g < 4]
+                if len(grades) == 1:
+                    wanted[name, x, y] = grades[0]
+    found = {(Path(row["source"]).stem, row["x"], row["y"]): row["label"] for row in rows_of(made)}
+    assert found == wanted
+    assert 0 < len(wanted) < 8 * 9
+    assert {(row["source"][:4], row["split"]) for row in rows_of(made)} == {
+        ("ZT11", "train"), ("ZT19", "train"), ("ZT76", "val"), ("ZT80", "test"),
+    }  # fmt: skip
+    assert "left out: 1 image without masks" in "; ".join(made.card.notes)

@@ -390,7 +390,7 @@ def test_camelyon16_keeps_only_tumour_of_slides_not_outlined_exhaustively(
     assert ("tumor_010", 1) in labels["default"]
 
 
-def test_a_plain_tar_is_read_in_place_and_a_compressed_one_is_to_be_unpacked(folder: Path, tmp_path: Path) -> None:
+def test_a_plain_tar_is_read_in_place_and_a_compressed_one_out_of_a_cache(folder: Path, tmp_path: Path) -> None:
     fake = draw_fake(find("janowczyk7"), tmp_path)
     with tarfile.open(folder / "lymphoma.tar", "w") as archive:
         archive.add(fake, arcname=".")
@@ -402,10 +402,11 @@ def test_a_plain_tar_is_read_in_place_and_a_compressed_one_is_to_be_unpacked(fol
     (folder / "lymphoma.tar").unlink()
     with tarfile.open(folder / "lymphoma.tar.gz", "w:gz") as archive:
         archive.add(fake, arcname=".")
-    with pytest.raises(
-        SourceError, match=r"unpack lymphoma\.tar\.gz: of archives, only \.zip and plain \.tar are read"
-    ):
-        planned("janowczyk7", folder)
+    made = planned("janowczyk7", folder)
+    assert samples(made) == samples(planned("janowczyk7", fake))
+    assert "lymphoma.tar.gz is read from a copy that was unpacked into the cache (.dpconvert-cache" in "; ".join(
+        made.notes
+    )
 
 
 def test_an_archive_left_beside_what_was_unpacked_from_it_counts_once(tmp_path: Path) -> None:

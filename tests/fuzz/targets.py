@@ -17,9 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import openpyxl
+import py7zr
+import pyarrow as pa
+import pyarrow.parquet as pq
 import scipy.io
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 
 from dpconvert import card
@@ -35,6 +41,7 @@ from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch
 from dpconvert.runtime.locks import Holder
+from dpconvert.source.elements import Element
 from dpconvert.source.files import Source
 from dpconvert.tasks import verify
 from dpconvert.tasks.audit.prints import prints
@@ -165,6 +172,59 @@ def in_file(name: str, parse: Callable[[Path], object]) -> Callable[[bytes], obj
     return with_file
 
 
+def _arrays(path: Path) -> None:
+    """Every array of a file, and the first image of those that may be of images, as a conversion reads them."""
+    source = Source.open(path.parent, ARCHIVES)
+    stacks = source.stacks(path.name)
+    for key, shape in stacks.names().items():
+        if len(shape) in (3, 4):
+            source.opened((Element(path.name, key, 0).name,), 1)
+
+
+def _parquet(path: Path) -> None:
+    source = Source.open(path.parent, ARCHIVES)
+    columns = source.columns(path.name)
+    columns.values("label")
+    columns.label_names("label")
+    source.read(Element(path.name, "image", 1).name)
+
+
+def _hdf5(**options: object) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", **options) as file:  # type: ignore[arg-type]
+        values = np.arange(2 * 6 * 5 * 3, dtype=np.uint8).reshape(2, 6, 5, 3)
+        file.create_dataset("x", data=values, chunks=True, compression="gzip", track_times=False)
+        file.create_dataset("detection", data=np.arange(8.0).reshape(2, 4), track_times=False)
+    return buffer.getvalue()
+
+
+def _numpy(save: Callable[..., None], *arrays: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *arrays)
+    return buffer.getvalue()
+
+
+def _rows() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": [PNG] * 3, "label": [0, 1, 0]}), buffer)
+    return buffer.getvalue()
+
+
+def _workbook() -> bytes:
+    book, buffer = openpyxl.Workbook(), io.BytesIO()
+    for row in (["file", "label"], ["a.png", 1], ["b.png", 2.5]):
+        book.worksheets[0].append(row)
+    book.save(buffer)
+    return buffer.getvalue()
+
+
+def _seven() -> bytes:
+    buffer = io.BytesIO()
+    with py7zr.SevenZipFile(buffer, "w") as archive:
+        archive.writef(io.BytesIO(b"x" * 500), "a/b.png")
+    return buffer.getvalue()
+
+
 def _image(path: Path) -> object:
     """Open and read, as a conversion does."""
     with open_image([path]) as image:
@@ -285,6 +345,7 @@ SHARD = tar_of({"a.png": PNG, "a.cls": b"0", "a.json": TEXT}, format=tarfile.UST
 ONE_SHARD = card.ShardCard(name="train-000000.tar", split="train", samples=1, size=len(SHARD), sha256="")
 MEMBERS = tar_of({"a/b.png": b"x" * 9, "n" * 120: b"x" * 9})
 
+IMAGES = np.arange(2 * 6 * 5 * 3, dtype=np.uint8).reshape(2, 6, 5, 3)
 TARGETS: dict[str, Target] = {
     "asap": Target(_read, [ASAP], XML),
     "imagescope": Target(_read, [IMAGESCOPE], XML),
@@ -319,6 +380,18 @@ TARGETS: dict[str, Target] = {
     "jpeg-tiles": Target(in_file("a.tif", _jpeg_tiles), [_tiled(compression="jpeg")], IMAGE),
     "zip": Target(in_file("a.zip", _archive), [_zip(**{"a/b.png": b"x" * 500, "c.txt": b"y"})], ZIP),
     "tar": Target(in_file("a.tar", _archive), [MEMBERS], TAR),
+    "arrays-hdf5": Target(in_file("a.h5", _arrays), [_hdf5()], IMAGE),
+    "arrays-npy": Target(in_file("a.npy", _arrays), [_numpy(np.save, IMAGES)], IMAGE),
+    "arrays-npz": Target(
+        in_file("a.npz", _arrays), [_numpy(np.savez, IMAGES), _numpy(np.savez_compressed, IMAGES)], ZIP
+    ),
+    "parquet": Target(in_file("a.parquet", _parquet), [_rows()], IMAGE),
+    "workbook": Target(lambda data: [list(row.cells) for row in Table(data, "a.xlsx")], [_workbook()], ZIP),
+    "mat73": Target(
+        lambda data: point_arrays.read_mat(data, "a", "detection", "n"), [_hdf5(userblock_size=512)], IMAGE
+    ),
+    "tgz": Target(in_file("a.tgz", _archive), [gzip.compress(MEMBERS, mtime=0)], TAR),
+    "seven": Target(in_file("a.7z", _archive), [_seven()], IMAGE),
     "unpack": Target(in_file("a.tar", lambda path: fetch.unpack(path, path.with_name("a"))), [MEMBERS], TAR),
     "shard": Target(_shard, [SHARD], TAR + IMAGE),
     "card": Target(in_file("task.json", lambda path: card.load(path.parent)), [CARD], JSON),
@@ -326,4 +399,5 @@ TARGETS: dict[str, Target] = {
     "lock": Target(in_file("l", Holder.read), [HOLDER], JSON),
 }  # fmt: skip
 BYTE_LEVEL = ("packed", "mask", "mat", "head", "print", "picture", "tiff", "tiff-pages", "tiff-kinds", "jpeg-tiles",
-              "zip", "tar", "unpack", "shard")  # fmt: skip
+              "zip", "tar", "unpack", "shard", "arrays-hdf5", "arrays-npy", "arrays-npz", "parquet", "workbook",
+              "mat73", "tgz", "seven")  # fmt: skip

@@ -159,10 +159,10 @@ def test_onnxruntime_gives_the_same_numbers(run_of: Callable[[str], Run], draw_i
     features, logits = expected(run, draw_images, "Gamma")
     export(run, "onnx", tmp_path, "Gamma")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    found = session.run(["features", "logits"], {"pictures": draw_images.numpy()})
+    found = session.run(["features", "logits"], {"images": draw_images.numpy()})
     np.testing.assert_allclose(found[0], features, atol=1e-4)
     np.testing.assert_allclose(found[1], logits, atol=1e-4)
-    assert session.run(["features"], {"pictures": draw_images[:1].numpy()})[0].shape == (1, 512)
+    assert session.run(["features"], {"images": draw_images[:1].numpy()})[0].shape == (1, 512)
 
 
 @torch.inference_mode()

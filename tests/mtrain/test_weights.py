@@ -319,9 +319,10 @@ def test_a_weights_file_is_read_whatever_its_name(tmp_path: Path, data: bytes, k
     assert read_weights(tmp_path / name).keys() == small().keys()
 
 
-def test_a_folder_is_none_either_and_its_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(SAFE)
-    with pytest.raises(RunError, match=r"it is a folder; .*give a file in it: model\.safetensors"):
+def test_a_folder_of_several_files_is_none_and_they_are_named(tmp_path: Path) -> None:
+    for name in ("one.safetensors", "two.safetensors"):
+        (tmp_path / name).write_bytes(SAFE)
+    with pytest.raises(RunError, match=r"it is a folder; .*give a file in it: one\.safetensors, two\.safetensors"):
         shared_network(SMALL, tmp_path)
 
 

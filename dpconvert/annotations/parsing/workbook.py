@@ -10,6 +10,7 @@ import datetime
 import io
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
@@ -21,7 +22,10 @@ from dpconvert.errors import ManifestError, ReadError
 ZIP = b"PK\x03\x04"
 BOOK = "xl/workbook.xml"
 MOST_BYTES = 1 << 30  # that the parts of a workbook may unpack to
-DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, SyntaxError, zipfile.BadZipFile)
+DAMAGED = (  # what `zipfile` and openpyxl raise on damaged workbooks, found by damaging some
+    OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, SyntaxError, RuntimeError, EOFError,
+    zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def is_workbook(data: bytes) -> bool:
@@ -31,7 +35,7 @@ def is_workbook(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return BOOK in archive.namelist()
-    except zipfile.BadZipFile:
+    except DAMAGED:
         return False
 
 
@@ -66,7 +70,7 @@ def _check_size(data: bytes, name: str) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(part.file_size for part in archive.infolist())
-    except zipfile.BadZipFile as error:
+    except DAMAGED as error:
         raise ReadError(f"not a readable workbook: {error}", where=name) from None
     if size > MOST_BYTES:
         raise ReadError(f"a workbook that unpacks to {size} bytes", where=name, remedy="save it as CSV, in UTF-8")

@@ -1,6 +1,6 @@
 """Shape "points": images with points on them, in a file for each image or in one table for all.
 
-A file of points is delimited text, JSON, a MATLAB array (before version 7.3), or the output of an annotation program
+A file of points is delimited text, JSON, a MATLAB array, or the output of an annotation program
 (GeoJSON of QuPath, COCO, Pascal VOC, ASAP, ImageScope). [files.images] and [files.points] are paired by their named
 group `name`. A file whose pattern has no `name` serves all images, and so does a table with a column of images, which
 are named by the end of their file names, with or without the extension. [files.images] may also name `group` and
@@ -21,6 +21,7 @@ from pydantic import field_validator
 from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.parsing import matlab73
 from dpconvert.annotations.points import Form, PointRow
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
@@ -40,7 +41,7 @@ FILES = {
 }
 GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}}
 OF_TEXT = "delimiter", "skip", "decimal", "check_head"
-MATLAB = b"MATLAB 5.0 MAT-file"
+MATLAB = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", matlab73.START
 
 
 class Layout(SplitNames):
@@ -158,7 +159,7 @@ def _read(data: bytes, name: str, layout: Layout, source_image: SourceImage, ima
 
 def _rows(data: bytes, name: str, layout: Layout) -> list[PointRow]:
     form = layout.form()
-    if data.startswith((MATLAB, point_arrays.HDF5)) or name.lower().endswith(".mat"):
+    if data.startswith(MATLAB) or name.lower().endswith(".mat"):
         return point_arrays.read_mat_rows(data, name, form, layout.variable, layout.label_variable)
     if _is_json(data):
         return point_arrays.read_json(data, name, form, layout.variable)

@@ -23,7 +23,7 @@ from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.programs import detect
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
-from dpconvert.manifest.model import FileKind, Manifest, Regional, Tiles, Whole
+from dpconvert.manifest.model import FileKind, Manifest, Middle, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
@@ -298,6 +298,8 @@ def _table(source: Source, layout: Layout, called: dict[str, str]) -> dict[str, 
 def _known(manifest: Manifest, layout: Layout) -> list[str]:
     if layout.labels:
         return [*layout.labels, *layout.skip]
+    if isinstance(manifest.rule, Middle):
+        return [*manifest.classes, *manifest.rule.ignore, *layout.skip]
     return [*manifest.rule.known(), *layout.skip] if isinstance(manifest.rule, Regional) else []
 
 

@@ -1,0 +1,95 @@
+"""Files that must be unpacked before they can be read piece by piece: unpacked once, beside the source, and kept.
+
+The cache is the folder `.dpconvert-cache` in the source's folder, or that which the variable DPCONVERT_CACHE names.
+What it holds may be removed at any time, and is made again where it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from dpconvert.errors import OutputError, ReadError
+from dpconvert.runtime import locks
+from dpconvert.runtime.terminal import say
+
+VARIABLE = "DPCONVERT_CACHE"
+FOLDER = ".dpconvert-cache"
+PIECE = 1 << 22
+
+
+def folder_of(root: Path) -> Path:
+    """Where what is unpacked of the source in `root` lies."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser().absolute() if named else root / FOLDER
+
+
+def told(name: str) -> str:
+    """What a user should know of a file that is read out of the cache."""
+    where = f"{FOLDER} in the source's folder, or {VARIABLE}"
+    return f"{name} is read from a copy that was unpacked into the cache ({where}), which may be removed afterwards"
+
+
+def unpacked(root: Path, original: Path, name: str, suffix: str, write: Callable[[Path], None], size: int = 0) -> Path:
+    """The file that `write` makes of `original` (of `name` in the source), from the cache if it is there.
+
+    suffix: of the file. size: bytes that it will take, as far as that is known.
+
+    Raises:
+        OutputError: the cache cannot be written, or has no room.
+        Whatever `write` raises.
+    """
+    state = original.stat()
+    stamp = hashlib.sha256(f"{name}\0{state.st_size}\0{state.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+    folder = folder_of(root)
+    path = folder / f"{PurePosixPath(name).name[:80]}-{stamp.hexdigest()[:16]}{suffix}"
+    if path.exists():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locks.held(path.with_name(f"{path.name}.lock"), wait=math.inf):
+            if not path.exists():
+                _write(path, name, write, size)
+    except OSError as error:
+        raise OutputError(
+            f"{name} cannot be unpacked: {error.strerror or error}", where=folder,
+            remedy=f"name a folder with room in the variable {VARIABLE}, or unpack it yourself",
+        ) from None  # fmt: skip
+    return path
+
+
+def copied(stream: IO[bytes], path: Path, most: int, name: str) -> None:
+    """What a stream holds as a file.
+
+    Raises:
+        ReadError: it holds more than `most` bytes.
+    """
+    with path.open("wb") as file:
+        while piece := stream.read(PIECE):
+            if file.tell() + len(piece) > most:
+                raise ReadError(f"unpacks to more than {most} bytes", where=name, remedy="unpack it yourself")
+            file.write(piece)
+
+
+def _write(path: Path, name: str, write: Callable[[Path], None], size: int) -> None:
+    if size > (free := shutil.disk_usage(path.parent).free):
+        raise OutputError(
+            f"no room to unpack {name}", where=path.parent, expected=f"{size} bytes", found=f"{free}",
+            remedy=f"make room, or name another folder in the variable {VARIABLE}",
+        )  # fmt: skip
+    if sys.stderr.isatty():
+        say(f"{name}: unpacking once into {path.parent}")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part)
+        part.unlink(missing_ok=True)

@@ -1,0 +1,131 @@
+"""Parquet files with a column of encoded images, as Hugging Face's `datasets` writes them: a path in, bytes out.
+
+Rows of Parquet are packed many together, so that the images are copied once into an Arrow file in the cache, from which
+each can be read for itself. A column of images is of bytes, or of structures whose field `bytes` holds them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpconvert.errors import ReadError, SourceError
+
+ROWS = 256  # read at once
+DAMAGED = (
+    OSError,
+    pa.ArrowException,
+    KeyError,
+    ValueError,
+)  # what pyarrow raises on damaged files, found by damaging some
+
+
+class Images:
+    """The images of one column, by their numbers."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        self._file = pa.ipc.open_file(pa.memory_map(str(path)))
+        sizes = (self._file.get_batch(number).num_rows for number in range(self._file.num_record_batches))
+        self._ends = list(itertools.accumulate(sizes))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def bytes_of(self, number: int) -> bytes:
+        """One encoded image.
+
+        Raises:
+            ReadError: there is none of this number, or the row holds none.
+        """
+        if number >= len(self):
+            raise ReadError("no image of this number", where=f"{self.name}/{number}", found=f"{len(self)} rows")
+        batch = bisect.bisect_right(self._ends, number)
+        row = number - (self._ends[batch - 1] if batch else 0)
+        found = self._file.get_batch(batch).column(0)[row].as_py()
+        if found is None:
+            raise ReadError(
+                "no bytes of an image in this row", where=f"{self.name}/{number}",
+                remedy="if it holds paths, unpack the images beside it and use the shape `table`",
+            )  # fmt: skip
+        return bytes(found)
+
+
+class Columns:
+    """The columns of one file."""
+
+    def __init__(self, path: Path, name: str, unpack: Callable[[str, Callable[[Path], None]], Path]) -> None:
+        self.path, self.name, self._unpack = path, name, unpack
+        self._images: dict[str, Images] = {}
+        try:
+            self.schema = pq.read_schema(path)
+        except DAMAGED as error:
+            raise ReadError(f"not a readable Parquet file: {error}", where=name, remedy="fetch it again") from None
+
+    def images(self, column: str) -> Images:
+        """A column of images.
+
+        Raises:
+            ReadError: no such column, one of something else, or damaged.
+        """
+        if column not in self._images:
+            self._check(column)
+            self._images[column] = Images(self._unpack(column, lambda to: self._write(column, to)), self._where(column))
+        return self._images[column]
+
+    def values(self, column: str) -> list[Any]:
+        """A column that is no image, whole.
+
+        Raises:
+            SourceError: no such column.
+            ReadError: damaged.
+        """
+        if column not in self.schema.names:
+            raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
+        try:
+            return list(pq.read_table(self.path, columns=[column]).column(0).to_pylist())
+        except DAMAGED as error:
+            raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None
+
+    def label_names(self, column: str) -> list[str]:
+        """What numbers of this column stand for, as Hugging Face's features say; empty where they do not."""
+        try:
+            told = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+        except (KeyError, ValueError, TypeError):
+            return []
+        return [str(name) for name in told] if isinstance(told, list) else []
+
+    def _where(self, column: str) -> str:
+        return f"{self.name}/{column}"
+
+    def _check(self, column: str) -> None:
+        if column not in self.schema.names:
+            raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
+        kind = self.schema.field(column).type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise SourceError(
+                "no column of encoded images", where=self._where(column), found=str(kind), expected="bytes"
+            )
+
+    def _write(self, column: str, path: Path) -> None:
+        try:
+            with pq.ParquetFile(self.path) as file, pa.OSFile(str(path), "wb") as sink:
+                schema = pa.schema([("image", pa.large_binary())])
+                with pa.ipc.new_file(sink, schema) as writer:
+                    for batch in file.iter_batches(ROWS, columns=[column]):
+                        values = batch.column(0)
+                        values = values.field("bytes") if pa.types.is_struct(values.type) else values
+                        writer.write_batch(pa.record_batch([values.cast(pa.large_binary())], schema=schema))
+        except DAMAGED as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # no fault of the file
+            raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None

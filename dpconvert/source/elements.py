@@ -1,0 +1,169 @@
+"""Images in an array or a table of a file: names like `train_x.h5/x/17` in, samples or encoded bytes out.
+
+The name of an element is that of its file, of the array or column in it (none of a .npy), and its number from 0.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from dpconvert.errors import ReadError
+from dpconvert.image import Flat, Image
+from dpconvert.image.rgb import KindError, check_bits, to_rgb
+from dpconvert.source import cache
+from dpconvert.source.bounded import most_unpacked
+from dpconvert.source.columns import Columns
+from dpconvert.source.stacks import DAMAGED, Array, Stacks
+
+if TYPE_CHECKING:
+    from dpconvert.source.files import Source
+
+ARRAYS = re.compile(r"(?i)\.(h5|hdf5?|npy|npz)(\.gz)?$")
+ELEMENT = re.compile(r"(?i)^(?P<file>.+?\.(?:(?:h5|hdf5?|npy|npz)(?:\.gz)?|parquet))/(?:(?P<key>.+)/)?(?P<number>\d+)$")
+CHANNELS = (1, 3, 4)
+
+
+class Element(NamedTuple):
+    """The image `number` of the array `key` of a file."""
+
+    file: str
+    key: str
+    number: int
+
+    @property
+    def encoded(self) -> bool:
+        """Whether it is bytes of a format of images, and not samples."""
+        return self.file.lower().endswith(".parquet")
+
+    @property
+    def name(self) -> str:
+        return "/".join(filter(None, (self.file, self.key, str(self.number))))
+
+
+def element(name: str, files: Container[str]) -> Element | None:
+    """The element that a name names, where its file is one of `files`."""
+    found = ELEMENT.match(name)
+    if found is None or name in files or found["file"] not in files:
+        return None
+    return Element(found["file"], found["key"] or "", int(found["number"]))
+
+
+def stacks(source: Source, file: str) -> Stacks:
+    """The arrays of a file of the source; packed ones are unpacked into the cache, which a note says.
+
+    Raises:
+        ReadError: it cannot be unpacked.
+        OutputError: the cache cannot be written.
+    """
+
+    def unpack(path: Path, member: str) -> Path:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            size = archive.getinfo(member).file_size
+            _note(source, f"{file}/{member}")
+            return cache.unpacked(
+                source.root, path, f"{file}/{member}", "", lambda to: cache.copied(stream, to, size, file), size
+            )
+
+    return Stacks(on_disk(source, file), file, unpack)
+
+
+def columns(source: Source, file: str) -> Columns:
+    """The columns of a Parquet file of the source; images are copied into the cache, which a note says.
+
+    Raises:
+        ReadError: it is damaged.
+        OutputError: the cache cannot be written.
+    """
+    path = on_disk(source, file)
+
+    def unpack(column: str, write: Callable[[Path], None]) -> Path:
+        _note(source, file)
+        return cache.unpacked(source.root, path, f"{file}/{column}", ".arrow", write, path.stat().st_size)
+
+    return Columns(path, file, unpack)
+
+
+def on_disk(source: Source, file: str) -> Path:
+    """A file of the source that can be read piece by piece: itself, or what is unpacked of it in the cache."""
+    lies = source.lies(file)
+    if not lies.packed and not file.lower().endswith(".gz"):
+        return source.root / lies.file
+    original = source.root / lies.file
+    _note(source, file)
+
+    def write(path: Path) -> None:
+        try:
+            with source.stream(file) as stream:
+                if file.lower().endswith(".gz"):
+                    with gzip.open(stream) as inner:
+                        cache.copied(inner, path, most_unpacked(source.sizes[file]), file)  # type: ignore[arg-type]
+                else:
+                    cache.copied(stream, path, source.sizes[file], file)
+        except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError) as error:
+            raise ReadError(f"cannot be unpacked: {error}", where=file, remedy="fetch it again") from None
+
+    return cache.unpacked(source.root, original, file, "", write, source.sizes[file])
+
+
+def _note(source: Source, file: str) -> None:
+    if (told := cache.told(file)) not in source.notes:
+        source.notes.append(told)
+
+
+def image(found: Element, array: Array, axes: str, scale: tuple[float, float] | None) -> Image:
+    """An element as an image. axes: "HWC", "CHW" or "HW" of it; '' where its shape tells.
+
+    Raises:
+        ReadError: no such element, none that is an image, or samples whose black and white nothing states.
+    """
+    try:
+        samples = channels_last(one(found, array), axes, found.name)
+        check_bits(samples, scale=scale)
+        alpha = samples.shape[-1] == 4
+        return Flat(to_rgb(samples, opacity="unassociated" if alpha else "", scale=scale))
+    except KindError as error:
+        raise ReadError(str(error), where=found.name, remedy=error.remedy) from None
+
+
+def one(found: Element, array: Array) -> NDArray[Any]:
+    """The samples of an element.
+
+    Raises:
+        ReadError: there is none of its number, it is too large, or its file is damaged there.
+    """
+    if not array.shape or found.number >= array.shape[0]:
+        raise ReadError("no image of this number", where=found.name, found=f"{array.shape[:1]} images")
+    size = int(np.prod(array.shape[1:], dtype=np.int64))
+    if size > 12 * (Pillow.MAX_IMAGE_PIXELS or 1):
+        raise ReadError("too large for a flat image", where=found.name, found=f"{array.shape[1:]}")
+    try:
+        return np.asarray(array[found.number])
+    except DAMAGED as error:
+        raise ReadError(f"damaged: {error}", where=found.name, remedy="fetch it again") from None
+
+
+def channels_last(samples: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
+    """Samples (height, width, channels) of an element, whichever axis its channels are."""
+    shape = samples.shape
+    if samples.ndim == 2 and axes in ("", "HW"):
+        return samples[:, :, None]
+    last, first = shape[-1] in CHANNELS and samples.ndim == 3, shape[0] in CHANNELS and samples.ndim == 3
+    if last and (axes == "HWC" or (axes == "" and not first)):
+        return samples
+    if first and (axes == "CHW" or (axes == "" and not last)):
+        return np.moveaxis(samples, 0, 2)
+    raise ReadError(
+        "no image: which of its axes are channels is not clear" if axes == "" else f"no image with axes {axes}",
+        where=name, found=" x ".join(map(str, shape)), expected="1, 3 or 4 channels, first or last",
+        remedy='say `axes = "NHWC"`, "NCHW" or "NHW" in the manifest\'s [layout]',
+    )  # fmt: skip

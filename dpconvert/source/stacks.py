@@ -1,0 +1,146 @@
+"""Files that hold many images as one array: HDF5, NumPy's .npy and .npz. A path in, arrays that are read in slices out.
+
+An array is anything with `shape`, `dtype` and indexing: a dataset of h5py, or memory that NumPy maps from the file.
+Formats: HDF5 File Format Specification 3.0; NumPy, numpy.lib.format.
+"""
+
+from __future__ import annotations
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dpconvert.errors import ReadError
+
+CHUNKS = 64 << 20  # bytes of an HDF5 file that are kept unpacked
+MOST_NAMES = 1000
+ZIP_HEAD = 30  # bytes before the name of a member
+DAMAGED = (  # what h5py, NumPy and `zipfile` raise on damaged files, found by damaging some
+    OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError,
+    zlib.error, zipfile.BadZipFile, struct.error,
+)  # fmt: skip
+Array = Any  # h5py.Dataset | np.memmap
+
+
+class Stacks:
+    """The arrays of one file, by their names; that of a .npy has none."""
+
+    def __init__(self, path: Path, name: str, unpack: Callable[[Path, str], Path]) -> None:
+        self.path, self.name, self._unpack = path, name, unpack
+        self._arrays: dict[str, Array] = {}
+        self._file: h5py.File | None = None
+
+    def names(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every array.
+
+        Raises:
+            ReadError: damaged, or no such file.
+        """
+        try:
+            if self._is(".npy"):
+                return {"": tuple(self.array("").shape)}
+            if self._is(".npz"):
+                with zipfile.ZipFile(self.path) as archive:
+                    keys = [key.removesuffix(".npy") for key in archive.namelist() if key.endswith(".npy")]
+                return {key: tuple(self.array(key).shape) for key in keys[:MOST_NAMES]}
+            return _datasets(self._hdf5())
+        except DAMAGED as error:
+            raise self._damaged(error) from None
+
+    def listed(self) -> str:
+        """The names and shapes of the first arrays, for a person."""
+        shapes = list(self.names().items())[:10]
+        return ", ".join(f"{name} ({' x '.join(map(str, shape))})".strip() for name, shape in shapes)
+
+    def array(self, key: str) -> Array:
+        """One array.
+
+        Raises:
+            ReadError: damaged, no such array, or one of Python objects.
+        """
+        if key not in self._arrays:
+            try:
+                self._arrays[key] = self._opened(key)
+            except DAMAGED as error:
+                raise self._damaged(error) from None
+        return self._arrays[key]
+
+    def _is(self, suffix: str) -> bool:
+        return self.name.lower().removesuffix(".gz").endswith(suffix)
+
+    def _opened(self, key: str) -> Array:
+        if self._is(".npy"):
+            return _mapped(self.path, self.name)
+        if self._is(".npz"):
+            return self._member(key)
+        found = _dataset(self._hdf5(), key)
+        if found is None:
+            raise ReadError(f"no data set {key!r}", where=self.name, found=self.listed() or None)
+        return found
+
+    def _hdf5(self) -> h5py.File:
+        if self._file is None:
+            self._file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=CHUNKS)
+        return self._file
+
+    def _member(self, key: str) -> Array:
+        with zipfile.ZipFile(self.path) as archive:
+            known = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            if key not in known:
+                raise ReadError(f"no array {key!r}", where=self.name, found=", ".join(list(known)[:10]) or None)
+            member = archive.getinfo(known[key])
+        if member.compress_type != zipfile.ZIP_STORED:
+            return _mapped(self._unpack(self.path, known[key]), f"{self.name}/{key}")
+        with self.path.open("rb") as file:
+            file.seek(member.header_offset)
+            name, extra = struct.unpack("<HH", file.read(ZIP_HEAD)[26:])
+        return _mapped(self.path, f"{self.name}/{key}", member.header_offset + ZIP_HEAD + name + extra)
+
+    def _damaged(self, error: BaseException) -> ReadError:
+        return ReadError(f"cannot be read as arrays: {error}", where=self.name, remedy="fetch it again")
+
+
+def _mapped(path: Path, name: str, offset: int = 0) -> NDArray[Any]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        start = file.tell()
+    if min(shape, default=0) < 0:
+        raise ValueError(f"a shape of {shape}")
+    if dtype.hasobject:
+        raise ReadError("an array of Python objects, which could run code", where=name, remedy="save it as numbers")
+    return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
+    """A data set that lies in the file itself: a link into another file is none."""
+    at: Any = file
+    for part in filter(None, key.split("/")):
+        link = at.get(part, getlink=True) if isinstance(at, h5py.Group) else None
+        if link is None or isinstance(link, h5py.ExternalLink):
+            return None
+        at = at.get(part)
+    plain = isinstance(at, h5py.Dataset) and not at.is_virtual and at.external is None
+    return at if plain else None
+
+
+def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+
+    def look(name: str | bytes, item: Any) -> bool | None:
+        if isinstance(item, h5py.Dataset) and item.shape is not None and isinstance(name, str):  # bytes: no UTF-8
+            found[name] = tuple(item.shape)
+        return True if len(found) >= MOST_NAMES else None
+
+    file.visititems(look)
+    return found

@@ -1,0 +1,1 @@
+"""Networks that are described by tables: pathology foundation models and others, in manifests/backbones."""

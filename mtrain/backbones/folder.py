@@ -1,0 +1,112 @@
+"""A folder that timm or transformers wrote (config.json beside the weights) in, the table of its network out.
+
+`mtrain export --to safetensors`: the table itself, as `network`. timm: `architecture`, `model_args` and
+`pretrained_cfg`, as timm.models.push_to_hf_hub writes them. transformers: the configurations of Dinov2Model,
+Dinov2WithRegistersModel and ViTModel, and their preprocessor_config.json.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mtrain.backbones.card import BackboneCard
+from mtrain.errors import UsageError
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+BICUBIC = ("bicubic", 3)  # as timm and as PIL call it
+EXPECTED = "a config.json of timm, or of transformers for dinov2, dinov2_with_registers or vit"
+
+
+def card_of_folder(folder: Path) -> BackboneCard:
+    """The network in a folder, whose weights lie there too.
+
+    Raises:
+        UsageError: no such configuration, or one of a network that is not known.
+    """
+    content = _json(folder / CONFIG)
+    try:
+        if "network" in content:  # of `mtrain export`
+            return BackboneCard.model_validate(content["network"])
+        if "architecture" in content:
+            return _of_timm(folder, content)
+        if content.get("model_type") in ("dinov2", "dinov2_with_registers", "vit"):
+            return _of_transformers(folder, content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"not the configuration of a network: {error}", where=folder / CONFIG) from None
+    raise UsageError("no network that is known", where=folder / CONFIG, expected=EXPECTED)
+
+
+def _of_timm(folder: Path, content: dict[str, Any]) -> BackboneCard:
+    told = content.get("pretrained_cfg", {})
+    pooling = {"global_pool": content["global_pool"]} if content.get("global_pool") else {}
+    size = told.get("input_size")
+    return BackboneCard(
+        name=folder.resolve().name,
+        title=content["architecture"],
+        timm=content["architecture"],
+        options=pooling | content.get("model_args", {}),
+        mean=told.get("mean"),
+        std=told.get("std"),
+        interpolation="bicubic" if told.get("interpolation") in BICUBIC else "bilinear",
+        size=size[-1] if size else None,
+    )
+
+
+def _of_transformers(folder: Path, content: dict[str, Any]) -> BackboneCard:
+    processor = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    vit = content["model_type"] == "vit"
+    width, registers = content.get("hidden_size", 768), content.get("num_register_tokens", 0)
+    gated = bool(content.get("use_swiglu_ffn"))
+    size = content.get("image_size", 224)
+    if content.get("hidden_act", "gelu") != "gelu":
+        raise ValueError(f"hidden_act {content['hidden_act']!r} instead of 'gelu'")
+    options = {
+        "img_size": size,
+        "patch_size": content.get("patch_size", 16),
+        "embed_dim": width,
+        "depth": content.get("num_hidden_layers", 12),
+        "num_heads": content.get("num_attention_heads", 12),
+        "mlp_ratio": (_mlp_width(content, width, gated, vit) + 0.5) / width,  # timm rounds the product down
+        "qkv_bias": content.get("qkv_bias", True),
+    }
+    options |= {} if vit else {"init_values": content.get("layerscale_value", 1.0)}
+    options |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"} if gated else {}
+    options |= {"reg_tokens": registers, "no_embed_class": True} if registers else {}
+    shortest = processor.get("crop_size") or processor.get("size") or {}
+    taken = shortest.get("height") or shortest.get("shortest_edge") if isinstance(shortest, dict) else shortest
+    return BackboneCard(
+        name=folder.resolve().name,
+        title=f"{content['model_type']} of transformers",
+        timm="vit_base_patch16_224",
+        options=options,
+        features="cls",
+        mean=processor.get("image_mean", (0.485, 0.456, 0.406)),
+        std=processor.get("image_std", (0.229, 0.224, 0.225)),
+        interpolation="bicubic" if processor.get("resample") in BICUBIC else "bilinear",
+        size=taken or size,
+        patch=options["patch_size"],
+        norm_eps=content.get("layer_norm_eps", 1e-12 if vit else 1e-6),
+        names=("transformers-vit",) if vit else ("transformers-dinov2",),
+    )
+
+
+def _mlp_width(content: dict[str, Any], width: int, gated: bool, vit: bool) -> int:
+    """As transformers computes it; a gated layer takes both halves at once."""
+    if vit:
+        return int(content.get("intermediate_size", 3072))
+    hidden = int(width * content.get("mlp_ratio", 4))
+    return 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8) if gated else hidden
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=path, expected=EXPECTED) from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not JSON: {error}", where=path) from None
+    if not isinstance(content, dict):
+        raise UsageError("not an object of JSON", where=path, expected=EXPECTED)
+    return content

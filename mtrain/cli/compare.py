@@ -1,0 +1,101 @@
+"""The command that puts networks side by side: `compare`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, reporter
+
+if TYPE_CHECKING:
+    from mtrain.runs import Run
+
+MODES = ["svm", "logistic", "knn"]
+
+
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "solver", "size"))
+@RUNS
+@QUIET
+@click.option("--backbone", "backbones", multiple=True, metavar="NETWORK[=FILE]",
+    help="A network as it is, with the file or folder of its weights; may be repeated.",
+)  # fmt: skip
+@click.option("--run", "names", multiple=True, metavar="NAME", help="The network of a run; may be repeated.")
+@click.option(
+    "--target", "targets", multiple=True, metavar="TASK", required=True, help="Task or its folder; may be repeated."
+)
+@click.option("--shards", type=FOLDER, default=Path("shards"), show_default=True, help="Folder of the tasks.")
+@CACHE
+@CHECK
+@click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="How to transfer.")
+@click.option(
+    "--size", type=click.IntRange(16), metavar="PX", help="Of all --backbone.  [default: as each was trained]"
+)
+@SOLVER
+@DEVICE
+@WORKERS
+@click.option("--out", type=OUT, default=Path("comparison.html"), show_default=True, help="The page.")
+@JSON
+def compare(
+    runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...], shards: Path,
+    mode: str, size: int | None, solver: str, device: str, workers: int, out: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Score several networks on the same tasks: one table, with ranks, time and memory.
+
+    Differences are to the first network, --backbone before --run, with intervals on the same patients.
+
+    \b
+    Example: mtrain compare --backbone uni=FILE --run RUN --target Lung
+    """
+    from mtrain.errors import UsageError
+    from mtrain.transfers.request import OWN, weights_of
+    from mtrain.transfers.request import targets as find
+
+    networks = list(_networks(runs, backbones, names, size))
+    if len(networks) < 2:
+        raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
+    tasks = find(networks[0][1], shards, targets)
+    weights = [weights_of(run, OWN, mode) for _, run in networks]
+    from mtrain.evaluation.comparison import Entry
+    from mtrain.evaluation.comparison import compare as put_side_by_side
+    from mtrain.report.comparison_page import lines, write_page
+    from mtrain.transfers.finetune_rate import Recipe
+    from mtrain.transfers.transfer import TransferOptions
+
+    options = TransferOptions(mode, False, solver, workers, Recipe(device=device))
+    entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
+    content, failures = put_side_by_side(entries, tasks, options, reporter(quiet or as_json))
+    page = write_page(content, out)
+    answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
+    for failure in failures:
+        say(f"mtrain: error: {failure}", bold=True)
+    if failures:
+        sys.exit(1)
+
+
+def _networks(
+    runs: Path, backbones: Sequence[str], names: Sequence[str], size: int | None
+) -> Iterator[tuple[str, Run]]:  # fmt: skip
+    """What to call each network, and where it is; two of one name are told apart by their weights."""
+    from mtrain.runs import open_run
+    from mtrain.settings import untrained
+
+    seen: dict[str, int] = {}
+
+    def distinct(name: str) -> str:
+        seen[name] = seen.get(name, 0) + 1
+        return name if seen[name] == 1 else f"{name} ({seen[name]})"
+
+    for text in backbones:
+        backbone, _, weights = text.partition("=")
+        given: dict[str, Any] = {"backbone": backbone, "weights": weights or None, "size": size}
+        start = untrained(runs, {key: value for key, value in given.items() if value is not None})
+        several = sum(other.partition("=")[0] == backbone for other in backbones) > 1
+        yield distinct(f"{start.name}={Path(weights).name}" if several and weights else start.name), start
+    for name in names:
+        run = open_run(runs, name)
+        yield distinct(run.name), run

@@ -1,0 +1,189 @@
+"""Which parameters of a shared network a training moves, and how fast: all, none, or what a specification names.
+
+all      everything
+heads    nothing of the shared network
+norms    weights and biases of the normalization layers
+bias     all biases (BitFit: Ben Zaken et al., ACL 2022)
+last:N   the last N blocks of a transformer, and what follows them
+lora:R[:ALPHA]
+         low-rank updates of rank R beside the projections of attention, times ALPHA / R (LoRA: Hu et al., ICLR 2022);
+         ALPHA is R if not given
+
+Parameters that do not move have no gradients, and the layers before the first that does keep nothing for a backward
+pass.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+
+from mtrain.errors import UsageError
+from mtrain.model.weights import StateDict
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+BLOCKS, BLOCK = "blocks", re.compile(r"blocks\.(\d+)\.")
+BEFORE = re.compile(r"(cls_token|reg_token|pos_embed|patch_embed|norm_pre|rope)\b")  # of the first block
+ATTENTION = re.compile(r"(^|\.)attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
+UPDATES = ("lora_a", "lora_b")
+
+
+@dataclass(frozen=True)
+class Tune:
+    """A specification taken apart: `kind` is its first word."""
+
+    kind: str
+    number: int = 0
+    alpha: float = 0.0
+
+    @staticmethod
+    def of(text: str) -> Tune:
+        """`text` as mtrain.config accepts it."""
+        kind, *numbers = text.split(":")
+        number = int(numbers[0]) if numbers else 0
+        return Tune(kind, number, float(numbers[1]) if len(numbers) > 1 else float(number))
+
+
+class LowRank(nn.Linear):
+    """A linear layer that stands still, and beside it the product of two narrow ones: y = W x + b + s B (A x).
+
+    A (rank, in) begins as torch's linear layers do, B (out, rank) as zeros: the layer begins as what it was.
+    """
+
+    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        self.weight, self.bias = layer.weight, layer.bias
+        self.scale = alpha / rank
+        self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
+        self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        update = F.linear(F.linear(input, self.lora_a), self.lora_b)
+        return F.linear(input, self.weight, self.bias) + self.scale * update
+
+    def merged(self) -> Tensor:
+        """The weight of the plain layer that computes the same: (out, in)."""
+        return self.weight + self.scale * (self.lora_b @ self.lora_a)
+
+
+def prepare(body: nn.Module, text: str, name: str) -> None:
+    """Let those parameters of `body` move that the specification names; give it low-rank updates if it says so.
+
+    Raises:
+        UsageError: the network called `name` has no such parts.
+    """
+    tune = Tune.of(text)
+    if tune.kind == "all":
+        return
+    body.requires_grad_(False)
+    if tune.kind == "lora":
+        _add_updates(body, tune)
+    for parameter in _moving(body, tune):
+        parameter.requires_grad_(True)
+    if tune.kind != "heads" and not any(parameter.requires_grad for parameter in body.parameters()):
+        parts = {
+            "norms": "normalization layers",
+            "bias": "biases",
+            "lora": "projections of attention",
+            "last": "blocks",
+        }
+        raise UsageError(f"--tune {text}: {name} has no {parts[tune.kind]}", remedy="use --tune all or heads")
+
+
+def check_pointing(body: nn.Module, name: str) -> None:
+    """Let the network compute its blocks again in the backward pass instead of keeping what is in them.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    switch = getattr(body, "set_grad_checkpointing", None)
+    if switch is None:
+        raise UsageError(f"--checkpointing: {name} cannot; networks of timm can", remedy="leave it away")
+    switch(True)
+
+
+def moved(body: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a training moves."""
+    return [parameter for parameter in body.parameters() if parameter.requires_grad]
+
+
+def by_layer(body: nn.Module, decay: float, name: str) -> list[tuple[float, list[nn.Parameter]]]:
+    """(factor on the rate, parameters) of what moves, from the last layer, whose factor is 1, to the first.
+
+    The rate of a block is `decay` times that of the next one; what stands before the blocks counts as one more.
+
+    Raises:
+        UsageError: a network without blocks.
+    """
+    blocks = getattr(body, BLOCKS, None)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList):
+        raise UsageError(f"--layer-decay: {name} has no blocks one after the other", remedy="leave it away")
+    depth = len(blocks)
+    groups: dict[int, list[nn.Parameter]] = {}
+    for parameter_name, parameter in body.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(_below_the_top(parameter_name, depth), []).append(parameter)
+    return [(decay**below, groups[below]) for below in sorted(groups)]
+
+
+def merged_state(body: nn.Module) -> StateDict:
+    """The state of the plain network that computes what `body` does."""
+    layers = dict(_updates(body))
+    state = {name: value for name, value in body.state_dict().items() if name.rpartition(".")[2] not in UPDATES}
+    return state | {f"{name}.weight": layer.merged().detach() for name, layer in layers.items()}
+
+
+def adapter_state(body: nn.Module) -> StateDict:
+    """The low-rank updates alone: <layer>.lora_A (rank, in) and <layer>.lora_B (out, rank); B is scaled already, so
+    that a layer's update is lora_B @ lora_A.
+    """
+    state: StateDict = {}
+    for name, layer in _updates(body):
+        state |= {f"{name}.lora_A": layer.lora_a.detach(), f"{name}.lora_B": layer.scale * layer.lora_b.detach()}
+    return state
+
+
+def _moving(body: nn.Module, tune: Tune) -> Iterator[nn.Parameter]:
+    if tune.kind == "norms":
+        for module in body.modules():
+            if isinstance(module, NORMS):
+                yield from module.parameters()
+    elif tune.kind == "last":
+        depth = len(getattr(body, BLOCKS, ()))
+        for name, parameter in body.named_parameters():
+            if depth and _below_the_top(name, depth) <= tune.number:
+                yield parameter
+    else:
+        wanted = {"bias": ("bias",), "lora": UPDATES, "heads": ()}[tune.kind]
+        yield from (p for name, p in body.named_parameters() if name.rpartition(".")[2] in wanted)
+
+
+def _below_the_top(name: str, depth: int) -> int:
+    """0: after the blocks; 1: the last block, and so on; depth + 1: before the first."""
+    if found := BLOCK.match(name):
+        return depth - int(found[1])
+    return depth + 1 if BEFORE.match(name) else 0
+
+
+def _add_updates(body: nn.Module, tune: Tune) -> None:
+    layers = [(name, layer) for name, layer in body.named_modules() if ATTENTION.search(name)]
+    for name, layer in layers:
+        if isinstance(layer, nn.Linear):
+            parent, _, attribute = name.rpartition(".")
+            if getattr(body.get_submodule(parent), "q_bias", None) is not None:
+                raise UsageError(
+                    f"--tune lora: {parent} multiplies by weights itself, past its layers", remedy="use --tune last:N"
+                )
+            setattr(body.get_submodule(parent), attribute, LowRank(layer, tune.number, tune.alpha))
+
+
+def _updates(body: nn.Module) -> Iterator[tuple[str, LowRank]]:
+    return ((name, layer) for name, layer in body.named_modules() if isinstance(layer, LowRank))

@@ -1,0 +1,249 @@
+"""Shape "arrays": HDF5 and NumPy files written by h5py and NumPy themselves, in every form that data sets come in."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from dpconvert.shards.tar import read_index
+from dpconvert.source import cache
+from tests.dpconvert.conftest import Answer, one_line
+
+HEAD = 'task = "Mine"\nclasses = ["no", "yes"]\nshape = "arrays"\n'
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (8, 20, 24, 3), dtype=np.uint8)
+LABELS = np.array([0, 1, 0, 1, 1, 0, 0, 1])
+Convert = Callable[..., dict[int, tuple[NDArray[np.uint8], int, dict[str, Any]]]]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def convert(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Convert:
+    """`convert(text)` gives number of the image -> pixels, label and row of the index; or the line of an error."""
+
+    def made(text: str, *options: object, fails: bool = False) -> Any:
+        (tmp_path / "my.toml").write_text(HEAD + text)
+        answer = dpconvert(
+            tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "-q",
+            "--overwrite", *options,
+        )  # fmt: skip
+        if fails:
+            return one_line(answer)
+        assert (answer.code, answer.err) == (0, "")
+        assert dpconvert("verify", tmp_path / "out", "--workers", 1, "-q").code == 0
+        rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+        return {int(row["source"].rpartition("/")[2]): (stored(tmp_path, row), row["label"], row) for row in rows}
+
+    return made
+
+
+def stored(tmp_path: Path, row: dict[str, Any]) -> NDArray[np.uint8]:
+    with (tmp_path / "out" / "Mine" / row["shard"]).open("rb") as file:
+        file.seek(row["offset"])
+        return np.asarray(Image.open(io.BytesIO(file.read(row["length"]))))
+
+
+def same(found: dict[int, tuple[NDArray[np.uint8], int, dict[str, Any]]], images: NDArray[Any] = IMAGES) -> bool:
+    return len(found) == len(images) and all(
+        (pixels == images[number]).all() and label == LABELS[number] for number, (pixels, label, _) in found.items()
+    )
+
+
+def hdf5(path: Path, **arrays: NDArray[Any]) -> None:
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file.create_dataset(name.replace("__", "/"), data=values, chunks=True, compression="gzip")
+
+
+@pytest.mark.parametrize("axes", ["NHWC", "NCHW"])
+def test_a_file_of_images_and_labels(axes: str, source: Path, convert: Convert) -> None:
+    images = IMAGES if axes == "NHWC" else np.moveaxis(IMAGES, 3, 1)
+    hdf5(source / "all.h5", data__images=images, data__labels=LABELS)
+    told = '[layout]\nimages = "data/images"\nlabels = "data/labels"\n'
+    assert same(convert(told))
+    assert same(convert(told + f'axes = "{axes}"\n'))
+
+
+@pytest.mark.parametrize("form", ["numbers", "columns", "one-hot", "texts", "floats"])
+def test_labels_of_every_form(form: str, source: Path, convert: Convert) -> None:
+    texts = np.array(["no", "yes"])[LABELS]
+    labels = {
+        "numbers": LABELS, "columns": LABELS.reshape(-1, 1, 1, 1), "one-hot": np.eye(2)[LABELS],
+        "texts": texts.astype(h5py.string_dtype()), "floats": LABELS.astype(float),
+    }[form]  # fmt: skip
+    hdf5(source / "all.h5", x=IMAGES, y=labels)
+    assert same(convert('[layout]\nlabels = "y"\n'))
+
+
+def test_npy_files_of_images_and_labels_are_mapped(source: Path, convert: Convert) -> None:
+    np.save(source / "a_x.npy", np.asfortranarray(IMAGES))
+    np.save(source / "a_y.npy", np.array(["B", "M"])[LABELS])
+    found = convert(
+        """[files.images]
+pattern = '(?P<name>a)_x[.]npy$'
+[files.labels]
+pattern = '(?P<name>a)_y[.]npy$'
+[layout]
+values = {B = "no", M = "yes"}
+"""
+    )
+    assert same(found)
+    assert found[3][2]["source"] == "a_x.npy/3"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_files_packed_or_not(save: Any, source: Path, convert: Convert) -> None:
+    save(source / "all.npz", train_images=IMAGES, train_labels=LABELS.reshape(-1, 1))
+    assert same(convert('[layout]\nlabels = "train_labels"\n'))
+    assert (source / cache.FOLDER).exists() == (save is np.savez_compressed)
+
+
+def test_packed_files_are_unpacked_once_and_told(
+    source: Path, convert: Convert, tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    hdf5(tmp_path / "all.h5", x=IMAGES, y=LABELS)
+    (source / "all.h5.gz").write_bytes(gzip.compress((tmp_path / "all.h5").read_bytes()))
+    assert same(convert('[layout]\nlabels = "y"\n'))
+    [made] = [path for path in (source / cache.FOLDER).iterdir() if not path.name.endswith(".lock")]
+    assert made.read_bytes() == (tmp_path / "all.h5").read_bytes()
+    before = made.stat().st_mtime_ns
+    assert same(convert('[layout]\nlabels = "y"\n'))
+    assert made.stat().st_mtime_ns == before
+    card = (tmp_path / "out" / "Mine" / "task.json").read_text()
+    assert "all.h5.gz is read from a copy that was unpacked into the cache (.dpconvert-cache" in card
+
+
+def test_a_changed_file_is_unpacked_anew(source: Path, convert: Convert, tmp_path: Path) -> None:
+    for images in (IMAGES, 255 - IMAGES):
+        hdf5(tmp_path / "all.h5", x=images, y=LABELS)
+        (source / "all.h5.gz").write_bytes(gzip.compress((tmp_path / "all.h5").read_bytes()))
+        os.utime(source / "all.h5.gz", ns=(0, int(images[0, 0, 0, 0])))
+        assert same(convert('[layout]\nlabels = "y"\n'), images)
+
+
+def test_arrays_in_a_zip_archive_and_a_cache_elsewhere(
+    source: Path, convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "elsewhere"))
+    np.save(tmp_path / "x.npy", IMAGES.astype(float))
+    masks = np.zeros((8, 20, 24, 3))
+    masks[LABELS == 1, 5, 7, 1] = 3
+    np.save(tmp_path / "m.npy", masks)
+    with zipfile.ZipFile(source / "fold.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "x.npy", "a/images.npy")
+        archive.write(tmp_path / "m.npy", "a/masks.npy")
+    found = convert(
+        """[files.images]
+pattern = '(?P<name>a)/images[.]npy$'
+[files.labels]
+pattern = '(?P<name>a)/masks[.]npy$'
+[layout]
+column = 1
+[pixels]
+range = [0, 255]
+"""
+    )
+    assert same(found)
+    assert not (source / cache.FOLDER).exists()
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_a_table_and_arrays_tell_groups_and_sets(source: Path, convert: Convert) -> None:
+    hdf5(source / "all.h5", x=IMAGES, y=LABELS, patient=np.arange(8) // 2)
+    found = convert('[layout]\nimages = "x"\nlabels = "y"\ngroup = "patient"\n')
+    assert {number: row["group"] for number, (_, _, row) in found.items()} == {n: f"my:{n // 2}" for n in range(8)}
+    (source / "all.csv").write_text(
+        "wsi,set\n" + "".join(f"s{n // 4},{'learn' if n < 4 else 'test'}\n" for n in range(8))
+    )
+    found = convert(
+        """[files.table]
+pattern = '(?P<name>all)[.]csv$'
+[layout]
+images = "x"
+labels = "y"
+group = "wsi"
+split = "set"
+splits = {learn = "train"}
+[split.strict]
+official = true
+"""
+    )
+    assert {number: (row["group"], row["split"]) for number, (_, _, row) in found.items()} == {
+        n: (f"my:s{n // 4}", "train" if n < 4 else "test") for n in range(8)
+    }
+
+
+def test_images_of_sixteen_bits_and_grey_follow_the_rule_of_pixels(source: Path, convert: Convert) -> None:
+    wide = IMAGES[..., 0].astype(np.uint16) * 257
+    hdf5(source / "all.h5", x=wide, y=LABELS)
+    assert same(convert('[layout]\nlabels = "y"\n'), np.repeat(IMAGES[..., :1], 3, axis=3))
+
+
+def test_patches_are_cut_out_of_images_of_an_array(source: Path, convert: Convert, tmp_path: Path) -> None:
+    hdf5(source / "all.h5", x=IMAGES, y=LABELS)
+    convert('[layout]\nlabels = "y"\n[rule]\ntype = "tiles"\nsize = 8\n')
+    rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+    assert len(rows) == 8 * 6
+    for row in rows:
+        number, x, y = int(row["source"].rpartition("/")[2]), row["x"], row["y"]
+        assert (stored(tmp_path, row) == IMAGES[number, y : y + 8, x : x + 8]).all()
+
+
+FAULTS = {
+    "no labels": ({"x": IMAGES}, "", "nothing says which array holds the labels; found x"),
+    "no images": ({"x": LABELS, "y": LABELS}, 'labels = "y"', r"all.h5: 0 arrays that may be of images; found x \(8\)"),
+    "two images": ({"a": IMAGES, "b": IMAGES, "y": LABELS}, 'labels = "y"', "2 arrays that may be of images"),
+    "no array": ({"x": IMAGES}, 'labels = "why"', r"no data set 'why'; found x \(8 x 20 x 24 x 3\)"),
+    "too few": ({"x": IMAGES, "y": LABELS[:5]}, 'labels = "y"', r"all.h5/y: not a value an image; expected 8"),
+    "class": ({"x": IMAGES, "y": LABELS + 1}, 'labels = "y"', "a label beyond the manifest's classes"),
+    "part": ({"x": IMAGES, "y": LABELS / 2}, 'labels = "y"', "a label that is no whole number; found 0.5"),
+    "float": ({"x": IMAGES / 255, "y": LABELS}, 'labels = "y"', "range = "),
+    "axes": ({"x": IMAGES[:, :, :2], "y": LABELS}, 'labels = "y"\naxes = "NCHW"', "no image with axes CHW"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_told_in_one_line(fault: str, source: Path, convert: Convert) -> None:
+    arrays, layout, told = FAULTS[fault]
+    hdf5(source / "all.h5", **arrays)
+    import re
+
+    assert re.search(told, convert(f"[layout]\n{layout}\n", fails=True))  # type: ignore[arg-type]
+
+
+def test_a_damaged_file_and_one_of_objects_are_refused(source: Path, convert: Convert, tmp_path: Path) -> None:
+    hdf5(source / "all.h5", x=IMAGES, y=LABELS)
+    whole = (source / "all.h5").read_bytes()
+    (source / "all.h5").write_bytes(whole[: len(whole) // 2])
+    assert "all.h5: cannot be read as arrays" in convert('[layout]\nlabels = "y"\n', fails=True)
+    (source / "all.h5").unlink()
+    np.save(source / "x.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    assert "Python objects, which could run code" in convert("", fails=True)
+    (source / "x.npy").unlink()
+    (source / "all.h5.gz").write_bytes(gzip.compress(whole)[:-100])
+    assert "all.h5.gz: cannot be unpacked" in convert('[layout]\nlabels = "y"\n', fails=True)
+    assert not [path for path in (source / cache.FOLDER).iterdir() if not path.name.endswith(".lock")]
+
+
+def test_links_into_other_files_are_not_followed(source: Path, convert: Convert, tmp_path: Path) -> None:
+    hdf5(tmp_path / "secret.h5", x=IMAGES, y=LABELS)
+    with h5py.File(source / "all.h5", "w") as file:
+        file["x"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "x")
+        file["y"] = LABELS
+    assert "no data set 'x'" in convert('[layout]\nimages = "x"\nlabels = "y"\n', fails=True)

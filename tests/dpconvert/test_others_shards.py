@@ -1,0 +1,165 @@
+"""Parquet as `datasets` writes it, and WebDataset shards of others: read as they are, with the images' own bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset as wds
+from PIL import Image
+
+from dpconvert.shards.tar import read_index
+from dpconvert.source import cache
+from tests.dpconvert.conftest import Answer, Converted, one_line
+
+HEAD = 'task = "Mine"\nclasses = ["no", "yes"]\n'
+Convert = Callable[..., Any]
+
+
+def image(number: int, kind: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def convert(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Convert:
+    """`convert(text)` gives the rows of the index, each with the `bytes` of its image; or the line of an error."""
+
+    def made(text: str, *, fails: bool = False) -> Any:
+        (tmp_path / "my.toml").write_text(HEAD + text)
+        answer = dpconvert(
+            tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "-q",
+            "--overwrite",
+        )  # fmt: skip
+        if fails:
+            return one_line(answer)
+        assert (answer.code, answer.err) == (0, "")
+        rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+        for row in rows:
+            with (tmp_path / "out" / "Mine" / row["shard"]).open("rb") as file:
+                file.seek(row["offset"])
+                row["bytes"] = file.read(row["length"])
+        return rows
+
+    return made
+
+
+def hugging(path: Path, numbers: list[int], names: tuple[str, str] = ("yes", "no")) -> None:
+    """A Parquet file as `datasets` writes it, the classes in another order than the manifest's."""
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names)), "wsi": datasets.Value("string")}
+    )
+    rows = {
+        "image": [{"bytes": image(n), "path": f"{n}.png"} for n in numbers],
+        "label": [names[n % 2] for n in numbers],
+        "wsi": [f"s{n // 4}" for n in numbers],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict(rows, features).to_parquet(path)
+
+
+def test_parquet_of_hugging_face_keeps_bytes_names_groups_and_sets(source: Path, convert: Convert) -> None:
+    datasets.disable_progress_bars()
+    hugging(source / "data" / "train-00000-of-00002.parquet", list(range(8)))
+    hugging(source / "data" / "train-00001-of-00002.parquet", list(range(8, 12)))
+    hugging(source / "data" / "test-00000-of-00001.parquet", list(range(12, 16)))
+    rows = convert('shape = "parquet"\n[layout]\ngroup = "wsi"\n[split.strict]\nofficial = true\n')
+    by_bytes = {row["bytes"]: row for row in rows}
+    assert by_bytes.keys() == {image(n) for n in range(16)}
+    for number in range(16):
+        row = by_bytes[image(number)]
+        assert row["label"] == (1 if number % 2 == 0 else 0)  # names = (yes, no): 0 is yes
+        assert row["group"] == f"my:s{number // 4}"
+        assert row["split"] == ("test" if number >= 12 else "train")
+    assert by_bytes[image(9)]["source"] == "data/train-00001-of-00002.parquet/image/1"
+    assert (source / cache.FOLDER).is_dir()
+
+
+def test_rows_without_a_label_are_refused_or_left_out(source: Path, convert: Convert) -> None:
+    table = pa.table({"image": [image(n) for n in range(6)], "label": [0, 1, 0, 1, -1, None]})
+    pq.write_table(table, source / "a.parquet", row_group_size=2)
+    assert "a.parquet, row 4: no label" in convert('shape = "parquet"\n', fails=True)
+    rows = convert('shape = "parquet"\n[layout]\nmissing = true\n')
+    assert {row["bytes"] for row in rows} == {image(n) for n in range(4)}
+
+
+def test_faults_of_parquet_are_told_in_one_line(source: Path, convert: Convert) -> None:
+    pq.write_table(pa.table({"picture": [image(0)], "label": [0], "n": [1]}), source / "a.parquet")
+    assert "no column 'image'; found image, label, n" in convert('shape = "parquet"\n', fails=True)
+    told = convert('shape = "parquet"\n[layout]\nimage = "n"\n', fails=True)
+    assert "a.parquet/n: no column of encoded images; expected bytes; found int64" in told
+    whole = (source / "a.parquet").read_bytes()
+    (source / "a.parquet").write_bytes(whole[:-30])
+    assert "a.parquet: not a readable Parquet file" in convert('shape = "parquet"\n', fails=True)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    paths = pa.array([{"bytes": None, "path": "0.png"}, {"bytes": None, "path": "1.png"}], kind)
+    pq.write_table(pa.table({"image": paths, "label": [0, 1]}), source / "a.parquet")
+    assert "use the shape `table`" in convert('shape = "parquet"\n', fails=True)
+
+
+def test_shards_that_webdataset_wrote(source: Path, convert: Convert) -> None:
+    for shard, numbers in (("train-000000", range(8)), ("test-000000", range(8, 12))):
+        with wds.TarWriter(str(source / f"{shard}.tar")) as writer:
+            for n in numbers:
+                about = {"case": {"id": f"p{n // 2}"}, "grade": ["low", "high"][n % 2]}
+                writer.write({"__key__": f"part/x{n:03}", "jpg": image(n, "JPEG"), "cls": n % 2, "json": about})
+    told = 'shape = "webdataset"\n[layout]\n{}group = "json:case.id"\n[split.strict]\nofficial = true\n'
+    for layout in ("", 'label = "json:grade"\nvalues = {low = "no", high = "yes"}\n'):
+        rows = {row["bytes"]: row for row in convert(told.format(layout))}
+        assert rows.keys() == {image(n, "JPEG") for n in range(12)}
+        for n in range(12):
+            row = rows[image(n, "JPEG")]
+            assert (row["label"], row["group"]) == (n % 2, f"my:p{n // 2}")
+            assert row["split"] == ("test" if n >= 8 else "train")
+
+
+def test_our_own_shards_are_read_back(
+    converted: Callable[[str], Converted], tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    made = converted("mhist")
+    (tmp_path / "again.toml").write_text(
+        f'task = "Again"\nclasses = {json.dumps(made.card.classes)}\nshape = "webdataset"\n[layout]\n'
+        'group = "json:group"\nsplit = "json:split"\n[split.strict]\nofficial = true\n'
+    )
+    answer = dpconvert(
+        tmp_path / "again.toml", "--source", made.folder, "--out", tmp_path / "out", "-q", "--workers", 1
+    )
+    assert (answer.code, answer.err) == (0, "")
+
+    def told(folder: Path) -> set[tuple[str, int, str]]:
+        rows = read_index(folder / "index.parquet").to_pylist()
+        return {(row["sha256"], row["label"], row["split"]) for row in rows}
+
+    assert told(tmp_path / "out" / "Again") == told(made.folder)
+
+
+def test_faults_of_shards_are_told_in_one_line(source: Path, convert: Convert) -> None:
+    with wds.TarWriter(str(source / "a.tar")) as writer:
+        writer.write({"__key__": "x0", "png": image(0), "cls": 0})
+        writer.write({"__key__": "x1", "png": image(1)})
+        writer.write({"__key__": "x2", "cls": 1})
+        writer.write({"__key__": "x3", "png": image(3), "cls": 1})
+        writer.write({"__key__": "x4", "png": image(4), "json": {"label": [1]}})
+    assert "a.tar/x1: a sample without a label; expected cls; found png" in convert(
+        'shape = "webdataset"\n', fails=True
+    )
+    rows = convert('shape = "webdataset"\n[layout]\nmissing = true\n')
+    assert {(row["source"], row["label"]) for row in rows} == {("a.tar/x0.png", 0), ("a.tar/x3.png", 1)}
+    told = convert('shape = "webdataset"\n[layout]\nmissing = true\nlabel = "json:label"\n', fails=True)
+    assert "'label' is no single value" in told

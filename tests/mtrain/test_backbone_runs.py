@@ -1,0 +1,182 @@
+"""Runs that begin from a network with a table: training, resuming, transfers, predictions, exports, licences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.backbones import catalog
+from mtrain.config import FitConfig
+from mtrain.errors import RunError, UsageError
+from mtrain.export import export, modelcard
+from mtrain.model.backbones import body_of_card
+from mtrain.model.network import shared_network
+from mtrain.model.weights import trained_on
+from mtrain.predict.classifier import Classifier
+from mtrain.runs import Run
+from mtrain.settings import check_names, fit_config
+from mtrain.sweep.cells import training_digest
+from mtrain.train.fit import fit
+from tests.mtrain.pools import write_pool
+
+pytest.importorskip("timm")
+
+TABLE = """title = "Tiny"
+timm = "vit_small_patch14_reg4_dinov2"
+features = "cls+mean"
+mean = [0.7, 0.6, 0.7]
+std = [0.2, 0.2, 0.2]
+interpolation = "bicubic"
+size = 28
+patch = 14
+
+[options]
+img_size = 28
+depth = 2
+embed_dim = 16
+num_heads = 2
+
+[licence]
+name = "CC-BY-NC-ND-4.0"
+"""
+QUIET = Reporter(quiet=True)
+
+
+def write_network(folder: Path) -> tuple[Path, Path]:
+    """A table and a file of weights."""
+    table, weights = folder / "tiny.toml", folder / "tiny.safetensors"
+    table.write_text(TABLE)
+    torch.manual_seed(3)
+    save_file(body_of_card(catalog.load(table)).module.state_dict(), weights)
+    return table, weights
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("network")
+    table, weights = write_network(folder)
+    write_pool(folder / "shards")
+    config = fit_config(None, {
+        "shards": folder / "shards", "leave_out": ("Gamma",), "backbone": str(table), "weights": str(weights),
+        "iterations": 4, "warmup": 1, "batch": 8, "workers": 0, "device": "cpu", "optimizer": "adamw",
+    })  # fmt: skip
+    run = Run(folder / "runs" / "tiny")
+    assert fit(config, run, QUIET) == "finished"
+    table.unlink()  # a run keeps what it needs
+    return run
+
+
+def test_a_run_keeps_the_table_of_its_network(trained: Run) -> None:
+    card = trained.network()
+    assert not isinstance(card, str)
+    assert (card.features, card.interpolation, card.mean, trained.config().size) == (
+        "cls+mean",
+        "bicubic",
+        (0.7, 0.6, 0.7),
+        28,
+    )
+    network = shared_network(card, trained.weights).eval()
+    assert (network.num_features, network.interpolation) == (32, "bicubic")
+    images = torch.randint(0, 256, (2, 3, 28, 28), dtype=torch.uint8)
+    normalized = network.normalize(images)
+    torch.testing.assert_close(normalized[:, 0], (images[:, 0] / 255 - 0.7) / 0.2)
+    with torch.inference_mode():
+        tokens = network.body.forward_features(normalized)  # type: ignore[operator]
+        expected = torch.cat([tokens[:, 0], tokens[:, 5:].mean(1)], dim=1)  # four registers
+        torch.testing.assert_close(network(normalized), expected)
+
+
+def test_the_training_moved_what_the_file_held(trained: Run) -> None:
+    start = load_file(trained.path.parents[1] / "tiny.safetensors")
+    end = load_file(trained.weights)
+    assert start.keys() == end.keys()
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert {"cls_token", "blocks.1.attn.qkv.weight"} <= moved
+
+
+def test_a_finished_run_is_recognised_without_its_table(trained: Run) -> None:
+    config = fit_config(trained, {})
+    check_names(config, resumed=True)
+    assert fit(config, trained, QUIET) == "finished"
+
+
+def test_another_table_of_the_same_path_is_another_run(trained: Run) -> None:
+    table = Path(trained.config().backbone)
+    try:
+        table.write_text(TABLE.replace("cls+mean", "cls"))
+        with pytest.raises(RunError, match="other settings: the table of the backbone"):
+            fit(trained.config(), trained, QUIET)
+    finally:
+        table.unlink()
+
+
+def test_predictions_use_the_tables_interpolation_and_size(trained: Run) -> None:
+    classifier = Classifier(trained, "Alpha", "cpu")
+    image = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8).numpy()
+    assert classifier.size == 28
+    assert classifier.answer([image]).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"licences of .*the weights of tiny \(CC-BY-NC-ND-4.0\) do not let everyone"):
+        export(trained, "safetensors", tmp_path)
+    made = export(trained, "safetensors", tmp_path, accepted=True)
+    card = (made.folder / modelcard.NAME).read_text()
+    assert "The training began from the weights of Tiny" in card
+    assert "whose licence is CC-BY-NC-ND-4.0" in card
+
+
+def test_an_exported_file_says_what_it_was_trained_on(trained: Run, tmp_path: Path) -> None:
+    export(trained, "safetensors", tmp_path, accepted=True)
+    assert trained_on(tmp_path / "model.safetensors") == {"Alpha": ("train", "val"), "Beta": ("train", "val")}
+
+
+def test_an_exported_folder_says_which_network_it_holds(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = export(trained, "safetensors", tmp_path, accepted=True)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    exec(made.loading, scope)
+    found, expected = scope["network"], shared_network(trained.network(), trained.weights).eval()
+    images = torch.rand(2, 3, 28, 28)
+    with torch.inference_mode():
+        torch.testing.assert_close(found(images), expected(images))  # type: ignore[operator]
+
+
+def test_timm_gives_the_features_by_the_lines_of_the_export(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = export(trained, "timm", tmp_path, accepted=True)
+    monkeypatch.chdir(tmp_path)
+    images = torch.rand(2, 3, 28, 28)
+    scope: dict[str, object] = {"images": images}
+    with torch.inference_mode():
+        exec(made.loading, scope)
+        expected = shared_network(trained.network(), trained.weights).eval()(images)
+    torch.testing.assert_close(scope["features"], expected)
+
+
+def test_a_size_that_is_no_multiple_of_the_patch_is_told_with_the_nearest(tmp_path: Path) -> None:
+    table, weights = write_network(tmp_path)
+    config = fit_config(None, {"backbone": str(table), "weights": str(weights), "size": 30})
+    with pytest.raises(UsageError, match=r"multiples of its patches' 14 px: give --size 28 or 42"):
+        check_names(config)
+
+
+def test_a_sweep_tells_trainings_from_two_tables_apart(tmp_path: Path) -> None:
+    table, weights = write_network(tmp_path)
+    config = FitConfig(backbone=str(table), weights=str(weights))
+    first = training_digest(config, "pool", "weights")
+    table.write_text(TABLE.replace("bicubic", "bilinear"))
+    assert training_digest(config, "pool", "weights") != first
+
+
+def test_settings_of_before_keep_their_names() -> None:
+    assert "backbone_options" not in FitConfig().determining()
+    assert (FitConfig().size, FitConfig().weights) == (224, "imagenet")
+    assert FitConfig(backbone="dinov3-s16", weights="random").size == 256

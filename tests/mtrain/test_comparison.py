@@ -1,0 +1,228 @@
+"""Networks without a run: transfers, features and comparisons of them, beside those of runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from dpconvert.runtime.progress import Reporter
+from mtrain import cli
+from mtrain.data.pool import find_task, open_pool
+from mtrain.errors import UsageError
+from mtrain.evaluation.comparison import Scored, cost, draws_of
+from mtrain.model.network import shared_network
+from mtrain.runs import Run, Start, all_runs
+from mtrain.scoring import bootstrap, metrics
+from mtrain.settings import fit_config, untrained
+from mtrain.train.fit import fit
+from mtrain.transfers.request import OWN, weights_of
+from mtrain.transfers.transfer import source_of
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_backbone_runs import write_network
+
+pytest.importorskip("timm")
+
+SMALL = "shufflenet_v2_x0_5"
+QUIET = Reporter(quiet=True)
+
+
+class Answer(NamedTuple):
+    """How a command ended and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def mtrain(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def call(*words: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["mtrain", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Answer(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """shards/ with three tasks, tiny.toml and tiny.safetensors, and runs/toy, which left Gamma out."""
+    folder = tmp_path_factory.mktemp("networks")
+    write_network(folder)
+    write_pool(folder / "shards")
+    config = fit_config(None, {
+        "shards": folder / "shards", "leave_out": ("Gamma",), "backbone": SMALL, "weights": "random", "iterations": 2,
+        "batch": 4, "size": 32, "adapt_batches": 1, "workers": 0, "device": "cpu",
+    })  # fmt: skip
+    assert fit(config, Run(folder / "runs" / "toy"), QUIET) == "finished"
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+WITHOUT = ("--workers=0", "--device=cpu")
+
+
+@pytest.mark.parametrize("mode", ["svm", "logistic", "knn", "fewshot"])
+def test_a_network_is_scored_without_a_run(mtrain: Command, place: Path, mode: str) -> None:
+    answer = mtrain(
+        "transfer", "--backbone", "tiny.toml", "--weights", "tiny.safetensors", "--target", "Gamma", "--mode", mode,
+        "--json", *WITHOUT,
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    (found,) = json.loads(answer.out)
+    assert (found["task"], found["mode"], found["identity"]["size"]) == ("Gamma", mode, 28)
+    assert 0 <= found["score"] <= 1
+    assert [run.name for run in all_runs(place / "runs")] == ["toy"]  # no run was made
+
+
+def test_features_without_a_run_are_those_of_the_table(mtrain: Command, place: Path, tmp_path: Path) -> None:
+    words = ("--backbone", "tiny.toml", "--weights", "tiny.safetensors", "--task", "Alpha", "--out", tmp_path)
+    answer = mtrain("features", *words, *WITHOUT)
+    assert answer.status == 0, answer.err
+    found = np.load(tmp_path / "Alpha-val.npy")
+    assert found.shape == (8, 32)
+    task = find_task(open_pool(place / "shards"), "Alpha")
+    from mtrain.data.loader import ordered_batches
+
+    network = shared_network("./tiny.toml", "tiny.safetensors").eval()
+    (images, _), *_ = ordered_batches(task, task.rows["val"], size=28, batch=8, workers=0, how="bicubic")
+    with torch.inference_mode():
+        expected = network(network.normalize(images)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--backbone", "uni", "--target", "Alpha"], "uni starts from its own weights"),
+        (["--backbone", "tiny.toml", "--weights", "gone.pth", "--target", "Alpha"], "gone.pth: no such weights file"),
+        (["--backbone", "tiny.toml", "--weights", "tiny.safetensors"], "this run left no task out"),
+        (["--backbone", SMALL, "--run", "toy"], "a run or a network?"),
+        (["--size", "64"], "--size and --backbone-option are for --backbone"),
+        (["--backbone", "ctranspath", "--target", "Alpha"], "ctranspath cannot be built"),
+        (["--backbone", SMALL, "--weights", "random", "--mode", "joint", "--target", "Alpha"], "joint takes"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(mtrain: Command, words: list[str], said: str) -> None:
+    answer = mtrain("transfer", *words)
+    assert answer.status == 1
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_weights_of_a_run_that_saw_the_task_are_still_refused(mtrain: Command) -> None:
+    answer = mtrain(
+        "transfer", "--backbone", SMALL, "--weights", "runs/toy/shared.safetensors", "--target", "Alpha", *WITHOUT
+    )
+    assert answer.status == 1
+    assert "were trained on the val set of Alpha" in answer.err
+
+
+def test_networks_and_runs_stand_in_one_table(mtrain: Command, place: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    words = (
+        "compare", "--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--run", "toy",
+        "--target", "Gamma", "--mode", "knn", "--out", page, *WITHOUT,
+    )  # fmt: skip
+    answer = mtrain(*words, "--json")
+    assert answer.status == 0, answer.err
+    found = json.loads(answer.out)
+    names = [network["name"] for network in found["networks"]]
+    assert names == ["tiny", SMALL, "toy"]
+    scores = [network["scores"]["Gamma"] for network in found["networks"]]
+    ranks = [one["rank"] for one in scores]
+    assert sum(ranks) == 6  # of three networks, whatever the ties
+    assert ranks[int(np.argmax([one["score"] for one in scores]))] == min(ranks)
+    assert "difference" not in scores[0]
+    assert scores[1]["difference"] == pytest.approx(scores[1]["score"] - scores[0]["score"])
+    low, high = scores[1]["difference_interval"]
+    assert low <= high
+    assert [network["cost"]["features"] for network in found["networks"]] == [32, 1024, 1024]
+    assert all(network["cost"]["milliseconds"] > 0 for network in found["networks"])
+    text = page.read_text()
+    assert all(name in text for name in names)
+    assert f"toy: mean rank {found['networks'][2]['mean_rank']:.2f}" in mtrain(*words).out
+
+
+def test_a_failure_of_one_score_leaves_the_others(mtrain: Command, tmp_path: Path) -> None:
+    answer = mtrain(
+        "compare", "--backbone", f"{SMALL}=random", "--run", "toy", "--target", "Gamma", "--target", "Alpha", "--mode",
+        "knn", "--out", tmp_path / "page.html", "--json", *WITHOUT,
+    )  # fmt: skip
+    assert answer.status == 1
+    assert "toy on Alpha: " in answer.err
+    assert "these weights were trained on the val set of Alpha" in answer.err
+    toy = json.loads(answer.out)["networks"][1]["scores"]
+    assert toy["Alpha"] is None
+    assert toy["Gamma"]["score"] is not None
+
+
+def test_one_network_alone_is_no_comparison(mtrain: Command) -> None:
+    assert "nothing to compare" in mtrain("compare", "--run", "toy", "--target", "Gamma").err
+
+
+def test_draws_are_the_same_groups_for_all_networks(made: Path, tmp_path: Path) -> None:
+    """Of a network and itself with one answer turned, the difference in each draw is that answer's share."""
+    task = find_task(open_pool(made / "shards"), "Alpha")
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    groups = np.array(["a", "a", "b", "b", "c", "c"])
+    right = np.where(labels == 1, 1.0, -1.0)
+    wrong = right * np.array([-1, 1, 1, 1, 1, 1])
+    files = {"right": right, "wrong": wrong}
+    for name, decisions in files.items():
+        np.savez(
+            tmp_path / f"{name}.npz", key=np.arange(6).astype(str), label=labels, group=groups, decisions=decisions
+        )
+    scored = {name: Scored(1.0, None, "val", tmp_path / f"{name}.npz") for name in files}
+    found = draws_of(task, dict(scored))
+    picked = np.random.Generator(np.random.Philox(0)).integers(3, size=(1000, 3))
+    for draw in range(5):
+        rows = np.concatenate([np.flatnonzero(groups == "abc"[one]) for one in picked[draw]])
+        for name, decisions in files.items():
+            expected = metrics.score(task.metric, labels[rows], decisions[rows])
+            assert found[name][draw] == pytest.approx(expected, nan_ok=True)
+
+
+def test_an_interval_of_nothing_is_none() -> None:
+    assert bootstrap.interval(np.array([np.nan, np.nan])) is None
+    assert bootstrap.interval(np.array([0.0, 1.0, np.nan])) == pytest.approx((0.025, 0.975))
+    assert bootstrap.paired(np.array([0, 1]), {"x": np.array([0.0, 1.0])}, ["a", "a"], 2, "accuracy") == {}
+
+
+def test_cost_counts_parameters_and_memory_of_the_weights() -> None:
+    network = shared_network(SMALL, "random")
+    found: Any = cost(network, 32, "cpu")
+    assert found.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert found.mib_weights * 2**20 >= 4 * found.parameters
+    assert (found.device, found.mib_image, found.features) == ("cpu", None, 1024)
+
+
+def test_a_network_without_a_run_has_a_place_of_its_own_by_table_and_size(made: Path, tmp_path: Path) -> None:
+    given = {"backbone": str(made / "tiny.toml"), "weights": str(made / "tiny.safetensors")}
+    one, other = untrained(tmp_path, given), untrained(tmp_path, given | {"size": 42})
+    assert isinstance(one, Start)
+    assert one.path != other.path
+    assert one.path.parent == tmp_path
+    assert weights_of(one, OWN) == given["weights"]
+    assert source_of(one, given["weights"]).network.num_features == 32
+    with pytest.raises(UsageError, match="is no run"):
+        one.check_finished()

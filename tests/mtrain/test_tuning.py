@@ -1,0 +1,242 @@
+"""What moves of a shared network, how fast, and what of it is kept."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.backbones import catalog
+from mtrain.config import FitConfig
+from mtrain.errors import UsageError
+from mtrain.model import tuning
+from mtrain.model.backbones import body_of_card
+from mtrain.model.network import MultiHead, SharedNetwork, shared_network
+from mtrain.runs import Run
+from mtrain.settings import fit_config
+from mtrain.train.fit import fit
+from mtrain.train.optimizer import PhaseOptimizer
+from tests.mtrain.pools import write_pool
+from tests.mtrain.test_backbone_runs import write_network
+from tests.mtrain.test_fit import Notes
+
+pytest.importorskip("timm")
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> SharedNetwork:
+    table, weights = write_network(tmp_path)
+    return shared_network(str(table), weights)
+
+
+def images() -> Tensor:
+    return torch.rand((3, 3, 28, 28), generator=torch.Generator().manual_seed(0))
+
+
+def names(body: torch.nn.Module) -> set[str]:
+    return {name for name, parameter in body.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("text", "some", "none"),
+    [
+        ("norms", {"norm.weight", "blocks.0.norm1.bias"}, {"blocks.0.attn.qkv.bias", "cls_token"}),
+        ("bias", {"norm.bias", "blocks.1.attn.qkv.bias", "patch_embed.proj.bias"}, {"norm.weight", "cls_token"}),
+        ("last:1", {"norm.weight", "blocks.1.mlp.fc1.weight"}, {"blocks.0.mlp.fc1.weight", "pos_embed", "reg_token"}),
+        (
+            "lora:2",
+            {"blocks.0.attn.qkv.lora_a", "blocks.1.attn.proj.lora_b"},
+            {"blocks.0.attn.qkv.weight", "norm.bias"},
+        ),
+    ],
+)
+def test_the_named_parameters_move_and_no_others(
+    network: SharedNetwork, text: str, some: set[str], none: set[str]
+) -> None:
+    tuning.prepare(network.body, text, network.name)
+    moving = names(network.body)
+    assert some <= moving
+    assert not none & moving
+    network(images()).square().sum().backward()
+    for name, parameter in network.body.named_parameters():
+        assert (parameter.grad is not None) == (name in moving), name
+
+
+def test_last_of_more_blocks_than_there_are_is_everything_in_them(network: SharedNetwork) -> None:
+    tuning.prepare(network.body, "last:2", network.name)
+    assert "blocks.0.attn.qkv.weight" in names(network.body)
+    assert "cls_token" not in names(network.body)
+
+
+def test_nothing_is_kept_of_blocks_that_stand_still(network: SharedNetwork) -> None:
+    tuning.prepare(network.body, "last:1", network.name)
+    blocks: Any = network.body.blocks
+    found = []
+    blocks[0].register_forward_hook(lambda _module, _inputs, output: found.append(output.requires_grad))
+    blocks[1].register_forward_hook(lambda _module, _inputs, output: found.append(output.requires_grad))
+    network(images())
+    assert found == [False, True]
+
+
+def test_low_rank_updates_begin_as_nothing_and_merge_into_the_weights(network: SharedNetwork) -> None:
+    plain = copy.deepcopy(network)
+    before = network(images())
+    tuning.prepare(network.body, "lora:2:6", network.name)
+    torch.testing.assert_close(network(images()), before)
+    torch.manual_seed(1)
+    for name, parameter in network.body.named_parameters():
+        if name.endswith(("lora_a", "lora_b")):
+            torch.nn.init.normal_(parameter)
+    changed = network(images())
+    assert not torch.allclose(changed, before, atol=1e-2)
+    merged = tuning.merged_state(network.body)
+    plain.body.load_state_dict(merged)  # strict: the names are the plain network's
+    torch.testing.assert_close(plain(images()), changed, rtol=1e-4, atol=1e-4)
+    adapter = tuning.adapter_state(network.body)
+    assert adapter.keys() == {
+        f"blocks.{block}.attn.{layer}.lora_{side}" for block in (0, 1) for layer in ("qkv", "proj") for side in "AB"
+    }
+    start = dict(network.body.state_dict())["blocks.0.attn.qkv.weight"]
+    by_hand = start + adapter["blocks.0.attn.qkv.lora_B"] @ adapter["blocks.0.attn.qkv.lora_A"]
+    torch.testing.assert_close(merged["blocks.0.attn.qkv.weight"], by_hand)
+    scale = network.body.get_submodule("blocks.0.attn.qkv").scale
+    assert scale == 3  # alpha / rank
+
+
+def test_the_rate_falls_from_block_to_block(network: SharedNetwork) -> None:
+    model = MultiHead(network, {"Alpha": 2})
+    config = FitConfig(layer_decay=0.5, lr=0.8, warmup=0, iterations=1)
+    optimizer = PhaseOptimizer(config, model, 0)
+    assert optimizer.shared is not None
+    optimizer.set_rates((0.4, 1.0))
+    rates = {}
+    for name, parameter in network.body.named_parameters():
+        (group,) = [g for g in optimizer.shared.param_groups if any(parameter is one for one in g["params"])]
+        rates[name] = group["lr"]
+    assert (rates["norm.weight"], rates["blocks.1.norm1.bias"], rates["blocks.0.norm1.bias"]) == (0.4, 0.2, 0.1)
+    assert rates["cls_token"] == rates["patch_embed.proj.weight"] == rates["pos_embed"] == rates["reg_token"] == 0.05
+    assert optimizer.rates == {"shared": 0.4, "heads": 1.0}
+
+
+def test_checkpointing_changes_no_gradient(network: SharedNetwork) -> None:
+    other = copy.deepcopy(network)
+    tuning.check_pointing(other.body, other.name)
+    for one in (network, other):
+        one.train()(images()).square().sum().backward()
+    for (name, one), (_, two) in zip(network.named_parameters(), other.named_parameters(), strict=True):
+        assert one.grad is not None
+        assert two.grad is not None
+        torch.testing.assert_close(two.grad, one.grad, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("lora:4", "shufflenet_v2_x0_5 has no projections of attention"), ("last:2", "has no blocks")],
+)
+def test_parts_that_a_network_lacks_are_told(text: str, said: str) -> None:
+    network = shared_network("shufflenet_v2_x0_5", "random")
+    with pytest.raises(UsageError, match=said):
+        tuning.prepare(network.body, text, network.name)
+    with pytest.raises(UsageError, match="no blocks one after the other"):
+        tuning.by_layer(network.body, 0.5, network.name)
+    with pytest.raises(UsageError, match="networks of timm can"):
+        tuning.check_pointing(network.body, network.name)
+
+
+def test_attention_that_goes_past_its_layers_is_refused() -> None:
+    card = catalog.described("timm:eva02_tiny_patch14_224", {"depth": 1})
+    assert card is not None
+    with pytest.raises(UsageError, match="multiplies by weights itself"):
+        tuning.prepare(body_of_card(card).module, "lora:2", "eva02")
+
+
+@pytest.mark.parametrize(
+    "text", ["some", "last", "last:0", "lora:0", "lora:4:", "lora:-1", "lora:4:0", "heads:2", "last:2:3"]
+)
+def test_a_wrong_specification_is_no_setting(text: str) -> None:
+    with pytest.raises(ValidationError, match="tune"):
+        FitConfig(tune=text)
+
+
+def test_statistics_of_each_task_are_parameters_that_no_specification_names() -> None:
+    with pytest.raises(ValidationError, match="per-task does not go with --tune"):
+        FitConfig(tune="bias", batchnorm="per-task")
+
+
+# --- whole trainings ---
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tuning")
+    write_network(folder)
+    write_pool(folder / "shards", ["Alpha", "Beta"])
+    return folder
+
+
+def settings(made: Path, **given: Any) -> FitConfig:
+    return fit_config(None, {
+        "shards": made / "shards", "backbone": str(made / "tiny.toml"), "weights": str(made / "tiny.safetensors"),
+        "iterations": 6, "warmup": 2, "batch": 8, "workers": 0, "device": "cpu", "optimizer": "adamw",
+        "validate_every": 0, "checkpoint_every": 3, **given,
+    })  # fmt: skip
+
+
+def changed(made: Path, run: Run) -> set[str]:
+    start, end = load_file(made / "tiny.safetensors"), load_file(run.weights)
+    assert start.keys() == end.keys()
+    return {name for name in start if not torch.equal(start[name], end[name])}
+
+
+@pytest.mark.parametrize("text", ["heads", "bias", "lora:2:4"])
+def test_a_training_leaves_the_rest_as_it_was(made: Path, tmp_path: Path, text: str) -> None:
+    run = Run(tmp_path / "run")
+    assert fit(settings(made, tune=text), run, QUIET) == "finished"
+    moved = changed(made, run)
+    if text == "heads":
+        assert moved == set()
+    elif text == "bias":
+        assert moved
+        assert all(name.endswith(".bias") for name in moved)
+    else:
+        assert moved == {f"blocks.{block}.attn.{layer}.weight" for block in (0, 1) for layer in ("qkv", "proj")}
+        adapter, start, end = load_file(run.adapter), load_file(made / "tiny.safetensors"), load_file(run.weights)
+        for layer in moved:
+            name = layer.removesuffix(".weight")
+            torch.testing.assert_close(end[layer], start[layer] + adapter[f"{name}.lora_B"] @ adapter[f"{name}.lora_A"])
+    assert run.adapter.is_file() == text.startswith("lora")
+
+
+@pytest.mark.parametrize(
+    "given", [{"tune": "lora:2"}, {"tune": "heads"}, {"tune": "last:1", "layer_decay": 0.7, "checkpointing": True}]
+)
+def test_a_tuning_that_is_resumed_ends_with_the_same_bits(made: Path, tmp_path: Path, given: dict[str, Any]) -> None:
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    assert fit(settings(made, **given), whole, QUIET) == "finished"
+    assert fit(settings(made, **given), parts, QUIET) == "finished"
+    for path in sorted(parts.checkpoints.glob("*.safetensors"))[1:]:  # as if it had been killed after iteration 3
+        path.unlink()
+    assert [path.name for path in parts.checkpoints.glob("*.safetensors")] == ["iteration-00000003.safetensors"]
+    for path in (parts.weights, parts.heads):
+        path.unlink()
+    assert fit(settings(made, **given), parts, QUIET) == "finished"
+    assert parts.weights.read_bytes() != b""
+    one, two = load_file(whole.weights), load_file(parts.weights)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    one, two = load_file(whole.heads), load_file(parts.heads)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_network_without_batch_normalization_is_not_adapted(made: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    fit(settings(made), Run(tmp_path / "run"), notes)
+    assert any("has no batch normalization to adapt" in text for text in notes.said)
