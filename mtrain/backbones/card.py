@@ -32,6 +32,7 @@ class Naming(Table):
     """How the tensors of one kind of file are called, and what timm calls them."""
 
     title: str
+    """What the names are, for people."""
     rename: dict[str, str]
     """Regular expression for a whole name in the file -> the name in the network. Tensors whose new names end in @0,
     @1, ... are put together along their first dimension."""
@@ -56,8 +57,11 @@ class Published(Table):
     """The configuration that the authors publish; a test compares it with the network that is built."""
 
     width: int
+    """Width of the tokens."""
     depth: int
+    """Number of blocks."""
     heads: int
+    """Number of attention heads."""
     tokens: int
     """Patch tokens of an image at the size that the position embedding was made for."""
     prefix: int
@@ -76,49 +80,54 @@ class BackboneCard(Table):
     """One network."""
 
     name: str
-    """As users give it to --backbone; the name of the file if the table says nothing."""
+    """Name for `--backbone`; the name of the file if not given."""
     title: str
+    """The network's name, for people."""
     timm: str | None = None
     """Name of the architecture in timm."""
     options: dict[str, Any] = {}
     """Options of timm's constructor. A string for `mlp_layer` names a class of timm.layers."""
     unavailable: str | None = None
-    """Why the network cannot be built without code of others."""
+    """Why the network cannot be built without foreign code."""
     features: Features = "pooled"
     """pooled: what timm gives to a classifier; cls: the class token; mean: the mean of the patch tokens; cls+mean:
     both, one after the other. Which tokens stand before the patches is asked of the network."""
     mean: Triple | None = None
-    """Of the channels, for pixels from 0 to 1; timm's own if not given."""
+    """Mean of each channel, for pixels from 0 to 1; timm's own if not given."""
     std: Triple | None = None
+    """Standard deviation of each channel; timm's own if not given."""
     interpolation: Interpolation = "bilinear"
     """How images are resized."""
     size: Annotated[int, Field(ge=16)] | None = None
-    """Side of the input, px, where nothing else is asked for."""
+    """Side of the input in pixels, unless `--size` says otherwise."""
     patch: Annotated[int, Field(ge=1)] | None = None
-    """Side of a patch, px: sizes must be multiples of it."""
+    """Side of a patch in pixels; sizes must be multiples of it."""
     norm_eps: Annotated[float, Field(gt=0)] | None = None
     """Epsilon of all layer normalizations, where it is not timm's."""
     mpp: Annotated[float, Field(gt=0)] | None = None
     """Micrometres per pixel of the images that it was trained on."""
     names: tuple[str, ...] = ()
-    """Tables of names that its files may be written in, besides timm's own names."""
+    """Tables of tensor names that its files may use, besides timm's own names."""
     naming: dict[str, Naming] = {}
-    """Such tables of one's own."""
+    """Tables of tensor names of your own."""
     files: tuple[str, ...] = ()
-    """Names of the files that the authors publish."""
+    """File names under which the authors publish it."""
     sha256: dict[str, str] = {}
     """File -> its published digest."""
     url: str = ""
-    """Where to ask for it."""
+    """Page where it is published."""
     paper: str = ""
+    """Publication to cite."""
     gated: bool = False
-    """Whether it must be asked for."""
+    """Whether access must be requested."""
     licence: Licence = Licence(name="not stated")
-    """Of the weights. `open`: whether anyone may pass on what is made of them."""
+    """Licence of the weights. `open`: whether anyone may redistribute what is made of them."""
     reported: tuple[str, ...] = ()
-    """Keys whose values are from others than the authors, or from memory."""
+    """Keys whose values were not confirmed with the authors' own pages."""
     note: str = ""
+    """Anything else that users must know."""
     published: Published | None = None
+    """The published configuration, which a test compares with the network."""
 
     @model_validator(mode="after")
     def _built_or_not(self) -> BackboneCard:

@@ -106,6 +106,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     bare = {_stem(name) for name, files in of_slide.items() if not isinstance(source.manifest.rule, Whole | Tiles)
             and not files}  # fmt: skip
     siblings.report_unused(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
+    _check_alone(source, outlines, called)
     alone = []
     for slide in slides:
         name, files = slide["name"], of_slide[slide.name]
@@ -204,9 +205,10 @@ class _Outlines:
     """Which files of annotations belong to a slide."""
 
     def __init__(
-        self, own: dict[str, str], shared: list[str], shown: dict[str, coco.File], fold: Callable[[str], str]
-    ) -> None:
-        self.own, self.shared, self.shown, self.fold = own, shared, shown, fold
+        self, own: dict[str, str], shared: list[str], shown: dict[str, coco.File], alone: list[str],
+        fold: Callable[[str], str],
+    ) -> None:  # fmt: skip
+        self.own, self.shared, self.shown, self.alone, self.fold = own, shared, shown, alone, fold
 
     def of(self, slide: MatchedFile) -> tuple[str, ...]:
         if (own := self.own.get(self.fold(slide["name"]))) is not None:
@@ -236,7 +238,17 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
             alone.append(found.name)
         else:
             shared.append(found.name)
-    if alone and not (own or shared or shown) and _goes_by_annotations(source):
+    return _Outlines(own, shared, shown, alone, fold)
+
+
+def _check_alone(source: Source, outlines: _Outlines, called: dict[str, str]) -> None:
+    """Note the files of annotations that belong to no slide here.
+
+    Raises:
+        SourceError: all do, and the rule needs annotations.
+    """
+    alone = outlines.alone
+    if alone and not (outlines.own or outlines.shared or outlines.shown) and _goes_by_annotations(source):
         raise SourceError(
             "no file of annotations belongs to a slide here", where=alone[0],
             expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
@@ -244,7 +256,6 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
         )  # fmt: skip
     if alone:
         source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
-    return _Outlines(own, shared, shown, fold)
 
 
 def _folding(slides: set[str]) -> Callable[[str], str]:
