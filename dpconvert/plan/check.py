@@ -64,7 +64,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
         images = plan.listed(manifest, source, options)
     except UserError as error:
         return Findings(examples=_of_patterns(source), problems=[str(error)], notes=source.notes)
-    empty = [f"{file}: an empty file" for image in images for file in image.files if not source.sizes[file]]
+    empty = [f"{file}: an empty file" for image in images for file in image.files if source.sizes.get(file) == 0]
     problems, seen = _look(source, images, report)
     problems = [*_cut(empty), *_cut(problems)]
     found = plan.classified(manifest, options, [record for record in seen.records if record.label])

@@ -69,13 +69,15 @@ def with_defaults(manifest: Manifest) -> Manifest:
     """The manifest with its shape's own file patterns for the kinds of files that it does not name."""
     if not manifest.shape:
         return manifest
-    files: dict[str, FileKind] = getattr(_shape(manifest), "FILES", {})
-    unknown = sorted(manifest.files.keys() - files.keys())
+    shape = _shape(manifest)
+    files: dict[str, FileKind] = getattr(shape, "FILES", {})
+    kinds = [*files, *getattr(shape, "MORE_FILES", ())]  # the latter without patterns of the shape's own
+    unknown = sorted(manifest.files.keys() - set(kinds))
     if unknown and files:
-        near = difflib.get_close_matches(unknown[0], files, n=1)
+        near = difflib.get_close_matches(unknown[0], kinds, n=1)
         raise ManifestError(
             f"files.{unknown[0]}: the shape {manifest.shape!r} reads no such files", where=manifest.path,
-            expected=", ".join(f"files.{kind}" for kind in files),
+            expected=", ".join(f"files.{kind}" for kind in kinds),
             remedy=f"did you mean 'files.{near[0]}'?" if near else None,
         )  # fmt: skip
     return manifest.model_copy(update={"files": files | manifest.files})

@@ -87,6 +87,8 @@ def test_openslide_is_imported_by_the_slide_module_alone() -> None:
 def test_mtrain_reads_shards_in_one_place() -> None:
     for name, path in modules("mtrain"):
         used = {n for n in imports(path) if n.startswith("dpconvert.") and any(n.startswith(c) for c in CONTRACT)}
+        if name == "mtrain.backbones.card":  # a network has a licence as a dataset has one
+            used -= {"dpconvert.card", "dpconvert.card.Licence"}
         assert not used or name == "mtrain.data.pool", f"{name} imports {sorted(used)}"
 
 

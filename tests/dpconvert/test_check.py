@@ -166,4 +166,4 @@ def test_check_agrees_with_the_conversion_of_every_source(
     made = {split: content.classes for split, content in source.card.splits.items()}
     if found["counts"] and source.manifest.rule.type != "tiles":
         assert {split: counts for split, counts in found["counts"].items() if any(counts)} == made
-    assert len(found["examples"]) == min(10, found["pictures"])
+    assert len(found["examples"]) == min(10, found["images"])

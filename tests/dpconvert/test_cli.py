@@ -130,7 +130,7 @@ def test_check_exits_1_while_something_is_missing(dpconvert: Call, converted: Ge
     answer = dpconvert("check", "warwick-crc", "--source", converted("warwick-crc").source)
     assert answer.code == 1
     assert [line.split()[:4] for line in answer.out.splitlines()[2:5]] == [
-        ["pictures", "of", "500", "x"],
+        ["images", "of", "500", "x"],
         ["tables", "of", "nuclei", "40"],
         ["not", "matched:", ".txt", "1"],
     ]

@@ -31,6 +31,7 @@ FILES = {
         example="train.h5",
     ),
 }
+MORE_FILES = ("labels", "table")
 AT_ONCE = 1 << 26  # bytes of masks that are looked at together
 
 

@@ -32,7 +32,7 @@ FILES = {
     ),
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
-GROUPS = {"table": set[str](), "images": {"group", "split"}}
+GROUPS = {"table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 PADDED = re.compile(r"0(?P<width>[1-9]\d*)(?P<whole>d?)|(?P<plain>d)")
 WHOLE = re.compile(r"([-+]?\d+)(\.0+)?", re.ASCII)
@@ -184,7 +184,7 @@ def _source_image(row: TableRow, layout: Layout, file: str, listed: _ListedImage
 
 def _file(row: Cells, layout: Layout, where: str) -> str:
     try:
-        wanted = names.file_name(TEMPLATE.vformat(layout.file, (), row))
+        wanted = TEMPLATE.vformat(layout.file, (), row)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ManifestError(
             f"file: {layout.file!r} does not fit the table's columns ({error})", where=where, found=", ".join(row)
