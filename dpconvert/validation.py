@@ -56,7 +56,10 @@ class Fault:
 def first_fault(error: ValidationError, model: type[BaseModel] | None = None) -> Fault:
     """The first fault of a validation. With `model`, a key that it does not know is told with the nearest known one."""
     problem = error.errors(include_url=False)[0]
-    kind, context = problem["type"], problem.get("ctx", {})
+    kind = problem["type"]
+    context = {
+        key: f"{value:g}" if isinstance(value, float) else value for key, value in problem.get("ctx", {}).items()
+    }
     what = WORDS[kind].format(**context) if kind in WORDS else problem["msg"][:1].lower() + problem["msg"][1:]
     if kind == "union_tag_invalid":
         what += _near(str(context["tag"]), [tag.strip(" '") for tag in context["expected_tags"].split(",")])

@@ -30,7 +30,7 @@ from mtrain.cli.options import (
 )
 
 MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint"]
-RARELY = ("size", "backbone_options",
+RARELY = (
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
     "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
@@ -50,10 +50,10 @@ def _end(failures: Sequence[str]) -> None:
 @click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="Transfer mode, see above.")
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
-@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the run]")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
 @CACHE
 @CHECK
-@click.option("--target", multiple=True, metavar="TASK", help="Task or its folder.  [default: those left out]")
+@click.option("--target", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY
 @click.option("--final", is_flag=True, help="Train on train and val, and score the test set: do this once, at the end.")
@@ -108,10 +108,10 @@ def transfer(
 @UNTRAINED
 @click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file.")
 @WEIGHTS_KEY
-@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the run]")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
 @CACHE
 @CHECK
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task or its folder.  [default: those left out]")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Data type."
 )

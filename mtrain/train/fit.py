@@ -61,7 +61,7 @@ def fit(
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
     _check_division(config, ranks)
-    for note in (*pool.notes, *notes, *pool.empty_sets):
+    for note in (*pool.notes, *notes):
         report.note(note)
     network = _network(config, run)
     start = run.started_from() if run.exists else seen_by(config.weights, network)
@@ -70,7 +70,8 @@ def fit(
         if ranks.broadcast(lambda: _finished(run, about, report)):
             return "finished"
         training = _training(config, network, pool, run, report, ranks)
-        for note in (*_about_sets(config, pool), *_about_start(start, left), *filter(None, [remark(config.backbone)])):
+        about_data = (*pool.empty_sets, *_about_sets(config, pool), *_about_start(start, left))
+        for note in (*about_data, *filter(None, [remark(config.backbone)])):
             report.note(note)
         if ranks.first:
             run.write("config.json", about)

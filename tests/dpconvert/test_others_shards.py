@@ -101,7 +101,7 @@ def test_rows_without_a_label_are_refused_or_left_out(source: Path, convert: Con
 
 def test_faults_of_parquet_are_told_in_one_line(source: Path, convert: Convert) -> None:
     pq.write_table(pa.table({"picture": [image(0)], "label": [0], "n": [1]}), source / "a.parquet")
-    assert "no column 'image'; found image, label, n" in convert('shape = "parquet"\n', fails=True)
+    assert "no column 'image'; found picture, label, n" in convert('shape = "parquet"\n', fails=True)
     told = convert('shape = "parquet"\n[layout]\nimage = "n"\n', fails=True)
     assert "a.parquet/n: no column of encoded images; expected bytes; found int64" in told
     whole = (source / "a.parquet").read_bytes()

@@ -147,8 +147,8 @@ def test_sets_that_are_named_and_not_used_are_told(make: Make, tmp_path: Path) -
             draw_image(tmp_path / "source" / "HE-100K" / label / f"{label}{number}.png")
     make(HALVES.replace("official = true\nval = 0.5", "share = [0.5, 0, 0.5]"))
     card = json.loads((tmp_path / "out" / "Mine" / "task.json").read_text())
-    [note] = [note for note in card["notes"] if "release names" in note]
-    assert note.startswith("8 images of a set that the release names: split 'strict' draws its own")
+    [note] = [note for note in card["notes"] if "official" in note]
+    assert "`official = true` under [split.strict] keeps to them" in note
 
 
 def test_a_set_that_nothing_names_is_told_with_what_to_say(make: Make, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.export import export, modelcard
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
-from mtrain.model.weights import trained_on
+from mtrain.model.weights import seen_by
 from mtrain.predict.classifier import Classifier
 from mtrain.runs import Run
 from mtrain.settings import check_names, fit_config
@@ -122,7 +122,9 @@ def test_predictions_use_the_tables_interpolation_and_size(trained: Run) -> None
 
 
 def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"licences of .*the weights of tiny \(CC-BY-NC-ND-4.0\) do not let everyone"):
+    with pytest.raises(
+        UsageError, match=r"licences of .*the weights of tiny \(CC-BY-NC-ND-4.0\) do not allow everyone"
+    ):
         export(trained, "safetensors", tmp_path)
     made = export(trained, "safetensors", tmp_path, accepted=True)
     card = (made.folder / modelcard.NAME).read_text()
@@ -132,7 +134,7 @@ def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) 
 
 def test_an_exported_file_says_what_it_was_trained_on(trained: Run, tmp_path: Path) -> None:
     export(trained, "safetensors", tmp_path, accepted=True)
-    assert trained_on(tmp_path / "model.safetensors") == {"Alpha": ("train", "val"), "Beta": ("train", "val")}
+    assert seen_by(tmp_path / "model.safetensors").sets == {"Alpha": ("train", "val"), "Beta": ("train", "val")}
 
 
 def test_an_exported_folder_says_which_network_it_holds(
