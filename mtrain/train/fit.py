@@ -69,9 +69,10 @@ def fit(
     with run.locked() if ranks.first else nullcontext():
         if ranks.broadcast(lambda: _finished(run, about, report)):
             return "finished"
+        for note in pool.empty_sets:
+            report.note(note)
         training = _training(config, network, pool, run, report, ranks)
-        about_data = (*pool.empty_sets, *_about_sets(config, pool), *_about_start(start, left))
-        for note in (*about_data, *filter(None, [remark(config.backbone)])):
+        for note in (*_about_sets(config, pool), *_about_start(start, left), *filter(None, [remark(config.backbone)])):
             report.note(note)
         if ranks.first:
             run.write("config.json", about)

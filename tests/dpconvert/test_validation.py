@@ -25,7 +25,7 @@ TOY: dict[str, Any] = {"name": "toy", "task": "Toy", "classes": ["a", "b"]}
         ({"rule": {"type": "tile", "size": 5}}, "(did you mean 'tiles'?)"),
         ({"rule": {"size": 5}}, "rule: needs 'type'"),
         ({"mpp": "half"}, "mpp: must be a number"),
-        ({"mpp": 50}, "mpp: must be at most 10.0"),
+        ({"mpp": 50}, "mpp: must be at most 10"),
         ({"classes": "a"}, "classes: must be a list"),
         ({"licence": "CC0"}, "licence: must be a table of keys and values"),
         ({"split": {"strict": {"share": [1, 2]}}}, "split.strict.share.2: is missing"),
