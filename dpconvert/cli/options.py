@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 SOURCE = click.option("--source", "folder", type=PATH, metavar="DIR",
-    help=f"Folder of the source's files.  [default: ${SOURCES_VARIABLE}/NAME, sources/NAME or the manifest's root]",
+    help=f"Folder of the source's files.  [default: the manifest's root, ${SOURCES_VARIABLE}/NAME or sources/NAME]",
 )  # fmt: skip
 MPP = click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
     help="Micrometres per pixel, for slides whose files do not state it.",
