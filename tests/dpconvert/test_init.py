@@ -318,6 +318,29 @@ def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: st
     assert len(rows) == 24
 
 
+def test_the_patches_of_a_draft_fit_images_that_are_small(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / "images" / f"{number}.png", 64)
+        (tmp_path / "s" / "masks").mkdir(exist_ok=True)
+        values = np.full((64, 64), 255 * (number % 2), np.uint8)
+        Image.fromarray(values).save(tmp_path / "s" / "masks" / f"{number}.png")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["rule"]["size"] == 64
+    assert {row["source"] for row in rows if row["label"]} == {f"images/{number}.png" for number in (1, 3, 5)}
+
+
+def test_a_draft_holds_nothing_that_its_conversion_does_not_use(dpconvert: Call, tmp_path: Path) -> None:
+    lines = ["image,label,patient"]
+    for number in range(9):
+        draw_image(tmp_path / "s" / f"{number}.png", 20)
+        lines.append(f"{number}.png,{'ab'[number % 2]},p{number // 2}")
+    (tmp_path / "s" / "labels.csv").write_text("\n".join(lines))
+    assert dpconvert("init", tmp_path / "s", "--out", tmp_path / "s.toml").code == 0
+    answer = dpconvert(tmp_path / "s.toml", "--source", tmp_path / "s", "--out", tmp_path / "out", "-q")
+    assert answer.code == 0
+    assert "not used" not in answer.out + answer.err
+
+
 def geojson(boxes: list[tuple[str, int, int, int]]) -> str:
     def feature(label: str, x: int, y: int, side: int) -> dict[str, Any]:
         ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]

@@ -11,10 +11,15 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def fake(tree: FakeTree) -> None:
+    draw(tree, "NCT-CRC-HE-100K")
+
+
+def draw(tree: FakeTree, training: str) -> None:
+    """The two sets, as either of the releases holds them; `training` is the folder of the larger one."""
     for look, label in enumerate(tree.manifest.classes):
         names = (f"{label}-AAAMH{a}{b}K" for a in LETTERS for b in LETTERS)
         for name in tree.spread(names, each=2):
-            tree.save(f"NCT-CRC-HE-100K/{label}/{name}.tif", tree.coarse(224, 224, look))
+            tree.save(f"{training}/{label}/{name}.tif", tree.coarse(224, 224, look))
         for number in range(2):
             tile = tree.coarse(224, 224, look)
             tree.save(f"CRC-VAL-HE-7K/{label}/{label}-TCGA-AAI{chr(65 + number)}{label}.tif", tile)

@@ -65,10 +65,10 @@ class Tree:
         deeper = "(?:[^/]+/)*" if self.ragged else ""
         return f"^{''.join(f'{folder}/' for folder in folders)}{deeper}{file}"
 
-    def file(self, inner: str) -> str:
-        """The last part of a pattern: `inner` in the stem, named as a whole where the names differ."""
+    def file(self, inner: str, *, named: bool = True) -> str:
+        """The last part of a pattern: `inner` in the stem, `named` as a whole where the names differ."""
         stems = self.stems()
-        if len(set(map(str.casefold, stems))) == len(stems):
+        if named and len(set(map(str.casefold, stems))) == len(stems):
             inner = f"(?P<name>{inner})"
         return rf"{inner}\.(?i:{'|'.join(endings(self.images))})$"
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
+from dpconvert.image.header import complete_size
 from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, names
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -22,6 +23,8 @@ WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|anno
 FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:[-_ ][^/]*)?")
 ENDING = re.compile(rf"(?i)[._ -](?:{WORDS})$")
 LOOKED_AT = 24  # masks whose values are read
+PATCH = 256  # side in pixels, where the images are not smaller
+MEASURED = 50  # images
 FEW = 16  # values of a mask
 
 
@@ -115,7 +118,7 @@ def draft(survey: Survey) -> Draft | None:
             "masks": (_mask_pattern(sorted(masks), masks), f"{counted(len(masks), 'mask')}, like {min(masks)}"),
         },
         layout=tuple(lines),
-        rule=_rule(binary=binary),
+        rule=_rule(_side(survey, images), binary=binary),
         split=split,
         questions=(*questions, *asked),
     )
@@ -176,10 +179,16 @@ def _missing(bare: list[str]) -> list[str]:
     ]
 
 
-def _rule(*, binary: bool) -> tuple[str, ...]:
+def _side(survey: Survey, images: list[str]) -> int:
+    """The side of a patch in pixels that lies in each of the first images: many are smaller than PATCH."""
+    sizes = [complete_size(survey.source.file(name)) for name in images[:MEASURED]]
+    return min([PATCH, *(side for size in sizes if size is not None for side in size)])
+
+
+def _rule(side: int, *, binary: bool) -> tuple[str, ...]:
     lines = (
         'type = "area"              # a patch is positive where the mask covers more than `share` of it',
-        "size = 256                 # pixels: fit it to your images",
+        f"size = {side:<18} # pixels: fit it to your images",
         'positive = ["object"]',
         "share = 0.5",
     )

@@ -174,7 +174,7 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
         why=(_why(whole, group),) if group else _no_column(whole, grouped, label, split),
         files={
             "table": (pattern, f"{counted(len(whole.rows), 'row')}, {counted(whole.matched, 'image')} of them here"),
-            "images": (tree.pattern(roles, tree.file(inner)), folders.about(tree, roles)),
+            "images": (tree.pattern(roles, tree.file(inner, named=False)), folders.about(tree, roles)),
         },
         layout=tuple(layout),
         split=_sets(whole, split, tables) if official else (SHARE,),
