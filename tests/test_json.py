@@ -94,7 +94,7 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
             "--workers=0",
             "--device=cpu",
         ],
-        {"mode", "reference", "tasks", "networks", "page"},
+        {"mode", "reference", "tasks", "networks", "notes", "page"},
         0,
     ),
     "mtrain doctor": ([], {"name", "ok", "found", "remedy"}, 0),

@@ -28,7 +28,7 @@ MODES = ["svm", "logistic", "knn"]
 @click.option(
     "--target", "targets", multiple=True, metavar="TASK", required=True, help="Task or its folder; may be repeated."
 )
-@click.option("--shards", type=FOLDER, default=Path("shards"), show_default=True, help="Folder of the tasks.")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the first --run, or shards]")
 @CACHE
 @CHECK
 @click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="How to transfer.")
@@ -41,7 +41,8 @@ MODES = ["svm", "logistic", "knn"]
 @click.option("--out", type=OUT, default=Path("comparison.html"), show_default=True, help="The page.")
 @JSON
 def compare(
-    runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...], shards: Path,
+    runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...],
+    shards: Path | None,
     mode: str, size: int | None, solver: str, device: str, workers: int, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score several networks on the same tasks: one table, with ranks, time and memory.
@@ -58,7 +59,7 @@ def compare(
     networks = list(_networks(runs, backbones, names, size))
     if len(networks) < 2:
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
-    tasks = find(networks[0][1], shards, targets)
+    tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
     from mtrain.evaluation.comparison import Entry
     from mtrain.evaluation.comparison import compare as put_side_by_side

@@ -74,6 +74,7 @@ def compare(
     scores: dict[str, dict[str, Scored]] = {}
     costs: dict[str, Cost] = {}
     failures: list[str] = []
+    notes: dict[str, None] = {}
     for entry in entries:  # one network in memory at a time
         source = source_of(entry.run, entry.weights)
         scores[entry.name] = {}
@@ -83,13 +84,14 @@ def compare(
             except UserError as error:
                 failures.append(f"{entry.name} on {task.name}: {error}")
                 continue
+            notes |= dict.fromkeys(found["notes"])
             answers = result_path(source, task, options).with_suffix(".npz")
             told = found["intervals"].get(found["metric"])
             scores[entry.name][task.name] = Scored(
                 found["score"], tuple(told) if told else None, found["set"], answers if answers.is_file() else None
             )
         costs[entry.name] = cost(source.network, entry.run.config().size, options.recipe.device)
-    return _content(entries, tasks, options.mode, scores, costs), failures
+    return _content(entries, tasks, options.mode, scores, costs) | {"notes": list(notes)}, failures
 
 
 @torch.inference_mode()

@@ -29,6 +29,7 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
         taken = f"{_size(cost['parameters'])} parameters, {_times(cost['milliseconds'])} ms an image"
         memory = "" if cost["mib_image"] is None else f", {_mib(cost['mib_image'])} MiB an image"
         yield f"{network['name']}: {rank}, {taken}{memory} ({cost['device']})"
+    yield from (f"note: {note}" for note in content["notes"])
 
 
 def _score(one: dict[str, Any]) -> str:

@@ -176,6 +176,19 @@ def test_a_failure_of_one_score_leaves_the_others(mtrain: Command, tmp_path: Pat
     assert toy["Gamma"]["score"] is not None
 
 
+def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say(
+    mtrain: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no folder shards/ is
+    monkeypatch.setattr(bootstrap, "intervals", lambda *_given: {})
+    words = ("--runs", made / "runs", "--run", "toy", "--backbone", f"{SMALL}=random", "--size", "32")
+    answer = mtrain("compare", *words, "--target", "Gamma", "--mode", "knn", *WITHOUT)
+    assert answer.status == 0, answer.err
+    note = next(line for line in answer.out.splitlines() if line.startswith("note: "))
+    assert note.startswith("note: the val set of Gamma is of one ")
+    assert note.removeprefix("note: ") in (tmp_path / "comparison.html").read_text()
+
+
 def test_one_network_alone_is_no_comparison(mtrain: Command) -> None:
     assert "nothing to compare" in mtrain("compare", "--run", "toy", "--target", "Gamma").err
 
