@@ -25,9 +25,9 @@ PIECE = 1 << 22
 
 
 def folder_of(root: Path) -> Path:
-    """Where what is unpacked of the source in `root` lies."""
+    """Where what is unpacked of the source in `root` lies: absolute, since files of it are looked for from `root`."""
     named = os.environ.get(VARIABLE)
-    return Path(named).expanduser().absolute() if named else root / FOLDER
+    return Path(named).expanduser().absolute() if named else root.absolute() / FOLDER
 
 
 def told(name: str) -> str:

@@ -79,10 +79,14 @@ def opened(root: Path) -> Source:
     return Source.open(root, MANIFEST)
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("name", KINDS)
-def test_files_of_a_packed_archive_are_read_as_if_it_were_a_folder(name: str, tmp_path: Path) -> None:
+def test_files_of_a_packed_archive_are_read_as_if_it_were_a_folder(
+    name: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     KINDS[name](tmp_path / name)
-    source = opened(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)  # as of `--source DIR`
+    source = opened(Path(tmp_path.name) if relative else tmp_path)
     assert all(file.startswith(f"{name}/") for file in source.sizes)
     found = {"a/" + file.rpartition("/a/")[2]: source.read(file) for file in source.sizes}
     assert found == CONTENT
