@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from dpconvert.card import FILE_NAME, INDEX_NAME, WORK, Failure, ShardCard, TaskCard, load
 from dpconvert.errors import OutputError, ReadError, SourceError
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import plan
+from dpconvert.plan import divide, plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan, PlanRow
 from dpconvert.plural import counted
@@ -69,7 +69,7 @@ def convert(
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
     source = Source.open(root, options.applied_to(manifest))
-    plan.errata(manifest, options.errata)
+    divide.errata(manifest, options.errata)
     request = plan.fingerprint(manifest, source, options)
     manifest = source.manifest
     folder = out / manifest.task

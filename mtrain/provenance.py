@@ -9,7 +9,8 @@ from typing import Any
 from dpconvert.plural import counted
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import INCIDENTAL, FitConfig, choices_off
-from mtrain.data.pool import Pool, Task
+from mtrain.data.pool import Pool
+from mtrain.data.task import Task
 from mtrain.errors import RunError
 from mtrain.runs import Run
 from mtrain.seen import Seen

@@ -9,7 +9,7 @@ import numpy as np
 
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Image, Pixels
-from dpconvert.manifest.model import SANE_MPP
+from dpconvert.manifest.rules import SANE_MPP
 
 BAND = 1 << 23  # pixels read at once for an overview
 PART = 4096  # level-0 rows that are read together where a row of tiles is decoded for few of them

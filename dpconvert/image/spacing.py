@@ -15,7 +15,7 @@ from typing import Any
 
 import tifffile
 
-from dpconvert.manifest.model import SANE_MPP
+from dpconvert.manifest.rules import SANE_MPP
 
 SQUARE = 1.02  # most that one side of a pixel is longer than the other before that has to be undone
 SYMBOLS = {

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpconvert.image.base import Image, Pixels
 from dpconvert.image.coverage import Coverage
 from dpconvert.image.overview import PART, Bands, thumbnail
-from dpconvert.manifest.model import TissueRule
+from dpconvert.manifest.rules import TissueRule
 
 SLOW = 1 << 28  # pixels decoded for an overview from which on it is worth sharing
 TISSUE_MPP, LEAST_SIDE, MOST_SIDE = 8.0, 64, 4096

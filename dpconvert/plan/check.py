@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from dpconvert.card import Split
 from dpconvert.errors import UserError
-from dpconvert.manifest.model import Manifest, Regional, SplitPolicy, Tiles, Whole
-from dpconvert.plan import patches, plan
+from dpconvert.manifest.model import Manifest, SplitPolicy
+from dpconvert.manifest.rules import Regional, Tiles, Whole
+from dpconvert.plan import divide, patches
 from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -61,18 +62,18 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     """Look at a source as a conversion would."""
     manifest = source.manifest
     try:
-        images = plan.listed(manifest, source, options)
+        images = divide.listed(manifest, source, options)
     except UserError as error:
         return Findings(examples=_of_patterns(source), problems=[str(error)], notes=source.notes)
     empty = [f"{file}: an empty file" for image in images for file in image.files if source.sizes.get(file) == 0]
     problems, seen = _look(source, images, report)
     problems = [*_cut(empty), *_cut(problems)]
-    found = plan.classified(manifest, options, [record for record in seen.records if record.label])
+    found = divide.classified(manifest, options, [record for record in seen.records if record.label])
     splits: dict[str, Split] = {}
     classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)
     try:
         if seen.exact and found:
-            divided = plan.divide(manifest, source, options, found)
+            divided = divide.divide(manifest, source, options, found)
             classes, counts, splits = divided.classes, divided.counts, divided.splits
             warnings += divided.empty_sets()
         elif seen.exact and not problems:

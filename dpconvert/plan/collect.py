@@ -14,7 +14,8 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
-from dpconvert.manifest.model import Manifest, Objects, Regional, Whole
+from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.rules import Objects, Regional, Whole
 from dpconvert.plan import patches
 from dpconvert.plural import counted
 from dpconvert.runtime import processes

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from dpconvert import readers
 from dpconvert.errors import cut
 from dpconvert.image.spacing import SQUARE
-from dpconvert.manifest.model import Crop, Manifest, Regional, Tiles, Whole
+from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.rules import Crop, Regional, Tiles, Whole
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.source.files import Source

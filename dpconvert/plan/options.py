@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from dpconvert.card import Model
 from dpconvert.errors import UsageError
-from dpconvert.manifest.model import ImageFormat, Manifest, Middle, Mpp, Presence, Regional, Tiles
+from dpconvert.manifest.model import ImageFormat, Manifest
+from dpconvert.manifest.rules import Middle, Mpp, Presence, Regional, Tiles
 
 
 class Options(Model):

@@ -17,25 +17,11 @@ from numpy.typing import NDArray
 from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError, cut
 from dpconvert.image import Image, TissueMask, scales
-from dpconvert.manifest.model import (
-    Area,
-    Centre,
-    Crop,
-    Manifest,
-    Middle,
-    Objects,
-    PatchGrid,
-    Presence,
-    Regional,
-    Tiles,
-    Whole,
-)
-from dpconvert.source.record import Box, Record, SourceImage, draw, hashed
+from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.rules import Area, Centre, Crop, Middle, Objects, PatchGrid, Presence, Regional, Tiles, Whole
+from dpconvert.plan.grid import Boxes, Points, Scales, each_box, grid, holds, patch_sides, resampled, shifted
+from dpconvert.source.record import Box, Record, SourceImage, hashed
 
-Boxes = NDArray[np.int64]
-Points = NDArray[np.float64]
-Scales = tuple[float, float]
-SQUARE: Scales = (1.0, 1.0)
 OVERRIDE = "say what is right with --mpp-override, or as `mpp_override` in the manifest"
 DECIMALS = 9  # of shares; beyond is what rounding leaves
 ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule asks for
@@ -64,7 +50,7 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
         yield whole(scene.source_image, scene.image, _label(scene.source_image))
     elif isinstance(rule, Tiles):
         label, (boxes, stored) = _label(scene.source_image), _patches(rule, manifest, scene)
-        yield from (Record(scene.source_image, label, box, stored) for box in _boxes(boxes))
+        yield from (Record(scene.source_image, label, box, stored) for box in each_box(boxes))
     elif isinstance(rule, Presence):
         yield from _presence(rule, manifest, scene)
     elif isinstance(rule, Objects):
@@ -81,71 +67,8 @@ def whole(source_image: SourceImage, image: Image, label: str) -> Record:
     """An image as one sample, resampled by axis where its pixels are not square."""
     fine = scales(image, None, None, source_image.files[0])
     return Record(
-        source_image, label, stored=None if fine[0] == fine[1] else _resampled((image.width, image.height), fine)
+        source_image, label, stored=None if fine[0] == fine[1] else resampled((image.width, image.height), fine)
     )
-
-
-def grid(width: int, height: int, size: int, overlap: int = 0, scale: Scales = SQUARE) -> Boxes:
-    """The patches of an image: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
-
-    scale: level-0 pixels, along x and y, in one of `size` and `overlap`. Corners are rounded one by one, so that errors
-    do not add up.
-    """
-    sides = _sides(size, scale)
-    xs, ys = (
-        _starts(length, side, (size - overlap) * each)
-        for length, side, each in zip((width, height), sides, scale, strict=True)
-    )
-    corners = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    return np.concatenate([corners, np.broadcast_to(sides, corners.shape)], axis=1).astype(np.int64)
-
-
-def _sides(size: int, scale: Scales) -> tuple[int, int]:
-    """Width and height in level-0 pixels of a patch."""
-    return max(1, round(size * scale[0])), max(1, round(size * scale[1]))
-
-
-def _resampled(size: tuple[int, int], scale: Scales) -> tuple[int, int]:
-    """What a frame of level 0 is stored as."""
-    return max(1, round(size[0] / scale[0])), max(1, round(size[1] / scale[1]))
-
-
-def _starts(length: int, side: int, step: float) -> NDArray[np.int64]:
-    count = int(max(length - side, -1) / step) + 2
-    starts = np.unique(np.floor(np.arange(count) * step + 0.5).astype(np.int64))
-    return starts[starts + side <= length]
-
-
-def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
-    """Which boxes (N, 4) hold at least one of the points (M, 2) strictly inside."""
-    held = np.zeros(len(boxes), dtype=bool)
-    left, top = boxes[:, 0], boxes[:, 1]
-    right, bottom = left + boxes[:, 2], top + boxes[:, 3]
-    for x, y in points:
-        held |= (left < x) & (x < right) & (top < y) & (y < bottom)
-    return held
-
-
-def shifted(point: tuple[float, float], size: tuple[int, int], width: int, height: int, *address: str | int) -> Box:
-    """A patch of `size` (width, height) px that holds the point strictly and lies in the image.
-
-    All such corners are equally likely.
-
-    A point on the image's border lies on the patch's border: the window is clamped, never dropped or padded.
-    """
-    corner = [
-        low + draw(high - low + 1, axis, *address)
-        for axis, (low, high) in zip("xy", _corners(point, size, (width, height)), strict=True)
-    ]
-    return Box(corner[0], corner[1], *size)
-
-
-def _corners(point: tuple[float, float], size: tuple[int, int], extent: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    for at, side, length in zip(point, size, extent, strict=True):
-        last = length - side
-        low = min(max(int(np.floor(at - side)) + 1, 0), last)
-        high = max(min(int(np.ceil(at)) - 1, last), 0)
-        yield low, max(low, high)
 
 
 def _scale(rule: PatchGrid | Crop, manifest: Manifest, scene: Scene) -> Scales:
@@ -177,19 +100,19 @@ def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Reco
     boxes, stored = _patches(rule, manifest, scene)
     _count_others(scene, rule.positive)
     positive = holds(boxes, _points(scene, rule.positive))
-    for box, inside in zip(_boxes(boxes), positive, strict=True):
+    for box, inside in zip(each_box(boxes), positive, strict=True):
         yield Record(scene.source_image, manifest.classes[int(inside)], box, stored)
 
 
 def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     image, source_image, scale = scene.image, scene.source_image, _scale(rule, manifest, scene)
     stored = _stored(rule, scale)
-    boxes, sides = _grid(rule, scale, image), _sides(rule.size, scale)
+    boxes, sides = _grid(rule, scale, image), patch_sides(rule.size, scale)
     _count_others(scene, [rule.positive, rule.other or rule.none])
     found = _points(scene, [rule.positive])
     dropped = holds(boxes, found)
     others = holds(boxes, _points(scene, [rule.other])) if rule.other else np.zeros(len(boxes), dtype=bool)
-    for box, drop, other in zip(_boxes(boxes), dropped, others, strict=True):
+    for box, drop, other in zip(each_box(boxes), dropped, others, strict=True):
         if not drop:
             yield Record(source_image, rule.other if other and rule.other else rule.none, box, stored)
     left, top, width, height = image.bounds
@@ -226,7 +149,7 @@ def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator
         boxes = boxes[held]
     positive = _positive(scene.annotations, rule, boxes)
     kept = _capped(rule.cap, positive, boxes, image.name)
-    for box, inside in zip(_boxes(boxes[kept]), positive[kept], strict=True):
+    for box, inside in zip(each_box(boxes[kept]), positive[kept], strict=True):
         yield Record(image, manifest.classes[int(inside)], box, stored)
 
 
@@ -241,7 +164,7 @@ def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]
         scene.mended["patch whose middle is of no single class, left out"] += int((~told).sum())
     boxes, best = boxes[told], best[told]
     kept = _capped(rule.cap, best, boxes, scene.source_image.name)
-    for box, label in zip(_boxes(boxes[kept]), best[kept].tolist(), strict=True):
+    for box, label in zip(each_box(boxes[kept]), best[kept].tolist(), strict=True):
         yield Record(scene.source_image, manifest.classes[label], box, stored)
 
 
@@ -283,11 +206,11 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
         if classes and item.label not in classes:
             scene.mended[f"labelled {cut(item.label, 40)!r}, which is no class"] += 1
             continue
-        box = _around(item, _sides(rule.size, scale), scene) if rule.size else _bounding(item, scene)
+        box = _around(item, patch_sides(rule.size, scale), scene) if rule.size else _bounding(item, scene)
         if box.width > 0 and box.height > 0:
-            stored = (rule.size, rule.size) if rule.size else _resampled((box.width, box.height), scale)
-            resampled = rule.mpp is not None or scale[0] != scale[1]
-            yield Record(scene.source_image, item.label, box, stored if resampled else None, suffix=item.id)
+            stored = (rule.size, rule.size) if rule.size else resampled((box.width, box.height), scale)
+            scaled = rule.mpp is not None or scale[0] != scale[1]
+            yield Record(scene.source_image, item.label, box, stored if scaled else None, suffix=item.id)
 
 
 def _bounding(item: Annotation, scene: Scene) -> Box:
@@ -393,7 +316,3 @@ def _grid(rule: PatchGrid, scale: Scales, image: Image) -> Boxes:
     boxes = grid(width, height, rule.size, rule.overlap, scale)
     boxes[:, :2] += left, top
     return boxes
-
-
-def _boxes(boxes: Boxes) -> Iterator[Box]:
-    return (Box(*row) for row in boxes.tolist())

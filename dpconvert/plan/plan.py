@@ -11,25 +11,22 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from dpconvert import names, readers
-from dpconvert.card import SPLITS, Failure, Split, empty_sets
-from dpconvert.errors import ManifestError, SourceError, UsageError
+from dpconvert.card import SPLITS, Failure, Split
+from dpconvert.errors import SourceError
 from dpconvert.image import BLOCK, CELL
-from dpconvert.manifest.catalog import typed
-from dpconvert.manifest.model import Crop, Erratum, Manifest, Tiles, Whole
+from dpconvert.manifest.model import Manifest
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
+from dpconvert.plan.divide import classified, divide, listed
 from dpconvert.plan.given import Given
 from dpconvert.plan.options import Options
-from dpconvert.plan.split import assign, contents
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
-from dpconvert.source import unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Box, Record, SourceImage, hashed
 
@@ -108,23 +105,6 @@ class Plan:
         return shards
 
 
-@dataclass(frozen=True)
-class Divided:
-    """The classes of samples, and where each image goes: image -> group id, image -> split.
-
-    counts: split -> samples of each class.
-    """
-
-    classes: list[str]
-    groups: dict[str, str]
-    splits: dict[str, Split]
-    counts: dict[Split, list[int]]
-
-    def empty_sets(self) -> list[str]:
-        """A line for each set, and each class of a set, that holds no sample."""
-        return empty_sets(self.classes, self.counts)
-
-
 def fingerprint(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
     """What decides the plan and so every byte, as named digests: equal requests are the same conversion."""
     chosen = options.text()
@@ -185,78 +165,6 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     return Plan(classes, rows, notes, failures)
 
 
-def divide(manifest: Manifest, source: Source, options: Options, found: list[Record]) -> Divided:
-    """The samples by class and split.
-
-    Raises:
-        SourceError: a label that is no class, or official sets that cannot be kept.
-    """
-    classes = _classes(manifest, source, found)
-    groups, splits = _splits(manifest, options, found)
-    made = Counter((splits[record.source_image.name], record.label) for record in found)
-    counts = {split: [made[split, label] for label in classes] for split in SPLITS}
-    return Divided(classes, groups, splits, counts)
-
-
-def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceImage]:
-    """The images of a source, less those that are known to be wrong; the source then holds notes of what is not used.
-
-    Raises:
-        SourceError: none, two of one name, or one without what the rule needs to label it.
-        ManifestError: a rule that asks for annotations, of which this layout reads none.
-    """
-    wrong = _wrong(manifest, options, "pictures")
-    images = list(readers.reader(manifest).images(source))
-    source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})
-    twice = [name for name, count in Counter(p.name for p in images).items() if count > 1]
-    if twice:
-        files = [p.files[0] for p in images if p.name == twice[0]]
-        raise SourceError("two images of one name", where=source.root, found=" and ".join(files[:2]))
-    kept = [p for p in images if not any(pattern.search(p.name) for pattern in wrong)]
-    if not kept:
-        raise SourceError(
-            "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
-        )
-    _check_labels(manifest, kept)
-    return kept
-
-
-def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
-    """Whether the rule can label every image: by its own label, or by annotations that the reader reads."""
-    rule = manifest.rule
-    bare = next((image for image in images if not image.label), None)
-    if isinstance(rule, Whole | Tiles):
-        if bare is not None:
-            raise SourceError(
-                "no label is known for this image", where=bare.files[0], expected=f"one, for the rule {rule.type!r}",
-                remedy="name the class in the pattern, as (?P<class>...), or a column `label` in [layout]; where "
-                "annotations hold the classes, choose another [rule]",
-            )  # fmt: skip
-    elif (bare is not None or not isinstance(rule, Crop)) and not hasattr(readers.reader(manifest), "read_annotations"):
-        raise ManifestError(
-            f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
-            where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
-        )  # fmt: skip
-
-
-def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:
-    return [re.compile(e.pictures) for e in errata(manifest, options.errata) if e.drops == drops]
-
-
-def classified(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
-    """The records that count, with the manifest's own spelling of their classes."""
-    return _without_doubtful(manifest, options, _with_classes(manifest, found))
-
-
-def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
-    """The records less those of class 0 from images that are not annotated exhaustively."""
-    doubtful = _wrong(manifest, options, "negatives")
-    if not doubtful:
-        return found
-    negative = manifest.classes[0]
-    return [r for r in found if r.label != negative or not any(p.search(r.source_image.name) for p in doubtful)]
-
-
 def _empty(images: list[SourceImage], found: list[Record], failures: list[Failure]) -> list[str]:
     """A note of the images that gave no sample although they could be read."""
     rest = {p.name for p in images} - {r.source_image.name for r in found} - {f.key for f in failures}
@@ -265,60 +173,6 @@ def _empty(images: list[SourceImage], found: list[Record], failures: list[Failur
     names = sorted(rest)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return [f"{len(names)} of {counted(len(images), 'image')} gave no sample: {', '.join(names[:5])}{more}"]
-
-
-def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
-    """The manifest's errata that are on: 'none', 'default', or names separated by commas.
-
-    Raises:
-        UsageError: a name that the manifest does not have.
-    """
-    if chosen == "none":
-        return []
-    if chosen == "default":
-        return [erratum for erratum in manifest.errata if erratum.default]
-    known = {erratum.name: erratum for erratum in manifest.errata}
-    names = [name.strip() for name in chosen.split(",")]
-    for name in names:
-        if name not in known:
-            have = ", ".join(["none", "default", *known])
-            raise UsageError(f"no erratum {name!r}", where=manifest.name, remedy=f"this source has: {have}")
-    return [known[name] for name in names]
-
-
-def _with_classes(manifest: Manifest, found: list[Record]) -> list[Record]:
-    """The records with the manifest's own spelling of their classes, where a label differs in case or form only."""
-    labels = {record.label for record in found} - set(manifest.classes)
-    spelt = {label: same for label in labels if (same := names.match(label, manifest.classes)) is not None}
-    return [replace(r, label=spelt.get(r.label, r.label)) for r in found] if spelt else found
-
-
-def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[str]:
-    """The manifest's classes, else those in the order of the reader, else the labels that occur, sorted."""
-    labels = {record.label for record in found}
-    ordered = getattr(readers.reader(manifest), "classes", None)
-    classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
-    unknown = sorted(labels - set(classes))
-    if unknown:
-        where = next(r.source_image.files[0] for r in found if r.label == unknown[0])
-        raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
-    return classes
-
-
-def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[dict[str, str], dict[str, Split]]:
-    """Image -> group id, image -> split."""
-    policy = manifest.policy(options.split)
-    unit = {r.source_image.name: _unit(r.source_image, policy.unit) for r in found}
-    groups = contents((unit[r.source_image.name], r.label, r.source_image.split) for r in found)
-    assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
-    namespaced = {r.source_image.name: f"{manifest.namespace}:{r.source_image.group}" for r in found}
-    return namespaced, {name: assigned[group] for name, group in unit.items()}
-
-
-def _unit(image: SourceImage, unit: str) -> str:
-    if unit == "picture":
-        return image.name
-    return image.group if unit == "group" else image.attributes[unit]
 
 
 def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:

@@ -27,7 +27,8 @@ from dpconvert.card import (
     dump,
 )
 from dpconvert.image import openslide_version
-from dpconvert.manifest.model import Manifest, Regional
+from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.rules import Regional
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.plural import counted

@@ -11,14 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
-import lzma
-import os
 import re
 import shlex
 import shutil
-import struct
-import tarfile
 import weakref
 import zipfile
 import zlib
@@ -27,31 +22,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-from dpconvert import names
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
-from dpconvert.image.unread import unread
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
-from dpconvert.source import bounded, elements, packed
-from dpconvert.source.bounded import AT_ONCE, Bounded
+from dpconvert.source import elements, packed
+from dpconvert.source.bounded import AT_ONCE
 from dpconvert.source.columns import Columns
 from dpconvert.source.copies import Listing, copies
+from dpconvert.source.listing import DAMAGED, Place, check_names, walk
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
 from dpconvert.source.stacks import Stacks
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
-IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
-UTF8_NAME = 0x800  # bit of a zip member's flags
-MEMBER_LIMIT = 4 << 30
-RATIO_LIMIT = 1000
 PART = 1 << 18  # bytes at the beginning, in the middle and at the end by which large files are compared
-DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
-    OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error, lzma.LZMAError, struct.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +65,12 @@ class MatchedFile:
         return self.parts.get(part) or default
 
 
-class Place(NamedTuple):
-    """Where a file lies that its name does not lead to: `file` on disk; in an archive also the offset or the member."""
-
-    file: str
-    offset: int | None = None
-    member: str | None = None
-
-    @property
-    def packed(self) -> bool:
-        return self.offset is not None or self.member is not None
-
-
 class Member(io.BytesIO):
     """The bytes of an archive's member, which know what they are called."""
 
     def __init__(self, data: bytes, path: Path) -> None:
         super().__init__(data)
         self.name = str(path)
-
-
-Listed = tuple[str, int, Place | None]  # name, size, place
 
 
 class Source:
@@ -140,9 +112,9 @@ class Source:
                 expected=f"the files of {manifest.task}",
                 remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
             )
-        found, told = packed.expanded(root, list(_walk(root)))
+        found, told = packed.expanded(root, list(walk(root)))
         listed = sorted(found, key=lambda file: file[:2])
-        _check_names(listed, root)
+        check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
         sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
         places = {name: place for name, _, place in listed if place and name in sizes}
@@ -359,85 +331,6 @@ class Source:
         return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_picture": None}
 
 
-def _walk(root: Path) -> Iterator[Listed]:
-    seen: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
-        here = os.stat(folder)  # noqa: PTH116
-        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above
-            subfolders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        relative = Path(folder).relative_to(root)
-        for name in [folder for folder in subfolders if unread(folder)]:  # a slide of thousands of files
-            subfolders.remove(name)
-            files.append(name)
-        for file in files:
-            name = (relative / file).as_posix()
-            if IGNORED.search(name):
-                continue
-            path = Path(folder, file)
-            if name.lower().endswith(".zip"):
-                yield from _members(path, name)
-            elif name.lower().endswith(".tar"):
-                yield from _tar_members(path, name)
-            else:
-                told = names.file_name(name)
-                yield told, _size(path), None if told == name else Place(name)
-
-
-def _check_names(listed: list[Listed], root: Path) -> None:
-    """Two files that are one to the eye cannot be told apart in what is written."""
-    for (one, _, first), (other, _, second) in itertools.pairwise(listed):
-        there = [place or Place(one) for place in (first, second)]
-        if one == other and _own_name(there[0]) != _own_name(there[1]):
-            raise SourceError(
-                "two files of one name, written in different characters", where=root / one,
-                found=" and ".join(repr(_own_name(place)) for place in there), remedy="rename one of them",
-            )  # fmt: skip
-
-
-def _own_name(place: Place) -> str:
-    return place.file if place.member is None else place.member
-
-
-def _cannot_list(error: OSError) -> None:
-    raise SourceError(f"cannot be listed: {error.strerror}", where=error.filename)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
-
-
-def _members(path: Path, name: str) -> Iterator[Listed]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except DAMAGED as error:
-        raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
-    for member in members:
-        if member.filename.endswith("/") or IGNORED.search(member.filename):
-            continue
-        _check_inside(member.filename, path)
-        limit = min(MEMBER_LIMIT, RATIO_LIMIT * max(member.compress_size, 1024))
-        if member.file_size > limit and not elements.ARRAYS.search(member.filename):  # those are never held in memory
-            raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
-        told = names.file_name(f"{name}/{_decoded(member)}")
-        yield told, member.file_size, Place(name, member=member.filename)
-
-
-def _decoded(member: zipfile.ZipInfo) -> str:
-    """A member's name. Archives made on a Mac hold UTF-8 without the mark of it."""
-    if member.flag_bits & UTF8_NAME or member.filename.isascii():
-        return member.filename
-    try:
-        return member.filename.encode("cp437").decode()
-    except UnicodeError:
-        return member.filename
-
-
 def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
     """A member's bytes, never more than the size that was checked when it was listed."""
     with archive.open(member) as file:
@@ -456,24 +349,6 @@ def _crc(file: IO[bytes], spans: list[tuple[int, int]]) -> int:
         while left > 0 and (data := file.read(min(left, AT_ONCE))):
             crc, left = zlib.crc32(data, crc), left - len(data)
     return crc
-
-
-def _tar_members(path: Path, name: str) -> Iterator[Listed]:
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=Bounded(file), mode="r:") as archive:  # type: ignore[call-overload]
-            members = archive.getmembers()
-    except (*DAMAGED, *bounded.DAMAGED) as error:
-        raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
-    for member in members:
-        inner = member.name.removeprefix("./")
-        if member.isreg() and not member.issparse() and not IGNORED.search(inner):
-            _check_inside(inner, path)
-            yield names.file_name(f"{name}/{inner}"), member.size, Place(name, member.offset_data)
-
-
-def _check_inside(member: str, path: Path) -> None:
-    if not member or member.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member):
-        raise ReadError(f"archive member outside the archive: {member}", where=path)
 
 
 def _is_file(root: Path, name: str) -> bool:

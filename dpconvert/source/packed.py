@@ -16,15 +16,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from dpconvert import names
 from dpconvert.errors import ReadError
-from dpconvert.source import cache
+from dpconvert.source import cache, listing
 from dpconvert.source.bounded import most_unpacked
-
-if TYPE_CHECKING:
-    from dpconvert.source.files import Listed
+from dpconvert.source.listing import Listed
 
 TAR: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 COMPRESSED = re.compile(r"(?i)\.(?:tar\.(?P<kind>gz|bz2|xz)|t(?P<short>gz|bz2?|xz))$")
@@ -78,10 +76,9 @@ def _folders(listed: list[Listed]) -> set[str]:
 
 def _opened(root: Path, one: Listed) -> Iterator[Listed]:
     """The files of a packed archive, out of the cache."""
-    from dpconvert.source import files
 
     name, size, place = one
-    where = place or files.Place(name)
+    where = place or listing.Place(name)
     original = root / where.file
     if SEVEN.search(name):
         yield from _of_folder(
@@ -93,7 +90,7 @@ def _opened(root: Path, one: Listed) -> Iterator[Listed]:
     zipped = not found and name.lower().endswith(".zip")
     copy = cache.unpacked(root, original, name, ".zip" if zipped else ".tar", write, size)
     try:
-        for inner, bytes_of_it, lies in (files._members if zipped else files._tar_members)(copy, name):
+        for inner, bytes_of_it, lies in (listing.zip_members if zipped else listing.tar_members)(copy, name):
             assert lies is not None
             yield inner, bytes_of_it, lies._replace(file=str(copy))
     except ReadError as error:
@@ -171,9 +168,8 @@ def _unpack_seven(original: Path, folder: Path, name: str) -> None:
 
 
 def _of_folder(folder: Path, name: str) -> Iterator[Listed]:
-    from dpconvert.source import files
 
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.is_symlink() and not files.IGNORED.search(inner):
-            yield names.file_name(f"{name}/{inner}"), path.stat().st_size, files.Place(str(path))
+        if path.is_file() and not path.is_symlink() and not listing.IGNORED.search(inner):
+            yield names.file_name(f"{name}/{inner}"), path.stat().st_size, listing.Place(str(path))

@@ -19,7 +19,7 @@ from dpconvert import readers
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import OutputError, SourceError
 from dpconvert.image import Image, TissueMask, thumbnail
-from dpconvert.manifest.model import Crop, Whole
+from dpconvert.manifest.rules import Crop, Whole
 from dpconvert.names import closest
 from dpconvert.plan import patches
 from dpconvert.plan.collect import LazyScene

@@ -252,7 +252,7 @@ def breakhis(
     \b
     Example: mtrain breakhis --shards shards/BreakHis --weights imagenet
     """
-    from mtrain.data.pool import open_task
+    from mtrain.data.task import open_task
     from mtrain.transfers.request import unread, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.pool import Task
+from mtrain.data.task import Task
 from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run

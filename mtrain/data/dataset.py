@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from dpconvert.plural import counted
 from mtrain.data.images import Images
-from mtrain.data.pool import OPEN, Permit, open_task, with_test
+from mtrain.data.task import OPEN, Permit, open_task, with_test
 from mtrain.errors import UsageError
 
 Transform = Callable[[Any], Any]

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from dpconvert.image.decode import decode
 from mtrain.backbones.card import Interpolation
 from mtrain.data.augment import put_square
-from mtrain.data.pool import Rows, Task
 from mtrain.data.shard_cache import Copy, fetch
+from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError
 
 CHECK = "MTRAIN_CHECK_IMAGES"  # 0: the sha256 of images is not verified

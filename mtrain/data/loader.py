@@ -27,7 +27,7 @@ from mtrain.data import sampling
 from mtrain.data.augment import CENTRE, resized
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
-from mtrain.data.pool import Rows, Task
+from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError, UserError
 
 CPU = torch.device("cpu")

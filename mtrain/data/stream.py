@@ -30,8 +30,8 @@ from mtrain.data import sampling
 from mtrain.data.augment import put_square
 from mtrain.data.batch import Batch
 from mtrain.data.loader import Batches, BatchReady
-from mtrain.data.pool import Task
 from mtrain.data.storage import Storage
+from mtrain.data.task import Task
 from mtrain.errors import ShardError, UserError
 
 BUFFERED = 128 << 20  # bytes of images that a process buffers for shuffling, over all tasks

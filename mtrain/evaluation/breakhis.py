@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.data.pool import OPEN, Permit, Rows, Task, attributes, fetch_shards, with_test
+from mtrain.data.task import OPEN, Permit, Rows, Task, attributes, fetch_shards, with_test
 from mtrain.documents import known_document, write_document
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.ranks import summary

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.pool import Task
+from mtrain.data.task import Task
 from mtrain.errors import UserError
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
 from mtrain.model.network import SharedNetwork, find_device

@@ -2,7 +2,7 @@
 
 <out>/<target>/<digest>.json    one a transfer of one network; <digest>.npz its predictions, one a sample
 
-No choice is made after it. `mtrain.data.pool.Permit` lists all steps that read test sets.
+No choice is made after it. `mtrain.data.task.Permit` lists all steps that read test sets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import file_digest
-from mtrain.data.pool import Permit, Task, with_test
+from mtrain.data.task import Permit, Task, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run

@@ -21,7 +21,8 @@ from mtrain.atomic import write_text
 from mtrain.backbones import catalog
 from mtrain.checksums import write_sums
 from mtrain.config import FitConfig
-from mtrain.data.pool import Permit, Pool, Task, fetch_shards, open_pool, training_on, with_test
+from mtrain.data.pool import Pool, open_pool, training_on
+from mtrain.data.task import Permit, Task, fetch_shards, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparable import comparable

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dpconvert.image.rgb import Range
-from dpconvert.manifest.model import TissueRule
+from dpconvert.manifest.rules import TissueRule
 from mtrain.data.images import Images
-from mtrain.data.pool import Rows, Task
+from mtrain.data.task import Rows, Task
 from mtrain.errors import RunError
 from mtrain.model.tensor_file import read_tensors, write_tensors
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dpconvert.image import Image, open_image, scales, tissue
 from dpconvert.image.rgb import Range
-from dpconvert.manifest.model import TissueRule
-from dpconvert.plan.patches import grid
+from dpconvert.manifest.rules import TissueRule
+from dpconvert.plan.grid import grid
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
 from mtrain.model.heads import About

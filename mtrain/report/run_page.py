@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 
 from mtrain.atomic import write_text
-from mtrain.data.pool import Task, open_pool
+from mtrain.data.pool import open_pool
+from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
 from mtrain.model.names import remark
 from mtrain.report.charts import line_chart

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrain.atomic import replacing
-from mtrain.data.pool import Rows, Task
+from mtrain.data.task import Rows, Task
 from mtrain.scoring import bootstrap, metrics
 from mtrain.scoring.metrics import Values
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
-from mtrain.data.pool import Pool, Task, find_task, leave_out, open_pool
+from mtrain.data.pool import Pool, find_task, leave_out, open_pool
+from mtrain.data.task import Task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer

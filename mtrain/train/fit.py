@@ -21,7 +21,8 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data import sampling
-from mtrain.data.pool import Pool, Task, fetch_shards, leave_out, open_pool, training_on
+from mtrain.data.pool import Pool, leave_out, open_pool, training_on
+from mtrain.data.task import Task, fetch_shards
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize

@@ -20,9 +20,10 @@ from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.loader import Batches, Parts, Skipping, TrainingBatches, batches, ordered_batches
 from mtrain.data.mixing import mixture
-from mtrain.data.pool import Pool, Task
+from mtrain.data.pool import Pool
 from mtrain.data.prefetch import on_device
 from mtrain.data.stream import StreamBatches
+from mtrain.data.task import Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.network import MultiHead

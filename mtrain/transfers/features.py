@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.data.loader import ordered_batches
-from mtrain.data.pool import Rows, Task, fetch_shards
+from mtrain.data.task import Rows, Task, fetch_shards
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.model.tensor_file import read_tensors, write_tensors

@@ -23,7 +23,7 @@ import numpy as np
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.atomic import locked
-from mtrain.data.pool import Rows, Task
+from mtrain.data.task import Rows, Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork

@@ -23,7 +23,7 @@ from mtrain.data import sampling
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches, ordered_batches
-from mtrain.data.pool import Rows, Task
+from mtrain.data.task import Rows, Task
 from mtrain.model.network import SharedNetwork, find_device
 from mtrain.model.weights import StateDict
 from mtrain.scoring import metrics

@@ -16,7 +16,7 @@ import torch
 from scipy.special import softmax
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.pool import Rows, Task
+from mtrain.data.task import Rows, Task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork, find_device
@@ -62,7 +62,7 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """How to transfer. `final`: score the test set, which only a task of `pool.with_test` has."""
+    """How to transfer. `final`: score the test set, which only a task of `mtrain.data.task.with_test` has."""
 
     mode: str = "svm"
     final: bool = False

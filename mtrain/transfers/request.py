@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtrain.data.pool import Task, find_task, open_pool, open_task
+from mtrain.data.pool import find_task, open_pool
 from mtrain.data.storage import url_of
+from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.runs import Run, Start

@@ -12,7 +12,7 @@ import torch
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.checksums import file_digest
-from mtrain.data.pool import Task, fetch_shards
+from mtrain.data.task import Task, fetch_shards
 from mtrain.documents import write_document
 from mtrain.errors import RunError
 from mtrain.model.network import check_size, shared_network

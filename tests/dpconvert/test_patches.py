@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dpconvert.annotations import LabelMask
 from dpconvert.errors import ReadError
 from dpconvert.image import Flat
-from dpconvert.plan.patches import grid, holds, shifted
+from dpconvert.plan.grid import grid, holds, shifted
 from dpconvert.source.record import Box
 from tests.dpconvert.scenes import Scene, annotations, counts, labels, records, scene
 

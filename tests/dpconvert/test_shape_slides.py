@@ -21,7 +21,7 @@ from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
 from dpconvert.image import Flat, Image, Slide, Spacing, open_image, tissue
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import patches, plan
+from dpconvert.plan import grid, patches, plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.readers import with_defaults
@@ -272,11 +272,11 @@ def members(folder: Path) -> list[tuple[dict[str, Any], Pillow.Image]]:
 
 
 def test_corners_are_rounded_one_by_one() -> None:
-    boxes = patches.grid(1000, 130, 64, 0, scale=(128.4 / 64, 128.4 / 64))
+    boxes = grid.grid(1000, 130, 64, 0, scale=(128.4 / 64, 128.4 / 64))
     assert boxes[:, 0].tolist() == [0, 128, 257, 385, 514, 642, 770]
     assert set(boxes[:, 2]) == {128}
-    assert len(patches.grid(127, 127, 64, 0, (2.0, 2.0))) == 0
-    assert patches.grid(128, 128, 64, 0, (2.0, 2.0)).tolist() == [[0, 0, 128, 128]]
+    assert len(grid.grid(127, 127, 64, 0, (2.0, 2.0))) == 0
+    assert grid.grid(128, 128, 64, 0, (2.0, 2.0)).tolist() == [[0, 0, 128, 128]]
 
 
 def unscaled(tree: Tree, **tags: Any) -> None:

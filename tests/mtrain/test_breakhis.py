@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtrain.data.pool import Task, attributes, open_task
+from mtrain.data.task import Task, attributes, open_task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation import breakhis
 from mtrain.evaluation.breakhis import images_of, patient_accuracy

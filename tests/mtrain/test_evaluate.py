@@ -23,7 +23,8 @@ from torch import nn
 from mtrain import cli
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
-from mtrain.data.pool import Permit, Task, find_task, open_pool, with_test
+from mtrain.data.pool import find_task, open_pool
+from mtrain.data.task import Permit, Task, with_test
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation import evaluate
 from mtrain.evaluation.evaluate import EvaluateRequest, jobs, winners
@@ -135,13 +136,13 @@ def mentions(name: str) -> set[str]:
 
 
 def test_the_door_to_test_sets_is_named_in_the_final_steps_alone() -> None:
-    pool, evaluating = "data/pool.py", "evaluation/evaluate.py"
+    task, evaluating = "data/task.py", "evaluation/evaluate.py"
     doors = {"evaluation/breakhis.py", "data/dataset.py", evaluating, "export/release.py"}
-    assert mentions("with_test") - {pool} == doors
-    assert mentions("Permit") - {pool} == doors
+    assert mentions("with_test") - {task} == doors
+    assert mentions("Permit") - {task} == doors
     assert mentions("ShardDataset") <= {"__init__.py", "data/dataset.py"}  # for users: no step of ours goes through it
-    assert mentions("opened") - {evaluating, pool} == {"cli/transfer_lines.py"}  # of `mtrain transfer --final`
-    assert [mentions(step) - {pool} for step in ("EVALUATE", "BREAKHIS", "RELEASE")] == [
+    assert mentions("opened") - {evaluating, task} == {"cli/transfer_lines.py"}  # of `mtrain transfer --final`
+    assert [mentions(step) - {task} for step in ("EVALUATE", "BREAKHIS", "RELEASE")] == [
         {evaluating}, {"evaluation/breakhis.py"}, {"export/release.py"},
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mtrain.cli import group
-from mtrain.data.pool import Task
+from mtrain.data.task import Task
 from mtrain.documents import read_document, write_document
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.sweep import cell_run

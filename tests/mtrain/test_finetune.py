@@ -22,7 +22,7 @@ from dpconvert.runtime import locks
 from mtrain.data import sampling
 from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches
-from mtrain.data.pool import Task, open_task
+from mtrain.data.task import Task, open_task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from mtrain.data import shard_cache, storage
-from mtrain.data.pool import open_pool, open_task
+from mtrain.data.pool import open_pool
 from mtrain.data.stream import samples, train_shards
+from mtrain.data.task import open_task
 from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run
 from mtrain.train.fit import fit

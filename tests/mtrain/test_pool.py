@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpconvert import card as cards
-from mtrain.data.pool import Permit, find_task, leave_out, open_pool, training_on
+from mtrain.data.pool import find_task, leave_out, open_pool, training_on
+from mtrain.data.task import Permit
 from mtrain.errors import ShardError, UsageError
 from tests.mtrain.pools import write_pool, write_task
 

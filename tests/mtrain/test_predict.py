@@ -21,7 +21,8 @@ from dpconvert.errors import ReadError
 from dpconvert.image import open_image
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
-from mtrain.data.pool import open_pool, open_task
+from mtrain.data.pool import open_pool
+from mtrain.data.task import open_task
 from mtrain.errors import UsageError
 from mtrain.model.heads import about, save_heads
 from mtrain.model.network import shared_network

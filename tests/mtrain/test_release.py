@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from dpconvert import card as cards
 from mtrain import cli
-from mtrain.data.pool import Permit, open_pool, with_test
+from mtrain.data.pool import open_pool
+from mtrain.data.task import Permit, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.export import release

@@ -15,8 +15,9 @@ from mtrain.data import shard_cache, storage
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.loader import TrainingBatches, batches
-from mtrain.data.pool import Permit, Pool, Task, open_pool, open_task, with_test
+from mtrain.data.pool import Pool, open_pool
 from mtrain.data.sampling import Stream
+from mtrain.data.task import Permit, Task, open_task, with_test
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.model.network import shared_network
 from mtrain.transfers.features import features

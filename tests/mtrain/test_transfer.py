@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mtrain.config import FitConfig
-from mtrain.data.pool import Task, find_task, open_pool, open_task
+from mtrain.data.pool import find_task, open_pool
+from mtrain.data.task import Task, open_task
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation.evaluate import opened
 from mtrain.model.network import SharedNetwork, shared_network

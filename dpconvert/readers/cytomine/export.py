@@ -12,7 +12,7 @@ from dpconvert.annotations import cytomine
 from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled, Term
 from dpconvert.annotations.parsing.json_text import Loose
 from dpconvert.errors import SourceError
-from dpconvert.manifest.model import Regional
+from dpconvert.manifest.rules import Regional
 from dpconvert.readers.cytomine.layout import Layout
 from dpconvert.readers.pairing import layout_of
 from dpconvert.source.files import Source

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from dpconvert.manifest.model import PatchGrid
+from dpconvert.manifest.rules import PatchGrid
 from dpconvert.readers.cytomine.layout import Fake, Layout
 from dpconvert.readers.fakes import FakeTree, Pixels
 

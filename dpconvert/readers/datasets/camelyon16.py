@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dpconvert.annotations import Annotations, asap
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
-from dpconvert.manifest.model import Regional
+from dpconvert.manifest.rules import Regional
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage

@@ -1,0 +1,141 @@
+"""Lists the files of a folder and the members of its zip and tar archives: names, sizes and places."""
+
+from __future__ import annotations
+
+import itertools
+import lzma
+import os
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dpconvert import names
+from dpconvert.errors import ReadError, SourceError
+from dpconvert.image.unread import unread
+from dpconvert.source import bounded, elements
+from dpconvert.source.bounded import Bounded
+
+IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
+UTF8_NAME = 0x800  # bit of a zip member's flags
+MEMBER_LIMIT = 4 << 30
+RATIO_LIMIT = 1000
+DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
+    OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
+
+
+class Place(NamedTuple):
+    """Where a file lies that its name does not lead to: `file` on disk; in an archive also the offset or the member."""
+
+    file: str
+    offset: int | None = None
+    member: str | None = None
+
+    @property
+    def packed(self) -> bool:
+        return self.offset is not None or self.member is not None
+
+
+Listed = tuple[str, int, Place | None]  # name, size, place
+
+
+def walk(root: Path) -> Iterator[Listed]:
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
+        here = os.stat(folder)  # noqa: PTH116
+        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above
+            subfolders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        relative = Path(folder).relative_to(root)
+        for name in [folder for folder in subfolders if unread(folder)]:  # a slide of thousands of files
+            subfolders.remove(name)
+            files.append(name)
+        for file in files:
+            name = (relative / file).as_posix()
+            if IGNORED.search(name):
+                continue
+            path = Path(folder, file)
+            if name.lower().endswith(".zip"):
+                yield from zip_members(path, name)
+            elif name.lower().endswith(".tar"):
+                yield from tar_members(path, name)
+            else:
+                told = names.file_name(name)
+                yield told, _size(path), None if told == name else Place(name)
+
+
+def check_names(listed: list[Listed], root: Path) -> None:
+    """Two files that are one to the eye cannot be told apart in what is written."""
+    for (one, _, first), (other, _, second) in itertools.pairwise(listed):
+        there = [place or Place(one) for place in (first, second)]
+        if one == other and _own_name(there[0]) != _own_name(there[1]):
+            raise SourceError(
+                "two files of one name, written in different characters", where=root / one,
+                found=" and ".join(repr(_own_name(place)) for place in there), remedy="rename one of them",
+            )  # fmt: skip
+
+
+def _own_name(place: Place) -> str:
+    return place.file if place.member is None else place.member
+
+
+def _cannot_list(error: OSError) -> None:
+    raise SourceError(f"cannot be listed: {error.strerror}", where=error.filename)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
+
+
+def zip_members(path: Path, name: str) -> Iterator[Listed]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except DAMAGED as error:
+        raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
+    for member in members:
+        if member.filename.endswith("/") or IGNORED.search(member.filename):
+            continue
+        _check_inside(member.filename, path)
+        limit = min(MEMBER_LIMIT, RATIO_LIMIT * max(member.compress_size, 1024))
+        if member.file_size > limit and not elements.ARRAYS.search(member.filename):  # those are never held in memory
+            raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
+        told = names.file_name(f"{name}/{_decoded(member)}")
+        yield told, member.file_size, Place(name, member=member.filename)
+
+
+def _decoded(member: zipfile.ZipInfo) -> str:
+    """A member's name. Archives made on a Mac hold UTF-8 without the mark of it."""
+    if member.flag_bits & UTF8_NAME or member.filename.isascii():
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+
+
+def tar_members(path: Path, name: str) -> Iterator[Listed]:
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=Bounded(file), mode="r:") as archive:  # type: ignore[call-overload]
+            members = archive.getmembers()
+    except (*DAMAGED, *bounded.DAMAGED) as error:
+        raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
+    for member in members:
+        inner = member.name.removeprefix("./")
+        if member.isreg() and not member.issparse() and not IGNORED.search(inner):
+            _check_inside(inner, path)
+            yield names.file_name(f"{name}/{inner}"), member.size, Place(name, member.offset_data)
+
+
+def _check_inside(member: str, path: Path) -> None:
+    if not member or member.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member):
+        raise ReadError(f"archive member outside the archive: {member}", where=path)

@@ -1,0 +1,253 @@
+"""Opens one task: its folder of shards or its URL in, a `Task` out. The only reader of dpconvert's contract on disk.
+
+Tasks are opened without their test sets. Only `with_test` opens these, for the steps that a `Permit` lists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpconvert import card as cards
+from dpconvert.runtime.progress import Reporter
+from mtrain.data import shard_cache
+from mtrain.data.storage import url_of
+from mtrain.errors import ShardError, UsageError
+
+NAME_IT = "give the folder of the tasks with --shards, or convert a source with `dpconvert NAME --out DIR`"
+INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
+OPEN: tuple[cards.Split, ...] = ("train", "val")  # splits that every step may read
+
+
+class Permit(enum.Enum):
+    """The steps that may read test sets. They come last, after every choice is made."""
+
+    EVALUATE = "mtrain evaluate, mtrain transfer --final"
+    BREAKHIS = "mtrain breakhis"
+    RELEASE = "mtrain release"
+    LIBRARY = "mtrain.ShardDataset(..., open_test=True)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The samples of one split as columns of equal length.
+
+    shard: an index into `Task.shards`. offset, length: in bytes. sha256: (n, 32) bytes, the digests of encoded images.
+    """
+
+    key: npt.NDArray[np.object_]
+    shard: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    group: npt.NDArray[np.object_]
+    sha256: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, indices: npt.ArrayLike) -> Rows:
+        """The samples at `indices` (or under a boolean mask), in that order."""
+        chosen = np.asarray(indices)
+        chosen = chosen if chosen.size else chosen.astype(np.int64)  # numpy makes an empty list an array of floats
+        return Rows(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One classification task: its card, its shards and the samples of train and val; after `with_test`, also of test.
+
+    For a remote task, `folder` holds copies of task.json and the index, and `shards` are the paths of future copies.
+    trains: the splits whose samples are in rows["train"]. Their own entries in `rows` are empty.
+    """
+
+    name: str
+    folder: Path
+    card: cards.TaskCard
+    shards: tuple[Path, ...]
+    rows: Mapping[str, Rows]
+    url: str | None = None
+    trains: tuple[str, ...] = ("train",)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.card.classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.card.classes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of samples of each split, including the test set, as the card states them."""
+        stated = {str(split): card.samples for split, card in self.card.splits.items()}
+        return {split: stated.get(split, 0) for split in cards.SPLITS}
+
+    @property
+    def metric(self) -> str:
+        return self.card.metric
+
+    def files(self) -> list[Path | shard_cache.Copy]:
+        """The shards to read: local paths, or copies to be downloaded."""
+        return list(self.shards if self.url is None else _copies(self.url, self.card))
+
+
+def open_task(folder: Path | str) -> Task:
+    """Open the task in `folder`, or at a URL. The sizes of its files are compared with its card; shards are not read.
+
+    Raises:
+        UsageError: there is no such folder.
+        ShardError: the task is unfinished, or its files do not match its card.
+        RunError: the URL cannot be read.
+    """
+    if (url := url_of(folder)) is not None:
+        return _open_remote(url)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError("no such task folder", where=folder, remedy=NAME_IT)
+    card = cards.load(folder)
+    _check_size(folder / card.index.name, card.index.size)
+    shards = tuple(folder / shard.name for shard in card.shards)
+    return Task(card.task, folder, card, shards, _splits(folder, card, OPEN))
+
+
+def _open_remote(url: str) -> Task:
+    """Open a remote task. mtrain.data.images downloads its shards when images are needed."""
+    folder = shard_cache.task_folder(url)
+    card = cards.load(folder)
+    shard_cache.index_file(url, card.index.name, folder, card.index.size, card.index.sha256)
+    shards = tuple(copy.path for copy in _copies(url, card))
+    return Task(card.task, folder, card, shards, _splits(folder, card, OPEN, here=False), url)
+
+
+def _copies(url: str, card: cards.TaskCard) -> list[shard_cache.Copy]:
+    return [shard_cache.shard_copy(url, shard.name, shard.size, shard.sha256) for shard in card.shards]
+
+
+def fetch_shards(tasks: Iterable[Task], splits: Sequence[str], report: Reporter) -> None:
+    """Download the remote shards of these splits that are not in the cache yet, with a progress bar.
+
+    Raises:
+        UsageError: they do not fit into the cache.
+        ShardError, RunError: a shard is not the one that its card describes, or cannot be downloaded.
+    """
+    named = [pair for task in tasks for pair in zip(task.card.shards, task.files(), strict=True)]
+    copies = [copy for card, copy in named if card.split in splits and isinstance(copy, shard_cache.Copy)]
+    with report.bar("downloading shards", sum(not copy.here for copy in copies), unit="shards") as advance:
+        shard_cache.fetch(copies, lambda _size: advance())
+
+
+def with_test(task: Task, permit: Permit) -> Task:
+    """The same task, opened with its test set. This is the only way to read a test set.
+
+    Raises:
+        ShardError: files do not match the card.
+    """
+    assert isinstance(permit, Permit)
+    opened = _splits(task.folder, task.card, ("test",), here=task.url is None)
+    return dataclasses.replace(task, rows={**task.rows, **opened})
+
+
+def attributes(task: Task) -> dict[str, dict[str, str]]:
+    """Key -> further attributes of a sample from its source (magnification, official folds, ...)."""
+    path = task.folder / task.card.index.name
+    table = _read_index(path, task.card.index.sha256, ("key", "attributes"), cards.SPLITS)
+    try:
+        values = [json.loads(text) for text in table["attributes"].to_pylist()]
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"attributes are not JSON: {error}", where=path, remedy="convert the source again") from None
+    return dict(zip(table["key"].to_pylist(), values, strict=True))
+
+
+def _check_size(path: Path, size: int) -> None:
+    actual = path.stat().st_size if path.is_file() else None
+    if actual != size:
+        raise ShardError(
+            "missing" if actual is None else "changed since it was written",
+            where=path,
+            expected=f"{size} bytes",
+            found=None if actual is None else f"{actual} bytes",
+            remedy="convert the source again",
+        )
+
+
+def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split], *, here: bool = True) -> dict[str, Rows]:
+    """Read the samples of these splits only. `here`: the shards are local, so their sizes are checked."""
+    for shard in card.shards:
+        if here and shard.split in splits:
+            _check_size(folder / shard.name, shard.size)
+    table = _read_index(folder / card.index.name, card.index.sha256, INDEX_COLUMNS, splits)
+    names = [shard.name for shard in card.shards]
+    rows: dict[str, Rows] = {split: _rows(table, split, names, folder) for split in splits}
+    for split, split_rows in rows.items():
+        _check_split(card, split, split_rows, folder)
+    return rows
+
+
+def _read_index(path: Path, sha256: str, columns: Sequence[str], splits: Sequence[str]) -> pa.Table:
+    """These columns of the index, for the rows of these splits."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ShardError(
+                "the index has changed since it was written", where=path, remedy="convert the source again"
+            )
+    try:
+        return pq.read_table(path, columns=list(columns), filters=[("split", "in", list(splits))])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ShardError(f"unreadable index: {reason}", where=path, remedy="convert the source again") from None
+
+
+def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
+    chosen = table.filter(pa.compute.equal(table["split"], split))
+    shard = pa.compute.index_in(chosen["shard"], value_set=pa.array(shards, pa.string()))
+    if shard.null_count:
+        raise ShardError(
+            "the index names a shard that is not in task.json", where=folder, remedy="convert the source again"
+        )
+    return Rows(
+        key=_column(chosen["key"], np.object_),
+        shard=_column(shard, np.int32),
+        offset=_column(chosen["offset"], np.int64),
+        length=_column(chosen["length"], np.int64),
+        label=_column(chosen["label"], np.int64),
+        group=_column(chosen["group"], np.object_),
+        sha256=_digests(chosen["sha256"], folder),
+    )
+
+
+def _digests(column: Any, folder: Path) -> npt.NDArray[np.uint8]:
+    """Hexadecimal sha256 -> (n, 32) bytes."""
+    try:
+        joined = bytes.fromhex("".join(column.to_pylist()))
+        return np.frombuffer(joined, np.uint8).reshape(len(column), 32)
+    except (ValueError, TypeError):
+        raise ShardError("invalid sha256 in the index", where=folder, remedy="convert the source again") from None
+
+
+def _column(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.asarray(values.to_numpy(), dtype=dtype)
+
+
+def _check_split(card: cards.TaskCard, split: str, rows: Rows, folder: Path) -> None:
+    stated = next((of_split.samples for name, of_split in card.splits.items() if name == split), 0)
+    if stated != len(rows):
+        raise ShardError(
+            f"{split}: the index does not match task.json", where=folder, expected=stated, found=len(rows),
+            remedy="convert the source again",
+        )  # fmt: skip
+    if len(rows) and not 0 <= rows.label.min() <= rows.label.max() < len(card.classes):
+        raise ShardError(
+            f"{split}: labels out of range", where=folder, expected=f"0..{len(card.classes) - 1}",
+            found=f"{rows.label.min()}..{rows.label.max()}", remedy="convert the source again",
+        )  # fmt: skip
