@@ -97,8 +97,8 @@ def outlined(shards: Path | str) -> Pool:
         UsageError, ShardError: as `open_pool`.
     """
     finished, _ = _folders(Path(shards))
-    opened = [(folder, cards.load(folder)) for folder in finished]
-    return pool_of(Task(card.task, folder, card, (), {}) for folder, card in opened)
+    found = [(folder, cards.load(folder)) for folder in finished]
+    return pool_of(Task(card.task, folder, card, (), {}) for folder, card in found)
 
 
 def training_on(pool: Pool, splits: Sequence[str], *, but: Iterable[str] = ()) -> Pool:
