@@ -36,7 +36,7 @@ OPTIONAL = frozenset({
     "weights_key", "train_on", "joint", "backbone_options", "tune", "layer_decay", "checkpointing",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
-    "stream",
+    "graph", "stream",
 })  # fmt: skip
 
 
@@ -102,6 +102,8 @@ class FitConfig(BaseModel):
     """Compute batch-normalization statistics over the whole batch, across processes."""
     compile: bool = False
     """Use torch.compile if it works here."""
+    graph: bool = False
+    """Replay iterations as one CUDA graph, after a check (experimental)."""
     adapt_batches: Count = 20
     """Batches that adapt batch normalization to the pool."""
     seed: int = Field(default=0, ge=0, lt=2**63)

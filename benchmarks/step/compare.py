@@ -4,6 +4,9 @@
     python benchmarks/step/compare.py --device cuda      ResNet50 and DenseNet121, batches of 64 and 256
     python benchmarks/step/compare.py --shards DIR       on shards of one's own
 
+On CUDA there are two more rows: `mtrain fit --graph`, and the bare loop with its whole step as one CUDA graph, which is
+the bound.
+
 Ours reads and decodes images, augments and normalizes them, runs a head a task, scales gradients and gathers losses;
 the bare loop does forwards, backwards and SGD, and nothing else. Both run in turns, in one process; the fastest turn
 of each counts. The time of one paper run is that of 50 000 iterations at this pace.
@@ -32,6 +35,7 @@ from dpconvert.cli import group as dpconvert
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.model.network import MultiHead, shared_network
+from mtrain.train.graph import CudaGraph
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
 
@@ -82,6 +86,8 @@ class Ours:
         network = shared_network(config.backbone, "random")
         model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})
         self.training = Training(config, pool, model.to(device).to(memory_format=torch.channels_last), device)
+        if config.graph:
+            self.training.recording, self.training.note = CudaGraph, say
         self.meter = Meter(self.training.tasks)
         self.batches = self.meter.timed(self.training.iterations(range(config.iterations)))
 
@@ -104,15 +110,41 @@ class Bare:
         self.labels = torch.randint(classes, (config.batch,), device=device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9, fused=device.type == "cuda")
 
+    def step(self) -> torch.Tensor:
+        """One iteration. Returns its loss."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.model(self.images)
+        loss = F.cross_entropy(logits.float(), self.labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
     def __call__(self, steps: int) -> None:
         for _ in range(steps):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                logits = self.model(self.images)
-            loss = F.cross_entropy(logits.float(), self.labels)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
+            loss = self.step()
         loss.item()  # the device has finished
+
+
+class BareGraph(Bare):
+    """The same, recorded once and replayed."""
+
+    def __init__(self, config: FitConfig, device: torch.device, classes: int) -> None:
+        super().__init__(config, device, classes)
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream(device).wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = self.step()
+
+    def __call__(self, steps: int) -> None:
+        for _ in range(steps):
+            self.graph.replay()
+        self.loss.item()
 
 
 def say(line: str) -> None:
@@ -147,8 +179,8 @@ def main() -> None:
     device = torch.device(given.device)
     where = torch.cuda.get_device_name() if cuda else "CPU, one core"
     say(f"{where}; {size} px, {workers} loader processes, torch {torch.__version__}\n")
-    say("| | batch | ours, images/s | bare, images/s | share | waiting for data | 50 000 iterations, h |")
-    say("|---|---:|---:|---:|---:|---:|---:|")
+    say("| | batch | images/s | of the bare loop | waiting for data | 50 000 iterations, h |")
+    say("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         shards = given.shards or make_shards(Path(folder))
         for backbone in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
@@ -157,20 +189,30 @@ def main() -> None:
                     shards=str(shards), backbone=backbone, batch=batch, size=size, workers=workers, warmup=0,
                     device=given.device,
                 )  # fmt: skip
-                ours, bare = Ours(config, device), Bare(config, device, classes=81)
-                for run in (ours, bare):
-                    run(max(steps // 2, 2))
-                turns = [
-                    (seconds(ours, steps, clock), seconds(bare, steps, clock), ours.wait) for _ in range(given.rounds)
-                ]
-                mine, bound = min(turn[0] for turn in turns), min(turn[1] for turn in turns)
-                wait = min(turn[2] for turn in turns)
-                say(
-                    f"| {backbone} | {batch} | {batch / mine:.0f} | {batch / bound:.0f} | {bound / mine:.2f} "
-                    f"| {wait:.1%} | {mine * PAPER / 3600:.1f} |"
-                )
-                ours.batches.close()  # ends the loader's processes
-                del ours, bare, run
+                compare(backbone, config, device, steps, given.rounds, clock)
+
+
+def compare(
+    backbone: str, config: FitConfig, device: torch.device, steps: int, rounds: int, clock: Callable[[], float]
+) -> None:
+    """Print a row for each loop. They run in turns; the fastest turn of each counts."""
+    loops: dict[str, Ours | Bare] = {"bare loop": Bare(config, device, 81), "mtrain fit": Ours(config, device)}
+    if device.type == "cuda":
+        loops["bare loop, one CUDA graph"] = BareGraph(config, device, 81)
+        loops["mtrain fit --graph"] = Ours(config.model_copy(update={"graph": True}), device)
+    for loop in loops.values():
+        loop(max(steps // 2, 5))
+    best = dict.fromkeys(loops, float("inf"))
+    for _ in range(rounds):
+        for name, loop in loops.items():
+            best[name] = min(best[name], seconds(loop, steps, clock))
+    for name, loop in loops.items():
+        wait = f"{loop.wait:.1%}" if isinstance(loop, Ours) else ""
+        share, hours = best["bare loop"] / best[name], best[name] * PAPER / 3600
+        rate = f"{config.batch / best[name]:.0f}"
+        say(f"| {backbone}, {name} | {config.batch} | {rate} | {share:.2f} | {wait} | {hours:.1f} |")
+        if isinstance(loop, Ours):
+            loop.batches.close()  # ends the loader's processes
 
 
 if __name__ == "__main__":

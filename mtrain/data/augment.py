@@ -64,7 +64,7 @@ def resized(
     """
     if pixels.device.type == "cpu":
         return _resized_one_by_one(pixels, sides, size, flips, how)
-    images = _resized_at_once(pixels, sides, size, how)
+    images = resized_at_once(pixels, sides.to(pixels.device, non_blocking=True), size, int(sides.max()), how)
     return images if flips is None else flip(images, flips)
 
 
@@ -79,13 +79,12 @@ def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor 
     return images
 
 
-def _resized_at_once(pixels: Tensor, sides: Tensor, size: int, how: Interpolation = "bilinear") -> Tensor:
-    """Two batched products with the interpolation weights: the number of kernel launches does not depend on the sides.
+def resized_at_once(pixels: Tensor, sides: Tensor, size: int, largest: int, how: Interpolation = "bilinear") -> Tensor:
+    """As `resized`, by two batched products with the interpolation weights: the number of kernel launches does not
+    depend on the sides. sides: (N,), on the device of `pixels`.
 
-    Squares are padded to the largest one; the padding has weight 0.
+    Squares are padded to `largest`, which no side exceeds; the padding has weight 0.
     """
-    largest = int(sides.max())
-    sides = sides.to(pixels.device, non_blocking=True)
     squares = _padded(pixels, sides, largest)
     if how == "bicubic":
         return _cubic_at_once(squares, _cubic_weights(sides, size, largest))
@@ -188,6 +187,11 @@ def flip(images: Tensor, flips: Tensor) -> Tensor:
         for target, image, (horizontal, vertical) in zip(mirrored, images, flips.tolist(), strict=True):
             target.copy_(image.flip([2] * horizontal + [1] * vertical) if horizontal or vertical else image)
         return mirrored
+    return mirrored_at_once(images, flips)
+
+
+def mirrored_at_once(images: Tensor, flips: Tensor) -> Tensor:
+    """As `flip`, by operations on the whole batch, whatever the flips are."""
     horizontal, vertical = (flips[:, axis, None, None, None] for axis in (0, 1))
     images = torch.where(horizontal, images.flip(3), images)
     return torch.where(vertical, images.flip(2), images)

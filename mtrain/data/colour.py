@@ -6,6 +6,7 @@ The paper uses none of them. The amounts come from `sampling.looks`, which draws
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -44,9 +45,7 @@ def stain_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
     transmitted light (Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a reference
     to train distilled stain-invariant convolutional networks", 2018).
     """
-    stains = torch.tensor(STAINS, dtype=torch.float32)
-    stains = stains / stains.norm(dim=1, keepdim=True)
-    stains, inverse = _sent(stains, images.device), _sent(torch.linalg.inv(stains), images.device)
+    stains, inverse = _stains(images.device)
     spread = (2 * amounts.float() - 1) * strength
     scale, shift = 1 + spread[:, 0::2], spread[:, 1::2]
     mixing = inverse @ (scale[:, :, None] * stains)  # (N, 3, 3): density @ mixing
@@ -64,23 +63,41 @@ def colour_jitter(images: Tensor, amounts: Tensor, strength: float) -> Tensor:
     brightness, contrast, saturation = (1 + spread[:, :3]).T
     linear = _chroma(spread[:, 3] / 4 * 2 * math.pi, saturation)  # (N, 3, 3)
     light = torch.einsum("nchw,ndc->ndhw", images.float() / 255, brightness[:, None, None] * linear)
-    grey = _sent(torch.tensor(GREY), images.device)
+    grey = _grey(images.device)
     mean = (torch.einsum("nchw,c->n", light, grey) / light[0, 0].numel())[:, None, None, None]
     return _stored((light - mean) * contrast[:, None, None, None] + mean, images)
 
 
 def _chroma(angle: Tensor, saturation: Tensor) -> Tensor:
     """(N, 3, 3): matrices that rotate the chroma by `angle` and scale it by `saturation`, both (N,)."""
-    axes = torch.tensor(YIQ, dtype=torch.float32)
+    axes, inverse = _axes(angle.device)
     cosine, sine, none = saturation * angle.cos(), saturation * angle.sin(), torch.zeros_like(angle)
     turned = torch.stack([none + 1, none, none, none, cosine, -sine, none, sine, cosine], dim=1).reshape(-1, 3, 3)
-    linear: Tensor = _sent(torch.linalg.inv(axes), angle.device) @ turned @ _sent(axes, angle.device)
+    linear: Tensor = inverse @ turned @ axes
     return linear
 
 
-def _sent(constant: Tensor, device: torch.device) -> Tensor:
-    """Copy from the CPU to the device, without waiting for it."""
-    return constant.to(device, non_blocking=True)
+# constants, computed on the CPU and sent once to each device, without waiting for it
+
+
+@cache
+def _stains(device: torch.device) -> tuple[Tensor, Tensor]:
+    stains = torch.tensor(STAINS, dtype=torch.float32)
+    return _with_inverse(stains / stains.norm(dim=1, keepdim=True), device)
+
+
+@cache
+def _axes(device: torch.device) -> tuple[Tensor, Tensor]:
+    return _with_inverse(torch.tensor(YIQ, dtype=torch.float32), device)
+
+
+@cache
+def _grey(device: torch.device) -> Tensor:
+    return torch.tensor(GREY).to(device, non_blocking=True)
+
+
+def _with_inverse(matrix: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    return matrix.to(device, non_blocking=True), torch.linalg.inv(matrix).to(device, non_blocking=True)
 
 
 def _stored(light: Tensor, like: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
+from mtrain.train.graph import CudaGraph
 from mtrain.train.journal import Journal, journal
 from mtrain.train.memory import memory
 from mtrain.train.meter import Meter
@@ -269,7 +270,26 @@ def _training(
         training.restore(ranks.broadcast_state(training.state()))
     if config.compile and config.tune != "heads":
         training.features = compiled(shared, training.example(), report.note)
+    if config.graph:
+        _record(training, report)
     return training
+
+
+def _record(training: Training, report: Reporter) -> None:
+    """Have the iterations recorded as a CUDA graph, where that is possible."""
+    config = training.config
+    obstacles = {
+        f"the device is {training.device.type}": training.device.type != "cuda",
+        f"there are {training.ranks.size} processes": not training.ranks.alone,
+        "--accumulate": config.accumulate > 1,
+        "--batchnorm per-task": config.batchnorm == "per-task",
+        "--checkpointing": config.checkpointing,
+    }
+    found = [name for name, holds in obstacles.items() if holds]
+    if found:
+        report.note(f"--graph has no effect: {found[0]}")
+        return
+    training.recording, training.note = CudaGraph, report.note
 
 
 def _adapt(training: Training, run: Run, report: Reporter) -> None:

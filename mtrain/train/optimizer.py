@@ -57,13 +57,30 @@ class PhaseOptimizer:
     def rates(self) -> dict[str, float]:
         """Learning rates of the parts being trained: shared network and heads, or only the heads."""
         shared = {} if self.shared is None else {"shared": float(self.rate)}
-        return shared | {"heads": self.heads.rate}
+        return shared | {"heads": self.heads_rate}
 
     def set_rates(self, rates: Rates) -> None:
         """Set the learning rates of the next iteration."""
-        self.rate, self.heads.rate = rates
-        for group in [] if self.shared is None else self.shared.param_groups:
-            group["lr"] = self.rate * group[FACTOR]
+        self.rate, self.heads_rate = rates
+        self.heads.rate = _set(self.heads.rate, self.heads_rate)
+        for group in self._groups():
+            group["lr"] = _set(group["lr"], self.rate * group[FACTOR])
+
+    def use_tensors_as_rates(self) -> None:
+        """Keep the learning rates on the device from now on, where a recorded iteration finds their current values."""
+        device = self.heads.heads.weight.device
+        self.heads.rate = torch.tensor(self.heads_rate, dtype=torch.float32, device=device)
+        for group in self._groups():
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+
+    def before_recording(self) -> None:
+        """State that the next step is recorded, which torch's AdamW on CUDA asks for."""
+        for group in self._groups():
+            if "capturable" in group and group["lr"].device.type == "cuda":
+                group["capturable"] = True
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [] if self.shared is None else self.shared.param_groups
 
     def zero_grad(self) -> None:
         """Clear all gradients, including those of a frozen shared network."""
@@ -78,6 +95,10 @@ class PhaseOptimizer:
         self.heads.step(scales)
 
 
+def _set(rate: float | Tensor, value: float) -> float | Tensor:
+    return rate.fill_(value) if isinstance(rate, Tensor) else value
+
+
 class HeadOptimizer:
     """SGD with momentum, or AdamW, as in `torch.optim`, restricted to the rows of active tasks.
 
@@ -87,7 +108,8 @@ class HeadOptimizer:
     BETAS, EPSILON = (0.9, 0.999), 1e-8  # those of torch.optim.AdamW
 
     def __init__(self, config: FitConfig, heads: TaskHeads) -> None:
-        self.config, self.heads, self.rate = config, heads, 0.0
+        self.config, self.heads = config, heads
+        self.rate: float | Tensor = 0.0
         parameters: tuple[Tensor, ...] = (heads.weight, heads.bias)
         self.state = {parameter: self._initial_state(parameter) for parameter in parameters}
 

@@ -33,6 +33,7 @@ from mtrain.train import checkpoint
 from mtrain.train.averaging import Average
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.gradients import GradientSums
+from mtrain.train.graph import Inputs, RecordedIteration, Recording
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
 
 VALIDATED = 512  # maximum number of images of a task's validation set that a running training is validated on
@@ -58,6 +59,9 @@ class Training:
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
+        self.recording: Callable[[], Recording] | None = None  # of iterations; None to run each as it is
+        self.recorded: RecordedIteration | None = None
+        self.note: Callable[[str], None] = lambda _text: None
 
     @property
     def warming(self) -> bool:
@@ -81,17 +85,39 @@ class Training:
         `counts` holds the number of samples of each task in the whole batch.
         """
         if self.iteration == self.config.warmup:  # the momentum of the heads from the warm-up is discarded
-            self.optimizer = PhaseOptimizer(self.config, self.model, self.iteration)
+            self.optimizer, self.recorded = PhaseOptimizer(self.config, self.model, self.iteration), None
         self.optimizer.set_rates(learning_rates(self.config, self.iteration))
+        losses = self._iterate(parts) if self.recording is None else self._replay(parts[0], self.recording)
+        self.iteration += 1
+        self._average()
+        return losses
+
+    def _iterate(self, parts: Sequence[Batch]) -> Tensor:
+        """Gradients of all micro-batches, summed over the ranks, and an optimizer step."""
         drawn = self.ranks.all_reduced(torch.stack([part.counts for part in parts]).sum(0).tolist())
         self.optimizer.zero_grad()
         losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
         self.counts = drawn()
         self._sum_over_ranks()
         self.optimizer.step(head_scales(self.counts).to(self.device, non_blocking=True))
-        self.iteration += 1
-        self._average()
         return losses
+
+    def _replay(self, batch: Batch, recording: Callable[[], Recording]) -> Tensor:
+        """The same for a single batch on a single rank, as a recorded iteration."""
+        if self.recorded is None:
+            size, tasks = self.config.size, len(self.tasks)
+            inputs = Inputs.room(len(self.slots[0]), size, tasks, self.device)
+            self.recorded = RecordedIteration(
+                self.model, self.optimizer, self._recorded_losses, inputs,
+                batch=self.config.batch, recording=recording, note=self.note,
+            )  # fmt: skip
+        self.counts = batch.counts.tolist()
+        seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[0].start)
+        return self.recorded(batch, head_scales(self.counts), seed)
+
+    def _recorded_losses(self, inputs: Inputs) -> Tensor:
+        images = self._normalized(inputs.images(self.config.size, self.how), inputs.looks)
+        return self._losses_of(images, inputs.labels, inputs.tasks)
 
     def _average(self) -> None:
         """Update the moving average. It starts with the weights after the first iteration that follows the warm-up."""
@@ -124,14 +150,17 @@ class Training:
         return losses.detach()
 
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
+        """The loss of each task: (tasks,)."""
+        batchnorm_per_task.route(self.model.shared, counts)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
+        return self._losses_of(self.prepare(batch), labels, tasks)
+
+    def _losses_of(self, images: Tensor, labels: Tensor, tasks: Tensor) -> Tensor:
         """The loss of each task: (tasks,). A shared network that stands still is in evaluation mode."""
         self.model.shared.train(not self.still)
         if self.config.batchnorm == "frozen":
             batchnorm_adapt.freeze(self.model.shared)
-        batchnorm_per_task.route(self.model.shared, counts)
-        images = self.prepare(batch)
-        labels = batch.labels.to(self.device, non_blocking=True)
-        tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             with torch.set_grad_enabled(not self.still):
                 features = self.model.shared(images) if self.still else self.features(images)
@@ -152,7 +181,9 @@ class Training:
     def prepare(self, batch: Batch) -> Tensor:
         """The images on the device: flipped and further augmented as configured, normalized, channels last."""
         looks = batch.looks.to(self.device, non_blocking=True)
-        images = batch.to(self.device).images(self.config.size, self.how)
+        return self._normalized(batch.to(self.device).images(self.config.size, self.how), looks)
+
+    def _normalized(self, images: Tensor, looks: Tensor) -> Tensor:
         return self.model.shared.normalize(colour.changed(images, looks, self.config))
 
     def example(self) -> Tensor:

@@ -105,7 +105,7 @@ def test_a_device_resizes_all_squares_at_once_as_interpolate_does_each(sides: li
     generator = torch.Generator().manual_seed(seed)
     squares = [torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8) for side in sides]
     pixels = torch.cat([square.flatten() for square in squares] + [torch.full((5,), 255, dtype=torch.uint8)])
-    found = augment._resized_at_once(pixels, torch.tensor(sides), size)
+    found = augment.resized_at_once(pixels, torch.tensor(sides), size, max(sides))
     assert found.is_contiguous(memory_format=torch.channels_last)
     for image, pixels in zip(found, squares, strict=True):
         floats = pixels.permute(2, 0, 1)[None].float()
@@ -116,7 +116,7 @@ def test_a_device_resizes_all_squares_at_once_as_interpolate_does_each(sides: li
 
 def test_a_device_resizes_to_the_pixels_of_the_processor_but_for_one_rounding() -> None:
     pixels, sides = batch_of([smooth(side) for side in SIDES], 24)
-    found = augment._resized_at_once(pixels, sides, 24).int()
+    found = augment.resized_at_once(pixels, sides, 24, int(sides.max())).int()
     difference = (found - resized(pixels, sides, 24).int()).abs()
     assert difference.max() <= 1
     assert difference.float().mean() < 0.2

@@ -15,7 +15,8 @@ import torch
 from mtrain.data.augment import resized
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.runs import Run
-from mtrain.train import fit
+from mtrain.train import fit, graph
+from mtrain.train.graph import CudaGraph
 from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_augment import SIDES, batch_of, smooth
@@ -59,17 +60,43 @@ def test_a_step_is_that_of_the_processor(shards: Path) -> None:
     assert torch.equal(*moved)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_recorded_training_ends_with_the_bits_of_one_whose_recording_is_refused(
+    shards: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one checks itself too: no note says that its replay differs."""
+    found = []
+    for refused in (False, True):
+        said: list[str] = []
+        here = a_training(shards, leave_out=(), warmup=4, batch=16, size=64, optimizer=optimizer)
+        model = MultiHead(shared_network(here.config.backbone, "random"), here.model.heads.sizes)
+        model.load_state_dict(here.model.state_dict())
+        device = torch.device("cuda")
+        there = Training(here.config, here.pool, model.to(device).to(memory_format=torch.channels_last), device)
+        there.recording, there.note = CudaGraph, said.append
+        if refused:
+            monkeypatch.setattr(graph, "UNRECORDED", 10**9)
+        for parts in there.iterations(range(16)):
+            there.step(*parts)
+        assert said == []
+        assert there.recorded is not None
+        assert (there.recorded.recording is None) == refused
+        found.append(there.state())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_squares_of_all_sizes_are_those_of_the_processor_but_for_one_level() -> None:
     pixels, sides = batch_of([smooth(side) for side in SIDES], 24)
     found = resized(pixels.cuda(), sides, 24).cpu().int()
     assert (found - resized(pixels, sides, 24).int()).abs().max() <= 1
 
 
-def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("choice", ["--no-graph", "--graph"])
+def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path, choice: str) -> None:
     words = [
         "fit", "--shards", str(shards), "--runs", str(tmp_path), "--device", "cuda", "--backbone", "resnet18",
         "--weights", "random", "--size", "64", "--batch", "16", "--iterations", "60", "--checkpoint-every", "5",
-        "--workers", "2", "--quiet",
+        "--workers", "2", "--quiet", choice,
     ]  # fmt: skip
     command = [sys.executable, "-m", "mtrain.cli", *words, "--run"]
     subprocess.run([*command, "calm"], check=True)
