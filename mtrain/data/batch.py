@@ -54,9 +54,10 @@ class Batch(NamedTuple):
         pixels, labels, flips = (part.to(device, non_blocking=True) for part in (self.pixels, self.labels, self.flips))
         return self._replace(pixels=pixels, labels=labels, flips=flips)
 
-    def copied(self, pin: bool = False) -> Batch:
-        """A copy of the batch, in pinned memory if `pin`."""
-        return Batch(*(torch.empty_like(tensor, pin_memory=pin).copy_(tensor) for tensor in self))
+    def copied(self, pin: bool = False, *, pixels: bool = True) -> Batch:
+        """A copy of the batch, in pinned memory if `pin`; without `pixels`, these stay where they are."""
+        copies = (torch.empty_like(tensor, pin_memory=pin).copy_(tensor) for tensor in self[not pixels :])
+        return Batch(*copies) if pixels else Batch(self.pixels, *copies)
 
 
 def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -12,6 +12,7 @@ import atexit
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from mtrain.data import sampling
 from mtrain.data.augment import CENTRE, resized
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
+from mtrain.data.prefetch import ON_THEIR_WAY, page_locked
 from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError, UserError
 
@@ -219,13 +221,14 @@ def batches(
 ) -> Iterator[Batch]:  # fmt: skip
     """The batches `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
 
-    Each batch is a copy, in pinned memory if `pin`. With `lasting`, none is copied: only the last `lasting` ones
-    yielded are valid, since their memory is reused.
+    Each batch is a copy. With `lasting`, none is copied: only the last `lasting` ones yielded are valid, since their
+    memory is reused. With `pin`, a CUDA device can copy from them without the processor: the pixels of only the last
+    `ON_THEIR_WAY` are valid, the other tensors are copies in pinned memory.
 
     Raises:
         ShardError: an image cannot be read, or more than `skipping` allows.
     """
-    slots = _ReusedSlots(dataset, numbers, workers, lasting or 1)
+    slots = _ReusedSlots(dataset, numbers, workers, ON_THEIR_WAY if pin else lasting or 1)
     with warnings.catch_warnings():  # more workers than processors are the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[BatchReady | UserError] = DataLoader(
@@ -240,9 +243,11 @@ def batches(
     loaded = _uncopied(slots, iter(loader), skipping)
     atexit.register(loaded.close)  # else this process waits at its end for the workers, which ignore signals
     unregister = partial(atexit.unregister, loaded.close)  # a generator may outlive the names of its module
+    pixels = [slot.pixels for slot in slots.slots]
     try:
-        for batch in loaded:
-            yield batch if lasting else batch.copied(pin)
+        with page_locked(pixels) if pin else nullcontext(False) as locked:  # after the workers have started
+            for batch in loaded:
+                yield batch if lasting else batch.copied(pin, pixels=not locked)
     finally:
         unregister()
 

@@ -4,11 +4,11 @@ streams that only remember what was asked of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import MagicMock, Mock
 
 import pytest
@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtrain.data import prefetch
+from mtrain.data import loader, prefetch, sampling
 from mtrain.data.batch import Batch
 from mtrain.data.pool import open_pool
 from mtrain.model import batchnorm_per_task
@@ -122,6 +122,7 @@ def operators(tasks: int, sides: list[int], folder: Path, monkeypatch: pytest.Mo
     choices = {"leave_out": (), "warmup": 1, "batch": 8, "size": 32} | choices
     drawn, ours, found = a_training(folder, **choices), on_meta(folder, **choices), []
     for parts in drawn.iterations(range(2)):
+        ours.prepare(parts[0])  # constants are computed once
         with Operators() as counted:
             ours.step(*parts)
         found.append(counted.count)
@@ -144,6 +145,17 @@ def test_images_reach_the_network_channels_last(shards: Path) -> None:
     assert prepared.is_contiguous(memory_format=torch.channels_last)
 
 
+class Event(NamedTuple):
+    name: str
+    done: list[str]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def synchronize(self) -> None:
+        self.done.append(f"{self.name} waited for")
+
+
 class Streams:
     """The current stream and one beside it, and a list of what is asked of them and of tensors, in order."""
 
@@ -159,9 +171,9 @@ class Streams:
         monkeypatch.setattr(prefetch.torch.cuda, "stream", lambda _stream: entered)
         monkeypatch.setattr(prefetch.torch.cuda, "current_stream", lambda _device: self.main)
 
-    def _event(self) -> str:
+    def _event(self) -> Event:
         self.done.append("event")
-        return f"event {self.done.count('event')}"
+        return Event(f"event {self.done.count('event')}", self.done)
 
     def batch(self, number: int) -> Batch:
         """A batch whose tensors, when sent to a device, are said to be there."""
@@ -199,3 +211,58 @@ def test_batches_are_sent_ahead_on_a_stream_of_their_own_and_kept_until_the_netw
         if number < 2:
             assert done.index(f"pixels {number + 1} sent on side") < waits  # the next one is on its way
     assert next(found, None) is None
+
+
+def test_memory_of_a_batch_is_reused_after_the_device_has_copied_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before batch n is requested, the copy of batch n - ON_THEIR_WAY is complete."""
+    streams = Streams(monkeypatch)
+
+    def batches() -> Iterator[Batch]:
+        for number in range(6):
+            copied = [line for line in streams.done if line.endswith("waited for")]
+            assert len(copied) == max(number - prefetch.ON_THEIR_WAY + 1, 0)
+            assert copied == [f"event {one + 1} waited for" for one in range(len(copied))]
+            yield streams.batch(number)
+
+    assert len(list(prefetch.on_device(batches(), torch.device("cuda", 0)))) == 6
+
+
+class Runtime:
+    """CUDA's runtime, which locks this many pieces of memory."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.locked = room, dict[int, int]()
+
+    def cudaHostRegister(self, address: int, size: int, _flags: int) -> int:  # noqa: N802
+        if len(self.locked) == self.room:
+            return 2
+        self.locked[address] = size
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+        del self.locked[address]
+        return 0
+
+
+@pytest.mark.parametrize("room", [100, 1])
+def test_batches_for_a_device_lie_where_the_workers_wrote_them_if_that_memory_can_be_locked(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    runtime, empty_like = Runtime(room), torch.empty_like
+    monkeypatch.setattr(prefetch.torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(prefetch.torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch, "empty_like", lambda tensor, pin_memory=False: empty_like(tensor))
+    drawn = a_training(shards, batch=8, size=32)
+    dataset = drawn._batches(range(8), sampling.Stream.TRAIN)
+    plain = list(loader.batches(dataset, range(9), workers=0))
+    found = []
+    for batch in loader.batches(dataset, range(9), workers=2, pin=True):
+        inside = [address <= batch.pixels.data_ptr() < address + size for address, size in runtime.locked.items()]
+        assert any(inside) == (room == 100)
+        found.append(Batch(*(tensor.clone() for tensor in batch)))
+        kept = batch
+    assert all(
+        torch.equal(*pair) for one, other in zip(found, plain, strict=True) for pair in zip(one, other, strict=True)
+    )
+    assert torch.equal(kept.labels, plain[-1].labels)
+    assert not runtime.locked
