@@ -31,10 +31,21 @@ def main() -> None:
                     say(f"mtrain: note: {text}")
         except SaidElsewhereError:
             sys.exit(1)
+        except RuntimeError as error:
+            raise _of_a_device(error) from None
         except ModuleNotFoundError as error:
             if error.name not in TRAINING:
                 raise
             raise UsageError(f"{error.name} is not installed", remedy="pip install 'dpconvert[train]'") from None
+
+
+def _of_a_device(error: RuntimeError) -> Exception:
+    """What a failure of torch or of a GPU is for the user; the error itself if it is none."""
+    if "torch" not in sys.modules:
+        return error
+    from mtrain.model.devices import device_failure
+
+    return device_failure(error) or error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -20,7 +20,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Task
 from mtrain.errors import UserError
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
-from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.devices import find_device
+from mtrain.model.network import SharedNetwork
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values

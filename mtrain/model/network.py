@@ -147,25 +147,6 @@ def _check_stated(weights: Weights, name: str, path: Path) -> None:
     )
 
 
-def find_device(name: str) -> torch.device:
-    """ "auto" is the first CUDA device where there is one, else the CPU.
-
-    Raises:
-        UsageError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError(f"no device {name!r}", remedy="use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"no device {name!r} here", remedy="use --device auto or cpu")
-    return device
-
-
 @torch.no_grad()
 def check_size(network: SharedNetwork, size: int) -> None:
     """Raises:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from mtrain.data.augment import square
 from mtrain.errors import RunError, UsageError
+from mtrain.model.devices import find_device
 from mtrain.model.heads import About, load_heads
-from mtrain.model.network import find_device, shared_network
+from mtrain.model.network import shared_network
 from mtrain.runs import Run, trained_task
 
 BATCH = 64

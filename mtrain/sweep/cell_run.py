@@ -13,7 +13,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.documents import known_document, write_document
 from mtrain.errors import DivergedError, UserError
-from mtrain.model.network import find_device
+from mtrain.model.devices import find_device
 from mtrain.runs import Run
 from mtrain.sweep.cells import Cell, warmup_config
 from mtrain.sweep.store import Store

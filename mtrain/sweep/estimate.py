@@ -15,7 +15,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool
-from mtrain.model.network import MultiHead, find_device, shared_network
+from mtrain.model.devices import find_device
+from mtrain.model.network import MultiHead, shared_network
 from mtrain.sweep.cells import Cell, LeftOut
 from mtrain.sweep.store import Store
 from mtrain.train.trainer import Training

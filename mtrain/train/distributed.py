@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]  # as documented
 
 from mtrain.errors import RunError, SaidElsewhereError, UsageError, UserError
-from mtrain.model.network import find_device
+from mtrain.model.devices import device_failure, find_device
 from mtrain.model.weights import StateDict
 
 T = TypeVar("T")
@@ -164,7 +164,8 @@ def joined() -> Iterator[Ranks]:
     except UserError as error:
         raise _reported_once(error, store) from None
     except RuntimeError as error:
-        if not any(word in str(error) for word in LOST):  # gloo and NCCL share no exception class for it
+        failure = device_failure(error)
+        if failure is None and not any(word in str(error) for word in LOST):  # gloo and NCCL share no class for it
             raise
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now: report the reason first
         dist.group.WORLD.abort()  # type: ignore[union-attr]  # else operations on the devices never end
@@ -172,7 +173,7 @@ def joined() -> Iterator[Ranks]:
             "another process of this training has ended, so this one stops too",
             remedy="run the same command again: it resumes from the newest checkpoint",
         )
-        raise _reported_once(ended, store) from None
+        raise _reported_once(failure or ended, store) from None
     dist.destroy_process_group()
 
 

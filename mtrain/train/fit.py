@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from mtrain.data.task import Task, fetch_shards
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.devices import device_failures_reported
 from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
@@ -81,7 +82,7 @@ def fit(
         with (
             _stop_signals(ranks) as received,
             journal(run, report, training.iteration, kept=ranks.first) as kept,
-            _out_of_memory_reported(),
+            device_failures_reported(),
         ):
             _loop(training, kept, received)
             return _end(training, kept)
@@ -339,25 +340,6 @@ def _check_pool(pool: Pool) -> None:
     for task in pool.tasks:
         if not len(task.rows["train"]):
             raise UsageError("this task has no training set", where=task.folder, remedy="leave it out with --leave-out")
-
-
-@contextmanager
-def _out_of_memory_reported() -> Iterator[None]:
-    """Turn the errors of a training that runs out of memory into a line for the user."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise RunError(
-            "out of memory on the device",
-            remedy="start another run with a smaller --batch or --size",
-        ) from None
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):  # torch has no class for it
-            raise
-        raise RunError(
-            "a loader process was killed, perhaps for lack of memory",
-            remedy="run the same command again, with fewer --workers",
-        ) from None
 
 
 def _stop_signals(ranks: Ranks) -> AbstractContextManager[list[int]]:

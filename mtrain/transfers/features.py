@@ -17,7 +17,8 @@ from mtrain.atomic import replacing
 from mtrain.data.loader import ordered_batches
 from mtrain.data.task import Rows, Task, fetch_shards
 from mtrain.errors import DivergedError, RunError, UsageError
-from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.devices import find_device
+from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import read_tensors, write_tensors
 from mtrain.model.weights import state_digest
 

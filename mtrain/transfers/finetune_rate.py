@@ -24,7 +24,8 @@ from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches, ordered_batches
 from mtrain.data.task import Rows, Task
-from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.devices import find_device
+from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import StateDict
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Values

@@ -18,8 +18,9 @@ from scipy.special import softmax
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Rows, Task
 from mtrain.errors import RunError, UsageError
+from mtrain.model.devices import find_device
 from mtrain.model.heads import Head, load_heads
-from mtrain.model.network import SharedNetwork, find_device
+from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import seen_by
 from mtrain.runs import Run
 from mtrain.scoring import metrics

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mtrain.data import sampling
 from mtrain.errors import UsageError
-from mtrain.model.network import find_device
+from mtrain.model.devices import find_device
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
 from mtrain.scoring.predictions import Predictions

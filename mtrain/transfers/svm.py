@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from mtrain.errors import RunError, UsageError
-from mtrain.model.network import find_device
+from mtrain.model.devices import find_device
 from mtrain.transfers import svm_solver
 from mtrain.transfers.folds import Folds, group_folds, mean_score
 

@@ -15,6 +15,7 @@ from mtrain.checksums import file_digest
 from mtrain.data.task import Task, fetch_shards
 from mtrain.documents import write_document
 from mtrain.errors import RunError
+from mtrain.model.devices import device_failures_reported
 from mtrain.model.network import check_size, shared_network
 from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import state_digest
@@ -59,6 +60,7 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     return source
 
 
+@device_failures_reported()
 def transfer(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> dict[str, Any]:
     """Transfer by `options.mode` and score; the result is written to the run's folder and recognised there.
 

@@ -1,0 +1,99 @@
+"""The device of a computation, and its failures as one-line errors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from mtrain.errors import RunError, UsageError, UserError
+
+ON_THE_CPU = "or give --device cpu"
+# part of the text of an error of CUDA, NCCL or torch, which share no class for it -> what happened, what to do
+FAILURES = {
+    "Duplicate GPU detected": (
+        "two processes of this training use the same GPU",
+        "start as many processes as there are GPUs: NCCL needs one for each",
+    ),
+    "no kernel image is available": (
+        "this build of torch has no code for this GPU", f"install a build for it, {ON_THE_CPU}",
+    ),
+    "NVIDIA driver on your system is too old": (
+        "the NVIDIA driver is too old for this build of torch",
+        f"update the driver, install torch for an older CUDA, {ON_THE_CPU}",
+    ),
+    "devices are busy or unavailable": (
+        "another process has this GPU for itself", f"wait for that process, choose another GPU, {ON_THE_CPU}",
+    ),
+    "DataLoader worker (pid": (
+        "a loader process was killed, perhaps for lack of memory", "run the same command again, with fewer --workers",
+    ),
+}  # fmt: skip
+
+
+def find_device(name: str) -> torch.device:
+    """ "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        UsageError: there is no such device, or there is a GPU whose driver does not work with this torch.
+    """
+    if name == "auto":
+        return torch.device("cuda" if _has_cuda() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"no device {name!r}", remedy="use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (not _has_cuda() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"no device {name!r} here", found=_cuda_here(), remedy="use --device auto or cpu")
+    return device
+
+
+def _has_cuda() -> bool:
+    """Whether CUDA works. torch only warns of a driver that is too old, and then finds no device."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    for warning in caught:
+        if known := _known(str(warning.message)):
+            raise UsageError(known[0], remedy=known[1])
+    return available
+
+
+def _cuda_here() -> str:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return "CUDA_VISIBLE_DEVICES is empty, which hides every GPU"
+    if torch.version.cuda is None:
+        return "a build of torch without CUDA"
+    count = torch.cuda.device_count()
+    return "no GPU" if not count else f"cuda:0 to cuda:{count - 1}"
+
+
+@contextmanager
+def device_failures_reported() -> Iterator[None]:
+    """Turn the errors of a device that are not ours into errors for the user."""
+    try:
+        yield
+    except RuntimeError as error:
+        known = device_failure(error)
+        if known is None:
+            raise
+        raise known from None
+
+
+def device_failure(error: RuntimeError) -> UserError | None:
+    """What an error of torch, CUDA or NCCL is for the user; None for all others."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return RunError(
+            "out of memory on the device", remedy="give a smaller --batch or --size: of a training, start another run"
+        )
+    known = _known(str(error))
+    return RunError(known[0], remedy=known[1]) if known else None
+
+
+def _known(text: str) -> tuple[str, str] | None:
+    return next((known for part, known in FAILURES.items() if part in text), None)
