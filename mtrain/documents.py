@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,22 @@ def known_document(path: Path, note: Callable[[str], object] = lambda _text: Non
 def content_digest(content: Mapping[str, Any]) -> str:
     """sha256 of a JSON object; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def short_digest(text: str) -> str:
+    """24 hexadecimal digits that name a text, in names of files: of what decides a result, as JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def without_nan(value: Any) -> Any:
+    """The value with null in place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def note_unchecked(path: Path) -> None:

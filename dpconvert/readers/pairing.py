@@ -164,6 +164,19 @@ def no_partner(what: str, image: MatchedFile, *, may_show_none: bool = True) -> 
     )  # fmt: skip
 
 
+def refuse_missing_none(manifest: Manifest, missing: Missing) -> None:
+    """Refuse `missing = "none"` for layouts whose images are labelled as a whole: they show no objects.
+
+    Raises:
+        ManifestError: it is "none".
+    """
+    if missing == "none":
+        raise ManifestError(
+            'layout.missing: "none" says that an image without annotations shows no object; these images have labels',
+            where=manifest.path, remedy="say true to leave out what has no image or no label",
+        )  # fmt: skip
+
+
 def paired(
     source: Source, one: str, other: str, *, missing: Missing
 ) -> Iterator[tuple[MatchedFile, MatchedFile | None]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.task import OPEN, Permit, Rows, Task, attributes, fetch_shards, with_test
-from mtrain.documents import known_document, write_document
+from mtrain.documents import known_document, short_digest, write_document
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.ranks import summary
 from mtrain.scoring import metrics
@@ -110,7 +109,7 @@ def breakhis(source: Pretrained, task: Task, options: TransferOptions, out: Path
     recipe = dataclasses.replace(options.recipe, size=source.run.config().size, workers=options.workers)
     options = dataclasses.replace(options, recipe=recipe)
     identity = _identity(source, task, options)
-    path = out / task.name / f"{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]}.json"
+    path = out / task.name / f"{short_digest(json.dumps(identity, sort_keys=True))}.json"
     known = known_document(path, report.note)
     if known is not None:
         report.note(f"{task.name}: known already, from {path}")

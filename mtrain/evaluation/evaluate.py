@@ -7,7 +7,6 @@ No choice is made after it. `mtrain.data.task.Permit` lists all steps that read 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from mtrain.atomic import replacing
 from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import file_digest
 from mtrain.data.task import Permit, Task, with_test
-from mtrain.documents import write_document
+from mtrain.documents import short_digest, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run
 from mtrain.sweep.store import SELECTED, Store
@@ -145,7 +144,7 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
     source = source_of(job.run, weights, job.seed)
     found = transfer(source, task, options, report)
     known = json.dumps([found["identity"], job.source, job.seed], sort_keys=True)
-    path = asked.out / task.name / f"{hashlib.sha256(known.encode()).hexdigest()[:24]}.json"
+    path = asked.out / task.name / f"{short_digest(known)}.json"
     content = {
         "task": task.name,
         "metric": task.metric,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dpconvert.plural import counted
+from mtrain.documents import without_nan
 from mtrain.evaluation import ranks
 from mtrain.evaluation.ranks import Bootstrap, ScoreGrid, Values
 from mtrain.sweep.spec import Combination
@@ -173,7 +174,7 @@ def _row(selection: Selection, c: int) -> dict[str, Any]:
         task: {"mean": mean, "std": spread(selection.grid.scores[c, t]), "rank": selection.ranks[c, t]}
         for t, (task, mean) in enumerate(zip(selection.grid.tasks, means, strict=True))
     }
-    plain: dict[str, Any] = _without_nan({**asdict(selection.combinations[c]), **row, "tasks": by_task})
+    plain: dict[str, Any] = without_nan({**asdict(selection.combinations[c]), **row, "tasks": by_task})
     return plain
 
 
@@ -182,17 +183,6 @@ def spread(scores: Values) -> float:
     there = scores[~np.isnan(scores)]
     found = ranks.summary(there.tolist()).spread if len(there) and np.isfinite(there).all() else None
     return math.nan if found is None else found
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: null stands where there is no number."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 def lines(selection: Selection) -> list[str]:

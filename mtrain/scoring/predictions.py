@@ -62,12 +62,3 @@ def write_predictions(path: Path, rows: Rows, answer: Predictions) -> None:
         arrays["probabilities"] = answer.probabilities
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN: null stands where a score is not defined."""
-    if isinstance(value, dict):
-        return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,13 +20,13 @@ from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool, find_task, leave_out, open_pool
 from mtrain.data.task import Task
+from mtrain.documents import short_digest
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer
 
 # raise one when a change to the code makes the same settings end in another result
 RULES = {"training": 1, "transfer": 1}
-LENGTH = 24
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,7 @@ def training_digest(config: FitConfig, pool: str, weights: str) -> str:
 
 def digest(content: Any) -> str:
     """A short name for a JSON value; the order of keys does not matter."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+    return short_digest(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
 
 def _weights(given: str) -> str:

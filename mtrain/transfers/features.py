@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.data.loader import ordered_batches
 from mtrain.data.task import Rows, Task, fetch_shards
+from mtrain.documents import short_digest
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.model.devices import find_device
 from mtrain.model.network import SharedNetwork
@@ -50,7 +50,7 @@ def features(
     """
     what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square {network.interpolation}"
     what += "" if dtype == "float32" else f" {dtype}"
-    path = cache / f"{task.name}-{split}-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"
+    path = cache / f"{task.name}-{split}-{short_digest(what)}.safetensors"
     shape = (len(task.rows[split]), network.num_features)
     found = _cached(path, shape, dtype, report)
     if found is None:

@@ -13,14 +13,14 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.checksums import file_digest
 from mtrain.data.task import Task, fetch_shards
-from mtrain.documents import write_document
+from mtrain.documents import without_nan, write_document
 from mtrain.errors import RunError
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.network import check_size, shared_network
 from mtrain.model.tensor_file import not_finite
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
-from mtrain.scoring.predictions import scores_of, without_nan, write_predictions
+from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers.features import weights_digest
 from mtrain.transfers.finetune_rate import INCIDENTAL
 from mtrain.transfers.modes import (

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpconvert import names
-from dpconvert.errors import ManifestError, SourceError
+from dpconvert.errors import SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.layouts.arrays import class_names
-from dpconvert.readers.pairing import Missing, SplitNames, layout_of, stem
+from dpconvert.readers.pairing import Missing, SplitNames, layout_of, refuse_missing_none, stem
 from dpconvert.source.columns import Columns
 from dpconvert.source.elements import Element
 from dpconvert.source.files import MatchedFile, Source
@@ -48,10 +48,7 @@ class Layout(SplitNames):
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
-    if layout.missing == "none":
-        raise ManifestError(
-            'layout.missing: "none" is not for whole images: true leaves rows out', where=source.manifest.path
-        )
+    refuse_missing_none(source.manifest, layout.missing)
     without = 0
     for found in source.need("tables"):
         columns = source.columns(found.name)

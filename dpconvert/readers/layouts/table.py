@@ -20,7 +20,17 @@ from dpconvert.annotations.parsing.table import Cells, Table, TableRow, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import IMAGE, FromRoot, Missing, SplitNames, Tabular, layout_of, never_met, stem
+from dpconvert.readers.pairing import (
+    IMAGE,
+    FromRoot,
+    Missing,
+    SplitNames,
+    Tabular,
+    layout_of,
+    never_met,
+    refuse_missing_none,
+    stem,
+)
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -107,11 +117,7 @@ class _ListedImages:
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
-    if layout.missing == "none":
-        raise ManifestError(
-            'layout.missing: "none" says that an image without annotations shows no object', where=source.manifest.path,
-            remedy="of a table, say true to leave out rows without an image or a label",
-        )  # fmt: skip
+    refuse_missing_none(source.manifest, layout.missing)
     files = {found.name: found for found in source.need("images")}
     images, listed = FromRoot(Endings(iter(files)).find), _ListedImages(files)
     for found in source.need("table"):

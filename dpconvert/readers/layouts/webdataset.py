@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpconvert import names
-from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert.errors import ReadError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.layouts.arrays import class_names
-from dpconvert.readers.pairing import Missing, SplitNames, layout_of
+from dpconvert.readers.pairing import Missing, SplitNames, layout_of, refuse_missing_none
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -52,10 +52,7 @@ class Layout(SplitNames):
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
-    if layout.missing == "none":
-        raise ManifestError(
-            'layout.missing: "none" is not for whole images: true leaves them out', where=source.manifest.path
-        )
+    refuse_missing_none(source.manifest, layout.missing)
     left_out: Counter[str] = Counter()
     found: list[tuple[str, MatchedFile, str, dict[str, str]]] = []
     for key, fields in _samples(source).items():
