@@ -1,4 +1,4 @@
-"""Frozen network x ordered pass -> features on disk, computed once and keyed by all that decides them."""
+"""Features of a frozen network, computed once and cached on disk under a digest of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Features = NDArray[np.float32]
 
 
 def weights_digest(network: SharedNetwork) -> str:
-    """A name for what the network computes: its name, parameters and buffers, the pixels that it expects, its table."""
+    """A digest of everything that the network's output depends on: parameters, buffers, normalization and its table."""
     table = () if network.card is None else (network.card.digest,)
     return state_digest({**network.state_dict(), "mean": network.mean, "std": network.std}, network.name, *table)
 
@@ -37,16 +37,16 @@ def features(
     network: SharedNetwork, task: Task, split: str, *, size: int, cache: Path, workers: int, report: Reporter,
     dtype: str = "float32", device: str = "auto", weights: str = "these weights",
 ) -> Features:  # fmt: skip
-    """(samples, num_features) of one split in the order of its rows, memory-mapped from the cache.
+    """The features of one split: (samples, num_features) in the order of its rows, memory-mapped from the cache.
 
     Images are cropped to their central square, resized to `size` and normalized; the network is in inference mode.
 
-    weights: what to call them.
+    weights: the name of the weights in error messages.
 
     Raises:
-        DivergedError: numbers that are not finite.
-        UsageError: numbers that float16 cannot hold.
-        ShardError, RunError: remote shards that cannot be had.
+        DivergedError: some features are not finite.
+        UsageError: some features are too large for float16.
+        ShardError, RunError: remote shards cannot be downloaded.
     """
     what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square {network.interpolation}"
     what += "" if dtype == "float32" else f" {dtype}"
@@ -64,7 +64,7 @@ def features(
 
 
 def write_features(found: Features, rows: Rows, path: Path) -> None:
-    """The array as `path`, .npy, and beside it what each of its rows is, as .csv: key, label, group."""
+    """Write the array to `path` (.npy), and key, label and group of each row to a .csv file beside it."""
     with replacing(path) as partial, partial.open("wb") as file:
         np.save(file, found, allow_pickle=False)
     with replacing(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as text:
@@ -92,7 +92,7 @@ def _as(computed: Features, dtype: str) -> NDArray[Any]:
 
 
 def _cached(path: Path, shape: tuple[int, int], dtype: str, report: Reporter) -> Features | None:
-    """The array at `path`, as it was written; None where there is none, or not one of this shape."""
+    """The array at `path`; None if it does not exist, is damaged or has another shape or type."""
     try:
         found: Features = read_tensors(path, "they are computed again")[0][FEATURES].numpy()
     except FileNotFoundError:

@@ -1,11 +1,12 @@
 """Fine-tuning: a shared network and a training set in, the best of its fine-tuned copies out (PROTOCOL: finetune).
 
-One new linear layer; everything is trained, at each learning rate for as many epochs; the validation set chooses epoch
-and rate. From random weights the same is training from scratch. Every rate leaves a file when it is done:
+A new linear layer is added, and the whole network is trained at each learning rate for the same number of epochs. The
+validation set chooses epoch and rate. Starting from random weights, this is training from scratch. Each rate writes a
+file when it is finished:
 
-<folder>/<Task>-<digest>/rate-0.001/              checkpoints, while it is under way
-                         rate-0.001.json          what came of it
-                         rate-0.001.safetensors   the network of its best epoch; of the best rate this stays
+<folder>/<Task>-<digest>/rate-0.001/              checkpoints, until it is finished
+                         rate-0.001.json          its result
+                         rate-0.001.safetensors   the network of its best epoch; kept only for the best rate
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ UNKNOWN = Seen()
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best network, what came of its rate, and of all rates in the order that they were given in."""
+    """The best network, the result of its rate, and the results of all rates in the order in which they were given."""
 
     model: LinearClassifier
     best: RateResult
@@ -56,10 +57,11 @@ class Tuned:
 
 
 def divide(task: Task, train: Rows, val: Rows) -> Sets:
-    """These sets; without a validation set, about a fifth of the training set in whole groups takes its place.
+    """The sets to train and to validate on. Without a validation set, about a fifth of the training set replaces it, in
+    whole groups.
 
     Raises:
-        UsageError: training samples of one class only.
+        UsageError: all training samples are of one class.
     """
     notes: list[str] = []
     if len(np.unique(train.label)) < 2:
@@ -86,12 +88,12 @@ def finetune(
     report: Reporter,
     seen: Seen = UNKNOWN,
 ) -> Tuned:
-    """Copies of `start`, each trained at one rate; the best of them, the first of equally good ones.
+    """Train a copy of `start` at each rate, and return the best; of equally good ones, the first.
 
-    seen: what the weights of `start` were trained on; the files of the networks say it.
+    seen: what the weights of `start` were trained on, which is written to the files of the networks.
 
     Raises:
-        RunError: another process is at it, or no rate gave a finite network.
+        RunError: another process is fine-tuning in this folder, or training diverged at every rate.
     """
     for note in sets.notes:
         report.note(note)
@@ -105,7 +107,7 @@ def finetune(
         best = max(outcomes, key=lambda outcome: outcome.score if outcome.epoch else -math.inf)
         if not best.epoch:
             raise RunError("no learning rate gave a finite network", where=place, remedy="give lower rates with --lr")
-        # a better rate, not asked for this time, may have won here before
+        # an earlier call with other rates may have kept another rate's weights
         if not _is_whole(_weights(place, best.rate), report):
             best = _tuned(Tuning(best.rate, start, task, sets, recipe), place, report, seen)
         for outcome in outcomes:
@@ -117,20 +119,20 @@ def finetune(
 
 
 def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateResult:
-    """One rate to its end: weights first, then the file that says that they are there."""
+    """Train at one rate. The weights are written first, then the result, which marks them as complete."""
     name, rate, folder = tuning.task.name, tuning.rate, place / f"rate-{tuning.rate:g}"
     for path in checkpoint.newest(folder):
         try:
             state, epoch = checkpoint.load(path)
         except RunError as error:
-            report.note(f"{error}; it is passed over")
+            report.note(f"{error}; this checkpoint is ignored")
             continue
         tuning.restore(state)
-        report.note(f"{name}: goes on after epoch {epoch} at {rate:g}")
+        report.note(f"{name}: resumed after epoch {epoch} at rate {rate:g}")
         break
     outcome = tuning.run(folder, report)
     if outcome.diverged:
-        report.note(f"{name}: diverged at {rate:g} in epoch {len(outcome.history) + 1}")
+        report.note(f"{name}: diverged at rate {rate:g} in epoch {len(outcome.history) + 1}")
     if outcome.epoch:
         saw = seen | Seen({name: ("train",)}, {name: tuple(tuning.task.card.related)})
         about = {"backbone": tuning.model.shared.name, "task": name, **saw.json()}
@@ -141,13 +143,13 @@ def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateRes
 
 
 def _known(place: Path, rate: float, note: Callable[[str], object]) -> RateResult | None:
-    """What came of a rate; None where it has not ended."""
+    """The result of a rate; None if it is not finished."""
     content = known_document(place / f"rate-{rate:g}.json", note)
     return None if content is None else RateResult(**content)
 
 
 def _is_whole(path: Path, report: Reporter) -> bool:
-    """Whether weights are there as they were written; damaged ones are told."""
+    """Whether the weights exist and are undamaged; damage is reported."""
     try:
         read_weights(path)
     except RunError as error:
@@ -162,7 +164,7 @@ def _weights(place: Path, rate: float) -> Path:
 
 
 def _digest(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe) -> str:
-    """A name for all that decides what a rate gives."""
+    """A digest of everything that the result of a rate depends on."""
     settings = {name: value for name, value in asdict(recipe).items() if name not in (*INCIDENTAL, "rates")}
     keys = "\n".join([*map(str, sets.train.key), "", *map(str, sets.val.key)])
     rows = hashlib.sha256(keys.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Fine-tuning at one learning rate: a shared network and a training set in, the network of its best epoch out.
 
-A batch depends on (seed, epoch, position) alone, so a tuning that was killed goes on from its last epoch on disk and
-ends with the bits that it would have ended with anyway.
+A batch depends only on seed, epoch and position. So a killed fine-tuning resumes from its last saved epoch, and ends
+with the same bits as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from mtrain.train import checkpoint
 from mtrain.train.optimizer import sgd
 
 RATES = (1e-3, 1e-4, 1e-5, 1e-6)
-CHECKPOINT_SECONDS = 20.0  # at least between two checkpoints: small tasks have epochs of a second
-INCIDENTAL = ("workers", "device")  # of a recipe: they do not change what it gives
+CHECKPOINT_SECONDS = 20.0  # minimum time between checkpoints: epochs of small tasks take a second
+INCIDENTAL = ("workers", "device")  # fields of a recipe that do not affect its result
 BEST, HISTORY = "best.", "history"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune. `early_stop`: epochs without a better one after which a rate ends; 0: never."""
+    """How to fine-tune. `early_stop`: a rate ends after this many epochs without improvement; 0 for never."""
 
     epochs: int = 100
     rates: tuple[float, ...] = RATES
@@ -56,7 +56,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Sets:
-    """What trains and what chooses, the latter by `metric`; `notes` say where this is not what a task offers itself."""
+    """The samples to train on, and those that choose epoch and rate by `metric`. `notes` state how these differ from
+    the task's own sets.
+    """
 
     train: Rows
     val: Rows
@@ -66,7 +68,9 @@ class Sets:
 
 @dataclass(frozen=True)
 class RateResult:
-    """One rate: its best epoch, counted from 1 (0: none was finite), with its score; [loss, score] of every epoch."""
+    """The result of one rate: its best epoch, counted from 1 (0 if none was finite), the score of that epoch, and
+    [loss, score] of every epoch.
+    """
 
     rate: float
     epoch: int
@@ -90,10 +94,10 @@ class LinearClassifier(nn.Module):
 
 
 def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> LinearClassifier:
-    """A copy of `start`, on the device, with a new layer whose weights depend on the seed alone."""
+    """A copy of `start` on the device, with a new linear layer whose weights depend only on the seed."""
     device = find_device(recipe.device)
     if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # else the same epoch gives other bits the second time
+        torch.backends.cudnn.deterministic = True  # otherwise a repeated epoch gives different bits
     torch.manual_seed(recipe.seed)
     model = LinearClassifier(copy.deepcopy(start).cpu(), task.num_classes)
     return model.to(device).to(memory_format=torch.channels_last)
@@ -101,7 +105,7 @@ def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> LinearCl
 
 @torch.inference_mode()
 def logits(model: LinearClassifier, task: Task, rows: Rows, recipe: Recipe) -> Values:
-    """(samples, classes) of these rows, in their order."""
+    """The logits of these rows, in their order: (samples, classes)."""
     device = model.head.weight.device
     found = np.empty((len(rows), task.num_classes))
     model.eval()
@@ -119,7 +123,9 @@ def logits(model: LinearClassifier, task: Task, rows: Rows, recipe: Recipe) -> V
 
 
 class Tuning:
-    """One rate under way; `history` holds (loss, score) of the epochs done, `best` the state after the best of them."""
+    """A fine-tuning in progress at one rate. `history` holds (loss, score) of each finished epoch, `best` the state
+    after the best one.
+    """
 
     def __init__(self, rate: float, start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe) -> None:
         self.rate, self.task, self.sets, self.recipe = rate, task, sets, recipe
@@ -135,17 +141,17 @@ class Tuning:
 
     @property
     def best_epoch(self) -> int:
-        """The first of equally good ones, counted from 1; 0 before there is one."""
+        """The number of the best epoch, counted from 1; of equally good ones, the first. 0 if no epoch is finished."""
         return int(np.argmax([score for _, score in self.history])) + 1 if self.history else 0
 
     @property
     def over(self) -> bool:
-        """Whether no further epoch is due."""
+        """Whether the last epoch is finished, or the scores have stopped improving."""
         done, patience = len(self.history), self.recipe.early_stop
         return done >= self.recipe.epochs or 0 < patience <= done - self.best_epoch
 
     def run(self, folder: Path, report: Reporter) -> RateResult:
-        """The epochs that are left, with checkpoints in `folder`."""
+        """Run the remaining epochs, with checkpoints in `folder`."""
         saved, done = time.monotonic(), len(self.history)
         title = f"{self.task.name}: fine-tuning at {self.rate:g}"
         with report.bar(title, self.recipe.epochs, done=done, unit="epochs") as advance:
@@ -161,7 +167,7 @@ class Tuning:
         return self._outcome()
 
     def _epochs(self) -> Iterator[float]:
-        """The mean loss of each epoch as it ends. One stream of batches for all: its workers stay."""
+        """Yield the mean loss of each epoch when it ends. All epochs share one stream of batches and its workers."""
         parts, losses = self.dataset.parts, []
         last = len(self.history) if self.over else self.recipe.epochs
         numbers = range(len(self.history) * parts, last * parts)
@@ -175,7 +181,7 @@ class Tuning:
                 losses = []
 
     def _step(self, number: int, batch: Batch) -> Tensor:
-        """Batch `number`, counted through all epochs; its mean loss."""
+        """Train on batch `number`, counted over all epochs. Returns its mean loss."""
         torch.manual_seed(sampling.model_seed(self.recipe.seed, number))
         self.model.train()
         images = batch.to(self.device).images(self.recipe.size, self.model.shared.interpolation)
@@ -188,7 +194,7 @@ class Tuning:
         return loss.detach()
 
     def _end_epoch(self, loss: float) -> bool:
-        """Score the epoch, and keep its state if it is the best; False when it has diverged."""
+        """Score the epoch, and keep its state if it is the best so far. Returns False if training has diverged."""
         state = self.model.state_dict()
         if not math.isfinite(loss) or not all(bool(tensor.isfinite().all()) for tensor in state.values()):
             return False
@@ -203,7 +209,7 @@ class Tuning:
         return RateResult(self.rate, self.best_epoch, score, self.history, diverged)
 
     def state(self) -> StateDict:
-        """All that the next epoch depends on, and the best so far."""
+        """Everything that the next epoch depends on, and the best state so far."""
         best = {BEST + name: tensor for name, tensor in self.best.items()}
         history = torch.tensor(self.history, dtype=torch.float64).reshape(-1, 2)
         return checkpoint.training_state(self.model, self.optimizer) | best | {HISTORY: history}

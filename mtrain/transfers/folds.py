@@ -1,7 +1,7 @@
-"""Cross-validation folds: in come labels and groups (patients, slides), out comes a fold number for every sample.
+"""Cross-validation folds: labels and groups (patients, slides) in, a fold number for each sample out.
 
-A group is never divided. Groups are dealt largest first, each to the fold where it disturbs the balance of the classes
-least, so the outcome depends on names and counts alone: not on the order of the samples, on a seed or on hashing.
+A group is never divided. Groups are assigned largest first, each to the fold where it least disturbs the balance of the
+classes. The result depends only on names and counts, not on the order of the samples, a seed or hashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Folds:
-    """`of` (n,) is the fold that holds out each sample; `count` folds; `notes` say where this is not what was asked."""
+    """`of` (n,): the fold that holds out each sample. `count`: number of folds. `notes` state how they differ from the
+    request.
+    """
 
     of: NDArray[np.int64]
     count: int
@@ -28,10 +30,11 @@ class Folds:
 
 
 def group_folds(labels: NDArray[np.int64], groups: Sequence[str], count: int = FOLDS) -> Folds:
-    """At most `count` folds, no group in two of them, each class spread as evenly as the groups allow.
+    """Divide the samples into at most `count` folds, with no group in two of them, and each class spread as evenly as
+    the groups allow.
 
-    With fewer groups than folds there are as many folds as groups. With a single group, which nothing could be
-    validated on, the samples themselves are dealt out. Both are noted.
+    With fewer groups than folds, there are as many folds as groups. With a single group, the samples themselves are
+    divided, since nothing would be left to validate on. A note states either.
     """
     names, of_sample = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     notes = []
@@ -47,14 +50,14 @@ def group_folds(labels: NDArray[np.int64], groups: Sequence[str], count: int = F
 
 
 def mean_score(metric: str, labels: NDArray[np.int64], values: NDArray[np.float64], folds: Folds) -> float:
-    """Mean over the folds in which the metric is defined; NaN when there is none."""
+    """The mean over the folds in which the metric is defined; NaN if it is defined in none."""
     scores = [metrics.score(metric, labels[folds.of == k], values[folds.of == k]) for k in range(folds.count)]
     defined = [value for value in scores if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 
 
 def _class_counts(labels: NDArray[np.int64], of_sample: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """(groups, classes that occur): how many samples of each class a group holds."""
+    """The number of samples of each class in each group: (groups, classes that occur)."""
     _, label = np.unique(labels, return_inverse=True)
     tables = np.zeros((groups, int(label.max(initial=-1)) + 1), dtype=np.int64)
     np.add.at(tables, (of_sample, label), 1)
@@ -70,7 +73,7 @@ def _scarce_classes(tables: NDArray[np.int64], count: int) -> list[str]:
 
 
 def _deal(tables: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Fold of each group. The cost of a fold is the sum over classes of (its share of the class) squared."""
+    """Assign a fold to each group. The cost of a fold is the sum over classes of its squared share of the class."""
     shares = tables / np.maximum(tables.sum(axis=0), 1)
     weight = shares.max(axis=1, initial=0)
     order = np.lexsort((np.arange(len(tables)), -weight))

@@ -1,7 +1,8 @@
-"""The ways to transfer: a network and a target task in, answers for its scored set out.
+"""The modes of transfer: a network and a target task in, predictions for its scored set out.
 
-Outside the final evaluation the training set trains and the validation set scores. In it the frozen modes train on
-both, fine-tuning goes on choosing by the validation set, and the test set scores.
+Before the final evaluation, classifiers are trained on the training set and scored on the validation set. In the final
+evaluation they are scored on the test set; modes with a frozen network then train on both other sets, while fine-tuning
+still uses the validation set to choose epoch and rate.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FROZEN = ("svm", "logistic", "knn")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A network to transfer from: `weights` says whose they are ("run", "imagenet", "random" or a file)."""
+    """A network to transfer from. `weights`: the origin of its weights ("run", "imagenet", "random" or a file)."""
 
     run: Run
     weights: str
@@ -52,18 +53,18 @@ class Pretrained:
 
     @property
     def origin(self) -> str:
-        """The weights in words: their file, or what they are."""
+        """The origin of the weights, for messages."""
         return str(self.run.weights) if self.weights == OWN else self.weights
 
     @property
     def cache(self) -> Path:
-        """Where features are kept: beside the runs, which share those of the ImageNet weights."""
+        """The folder of cached features. It is beside the runs, which share the features of the ImageNet weights."""
         return self.run.path.parent / ".features"
 
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """How to transfer. `final`: score the test set, which only a task of `mtrain.data.task.with_test` has."""
+    """How to transfer. `final`: score on the test set, which only tasks from `mtrain.data.task.with_test` have."""
 
     mode: str = "svm"
     final: bool = False
@@ -78,7 +79,7 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class Transferred:
-    """What a transfer came to: answers for the `rows` of the scored set, or, without any, a `score` alone."""
+    """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`."""
 
     set: str
     trained_on: dict[str, int]
@@ -90,7 +91,7 @@ class Transferred:
 
 def check_sets(task: Task, options: TransferOptions) -> None:
     """Raises:
-    UsageError: the task lacks a set that this needs.
+    UsageError: the task lacks a set that this mode needs.
     """
     assert not options.final or "test" in task.rows, "only the final steps open test sets"
     for split, needed in (("train", True), ("test", options.final)):
@@ -98,15 +99,15 @@ def check_sets(task: Task, options: TransferOptions) -> None:
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
     parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
     if options.mode != "joint" and len(np.unique(np.concatenate([task.rows[part].label for part in parts]))) < 2:
-        what = f"the training set of {task.name} holds one class only: nothing to tell apart"
+        what = f"the training set of {task.name} holds a single class, so no classifier can be trained"
         raise UsageError(what, where=task.folder, remedy="choose another --target")
 
 
 def check_unseen(source: Pretrained, task: Task, splits: Collection[str]) -> None:
     """Raises:
-    UsageError: the weights were trained on one of these sets of the task, or on a task that is related to it: a score
-        on it says nothing. Weights that were trained on the task itself, as joint training does, may have seen the same
-        sets of related tasks.
+    UsageError: the weights were trained on one of these sets of the task, or on a related task, so that a score would
+        be meaningless. Weights that were trained on the task itself, as in joint training, may have seen the same sets
+        of related tasks.
     """
     seen = source.seen
     trained, relatives = seen.of_task(task.name), seen.of_relatives(task.name, tuple(task.card.related))
@@ -129,7 +130,7 @@ def check_unseen(source: Pretrained, task: Task, splits: Collection[str]) -> Non
 
 
 def svm(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """The paper's linear SVM on frozen features; without a validation set, scored by its own cross-validation."""
+    """The paper's linear SVM on frozen features. Without a validation set, its cross-validation gives the score."""
     return _frozen(source, task, options, report, lambda sample: probes.svm(sample, options.solver))
 
 
@@ -139,12 +140,12 @@ def logistic(source: Pretrained, task: Task, options: TransferOptions, report: R
 
 
 def knn(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """Nearest neighbours among frozen features."""
+    """k nearest neighbours on frozen features."""
     return _frozen(source, task, options, report, probes.knn)
 
 
 def fewshot(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """Scores by images a class; the score is that of the most."""
+    """Scores by number of training images per class; the result's score is the one with the most images."""
     sample, of = _sample(source, task, ("train",), options, report)
     rows = _scored_rows(task, options)
     curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
@@ -155,7 +156,7 @@ def fewshot(source: Pretrained, task: Task, options: TransferOptions, report: Re
 
 
 def tuned(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """Everything trained on; the validation set chooses epoch and rate, so its own score is a little optimistic."""
+    """Fine-tuning of the whole network. The validation set chooses epoch and rate: its score is slightly optimistic."""
     recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
     sets = divide(task, task.rows["train"], task.rows["val"])
     found = finetune(source.network, task, sets, recipe, source.run.path / "transfer" / "tuned", report, source.seen)
@@ -173,17 +174,17 @@ def tuned(source: Pretrained, task: Task, options: TransferOptions, report: Repo
 
 
 def _told(outcome: RateResult) -> dict[str, Any]:
-    """A rate in a result; its whole history lies beside the weights."""
+    """The summary of a rate in a result; its full history is stored with the weights."""
     return {
         "epoch": outcome.epoch, "val_score": outcome.score if outcome.epoch else None, "diverged": outcome.diverged,
     }  # fmt: skip
 
 
 def joint(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """The run's own head of the task: the run has trained on its training set among the others.
+    """The run's own head for the task: the run was trained on the task's training set, among others.
 
     Raises:
-        RunError: the run has left the task out or trained on other shards of it, or it kept no heads.
+        RunError: the run left the task out, was trained on other shards of it, or kept no heads.
     """
     head, rows = own_head(source.run, task), _scored_rows(task, options)
     recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
@@ -213,7 +214,7 @@ def _frozen(
     if len(task.rows[scored]):
         answered = task.rows[scored], probe.answer(of(scored))
         return Transferred(scored, sizes, probe.settings, probe.notes, answered)
-    note = f"{task.name} has no {scored} set: the score is the cross-validation's, and optimistic in what it chose"
+    note = f"{task.name} has no {scored} set: the score is the cross-validation's, which also chose C: it is optimistic"
     return Transferred("cv", sizes, probe.settings, (*probe.notes, note), score=probe.score)
 
 
@@ -227,7 +228,7 @@ def _scored_rows(task: Task, options: TransferOptions) -> Rows:
 def _sample(
     source: Pretrained, task: Task, parts: tuple[str, ...], options: TransferOptions, report: Reporter
 ) -> tuple[TrainingSet, Callable[[str], Features]]:
-    """The samples of these sets with their features; and a way to the features of another set."""
+    """The samples of these sets with their features, and a function that gives the features of another set."""
     size = source.run.config().size
 
     def of(split: str) -> Features:
@@ -244,21 +245,21 @@ def _sample(
 
 
 def own_head(run: Run, task: Task) -> Head:
-    """The head of `task` that the training of `run` left beside its weights: averaged, where they are.
+    """The head for `task` that the run saved with its weights; averaged if the run averages its weights.
 
     Raises:
-        RunError: the run has left the task out or trained on other shards of it, or it kept no heads.
-        UsageError: the run has trained on more of the task than its training set.
+        RunError: the run left the task out, was trained on other shards of it, or kept no heads.
+        UsageError: the run was trained on more of the task than its training set.
     """
     if run.about().get("pool", {}).get(task.name) != task.card.digest:
         raise RunError(
-            f"this run has not trained on {task.name}, or on other shards of it", where=run.path,
+            f"this run was not trained on {task.name}, or only on other shards of it", where=run.path,
             remedy="train one on the whole pool: `mtrain fit` without --leave-out",
         )  # fmt: skip
     if (trained := run.trained_on()[task.name]) != ("train",):
         raise UsageError(
-            f"this run has trained on {' and '.join(trained)} of {task.name}; joint training takes train alone",
-            where=run.path, remedy=f"train one with --joint {task.name}",
+            f"this run was trained on {' and '.join(trained)} of {task.name}; joint training uses only "
+            "the training set", where=run.path, remedy=f"train one with --joint {task.name}",
         )  # fmt: skip
     heads = load_heads(run.heads)
     if task.name not in heads:

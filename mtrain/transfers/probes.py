@@ -1,7 +1,7 @@
-"""Classifiers on frozen features: the SVM, logistic regression, nearest neighbours, and few images a class.
+"""Classifiers on frozen features: SVM, logistic regression, nearest neighbours and few-shot.
 
-In come features (n, d), labels and groups, out comes a `Probe`, which answers for other features. What a classifier has
-to choose is chosen by cross-validation over groups.
+Features (n, d), labels and groups in, a `Probe` out, which classifies other features. Hyper-parameters are chosen by
+cross-validation over groups.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mtrain.transfers import svm as machines
 from mtrain.transfers.folds import Folds, group_folds, mean_score
 
 INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-FINAL_TOLERANCE = 1e-6  # of the gradient; the folds' scores need no more than the default
+FINAL_TOLERANCE = 1e-6  # on the gradient; the scores of the folds need no more than the default
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100, 200)
-TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al., "Unsupervised feature learning via instance discrimination")
+TEMPERATURE = 0.07  # of the votes (Wu et al., "Unsupervised feature learning via instance discrimination")
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 128)
 DRAWS = 10
 ROWS_AT_ONCE = 2048
@@ -41,7 +41,7 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Probe:
-    """A trained classifier: `settings` say what was chosen, with which `score` in the folds (NaN: not defined)."""
+    """A trained classifier. `settings`: the chosen hyper-parameters. `score`: their mean over the folds, or NaN."""
 
     answer: Callable[[Features], Predictions]
     settings: dict[str, Any]
@@ -51,7 +51,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a probe is trained on."""
+    """The samples that a probe is trained on."""
 
     features: Features
     labels: Labels
@@ -62,7 +62,7 @@ class TrainingSet:
 
     def __post_init__(self) -> None:
         if len(np.unique(self.labels)) < 2:
-            raise UsageError("the training data hold one class only: nothing to tell apart")
+            raise UsageError("the training data hold a single class, so no classifier can be trained")
 
 
 def svm(sample: TrainingSet, solver: str = "batched") -> Probe:
@@ -90,7 +90,7 @@ def logistic(sample: TrainingSet) -> Probe:
         chosen, cv = _chosen(sample, INVERSE_PENALTIES, [metrics.decisions_of(values) for values in held_out], folds)
         machine = LogisticRegression(C=chosen, max_iter=2000, tol=FINAL_TOLERANCE).fit(x, y)
     late = sum(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-    notes = (*folds.notes, *([f"{late} logistic fits stopped before they had converged"] if late else []))
+    notes = (*folds.notes, *([f"{late} logistic fits did not converge"] if late else []))
 
     def answer(features: Features) -> Predictions:
         logits = _logits(machine, (features - mean) / scale, sample.classes)
@@ -100,7 +100,7 @@ def logistic(sample: TrainingSet) -> Probe:
 
 
 def knn(sample: TrainingSet) -> Probe:
-    """The k nearest in cosine, each voting with exp(cosine / 0.07); k by cross-validation."""
+    """The k nearest neighbours by cosine similarity, each voting with exp(cosine / 0.07); k by cross-validation."""
     device = find_device(sample.device)
     x = _unit(torch.from_numpy(np.asarray(sample.features, np.float32)).to(device))
     y = torch.from_numpy(sample.labels).to(device)
@@ -129,15 +129,18 @@ def few_shot(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Scores on (features, labels) after training on k images a class, for each k and several draws of them.
+    """Scores on (features, labels) after training on k images per class, for each k and several draws.
 
-    The classifier has nothing to choose: the nearest class mean of centred features of unit length (Wang et al.,
-    "SimpleShot", 2019). Draw d takes the first k of each class in epoch d of `sampling`: larger k add to smaller ones.
+    The classifier has no hyper-parameters: it takes the nearest class mean of centred features of unit length (Wang et
+    al., "SimpleShot", 2019). Draw d consists of the first k images of each class in epoch d of `sampling`, so a larger
+    k extends a smaller one.
     """
     counts = np.bincount(sample.labels, minlength=sample.classes)
     used = [k for k in shots if k <= counts.max()]
     short = [f"{n} of class {c}" for c, n in enumerate(counts) if n < max(used, default=0)]
-    notes = [f"fewer than {max(used)} training images, all are used then: {', '.join(short)}"] if short else []
+    notes = (
+        [f"all training images are used, since there are fewer than {max(used)}: {', '.join(short)}"] if short else []
+    )
     curve = []
     for k in used:
         scores, sizes = [], []
@@ -152,7 +155,7 @@ def few_shot(
 
 
 def few(labels: Labels, k: int, seed: int, number: int) -> NDArray[np.int64]:
-    """Rows of the first k of each class, or all it has, in the order of epoch `number`."""
+    """Rows of the first k images of each class (or of all, if there are fewer), in the order of epoch `number`."""
     order = sampling.epoch(len(labels), seed, number).row
     return np.concatenate([order[labels[order] == c][:k] for c in np.unique(labels)])
 
@@ -171,17 +174,17 @@ def nearest_mean(features: Features, labels: Labels, asked: Features, classes: i
 def _chosen(
     sample: TrainingSet, candidates: Sequence[float], held_out: Sequence[Values], folds: Folds
 ) -> tuple[float, dict[str, float]]:
-    """The candidate of the best mean score over the folds, the first of equally good ones; and all scores."""
+    """The candidate with the best mean score over the folds (of equally good ones, the first), and all scores."""
     scores = [mean_score(sample.metric, sample.labels, values, folds) for values in held_out]
     rounded = [-np.inf if np.isnan(value) else round(value, 12) for value in scores]
     return candidates[int(np.argmax(rounded))], {str(c): value for c, value in zip(candidates, scores, strict=True)}
 
 
 def _logistic_path(x: Values, y: Labels, asked: Values, classes: int) -> Iterator[Values]:
-    """Logits of `asked` for each inverse penalty, every fit begun where the one before ended."""
+    """Logits of `asked` for each inverse penalty. Each fit starts from the result of the previous one."""
     machine = LogisticRegression(warm_start=True, max_iter=2000)
     for penalty in INVERSE_PENALTIES:
-        if len(np.unique(y)) < 2:  # a fold that leaves one class to train on
+        if len(np.unique(y)) < 2:  # only one class is left to train on in this fold
             logits = np.full((len(asked), classes), -np.inf)
             logits[:, y[0]] = 0
             yield logits
@@ -190,7 +193,7 @@ def _logistic_path(x: Values, y: Labels, asked: Values, classes: int) -> Iterato
 
 
 def _logits(machine: LogisticRegression, x: Values, classes: int) -> Values:
-    """(n, classes), -inf for classes that the machine has not seen."""
+    """Logits (n, classes), with -inf for classes that the classifier has not seen."""
     values = machine.decision_function(x)
     logits = np.full((len(x), classes), -np.inf)
     logits[:, machine.classes_] = np.stack([np.zeros(len(x)), values], axis=1) if values.ndim == 1 else values
@@ -200,7 +203,7 @@ def _logits(machine: LogisticRegression, x: Values, classes: int) -> Values:
 def _votes(
     asked: Tensor, asked_fold: Tensor, x: Tensor, fold: Tensor, y: Tensor, classes: int, choices: Sequence[int]
 ) -> list[Values]:
-    """(n, classes) shares of the votes for each number of neighbours; those of the same fold are not asked."""
+    """Shares of the votes (n, classes) for each number of neighbours; neighbours in the same fold do not vote."""
     most = min(max(choices), len(x))
     blocks = []
     for rows in torch.split(torch.arange(len(asked), device=x.device), ROWS_AT_ONCE):
@@ -216,12 +219,12 @@ def _votes(
 
 
 def _standard(features: Features) -> tuple[Values, Values]:
-    """Mean and deviation of each feature; 1 for one that varies by no more than its roundings."""
+    """Mean and standard deviation of each feature; the latter is 1 for features that vary only by rounding."""
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     return mean, np.where(deviation > np.finfo(np.float32).eps * np.abs(mean), deviation, 1.0)
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Rows of unit length; by powers of two first, so that squares of large and of tiny numbers are representable."""
+    """Rows scaled to unit length; first by powers of two, so that the squares neither overflow nor underflow."""
     _, exponent = torch.frexp(x.abs().amax(dim=1, keepdim=True))
     return torch.nn.functional.normalize(torch.ldexp(x, -exponent), dim=1)

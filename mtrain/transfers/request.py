@@ -1,4 +1,4 @@
-"""What a transfer is asked for: a run, its targets and weights, all that can be wrong told before torch is loaded."""
+"""The request for a transfer: run, targets and weights, checked as far as possible before torch is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtrain.runs import Run, Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
 TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed"})
-# mode -> the options of how to transfer that it reads
+# mode -> the transfer options that it reads
 READS: dict[str, frozenset[str]] = {
     "svm": frozenset({"solver"}),
     "logistic": frozenset(),
@@ -25,16 +25,16 @@ READS: dict[str, frozenset[str]] = {
     "joint": frozenset(),
 }
 CHOICES = frozenset().union(*READS.values())
-ONLY = {"scratch": "random", "joint": OWN}  # modes that leave no choice of weights
+ONLY = {"scratch": "random", "joint": OWN}  # modes that determine the weights themselves
 
 
 def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm") -> list[Task]:
-    """The named tasks, or those that the run left out, for `joint` those that it trained on.
+    """The named tasks; by default those that the run left out, or for `joint` those that it was trained on.
 
     A name may be the path or the URL of a task folder.
 
     Raises:
-        UsageError: the run left nothing out and no target is named, or no such task.
+        UsageError: no target is named and the run left no task out, or there is no such task.
     """
     names = names or (sorted(run.about().get("pool", {})) if mode == "joint" else run.left_out())
     if not names:
@@ -51,19 +51,19 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
 
 
 def unread(modes: Sequence[str], weights: str = OWN) -> dict[str, str]:
-    """Options of how to transfer that none of these modes reads -> why. A seed also draws random weights."""
+    """Transfer options that none of these modes reads -> the reason. A seed also determines random weights."""
     read = frozenset().union(*(READS[mode] for mode in modes)) | ({"seed"} if weights == "random" else frozenset())
     names = " and ".join(dict.fromkeys(modes))
     return dict.fromkeys(sorted(CHOICES - read), f"--mode {names} does not read it")
 
 
 def weights_of(run: Run, weights: str, mode: str = "svm", key: str | None = None) -> str:
-    """The weights that the mode takes: "run" (its own; of a network without a run those it was named with), "imagenet",
+    """The weights to use: "run" (the run's own, or those named with a network that has no run), "imagenet",
     "random", or a file or its folder.
 
     Raises:
-        UsageError: weights that the mode does not take; a `key` without a file.
-        RunError: the run's own, and it has not finished; or not a weights file.
+        UsageError: the mode takes no weights, or a `key` is given without a file.
+        RunError: the run has not finished, or the file holds no weights.
     """
     only = ONLY.get(mode, weights)
     if weights not in (OWN, only):
@@ -78,5 +78,5 @@ def weights_of(run: Run, weights: str, mode: str = "svm", key: str | None = None
         network = run.network()
         weights_kind(weights_in(Path(only), () if isinstance(network, str) else network.files))
     if key is not None and only in NAMED:
-        raise UsageError("--weights-key names a part of a file", found=f"--weights {only}", remedy="leave it away")
+        raise UsageError("--weights-key names a part of a file", found=f"--weights {only}", remedy="omit it")
     return only

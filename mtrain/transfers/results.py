@@ -15,7 +15,7 @@ RESULT = {"identity", "task", "mode", "weights", "metric", "set", "score", "note
 
 
 def read_result(path: Path, note: Callable[[str], object] = lambda _text: None) -> dict[str, Any] | None:
-    """A result; None where there is none, or one that is to be made again, which `note` is told."""
+    """A result; None if it does not exist, or if it is damaged and must be computed again, with a note."""
     content = known_document(path, note)
     return content if content is not None and content.keys() >= RESULT and _is_score(content["score"]) else None
 
@@ -24,7 +24,7 @@ def results(run: Run) -> list[dict[str, Any]]:
     """All results of a run, by task and weights.
 
     Raises:
-        RunError: one that is damaged, or whose score is none.
+        RunError: a result is damaged, or its score is not a number.
     """
     paths = sorted((run.path / "transfer").glob("*.json"))
     contents = [(path, read_document(path, AGAIN)) for path in paths]
@@ -38,5 +38,5 @@ def results(run: Run) -> list[dict[str, Any]]:
 
 
 def _is_score(value: object) -> bool:
-    """None stands where the metric is not defined."""
+    """Whether the value is a score; None means that the metric is undefined."""
     return value is None or (isinstance(value, int | float) and 0 <= value <= 1)

@@ -23,8 +23,8 @@ from mtrain.transfers import svm_solver
 from mtrain.transfers.folds import Folds, group_folds, mean_score
 
 COSTS = tuple(10.0**e for e in range(-10, 1))
-LARGEST = 1e6  # mean square of the norm of features, beyond which they are scaled: C means nothing for larger ones
-FOLD_TOLERANCE = 1e-6  # relative duality gap in the folds, whose scores need no more digits than that
+LARGEST = 1e6  # mean squared norm beyond which features are scaled: the grid of C does not suit larger ones
+FOLD_TOLERANCE = 1e-6  # relative duality gap in the folds, whose scores need no more precision
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -37,9 +37,9 @@ Solver = Callable[
 
 @dataclass(frozen=True)
 class Fitted:
-    """A machine: `weights` (features + 1, columns), the bias last; one column for two classes, else one a class.
+    """A trained SVM. weights: (features + 1, columns), the bias last; one column for two classes, else one per class.
 
-    cv: mean score over the folds for each C; nan where no fold could be scored.
+    cv: mean score over the folds for each C; NaN if no fold could be scored.
     """
 
     cost: float
@@ -48,7 +48,7 @@ class Fitted:
     notes: tuple[str, ...]
 
     def decisions(self, features: Features) -> Values:
-        """Decision values, (n,) for two classes, else (n, classes)."""
+        """Decision values: (n,) for two classes, else (n, classes)."""
         values: Values = np.asarray(features, np.float64) @ self.weights[:-1] + self.weights[-1]
         return values[:, 0] if values.shape[1] == 1 else values
 
@@ -64,15 +64,15 @@ def fit(
     solver: str = "batched",
     device: str = "auto",
 ) -> Fitted:
-    """Choose C by cross-validation (the smallest of equally good ones) and train on everything with it.
+    """Choose C by cross-validation (of equally good values, the smallest), and train on all samples with it.
 
-    Features whose norms have a mean square above LARGEST are divided by a power of two first, with a note.
+    Features with a mean squared norm above LARGEST are first divided by a power of two, with a note.
 
     Raises:
         UsageError: fewer than two classes in the training data, or an unknown solver.
     """
     if len(np.unique(labels)) < 2:
-        raise UsageError("the training data hold one class only: nothing to tell apart")
+        raise UsageError("the training data hold a single class, so no classifier can be trained")
     if solver not in SOLVERS:
         raise UsageError(f"no solver {solver!r}", expected=" or ".join(SOLVERS))
     folds = group_folds(labels, groups)
@@ -80,7 +80,9 @@ def fit(
     scale = _scale(features)
     if scale != 1:
         features = features / np.float32(scale)
-        notes.append(f"the features are so large that they are divided by {scale:g} for the SVM: its C is for these")
+        notes.append(
+            f"the features are so large that they are divided by {scale:g} for the SVM; C refers to the result"
+        )
     with _solvable():
         held_out, final = SOLVERS[solver](features, labels, classes, folds, costs, device, late.append)
     cv = {cost: mean_score(metric, labels, values, folds) for cost, values in zip(costs, held_out, strict=True)}
@@ -95,14 +97,14 @@ def fit(
 
 
 def _scale(features: Features) -> float:
-    """The power of two that brings the mean square of the norms to LARGEST at most; 1 where it is there already."""
+    """The power of two that reduces the mean squared norm to at most LARGEST; 1 if it already is."""
     mean = float(np.einsum("ij,ij->", features, features, dtype=np.float64)) / len(features)
     return 1.0 if mean <= LARGEST else float(2.0 ** np.ceil(np.log2(mean / LARGEST) / 2))
 
 
 @contextmanager
 def _solvable() -> Iterator[None]:
-    """Features that differ by so many orders of magnitude that double precision does not do, in one line."""
+    """Report features whose magnitudes differ too much for double precision as an error of one line."""
     try:
         yield
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
@@ -115,7 +117,7 @@ def _solvable() -> Iterator[None]:
 def _batched(
     features: Features, labels: Labels, classes: int, folds: Folds, costs: Sequence[float], device_name: str, note: Note
 ) -> tuple[list[Values], Callable[[float], Values]]:
-    """All folds and classes of one C in one solve, started from the solution of the C before."""
+    """Solve all folds and classes of each C at once, starting from the solution for the previous C."""
     device = find_device(device_name)
     design = svm_solver.principal_axes(features, max(costs), device)
     targets = torch.from_numpy(_targets(labels, classes)).to(device)
@@ -140,10 +142,10 @@ def _batched(
 
 
 def _check_gap(solution: svm_solver.Solution, tolerance: float, cost: float, note: Note) -> None:
-    """Say where the solver stopped before it had converged."""
+    """Note where the solver did not converge."""
     gap = float(solution.gap.max())
     if not gap <= tolerance:
-        note(f"the SVM of C = {cost:g} stopped before it had converged: relative duality gap {gap:.1g}")
+        note(f"the SVM of C = {cost:g} did not converge: relative duality gap {gap:.1g}")
 
 
 def _sklearn(
@@ -154,14 +156,14 @@ def _sklearn(
         machines = [LinearSVC(C=cost, dual=False, tol=1e-6, max_iter=20_000) for _ in range(targets.shape[1])]
         columns = []
         for machine, target in zip(machines, targets.T, strict=True):
-            if len(np.unique(target)) == 1:  # a class that this fold does not have
+            if len(np.unique(target)) == 1:  # this fold lacks the class
                 columns.append(np.append(np.zeros(features.shape[1]), target[0]))
             else:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", ConvergenceWarning)
                     machine.fit(features[which], target)
                 if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-                    note(f"the SVM of C = {cost:g} stopped before it had converged")
+                    note(f"the SVM of C = {cost:g} did not converge")
                 columns.append(np.append(machine.coef_[0], machine.intercept_[0]))
         return np.stack(columns, axis=1)
 
@@ -179,6 +181,6 @@ SOLVERS: dict[str, Solver] = {"batched": _batched, "sklearn": _sklearn}
 
 
 def _targets(labels: Labels, classes: int) -> Values:
-    """+1 for the column's class, -1 for the rest: class 1 alone where there are two."""
+    """Targets: +1 for the column's class, -1 for the others. With two classes, there is only the column of class 1."""
     of = np.arange(1, 2) if classes == 2 else np.arange(classes)
     return np.where(labels[:, None] == of, 1.0, -1.0)

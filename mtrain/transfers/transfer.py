@@ -1,4 +1,4 @@
-"""A run and a target task in, a scored transfer on disk out: <run>/transfer/<Task>-<mode>-<weights>.json."""
+"""Transfers a run to a target task. The scored result is <run>/transfer/<Task>-<mode>-<weights>.json."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ __all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfe
 def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Pretrained:
     """The run's own network, or its backbone with other weights ("imagenet" for the baseline, "random", a file).
 
-    Random weights are those of `seed`, without one of the run's. key: the part of a weights file to take.
+    Random weights are drawn with `seed`, or with the run's seed if None. key: the part of a weights file to load.
 
     Raises:
-        RunError: the run has not finished, or weights that cannot be had or do not fit.
+        RunError: the run has not finished, or the weights cannot be downloaded or do not fit.
     """
     config = run.config()
     if weights == OWN:
@@ -62,12 +62,12 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
 
 @device_failures_reported()
 def transfer(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> dict[str, Any]:
-    """Transfer by `options.mode` and score; the result is written to the run's folder and recognised there.
+    """Transfer in the way of `options.mode`, and score. An existing result in the run's folder is returned as it is.
 
-    Predictions are kept beside it, one a sample.
+    The prediction for each sample is stored beside the result.
 
     Raises:
-        UsageError: the task lacks the sets that this needs, or the run has trained on the one that is to be scored.
+        UsageError: the task lacks a set that the mode needs, or the run was trained on the set to be scored.
     """
     check_unseen(source, task, [options.scored if options.final or len(task.rows["val"]) else "train"])
     path, identity = result_path(source, task, options), _identity(source, task, options)
@@ -108,7 +108,7 @@ def _scores(task: Task, found: Transferred) -> dict[str, Any]:
 
 
 def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[str, Any]:
-    """All that determines the result."""
+    """Everything that the result depends on."""
     found: dict[str, Any] = {
         "mode": options.mode,
         "weights_digest": source.digest,
@@ -131,7 +131,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
 
 
 def result_path(source: Pretrained, task: Task, options: TransferOptions) -> Path:
-    """Where the result of a transfer lies; files of one name are told apart by what they hold."""
+    """The path of a transfer's result. Weights files of the same name are distinguished by their content."""
     named = source.weights in NAMED
     name = source.weights if named else f"{Path(source.weights).stem}-{source.digest[:8]}"
     seed = f"-seed{options.recipe.seed}" if options.mode in SEEDED else ""

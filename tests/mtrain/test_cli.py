@@ -271,7 +271,7 @@ MISTAKES: list[tuple[Callable[[Path], None], Sequence[str], str]] = [
     (nothing, ["fit", "--backbone", "resnet51"], "no network 'resnet51'; did you mean resnet50"),
     (nothing, ["fit", "--backbone", "timm:resnet19"], "no network 'timm:resnet19' in timm"),
     (nothing, ["fit", "--device", "gpu"], "no device 'gpu'; use auto, cpu, cuda"),
-    (nothing, ["fit", "--device", "cuda:99"], "no device 'cuda:99' here; use --device auto or cpu"),
+    (nothing, ["fit", "--device", "cuda:99"], "no device 'cuda:99' here; found "),
     (nothing, ["fit", "--iterations", "-5"], "--iterations: must be at least 1; found -5"),
     (nothing, ["fit", "--iterations=5", "--warmup=9"], "--warmup: longer than the training of 5 iterations; found 9"),
     (nothing, ["fit", "--lr", "nan"], "--lr: must be a finite number; found nan"),

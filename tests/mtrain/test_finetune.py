@@ -163,7 +163,7 @@ def test_a_rate_that_diverges_keeps_its_best_finite_epoch(task: Task, start: Sha
     found = tuned(start, task, tmp_path, notes, rates=(1e30, 0.05))
     assert (found.outcomes[0].diverged, found.outcomes[0].epoch) == (True, 0)
     assert found.best.rate == 0.05
-    assert "Gamma: diverged at 1e+30 in epoch 1" in notes.said
+    assert "Gamma: diverged at rate 1e+30 in epoch 1" in notes.said
     assert all(torch.isfinite(tensor).all() for tensor in found.model.state_dict().values())
     with pytest.raises(RunError, match="no learning rate gave a finite network; give lower rates"):
         tuned(start, task, tmp_path, rates=(1e30,))
@@ -195,7 +195,7 @@ def test_a_killed_tuning_goes_on_to_the_same_bits(
             tuned(start, task, tmp_path / "cut")
     notes = Notes()
     found = tuned(start, task, tmp_path / "cut", notes)
-    assert any("goes on after epoch 1" in note for note in notes.said) == (step in (5, 14))
+    assert any("resumed after epoch 1" in note for note in notes.said) == (step in (5, 14))
     assert found.outcomes == whole.outcomes
     assert bits(found) == bits(whole)
 
@@ -223,7 +223,7 @@ def test_a_process_that_is_killed_leaves_what_another_goes_on_with_to_the_same_b
     assert subprocess.run(words, check=False, env=os.environ | threads).returncode == -signal.SIGKILL
     notes = Notes()
     found = tuned(start, task, tmp_path / "cut", notes, rates=(0.05,))
-    assert notes.said == ["Gamma: goes on after epoch 1 at 0.05"]
+    assert notes.said == ["Gamma: resumed after epoch 1 at rate 0.05"]
     assert bits(found) == bits(tuned(start, task, tmp_path / "whole", rates=(0.05,)))
 
 
@@ -247,8 +247,8 @@ def test_a_damaged_checkpoint_is_passed_over(
     newest.write_bytes(b"?")
     notes = Notes()
     tuned(start, task, tmp_path, notes)
-    assert "it is passed over" in notes.said[0]
-    assert notes.said[1] == "Gamma: goes on after epoch 1 at 0.05"
+    assert "this checkpoint is ignored" in notes.said[0]
+    assert notes.said[1] == "Gamma: resumed after epoch 1 at rate 0.05"
 
 
 def test_a_finished_tuning_is_recognised_and_another_rate_is_added_alone(

@@ -74,7 +74,7 @@ def test_a_fold_that_leaves_one_class_to_train_on_is_survived(probe: Callable[[T
 
 
 def test_one_class_alone_is_refused() -> None:
-    with pytest.raises(UsageError, match="one class only"):
+    with pytest.raises(UsageError, match="a single class"):
         placed([[0.0], [1.0]], [1, 1])
 
 
@@ -141,7 +141,7 @@ def test_a_few_shot_curve_rises_and_says_where_classes_are_short() -> None:
     short = TrainingSet(sample.features[:5], sample.labels[:5], sample.groups[:5], 3, "accuracy")
     curve, notes = probes.few_shot(short, sample.features, sample.labels, shots=(1, 2, 4), draws=2)
     assert [row["k"] for row in curve] == [1, 2]
-    assert notes == ("fewer than 2 training images, all are used then: 1 of class 2",)
+    assert notes == ("all training images are used, since there are fewer than 2: 1 of class 2",)
 
 
 # --- an epoch ---

@@ -76,7 +76,7 @@ def test_a_class_missing_from_a_fold_or_from_all_is_handled(solver: str) -> None
 
 def test_one_class_alone_and_an_unknown_solver_are_refused() -> None:
     x, y = samples(2)
-    with pytest.raises(UsageError, match="one class only"):
+    with pytest.raises(UsageError, match="a single class"):
         svm.fit(x, np.zeros_like(y), images(len(y)), classes=2, metric="roc_auc")
     with pytest.raises(UsageError, match="no solver"):
         svm.fit(x, y, images(len(y)), classes=2, metric="roc_auc", solver="libsvm")
@@ -103,7 +103,7 @@ def test_features_of_any_size_are_solved_in_the_end_and_it_is_said(solver: str) 
     expected, found = (svm.fit(features, y, groups, **how) for features in (near, near * scale))  # type: ignore[arg-type]
     assert expected.notes == ()
     assert found.notes == (
-        "the features are so large that they are divided by 1.09951e+12 for the SVM: its C is for these",
+        "the features are so large that they are divided by 1.09951e+12 for the SVM; C refers to the result",
     )
     assert (found.cost, found.cv) == (expected.cost, expected.cv)
     assert np.allclose(found.decisions(near * scale), expected.decisions(near))
@@ -114,10 +114,10 @@ def test_a_solver_that_stops_too_early_says_so(monkeypatch: pytest.MonkeyPatch) 
     groups = [str(i) for i in range(len(y))]
     monkeypatch.setattr(svm.svm_solver, "NEWTON_STEPS", 1)
     notes = svm.fit(x, y, groups, classes=2, metric="accuracy", costs=(1.0,)).notes
-    assert {note.partition(":")[0] for note in notes} == {"the SVM of C = 1 stopped before it had converged"}
+    assert {note.partition(":")[0] for note in notes} == {"the SVM of C = 1 did not converge"}
     monkeypatch.setattr(svm.LinearSVC, "fit", _late(svm.LinearSVC.fit))
     notes = svm.fit(x, y, groups, classes=2, metric="accuracy", costs=(1.0,), solver="sklearn").notes
-    assert notes == ("the SVM of C = 1 stopped before it had converged",)
+    assert notes == ("the SVM of C = 1 did not converge",)
 
 
 def _late(fit: Any) -> Any:
