@@ -397,7 +397,7 @@ def test_evaluate_takes_the_winner_of_a_sweep(place: Path, mtrain: Callable[...,
 )
 def test_the_device_is_the_one_that_was_asked_for(place: Path, mtrain: Callable[..., str], words: list[str]) -> None:
     trained(place, "toy")
-    with pytest.raises(UsageError, match="no device 'cuda:99' here; found .*; use --device auto or cpu"):
+    with pytest.raises(UsageError, match=r"no device 'cuda:99' here; found .*; use --device auto or cpu"):
         mtrain(*words, "--device", "cuda:99")
     assert mtrain(*words, "--device", "cpu")
 
