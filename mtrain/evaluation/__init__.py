@@ -1,1 +1,1 @@
-"""Scores in: ranks of combinations, the choice for each target, final scores on test sets, the paper's tables."""
+"""Ranks combinations by their scores, chooses one for each target, scores test sets, and fills the paper's tables."""

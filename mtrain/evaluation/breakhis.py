@@ -1,7 +1,7 @@
 """BreaKHis: its five official folds at each magnification, scored by patient (PROTOCOL 6 and 7, BreakHis).
 
-A task in whose samples every attribute `magnification` and `fold1` to `fold5` ("train" or "test") is told; out comes
-the mean over the folds of the mean patient accuracy, as one file <out>/<task>/<digest>.json.
+The samples of the task need the attributes `magnification` and `fold1` to `fold5` ("train" or "test"). The result, the
+mean patient accuracy averaged over the folds, is written to <out>/<task>/<digest>.json.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ Which = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class BreakhisImages:
-    """All samples of the task, whatever their split: their rows, what is told of each, and their patients.
+    """All samples of the task, of every split: their rows, attributes and patients.
 
-    `parts`: the splits in the order in which their samples follow each other.
+    `parts`: the splits, in the order of their samples.
     """
 
     rows: Rows
@@ -53,12 +53,12 @@ class BreakhisImages:
 
     @property
     def magnifications(self) -> list[str]:
-        """Smallest first."""
+        """The magnifications, smallest first."""
         found = {about[MAGNIFICATION] for about in self.told}
         return sorted(found, key=lambda text: (float(text.rstrip("Xx")) if text.rstrip("Xx").isdigit() else 0, text))
 
     def fold(self, magnification: str, number: int) -> tuple[Which, Which]:
-        """Which images train and which score."""
+        """The images to train on and those to score."""
         at = [about if about[MAGNIFICATION] == magnification else {} for about in self.told]
         train, test = (
             np.flatnonzero([about.get(f"fold{number}") == which for about in at]) for which in ("train", "test")
@@ -70,7 +70,7 @@ def images_of(task: Task) -> BreakhisImages:
     """The whole task with its folds.
 
     Raises:
-        ShardError: samples without a magnification, or no official folds.
+        ShardError: a sample has no magnification, or there are no official folds.
     """
     task, told = with_test(task, Permit.BREAKHIS), attributes(task)
     parts = {split: rows for split, rows in task.rows.items() if len(rows)}
@@ -90,18 +90,18 @@ def images_of(task: Task) -> BreakhisImages:
 
 
 def patient_accuracy(labels: Labels, found: Labels, patients: Sequence[object] | NDArray[np.object_]) -> float:
-    """Of each patient the share of images that are right; the mean over the patients."""
+    """The mean over patients of the share of correctly classified images."""
     _, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     right = np.bincount(patient, weights=labels == found)
     return float((right / np.bincount(patient)).mean())
 
 
 def breakhis(source: Pretrained, task: Task, options: TransferOptions, out: Path, report: Reporter) -> dict[str, Any]:
-    """Every magnification and fold by `options.mode`; the result is written to `out` and recognised there.
+    """Score every fold of every magnification in the way of `options.mode`. An existing result in `out` is returned.
 
     Raises:
-        ShardError: not a task with these attributes.
-        UsageError: another mode than svm or finetune; or the run has trained on the task.
+        ShardError: the task lacks these attributes.
+        UsageError: the mode is neither svm nor finetune, or the run was trained on the task.
     """
     if options.mode not in MODES:
         raise UsageError(f"no mode {options.mode!r} here", expected=" or ".join(MODES))
@@ -137,7 +137,7 @@ def breakhis(source: Pretrained, task: Task, options: TransferOptions, out: Path
 
 @dataclass(frozen=True)
 class Bench:
-    """What every fold of every magnification has in common; `task` has its test set."""
+    """What all folds of all magnifications share. `task` includes its test set."""
 
     source: Pretrained
     task: Task
@@ -193,11 +193,11 @@ class Bench:
         )
 
     def _by_finetune(self, train: Which, test: Which) -> Labels:
-        """The official folds have no validation set: part of the training set, in whole groups, takes its place."""
+        """Fine-tune. The official folds have no validation set: whole groups of the training set replace it."""
         rows, recipe = self.images.rows, self.options.recipe
         sets = divide(self.task, rows.take(train), rows.take([]))
         folder = self.source.run.path / "transfer" / "tuned"
-        seen = self.source.seen | Seen({self.task.name: self.images.parts})  # folds cross the sets
+        seen = self.source.seen | Seen({self.task.name: self.images.parts})  # the folds ignore the splits
         tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report, seen)
         return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe)))
 

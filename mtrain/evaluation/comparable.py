@@ -1,7 +1,7 @@
-"""Evaluations in; those that may stand in one row out, with notes on the others.
+"""Selects the evaluations that may be compared in one row of a table, with notes on the others.
 
-The scores of a row are compared with each other, so what was scored and how must be the same: the shards, the side of
-the network's input, and the recipe of each way to transfer. `identity` of an evaluation tells them.
+The scores of a row must be of the same shards, the same input size and the same recipe of each transfer mode. They are
+read from the `identity` of an evaluation.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mtrain.evaluation.paper_tables import Evaluation
 
 E = TypeVar("E", bound=Evaluation)
 Setting = dict[str, Any]
-Group = tuple[str, str]  # task and network: a row
+Group = tuple[str, str]  # task and network identify a row
 
-SHARED = {"size": "size", "task_digest": "shards"}  # of an identity -> in words
+SHARED = {"size": "size", "task_digest": "shards"}  # key of an identity -> its name in messages
 TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
 RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED}
 DIGESTS = ("task_digest",)
@@ -30,10 +30,11 @@ def comparable(
     size: int | None = None,
     combination: Callable[[Evaluation], str | None] = lambda _one: None,
 ) -> tuple[list[E], list[str]]:
-    """Those of one setting per task and network: that of our own newest evaluations, else that of the newest ones.
+    """The evaluations of one setting for each task and network: the setting of the newest multi-task evaluation, or of
+    the newest evaluation if there is none.
 
-    found: oldest first. size: side of the network's input that all must have. combination: the settings of the
-    training of a multi-task network, where they are known.
+    found: oldest first. size: the input size that all must have. combination: the training settings of the multi-task
+    network, if known.
     """
     every = [(one, _setting(one, combination(one))) for one in found]
     references: dict[Group, Setting] = {}
@@ -56,7 +57,7 @@ def comparable(
 
 
 def _setting(one: Evaluation, combination: str | None) -> Setting:
-    """What must be the same in a row; names are prefixed with the way to transfer where it is of that way alone."""
+    """The settings that must be equal within a row. Those of a single transfer mode have its name as a prefix."""
     found = {name: one.identity[name] for name in SHARED if name in one.identity}
     recipe = "tuning" if one.mode in ("finetune", "scratch") else one.mode
     found |= {f"{recipe} {name}": one.identity[name] for name in RECIPES.get(one.mode, ()) if name in one.identity}
@@ -64,7 +65,7 @@ def _setting(one: Evaluation, combination: str | None) -> Setting:
 
 
 def _differences(setting: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """In words; nothing where there is none."""
+    """The settings that differ, for messages; empty if none does."""
     differ = {name: (value, reference[name]) for name, value in setting.items() if value != reference[name]}
     return ", ".join(
         f"other {SHARED[name]}" if name in DIGESTS else f"{SHARED.get(name, name)} {_shown(value)}, not {_shown(other)}"

@@ -1,8 +1,8 @@
-"""Networks x tasks -> one table: scores, differences on the same patients, ranks, time and memory.
+"""Compares networks on tasks: scores, paired differences, ranks, time and memory in one table.
 
-Each network is transferred to each task as `mtrain transfer` does it. Intervals are by the bootstrap over groups, and
-paired: in each draw all networks are scored on the same groups of a task, which shows what a difference, or a rank,
-owes to the choice of patients. The first network is the one that differences are to.
+Each network is transferred to each task as by `mtrain transfer`. Intervals come from a paired bootstrap over groups: in
+each draw, all networks are scored on the same groups of a task. So they show how much a difference or a rank depends on
+the choice of patients. Differences are relative to the first network.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mtrain.transfers.modes import TransferOptions
 from mtrain.transfers.transfer import result_path, source_of, transfer
 
 MIB = 2**20
-BATCH = {"cuda": 32, "cpu": 4}  # images at once for timing
+BATCH = {"cuda": 32, "cpu": 4}  # batch size for timing
 LEAST_SECONDS, MOST_PASSES = 0.5, 20
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A network to compare: a run's, or one as it is (mtrain.runs.Start)."""
+    """A network to compare: that of a run, or one without a run (mtrain.runs.Start)."""
 
     name: str
     run: Run
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an image costs: milliseconds on this device, and MiB of its memory beyond the weights (CUDA alone)."""
+    """The cost of one image: milliseconds on this device, and on CUDA also MiB of memory in addition to the weights."""
 
     parameters: int
     features: int
@@ -56,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Scored:
-    """One network on one task; `answers`: the file of what it answered, where the mode leaves one."""
+    """The score of one network on one task. `answers`: the file of its predictions, if the mode writes one."""
 
     score: float | None
     interval: tuple[float, float] | None
@@ -67,16 +67,16 @@ class Scored:
 def compare(
     entries: Sequence[Entry], tasks: Sequence[Task], options: TransferOptions, report: Reporter
 ) -> tuple[dict[str, Any], list[str]]:
-    """The comparison as JSON has it, and why some scores are missing.
+    """The comparison as a JSON object, and the reasons for missing scores.
 
     Raises:
-        UserError: a network that cannot be built or loaded.
+        UserError: a network cannot be built or loaded.
     """
     scores: dict[str, dict[str, Scored]] = {}
     costs: dict[str, Cost] = {}
     failures: list[str] = []
     notes: dict[str, None] = {}
-    for entry in entries:  # one network in memory at a time
+    for entry in entries:  # so that one network is in memory at a time
         source = source_of(entry.run, entry.weights)
         scores[entry.name] = {}
         for task in tasks:
@@ -97,13 +97,13 @@ def compare(
 
 @torch.inference_mode()
 def cost(network: SharedNetwork, size: int, device: str = "auto") -> Cost:
-    """Time and memory of features of images of `size` px, in inference mode, as they are computed for transfers."""
+    """Time and memory for features of images of `size` px in inference mode, computed as for transfers."""
     place = find_device(device)
     network = network.eval().to(place).to(memory_format=torch.channels_last)
     images = torch.zeros((BATCH[place.type], 3, size, size), dtype=torch.uint8, device=place)
 
     def run() -> None:
-        network(network.normalize(images)).sum().item()  # item: the device has finished
+        network(network.normalize(images)).sum().item()  # .item() waits for the device
 
     run()
     before = _reset(place)
@@ -129,7 +129,7 @@ def _reset(place: torch.device) -> int:
 
 
 def _seconds(run: Callable[[], None]) -> float:
-    """The median of some passes."""
+    """The median time of several passes."""
     taken: list[float] = []
     while not taken or (sum(taken) < LEAST_SECONDS and len(taken) < MOST_PASSES):
         begun = time.perf_counter()
@@ -170,7 +170,7 @@ def _content(
 
 
 def draws_of(task: Task, scored: dict[str, Scored | None]) -> dict[str, Values]:
-    """Network -> its score in each draw of groups, of those whose answers for the same samples are there."""
+    """Network -> its score in each draw of groups, for networks with predictions for the same samples."""
     files = {name: one.answers for name, one in scored.items() if one is not None and one.answers is not None}
     loaded = {name: dict(np.load(path, allow_pickle=False)) for name, path in files.items()}
     if not loaded:
@@ -197,7 +197,7 @@ def _told(
 
 
 def _rank_intervals(names: Sequence[str], draws: dict[str, dict[str, Values]]) -> dict[str, tuple[float, float] | None]:
-    """Of each network's mean rank, over tasks on which all networks have draws."""
+    """Intervals of the mean rank of each network, over the tasks on which all networks have draws."""
     whole = [of for of in draws.values() if all(name in of for name in names)]
     if not whole:
         return {}

@@ -1,6 +1,6 @@
 """The final evaluation: pre-trained networks and a target in, scores on its test set out (PROTOCOL 6, Final).
 
-<out>/<target>/<digest>.json    one a transfer of one network; <digest>.npz its predictions, one a sample
+<out>/<target>/<digest>.json    one transfer of one network; <digest>.npz has its prediction for each sample
 
 No choice is made after it. `mtrain.data.task.Permit` lists all steps that read test sets.
 """
@@ -27,14 +27,14 @@ from mtrain.transfers.request import OWN
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
-START = "start"  # the published weights that a network with a table began from: its baseline
-SEEDS = 5  # of the baselines that depend on one
+START = "start"  # the published weights from which a network with a table was trained: its baseline
+SEEDS = 5  # seeds of the baselines that depend on one
 WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
 
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """What to evaluate: by which modes, with a baseline of how many seeds, how, and where it is written."""
+    """What to evaluate: the modes, the number of seeds of the baseline, the options, and the output folder."""
 
     modes: tuple[str, ...] = ("svm", "finetune")
     baseline: bool = True
@@ -45,7 +45,7 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class TransferJob:
-    """One transfer of one network. For the sources that are no run, `run` says which backbone and which size."""
+    """One transfer of one network. For sources other than runs, `run` gives backbone and size."""
 
     mode: str
     source: str
@@ -59,21 +59,21 @@ def opened(tasks: Sequence[Task]) -> list[Task]:
 
 
 def evaluate(runs: Sequence[Run], task: Task, asked: EvaluateRequest, report: Reporter) -> list[dict[str, Any]]:
-    """Every job of one target; those that were done already are recognised.
+    """Run every job of one target. Existing results are not computed again.
 
     Raises:
-        UsageError: the runs do not allow what is asked for.
-        RunError: a run that has not finished, or the like.
+        UsageError: no run is suitable for one of the modes.
+        RunError: a run has not finished or cannot be read.
     """
     (target,) = opened([task])
     return [_evaluated(job, target, asked, report) for job in jobs(runs, task, asked)]
 
 
 def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[TransferJob]:
-    """What the runs allow: those that left the task out are transferred, those that trained on it are for `joint`.
+    """The jobs that the runs allow: runs that left the task out are transferred, those trained on it serve `joint`.
 
     Raises:
-        UsageError: a mode for which there is no run.
+        UsageError: there is no run for one of the modes.
     """
     joint = [run for run in runs if task.name in run.about().get("pool", {})]
     apart = [run for run in runs if run not in joint]
@@ -97,10 +97,10 @@ def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[Tr
 
 
 def winners(sweep: Path, target: str) -> list[Run]:
-    """The runs that `mtrain select` chose for a target, of every network.
+    """The runs that `mtrain select` chose for a target, for every network.
 
     Raises:
-        RunError: nothing has been selected, or not for this target.
+        RunError: there is no selection, or none for this target.
     """
     path, chosen = sweep / SELECTED, Store(sweep).selection()
     try:
@@ -118,7 +118,7 @@ def selected_targets(sweep: Path) -> list[str]:
     """The targets of a selection.
 
     Raises:
-        RunError: nothing has been selected.
+        RunError: there is no selection.
     """
     chosen = Store(sweep).selection()
     try:
@@ -128,7 +128,7 @@ def selected_targets(sweep: Path) -> list[str]:
 
 
 def _networks(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each backbone and size."""
+    """The first run of each combination of backbone and size."""
     first: dict[tuple[str, int], Run] = {}
     for run in runs:
         first.setdefault((run.config().backbone, run.config().size), run)
@@ -136,7 +136,7 @@ def _networks(runs: Sequence[Run]) -> list[Run]:
 
 
 def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Reporter) -> dict[str, Any]:
-    """One job: the final transfer, and its file among the evaluations."""
+    """Run one job: the final transfer, whose result is then stored among the evaluations."""
     options = replace(
         asked.options, mode=job.mode, final=True, recipe=replace(asked.options.recipe, seed=job.seed)
     )  # fmt: skip
@@ -165,7 +165,7 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
         "identity": found["identity"],
     }
     predictions = result_path(source, task, options).with_suffix(".npz")
-    stated = found.get("predictions")  # results of earlier versions do not state it
+    stated = found.get("predictions")  # missing from results of earlier versions
     if stated is not None and (not predictions.is_file() or file_digest(predictions) != stated):
         again = f"remove {predictions.with_suffix('.json')}, and evaluate again"
         raise RunError("gone, or changed since it was written", where=predictions, remedy=again)

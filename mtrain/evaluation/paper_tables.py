@@ -1,6 +1,6 @@
-"""Evaluated scores in, the rows of the paper's Table V out: one a task, for each network; and the published ones.
+"""The rows of the paper's Table V, one per task and network, from evaluations and as published.
 
-An evaluation is one transfer of one model to one target, scored on its test set: a file
+An evaluation is one transfer of one model to one target, scored on its test set and stored in
 `evaluations/<target>/<digest>.json`.
 """
 
@@ -30,7 +30,7 @@ COLUMNS = {
     "finetune-multitask": "finetune, multi-task",
     "joint": "joint",
 }
-UNSEEDED = "svm-imagenet"  # the same weights and no chance: one value is all there is
+UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
 TRANSFERS = ("svm", "finetune")
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
 
@@ -39,7 +39,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Evaluation(BaseModel):
-    """One file; what else it holds is not read here. `score` is in 0..1; `identity` is all that determines it."""
+    """The content of one file, as far as it is used here. `score`: in 0..1. `identity`: what it depends on."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -62,7 +62,7 @@ class Evaluation(BaseModel):
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task: `size` counts the images of train and val; the scores by column, in percent."""
+    """One task. `size`: number of images in train and val. The scores are by column, in percent."""
 
     task: str
     metric: str
@@ -75,14 +75,14 @@ class TaskRow:
         return max(self.scores, key=lambda column: self.scores[column].mean, default=None)
 
     def gain(self, mode: str) -> float | None:
-        """Multi-task minus ImageNet by that transfer, in percentage points."""
+        """The difference between multi-task and ImageNet in this transfer mode, in percentage points."""
         pair = self._pair(mode)
         return None if pair is None else pair[0].mean - pair[1].mean
 
     def verdict(self, mode: str) -> int | None:
-        """1 where multi-task is significantly better than ImageNet, -1 where it is worse, else 0.
+        """1 if multi-task is significantly better than ImageNet, -1 if it is significantly worse, else 0.
 
-        None where it cannot be told: a score is missing, or there is one seed alone.
+        None if that is undefined: a score is missing, or there is only one seed.
         """
         pair = self._pair(mode)
         if pair is None or margin(*pair) is None:
@@ -98,7 +98,7 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     """Every evaluation of a test set under `folder`, the newest last.
 
     Raises:
-        RunError: a file that is no evaluation.
+        RunError: a file is not an evaluation.
     """
     found = []
     for path in evaluation_files(folder):
@@ -118,8 +118,8 @@ def evaluation_files(folder: Path) -> list[Path]:
 
 
 def table(evaluations: Iterable[Evaluation], backbone: str) -> list[TaskRow]:
-    """The rows of one network, those columns filled that were evaluated; of several evaluations of one model (task,
-    column, seed) the last one counts.
+    """The rows of one network, with the columns that were evaluated. Of several evaluations of one task, column and
+    seed, the last one counts.
     """
     by_task: dict[str, dict[str, dict[int, Evaluation]]] = {}
     for one in evaluations:
@@ -140,12 +140,12 @@ def _summary(same: Iterable[Evaluation], *, seeded: bool) -> Summary:
 
 
 def in_order(rows: Iterable[TaskRow]) -> list[TaskRow]:
-    """As in the paper's figures: by metric, then by growing size."""
+    """The rows in the order of the paper's figures: by metric, then by increasing size."""
     return sorted(rows, key=lambda row: (row.metric, row.size, row.task))
 
 
 def backbones(evaluations: Iterable[Evaluation]) -> list[str]:
-    """The networks there are, in name order."""
+    """The networks that were evaluated, in name order."""
     return sorted({one.backbone for one in evaluations})
 
 
@@ -171,7 +171,7 @@ def published_breakhis() -> dict[str, dict[str, dict[str, Summary]]]:
 
 
 def published_facts() -> dict[str, Any]:
-    """manifests/paper-scores.toml as it is."""
+    """The content of manifests/paper-scores.toml."""
     return tomllib.loads((manifest_folder() / "paper-scores.toml").read_text(encoding="utf-8"))
 
 

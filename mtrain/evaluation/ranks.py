@@ -1,8 +1,8 @@
-"""Scores by combination, task and seed in; seed means, ranks, winners and how sure they are out. Arrays only.
+"""From scores by combination, task and seed to seed means, ranks and winners with their uncertainty. Arrays only.
 
-The rule of selection is the paper's: per task the combinations are ranked by their mean over the seeds (1 = best), the
-ranks are averaged over the tasks, and what wins for a target is the smallest average that leaves the target's own rank
-out.
+The selection rule is the paper's: for each task, combinations are ranked by their mean over the seeds (1 = best). The
+ranks are averaged over the tasks. The winner for a target has the smallest average, in which the target's own rank does
+not count.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from scipy import stats
 from mtrain.errors import UsageError
 
 Values = NDArray[np.float64]
-DIGITS = 9  # means that differ by less are equal: they were summed in another order
+DIGITS = 9  # means that differ by less count as equal, since the order of summation changes them
 INTERVAL = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class ScoreGrid:
-    """scores (combinations, tasks, seeds): higher is better, nan where there is none, -inf for a diverged training."""
+    """scores: (combinations, tasks, seeds), higher is better. NaN: missing. -inf: the training diverged."""
 
     combinations: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -32,7 +32,7 @@ class ScoreGrid:
     scores: Values
 
     def holes(self) -> list[str]:
-        """What is missing, in words."""
+        """The missing scores, for messages."""
         return [
             f"{self.combinations[c]} on {self.tasks[t]} with seed {self.seeds[s]}"
             for c, t, s in np.argwhere(np.isnan(self.scores))
@@ -41,7 +41,7 @@ class ScoreGrid:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """low, high: 95 % interval of each combination's mean rank; wins: how often it had the smallest."""
+    """low, high: 95 % interval of the mean rank of each combination. wins: share of draws in which it was smallest."""
 
     low: Values
     high: Values
@@ -52,7 +52,7 @@ class Bootstrap:
 class Summary:
     """Mean and standard deviation (over n - 1) of the scores of several seeds.
 
-    std: None for one value, of which it is not known; 0 for one that depends on no seed.
+    std: None if there is a single value, for which it is unknown; 0 if the value does not depend on a seed.
     """
 
     mean: float
@@ -61,13 +61,13 @@ class Summary:
 
     @property
     def spread(self) -> float | None:
-        """The deviation where there is one to be shown: of two values or more."""
+        """The standard deviation if there are two or more values, else None."""
         return self.std if self.count > 1 else None
 
 
 def check_complete(grid: ScoreGrid, remedy: str) -> None:
     """Raises:
-    UsageError: a score is missing; names the first ones and how many there are.
+    UsageError: scores are missing; the message has their number and the first ones.
     """
     if not grid.scores.size:
         raise UsageError("no score yet: nothing to compare", remedy=remedy)
@@ -79,7 +79,7 @@ def check_complete(grid: ScoreGrid, remedy: str) -> None:
 
 
 def seed_means(scores: Values) -> Values:
-    """(combinations, tasks): the mean over the seeds that are there, nan without any; -inf if one diverged."""
+    """The mean over the available seeds: (combinations, tasks). NaN if there is none, -inf if one diverged."""
     there = ~np.isnan(scores)
     counts = there.sum(axis=-1)
     sums = np.where(there, scores, 0.0).sum(axis=-1)
@@ -88,36 +88,35 @@ def seed_means(scores: Values) -> Values:
 
 
 def task_ranks(means: Values) -> Values:
-    """The rank of each combination (axis -2) on each task (axis -1): 1 = highest mean, ties averaged, nan stays."""
+    """The rank of each combination (axis -2) on each task (axis -1). 1: highest mean. Ties are averaged; NaN stays."""
     ranks: Values = stats.rankdata(-np.round(means, DIGITS), axis=-2, nan_policy="omit")
     return np.where(np.isnan(means), np.nan, ranks)
 
 
 def mean_ranks(ranks: Values, without: int | None = None) -> Values:
-    """The average over the tasks, less the task number `without`; nan for a combination with no rank left."""
+    """The average over the tasks except number `without`; NaN for a combination without ranks."""
     kept = ranks if without is None else np.delete(ranks, without, axis=-1)
     return seed_means(kept)
 
 
 def winners(ranks: Values) -> list[int | None]:
-    """For each task as the target: the combination with the smallest mean rank on the others, the first of equals.
+    """For each task as the target: the combination with the smallest mean rank on the others; of equals, the first.
 
-    None where there is no other task to judge by.
+    None if there is no other task.
     """
     return [best(mean_ranks(ranks, task)) for task in range(ranks.shape[-1])]
 
 
 def best(means: Values) -> int | None:
-    """Where the smallest mean rank is; the first of equals; None when all are nan."""
+    """The index of the smallest mean rank (of equals, the first); None if all are NaN."""
     rounded = np.round(means, DIGITS)
     return None if np.isnan(rounded).all() else int(np.nanargmin(rounded))
 
 
 def friedman(ranks: Values) -> tuple[float, float] | None:
-    """Friedman's chi-square and its p: do the combinations differ at all, with the tasks as blocks?
+    """Chi-square and p-value of Friedman's test, with the tasks as blocks: do the combinations differ at all?
 
-    None where the test is not defined: fewer than three combinations or two tasks with all of them, or nothing but
-    ties.
+    None if the test is undefined: fewer than three combinations, fewer than two complete tasks, or only ties.
     """
     complete = ranks[:, ~np.isnan(ranks).any(axis=0)]
     if complete.shape[0] < 3 or complete.shape[1] < 2 or (complete == complete[0]).all():
@@ -127,10 +126,10 @@ def friedman(ranks: Values) -> tuple[float, float] | None:
 
 
 def bootstrap(grid: ScoreGrid, draws: int = 1000, seed: int = 0) -> Bootstrap:
-    """Mean ranks of grids in which the tasks, and within each task and combination the seeds, were drawn again."""
+    """Mean ranks of resampled grids. Tasks are drawn with replacement, as are the seeds of a task and combination."""
     rng = np.random.default_rng(seed)
     shape = grid.scores.shape
-    ordered = np.sort(grid.scores, axis=-1)  # nan last
+    ordered = np.sort(grid.scores, axis=-1)  # NaN comes last
     there = (~np.isnan(ordered)).sum(axis=-1, keepdims=True)
     found = np.empty((draws, shape[0]))
     for number in range(draws):
@@ -151,20 +150,20 @@ def _percentiles(found: Values) -> tuple[Values, Values]:
 
 
 def summary(values: Sequence[float], *, seeded: bool = True) -> Summary:
-    """Of at least one value. seeded: whether another seed would give another value."""
+    """The summary of one or more values. seeded: whether the values depend on a seed."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None if seeded else 0.0
     return Summary(float(np.mean(values)), spread, len(values))
 
 
 def significant(one: Summary, other: Summary) -> bool:
-    """The paper's rule: the difference of the means exceeds twice the larger of the two standard deviations.
+    """The paper's rule: whether the difference of the means exceeds twice the larger standard deviation.
 
-    Never where a deviation is not known.
+    False if a standard deviation is unknown.
     """
     apart, least = abs(one.mean - other.mean), margin(one, other)
     return least is not None and apart > least and not math.isclose(apart, least, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def margin(one: Summary, other: Summary) -> float | None:
-    """Twice the larger standard deviation; None where one is not known."""
+    """Twice the larger standard deviation; None if one is unknown."""
     return None if one.std is None or other.std is None else 2 * max(one.std, other.std)

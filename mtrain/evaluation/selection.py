@@ -1,4 +1,4 @@
-"""The results of a sweep in; the ranks of its combinations, and what wins for each target, out."""
+"""Ranks the combinations of a sweep, and selects the winner for each target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mtrain.sweep.store import Planned, Result, Store
 
 @dataclass(frozen=True)
 class Selection:
-    """`ranks` (combinations, tasks); `mean_ranks` over all tasks, for those who have no target among them."""
+    """`ranks`: (combinations, tasks). `mean_ranks`: over all tasks, for targets that are not among them."""
 
     sweep: str
     combinations: tuple[Combination, ...]
@@ -36,13 +36,13 @@ class Selection:
 
     @property
     def order(self) -> list[int]:
-        """Combinations by mean rank, those without one last."""
+        """The combinations in order of mean rank; those without a rank come last."""
         return [int(c) for c in np.argsort(np.round(self.mean_ranks, ranks.DIGITS), kind="stable")]
 
     def winner(self, target: str | None, backbone: str | None = None) -> tuple[int, float] | None:
-        """The combination (of one network) with the smallest mean rank, the target's own left out; and that rank.
+        """The combination of this network with the smallest mean rank on tasks other than the target, and that rank.
 
-        None where no other task was scored.
+        None if no other task was scored.
         """
         means = ranks.mean_ranks(self.ranks, None if target is None else self.grid.tasks.index(target))
         others = [backbone not in (None, combination.backbone) for combination in self.combinations]
@@ -58,8 +58,8 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     """Rank the combinations of a sweep.
 
     Raises:
-        RunError: not the folder of a sweep, or a damaged result.
-        UsageError: results are missing or cells failed, unless `incomplete` allows it; or there is none at all.
+        RunError: this is not the folder of a sweep, or a result is damaged.
+        UsageError: results are missing or cells failed, unless `incomplete` is set; or there are no results.
     """
     planned = store.planned()
     results = store.results(planned)
@@ -81,7 +81,7 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
 def grid_of(
     planned: Sequence[Planned], results: Mapping[str, Result], combinations: Sequence[Combination]
 ) -> tuple[ScoreGrid, list[str]]:
-    """The scores by combination, task and seed, and notes on what is no number; a hole where there is no result yet."""
+    """The scores by combination, task and seed, and notes on undefined ones. Missing results are NaN."""
     tasks = list(dict.fromkeys(task for one in planned for task in one.tasks))
     seeds = list(dict.fromkeys(one.seed for one in planned))
     scores = np.full((len(combinations), len(tasks), len(seeds)), np.nan)
@@ -107,8 +107,8 @@ def grid_of(
 
 
 def _score(result: Result, task: str) -> float | None:
-    """-inf where numbers were not finite, NaN where there is none for another reason, None where the metric is not
-    defined.
+    """-inf if the training diverged, NaN if there is no score for another reason, None if the metric is
+    undefined.
     """
     if task in result.scores:
         return result.scores[task].score
@@ -116,13 +116,13 @@ def _score(result: Result, task: str) -> float | None:
 
 
 def failures(results: Mapping[str, Result]) -> list[str]:
-    """Which tasks have no score in how many cells, and why: a line each."""
+    """A line for each task without scores in some cells: how many, and why."""
     counts = Counter(pair for result in results.values() for pair in result.failures.items())
     return [f"{task} failed in {counted(count, 'cell')}: {why}" for (task, why), count in sorted(counts.items())]
 
 
 def content(selection: Selection, store: Store) -> dict[str, Any]:
-    """selected.json: the ranks, and for each target what won and where its models are, one a seed."""
+    """The content of selected.json: the ranks, and for each target the winner and its models, one per seed."""
     planned = store.planned()
     results = store.results(planned)
 
@@ -155,7 +155,7 @@ def content(selection: Selection, store: Store) -> dict[str, Any]:
 def _models(
     planned: Iterable[Planned], results: Mapping[str, Result], combination: Combination, target: str | None
 ) -> list[dict[str, Any]]:
-    """The trainings of a combination that left the target out; none without a target: those are yet to be trained."""
+    """The trainings of a combination that left the target out. Empty without a target: those are not trained yet."""
     return [
         {"seed": one.seed, "cell": one.cell, "run": results[one.cell].run}
         for one in planned
@@ -179,14 +179,14 @@ def _row(selection: Selection, c: int) -> dict[str, Any]:
 
 
 def spread(scores: Values) -> float:
-    """Standard deviation over the seeds that are there; nan with fewer than two, or where one diverged."""
+    """Standard deviation over the available seeds; NaN if there are fewer than two, or if one diverged."""
     there = scores[~np.isnan(scores)]
     found = ranks.summary(there.tolist()).spread if len(there) and np.isfinite(there).all() else None
     return math.nan if found is None else found
 
 
 def lines(selection: Selection) -> list[str]:
-    """The table and the winners, as text."""
+    """The table and the winners as lines of text."""
     tasks = selection.grid.tasks
     head = ["combination", "mean rank", "95 %", "wins", *tasks]
     rows = [text_row(selection, c) for c in selection.order]
