@@ -40,6 +40,27 @@ OPTIONAL = frozenset({
 })  # fmt: skip
 
 
+# sections of `--help-all`, which together have every setting
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Tasks": (
+        "shards", "leave_out", "train_on", "joint", "temperature", "task_weights", "class_balanced", "stream",
+        "skip_corrupt",
+    ),
+    "Network": (
+        "backbone", "backbone_options", "weights", "weights_key", "size", "tune", "batchnorm", "adapt_batches",
+    ),
+    "Optimization": (
+        "iterations", "warmup", "warmup_lr", "lr", "tau", "momentum", "weight_decay", "optimizer", "schedule",
+        "layer_decay", "ema", "label_smoothing", "seed",
+    ),
+    "Augmentation": ("rotations", "stain_jitter", "colour_jitter"),
+    "Batches and devices": (
+        "batch", "accumulate", "sync_batchnorm", "checkpointing", "compile", "graph", "device", "workers",
+    ),
+    "Checkpoints and logs": ("checkpoint_every", "validate_every", "log_every"),
+}  # fmt: skip
+
+
 def _share(of: int, text: str, least: int = 0, most: int = 2**63) -> Any:
     """A field whose default is a share of the iterations, `text` in words: the paper's warm-up of 5 000 is a tenth."""
     return Field(

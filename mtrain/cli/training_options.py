@@ -44,6 +44,24 @@ class TrainingCommand(Detailed):
             i for i, parameter in enumerate(self.params) if parameter.name in ("config_file", "as_json", "out", "seeds")
         )
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options; with `--help-all`, the settings in sections."""
+        from mtrain.config import SECTIONS
+
+        parameters = self.get_params(ctx)
+        if any(option.hidden for option in parameters if isinstance(option, click.Option)):
+            super().format_options(ctx, formatter)
+            return
+        section = {name: title for title, names in SECTIONS.items() for name in names}
+        listed: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in SECTIONS}}
+        for parameter in parameters:
+            if record := parameter.get_help_record(ctx):
+                listed[section.get(parameter.name or "", "Options")].append(record)
+        for title, records in listed.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
     def _made(self) -> list[click.Option]:
         from mtrain.config import FitConfig
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtrain.cli import group
-from mtrain.config import FitConfig
+from mtrain.config import SECTIONS, FitConfig
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
@@ -154,3 +154,8 @@ def test_help_fits_a_screen_and_help_all_shows_every_option() -> None:
     for name in FitConfig.model_fields:
         flag = name.removesuffix("s") if name in ("task_weights", "backbone_options") else name
         assert f"--{flag.replace('_', '-')}" in whole
+    assert all(f"\n{title}:\n" in whole for title in SECTIONS)
+
+
+def test_every_setting_is_in_one_section_of_the_help() -> None:
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(FitConfig.model_fields)
