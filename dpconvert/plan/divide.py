@@ -83,11 +83,20 @@ def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
                 remedy="name the class in the pattern, as (?P<class>...), or a column `label` in [layout]; where "
                 "annotations hold the classes, choose another [rule]",
             )  # fmt: skip
-    elif (bare is not None or not isinstance(rule, Crop)) and not hasattr(readers.reader(manifest), "read_annotations"):
+    elif (bare is not None or not isinstance(rule, Crop)) and not _can_read_annotations(manifest):
         raise ManifestError(
             f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
             where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
         )  # fmt: skip
+    if manifest.dense is not None and not _can_read_annotations(manifest):
+        raise ManifestError(
+            f"[dense] needs annotations, which the shape {manifest.shape!r} does not read", where=manifest.path,
+            remedy="use the shape points, masks or slides, or leave [dense] out",
+        )  # fmt: skip
+
+
+def _can_read_annotations(manifest: Manifest) -> bool:
+    return hasattr(readers.reader(manifest), "read_annotations")
 
 
 def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:

@@ -32,13 +32,17 @@ from dpconvert.source.record import Box, Record, SourceImage, hashed
 
 VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
+LONGEST = 78  # characters of a key without its hash; ".seg.png" is three longer than ".json"
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One sample of the plan. `box` in level-0 pixels, None for the whole image; `stored` None for as read."""
+    """One sample of the plan. `box` in level-0 pixels, None for the whole image; `stored` None for as read.
+
+    annotations: the files of its image's annotations and what else its reader knows of them, where targets are kept.
+    """
 
     key: str
     split: Split
@@ -51,6 +55,7 @@ class PlanRow:
     box: Box | None
     stored: tuple[int, int] | None
     attributes: Mapping[str, str]
+    annotations: tuple[tuple[str, ...], Mapping[str, str]] | None = None
 
     def line(self) -> str:
         """What the fields hold, in order, as JSON: what `json.dumps` gives, sooner."""
@@ -58,7 +63,11 @@ class PlanRow:
         box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
         stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
         attributes = json.dumps(self.attributes) if self.attributes else "{}"
-        return f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {image}, {box}, {stored}, {attributes}]'
+        targets = "" if self.annotations is None else f", {json.dumps(self.annotations)}"
+        return (
+            f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {image}, {box}, {stored}, {attributes}'
+            f"{targets}]"
+        )
 
 
 @lru_cache
@@ -141,7 +150,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     ordered = sorted(
         limited, key=lambda r: (*place[r.source_image.name], _block(r, r.source_image.name in seen.in_strips))
     )
-    keys = _keys(ordered)
+    keys = _keys(ordered, longest=LONGEST - 3 * (manifest.dense is not None and manifest.dense.seg is not None))
     places = _shard_names([splits[r.source_image.name] for r in ordered], options.samples_per_shard)
     number = {label: i for i, label in enumerate(classes)}
     rows = [
@@ -157,6 +166,9 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
             box=record.box,
             stored=record.stored,
             attributes=record.source_image.attributes,
+            annotations=None
+            if manifest.dense is None
+            else (record.source_image.annotations, record.source_image.extra),
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
@@ -201,13 +213,13 @@ def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
     return (y,) if in_strips else (y // BLOCK, x // BLOCK, y // CELL, x // CELL)
 
 
-def _keys(records: list[Record]) -> list[str]:
+def _keys(records: list[Record], longest: int = LONGEST) -> list[str]:
     """Unique keys of [a-z0-9_-]: the image's name and the place in it, with a hash where two would be equal.
 
-    A key with a hash and ".json" fills the 100 bytes that a tar has for a name.
+    A key of LONGEST characters with a hash and ".json" fills the 100 bytes that a tar has for a name.
     """
     full = [f"{r.source_image.name}_{s}" if (s := _suffix(r)) else r.source_image.name for r in records]
-    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-78:] or "sample" for name in full]
+    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-longest:] or "sample" for name in full]
     often, seen = Counter(keys), Counter[str]()
     told_apart = []
     for key, name in zip(keys, full, strict=True):
@@ -232,8 +244,9 @@ def _shard_names(splits: list[Split], size: int) -> list[str]:
 
 
 def _row(values: Any) -> PlanRow:
-    key, split, shard, label, group, image, files, columns, box, stored, attributes = values
+    key, split, shard, label, group, image, files, columns, box, stored, attributes, *targets = values
     return PlanRow(
         key, split, shard, label, group, image, tuple(files), columns,
         box and Box(*box), stored and tuple(stored), attributes,
+        (tuple(targets[0][0]), targets[0][1]) if targets else None,
     )  # fmt: skip

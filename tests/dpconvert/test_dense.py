@@ -1,0 +1,228 @@
+"""Dense targets: masks, points and boxes beside the label of each sample, from annotations to verified shards."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dpconvert import card as cards
+from dpconvert.annotations import Annotation, Annotations, LabelMask, raster
+from dpconvert.manifest.dense import Dense
+from dpconvert.plan.targets import ImageTargets
+from tests.dpconvert.conftest import Answer
+from tests.dpconvert.test_shapes import Make, make
+
+__all__ = ["make"]
+Cli = Callable[..., Answer]
+
+
+def stored(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Key -> extension -> bytes of every sample of a task, in the order of the tars."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                content = tar.extractfile(member)
+                assert content is not None
+                found.setdefault(key, {})[extension] = content.read()
+    return found
+
+
+def masks_of(folder: Path) -> dict[str, Any]:
+    return {key: np.asarray(Image.open(io.BytesIO(parts["seg.png"]))) for key, parts in stored(folder).items()}
+
+
+def dense(**tables: Any) -> Dense:
+    return Dense.model_validate(tables)
+
+
+def areas(*named: tuple[str, Any]) -> Annotations:
+    return Annotations([Annotation(shape, label, str(i)) for i, (label, shape) in enumerate(named)])
+
+
+# --- the raster
+
+
+ring = st.lists(st.tuples(st.floats(-4, 16), st.floats(-4, 16)), min_size=3, max_size=9)
+
+
+@given(ring, ring, st.integers(1, 15), st.integers(1, 15))
+def test_shares_of_pixels_are_the_exact_areas(outer: Any, inner: Any, width: int, height: int) -> None:
+    area = shapely.difference(shapely.Polygon(outer).buffer(0), shapely.Polygon(inner).buffer(0))
+    frame = 1, 2, 10, 9
+    found = raster.shares(area, frame, (width, height))
+    across, down = 10 / width, 9 / height
+    for row in range(height):
+        for column in range(width):
+            pixel = shapely.box(1 + column * across, 2 + row * down, 1 + (column + 1) * across, 2 + (row + 1) * down)
+            exact = shapely.intersection(pixel, area).area / pixel.area
+            assert found[row, column] == pytest.approx(exact, abs=1e-7)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=6, max_size=6), min_size=4, max_size=4),
+    st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.integers(0, 3),
+)  # fmt: skip
+def test_shares_of_a_mask_are_the_exact_areas_of_its_cells(
+    values: Any, width: int, height: int, x: int, y: int
+) -> None:
+    """The mask has half the pixels of its image along x and a third of them along y."""
+    mask = LabelMask(np.array(values), {0: "a", 1: "b", 2: "c"}, 12, 12)
+    frame = x, y, 7, 9
+    cells = [shapely.box(2 * j, 3 * i, 2 * j + 2, 3 * i + 3) for i in range(4) for j in range(6) if values[i][j] == 1]
+    exact = raster.shares(shapely.union_all(cells), frame, (width, height))
+    assert raster.of_mask(mask, [1], frame, (width, height)) == pytest.approx(exact, abs=1e-9)
+
+
+def test_a_hole_is_a_hole_and_what_lies_beyond_the_frame_does_not_count() -> None:
+    square = shapely.Polygon([(-2, -2), (6, -2), (6, 6), (-2, 6)], [[(1, 1), (2, 1), (2, 2), (1, 2)]])
+    assert raster.shares(square, (0, 0, 4, 4), (4, 4)).tolist() == [
+        [1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1],
+    ]  # fmt: skip
+    assert raster.shares(square, (0, 0, 4, 4), (2, 2)).tolist() == [[0.75, 1], [1, 1]]
+
+
+# --- the mask
+
+
+def test_a_pixel_has_the_class_that_covers_most_of_it() -> None:
+    """Halves of pixels go to the annotation, less than half to what is not annotated."""
+    kept = dense(seg={"classes": ["a"]})
+    found = areas(("a", shapely.box(0, 0, 1.5, 1)), ("a", shapely.box(2, 0, 2.49, 1)))
+    assert ImageTargets(kept, found).mask((0, 0, 3, 1), (3, 1)).tolist() == [[0, 0, 255]]
+
+
+def test_a_later_label_covers_an_earlier_one_and_ignored_areas_cover_all() -> None:
+    found = areas(("b", shapely.box(1, 0, 3, 1)), ("a", shapely.box(0, 0, 2, 1)), ("x", shapely.box(2, 0, 3, 1)))
+    frame: Any = ((0, 0, 4, 1), (4, 1))
+    over = dense(seg={"classes": ["a", "b"], "ignore": ["x"]})
+    assert ImageTargets(over, found).mask(*frame).tolist() == [[0, 1, 255, 255]]
+    under = dense(seg={"classes": ["a", "b"], "labels": {"b": "b", "a": "a"}, "ignore": ["x"], "unannotated": "a"})
+    assert ImageTargets(under, found).mask(*frame).tolist() == [[0, 0, 255, 0]]
+    skipped = dense(seg={"classes": ["a", "b"], "skip": ["x"], "unannotated": "a"})
+    assert ImageTargets(skipped, found).mask(*frame).tolist() == [[0, 1, 1, 0]]
+
+
+def test_parts_of_one_class_add_up_and_of_equal_shares_the_later_label_wins() -> None:
+    kept = dense(seg={"classes": ["a", "b"], "labels": {"a1": "a", "b": "b", "a2": "a"}})
+    pixel: Any = ((0, 0, 1, 1), (1, 1))
+    thirds = areas(("a1", shapely.box(0, 0, 0.3, 1)), ("b", shapely.box(0.3, 0, 0.7, 1)),
+                   ("a2", shapely.box(0.7, 0, 1, 1)))  # fmt: skip
+    assert ImageTargets(kept, thirds).mask(*pixel).tolist() == [[0]]
+    halves = areas(("a1", shapely.box(0, 0, 0.5, 1)), ("b", shapely.box(0.5, 0, 1, 1)))
+    assert ImageTargets(kept, halves).mask(*pixel).tolist() == [[0]]  # the last label of "a" comes after "b"
+    swapped = dense(seg={"classes": ["a", "b"], "labels": {"a1": "a", "a2": "a", "b": "b"}})
+    assert ImageTargets(swapped, halves).mask(*pixel).tolist() == [[1]]
+
+
+def test_a_label_mask_is_cropped_and_reduced_by_the_majority() -> None:
+    values = np.array([[0, 0, 1, 1], [0, 2, 1, 2], [0, 1, 2, 2], [0, 1, 2, 1]])
+    mask = LabelMask(values, {0: "", 1: "b", 2: "c"}, 4, 4)
+    kept = ImageTargets(dense(seg={"classes": ["b", "c"]}), mask)
+    assert kept.mask((1, 0, 3, 2), (3, 2)).tolist() == [[255, 0, 0], [1, 0, 1]]
+    assert kept.mask((0, 0, 4, 4), (2, 2)).tolist() == [[255, 0], [0, 1]]  # the tie of 0 and "b" goes to the class
+
+
+def test_masks_of_polygons_and_of_their_pixels_agree() -> None:
+    cells = np.zeros((8, 8), int)
+    cells[2:6, 3:7] = 1
+    kept = dense(seg={"classes": ["no", "yes"], "unannotated": "no"})
+    drawn = ImageTargets(kept, areas(("yes", shapely.box(3, 2, 7, 6))))
+    painted = ImageTargets(kept, LabelMask(cells, {0: "no", 1: "yes"}, 8, 8))
+    for size in ((8, 8), (4, 4), (3, 5), (16, 16)):
+        assert (drawn.mask((0, 0, 8, 8), size) == painted.mask((0, 0, 8, 8), size)).all()
+
+
+# --- the shards
+
+
+MASKS = """shape = "masks"
+kind = "segmentation"
+layout = {values = {0 = "no", 255 = "yes", 7 = "void"}}
+rule = {type = "middle", size = 4, ignore = ["void"]}
+split = {strict = {}}
+[dense.seg]
+classes = ["no", "yes"]
+ignore = ["void"]
+"""
+
+
+def draw_masks(source: Path) -> Any:
+    """Two images of 8 x 4 with their masks; returns the first mask."""
+    values = np.array([[0] * 4 + [255] * 4] * 4, np.uint8)
+    values[1, 1], values[2, 2], values[3, 7] = 255, 7, 0
+    for number in range(2):
+        for folder in ("images", "masks"):
+            (source / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 8, 3), 100 + number, np.uint8)).save(source / "images" / f"{number}.png")
+        Image.fromarray(values).save(source / "masks" / f"{number}.png")
+    return values
+
+
+def test_masks_beside_images_are_kept_for_every_patch(make: Make, tmp_path: Path) -> None:
+    values = draw_masks(tmp_path / "source")
+    rows = make(MASKS)
+    wanted = np.select([values == 255, values == 7], [1, 255], 0)
+    folder = tmp_path / "out" / "Mine"
+    found, samples = masks_of(folder), stored(folder)
+    assert [*samples[rows[0]["key"]]] == ["png", "cls", "seg.png", "json"]
+    for row in rows:
+        crop = wanted[:, row["x"] : row["x"] + 4]
+        assert (found[row["key"]] == crop).all()
+        data = (folder / row["shard"]).read_bytes()[row["seg_offset"] :][: row["seg_length"]]
+        assert data == samples[row["key"]]["seg.png"]
+        assert Image.open(io.BytesIO(data)).mode == "L"
+    card = json.loads((folder / "task.json").read_bytes())
+    assert card["dense"] == {"seg": {"classes": ["no", "yes"], "ignore": 255, "metric": "dice"}}
+    assert cards.load(folder).dense is not None
+
+
+def test_without_the_table_every_byte_is_as_before(make: Make, tmp_path: Path) -> None:
+    draw_masks(tmp_path / "source")
+    plain = MASKS.partition("[dense")[0]
+    make(plain)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "Mine").iterdir() if path.is_file()}
+    optional = MASKS.replace("[dense.seg]", "[dense]\noptional = true\n[dense.seg]")
+    make(optional)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out" / "Mine").iterdir() if path.is_file()}
+    assert before == after
+    assert "dense" not in json.loads(after["task.json"])
+    make(optional, "--dense")
+    kept = json.loads((tmp_path / "out" / "Mine" / "task.json").read_bytes())
+    assert kept["dense"]["seg"]["classes"] == ["no", "yes"]
+    assert kept["options"]["dense"] is True
+
+
+def test_dense_without_a_table_is_refused(make: Make, tmp_path: Path) -> None:
+    draw_masks(tmp_path / "source")
+    told = make(MASKS.partition("[dense")[0], "--dense", fails=True)
+    assert "the manifest states no dense targets" in told
+
+
+def test_a_label_that_the_masks_do_not_know_is_refused(make: Make, tmp_path: Path) -> None:
+    draw_masks(tmp_path / "source")
+    told = make(MASKS.replace('ignore = ["void"]\n', ""), fails=True)
+    assert "unknown annotation label 'void'" in told
+    assert "[dense.seg]" in told
+
+
+def test_the_longest_key_leaves_room_for_the_mask_in_the_names_of_a_tar(make: Make, tmp_path: Path) -> None:
+    draw_masks(tmp_path / "source")
+    for folder in ("images", "masks"):
+        for number, path in enumerate(sorted((tmp_path / "source" / folder).iterdir())):
+            path.rename(path.with_name("x" * 120 + "!?"[number] + ".png"))
+    rows = make(MASKS)
+    assert max(len(f"{row['key']}.seg.png") for row in rows) == 100
+    assert len({row["key"] for row in rows}) == len(rows)
