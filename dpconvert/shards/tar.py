@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,8 +127,8 @@ def write_shard(path: Path, split: Split, samples: Iterable[EncodedSample]) -> W
     return Written(card, tar.entries, tuple(tar.resolutions))
 
 
-def write_index(path: Path, entries: Sequence[Entry], more: Mapping[str, str] = {}) -> FileCard:
-    """Write index.parquet, with the rows in the given order. more: the columns of dense targets that the task has."""
+def write_index(path: Path, entries: Sequence[Entry], more: Collection[str] = ()) -> FileCard:
+    """Write index.parquet, with the rows in the given order. more: the columns of dense targets that it has."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

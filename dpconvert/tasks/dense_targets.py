@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.card import IGNORE, DenseCard
+from dpconvert.image.decode import decode
 from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import UNREADABLE
 
@@ -57,7 +58,7 @@ def objects(fields: Mapping[str, Any], dense: DenseCard | None, row: Row) -> Ite
                 yield f"{kind} of an unknown class"
             if not all(_is_inside(one[:-1], row, is_box=kind == "boxes") for one in found):
                 yield f"{kind} outside the image"
-    if row.get("objects", count) != count:
+    if dense is not None and (dense.points or dense.boxes) and row.get("objects") != count:
         yield "number of objects differs from the index"
 
 
@@ -71,6 +72,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
         with open_image(io.BytesIO(data)) as image:
             if image.format != "PNG" or image.mode != "L":
                 raise ValueError(f"{image.format} of mode {image.mode} instead of PNG of mode L")
+            decode(data)  # which refuses what Pillow passes over, such as a file whose end is missing
             return np.asarray(image)
     except (Pillow.DecompressionBombError, *UNREADABLE) as error:
         raise ValueError(str(error)) from None

@@ -226,3 +226,196 @@ def test_the_longest_key_leaves_room_for_the_mask_in_the_names_of_a_tar(make: Ma
     rows = make(MASKS)
     assert max(len(f"{row['key']}.seg.png") for row in rows) == 100
     assert len({row["key"] for row in rows}) == len(rows)
+
+
+# --- points and boxes
+
+
+def targets(annotations: Any, **tables: Any) -> ImageTargets:
+    return ImageTargets(dense(**tables), annotations)
+
+
+POINTS = {"classes": ["a", "b"], "radius_px": 3}
+
+
+def test_points_are_centres_in_stored_pixels_of_the_frame_that_holds_them() -> None:
+    found = areas(
+        ("b", shapely.Point(10, 20)), ("a", shapely.box(11, 20, 13, 24)), ("a", shapely.Point(14, 21)),
+        ("other", shapely.Point(12, 21)),
+    )  # fmt: skip
+    kept = targets(found, points=POINTS)
+    assert kept.objects((10, 20, 4, 6), (4, 6)) == {"points": [[0, 0, 1], [2, 2, 0]]}
+    assert kept.objects((10, 20, 4, 6), (8, 3)) == {"points": [[0, 0, 1], [4, 1, 0]]}
+    assert kept.objects((14, 20, 4, 6), (4, 6)) == {"points": [[0, 1, 0]]}
+    assert kept.objects((0, 0, 4, 6), (4, 6)) == {"points": []}
+
+
+def test_rounding_leaves_points_inside_the_image() -> None:
+    kept = targets(areas(("a", shapely.Point(9.9999, 1 / 3))), points=POINTS)
+    assert kept.objects((0, 0, 10, 10), (10, 10)) == {"points": [[9.99, 0.33, 0]]}
+
+
+def test_boxes_belong_to_the_frame_of_their_centre_and_are_clipped_to_it() -> None:
+    kept = targets(
+        areas(("a", shapely.box(-2, 1, 6, 3)), ("b", shapely.box(3, 0, 9, 2))), boxes={"classes": ["a", "b"]}
+    )
+    assert kept.objects((0, 0, 4, 4), (8, 8)) == {"boxes": [[0, 2, 8, 6, 0]]}
+    assert kept.objects((4, 0, 4, 4), (4, 4)) == {"boxes": [[0, 0, 4, 2, 1]]}
+
+
+def test_objects_of_a_label_mask_are_its_connected_areas() -> None:
+    mask = LabelMask(np.array([[1, 1, 0, 2], [0, 0, 0, 2]]), {0: "", 1: "a", 2: "b"}, 8, 4)
+    kept = targets(mask, points={**POINTS, "labels": {"a": "b", "b": "b"}}, boxes={"classes": ["b"]})
+    assert kept.objects((0, 0, 8, 4), (8, 4)) == {
+        "points": [[2, 1, 1], [7, 2, 1]], "boxes": [[6, 0, 8, 4, 0]],
+    }  # fmt: skip
+
+
+def test_several_kinds_of_targets_come_from_the_same_annotations() -> None:
+    kept = targets(
+        areas(("a", shapely.box(0, 0, 2, 2)), ("b", shapely.Point(1, 1))),
+        seg={"classes": ["bg", "cell"], "labels": {"a": "cell"}, "unannotated": "bg"},
+        points={"classes": ["b"], "radius_px": 1}, boxes={"classes": ["a"]},
+    )  # fmt: skip
+    assert kept.mask((0, 0, 3, 2), (3, 2)).tolist() == [[1, 1, 0], [1, 1, 0]]
+    assert kept.objects((0, 0, 3, 2), (3, 2)) == {"points": [[1, 1, 0]], "boxes": [[0, 0, 2, 2, 0]]}
+
+
+CSV = """shape = "points"
+kind = "detection"
+{mpp}
+rule = {{type = "presence", size = 10, positive = ["cell"]{rule}}}
+split = {{strict = {{}}}}
+[dense.points]
+classes = ["cell"]
+{radius}
+exhaustive = true
+"""
+
+
+def draw_points(source: Path) -> None:
+    source.mkdir(parents=True)
+    for number in range(2):
+        Image.fromarray(np.full((10, 20, 3), 90 + number, np.uint8)).save(source / f"{number}.png")
+        (source / f"{number}.csv").write_text("x,y,label\n2.5,3,cell\n12,4.25,cell\n13,4,other\n")
+
+
+def test_points_are_in_the_json_of_every_sample_and_counted_in_the_index(make: Make, tmp_path: Path) -> None:
+    draw_points(tmp_path / "source")
+    rows = make(CSV.format(mpp="mpp = 0.5", rule="", radius="radius_um = 7.5"))
+    folder = tmp_path / "out" / "Mine"
+    samples = stored(folder)
+    for row in rows:
+        assert [*samples[row["key"]]] == ["png", "cls", "json"]
+        fields = json.loads(samples[row["key"]]["json"])
+        assert fields["points"] == ([[2.5, 3, 0]] if row["x"] == 0 else [[2, 4.25, 0]])
+        assert (row["objects"], [*fields]) == (1, sorted(fields))
+        assert "seg_offset" not in row
+    card = json.loads((folder / "task.json").read_bytes())
+    assert card["dense"] == {
+        "points": {"classes": ["cell"], "radius_um": 7.5, "radius_px": 15.0, "exhaustive": True, "metric": "f1"}
+    }
+    assert "annotations: 2 x labelled 'other', which [dense] does not name" in card["notes"]
+
+
+def test_a_radius_is_that_of_the_stored_pixels(make: Make, tmp_path: Path) -> None:
+    draw_points(tmp_path / "source")
+    make(CSV.format(mpp="mpp = 0.5", rule=", stored = 5", radius="radius_um = 7.5"))
+    card = cards.load(tmp_path / "out" / "Mine")
+    assert card.dense is not None
+    assert card.dense.points is not None
+    assert card.dense.points.radius_px == 7.5
+
+
+def test_a_radius_in_micrometres_needs_a_resolution(make: Make, tmp_path: Path) -> None:
+    draw_points(tmp_path / "source")
+    told = make(CSV.format(mpp="", rule="", radius="radius_um = 7.5"), fails=True)
+    assert "the resolution is not known" in told
+    assert "--mpp" in told
+    make(CSV.format(mpp="", rule="", radius="radius_px = 6"))
+    card = json.loads((tmp_path / "out" / "Mine" / "task.json").read_bytes())
+    assert (card["dense"]["points"]["radius_um"], card["dense"]["points"]["radius_px"]) == (None, 6)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("[dense]\n", "[dense] needs at least one of the tables"),
+        ('[dense.seg]\nclasses = []\n', "dense.seg.classes"),
+        ('[dense.seg]\nclasses = ["a", "a"]\n', "a class is named twice"),
+        ('[dense.seg]\nclasses = ["a"]\nlabels = {x = "b"}\n', "`labels` names 'b', which is none of `classes`"),
+        ('[dense.seg]\nclasses = ["a"]\nunannotated = "b"\n', "`unannotated` is 'b', which is none of `classes`"),
+        ('[dense.seg]\nclasses = ["a"]\nignore = ["a"]\n', "the label 'a' has two meanings"),
+        ('[dense.seg]\nclasses = ["a", "b"]\nlabels = {x = "a"}\n', "no label becomes the class 'b'"),
+        ('[dense.points]\nclasses = ["a"]\n', "give the radius of points as `radius_um` or as `radius_px`"),
+        ('[dense.points]\nclasses = ["a"]\nradius_um = 0\n', "dense.points.radius_um"),
+        ('[dense.boxes]\nclasses = ["a"]\nradius_um = 1\n', "radius_um"),
+    ],
+)  # fmt: skip
+def test_what_a_table_cannot_mean_is_refused(table: str, told: str, make: Make, tmp_path: Path) -> None:
+    draw_masks(tmp_path / "source")
+    assert told in make(MASKS.partition("[dense")[0] + table, fails=True)
+
+
+def test_a_point_has_no_box(make: Make, tmp_path: Path) -> None:
+    draw_points(tmp_path / "source")
+    text = CSV.format(mpp="", rule="", radius="").replace("dense.points", "dense.boxes")
+    assert "a point has no bounding box" in make(text, fails=True)
+
+
+def test_a_layout_without_annotations_has_no_dense_targets(make: Make, tmp_path: Path) -> None:
+    draw_masks(tmp_path / "source" / "yes")
+    told = make('shape = "folders"\n[dense.boxes]\nclasses = ["a"]\n', fails=True)
+    assert "[dense] needs annotations, which the shape 'folders' does not read" in told
+
+
+# --- whatever the workers and the interruptions
+
+
+def test_workers_and_interruptions_do_not_change_the_bytes(
+    make: Make, tmp_path: Path, dpconvert: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_masks(tmp_path / "source")
+    make(MASKS, "--samples-per-shard", 1)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out" / "Mine").iterdir() if path.is_file()}
+    given = tmp_path / "my.toml", "--source", tmp_path / "source", "--samples-per-shard", 1, "-q"
+    assert dpconvert(*given, "--out", tmp_path / "two", "--workers", 2).code == 0
+    assert whole == {path.name: path.read_bytes() for path in (tmp_path / "two" / "Mine").iterdir() if path.is_file()}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dpconvert.conversion._finish", killed)
+        assert dpconvert(*given, "--out", tmp_path / "three", "--workers", 1).code != 0
+    folder = tmp_path / "three" / "Mine"
+    assert not (folder / "task.json").exists()
+    (folder / "train-000002.tar").unlink()
+    kept = (folder / "train-000001.tar").stat().st_ino
+    assert dpconvert(*given, "--out", tmp_path / "three", "--workers", 1).code == 0
+    assert (folder / "train-000001.tar").stat().st_ino == kept
+    assert whole == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_mask_that_was_mended_makes_its_shards_again(
+    make: Make, tmp_path: Path, dpconvert: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted conversion goes on after the size of a mask file has changed."""
+    draw_masks(tmp_path / "source")
+    make(MASKS, "--samples-per-shard", 1)
+    given = tmp_path / "my.toml", "--source", tmp_path / "source", "--samples-per-shard", 1, "-q"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dpconvert.conversion._finish", killed)
+        dpconvert(*given, "--out", tmp_path / "again", "--workers", 1)
+    mended = np.zeros((4, 8), np.uint8)
+    mended[:, 5:] = 255
+    Image.fromarray(mended).save(tmp_path / "source" / "masks" / "1.png")
+    assert dpconvert(*given, "--out", tmp_path / "again", "--workers", 1).code == 0
+    assert dpconvert(*given, "--out", tmp_path / "fresh", "--workers", 1).code == 0
+    again, fresh = tmp_path / "again" / "Mine", tmp_path / "fresh" / "Mine"
+    assert cards.load(again).digest == cards.load(fresh).digest
+    assert cards.load(again).digest != cards.load(tmp_path / "out" / "Mine").digest
