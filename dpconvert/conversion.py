@@ -331,7 +331,7 @@ def _read_for(row: PlanRow) -> Iterator[str]:
     """Names of the files that a sample is made of; those of its image's annotations, too, where they are kept."""
     yield from row.files
     if row.annotations is not None:
-        yield from (*row.annotations[0], *row.annotations[1].values())
+        yield from (*row.annotations.files, *row.annotations.extra.values())
 
 
 def _finish(source: Source, options: Options, chosen: Plan, folder: Path, request: dict[str, str]) -> TaskCard:

@@ -47,8 +47,8 @@ class SegTargets(Targets):
     later. Any class goes before "not annotated".
     """
 
-    classes: Annotated[list[str], Field(min_length=1, max_length=IGNORE)]
-    """Class names in the order of their numbers in the mask."""
+    classes: Annotated[list[str], Field(min_length=2, max_length=IGNORE)]
+    """Class names in the order of their numbers in the mask; two at least."""
     labels: dict[str, str] = {}
     """Label in the annotations -> class, from the bottom up; each class is its own label if not given."""
     ignore: list[str] = []
@@ -56,7 +56,10 @@ class SegTargets(Targets):
     skip: list[str] = []
     """Labels that are passed over, as if they were not drawn; any other label is an error."""
     unannotated: str = ""
-    """Class of what no annotation covers, where the source annotates exhaustively; 255 if not given."""
+    """Class of what no annotation covers, where the source annotates exhaustively; 255 if not given.
+
+    In images that an erratum with `drops = "negatives"` names it is 255 in any case.
+    """
 
     @property
     def rest(self) -> int:

@@ -10,10 +10,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpconvert.card import SPLITS, Failure, Split
 from dpconvert.errors import SourceError
@@ -21,7 +21,7 @@ from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
-from dpconvert.plan.divide import classified, divide, listed
+from dpconvert.plan.divide import classified, divide, doubtful, listed
 from dpconvert.plan.given import Given
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -37,11 +37,22 @@ PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
+class Drawn(NamedTuple):
+    """The files of an image's annotations, and what else its reader knows of them.
+
+    exhaustive: False if something is known to lack in these annotations, whatever the manifest says.
+    """
+
+    files: tuple[str, ...]
+    extra: Mapping[str, str]
+    exhaustive: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class PlanRow:
     """One sample of the plan. `box` in level-0 pixels, None for the whole image; `stored` None for as read.
 
-    annotations: the files of its image's annotations and what else its reader knows of them, where targets are kept.
+    annotations: where dense targets are kept, what its image's annotations are read from.
     """
 
     key: str
@@ -55,7 +66,7 @@ class PlanRow:
     box: Box | None
     stored: tuple[int, int] | None
     attributes: Mapping[str, str]
-    annotations: tuple[tuple[str, ...], Mapping[str, str]] | None = None
+    annotations: Drawn | None = None
 
     def line(self) -> str:
         """What the fields hold, in order, as JSON: what `json.dumps` gives, sooner."""
@@ -152,6 +163,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     )
     keys = _keys(ordered, longest=LONGEST - 3 * (manifest.dense is not None and manifest.dense.seg is not None))
     places = _shard_names([splits[r.source_image.name] for r in ordered], options.samples_per_shard)
+    is_doubtful = doubtful(manifest, options)
     number = {label: i for i, label in enumerate(classes)}
     rows = [
         PlanRow(
@@ -166,15 +178,17 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
             box=record.box,
             stored=record.stored,
             attributes=record.source_image.attributes,
-            annotations=None
-            if manifest.dense is None
-            else (record.source_image.annotations, record.source_image.extra),
+            annotations=None if manifest.dense is None else _drawn(record.source_image, is_doubtful),
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
     not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
     notes = [*source.notes, *divided.empty_sets(), *not_used, *seen.notes, *_empty(images, found, failures)]
     return Plan(classes, rows, notes, failures)
+
+
+def _drawn(image: SourceImage, is_doubtful: Callable[[str], bool]) -> Drawn:
+    return Drawn(image.annotations, image.extra, exhaustive=not is_doubtful(image.name))
 
 
 def _empty(images: list[SourceImage], found: list[Record], failures: list[Failure]) -> list[str]:
@@ -248,5 +262,5 @@ def _row(values: Any) -> PlanRow:
     return PlanRow(
         key, split, shard, label, group, image, tuple(files), columns,
         box and Box(*box), stored and tuple(stored), attributes,
-        (tuple(targets[0][0]), targets[0][1]) if targets else None,
+        Drawn(tuple(targets[0][0]), *targets[0][1:]) if targets else None,
     )  # fmt: skip

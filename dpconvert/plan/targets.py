@@ -22,10 +22,13 @@ Listed = list[list[float | int]]
 
 
 class ImageTargets:
-    """What `[dense]` keeps of the annotations of one image."""
+    """What `[dense]` keeps of the annotations of one image.
 
-    def __init__(self, dense: Dense, annotations: Annotations | LabelMask) -> None:
-        self.dense, self.annotations = dense, annotations
+    exhaustive: False for an image of which is known that something lacks, so that what no annotation covers is 255.
+    """
+
+    def __init__(self, dense: Dense, annotations: Annotations | LabelMask, *, exhaustive: bool = True) -> None:
+        self.dense, self.annotations, self.exhaustive = dense, annotations, exhaustive
 
     def check(self, mended: Counter[str], where: str) -> None:
         """Check the labels of the image, and count in `mended` the objects that no target names.
@@ -56,7 +59,8 @@ class ImageTargets:
         seg = self.dense.seg
         assert seg is not None
         by_label = self._shares_of_mask if isinstance(self.annotations, LabelMask) else self._shares_of_areas
-        return raster.majority(_by_value(seg, by_label(seg, frame, size), size))
+        rest = seg.rest if self.exhaustive else IGNORE
+        return raster.majority(_by_value(seg, rest, by_label(seg, frame, size), size))
 
     def objects(self, frame: Frame, size: Size) -> dict[str, Listed]:
         """`points` and `boxes` of a sample, as far as the task keeps them; those whose centre lies in the frame."""
@@ -125,7 +129,9 @@ class ImageTargets:
         return np.array([(*item.geometry.bounds, number[item.label]) for item in items], np.float64).reshape(-1, 5)
 
 
-def _by_value(seg: SegTargets, by_label: Iterator[tuple[str, Shares]], size: Size) -> list[tuple[int, Shares]]:
+def _by_value(
+    seg: SegTargets, rest: int, by_label: Iterator[tuple[str, Shares]], size: Size
+) -> list[tuple[int, Shares]]:
     """Values of the mask from the bottom up, and their shares; what no label covers has the value of the rest."""
     number = seg.number_of
     of_value: dict[int, Shares] = {}
@@ -134,8 +140,8 @@ def _by_value(seg: SegTargets, by_label: Iterator[tuple[str, Shares]], size: Siz
         value = number.get(label, IGNORE)
         of_value[value] = of_value[value] + share if value in of_value else share
         left = left - share
-    of_value[seg.rest] = of_value.get(seg.rest, 0) + left
-    return [(value, of_value[value]) for value in _ranks(number, seg.rest) if value in of_value]
+    of_value[rest] = of_value.get(rest, 0) + left
+    return [(value, of_value[value]) for value in _ranks(number, rest) if value in of_value]
 
 
 def _ranks(number: Mapping[str, int], rest: int) -> list[int]:

@@ -107,14 +107,13 @@ class Encoder:
     def _targets_of(self, dense: Dense, row: PlanRow) -> ImageTargets:
         if self._targets is None or self._targets[0] != row.source_image:
             assert row.annotations is not None
-            files, extra = row.annotations
             source_image = SourceImage(
-                row.source_image, row.files, row.group, columns=row.columns, annotations=files, extra=extra,
-                attributes=row.attributes,
+                row.source_image, row.files, row.group, columns=row.columns, annotations=row.annotations.files,
+                extra=row.annotations.extra,                attributes=row.attributes,
             )  # fmt: skip
             image = self.source.open_image(row.files, row.columns)
             annotations = LazyScene(self.source, source_image, image, Counter()).annotations
-            self._targets = row.source_image, ImageTargets(dense, annotations)
+            self._targets = row.source_image, ImageTargets(dense, annotations, exhaustive=row.annotations.exhaustive)
         return self._targets[1]
 
     def _labelled(self, row: PlanRow) -> EncodedSample:

@@ -99,7 +99,7 @@ def test_a_hole_is_a_hole_and_what_lies_beyond_the_frame_does_not_count() -> Non
 
 def test_a_pixel_has_the_class_that_covers_most_of_it() -> None:
     """Halves of pixels go to the annotation, less than half to what is not annotated."""
-    kept = dense(seg={"classes": ["a"]})
+    kept = dense(seg={"classes": ["a", "b"]})
     found = areas(("a", shapely.box(0, 0, 1.5, 1)), ("a", shapely.box(2, 0, 2.49, 1)))
     assert ImageTargets(kept, found).mask((0, 0, 3, 1), (3, 1)).tolist() == [[0, 0, 255]]
 
@@ -341,11 +341,11 @@ def test_a_radius_in_micrometres_needs_a_resolution(make: Make, tmp_path: Path) 
     ("table", "told"),
     [
         ("[dense]\n", "[dense] needs at least one of the tables"),
-        ('[dense.seg]\nclasses = []\n', "dense.seg.classes"),
+        ('[dense.seg]\nclasses = ["a"]\n', "dense.seg.classes"),
         ('[dense.seg]\nclasses = ["a", "a"]\n', "a class is named twice"),
-        ('[dense.seg]\nclasses = ["a"]\nlabels = {x = "b"}\n', "`labels` names 'b', which is none of `classes`"),
-        ('[dense.seg]\nclasses = ["a"]\nunannotated = "b"\n', "`unannotated` is 'b', which is none of `classes`"),
-        ('[dense.seg]\nclasses = ["a"]\nignore = ["a"]\n', "the label 'a' has two meanings"),
+        ('[dense.seg]\nclasses = ["a", "c"]\nlabels = {x = "b"}\n', "`labels` names 'b', which is none of `classes`"),
+        ('[dense.seg]\nclasses = ["a", "c"]\nunannotated = "b"\n', "`unannotated` is 'b', which is none of `classes`"),
+        ('[dense.seg]\nclasses = ["a", "c"]\nignore = ["a"]\n', "the label 'a' has two meanings"),
         ('[dense.seg]\nclasses = ["a", "b"]\nlabels = {x = "a"}\n', "no label becomes the class 'b'"),
         ('[dense.points]\nclasses = ["a"]\n', "give the radius of points as `radius_um` or as `radius_px`"),
         ('[dense.points]\nclasses = ["a"]\nradius_um = 0\n', "dense.points.radius_um"),
