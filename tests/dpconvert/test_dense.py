@@ -20,8 +20,9 @@ from dpconvert import card as cards
 from dpconvert.annotations import Annotation, Annotations, LabelMask, raster
 from dpconvert.manifest.dense import Dense
 from dpconvert.plan.targets import ImageTargets
+from dpconvert.tasks.overlay import overlaid
 from tests.dpconvert.conftest import Answer
-from tests.dpconvert.test_shapes import Make, make
+from tests.dpconvert.test_shapes import HEAD, Make, make
 
 __all__ = ["make"]
 Cli = Callable[..., Answer]
@@ -419,3 +420,107 @@ def test_a_mask_that_was_mended_makes_its_shards_again(
     again, fresh = tmp_path / "again" / "Mine", tmp_path / "fresh" / "Mine"
     assert cards.load(again).digest == cards.load(fresh).digest
     assert cards.load(again).digest != cards.load(tmp_path / "out" / "Mine").digest
+
+
+# --- the tools that read finished tasks
+
+
+def both(source: Path) -> str:
+    """The images and masks of `draw_masks`, with points and boxes of their objects."""
+    draw_masks(source)
+    objects = '[dense.points]\nclasses = ["yes"]\nradius_px = 2\n[dense.boxes]\nclasses = ["yes"]\n'
+    return MASKS + objects
+
+
+def test_unpack_writes_masks_and_a_table_of_objects(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
+    make(both(tmp_path / "source"))
+    folder, out = tmp_path / "out" / "Mine", tmp_path / "unpacked"
+    for _ in range(2):  # what is there is kept
+        assert dpconvert("unpack", folder, "--out", out, "-q").code == 0
+    samples = stored(folder)
+    labels = (out / "labels.csv").read_text().splitlines()[1:]
+    assert len(labels) == len(samples)
+    for name in (line.partition(",")[0] for line in labels):
+        assert (out / name).read_bytes() == samples[Path(name).stem]["png"]
+        assert (out / "masks" / name).read_bytes() == samples[Path(name).stem]["seg.png"]
+    head, *lines = (out / "objects.csv").read_text().splitlines()
+    assert head == "file,kind,class,x,y,x2,y2"
+    told = [json.loads(parts["json"]) for parts in samples.values()]
+    assert len(lines) == sum(len(fields["points"]) + len(fields["boxes"]) for fields in told) > 0
+    key, fields = next((key, f) for key, f in zip(samples, told, strict=True) if f["points"])
+    (x, y, _), (left, top, right, bottom, _) = fields["points"][0], fields["boxes"][0]
+    assert any(line.endswith(f"{key}.png,point,yes,{x},{y},,") for line in lines)
+    assert any(line.endswith(f"{key}.png,box,yes,{left},{top},{right},{bottom}") for line in lines)
+
+
+def test_unpack_refuses_a_mask_that_was_changed(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
+    (row, *_) = make(both(tmp_path / "source"))
+    path = tmp_path / "out" / "Mine" / row["shard"]
+    data = bytearray(path.read_bytes())
+    data[row["seg_offset"] + 30] ^= 1
+    path.write_bytes(data)
+    answer = dpconvert("unpack", tmp_path / "out" / "Mine", "--out", tmp_path / "unpacked", "-q")
+    assert answer.code == 1
+    assert f"{row['key']} has changed since it was written" in answer.err
+
+
+def test_the_page_of_tasks_shows_targets_over_images(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
+    make(both(tmp_path / "source"))
+    assert dpconvert("preview", tmp_path / "out", "--out", tmp_path / "page.html", "-q").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<img alt="yes, with targets: ') == page.count('<img alt="yes: ') > 0
+    assert "<dt>dense targets</dt>" in page
+
+
+def test_an_overlay_veils_what_is_annotated_and_nothing_else() -> None:
+    grey = Image.new("RGB", (4, 2), (100, 100, 100))
+    mask = np.array([[255, 255, 0, 1]] * 2, np.uint8)
+    drawn = np.asarray(overlaid(grey, (4, 2), mask, {}))
+    assert (drawn[:, :2] == 100).all()
+    assert drawn[0, 2].tolist() == [(100 * 165 + c * 90) // 255 for c in (0x00, 0x72, 0xB2)]
+    assert drawn[0, 3].tolist() == [(100 * 165 + c * 90) // 255 for c in (0xD5, 0x5E, 0x00)]
+    framed = np.asarray(overlaid(grey, (8, 4), None, {"boxes": [[0, 0, 2, 2, 1]]}))  # half the stored size
+    assert framed[1, 1].tolist() == [0xD5, 0x5E, 0x00]
+    assert framed[1, 3].tolist() == [100, 100, 100]
+
+
+def test_the_sheets_of_a_source_show_its_targets(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
+    (tmp_path / "my.toml").write_text(HEAD + both(tmp_path / "source"))
+    answer = dpconvert(
+        "preview", tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "seen", "-q"
+    )
+    assert answer.code == 0
+    names = {path.name for path in (tmp_path / "seen").iterdir()}
+    assert {"0_class_yes.png", "0_class_yes_targets.png"} <= names
+    plain, drawn = (np.asarray(Image.open(tmp_path / "seen" / f"0_class_yes{end}.png")) for end in ("", "_targets"))
+    assert (plain[36:40, 6:10] != drawn[36:40, 6:10]).any()  # where the first sample of 4 px is pasted
+
+
+def test_against_tells_masks_that_differ(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
+    text = both(tmp_path / "source")
+    make(text)
+    (tmp_path / "out").rename(tmp_path / "first")
+    all_known = 'labels = {yes = "yes", no = "no", void = "no"}\n[dense.points]'
+    make(text.replace('ignore = ["void"]\n[dense.points]', all_known))
+    answer = dpconvert("verify", tmp_path / "out", "--against", tmp_path / "first", "--workers", 1, "-q")
+    assert answer.code == 1
+    assert "images in both have equal bytes" in answer.err
+    assert "masks with different bytes" in answer.err
+    plain = text.partition("[dense")[0]
+    make(plain)
+    answer = dpconvert("verify", tmp_path / "out", "--against", tmp_path / "first", "--workers", 1, "-q")
+    assert "none here, masks (no, yes) and points (yes) and boxes (yes) there" in answer.err
+
+
+def test_audit_reads_tasks_with_targets(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
+    make(both(tmp_path / "source"))
+    answer = dpconvert("audit", tmp_path / "out", "--json", "-q")
+    assert json.loads(answer.out)
+
+
+def test_check_looks_for_unknown_labels(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
+    draw_points(tmp_path / "source")
+    (tmp_path / "my.toml").write_text(HEAD + CSV.format(mpp="", rule="", radius="radius_um = 3"))
+    answer = dpconvert("check", tmp_path / "my.toml", "--source", tmp_path / "source", "-q")
+    assert answer.code == 1
+    assert "the resolution is not known" in answer.out + answer.err
