@@ -68,6 +68,7 @@ def convert(
         SourceError, ReadError: the source is not laid out as expected, or some of its images cannot be read.
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
+    manifest = options.with_targets(manifest)
     source = Source.open(root, options.applied_to(manifest))
     divide.errata(manifest, options.errata)
     request = plan.fingerprint(manifest, source, options)
@@ -299,6 +300,7 @@ def _write_record(source: Source, job: _ShardJob, written: Written, failures: li
         "shard": written.shard.model_dump(),
         "entries": written.entries,
         "failures": [failure.model_dump() for failure in failures],
+        "resolutions": written.resolutions,
         "basis": _basis(job.rows, source),
     }
     with replaced(job.folder / WORK / f"{written.shard.name}.json", durable=False) as file:  # a cut one is detected
@@ -309,7 +311,8 @@ def _record(folder: Path, name: str) -> tuple[Written, list[Failure], str] | Non
     """The record of a finished shard: its entries, its failures and its basis; None if the shard is not finished."""
     try:
         body = json.loads((folder / WORK / f"{name}.json").read_bytes())
-        written = Written(ShardCard.model_validate(body["shard"]), [Entry.checked(entry) for entry in body["entries"]])
+        entries = [Entry.checked(entry) for entry in body["entries"]]
+        written = Written(ShardCard.model_validate(body["shard"]), entries, tuple(body["resolutions"]))
         failures = [Failure.model_validate(failure) for failure in body["failures"]]
         basis = str(body["basis"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
@@ -319,9 +322,16 @@ def _record(folder: Path, name: str) -> tuple[Written, list[Failure], str] | Non
 
 def _basis(rows: list[PlanRow], source: Source) -> str:
     """A digest of all that determines a shard: its rows, the names and sizes of their files, the tools."""
-    files = sorted({name for row in rows for main in row.files for name in source.slides.files_of(main)})
+    files = sorted({name for row in rows for main in _read_for(row) for name in source.slides.files_of(main)})
     rest = [[(name, source.sizes.get(name)) for name in files], tools()]
     return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
+
+
+def _read_for(row: PlanRow) -> Iterator[str]:
+    """Names of the files that a sample is made of; those of its image's annotations, too, where they are kept."""
+    yield from row.files
+    if row.annotations is not None:
+        yield from (*row.annotations.files, *row.annotations.extra.values())
 
 
 def _finish(source: Source, options: Options, chosen: Plan, folder: Path, request: dict[str, str]) -> TaskCard:

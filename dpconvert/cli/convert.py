@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, WORKERS, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, WORKERS, with_shape
 from dpconvert.errors import UsageError, UserError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of, sources_folder
 from dpconvert.plural import counted
@@ -41,6 +41,7 @@ CONVERSION = together(
     ALLOW_OUTSIDE,
     click.option("--lossless-tiles", is_flag=True,
         help="Align patches with the slide's tiles, and copy its JPEG tiles unchanged."),
+    DENSE,
     click.option("--skip-failed", is_flag=True, help="Leave out unreadable samples, and list them in task.json."),
     click.option("--retry-failed", is_flag=True, help="Retry only the samples that were left out."),
     click.option("--overwrite", is_flag=True, help="Replace an existing conversion of this task."),
@@ -158,7 +159,7 @@ def _conversion(
 
 def _content(outcome: ConversionResult) -> dict[str, Any]:
     """The contents of task.json."""
-    return outcome.card.model_dump(mode="json", by_alias=True)
+    return outcome.card.json_body()
 
 
 def _print_outcome(outcome: ConversionResult, manifest: Manifest, *, verbose: bool) -> None:

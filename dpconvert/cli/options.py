@@ -25,6 +25,9 @@ MPP_OVERRIDE = click.option("--mpp-override", type=click.FloatRange(0.05, 10), m
 ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True,
     help="Accept images whose annotations all lie outside them.",
 )  # fmt: skip
+DENSE = click.option("--dense", is_flag=True,
+    help="Keep the masks, points or boxes that the manifest's table [dense] states.",
+)  # fmt: skip
 SPLIT = click.option("--split", type=click.Choice(["strict", "paper"]), default="strict", show_default=True,
     help="strict: no patient in two sets, nor across related tasks; paper: the published sets.",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, with_shape
 from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
@@ -25,6 +25,7 @@ from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 @MPP
 @MPP_OVERRIDE
 @ALLOW_OUTSIDE
+@DENSE
 def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing: Any) -> None:
     """Preview a source before it is converted, or finished tasks.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, with_shape
 from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
@@ -71,6 +71,7 @@ def _description(manifest: Manifest) -> list[str]:
         "organ, stain": ", ".join(filter(None, [manifest.organ, manifest.stain])),
         "resolution": f"{manifest.mpp} um/px" if manifest.mpp else "",
         "rule": _rule(manifest),
+        "dense targets": _targets(manifest),
         "group": f"{manifest.group.kind} (ids begin with {manifest.namespace}:)",
         "related tasks": ", ".join(manifest.related),
         "licence": " ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note])),
@@ -96,6 +97,15 @@ def _description(manifest: Manifest) -> list[str]:
     return lines + [f"note: {note}" for note in manifest.notes]
 
 
+def _targets(manifest: Manifest) -> str:
+    """'masks (no, yes), with --dense': what samples keep beside their label."""
+    if manifest.dense is None:
+        return ""
+    kinds = {"masks": manifest.dense.seg, "points": manifest.dense.points, "boxes": manifest.dense.boxes}
+    kept = " and ".join(f"{kind} ({', '.join(of.classes)})" for kind, of in kinds.items() if of is not None)
+    return f"{kept}, with --dense" if manifest.dense.optional else kept
+
+
 def _rule(manifest: Manifest) -> str:
     """'area: size 768, ...': the settings that differ from their defaults."""
     settings = manifest.rule.model_dump(exclude_defaults=True, exclude={"type"})
@@ -110,6 +120,7 @@ def _rule(manifest: Manifest) -> str:
 @MPP
 @MPP_OVERRIDE
 @ALLOW_OUTSIDE
+@DENSE
 @JSON
 @QUIET
 def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:

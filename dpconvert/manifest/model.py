@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 
 from dpconvert.card import Licence, Model, Split
 from dpconvert.errors import UsageError
-from dpconvert.manifest.rules import Middle, Mpp, Objects, Presence, Regional, Rule, Whole
+from dpconvert.manifest.dense import Dense
+from dpconvert.manifest.rules import Middle, Mpp, Objects, Presence, Regional, Rule, Tiles, Whole
 
 
 def _expression(text: str) -> str:
@@ -269,6 +269,8 @@ class Manifest(Model):
     """Which files the layout reads: a table for each kind."""
     rule: Rule = Whole()
     """How images become samples."""
+    dense: Dense | None = None
+    """Masks, points and boxes that samples keep beside their label."""
     pixels: PixelRule = PixelRule()
     """How sample values become pixels where a file does not state it."""
     image: ImageFormat = ImageFormat()
@@ -286,11 +288,16 @@ class Manifest(Model):
     path: Path = Path()
     """Where the manifest was read from; not a key of the file."""
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """sha256 of what the manifest says, wherever it lies."""
-        unset = {"mpp_override"} if self.mpp_override is None else set()
+        unset = {name for name in ("mpp_override", "dense") if getattr(self, name) is None}
         return hashlib.sha256(self.model_dump_json(exclude={"path", "root"} | unset).encode()).hexdigest()
+
+    @property
+    def reads_annotations(self) -> bool:
+        """Whether samples depend on what is drawn on images: on their labels, or on dense targets."""
+        return self.dense is not None or not isinstance(self.rule, Whole | Tiles)
 
     @property
     def num_classes(self) -> int:

@@ -16,7 +16,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest, SplitPolicy
 from dpconvert.manifest.rules import Regional, Tiles, Whole
 from dpconvert.plan import divide, patches
-from dpconvert.plan.collect import LazyScene
+from dpconvert.plan.collect import LazyScene, check_targets
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
@@ -126,7 +126,8 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
     seen, problems = _Seen(groups={image.group for image in images}), list[str]()
     if isinstance(source.manifest.rule, Whole | Tiles):
         seen.records = [Record(image, image.label or "") for image in images]
-        return problems, seen
+        if source.manifest.dense is None:
+            return problems, seen
     with report.bar(f"{source.manifest.task}: annotations", len(images), unit="images") as advance:
         for image in images:
             try:
@@ -141,12 +142,17 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
 def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
     """Add what one image holds."""
     manifest = source.manifest
+    has_label = isinstance(manifest.rule, Whole | Tiles)
     masks = [name for name in image.annotations if DRAWN.search(unused.suffix(name))]
     if masks:
-        seen.masks += len(masks)
-        seen.exact = False
+        seen.masks += 0 if has_label else len(masks)
+        seen.exact = seen.exact and has_label
         return
     scene = LazyScene(source, image, source.open_image(image.files, image.columns), Counter())
+    if manifest.dense is not None:
+        check_targets(manifest, manifest.dense, scene)
+    if has_label:
+        return
     if not isinstance(manifest.rule, Regional):
         seen.records += patches.records(manifest, scene)
         return

@@ -14,9 +14,11 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
+from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Objects, Regional, Whole
 from dpconvert.plan import patches
+from dpconvert.plan.targets import ImageTargets
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
@@ -100,9 +102,11 @@ class Collected:
 def _spelt(items: list[Annotation], manifest: Manifest) -> list[Annotation]:
     """Annotations with the manifest's own spelling of their labels, where these differ in case or form only."""
     rule = manifest.rule
+    more = manifest.dense.known() if manifest.dense else []
     known = [*rule.known()] if isinstance(rule, Regional) else [*manifest.classes, *getattr(rule, "positive", [])]
     if isinstance(rule, Objects):
         known = [name for name in (rule.positive, rule.none, rule.other) if name is not None]
+    known += more
     spelt = {label: names.match(label, known) or label for label in {item.label for item in items} - set(known)}
     return [replace(item, label=spelt.get(item.label, item.label)) for item in items] if spelt else items
 
@@ -110,7 +114,7 @@ def _spelt(items: list[Annotation], manifest: Manifest) -> list[Annotation]:
 def look(source: Source, images: list[SourceImage], workers: processes.Workers, report: Reporter) -> Collected:
     """Look at every image for its samples, in all workers; where each is a sample as a whole, at TIFFs alone."""
     manifest = source.manifest
-    if isinstance(manifest.rule, Whole):
+    if not manifest.reads_annotations and isinstance(manifest.rule, Whole):
         return _whole(source, images, workers)
     found: dict[str, _Inspected] = {}
     with processes.pool(source, workers) as pool:
@@ -186,9 +190,27 @@ def _look(source: Source, item: tuple[SourceImage, Pixels | None]) -> _Inspected
         image = source.open_image(source_image.files, source_image.columns)
         scene = LazyScene(source, source_image, image, mended, overview)
         records = list(patches.records(source.manifest, scene))
+        if records and source.manifest.dense is not None:
+            check_targets(source.manifest, source.manifest.dense, scene)
         return replace(_seen(source_image, image, records, mended), grid=scene.grid)
     except ReadError as error:
         return _Inspected(source_image, [], mended, failure=source.reason(error))
+
+
+def check_targets(manifest: Manifest, dense: Dense, scene: LazyScene) -> None:
+    """Check what dense targets need of an image: labels that are known, and a resolution for a radius in micrometres.
+
+    Raises:
+        ReadError: it lacks one of them.
+    """
+    where = scene.source_image.files[0]
+    ImageTargets(dense, scene.annotations).check(scene.mended, where)
+    known = scene.image.mpp or scene.source_image.attributes.get("mpp") or manifest.mpp
+    if dense.points is not None and dense.points.radius_um is not None and not known:
+        raise ReadError(
+            "the resolution is not known, which the radius of points in micrometres needs", where=where,
+            remedy="give it with --mpp, or as `mpp` in the manifest; or state `radius_px` in [dense.points]",
+        )  # fmt: skip
 
 
 def _background(manifest: Manifest, grid: Counter[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dpconvert import names, readers
@@ -83,11 +84,20 @@ def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
                 remedy="name the class in the pattern, as (?P<class>...), or a column `label` in [layout]; where "
                 "annotations hold the classes, choose another [rule]",
             )  # fmt: skip
-    elif (bare is not None or not isinstance(rule, Crop)) and not hasattr(readers.reader(manifest), "read_annotations"):
+    elif (bare is not None or not isinstance(rule, Crop)) and not _can_read_annotations(manifest):
         raise ManifestError(
             f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
             where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
         )  # fmt: skip
+    if manifest.dense is not None and not _can_read_annotations(manifest):
+        raise ManifestError(
+            f"[dense] needs annotations, which the shape {manifest.shape!r} does not read", where=manifest.path,
+            remedy="use the shape points, masks or slides, or leave [dense] out",
+        )  # fmt: skip
+
+
+def _can_read_annotations(manifest: Manifest) -> bool:
+    return hasattr(readers.reader(manifest), "read_annotations")
 
 
 def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:
@@ -99,13 +109,18 @@ def classified(manifest: Manifest, options: Options, found: list[Record]) -> lis
     return _without_doubtful(manifest, options, _with_classes(manifest, found))
 
 
+def doubtful(manifest: Manifest, options: Options) -> Callable[[str], bool]:
+    """Whether an image, by its name, is known not to be annotated exhaustively."""
+    patterns = _wrong(manifest, options, "negatives")
+    return lambda name: any(pattern.search(name) for pattern in patterns)
+
+
 def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
     """The records less those of class 0 from images that are not annotated exhaustively."""
-    doubtful = _wrong(manifest, options, "negatives")
-    if not doubtful:
+    if not _wrong(manifest, options, "negatives"):
         return found
-    negative = manifest.classes[0]
-    return [r for r in found if r.label != negative or not any(p.search(r.source_image.name) for p in doubtful)]
+    negative, is_doubtful = manifest.classes[0], doubtful(manifest, options)
+    return [r for r in found if r.label != negative or not is_doubtful(r.source_image.name)]
 
 
 def errata(manifest: Manifest, chosen: str) -> list[Erratum]:

@@ -17,7 +17,7 @@ from dpconvert import readers
 from dpconvert.errors import cut
 from dpconvert.image.spacing import SQUARE
 from dpconvert.manifest.model import Manifest
-from dpconvert.manifest.rules import Crop, Regional, Tiles, Whole
+from dpconvert.manifest.rules import Crop, Regional
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
@@ -72,7 +72,7 @@ def _rule(given: Given) -> Iterator[str]:
         keys = sorted(rule.model_fields_set & {"size", "mpp"})
         if keys:
             yield _keys(keys, "[rule]", "the images are crops already")
-    if isinstance(rule, Whole | Tiles):
+    if not manifest.reads_annotations:
         files = {name for image in given.images for name in image.annotations}
         if files:
             yield (

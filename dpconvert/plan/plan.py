@@ -10,10 +10,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpconvert.card import SPLITS, Failure, Split
 from dpconvert.errors import SourceError
@@ -21,7 +21,7 @@ from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
-from dpconvert.plan.divide import classified, divide, listed
+from dpconvert.plan.divide import classified, divide, doubtful, listed
 from dpconvert.plan.given import Given
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -32,13 +32,28 @@ from dpconvert.source.record import Box, Record, SourceImage, hashed
 
 VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
+LONGEST = 78  # characters of a key without its hash; ".seg.png" is three longer than ".json"
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
+class Drawn(NamedTuple):
+    """The files of an image's annotations, and what else its reader knows of them.
+
+    exhaustive: False if something is known to lack in these annotations, whatever the manifest says.
+    """
+
+    files: tuple[str, ...]
+    extra: Mapping[str, str]
+    exhaustive: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One sample of the plan. `box` in level-0 pixels, None for the whole image; `stored` None for as read."""
+    """One sample of the plan. `box` in level-0 pixels, None for the whole image; `stored` None for as read.
+
+    annotations: where dense targets are kept, what its image's annotations are read from.
+    """
 
     key: str
     split: Split
@@ -51,6 +66,7 @@ class PlanRow:
     box: Box | None
     stored: tuple[int, int] | None
     attributes: Mapping[str, str]
+    annotations: Drawn | None = None
 
     def line(self) -> str:
         """What the fields hold, in order, as JSON: what `json.dumps` gives, sooner."""
@@ -58,7 +74,11 @@ class PlanRow:
         box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
         stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
         attributes = json.dumps(self.attributes) if self.attributes else "{}"
-        return f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {image}, {box}, {stored}, {attributes}]'
+        targets = "" if self.annotations is None else f", {json.dumps(self.annotations)}"
+        return (
+            f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {image}, {box}, {stored}, {attributes}'
+            f"{targets}]"
+        )
 
 
 @lru_cache
@@ -141,8 +161,9 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     ordered = sorted(
         limited, key=lambda r: (*place[r.source_image.name], _block(r, r.source_image.name in seen.in_strips))
     )
-    keys = _keys(ordered)
+    keys = _keys(ordered, longest=LONGEST - 3 * (manifest.dense is not None and manifest.dense.seg is not None))
     places = _shard_names([splits[r.source_image.name] for r in ordered], options.samples_per_shard)
+    is_doubtful = doubtful(manifest, options)
     number = {label: i for i, label in enumerate(classes)}
     rows = [
         PlanRow(
@@ -157,12 +178,17 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
             box=record.box,
             stored=record.stored,
             attributes=record.source_image.attributes,
+            annotations=None if manifest.dense is None else _drawn(record.source_image, is_doubtful),
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
     not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
     notes = [*source.notes, *divided.empty_sets(), *not_used, *seen.notes, *_empty(images, found, failures)]
     return Plan(classes, rows, notes, failures)
+
+
+def _drawn(image: SourceImage, is_doubtful: Callable[[str], bool]) -> Drawn:
+    return Drawn(image.annotations, image.extra, exhaustive=not is_doubtful(image.name))
 
 
 def _empty(images: list[SourceImage], found: list[Record], failures: list[Failure]) -> list[str]:
@@ -201,13 +227,13 @@ def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
     return (y,) if in_strips else (y // BLOCK, x // BLOCK, y // CELL, x // CELL)
 
 
-def _keys(records: list[Record]) -> list[str]:
+def _keys(records: list[Record], longest: int = LONGEST) -> list[str]:
     """Unique keys of [a-z0-9_-]: the image's name and the place in it, with a hash where two would be equal.
 
-    A key with a hash and ".json" fills the 100 bytes that a tar has for a name.
+    A key of LONGEST characters with a hash and ".json" fills the 100 bytes that a tar has for a name.
     """
     full = [f"{r.source_image.name}_{s}" if (s := _suffix(r)) else r.source_image.name for r in records]
-    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-78:] or "sample" for name in full]
+    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-longest:] or "sample" for name in full]
     often, seen = Counter(keys), Counter[str]()
     told_apart = []
     for key, name in zip(keys, full, strict=True):
@@ -232,8 +258,9 @@ def _shard_names(splits: list[Split], size: int) -> list[str]:
 
 
 def _row(values: Any) -> PlanRow:
-    key, split, shard, label, group, image, files, columns, box, stored, attributes = values
+    key, split, shard, label, group, image, files, columns, box, stored, attributes, *targets = values
     return PlanRow(
         key, split, shard, label, group, image, tuple(files), columns,
         box and Box(*box), stored and tuple(stored), attributes,
+        Drawn(tuple(targets[0][0]), *targets[0][1:]) if targets else None,
     )  # fmt: skip

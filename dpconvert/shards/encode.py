@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import imagecodecs
@@ -18,19 +19,24 @@ from dpconvert.image import Image
 from dpconvert.image.decode import JPEG_START, PNG_START, decode, is_plain
 from dpconvert.image.guards.claims import TooLargeError
 from dpconvert.image.rgb import KindError
+from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import ImageFormat, Manifest
+from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.plan import PlanRow
+from dpconvert.plan.targets import ImageTargets
 from dpconvert.source.files import Source
+from dpconvert.source.record import SourceImage
 
 COPIED = {PNG_START: "png", JPEG_START: "jpg"}
 PNG_LEVEL = 6
+SEG = ".seg.png"
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
     """One sample: `image` in `format` ("png" or "jpg"), and `metadata`, the content of its JSON.
 
-    text: `metadata` as JSON, if it has been encoded already.
+    text: `metadata` as JSON, if it has been encoded already. seg: the mask as a PNG file, if the task keeps masks.
     """
 
     key: str
@@ -39,12 +45,14 @@ class EncodedSample:
     label: int
     metadata: Mapping[str, Any]
     text: str = ""
+    seg: bytes | None = None
 
     def members(self) -> list[tuple[str, bytes]]:
         """(name, bytes) in the order of the tar."""
         return [
             (f"{self.key}.{self.format}", self.image),
             (f"{self.key}.cls", b"%d" % self.label),
+            *([(f"{self.key}{SEG}", self.seg)] if self.seg is not None else []),
             (f"{self.key}.json", (self.text or as_json(self.metadata)).encode()),
         ]
 
@@ -74,13 +82,41 @@ class Encoder:
     def __init__(self, manifest: Manifest, source: Source, classes: list[str], image: ImageFormat) -> None:
         self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
         self._series: dict[tuple[Any, ...], Series] = {}
+        self._targets: tuple[str, ImageTargets] | None = None  # of the last image: its samples follow each other
 
     def sample(self, row: PlanRow) -> EncodedSample:
-        """The sample of one row.
+        """The sample of one row, with the dense targets that the manifest asks for.
 
         Raises:
             ReadError: a file of the source is missing or damaged, or an image is smaller than planned.
         """
+        sample = self._labelled(row)
+        return sample if self.manifest.dense is None else self._with_targets(self.manifest.dense, row, sample)
+
+    def _with_targets(self, dense: Dense, row: PlanRow, sample: EncodedSample) -> EncodedSample:
+        targets, data = self._targets_of(dense, row), sample.metadata
+        frame = data["x"], data["y"], data["width"], data["height"]
+        stored = data["stored_width"], data["stored_height"]
+        return replace(
+            sample,
+            metadata={**data, **targets.objects(frame, stored)},
+            text="" if dense.objects else sample.text,
+            seg=None if dense.seg is None else encode_mask(targets.mask(frame, stored)),
+        )
+
+    def _targets_of(self, dense: Dense, row: PlanRow) -> ImageTargets:
+        if self._targets is None or self._targets[0] != row.source_image:
+            assert row.annotations is not None
+            source_image = SourceImage(
+                row.source_image, row.files, row.group, columns=row.columns, annotations=row.annotations.files,
+                extra=row.annotations.extra,                attributes=row.attributes,
+            )  # fmt: skip
+            image = self.source.open_image(row.files, row.columns)
+            annotations = LazyScene(self.source, source_image, image, Counter()).annotations
+            self._targets = row.source_image, ImageTargets(dense, annotations, exhaustive=row.annotations.exhaustive)
+        return self._targets[1]
+
+    def _labelled(self, row: PlanRow) -> EncodedSample:
         whole = self._whole_file(row)
         if whole is not None:
             data, kind, (width, height) = whole
@@ -165,3 +201,10 @@ def encode(pixels: NDArray[np.uint8], image: ImageFormat) -> tuple[str, bytes]:
     buffer = io.BytesIO()
     Pillow.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return "png", buffer.getvalue()
+
+
+def encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """A mask (height, width) as an 8-bit grey PNG file (mode L)."""
+    buffer = io.BytesIO()
+    Pillow.fromarray(mask).save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()

@@ -18,8 +18,12 @@ from dpconvert.card import (
     FILE_NAME,
     INDEX_NAME,
     SPLITS,
+    BoxesCard,
+    DenseCard,
     Difference,
     Failure,
+    PointsCard,
+    SegCard,
     Split,
     SplitCard,
     TaskCard,
@@ -27,13 +31,15 @@ from dpconvert.card import (
     dump,
 )
 from dpconvert.image import openslide_version
+from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Regional
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
+from dpconvert.plan.targets import pixels_of_radius
 from dpconvert.plural import counted
 from dpconvert.shards import sidefiles
-from dpconvert.shards.tar import Entry, Written, replaced, write_index
+from dpconvert.shards.tar import OBJECT_COLUMNS, SEG_COLUMNS, Entry, Written, replaced, write_index
 from dpconvert.source.files import Source
 
 
@@ -54,7 +60,7 @@ def finish(
     manifest = source.manifest
     shards = [part.shard for part in written]
     entries = [entry for part in written for entry in part.entries]
-    index = write_index(folder / INDEX_NAME, entries)
+    index = write_index(folder / INDEX_NAME, entries, index_columns(manifest.dense))
     cards = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
     splits = {split: card for split, card in cards.items() if card.samples}
     partial = _partial(manifest, source, options, len(failures))
@@ -75,7 +81,7 @@ def finish(
         citation=manifest.citation,
         expectations=differences(manifest, options, splits, partial),
         notes=[*manifest.notes, *chosen.notes],
-        options=options.model_dump() | _of_pixels(manifest),
+        options=options.fields() | _of_pixels(manifest),
         request=json.dumps(request, sort_keys=True),
         plan=chosen.digest(),
         digest=dataset_digest(shards),
@@ -83,11 +89,36 @@ def finish(
         shards=shards,
         failures=failures,
         tools=tools(),
+        dense=_dense_card(manifest.dense, written),
     )
     card = card.model_copy(update={"side_files": sidefiles.write(folder, card, entries)})
     with replaced(folder / FILE_NAME) as file:
         file.write(dump(card))
     return card
+
+
+def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None:
+    """What the card says of dense targets."""
+    if dense is None:
+        return None
+    resolutions = list(dict.fromkeys(mpp for part in written for mpp in part.resolutions))
+    points, boxes = dense.points, dense.boxes
+    return DenseCard(
+        seg=SegCard(classes=dense.seg.classes) if dense.seg else None,
+        points=PointsCard(
+            classes=points.classes, radius_um=points.radius_um, radius_px=pixels_of_radius(points, resolutions),
+            exhaustive=points.exhaustive,
+        )
+        if points else None,
+        boxes=BoxesCard(classes=boxes.classes, exhaustive=boxes.exhaustive) if boxes else None,
+    )  # fmt: skip
+
+
+def index_columns(dense: Dense | None) -> dict[str, str]:
+    """The columns that the index has for dense targets."""
+    if dense is None:
+        return {}
+    return (SEG_COLUMNS if dense.seg else {}) | (OBJECT_COLUMNS if dense.objects else {})
 
 
 def _of_pixels(manifest: Manifest) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,14 +47,21 @@ INDEX_COLUMNS = {
     "sha256": "string",
     "attributes": "string",  # JSON object of strings
 }
+SEG_COLUMNS = {"seg_offset": "int64", "seg_length": "int64", "seg_sha256": "string"}  # of tasks with masks
+OBJECT_COLUMNS = {"objects": "int32"}  # of tasks with points or boxes
+DENSE_COLUMNS = SEG_COLUMNS | OBJECT_COLUMNS
 ROW_GROUP = 1 << 20  # rows of the index
+SEG_PLACE = 2  # of the mask among the members of a sample: after image and label
 ZEROS = bytes(BLOCKSIZE)
 PIECE = 1 << 20  # bytes hashed and written at once
 SYNCED = 1 << 22  # bytes after which the file is synced to the disk
 
 
 class Entry(NamedTuple):
-    """One row of the index; offset and length are those of the image's bytes in the tar."""
+    """One row of the index; offset and length are those of the image's bytes in the tar.
+
+    seg_offset, seg_length and seg_sha256 are those of the mask; `objects` is the number of points and boxes.
+    """
 
     key: str
     split: Split
@@ -73,6 +80,10 @@ class Entry(NamedTuple):
     stored_height: int
     sha256: str
     attributes: str
+    seg_offset: int = -1
+    seg_length: int = 0
+    seg_sha256: str = ""
+    objects: int = 0
 
     @classmethod
     def checked(cls, values: Sequence[Any]) -> Entry:
@@ -82,15 +93,19 @@ class Entry(NamedTuple):
         return cls(*values)
 
 
-ENTRY_TYPES = tuple(str if kind == "string" else int for kind in INDEX_COLUMNS.values())
+ENTRY_TYPES = tuple(str if kind == "string" else int for kind in (INDEX_COLUMNS | DENSE_COLUMNS).values())
 
 
 @dataclass(frozen=True)
 class Written:
-    """A finished shard: its part of the task card, and its part of the index."""
+    """A finished shard: its part of the task card, and its part of the index.
+
+    resolutions: the micrometres per pixel of its stored images, each once; None where unknown.
+    """
 
     shard: ShardCard
     entries: list[Entry]
+    resolutions: tuple[float | None, ...] = ()
 
 
 def write_shard(path: Path, split: Split, samples: Iterable[EncodedSample]) -> Written:
@@ -109,15 +124,15 @@ def write_shard(path: Path, split: Split, samples: Iterable[EncodedSample]) -> W
             if writing is not None:
                 writing.result()
     card = ShardCard(name=path.name, split=split, samples=len(tar.entries), size=tar.size, sha256=stored.hexdigest())
-    return Written(card, tar.entries)
+    return Written(card, tar.entries, tuple(tar.resolutions))
 
 
-def write_index(path: Path, entries: Sequence[Entry]) -> FileCard:
-    """Write index.parquet, with the rows in the given order."""
+def write_index(path: Path, entries: Sequence[Entry], more: Collection[str] = ()) -> FileCard:
+    """Write index.parquet, with the rows in the given order. more: the columns of dense targets that it has."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, starts = index_schema(), range(0, len(entries), ROW_GROUP)
+    schema, starts = index_schema(more), range(0, len(entries), ROW_GROUP)
     batches = [_batch(entries[start : start + ROW_GROUP], schema) for start in starts]
     table = pa.Table.from_batches(batches, schema=schema)
     with replaced(path) as file:
@@ -128,7 +143,8 @@ def write_index(path: Path, entries: Sequence[Entry]) -> FileCard:
 def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
 
-    arrays = [_array(column, field.type) for column, field in zip(zip(*entries, strict=True), schema, strict=True)]
+    columns = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
+    arrays = [_array(columns[field.name], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -143,18 +159,19 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
 
 
-def index_schema() -> pa.Schema:
-    """Names and types of the index's columns."""
+def index_schema(more: Collection[str] = ()) -> pa.Schema:
+    """Names and types of the index's columns. more: names of the columns of dense targets that the task has."""
     import pyarrow as pa
 
-    return pa.schema([pa.field(name, kind) for name, kind in INDEX_COLUMNS.items()])
+    kinds = INDEX_COLUMNS | {name: kind for name, kind in DENSE_COLUMNS.items() if name in more}
+    return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
 
 
 def read_index(path: Path) -> Any:
-    """The index as a pyarrow table."""
+    """The index as a pyarrow table, with the columns of dense targets that it has."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path, schema=index_schema())
+    return pq.read_table(path, schema=index_schema(pq.read_schema(path).names))
 
 
 def file_card(path: Path) -> FileCard:
@@ -200,14 +217,17 @@ class _Tar:
     def __init__(self, name: str) -> None:
         self.name, self.size = name, 0
         self.entries: list[Entry] = []
+        self.resolutions: dict[float | None, None] = {}
 
     def pieces(self, samples: Iterable[EncodedSample]) -> Iterator[bytes]:
         """The bytes of the tar, in pieces of about PIECE bytes."""
         pending: list[bytes] = []
         given = 0
         for sample in samples:
-            self.entries.append(_entry(sample, self.name, self.size + BLOCKSIZE))
-            for name, data in sample.members():
+            members = sample.members()
+            self.entries.append(_entry(sample, self.name, _offsets(members, self.size)))
+            self.resolutions[sample.metadata.get("mpp_stored")] = None
+            for name, data in members:
                 padding = -len(data) % BLOCKSIZE
                 pending += (_header(name, len(data)), data, ZEROS[:padding])
                 self.size += BLOCKSIZE + len(data) + padding
@@ -241,12 +261,23 @@ class _Stored:
         return self._hash.hexdigest()
 
 
-def _entry(sample: EncodedSample, shard: str, offset: int) -> Entry:
-    data = sample.metadata
+def _offsets(members: Sequence[tuple[str, bytes]], start: int) -> list[int]:
+    """Where the content of each member begins in the tar, if the first header is at `start`."""
+    offsets = []
+    for _, data in members:
+        offsets.append(start + BLOCKSIZE)
+        start += BLOCKSIZE + len(data) + -len(data) % BLOCKSIZE
+    return offsets
+
+
+def _entry(sample: EncodedSample, shard: str, offsets: Sequence[int]) -> Entry:
+    data, seg = sample.metadata, sample.seg
     return Entry(
-        sample.key, data["split"], shard, offset, len(sample.image), sample.format, data["label"], data["group"],
+        sample.key, data["split"], shard, offsets[0], len(sample.image), sample.format, data["label"], data["group"],
         data["files"][0], data["x"], data["y"], data["width"], data["height"], data["stored_width"],
         data["stored_height"], hashlib.sha256(sample.image).hexdigest(), _attributes(tuple(data["attributes"].items())),
+        *((-1, 0, "") if seg is None else (offsets[SEG_PLACE], len(seg), hashlib.sha256(seg).hexdigest())),
+        sum(len(data[kind]) for kind in ("points", "boxes") if kind in data),
     )  # fmt: skip
 
 

@@ -59,6 +59,10 @@ def differences(folder: Path, card: TaskCard, against: str) -> Iterator[tuple[st
             in_both = name in ours and name in theirs
             yield name, f"content differs from {against}" if in_both else "missing in one of the two"
     yield FILE_NAME, _images(folder, card, Path(against), other)
+    if card.dense != other.dense:
+        yield FILE_NAME, f"the dense targets differ from those of {against}: {_named(card)} here, {_named(other)} there"
+    elif card.dense is not None and (told := _targets(folder, card, Path(against), other)):
+        yield FILE_NAME, told
 
 
 def counterpart(against: Path, task: str) -> Path | None:
@@ -121,6 +125,24 @@ def _images(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str:
     decoding = sum(not np.array_equal(_decoded(folder, ours[key]), _decoded(there, theirs[key])) for key in compared)
     which = f"of {len(compared)} compared, {decoding} differ in pixels (decoding), {len(compared) - decoding} only in"
     return f"{only}; {counted(len(changed), 'image')} with different bytes: {which} bytes (encoding)"
+
+
+def _named(card: TaskCard) -> str:
+    """What dense targets a task keeps, in words."""
+    if card.dense is None:
+        return "none"
+    kinds = {"masks": card.dense.seg, "points": card.dense.points, "boxes": card.dense.boxes}
+    return " and ".join(f"{kind} ({', '.join(of.classes)})" for kind, of in kinds.items() if of is not None)
+
+
+def _targets(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str:
+    """How many samples of the same key have other masks, and how many another number of objects; '' for none."""
+    ours, theirs = _rows(folder, card), _rows(there, other)
+    common = [key for key in ours if key in theirs]
+    masks = sum(ours[key].get("seg_sha256") != theirs[key].get("seg_sha256") for key in common)
+    objects = sum(ours[key].get("objects") != theirs[key].get("objects") for key in common)
+    told = [f"{counted(masks, 'mask')} with different bytes"] if masks else []
+    return ", ".join([*told, *([f"{counted(objects, 'sample')} with another number of objects"] if objects else [])])
 
 
 def _rows(folder: Path, card: TaskCard) -> dict[str, Any]:

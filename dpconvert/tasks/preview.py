@@ -19,12 +19,17 @@ from dpconvert import readers
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import OutputError, SourceError
 from dpconvert.image import Image, TissueMask, thumbnail
+from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.rules import Crop, Whole
 from dpconvert.names import closest
 from dpconvert.plan import patches
 from dpconvert.plan.collect import LazyScene
+from dpconvert.plan.divide import doubtful
+from dpconvert.plan.options import Options
+from dpconvert.plan.targets import ImageTargets
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage, hashed
+from dpconvert.tasks.overlay import overlaid
 
 SIDE = 2000
 TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
@@ -170,7 +175,36 @@ def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list
         title = f"{label}: {len(shown)} of {len(of_class)}"
         sheet(list(_samples(source, shown)), title).save(path)
         files.append(path)
+        if source.manifest.dense is not None:
+            path = out / f"{name}_class_{_plain(label)}_targets.png"
+            kept = list(_with_targets(source, source.manifest.dense, shown))
+            sheet(kept, f"{title}; {_legend(source.manifest.dense)}").save(path)
+            files.append(path)
     return files
+
+
+def _legend(dense: Dense) -> str:
+    """The classes of the targets in the order of their colours."""
+    return "; ".join(", ".join(of.classes) for of in (dense.seg, *dense.objects) if of is not None)
+
+
+def _with_targets(source: Source, dense: Dense, records: list[Record]) -> Iterator[Pillow.Image]:
+    """Each sample as `_samples` gives it, with its targets drawn on it."""
+    targets: tuple[SourceImage, ImageTargets, Image] | None = None
+    is_doubtful = doubtful(source.manifest, Options())
+    for record, small in zip(records, _samples(source, records), strict=True):
+        if targets is None or targets[0] is not record.source_image:
+            image = source.open_image(record.source_image.files, record.source_image.columns)
+            scene = LazyScene(source, record.source_image, image, Counter())
+            targets = (
+                record.source_image,
+                ImageTargets(dense, scene.annotations, exhaustive=not is_doubtful(record.source_image.name)),
+                image,
+            )
+        _, kept, image = targets
+        frame = record.box or (0, 0, image.width, image.height)
+        mask = kept.mask(frame, small.size) if dense.seg is not None else None
+        yield overlaid(small, small.size, mask, kept.objects(frame, small.size))
 
 
 def _samples(source: Source, records: list[Record]) -> Iterator[Pillow.Image]:

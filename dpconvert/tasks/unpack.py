@@ -1,6 +1,8 @@
 """Unpacks a task's shards into a folder for each split and class: the images as they were stored, byte for byte.
 
 <out>/train/<class>/<key>.png   likewise for val and test
+<out>/masks/train/<class>/<key>.png   the mask of each image, if the task keeps masks
+<out>/objects.csv               file, kind, class and coordinates of each point and box, if the task keeps any
 <out>/labels.csv                file, label, class, split and group of each image; written last
 <out>/.unpacked.json            identifies the data, so that the command can resume, and other data are not mixed in
 """
@@ -12,11 +14,12 @@ import hashlib
 import io
 import json
 import re
+import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -24,11 +27,13 @@ from dpconvert.card import TaskCard, load
 from dpconvert.errors import OutputError, ShardError
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index, replaced
+from dpconvert.tasks.sample_files import keeps_masks, read_sample
 from dpconvert.tasks.verify import KEY
 
-MARK, LABELS = ".unpacked.json", "labels.csv"
+MARK, LABELS, OBJECTS, MASKS = ".unpacked.json", "labels.csv", "objects.csv", "masks"
 FORMATS = ("png", "jpg")
 COLUMNS = ["key", "split", "shard", "offset", "length", "format", "label", "group", "sha256"]
+OF_MASKS = ["seg_offset", "seg_length", "seg_sha256"]
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved file names under Windows
 
 
@@ -53,13 +58,19 @@ def unpack(folder: Path, out: Path, report: Reporter) -> Unpacked:
     rows = _rows(folder, card)
     _claim(out, card)
     names = [name for name, _ in _placed(card, rows)]
+    names += [_mask_name(name) for name in names] if keeps_masks(card) else []
     for parent in sorted({(out / name).parent for name in names}):
         _make(parent)
     made = 0
     with report.bar(f"{card.task}: unpack", len(rows)) as advance:
-        for name, data in _images(folder, card, rows):
+        for name, data, mask in _images(folder, card, rows):
+            if mask is not None:
+                _put(out / _mask_name(name), mask)
             made += _put(out / name, data)
             advance()
+    if card.dense is not None and (card.dense.points or card.dense.boxes):
+        with replaced(out / OBJECTS) as file:
+            file.write(_objects(folder, card, rows))
     with replaced(out / LABELS) as file:
         file.write(_labels(card, rows))
     return Unpacked(card.task, out, made, len(rows) - made)
@@ -80,8 +91,9 @@ def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:
     """The rows of the index. Its names become file names, so they are checked."""
     path = folder / card.index.name
     try:
-        rows: list[dict[str, Any]] = read_index(path).select(COLUMNS).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
+        columns = [*COLUMNS, *(OF_MASKS if keeps_masks(card) else ())]
+        rows: list[dict[str, Any]] = read_index(path).select(columns).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise ShardError(f"not a readable index: {reason}", where=path, remedy="convert the source again") from None
     shards = {shard.name: shard.split for shard in card.shards}
@@ -130,8 +142,26 @@ def _placed(card: TaskCard, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[st
         yield f"{row['split']}/{folders[row['label']]}/{row['key']}.{row['format']}", row
 
 
-def _images(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
-    """(file name, bytes) of every sample, shard by shard."""
+def _mask_name(name: str) -> str:
+    return f"{MASKS}/{Path(name).with_suffix('.png').as_posix()}"
+
+
+def _images(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes, bytes | None]]:
+    """(file name, bytes of the image, bytes of its mask if the task keeps masks) of every sample, shard by shard."""
+    for name, row, file, path in _opened(folder, card, rows):
+        file.seek(row["offset"])
+        image = _checked(file.read(row["length"]), row, row["sha256"], path)
+        if not keeps_masks(card):
+            yield name, image, None
+            continue
+        file.seek(row["seg_offset"])
+        yield name, image, _checked(file.read(row["seg_length"]), row, row["seg_sha256"], path)
+
+
+def _opened(
+    folder: Path, card: TaskCard, rows: list[dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any], IO[bytes], Path]]:
+    """(file name, row, the open shard, its path) of every sample, shard by shard."""
     of_shard = defaultdict(list)
     for name, row in _placed(card, rows):
         of_shard[row["shard"]].append((name, row))
@@ -140,16 +170,38 @@ def _images(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> Iterato
         try:
             with path.open("rb") as file:
                 for name, row in samples:
-                    file.seek(row["offset"])
-                    yield name, _checked(file.read(row["length"]), row, path)
+                    yield name, row, file, path
         except OSError as error:
             raise ShardError(
                 f"cannot be read: {error.strerror}", where=path, remedy="convert the source again"
             ) from None
 
 
-def _checked(data: bytes, row: dict[str, Any], path: Path) -> bytes:
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+def _objects(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> bytes:
+    """A table of points and boxes in pixels of the image; points have no second corner."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "kind", "class", "x", "y", "x2", "y2"])
+    for name, row, file, path in _opened(folder, card, rows):
+        try:
+            fields = read_sample(file, row["offset"], card).metadata
+            writer.writerows([name, *line] for line in _lines(card, fields))
+        except (ValueError, TypeError, IndexError, KeyError, tarfile.TarError) as error:
+            raise ShardError(f"{row['key']}: {error}", where=path, remedy="run `dpconvert verify`") from None
+    return text.getvalue().encode()
+
+
+def _lines(card: TaskCard, fields: dict[str, Any]) -> Iterator[list[Any]]:
+    assert card.dense is not None
+    for kind, stated in (("points", card.dense.points), ("boxes", card.dense.boxes)):
+        for *at, label in fields[kind] if stated is not None else ():
+            assert stated is not None
+            x, y, *corner = at
+            yield [kind[: -1 if kind == "points" else -2], stated.classes[label], x, y, *(corner or ("", ""))]
+
+
+def _checked(data: bytes, row: dict[str, Any], sha256: str, path: Path) -> bytes:
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise ShardError(f"{row['key']} has changed since it was written", where=path, remedy="run `dpconvert verify`")
     return data
 

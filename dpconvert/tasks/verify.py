@@ -24,6 +24,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.sidefiles import side_card
 from dpconvert.shards.tar import read_index
 from dpconvert.source.bounded import DAMAGED
+from dpconvert.tasks import dense_targets
 from dpconvert.tasks.compare import differences
 
 KEY = re.compile(r"[a-z0-9_-]+")
@@ -145,18 +146,25 @@ def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str
     if not all(member.isreg() for member in members):
         yield "contains a member that is not a plain file"
         return
-    if len(members) != 3 * len(rows) or len(rows) != shard.samples:
+    count = 4 if card.dense is not None and card.dense.seg is not None else 3  # files of a sample
+    if len(members) != count * len(rows) or len(rows) != shard.samples:
         yield f"{counted(len(members), 'file')} for {counted(len(rows), 'sample')}"
         return
-    for row, start in zip(rows, range(0, len(members), 3), strict=True):
-        parts = [(m.name, data[m.offset_data : m.offset_data + m.size]) for m in members[start : start + 3]]
-        for what in _sample(parts, members[start].offset_data, card, row):
+    for row, start in zip(rows, range(0, len(members), count), strict=True):
+        parts = [
+            (m.name, m.offset_data, data[m.offset_data : m.offset_data + m.size])
+            for m in members[start : start + count]
+        ]
+        for what in _sample(parts, card, row):
             yield f"{row['key']}: {what}"
 
 
-def _sample(parts: list[tuple[str, bytes]], offset: int, card: TaskCard, row: dict[str, Any]) -> Iterator[str]:
-    key, (_, image), (_, label), (_, text) = row["key"], *parts
-    if [name for name, _ in parts] != [f"{key}.{row['format']}", f"{key}.cls", f"{key}.json"] or not KEY.fullmatch(key):
+def _sample(parts: list[tuple[str, int, bytes]], card: TaskCard, row: dict[str, Any]) -> Iterator[str]:
+    """The problems of one sample. parts: name, offset and content of each of its files."""
+    key = row["key"]
+    (_, offset, image), (_, _, label), *masks, (_, _, text) = parts
+    names = [f"{key}.{row['format']}", f"{key}.cls", *(f"{key}.seg.png" for _ in masks), f"{key}.json"]
+    if [name for name, *_ in parts] != names or not KEY.fullmatch(key):
         yield "wrong file names"
         return
     if (offset, len(image)) != (row["offset"], row["length"]):
@@ -171,6 +179,10 @@ def _sample(parts: list[tuple[str, bytes]], offset: int, card: TaskCard, row: di
         fields = None
     if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in ("label", "group", "split")):
         yield "JSON differs from the index"
+    else:
+        yield from dense_targets.objects(fields, card.dense, row)
+    for _, at, mask in masks:
+        yield from dense_targets.mask(mask, at, card.dense, row)
     try:
         height, width = decode(image).shape[:2]
         if (width, height) != (row["stored_width"], row["stored_height"]):

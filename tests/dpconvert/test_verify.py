@@ -7,6 +7,7 @@ import random
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.encode import EncodedSample
 from dpconvert.shards.finalize import tools
-from dpconvert.shards.tar import file_card, write_index, write_shard
+from dpconvert.shards.tar import DENSE_COLUMNS, file_card, write_index, write_shard
 from dpconvert.source.record import Record, SourceImage
 from dpconvert.tasks.verify import task_folders, verify
 from tests.dpconvert.conftest import Answer, Converted, run
@@ -150,7 +151,10 @@ def sample(key: str, label: int = 0, group: str = "toy:g", split: str = "train",
 
 
 def written(
-    folder: Path, splits: dict[str, Sequence[EncodedSample]], change: Callable[[Path], object] = lambda _: None
+    folder: Path,
+    splits: dict[str, Sequence[EncodedSample]],
+    change: Callable[[Path], object] = lambda _: None,
+    dense: cards.DenseCard | None = None,
 ) -> Path:
     """A task of these samples, one shard a split; `change` meddles with the first shard before it is digested."""
     shards, entries = [], []
@@ -161,7 +165,7 @@ def written(
             change(folder / made.shard.name)
         told = file_card(folder / made.shard.name)
         shards.append(made.shard.model_copy(update={"size": told.size, "sha256": told.sha256}))
-    index = write_index(folder / "index.parquet", entries)
+    index = write_index(folder / "index.parquet", entries, () if dense is None else DENSE_COLUMNS)
     counts = {
         split: cards.SplitCard(samples=len(of), classes=[sum(s.label == i for s in of) for i in (0, 1)], groups=1)
         for split, of in splits.items()
@@ -170,6 +174,7 @@ def written(
         task="Toy", source="toy", title="", kind="classification", classes=["no", "yes"], metric="roc_auc", organ="",
         stain="", split_policy="strict", splits=counts, group_kind="image", licence=cards.Licence(name="CC0"),  # type: ignore[arg-type]
         citation="", request="", plan="", digest=cards.dataset_digest(shards), index=index, shards=shards,
+        dense=dense,
     )  # fmt: skip
     (folder / "task.json").write_bytes(cards.dump(card))
     return folder
@@ -409,3 +414,84 @@ def test_a_thousand_flipped_bits_are_all_found(small: Path, tmp_path: Path) -> N
         assert found(folder), f"{path.name} differs unnoticed"
         path.write_bytes(whole)
     assert found(folder) == []
+
+
+# --- dense targets
+
+DENSE = cards.DenseCard(
+    seg=cards.SegCard(classes=["no", "yes"]),
+    points=cards.PointsCard(classes=["cell"], radius_um=None, radius_px=4, exhaustive=True),
+    boxes=cards.BoxesCard(classes=["cell"], exhaustive=True),
+)
+
+
+def mask_file(values: Any, mode: str = "L", kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.array(values, np.uint8)).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+MASK = mask_file([[0, 1], [255, 0], [1, 1]])
+
+
+def dense_sample(seg: bytes | None = MASK, **changes: Any) -> EncodedSample:
+    fields = {"points": [[0, 2.99, 0]], "boxes": [[0, 0, 2, 1.5, 0]]} | changes
+    plain = sample("a", **{name: value for name, value in fields.items() if value is not None})
+    return replace(plain, seg=seg)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (dense_sample(), None),
+        (dense_sample(points=[], boxes=[]), None),
+        (dense_sample(None), "3 files for 1 sample"),
+        (dense_sample(b"no image"), "a: mask cannot be decoded"),
+        (dense_sample(MASK[:-20]), "a: mask cannot be decoded"),
+        (
+            dense_sample(mask_file([[0, 1]] * 3, "P")),
+            "a: mask cannot be decoded: PNG of mode P instead of PNG of mode L",
+        ),
+        (dense_sample(mask_file([[0, 1]] * 3, "RGB")), "a: mask cannot be decoded: PNG of mode RGB"),
+        (dense_sample(mask_file([[0, 1]] * 3, "L", "BMP")), "a: mask cannot be decoded: BMP"),
+        (dense_sample(mask_file([[0, 1, 1]] * 2)), "a: mask is not of the image's size"),
+        (dense_sample(mask_file([[0, 2]] * 3)), "a: mask has the value 2, which is no class"),
+        (dense_sample(points=[[2, 0, 0]]), "a: points outside the image"),
+        (dense_sample(points=[[0, -0.01, 0]]), "a: points outside the image"),
+        (dense_sample(points=[[0, 0, 1]]), "a: points of an unknown class"),
+        (dense_sample(points=[[0, 0]]), "a: points are not lists of 2 coordinates and a class"),
+        (dense_sample(points=[["0", 0, 0]]), "a: points are not lists of 2 coordinates and a class"),
+        (dense_sample(points=[[0, float("nan"), 0]]), "a: points are not lists of 2 coordinates and a class"),
+        (dense_sample(boxes=[[1, 0, 0, 1, 0]]), "a: boxes outside the image"),
+        (dense_sample(boxes=[[0, 0, 2.5, 1, 0]]), "a: boxes outside the image"),
+        (dense_sample(boxes=None), "a: no boxes in the JSON"),
+    ],
+)
+def test_dense_targets_are_checked(wrong: EncodedSample, told: str | None, tmp_path: Path) -> None:
+    problems = found(written(tmp_path, {"train": [wrong]}, dense=DENSE))
+    if told is None:
+        assert problems == []
+    else:
+        assert any(told in problem for problem in problems), problems
+
+
+def test_a_mask_that_is_not_the_one_of_the_index_is_found(tmp_path: Path) -> None:
+    class Lying(EncodedSample):
+        def members(self) -> list[tuple[str, bytes]]:
+            files = super().members()
+            files[2] = files[2][0], mask_file([[1, 1], [255, 0], [1, 1]])
+            return files
+
+    plain = dense_sample()
+    lying = Lying(plain.key, plain.image, plain.format, plain.label, plain.metadata, seg=plain.seg)
+    assert "train-000000.tar: a: mask differs from the index" in found(
+        written(tmp_path, {"train": [lying]}, dense=DENSE)
+    )
+
+
+def test_targets_that_the_card_does_not_state_are_found(tmp_path: Path) -> None:
+    only = cards.DenseCard(seg=DENSE.seg, points=DENSE.points)
+    assert found(written(tmp_path, {"train": [dense_sample()]}, dense=only)) == [
+        "train-000000.tar: a: boxes in the JSON, but not in the card",
+        "train-000000.tar: a: number of objects differs from the index",
+    ]

@@ -1,4 +1,7 @@
-"""PanNuke: NumPy arrays of patches, masks and tissues, a fold each; the first mask of a patch decides its class."""
+"""PanNuke: NumPy arrays of patches, masks and tissues, a fold each; the first mask of a patch decides its class.
+
+The channels of the masks hold the numbers of nuclei of one kind each; the last one is the background.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,43 @@ from dataclasses import replace
 
 import numpy as np
 
+from dpconvert.annotations import LabelMask
+from dpconvert.errors import ReadError
+from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import arrays
+from dpconvert.source import elements
+from dpconvert.source.elements import Element
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
+
+KINDS = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")  # of the channels
+BACKGROUND = "background"
 
 
 def images(source: Source) -> Iterator[SourceImage]:
     tissues = {found["name"]: source.stacks(found.name).array("") for found in source.need("types")}
+    masks = {found["name"]: found.name for found in source.need("labels")}
     for image in arrays.images(source):
         fold, _, number = image.name.rpartition("_")
-        yield replace(image, attributes={"tissue": str(tissues[fold][int(number)])})
+        drawn = (Element(masks[fold], "", int(number)).name,) if source.manifest.dense is not None else ()
+        yield replace(image, attributes={"tissue": str(tissues[fold][int(number)])}, annotations=drawn)
+
+
+def read_annotations(source: Source, source_image: SourceImage, image: Image) -> LabelMask:
+    """The nuclei of a patch as objects of one mask; of nuclei that overlap, that of the first channel."""
+    name = source_image.annotations[0]
+    found = elements.element(name, source.sizes)
+    assert found is not None
+    masks = elements.one(found, source.stacks(found.file).array(found.key))
+    if masks.shape != (image.height, image.width, len(KINDS) + 1):
+        raise ReadError("not a mask for each kind of nucleus", where=name, found=" x ".join(map(str, masks.shape)))
+    kinds = np.asarray(masks[..., : len(KINDS)], np.int64)
+    channel = (kinds > 0).argmax(-1)
+    number = np.take_along_axis(kinds, channel[..., None], -1)[..., 0]
+    values = np.where(number > 0, number * len(KINDS) + channel, -1)
+    labels = {int(value): KINDS[value % len(KINDS)] for value in np.unique(values) if value >= 0}
+    return LabelMask(values, {-1: BACKGROUND, **labels}, image.width, image.height, instances=True)
 
 
 def fake(tree: FakeTree) -> None:

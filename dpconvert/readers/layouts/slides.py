@@ -104,7 +104,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     told = _table(source, layout, called)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
-    bare = {_stem(name) for name, files in of_slide.items() if not isinstance(source.manifest.rule, Whole | Tiles)
+    bare = {_stem(name) for name, files in of_slide.items() if _goes_by_annotations(source)
             and not files}  # fmt: skip
     siblings.report_unused(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
     _check_alone(source, outlines, called)
@@ -166,7 +166,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
 
 
 def _goes_by_annotations(source: Source) -> bool:
-    return not isinstance(source.manifest.rule, Whole | Tiles)
+    return source.manifest.reads_annotations
 
 
 def _needs_annotations(source: Source) -> bool:
@@ -310,9 +310,12 @@ def _table(source: Source, layout: Layout, called: dict[str, str]) -> dict[str, 
 def _known(manifest: Manifest, layout: Layout) -> list[str]:
     if layout.labels:
         return [*layout.labels, *layout.skip]
+    kept = manifest.dense.known() if manifest.dense else []
     if isinstance(manifest.rule, Middle):
-        return [*manifest.classes, *manifest.rule.ignore, *layout.skip]
-    return [*manifest.rule.known(), *layout.skip] if isinstance(manifest.rule, Regional) else []
+        return [*manifest.classes, *manifest.rule.ignore, *layout.skip, *kept]
+    if isinstance(manifest.rule, Regional):
+        return [*manifest.rule.known(), *layout.skip, *kept]
+    return [*layout.skip, *kept] if kept and isinstance(manifest.rule, Whole | Tiles) else []
 
 
 def _object_classes(source: Source, image: SourceImage) -> dict[int | str, str]:

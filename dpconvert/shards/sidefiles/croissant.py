@@ -45,6 +45,12 @@ COLUMNS = {
     "stored_height": ("sc:Integer", "height of the image in pixels"),
     "sha256": ("sc:Text", "sha256 of the image's bytes"),
 }
+OF_MASKS = {
+    "seg_offset": ("sc:Integer", "byte offset of the mask, <key>.seg.png, in the tar"),
+    "seg_length": ("sc:Integer", "size of the mask in bytes"),
+    "seg_sha256": ("sc:Text", "sha256 of the mask's bytes"),
+}
+OF_OBJECTS = {"objects": ("sc:Integer", "number of points and boxes in <key>.json")}
 
 
 def metadata(card: TaskCard) -> bytes:
@@ -61,7 +67,7 @@ def metadata(card: TaskCard) -> bytes:
         "version": f"{SCHEMA}.0.0",
         "keywords": sorted({"histology", "pathology", "image classification", *filter(None, [card.organ, card.stain])}),
         "distribution": _files(card),
-        "recordSet": [_classes(card), _samples()],
+        "recordSet": [_classes(card), _samples(card)],
     }
     return (json.dumps(content, indent=1) + "\n").encode()
 
@@ -103,9 +109,15 @@ def _classes(card: TaskCard) -> dict[str, Any]:
     }
 
 
-def _samples() -> dict[str, Any]:
+def _columns(card: TaskCard) -> dict[str, tuple[str, str]]:
+    dense = card.dense
+    masks = OF_MASKS if dense and dense.seg else {}
+    return COLUMNS | masks | (OF_OBJECTS if dense and (dense.points or dense.boxes) else {})
+
+
+def _samples(card: TaskCard) -> dict[str, Any]:
     fields = []
-    for column, (kind, about) in COLUMNS.items():
+    for column, (kind, about) in _columns(card).items():
         source = {"fileObject": {"@id": "index.parquet"}, "extract": {"column": column}}
         fields.append(_field("samples", column, kind) | {"description": about, "source": source})
         if column == "label":

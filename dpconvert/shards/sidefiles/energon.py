@@ -55,10 +55,10 @@ def _index(tar: Path, entries: Sequence[Entry]) -> bytes:
 
 
 def _end(path: Path, last: Entry) -> int:
-    """The end of the last sample of a tar: label and JSON follow the image."""
+    """The end of the last sample of a tar: label, mask (if the task keeps masks) and JSON follow the image."""
     end = last.offset + _padded(last.length)
     with path.open("rb") as file:
-        for _ in range(2):
+        for _ in range(2 if last.seg_offset < 0 else 3):
             file.seek(end)
             header = tarfile.TarInfo.frombuf(file.read(BLOCKSIZE), "ascii", "strict")
             end += BLOCKSIZE + _padded(header.size)

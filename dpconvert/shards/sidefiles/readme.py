@@ -59,10 +59,15 @@ def _features(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
     yield from ("  - name: cls", "    dtype:", "      class_label:", "        names:")
     for label, name in enumerate(card.classes):
         yield f"          '{label}': {_quoted(name)}"
+    if card.dense and card.dense.seg:
+        yield from ("  - name: seg.png", "    dtype: image")
     yield from ("  - name: json", "    struct:")
     for field, kind in JSON_FIELDS.items():
         yield from (f"    - name: {field}", f"      dtype: {kind}")
     yield from ("    - name: files", "      list: string")
+    for kind in ("points", "boxes"):
+        if card.dense and getattr(card.dense, kind):
+            yield from (f"    - name: {kind}", "      list:", "        list: float64")
     keys = sorted({key for text in {entry.attributes for entry in entries} for key in json.loads(text)})
     if keys:
         yield from ("    - name: attributes", "      struct:")
@@ -96,7 +101,13 @@ def _body(card: TaskCard) -> Iterator[str]:
     caveats = list(_caveats(card))
     if caveats:
         yield from ("", "## Notes", "", *(f"- {' '.join(caveat.split())}" for caveat in caveats))
-    yield from ("", "## Files", "", "WebDataset tars: for each sample an image, `.cls` (the label) and `.json`;")
+    masks = ", `.seg.png` (the mask)" if card.dense and card.dense.seg else ""
+    yield from (
+        "",
+        "## Files",
+        "",
+        f"WebDataset tars: for each sample an image, `.cls` (the label){masks} and `.json`;",
+    )
     yield "`index.parquet` has a row for each sample, `task.json` describes the task. Digest of the data:"
     yield f"`{card.digest}`."
 

@@ -18,6 +18,7 @@ from dpconvert.plural import counted
 from dpconvert.tasks import webpage
 from dpconvert.tasks.gallery import histogram
 from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, TaskSummary
+from dpconvert.tasks.overlay import colour_of
 
 FAILURES = 50  # listed for each task
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -104,6 +105,7 @@ def _facts(card: TaskCard) -> Iterator[str]:
         "split": text(card.split_policy),
         "related tasks": text(", ".join(card.related)),
         "score": "area under the ROC curve" if card.metric == "roc_auc" else "accuracy",
+        "dense targets": _targets(card),
         "shards": f"{len(card.shards)}, {sum(shard.size for shard in card.shards) / 1e6:,.1f} MB",
         "digest": f"<code>{text(card.digest)}</code>",
         "made by": text(", ".join(f"{tool} {version}" for tool, version in sorted(card.tools.items()))),
@@ -140,15 +142,37 @@ def _images(card: TaskCard, label: int, name: str, examples: list[Example]) -> I
     if not examples:
         yield f'<p class="soft">{"none outside the test set" if count else "none"}</p>'
         return
+    yield from _list_of_images(name, [(shown, shown.jpeg) for shown in examples])
+    overlays = [(shown, shown.overlay) for shown in examples if shown.overlay is not None]
+    if overlays:
+        yield from _list_of_images(f"{name}, with targets", overlays)
+
+
+def _list_of_images(name: str, images: list[tuple[Example, bytes]]) -> Iterator[str]:
     yield '<ul class="images">'
-    for shown in examples:
-        data = base64.b64encode(shown.jpeg).decode()
+    for shown, jpeg in images:
+        data = base64.b64encode(jpeg).decode()
         alternative = text(f"{name}: {shown.key}")
         yield (
             f'<li><img alt="{alternative}" title="{text(shown.key)}, {SPLITS[shown.split]}" width="{shown.width}" '
             f'height="{shown.height}" src="data:image/jpeg;base64,{data}"></li>'
         )
     yield "</ul>"
+
+
+def _targets(card: TaskCard) -> str:
+    """The dense targets of a task, with the colours in which they are drawn; '' if it keeps none."""
+    if card.dense is None:
+        return ""
+    kinds = {"masks": card.dense.seg, "points": card.dense.points, "boxes": card.dense.boxes}
+    return "; ".join(f"{kind}: {_coloured(of.classes)}" for kind, of in kinds.items() if of is not None)
+
+
+def _coloured(classes: list[str]) -> str:
+    return ", ".join(
+        f'<span style="color:{colour_of(number)}" aria-hidden="true">■</span> {text(name)}'
+        for number, name in enumerate(classes)
+    )
 
 
 def _histograms(seen: TaskSummary) -> Iterator[str]:

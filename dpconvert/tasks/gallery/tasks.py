@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import math
-import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +22,9 @@ from dpconvert.image.guards.libtiff import UNREADABLE
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import file_card, read_index
 from dpconvert.source.bounded import DAMAGED
+from dpconvert.tasks.dense_targets import decode_mask
+from dpconvert.tasks.overlay import overlaid
+from dpconvert.tasks.sample_files import SampleFiles, read_sample
 
 SIDE = 112  # px: the longer side of an image on the page
 IMAGES = 8  # images shown of each class
@@ -36,13 +37,17 @@ COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "store
 
 @dataclass(frozen=True)
 class Example:
-    """An image on the page: a JPEG scaled down to SIDE, with its width and height in px."""
+    """An image on the page: a JPEG scaled down to SIDE, with its width and height in px.
+
+    overlay: the same with masks, points and boxes drawn on it, if the task keeps any.
+    """
 
     key: str
     split: str
     width: int
     height: int
     jpeg: bytes
+    overlay: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ def _read(folder: Path) -> TaskSummary:
     column = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False)) for name in COLUMNS if name != "group"}
     codes = rows["group"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return TaskSummary(
-        folder, card, column["stored_width"], column["stored_height"], np.bincount(codes), _resolutions(folder, column),
-        _examples(folder, card, column),
+        folder, card, column["stored_width"], column["stored_height"], np.bincount(codes),
+        _resolutions(folder, card, column), _examples(folder, card, column),
     )  # fmt: skip
 
 
@@ -118,11 +123,11 @@ def _index(folder: Path, card: TaskCard) -> Any:
     return rows
 
 
-def _resolutions(folder: Path, column: dict[str, Any]) -> NDArray[np.float64]:
+def _resolutions(folder: Path, card: TaskCard, column: dict[str, Any]) -> NDArray[np.float64]:
     """`mpp_stored` of samples evenly spaced in the index."""
     values = []
-    for _, _, metadata in _samples(folder, column, evenly(np.arange(len(column["key"])), LOOKED_AT)):
-        mpp = metadata.get("mpp_stored")
+    for _, sample in _samples(folder, card, column, evenly(np.arange(len(column["key"])), LOOKED_AT)):
+        mpp = sample.metadata.get("mpp_stored")
         if isinstance(mpp, int | float) and math.isfinite(mpp) and mpp > 0:
             values.append(float(mpp))
     return np.array(values, dtype=np.float64)
@@ -136,10 +141,14 @@ def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int,
         sets = (np.flatnonzero(of_class & (column["split"] == split)) for split in ("train", "val"))
         chosen += evenly(next((rows for rows in sets if len(rows)), np.array([], dtype=np.intp)), IMAGES)
     shown: dict[int, list[Example]] = {}
-    for row, image, _ in _samples(folder, column, sorted(chosen)):
+    for row, sample in _samples(folder, card, column, sorted(chosen)):
         key, split = str(column["key"][row]), str(column["split"][row])
-        jpeg, width, height = _small(image, f"{folder / column['shard'][row]}: {key}")
-        shown.setdefault(int(column["label"][row]), []).append(Example(key, split, width, height, jpeg))
+        where = f"{folder / column['shard'][row]}: {key}"
+        stored = int(column["stored_width"][row]), int(column["stored_height"][row])
+        small = _small(sample.image, where)
+        overlay = None if card.dense is None else _jpeg(_overlaid(small, stored, sample, where))
+        example = Example(key, split, small.width, small.height, _jpeg(small), overlay)
+        shown.setdefault(int(column["label"][row]), []).append(example)
     return shown
 
 
@@ -149,31 +158,30 @@ def evenly(rows: NDArray[np.intp], most: int) -> list[int]:
     return [int(row) for row in rows[places]]
 
 
-def _samples(folder: Path, column: dict[str, Any], rows: Iterable[int]) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """(row, bytes of its image, its JSON) for each row; rows are in the order of the index."""
+def _samples(
+    folder: Path, card: TaskCard, column: dict[str, Any], rows: Iterable[int]
+) -> Iterator[tuple[int, SampleFiles]]:
+    """(row, its files) for each row; rows are in the order of the index."""
     for shard, of_shard in groupby(rows, lambda row: str(column["shard"][row])):
         try:
             with (folder / shard).open("rb") as file:
                 for row in of_shard:
-                    yield row, *_sample(file, int(column["offset"][row]))
+                    yield row, read_sample(file, int(column["offset"][row]), card)
         except (OSError, RecursionError, *DAMAGED) as error:
             why = getattr(error, "strerror", None) or error
             raise ShardError(f"cannot be read: {why}", where=folder / shard, remedy=VERIFY) from None
 
 
-def _sample(file: IO[bytes], offset: int) -> tuple[bytes, dict[str, Any]]:
-    """The image and JSON of the sample whose image starts at `offset`: image, label and JSON follow each other."""
-    file.seek(offset - tarfile.BLOCKSIZE)
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        contents = [opened.read() for _ in range(3) if (member := tar.next()) and (opened := tar.extractfile(member))]
-    if len(contents) != 3:
-        raise ValueError(f"no sample at byte {offset}")
-    metadata = json.loads(contents[2])
-    return contents[0], metadata if isinstance(metadata, dict) else {}
+def _overlaid(small: Pillow.Image, stored: tuple[int, int], sample: SampleFiles, where: str) -> Pillow.Image:
+    try:
+        mask = None if sample.seg is None else decode_mask(sample.seg)
+        return overlaid(small, stored, mask, sample.metadata)
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"targets cannot be drawn: {error}", where=where, remedy=VERIFY) from None
 
 
-def _small(data: bytes, where: str) -> tuple[bytes, int, int]:
-    """A thumbnail of the image as JPEG, with its width and height in px."""
+def _small(data: bytes, where: str) -> Pillow.Image:
+    """A thumbnail of the image in RGB."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -183,6 +191,10 @@ def _small(data: bytes, where: str) -> tuple[bytes, int, int]:
     except UNREADABLE as error:
         raise ShardError(f"cannot be decoded: {error}", where=where, remedy=VERIFY) from None
     small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def _jpeg(image: Pillow.Image) -> bytes:
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue(), small.width, small.height
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
