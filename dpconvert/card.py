@@ -18,6 +18,7 @@ from dpconvert.errors import ShardError
 SCHEMA = 1
 FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
+IGNORE = 255  # value of a mask where nothing is annotated
 WORK = ".work"  # folder of an unfinished conversion, inside the task's folder
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -85,6 +86,43 @@ class Failure(Model):
     reason: str
 
 
+class SegCard(Model):
+    """The masks of a task: PNG files of the stored image's size, whose values are indexes in `classes`, or `ignore`."""
+
+    classes: list[str]
+    ignore: Literal[255] = IGNORE
+    metric: Literal["dice"] = "dice"
+
+
+class PointsCard(Model):
+    """The points of a task. `exhaustive`: whether every object of `classes` has one.
+
+    radius_um, radius_px: the distance within which a point counts as found, in micrometres (null if the manifest
+    states pixels) and in pixels of the stored image (null if images of several resolutions are in the task).
+    """
+
+    classes: list[str]
+    radius_um: float | None
+    radius_px: float | None
+    exhaustive: bool
+    metric: Literal["f1"] = "f1"
+
+
+class BoxesCard(Model):
+    """The boxes of a task. `exhaustive`: whether every object of `classes` has one."""
+
+    classes: list[str]
+    exhaustive: bool
+
+
+class DenseCard(Model):
+    """The dense targets of a task's samples; at least one of them."""
+
+    seg: SegCard | None = None
+    points: PointsCard | None = None
+    boxes: BoxesCard | None = None
+
+
 class TaskCard(Model):
     """A complete task: its description, splits and files, and the versions that made them."""
 
@@ -114,8 +152,17 @@ class TaskCard(Model):
     side_files: list[FileCard] = []
     failures: list[Failure] = []
     tools: dict[str, str] = {}
+    dense: DenseCard | None = None
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def json_body(self) -> dict[str, Any]:
+        """The content of task.json. `dense`, and the targets in it, are absent where the task has none."""
+        body = self.model_dump(mode="json", by_alias=True, exclude={"dense"})
+        if self.dense is None:
+            return body
+        targets = self.dense.model_dump(mode="json")
+        return body | {"dense": {name: target for name, target in targets.items() if target is not None}}
 
     def samples(self) -> int:
         """Number of samples over all splits."""
@@ -159,8 +206,7 @@ def dataset_digest(shards: list[ShardCard]) -> str:
 
 def dump(card: TaskCard) -> bytes:
     """The bytes of task.json: sorted keys, and `card`, a sha256 over the other fields that reveals any change."""
-    body = card.model_dump(mode="json", by_alias=True)
-    return _written(body)
+    return _written(card.json_body())
 
 
 def load(folder: Path) -> TaskCard:
