@@ -85,14 +85,13 @@ class Dense:
     """Masks and points of a task. seg, points: their classes, () where the task has none of the kind.
 
     radius_um, radius_px: how far a point may lie from its object, in micrometres and in pixels of the stored image;
-    without `radius_px`, the sample's own resolution counts. exhaustive: whether every object has its point.
+    without `radius_px`, the sample's own resolution counts.
     """
 
     seg: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     radius_um: float | None = None
     radius_px: float | None = None
-    exhaustive: bool = True
 
     @property
     def channels(self) -> int:
@@ -143,6 +142,14 @@ class Task:
     def dense(self) -> Dense | None:
         """The task's masks and points as its card describes them; None if it has neither."""
         return _dense(self.card)
+
+    @property
+    def unused(self) -> list[str]:
+        """The dense targets that nothing here uses, in words."""
+        given = self.card.dense
+        boxes = ["boxes"] if given and given.boxes else []
+        some = given and given.points and not given.points.exhaustive
+        return [*boxes, *(["points, which are not exhaustive"] if some else [])]
 
     def files(self) -> list[Path | shard_cache.Copy]:
         """The shards to read: local paths, or copies to be downloaded."""
@@ -229,16 +236,16 @@ def _check_size(path: Path, size: int) -> None:
 
 
 def _dense(card: cards.TaskCard) -> Dense | None:
+    """Points that are not exhaustive do not count: what lies between them is not known to be empty."""
     given = card.dense
-    if given is None or (given.seg is None and given.points is None):
+    points = given.points if given and given.points and given.points.exhaustive else None
+    if given is None or (given.seg is None and points is None):
         return None
-    points = given.points
     return Dense(
         seg=tuple(given.seg.classes) if given.seg else (),
         points=tuple(points.classes) if points else (),
         radius_um=points.radius_um if points else None,
         radius_px=points.radius_px if points else None,
-        exhaustive=points.exhaustive if points else True,
     )
 
 

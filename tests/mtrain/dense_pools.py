@@ -97,7 +97,7 @@ def png(mask: NDArray[np.uint8]) -> bytes:
 
 
 def _row(task: str, split: str, number: int, sample: Sample, shard: str) -> dict[str, Any]:
-    pixels, mask, points = sample
+    _, mask, points = sample
     height, width = mask.shape
     return {
         "key": f"{task.lower()}-{split}-{number:05d}", "split": split, "shard": shard, "format": "png",
