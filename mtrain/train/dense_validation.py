@@ -1,4 +1,4 @@
-"""How well a training in progress finds the masks and points of a task: counts of one rank, and scores of their sums."""
+"""How well a training in progress finds masks and points: the counts of one rank, and the scores of their sums."""
 
 from __future__ import annotations
 

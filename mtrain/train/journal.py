@@ -65,14 +65,15 @@ class Journal:
         """
         if not accuracy:
             return
-        event = {"event": "validation", "iteration": iteration, "accuracy": dict(accuracy)}
-        for metric in METRICS if dense else ():
-            event[metric] = {task: scores[metric] for task, scores in dense.items() if metric in scores}
-        self.log(event)
-        for metric in METRICS if dense else ():
-            values = ", ".join(f"{task} {value:.3f}" for task, value in event[metric].items())
-            if values:
-                self.report.note(f"{self.run.name}: iteration {iteration}, {metric} on val: {values}")
+        scored = {
+            metric: {task: scores[metric] for task, scores in (dense or {}).items() if metric in scores}
+            for metric in METRICS
+        }
+        scored = {metric: of_tasks for metric, of_tasks in scored.items() if of_tasks}
+        self.log({"event": "validation", "iteration": iteration, "accuracy": dict(accuracy), **scored})
+        for metric, of_tasks in scored.items():
+            values = ", ".join(f"{task} {value:.3f}" for task, value in of_tasks.items())
+            self.report.note(f"{self.run.name}: iteration {iteration}, {metric} on val: {values}")
         values = ", ".join(f"{task} {value:.3f}" for task, value in accuracy.items())
         self.report.note(f"{self.run.name}: iteration {iteration}, accuracy on val: {values}")
 
