@@ -36,7 +36,7 @@ OPTIONAL = frozenset({
     "weights_key", "train_on", "joint", "backbone_options", "tune", "layer_decay", "checkpointing",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
-    "graph", "stream",
+    "graph", "stream", "dense", "loss_scale",
 })  # fmt: skip
 
 
@@ -51,7 +51,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Optimization": (
         "iterations", "warmup", "warmup_lr", "lr", "tau", "momentum", "weight_decay", "optimizer", "schedule",
-        "layer_decay", "ema", "label_smoothing", "seed",
+        "layer_decay", "ema", "label_smoothing", "dense", "loss_scale", "seed",
     ),
     "Augmentation": ("rotations", "stain_jitter", "colour_jitter"),
     "Batches and devices": (
@@ -173,6 +173,11 @@ class FitConfig(BaseModel):
     batchnorm: Literal["adapted", "train", "frozen", "per-task"] = "adapted"
     """Batch normalization: adapted to the pool first, trained as it is, frozen, or with statistics per task."""
 
+    dense: bool = False
+    """Also train on the masks and points of the tasks that have them."""
+    loss_scale: Literal["auto", "none", "log-classes"] = "auto"
+    """Divide each task's loss by the logarithm of its classes: auto does so with --dense."""
+
     def idle(self) -> dict[str, str]:
         """Settings that have no effect beside the others -> why."""
         rules = {
@@ -185,6 +190,11 @@ class FitConfig(BaseModel):
             "joint": (self.train_on == "train", "--train-on train keeps every task to its training set"),
         }
         return {name: why for name, (holds, why) in rules.items() if holds}
+
+    @property
+    def scales_losses(self) -> bool:
+        """Whether each task's loss is divided by the logarithm of its number of classes."""
+        return self.loss_scale == "log-classes" or (self.loss_scale == "auto" and self.dense)
 
     @property
     def adapts(self) -> bool:
@@ -223,6 +233,14 @@ class FitConfig(BaseModel):
         if mode == "per-task" and info.data.get("tune", "all") != "all":
             raise ValueError("per-task does not go with --tune")
         return mode
+
+    @field_validator("dense")
+    @classmethod
+    def _maps_of_one_pass(cls, dense: bool, info: ValidationInfo) -> bool:
+        for other in ("stream", "compile", "checkpointing"):
+            if dense and info.data.get(other):
+                raise ValueError(f"does not go with --{other}")
+        return dense
 
     @field_validator("warmup")
     @classmethod

@@ -7,6 +7,7 @@ runs/<name>/config.json          configuration, versions, digests of the shards
             shared.safetensors   weights of the finished shared network
             adapter.safetensors  low-rank updates only, of `--tune lora`
             heads.safetensors    the finished heads of the tasks
+            dense.safetensors    the finished decoder of masks and points, of a run with --dense
             transfer/            results of `mtrain transfer`
 """
 
@@ -70,6 +71,11 @@ class Run:
     @property
     def heads(self) -> Path:
         return self.path / "heads.safetensors"
+
+    @property
+    def dense(self) -> Path:
+        """The decoder of masks and points, of a run that trained one."""
+        return self.path / "dense.safetensors"
 
     def about(self) -> dict[str, Any]:
         """The content of config.json.

@@ -29,10 +29,10 @@ from mtrain.cli.options import (
     reporter,
 )
 
-MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint"]
+MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint", "dense"]
 RARELY = (
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
-    "seed", "dtype", "weights_key", "backbone_options", "size",
+    "steps", "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def _end(failures: Sequence[str]) -> None:
 @click.option("--final", is_flag=True, help="Train on train and val, and score the test set: do this once, at the end.")
 @SOLVER
 @TUNING
+@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
@@ -66,7 +67,7 @@ def _end(failures: Sequence[str]) -> None:
 def transfer(
     runs: Path, quiet: bool, mode: str, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
     size: int | None, shards: Path | None, target: tuple[str, ...], weights: str, weights_key: str | None, final: bool,
-    solver: str, seed: int, device: str, workers: int, as_json: bool, **tuning: Any,
+    solver: str, steps: int, seed: int, device: str, workers: int, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score a pre-trained network on tasks that it was not trained on.
 
@@ -78,6 +79,7 @@ def transfer(
     finetune   fine-tuning; the validation set chooses rate and epoch
     scratch    the same training from random weights
     joint      the run's own head, for a task that it trained on
+    dense      a small decoder of masks and points on the frozen network
 
     \b
     Example: mtrain transfer --mode svm
@@ -94,7 +96,8 @@ def transfer(
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import TransferOptions
 
-    options = TransferOptions(mode, final, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
+    recipe = transfer_lines.recipe(**tuning, seed=seed, device=device)
+    options = TransferOptions(mode, final, solver, workers, recipe, steps)
     drawn = seed if mode == "scratch" or is_given("seed") else None
     results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
     answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)

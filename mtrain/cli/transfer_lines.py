@@ -16,6 +16,7 @@ from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer
 
+SHOWN = ("iou", "f1")  # scores besides the own metric, of masks and points
 T = TypeVar("T", Task, str)
 R = TypeVar("R")
 
@@ -85,6 +86,9 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
             mean = "not defined" if row["mean"] is None else f"{row['mean']:.4f}"
             lines.append(f"  {row['k']:>3} per class: {mean}{spread}")
+        lines += [f"  {name} {_value(result, name)}" for name in SHOWN if name in result.get("scores", {})]
+        for kind, of in result.get("objects", {}).items():
+            lines.append(f"  {kind}: {of['objects']} objects, {of['found']} found")
         lines += [f"note: {note}" for note in result["notes"]]
     return lines
 
@@ -150,15 +154,25 @@ def breakhis_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _score(result: dict[str, Any]) -> str:
-    if result["score"] is None:
+    return _with_interval(result, result["metric"], result["score"])
+
+
+def _value(result: dict[str, Any], name: str) -> str:
+    return _with_interval(result, name, result["scores"][name])
+
+
+def _with_interval(result: dict[str, Any], name: str, value: float | None) -> str:
+    if value is None:
         return "not defined"
-    interval = result["intervals"].get(result["metric"])
-    return f"{result['score']:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+    interval = result["intervals"].get(name)
+    return f"{value:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
 
 
 def _chosen(result: dict[str, Any]) -> str:
     if "C" in result:
         return f", C = {result['C']:g}"
+    if "steps" in result:
+        return f", {result['steps']} steps"
     if "k" in result:
         return f", k = {result['k']}"
     return f", lr {result['lr']:g}, epoch {result['epoch']}" if "lr" in result else ""

@@ -52,6 +52,29 @@ def put_square(
     return side
 
 
+def put_mask(mask: npt.NDArray[np.uint8], place: int, room: npt.NDArray[np.uint8]) -> None:
+    """Write the largest square of `mask` (h, w) at `place` to `room` (size, size): each pixel takes the value of the
+    stored pixel that holds its centre.
+    """
+    side, top, left = _place(mask.shape[0], mask.shape[1], place)
+    size = len(room)
+    nearest = (2 * np.arange(size) + 1) * side // (2 * size)
+    room[...] = mask[(top + nearest)[:, None], left + nearest]
+
+
+def square_points(
+    points: npt.NDArray[np.float64], shape: tuple[int, int], size: int, place: int
+) -> tuple[npt.NDArray[np.float64], float]:
+    """The points (n, 3), x, y and class, that lie in the largest square of an image of `shape` (h, w) at `place`, in
+    pixels of that square resized to `size`; and the factor that resizes it.
+    """
+    side, top, left = _place(*shape, place)
+    scale = size / side
+    moved = points - (left, top, 0)
+    inside = ((moved[:, :2] >= 0) & (moved[:, :2] < side)).all(axis=1)
+    return moved[inside] * (scale, scale, 1), scale
+
+
 def resized(
     pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None = None, how: Interpolation = "bilinear"
 ) -> Tensor:

@@ -26,10 +26,18 @@ class Batch(NamedTuple):
     flips: Tensor  # bool (N, 2): left-right, up-down
     counts: Tensor  # int64 (tasks,)
     looks: Tensor  # float32 (N, 16): further augmentation, see sampling.looks; 0.5 means no change
+    # of the D images of tasks with masks or points, in the order of the images; D is 0 unless these are read
+    masks: Tensor  # uint8 (D, size, size): index of the class of each pixel, 255 where it is not annotated
+    points: Tensor  # float32 (D, P, 3): x and y in pixels of the resized square, and class; class -1 means no point
+    radii: Tensor  # float32 (D,): radius of the points in pixels of the resized square, 0 in tasks without points
 
     @staticmethod
-    def room(images: int, size: int, tasks: int, *, shared: bool = False) -> Batch:
-        """An empty batch for up to this many images; with `shared`, in memory shared with other processes."""
+    def room(images: int, size: int, tasks: int, *, shared: bool = False, objects: int | None = None) -> Batch:
+        """An empty batch for up to this many images; with `shared`, in memory shared with other processes.
+
+        objects: maximum number of points of an image; None: neither masks nor points are read.
+        """
+        dense = 0 if objects is None else images
         empty = _shared if shared else torch.empty
         return Batch(
             empty((room_for_squares(images, size),), dtype=torch.uint8),
@@ -38,12 +46,17 @@ class Batch(NamedTuple):
             empty((images, 2), dtype=torch.bool),
             empty((tasks,), dtype=torch.int64),
             empty((images, sampling.LOOKS_A_SLOT), dtype=torch.float32).fill_(NO_CHANGE),
+            empty((dense, size, size), dtype=torch.uint8),
+            empty((dense, objects or 0, 3), dtype=torch.float32),
+            empty((dense,), dtype=torch.float32),
         )
 
-    def first(self, images: int) -> Batch:
-        """The first images of the batch, in the same memory."""
+    def first(self, images: int, dense: int = 0) -> Batch:
+        """The first images of the batch, `dense` of them with masks or points, in the same memory."""
         sides, labels, flips, looks = (part[:images] for part in (self.sides, self.labels, self.flips, self.looks))
-        return Batch(self.pixels[: 3 * int((sides * sides).sum())], sides, labels, flips, self.counts, looks)
+        masks, points, radii = (part[:dense] for part in (self.masks, self.points, self.radii))
+        pixels = self.pixels[: 3 * int((sides * sides).sum())]
+        return Batch(pixels, sides, labels, flips, self.counts, looks, masks, points, radii)
 
     def images(self, size: int, how: Interpolation = "bilinear") -> Tensor:
         """The images, resized and flipped: uint8 (N, 3, size, size), channels last, on the device of the pixels."""

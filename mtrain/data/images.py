@@ -108,9 +108,14 @@ class Images:
                 remedy=self._files.remedy(int(self.shard[index])),
             ) from None
 
-    def put(self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]) -> int:
-        """Write the square of one image at `place` to the start of `room`, as augment.put_square. Returns its side."""
-        return put_square(self.decode(index), size, place, room, self.how)
+    def put(
+        self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]
+    ) -> tuple[int, tuple[int, int]]:  # fmt: skip
+        """Write the square of one image at `place` to the start of `room`, as augment.put_square. Returns its side, and
+        the height and width of the whole image.
+        """
+        pixels = self.decode(index)
+        return put_square(pixels, size, place, room, self.how), (pixels.shape[0], pixels.shape[1])
 
 
 class ShardFiles:

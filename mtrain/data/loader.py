@@ -29,6 +29,7 @@ from mtrain.data.augment import CENTRE, resized
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.prefetch import ON_THEIR_WAY, page_locked
+from mtrain.data.targets import Targets
 from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError, UserError
 
@@ -41,6 +42,7 @@ class BatchReady(NamedTuple):
 
     images: int
     skipped: tuple[UserError, ...] = ()
+    dense: int = 0  # images with masks or points
 
 
 @dataclass
@@ -93,15 +95,25 @@ class Batches(Dataset[Batch | UserError]):
     def __getitem__(self, number: int) -> Batch | UserError:
         room = self.room()
         made = self.make(number, room)
-        return made if isinstance(made, UserError) else room.first(made.images)
+        return made if isinstance(made, UserError) else room.first(made.images, made.dense)
 
 
 class ImageBatches(Batches):
-    """Batches of images drawn by number. With `skip`, an unreadable image is replaced by the next one of its task."""
+    """Batches of images drawn by number. With `skip`, an unreadable image is replaced by the next one of its task.
 
-    def __init__(self, images: Images, size: int, largest: int, *, skip: bool = False) -> None:
+    targets: the masks and points of these images; None: they are not read.
+    """
+
+    def __init__(
+        self, images: Images, size: int, largest: int, *, skip: bool = False, targets: Targets | None = None
+    ) -> None:
         super().__init__(size, largest, len(images.names))
-        self.images, self.skip = images, skip
+        self.images, self.skip, self.targets = images, skip, targets
+
+    def room(self, *, shared: bool = False) -> Batch:
+        """Memory for the largest batch."""
+        objects = None if self.targets is None else self.targets.most
+        return Batch.room(self.largest, self.size, self.tasks, shared=shared, objects=objects)
 
     def drawn(self, number: int) -> BatchDraw:
         """The images of batch `number`."""
@@ -111,11 +123,12 @@ class ImageBatches(Batches):
         """Write batch `number` to `into`, which has room for it. Errors are returned, not raised."""
         drawn = self.drawn(number)
         skipped: list[UserError] = []
-        room, sides, used = into.pixels.numpy(), into.sides.numpy(), 0
+        room, sides, used, dense = into.pixels.numpy(), into.sides.numpy(), 0, 0
         try:
             for slot, (index, place) in enumerate(zip(drawn.index.tolist(), drawn.place.tolist(), strict=True)):
-                drawn.index[slot], sides[slot] = self._put(index, place, room[used:], skipped)
+                drawn.index[slot], sides[slot] = self._put(index, place, room[used:], into, dense, skipped)
                 used += 3 * int(sides[slot]) ** 2
+                dense += self._has_targets(index)
         except UserError as error:
             return error
         count = len(drawn.index)
@@ -124,14 +137,24 @@ class ImageBatches(Batches):
         if drawn.looks is not None:
             into.looks[:count] = torch.from_numpy(drawn.looks)
         into.counts[:] = torch.from_numpy(np.bincount(self.images.task_of(drawn.index), minlength=self.tasks))
-        return BatchReady(count, tuple(skipped))
+        return BatchReady(count, tuple(skipped), dense)
 
-    def _put(self, index: int, place: int, room: npt.NDArray[np.uint8], skipped: list[UserError]) -> tuple[int, int]:
-        """Write an image, or the next readable one of its task, to `room`. Returns its number and its side."""
+    def _has_targets(self, index: int) -> bool:
+        return self.targets is not None and self.targets.has(index)
+
+    def _put(
+        self, index: int, place: int, room: npt.NDArray[np.uint8], into: Batch, dense: int, skipped: list[UserError]
+    ) -> tuple[int, int]:
+        """Write an image, or the next readable one of its task, to `room`, and its targets to entry `dense` of the
+        batch. Returns its number and its side.
+        """
         first = index
         while True:
             try:
-                return index, self.images.put(index, place, self.size, room)
+                side, shape = self.images.put(index, place, self.size, room)
+                if self.targets is not None and self.targets.has(index):
+                    self.targets.put(index, shape, place, into, dense)
+                return index, side
             except ShardError as error:
                 index = self.images.after(index)
                 if not self.skip or index == first:
@@ -149,8 +172,9 @@ class TrainingBatches(ImageBatches):
     def __init__(
         self, images: Images, size: int, seed: int, slots: range, stream: sampling.Stream, *,
         skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
+        targets: Targets | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(images, size, len(slots), skip=skip)
+        super().__init__(images, size, len(slots), skip=skip, targets=targets)
         self.seed, self.slots, self.stream, self.mixture, self.looks = seed, slots, stream, mixture, looks
 
     def drawn(self, number: int) -> BatchDraw:
@@ -169,6 +193,10 @@ class Parts(Batches):
         super().__init__(parts[0].size, max(part.largest for part in parts), parts[0].tasks)
         self.parts = parts
 
+    def room(self, *, shared: bool = False) -> Batch:
+        """Memory for the largest batch of any part."""
+        return max(self.parts, key=lambda part: part.largest).room(shared=shared)
+
     def make(self, number: int, into: Batch) -> BatchReady | UserError:
         """Write one part of a batch to `into`."""
         item, part = divmod(number, len(self.parts))
@@ -181,9 +209,9 @@ class EpochBatches(ImageBatches):
     No batch is much smaller than the others, because batch normalization needs more than a single image.
     """
 
-    def __init__(self, images: Images, size: int, seed: int, batch: int) -> None:
+    def __init__(self, images: Images, size: int, seed: int, batch: int, *, targets: Targets | None = None) -> None:
         self.parts = -(-len(images) // batch)
-        super().__init__(images, size, -(-len(images) // max(self.parts, 1)))
+        super().__init__(images, size, -(-len(images) // max(self.parts, 1)), targets=targets)
         self.seed = seed
         self._drawn = (
             -1,
@@ -203,8 +231,8 @@ class EpochBatches(ImageBatches):
 class OrderedBatches(ImageBatches):
     """Item i is the i-th block of `batch` images: every image once, in order, cropped at the centre."""
 
-    def __init__(self, images: Images, size: int, batch: int) -> None:
-        super().__init__(images, size, batch)
+    def __init__(self, images: Images, size: int, batch: int, *, targets: Targets | None = None) -> None:
+        super().__init__(images, size, batch, targets=targets)
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.largest)
@@ -262,7 +290,7 @@ def _uncopied(
                 raise one
             if skipping is not None:
                 skipping.add(one.skipped)
-            yield slots.memory(position).first(one.images)
+            yield slots.memory(position).first(one.images, one.dense)
     finally:
         del made  # drops the last reference, which ends the workers: the traceback of an error would keep it
 

@@ -13,8 +13,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dpconvert import card as cards
 from dpconvert.names import plain
 from dpconvert.plural import counted
@@ -119,8 +117,7 @@ def training_on(pool: Pool, splits: Sequence[str], *, but: Iterable[str] = ()) -
 
 
 def _training_on(task: Task, splits: Sequence[str]) -> Task:
-    parts, names = [task.rows[split] for split in splits], [field.name for field in dataclasses.fields(Rows)]
-    joined = Rows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    joined = Rows.joined([task.rows[split] for split in splits])
     remaining: dict[str, Rows] = {
         split: task.rows[split].take([]) if split in splits else task.rows[split] for split in OPEN
     }

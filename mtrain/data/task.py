@@ -26,6 +26,7 @@ from mtrain.errors import ShardError, UsageError
 
 NAME_IT = "give the folder of the tasks with --shards, or convert a source with `dpconvert NAME --out DIR`"
 INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
+MASK_COLUMNS = ("seg_offset", "seg_length", "seg_sha256")
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # splits that every step may read
 
 
@@ -43,6 +44,8 @@ class Rows:
     """The samples of one split as columns of equal length.
 
     shard: an index into `Task.shards`. offset, length: in bytes. sha256: (n, 32) bytes, the digests of encoded images.
+    seg_offset, seg_length, seg_sha256: those of masks; None in tasks without. objects: number of points and boxes of
+    each sample; None in tasks without.
     """
 
     key: npt.NDArray[np.object_]
@@ -52,6 +55,10 @@ class Rows:
     label: npt.NDArray[np.int64]
     group: npt.NDArray[np.object_]
     sha256: npt.NDArray[np.uint8]
+    seg_offset: npt.NDArray[np.int64] | None = None
+    seg_length: npt.NDArray[np.int64] | None = None
+    seg_sha256: npt.NDArray[np.uint8] | None = None
+    objects: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -60,7 +67,41 @@ class Rows:
         """The samples at `indices` (or under a boolean mask), in that order."""
         chosen = np.asarray(indices)
         chosen = chosen if chosen.size else chosen.astype(np.int64)  # numpy makes an empty list an array of floats
-        return Rows(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)})
+        return Rows(**{name: column[chosen] for name, column in self._columns()})
+
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """The samples of these parts of one task, one part after the other."""
+        names = [name for name, _ in parts[0]._columns()]
+        return Rows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+    def _columns(self) -> Iterable[tuple[str, Any]]:
+        columns = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return ((name, column) for name, column in columns if column is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """Masks and points of a task. seg, points: their classes, () where the task has none of the kind.
+
+    radius_um, radius_px: how far a point may lie from its object, in micrometres and in pixels of the stored image;
+    without `radius_px`, the sample's own resolution counts.
+    """
+
+    seg: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    radius_um: float | None = None
+    radius_px: float | None = None
+
+    @property
+    def channels(self) -> int:
+        """Number of maps that a head of the task predicts."""
+        return len(self.seg) + len(self.points)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metric of each kind that the task has, the main one first."""
+        return (("dice",) if self.seg else ()) + (("f1",) if self.points else ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +137,19 @@ class Task:
     @property
     def metric(self) -> str:
         return self.card.metric
+
+    @property
+    def dense(self) -> Dense | None:
+        """The task's masks and points as its card describes them; None if it has neither."""
+        return _dense(self.card)
+
+    @property
+    def unused(self) -> list[str]:
+        """The dense targets that nothing here uses, in words."""
+        given = self.card.dense
+        boxes = ["boxes"] if given and given.boxes else []
+        some = given and given.points and not given.points.exhaustive
+        return [*boxes, *(["points, which are not exhaustive"] if some else [])]
 
     def files(self) -> list[Path | shard_cache.Copy]:
         """The shards to read: local paths, or copies to be downloaded."""
@@ -181,12 +235,34 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
+def _dense(card: cards.TaskCard) -> Dense | None:
+    """Points that are not exhaustive do not count: what lies between them is not known to be empty."""
+    given = card.dense
+    points = given.points if given and given.points and given.points.exhaustive else None
+    if given is None or (given.seg is None and points is None):
+        return None
+    return Dense(
+        seg=tuple(given.seg.classes) if given.seg else (),
+        points=tuple(points.classes) if points else (),
+        radius_um=points.radius_um if points else None,
+        radius_px=points.radius_px if points else None,
+    )
+
+
+def _dense_columns(card: cards.TaskCard) -> tuple[str, ...]:
+    """The columns of the index that only tasks with masks, points or boxes have."""
+    given = card.dense
+    if given is None:
+        return ()
+    return (MASK_COLUMNS if given.seg else ()) + (("objects",) if given.points or given.boxes else ())
+
+
 def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split], *, here: bool = True) -> dict[str, Rows]:
     """Read the samples of these splits only. `here`: the shards are local, so their sizes are checked."""
     for shard in card.shards:
         if here and shard.split in splits:
             _check_size(folder / shard.name, shard.size)
-    table = _read_index(folder / card.index.name, card.index.sha256, INDEX_COLUMNS, splits)
+    table = _read_index(folder / card.index.name, card.index.sha256, (*INDEX_COLUMNS, *_dense_columns(card)), splits)
     names = [shard.name for shard in card.shards]
     rows: dict[str, Rows] = {split: _rows(table, split, names, folder) for split in splits}
     for split, split_rows in rows.items():
@@ -223,7 +299,18 @@ def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
         label=_column(chosen["label"], np.int64),
         group=_column(chosen["group"], np.object_),
         sha256=_digests(chosen["sha256"], folder),
+        **_dense_rows(chosen, folder),
     )
+
+
+def _dense_rows(chosen: pa.Table, folder: Path) -> dict[str, npt.NDArray[Any]]:
+    found: dict[str, npt.NDArray[Any]] = {
+        name: _column(chosen[name], np.int64)
+        for name in ("seg_offset", "seg_length", "objects") if name in chosen.column_names
+    }  # fmt: skip
+    if "seg_sha256" in chosen.column_names:
+        found["seg_sha256"] = _digests(chosen["seg_sha256"], folder)
+    return found
 
 
 def _digests(column: Any, folder: Path) -> npt.NDArray[np.uint8]:

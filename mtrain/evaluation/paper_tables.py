@@ -32,7 +32,7 @@ COLUMNS = {
 }
 UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
 TRANSFERS = ("svm", "finetune")
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
+METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
 
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -10,6 +10,7 @@ from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.export import formats, modelcard
+from mtrain.model.dense_file import load_dense, save_dense
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
 from mtrain.model.weights import SEEN
@@ -49,6 +50,9 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     write_document(out / SEEN, run.seen().json())
     modelcard.write(out, run, pool, head, written.loading)
     files = (*written.files, SEEN, modelcard.NAME)
+    if run.config().dense:
+        save_dense(out / run.dense.name, load_dense(run.dense), {"backbone": network.name, **run.seen().json()})
+        files = (*files, run.dense.name)
     write_sums(out, files)
     return Exported(out, (*files, SUMS), written.loading)
 

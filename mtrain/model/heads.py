@@ -6,26 +6,26 @@ classes, the patches it was trained on, licence and citation, so that a run can 
 
 from __future__ import annotations
 
-import json
 import statistics
-import tarfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
-from mtrain.data.images import Images
+from mtrain.data.images import ShardFiles
+from mtrain.data.metadata import json_headers, read_json
+from mtrain.data.shard_cache import fetch
 from mtrain.data.task import Rows, Task
 from mtrain.errors import RunError
 from mtrain.model.tensor_file import read_tensors, write_tensors
 
 LOOKED_AT = 64  # samples whose size and resolution stand for the task's
-BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True)
@@ -124,25 +124,11 @@ def about(task: Task) -> About:
 
 
 def _metadata(task: Task, rows: Rows) -> Iterable[dict[str, Any]]:
-    """The JSON of these samples, which follows the image and the label (one block and its header) in the tar."""
-    header = rows.offset + -(-rows.length // BLOCK) * BLOCK + 2 * BLOCK
-    heads = _read(task, replace(rows, offset=header, length=rows.length * 0 + BLOCK))
-    sizes = [_size(head) for head in heads]
-    for text in _read(task, replace(rows, offset=header + BLOCK, length=rows.length * 0 + sizes)):
+    """The JSON of these samples."""
+    files = ShardFiles(task.files())
+    fetch(files.copies(np.unique(rows.shard)))
+    for shard, header in zip(rows.shard.tolist(), json_headers(rows).tolist(), strict=True):
         try:
-            content = json.loads(text)
+            yield read_json(files, shard, header)
         except ValueError:  # damaged: the others tell of the task what this one would have
-            content = None
-        yield content if isinstance(content, dict) else {}
-
-
-def _size(head: bytes) -> int:
-    try:
-        return tarfile.TarInfo.frombuf(head, "ascii", "strict").size
-    except tarfile.HeaderError:
-        return 0
-
-
-def _read(task: Task, rows: Rows) -> Sequence[bytes]:
-    images = Images([(task, rows)], check=False)  # these are no images
-    return [images.read(number) for number in range(len(rows))]
+            yield {}

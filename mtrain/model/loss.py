@@ -42,6 +42,6 @@ def head_scales(counts: Sequence[int]) -> Tensor:
 def scale_head_gradients(heads: TaskHeads, scales: Tensor) -> None:
     """Multiply the gradient of each head by its scale (tasks,), on the device of the heads."""
     rows = scales[heads.task_of_row].to(heads.weight.dtype)
-    for parameter, factors in ((heads.weight, rows[:, None]), (heads.bias, rows)):
+    for parameter in (heads.weight, heads.bias):
         if parameter.grad is not None:
-            parameter.grad.mul_(factors)
+            parameter.grad.mul_(rows.view(-1, *[1] * (parameter.ndim - 1)))

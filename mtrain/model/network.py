@@ -17,8 +17,11 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
+from mtrain.data.task import Dense
 from mtrain.errors import RunError, UsageError
-from mtrain.model.backbones import Body, backbone_called, body_of, body_of_card, listed_networks, relatives
+from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, listed_networks, relatives
+from mtrain.model.dense import DenseNetwork
+from mtrain.model.maps import levels_of
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
@@ -60,12 +63,20 @@ class SharedNetwork(nn.Module):
 
 
 class MultiHead(nn.Module):
-    """The shared network and a linear head for each task, by task name in `classes` order."""
+    """The shared network and a linear head for each task, by task name in `classes` order.
 
-    def __init__(self, shared: SharedNetwork, classes: Mapping[str, int]) -> None:
+    dense: the tasks whose masks or points are predicted too; size: of the images, in pixels.
+    """
+
+    def __init__(
+        self, shared: SharedNetwork, classes: Mapping[str, int], dense: Mapping[str, Dense] | None = None,
+        size: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shared = shared
         self.heads = TaskHeads(shared.num_features, classes)
+        levels = levels_of(shared.body, size or PROBE, shared.name) if dense else ()
+        self.dense = DenseNetwork(levels, dense) if dense else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalized images (N, 3, H, W) -> logits (N, classes of all tasks), whichever task each image is of."""

@@ -33,14 +33,20 @@ class TaskHeads(nn.Module):
 
     def __init__(self, features: int, classes: Mapping[str, int]) -> None:
         super().__init__()
-        layers = [nn.Linear(features, number) for number in classes.values()]
+        layers = [self._layer(features, number) for number in classes.values()]
         self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
-        self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        self.bias = nn.Parameter(torch.cat([bias.detach() for bias in biases]))
         self.sizes = dict(classes)
         sizes = torch.tensor(list(classes.values()))
         self.register_buffer("task_of_row", torch.repeat_interleave(sizes), persistent=False)
         self.register_buffer("first_row", sizes.cumsum(0) - sizes, persistent=False)
         self.first_row: Tensor
+
+    @staticmethod
+    def _layer(features: int, number: int) -> nn.Linear | nn.Conv2d:
+        """The head of one task, as it begins."""
+        return nn.Linear(features, number)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, features) -> logits (N, classes of all tasks)."""

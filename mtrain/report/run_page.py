@@ -21,7 +21,7 @@ from mtrain.report.charts import line_chart
 from mtrain.runs import Run
 from mtrain.transfers.results import results
 
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
+METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}
 BASELINE, OWN = "imagenet", "run"
 SMALL = {"width": 320, "height": 170}

@@ -69,6 +69,11 @@ def paired(
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
+def drawn_weights(groups: int, draws: int = DRAWS, seed: int = 0) -> Values:
+    """(draws, groups): how often each group counts in each draw."""
+    return _drawn(np.random.Generator(np.random.Philox(seed)), draws, groups)
+
+
 def interval(values: Values) -> tuple[float, float] | None:
     """The percentile interval of draws; None where none of them is defined."""
     if np.isnan(values).all():

@@ -105,8 +105,8 @@ def restore(model: nn.Module, optimizer: Kept, state: StateDict) -> StateDict:
 
 def _split_by_task(model: nn.Module, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """'<...>heads.weight' as '<...>heads.<Task>.weight' for each task; any other tensor unchanged."""
-    heads = getattr(model, "heads", None)
-    if not isinstance(heads, TaskHeads) or not HEADS.search(name):
+    heads = _heads_of(model, name)
+    if heads is None:
         yield name, tensor
         return
     for task, rows in heads.rows_of(tensor).items():
@@ -115,11 +115,19 @@ def _split_by_task(model: nn.Module, name: str, tensor: Tensor) -> Iterator[tupl
 
 def _join_tasks(model: nn.Module, name: str, state: StateDict) -> Tensor | None:
     """The inverse of `_split_by_task`; None if the state holds no part of this tensor."""
-    heads = getattr(model, "heads", None)
-    if not isinstance(heads, TaskHeads) or not HEADS.search(name):
+    heads = _heads_of(model, name)
+    if heads is None:
         return state.get(name)
     rows = {task: state[key] for task in heads if (key := _task_key(name, task)) in state}
     return heads.from_rows(rows) if rows else None
+
+
+def _heads_of(model: nn.Module, name: str) -> TaskHeads | None:
+    """The heads whose rows the tensor '<prefix>.<...>heads.weight' holds; None where it is of another module."""
+    if not HEADS.search(name):
+        return None
+    heads = model.get_submodule(name.partition(".")[2].rpartition(".")[0])
+    return heads if isinstance(heads, TaskHeads) else None
 
 
 def _task_key(name: str, task: str) -> str:

@@ -26,6 +26,7 @@ from mtrain.data.task import Task, fetch_shards
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.dense_file import save_dense
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
@@ -63,6 +64,7 @@ def fit(
     if given is None:
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
+    _check_dense(config, pool)
     _check_division(config, ranks)
     for note in (*pool.notes, *notes):
         report.note(note)
@@ -75,7 +77,12 @@ def fit(
         for note in pool.empty_sets:
             report.note(note)
         training = _training(config, network, pool, run, report, ranks)
-        for note in (*_about_sets(config, pool), *_about_start(start, left), *filter(None, [remark(config.backbone)])):
+        for note in (
+            *_about_sets(config, pool),
+            *_about_dense(config, pool),
+            *_about_start(start, left),
+            *filter(None, [remark(config.backbone)]),
+        ):
             report.note(note)
         if ranks.first:
             run.write("config.json", about)
@@ -111,6 +118,19 @@ def _about_sets(config: FitConfig, pool: Pool) -> Iterator[str]:
     yield f"trained on: {', '.join(tasks[0].trains)} of {counted(len(tasks), 'task')}{but}{curves}"
 
 
+def _about_dense(config: FitConfig, pool: Pool) -> Iterator[str]:
+    """A note on masks, points and boxes that are trained on, or that are not."""
+    dense = [task for task in pool.tasks if task.dense]
+    names = ", ".join(task.name for task in dense)
+    if config.dense:
+        yield f"masks and points of {counted(len(dense), 'task')} are trained on too: {names}"
+        for task in pool.tasks:
+            if task.unused:
+                yield f"{task.name}: not trained on: {' and '.join(task.unused)}"
+    elif dense:
+        yield f"masks and points of {counted(len(dense), 'task')} are not trained on (--dense trains on them): {names}"
+
+
 def _about_start(start: Seen, left: Sequence[Task]) -> Iterator[str]:
     """What to say of tasks that leave, though what the training begins from has seen them."""
     for task in left:
@@ -144,7 +164,7 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
 
 def _lost(run: Run) -> str | None:
     """An error text for the first file of a finished run that is missing or damaged; None if all are good."""
-    for path in (run.weights, run.heads):
+    for path in (run.weights, run.heads, *((run.dense,) if run.config().dense else ())):
         try:
             read_weights(path)
         except RunError as error:
@@ -197,9 +217,10 @@ def _due(training: Training, every: int) -> bool:
 def _validate(training: Training, journal: Journal, signals: Sequence[int]) -> bool:
     """Whether the validation was completed; a signal cuts it short."""
     accuracy = training.validate(enough=lambda: bool(signals))
-    if accuracy is not None:
-        journal.validation(accuracy, training.iteration)
-    return accuracy is not None
+    dense = None if accuracy is None else training.validate_dense(enough=lambda: bool(signals))
+    if accuracy is not None and dense is not None:
+        journal.validation(accuracy, training.iteration, dense)
+    return dense is not None
 
 
 def _end(training: Training, journal: Journal) -> RunState:
@@ -211,6 +232,8 @@ def _end(training: Training, journal: Journal) -> RunState:
         with training.averaged():
             save_heads(run.heads, training.model.heads, training.pool.tasks)
             about = {"run": run.name, "pool": training.pool.digest, **run.seen().json()}
+            if training.model.dense is not None:
+                save_dense(run.dense, training.model.dense, {"backbone": shared.name, **about})
             if adapter := tuning.adapter_state(shared.body):
                 write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
             save_weights(tuning.merged_state(shared.body), run.weights, shared.name, **about)
@@ -251,7 +274,8 @@ def _training(
         tuning.by_layer(shared.body, config.layer_decay, shared.name)
     if config.checkpointing:
         tuning.check_pointing(shared.body, shared.name)
-    model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks})
+    dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
+    model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -285,6 +309,7 @@ def _record(training: Training, report: Reporter) -> None:
         "--accumulate": config.accumulate > 1,
         "--batchnorm per-task": config.batchnorm == "per-task",
         "--checkpointing": config.checkpointing,
+        "--dense": config.dense,
     }
     found = [name for name, holds in obstacles.items() if holds]
     if found:
@@ -340,6 +365,14 @@ def _check_pool(pool: Pool) -> None:
     for task in pool.tasks:
         if not len(task.rows["train"]):
             raise UsageError("this task has no training set", where=task.folder, remedy="leave it out with --leave-out")
+
+
+def _check_dense(config: FitConfig, pool: Pool) -> None:
+    if config.dense and not any(task.dense for task in pool.tasks):
+        raise UsageError(
+            "--dense: no task of this pool has masks or exhaustive points", where=config.shards,
+            remedy="omit it, or convert a source with --dense",
+        )  # fmt: skip
 
 
 def _stop_signals(ranks: Ranks) -> AbstractContextManager[list[int]]:

@@ -15,6 +15,7 @@ from mtrain.runs import Run, RunState
 from mtrain.train import checkpoint
 from mtrain.train.trainer import Training
 
+METRICS = ("dice", "f1")
 MUCH_WAITING = 0.2  # share of a window's time
 
 
@@ -56,11 +57,23 @@ class Journal:
                 f"data; more --workers (now {training.config.workers}), smaller stored images or a faster disk help"
             )
 
-    def validation(self, accuracy: Mapping[str, float], iteration: int) -> None:
-        """Log the accuracy of each task on images of its validation set."""
+    def validation(
+        self, accuracy: Mapping[str, float], iteration: int, dense: Mapping[str, Mapping[str, float]] | None = None
+    ) -> None:
+        """Log the accuracy of each task on images of its validation set, and its Dice and F1 if it has masks or points:
+        task -> metric -> value.
+        """
         if not accuracy:
             return
-        self.log({"event": "validation", "iteration": iteration, "accuracy": dict(accuracy)})
+        scored = {
+            metric: {task: scores[metric] for task, scores in (dense or {}).items() if metric in scores}
+            for metric in METRICS
+        }
+        scored = {metric: of_tasks for metric, of_tasks in scored.items() if of_tasks}
+        self.log({"event": "validation", "iteration": iteration, "accuracy": dict(accuracy), **scored})
+        for metric, of_tasks in scored.items():
+            values = ", ".join(f"{task} {value:.3f}" for task, value in of_tasks.items())
+            self.report.note(f"{self.run.name}: iteration {iteration}, {metric} on val: {values}")
         values = ", ".join(f"{task} {value:.3f}" for task, value in accuracy.items())
         self.report.note(f"{self.run.name}: iteration {iteration}, accuracy on val: {values}")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtrain.config import FitConfig
+from mtrain.model.dense import DenseNetwork
 from mtrain.model.loss import scale_head_gradients
 from mtrain.model.network import MultiHead
 from mtrain.model.task_heads import TaskHeads
@@ -43,6 +44,7 @@ class PhaseOptimizer:
 
     def __init__(self, config: FitConfig, model: MultiHead, iteration: int) -> None:
         self.model, self.heads = model, HeadOptimizer(config, model.heads)
+        self.dense = None if model.dense is None else DenseOptimizer(config, model.dense, model.heads)
         self.shared: torch.optim.Optimizer | None = None
         if iteration >= config.warmup and moved(model.shared):
             self.shared = _shared_optimizer(config, model)
@@ -51,7 +53,8 @@ class PhaseOptimizer:
     @property
     def state(self) -> ChainMap[Tensor, dict[str, Tensor]]:
         """Parameter -> the tensors that are kept for it from iteration to iteration."""
-        return ChainMap(self.heads.state, {} if self.shared is None else self.shared.state)
+        dense = [] if self.dense is None else [part.state for part in self.dense.parts]
+        return ChainMap(self.heads.state, *dense, {} if self.shared is None else self.shared.state)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -63,12 +66,14 @@ class PhaseOptimizer:
         """Set the learning rates of the next iteration."""
         self.rate, self.heads_rate = rates
         self.heads.rate = _set(self.heads.rate, self.heads_rate)
+        if self.dense is not None:
+            self.dense.set_rate(self.heads_rate)
         for group in self._groups():
             group["lr"] = _set(group["lr"], self.rate * group[FACTOR])
 
     def use_tensors_as_rates(self) -> None:
         """Keep the learning rates on the device from now on, where a recorded iteration finds their current values."""
-        device = self.heads.heads.weight.device
+        device = self.model.heads.weight.device
         self.heads.rate = torch.tensor(self.heads_rate, dtype=torch.float32, device=device)
         for group in self._groups():
             group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
@@ -93,39 +98,73 @@ class PhaseOptimizer:
         if self.shared is not None:
             self.shared.step()
         self.heads.step(scales)
+        if self.dense is not None:
+            self.dense.step(scales)
 
 
 def _set(rate: float | Tensor, value: float) -> float | Tensor:
     return rate.fill_(value) if isinstance(rate, Tensor) else value
 
 
-class HeadOptimizer:
-    """SGD with momentum, or AdamW, as in `torch.optim`, restricted to the rows of active tasks.
+class DenseOptimizer:
+    """Optimizer of the decoder and the convolutions of tasks with masks or points, at the rate of the heads.
 
-    `state` holds momentum_buffer, or exp_avg, exp_avg_sq and step: (tasks,), the number of steps of each head.
+    The paper's rule holds for both: gradients times B / B_t, where B_t of the decoder is the number of all samples that
+    reach it; what no sample reaches stays exactly as it is.
+    """
+
+    def __init__(self, config: FitConfig, dense: DenseNetwork, heads: TaskHeads) -> None:
+        self.network = dense
+        self.heads = HeadOptimizer(config, dense.heads)
+        self.decoder = MaskedOptimizer(config, dict.fromkeys(dense.decoder.parameters()), 1)
+        self.parts = (self.heads, self.decoder)
+        self.tasks = torch.tensor([list(heads).index(task) for task in dense.heads], device=dense.choice.device)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next iteration."""
+        for part in self.parts:
+            part.rate = rate
+
+    @torch.no_grad()
+    def step(self, scales: Tensor) -> None:
+        """Update what samples reached. scales: (tasks of the pool,) from `loss.head_scales`."""
+        own = scales[self.tasks]
+        scale_head_gradients(self.network.heads, own)
+        self.heads.step(own)
+        shares = torch.where(own > 0, 1 / own, 0).sum()  # B_t / B of all samples that reach the decoder
+        whole = torch.where(shares > 0, 1 / shares, 0)[None]
+        for parameter in self.decoder.owners:
+            if parameter.grad is not None:
+                parameter.grad.mul_(whole.to(parameter.dtype))
+        self.decoder.step(whole)
+
+
+class MaskedOptimizer:
+    """SGD with momentum, or AdamW, as in `torch.optim`, restricted to what belongs to active owners.
+
+    owners: of each parameter, the owner of each of its rows, a number below `count`; None: owner 0 has all.
+    `state` holds momentum_buffer, or exp_avg, exp_avg_sq and step: (count,), the number of steps of each owner.
     """
 
     BETAS, EPSILON = (0.9, 0.999), 1e-8  # those of torch.optim.AdamW
 
-    def __init__(self, config: FitConfig, heads: TaskHeads) -> None:
-        self.config, self.heads = config, heads
+    def __init__(self, config: FitConfig, owners: Mapping[Tensor, Tensor | None], count: int) -> None:
+        self.config, self.owners, self.count = config, dict(owners), count
         self.rate: float | Tensor = 0.0
-        parameters: tuple[Tensor, ...] = (heads.weight, heads.bias)
-        self.state = {parameter: self._initial_state(parameter) for parameter in parameters}
+        self.state = {parameter: self._initial_state(parameter) for parameter in self.owners}
 
     def _initial_state(self, parameter: Tensor) -> dict[str, Tensor]:
         if self.config.optimizer == "sgd":
             return {"momentum_buffer": torch.zeros_like(parameter)}
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-        return {**moments, "step": torch.zeros(len(self.heads), device=parameter.device)}
+        return {**moments, "step": torch.zeros(self.count, device=parameter.device)}
 
     @torch.no_grad()
     def step(self, scales: Tensor) -> None:
-        """Update the rows of the tasks whose scale is not 0."""
+        """Update what belongs to the owners whose scale is not 0. scales: (count,)."""
         active = scales > 0
-        rows = active[self.heads.task_of_row]
-        for parameter in (self.heads.weight, self.heads.bias):
-            kept, mask = self.state[parameter], rows[:, None] if parameter.ndim == 2 else rows
+        for parameter in self.owners:
+            kept, mask = self.state[parameter], self._of_rows(parameter, active)
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             if "step" in kept:
                 kept["step"].add_(active)
@@ -133,6 +172,11 @@ class HeadOptimizer:
             for name, values in rule(parameter, gradient, kept).items():
                 old = kept.get(name, parameter)
                 old.copy_(torch.where(mask, values, old))
+
+    def _of_rows(self, parameter: Tensor, of_owners: Tensor) -> Tensor:
+        """What each row of the parameter has of its owner, in a shape that multiplies the parameter."""
+        owners = self.owners[parameter]
+        return of_owners if owners is None else of_owners[owners].view(-1, *[1] * (parameter.ndim - 1))
 
     def _sgd(self, parameter: Tensor, gradient: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
         velocity = self.config.momentum * kept["momentum_buffer"] + gradient + self.config.weight_decay * parameter
@@ -142,12 +186,18 @@ class HeadOptimizer:
         one, two = self.BETAS
         first = one * kept["exp_avg"] + (1 - one) * gradient
         second = two * kept["exp_avg_sq"] + (1 - two) * gradient.square()
-        times = kept["step"].double()[self.heads.task_of_row]  # in single precision 1 - 0.999 loses three digits
-        times = times[:, None] if parameter.ndim == 2 else times
+        times = self._of_rows(parameter, kept["step"].double())  # in single precision 1 - 0.999 loses three digits
         bias_one, bias_two = ((1 - beta**times).to(parameter.dtype) for beta in self.BETAS)
         decayed = parameter * (1 - self.rate * self.config.weight_decay)
         moved = decayed - self.rate * (first / bias_one) / ((second / bias_two).sqrt() + self.EPSILON)
         return {"exp_avg": first, "exp_avg_sq": second, "parameter": moved}
+
+
+class HeadOptimizer(MaskedOptimizer):
+    """A `MaskedOptimizer` of heads, whose rows belong to tasks."""
+
+    def __init__(self, config: FitConfig, heads: TaskHeads) -> None:
+        super().__init__(config, dict.fromkeys((heads.weight, heads.bias), heads.task_of_row), len(heads))
 
 
 def _groups(config: FitConfig, model: MultiHead) -> list[dict[str, Any]]:

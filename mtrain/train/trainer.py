@@ -23,14 +23,18 @@ from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
 from mtrain.data.prefetch import on_device
 from mtrain.data.stream import StreamBatches
+from mtrain.data.targets import Targets
 from mtrain.data.task import Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
+from mtrain.model.maps import features_and_maps
 from mtrain.model.network import MultiHead
 from mtrain.model.tuning import moved
 from mtrain.model.weights import StateDict
 from mtrain.train import checkpoint
 from mtrain.train.averaging import Average
+from mtrain.train.dense_part import DensePart
+from mtrain.train.dense_validation import counts_of, scores_of_counts
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.gradients import GradientSums
 from mtrain.train.graph import Inputs, RecordedIteration, Recording
@@ -52,6 +56,10 @@ class Training:
         self.how = model.shared.interpolation
         rows = [(task, task.rows["train"]) for task in pool.tasks]
         self.images = None if config.stream else Images(rows, how=self.how)
+        self.dense = None if model.dense is None else DensePart(config, model.dense, self.tasks)
+        self.targets = None if self.dense is None else Targets(rows)
+        classes = torch.tensor([float(max(task.num_classes, 2)) for task in pool.tasks], device=device)
+        self.scale = 1 / classes.log() if config.scales_losses else None
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
@@ -154,24 +162,37 @@ class Training:
         batchnorm_per_task.route(self.model.shared, counts)
         labels = batch.labels.to(self.device, non_blocking=True)
         tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
-        return self._losses_of(self.prepare(batch), labels, tasks)
+        return self._losses_of(self.prepare(batch), labels, tasks, batch)
 
-    def _losses_of(self, images: Tensor, labels: Tensor, tasks: Tensor) -> Tensor:
-        """The loss of each task: (tasks,). A shared network that stands still is in evaluation mode."""
+    def _losses_of(self, images: Tensor, labels: Tensor, tasks: Tensor, batch: Batch | None = None) -> Tensor:
+        """The loss of each task: (tasks,). batch: masks and points, if they are trained on.
+
+        A shared network that stands still is in evaluation mode.
+        """
         self.model.shared.train(not self.still)
         if self.config.batchnorm == "frozen":
             batchnorm_adapt.freeze(self.model.shared)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             with torch.set_grad_enabled(not self.still):
-                features = self.model.shared(images) if self.still else self.features(images)
+                features, maps = self._features_and_maps(images)
             logits = self.model.heads(features)
-        return task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing)
+        losses = task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing)
+        losses = losses if self.scale is None else losses * self.scale
+        return losses if self.dense is None or batch is None else losses + self.dense.losses(maps, batch)
+
+    def _features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features, and the maps that masks and points are found in, from one pass of the shared network."""
+        shared, dense = self.model.shared, self.model.dense
+        if dense is not None:
+            return features_and_maps(shared, shared.body, dense.levels, images)
+        return (shared(images) if self.still else self.features(images)), []
 
     def _sum_over_ranks(self) -> None:
         """Make the gradients those of the whole batch, and the running statistics the mean over the ranks."""
         if self.sums is None:
             return
-        tensors = [parameter.grad for parameter in self.model.heads.parameters() if parameter.grad is not None]
+        own = [*self.model.heads.parameters(), *(self.model.dense.parameters() if self.model.dense else ())]
+        tensors = [parameter.grad for parameter in own if parameter.grad is not None]
         if not self.still:
             self.sums.finish()
             statistics = batchnorm_adapt.statistics_of_a_part(self.model.shared)
@@ -217,8 +238,9 @@ class Training:
                 tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks, how=self.how
             )
         return TrainingBatches(
-            self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks
-        )
+            self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks,
+            targets=self.targets,
+        )  # fmt: skip
 
     def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
         """For each of these iterations, the micro-batches of this rank's share."""
@@ -244,6 +266,28 @@ class Training:
         if cut:
             return None
         return {task.name: n / len(_validated(task)) for task, n in zip(tasks, correct, strict=True)}
+
+    @torch.no_grad()
+    def validate_dense(self, enough: Callable[[], bool] = lambda: False) -> dict[str, dict[str, float]] | None:
+        """Dice of masks and F1 of points, on the images that `validate` takes: task -> metric -> value; None if cut
+        short. Scores that are not defined are left out. Each rank counts its share; all return the same.
+        """
+        dense = self.model.dense
+        if dense is None:
+            return {}
+        self.model.eval()
+        found = {}
+        for task in self.pool.tasks:
+            if task.name in dense.tasks and len(task.rows["val"]):
+                rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
+                route = [len(rows) if name == task.name else 0 for name in self.tasks]
+                with self.averaged():
+                    sums = counts_of(self.model, task, rows, self.config, self.device, route, enough)
+                totals = self.ranks.all_reduced(sums)()
+                if totals[-1]:
+                    return None
+                found[task.name] = scores_of_counts(dense.tasks[task.name], totals)
+        return found
 
     def _count_correct(self, task: Task, enough: Callable[[], bool]) -> int | None:
         config, shared, head = self.config, self.model.shared, self.model.heads[task.name]

@@ -28,13 +28,14 @@ from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Predictions, undefined
 from mtrain.seen import Seen
 from mtrain.transfers import probes
+from mtrain.transfers.dense import STEPS, train_decoder
 from mtrain.transfers.features import Features, features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
 from mtrain.transfers.probes import Probe, TrainingSet
 from mtrain.transfers.request import OWN
 
-FROZEN = ("svm", "logistic", "knn")
+FROZEN = ("svm", "logistic", "knn", "dense")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class TransferOptions:
     solver: str = "batched"
     workers: int = 2
     recipe: Recipe = field(default_factory=Recipe)
+    steps: int = STEPS
 
     @property
     def scored(self) -> str:
@@ -79,7 +81,10 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class Transferred:
-    """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`."""
+    """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`.
+
+    metric, scored: for masks and points, whose metric is not the task's own: its name, and what a result states of it.
+    """
 
     set: str
     trained_on: dict[str, int]
@@ -87,6 +92,8 @@ class Transferred:
     notes: tuple[str, ...]
     answered: tuple[Rows, Predictions] | None = None
     score: float | None = None
+    metric: str | None = None
+    scored: dict[str, Any] = field(default_factory=dict)
 
 
 def check_sets(task: Task, options: TransferOptions) -> None:
@@ -98,7 +105,10 @@ def check_sets(task: Task, options: TransferOptions) -> None:
         if needed and not len(task.rows[split]):
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
     parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
-    if options.mode != "joint" and len(np.unique(np.concatenate([task.rows[part].label for part in parts]))) < 2:
+    if (
+        options.mode not in ("joint", "dense")
+        and len(np.unique(np.concatenate([task.rows[part].label for part in parts]))) < 2
+    ):
         what = f"the training set of {task.name} holds a single class, so no classifier can be trained"
         raise UsageError(what, where=task.folder, remedy="choose another --target")
 
@@ -192,6 +202,30 @@ def joint(source: Pretrained, task: Task, options: TransferOptions, report: Repo
     return Transferred(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
 
 
+def dense(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
+    """A decoder of masks and points on the frozen network (mtrain.transfers.dense)."""
+    parts = [split for split in (("train", "val") if options.final else ("train",)) if len(task.rows[split])]
+    rows, trained = _scored_rows(task, options), Rows.joined([task.rows[split] for split in parts])
+    recipe = options.recipe
+    decoder = train_decoder(
+        source.network, task, trained, size=source.run.config().size, steps=options.steps, batch=recipe.batch,
+        seed=recipe.seed, workers=options.workers, device=recipe.device, report=report,
+    )  # fmt: skip
+    scored, metric = decoder.scores(task, rows, recipe.batch, options.workers), decoder.dense.metrics[0]
+    notes = []
+    if np.isnan(scored["scores"][metric]):
+        notes.append(f"the {options.scored} set of {task.name} holds nothing to find: no {metric}")
+    if not scored["intervals"]:
+        notes.append(
+            f"the {options.scored} set of {task.name} is of one {task.card.group_kind}: no confidence intervals"
+        )
+    sizes = {split: len(task.rows[split]) for split in parts}
+    return Transferred(
+        options.scored, sizes, {"steps": options.steps}, tuple(notes), score=scored["scores"][metric], metric=metric,
+        scored=scored,
+    )  # fmt: skip
+
+
 MODES: dict[str, Callable[[Pretrained, Task, TransferOptions, Reporter], Transferred]] = {
     "svm": svm,
     "logistic": logistic,
@@ -200,8 +234,9 @@ MODES: dict[str, Callable[[Pretrained, Task, TransferOptions, Reporter], Transfe
     "finetune": tuned,
     "scratch": tuned,
     "joint": joint,
+    "dense": dense,
 }
-SEEDED = ("fewshot", "finetune", "scratch")
+SEEDED = ("fewshot", "finetune", "scratch", "dense")
 
 
 def _frozen(

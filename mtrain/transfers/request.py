@@ -23,6 +23,7 @@ READS: dict[str, frozenset[str]] = {
     "finetune": TUNING,
     "scratch": TUNING,
     "joint": frozenset(),
+    "dense": frozenset({"steps", "batch", "seed"}),
 }
 CHOICES = frozenset().union(*READS.values())
 ONLY = {"scratch": "random", "joint": OWN}  # modes that determine the weights themselves

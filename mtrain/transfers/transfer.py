@@ -88,7 +88,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
         "task": task.name,
         "mode": options.mode,
         "weights": source.weights,
-        "metric": task.metric,
+        "metric": found.metric or task.metric,
         **_scores(task, found),
         **found.settings,
         "trained_on": found.trained_on,
@@ -102,7 +102,14 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
 
 def _scores(task: Task, found: Transferred) -> dict[str, Any]:
     if found.answered is None:
-        return {"set": found.set, "score": found.score, "scores": {}, "intervals": {}, "notes": list(found.notes)}
+        return {
+            "set": found.set,
+            "score": found.score,
+            "scores": {},
+            "intervals": {},
+            "notes": list(found.notes),
+            **found.scored,
+        }
     scored = scores_of(task, found.set, *found.answered)
     return scored | {"notes": [*found.notes, *scored["notes"]]}
 
@@ -121,6 +128,8 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         found["solver"] = options.solver
     elif options.mode == "fewshot":
         found["seed"] = options.recipe.seed
+    elif options.mode == "dense":
+        found |= {"steps": options.steps, "batch": options.recipe.batch, "seed": options.recipe.seed}
     elif options.mode == "joint":
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})

@@ -22,9 +22,10 @@ from mtrain.runs import Run
 from mtrain.train import checkpoint
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.fit import fit
+from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import COMMON, Notes, config
-from tests.mtrain.two_ranks import SCENARIOS, a_training, results
+from tests.mtrain.two_ranks import SCENARIOS, a_training, dense_results, results
 
 ROOT = Path(__file__).parents[2]
 State = dict[str, torch.Tensor]
@@ -32,7 +33,9 @@ State = dict[str, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta", "Gamma"), sizes={"train": 16, "val": 7})
+    folder = tmp_path_factory.mktemp("pools")
+    write_mixed_pool(folder / "dense")
+    return write_pool(folder / "pool", ("Alpha", "Beta", "Gamma"), sizes={"train": 16, "val": 7})
 
 
 def torchrun(*words: str, processes: int = 2, meeting: Sequence[str] = ("--standalone",)) -> subprocess.Popen[str]:
@@ -81,6 +84,16 @@ def test_two_ranks_train_as_one_does_on_the_same_batches(
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.allclose(found[name], tensor, rtol=1e-10, atol=1e-13), name
+
+
+def test_two_ranks_train_masks_and_points_as_one_does(shards: Path, of_two: tuple[State, State]) -> None:
+    """In double precision, though a batch may have no masks or points in the share of one of them."""
+    expected = dense_results(shards.parent / "dense", SINGLE_PROCESS)
+    for state in of_two:
+        found = {name.removeprefix("dense."): of for name, of in state.items() if name.startswith("dense.")}
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.allclose(found[name], tensor, rtol=1e-8, atol=1e-11), name
 
 
 def test_accumulation_gives_the_update_of_the_whole_batch(shards: Path) -> None:

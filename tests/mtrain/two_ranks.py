@@ -22,6 +22,7 @@ from mtrain.train import checkpoint, gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote, joined
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
+from tests.mtrain.dense_networks import dense_training
 
 STEPS = 6
 CPU = torch.device("cpu")
@@ -66,6 +67,14 @@ def results(shards: Path, ranks: Ranks, **options: Any) -> dict[str, torch.Tenso
     return found | {"accuracy": torch.tensor(list(accuracy.values()))}
 
 
+def dense_results(shards: Path, ranks: Ranks, **options: Any) -> dict[str, torch.Tensor]:
+    """Weights and momentum after a few iterations of a pool with masks and points."""
+    ours = dense_training(shards, ranks, **options)
+    for parts in ours.iterations(range(STEPS)):
+        ours.step(*parts)
+    return checkpoint.training_state(ours.model, ours.optimizer)
+
+
 def votes(ranks: Ranks) -> torch.Tensor:
     """Whether to stop, in each of three iterations; the last rank wants to from the second on."""
     vote = Vote(ranks)
@@ -91,6 +100,7 @@ def main(shards: Path, out: Path) -> None:
         found = {"votes": votes(ranks)}
         for scenario, options in SCENARIOS.items():
             found |= {f"{scenario}.{name}": tensor for name, tensor in results(shards, ranks, **options).items()}
+        found |= {f"dense.{name}": tensor for name, tensor in dense_results(shards.parent / "dense", ranks).items()}
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, out / f"rank-{ranks.rank}.safetensors")
 
 

@@ -1,0 +1,50 @@
+"""Where the JSON of a sample lies in its tar, and its text. The index states neither: it follows from the members'
+order, which is image, class (one block), mask where the task has one, JSON (docs/format.md).
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtrain.data.images import ShardFiles
+from mtrain.data.task import Rows
+
+BLOCK = tarfile.BLOCKSIZE
+FIRST = 8 * BLOCK  # read at once: most texts fit
+
+
+def json_headers(rows: Rows) -> npt.NDArray[np.int64]:
+    """The offset of the tar header of each sample's JSON, in bytes: (n,)."""
+    if rows.seg_offset is not None and rows.seg_length is not None:
+        return rows.seg_offset + _padded(rows.seg_length)
+    return rows.offset + _padded(rows.length) + 2 * BLOCK  # the class: its header, and one block
+
+
+def read_json(files: ShardFiles, shard: int, header: int) -> dict[str, Any]:
+    """The JSON whose tar header lies at this offset of a shard.
+
+    Raises:
+        ValueError: there is no JSON object.
+    """
+    data = files.read(shard, header, FIRST)
+    try:
+        member = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "strict")
+    except tarfile.HeaderError as error:
+        raise ValueError(f"no JSON where the index places it: {error}") from None
+    if not member.name.endswith(".json"):
+        raise ValueError(f"no JSON where the index places it, but {member.name}")
+    text = data[BLOCK:] if member.size <= len(data) - BLOCK else files.read(shard, header + BLOCK, member.size)
+    content = json.loads(text[: member.size])
+    if not isinstance(content, dict):
+        raise ValueError("its JSON is not an object")
+    return content
+
+
+def _padded(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The length of members with their padding to whole blocks."""
+    return -(-length // BLOCK) * BLOCK

@@ -1,0 +1,57 @@
+"""dense.safetensors, which a training with masks or points leaves besides the heads: decoder and convolutions.
+
+Its tensors are those of `DenseNetwork`. Its header says of which modules of the shared network the maps are, and which
+classes of masks and points each task has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from mtrain.data.task import Dense
+from mtrain.errors import RunError
+from mtrain.model.dense import DenseNetwork
+from mtrain.model.maps import Level
+from mtrain.model.tensor_file import read_tensors, write_tensors
+
+
+def save_dense(path: Path, network: DenseNetwork, about: Mapping[str, Any]) -> None:
+    """Write the decoder and the convolutions, with `about` in the header.
+
+    Raises:
+        RunError: the disk is full, or the like.
+    """
+    described = {
+        "levels": [asdict(level) for level in network.levels],
+        "tasks": {name: asdict(dense) for name, dense in network.tasks.items()},
+    }
+    write_tensors(path, network.state_dict(), described | dict(about))
+
+
+def load_dense(path: Path) -> DenseNetwork:
+    """What `save_dense` wrote, in evaluation mode.
+
+    Raises:
+        RunError: absent or damaged.
+    """
+    if not path.is_file():
+        raise RunError(
+            "this run has no decoder of masks and points", where=path.parent, remedy="train one with --dense"
+        )
+    try:
+        state, header = read_tensors(path)
+        levels = [Level(**level) for level in header["levels"]]
+        tasks = {
+            name: Dense(**fields | {kind: tuple(fields[kind]) for kind in ("seg", "points")})
+            for name, fields in header["tasks"].items()
+        }
+        network = DenseNetwork(levels, tasks)
+        network.load_state_dict(state)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RunError(f"not the decoder of a run: {error}", where=path) from None
+    return network.eval()

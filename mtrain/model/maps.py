@@ -1,0 +1,171 @@
+"""The maps inside a shared network: which of its modules give them, and one pass that answers them with the features.
+
+Networks whose maps shrink from stage to stage give a map of each of the strides 4, 8, 16 and 32 that they have: the
+output of the last module of that size that is no part of a block that changes the size. Vision transformers, whose
+tokens keep one size, give the tokens of four blocks, evenly spaced (Li et al., "Exploring plain vision transformer
+backbones for object detection", 2022, makes a pyramid of them).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtrain.errors import UsageError
+
+STRIDES = (4, 8, 16, 32)
+CHAINS = (nn.Sequential, nn.ModuleList)
+
+Kind = Literal["channels first", "channels last", "tokens"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One map: the module whose output it is, its channels, and how it lies in that output.
+
+    prefix: number of tokens before those of the patches.
+    """
+
+    module: str
+    channels: int
+    kind: Kind
+    prefix: int = 0
+
+    def map_of(self, output: Tensor) -> Tensor:
+        """The module's output as (N, channels, h, w)."""
+        if self.kind == "channels first":
+            return output
+        if self.kind == "channels last":
+            return output.permute(0, 3, 1, 2)
+        patches = output[:, self.prefix :]
+        side = math.isqrt(patches.shape[1])
+        return patches.transpose(1, 2).reshape(len(output), -1, side, side)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a module gave, in the order of the modules' ends."""
+
+    module: str
+    shape: tuple[int, ...]
+
+    @property
+    def kind(self) -> Kind | None:
+        """How a square map lies in it; None where none does."""
+        if len(self.shape) == 3:
+            return "tokens"
+        if len(self.shape) != 4:
+            return None
+        if self.shape[2] == self.shape[3]:
+            return "channels first"
+        return "channels last" if self.shape[1] == self.shape[2] else None
+
+    @property
+    def side(self) -> int:
+        """Of a map with two dimensions; 0 of anything else."""
+        return {"channels first": self.shape[-1], "channels last": self.shape[1]}.get(self.kind or "", 0)
+
+    @property
+    def channels(self) -> int:
+        return self.shape[1] if self.kind == "channels first" else self.shape[-1]
+
+
+def levels_of(body: nn.Module, size: int, name: str) -> tuple[Level, ...]:
+    """The maps that `body` gives for images of `size` pixels, from fine to coarse; of tokens from early to late.
+
+    Raises:
+        UsageError: it gives none.
+    """
+    outputs = _outputs(body, size)
+    levels = _pyramid(body, outputs, size)
+    if len(levels) < 2:
+        levels = _blocks(body, outputs) or levels
+    if not levels:
+        raise UsageError(f"--dense: {name} gives no maps that masks or points could be found in",
+                         remedy="choose another --backbone")  # fmt: skip
+    return levels
+
+
+def features_and_maps(
+    network: nn.Module, body: nn.Module, levels: Sequence[Level], images: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """One pass of `network`, of which `body` is a part: its features, and maps (N, channels, h, w) of these levels."""
+    found: dict[str, Tensor] = {}
+    with _listening(body, {level.module for level in levels}, lambda name, output: found.__setitem__(name, output)):
+        features: Tensor = network(images)
+    return features, [level.map_of(found[level.module]) for level in levels]
+
+
+@torch.no_grad()
+def _outputs(body: nn.Module, size: int) -> list[_Output]:
+    """What each module gives for one image, in the order of the modules' ends."""
+    found: list[_Output] = []
+    names = {name for name, _ in body.named_modules() if name}
+    was_training = body.training
+    device = next(body.parameters()).device
+    with _listening(body.eval(), names, lambda name, output: found.append(_Output(name, tuple(output.shape)))):
+        body(torch.zeros(1, 3, size, size, device=device))
+    body.train(was_training)
+    return found
+
+
+@contextmanager
+def _listening(body: nn.Module, names: set[str], tell: Any) -> Iterator[None]:
+    """Call `tell(name, output)` after each of these modules that gives a tensor."""
+
+    def hook(name: str) -> Any:
+        return lambda _module, _inputs, output: tell(name, output) if isinstance(output, Tensor) else None
+
+    handles = [body.get_submodule(name).register_forward_hook(hook(name)) for name in sorted(names)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pyramid(body: nn.Module, outputs: Sequence[_Output], size: int) -> tuple[Level, ...]:
+    sides = {output.module: output.side for output in outputs}
+    last: dict[int, _Output] = {}
+    for output in outputs:
+        if output.side > 1 and not _changes_size(body, output, sides):
+            last[output.side] = output
+    chosen = [min(last, key=lambda side: abs(math.log(size / side / stride))) for stride in STRIDES if last]
+    return tuple(
+        Level(last[side].module, last[side].channels, last[side].kind or "channels first")
+        for side in sorted(set(chosen), reverse=True)
+    )
+
+
+def _changes_size(body: nn.Module, output: _Output, sides: dict[str, int]) -> bool:
+    """Whether the module is part of a block that ends in a map of another size; a plain chain is no block."""
+    parents = output.module.split(".")[:-1]
+    around = (".".join(parents[:depth]) for depth in range(1, len(parents) + 1))
+    return any(
+        sides.get(name, 0) not in (0, output.side) and type(body.get_submodule(name)) not in CHAINS for name in around
+    )
+
+
+def _blocks(body: nn.Module, outputs: Sequence[_Output]) -> tuple[Level, ...]:
+    """Tokens of four blocks of the longest chain of modules that give tokens of one shape."""
+    chains: dict[tuple[str, tuple[int, ...]], list[_Output]] = {}
+    for output in outputs:
+        parent = output.module.rpartition(".")[0]
+        if output.kind == "tokens" and parent and type(body.get_submodule(parent)) in CHAINS:
+            chains.setdefault((parent, output.shape), []).append(output)
+    blocks = max(chains.values(), key=len, default=[])
+    # a chain whose tokens change in number does not keep them in the order of rows
+    if not blocks or len(blocks) < len(list(body.get_submodule(blocks[0].module.rpartition(".")[0]).children())):
+        return ()
+    tokens = blocks[0].shape[1]
+    prefix = int(getattr(body, "num_prefix_tokens", tokens - math.isqrt(tokens) ** 2))
+    if math.isqrt(tokens - prefix) ** 2 != tokens - prefix:
+        return ()
+    chosen = [blocks[math.ceil((part + 1) * len(blocks) / len(STRIDES)) - 1] for part in range(len(STRIDES))]
+    return tuple(Level(block.module, block.channels, "tokens", prefix) for block in chosen)

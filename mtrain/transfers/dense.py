@@ -1,0 +1,173 @@
+"""Masks and points by a small decoder on a frozen network: `--mode dense`.
+
+The decoder and its recipe are those of the benchmark eva (kaiko-ai, `ConvDecoderWithImage`): the last map of the
+network, doubled, a convolution of 64 channels; beside it the image, two convolutions of 32 channels; one of 1 x 1.
+Masks are trained by the Dice loss of the whole batch, with AdamW at 2e-3 and batches of 64. Points, which eva does not
+have, are discs, trained by the focal loss of mtrain.model.dense_loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.data import sampling
+from mtrain.data.batch import Batch
+from mtrain.data.images import Images
+from mtrain.data.loader import EpochBatches, batches
+from mtrain.data.targets import IGNORE, Targets, turned
+from mtrain.data.task import Dense, Rows, Task
+from mtrain.errors import DivergedError, UsageError
+from mtrain.model.dense import enlarged
+from mtrain.model.dense_loss import drawn_discs, point_losses
+from mtrain.model.devices import find_device
+from mtrain.model.maps import Level, features_and_maps, levels_of
+from mtrain.model.network import SharedNetwork
+from mtrain.scoring.dense import Counts, dense_scores
+from mtrain.scoring.peaks import counted
+from mtrain.train.dense_validation import ordered_targets
+
+LR = 2e-3
+STEPS = 2000
+HIDDEN = (64, 32, 32)
+STRIDE = 4  # of the maps of points
+SMOOTH = 1e-5
+CHECKED = 50  # steps between two looks whether the loss is finite
+
+
+class ConvDecoderWithImage(nn.Module):
+    """The last map of a network (N, features, h, w) and its images (N, 3, S, S) -> logits (N, maps, S, S)."""
+
+    def __init__(self, features: int, maps: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Upsample(scale_factor=2), _convolution(features, HIDDEN[0]))
+        self.second = nn.Sequential(
+            _convolution(HIDDEN[0] + 3, HIDDEN[1]), _convolution(HIDDEN[1], HIDDEN[2]), nn.Conv2d(HIDDEN[2], maps, 1)
+        )
+
+    def forward(self, features: Tensor, images: Tensor) -> Tensor:
+        """Logits at the size of the images."""
+        small = self.first(features)
+        logits: Tensor = self.second(torch.cat([enlarged(small.float(), images.shape[-1]), images], dim=1))
+        return logits
+
+
+def _convolution(channels: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU())
+
+
+class FrozenDense:
+    """A decoder under training on a frozen network."""
+
+    def __init__(self, network: SharedNetwork, dense: Dense, size: int, seed: int, device: str) -> None:
+        self.device, self.dense, self.size = find_device(device), dense, size
+        if self.device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # else the same steps give other bits the second time
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.level: Level = levels_of(network.body, size, network.name)[-1]
+        torch.manual_seed(seed)
+        self.decoder = ConvDecoderWithImage(self.level.channels, dense.channels).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=LR)
+
+    def logits(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """Of masks (N, classes, S, S), and of points at a quarter of the size; None for a kind that there is not."""
+        images = batch.to(self.device).images(self.size, self.network.interpolation)
+        pixels = self.network.normalize(images)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            with torch.no_grad():
+                _, (features,) = features_and_maps(self.network, self.network.body, [self.level], pixels)
+            logits = self.decoder(features, pixels).float()
+        classes = len(self.dense.seg)
+        discs = F.avg_pool2d(logits[:, classes:], STRIDE, ceil_mode=True) if self.dense.points else None
+        return (logits[:, :classes] if classes else None), discs
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step on a batch; its loss."""
+        self.decoder.train()
+        masks, points = turned(batch.masks, batch.points, batch.flips)
+        masks, points, radii = (part.to(self.device, non_blocking=True) for part in (masks, points, batch.radii))
+        seg, discs = self.logits(batch)
+        loss = torch.zeros((), device=self.device)
+        if seg is not None:
+            loss = loss + batch_dice(seg, masks)
+        if discs is not None:
+            truth = drawn_discs(points, radii, discs.shape, self.size)
+            known = torch.ones(discs.shape[:2], dtype=torch.bool, device=self.device)
+            loss = loss + point_losses(discs, truth, known, radii * discs.shape[-1] / self.size).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def scores(self, task: Task, rows: Rows, batch: int, workers: int) -> dict[str, Any]:
+        """What is found on these rows, scored: all scores, intervals over groups, and numbers of points."""
+        self.decoder.eval()
+        tables: list[Counts | None] = []
+        hits: list[Counts | None] = []
+        for some in ordered_targets(
+            task, rows, size=self.size, batch=batch, workers=workers, how=self.network.interpolation
+        ):
+            table, hit = counted(*self.logits(some), self.dense, some.masks, some.points, some.radii)
+            tables.append(table)
+            hits.append(hit)
+        groups = [str(group) for group in rows.group]
+        scores, intervals, numbers = dense_scores(
+            groups, _joined(tables), _joined(hits), self.dense.seg, self.dense.points
+        )
+        return {"scores": scores, "intervals": intervals, "groups": len(set(groups)), "objects": numbers}
+
+
+def _joined(parts: Sequence[Counts | None]) -> Counts | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
+
+
+def batch_dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """The soft Dice loss of a batch, averaged over classes; sums are over all annotated pixels of all images."""
+    known = (masks != IGNORE)[:, None]
+    truth = (masks[:, None] == torch.arange(logits.shape[1], device=masks.device)[:, None, None]) & known
+    shares = torch.where(known, logits.softmax(1), 0)
+    overlap = (shares * truth).sum((0, 2, 3))
+    return (1 - (2 * overlap + SMOOTH) / (shares.sum((0, 2, 3)) + truth.sum((0, 2, 3)) + SMOOTH)).mean()
+
+
+def train_decoder(
+    network: SharedNetwork, task: Task, rows: Rows, *, size: int, steps: int, batch: int, seed: int, workers: int,
+    device: str, report: Reporter,
+) -> FrozenDense:  # fmt: skip
+    """A decoder trained for `steps` steps on these rows of a task.
+
+    Raises:
+        UsageError: the task has neither masks nor points.
+        DivergedError: the loss is not finite.
+    """
+    if task.dense is None:
+        raise UsageError(
+            "this task has neither masks nor exhaustive points", where=task.folder, remedy="use another --mode"
+        )
+    frozen = FrozenDense(network, task.dense, size, seed, device)
+    with report.bar(f"{task.name}: decoder", steps, unit="steps") as advance:
+        for number, some in enumerate(_drawn(task, rows, frozen, steps, batch, seed, workers)):
+            torch.manual_seed(sampling.model_seed(seed, number))
+            loss = frozen.step(some)
+            if (number % CHECKED == 0 or number + 1 == steps) and not bool(loss.isfinite()):
+                raise DivergedError(f"{task.name}: the loss of the decoder is not finite after {number + 1} steps")
+            advance()
+    return frozen
+
+
+def _drawn(
+    task: Task, rows: Rows, frozen: FrozenDense, steps: int, batch: int, seed: int, workers: int
+) -> Iterator[Batch]:
+    parts = [(task, rows)]
+    images = Images(parts, how=frozen.network.interpolation)
+    dataset = EpochBatches(images, frozen.size, seed, batch, targets=Targets(parts))
+    pin = frozen.device.type == "cuda"
+    return batches(dataset, range(steps), workers=min(workers, steps), pin=pin, lasting=None if pin else 1)

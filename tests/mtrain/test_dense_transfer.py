@@ -1,0 +1,138 @@
+"""From a pool with masks and points to a run, its files, and a transfer to a left-out task with masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtrain.config import FitConfig
+from mtrain.data.pool import find_task, open_pool
+from mtrain.errors import RunError, UsageError
+from mtrain.evaluation.evaluate import opened
+from mtrain.export import export
+from mtrain.model.dense_file import load_dense
+from mtrain.runs import Run
+from mtrain.train.fit import fit
+from mtrain.transfers.dense import ConvDecoderWithImage, batch_dice
+from mtrain.transfers.finetune_rate import Recipe
+from mtrain.transfers.transfer import TransferOptions, source_of, transfer
+from tests.mtrain.dense_pools import write_dense_task, write_mixed_pool
+from tests.mtrain.test_fit import Notes
+
+SMALL = "shufflenet_v2_x0_5"
+RECIPE = Recipe(batch=8, device="cpu")
+
+
+def settings(shards: Path, **changed: object) -> FitConfig:
+    given = {
+        "shards": str(shards), "backbone": SMALL, "weights": "random", "iterations": 3, "batch": 8, "size": 32,
+        "adapt_batches": 1, "workers": 0, "validate_every": 2, "device": "cpu", "train_on": "train",
+    }  # fmt: skip
+    return FitConfig(**given | changed)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards/ and the finished run runs/toy, which trained on Masks and left Both out."""
+    folder = tmp_path_factory.mktemp("dense")
+    write_mixed_pool(folder / "shards")
+    write_dense_task(folder / "shards" / "Both", seed=9)
+    notes = Notes()
+    fit(settings(folder / "shards", dense=True, leave_out=("Both",)), Run(folder / "runs" / "toy"), notes)
+    (folder / "notes.txt").write_text("\n".join(notes.said))
+    return folder
+
+
+def test_a_run_says_what_it_trains_on_and_how_well_it_finds_it(folder: Path) -> None:
+    notes = (folder / "notes.txt").read_text()
+    assert "masks and points of 2 tasks are trained on too: Masks, Points" in notes
+    assert "dice on val: Masks 0." in notes
+    events = [json.loads(line) for line in (folder / "runs" / "toy" / "log.jsonl").read_text().splitlines()]
+    scored = [event for event in events if event["event"] == "validation"]
+    assert all(0 <= event["dice"]["Masks"] <= 1 for event in scored)
+
+
+def test_the_decoder_lies_beside_the_weights_and_goes_along_in_an_export(folder: Path, tmp_path: Path) -> None:
+    run = Run(folder / "runs" / "toy")
+    network = load_dense(run.dense)
+    assert list(network.heads) == ["Masks", "Points"]
+    assert [level.module for level in network.levels] == ["maxpool", "stage2", "stage3"]
+    written = export(run, "safetensors", tmp_path / "out", accepted=True)
+    again = load_dense(written.folder / "dense.safetensors")
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+def test_a_lost_decoder_is_restored(folder: Path) -> None:
+    run, notes = Run(folder / "runs" / "toy"), Notes()
+    before = run.dense.read_bytes()
+    run.dense.unlink()
+    fit(settings(folder / "shards", dense=True, leave_out=("Both",)), run, notes)
+    assert run.dense.read_bytes() == before
+
+
+def test_dense_transfer_scores_masks_and_points_of_a_task_that_was_left_out(folder: Path) -> None:
+    source = source_of(Run(folder / "runs" / "toy"), "run")
+    task = find_task(open_pool(folder / "shards"), "Both")
+    options = TransferOptions("dense", workers=0, recipe=RECIPE, steps=12)
+    found = transfer(source, task, options, Notes())
+    assert (found["metric"], found["set"], found["mode"], found["steps"]) == ("dice", "val", "dense", 12)
+    assert found["score"] == found["scores"]["dice"]
+    assert {"iou", "dice_other", "dice_disc", "f1", "f1_disc"} <= found["scores"].keys()
+    low, high = found["intervals"]["dice"]
+    assert low <= found["score"] <= high
+    objects = sum(int(n) for n in task.rows["val"].objects)  # type: ignore[union-attr]
+    assert 0 < found["objects"]["disc"]["objects"] <= objects  # those in the central square
+    notes = Notes()
+    assert transfer(source, task, options, notes) == found
+    assert "known already" in notes.said[-1]
+    (final,) = opened([task])
+    assert (
+        transfer(source, final, TransferOptions("dense", True, workers=0, recipe=RECIPE, steps=2), Notes())["set"]
+        == "test"
+    )
+
+
+def test_dense_transfer_repeats_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    task = find_task(open_pool(folder / "shards"), "Both")
+    found = []
+    for workers in (0, 2):
+        source = source_of(Run(folder / "runs" / "toy"), "random")
+        options = TransferOptions("dense", workers=workers, recipe=RECIPE, steps=3)
+        found.append(transfer(source, task, options, Notes())["scores"])
+        for path in (folder / "runs" / "toy" / "transfer").glob("Both-dense-random*"):
+            path.unlink()
+    assert found[0] == found[1]
+
+
+def test_tasks_without_masks_and_pools_without_them_are_refused(folder: Path, tmp_path: Path) -> None:
+    source = source_of(Run(folder / "runs" / "toy"), "random")
+    task = find_task(open_pool(folder / "shards"), "Alpha")
+    with pytest.raises(UsageError, match="neither masks nor exhaustive points"):
+        transfer(source, task, TransferOptions("dense", workers=0, recipe=RECIPE), Notes())
+    with pytest.raises(UsageError, match="--dense: no task of this pool has masks"):
+        fit(
+            settings(folder / "shards", dense=True, leave_out=("Both", "Masks", "Points")), Run(tmp_path / "a"), Notes()
+        )
+
+
+def test_without_dense_a_run_trains_classes_alone_and_says_so(folder: Path, tmp_path: Path) -> None:
+    notes, run = Notes(), Run(tmp_path / "plain")
+    fit(settings(folder / "shards"), run, notes)
+    assert any("masks and points of 3 tasks are not trained on (--dense trains on them)" in note for note in notes.said)
+    with pytest.raises(RunError, match="no decoder of masks and points"):
+        load_dense(run.dense)
+
+
+def test_the_dice_loss_of_a_batch_is_that_worked_out_by_hand() -> None:
+    """Chance 1/2 of each class on three annotated pixels, two of class 0: 2 x 1 / (1.5 + 2), 2 x 0.5 / (1.5 + 1)."""
+    masks = torch.tensor([[[0, 0]], [[1, 255]]], dtype=torch.uint8)
+    wanted = 1 - (2 / 3.5 + 1 / 2.5) / 2
+    assert float(batch_dice(torch.zeros(2, 2, 1, 2), masks)) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_decoder_answers_at_the_size_of_the_images() -> None:
+    decoder = ConvDecoderWithImage(7, 3)
+    assert decoder(torch.randn(2, 7, 4, 4), torch.randn(2, 3, 50, 50)).shape == (2, 3, 50, 50)
