@@ -3,6 +3,7 @@
 sweeps/<name>/sweep.json             the file as it was read, and its cells
               cells/<digest>.json    one result, written last and whole
               runs/<digest>/         one training or warm-up each
+              race.json              what `mtrain sweep --race` has decided
               selected.json          what `mtrain select` chose
 """
 
@@ -171,6 +172,16 @@ class Store:
         return {
             cell: _checked(Result, read_document(path, AGAIN), path) for cell, path in paths.items() if path.is_file()
         }
+
+    def result(self, digest: str) -> Result | None:
+        """The result of a cell; None where there is none, or a damaged one, which is made again.
+
+        Raises:
+            RunError: a file that is no result.
+        """
+        path = self.result_path(digest)
+        content = known_document(path)
+        return None if content is None else _checked(Result, content, path)
 
     def failed(self, cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
         """Digest -> task -> reason, of those of these cells that failed."""
