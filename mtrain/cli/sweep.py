@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 @click.option("--sbatch", type=OUT, help="Write a SLURM script that runs the parts, and exit.")
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option(
-    "--parts", type=click.IntRange(1), help="Number of parts.  [default: one per seed, left-out set and network]"
+    "--parts",
+    type=click.IntRange(1),
+    help="Number of parts, or of jobs of a race.  [default: one per seed, left-out set and network; race: one per set]",
 )
 @click.option("--race", is_flag=True, help="Drop combinations as soon as they cannot win for any target.")
 @click.option("--status", is_flag=True, help="Print how the race stands; run nothing.")

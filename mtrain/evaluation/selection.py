@@ -81,6 +81,11 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     results = store.results(planned)
     combinations = tuple(dict.fromkeys(one.combination for one in planned))
     grid, notes = grid_of(planned, results, combinations)
+    if (together := store.together()) > 1:
+        notes.append(
+            f"each training left {together} sets out at once, which the paper does not: the final networks of a target "
+            "are yet to be trained with that target alone left out"
+        )
     raced = None if not grid.holes() else _after_race(store, combinations, grid)
     if raced is not None:
         return replace(raced, notes=(*raced.notes, *notes))

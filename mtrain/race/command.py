@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
-from mtrain.race.agenda import describe, race_agenda
+from mtrain.race.agenda import RaceAgenda, describe, race_agenda
+from mtrain.sweep.cells import LeftOut
 from mtrain.sweep.command import SweepRequest, SweepResult, open_sweep, reasons, run_cells, script
 from mtrain.sweep.race_record import NAME, RaceRecord, read_record
 from mtrain.sweep.spec import load_sweep
@@ -31,6 +32,8 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
     agenda = race_agenda(opened.sweep, opened.sets, opened.cells)
     if asked.sbatch is not None:
         return script(asked, asked.sbatch, opened.sweep, opened.cells)
+    if asked.only_plan:
+        return _plan(opened.sweep.name, agenda, list(opened.sets.values()), report)
     if asked.retry_failed:
         opened.store.forget_failed(agenda.cells)
     stopped = run_cells(asked, opened.store, agenda, report) == "stopped"
@@ -40,6 +43,17 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
     found = {"sweep": opened.sweep.name, "folder": str(opened.store.path), "race": record.model_dump(mode="json"),
              "finished": record.finished, "failed": failed}  # fmt: skip
     return SweepResult(lines(opened.store, record), found, stopped, reasons(failed))
+
+
+def _plan(name: str, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
+    from mtrain.race.plan import plan  # loads torch
+    from mtrain.sweep.estimate import measure
+
+    pools = {left.names: left.pool for left in sets}
+    first = {cell.config.backbone: cell for cell in agenda.cells if cell.whole}
+    paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
+    found = plan(agenda, sets, paces)
+    return SweepResult(found.lines(name), found.json())
 
 
 def status(store: Store) -> SweepResult:

@@ -58,7 +58,9 @@ class Contest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One rung of a contest: who stays, who drops out and why. friedman: p of the test, None before it is made."""
+    """One rung of a contest: who stays, who drops out and why. friedman: p of the test whether the combinations differ
+    at all, which is made before the bootstrap; None where it was not made, or is not defined.
+    """
 
     entrants: tuple[int, ...]
     stay: tuple[int, ...] = ()
@@ -160,11 +162,12 @@ def _verdict(rules: Rules, rung: Rung, entrants: tuple[int, ...], scores: Values
         for row, c in enumerate(entrants)
         if drops[row]
     }
-    tested = ranks.friedman(ranks.task_ranks(means)) if complete else None
-    p = None if tested is None else tested[1]
+    p = None
     if rung.share == 1 and rules.unlikely:
         if not complete:
             return Verdict(entrants, (), dropped)
+        tested = ranks.friedman(ranks.task_ranks(means))
+        p = None if tested is None else tested[1]
         if p is not None and p < SIGNIFICANT:
             wins = _wins(rules, scores)
             ruled_out = stays & (wins < rules.unlikely) & (low > low.min())

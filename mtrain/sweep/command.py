@@ -161,11 +161,12 @@ def script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell])
     groups = {(cell.config.seed, cell.tasks, cell.config.backbone) for cell in cells}
     file = str(Path(asked.file).absolute()) if Path(asked.file).is_file() else asked.file
     options = ["--sweeps", str(asked.sweeps.absolute()), "--shards", sweep.shards]
-    parts = min(asked.parts or len(groups), len(cells))
+    alike = len({cell.tasks for cell in cells})
+    parts = min(asked.parts or (alike if asked.race else len(groups)), len(cells))
     if asked.race:
         options.append("--race")
     write_text(path, slurm.sbatch(file, options, sweep.name, parts, by_part=not asked.race))
-    told = f"{path}: {counted(parts, 'part')}; submit it with: sbatch {path}"
+    told = f"{path}: {counted(parts, 'job' if asked.race else 'part')}; submit it with: sbatch {path}"
     return SweepResult([told], {"script": str(path), "parts": parts})
 
 

@@ -138,6 +138,14 @@ class Store:
         fit = self.plan().get("sweep", {}).get("fit")
         return None if fit is None else int(fit.get("size", FitConfig.model_fields["size"].default))
 
+    def together(self) -> int:
+        """How many left-out sets one training leaves out.
+
+        Raises:
+            RunError: not the folder of a sweep.
+        """
+        return int(self.plan().get("sweep", {}).get("together", 1))
+
     def write_selection(self, content: dict[str, Any]) -> None:
         """selected.json."""
         write_document(self.path / SELECTED, content)

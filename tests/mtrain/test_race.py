@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,11 @@ from mtrain.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.evaluation import ranks, selection
 from mtrain.model.weights import state_digest
-from mtrain.race import decisions
+from mtrain.race import decisions, plan
 from mtrain.race.agenda import RaceAgenda, race_agenda, rules_of
 from mtrain.race.decisions import Contest, Rules, Rung, decide, rank_bounds
 from mtrain.runs import Run
-from mtrain.sweep import cell_run, local_engine
+from mtrain.sweep import cell_run, estimate, local_engine
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.race_record import NAME, read_record
 from mtrain.sweep.spec import Race, Sweep, load_sweep
@@ -430,3 +431,65 @@ def test_a_race_of_real_trainings_runs_in_several_processes(shards: Path, tmp_pa
     assert record.finished
     assert len(list((store.path / "cells").glob("*.json"))) == taken
     assert all(store.run(cell.training).weights.is_file() for cell in last)
+
+
+def test_the_plan_gives_the_expected_and_the_worst_cost(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = estimate.Pace(step=3600, warm=360, image=36, weights_bytes=10**9, features=0)
+    monkeypatch.setattr(estimate, "measure", lambda *_: pace)
+    monkeypatch.setattr(plan, "WORLDS", 3)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
+    answer = CliRunner().invoke(group, [*command, "--quiet", "--race", "--plan"])
+    assert answer.exit_code == 0, answer.output
+    assert "tiny: race of 12 combinations in 4 contests" in answer.output
+    assert "  25 % of the length, 1 seed: 12.0 combinations expected, 12 at worst" in answer.output
+    assert "  2 seeds: " in answer.output
+    found = json.loads(CliRunner().invoke(group, [*command, "--quiet", "--race", "--plan", "--json"]).output)
+    # a whole training of a combination in 3 sets: 6 of 12 combinations warm up for 4 iterations, which they share; then
+    # 8 iterations, or 12 without a warm-up; 20 images each
+    whole = 3 * ((8 + 12) / 2 + 20 * 0.01) + 3 * 4 * 0.1 / 12
+    begun = 3 * ((2 + 3) / 2 + 20 * 0.01) + 3 * 4 * 0.1 / 12
+    assert found["hours_full"] == pytest.approx(24 * whole)
+    assert [stage["worst"] for stage in found["stages"]] == [12, 12, 8]  # at most 4 contests x 4, then x 2
+    hours = [begun, 3 * (0.75 * 10 + 0.2), whole]
+    assert [stage["hours_each"] for stage in found["stages"]] == pytest.approx(hours)
+    assert found["hours_worst"] == pytest.approx(12 * hours[0] + 12 * hours[1] + 8 * hours[2])
+    assert found["share_worst"] == pytest.approx((12 + 8) / 24)
+    assert 0 < found["share_expected"] <= found["share_worst"]
+
+
+def test_one_training_leaves_several_sets_out_and_scores_all_of_them(shards: Path, tmp_path: Path) -> None:
+    together = ("seeds = [0, 1]", "together = 2\nseeds = [0, 1]")
+    fast = ("lr = [1e-1, 1e-2, 1e-3]", "lr = [1e-2]")
+    sweep, agenda, cells, store = opened(tmp_path, shards, together, fast)
+    assert sweep.groups() == [("Alpha", "Beta"), ("Gamma",)]
+    assert [cell.tasks for cell in cells[:8]] == [("Alpha", "Beta")] * 4 + [("Gamma",)] * 4
+    assert cells[0].config.leave_out == ("Alpha", "Beta")
+    assert local_engine.work(store, cells[:1], QUIET) == "finished"
+    result = store.result(cells[0].digest)
+    assert result is not None
+    assert set(result.scores) == {"Alpha", "Beta"}
+    assert store.run(cells[0].training).left_out() == ["Alpha", "Beta"]
+    raced(agenda, store, noisy, random.Random(0))
+    chosen = selection.select(store)
+    assert chosen.grid.tasks == ("Alpha", "Beta", "Gamma")
+    assert any(note.startswith("each training left 2 sets out at once") for note in chosen.notes)
+    single = opened(tmp_path, shards, fast)[2]
+    of_gamma = [{cell.digest for cell in of if cell.tasks == ("Gamma",)} for of in (cells, single)]
+    assert of_gamma[0] == of_gamma[1]  # a set that leaves alone is the same cell
+    with pytest.raises(UsageError, match="together: more than the 3 left-out sets"):
+        opened(tmp_path, shards, ("seeds = [0, 1]", "together = 4\nseeds = [0, 1]"))
+
+
+def test_the_jobs_of_a_race_are_alike(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    script = tmp_path / "job.sh"
+    command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
+    answer = CliRunner().invoke(group, [*command, "--race", "--sbatch", str(script)])
+    assert answer.exit_code == 0, answer.output
+    assert "3 jobs; submit it with" in answer.output
+    assert "#SBATCH --array=1-3\n" in script.read_text()
+    assert "--race --quiet\n" in script.read_text()
+    assert "--part" not in script.read_text()
