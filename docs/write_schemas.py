@@ -1,4 +1,4 @@
-"""Writes manifests.md, backbones.md and settings.md in docs/reference from the schemas: `make docs`."""
+"""Writes manifests.md, backbones.md, settings.md and sweeps.md in docs/reference from the schemas: `make docs`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.readers import layouts
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
+from mtrain.sweep.spec import Sweep
 
 FOLDER = Path(__file__).parent / "reference"
-MANIFESTS, SETTINGS, BACKBONES = (FOLDER / f"{name}.md" for name in ("manifests", "settings", "backbones"))
+NAMES = ("manifests", "settings", "backbones", "sweeps")
+MANIFESTS, SETTINGS, BACKBONES, SWEEPS = (FOLDER / f"{name}.md" for name in NAMES)
 HEADS = {
     MANIFESTS: """# Manifests
 
@@ -30,6 +32,12 @@ that suggests the closest known one. `make docs` generates this page from `dpcon
 A table is a TOML file that describes a network; [Start from a foundation model](../how-to/foundation-models.md) shows
 one. Give its path to `--backbone`. The tables of the program are in `manifests/backbones`. This page lists every name
 that a table may contain. `make docs` generates this page from `mtrain/backbones/card.py`.
+""",
+    SWEEPS: """# Sweep files
+
+A sweep file is a TOML file that says which settings `mtrain sweep` combines and which tasks each training leaves out;
+those of the program are in `manifests/sweeps`. This page lists every name that it may contain. An unknown name is an
+error that suggests the closest known one. `make docs` generates this page from `mtrain/sweep/spec.py`.
 """,
     SETTINGS: """# Training settings
 
@@ -46,7 +54,12 @@ line override it. `mtrain fit --print-config` prints all settings in that form a
 
 def page(path: Path) -> str:
     """The whole text of one of the pages."""
-    models = {MANIFESTS: ("Manifest", Manifest), BACKBONES: ("Table", BackboneCard), SETTINGS: ("Settings", FitConfig)}
+    models: dict[Path, tuple[str, Any]] = {
+        MANIFESTS: ("Manifest", Manifest),
+        BACKBONES: ("Table", BackboneCard),
+        SETTINGS: ("Settings", FitConfig),
+        SWEEPS: ("Sweep", Sweep),
+    }
     parts = [*_sections(*models[path]), *(_layouts() if path == MANIFESTS else ())]
     return "\n".join([HEADS[path], *filter(None, parts)])
 
@@ -79,7 +92,7 @@ def _section(title: str, schema: dict[str, Any], required: list[str]) -> str:
     for name, field in schema["properties"].items():
         if field.get("format") == "path" or name == "fake":  # where a manifest lies; what our tests draw
             continue
-        default = "required" if name in required else _default(field)
+        default = "required" if name in required and "x-default" not in field else _default(field)
         rows.append(f"| `{name}` | {_kind(field)} | {default} | {_text(field)} |")
     return "\n".join([f"## {title}\n", *([_text(schema) + "\n"] if _text(schema) else []), *rows, ""])
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
 from mtrain.cli.options import CACHE, CHECK, FOLDER, OUT, SWEEPS, note_unused, reporter
+
+if TYPE_CHECKING:
+    from mtrain.sweep.command import SweepRequest
 
 
 @click.command(
@@ -37,14 +40,19 @@ from mtrain.cli.options import CACHE, CHECK, FOLDER, OUT, SWEEPS, note_unused, r
 @click.option("--sbatch", type=OUT, help="Write a SLURM script that runs the parts, and exit.")
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option(
-    "--parts", type=click.IntRange(1), help="Number of parts.  [default: one per seed, left-out set and network]"
+    "--parts",
+    type=click.IntRange(1),
+    help="Number of parts, or of jobs of a race.  [default: one per seed, left-out set and network; race: one per set]",
 )
+@click.option("--race", is_flag=True, help="Drop combinations as soon as they cannot win for any target.")
+@click.option("--status", is_flag=True, help="Print how the race stands; run nothing.")
 @JSON
 def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Train and score every cell of a sweep: left-out sets x combinations x seeds.
 
-    Finished cells are kept: run the command again to resume, or after adding a seed, a value or a task. FILE is a TOML
-    file, or the name of one that comes with the program: paper, workstation, real-small.
+    Finished cells are kept: run the command again to resume, or after adding a seed, a value or a task. With --race,
+    most cells are not needed; a later run without it completes the grid. FILE is a TOML file, or the name of one that
+    comes with the program: paper, workstation, real-small.
 
     \b
     Example: mtrain sweep manifests/sweeps/workstation.toml --plan
@@ -53,8 +61,14 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
 
     report = reporter(quiet or as_json)
     note_unused(report, _unused(options))
-    done = run_sweep(SweepRequest(file=file, **options), report)
-    answer(done.lines, done.found, as_json=as_json)
+    asked = SweepRequest(file=file, **options)
+    if asked.race or asked.status:
+        from mtrain.race.command import run_race
+
+        done = run_race(asked, report)
+    else:
+        done = run_sweep(asked, report)
+    answer([*done.lines, *_judged(asked, done.found)], done.found, as_json=as_json)
     if done.stopped:
         say("mtrain: stopped; checkpoints are saved: run the same command again to resume")
         sys.exit(INTERRUPTED)
@@ -65,11 +79,22 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
         sys.exit(1)
 
 
+def _judged(asked: SweepRequest, found: Mapping[str, Any]) -> list[str]:
+    """Whether a race was right, once a run without it has completed the grid."""
+    if asked.race or asked.status or "there" not in found or found["there"] != found["cells"]:
+        return []
+    from mtrain.race.verdict import verdict
+    from mtrain.sweep.store import Store
+
+    return verdict(Store(Path(found["folder"])))
+
+
 def _unused(options: Mapping[str, Any]) -> dict[str, str]:
     """Options that have no effect beside the others -> why."""
     unused = {} if options["sbatch"] else {"parts": "it is for --sbatch"}
-    if options["sbatch"] or options["only_plan"]:
-        running = "--sbatch runs nothing" if options["sbatch"] else "--plan runs nothing"
+    if options["sbatch"] or options["only_plan"] or options["status"]:
+        running = "--sbatch" if options["sbatch"] else "--plan" if options["only_plan"] else "--status"
+        running += " runs nothing"
         unused |= dict.fromkeys(("jobs", "engine", "address", "cpus", "retry_failed"), running)
     if options["sbatch"]:
         unused |= dict.fromkeys(("only_plan", "part"), "--sbatch writes a script for all parts")
@@ -93,8 +118,9 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
 
     store = open_store(sweeps, name)
     from mtrain.evaluation import selection
+    from mtrain.race.verdict import verdict
 
     selected = selection.select(store, incomplete=incomplete)
     content = selection.content(selected, store)
     store.write_selection(content)
-    answer(selection.lines(selected), content, as_json=as_json)
+    answer([*selection.lines(selected), *verdict(store)], content, as_json=as_json)

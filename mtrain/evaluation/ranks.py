@@ -20,6 +20,7 @@ from mtrain.errors import UsageError
 Values = NDArray[np.float64]
 DIGITS = 9  # means that differ by less count as equal, since the order of summation changes them
 INTERVAL = (2.5, 97.5)
+AT_ONCE = 100  # draws of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,10 @@ def seed_means(scores: Values) -> Values:
 
 def task_ranks(means: Values) -> Values:
     """The rank of each combination (axis -2) on each task (axis -1). 1: highest mean. Ties are averaged; NaN stays."""
-    ranks: Values = stats.rankdata(-np.round(means, DIGITS), axis=-2, nan_policy="omit")
-    return np.where(np.isnan(means), np.nan, ranks)
+    missing = np.isnan(means)
+    policy = "omit" if missing.any() else "propagate"  # the latter is fast
+    ranks: Values = stats.rankdata(-np.round(means, DIGITS), axis=-2, nan_policy=policy)
+    return np.where(missing, np.nan, ranks)
 
 
 def mean_ranks(ranks: Values, without: int | None = None) -> Values:
@@ -131,12 +134,14 @@ def bootstrap(grid: ScoreGrid, draws: int = 1000, seed: int = 0) -> Bootstrap:
     shape = grid.scores.shape
     ordered = np.sort(grid.scores, axis=-1)  # NaN comes last
     there = (~np.isnan(ordered)).sum(axis=-1, keepdims=True)
-    found = np.empty((draws, shape[0]))
-    for number in range(draws):
-        tasks = rng.integers(shape[1], size=shape[1])
-        chosen = (rng.random(shape) * there).astype(int)
-        means = seed_means(np.take_along_axis(ordered, chosen, axis=-1))
-        found[number] = mean_ranks(task_ranks(means)[:, tasks])
+    parts = []
+    for start in range(0, draws, AT_ONCE):
+        drawn = [(rng.integers(shape[1], size=shape[1]), rng.random(shape)) for _ in range(min(AT_ONCE, draws - start))]
+        chosen = (np.stack([seeds for _, seeds in drawn]) * there).astype(int)
+        table = task_ranks(seed_means(np.take_along_axis(ordered[None], chosen, axis=-1)))
+        tasks = np.stack([tasks for tasks, _ in drawn])[:, None]
+        parts.append(mean_ranks(np.take_along_axis(table, tasks, axis=-1)))
+    found = np.concatenate(parts)
     low, high = _percentiles(found)
     rounded = np.round(found, DIGITS)
     first = rounded == np.fmin.reduce(rounded, axis=1, keepdims=True)

@@ -14,13 +14,17 @@ from dpconvert.plural import counted
 from mtrain.documents import without_nan
 from mtrain.evaluation import ranks
 from mtrain.evaluation.ranks import Bootstrap, ScoreGrid, Values
+from mtrain.sweep.race_record import RaceRecord, read_record
 from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Planned, Result, Store
 
 
 @dataclass(frozen=True)
 class Selection:
-    """`ranks`: (combinations, tasks). `mean_ranks`: over all tasks, for targets that are not among them."""
+    """`ranks`: (combinations, tasks). `mean_ranks`: over all tasks, for targets that are not among them.
+
+    race: of a grid that a race left incomplete; `combinations` are then those that reached its last rung.
+    """
 
     sweep: str
     combinations: tuple[Combination, ...]
@@ -29,6 +33,7 @@ class Selection:
     bootstrap: Bootstrap
     friedman: tuple[float, float] | None
     notes: tuple[str, ...]
+    race: RaceRecord | None = None
 
     @property
     def mean_ranks(self) -> Values:
@@ -42,12 +47,24 @@ class Selection:
     def winner(self, target: str | None, backbone: str | None = None) -> tuple[int, float] | None:
         """The combination of this network with the smallest mean rank on tasks other than the target, and that rank.
 
-        None if no other task was scored.
+        None if no other task was scored. After a race, the combinations that remained in it for this target are ranked
+        among themselves.
         """
-        means = ranks.mean_ranks(self.ranks, None if target is None else self.grid.tasks.index(target))
-        others = [backbone not in (None, combination.backbone) for combination in self.combinations]
-        chosen = ranks.best(np.where(others, np.nan, means))
-        return None if chosen is None else (chosen, float(means[chosen]))
+        rows = self._raced(target, backbone)
+        table = self.ranks if rows is None else ranks.task_ranks(ranks.seed_means(self.grid.scores[rows]))
+        means = ranks.mean_ranks(table, None if target is None else self.grid.tasks.index(target))
+        places = range(len(self.combinations)) if rows is None else rows
+        others = [backbone not in (None, self.combinations[place].backbone) for place in places]
+        chosen = ranks.best(np.where(others, np.nan, means)) if len(means) else None
+        return None if chosen is None else (places[chosen], float(means[chosen]))
+
+    def _raced(self, target: str | None, backbone: str | None) -> list[int] | None:
+        """The combinations that a race left for a target; None without a race."""
+        if self.race is None:
+            return None
+        contests = [one for one in self.race.contests if one.target == target and one.network in (None, backbone)]
+        contests = contests or [one for one in self.race.contests if one.target == target]
+        return sorted({self.combinations.index(c) for one in contests for c in one.finalists or ()})
 
     @property
     def backbones(self) -> list[str]:
@@ -65,6 +82,14 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     results = store.results(planned)
     combinations = tuple(dict.fromkeys(one.combination for one in planned))
     grid, notes = grid_of(planned, results, combinations)
+    if (together := store.together()) > 1:
+        notes.append(
+            f"each training left {together} sets out at once, which the paper does not: the final networks of a target "
+            "are yet to be trained with that target alone left out"
+        )
+    raced = None if not grid.holes() else _after_race(store, combinations, grid)
+    if raced is not None:
+        return replace(raced, notes=(*raced.notes, *notes))
     remedy = "go on with `mtrain sweep`, or compare what is there with --incomplete"
     if failed := failures(results):
         remedy = f"{failed[0]}; `mtrain sweep --retry-failed` tries again, `select --incomplete` compares what is there"
@@ -75,6 +100,30 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
     return Selection(
         store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes)
+    )  # fmt: skip
+
+
+def _after_race(store: Store, combinations: Sequence[Combination], grid: ScoreGrid) -> Selection | None:
+    """The selection among the combinations that came to the end of a finished race; None where there is none, or where
+    it was one of other tasks, combinations or seeds.
+    """
+    record = read_record(store)
+    if record is None or not record.finished or record.tasks != grid.tasks:
+        return None
+    finalists = {combination for contest in record.contests for combination in contest.finalists or ()}
+    rows = [row for row, combination in enumerate(combinations) if combination in finalists]
+    scores = grid.scores[rows]
+    if len(rows) < len(finalists) or np.isnan(scores).any():
+        return None
+    left = replace(grid, combinations=tuple(grid.combinations[row] for row in rows), scores=scores)
+    table = ranks.task_ranks(ranks.seed_means(scores))
+    note = (
+        f"a race dropped {len(combinations) - len(rows)} of {counted(len(combinations), 'combination')}: "
+        "ranks compare those that are left; `mtrain sweep` without --race completes the grid"
+    )
+    return Selection(
+        store.name, tuple(combinations[row] for row in rows), left, table, ranks.bootstrap(left), ranks.friedman(table),
+        (note,), record,
     )  # fmt: skip
 
 
@@ -93,7 +142,7 @@ def grid_of(
         diverged += result.state == "diverged"
         for task in one.tasks:
             place = combinations.index(one.combination), tasks.index(task), seeds.index(one.seed)
-            score = _score(result, task)
+            score = score_of(result, task)
             scores[place] = math.nan if score is None else score
             if score is None:
                 undefined.add(task)
@@ -106,10 +155,8 @@ def grid_of(
     return ScoreGrid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes
 
 
-def _score(result: Result, task: str) -> float | None:
-    """-inf if the training diverged, NaN if there is no score for another reason, None if the metric is
-    undefined.
-    """
+def score_of(result: Result, task: str) -> float | None:
+    """-inf if the training diverged, NaN if there is no score for another reason, None if the metric is undefined."""
     if task in result.scores:
         return result.scores[task].score
     return -math.inf if result.state == "diverged" else math.nan

@@ -52,18 +52,19 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
 def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
     begun = time.monotonic()
     run = store.run(cell.training)
-    if cell.warmup is not None and not checkpoint.newest(run.checkpoints) and run.state()[0] != "finished":
-        outcome = warm(store, cell, report)
+    if not checkpoint.newest(run.checkpoints) and run.state()[0] != "finished":
+        outcome = _begin(store, cell, run, report)
         if outcome != "done":
             return outcome
-        _start_from(store.run(cell.warmup), run)
     if fit(cell.config, run, report) == "stopped":
         return "stopped"
     scores, failures = _transfers(cell, run, report)
     for task, error in failures.items():
         report.note(f"{cell}: {task}: {error}")
     _write(store, cell, _outcome(scores, failures) | {"seconds": round(time.monotonic() - begun, 1)})
-    shutil.rmtree(run.checkpoints, ignore_errors=True)  # the weights stay
+    for ended in (run, *map(store.run, cell.prefixes)):
+        if cell.whole or ended != run:  # a longer training starts from the checkpoint of a shorter one
+            shutil.rmtree(ended.checkpoints, ignore_errors=True)  # the weights stay
     return "done"
 
 
@@ -87,14 +88,31 @@ def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
         return "stopped" if fit(warmup_config(cell.config), run, report) == "stopped" else "done"
 
 
-def _start_from(warmup: Run, run: Run) -> None:
-    """The warm-up's end as the first checkpoint of a training, which goes on from there as from one of its own.
+def _begin(store: Store, cell: Cell, run: Run, report: Reporter) -> Outcome:
+    """Let a training start where its longest beginning ends, or its warm-up. Without either it starts by itself."""
+    if any(_start_from(store.run(prefix), run) for prefix in cell.prefixes):
+        return "done"
+    if cell.warmup is not None:
+        outcome = warm(store, cell, report)
+        if outcome != "done":
+            return outcome
+        _start_from(store.run(cell.warmup), run)
+    return "done"
 
-    Should somebody have removed it, the training warms up by itself, to the same end.
+
+def _start_from(begun: Run, run: Run) -> bool:
+    """The newest checkpoint of a training's beginning as the first one of the training, which goes on from there as
+    from one of its own. False if there is none: somebody has removed it, and the training gets there by itself.
     """
-    for path in checkpoint.newest(warmup.checkpoints)[:1]:
-        with replacing(run.checkpoints / path.name) as partial:
-            shutil.copyfile(path, partial)
+    for path in checkpoint.newest(begun.checkpoints)[:1]:
+        try:
+            source = path.open("rb")
+        except FileNotFoundError:  # meanwhile the beginning has gone on, and removed its older checkpoints
+            return False
+        with source, replacing(run.checkpoints / path.name) as partial, partial.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        return True
+    return False
 
 
 def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[str, Any]], dict[str, UserError]]:

@@ -2,6 +2,10 @@
 
 A cell is one training and its transfers. Three things have a digest, each of all that determines its result and of
 nothing else: the warm-up (which no learning rate and no tau enters), the training, and the cell.
+
+With a constant learning rate, the first iterations of a training are a shorter training with the same result, bit for
+bit. So a cell of a shorter training is a cell like any other, and a longer training starts from the end of a shorter
+one as it starts from a warm-up.
 """
 
 from __future__ import annotations
@@ -31,7 +35,11 @@ RULES = {"training": 1, "transfer": 1}
 
 @dataclass(frozen=True)
 class Cell:
-    """`training` and `warmup` are digests, which name the run folders too; `tasks` are scored."""
+    """`training`, `warmup` and `prefixes` are digests, which name the run folders too; `tasks` are scored.
+
+    prefixes: shorter trainings that are the beginning of this one, the longest first. whole: not itself such a
+    beginning, so that its checkpoints are not needed when it is scored.
+    """
 
     digest: str
     training: str
@@ -41,9 +49,12 @@ class Cell:
     tasks: tuple[str, ...]
     pool: str
     transfer: Transfer
+    prefixes: tuple[str, ...] = ()
+    whole: bool = True
 
     def __str__(self) -> str:
-        return f"{self.combination} on {', '.join(self.tasks)} with seed {self.config.seed}"
+        length = "" if self.whole else f", {self.config.iterations} iterations"
+        return f"{self.combination} on {', '.join(self.tasks)} with seed {self.config.seed}{length}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
     """
     pool = open_pool(sweep.shards)
     found: dict[tuple[str, ...], LeftOut] = {}
-    for given in sweep.leave_out:
+    for given in sweep.groups():
         kept, gone, _ = leave_out(pool, given)
         reasons = {task.name: reason for task in gone if (reason := _unscorable(task))}
         for task in (find_task(pool, name) for name in given):
@@ -98,8 +109,10 @@ def _unscorable(task: Task) -> str | None:
     )
 
 
-def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut]) -> list[Cell]:
+def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 1.0) -> list[Cell]:
     """Every cell, the whole of the first seed first; those that share a warm-up stand together.
+
+    share: of the iterations after the warm-up that its training lasts.
 
     Raises:
         UsageError: two cells would be the same training.
@@ -112,7 +125,13 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut]) -> list[Cell]:
             raise UsageError("[grid] turns the warm-up on, but it lasts 0 iterations", remedy="set fit.warmup")
         if config.weights not in digests:
             digests[config.weights] = _weights(config.weights)
-        found.append(_cell(config, combination, sets[given], sweep.transfer, digests[config.weights]))
+        shorter = _prefixes(config, [length for length in sweep.race.lengths if length < share])
+        found.append(
+            _cell(
+                prefix(config, share), combination, sets[given], sweep.transfer, digests[config.weights], shorter,
+                whole=share == 1,
+            )
+        )  # fmt: skip
     order = {names: number for number, names in enumerate(left.names for left in sets.values())}
     seeds = {seed: number for number, seed in enumerate(sweep.seeds)}
     return sorted(found, key=lambda cell: (seeds[cell.config.seed], order[cell.tasks], cell.combination.backbone))
@@ -124,7 +143,23 @@ def warmup_config(config: FitConfig) -> FitConfig:
     return config.model_copy(update={"iterations": config.warmup, **plain})
 
 
-def _cell(config: FitConfig, combination: Combination, left: LeftOut, transfer: Transfer, weights: str) -> Cell:
+def prefix(config: FitConfig, share: float) -> FitConfig:
+    """The beginning of a training as a training of its own: the warm-up, and this share of what follows it."""
+    lasting = config.warmup + max(round(share * (config.iterations - config.warmup)), 1)
+    return config.model_copy(update={"iterations": min(lasting, config.iterations)})
+
+
+def _prefixes(config: FitConfig, shares: Sequence[float]) -> list[FitConfig]:
+    """The beginnings of a training that are trainings of their own, the longest first."""
+    if config.schedule != "constant":  # the rate of an iteration depends on the length of the training
+        return []
+    return [prefix(config, share) for share in reversed(shares)]
+
+
+def _cell(
+    config: FitConfig, combination: Combination, left: LeftOut, transfer: Transfer, weights: str,
+    shorter: Sequence[FitConfig], *, whole: bool,
+) -> Cell:  # fmt: skip
     training = training_digest(config, left.pool.digest, weights)
     scored = {task.name: task.card.digest for task in left.tasks}
     content = {
@@ -139,6 +174,8 @@ def _cell(config: FitConfig, combination: Combination, left: LeftOut, transfer: 
         tasks=left.names,
         pool=left.pool.digest,
         transfer=transfer,
+        prefixes=tuple(training_digest(one, left.pool.digest, weights) for one in shorter),
+        whole=whole,
     )
 
 

@@ -19,6 +19,7 @@ from mtrain.atomic import write_text
 from mtrain.data.storage import absolute
 from mtrain.errors import UsageError
 from mtrain.sweep import slurm
+from mtrain.sweep.agenda import Agenda
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
@@ -43,6 +44,8 @@ class SweepRequest:
     sbatch: Path | None = None
     parts: int | None = None
     retry_failed: bool = False
+    race: bool = False
+    status: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,22 @@ class SweepResult:
     failures: tuple[str, ...] = ()
 
 
-def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
-    """Do what was asked for.
+@dataclass(frozen=True)
+class Opened:
+    """A sweep with the shards there are: its left-out sets, all its cells, and its folder, where they are listed."""
+
+    sweep: Sweep
+    sets: dict[tuple[str, ...], LeftOut]
+    cells: list[Cell]
+    store: Store
+
+
+def open_sweep(asked: SweepRequest, report: Reporter) -> Opened:
+    """The sweep that was asked for.
 
     Raises:
-        UserError: a file, option or shards that cannot be used.
+        UserError: a file or shards that cannot be used.
     """
-    part = _part(asked.part)
     sweep = load_sweep(asked.file)
     shards = absolute(asked.shards or sweep.shards)
     sweep = sweep.model_copy(update={"shards": shards})
@@ -73,19 +85,31 @@ def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
         report.note(note)
     store = Store(asked.sweeps / sweep.name)
     store.write_plan(sweep, cells)
+    return Opened(sweep, sets, cells, store)
+
+
+def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
+    """Do what was asked for.
+
+    Raises:
+        UserError: a file, option or shards that cannot be used.
+    """
+    part = _part(asked.part)
+    opened = open_sweep(asked, report)
+    sweep, cells, store = opened.sweep, opened.cells, opened.store
     chosen = part_of(cells, part)
     if asked.sbatch is not None:
-        return _script(asked, asked.sbatch, sweep, cells)
+        return script(asked, asked.sbatch, sweep, cells)
     if asked.only_plan:
-        return _plan(store, chosen, list(sets.values()), report)
+        return _plan(store, chosen, list(opened.sets.values()), report)
     if asked.retry_failed:
         store.forget_failed(chosen)
-    stopped = _run(asked, store, chosen, report) == "stopped"
+    stopped = run_cells(asked, store, chosen, report) == "stopped"
     there, failed = sum(store.has(cell) for cell in cells), store.failed(cells)
     found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there, "failed": failed}
     told = f", {len(failed)} of them failed" if failed else ""
     lines = [f"{sweep.name}: {there} of {counted(len(cells), 'cell')}{told} -> {store.path}"]
-    return SweepResult(lines, found, stopped, _reasons(failed))
+    return SweepResult(lines, found, stopped, reasons(failed))
 
 
 def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
@@ -94,13 +118,18 @@ def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
     return [f"fit.{name} is not used: {every[0][name]}" for name in sweep.fit if all(name in one for one in every)]
 
 
-def _reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+def reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
     """A line a task and reason, with the number of its cells."""
     counts = Counter((task, reason) for failures in failed.values() for task, reason in failures.items())
     return tuple(f"{task} in {counted(count, 'cell')}: {reason}" for (task, reason), count in sorted(counts.items()))
 
 
-def _run(asked: SweepRequest, store: Store, cells: Sequence[Cell], report: Reporter) -> SweepState:
+def run_cells(asked: SweepRequest, store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
+    """Run what is due, by the engine that was asked for.
+
+    Raises:
+        UserError: options that do not go together, or what a cell failed with.
+    """
     if asked.engine == "ray":
         if asked.jobs is not None:
             raise UsageError("--jobs is for --engine local; a cluster runs as many cells as it has room for")
@@ -124,14 +153,20 @@ def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: 
     return SweepResult(found.lines(store.name), found.json())
 
 
-def _script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:
-    """A part for each seed, left-out set and network unless told: what shares a warm-up then stays together."""
+def script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:
+    """A part for each seed, left-out set and network unless told: what shares a warm-up then stays together.
+
+    The jobs of a race are all alike.
+    """
     groups = {(cell.config.seed, cell.tasks, cell.config.backbone) for cell in cells}
     file = str(Path(asked.file).absolute()) if Path(asked.file).is_file() else asked.file
     options = ["--sweeps", str(asked.sweeps.absolute()), "--shards", sweep.shards]
-    parts = min(asked.parts or len(groups), len(cells))
-    write_text(path, slurm.sbatch(file, options, sweep.name, parts))
-    told = f"{path}: {counted(parts, 'part')}; submit it with: sbatch {path}"
+    alike = len({cell.tasks for cell in cells})
+    parts = min(asked.parts or (alike if asked.race else len(groups)), len(cells))
+    if asked.race:
+        options.append("--race")
+    write_text(path, slurm.sbatch(file, options, sweep.name, parts, by_part=not asked.race))
+    told = f"{path}: {counted(parts, 'job' if asked.race else 'part')}; submit it with: sbatch {path}"
     return SweepResult([told], {"script": str(path), "parts": parts})
 
 

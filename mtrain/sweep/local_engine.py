@@ -22,6 +22,7 @@ from dpconvert.plural import counted
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import RunError, UserError
+from mtrain.sweep.agenda import Agenda, AllCells, agenda_of
 from mtrain.sweep.cell_run import attempt
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.store import Store
@@ -31,48 +32,62 @@ SweepState = Literal["finished", "stopped"]
 POLL = 2.0  # seconds between looks at what others have
 
 
-def run(store: Store, cells: Sequence[Cell], jobs: int, report: Reporter) -> SweepState:
-    """Run the cells that have no result yet, in `jobs` processes; "stopped" with checkpoints when a signal asked.
+def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporter) -> SweepState:
+    """Run the cells that are due, in `jobs` processes; "stopped" with checkpoints when a signal asked.
 
     Raises:
         UserError: what a cell failed with, or processes were killed and cells are missing.
     """
-    missing = [cell for cell in cells if not store.has(cell)]
+    agenda = agenda_of(cells)
+    missing = agenda.due(store, report)
     jobs = min(jobs, len(missing))
     if jobs <= 1:
-        return work(store, missing, report)
-    with report.bar(store.name, len(cells), done=len(cells) - len(missing), unit="cells") as advance:
-        crew = _hired(store, missing, jobs)
+        return work(store, agenda if agenda.grows else AllCells(missing), report)
+    agenda = agenda if agenda.grows else AllCells(missing)
+    there, total = _there(store, agenda), len(agenda.cells)  # how many cells a race takes is not known before its end
+    with report.bar(store.name, there if agenda.grows else total, done=there, unit="cells") as advance:
+        crew = _hired(store, agenda, jobs)
         with passed_on(lambda: _stop(crew)) as asked:
-            done = 0
             while any(one.process.is_alive() for one in crew):
                 wait([one.process.sentinel for one in crew if one.process.is_alive()], timeout=POLL)
-                if (now := sum(store.has(cell) for cell in missing)) > done:
-                    advance(now - done)
-                    done = now
+                if (now := _there(store, agenda)) > there:
+                    advance(now - there)
+                    there = now
+                    agenda.due(store, report)  # notes what has been decided
                 if any(isinstance(one.answer(), UserError) for one in crew):
                     _stop(crew)
-    return outcome_of(store, missing, [one.answer() for one in crew], stopped=bool(asked))
+    return outcome_of(store, agenda, [one.answer() for one in crew], stopped=bool(asked))
 
 
-def work(store: Store, cells: Sequence[Cell], report: Reporter) -> SweepState:
+def work(store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
     """Run cells in this process until each has a result, waiting for those that others have."""
-    waiting, done = list(cells), 0
+    agenda, done = agenda_of(cells), 0
+    waiting = agenda.due(store, report) if agenda.grows else list(agenda.cells)
     while waiting:
-        left = []
+        left, ran = [], False
         for cell in waiting:
             outcome = attempt(store, cell, report)
             if outcome == "stopped":
                 return "stopped"
             if outcome == "busy":
                 left.append(cell)
-            else:
-                done += 1
-                report.note(f"{store.name}: {done} of {counted(len(cells), 'cell')}, {cell}")
-        if len(left) == len(waiting):
+                continue
+            ran, done = True, done + 1
+            report.note(f"{store.name}: {_counted(done, agenda)}, {cell}")
+            if agenda.grows:
+                break
+        if not ran:
             time.sleep(POLL)
-        waiting = left
+        waiting = agenda.due(store, report) if agenda.grows else left
     return "finished"
+
+
+def _there(store: Store, agenda: Agenda) -> int:
+    return sum(store.has(cell) for cell in agenda.cells)
+
+
+def _counted(done: int, agenda: Agenda) -> str:
+    return counted(done, "cell") if agenda.grows else f"{done} of {counted(len(agenda.cells), 'cell')}"
 
 
 @dataclass
@@ -91,7 +106,7 @@ class _CellProcess:
         return self.said
 
 
-def _hired(store: Store, cells: Sequence[Cell], jobs: int) -> list[_CellProcess]:
+def _hired(store: Store, cells: Agenda, jobs: int) -> list[_CellProcess]:
     context = multiprocessing.get_context("spawn")
     crew = []
     for number in range(jobs):
@@ -104,7 +119,7 @@ def _hired(store: Store, cells: Sequence[Cell], jobs: int) -> list[_CellProcess]
     return crew
 
 
-def _job(store: Store, cells: Sequence[Cell], sender: Connection) -> None:
+def _job(store: Store, cells: Agenda, sender: Connection) -> None:
     """What runs in each process; outside a training SIGTERM stops it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -166,7 +181,7 @@ def _stop(crew: Sequence[_CellProcess]) -> None:
 
 
 def outcome_of(
-    store: Store, cells: Sequence[Cell], answers: Sequence[SweepState | UserError | None], *, stopped: bool
+    store: Store, cells: Sequence[Cell] | Agenda, answers: Sequence[SweepState | UserError | None], *, stopped: bool
 ) -> SweepState:
     """What workers came to that answered so, None for those that were killed.
 
@@ -176,7 +191,7 @@ def outcome_of(
     for answer in answers:
         if isinstance(answer, UserError):
             raise answer
-    missing = sum(not store.has(cell) for cell in cells)
+    missing = len(agenda_of(cells).due(store, Reporter(quiet=True)))
     if missing and not stopped:
         raise RunError(
             f"{counted(missing, 'cell')} missing: processes were killed", where=store.path,

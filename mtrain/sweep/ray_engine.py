@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dpconvert import __version__
@@ -18,6 +18,7 @@ from dpconvert.errors import OutputError
 from dpconvert.runtime.progress import Reporter
 from dpconvert.runtime.ray_cluster import POLL, TRIES, Cluster, Refused, answer, check_version, connected
 from mtrain.errors import RunError, UsageError, UserError
+from mtrain.sweep.agenda import Agenda, agenda_of
 from mtrain.sweep.cell_run import Outcome, warm
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.local_engine import SweepState, outcome_of, work
@@ -38,36 +39,60 @@ class Resources:
     gpus: int = 1
 
 
-def run(store: Store, cells: Sequence[Cell], cluster: Cluster, request: Resources, report: Reporter) -> SweepState:
-    """Run the cells that have no result yet; "stopped" with checkpoints when a signal asked.
+def run(
+    store: Store, cells: Sequence[Cell] | Agenda, cluster: Cluster, request: Resources, report: Reporter
+) -> SweepState:
+    """Run the cells that are due; "stopped" with checkpoints when a signal asked.
 
     Raises:
         UsageError: no Ray here, no cluster there, or none that can do this.
         UserError: what a cell failed with, or cells are missing in the end.
     """
-    missing = [cell for cell in cells if not store.has(cell)]
+    agenda = agenda_of(cells)
+    missing = agenda.due(store, report)
     if not missing:
         return "finished"
     store = Store(store.path.absolute())
+    total = 0 if agenda.grows else len(agenda.cells)
     with connected(cluster) as ray:
-        tasks = _submitted(ray, store, missing, request)
-        with report.bar(store.name, len(cells), done=len(cells) - len(missing), unit="cells") as advance:
-            said, stopped = _followed(ray, tasks, advance)
-    return outcome_of(store, missing, said, stopped=stopped)
+        submit = _submitter(ray, store, agenda, request)
+        with report.bar(store.name, total, done=total and total - len(missing), unit="cells") as advance:
+            said, stopped = _followed(ray, _Following(store, agenda, report, submit), advance)
+    return outcome_of(store, agenda, said, stopped=stopped)
 
 
-def _submitted(ray: Any, store: Store, cells: Sequence[Cell], request: Resources) -> list[Any]:
-    """A task a cell, which waits for that of its warm-up without taking a processor."""
-    wanted = _wanted(ray, request, on_cpu=all(cell.config.device == "cpu" for cell in cells))
+def _submitter(ray: Any, store: Store, agenda: Agenda, request: Resources) -> Callable[[Cell], Any]:
+    """A function that submits a task for a cell, which waits for that of its warm-up without taking a processor."""
+    wanted = _wanted(ray, request, on_cpu=all(cell.config.device == "cpu" for cell in agenda.cells))
     options = {**wanted, "max_retries": TRIES}
     cell_task, warm_task = (ray.remote(**options)(function) for function in (_cell, _warmup))
     warmups: dict[str, Any] = {}
-    tasks = []
-    for cell in cells:
+
+    def submit(cell: Cell) -> Any:
         if cell.warmup is not None and cell.warmup not in warmups:
             warmups[cell.warmup] = warm_task.remote(store, cell, __version__)
-        tasks.append(cell_task.remote(store, cell, warmups.get(cell.warmup or ""), __version__))
-    return tasks
+        return cell_task.remote(store, cell, warmups.get(cell.warmup or ""), __version__)
+
+    return submit
+
+
+@dataclass
+class _Following:
+    """Tasks of cells that have been submitted, and those that the results of others add."""
+
+    store: Store
+    agenda: Agenda
+    report: Reporter
+    submit: Callable[[Cell], Any]
+    submitted: set[str] = field(default_factory=set)
+
+    def more(self) -> list[Any]:
+        """Tasks of the cells that are due and were not submitted before."""
+        if self.submitted and not self.agenda.grows:
+            return []
+        cells = [cell for cell in self.agenda.due(self.store, self.report) if cell.digest not in self.submitted]
+        self.submitted.update(cell.digest for cell in cells)
+        return [self.submit(cell) for cell in cells]
 
 
 def _wanted(ray: Any, request: Resources, *, on_cpu: bool) -> dict[str, int]:
@@ -86,10 +111,10 @@ def _wanted(ray: Any, request: Resources, *, on_cpu: bool) -> dict[str, int]:
 
 
 def _followed(
-    ray: Any, tasks: Sequence[Any], advance: Callable[[int], None]
+    ray: Any, following: _Following, advance: Callable[[int], None]
 ) -> tuple[list[SweepState | UserError | None], bool]:
     """What the tasks come to, None for one that was killed too often; and whether a signal stopped them."""
-    waiting, said, until = list(tasks), [], float("inf")
+    waiting, said, until = following.more(), [], float("inf")
 
     def stop() -> None:
         nonlocal until
@@ -105,6 +130,8 @@ def _followed(
                 advance(said[-1] == "finished")
                 if isinstance(said[-1], UserError) and until == float("inf"):
                     stop()
+            if finished and until == float("inf"):
+                waiting = [*waiting, *following.more()]
     return said, bool(asked)
 
 

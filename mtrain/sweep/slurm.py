@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def sbatch(sweep: str, options: Sequence[str], name: str, parts: int) -> str:
-    """A script for SLURM: an array of `parts` jobs, each asks for its part; submitted again it fills the holes."""
-    command = shlex.join([sys.executable, "-m", "mtrain.cli", "sweep", sweep, *options, "--quiet", "--part"])
+def sbatch(sweep: str, options: Sequence[str], name: str, parts: int, *, by_part: bool = True) -> str:
+    """A script for SLURM: an array of `parts` jobs, each asks for its part; submitted again it fills the holes.
+
+    by_part: False for jobs that are all alike, and share the work out among themselves.
+    """
+    command = shlex.join([sys.executable, "-m", "mtrain.cli", "sweep", sweep, *options, "--quiet"])
+    if by_part:
+        command += f' --part "$SLURM_ARRAY_TASK_ID/{parts}"'
     return f"""#!/bin/bash
-# The sweep {name} in {parts} parts. Submit with sbatch; a job whose time is up goes on by itself, and
-# submitting the script again fills what is missing. Add partition, account and modules as your site wants them.
+# The sweep {name} in {parts} {"parts" if by_part else "equal jobs"}. Submit with sbatch; a job whose time is up goes
+# on by itself, and submitting the script again fills what is missing. Add partition, account and modules as your site
+# wants them.
 #SBATCH --job-name=mtrain-{name}
 #SBATCH --array=1-{parts}
 #SBATCH --gres=gpu:1
@@ -25,7 +31,7 @@ def sbatch(sweep: str, options: Sequence[str], name: str, parts: int) -> str:
 #SBATCH --output=%x-%a.log
 
 cd {shlex.quote(str(Path.cwd()))} || exit 1
-srun {command} "$SLURM_ARRAY_TASK_ID/{parts}"
+srun {command}
 status=$?
 if [ "$status" -eq 130 ]; then  # stopped with a checkpoint
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"

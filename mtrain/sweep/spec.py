@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.manifest.toml_text import read_toml
+from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
@@ -36,14 +46,18 @@ class Combination:
 
 
 class Axes(BaseModel):
-    """[grid]: the values to combine; the defaults are those of `mtrain fit`."""
+    """`[grid]`: the values to combine; the defaults are those of `mtrain fit`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("mtdp_densenet121",)
+    """Networks."""
     lr: Rates = (1e-4,)
+    """Learning rates of the shared network."""
     tau: Rates = (5.0,)
+    """Learning rate of the heads: lr x tau."""
     warmup: Annotated[tuple[bool, ...], Field(min_length=1, strict=False)] = (True,)
+    """Whether to warm up, for `warmup` iterations of `[fit]`."""
 
     @field_validator("*")
     @classmethod
@@ -56,12 +70,14 @@ class Axes(BaseModel):
 
 
 class Transfer(BaseModel):
-    """[transfer]: how each left-out task is scored."""
+    """`[transfer]`: how each left-out task is scored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     mode: Literal["svm"] = "svm"
+    """A linear support vector machine on features."""
     solver: Literal["batched", "sklearn"] = "batched"
+    """Solver of the support vector machine."""
 
 
 def _a_set(given: Any) -> Any:
@@ -71,23 +87,83 @@ def _a_set(given: Any) -> Any:
 TaskSet = Annotated[tuple[str, ...], BeforeValidator(_a_set), Field(min_length=1)]
 
 
+class Race(BaseModel):
+    """`[race]`: how `mtrain sweep --race` drops combinations. The grid itself does not depend on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    lengths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
+    """Shares of the iterations after the warm-up at which the first seed is scored; the last one is 1."""
+    seeds: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), json_schema_extra={"x-default": "1, 2, 4, ... and all of the sweep"}
+    )
+    """Numbers of seeds after which combinations trained to the end are compared; the last one is all of the sweep."""
+    keep: float = Field(default=0.4, gt=0, le=1)
+    """Share of the combinations that stays for a target after each rung."""
+    least: int = Field(default=3, ge=1)
+    """Number of combinations that stays for a target in any case, unless the bootstrap rules them out."""
+    unlikely: float = Field(default=0.02, ge=0, lt=1)
+    """Combinations trained to the end that win less than this share of bootstrap draws are dropped; 0 drops none."""
+    per_network: bool = False
+    """Race the combinations of each network among themselves, so that every network has a winner for every target."""
+
+    @field_validator("lengths", "seeds")
+    @classmethod
+    def _increasing(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if any(one >= other for one, other in itertools.pairwise(values)):
+            raise ValueError("not in increasing order")
+        return values
+
+    @field_validator("lengths")
+    @classmethod
+    def _to_the_end(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
+        if lengths[-1] != 1:
+            raise ValueError("the last length is not 1, the whole training")
+        return lengths
+
+
 class Sweep(BaseModel):
-    """Left-out sets x combinations x seeds. `fit` holds what all trainings have in common."""
+    """A sweep file: left-out sets x combinations x seeds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", json_schema_extra={"x-default": "the name of the file"})
+    """Name of the sweep's folder."""
     shards: str = "shards"
+    """Folder of the tasks, or s3://, gs://, https://."""
     leave_out: Annotated[tuple[TaskSet, ...], Field(min_length=1)]
+    """Sets of tasks to leave out and to score: one name, or a list of names that leave together."""
+    together: int = Field(default=1, ge=1)
+    """Number of these sets that one training leaves out and scores."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
+    """Random seeds of the trainings of each combination."""
     grid: Axes = Axes()
+    """Values to combine."""
     fit: dict[str, Any] = {}
+    """[Settings](settings.md) that all trainings have in common."""
     transfer: Transfer = Transfer()
+    """How left-out tasks are scored."""
+    race: Race = Race()
+    """How `--race` drops combinations."""
 
     @field_validator("leave_out", "seeds")
     @classmethod
     def _nothing_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return _distinct(values)
+
+    @field_validator("together")
+    @classmethod
+    def _no_more_sets_than_there_are(cls, together: int, info: ValidationInfo) -> int:
+        sets = len(info.data.get("leave_out", ()))
+        if sets and together > sets:
+            raise ValueError(f"more than the {counted(sets, 'left-out set')}")
+        return together
+
+    @model_validator(mode="after")
+    def _race_with_the_seeds_there_are(self) -> Sweep:
+        if self.race.seeds and self.race.seeds[-1] != len(self.seeds):
+            raise ValueError(f"race.seeds: the last number is not that of all seeds, {len(self.seeds)}")
+        return self
 
     @field_validator("fit")
     @classmethod
@@ -109,9 +185,14 @@ class Sweep(BaseModel):
         where = {"shards": self.shards, "leave_out": leave_out}
         return FitConfig.model_validate({"validate_every": 0} | self.fit | lasting | varied | where)
 
+    def groups(self) -> list[tuple[str, ...]]:
+        """The tasks that each training leaves out: those of `together` sets, in the order of the file."""
+        starts = range(0, len(self.leave_out), self.together)
+        return [tuple(itertools.chain(*self.leave_out[start : start + self.together])) for start in starts]
+
     def trainings(self) -> Iterator[tuple[int, tuple[str, ...], Combination]]:
-        """(seed, left-out set, combination) of every cell: the whole of the first seed first."""
-        yield from itertools.product(self.seeds, self.leave_out, self.grid.combinations())
+        """(seed, tasks left out, combination) of every cell: the whole of the first seed first."""
+        yield from itertools.product(self.seeds, self.groups(), self.grid.combinations())
 
 
 def load_sweep(given: str) -> Sweep:

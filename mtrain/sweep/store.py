@@ -3,6 +3,7 @@
 sweeps/<name>/sweep.json             the file as it was read, and its cells
               cells/<digest>.json    one result, written last and whole
               runs/<digest>/         one training or warm-up each
+              race.json              what `mtrain sweep --race` has decided
               selected.json          what `mtrain select` chose
 """
 
@@ -137,6 +138,14 @@ class Store:
         fit = self.plan().get("sweep", {}).get("fit")
         return None if fit is None else int(fit.get("size", FitConfig.model_fields["size"].default))
 
+    def together(self) -> int:
+        """How many left-out sets one training leaves out.
+
+        Raises:
+            RunError: not the folder of a sweep.
+        """
+        return int(self.plan().get("sweep", {}).get("together", 1))
+
     def write_selection(self, content: dict[str, Any]) -> None:
         """selected.json."""
         write_document(self.path / SELECTED, content)
@@ -171,6 +180,16 @@ class Store:
         return {
             cell: _checked(Result, read_document(path, AGAIN), path) for cell, path in paths.items() if path.is_file()
         }
+
+    def result(self, digest: str) -> Result | None:
+        """The result of a cell; None where there is none, or a damaged one, which is made again.
+
+        Raises:
+            RunError: a file that is no result.
+        """
+        path = self.result_path(digest)
+        content = known_document(path)
+        return None if content is None else _checked(Result, content, path)
 
     def failed(self, cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
         """Digest -> task -> reason, of those of these cells that failed."""

@@ -1,0 +1,220 @@
+"""The results of a sweep in; the cells that its race takes next out. Follows from the results alone.
+
+Any number of processes, on machines that share the folder, work off one race together: each computes the same decisions
+from the same files, whatever the order in which they arrived, and a race that was killed goes on from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dpconvert.plural import counted
+from dpconvert.runtime.progress import Reporter
+from mtrain.errors import UsageError
+from mtrain.evaluation.ranks import Values
+from mtrain.evaluation.selection import score_of
+from mtrain.race import decisions
+from mtrain.race.decisions import Contest, Outcome, Rules, Rung, Verdict
+from mtrain.sweep.cells import Cell, LeftOut, cells_of
+from mtrain.sweep.race_record import NAME, ContestRecord, RaceRecord, RungRecord, write_record
+from mtrain.sweep.spec import Combination, Race, Sweep
+from mtrain.sweep.store import Result, Store
+
+Place = tuple[float, int, tuple[str, ...], Combination]  # share of the length, seed, tasks, combination
+
+
+@dataclass(frozen=True)
+class RaceAgenda:
+    """`ladder`: the cells of every length. `groups`: the tasks that each training scores."""
+
+    rules: Rules
+    combinations: tuple[Combination, ...]
+    groups: tuple[tuple[str, ...], ...]
+    seeds: tuple[int, ...]
+    per_network: bool
+    ladder: Mapping[Place, Cell]
+    known: dict[str, Result] = field(default_factory=dict, compare=False)
+    noted: set[int] = field(default_factory=set, compare=False)
+    grows: bool = True
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        return list(self.ladder.values())
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(task for group in self.groups for task in group)
+
+    def due(self, store: Store, report: Reporter) -> list[Cell]:
+        """The cells that the decisions made so far ask for, those of the last rungs first."""
+        outcomes = self.outcomes(store)
+        with store.claimed(NAME) as ours:  # else another process is writing the record, and will look at the results
+            if ours:
+                outcomes = self.outcomes(store)
+                write_record(store, self.record(outcomes))
+        for line in self._closed(outcomes):
+            report.note(f"{store.name}: {line}")
+        return [cell for cell in self._asked_for(outcomes) if cell.digest not in self.known]
+
+    def outcomes(self, store: Store) -> list[Outcome]:
+        """What the results that are there decide, in each contest."""
+        while True:
+            outcomes = self._decided()
+            new = False
+            for cell in self._asked_for(outcomes):
+                if cell.digest not in self.known and (result := store.result(cell.digest)) is not None:
+                    self.known[cell.digest] = result
+                    new = True
+            if not new:
+                return outcomes
+
+    def record(self, outcomes: Sequence[Outcome]) -> RaceRecord:
+        """For race.json."""
+        tasks = self._scored_tasks()
+        whole = len(self.combinations) * len(self.seeds)
+        cost = decisions.cost(self.rules, decisions.wanted(outcomes)) / whole
+        return RaceRecord(
+            tasks=tasks, contests=tuple(self._contest(outcome, tasks) for outcome in outcomes), cost=round(cost, 6)
+        )
+
+    def failed(self) -> list[Cell]:
+        """Cells that were asked for and have no score of some task for another reason than divergence."""
+        by_digest = {cell.digest: cell for cell in self.cells}
+        return [by_digest[digest] for digest, result in self.known.items() if result.state == "failed"]
+
+    def _decided(self) -> list[Outcome]:
+        tasks = self._scored_tasks()
+        scores = [self._scores(rung, tasks) for rung in self.rules.rungs]
+        return [decisions.decide(self.rules, contest, scores) for contest in self._contests(tasks)]
+
+    def _scored_tasks(self) -> tuple[str, ...]:
+        """All but those whose metric is not defined on what was scored."""
+        undefined = {
+            task for result in self.known.values() for task, score in result.scores.items() if score.score is None
+        }
+        return tuple(task for task in self.tasks if task not in undefined)
+
+    def _contests(self, tasks: Sequence[str]) -> list[Contest]:
+        """One a target and one over all tasks; of each network, where networks do not race together."""
+        networks = list(dict.fromkeys(c.backbone for c in self.combinations)) if self.per_network else [None]
+        targets = [None, *(range(len(tasks)) if len(tasks) > 1 else ())]
+        return [
+            Contest(target, tuple(c for c, one in enumerate(self.combinations) if network in (None, one.backbone)))
+            for network in networks
+            for target in targets
+        ]
+
+    def _scores(self, rung: Rung, tasks: Sequence[str]) -> Values:
+        found = np.full((len(self.combinations), len(tasks), rung.seeds), math.nan)
+        for c, combination in enumerate(self.combinations):
+            for s, seed in enumerate(self.seeds[: rung.seeds]):
+                for group in self.groups:
+                    result = self.known.get(self.ladder[rung.share, seed, group, combination].digest)
+                    for task in group if result is not None else ():
+                        if result is not None and task in tasks:
+                            score = score_of(result, task)
+                            found[c, tasks.index(task), s] = math.nan if score is None else score
+        return found
+
+    def _asked_for(self, outcomes: Sequence[Outcome]) -> Iterator[Cell]:
+        """The cells of the combinations in each rung, those of the last rungs first, each once."""
+        seen = set[str]()
+        for rung, combinations in reversed(list(zip(self.rules.rungs, decisions.wanted(outcomes), strict=False))):
+            for seed in self.seeds[: rung.seeds]:
+                for group in self.groups:
+                    for c in sorted(combinations):
+                        cell = self.ladder[rung.share, seed, group, self.combinations[c]]
+                        if cell.digest not in seen:
+                            seen.add(cell.digest)
+                            yield cell
+
+    def _closed(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
+        """A line for each rung that has become closed in all contests since the last time."""
+        for number, rung in enumerate(self.rules.rungs[:-1]):
+            verdicts = [outcome.verdicts[number] for outcome in outcomes if len(outcome.verdicts) > number]
+            if number not in self.noted and len(verdicts) == len(outcomes) and not any(one.open for one in verdicts):
+                self.noted.add(number)
+                entered, stay = ({c for one in verdicts for c in of(one)} for of in (_entrants, _stay))
+                of = counted(len(entered), "combination")
+                yield f"{describe(rung.share, rung.seeds)}: {len(stay)} of {of} can still win"
+
+    def _contest(self, outcome: Outcome, tasks: Sequence[str]) -> ContestRecord:
+        target, entrants = outcome.contest.target, outcome.contest.entrants
+        return ContestRecord(
+            target=None if target is None else tasks[target],
+            network=self.combinations[entrants[0]].backbone if self.per_network else None,
+            rungs=tuple(
+                self._rung(rung, verdict) for rung, verdict in zip(self.rules.rungs, outcome.verdicts, strict=False)
+            ),
+            finalists=None if outcome.finalists is None else self._named(outcome.finalists),
+            winner=None if outcome.winner is None else self.combinations[outcome.winner],
+        )
+
+    def _rung(self, rung: Rung, verdict: Verdict) -> RungRecord:
+        return RungRecord(
+            share=rung.share, seeds=rung.seeds, entrants=len(verdict.entrants), stay=self._named(verdict.stay),
+            dropped={str(self.combinations[c]): why for c, why in sorted(verdict.dropped.items())},
+            undecided=len(verdict.open), friedman=verdict.friedman,
+        )  # fmt: skip
+
+    def _named(self, numbers: Sequence[int]) -> tuple[Combination, ...]:
+        return tuple(self.combinations[c] for c in numbers)
+
+
+def race_agenda(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], cells: Sequence[Cell]) -> RaceAgenda:
+    """The race of a sweep whose full grid has these cells.
+
+    Raises:
+        UsageError: a schedule under which the beginning of a training is not a shorter training, or a single task.
+    """
+    groups = tuple(dict.fromkeys(cell.tasks for cell in cells))
+    if sum(map(len, groups)) < 2:
+        raise UsageError("a race needs two left-out tasks: the target's own scores do not count")
+    combinations = tuple(dict.fromkeys(cell.combination for cell in cells))
+    rules = rules_of(sweep.race, _entering(sweep.race, combinations), len(sweep.seeds))
+    shares = {rung.share for rung in rules.rungs} - {1.0}
+    if shares and any(cell.config.schedule != "constant" for cell in cells):
+        raise UsageError(
+            "the beginning of a training is a shorter training only under a constant learning rate",
+            found='fit.schedule = "cosine"', remedy="set race.lengths = [1], which races on seeds alone",
+        )  # fmt: skip
+    shorter = {share: cells_of(sweep, sets, share)[: len(cells) // len(sweep.seeds)] for share in sorted(shares)}
+    ladder = {_place(share, cell): cell for share, of in {**shorter, 1.0: list(cells)}.items() for cell in of}
+    return RaceAgenda(rules, combinations, groups, sweep.seeds, sweep.race.per_network, ladder)
+
+
+def rules_of(race: Race, entrants: int, seeds: int) -> Rules:
+    """The rungs of a race of this many combinations and seeds."""
+    counts = race.seeds or (*(2**n for n in range(seeds.bit_length()) if 2 ** (n + 1) <= seeds), seeds)
+    stages = [(length, 1) for length in race.lengths[:-1]] + [(1.0, count) for count in counts]
+    keeps = [max(race.least, math.ceil(entrants * race.keep**number - 1e-9)) for number in range(1, len(stages) + 1)]
+    rungs = tuple(Rung(share, count, keep) for (share, count), keep in zip(stages, keeps, strict=True))
+    return Rules(rungs, race.unlikely)
+
+
+def describe(share: float, seeds: int) -> str:
+    """'10 % of the length, 1 seed'."""
+    length = "" if share == 1 else f"{100 * share:g} % of the length, "
+    return f"{length}{counted(seeds, 'seed')}"
+
+
+def _entering(race: Race, combinations: Sequence[Combination]) -> int:
+    """The number of combinations in the largest contest."""
+    networks = [combination.backbone for combination in combinations]
+    return max(map(networks.count, networks)) if race.per_network else len(networks)
+
+
+def _place(share: float, cell: Cell) -> Place:
+    return share, cell.config.seed, cell.tasks, cell.combination
+
+
+def _entrants(verdict: Verdict) -> tuple[int, ...]:
+    return verdict.entrants
+
+
+def _stay(verdict: Verdict) -> tuple[int, ...]:
+    return verdict.stay

@@ -1,0 +1,114 @@
+"""`mtrain sweep --race`: the race of a sweep, its plan, and how it stands, in lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dpconvert.plural import counted
+from dpconvert.runtime.progress import Reporter
+from mtrain.errors import UsageError
+from mtrain.race.agenda import RaceAgenda, describe, race_agenda
+from mtrain.sweep.cells import LeftOut
+from mtrain.sweep.command import SweepRequest, SweepResult, open_sweep, reasons, run_cells, script
+from mtrain.sweep.race_record import NAME, RaceRecord, read_record
+from mtrain.sweep.spec import load_sweep
+from mtrain.sweep.store import Store
+
+
+def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
+    """Race the combinations of a sweep, or plan it, or write its script for SLURM.
+
+    Raises:
+        UserError: a file, option or shards that cannot be used, or what a cell failed with.
+    """
+    if asked.part is not None:
+        remedy = "leave it away: processes share a race among themselves"
+        raise UsageError("--part divides the full grid", found="--race", remedy=remedy)
+    if asked.status:
+        return status(Store(asked.sweeps / load_sweep(asked.file).name))
+    opened = open_sweep(asked, report)
+    agenda = race_agenda(opened.sweep, opened.sets, opened.cells)
+    if asked.sbatch is not None:
+        return script(asked, asked.sbatch, opened.sweep, opened.cells)
+    if asked.only_plan:
+        return _plan(opened.sweep.name, agenda, list(opened.sets.values()), report)
+    if asked.retry_failed:
+        opened.store.forget_failed(agenda.cells)
+    stopped = run_cells(asked, opened.store, agenda, report) == "stopped"
+    outcomes = agenda.outcomes(opened.store)
+    record = agenda.record(outcomes)
+    failed = opened.store.failed(agenda.failed())
+    found = {"sweep": opened.sweep.name, "folder": str(opened.store.path), "race": record.model_dump(mode="json"),
+             "finished": record.finished, "failed": failed}  # fmt: skip
+    return SweepResult(lines(opened.store, record), found, stopped, reasons(failed))
+
+
+def _plan(name: str, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
+    from mtrain.race.plan import plan  # loads torch
+    from mtrain.sweep.estimate import measure
+
+    pools = {left.names: left.pool for left in sets}
+    first = {cell.config.backbone: cell for cell in agenda.cells if cell.whole}
+    paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
+    found = plan(agenda, sets, paces)
+    return SweepResult(found.lines(name), found.json())
+
+
+def status(store: Store) -> SweepResult:
+    """How the race of a sweep stands.
+
+    Raises:
+        UsageError: no race has been run.
+        RunError: a damaged record.
+    """
+    record = read_record(store)
+    if record is None:
+        raise UsageError("no race has been run in this sweep", where=store.path, remedy="start one with --race")
+    found: dict[str, Any] = {"sweep": store.name, "race": record.model_dump(mode="json"), "finished": record.finished}
+    return SweepResult(lines(store, record), found)
+
+
+def lines(store: Store, record: RaceRecord) -> list[str]:
+    """How many combinations each rung left, why those that are out are out, and who wins, for a person."""
+    state = "finished" if record.finished else "not finished"
+    return [
+        f"{store.name}: race {state}, {record.cost:.1%} of the iterations of the full grid -> {store.path / NAME}",
+        *_rungs(record),
+        *_dropped(record),
+        *_winners(record),
+    ]
+
+
+def _rungs(record: RaceRecord) -> Iterator[str]:
+    for number in range(max(len(contest.rungs) for contest in record.contests)):
+        of = [contest.rungs[number] for contest in record.contests if len(contest.rungs) > number]
+        stay = {combination for one in of for combination in one.stay}
+        name = describe(of[0].share, of[0].seeds)
+        waiting = sum(one.undecided > 0 for one in of) + len(record.contests) - len(of)
+        still = f"; {counted(waiting, 'contest')} of {len(record.contests)} undecided" if waiting else ""
+        yield f"after {name}: {counted(len(stay), 'combination')} can still win{still}"
+
+
+def _dropped(record: RaceRecord) -> Iterator[str]:
+    """A line for each combination that has dropped out of every contest: after which rung, and the reason there."""
+    out = Counter(combination for contest in record.contests for rung in contest.rungs for combination in rung.dropped)
+    contests = len(record.contests) // len({contest.network for contest in record.contests})
+    last: dict[str, tuple[int, str]] = {}
+    for contest in record.contests:
+        for number, rung in enumerate(contest.rungs):
+            after, target = describe(rung.share, rung.seeds), contest.target or "all tasks"
+            for combination, why in rung.dropped.items():
+                if combination not in last or number > last[combination][0]:
+                    last[combination] = number, f"out after {after}: {combination}: {why} for {target}"
+    for combination, (_, line) in sorted(last.items(), key=lambda item: (item[1][0], item[0])):
+        if out[combination] == contests:
+            yield f"  {line}"
+
+
+def _winners(record: RaceRecord) -> Iterator[str]:
+    for contest in record.contests:
+        if contest.winner is not None:
+            network = f", {contest.network}" if contest.network else ""
+            yield f"{contest.target or 'over all tasks'}{network}: {contest.winner}"

@@ -1,0 +1,138 @@
+"""What a race costs before it is run: expected from simulated sweeps, and at worst."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dpconvert.plural import counted
+from mtrain.race import decisions
+from mtrain.race.agenda import RaceAgenda, describe
+from mtrain.race.decisions import Rules
+from mtrain.race.simulation import race
+from mtrain.race.worlds import Model, world
+from mtrain.sweep.cells import Cell, LeftOut
+from mtrain.sweep.estimate import Pace, span
+
+WORLDS, DRAWS = 20, 100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rung: combinations that enter it, and hours of what it adds: training on from the rung below, and scoring."""
+
+    share: float
+    seeds: int
+    expected: float
+    worst: int
+    hours_each: float
+
+
+@dataclass(frozen=True)
+class RacePlan:
+    """Shares of the iterations of the full grid, and hours on one device; nothing that is there is subtracted."""
+
+    combinations: int
+    contests: int
+    stages: tuple[Stage, ...]
+    share_expected: float
+    share_worst: float
+    hours_expected: float
+    hours_worst: float
+    hours_full: float
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self, sweep: str) -> list[str]:
+        """For a person."""
+        head = f"{sweep}: race of {counted(self.combinations, 'combination')} in {counted(self.contests, 'contest')}"
+        return [
+            head,
+            *(
+                f"  {describe(stage.share, stage.seeds)}: {stage.expected:.1f} combinations expected, "
+                f"{stage.worst} at worst"
+                for stage in self.stages
+            ),
+            f"expected: {span(self.hours_expected)} on one device like this, {self.share_expected:.1%} of the "
+            f"iterations of the full grid (mean of {WORLDS} simulated sweeps)",
+            f"at worst: {span(self.hours_worst)}, {self.share_worst:.1%}; the full grid: {span(self.hours_full)}",
+        ]
+
+
+def plan(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> RacePlan:
+    """The plan of a race at these paces (by network)."""
+    rules, combinations = agenda.rules, len(agenda.combinations)
+    networks = [combination.backbone for combination in agenda.combinations]
+    of = [networks.index(network) for network in networks] if agenda.per_network else None
+    contests = (1 + len(agenda.tasks)) * len(set(of or [0]))
+    whole = combinations * len(agenda.seeds)
+    expected = _entering(agenda, of)
+    worst = [min(combinations, contests * keep) for keep in _keeps(rules, combinations)]
+    hours = _hours(agenda, sets, paces)
+    full = _hours_of(agenda, sets, paces, 0.0, 1.0) * whole
+    stages = tuple(
+        Stage(rung.share, rung.seeds, float(mean), most, each)
+        for rung, mean, most, each in zip(rules.rungs, expected, worst, hours, strict=True)
+    )
+    return RacePlan(
+        combinations=combinations, contests=contests, stages=stages,
+        share_expected=_share(rules, expected) / whole, share_worst=_share(rules, worst) / whole,
+        hours_expected=sum(stage.expected * stage.hours_each for stage in stages),
+        hours_worst=sum(stage.worst * stage.hours_each for stage in stages), hours_full=full,
+    )  # fmt: skip
+
+
+def _keeps(rules: Rules, combinations: int) -> list[int]:
+    """For each rung, how many enter it for one target."""
+    return [combinations, *(rung.keep for rung in rules.rungs[:-1])]
+
+
+def _entering(agenda: RaceAgenda, networks: Sequence[int] | None) -> list[float]:
+    """For each rung, the mean number of combinations that enter it in simulated sweeps."""
+    rules = replace(agenda.rules, draws=DRAWS)
+    shape = len(agenda.tasks), len(agenda.seeds)
+    found = [
+        race(rules, world(Model(), agenda.combinations, *shape, np.random.default_rng(number)), networks).entering
+        for number in range(WORLDS)
+    ]
+    return [float(mean) for mean in np.mean(found, axis=0)]
+
+
+def _share(rules: Rules, entering: Sequence[float]) -> float:
+    """Whole trainings of one left-out set, of so many combinations in each rung, all of them from the rung below."""
+    numbers = [decisions.cost(Rules((rung,)), [{0}]) for rung in rules.rungs]
+    return sum(count * (cost - below) for count, cost, below in zip(entering, numbers, [0.0, *numbers], strict=False))
+
+
+def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> list[float]:
+    """For each rung, hours that a combination in it adds: the rest of its first training, and those of more seeds."""
+    whole, share, seeds, found = _hours_of(agenda, sets, paces, 0.0, 1.0), 0.0, 1, []
+    for rung in agenda.rules.rungs:
+        first = _hours_of(agenda, sets, paces, share, rung.share) if rung.share > share else 0.0
+        found.append(first + (rung.seeds - seeds) * whole)
+        share, seeds = rung.share, rung.seeds
+    return found
+
+
+def _hours_of(
+    agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace], share: float, to: float
+) -> float:  # fmt: skip
+    """Hours that a combination and seed takes, on average, from one share of its length to another and to be scored
+    there, in all left-out sets. A warm-up is counted in equal parts for those that share it.
+    """
+    images = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
+              for left in sets}  # fmt: skip
+    cells = [cell for cell in agenda.cells if cell.whole and cell.config.seed == agenda.seeds[0]]
+    sharing = Counter(cell.warmup for cell in cells)
+
+    def seconds(cell: Cell) -> float:
+        pace, config = paces[cell.config.backbone], cell.config
+        warm = 0.0 if share else config.warmup * pace.warm / sharing[cell.warmup]
+        return warm + (to - share) * (config.iterations - config.warmup) * pace.step + images[cell.tasks] * pace.image
+
+    return sum(map(seconds, cells)) / len(agenda.combinations) / 3600

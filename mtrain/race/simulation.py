@@ -1,0 +1,65 @@
+"""Races and full grids in simulated sweeps: what each costs, and how good its choices are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtrain.evaluation import ranks
+from mtrain.race import decisions
+from mtrain.race.decisions import Contest, Rules
+from mtrain.race.worlds import World
+
+
+@dataclass(frozen=True)
+class Raced:
+    """entering: number of combinations in each rung. cost: in whole trainings of one left-out set. chosen: for each
+    task as the target, the combination.
+    """
+
+    entering: tuple[int, ...]
+    cost: float
+    chosen: tuple[int, ...]
+
+
+def race(rules: Rules, world: World, networks: Sequence[int] | None = None, *, together: bool = False) -> Raced:
+    """Race a simulated sweep to its end.
+
+    networks: the network of each combination where each network has a race of its own; the choice for a target is then
+    made among the finalists of all networks.
+    """
+    if len(rules.rungs) == 1:  # a grid
+        return _grid(rules, world, together=together)
+    scores = [world.scores(rung.share, rung.seeds, together=together) for rung in rules.rungs]
+    combinations, tasks = world.quality.shape
+    of = np.zeros(combinations, int) if networks is None else np.asarray(networks)
+    fields = [tuple(map(int, np.flatnonzero(of == network))) for network in np.unique(of)]
+    outcomes = {
+        (target, number): decisions.decide(rules, Contest(target, field), scores)
+        for target in (None, *range(tasks))
+        for number, field in enumerate(fields)
+    }
+    entering = decisions.wanted(list(outcomes.values()))
+    chosen = []
+    for target in range(tasks):
+        finalists = sorted(c for number in range(len(fields)) for c in outcomes[target, number].finalists or ())
+        best = decisions.choose(np.delete(scores[-1][finalists], target, axis=1))
+        chosen.append(finalists[best or 0])
+    return Raced(tuple(map(len, entering)), decisions.cost(rules, entering), tuple(chosen))
+
+
+def _grid(rules: Rules, world: World, *, together: bool) -> Raced:
+    """The paper's protocol on all combinations."""
+    rung, combinations = rules.rungs[0], len(world.quality)
+    table = ranks.task_ranks(ranks.seed_means(world.scores(rung.share, rung.seeds, together=together)))
+    cost = decisions.cost(rules, [set(range(combinations))])
+    return Raced((combinations,), cost, tuple(best or 0 for best in ranks.winners(table)))
+
+
+def regret(world: World, chosen: Sequence[int]) -> float:
+    """How much worse the chosen combinations are than the best one of each task, on average."""
+    tasks = np.arange(len(chosen))
+    lost: float = np.mean(world.quality.max(axis=0) - world.quality[np.asarray(chosen), tasks])
+    return lost

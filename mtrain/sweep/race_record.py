@@ -1,0 +1,93 @@
+"""The file that says how a race of a sweep stands: race.json in the sweep's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dpconvert.validation import first_fault
+from mtrain.documents import known_document, read_document, write_document
+from mtrain.errors import RunError
+from mtrain.sweep.spec import Combination
+from mtrain.sweep.store import Store
+
+NAME = "race.json"
+AGAIN = "run `mtrain sweep FILE --race` again: it writes the file anew from the results"
+
+
+class Part(BaseModel):
+    """A part of the record."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RungRecord(Part):
+    """One rung of one contest. dropped: combination in words -> why. undecided: how many wait for a score."""
+
+    share: float
+    seeds: int
+    entrants: int
+    stay: tuple[Combination, ...]
+    dropped: dict[str, str]
+    undecided: int
+    friedman: float | None
+
+
+class ContestRecord(Part):
+    """target: None for the choice over all tasks. network: None where all networks race together. finalists: the
+    combinations that have all seeds, None before they are known.
+    """
+
+    target: str | None
+    network: str | None
+    rungs: tuple[RungRecord, ...]
+    finalists: tuple[Combination, ...] | None
+    winner: Combination | None
+
+
+class RaceRecord(Part):
+    """cost: trainings that the race takes as far as it is decided, as a share of the full grid's."""
+
+    tasks: tuple[str, ...]
+    contests: tuple[ContestRecord, ...]
+    cost: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether every contest has a winner."""
+        return all(contest.winner is not None for contest in self.contests)
+
+    def contest(self, target: str | None, network: str | None = None) -> ContestRecord | None:
+        """The contest for a target, among the combinations of this network if each network has its own."""
+        return next((one for one in self.contests if (one.target, one.network) == (target, network)), None)
+
+
+def write_record(store: Store, record: RaceRecord) -> None:
+    """race.json, unless it says so already."""
+    content = record.model_dump(mode="json")
+    if known_document(store.path / NAME) != content:
+        write_document(store.path / NAME, content)
+
+
+def read_record(store: Store) -> RaceRecord | None:
+    """The content of race.json; None where no race has been run.
+
+    Raises:
+        RunError: a damaged file.
+    """
+    path = store.path / NAME
+    try:
+        content: Any = read_document(path, AGAIN)
+    except FileNotFoundError:
+        return None
+    return _checked(content, path)
+
+
+def _checked(content: Any, path: Path) -> RaceRecord:
+    try:
+        return RaceRecord.model_validate(content)
+    except ValidationError as error:
+        fault = first_fault(error, RaceRecord)
+        raise RunError(f"not what a race writes: {fault}", where=path, found=fault.found, remedy=AGAIN) from None
