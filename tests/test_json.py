@@ -68,6 +68,8 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
     "dpconvert unpack": (["shards"], {"task", "folder", "made", "had"}, 0),
     "dpconvert doctor": ([], {"name", "ok", "found", "remedy"}, 0),
     "mtrain fit": (["--run=new", "--shards=pool", *SETTINGS], {"run", "state", "iteration", "of", "folder"}, 0),
+    "mtrain watch": ([], {"run", "state", "iteration", "seconds_left", "scores"}, 0),
+    "mtrain watch --sweep=written": ([], {"sweep", "cells", "results", "ranks"}, 0),
     "mtrain runs": ([], {"run", "state", "iteration", "of", "left_out"}, 0),
     "mtrain transfer": (["--workers=0"], {"task", "score", "set", "mode"}, 0),
     "mtrain features": (["--task=Gamma", "--workers=0"], set(), 0),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from dpconvert import doctor
 from dpconvert.cli import group as dpconvert
 from dpconvert.cli import source_command
 from dpconvert.runtime import locks
+from dpconvert.runtime.progress import Reporter
 from mtrain import doctor as training_doctor
 from mtrain.cli import group as mtrain
 
@@ -31,6 +34,7 @@ SHORT = {
     "preview",
     "fake",
     "runs",
+    "watch",
     "select",
     "report",
     "doctor",
@@ -66,6 +70,31 @@ def test_help_fits_a_screen(name: tuple[str, str]) -> None:
     options_of = COMMANDS[name].get_params(context)
     hidden = [option.opts[0] for option in options_of if isinstance(option, click.Option) and option.hidden]
     assert ("--help-all" in options(COMMANDS[name])) == bool(hidden)
+
+
+class Screen(io.StringIO):
+    """What a terminal receives."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_bar_keeps_its_numbers_and_has_its_state_below(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen, name = Screen(), "densenet121-without-CellInclusion-ProliferativePattern-001"
+    state = "loss 0.531, highest relative loss ProliferativePattern 0.600 (87% of guessing), lr shared 0.0001"
+    with Reporter(stream=screen).bar(name, 50_000, done=12_000, unit="iterations") as advance:
+        advance(345, state)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in re.split(r"[\r\n]+", screen.getvalue())]
+    bar = next(line for line in lines if "12345/50000" in line)
+    below = lines[lines.index(bar) + 1]
+    assert re.search(r"12345/50000 \d+\.\d(/s| s each) left [-:\d]+$", bar)
+    assert max(len(bar), len(below)) <= width
+    assert below.startswith("  loss 0.531, highest relative loss ProliferativePattern 0.600")
+    assert bar.startswith("densenet121-" if width == 80 else name)
 
 
 def on_a_terminal(command: list[str], **environment: str) -> bytes:

@@ -1,20 +1,25 @@
-"""Reports progress: a bar with rate and remaining time on a terminal, an occasional plain line elsewhere."""
+"""Reports progress: a bar with rate and remaining time on a terminal, an occasional plain line elsewhere.
+
+Below the bar stands a second line for a short state, such as losses, so that the bar keeps its numbers in 80 columns.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from dpconvert.errors import cut, printable, without_secrets
 
 EVERY = 15.0  # seconds between plain lines
+NUMBERS = 54  # columns that the bar, the count, the rate and the time left need
+LEAST_NAME = 12  # columns of the name before them
 
 
 class Advance(Protocol):
@@ -55,18 +60,17 @@ class Reporter:
 
     def _live(self, what: str, total: int, done: int) -> Iterator[Advance]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
             _Rate(done),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
         )
         self._console = Console(file=self.stream)
         try:
-            with Progress(*columns, console=self._console) as live:
-                task = live.add_task(what, total=total, completed=done, state="")
+            with _Bar(*columns, console=self._console) as live:
+                task = live.add_task(_shortened(what, self._console.width), total=total, completed=done, state="")
 
                 def advance(count: int = 1, state: str = "", /) -> None:
                     live.update(task, advance=count, state=state or live.tasks[0].fields["state"])
@@ -94,6 +98,22 @@ class Reporter:
         yield advance
 
 
+class _Bar(Progress):
+    """A bar with the state of its task on a line of its own, cut at the width of the terminal."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["state"]:
+                yield Text(f"  {task.fields['state']}", overflow="ellipsis", no_wrap=True)
+
+
+def _shortened(name: str, width: int) -> str:
+    """The name, with an ellipsis in its middle where the numbers would leave it too little room."""
+    room = max(LEAST_NAME, width - NUMBERS)
+    return name if len(name) <= room else f"{name[: room // 2]}…{name[-(room - room // 2 - 1) :]}"
+
+
 class _Rate(ProgressColumn):
     def __init__(self, done: int) -> None:
         super().__init__()
@@ -101,7 +121,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         rate = (task.completed - self.done) / task.elapsed if task.elapsed else 0.0
-        return Text(f"{rate:.1f}/s")
+        return Text(f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each")
 
 
 def clock(seconds: float) -> str:

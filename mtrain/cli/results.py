@@ -119,7 +119,8 @@ def predict(
 ) -> None:  # fmt: skip
     """Apply a run's network and head to slides, images, or folders of them.
 
-    For each slide: <name>.heatmap.tif, which OpenSlide and QuPath open, and <name>.geojson, its patches for QuPath.
+    For each slide: <name>.heatmap.tif, which OpenSlide and QuPath open, <name>.heatmap.png with a colour bar, and
+    <name>.geojson, its patches for QuPath.
     For other images: one table, pictures.csv.
 
     \b
@@ -139,5 +140,5 @@ def predict(
 
 def _line(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in result["classes"].items())
-    files = f" -> {result['heatmap']}, {result['geojson']}" if "heatmap" in result else ""
+    files = f" -> {result['heatmap']}, {result['image']}, {result['geojson']}" if "heatmap" in result else ""
     return f"{result['file']}: {counts}{files}"

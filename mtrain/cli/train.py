@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     cls=TrainingCommand,
     shown=("shards", "leave_out", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch", "size",
         "device", "workers", "seed"),
-    rarely=("cache", "cache_size", "check_images", "config_file", "print_config"),
+    rarely=("cache", "cache_size", "check_images", "config_file", "print_config", "trackers"),
 )  # fmt: skip
 @RUNS
 @QUIET
@@ -31,13 +31,17 @@ if TYPE_CHECKING:
 @click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Settings in TOML, or a run's config.json; options given beside it win.",
 )  # fmt: skip
+@click.option("--log", "trackers", type=click.Choice(["wandb", "mlflow"]), multiple=True,
+    help="Also send the log to this service; may be repeated.",
+)  # fmt: skip
 @click.option("--print-config", is_flag=True, help="Print the settings as TOML for --config, and do not train.")
 @CACHE
 @CHECK
 @JSON
 def fit(
-    runs: Path, quiet: bool, name: str | None, config_file: Path | None, print_config: bool, as_json: bool, **given: Any
-) -> None:
+    runs: Path, quiet: bool, name: str | None, config_file: Path | None, trackers: tuple[str, ...], print_config: bool,
+    as_json: bool, **given: Any,
+) -> None:  # fmt: skip
     """Train one shared network with a head for each task. The defaults are the paper's.
 
     \b
@@ -45,6 +49,7 @@ def fit(
     On two GPUs: torchrun --nproc-per-node 2 -m -- mtrain fit --leave-out Lung
     """
     from mtrain.runs import named_run, new_name
+    from mtrain.services import check_installed
     from mtrain.settings import as_toml, check_names, fit_config, read_settings
 
     settings = read_settings(config_file) if config_file else {}
@@ -53,6 +58,7 @@ def fit(
         config = fit_config(named_run(runs, name) if name else None, settings)
         answer([as_toml(config)], config.model_dump(mode="json"), as_json=as_json)
         return
+    check_installed(trackers)
     if os.environ.get("WORLD_SIZE", "1") == "1":  # a mistake is reported before torch is imported, which takes seconds
         existing = named_run(runs, name) if name else None
         check_names(fit_config(existing, settings), resumed=existing is not None and existing.exists)
@@ -66,7 +72,7 @@ def fit(
 
         report = reporter(quiet or not ranks.first)
         note_unused(report, config.idle())
-        state = train(config, run, report, ranks)
+        state = train(config, run, report, ranks, trackers=trackers)
     lines = [f"{run.name}: finished -> {run.path}"] if state == "finished" else []
     if ranks.first:
         answer(lines, _row(run) | {"folder": str(run.path)}, as_json=as_json)

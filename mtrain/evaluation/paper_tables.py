@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.validation import first_fault
 from mtrain.documents import read_document
 from mtrain.errors import RunError
+from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
 
 # the columns of Table V, in its order
@@ -39,7 +40,10 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Evaluation(BaseModel):
-    """The content of one file, as far as it is used here. `score`: in 0..1. `identity`: what it depends on."""
+    """The content of one file, as far as it is used here. `score`: in 0..1. `identity`: what it depends on.
+
+    samples, groups: the numbers that were scored. answers: the file of its predictions, if it has one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -54,6 +58,9 @@ class Evaluation(BaseModel):
     n_train: int
     run: str | None = None
     identity: dict[str, Any] = {}
+    groups: int | None = None
+    samples: int | None = None
+    answers: Path | None = None
 
     @property
     def column(self) -> str:
@@ -62,12 +69,20 @@ class Evaluation(BaseModel):
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task. `size`: number of images in train and val. The scores are by column, in percent."""
+    """One task. `size`: number of images in train and val. The scores are by column, in percent.
+
+    samples, groups: the numbers of the test set that were scored; None if no evaluation states them. intervals: of the
+    mean scores by column, and differences: of multi-task minus ImageNet by mode, in percent, by bootstrap over groups.
+    """
 
     task: str
     metric: str
     size: int
     scores: Mapping[str, Summary]
+    samples: int | None = None
+    groups: int | None = None
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    differences: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def best(self) -> str | None:
@@ -103,7 +118,9 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     found = []
     for path in evaluation_files(folder):
         try:
-            evaluation = Evaluation.model_validate(read_document(path, "evaluate again: it is made anew"))
+            content = read_document(path, "evaluate again: it is made anew")
+            answers = path.with_suffix(".npz")
+            evaluation = Evaluation.model_validate(content | {"answers": answers if answers.is_file() else None})
         except (OSError, ValueError) as error:
             what = reason(error)
             raise RunError(f"not an evaluation: {what}", where=path, remedy="remove it and evaluate again") from None
@@ -117,9 +134,9 @@ def evaluation_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/*.json"), key=lambda path: (path.stat().st_mtime_ns, path))
 
 
-def table(evaluations: Iterable[Evaluation], backbone: str) -> list[TaskRow]:
+def table(evaluations: Iterable[Evaluation], backbone: str, *, intervals: bool = False) -> list[TaskRow]:
     """The rows of one network, with the columns that were evaluated. Of several evaluations of one task, column and
-    seed, the last one counts.
+    seed, the last one counts. intervals: also compute the intervals of the scores and of their differences.
     """
     by_task: dict[str, dict[str, dict[int, Evaluation]]] = {}
     for one in evaluations:
@@ -131,8 +148,40 @@ def table(evaluations: Iterable[Evaluation], backbone: str) -> list[TaskRow]:
         scores = {
             name: _summary(columns[name].values(), seeded=name != UNSEEDED) for name in COLUMNS if name in columns
         }
-        rows.append(TaskRow(task, every[0].metric, max(one.n_train for one in every), scores))
+        size = max(one.n_train for one in every)
+        row = TaskRow(task, every[0].metric, size, scores, _stated(every, "samples"), _stated(every, "groups"))
+        rows.append(_with_intervals(row, columns) if intervals else row)
     return in_order(rows)
+
+
+def _stated(every: Iterable[Evaluation], name: str) -> int | None:
+    """The first number of this name that an evaluation states."""
+    return next((number for one in every if (number := getattr(one, name)) is not None), None)
+
+
+def _with_intervals(row: TaskRow, columns: Mapping[str, Mapping[int, Evaluation]]) -> TaskRow:
+    """The row with the intervals of those columns whose evaluations all kept their answers."""
+    answers = {name: [one.answers for one in seeds.values()] for name, seeds in columns.items()}
+    kept = {name: [path for path in paths if path is not None] for name, paths in answers.items() if all(paths)}
+    found: dict[str, Interval] = {}
+    apart: dict[str, Interval] = {}
+    for mode in TRANSFERS:
+        ours, theirs = f"{mode}-multitask", f"{mode}-imagenet"
+        one = paired({name: kept[name] for name in (ours, theirs) if name in kept}, row.metric, theirs)
+        found |= one.intervals
+        if ours in one.differences:
+            apart[mode] = one.differences[ours]
+    for name in kept.keys() - found.keys():
+        found |= paired({name: kept[name]}, row.metric, "").intervals
+    return replace(
+        row,
+        intervals={name: _in_percent(interval) for name, interval in found.items()},
+        differences={mode: _in_percent(interval) for mode, interval in apart.items()},
+    )
+
+
+def _in_percent(interval: Interval) -> Interval:
+    return 100 * interval[0], 100 * interval[1]
 
 
 def _summary(same: Iterable[Evaluation], *, seeded: bool) -> Summary:

@@ -253,7 +253,7 @@ def text_row(selection: Selection, c: int) -> list[str]:
     found, means = selection.bootstrap, ranks.seed_means(selection.grid.scores)[c]
     scores = [_percent(mean) for mean in means]
     if math.isnan(selection.mean_ranks[c]):
-        return [selection.grid.combinations[c], "no score", "-", "-", *scores]
+        return [selection.grid.combinations[c], "no score", "none", "none", *scores]
     interval = f"{found.low[c]:.1f}-{found.high[c]:.1f}"
     return [selection.grid.combinations[c], f"{selection.mean_ranks[c]:.2f}", interval, f"{found.wins[c]:.0%}", *scores]
 
@@ -280,4 +280,4 @@ def friedman_line(selection: Selection) -> str:
 def _percent(mean: float) -> str:
     if math.isinf(mean):
         return "diverged"
-    return "-" if math.isnan(mean) else f"{100 * mean:.2f}"
+    return "none" if math.isnan(mean) else f"{100 * mean:.2f}"

@@ -14,6 +14,8 @@ from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import OPTIONAL, FitConfig
+from mtrain.evaluation.comparisons import BASELINE, OWN, Comparison, compare, other_weights
+from mtrain.evaluation.paired import Interval
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import Run
@@ -118,15 +120,31 @@ def _sets(trained: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
 
 
 def _scores(run: Run) -> Iterator[str]:
-    rows = results(run)
-    if not rows:
+    comparisons = compare(results(run))
+    if not comparisons:
         return
-    yield from ("", "## Scores", "", "| task | mode | weights | set | metric | score |", "|---|---|---|---|---|--:|")
-    for row in rows:
-        score = row["score"]
-        text = f"{score:.4f}" if isinstance(score, float) else str(score)
-        cells = [row["task"], row["mode"], row["weights"], row["set"], row["metric"], text]
-        yield f"| {' | '.join(str(Path(c).name if c == row['weights'] else c) for c in cells)} |"
+    others = other_weights(comparisons)
+    networks = {OWN: "this network", BASELINE: "ImageNet", **others}
+    heads = ["task", "mode", "set", "metric", "samples (groups)", *networks.values(), "difference", "paper's rule"]
+    yield from ("", "## Scores", "", f"| {' | '.join(heads)} |", "|---|---|---|---|" + "--:|" * (len(heads) - 4))
+    for c in comparisons:
+        sizes = f"{c.samples or 'not stated'}" + (f" ({c.groups})" if c.groups else "")
+        gain = "not available" if c.gain is None else f"{c.gain:+.4f}{_span(c.gain_interval, '+.4f')}"
+        cells = [c.task, c.mode, c.scored_on, c.metric, sizes, *(_score(c, w) for w in networks), gain, c.verdict]
+        yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    yield ""
+    yield "In brackets: 95 % intervals by the bootstrap over groups (patients or slides). The difference is this"
+    yield "network minus ImageNet, its interval is of the same groups. The paper's rule: the difference exceeds twice"
+    yield "the larger standard deviation over seeds; undefined below two seeds."
+
+
+def _score(c: Comparison, weights: str) -> str:
+    score = c.scores.get(weights)
+    return c.missing(weights) if score is None else f"{score:.4f}{_span(c.interval(weights), '.4f')}"
+
+
+def _span(interval: Interval | None, form: str) -> str:
+    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def _terms(of: About) -> str:

@@ -1,4 +1,4 @@
-"""Predicts a slide: a heat map and its patches, <name>.heatmap.tif and <name>.geojson."""
+"""Predicts a slide: a heat map and its patches, <name>.heatmap.tif, <name>.heatmap.png and <name>.geojson."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtrain.errors import UsageError
 from mtrain.model.heads import About
 from mtrain.predict.classifier import BATCH, Classifier
 from mtrain.predict.geojson import write_geojson
-from mtrain.predict.heatmap import write_heatmap
+from mtrain.predict.heatmap import write_heatmap, write_picture
 
 TISSUE = 0.10  # minimum share of tissue in a patch, where the training data state none
 
@@ -59,6 +59,7 @@ class Answered:
 
     file: str
     heatmap: str
+    image: str
     geojson: str
     patches: int
     classes: dict[str, int]
@@ -87,22 +88,40 @@ def predict_slide(
             for rows, patches in _read(image, boxes, patch.side):
                 answers[rows] = classifier.answer(patches)
                 advance(len(patches))
-        heatmap, geojson = out.with_name(f"{out.name}.heatmap.tif"), out.with_name(f"{out.name}.geojson")
-        write_heatmap(heatmap, image, boxes, answers, shown, _axes(image, patch.told))
+        endings = ("heatmap.tif", "heatmap.png", "geojson")
+        heatmap, picture, geojson = (out.with_name(f"{out.name}.{ending}") for ending in endings)
+        pixels = write_heatmap(heatmap, image, boxes, answers, shown, _axes(image, patch.told))
+    write_picture(picture, pixels, path.name, classifier.classes, shown)
     write_geojson(geojson, boxes, answers, classifier.classes)
     counts = Counter(answers.argmax(axis=1).tolist())
     by_class = {name: counts[label] for label, name in enumerate(classifier.classes)}
-    return Answered(str(path), str(heatmap), str(geojson), len(boxes), by_class)
+    return Answered(str(path), str(heatmap), str(picture), str(geojson), len(boxes), by_class)
 
 
 def patches_of(image: Image, patch: Patch, path: Path) -> NDArray[np.int64]:
-    """The patches with tissue on a grid from the corner of the bounds: (N, 4), x, y, width, height at level 0."""
+    """The patches with tissue on a grid from the corner of the bounds: (N, 4), x, y, width, height at level 0.
+
+    Where a patch does not fit any more at the right or the bottom, another one ends at the edge.
+    """
     scale = scales(image, patch.mpp, patch.told, str(path))
     left, top, width, height = image.bounds
-    boxes = grid(width, height, patch.side, scale=scale) + np.array([left, top, 0, 0])
+    boxes = _to_the_edges(grid(width, height, patch.side, scale=scale), width, height) + np.array([left, top, 0, 0])
     enough = tissue(image, rule=patch.tissue_rule, mpp=patch.told).share(boxes) >= patch.tissue
     kept: NDArray[np.int64] = boxes[enough]
     return kept
+
+
+def _to_the_edges(boxes: NDArray[np.int64], width: int, height: int) -> NDArray[np.int64]:
+    """The boxes of a grid over `width` x `height`, with a last column and row that end at its edges, row by row."""
+    if not len(boxes):
+        return boxes
+    side_x, side_y = boxes[0, 2:]
+    xs, ys = (
+        np.unique(np.append(boxes[:, axis], length - side))
+        for axis, length, side in ((0, width, side_x), (1, height, side_y))
+    )
+    corners = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+    return np.concatenate([corners, np.broadcast_to(boxes[0, 2:], corners.shape)], axis=1).astype(np.int64)
 
 
 def _axes(image: Image, told: float | None) -> tuple[float, float] | None:

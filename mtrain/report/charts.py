@@ -1,42 +1,54 @@
-"""Draws line charts as SVG: one `<svg>` element, coloured by the page's CSS (classes axis, raw, line)."""
+"""Draws the charts of a run's page: learning curves, scores with their intervals, few-shot curves and calibration.
+
+Each function returns a matplotlib figure, which `inline` turns into an element of the page.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mtrain.report import figures
+from mtrain.report.figures import INK, SERIES, SOFT
+from mtrain.scoring.metrics import Reliability
 
 Points = Sequence[tuple[float, float]]
+Interval = tuple[float, float]
 
-WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 36, 12, 30
-TICKS = 4
+SMALL = 3.0  # inches: the width of a chart in a grid of small ones
 SMOOTH = 20  # a smoothed point is the mean of this fraction (1 / SMOOTH) of all points
+DIFFERENCE = "multi-task minus ImageNet, percentage points"
+LONGEST = 28  # characters of a name in a legend
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
-def line_chart(title: str, points: Points, *, width: int = WIDTH, height: int = HEIGHT) -> str:
-    """An `<svg>` element: the values of `points` (x, y), sorted by x, faintly, and their running mean."""
+@dataclass(frozen=True)
+class Dot:
+    """A score or a difference in percent, with its interval where it has one."""
+
+    value: float
+    interval: Interval | None = None
+
+
+def learning_curve(points: Points, label: str, *, small: bool = False) -> Figure | None:
+    """Values by iteration, faintly, and their running mean; None without a finite value. points: by iteration."""
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
-        return ""
-    xs, ys = ticks(finite[0][0], finite[-1][0]), ticks(min(y for _, y in finite), max(y for _, y in finite))
-    low_x, high_x = min(xs[0], finite[0][0]), finite[-1][0]
-    inner_width, inner_height = width - LEFT - RIGHT, height - TOP - BOTTOM
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - low_x) / (high_x - low_x) if high_x > low_x else 0.5
-        up = (y - ys[0]) / (ys[-1] - ys[0])
-        return LEFT + across * inner_width, TOP + (1 - up) * inner_height
-
-    parts = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(_in_words(title, finite))}">',
-        *(_grid_line(place(low_x, y)[1], y, width) for y in ys),
-        *(_mark(place(x, ys[0])[0], x, height) for x in xs if low_x <= x <= high_x),
-        f'<path class="raw" d="{_path([place(x, y) for x, y in finite])}"/>',
-        f'<path class="line" d="{_path([place(x, y) for x, y in smoothed(finite)])}"/>',
-        "</svg>",
-    ]
-    return "".join(parts)
+        return None
+    figure, axes = figures.axes(1.8, SMALL) if small else figures.axes(2.4)
+    marker = "." if len(finite) == 1 else ""
+    axes.plot(*zip(*finite, strict=True), marker=marker, color=SERIES[0], lw=0.8, alpha=0.4)
+    axes.plot(*zip(*smoothed(finite), strict=True), color=SERIES[0], lw=1.6, solid_capstyle="round")
+    axes.margins(x=0.02)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="y")
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(label)
+    return figure
 
 
 def smoothed(points: Points) -> list[tuple[float, float]]:
@@ -50,31 +62,105 @@ def smoothed(points: Points) -> list[tuple[float, float]]:
     return result
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from at most `low` to at least `high`."""
-    span = (high - low) or abs(high) or 1.0
-    exponent = math.floor(math.log10(span / TICKS))
-    step = next(m * 10.0**exponent for m in (1, 2, 5, 10) if m * 10.0**exponent * TICKS >= span * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
-
-
-def _grid_line(y: float, value: float, width: int) -> str:
-    return (
-        f'<path class="axis" d="M{LEFT} {y:.1f}H{width - RIGHT}"/>'
-        f'<text class="axis" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>'
-    )
-
-
-def _mark(x: float, value: float, height: int) -> str:
-    return f'<text class="axis" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{value:g}</text>'
-
-
-def _path(points: Points) -> str:
-    """A path through the points. A single point becomes a line of zero length, which round caps draw as a dot."""
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + ("h0" if len(points) == 1 else "")
-
-
-def _in_words(title: str, points: Points) -> str:
-    (first_x, first), (last_x, last) = points[0], points[-1]
+def in_words(title: str, points: Points) -> str:
+    """The first and the last finite value, as the alternative text of a learning curve."""
+    finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    (first_x, first), (last_x, last) = finite[0], finite[-1]
     return f"{title}: {first:.3g} at iteration {first_x:g}, {last:.3g} at iteration {last_x:g}"
+
+
+def dots(rows: Sequence[tuple[str, Mapping[str, Dot]]], label: str, *, zero: bool = False) -> Figure:
+    """For each row (its title, series -> dot), one dot per series with its interval. zero: mark zero."""
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
+    height = sum(0.34 + 0.15 * len(row) for _, row in rows) + 0.8
+    figure, axes = figures.axes(height)
+    place = 0.0
+    for title, row in rows:
+        axes.text(0.01, place, title, transform=axes.get_yaxis_transform(), va="center", ha="left", color=INK, size=9)
+        for name, dot in row.items():
+            place += 1
+            _dot(axes, place, dot, names.index(name))
+        place += 1.4
+    axes.set_ylim(place - 0.6, -0.8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+    axes.grid(axis="x")
+    if zero:
+        axes.axvline(0, color=SOFT, lw=0.8)
+    axes.set_xlabel(label)
+    if len(names) > 1:
+        _legend(axes, names)
+    return figure
+
+
+def _dot(axes: Axes, place: float, dot: Dot, number: int) -> None:
+    colour, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+    if dot.interval is not None:
+        axes.plot(dot.interval, (place, place), color=colour, lw=1.4, solid_capstyle="butt")
+    filled = "white" if number else colour
+    axes.plot(dot.value, place, marker, ms=5, color=colour, mfc=figures.PAPER if filled == "white" else colour)
+
+
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    for number, name in enumerate(names):
+        colour = SERIES[number % len(SERIES)]
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot([], [], marker, ls="-", ms=5, color=colour, mfc=figures.PAPER if number else colour, label=name)
+    _name_series(axes)
+
+
+def _name_series(axes: Axes) -> None:
+    """A legend above the axes, whose long names are shortened in the middle: the tables have them whole."""
+    handles, names = axes.get_legend_handles_labels()
+    short = [
+        name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}\u2026{name[-LONGEST // 2 + 1 :]}" for name in names
+    ]
+    columns = 2 if max(map(len, short)) <= LONGEST // 2 else 1
+    axes.legend(handles, short, bbox_to_anchor=(0.5, 1), ncols=columns, handlelength=1.6, **figures.LEGEND)
+
+
+def few_shot(curves: Mapping[str, Sequence[tuple[float, float, float]]], label: str) -> Figure:
+    """Score (percent) by images per class, with one standard deviation over the draws of them.
+
+    curves: series -> (images per class, mean, deviation).
+    """
+    figure, axes = figures.axes(2.6)
+    for number, (name, points) in enumerate(curves.items()):
+        colour = SERIES[number % len(SERIES)]
+        x, mean, deviation = zip(*points, strict=True)
+        filled = figures.PAPER if number else colour
+        axes.errorbar(
+            x, mean, yerr=deviation, color=colour, marker=MARKERS[number % len(MARKERS)], ms=5, mfc=filled, lw=1.4,
+            capsize=2, label=name,
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+    axes.grid(axis="y")
+    axes.set_xlabel("training images per class")
+    axes.set_ylabel(label)
+    _name_series(axes)
+    return figure
+
+
+def calibration(series: Mapping[str, Sequence[Reliability]]) -> Figure:
+    """Reliability diagram: share of right answers by confidence, in percent; the diagonal is perfect calibration."""
+    figure, axes = figures.axes(2.8, 3.4)
+    axes.plot((0, 100), (0, 100), color=SOFT, lw=0.8, ls=(0, (4, 3)))
+    for number, (name, bins) in enumerate(series.items()):
+        colour = SERIES[number % len(SERIES)]
+        x, y = [100 * one.confidence for one in bins], [100 * one.accuracy for one in bins]
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(x, y, marker=marker, ms=4, color=colour, mfc=figures.PAPER if number else colour, lw=1.2, label=name)
+    axes.set_xlim(0, 103)
+    axes.set_ylim(0, 103)
+    axes.grid()
+    axes.set_xlabel("confidence, percent")
+    axes.set_ylabel("right answers, percent")
+    _name_series(axes)
+    return figure
+
+
+def inline(figure: Figure, words: str, name: str) -> str:
+    """The figure as an element of a page. words: the alternative text; name: a prefix of ids, unique in the page."""
+    return figures.inline(figures.svg(figure), words, name)

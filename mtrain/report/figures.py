@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtrain.evaluation.paper_tables import TaskRow
-from mtrain.evaluation.ranks import Summary, margin, summary
+from mtrain.evaluation.paper_tables import COLUMNS, TaskRow
+from mtrain.evaluation.ranks import margin, summary
 
 INK, SOFT, RULE, PAPER = "#1b1f24", "#5c6570", "#d9dee4", "#fefefe"
 SERIES = ("#0b63b5", "#c05a00", "#17703c", "#7d3f98")
@@ -33,7 +33,15 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False, "grid.color": RULE, "axes.axisbelow": True,
     "axes.labelsize": 9.0, "legend.fontsize": 9.0, "ytick.labelcolor": INK,
 }  # fmt: skip
-APPROACHES = {"scratch": "scratch", "svm-multitask": "svm", "finetune-multitask": "finetune", "joint": "joint"}
+# columns of the table -> colour and marker; ImageNet is hollow
+APPROACHES = {
+    "scratch": (SERIES[0], "o"),
+    "svm-imagenet": (SERIES[1], "s"),
+    "svm-multitask": (SERIES[1], "s"),
+    "finetune-imagenet": (SERIES[2], "D"),
+    "finetune-multitask": (SERIES[2], "D"),
+    "joint": (SERIES[3], "^"),
+}
 ERRORS: dict[str, Any] = {"fmt": "none", "color": INK, "ecolor": INK, "elinewidth": 1, "capsize": 2}
 LEGEND: dict[str, Any] = {"loc": "lower center", "frameon": False, "labelcolor": INK}
 
@@ -44,68 +52,72 @@ def differences(rows: Sequence[TaskRow], mode: str, paper: Mapping[str, TaskRow]
     paper: the published rows by task, which are drawn as diamonds.
     """
     shown = [row for row in rows if row.gain(mode) is not None]
-    figure, axes = _axes(height=0.34 * len(shown) + 0.9)
+    figure, plot = axes(height=0.34 * len(shown) + 0.9)
     for place, row in enumerate(shown):
         ours, theirs = row.scores[f"{mode}-multitask"], row.scores[f"{mode}-imagenet"]
         colour = SERIES[0] if ours.mean >= theirs.mean else SERIES[1]
-        axes.barh(place, ours.mean - theirs.mean, 0.62, fc=colour if row.verdict(mode) else "none", ec=colour)
+        plot.barh(place, ours.mean - theirs.mean, 0.62, fc=colour if row.verdict(mode) else "none", ec=colour)
         if (room := margin(ours, theirs)) is not None:
-            axes.errorbar(ours.mean - theirs.mean, place, xerr=room, **ERRORS)
+            plot.errorbar(ours.mean - theirs.mean, place, xerr=room, **ERRORS)
         if paper and row.task in paper and (there := paper[row.task].gain(mode)) is not None:
-            axes.plot(there, place, "D", ms=4, mfc="none", mec=SERIES[3])
-    _tasks_down(axes, shown)
-    axes.axvline(0, color=SOFT, lw=0.8)
-    axes.set_xlabel("multi-task minus ImageNet, percentage points")
+            plot.plot(there, place, "D", ms=4, mfc="none", mec=SERIES[3])
+    _tasks_down(plot, shown)
+    plot.axvline(0, color=SOFT, lw=0.8)
+    plot.set_xlabel("multi-task minus ImageNet, percentage points")
     return figure
 
 
 def approaches(rows: Sequence[TaskRow]) -> Figure:
-    """Figure 4: scratch, svm, finetune and joint side by side for each task, with two standard deviations."""
+    """Figure 4: all ways to transfer side by side for each task, ImageNet hollow, with two standard deviations."""
     shown = [row for row in rows if APPROACHES.keys() & row.scores.keys()]
-    figure, axes = _axes(height=0.62 * len(shown) + 1.1)
-    ends = []
-    for number, (column, label) in enumerate(APPROACHES.items()):
+    figure, plot = axes(height=0.62 * len(shown) + 1.4)
+    for number, (column, (colour, marker)) in enumerate(APPROACHES.items()):
+        label: str | None = COLUMNS[column]
         for place, row in enumerate(shown):
             if (score := row.scores.get(column)) is not None:
-                at = place + 0.2 * (number - 1.5)
-                axes.barh(
-                    at,
-                    score.mean,
-                    0.19,
-                    color=SERIES[number],
-                    label=label if label not in _legend_labels(axes) else None,
-                )
-                if score.spread is not None:
-                    axes.errorbar(score.mean, at, xerr=2 * score.spread, **ERRORS)
-                ends.append(score)
-    _tasks_down(axes, shown)
-    axes.set_xlim(*_around(ends))
-    axes.set_xlabel("score on the test set, percent")
-    axes.legend(bbox_to_anchor=(0.4, 1), ncols=4, columnspacing=1, handlelength=1, **LEGEND)
+                reach = 2 * score.spread if score.spread is not None else None
+                filled = PAPER if column.endswith("-imagenet") else colour
+                plot.errorbar(
+                    score.mean, place + 0.13 * (number - 2.5), xerr=reach, fmt=marker, ms=5, color=colour, mfc=filled,
+                    elinewidth=1, capsize=2, label=label,
+                )  # fmt: skip
+                label = None
+    _tasks_down(plot, shown)
+    plot.set_xlabel("score on the test set, percent")
+    plot.legend(bbox_to_anchor=(0.4, 1), ncols=2, columnspacing=1, handlelength=1, **LEGEND)
     return figure
 
 
-def by_rate(scores: Mapping[str, Sequence[float]]) -> Figure:
-    """Figure 5: box plots of the scores (percent) of all trainings by learning rate; single points if there are few."""
-    figure, axes = _axes(height=2.6)
+def by_rate(scores: Mapping[str, Sequence[float]], baseline: float | None = None) -> Figure:
+    """Figure 5: box plots of the scores (percent) of all trainings by learning rate; single points if there are few.
+
+    baseline: the score of the ImageNet weights, drawn as a line.
+    """
+    figure, plot = axes(height=2.6)
     line = {"color": SERIES[0]}
     outliers = {"marker": "o", "ms": 3, "mfc": "none", "mec": SERIES[0]}
-    axes.boxplot(
+    plot.boxplot(
         list(scores.values()), tick_labels=list(scores), widths=0.5, boxprops=line, whiskerprops=line, capprops=line,
         medianprops={"color": SERIES[1], "lw": 1.6}, flierprops=outliers,
     )  # fmt: skip
     for place, values in enumerate(scores.values(), start=1):
         if len(values) <= 12:
-            axes.plot([place] * len(values), values, "o", ms=3, color=SERIES[0], alpha=0.5)
-    axes.grid(axis="y")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("validation score, percent")
+            plot.plot([place] * len(values), values, "o", ms=3, color=SERIES[0], alpha=0.5)
+    _baseline(plot, baseline)
+    plot.grid(axis="y")
+    plot.set_xlabel("learning rate")
+    plot.set_ylabel("validation score, percent")
+    if baseline is not None:
+        plot.legend(bbox_to_anchor=(0.5, 1), **LEGEND)
     return figure
 
 
-def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]]) -> Figure:
-    """Figure 6: mean scores (percent) by (tau, warm-up) at one learning rate, with two standard deviations."""
-    figure, axes = _axes(height=2.6)
+def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]], baseline: float | None = None) -> Figure:
+    """Figure 6: mean scores (percent) by (tau, warm-up) at one learning rate, with two standard deviations.
+
+    baseline: the score of the ImageNet weights, drawn as a line.
+    """
+    figure, plot = axes(height=2.6)
     taus = list(dict.fromkeys(tau for tau, _ in scores))
     summaries = {key: summary(values) for key, values in scores.items()}
     for warm, colour, shift in ((False, SERIES[0], -0.18), (True, SERIES[1], 0.18)):
@@ -114,17 +126,23 @@ def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]]) -> Figure:
             places, ones = zip(*present, strict=True)
             at = np.asarray(places) + shift
             label = f"{'with' if warm else 'without'} warm-up"
-            axes.bar(at, [one.mean for one in ones], 0.34, color=colour, label=label)
+            plot.plot(at, [one.mean for one in ones], "s" if warm else "o", ms=5, color=colour, label=label)
             for place, one in zip(at, ones, strict=True):
                 if one.spread is not None:
-                    axes.errorbar(place, one.mean, yerr=2 * one.spread, **ERRORS)
-    axes.set_xticks(range(len(taus)), taus)
-    axes.set_ylim(*_around(summaries.values()))
-    axes.grid(axis="y")
-    axes.set_xlabel("tau, the heads' multiple of the learning rate")
-    axes.set_ylabel("validation score, percent")
-    axes.legend(bbox_to_anchor=(0.5, 1), ncols=2, **LEGEND)
+                    plot.errorbar(place, one.mean, yerr=2 * one.spread, **{**ERRORS, "ecolor": colour})
+    plot.set_xticks(range(len(taus)), taus)
+    _baseline(plot, baseline)
+    plot.set_xlim(-0.6, len(taus) - 0.4)
+    plot.grid(axis="y")
+    plot.set_xlabel("tau, the heads' multiple of the learning rate")
+    plot.set_ylabel("validation score, percent")
+    plot.legend(bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=1, **LEGEND)
     return figure
+
+
+def _baseline(plot: Axes, score: float | None) -> None:
+    if score is not None:
+        plot.axhline(score, color=SERIES[3], lw=1.2, ls=(0, (4, 3)), label="ImageNet")
 
 
 def svg(figure: Figure) -> str:
@@ -157,9 +175,10 @@ def inline(text: str, words: str, name: str) -> str:
     return f'<svg {view[0]} role="img" aria-label="{escape(words)}">{rest}'
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
+def axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A figure of this size in inches, and its only axes, in the style of the reports."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height))
+        figure = Figure(figsize=(width, height))
         return figure, figure.add_subplot()
 
 
@@ -169,15 +188,3 @@ def _tasks_down(axes: Axes, rows: Sequence[TaskRow]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
-
-
-def _legend_labels(axes: Axes) -> list[str]:
-    return axes.get_legend_handles_labels()[1]
-
-
-def _around(scores: Iterable[Summary]) -> tuple[float, float]:
-    """Axis limits that show the end of every bar with its deviations; bars start at the lower limit, not at zero."""
-    ends = [(one.mean - 2 * (one.spread or 0), one.mean + 2 * (one.spread or 0)) for one in scores]
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    room = max(high - low, 1.0) * 0.15
-    return max(low - room, 0.0), min(high + room, 101.0)

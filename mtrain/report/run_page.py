@@ -5,55 +5,44 @@ The page shows the pool, the learning curves, and the transfers beside those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from mtrain.atomic import write_text
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
+from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
+from mtrain.evaluation.paired import Interval
 from mtrain.model.names import remark
-from mtrain.report.charts import line_chart
+from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
+from mtrain.report.cost import cost
+from mtrain.report.details import details
 from mtrain.runs import Run
 from mtrain.transfers.results import results
 
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
-SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}
-BASELINE, OWN = "imagenet", "run"
-SMALL = {"width": 320, "height": 170}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Transfers to one task in one mode, scored on one set.
-
-    scores: weights ("run", "imagenet", ...) -> mean score over seeds, in 0..1; None if the metric is not defined.
-    """
-
-    task: str
-    mode: str
-    metric: str
-    scored_on: str
-    scores: dict[str, float | None]
-    notes: tuple[str, ...]
-
-    @property
-    def gain(self) -> float | None:
-        """The run's score minus the baseline's; None unless both exist."""
-        own, baseline = self.scores.get(OWN), self.scores.get(BASELINE)
-        return None if own is None or baseline is None else own - baseline
+__all__ = ["METRICS", "SETS", "compare", "curve", "percent", "points", "task_curves", "template", "write_report"]
+UNDIVIDED = 18  # characters of a name that stays in one line
+INTERVALS = (
+    "Scores in percent, with 95 % intervals by the bootstrap over groups. The difference is multi-task minus ImageNet, "
+    "in percentage points; its interval is of the same groups. The paper's rule: the difference exceeds twice the "
+    "larger standard deviation over seeds; undefined below two seeds."
+)
 
 
 def write_report(run: Run, out: Path) -> tuple[Path, str]:
     """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables."""
-    config, events = run.config(), run.events()
+    config, events, found = run.config(), run.events(), results(run)
     tasks, missing = _tasks(Path(config.shards))
-    left_out = set(run.left_out())
-    comparisons = compare(results(run))
+    comparisons = compare(found)
+    titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}
+    classes = {task.name: task.classes for task in tasks}
+    sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
     state, iteration = run.state()
     tables = "\n".join(
         [
@@ -70,17 +59,25 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
         state=state,
         iteration=iteration,
         remark=remark(config.backbone),
+        backbone=config.backbone,
+        size=config.size,
+        weights=config.weights,
+        cost=cost(config, events, found),
         config=sorted(config.model_dump().items()),
         versions=sorted(run.about().get("versions", {}).items()),
         tasks=tasks,
         use=_uses(run, tasks),
         missing=missing,
-        left_out=left_out,
-        loss=line_chart("Training loss", curve(events, "loss")),
+        left_out=set(run.left_out()),
+        loss=_learning_curve("Training loss", curve(events, "loss"), "loss", "loss"),
         task_losses=_task_charts("loss", task_curves(events, "step", ("tasks", "task_loss"))),
         accuracies=_task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
         comparisons=comparisons,
-        others=_other_weights(comparisons),
+        figures=_score_figures(comparisons, titles),
+        sections=[section for section in sections if section is not None],
+        others=other_weights(comparisons),
+        baseline=BASELINE,
+        own=OWN,
         notes=list(dict.fromkeys(f"{c.task}: {note}" for c in comparisons for note in c.notes)),
     )
     write_text(out, page)
@@ -88,41 +85,45 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
     return out, tables
 
 
-def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
-    """Group the results of transfers by task, mode, scored set and metric."""
-    by_case: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
-    for result in _with_unique_names(list(found)):
-        by_case.setdefault((result["task"], result["mode"], result["set"], result["metric"]), []).append(result)
+def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(caption, element): the scores of all networks, and the differences from ImageNet, with their intervals."""
+    scores = [(_case(c), {titles[w]: _dot(c, w) for w in _in_order(c)}) for c in comparisons]
+    gains = [
+        (_case(c), {titles[OWN]: Dot(100 * c.gain, _scaled(c.gain_interval))})
+        for c in comparisons
+        if c.gain is not None
+    ]
+    drawn = [
+        ("Scores, with 95 % intervals", [row for row in scores if row[1]], "score, percent", False, "scores"),
+        ("Multi-task minus ImageNet, with 95 % intervals on the same groups", gains, DIFFERENCE, True, "differences"),
+    ]
     return [
-        Comparison(
-            task=task,
-            mode=mode,
-            metric=METRICS.get(metric, metric),
-            scored_on=SETS.get(scored_on, scored_on),
-            scores={weights: _mean(same, weights) for weights in dict.fromkeys(r["weights"] for r in same)},
-            notes=tuple(dict.fromkeys(note for r in same for note in r["notes"])),
-        )
-        for (task, mode, scored_on, metric), same in sorted(by_case.items())
+        (caption, inline(dots(rows, label, zero=zero), f"{caption}. {_rows_in_words(rows)}", name))
+        for caption, rows, label, zero, name in drawn
+        if rows
     ]
 
 
-def _with_unique_names(results: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The results, with different names for different networks: the same file may have held several."""
-    digests: dict[str, set[str]] = {}
-    for result in results:
-        digests.setdefault(result["weights"], set()).add(_digest(result))
-    for result in results:
-        several = result["weights"] not in (OWN, BASELINE, "random") and len(digests[result["weights"]]) > 1
-        yield result | {"weights": f"{result['weights']} ({_digest(result)})"} if several else result
+def _in_order(c: Comparison) -> list[str]:
+    """The weights that have a score: the run, ImageNet, others."""
+    found = [weights for weights, score in c.scores.items() if score is not None]
+    return sorted(found, key=lambda one: (one != OWN, one != BASELINE, one))
 
 
-def _digest(result: Mapping[str, Any]) -> str:
-    return str(result.get("identity", {}).get("weights_digest", ""))[:8]
+def _dot(c: Comparison, weights: str) -> Dot:
+    return Dot(100 * (c.scores[weights] or 0.0), _scaled(c.interval(weights)))
 
 
-def _mean(results: Iterable[dict[str, Any]], weights: str) -> float | None:
-    scores = [r["score"] for r in results if r["weights"] == weights and r["score"] is not None]
-    return sum(scores) / len(scores) if scores else None
+def _scaled(interval: Interval | None) -> Interval | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def _case(c: Comparison) -> str:
+    return f"{c.task} ({c.mode}, {c.metric}, {c.scored_on})"
+
+
+def _rows_in_words(rows: Iterable[tuple[str, Mapping[str, Dot]]]) -> str:
+    return "; ".join(f"{title}: " + ", ".join(f"{n} {d.value:.1f}" for n, d in row.items()) for title, row in rows)
 
 
 def curve(events: Iterable[dict[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -154,15 +155,16 @@ def _tasks(shards: Path) -> tuple[list[Task], str]:
         return [], str(error)
 
 
+def _learning_curve(title: str, points: Points, label: str, name: str, *, small: bool = False) -> str:
+    figure = learning_curve(points, label, small=small)
+    return "" if figure is None else inline(figure, in_words(title, points), name)
+
+
 def _task_charts(what: str, curves: dict[str, list[tuple[float, float]]]) -> list[tuple[str, str]]:
-    return [(task, line_chart(f"{task}, {what}", points, **SMALL)) for task, points in curves.items()]
-
-
-def _other_weights(comparisons: Iterable[Comparison]) -> dict[str, str]:
-    """Other weights -> their name: that of the file without its folder, if it is unique."""
-    others = sorted({weights for c in comparisons for weights in c.scores} - {OWN, BASELINE})
-    names = [Path(weights).name for weights in others]
-    return {w: name if names.count(name) == 1 else w for w, name in zip(others, names, strict=True)}
+    return [
+        (task, _learning_curve(f"{task}, {what}", points, what, f"{what}-{number}", small=True))
+        for number, (task, points) in enumerate(curves.items())
+    ]
 
 
 def _uses(run: Run, tasks: Sequence[Task]) -> dict[str, str]:
@@ -189,14 +191,26 @@ def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str], missing: str)
 def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return ["No transfer scores yet: run `mtrain transfer --mode svm`."]
-    others = _other_weights(comparisons)
-    head = ["task", "mode", "metric", "scored on", "multi-task", "ImageNet", "difference", *map(_cell, others.values())]
+    others = other_weights(comparisons)
+    names = ["samples (groups)", "multi-task", "ImageNet", "difference", "paper's rule", *map(_cell, others.values())]
+    head = ["task", "mode", "metric", "scored on", *names]
     lines = [f"| {' | '.join(head)} |", "|---|---|---|---|" + "---:|" * (len(head) - 4)]
     for c in comparisons:
-        scores = [percent(c.scores.get(OWN)), percent(c.scores.get(BASELINE)), points(c.gain)]
-        cells = [_cell(c.task), c.mode, c.metric, c.scored_on, *scores, *(percent(c.scores.get(w)) for w in others)]
+        difference = points(c.gain) + span(c.gain_interval, signed=True) if c.gain is not None else "not available"
+        scores = [_sizes(c), _score(c, OWN), _score(c, BASELINE), difference, c.verdict]
+        cells = [_cell(c.task), c.mode, c.metric, c.scored_on, *scores, *(_score(c, w) for w in others)]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return [*lines, "", INTERVALS]
+
+
+def _score(c: Comparison, weights: str) -> str:
+    score = c.scores.get(weights)
+    return c.missing(weights) if score is None else percent(score) + span(c.interval(weights))
+
+
+def _sizes(c: Comparison) -> str:
+    groups = f" ({c.groups})" if c.groups else ""
+    return f"{c.samples or 'not stated'}{groups}"
 
 
 def percent(score: float | None) -> str:
@@ -209,17 +223,32 @@ def points(gain: float | None) -> str:
     return "–" if gain is None or gain != gain else f"{100 * gain:+.2f}".replace("-", "−")
 
 
+def span(interval: Interval | None, *, signed: bool = False) -> str:
+    """An interval in percent, after a space: ' [80.1, 92.3]'; nothing where there is none."""
+    if interval is None:
+        return ""
+    low, high = (f"{100 * edge:+.1f}" if signed else f"{100 * edge:.1f}" for edge in interval)
+    return f" [{low}, {high}]".replace("-", "−")
+
+
+def breakable(name: str) -> Markup:
+    """A long name, which may be divided between its words but nowhere else."""
+    if len(name) <= UNDIVIDED:
+        return escape(name)
+    return Markup("<wbr>").join(re.split(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[_/.-])", name))
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with the filters `percent`, `points` and those given."""
+    """A template of this package, with the filters `percent`, `points`, `span`, `breakable` and those given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtrain.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points} | filters
+    environment.filters |= {"percent": percent, "points": points, "span": span, "breakable": breakable} | filters
     return environment.get_template(name)

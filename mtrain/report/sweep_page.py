@@ -14,14 +14,18 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
 from mtrain.evaluation.comparable import comparable
+from mtrain.evaluation.comparisons import BASELINE
 from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
 from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
+from mtrain.report.charts import DIFFERENCE, Dot, dots
 from mtrain.report.run_page import template
+from mtrain.runs import Run
 from mtrain.sweep.spec import Combination, rate
 from mtrain.sweep.store import Result, Store
+from mtrain.transfers.results import results as transfer_results
 
 SILENT = Reporter(quiet=True)
 NUMBERS = {"svm": 2, "finetune": 3}  # of the paper's figures
@@ -72,7 +76,8 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
     for note in (*left, *others):
         report.note(note)
-    rates, heads = _rate_figures(chosen), _head_figures(chosen)
+    baselines = _baselines(store, results)
+    rates, heads = _rate_figures(chosen, baselines), _head_figures(chosen, baselines)
     drawn = [*(one for network in networks for one in network.figures), *rates, *heads]
     files = {
         "cells.csv": csv_files.cells(planned, results),
@@ -80,7 +85,9 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
         "table.csv": csv_files.scores([(network.name, network.rows, network.published) for network in networks]),
         **({"breakhis.csv": csv_files.breakhis(patients)} if patients else {}),
     }
-    page = template("sweep.html", spread=spread, mark=_mark, rate=rate, two_lines=_two_lines).render(
+    page = template(
+        "sweep.html", spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
+    ).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
         columns=COLUMNS, metrics=METRICS, winners=_winners(chosen),
         friedman=selection.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
@@ -101,6 +108,11 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
 def spread(found: Summary) -> str:
     """'75.05±0.70', as in the paper; '75.05' if there is only one value."""
     return f"{found.mean:.2f}" if found.spread is None else f"{found.mean:.2f}±{found.spread:.2f}"
+
+
+def _percents(interval: tuple[float, float] | None, form: str = "{:.1f}") -> str:
+    """'[80.1, 92.3]'; nothing where there is no interval."""
+    return "" if interval is None else f"[{form.format(interval[0])}, {form.format(interval[1])}]".replace("-", "−")
 
 
 def _mark(column: str, row: TaskRow) -> Markup:
@@ -143,7 +155,7 @@ def _networks(evaluations: Sequence[Evaluation], *, paper: bool) -> list[Network
     published = paper_tables.published() if paper else {}
     networks = []
     for name in paper_tables.backbones(evaluations):
-        rows = paper_tables.table(evaluations, name)
+        rows = paper_tables.table(evaluations, name, intervals=True)
         known = {row.task: row for row in published.get(name, [])}
         networks.append(Network(name, rows, known, _network_figures(name, rows, known)))
     return networks
@@ -162,29 +174,59 @@ def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str,
         caption = f"{name}: mean scores of the ways to use it, with two standard deviations"
         words = "; ".join(f"{row.task}: {_in_words(row)}" for row in rows)
         found.append(_drawn(f"figure-4-{_plain(name)}", caption, f"{caption}: {words}", figures.approaches(rows)))
-    return found
+    return found + _interval_figures(rows, name)
 
 
 def _in_words(row: TaskRow) -> str:
-    shown = {label: row.scores[column] for column, label in figures.APPROACHES.items() if column in row.scores}
+    shown = {COLUMNS[column]: row.scores[column] for column in figures.APPROACHES if column in row.scores}
     return ", ".join(f"{label} {score.mean:.1f}" for label, score in shown.items())
 
 
-def _rate_figures(chosen: Selection) -> list[RenderedFigure]:
+def _interval_figures(rows: Sequence[TaskRow], name: str) -> list[RenderedFigure]:
+    """The differences with their paired intervals, of the modes that have some."""
+    found = []
+    for mode in TRANSFERS:
+        gains = [
+            (row.task, {"multi-task": Dot(gain, row.differences[mode])})
+            for row in rows
+            if (gain := row.gain(mode)) is not None and mode in row.differences
+        ]
+        if gains:
+            caption = f"{name}, {mode}: multi-task minus ImageNet, with 95 % intervals on the same groups"
+            words = ", ".join(f"{task} {dot['multi-task'].value:+.2f}" for task, dot in gains)
+            figure = dots(gains, DIFFERENCE, zero=True)
+            found.append(_drawn(f"differences-{mode}-{_plain(name)}", caption, f"{caption}: {words}", figure))
+    return found
+
+
+def _baselines(store: Store, results: Mapping[str, Result]) -> dict[tuple[str, str], float]:
+    """(network, task) -> score of the ImageNet weights by svm on the validation set, in percent, where
+    `mtrain transfer --weights imagenet` left it in a run of the sweep.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for result in results.values():
+        for one in transfer_results(Run(store.path / result.run)):
+            if (one["weights"], one["mode"], one["set"]) == (BASELINE, "svm", "val") and one["score"] is not None:
+                found[result.combination.backbone, one["task"]] = 100 * one["score"]
+    return found
+
+
+def _rate_figures(chosen: Selection, baselines: Mapping[tuple[str, str], float]) -> list[RenderedFigure]:
     """Figure 5 for each network and task with several learning rates."""
     found = []
     for backbone, task in _cases(chosen):
         scores = _grouped(chosen, backbone, task, lambda c: (-c.lr, rate(c.lr)))
         if len(scores) > 1:
             words = ", ".join(f"{key[1]}: {ranks.summary(values).mean:.1f}" for key, values in scores.items())
-            figure = figures.by_rate({key[1]: values for key, values in scores.items()})
-            caption = f"{task}, {backbone}"
+            baseline = baselines.get((backbone, task))
+            figure = figures.by_rate({key[1]: values for key, values in scores.items()}, baseline)
+            caption = f"{task}, {backbone}{_without(baseline)}"
             name = f"figure-5-{_plain(backbone)}-{_plain(task)}"
             found.append(_drawn(name, caption, f"{caption}: means by learning rate: {words}", figure))
     return found
 
 
-def _head_figures(chosen: Selection) -> list[RenderedFigure]:
+def _head_figures(chosen: Selection, baselines: Mapping[tuple[str, str], float]) -> list[RenderedFigure]:
     """Figure 6 for each network and task, at the learning rate of the network's best combination."""
     found = []
     for backbone, task in _cases(chosen):
@@ -197,10 +239,15 @@ def _head_figures(chosen: Selection) -> list[RenderedFigure]:
             by_label = {(f"{tau:g}", warm): values for (tau, warm), values in scores.items()}
             words = ", ".join(f"tau {tau} warm-up {'on' if warm else 'off'}: {ranks.summary(values).mean:.1f}"
                               for (tau, warm), values in by_label.items())  # fmt: skip
-            caption = f"{task}, {backbone}, learning rate {rate(lr)}"
+            baseline = baselines.get((backbone, task))
+            caption = f"{task}, {backbone}, learning rate {rate(lr)}{_without(baseline)}"
             name = f"figure-6-{_plain(backbone)}-{_plain(task)}"
-            found.append(_drawn(name, caption, f"{caption}: {words}", figures.by_heads(by_label)))
+            found.append(_drawn(name, caption, f"{caption}: {words}", figures.by_heads(by_label, baseline)))
     return found
+
+
+def _without(baseline: float | None) -> str:
+    return "; ImageNet was not scored on this validation set" if baseline is None else ""
 
 
 def _cases(chosen: Selection) -> Iterable[tuple[str, str]]:

@@ -21,9 +21,11 @@ CELLS_AT_ONCE = 4_000_000  # weights of samples held in memory
 
 
 def intervals(
-    labels: Labels, decisions: Values, groups: Sequence[str], classes: int, *, draws: int = DRAWS, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Percentile interval of each score of `metrics.all_scores`, by its name.
+    labels: Labels, decisions: Values, groups: Sequence[str], classes: int, *, probabilities: Values | None = None,
+    draws: int = DRAWS, seed: int = 0,
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """Percentile interval of each score of `metrics.all_scores`, by its name, and of the calibration error of
+    `probabilities` (n, classes) where they are given.
 
     Empty with a single group, of which no draw differs from another. Draws in which a score is not defined (a class is
     absent) do not count for it; a score that is defined in no draw is left out.
@@ -38,6 +40,9 @@ def intervals(
         weights = _drawn(rng, min(block, draws - start), len(names))
         for name, values in weighted_scores(labels, decisions, group, weights, classes):
             gathered.setdefault(name, []).append(values)
+        if probabilities is not None:
+            errors = weighted_calibration(labels, probabilities, group, weights)
+            gathered.setdefault("calibration_error", []).append(errors)
     edges = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     found = {name: np.concatenate(values) for name, values in gathered.items()}
     return {
@@ -64,8 +69,8 @@ def paired(
     for start in range(0, draws, block):
         weights = _drawn(rng, min(block, draws - start), len(names))
         for name, values in decisions.items():
-            scores = dict(weighted_scores(labels, values, group, weights, classes))
-            found[name].append(scores[metric])
+            scores = weighted_scores(labels, values, group, weights, classes)
+            found[name].append(next(score for which, score in scores if which == metric))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -106,6 +111,16 @@ def weighted_scores(
         )
     for c in np.unique(labels):
         yield f"recall_{c}", recalls[:, c]
+
+
+def weighted_calibration(labels: Labels, probabilities: Values, group: NDArray[np.int64], weights: Values) -> Values:
+    """`metrics.calibration_error` under each row of `weights` (draws, groups), (draws,)."""
+    bins = metrics.CALIBRATION_BINS
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    surplus, sizes = np.zeros((weights.shape[1], bins)), np.bincount(group, minlength=weights.shape[1])
+    np.add.at(surplus, (group, metrics.confidence_bins(confidence)), right - confidence)
+    errors: Values = np.abs(weights @ surplus).sum(axis=1) / (weights @ sizes)
+    return errors
 
 
 def weighted_auc(positive: NDArray[np.bool_], values: Values, weights: Values) -> Values:

@@ -6,6 +6,7 @@ decisions: (n,) for two classes, the value of class 1; (n, classes) otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,36 @@ def calibration_error(labels: Labels, probabilities: Values, bins: int = CALIBRA
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    of = confidence_bins(confidence, bins)
     surplus = np.bincount(of, weights=right - confidence, minlength=bins)
     return float(np.abs(surplus).sum() / len(labels))
+
+
+def confidence_bins(confidence: Values, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """The number of the bin of each confidence in 0..1, (n,); a bin is open below and closed above."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """One bin of confidence: how many answers it holds, their mean confidence, and the share of right ones."""
+
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(labels: Labels, probabilities: Values, bins: int = CALIBRATION_BINS) -> list[Reliability]:
+    """The bins of the calibration error that hold an answer, by confidence (a reliability diagram)."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    of = confidence_bins(confidence, bins)
+    return [
+        Reliability(int(held.sum()), float(confidence[held].mean()), float(right[held].mean()))
+        for held in (of == number for number in np.unique(of))
+    ]
+
+
+def confusion(labels: Labels, found: Labels, classes: int) -> NDArray[np.int64]:
+    """(classes, classes): how often the class of a row was answered with the class of a column."""
+    counts = np.bincount(labels * classes + found, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from mtrain.atomic import replacing
 from mtrain.data.task import Rows, Task
 from mtrain.scoring import bootstrap, metrics
-from mtrain.scoring.metrics import Values
+from mtrain.scoring.metrics import Labels, Values
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ def scores_of(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[st
     scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes))
     notes = [undefined(task, name)] if math.isnan(score) else []
     groups = [str(group) for group in rows.group]
-    intervals = bootstrap.intervals(rows.label, answer.decisions, groups, task.num_classes)
+    intervals = bootstrap.intervals(
+        rows.label, answer.decisions, groups, task.num_classes, probabilities=answer.probabilities
+    )
     if not intervals:
         notes.append(f"the {name} set of {task.name} is of one {task.card.group_kind}: no confidence intervals")
     if answer.probabilities is not None:
@@ -40,6 +43,7 @@ def scores_of(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[st
         "score": score,
         "scores": scores,
         "intervals": intervals,
+        "samples": len(rows),
         "groups": len(set(groups)),  # an interval of a handful of groups says little
         "notes": notes,
     }
@@ -62,3 +66,34 @@ def write_predictions(path: Path, rows: Rows, answer: Predictions) -> None:
         arrays["probabilities"] = answer.probabilities
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A file of `write_predictions`: key, label and group of each sample of the scored set, and the answers."""
+
+    key: NDArray[np.str_]
+    label: Labels
+    group: NDArray[np.str_]
+    predictions: Predictions
+
+    @property
+    def classes(self) -> int:
+        decisions = self.predictions.decisions
+        return 2 if decisions.ndim == 1 else decisions.shape[1]
+
+    @property
+    def found(self) -> Labels:
+        """The class that was answered, (n,)."""
+        return metrics.predicted(self.predictions.decisions)
+
+
+def read_answers(path: Path) -> Answers | None:
+    """What `write_predictions` wrote; None where the file is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        predictions = Predictions(arrays["decisions"], arrays.get("probabilities"))
+        return Answers(arrays["key"], arrays["label"], arrays["group"], predictions)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

@@ -48,9 +48,12 @@ from mtrain.train.trainer import Training
 
 
 def fit(
-    config: FitConfig, run: Run, report: Reporter, ranks: Ranks = SINGLE_PROCESS, pool: Pool | None = None
-) -> RunState:
+    config: FitConfig, run: Run, report: Reporter, ranks: Ranks = SINGLE_PROCESS, pool: Pool | None = None,
+    *, trackers: Sequence[str] = (),
+) -> RunState:  # fmt: skip
     """Train the run, or resume it. Returns "finished", or "stopped" if a signal stopped it with a checkpoint.
+
+    trackers: services that also receive the numbers of the log ("wandb", "mlflow").
 
     With several ranks, each calls this, and the first one writes. `pool` replaces the tasks in `config.shards`.
 
@@ -88,7 +91,7 @@ def fit(
             run.write("config.json", about)
         with (
             _stop_signals(ranks) as received,
-            journal(run, report, training.iteration, kept=ranks.first) as kept,
+            journal(run, report, training.iteration, kept=ranks.first, trackers=trackers) as kept,
             device_failures_reported(),
         ):
             _loop(training, kept, received)

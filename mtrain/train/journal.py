@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.atomic import writing
 from mtrain.runs import Run, RunState
 from mtrain.train import checkpoint
+from mtrain.train.tracking import Tracker, tracking
 from mtrain.train.trainer import Training
 
 METRICS = ("dice", "f1")
@@ -22,8 +24,10 @@ MUCH_WAITING = 0.2  # share of a window's time
 class Journal:
     """Writes events, states and checkpoints of one run."""
 
-    def __init__(self, run: Run, report: Reporter, board: SummaryWriter | None) -> None:
-        self.run, self.report, self.board = run, report, board
+    def __init__(
+        self, run: Run, report: Reporter, board: SummaryWriter | None, trackers: Sequence[Tracker] = ()
+    ) -> None:
+        self.run, self.report, self.board, self.trackers = run, report, board, trackers
         self.waited = False
 
     def state(self, state: RunState, iteration: int) -> None:
@@ -32,15 +36,16 @@ class Journal:
             self.run.write("state.json", {"state": state, "iteration": iteration})
 
     def log(self, event: dict[str, Any]) -> None:
-        """Append a line to log.jsonl, and write its numbers for TensorBoard."""
+        """Append a line to log.jsonl, and write its numbers for TensorBoard and the trackers."""
         if not self.board:
             return
         self.run.log(event)
+        numbers = numbers_of(event)
         with writing(self.run.path / "tensorboard"):
-            for name, value in event.items():
-                for part, number in (value if isinstance(value, dict) else {"": value}).items():
-                    if isinstance(number, float):
-                        self.board.add_scalar(f"{name}/{part}".rstrip("/"), number, event["iteration"])
+            for name, number in numbers.items():
+                self.board.add_scalar(name, number, event["iteration"])
+        for tracker in self.trackers:
+            tracker.log(numbers, event["iteration"])
 
     def step(self, event: dict[str, Any], training: Training, advance: Advance) -> None:
         """Log the iterations since the last call: an event of `Meter.take`."""
@@ -97,8 +102,11 @@ class Journal:
 
 
 @contextmanager
-def journal(run: Run, report: Reporter, iteration: int, *, kept: bool) -> Iterator[Journal]:
-    """The journal of a run that is at this iteration; `kept` is true on the rank that writes it.
+def journal(
+    run: Run, report: Reporter, iteration: int, *, kept: bool, trackers: Sequence[str] = ()
+) -> Iterator[Journal]:
+    """The journal of a run that is at this iteration; `kept` is true on the rank that writes it. trackers: names of
+    services of `mtrain.train.tracking` that also receive its numbers.
 
     TensorBoard hides events of later iterations, which a killed process may have written.
     """
@@ -107,15 +115,47 @@ def journal(run: Run, report: Reporter, iteration: int, *, kept: bool) -> Iterat
         return
     with writing(run.path / "tensorboard"):
         board = SummaryWriter(str(run.path / "tensorboard"), purge_step=iteration + 1)
+    settings = settings_of(run)
     try:
-        yield Journal(run, report, board)
+        with writing(run.path / "tensorboard"):
+            _write_settings(board, settings)
+        with tracking(trackers, run, settings) as opened:
+            yield Journal(run, report, board, opened)
     finally:
         with writing(run.path / "tensorboard"):
             board.close()
 
 
+def numbers_of(event: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an event by name: "loss", "tasks/Lung", "lr/shared", "memory/host"."""
+    parts = {name: value if isinstance(value, dict) else {"": value} for name, value in event.items()}
+    return {
+        f"{name}/{part}".rstrip("/"): number
+        for name, values in parts.items()
+        for part, number in values.items()
+        if isinstance(number, float)
+    }
+
+
+def settings_of(run: Run) -> dict[str, bool | float | str]:
+    """The settings of a run as services and TensorBoard take them: lists and missing values as text."""
+    config: dict[str, Any] = run.about().get("config", {})
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in config.items()
+    }
+
+
+def _write_settings(board: SummaryWriter, settings: Mapping[str, bool | float | str]) -> None:
+    """Write the settings for TensorBoard's table of hyper-parameters, which shows the loss beside them."""
+    # add_hparams would open a second run in TensorBoard
+    for part in hparams(dict(settings), {"loss": 0.0}):  # type: ignore[no-untyped-call]
+        board._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
+
+
 def glance(event: Mapping[str, Any], classes: Mapping[str, int]) -> str:
-    """A summary of an event. The slowest task has the highest loss relative to that of guessing."""
+    """A summary of an event: its loss, and the task whose loss is the highest share of guessing's, ln(classes)."""
     rates = " ".join(f"{name} {rate:.2g}" for name, rate in event["lr"].items())
-    slowest = max(event["tasks"], key=lambda task: event["tasks"][task] / math.log(max(classes[task], 2)))
-    return f"loss {event['loss']:.3f}, lr {rates}, slowest {slowest} {event['tasks'][slowest]:.3f}"
+    shares = {task: loss / math.log(max(classes[task], 2)) for task, loss in event["tasks"].items()}
+    highest = max(shares, key=lambda task: shares[task])
+    relative = f"{highest} {event['tasks'][highest]:.3f} ({shares[highest]:.0%} of guessing)"
+    return f"loss {event['loss']:.3f}, highest relative loss {relative}, lr {rates}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mtrain.checksums import file_digest
 from mtrain.documents import known_document, read_document
 from mtrain.errors import RunError
 from mtrain.runs import Run
@@ -21,7 +22,8 @@ def read_result(path: Path, note: Callable[[str], object] = lambda _text: None) 
 
 
 def results(run: Run) -> list[dict[str, Any]]:
-    """All results of a run, by task and weights.
+    """All results of a run, by task and weights. `answers` of a result is the path of its predictions, None where
+    they are absent or not those that it was made from.
 
     Raises:
         RunError: a result is damaged, or its score is not a number.
@@ -33,8 +35,15 @@ def results(run: Run) -> list[dict[str, Any]]:
         if not _is_score(content["score"]):
             raise RunError("not a score", where=path, expected="0 to 1", found=content["score"], remedy=AGAIN)
     return sorted(
-        (content for _, content in found), key=lambda r: (r["task"], r["identity"].get("final", False), r["weights"])
+        (content | {"answers": _answers(path, content)} for path, content in found),
+        key=lambda r: (r["task"], r["identity"].get("final", False), r["weights"]),
     )
+
+
+def _answers(path: Path, content: dict[str, Any]) -> Path | None:
+    answers, stated = path.with_suffix(".npz"), content.get("predictions")
+    kept = answers.is_file() and (stated is None or file_digest(answers) == stated)
+    return answers if kept else None
 
 
 def _is_score(value: object) -> bool:

@@ -180,7 +180,7 @@ def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say
     mtrain: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where no folder shards/ is
-    monkeypatch.setattr(bootstrap, "intervals", lambda *_given: {})
+    monkeypatch.setattr(bootstrap, "intervals", lambda *_given, **_named: {})
     words = ("--runs", made / "runs", "--run", "toy", "--backbone", f"{SMALL}=random", "--size", "32")
     answer = mtrain("compare", *words, "--target", "Gamma", "--mode", "knn", *WITHOUT)
     assert answer.status == 0, answer.err

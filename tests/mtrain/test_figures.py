@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -25,7 +26,7 @@ from mtrain.report.breakhis_table import breakhis_rows
 from mtrain.sweep.spec import Combination
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_fit import Notes
-from tests.mtrain.test_report import Page
+from tests.mtrain.test_report import Page, a_transfer
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -228,7 +229,7 @@ def test_the_page_has_breakhis_where_it_was_evaluated(tmp_path: Path) -> None:
     write_breakhis(tmp_path / "evaluations", 0, {"40X": [0.7, 0.8, 0.9]}, source="imagenet")
     page = sweep_page.write_sweep_report(store, tmp_path / "evaluations", tmp_path / "page.html", paper=False)
     text = " ".join(" ".join(Page(page.read_text()).text).split())
-    assert "tiny svm, ImageNet 80.00±10.00 – – –" in text
+    assert "tiny svm, ImageNet 80.00±10.00 not run not run not run" in text
     assert sheet(tmp_path / "breakhis.csv")[0]["std"][:2] in ("10", "9.")
 
 
@@ -261,7 +262,7 @@ def test_the_published_rows_are_drawn_where_the_task_is_the_same() -> None:
 
 def test_figures_4_to_6_say_what_is_drawn() -> None:
     rows = [TaskRow("Lung", "accuracy", 4, {"scratch": Summary(50, 5, 5), "svm-multitask": Summary(80, 1, 5)})]
-    assert {"Lung (acc)", "scratch", "svm"} <= set(texts(figures.svg(figures.approaches(rows))))
+    assert {"Lung (acc)", "scratch", "svm, multi-task"} <= set(texts(figures.svg(figures.approaches(rows))))
     assert {"1e-3", "1e-4"} <= set(texts(figures.svg(figures.by_rate({"1e-3": [50.0, 60.0], "1e-4": [70.0] * 20}))))
     heads = figures.by_heads({("1", True): [50.0, 51.0], ("1", False): [49.0], ("5", True): [60.0]})
     assert {"1", "5", "with warm-up", "without warm-up"} <= set(texts(figures.svg(heads)))
@@ -297,7 +298,9 @@ def test_the_page_holds_tables_figures_and_files(tmp_path: Path) -> None:
     text = " ".join(" ".join(parsed.text).split())
     assert not parsed.open
     assert "15 of 16 cells: 4 combinations, 3 left-out tasks, 2 seeds." in text
-    assert "Lung accuracy 40 55.00±7.07 80.00 92.00±2.00 ▲ 92.50±3.54 93.50±3.54 –" in text
+    assert (
+        "Lung accuracy 40 not stated 55.00±7.07 80.00 92.00±2.00 ▲ 92.50±3.54 93.50±3.54 not run +12.00 +1.00" in text
+    )
     assert "<strong>93.50±3.54</strong>" in html
     assert "another" not in text
     assert "2 of 24 scores are missing" in text
@@ -324,7 +327,7 @@ def test_the_published_scores_stand_beside_ones_own_when_asked(tmp_path: Path) -
     answer = CliRunner().invoke(group, [*command, "--evaluations", str(tmp_path / "evaluations")])
     assert answer.exit_code == 0, answer.output
     html = Path(answer.output.strip()).read_text()
-    assert "<small>91.40±0.32</small>" in html
+    assert "<small>published 91.40±0.32</small>" in html
     assert "diamonds: as published" in html
     table = sheet(tmp_path / "sweeps" / "toy" / "report" / "table.csv")
     assert {row["column"]: row["published_mean"] for row in table}["svm-imagenet"] == "90.54"
@@ -352,7 +355,7 @@ def test_one_seed_has_no_deviation_and_no_mark_anywhere(tmp_path: Path) -> None:
     assert "90.00" in table
     assert not re.search("▲|▼|±", table)
     assert "nan" not in re.sub(r"<[^>]*>", " ", text)
-    assert '<td class="n">no score</td><td class="n">-</td>' in text
+    assert '<td class="n">no score</td><td class="n">none</td>' in text
     for row in sheet(tmp_path / "out" / "table.csv"):
         assert (row["std"], row["seeds"], row["significant"]) == ("", "1", "")
     ranked = sheet(tmp_path / "out" / "ranks.csv")
@@ -365,3 +368,54 @@ def test_one_seed_has_no_deviation_and_no_mark_anywhere(tmp_path: Path) -> None:
         figure = figures.differences(rows, mode)
         assert not figure.axes[0].containers[1:], "an error bar"
         assert figure.axes[0].patches[0].get_facecolor()[3] == 0, "a filled bar"
+
+
+def test_the_sweeps_page_has_intervals_over_groups_and_of_the_differences(tmp_path: Path) -> None:
+    """Four patients of two images: multi-task is right on all, ImageNet errs on one patient."""
+    label = np.array([0, 1] * 4)
+    group = np.repeat(np.arange(4), 2).astype(str)
+    right = np.where(label == 1, 1.0, -1.0)
+    key = np.array([f"key{number}" for number in range(8)])
+    for number, (source, decisions) in enumerate(
+        [("imagenet", np.where(group == "0", -right, right)), ("multitask", right), ("multitask", right)]
+    ):
+        score = float(((decisions > 0) == (label == 1)).mean())
+        write_evaluation(tmp_path / "e", number, source=source, seed=number, score=score, samples=8, groups=4)
+        path = tmp_path / "e" / "Lung" / f"{number:024}.npz"
+        np.savez(path, key=key, label=label, group=group, decisions=decisions)
+    (row,) = paper_tables.table(paper_tables.read_evaluations(tmp_path / "e"), "tiny", intervals=True)
+    assert (row.samples, row.groups) == (8, 4)
+    assert row.intervals["svm-multitask"] == (100, 100)
+    low, high = row.intervals["svm-imagenet"]
+    assert 0 <= low < 75 < high == 100
+    assert row.differences["svm"] == (100 - high, 100 - low)
+    page = sweep_page.write_sweep_report(
+        write_sweep(tmp_path / "s" / "toy", scores), tmp_path / "e", tmp_path / "out" / "report.html", paper=False
+    )
+    text = " ".join(" ".join(Page(page.read_text()).text).split())
+    assert f"Lung accuracy 40 8 (4) not run 75.00 [{low:.1f}, 100.0] 100.00±0.00 ▲ [100.0, 100.0]" in text
+    assert f"+25.00 [+0.0, +{100 - low:.1f}]" in text
+    assert "multi-task minus ImageNet, with 95 % intervals on the same groups" in text
+
+
+def test_imagenet_is_a_line_in_the_figures_of_a_sweep_or_is_said_to_be_missing(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "s" / "toy", scores)
+    folder = store.path / "runs" / f"{0:024}" / "transfer"
+    folder.mkdir(parents=True)
+    found = a_transfer("imagenet", 0.625, task="Lung")
+    (folder / "Lung-svm-imagenet.json").write_text(json.dumps(found))
+    page = sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False)
+    html = page.read_text()
+    assert "Lung, tiny</figcaption>" in html
+    assert "Necrosis, tiny; ImageNet was not scored on this validation set</figcaption>" in html
+    figure = figures.by_rate({"1e-3": [50.0, 60.0]}, 62.5)
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines if line.get_label() == "ImageNet"] == [[62.5, 62.5]]
+
+
+def test_bars_start_at_zero_and_everything_else_is_a_dot() -> None:
+    rows = [TaskRow("Lung", "accuracy", 4, {"svm-imagenet": Summary(80, 0, 1), "svm-multitask": Summary(90, 1, 5)})]
+    heads = figures.by_heads({("1", True): [50.0, 51.0], ("1", False): [49.0]})
+    for figure in (figures.approaches(rows), heads):
+        assert not figure.axes[0].patches
+    (bar,) = figures.differences(rows, "svm").axes[0].patches
+    assert (bar.get_x(), bar.get_width()) == (0, 10)

@@ -11,13 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from mtrain import provenance
-from mtrain.errors import RunError
+from mtrain import provenance, services
+from mtrain.cli import group
+from mtrain.config import FitConfig
+from mtrain.documents import read_document
+from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from mtrain.train.journal import Journal, glance
 from mtrain.train.memory import memory
+from mtrain.train.tracking import tracking
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes, config
 
@@ -26,10 +33,10 @@ EVENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_slowest_task_is_the_one_nearest_to_guessing() -> None:
+def test_the_task_with_the_highest_loss_is_called_that_and_is_the_one_nearest_to_guessing() -> None:
     """0.60 of ln 2 = 0.69 is more than 0.9 of ln 10 = 2.3."""
     said = glance(EVENT, {"Two": 2, "Ten": 10})
-    assert said == "loss 0.531, lr shared 0.0001 heads 0.0005, slowest Two 0.600"
+    assert said == "loss 0.531, highest relative loss Two 0.600 (87% of guessing), lr shared 0.0001 heads 0.0005"
 
 
 def test_much_waiting_is_said_when_it_begins_and_again_after_a_time_without(tmp_path: Path) -> None:
@@ -62,6 +69,76 @@ def test_the_log_tells_rates_speed_waiting_and_memory(tmp_path: Path) -> None:
     assert 50 < last["memory"]["host"] < 50_000
     assert last["images_per_s"] > 0
     assert 0 < last["wait"] < 1
+
+
+def test_tensorboard_has_the_settings_and_a_curve_for_each_task_and_number(tmp_path: Path) -> None:
+    run = Run(tmp_path / "toy")
+    shards = write_pool(tmp_path / "shards", ("Alpha", "Gamma"), sizes={"train": 8})
+    asked = config(shards, iterations=4, warmup=2, log_every=2, adapt_batches=0)
+    fit(asked, run, Notes())
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"loss", "tasks/Alpha", "lr/shared", "lr/heads", "images_per_s", "memory/host"} <= scalars
+    assert [event.step for event in events.Scalars("loss")] == [2, 4]
+    (told,) = [one for name, one in events.summary_metadata.items() if name == "_hparams_/session_start_info"]
+    settings = HParamsPluginData.FromString(told.plugin_data.content).session_start_info.hparams
+    assert settings["lr"].number_value == asked.lr
+    assert settings["backbone"].string_value == asked.backbone
+
+
+# --- services ---
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, FitConfig]:
+    """A training of four iterations; the environment of the services is that of a machine without a network."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.chdir(tmp_path)
+    shards = write_pool(tmp_path / "shards", ("Alpha", "Gamma"), sizes={"train": 8})
+    return Run(tmp_path / "toy"), config(shards, iterations=4, warmup=2, log_every=2, adapt_batches=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the services' own
+def test_the_log_goes_to_wandb_offline(small: tuple[Run, FitConfig]) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    run, asked = small
+    assert fit(asked, run, Notes(), trackers=["wandb"]) == "finished"
+    wandb.teardown()  # as at the end of a program: its service writes what it holds
+    identifier = run_document(run)["wandb"]
+    (file,) = (run.path / "wandb").glob(f"offline-run-*/run-{identifier}.wandb")
+    content = file.read_bytes()
+    for name in ("tasks/Alpha", "images_per_s", "iteration", asked.backbone):
+        assert name.encode() in content
+
+
+@pytest.mark.filterwarnings("ignore")  # of the services' own
+def test_the_log_goes_to_mlflow_and_a_resumed_run_goes_on_there(small: tuple[Run, FitConfig], tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    run, asked = small
+    fit(asked, run, Notes(), trackers=["mlflow"])
+    identifier = run_document(run)["mlflow"]
+    found = mlflow.MlflowClient().get_run(identifier)
+    assert (found.info.run_name, found.info.status) == ("toy", "FINISHED")
+    assert found.data.params["backbone"] == asked.backbone
+    losses = mlflow.MlflowClient().get_metric_history(identifier, "loss")
+    assert [(one.step, one.value) for one in losses] == [(event["iteration"], event["loss"]) for event in run.events()]
+    with tracking(["mlflow"], run, {}) as (again,):
+        again.log({"loss": 0.5}, 6)
+    assert [one.step for one in mlflow.MlflowClient().get_metric_history(identifier, "loss")] == [2, 4, 6]
+
+
+def test_a_service_that_is_not_installed_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services.importlib.util, "find_spec", lambda _name: None)
+    answer = CliRunner().invoke(group, ["fit", "--log", "wandb"])
+    assert isinstance(answer.exception, UsageError)
+    assert answer.exception.remedy == "pip install 'dpconvert[wandb]'"
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    return read_document(run.path / "tracking.json", "")
 
 
 def test_memory_of_the_host_grows_with_what_is_held() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from mtrain.scoring import metrics
+from mtrain.scoring import bootstrap, metrics
 
 
 def test_the_area_counts_pairs_and_halves_of_ties() -> None:
@@ -48,3 +48,27 @@ def test_scores_are_those_of_scikit_learn(classes: int) -> None:
     assert scores["macro_f1"] == pytest.approx(reference.f1_score(labels, found, average="macro"))
     assert scores["roc_auc"] == pytest.approx(area)
     assert metrics.score("roc_auc" if classes == 2 else "accuracy", labels, decisions) in scores.values()
+
+
+def test_the_calibration_error_has_an_interval_over_groups() -> None:
+    """Two groups, one calibrated and one that errs with a confidence of 0.9: alone 0.1 and 0.9, together 0.4."""
+    labels = np.array([0] * 4)
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]])
+    decisions = metrics.decisions_of(probabilities)
+    found = bootstrap.intervals(labels, decisions, ["a", "a", "b", "b"], 2, probabilities=probabilities)
+    assert metrics.calibration_error(labels, probabilities) == pytest.approx(0.4)
+    assert found["calibration_error"] == pytest.approx((0.1, 0.9))
+
+
+def test_confusion_counts_true_classes_by_row_and_answers_by_column() -> None:
+    counts = metrics.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_reliability_bins_hold_what_the_calibration_error_sums() -> None:
+    labels = np.array([0, 0, 1, 1, 0])
+    probabilities = np.array([[0.9, 0.1], [0.95, 0.05], [0.6, 0.4], [0.35, 0.65], [0.2, 0.8]])
+    bins = metrics.reliability(labels, probabilities)
+    assert sum(one.count for one in bins) == 5
+    total = sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / 5
+    assert total == pytest.approx(metrics.calibration_error(labels, probabilities))

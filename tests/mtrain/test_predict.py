@@ -28,7 +28,7 @@ from mtrain.model.heads import about, save_heads
 from mtrain.model.network import shared_network
 from mtrain.model.weights import save_weights
 from mtrain.predict import Classifier, Patch, predict
-from mtrain.predict.heatmap import colours, overlaid, write_pyramid
+from mtrain.predict.heatmap import colours, overlaid, write_picture, write_pyramid
 from mtrain.predict.slide import patches_of
 from mtrain.runs import Run
 from tests.dpconvert import dicoms
@@ -213,3 +213,48 @@ def test_the_size_of_patches_is_that_of_the_training_samples(tmp_path: Path) -> 
     told = about(open_task(tmp_path / "shards" / manifest.task))
     assert (told.side, told.mpp) == (250, 0.25)  # what the manifest asks for
     assert told.licence["name"] == "not stated"
+
+
+class Gradient(Redness):
+    """Answers class 1 with the number of the patch over the number of patches of a row, left to right."""
+
+    def answer(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        p = np.arange(len(images), dtype=np.float32) % 4 / 4
+        return np.stack([1 - p, p], axis=1)
+
+
+def test_the_last_row_and_column_reach_the_edges_of_the_slide(run: Run, tmp_path: Path) -> None:
+    """300 x 200 px of tissue in patches of 64: the fifth column starts at 236, the fourth row at 136."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((200, 300, 3), RED, np.uint8), photometric="rgb")
+    boxes = patches_of(open_image([path]), Patch(side=64, mpp=None), path)
+    assert sorted(set(boxes[:, 0].tolist())) == [0, 64, 128, 192, 236]
+    assert sorted(set(boxes[:, 1].tolist())) == [0, 64, 128, 136]
+    assert boxes.tolist() == sorted(boxes.tolist(), key=lambda box: (box[1], box[0]))
+    (found,) = predict(Redness(run, "Alpha"), [path], Patch(side=64, mpp=None), tmp_path / "out", QUIET)
+    map_ = tifffile.imread(found["heatmap"], key=0)
+    assert np.unique(map_.reshape(-1, 3), axis=0).shape[0] == 1  # all of it is painted, and nothing twice
+
+
+def test_low_probabilities_let_the_slide_show_through(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((256, 256, 3), RED, np.uint8), photometric="rgb")
+    (found,) = predict(Gradient(run, "Alpha"), [path], Patch(side=64, mpp=None), tmp_path / "out", QUIET)
+    row = tifffile.imread(found["heatmap"], key=0)[32, 32::64].astype(int)
+    assert row[0].tolist() == list(RED)  # probability 0
+    inferno = np.array([[87, 16, 110], [188, 55, 84], [249, 142, 9]])  # at 0.25, 0.5 and 0.75
+    share = np.array([[0.5 * 0.15 / 0.4], [0.5], [0.5]])
+    assert np.abs(row[1:] - (inferno * share + np.array(RED) * (1 - share))).max() <= 2
+
+
+@pytest.mark.parametrize("shown", [1, None])
+def test_a_png_with_a_colour_bar_or_a_legend_lies_beside_the_pyramid(tmp_path: Path, shown: int | None) -> None:
+    pixels = np.full((300, 400, 3), (40, 90, 200), np.uint8)
+    for name in ("a.png", "b.png"):
+        write_picture(tmp_path / name, pixels, "slide_$1.svs", ["normal", "tumour_$x"], shown)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as opened:
+        picture = np.asarray(opened.convert("RGB")).astype(int)
+    assert (np.abs(picture - (40, 90, 200)).max(axis=2) <= 2).mean() > 0.4  # the map itself
+    beside = picture[:, int(picture.shape[1] * 0.85) :].reshape(-1, 3)
+    assert len(np.unique(beside, axis=0)) > (100 if shown else 2)

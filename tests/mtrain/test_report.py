@@ -8,11 +8,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mtrain.report.charts import line_chart, smoothed, ticks
+from mtrain.data.pool import open_pool
+from mtrain.report import figures
+from mtrain.report.charts import in_words, learning_curve, smoothed
 from mtrain.report.run_page import compare, percent, points, task_curves, write_report
 from mtrain.runs import Run
+from mtrain.scoring.metrics import Values
+from mtrain.scoring.predictions import Predictions, scores_of, without_nan, write_predictions
+from mtrain.transfers.results import results
 from tests.mtrain.pools import write_pool
 
 
@@ -45,7 +52,7 @@ def a_transfer(weights: str, score: float | None, **other: Any) -> dict[str, Any
 class Page(HTMLParser):
     """Text of the page, tags that are open, and everything that could fetch something."""
 
-    VOID = frozenset({"meta", "br", "path", "link", "img"})
+    VOID = frozenset({"meta", "br", "path", "link", "img", "wbr"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -77,18 +84,18 @@ def test_the_page_compares_with_the_baseline_and_lists_the_pool(tmp_path: Path) 
     page = Page(path.read_text())
     text = " ".join(" ".join(page.text).split())
     assert not page.open
-    assert "Gamma svm, accuracy, validation 87.50 81.25 +6.25" in text
+    assert "Gamma svm, accuracy, validation not stated 87.50 81.25 +6.25 undefined" in text
     assert "Alpha trained on train class-0, class-1 24 8 8 CC0-1.0" in text
     assert "Gamma left out class-0, class-1, class-2 24 8 8" in text
-    assert page.tags.count("svg") == 1 + 2 + 1
-    assert "| Gamma | svm | accuracy | validation | 87.50 | 81.25 | +6.25 |" in table
+    assert page.tags.count("svg") == 2 + 1 + 2 + 1  # scores, differences, loss, loss by task, accuracy
+    assert "| Gamma | svm | accuracy | validation | not stated | 87.50 | 81.25 | +6.25 | undefined |" in table
     assert (tmp_path / "out" / "page.md").read_text() == table
 
 
 def test_the_page_fetches_nothing(tmp_path: Path) -> None:
     html = write_report(a_run(tmp_path), tmp_path / "page.html")[0].read_text()
-    assert Page(html).fetches == []
-    assert not re.search(r"url\(|@import|https?://|<script", html)
+    assert [fetch for fetch in Page(html).fetches if not fetch.startswith("use href=#")] == []
+    assert not re.search(r"url\((?!#)|@import|https?://|<script", html)
 
 
 def test_a_run_without_transfers_says_how_to_make_one(tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_a_run_without_transfers_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_a_transfer_without_its_baseline_has_no_difference(tmp_path: Path) -> None:
     _, table = write_report(a_run(tmp_path, transfers=[a_transfer("run", 0.5)]), tmp_path / "page.html")
-    assert "| Gamma | svm | accuracy | validation | 50.00 | – | – |" in table
+    assert "| Gamma | svm | accuracy | validation | not stated | 50.00 | not run | not available | undefined |" in table
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
@@ -143,7 +150,7 @@ def test_weights_from_files_are_called_by_their_names_unless_two_are_alike(tmp_p
     weights = ["/one/w.pth", "/two/w.pth", "/one/v.pth", "random"]
     run = a_run(tmp_path, transfers=[a_transfer(name, 0.5) for name in weights])
     _, table = write_report(run, tmp_path / "page.html")
-    assert "| difference | v.pth | /one/w.pth | /two/w.pth | random |" in table
+    assert "| difference | paper's rule | v.pth | /one/w.pth | /two/w.pth | random |" in table
 
 
 def test_a_note_is_said_once(tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_a_run_without_a_log_and_with_a_result_of_another_kind_still_has_a_page(
     path, table = write_report(run, tmp_path / "page.html")
     assert "Nothing was logged yet" in path.read_text()
     assert "stopped, 0 iterations" in path.read_text()
-    assert "| Gamma | svm | accuracy | validation | 50.00 |" in table
+    assert "| Gamma | svm | accuracy | validation | not stated | 50.00 |" in table
 
 
 def test_task_curves_take_the_accuracy_out_of_several_numbers() -> None:
@@ -176,19 +183,6 @@ def test_scores_are_percent_with_two_decimals() -> None:
     assert [points(0.01), points(-0.005), points(None)] == ["+1.00", "−0.50", "–"]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 4, [0, 1, 2, 3, 4]), (0.1, 0.9, [0, 0.2, 0.4, 0.6, 0.8, 1]), (7, 7, [6, 8]), (0, 0, [0, 0.5])],
-)
-def test_ticks_are_round_and_enclose_the_values(low: float, high: float, expected: list[float]) -> None:
-    found = ticks(low, high)
-    assert found[0] <= low
-    assert found[-1] >= high
-    assert len(found) <= 7
-    if high > low:
-        assert found == pytest.approx(expected)
-
-
 def test_smoothing_keeps_both_ends_and_a_straight_line() -> None:
     line = [(float(i), 2.0 * i) for i in range(50)]
     assert [y for _, y in smoothed(line)] == pytest.approx([y for _, y in line])
@@ -197,7 +191,94 @@ def test_smoothing_keeps_both_ends_and_a_straight_line() -> None:
 
 
 def test_a_chart_passes_over_what_is_not_finite() -> None:
-    chart = line_chart("Loss", [(1, 3.0), (2, float("nan")), (3, 1.0)])
-    assert "nan" not in chart
-    assert 'aria-label="Loss: 3 at iteration 1, 1 at iteration 3"' in chart
-    assert line_chart("Loss", [(1, float("inf"))]) == ""
+    curve = [(1, 3.0), (2, float("nan")), (3, 1.0)]
+    figure = learning_curve(curve, "loss")
+    assert figure is not None
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration", "loss")
+    assert list(axes.lines[0].get_ydata()) == [3, 1]
+    assert "nan" not in figures.svg(figure)
+    assert in_words("Loss", curve) == "Loss: 3 at iteration 1, 1 at iteration 3"
+    assert learning_curve([(1, float("inf"))], "loss") is None
+
+
+# --- intervals, classes and calibration ---
+
+
+def answered(folder: Path, name: str, logits: Values, *, mode: str = "svm", **other: Any) -> None:
+    """A result of these answers to the validation set of Gamma (8 samples of two groups), as a transfer writes it."""
+    run = Run(folder / "runs" / "toy")
+    task = next(task for task in open_pool(folder / "shards").tasks if task.name == "Gamma")
+    answer = Predictions(logits, np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+    path = run.path / "transfer" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_predictions(path.with_suffix(".npz"), task.rows["val"], answer)
+    scored = without_nan(scores_of(task, "val", task.rows["val"], answer))
+    path.write_text(json.dumps(a_transfer("run", None, mode=mode) | scored | other))
+
+
+def labels_of(folder: Path) -> tuple[NDArray[np.int64], list[str]]:
+    rows = next(task for task in open_pool(folder / "shards").tasks if task.name == "Gamma").rows["val"]
+    return rows.label, [str(group) for group in rows.group]
+
+
+def test_a_difference_has_the_interval_of_the_same_groups(tmp_path: Path) -> None:
+    """Two groups, drawn twice with replacement: the pairs (a, a), (a, b), (b, a) and (b, b), whose mean difference lies
+    between those of either group alone, which the draws reach in a quarter of the cases.
+    """
+    run = a_run(tmp_path)
+    label, groups = labels_of(tmp_path)
+    right = np.eye(3)[label] * 4.0
+    wrong = np.array([group == groups[0] for group in groups])  # ImageNet errs on all of the first group
+    answered(tmp_path, "run", right)
+    answered(
+        tmp_path, "imagenet", np.where(wrong[:, None], np.eye(3)[(label + 1) % 3] * 4.0, right), weights="imagenet"
+    )
+    (found,) = compare(results(run))
+    assert (found.samples, found.groups) == (8, 2)
+    assert found.interval("run") == (1, 1)
+    assert found.interval("imagenet") == (0, 1)
+    assert found.gain == pytest.approx(wrong.mean())
+    assert found.gain_interval == (0, 1)
+    assert found.verdict == "undefined"
+    path, table = write_report(run, tmp_path / "page.html")
+    text = " ".join(" ".join(Page(path.read_text()).text).split())
+    assert "8 (2) 100.00 [100.0, 100.0] 50.00 [0.0, 100.0] +50.00 [+0.0, +100.0] undefined" in text
+    assert "| 8 (2) | 100.00 [100.0, 100.0] | 50.00 [0.0, 100.0] | +50.00 [+0.0, +100.0] | undefined |" in table
+    for name in ("balanced accuracy", "macro F1", "ROC AUC", "calibration error"):
+        assert name in text
+    counts = np.bincount(label, minlength=3)
+    assert f"class-0 {counts[0]} 0 0 class-1 0 {counts[1]} 0 class-2 0 0 {counts[2]}" in text
+    assert "Calibration: share of right answers by confidence" in text
+    assert "nan" not in text.lower().split()
+
+
+def test_the_rule_of_the_paper_is_undefined_below_two_seeds(tmp_path: Path) -> None:
+    found = [a_transfer("run", score, mode="finetune") for score in (0.90, 0.92)]
+    base = [a_transfer("imagenet", score, mode="finetune") for score in (0.80, 0.82)]
+    assert compare([*found, *base])[0].verdict == "better"  # 10 points apart, deviations of 1.4
+    assert compare([*found, *base[:1]])[0].verdict == "undefined"
+    assert compare([*base, *[one | {"weights": "run"} for one in base]])[0].verdict == "no difference"
+
+
+def test_the_few_shot_curve_names_its_classifier_and_has_imagenet(tmp_path: Path) -> None:
+    curve = [{"k": k, "n_train": 3 * k, "mean": 0.5 + k / 20, "std": 0.01, "scores": []} for k in (1, 2, 4)]
+    found = [a_transfer(weights, 0.7, mode="fewshot", curve=curve) for weights in ("run", "imagenet")]
+    html = write_report(a_run(tmp_path, transfers=found), tmp_path / "page.html")[0].read_text()
+    assert "Few-shot: nearest class mean (SimpleShot)" in html
+    assert "multi-task: 55.0 with 1, 60.0 with 2, 70.0 with 4; ImageNet: 55.0 with 1" in html
+    assert "training images per class" in html
+
+
+def test_a_score_that_is_missing_is_said_to_be(tmp_path: Path) -> None:
+    notes = ["the val set of Gamma holds one class only: no roc_auc"]
+    run = a_run(tmp_path, transfers=[a_transfer("run", None, metric="roc_auc", notes=notes)])
+    path, table = write_report(run, tmp_path / "page.html")
+    assert "| not stated | not defined | not run | not available | undefined |" in table
+    assert "holds one class only" in path.read_text()
+
+
+def test_a_page_is_the_same_whenever_it_is_written(tmp_path: Path) -> None:
+    run = a_run(tmp_path, transfers=[a_transfer("run", 0.875), a_transfer("imagenet", 0.8125)])
+    one, other = (write_report(run, tmp_path / name)[0].read_bytes() for name in ("a.html", "b.html"))
+    assert one == other

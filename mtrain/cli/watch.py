@@ -1,0 +1,77 @@
+"""The command `watch`: a run or a sweep as it goes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dpconvert.runtime.terminal import JSON, answer
+from mtrain.cli.options import RUNS, SWEEPS, note_unused, reporter, run_of
+
+
+@click.command()
+@RUNS
+@SWEEPS
+@click.option("--run", "name", metavar="NAME", help="Run to watch.  [default: the newest]")
+@click.option("--sweep", metavar="NAME", help="Sweep to watch instead of a run.")
+@click.option("--once", is_flag=True, help="Print the state once and exit.")
+@click.option("--every", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="SECONDS",
+    help="Time between two readings.",
+)  # fmt: skip
+@JSON
+def watch(
+    runs: Path, sweeps: Path, name: str | None, sweep: str | None, once: bool, every: float, as_json: bool
+) -> None:
+    """Show how a run or a sweep goes on: progress, time left, losses, scores, and the ranks so far.
+
+    It reads the files that the training writes, which it does not disturb, and ends with it. With --json, or where the
+    output is no terminal, it prints the state once.
+
+    \b
+    Example: mtrain watch --run demo
+    """
+    said = reporter(as_json)
+    once = once or as_json or not sys.stdout.isatty()
+    if once and every != 5.0:
+        note_unused(said, {"every": "the state is printed once"})
+    if sweep is not None:
+        note_unused(said, dict.fromkeys(("runs", "name"), "--sweep names a sweep instead of a run"))
+        from mtrain.report.watch import sweep_status
+        from mtrain.sweep.store import open_store
+
+        store = open_store(sweeps, sweep)
+        _show(lambda: sweep_status(store), every, once=once, as_json=as_json)
+        return
+    note_unused(said, {"sweeps": "it is for --sweep"})
+    run = run_of(runs, name)
+    from mtrain.report.watch import run_status
+
+    _show(lambda: run_status(run), every, once=once, as_json=as_json)
+
+
+def _show(read: Callable[[], dict[str, Any]], every: float, *, once: bool, as_json: bool) -> None:
+    from mtrain.report.watch import ended, lines
+
+    if once:
+        status = read()
+        answer(lines(status), status, as_json=as_json)
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    def drawn(status: dict[str, Any]) -> Text:
+        return Text("\n".join(lines(status)), overflow="ellipsis", no_wrap=True)
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            status = read()
+            live.update(drawn(status), refresh=True)
+            if ended(status):
+                return
+            time.sleep(every)

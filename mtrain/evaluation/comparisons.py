@@ -1,0 +1,145 @@
+"""Results of transfers in; for each task and way to transfer, the networks beside each other and ImageNet out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtrain.evaluation.paired import Interval, Paired, paired, verdict
+from mtrain.evaluation.ranks import Summary, summary
+
+METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
+SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}
+BASELINE, OWN = "imagenet", "run"
+UNSEEDED = ("svm", "logistic", "knn")  # ways to transfer in which no seed changes the score of given weights
+NOT_RUN, NOT_DEFINED = "not run", "not defined"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Transfers to one task in one mode, scored on one set. `metric` and `scored_on` are words, `key` is the metric's
+    name. results: weights ("run", "imagenet", ...) -> one result per seed.
+    """
+
+    task: str
+    mode: str
+    metric: str
+    scored_on: str
+    key: str
+    results: Mapping[str, tuple[dict[str, Any], ...]]
+    paired: Paired
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """Weights -> mean score over the seeds, in 0..1; None if the metric is not defined."""
+        found = {weights: self.summary(weights) for weights in self.results}
+        return {weights: None if one is None else one.mean for weights, one in found.items()}
+
+    @property
+    def gain(self) -> float | None:
+        """The run's score minus the baseline's; None unless both exist."""
+        return self.gain_of(OWN)
+
+    def gain_of(self, weights: str) -> float | None:
+        """The score of these weights minus the baseline's; None unless both exist."""
+        own, baseline = self.scores.get(weights), self.scores.get(BASELINE)
+        return None if own is None or baseline is None or weights == BASELINE else own - baseline
+
+    @property
+    def gain_interval(self) -> Interval | None:
+        """The interval of `gain`: both networks were scored on the same groups in each draw."""
+        return self.paired.differences.get(OWN)
+
+    @property
+    def verdict(self) -> str:
+        """The paper's rule for the run and ImageNet: better, worse, no difference, or undefined below two seeds."""
+        return verdict(self.summary(OWN), self.summary(BASELINE))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(note for same in self.results.values() for one in same for note in one["notes"]))
+
+    @property
+    def samples(self) -> int | None:
+        """Number of samples that were scored; None where no result states it."""
+        return self._first("samples")
+
+    @property
+    def groups(self) -> int | None:
+        """Number of groups (patients, slides) of the scored samples; None where no result states it."""
+        return self._first("groups")
+
+    def _first(self, name: str) -> int | None:
+        return next((one[name] for same in self.results.values() for one in same if one.get(name)), None)
+
+    def summary(self, weights: str) -> Summary | None:
+        """Mean and deviation over seeds, in 0..1; None without a score."""
+        scores = [one["score"] for one in self.results.get(weights, ()) if one["score"] is not None]
+        if not scores:
+            return None
+        return summary(scores, seeded=weights == OWN or self.mode not in UNSEEDED)
+
+    def interval(self, weights: str) -> Interval | None:
+        """The interval of the mean score, by the bootstrap over groups."""
+        found = self.results.get(weights, ())
+        if weights not in self.paired.intervals and len(found) == 1:
+            return as_interval(found[0].get("intervals", {}).get(self.key))
+        return self.paired.intervals.get(weights)
+
+    def missing(self, weights: str) -> str:
+        """Why there is no score of these weights."""
+        return NOT_DEFINED if self.results.get(weights) else NOT_RUN
+
+
+def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
+    """Group the results of transfers by task, mode, scored set and metric."""
+    by_case: dict[tuple[str, str, str, str], dict[str, list[dict[str, Any]]]] = {}
+    for one in _with_unique_names(list(found)):
+        case = by_case.setdefault((one["task"], one["mode"], one["set"], one["metric"]), {})
+        case.setdefault(one["weights"], []).append(one)
+    return [
+        Comparison(
+            task=task,
+            mode=mode,
+            metric=METRICS.get(metric, metric),
+            scored_on=SETS.get(scored_on, scored_on),
+            key=metric,
+            results={weights: tuple(same) for weights, same in networks.items()},
+            paired=paired({weights: _answers(same) for weights, same in networks.items()}, metric, BASELINE),
+        )
+        for (task, mode, scored_on, metric), networks in sorted(by_case.items())
+    ]
+
+
+def as_interval(stated: Sequence[float] | None) -> Interval | None:
+    """An interval of a result, which JSON holds as a list."""
+    return None if stated is None or None in stated else (stated[0], stated[1])
+
+
+def other_weights(comparisons: Iterable[Comparison]) -> dict[str, str]:
+    """Weights other than the run's and ImageNet -> their name: that of the file without its folder, if it is unique."""
+    others = sorted({weights for c in comparisons for weights in c.results} - {OWN, BASELINE})
+    names = [Path(weights).name for weights in others]
+    return {w: name if names.count(name) == 1 else w for w, name in zip(others, names, strict=True)}
+
+
+def _answers(results: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """The files of answers of all seeds; none unless each seed has one."""
+    paths = [one.get("answers") for one in results if one["score"] is not None]
+    return [path for path in paths if path is not None] if all(paths) else []
+
+
+def _with_unique_names(results: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The results, with different names for different networks: the same file may have held several."""
+    digests: dict[str, set[str]] = {}
+    for result in results:
+        digests.setdefault(result["weights"], set()).add(_digest(result))
+    for result in results:
+        several = result["weights"] not in (OWN, BASELINE, "random") and len(digests[result["weights"]]) > 1
+        yield result | {"weights": f"{result['weights']} ({_digest(result)})"} if several else result
+
+
+def _digest(result: Mapping[str, Any]) -> str:
+    return str(result.get("identity", {}).get("weights_digest", ""))[:8]

@@ -1,0 +1,159 @@
+"""What a comparison of transfers holds beyond its main scores: other metrics, classes, confusion and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mtrain.evaluation.comparisons import BASELINE, NOT_DEFINED, OWN, Comparison, as_interval
+from mtrain.evaluation.paired import Interval
+from mtrain.report import charts
+from mtrain.scoring import metrics
+from mtrain.scoring.predictions import Answers, read_answers
+
+SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "roc_auc": "ROC AUC",
+    "calibration_error": "calibration error",
+}
+FEW_SHOT = "nearest class mean (SimpleShot)"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score in 0..1 with its interval, or why it is missing."""
+
+    value: float | None
+    interval: Interval | None = None
+    missing: str = NOT_DEFINED
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: its name, its number of scored samples, and its recall by each network."""
+
+    name: str
+    samples: int
+    recalls: list[Cell]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts (classes, classes) of one network: rows are the true classes, columns the answers."""
+
+    network: str
+    counts: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Details:
+    """One section of the page. networks: the names of the columns of `scores` and of `classes`."""
+
+    title: str
+    networks: list[str]
+    scores: list[tuple[str, list[Cell]]]
+    names: list[str]
+    classes: list[ClassRow]
+    confusions: list[Confusion]
+    figures: list[tuple[str, str]]
+    seeds: dict[str, int]
+
+
+def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequence[str] | None) -> Details | None:
+    """The details of one comparison; None where its results hold no more than their score.
+
+    number: of the comparison in the page. titles: weights -> name. names: of the classes, where the task is known.
+    """
+    weights = sorted(c.results, key=lambda one: (one != OWN, one != BASELINE, one))
+    first = {one: c.results[one][0] for one in weights}
+    answers = {one: read_answers(result["answers"]) for one, result in first.items() if result.get("answers")}
+    known = {one: found for one, found in answers.items() if found is not None}
+    scores = [(title, [_cell(first[w], key) for w in weights]) for key, title in SCORES.items() if _any(first, key)]
+    figures = [*_few_shot(c, weights, titles, number), *_calibration(known, titles, number)]
+    if not scores and not figures:
+        return None
+    count = max((found.classes for found in known.values()), default=0)
+    labels = list(names) if names and len(names) >= count else [f"class {label}" for label in range(count)]
+    return Details(
+        title=f"{c.task}: {c.mode}, {c.scored_on} set",
+        networks=[titles[one] for one in weights],
+        scores=scores,
+        names=labels,
+        classes=_classes(known, first, weights, labels),
+        confusions=[Confusion(titles[one], _counts(found)) for one, found in known.items()],
+        figures=figures,
+        seeds={titles[one]: len(c.results[one]) for one in weights if len(c.results[one]) > 1},
+    )
+
+
+def _any(results: Mapping[str, dict[str, Any]], key: str) -> bool:
+    return any(key in one.get("scores", {}) for one in results.values())
+
+
+def _cell(result: dict[str, Any], key: str) -> Cell:
+    scores = result.get("scores", {})
+    missing = NOT_DEFINED if key in scores else "not available"  # a classifier without probabilities
+    return Cell(scores.get(key), as_interval(result.get("intervals", {}).get(key)), missing)
+
+
+def _classes(
+    known: Mapping[str, Answers], first: Mapping[str, dict[str, Any]], weights: Sequence[str], names: Sequence[str]
+) -> list[ClassRow]:
+    if not known:
+        return []
+    label = next(iter(known.values())).label
+    counts = np.bincount(label, minlength=len(names))
+    return [
+        ClassRow(name, int(counts[c]), [_recall(first[one], c, int(counts[c])) for one in weights])
+        for c, name in enumerate(names)
+    ]
+
+
+def _recall(result: dict[str, Any], label: int, samples: int) -> Cell:
+    cell = _cell(result, f"recall_{label}")
+    return cell if samples else Cell(None, None, "no samples")
+
+
+def _counts(answers: Answers) -> list[list[int]]:
+    counts: list[list[int]] = metrics.confusion(answers.label, answers.found, answers.classes).tolist()
+    return counts
+
+
+def _few_shot(
+    c: Comparison, weights: Sequence[str], titles: Mapping[str, str], number: int
+) -> Iterator[tuple[str, str]]:
+    curves = {titles[one]: points for one in weights if (points := _curve(c.results[one][0]))}
+    if curves:
+        figure = charts.few_shot(curves, f"{c.metric}, percent")
+        words = "; ".join(f"{name}: {_in_words(points)}" for name, points in curves.items())
+        caption = f"Few-shot: {FEW_SHOT}; mean and standard deviation over draws of the training images"
+        yield caption, charts.inline(figure, f"{c.task}, {caption}: {words}", f"few-shot-{number}")
+
+
+def _curve(result: dict[str, Any]) -> list[tuple[float, float, float]]:
+    points = result.get("curve") or []
+    return [(one["k"], 100 * one["mean"], 100 * (one["std"] or 0)) for one in points if one["mean"] is not None]
+
+
+def _in_words(points: Sequence[tuple[float, float, float]]) -> str:
+    return ", ".join(f"{mean:.1f} with {k:g}" for k, mean, _ in points)
+
+
+def _calibration(known: Mapping[str, Answers], titles: Mapping[str, str], number: int) -> Iterator[tuple[str, str]]:
+    bins = {
+        titles[one]: metrics.reliability(found.label, found.predictions.probabilities)
+        for one, found in known.items()
+        if found.predictions.probabilities is not None and len(found.label)
+    }
+    if bins:
+        caption = "Calibration: share of right answers by confidence; the dashed line is perfect calibration"
+        words = "; ".join(
+            f"{name}: " + ", ".join(f"{100 * b.accuracy:.0f} at {100 * b.confidence:.0f}" for b in of)
+            for name, of in bins.items()
+        )
+        yield caption, charts.inline(charts.calibration(bins), f"{caption}. {words}", f"calibration-{number}")

@@ -1,0 +1,122 @@
+"""What `mtrain watch` says of a run and of a sweep, while another process writes their files and after it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mtrain.cli import group
+from mtrain.report.watch import ended, lines, run_status, sweep_status
+from mtrain.runs import Run
+from mtrain.sweep.spec import Combination
+from tests.mtrain.sweeps import GRID, write_sweep
+from tests.mtrain.test_report import a_run, a_transfer
+
+
+def a_running_one(folder: Path) -> Run:
+    """A run at iteration 100 of 1000 with batches of 50 images, 100 images/s: 450 s are left."""
+    run = a_run(folder, transfers=[a_transfer("run", 0.875), a_transfer("imagenet", None)])
+    about = json.loads((run.path / "config.json").read_text())
+    about["config"] |= {"iterations": 1000, "batch": 50}
+    (run.path / "config.json").write_text(json.dumps(about))
+    (run.path / "state.json").write_text(json.dumps({"state": "running", "iteration": 50}))
+    step: dict[str, Any] = {"event": "step", "loss": 0.5, "tasks": {"Alpha": 0.25, "Beta": 0.75}, "images_per_s": 100.0}
+    step |= {"lr": {"shared": 1e-4}, "wait": 0.25, "memory": {"host": 2048.0}}
+    with (run.path / "log.jsonl").open("w") as file:
+        for iteration in (50, 100):
+            file.write(json.dumps(step | {"iteration": iteration}) + "\n")
+        file.write(json.dumps({"event": "validation", "iteration": 100, "accuracy": {"Alpha": 0.75}}) + "\n")
+        file.write('{"event": "step", "iteration": 150, "lo')  # half a line: the other process is writing it
+    return run
+
+
+def test_a_run_that_is_trained_by_another_process_shows_its_time_left_and_scores(tmp_path: Path) -> None:
+    run = a_running_one(tmp_path)
+    with run.locked():
+        status = run_status(run)
+    assert (status["state"], status["iteration"], status["seconds"], status["seconds_left"]) == (
+        "running",
+        100,
+        50,
+        450,
+    )
+    assert not ended(status)
+    assert list(lines(status)) == [
+        "toy: running, 100 of 1000 iterations, 0:50 spent, 7:30 left",
+        "tiny, left out: Gamma",
+        "loss 0.500, lr shared 0.0001, 100.0 images/s, 25% waiting for data, host memory 2,048 MiB",
+        "loss by task:", "  Alpha    0.250", "  Beta     0.750",
+        "accuracy on val, percent:", "  Alpha    75.00",
+        "Gamma: svm, imagenet, accuracy not defined on val",
+        "Gamma: svm, run, accuracy 87.50 on val",
+    ]  # fmt: skip
+
+
+def test_a_run_whose_process_was_killed_is_stopped_and_has_no_time_left(tmp_path: Path) -> None:
+    status = run_status(a_running_one(tmp_path))
+    assert (status["state"], status["seconds_left"]) == ("stopped", None)
+    assert ended(status)
+
+
+def test_a_run_that_has_logged_nothing_says_so(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    (run.path / "log.jsonl").unlink()
+    assert "nothing was logged yet" in list(lines(run_status(run)))
+
+
+def scores(combination: Combination, task: str, seed: int) -> float | str:
+    if combination == GRID[3] and task == "Lung":
+        return "missing"
+    if combination == GRID[2]:
+        return "diverged"
+    return 0.5 + 0.1 * GRID.index(combination)
+
+
+def test_a_sweep_shows_scores_and_ranks_so_far_instead_of_digests(tmp_path: Path) -> None:
+    """Eight cells of one seed, written ten seconds apart; one is missing: ten seconds are left."""
+    store = write_sweep(tmp_path / "toy", scores, seeds=(0,))
+    for number in range(8):
+        path = store.path / "cells" / f"{number:024}.json"
+        if path.is_file():
+            os.utime(path, (1000 + 10 * number, 1000 + 10 * number))
+    status = sweep_status(store)
+    assert (status["cells"], status["scored"], status["failed"]) == (8, 5, 2)
+    assert status["seconds_left"] == pytest.approx(70 / 6)
+    assert [one["combination"] for one in status["ranks"]][:2] == [str(GRID[3]), str(GRID[1])]
+    shown = "\n".join(lines(status))
+    assert "toy: 7 of 8 cells done, 2 failed, about 0:11 left" in shown
+    assert f"  {GRID[1]}, seed 0: Necrosis 60.00, Glomeruli 60.00" in shown
+    assert f"  {GRID[2]}, seed 0: Lung diverged" in shown
+    assert "0000000" not in shown
+
+
+def test_trainings_in_progress_are_listed_with_their_settings(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores, seeds=(0,))
+    run = a_running_one(tmp_path)
+    (store.path / "runs").mkdir()
+    run.path.rename(store.path / "runs" / "0123abc")
+    with Run(store.path / "runs" / "0123abc").locked():
+        shown = list(lines(sweep_status(store)))
+    at = shown.index("in training:")
+    assert shown[at + 1].endswith("without Gamma: 100 of 1000, loss 0.500, 7:30 left")
+    assert "0123abc" not in "".join(shown)
+
+
+def test_a_damaged_result_is_a_note_and_hides_nothing(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "toy", scores, seeds=(0,))
+    (store.path / "cells" / f"{0:024}.json").write_text("{")
+    status = sweep_status(store)
+    assert status["scored"] == 4
+    assert any("cannot be read" in line for line in lines(status))
+
+
+def test_without_a_terminal_the_state_is_printed_once(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    answer = CliRunner().invoke(group, ["watch", "--runs", str(run.path.parent)])
+    assert answer.exit_code == 0, answer.output
+    assert answer.output.startswith("toy: stopped, 40 of ")
