@@ -34,6 +34,7 @@ SHORT = {
     "select",
     "report",
     "doctor",
+    "pool",
 }  # no progress to silence
 
 
