@@ -5,14 +5,18 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 UV := $(BIN)/python -m uv
 DEMO := umcm-colorectal warwick-crc janowczyk2 camelyon16 lung
+OPEN := patch-camelyon pannuke gleason-arvaniti sicapv2 tolkach-esca nct-crc-he-nonorm skin-kriegsmann pbc-acevedo \
+	tcga-tils unitopatho
 SHARDS := demo/shards
+OPEN_SHARDS := demo/open-shards
 RUN := --runs runs --run demo
+OPEN_RUN := --runs runs --run demo-open
 
-.PHONY: help demo test lint format stress gpu bench docs clean
+.PHONY: help demo demo-open test lint format stress gpu bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/demo $(DEMO:%=demo/sources/%)  ## sources -> shards -> pre-training without Lung -> transfer to Lung -> report
 	for source in $(DEMO); do $(BIN)/dpconvert $$source --source demo/sources/$$source --out $(SHARDS) || exit 1; done
@@ -22,6 +26,16 @@ demo: .venv/demo $(DEMO:%=demo/sources/%)  ## sources -> shards -> pre-training 
 	$(BIN)/mtrain transfer --mode svm $(RUN)
 	$(BIN)/mtrain transfer --mode svm $(RUN) --weights imagenet
 	$(BIN)/mtrain report $(RUN)
+
+demo-open: .venv/demo $(OPEN:%=demo/sources/%)  ## the same with ten open sources: HDF5, NumPy, tars, zips, workbooks, tables
+	for source in $(OPEN); do \
+		$(BIN)/dpconvert $$source --source demo/sources/$$source --out $(OPEN_SHARDS) || exit 1; done
+	$(BIN)/dpconvert verify $(OPEN_SHARDS)
+	$(BIN)/mtrain fit --shards $(OPEN_SHARDS) --leave-out PatchCamelyon $(OPEN_RUN) --backbone efficientnet_lite0 \
+		--size 64 --batch 32 --iterations 40 --lr 1e-3 --tau 5 --validate-every 20 --log-every 5
+	$(BIN)/mtrain transfer --mode svm $(OPEN_RUN)
+	$(BIN)/mtrain transfer --mode svm $(OPEN_RUN) --weights imagenet
+	$(BIN)/mtrain report $(OPEN_RUN)
 
 demo/sources/%: | .venv/demo
 	$(BIN)/dpconvert fake $* --out demo/sources
@@ -57,7 +71,7 @@ docs: .venv/test  ## write the generated pages, build the site into site/, check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and what the demo made
-	rm -rf .venv demo runs/demo
+	rm -rf .venv demo runs/demo runs/demo-open
 
 .venv/uv:
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }

@@ -61,6 +61,7 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
     "dpconvert init": (["sources/necrosis"], {"manifest", "ready", "shape", "task", "questions", "check"}, 1),
     "dpconvert fake": (["lung"], {"source", "folder"}, 0),
     "dpconvert fetch": (["lung"], {"source", "folder", "came", "had", "by_hand", "url"}, 1),
+    "dpconvert pool": (["open-hour"], {"pool", "title", "sources"}, 0),
     "dpconvert verify": (["shards", "--workers=1"], {"folder", "task", "digest", "problems"}, 0),
     "dpconvert audit": (["shards", "--workers=1"], {"clean", "tasks"}, 0),
     "dpconvert preview": (["shards"], {"page", "tasks", "problems"}, 0),

@@ -38,6 +38,7 @@ SHORT = {
     "select",
     "report",
     "doctor",
+    "pool",
 }  # no progress to silence
 
 

@@ -10,11 +10,9 @@ images but fit them so are refused.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
@@ -22,7 +20,7 @@ import shapely
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
-from dpconvert.annotations import outlines
+from dpconvert.annotations import listed, outlines
 from dpconvert.annotations.frame import NEAR, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved
@@ -34,7 +32,6 @@ Boxes = Literal["", "xywh", "xyxy"]
 Told = NDArray[np.float64]
 Id = int | str
 Side = Annotated[int, Field(gt=0, lt=1_000_000)]
-MOST_RUNS = 2_000_000
 MOSTLY = 0.9  # of the boxes of a file
 
 
@@ -124,8 +121,8 @@ def shapes(
     mended: Counter[str] = Counter()
     items = []
     if entry.id == file.images[0].id:  # said once for all images of the file
-        listed = {image.id for image in file.images}
-        mended["of an image that the file does not list"] += sum(i.image_id not in listed for i in file.annotations)
+        ids = {image.id for image in file.images}
+        mended["of an image that the file does not list"] += sum(i.image_id not in ids for i in file.annotations)
     for item in (item for item in file.annotations if item.image_id == entry.id):
         shape = _shape(item, boxes, mended, name)
         if shape is None:
@@ -180,11 +177,7 @@ def _names(item: CocoAnnotation, categories: dict[Id, tuple[str, str]], name: st
 
 def named(file: File, image: str) -> list[CocoImage]:
     """The file's entries for an image: of its whole name, else of its last part, else of that without extension."""
-    for told in (str, lambda n: PurePosixPath(n).name, _bare):
-        found = [p for p in file.images if told(p.file_name.replace("\\", "/")) == told(image)]
-        if found:
-            return found
-    return []
+    return [file.images[place] for place in listed.matching([entry.file_name for entry in file.images], image)]
 
 
 def _entry(file: File, name: str, image: str) -> CocoImage:
@@ -195,10 +188,6 @@ def _entry(file: File, name: str, image: str) -> CocoImage:
         raise ReadError(f"{len(found)} images named {image!r}", where=name)
     have = ", ".join(p.file_name for p in file.images[:3])
     raise ReadError(f"does not know the image {image!r}", where=name, found=f"{have}, ... ({len(file.images)})")
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"(?i)(\.ome)?\.[a-z0-9]{2,7}$", "", PurePosixPath(name).name)
 
 
 def _shape(item: CocoAnnotation, boxes: Boxes, mended: Counter[str], name: str) -> Geometry | None:
@@ -228,20 +217,7 @@ def _decoded(rle: Rle, mended: Counter[str], name: str) -> Geometry | None:
     if not len(start):
         mended["annotation without an outline"] += 1
         return None
-    return outlines.outline(_by_column(start, end, height, name), columns=True)
-
-
-def _by_column(start: outlines.Runs, end: outlines.Runs, height: int, name: str) -> outlines.Runs:
-    """Runs over the whole mask cut at the columns' ends."""
-    spans = (end - 1) // height - start // height + 1
-    if spans.sum() > MOST_RUNS:
-        raise ReadError(f"{counted(spans.sum(), 'run')} in a mask", where=name, expected=f"at most {MOST_RUNS}")
-    which = np.repeat(np.arange(len(start)), spans)
-    nth = np.arange(len(which)) - np.repeat(np.cumsum(spans) - spans, spans)
-    column = start[which] // height + nth
-    first = np.where(nth == 0, start[which] - column * height, 0)
-    last = np.minimum(end[which] - column * height, height)
-    return np.stack([column, first, last], axis=1)
+    return outlines.outline(outlines.by_column(start, end, height, name), columns=True)
 
 
 def _lengths(text: str, name: str) -> list[int]:

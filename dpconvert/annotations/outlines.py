@@ -7,7 +7,10 @@ import shapely
 from numpy.typing import NDArray
 
 from dpconvert.annotations.geometry import Geometry
+from dpconvert.errors import ReadError
+from dpconvert.plural import counted
 
+MOST_RUNS = 2_000_000
 Runs = NDArray[np.int64]  # (N, 3): line, first, one after the last
 
 
@@ -24,6 +27,23 @@ def outline(runs: Runs, *, columns: bool = False) -> Geometry:
     line, first, last = _joined(runs)
     boxes = (first, line[:, 0], last, line[:, 1]) if not columns else (line[:, 0], first, line[:, 1], last)
     return shapely.union_all(shapely.box(*boxes))
+
+
+def by_column(start: Runs, end: Runs, height: int, name: str) -> Runs:
+    """Runs [start, end) of pixels that are counted down the columns, cut at the columns' ends.
+
+    Raises:
+        ReadError: they are too many.
+    """
+    spans = (end - 1) // height - start // height + 1
+    if spans.sum() > MOST_RUNS:
+        raise ReadError(f"{counted(spans.sum(), 'run')} in a mask", where=name, expected=f"at most {MOST_RUNS}")
+    which = np.repeat(np.arange(len(start)), spans)
+    nth = np.arange(len(which)) - np.repeat(np.cumsum(spans) - spans, spans)
+    column = start[which] // height + nth
+    first = np.where(nth == 0, start[which] - column * height, 0)
+    last = np.minimum(end[which] - column * height, height)
+    return np.stack([column, first, last], axis=1)
 
 
 def _joined(runs: Runs) -> tuple[Runs, Runs, Runs]:

@@ -12,10 +12,14 @@ from typing import Literal
 
 from dpconvert.errors import ReadError, cut
 
-Format = Literal["asap", "imagescope", "ndpa", "voc", "coco", "qupath", "mask"]
+Format = Literal[
+    "asap", "imagescope", "ndpa", "voc", "cvat", "coco", "qupath", "labelme", "via", "label_studio", "darwin", "dsa",
+    "hubmap", "nucls", "sliderunner", "mask",
+]  # fmt: skip
 READ = (
-    "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa) or Pascal VOC, GeoJSON as QuPath writes it, COCO "
-    "JSON, or a mask"
+    "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa), Pascal VOC or CVAT; GeoJSON as QuPath writes it; "
+    "JSON of COCO, LabelMe, VIA, Label Studio, Darwin, the Digital Slide Archive or HuBMAP; tables of VIA, NuCLS or "
+    "HuBMAP; databases of SlideRunner; or a mask"
 )
 EXPORT = "export it as GeoJSON, COCO or masks"
 HEAD = 1 << 16  # bytes
@@ -46,18 +50,23 @@ class Foreign:
         return self.keys <= keys and all(part in data for part in self.evidence)
 
 
+KNOWN: tuple[tuple[Format, Foreign], ...] = (
+    ("labelme", Foreign("LabelMe", frozenset({"shapes"}), (b'"imagePath"',))),
+    ("via", Foreign("VIA", evidence=(b'"_via_img_metadata"',))),
+    ("via", Foreign("VIA", evidence=(b'"file_attributes"', b'"regions"'))),
+    ("via", Foreign("VIA", evidence=(b'"shape_attributes"', b'"filename"'))),
+    ("darwin", Foreign("Darwin (V7)", frozenset({"item", "annotations"}))),
+    ("darwin", Foreign("Darwin (V7)", frozenset({"dataset", "image", "annotations"}))),
+    ("dsa", Foreign("the Digital Slide Archive", frozenset({"elements"}))),
+    ("dsa", Foreign("the Digital Slide Archive", frozenset({"annotation"}), (b'"elements"',))),
+    ("label_studio", Foreign("Label Studio", evidence=(b'"from_name"', b'"to_name"'))),
+    ("label_studio", Foreign("Label Studio", evidence=(b'"original_width"', b'"original_height"'))),
+    ("label_studio", Foreign("Label Studio", frozenset({"data", "annotations"}))),
+    ("hubmap", Foreign("HuBMAP", frozenset({"id", "annotations"}), (b'"coordinates"',))),
+)
 JSON = (
-    Foreign("LabelMe", frozenset({"shapes", "imagePath"})),
-    Foreign("VGG Image Annotator (VIA)", evidence=(b'"_via_',)),
-    Foreign("VGG Image Annotator (VIA)", evidence=(b'"file_attributes"', b'"regions"')),
-    Foreign("VGG Image Annotator (VIA)", evidence=(b'"shape_attributes"',)),
-    Foreign("Darwin (V7)", frozenset({"item", "annotations"})),
-    Foreign("Darwin (V7)", frozenset({"dataset", "image", "annotations"})),
-    Foreign("the Digital Slide Archive", frozenset({"elements"})),
-    Foreign("the Digital Slide Archive", frozenset({"annotation"}), (b'"elements"',)),
-    Foreign("Label Studio", evidence=(b'"from_name"', b'"to_name"')),
-    Foreign("Label Studio", evidence=(b'"annotation_id"', b'"annotator"')),
-    Foreign("Label Studio", evidence=(b'"original_width"', b'"original_height"')),
+    Foreign("VGG Image Annotator (VIA), version 3", frozenset({"project", "config", "metadata"})),
+    Foreign("Label Studio", evidence=(b'"annotation_id"', b'"annotator"'), remedy="export it as JSON, not JSON-MIN"),
     Foreign("Supervisely", frozenset({"objects", "size"})),
     Foreign("Labelbox", evidence=(b'"data_row"',)),
     Foreign("Labelbox", frozenset({"Labeled Data"})),
@@ -71,20 +80,29 @@ JSON = (
     Foreign("Sectra", evidence=(b"Sectra",)),
     Foreign("Sectra", evidence=(b"SECTRA",)),
 )
+CVAT = (b"<image", b"<track", b"<meta>")
 XML = (
-    Foreign("CVAT", frozenset({"annotations"}), (b"<image",), "export it as COCO 1.0"),
-    Foreign("CVAT", frozenset({"annotations"}), (b"<track",), "export it as COCO 1.0"),
-    Foreign("CVAT", frozenset({"annotations"}), (b"<meta>",), "export it as COCO 1.0"),
     Foreign("LabelMe", frozenset({"annotation"}), (b"<pt>",)),
     Foreign("Definiens or Tissue Studio", frozenset({"object-stream"})),
     Foreign("Sectra", evidence=(b"Sectra",)),
     Foreign("Sectra", evidence=(b"SECTRA",)),
 )
+SQLITE = b"SQLite format 3\0"
+TABLES: dict[Format, tuple[set[str], ...]] = {
+    "via": ({"filename", "region_shape_attributes"},),
+    "nucls": ({"raw_classification", "xmin", "ymax"},),
+    "hubmap": ({"id", "encoding"}, {"id", "rle"}),
+}
 BINARY = (
     (0, b"\xac\xed\0\x05", "QuPath's own data (.qpdata)", "in QuPath: File > Export objects as GeoJSON"),
     (128, b"DICM", "DICOM annotations (Sectra and others)", "export GeoJSON or COCO from the program that drew them"),
     (0, b"Iout", "an ImageJ ROI", "open it in QuPath, and export GeoJSON"),
-    (0, b"SQLite format 3", "an SQLite database (TIAToolbox and others)", "export GeoJSON from it"),
+    (
+        0,
+        SQLITE,
+        "an SQLite database of another program than SlideRunner (TIAToolbox and others)",
+        "export GeoJSON from it",
+    ),
     (0, b"\x89HDF", "an HDF5 file", "write masks, GeoJSON or COCO from it"),
 )
 ROOTS: dict[str, Format] = {"ASAP_Annotations": "asap", "Annotations": "imagescope", "annotations": "ndpa"}
@@ -103,12 +121,22 @@ def detect(data: bytes, name: str) -> Format:
         return _json(data, name)
     if head.startswith(b"<") or head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return _xml(data, head.replace(b"\0", b""), name)
+    if data.startswith(SQLITE) and b"Annotations_coordinates" in data:
+        return "sliderunner"
+    if (table := _table(head)) is not None:
+        return table
     for at, magic, what, remedy in BINARY:
         if data.startswith(magic, at):
             raise ForeignError(f"{what}, which is not read", where=name, expected=READ, remedy=remedy)
     raise ReadError(
         "of no known annotation format", where=name, expected=READ, found=repr(bytes(head[:24])) if data else "nothing"
     )
+
+
+def _table(head: bytes) -> Format | None:
+    """The format of a table, told by the names in its first line."""
+    columns = {cell.strip().strip('"') for cell in head.partition(b"\n")[0].decode("utf-8", "replace").split(",")}
+    return next((kind for kind, heads in TABLES.items() if any(known <= columns for known in heads)), None)
 
 
 def is_named(data: bytes, name: str) -> bool:
@@ -136,6 +164,8 @@ def _known_json(keys: Set[str], data: bytes, name: str) -> Format | None:
         return "qupath"
     if "images" in keys and b'"annotations"' in data:
         return "coco"
+    if (known := next((kind for kind, each in KNOWN if each.wrote(keys, data)), None)) is not None:
+        return known
     if (foreign := next((each for each in JSON if each.wrote(keys, data)), None)) is not None:
         raise _refusal(foreign, name)
     if "annotations" in keys and b'"images"' in data:  # so many annotations that the rest was not looked at
@@ -181,6 +211,8 @@ def _xml(data: bytes, plain: bytes, name: str) -> Format:
     whole = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
     if root == "annotation" and b"<bndbox" in whole:
         return "voc"
+    if root == "annotations" and b"<ndpviewstate" not in whole and any(part in whole for part in CVAT):
+        return "cvat"
     if root != "annotations" or b"<ndpviewstate" not in whole:
         for foreign in XML:
             if foreign.wrote({root}, whole):

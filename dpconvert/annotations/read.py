@@ -7,20 +7,45 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from dpconvert.annotations import asap, coco, imagescope, masks, ndpa, qupath, voc
+from dpconvert.annotations import (
+    asap,
+    coco,
+    cvat,
+    darwin,
+    dsa,
+    hubmap,
+    imagescope,
+    label_studio,
+    labelme,
+    listed,
+    masks,
+    ndpa,
+    nucls,
+    qupath,
+    sliderunner,
+    via,
+    voc,
+)
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.masks import LabelMask
 from dpconvert.annotations.ndpa import Glass
-from dpconvert.annotations.programs import detect
+from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
 
 UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
+OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
+    "labelme": labelme.parse, "darwin": darwin.parse, "dsa": dsa.parse, "nucls": nucls.parse,
+}  # fmt: skip
+OF_SEVERAL: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
+    "cvat": cvat.parse, "via": via.parse, "label_studio": label_studio.parse, "hubmap": hubmap.parse,
+    "sliderunner": sliderunner.parse,
+}  # fmt: skip
 DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
 
 
@@ -50,7 +75,7 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
         ReadError: of no known format, damaged, or with a label that `known` does not have.
     """
     data = unpacked(data, name)
-    match detect(data, name):
+    match kind := detect(data, name):
         case "asap":
             found = asap.read(data, name, known)
         case "imagescope":
@@ -67,7 +92,35 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             return masks.read(
                 data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances
             )
+        case _:
+            images = listed_file(kind, data, name)
+            image = images[0] if kind in OF_ONE else listed.find(images, name, subject.file)
+            found = listed.placed(image, name, subject.size, known)
     return Annotations(_told_apart(found.items), found.mended)
+
+
+@lru_cache(maxsize=1)  # one file for many images
+def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage]:
+    """What a file of such a format lists.
+
+    Raises:
+        ReadError: damaged.
+    """
+    return (OF_ONE | OF_SEVERAL)[kind](data, name)
+
+
+def names_of_images(data: bytes, name: str) -> list[str] | None:
+    """The names of the images that unpacked content is about; None if its format does not name any.
+
+    Raises:
+        ReadError: of no known format, or damaged.
+    """
+    match kind := detect(data, name):
+        case "coco":
+            return [entry.file_name for entry in coco_file(data, name).images]
+        case _ if kind in OF_SEVERAL:
+            return [told for image in listed_file(kind, data, name) for told in (image.name, *image.aliases)]
+    return None
 
 
 def unpacked(data: bytes, name: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dpconvert import __version__
-from dpconvert.cli import convert, doctor, fetch, init, preview, sources, tasks
+from dpconvert.cli import convert, doctor, fetch, init, pool, preview, sources, tasks
 from dpconvert.cli.convert import source_command
 from dpconvert.errors import UsageError
 from dpconvert.runtime.terminal import ended
@@ -58,7 +58,7 @@ def group() -> None:
 
 for command in (
     convert.convert_all, init.init, sources.list_sources, sources.show, sources.check, sources.fake, fetch.fetch,
-    tasks.verify, tasks.audit, tasks.unpack, preview.preview, doctor.doctor,
+    pool.show_pool, tasks.verify, tasks.audit, tasks.unpack, preview.preview, doctor.doctor,
 ):  # fmt: skip
     group.add_command(command)
 

@@ -9,22 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import PATH, with_shape
+from dpconvert.cli.options import PATH, WORKERS, with_shape
+from dpconvert.cli.pool import fetch_pool
+from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of
 from dpconvert.plural import counted
-from dpconvert.runtime.terminal import JSON, QUIET, answer, tell
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, tell
 
 if TYPE_CHECKING:
     from dpconvert.manifest.model import Manifest
     from dpconvert.runtime.progress import Reporter
 
 
-@click.command()
-@click.argument("source")
+@click.command(cls=Detailed, rarely=("workers", "crops", "out"))
+@click.argument("source", required=False)
 @click.option(
-    "--to", type=PATH, metavar="DIR", help=f"Download folder.  [default: ${SOURCES_VARIABLE}/NAME, else sources/NAME]"
-)
-@click.option("--accept-licence", is_flag=True, help="Accept the licence terms that `show` prints.")
+    "--to", type=PATH, metavar="DIR",
+    help=f"Download folder; of a pool, the parent of its sources' folders.  [default: ${SOURCES_VARIABLE}/NAME, else "
+    "sources/NAME]",
+)  # fmt: skip
+@click.option("--accept-licence", "--accept-licences", "accept_licence", is_flag=True,
+    help="Accept the licence terms that `show` prints.",
+)  # fmt: skip
+@click.option("--pool", metavar="NAME|TOML", help="Download the sources of this pool, and convert each as it arrives.")
+@click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Output folder of a pool's shards.")
+@click.option("--no-convert", is_flag=True, help="Download the sources of the pool only.")
+@WORKERS
 @click.option(
     "--host",
     metavar="URL",
@@ -35,18 +45,35 @@ if TYPE_CHECKING:
 @click.option("--connections", type=click.IntRange(1, 16), default=4, show_default=True, help="Parallel downloads.")
 @JSON
 @QUIET
-def fetch(source: str, to: Path | None, accept_licence: bool, as_json: bool, quiet: bool, **server: Any) -> None:
-    """Download a source, or explain how to request it.
+def fetch(
+    source: str | None, to: Path | None, accept_licence: bool, pool: str | None, out: Path, no_convert: bool,
+    workers: int | None, as_json: bool, quiet: bool, **server: Any,
+) -> None:  # fmt: skip
+    """Download a source, or explain how to request it; with --pool, download and convert a list of sources.
 
     An interrupted download is resumed; finished files are kept.
 
     \b
     Example: dpconvert fetch umcm-colorectal
+             dpconvert fetch --pool open-hour --out shards/
              dpconvert fetch lung --host https://cytomine.example --project 1234
     """
     from dpconvert.manifest.catalog import find
     from dpconvert.runtime.progress import Reporter
 
+    if (source is None) == (pool is None):
+        raise UsageError("give either a source or --pool", remedy="`dpconvert list` and `dpconvert pool` name them")
+    if pool is not None:
+        if server["host"] or server["projects"]:
+            raise UsageError("--host and --project are for a single source", remedy="omit --pool")
+        fetch_pool(
+            pool, to, out, Reporter(quiet=quiet), accepted=accept_licence, convert=not no_convert,
+            at_once=server["connections"], workers=workers, as_json=as_json,
+        )  # fmt: skip
+        return
+    assert source is not None
+    if no_convert:
+        raise UsageError("--no-convert is for a pool", remedy="omit it: a single source is only downloaded")
     manifest = with_shape(find(source))
     folder, report = root_of(manifest, to), Reporter(quiet=quiet)
     if server["host"] or server["projects"]:

@@ -25,7 +25,8 @@ from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 
 CHUNK = 1 << 14  # bytes that an interruption may lose
-AGAIN = {408, 425, 429, 500, 502, 503, 504}  # temporary errors
+AGAIN = {202, 408, 425, 429, 500, 502, 503, 504}  # temporary errors, and 202: not ready yet
+EXPIRED = {401, 403, 404, 410}  # of an address that a server redirects to for a short time only
 KILO = 1000
 LONGEST_WAIT = 60.0
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -105,7 +106,7 @@ class Downloader:
                     return
                 reason = "the server is busy, or sends less than announced"
             except _BusyError as busy:
-                reason, pause = f"the server is busy (HTTP {busy.status})", busy.wait
+                reason, pause = str(busy), busy.wait
             except requests.exceptions.SSLError as error:
                 raise FetchError(
                     f"no secure connection: {error}", where=remote.url, remedy=remote.remedy or None
@@ -125,7 +126,7 @@ class Downloader:
                     remedy="run the same command again after that time: finished parts are kept",
                 )  # fmt: skip
             self.stop.wait(max(pause, min(self.patience.wait * 2**tries, LONGEST_WAIT)))
-        raise _stopped(remote.url)
+        raise stopped(remote.url)
 
     def _more(self, remote: Remote, part: Path) -> bool:
         """Append one response of the server to the part. Returns whether the file is complete."""
@@ -144,6 +145,8 @@ class Downloader:
             if answer.status_code == 416:
                 same = not known.told or _Version.of(answer).told in ("", known.told)
                 return (same and _ends_at(answer, had) and remote.size in (None, had)) or _start_again(part)
+            if answer.status_code in EXPIRED and answer.history:
+                raise _BusyError(answer, f"the address that it redirects to has expired (HTTP {answer.status_code})")
             _refuse(answer, remote)
             if answer.status_code in AGAIN:
                 raise _BusyError(answer)
@@ -170,7 +173,7 @@ class Downloader:
             file.seek(start)
             for chunk in answer.iter_content(CHUNK):
                 if self.stop.is_set():
-                    raise _stopped(answer.url)
+                    raise stopped(answer.url)
                 file.write(chunk)
                 advance((done + len(chunk)) // KILO - done // KILO)
                 done += len(chunk)
@@ -205,7 +208,8 @@ def locked(folder: Path) -> AbstractContextManager[None]:
     return locks.locked(folder, taken, "wait until it ends, or choose another --to", "choose another --to")
 
 
-def _stopped(url: str) -> FetchError:
+def stopped(url: str) -> FetchError:
+    """The error of a download that was told to stop."""
     return FetchError("stopped", where=url, remedy="run the same command again: finished parts are kept")
 
 
@@ -310,13 +314,13 @@ def _other_size(remote: Remote, size: int) -> FetchError:
 class _BusyError(Exception):
     """A temporary error of a server, and the seconds after which it may be retried."""
 
-    def __init__(self, answer: requests.Response) -> None:
-        self.status, retry_after = answer.status_code, answer.headers.get("Retry-After", "").strip()
+    def __init__(self, answer: requests.Response, reason: str = "") -> None:
+        retry_after = answer.headers.get("Retry-After", "").strip()
         self.wait = float(retry_after) if retry_after.isdecimal() else 0.0
         with suppress(ValueError, TypeError):
             until = parsedate_to_datetime(retry_after)
             self.wait = max((until - datetime.now(until.tzinfo)).total_seconds(), 0.0)
-        super().__init__(self.status)
+        super().__init__(reason or f"the server is busy (HTTP {answer.status_code})")
 
 
 def _ends_at(answer: requests.Response, had: int) -> bool:

@@ -10,6 +10,7 @@ import gzip
 import shlex
 import shutil
 import tarfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Archive, Manifest
 from dpconvert.manifest.rules import Crop, Regional
 from dpconvert.obtain.cytomine_project import ExportRequest
-from dpconvert.obtain.download import PATIENT, Downloader, Patience, Remote, locked
+from dpconvert.obtain.download import PATIENT, Downloader, Patience, Remote, locked, stopped
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import bounded
 from dpconvert.source.bounded import Bounded, most_unpacked
@@ -44,9 +45,15 @@ class Fetched:
 
 
 def fetch(
-    manifest: Manifest, folder: Path, report: Reporter, *, accepted: bool, patience: Patience = PATIENT
+    manifest: Manifest,
+    folder: Path,
+    report: Reporter,
+    *,
+    accepted: bool,
+    patience: Patience = PATIENT,
+    stop: threading.Event | None = None,
 ) -> Fetched:
-    """Download and unpack the archives that have an address.
+    """Download and unpack the archives that have an address; `stop` ends it early, and keeps finished parts.
 
     Raises:
         UsageError: the licence is not open, and was not accepted.
@@ -65,7 +72,7 @@ def fetch(
     if downloadable:
         with locked(folder), Session() as session:
             _check_room(downloadable, folder)
-            downloader = Downloader(report, session, patience)
+            downloader = Downloader(report, session, patience, stop or threading.Event())
             for archive in downloadable:
                 new = _archive(archive, folder, downloader, manifest)
                 (came if new else had).append(archive.name)
@@ -106,6 +113,17 @@ def licence(manifest: Manifest) -> str:
     return "; ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note]))
 
 
+def missing(manifest: Manifest, folder: Path) -> list[str]:
+    """The names of its archives that are neither in the folder nor unpacked there."""
+    files = [file for archive in manifest.obtain.archives for file in archive.files()]
+    return [one.name for one in files if not _exists(one, folder)]
+
+
+def _exists(archive: Archive, folder: Path) -> bool:
+    unpacked = _is_tar(archive.name) and (folder / _stem(archive.name)).is_dir()
+    return unpacked or (folder / archive.name).is_file()
+
+
 def _downloadable(archive: Archive) -> bool:
     return archive.url.startswith(("http://", "https://"))
 
@@ -123,28 +141,37 @@ def _archive(archive: Archive, folder: Path, downloader: Downloader, manifest: M
         raise FetchError("not an archive, perhaps a web page", where=archive.url if is_new else path, remedy=remedy)
     if _is_tar(archive.name):
         downloader.report.note(f"{archive.name}: unpacking")
-        unpack(path, unpacked)
+        unpack(path, unpacked, downloader.stop)
         return True
     return is_new
 
 
-def unpack(path: Path, folder: Path) -> None:
+def unpack(path: Path, folder: Path, stop: threading.Event | None = None) -> None:
     """Unpack a tar archive to `folder`, which appears when it is complete. Nothing is written outside it.
 
     Raises:
-        FetchError: the archive is damaged, or has members that would be written outside the folder.
+        FetchError: the archive is damaged, has members that would be written outside the folder, or `stop` was set.
         OutputError: the folder cannot be written.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
+
+    def member(info: tarfile.TarInfo, where: str) -> tarfile.TarInfo | None:
+        if stop is not None and stop.is_set():
+            raise stopped(str(path))
+        return tarfile.data_filter(info, where)
+
     try:
         with path.open("rb") if path.suffix == ".tar" else gzip.open(path) as stream:
             limited = Bounded(stream, most_unpacked(path.stat().st_size))  # type: ignore[arg-type]
             with tarfile.open(fileobj=limited, mode="r:") as tar:  # type: ignore[call-overload]
-                tar.extractall(part, filter="data")
+                tar.extractall(part, filter=member)
             while limited.read(PIECE):  # read up to the checksum, before which tarfile stops
                 pass
         part.rename(folder)
+    except FetchError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     except BROKEN as error:
         shutil.rmtree(part, ignore_errors=True)
         raise FetchError(f"cannot be unpacked: {error}", where=path, remedy="remove it and download it again") from None

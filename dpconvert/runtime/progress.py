@@ -31,16 +31,21 @@ class Advance(Protocol):
 class Reporter:
     """Prints progress and notes to a stream; nothing at all if `quiet`."""
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, name: str = "") -> None:
         self.quiet = quiet
         self.stream = stream or sys.stderr
+        self.name = name
         self._console: Console | None = None
+
+    def named(self, name: str) -> Reporter:
+        """A reporter for one of several things at a time: plain lines that begin with its name, and no bars."""
+        return Reporter(quiet=self.quiet, stream=self.stream, name=name)
 
     def note(self, text: str) -> None:
         """Print one line, unless quiet. Control characters are escaped, and passwords in URLs hidden."""
         if self.quiet:
             return
-        text = printable(without_secrets(cut(text)))
+        text = printable(without_secrets(cut(f"{self.name}: {text}" if self.name else text)))
         if self._console is not None:  # above the bar
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
             return
@@ -53,7 +58,7 @@ class Reporter:
         what = printable(what)
         if self.quiet or total == done:
             yield _nothing
-        elif self.stream.isatty():
+        elif self.stream.isatty() and not self.name:
             yield from self._live(what, total, done)
         else:
             yield from self._plain(what, total, done, unit)

@@ -29,6 +29,9 @@ class Site:
     headers: list[dict[str, str]] = field(default_factory=list)  # of each answer in turn; '' takes one away
     most: int | None = None  # bytes of an answer to a range, however many are asked for
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    redirects: dict[str, tuple[int, str]] = field(default_factory=dict)  # path -> status, path of a signed address
+    expire: int = 0  # how many of the next signed addresses have expired when they are used
+    signed: dict[str, bool] = field(default_factory=dict)  # signature -> whether it may still be used
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -91,6 +94,30 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
+
+
+class Host(Handler):
+    """Redirects to S3 as Dataverse (303), figshare and Mendeley (302) do: each time to an address for one use."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        signature = query.partition("X-Amz-Signature=")[2]
+        if path in self.site.redirects:
+            status, target = self.site.redirects[path]
+            self.site.asked.append((self.path, self.headers.get("Range")))
+            self.reply(status, b"", {"Location": f"{self.site.url}{target}?X-Amz-Signature={self.sign()}"})
+        elif signature and not self.site.signed.pop(signature, False):
+            self.site.asked.append((self.path, self.headers.get("Range")))
+            self.reply(403, b"<Error><Code>AccessDenied</Code></Error>", {"Content-Type": "application/xml"})
+        else:
+            super().do_GET()
+
+    def sign(self) -> str:
+        with self.site.lock:
+            signature = f"{len(self.site.signed)}-{len(self.site.asked)}"
+            self.site.signed[signature] = self.site.expire <= 0
+            self.site.expire -= 1
+        return signature
 
 
 class _Server(ThreadingHTTPServer):

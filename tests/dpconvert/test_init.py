@@ -384,9 +384,9 @@ def test_a_coco_file_of_images(init: Callable[..., Any], tmp_path: Path) -> None
 def test_files_of_a_program_that_is_not_read_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(4):
         draw_image(tmp_path / "s" / f"{number}.png", 64)
-        (tmp_path / "s" / f"{number}.json").write_text(json.dumps({"shapes": [], "imagePath": f"{number}.png"}))
+        (tmp_path / "s" / f"{number}.json").write_text(json.dumps({"objects": [], "size": {"height": 64}}))
     _, answer, _ = init(tmp_path / "s", ready=False)
-    assert "LabelMe" in answer.err
+    assert "Supervisely" in answer.err
 
 
 def test_an_export_of_cytomine(init: Callable[..., Any], tmp_path: Path) -> None:

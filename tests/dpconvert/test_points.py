@@ -335,7 +335,10 @@ def test_crops_of_a_size_have_the_resolution_asked_for(make: Make, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("body", "program"),
-    [(b'{"shapes": [], "imagePath": "a.png"}', "LabelMe"), (b"<other/>", "no known annotation program")],
+    [
+        (b'{"objects": [], "size": {"height": 1, "width": 1}}', "Supervisely"),
+        (b"<other/>", "no known annotation program"),
+    ],
 )
 def test_points_of_other_programs_are_told(body: bytes, program: str, make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path, "a")

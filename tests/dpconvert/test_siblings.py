@@ -32,7 +32,7 @@ def test_annotations_of_halo_beside_a_slide_are_read(tree: Tree) -> None:
     ("name", "data", "told"),
     [
         ("a.qpdata", b"\xac\xed\x00\x05sr", "QuPath's own data"),
-        ("a_labels.json", b'{"shapes": [], "imagePath": "a.tif"}', "a file of LabelMe"),
+        ("a_labels.json", b'{"objects": [], "size": {"height": 1, "width": 1}}', "a file of Supervisely"),
         ("a.annotation", TUMOR.encode(), r"annotations \(qupath\)"),
         ("a_annotations.geojson", TUMOR.encode(), r"annotations \(qupath\)"),
         ("a.tif.session.xml", HALO.format("").encode(), r"annotations \(imagescope\)"),

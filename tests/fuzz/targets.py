@@ -9,10 +9,12 @@ import gzip
 import hashlib
 import io
 import json
+import sqlite3
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,19 @@ class Target:
 
 def _text(value: object) -> bytes:
     return json.dumps(value).encode()
+
+
+def _sliderunner() -> bytes:
+    with closing(sqlite3.connect(":memory:")) as base:
+        base.executescript("""
+            PRAGMA page_size = 512;
+            CREATE TABLE Slides (uid, filename, width, height); INSERT INTO Slides VALUES (1, 'a.svs', 1000, 800);
+            CREATE TABLE Classes (uid, name); INSERT INTO Classes VALUES (1, 'x');
+            CREATE TABLE Annotations (uid, slide, type, agreedClass); INSERT INTO Annotations VALUES (1, 1, 1, 1);
+            CREATE TABLE Annotations_coordinates (uid, coordinateX, coordinateY, annoId, orderIdx);
+            INSERT INTO Annotations_coordinates VALUES (1, 5, 6, 1, 1);
+        """)
+        return bytes(base.serialize())
 
 
 def _saved(format: str, mode: str = "RGB", **options: object) -> bytes:
@@ -345,6 +360,38 @@ SHARD = tar_of({"a.png": PNG, "a.cls": b"0", "a.json": TEXT}, format=tarfile.UST
 ONE_SHARD = card.ShardCard(name="train-000000.tar", split="train", samples=1, size=len(SHARD), sha256="")
 MEMBERS = tar_of({"a/b.png": b"x" * 9, "n" * 120: b"x" * 9})
 
+CVAT = (
+    b'<annotations><meta/><image id="0" name="a.svs" width="1000" height="800"><box label="x" xtl="1" ytl="2" '
+    b'xbr="3" ybr="4" rotation="5"/><polygon label="x" points="1,2;3,4;5,1"/><points label="x" points="1,2"/>'
+    b'<ellipse label="x" cx="9" cy="9" rx="2" ry="3"/><mask label="x" rle="1, 2, 3" left="1" top="2" width="3" '
+    b'height="2"/></image></annotations>'
+)
+SIDES = {"original_width": 1000, "original_height": 800}
+PROGRAMS = [
+    _text({"shapes": [{"label": "x", "points": [[1, 2], [3, 4]], "shape_type": "circle"}], "imagePath": "a",
+           "imageWidth": 1000, "imageHeight": 800}),
+    _text({"a.svs1": {"filename": "a.svs", "file_attributes": {}, "regions": [
+        {"shape_attributes": {"name": "polygon", "all_points_x": [1, 2, 3], "all_points_y": [1, 5, 2]},
+         "region_attributes": {"c": "x"}}]}}),
+    _text([{"id": 1, "data": {"image": "a.svs"}, "annotations": [{"result": [
+        {"id": "r", "from_name": "l", "to_name": "i", "type": "rectanglelabels", **SIDES,
+         "value": {"x": 1, "y": 2, "width": 3, "height": 4, "rotation": 5, "rectanglelabels": ["x"]}},
+        {"id": "b", "type": "brushlabels", "original_width": 10, "original_height": 8, "value": {"rle": [
+            0, 0, 1, 64, 57, 27, 254, 91, 0, 194, 127, 248, 76, 3, 9, 255, 225, 48, 12, 39, 255, 140, 192, 35, 255,
+            200, 224, 0]}}]}]}]),
+    _text({"item": {"slots": [{"width": 1000, "height": 800}]}, "annotations": [
+        {"name": "x", "polygon": {"paths": [[{"x": 1, "y": 2}, {"x": 3, "y": 4}, {"x": 5, "y": 1}]]}},
+        {"name": "x", "ellipse": {"center": {"x": 9, "y": 9}, "radius": {"x": 1, "y": 2}, "angle": 1}}]}),
+    _text({"annotation": {"name": "x", "elements": [
+        {"type": "rectangle", "center": [9, 9, 0], "width": 3, "height": 2, "rotation": 1},
+        {"type": "polyline", "closed": True, "points": [[1, 2, 0], [3, 4, 0], [5, 1, 0]], "holes": []}]}}),
+    _text({"id": "a", "annotations": [{"type": "x", "coordinates": [[[1, 2], [3, 4], [5, 1]]]}]}),
+]  # fmt: skip
+TABLES = [
+    b"id,rle,img_height,img_width,organ\na,1 5 9 2,800,1000,x\n", b"id,encoding\na,1 5 9 2\n",
+    b"raw_classification,main_classification,xmin,ymin,xmax,ymax,coords_x,coords_y\nx,y,1,2,3,4,\"1,2,3\",\"1,5,2\"\n",
+    b'filename,region_shape_attributes,region_attributes\na.svs,"{""name"":""rect"",""x"":1,""width"":2,""height"":3}",{}\n',
+]  # fmt: skip
 IMAGES = np.arange(2 * 6 * 5 * 3, dtype=np.uint8).reshape(2, 6, 5, 3)
 TARGETS: dict[str, Target] = {
     "asap": Target(_read, [ASAP], XML),
@@ -352,6 +399,10 @@ TARGETS: dict[str, Target] = {
     "ndpa": Target(_read, [NDPA], XML),
     "qupath": Target(_read, [QUPATH], JSON),
     "coco": Target(lambda data: coco.shapes(coco.parse(data, "a"), "a", "a.svs", (1000, 800)), [COCO], JSON),
+    "cvat": Target(_read, [CVAT], XML),
+    "programs": Target(_read, PROGRAMS, JSON),
+    "tables": Target(_read, TABLES, TABLE),
+    "sliderunner": Target(_read, [_sliderunner()]),
     "packed": Target(_read, [gzip.compress(ASAP, mtime=0), _zip(a=QUPATH)], ZIP),
     "cytomine": Target(
         lambda data: _shapes(cytomine.listing(data, "a.json", cytomine.CytomineAnnotation)), LISTED, JSON + WKT

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from dpconvert.annotations import Annotations
+from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, pixels
@@ -84,7 +85,7 @@ def _foreign(survey: Survey) -> Iterator[str]:
 
 def _outlined(survey: Survey) -> list[str]:
     """Images that files of annotation programs are about: all of those with the endings of such."""
-    shared = [name for name, program in survey.outlines.items() if program == "coco"]
+    shared = [name for name, program in survey.outlines.items() if program == "coco" or program in OF_SEVERAL]
     stems = {stem(name).casefold() for name in survey.outlines}
     about = [name for name in survey.images if stem(name).casefold() in stems]
     if not about and not shared:

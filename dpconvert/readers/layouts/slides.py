@@ -17,10 +17,10 @@ from typing import cast
 from dpconvert import names
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.listed import matching
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
-from dpconvert.annotations.programs import detect
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind, Manifest
@@ -59,6 +59,7 @@ FILES = {
 GROUPS = {
     "slides": {"name", "group", "split", "class"}, "annotations": {"name"}, "table": set[str](), "classes": {"name"},
 }  # fmt: skip
+SEVERAL = re.compile(r"(?i)\.(xml|(nd)?json|jsonl|csv|sqlite|db)(\.gz)?$")  # files that may be about several slides
 MASK = re.compile(r"(?i)\.(png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam)$")
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
@@ -206,7 +207,7 @@ class _Outlines:
     """Which files of annotations belong to a slide."""
 
     def __init__(
-        self, own: dict[str, str], shared: list[str], shown: dict[str, coco.File], alone: list[str],
+        self, own: dict[str, str], shared: list[str], shown: dict[str, list[str]], alone: list[str],
         fold: Callable[[str], str],
     ) -> None:  # fmt: skip
         self.own, self.shared, self.shown, self.alone, self.fold = own, shared, shown, alone, fold
@@ -214,7 +215,7 @@ class _Outlines:
     def of(self, slide: MatchedFile) -> tuple[str, ...]:
         if (own := self.own.get(self.fold(slide["name"]))) is not None:
             return (own,)
-        naming = [name for name, file in self.shown.items() if coco.named(file, slide.name)]
+        naming = [name for name, images in self.shown.items() if matching(images, slide.name)]
         found = [*self.shared, *naming]
         if len(found) > 1:
             raise SourceError("two files of annotations for one slide", where=slide.name, found=" and ".join(found[:2]))
@@ -233,8 +234,8 @@ def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
             raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
         if name in by_name.values():
             own[name] = found.name
-        elif (file := _coco(source, found.name)) is not None:
-            shown[found.name] = file
+        elif (images := _images(source, found.name)) is not None:
+            shown[found.name] = images
         elif name:
             alone.append(found.name)
         else:
@@ -264,13 +265,12 @@ def _folding(slides: set[str]) -> Callable[[str], str]:
     return names.folded if len({names.folded(name) for name in slides}) == len(slides) else names.nfc
 
 
-def _coco(source: Source, name: str) -> coco.File | None:
-    if not re.search(r"(?i)\.json(\.gz)?$", name):
+def _images(source: Source, name: str) -> list[str] | None:
+    """The images that a file names; None if it names none."""
+    if not SEVERAL.search(name):
         return None
-    data = annotation_files.unpacked(source.read(name), name)
     with suppress(ReadError):  # a file of another kind, which is on no slide
-        if detect(data, name) == "coco":
-            return annotation_files.coco_file(data, name)
+        return annotation_files.names_of_images(annotation_files.unpacked(source.read(name), name), name)
     return None
 
 

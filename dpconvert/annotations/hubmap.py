@@ -1,0 +1,101 @@
+"""Masks of HuBMAP's competitions: run lengths in a table, or polygons, one image a line of JSON.
+
+https://www.kaggle.com/competitions/hubmap-kidney-segmentation/data (`id`, `encoding`),
+https://www.kaggle.com/competitions/hubmap-organ-segmentation/data (`id`, `rle`, `img_height`, `img_width`, `organ`),
+https://www.kaggle.com/competitions/hubmap-hacking-the-human-vasculature/data (`polygons.jsonl`). Run lengths are pairs
+of a first pixel, counted from 1 down the columns, and a number of pixels. A mask's label is its organ, if that is
+stated.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from functools import partial
+from typing import Annotated
+
+import numpy as np
+import shapely
+from pydantic import Field, TypeAdapter
+
+from dpconvert.annotations import outlines
+from dpconvert.annotations.geometry import Geometry, polygon
+from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.parsing import xml_tree
+from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
+from dpconvert.errors import ReadError
+
+MOST_CELL = 1 << 26
+MOST_RUNS = 2_000_000
+RUNS = ("encoding", "rle")
+Position = Annotated[list[Coordinate], Field(min_length=2)]
+
+
+class Outline(Loose):
+    type: str = ""
+    coordinates: list[list[Position]] = []
+
+
+class Image(Loose):
+    id: str
+    annotations: list[Outline] = []
+
+
+IMAGE = TypeAdapter(Image)
+
+
+def parse(data: bytes, name: str) -> list[ListedImage]:
+    """The images of the file.
+
+    Raises:
+        ReadError: not such a file, or run lengths that cannot be read.
+    """
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return [_outlined(image) for image in each(data, name, IMAGE, "")]
+    return _of_table(data, name)
+
+
+def _outlined(image: Image) -> ListedImage:
+    mended: Counter[str] = Counter()
+    drawn = []
+    for number, one in enumerate(image.annotations):
+        rings = [[(p[0], p[1]) for p in ring] for ring in one.coordinates]
+        shape = polygon(rings[0], mended, rings[1:]) if rings else None
+        if shape is not None:
+            drawn.append(Drawn(shape, (one.type,), str(number)))
+    return ListedImage(image.id, None, drawn, mended)
+
+
+def _of_table(data: bytes, name: str) -> list[ListedImage]:
+    csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
+    try:
+        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
+        return [_row(row, name) for row in rows]
+    except (KeyError, ValueError, csv.Error) as error:
+        raise ReadError(f"not a table of run lengths: {error}", where=name) from None
+
+
+def _row(row: dict[str, str | None], name: str) -> ListedImage:
+    text = next((row[column] or "" for column in RUNS if column in row), "")
+    stated = [xml_tree.parsed(row.get(side) or "0", side, name) for side in ("img_width", "img_height")]
+    own = (int(stated[0]), int(stated[1])) if min(stated) > 0 else None
+    try:
+        runs = np.array(text.split(), dtype=np.int64)
+    except OverflowError:
+        raise ReadError("run lengths beyond any image", where=name) from None
+    if len(runs) % 2 or len(runs) > 2 * MOST_RUNS:
+        raise ReadError("run lengths that are no pairs", where=name, found=f"{len(runs)} numbers of {row['id']}")
+    shape = partial(_outline, runs.reshape(-1, 2), own, name)
+    drawn = [Drawn(shape, (row.get("organ") or "",))] if len(runs) else []
+    return ListedImage(row["id"] or "", own, drawn)
+
+
+def _outline(runs: outlines.Runs, stated: tuple[int, int] | None, name: str, size: tuple[int, int]) -> Geometry | None:
+    """The area of runs in an image of `size`; of a mask of another size (`stated`), scaled to it."""
+    width, height = stated or size
+    first, last = runs[:, 0] - 1, runs[:, 0] - 1 + runs[:, 1]
+    if (first < 0).any() or (runs[:, 1] < 1).any() or last.max() > width * height:
+        raise ReadError("run lengths beyond the image", where=name, expected=f"1 to {width * height}", found=last.max())
+    area = outlines.outline(outlines.by_column(first, last, height, name), columns=True)
+    return shapely.transform(area, lambda xy: xy * (size[0] / width, size[1] / height))

@@ -1,0 +1,214 @@
+"""Label Studio JSON and JSON-MIN: several images, shapes in per cent of their sides.
+
+https://labelstud.io/guide/export. Rectangles and ellipses may be turned (degrees, clockwise; rectangles about their
+upper left corner). A brush is run lengths of RGBA pixels, as the SDK's `brush.decode_rle` reads them. Of several
+annotations of a task the first that was not cancelled counts; the others are counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+import numpy as np
+import shapely
+from pydantic import Field, TypeAdapter, ValidationError
+from shapely import affinity
+
+from dpconvert.annotations import marks, outlines
+from dpconvert.annotations.geometry import Geometry, ellipse, polygon
+from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
+from dpconvert.errors import ReadError
+from dpconvert.validation import first_fault
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(gt=0, lt=1_000_000)]
+Position = Annotated[list[Coordinate], Field(min_length=2)]
+KINDS = ("rectangle", "ellipse", "polygon", "keypoint", "brush")
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
+MOST_PIXELS = 1 << 28
+OTHERS = "annotation of another annotator passed over"
+
+
+class Value(Loose):
+    x: Coordinate = 0
+    y: Coordinate = 0
+    width: Coordinate = 0
+    height: Coordinate = 0
+    across: Coordinate = Field(default=0, alias="radiusX")
+    down: Coordinate = Field(default=0, alias="radiusY")
+    rotation: Coordinate = 0
+    points: list[Position] = []
+    rle: list[Byte] = []
+
+
+class Result(Loose):
+    id: str = ""
+    type: str = ""
+    width: Side | None = Field(default=None, alias="original_width")
+    height: Side | None = Field(default=None, alias="original_height")
+    value: dict[str, Any] = {}
+
+
+class Answer(Loose):
+    id: int | str = ""
+    result: list[Result] = []
+    was_cancelled: bool = False
+
+
+class Task(Loose):
+    data: dict[str, Any] = {}
+    file_upload: str | None = None
+    annotations: list[Answer] | None = None
+    completions: list[Answer] | None = None
+
+
+TASKS: TypeAdapter[Task | list[Task]] = TypeAdapter(Task | list[Task])
+MINIMAL: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
+RESULT, VALUE = TypeAdapter(Result), TypeAdapter(Value)
+
+
+def parse(data: bytes, name: str) -> list[ListedImage]:
+    """The images of the file.
+
+    Raises:
+        ReadError: not such a file, or a brush that cannot be decoded.
+    """
+    if b'"from_name"' not in data and b'"original_width"' in data:
+        return [_minimal(entry, name) for entry in parsed(data, name, MINIMAL)]
+    tasks = parsed(data, name, TASKS)
+    return [_task(task, name) for task in (tasks if isinstance(tasks, list) else [tasks])]
+
+
+def _task(task: Task, name: str) -> ListedImage:
+    answers = [one for one in task.annotations or task.completions or [] if not one.was_cancelled]
+    listed = _listed([*_addresses(task.data), task.file_upload or ""], answers[0].result if answers else [], name)
+    listed.mended.update({OTHERS: len(answers) - 1} if len(answers) > 1 else {})
+    return listed
+
+
+def _minimal(entry: dict[str, Any], name: str) -> ListedImage:
+    """Lists of values, without the results around them; the kind is in the name of the list of labels."""
+    results = []
+    for value in (one for listed in entry.values() if isinstance(listed, list) for one in listed):
+        if isinstance(value, dict) and "original_width" in value:
+            kind = next((key for key in value if key.removesuffix("labels") in KINDS), "")
+            results.append(value | {"value": value, "type": kind, "id": ""})
+    try:
+        return _listed(_addresses(entry), [RESULT.validate_python(one) for one in results], name)
+    except ValidationError as error:
+        raise ReadError(str(first_fault(error)), where=name) from None
+
+
+def _addresses(data: dict[str, Any]) -> list[str]:
+    return [value for value in data.values() if isinstance(value, str)]
+
+
+def _listed(addresses: list[str], results: list[Result], name: str) -> ListedImage:
+    mended: Counter[str] = Counter()
+    labels: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        labels[result.id] += _labels(result.value)
+    drawn, stated = [], None
+    for number, result in enumerate(results):
+        kind = result.type.removesuffix("labels")
+        if kind not in KINDS:
+            if kind:  # "labels" alone name a shape of the same id
+                marks.pass_over(kind, mended)
+            continue
+        if result.width is None or result.height is None:
+            raise ReadError(
+                "a shape without the size of its image", where=name, expected="original_width, original_height"
+            )
+        stated = float(result.width), float(result.height)
+        shape = _shape(kind, result, stated, mended, name)
+        if shape is not None:
+            own = _labels(result.value) or labels[result.id] or [""]
+            drawn.append(Drawn(shape, tuple(own), result.id or str(number)))
+    names = [_file(address) for address in addresses if address]
+    return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)))
+
+
+def _labels(value: dict[str, Any]) -> list[str]:
+    found = [one for key, one in value.items() if key.endswith("labels") and isinstance(one, list)]
+    return [str(label) for listed in found for label in listed]
+
+
+def _file(address: str) -> str:
+    """The file of an address: of a local one what follows `?d=`."""
+    return unquote(address.rpartition("?d=")[2].partition("?")[0])
+
+
+def _aliases(names: list[str]) -> Iterator[str]:
+    yield from names[1:]
+    for name in names:
+        folder, slash, last = name.rpartition("/")
+        if UPLOADED.match(last):
+            yield f"{folder}{slash}{UPLOADED.sub('', last)}"
+
+
+def _shape(kind: str, result: Result, size: tuple[float, float], mended: Counter[str], name: str) -> Geometry | None:
+    try:
+        value = VALUE.validate_python(result.value)
+    except ValidationError as error:
+        raise ReadError(str(first_fault(error)), where=name) from None
+    if kind == "brush":
+        return _brush(value.rle, (int(size[0]), int(size[1])), name)
+    wide, high = size[0] / 100, size[1] / 100
+    x, y = value.x * wide, value.y * high
+    if kind == "polygon":
+        return polygon([(p[0] * wide, p[1] * high) for p in value.points], mended)
+    if kind == "keypoint":
+        return shapely.Point(x, y)
+    if kind == "ellipse":
+        across, down = value.across * wide, value.down * high
+        found = ellipse((x - across, y - down, x + across, y + down), mended)
+    else:
+        right, bottom = x + value.width * wide, y + value.height * high
+        found = polygon([(x, y), (right, y), (right, bottom), (x, bottom)], mended)
+    return found and affinity.rotate(found, value.rotation, origin=(x, y))
+
+
+def _brush(coded: list[int], size: tuple[int, int], name: str) -> Geometry | None:
+    width, height = size
+    if width * height > MOST_PIXELS:
+        raise ReadError("a brush on too large an image", where=name, found=f"{width} x {height}")
+    alpha = _decoded(coded, name)
+    if len(alpha) != 4 * width * height:
+        raise ReadError("run lengths do not fill the mask", where=name, expected=4 * width * height, found=len(alpha))
+    pixels = alpha[3::4].reshape(height, width) > 0
+    return outlines.outline(outlines.of_mask(pixels)) if pixels.any() else None
+
+
+def _decoded(coded: list[int], name: str) -> np.ndarray:
+    """The values of a brush: a number of them, the bits of a value, four widths of lengths, then runs and literals."""
+    at, total = 0, 8 * len(coded)
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        if at > total:
+            raise ReadError("run lengths that are cut", where=name)
+        first = (at - count) // 8  # whole bytes, so that no long number is shifted
+        last = -(-at // 8)
+        value = int.from_bytes(bytes(coded[first:last]), "big")
+        return value >> (8 * last - at) & ((1 << count) - 1)
+
+    number, word = take(32), take(5) + 1
+    widths = [take(4) + 1 for _ in range(4)]
+    if number > 4 * MOST_PIXELS or word > 8:
+        raise ReadError("run lengths of too many or too long values", where=name, found=number)
+    values, done = np.zeros(number, np.uint8), 0
+    while done < number:
+        run = take(1)
+        length = take(widths[take(2)]) + 1
+        if run:
+            values[done : done + length] = take(word)
+        else:
+            values[done : done + length] = [take(word) for _ in range(min(length, number - done))]
+        done += length
+    return values

@@ -1,0 +1,93 @@
+"""LabelMe JSON: one image, pixels from the top left; polygons, rectangles, circles, points and masks.
+
+https://github.com/wkentaro/labelme. A rectangle or mask is given by two corners, a circle by its centre and a point on
+it; a mask is a PNG in base64 that fills its corners, both included. Lines are passed over and counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from collections import Counter
+from typing import Annotated
+
+import numpy as np
+import shapely
+from PIL import Image as Pillow
+from pydantic import Field, TypeAdapter
+
+from dpconvert.annotations import marks, outlines
+from dpconvert.annotations.geometry import Geometry, ellipse, polygon
+from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
+from dpconvert.errors import ReadError
+
+Position = Annotated[list[Coordinate], Field(min_length=2)]
+Side = Annotated[float, Field(gt=0, lt=1_000_000)]
+
+
+class Shape(Loose):
+    label: str = ""
+    points: list[Position] = []
+    kind: str = Field(default="polygon", alias="shape_type")
+    mask: str | None = None
+
+
+class File(Loose):
+    shapes: list[Shape]
+    height: Side | None = Field(default=None, alias="imageHeight")
+    width: Side | None = Field(default=None, alias="imageWidth")
+
+
+FILE = TypeAdapter(File)
+
+
+def parse(data: bytes, name: str) -> list[ListedImage]:
+    """The only image of the file.
+
+    Raises:
+        ReadError: not such a file, or a mask that cannot be decoded.
+    """
+    file, mended = parsed(data, name, FILE), Counter[str]()
+    drawn = [
+        Drawn(shape, (one.label,), str(number))
+        for number, one in enumerate(file.shapes)
+        for shape in _shapes(one, mended, name)
+    ]
+    size = (file.width, file.height) if file.width and file.height else None
+    return [ListedImage(size=size, drawn=drawn, mended=mended)]
+
+
+def _shapes(one: Shape, mended: Counter[str], name: str) -> list[Geometry]:
+    points = [(p[0], p[1]) for p in one.points]
+    found: Geometry | None = None
+    if one.kind in ("point", "points"):
+        return [shapely.Point(point) for point in points]
+    if one.kind == "polygon":
+        found = polygon(points, mended)
+    elif one.kind == "mask" and one.mask and len(points) == 2:
+        found = _mask(one.mask, points[0], name)
+    elif one.kind == "rectangle" and len(points) >= 2:
+        left, top, right, bottom = shapely.MultiPoint(points).bounds
+        found = polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)
+    elif one.kind == "circle" and len(points) == 2:
+        (x, y), radius = points[0], math.dist(*points)
+        found = ellipse((x - radius, y - radius, x + radius, y + radius), mended)
+    else:
+        marks.pass_over("line" if one.kind == "linestrip" else one.kind, mended)
+    return [] if found is None else [found]
+
+
+def _mask(text: str, corner: tuple[float, float], name: str) -> Geometry | None:
+    try:
+        with Pillow.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
+            if image.width * image.height > Pillow.MAX_IMAGE_PIXELS:  # type: ignore[operator]
+                raise ReadError("a mask that is too large", where=name, found=f"{image.width} x {image.height}")
+            pixels = np.asarray(image.convert("L")) > 0
+    except (binascii.Error, OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+        raise ReadError(f"a mask that cannot be decoded: {error}", where=name) from None
+    if not pixels.any():
+        return None
+    return shapely.transform(outlines.outline(outlines.of_mask(pixels)), lambda xy: xy + corner)

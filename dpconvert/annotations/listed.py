@@ -1,0 +1,96 @@
+"""What a file lists of one or several images: shapes in the pixels that the file states, with the names that it gives.
+
+The formats that are read by `parse(data, name) -> list[ListedImage]` share this module: it finds an image by its name,
+scales its shapes, and resolves their labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import shapely
+
+from dpconvert.annotations import marks
+from dpconvert.annotations.frame import factors
+from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
+from dpconvert.annotations.labels import resolved
+from dpconvert.errors import ReadError
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A shape, or what makes one for an image of a given (width, height); its labels, the best first; and its id."""
+
+    shape: Geometry | Callable[[Size], Geometry | None]
+    labels: tuple[str, ...] = ()
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """An image of a file: its name, the (width, height) that the file states, and what is drawn on it.
+
+    aliases: other names of the image. mended: what was repaired or passed over, counted.
+    """
+
+    name: str = ""
+    size: tuple[float, float] | None = None
+    drawn: list[Drawn] = field(default_factory=list)
+    mended: Counter[str] = field(default_factory=Counter)
+    aliases: tuple[str, ...] = ()
+
+
+def matching(names: Iterable[str], image: str) -> list[int]:
+    """The places of an image's names: of its whole name, else of its last part, else of that without extension."""
+    listed = [name.replace("\\", "/") for name in names]
+    for told in (str, lambda name: PurePosixPath(name).name, _bare):
+        if found := [place for place, name in enumerate(listed) if told(name) == told(image)]:
+            return found
+    return []
+
+
+def find(images: Sequence[ListedImage], name: str, image: str) -> ListedImage:
+    """The entry of an image.
+
+    Raises:
+        ReadError: the file does not list the image, or lists it more than once.
+    """
+    pairs = [(listed, told) for listed in images for told in (listed.name, *listed.aliases)]
+    found = list(
+        {id(pairs[place][0]): pairs[place][0] for place in matching([told for _, told in pairs], image)}.values()
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ReadError(f"{len(found)} images named {image!r}", where=name)
+    have = ", ".join(listed.name for listed in images[:3])
+    raise ReadError(f"does not know the image {image!r}", where=name, found=f"{have}, ... ({len(images)})")
+
+
+def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = ()) -> Annotations:
+    """Its annotations in pixels of an image of `size` (width, height).
+
+    Raises:
+        ReadError: another shape of image is stated, or a label that `known` does not have.
+    """
+    scale = factors(listed.size, size, name) if listed.size else (1.0, 1.0)
+    items, mended = [], Counter(listed.mended)
+    for number, drawn in enumerate(listed.drawn):
+        shape = drawn.shape(size) if callable(drawn.shape) else drawn.shape
+        if shape is None or shape.is_empty:
+            mended["annotation without an outline"] += 1
+            continue
+        if not callable(drawn.shape) and scale != (1, 1):
+            shape = shapely.transform(shape, lambda xy: xy * scale)
+        items.append(Annotation(shape, resolved(drawn.labels, known, name), drawn.id or str(number)))
+    return marks.check(Annotations(items, mended), name)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"(?i)(\.ome)?\.[a-z0-9]{2,7}$", "", PurePosixPath(name).name)

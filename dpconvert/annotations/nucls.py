@@ -1,0 +1,55 @@
+"""NuCLS tables: the nuclei of one field of view, boxes and outlines, pixels from the top left.
+
+https://sites.google.com/view/nucls, https://github.com/PathologyDataScience/NuCLS. A nucleus that was clicked has a box
+alone (`type` rectangle), one that was outlined the corners `coords_x` and `coords_y` too. Its label is the raw, the
+main or the super class, whichever the manifest knows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+
+from dpconvert.annotations.geometry import Geometry, polygon
+from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.parsing import xml_tree
+from dpconvert.errors import ReadError
+
+LABELS = ("raw_classification", "main_classification", "super_classification")
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+MOST_CELL = 1 << 24
+
+
+def parse(data: bytes, name: str) -> list[ListedImage]:
+    """The only field of the file.
+
+    Raises:
+        ReadError: not such a table.
+    """
+    mended: Counter[str] = Counter()
+    drawn = []
+    csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
+    try:
+        for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)):
+            shape = _shape(row, mended, f"{name}, line {number + 2}")
+            if shape is not None:
+                drawn.append(Drawn(shape, tuple(row.get(label) or "" for label in LABELS), str(number)))
+    except (KeyError, ValueError, csv.Error) as error:
+        raise ReadError(f"not a table of NuCLS: {error}", where=name) from None
+    return [ListedImage(drawn=drawn, mended=mended)]
+
+
+def _shape(row: dict[str, str | None], mended: Counter[str], where: str) -> Geometry | None:
+    xs, ys = ((row.get(key) or "").strip() for key in ("coords_x", "coords_y"))
+    if xs and ys:
+        corners = [_numbers(text, where) for text in (xs, ys)]
+        if len(corners[0]) != len(corners[1]):
+            raise ReadError("coords_x and coords_y differ in length", where=where)
+        return polygon(list(zip(*corners, strict=True)), mended)
+    left, top, right, bottom = (xml_tree.parsed(row.get(side), side, where) for side in SIDES)
+    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)
+
+
+def _numbers(text: str, where: str) -> list[float]:
+    return [xml_tree.parsed(part, "coords", where) for part in text.split(",") if part.strip()]

@@ -1,0 +1,131 @@
+"""VGG Image Annotator 1 and 2: projects and regions in JSON or CSV; several images, pixels from the top left.
+
+https://www.robots.ox.ac.uk/~vgg/software/via/. A region's label is one of its attributes: texts, and the chosen options
+of check boxes. The size of an image is not stated. Lines are passed over and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import shapely
+from pydantic import Field, TypeAdapter, ValidationError
+from shapely import affinity
+
+from dpconvert.annotations import marks
+from dpconvert.annotations.geometry import Geometry, ellipse, polygon
+from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
+from dpconvert.errors import ReadError
+from dpconvert.validation import first_fault
+
+MOST_CELL = 1 << 24
+
+
+class Outline(Loose):
+    name: str = ""
+    x: Coordinate = 0
+    y: Coordinate = 0
+    width: Coordinate = 0
+    height: Coordinate = 0
+    cx: Coordinate = 0
+    cy: Coordinate = 0
+    r: Coordinate = 0
+    rx: Coordinate = 0
+    ry: Coordinate = 0
+    theta: Coordinate = 0
+    all_points_x: list[Coordinate] = []
+    all_points_y: list[Coordinate] = []
+
+
+class Region(Loose):
+    outline: Outline = Field(alias="shape_attributes")
+    attributes: dict[str, Any] = Field(default={}, alias="region_attributes")
+
+
+class Image(Loose):
+    filename: str
+    regions: list[Region] | dict[str, Region] = []
+
+
+class Project(Loose):
+    images: dict[str, Image] = Field(alias="_via_img_metadata")
+
+
+REGION = TypeAdapter(Region)
+PROJECT, REGIONS = TypeAdapter(Project), TypeAdapter(dict[str, Image])
+
+
+def parse(data: bytes, name: str) -> list[ListedImage]:
+    """The images of the file.
+
+    Raises:
+        ReadError: not such a file.
+    """
+    if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return _of_table(data, name)
+    is_project = b'"_via_img_metadata"' in data
+    images = parsed(data, name, PROJECT).images if is_project else parsed(data, name, REGIONS)
+    return [_listed(one.filename, _regions(one)) for one in images.values()]
+
+
+def _regions(image: Image) -> list[Region]:
+    return list(image.regions.values()) if isinstance(image.regions, dict) else image.regions
+
+
+def _listed(name: str, regions: list[Region]) -> ListedImage:
+    mended: Counter[str] = Counter()
+    drawn = [
+        Drawn(shape, tuple(_labels(region.attributes)), str(number))
+        for number, region in enumerate(regions)
+        if (shape := _shape(region.outline, mended)) is not None
+    ]
+    return ListedImage(name, None, drawn, mended)
+
+
+def _labels(attributes: dict[str, Any]) -> Iterator[str]:
+    for value in attributes.values():
+        if isinstance(value, dict):
+            yield from (str(option) for option, chosen in value.items() if chosen)
+        else:
+            yield str(value)
+
+
+def _shape(one: Outline, mended: Counter[str]) -> Geometry | None:
+    match one.name:
+        case "rect":
+            right, bottom = one.x + one.width, one.y + one.height
+            return polygon([(one.x, one.y), (right, one.y), (right, bottom), (one.x, bottom)], mended)
+        case "polygon":
+            return polygon(list(zip(one.all_points_x, one.all_points_y, strict=False)), mended)
+        case "circle":
+            return ellipse((one.cx - one.r, one.cy - one.r, one.cx + one.r, one.cy + one.r), mended)
+        case "ellipse":
+            round_one = ellipse((one.cx - one.rx, one.cy - one.ry, one.cx + one.rx, one.cy + one.ry), mended)
+            return round_one and affinity.rotate(round_one, one.theta, origin=(one.cx, one.cy), use_radians=True)
+        case "point":
+            return shapely.Point(one.cx, one.cy)
+    marks.pass_over(one.name, mended)
+    return None
+
+
+def _of_table(data: bytes, name: str) -> list[ListedImage]:
+    images: dict[str, list[Region]] = defaultdict(list)
+    csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
+    try:
+        for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True):
+            regions = images[row["filename"] or ""]
+            outline = json.loads(row["region_shape_attributes"] or "{}")
+            if outline:
+                attributes = json.loads(row.get("region_attributes") or "{}")
+                regions.append(REGION.validate_python({"shape_attributes": outline, "region_attributes": attributes}))
+    except ValidationError as error:
+        raise ReadError(str(first_fault(error)), where=name) from None
+    except (KeyError, ValueError, RecursionError, csv.Error) as error:
+        raise ReadError(f"not a table of VIA: {error}", where=name) from None
+    return [_listed(image, regions) for image, regions in images.items()]

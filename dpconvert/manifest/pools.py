@@ -1,0 +1,97 @@
+"""Pools: named lists of sources that are downloaded and converted together, one TOML file each in manifests/pools/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+
+from dpconvert import names
+from dpconvert.card import Model
+from dpconvert.errors import ManifestError
+from dpconvert.manifest import catalog
+from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.toml_text import read_toml
+from dpconvert.validation import first_fault
+
+FOLDER = "pools"
+Gigabytes = Annotated[float, Field(ge=0)]
+
+
+class PoolSource(Model):
+    """A source of a pool, and the disk space that it needs, in gigabytes (10^9 bytes)."""
+
+    name: str
+    """Name of a known source, or the path of a manifest, relative to the file of the pool."""
+    download: Gigabytes = 0
+    """Size of the download."""
+    unpacked: Gigabytes = 0
+    """Size of what is unpacked beside it."""
+    shards: Gigabytes = 0
+    """Size of its shards."""
+
+
+class Pool(Model):
+    """A named list of sources."""
+
+    name: str
+    """Name on the command line."""
+    title: str = ""
+    """Title for people."""
+    text: str = ""
+    """Anything that its users must know."""
+    sources: Annotated[list[PoolSource], Field(min_length=1)]
+    """Its sources, in the order in which they are downloaded."""
+    path: Path = Path()
+    """Where the list was read from; not a key of the file."""
+
+    @field_validator("sources")
+    @classmethod
+    def _once(cls, sources: list[PoolSource]) -> list[PoolSource]:
+        listed = [source.name for source in sources]
+        if twice := [name for name in listed if listed.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is listed twice")
+        return sources
+
+    def manifest(self, source: PoolSource) -> Manifest:
+        """The manifest of one of its sources.
+
+        Raises:
+            UsageError: no such source.
+            ManifestError: the file is not a valid manifest.
+        """
+        path = source.name.endswith(".toml")
+        return catalog.find(str(self.path.parent / source.name) if path else source.name)
+
+
+def known_pools() -> dict[str, Path]:
+    """Name -> file of every known pool, in name order: those of the package, then those of $DPCONVERT_PATH."""
+    folders = [catalog.manifest_folder(), *catalog.plugin_folders()]
+    return dict(sorted((p.stem, p) for folder in folders for p in sorted((folder / FOLDER).glob("*.toml"))))
+
+
+def find_pool(name: str) -> Pool:
+    """The pool of that name, or of a TOML file's path.
+
+    Raises:
+        UsageError: no such pool; names the nearest.
+        ManifestError: the file is not a valid list.
+    """
+    if name.endswith(".toml"):
+        return _load(Path(name))
+    pools = known_pools()
+    plain = {names.plain(pool): pool for pool in pools}
+    return _load(pools[plain.get(names.plain(name)) or names.closest(name, pools, "pool")])
+
+
+def _load(path: Path) -> Pool:
+    try:
+        return Pool.model_validate({"name": path.stem, **read_toml(path), "path": path.absolute()})
+    except OSError as error:
+        raise ManifestError(f"cannot be read: {error.strerror}", where=path) from None
+    except ValidationError as error:
+        fault = first_fault(error, Pool)
+        raise ManifestError(str(fault), where=path, found=fault.found) from None
+    except ValueError as error:
+        raise ManifestError(f"not TOML: {error}", where=path) from None

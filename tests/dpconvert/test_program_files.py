@@ -1,0 +1,607 @@
+"""Annotation files of LabelMe, CVAT, VIA, Label Studio, Darwin, the Digital Slide Archive, HuBMAP, NuCLS, SlideRunner.
+
+Each as its program writes it, with values worked out by hand or by the format's own encoder.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from numpy.typing import NDArray
+from PIL import Image
+
+from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.annotations import read as files
+from dpconvert.annotations.read import Subject
+from dpconvert.errors import ReadError
+from tests.dpconvert.test_shape_slides import AREA, Tree
+
+SIZE = 100, 80
+Bounds = tuple[float, float, float, float]
+
+
+def read(body: Any, known: list[str] | None = None, *, image: str = "slides/a.png", size: Any = SIZE) -> Annotations:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    found = files.read(data, "file", Subject(image, size), known or [])
+    assert not isinstance(found, LabelMask)
+    return found
+
+
+def refused(body: Any, match: str, **more: Any) -> None:
+    with pytest.raises(ReadError, match=match):
+        read(body, **more)
+
+
+def told(found: Annotations) -> list[tuple[str, Bounds]]:
+    return [(item.label, tuple(round(float(side), 3) for side in item.geometry.bounds)) for item in found.items]  # type: ignore[misc]
+
+
+def pixels_of(found: Annotations, size: tuple[int, int] = SIZE) -> NDArray[np.bool_]:
+    """Which pixels' middles the annotations cover, by shapely alone."""
+    x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+    inside: NDArray[np.bool_] = shapely.contains_xy(shapely.union_all([i.geometry for i in found.items]), x, y)
+    return inside
+
+
+def mask() -> NDArray[np.bool_]:
+    drawn = np.zeros((SIZE[1], SIZE[0]), bool)
+    drawn[10:30, 20:50] = drawn[40:44, 5] = drawn[79, 99] = True
+    drawn[15:20, 30:35] = False
+    return drawn
+
+
+# --- LabelMe
+
+
+def labelme(*shapes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    flags: dict[str, Any] = {"group_id": None, "description": "", "flags": {}, "mask": None}
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": [flags | shape for shape in shapes],
+        "imagePath": "a.png",
+        "imageData": None,
+        "imageHeight": 80,
+        "imageWidth": 100,
+    } | more
+
+
+def png(drawn: NDArray[np.bool_]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(drawn).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_shapes_of_labelme_are_read() -> None:
+    found = read(
+        labelme(
+            {"label": "p", "points": [[10, 10], [30, 10], [30, 20]], "shape_type": "polygon"},
+            {"label": "r", "points": [[30, 20], [10, 10]], "shape_type": "rectangle"},
+            {"label": "c", "points": [[50, 40], [53, 44]], "shape_type": "circle"},
+            {"label": "d", "points": [[7.5, 8]], "shape_type": "point"},
+            {"label": "l", "points": [[1, 1], [9, 9]], "shape_type": "line"},
+            {"label": "s", "points": [[1, 1], [9, 9], [9, 1]], "shape_type": "linestrip"},
+        )
+    )
+    assert told(found) == [
+        ("p", (10, 10, 30, 20)),
+        ("r", (10, 10, 30, 20)),
+        ("c", (45, 35, 55, 45)),
+        ("d", (7.5, 8, 7.5, 8)),
+    ]
+    assert [item.geometry.area for item in found.items[:2]] == [100, 200]
+    assert found.mended == {"line passed over": 2}
+
+
+def test_a_mask_of_labelme_lies_between_its_corners() -> None:
+    drawn = mask()[10:45, 5:50]
+    shape = {"label": "m", "points": [[5, 10], [49, 44]], "shape_type": "mask", "mask": png(drawn)}
+    expected = np.zeros((80, 100), bool)
+    expected[10:45, 5:50] = drawn
+    assert (pixels_of(read(labelme(shape))) == expected).all()
+    refused(labelme(shape | {"mask": "QUJD"}), "a mask that cannot be decoded")
+
+
+def test_what_was_drawn_on_a_smaller_copy_is_scaled_and_another_shape_refused() -> None:
+    box = {"label": "r", "points": [[10, 10], [30, 20]], "shape_type": "rectangle"}
+    assert told(read(labelme(box), size=(400, 320))) == [("r", (40, 40, 120, 80))]
+    refused(labelme(box), "states another shape", size=(400, 400))
+    refused(labelme(box), "unknown annotation label 'r'", known=["tumour"])
+
+
+# --- CVAT
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><job><id>1</id></job></meta>
+<image id="0" name="slides/a.png" width="100" height="80">{}</image>
+<image id="1" name="slides/b.png" width="100" height="80"></image>{}</annotations>"""
+SHAPES = """
+<box label="b" source="manual" occluded="0" xtl="10.0" ytl="20.0" xbr="30.0" ybr="30.0" z_order="0"></box>
+<box label="turned" occluded="0" xtl="10.0" ytl="20.0" xbr="30.0" ybr="30.0" rotation="90.00" z_order="0"></box>
+<polygon label="p" occluded="0" points="10.00,10.00;30.00,10.00;30.00,20.00" z_order="0"></polygon>
+<points label="d" occluded="0" points="5.00,6.00;7.00,8.00" z_order="0"></points>
+<ellipse label="e" occluded="0" cx="50.00" cy="40.00" rx="10.00" ry="5.00" z_order="0"></ellipse>
+<polyline label="l" occluded="0" points="1.0,1.0;2.0,2.0" z_order="0"></polyline>
+<tag label="whole" source="manual"></tag>
+"""
+
+
+def test_shapes_of_cvat_are_read_and_the_rest_is_counted() -> None:
+    found = read(CVAT.format(SHAPES, "").encode())
+    assert told(found) == [
+        ("b", (10, 20, 30, 30)),
+        ("turned", (15, 15, 25, 35)),
+        ("p", (10, 10, 30, 20)),
+        ("d", (5, 6, 5, 6)),
+        ("d", (7, 8, 7, 8)),
+        ("e", (40, 35, 60, 45)),
+    ]
+    assert found.mended == {"line passed over": 1, "mark of an unknown type passed over: 'tag'": 1}
+    assert read(CVAT.format(SHAPES, "").encode(), image="b.png").items == []
+    refused(CVAT.format(SHAPES, "").encode(), "does not know the image 'c.png'", image="c.png")
+
+
+def test_a_mask_of_cvat_is_runs_along_the_rows_of_its_frame() -> None:
+    drawn = mask()[10:45, 5:50]
+    values = drawn.ravel().astype(int)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], values, [1 - values[-1]]])))
+    counts = np.diff(np.concatenate([[0], edges]))
+    text = ", ".join(map(str, counts))
+    element = f'<mask label="m" rle="{text}" left="5" top="10" width="45" height="35" z_order="0"></mask>'
+    expected = np.zeros((80, 100), bool)
+    expected[10:45, 5:50] = drawn
+    assert (pixels_of(read(CVAT.format(element, "").encode())) == expected).all()
+    refused(CVAT.format(element.replace('height="35"', 'height="36"'), "").encode(), "do not fill the mask")
+
+
+def test_tracks_of_a_video_are_counted_or_refused() -> None:
+    track = '<track id="0" label="x"><box frame="0" outside="0" xtl="1" ytl="1" xbr="2" ybr="2"></box></track>'
+    assert read(CVAT.format(SHAPES, track).encode()).mended["track of a video passed over"] == 1
+    only = f"<annotations><version>1.1</version><meta></meta>{track}</annotations>"
+    refused(only.encode(), 'tracks of a video, and no images; export it as "CVAT for images"')
+
+
+# --- VIA
+
+REGIONS: list[dict[str, Any]] = [
+    {
+        "shape_attributes": {"name": "rect", "x": 10, "y": 20, "width": 20, "height": 10},
+        "region_attributes": {"class": "r"},
+    },
+    {
+        "shape_attributes": {"name": "polygon", "all_points_x": [10, 30, 30], "all_points_y": [10, 10, 20]},
+        "region_attributes": {"class": {"p": True, "q": False}},
+    },
+    {"shape_attributes": {"name": "circle", "cx": 50, "cy": 40, "r": 5}, "region_attributes": {"class": "c"}},
+    {
+        "shape_attributes": {"name": "ellipse", "cx": 50, "cy": 40, "rx": 10, "ry": 5, "theta": math.pi / 2},
+        "region_attributes": {"class": "e"},
+    },
+    {"shape_attributes": {"name": "point", "cx": 7, "cy": 8}, "region_attributes": {"class": "d"}},
+    {"shape_attributes": {"name": "polyline", "all_points_x": [1, 2], "all_points_y": [1, 2]}, "region_attributes": {}},
+]
+DRAWN = [
+    ("r", (10, 20, 30, 30)),
+    ("p", (10, 10, 30, 20)),
+    ("c", (45, 35, 55, 45)),
+    ("e", (45, 30, 55, 50)),
+    ("d", (7, 8, 7, 8)),
+]
+
+
+def via_images() -> dict[str, Any]:
+    images = {"a.png": REGIONS, "b.png": []}
+    return {f"{n}123": {"filename": n, "size": 123, "regions": r, "file_attributes": {}} for n, r in images.items()}
+
+
+def via_table() -> bytes:
+    text = io.StringIO()
+    head = ["filename", "file_size", "file_attributes", "region_count", "region_id"]
+    writer = csv.writer(text)
+    writer.writerow([*head, "region_shape_attributes", "region_attributes"])
+    for number, region in enumerate(REGIONS):
+        cells = [json.dumps(region[key]) for key in ("shape_attributes", "region_attributes")]
+        writer.writerow(["a.png", 123, "{}", len(REGIONS), number, *cells])
+    writer.writerow(["b.png", 123, "{}", 0, 0, "{}", "{}"])
+    return text.getvalue().encode()
+
+
+def via_project() -> dict[str, Any]:
+    return {
+        "_via_settings": {"ui": {}},
+        "_via_img_metadata": via_images(),
+        "_via_attributes": {"region": {}, "file": {}},
+    }
+
+
+def via_one() -> dict[str, Any]:
+    """Version 1: regions by number."""
+    entry = via_images()["a.png123"]
+    return {"a.png123": entry | {"fileref": "", "regions": {str(n): r for n, r in enumerate(REGIONS)}}}
+
+
+@pytest.mark.parametrize("write", [via_images, via_table, via_project, via_one])
+def test_every_form_of_via_is_read(write: Callable[[], Any]) -> None:
+    found = read(write())
+    assert told(found) == DRAWN
+    assert found.mended == {"line passed over": 1}
+
+
+def test_an_image_without_regions_holds_none() -> None:
+    for body in (via_images(), via_table()):
+        assert read(body, image="b.png").items == []
+        refused(body, "does not know the image", image="c.png")
+
+
+# --- Label Studio
+
+PER_CENT = {"image_rotation": 0, "original_width": 100, "original_height": 80, "from_name": "label", "to_name": "image"}
+
+
+def studio(*results: dict[str, Any], image: str = "/data/upload/1/0a1b2c3d-a.png", **more: Any) -> list[Any]:
+    named = [PER_CENT | {"id": f"r{number}"} | result for number, result in enumerate(results)]
+    return [
+        {"id": 1, "annotations": [{"id": 1, "was_cancelled": False, "result": named}], "data": {"image": image}} | more
+    ]
+
+
+STUDIO: list[dict[str, Any]] = [
+    {
+        "type": "rectanglelabels",
+        "value": {"x": 10, "y": 25, "width": 20, "height": 12.5, "rotation": 0, "rectanglelabels": ["r"]},
+    },
+    {
+        "type": "rectanglelabels",
+        "value": {"x": 50, "y": 50, "width": 20, "height": 12.5, "rotation": 90, "rectanglelabels": ["t"]},
+    },
+    {
+        "type": "polygonlabels",
+        "value": {"points": [[10, 12.5], [30, 12.5], [30, 25]], "closed": True, "polygonlabels": ["p"]},
+    },
+    {
+        "type": "ellipselabels",
+        "value": {"x": 50, "y": 50, "radiusX": 10, "radiusY": 6.25, "rotation": 0, "ellipselabels": ["e"]},
+    },
+    {"type": "keypointlabels", "value": {"x": 7, "y": 10, "width": 0.5, "keypointlabels": ["d"]}},
+    {"type": "choices", "value": {"choices": ["good"]}},
+]
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["/data/upload/1/0a1b2c3d-a.png", "s3://bucket/slides/a.png", "/data/local-files/?d=slides%2Fa.png", "a.png"],
+)
+def test_shapes_of_label_studio_are_per_cent_of_the_image(image: str) -> None:
+    found = read(studio(*STUDIO, image=image))
+    assert told(found) == [
+        ("r", (10, 20, 30, 30)),
+        ("t", (40, 40, 50, 60)),
+        ("p", (10, 10, 30, 20)),
+        ("e", (40, 35, 60, 45)),
+        ("d", (7, 8, 7, 8)),
+    ]
+    assert found.mended == {"mark of an unknown type passed over: 'choices'": 1}
+
+
+def test_json_min_of_label_studio_is_read_too() -> None:
+    labels = [STUDIO[0]["value"] | {"original_width": 100, "original_height": 80}]
+    body = [{"image": "/data/upload/a.png", "id": 1, "label": labels, "annotator": 1, "annotation_id": 1}]
+    assert told(read(body)) == [("r", (10, 20, 30, 30))]
+
+
+def test_of_several_annotators_the_first_counts() -> None:
+    body = studio(STUDIO[0])
+    body[0]["annotations"] = [
+        {"id": 0, "was_cancelled": True, "result": []},
+        *body[0]["annotations"],
+        {"id": 2, "result": []},
+    ]
+    found = read(body)
+    assert len(found.items) == 1
+    assert found.mended == {"annotation of another annotator passed over": 1}
+
+
+# label_studio_converter.brush.mask2rle of 10 x 8 pixels with [2:5, 3:8] and [6, 1] set
+BRUSH = [
+    0,
+    0,
+    1,
+    64,
+    57,
+    27,
+    254,
+    91,
+    0,
+    194,
+    127,
+    248,
+    76,
+    3,
+    9,
+    255,
+    225,
+    48,
+    12,
+    39,
+    255,
+    140,
+    192,
+    35,
+    255,
+    200,
+    224,
+    0,
+]
+
+
+def test_a_brush_of_label_studio_is_decoded_as_its_own_converter_encodes() -> None:
+    value = {"format": "rle", "rle": BRUSH, "brushlabels": ["Tumour"]}
+    result = {"type": "brushlabels", "value": value, "original_width": 10, "original_height": 8}
+    found = read(studio(result), size=(10, 8))
+    expected = np.zeros((8, 10), bool)
+    expected[2:5, 3:8] = expected[6, 1] = True
+    assert (pixels_of(found, (10, 8)) == expected).all()
+    assert found.items[0].label == "Tumour"
+    refused(studio(result | {"original_width": 5}), "do not fill the mask", size=(5, 8))
+    refused(studio(result | {"value": value | {"rle": BRUSH[:9]}}), "cut", size=(10, 8))
+
+
+# --- Darwin
+
+
+def darwin(*annotations: dict[str, Any]) -> dict[str, Any]:
+    slot = {"type": "image", "slot_name": "0", "width": 100, "height": 80, "source_files": [{"file_name": "a.png"}]}
+    return {
+        "version": "2.0",
+        "schema_ref": "https://darwin-public.s3.eu-west-1.amazonaws.com/darwin_json/2.0/schema.json",
+        "item": {"name": "a.png", "path": "/", "slots": [slot]},
+        "annotations": list(annotations),
+    }
+
+
+def path(*points: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"x": x, "y": y} for x, y in points]
+
+
+def test_shapes_of_darwin_are_read_and_inner_paths_are_holes() -> None:
+    outer = path((10, 10), (30, 10), (30, 30), (10, 30))
+    box = {"h": 20, "w": 20, "x": 10, "y": 10}
+    found = read(
+        darwin(
+            {
+                "id": "1",
+                "name": "p",
+                "polygon": {"paths": [outer, path((15, 15), (20, 15), (20, 20), (15, 20))]},
+                "bounding_box": box,
+            },
+            {"id": "2", "name": "b", "bounding_box": box, "slot_names": ["0"]},
+            {
+                "id": "3",
+                "name": "e",
+                "ellipse": {"angle": math.pi / 2, "center": {"x": 50, "y": 40}, "radius": {"x": 10, "y": 5}},
+            },
+            {"id": "4", "name": "d", "keypoint": {"x": 7, "y": 8}},
+            {"id": "5", "name": "l", "line": {"path": path((1, 1), (2, 2))}},
+            {"id": "6", "name": "t", "tag": {}},
+        )
+    )
+    assert told(found) == [
+        ("p", (10, 10, 30, 30)),
+        ("b", (10, 10, 30, 30)),
+        ("e", (45, 30, 55, 50)),
+        ("d", (7, 8, 7, 8)),
+    ]
+    assert found.items[0].geometry.area == 400 - 25
+    assert found.mended == {"line passed over": 1, "mark of an unknown type passed over: 'tag'": 1}
+
+
+def test_version_1_of_darwin_is_read_and_videos_are_refused() -> None:
+    one = {"name": "p", "polygon": {"path": path((10, 10), (30, 10), (30, 20))}}
+    two = {
+        "name": "q",
+        "complex_polygon": {"path": [path((40, 40), (50, 40), (50, 50), (40, 50)), path((42, 42), (44, 42), (44, 44))]},
+    }
+    image = {"width": 100, "height": 80, "filename": "a.png", "original_filename": "a.png"}
+    found = read({"dataset": "x", "image": image, "annotations": [one, two]})
+    assert [item.geometry.area for item in found.items] == [100, 98]
+    refused(darwin({"name": "v", "frames": {"0": {}}, "ranges": [[0, 1]]}), "annotations of a video")
+
+
+# --- Digital Slide Archive
+
+ELEMENTS: list[dict[str, Any]] = [
+    {
+        "type": "polyline",
+        "points": [[10, 10, 0], [30, 10, 0], [30, 30, 0], [10, 30, 0]],
+        "closed": True,
+        "id": "1",
+        "holes": [[[15, 15, 0], [20, 15, 0], [20, 20, 0], [15, 20, 0]]],
+        "label": {"value": "p"},
+        "group": "g",
+    },
+    {"type": "rectangle", "center": [20, 25, 0], "width": 20, "height": 10, "rotation": 0, "group": "r"},
+    {"type": "rectangle", "center": [20, 25, 0], "width": 20, "height": 10, "rotation": math.pi / 2},
+    {"type": "ellipse", "center": [50, 40, 0], "width": 20, "height": 10, "rotation": 0},
+    {"type": "circle", "center": [50, 40, 0], "radius": 5},
+    {"type": "point", "center": [7, 8, 0]},
+    {"type": "polyline", "points": [[1, 1, 0], [2, 2, 0]], "closed": False},
+    {"type": "arrow", "points": [[1, 1, 0], [2, 2, 0]]},
+    {"type": "heatmap", "points": [[1, 1, 0, 5]]},
+]
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: {"_id": "x", "annotation": d}, lambda d: [{"annotation": d}]])
+def test_elements_of_the_digital_slide_archive_are_read(wrap: Callable[[Any], Any]) -> None:
+    found = read(wrap({"name": "layer", "description": "", "elements": ELEMENTS}))
+    assert told(found) == [
+        ("p", (10, 10, 30, 30)),
+        ("r", (10, 20, 30, 30)),
+        ("layer", (15, 15, 25, 35)),
+        ("layer", (40, 35, 60, 45)),
+        ("layer", (45, 35, 55, 45)),
+        ("layer", (7, 8, 7, 8)),
+    ]
+    assert found.items[0].geometry.area == 400 - 25
+    assert found.mended == {
+        "line passed over": 1,
+        "arrow passed over": 1,
+        "mark of an unknown type passed over: 'heatmap'": 1,
+    }
+
+
+# --- HuBMAP
+
+
+def encoded(drawn: NDArray[np.bool_]) -> str:
+    """The encoder of the competition: pairs of first pixel and length, down the columns, from 1."""
+    pixels = np.concatenate([[0], drawn.T.flatten(), [0]])
+    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
+    runs[1::2] -= runs[::2]
+    return " ".join(str(x) for x in runs)
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [("id,encoding", "a,{}"), ("id,organ,data_source,img_height,img_width,rle", "a,kidney,HPA,80,100,{}")],
+)
+def test_run_lengths_of_hubmap_are_read_back(head: str, row: str) -> None:
+    found = read(f"{head}\n{row.format(encoded(mask()))}\nb{',' * head.count(',')}\n".encode())
+    assert (pixels_of(found) == mask()).all()
+    assert found.items[0].label == ("kidney" if "organ" in head else "")
+    assert read(f"{head}\n{row.format('')}\n".encode()).items == []
+    refused(f"{head}\n{row.format('7999 5')}\n".encode(), "run lengths beyond the image")
+    refused(f"{head}\n{row.format('7 5 1')}\n".encode(), "no pairs")
+    refused(f"{head}\n{row.format('1 5')}\n".encode(), "does not know the image 'c.tif'", image="c.tif")
+
+
+def test_polygons_of_hubmap_are_one_image_a_line() -> None:
+    ring = [[[10, 10], [30, 10], [30, 20], [10, 10]]]
+    lines = [{"id": "a", "annotations": [{"type": "glomerulus", "coordinates": ring}]}, {"id": "b", "annotations": []}]
+    body = "\n".join(map(json.dumps, lines)).encode()
+    assert told(read(body, ["glomerulus"])) == [("glomerulus", (10, 10, 30, 20))]
+    assert read(body, image="x/b.tif").items == []
+
+
+# --- NuCLS
+
+NUCLS = (
+    ",raw_classification,main_classification,super_classification,type,xmin,ymin,xmax,ymax,coords_x,coords_y\n"
+    '0,tumor,tumor_nonMitotic,tumor_any,polyline,10,10,30,20,"10,30,30","10,10,20"\n'
+    "1,fibroblast,nonTILnonMQ_stromal,nonTIL_stromal,rectangle,40,40,50,60,,\n"
+)
+
+
+def test_nuclei_of_nucls_are_outlines_or_boxes_under_any_of_three_names() -> None:
+    assert told(read(NUCLS.encode())) == [("tumor", (10, 10, 30, 20)), ("fibroblast", (40, 40, 50, 60))]
+    assert [i.geometry.area for i in read(NUCLS.encode()).items] == [100, 200]
+    known = ["tumor_any", "nonTIL_stromal"]
+    assert [label for label, _ in told(read(NUCLS.encode(), known))] == known
+    refused(NUCLS.replace("40,40,50", "40,x,50").encode(), "line 3: ymin is no coordinate")
+
+
+# --- SlideRunner
+
+
+def sliderunner(folder: Path, *, deleted: bool = True) -> bytes:
+    """A database as SlideRunner makes it."""
+    base = sqlite3.connect(folder / "x.sqlite")
+    base.executescript(f"""
+        CREATE TABLE `Slides` (`uid` INTEGER PRIMARY KEY, `filename` TEXT, `width` INTEGER, `height` INTEGER,
+            `directory` TEXT);
+        CREATE TABLE `Classes` (`uid` INTEGER PRIMARY KEY, `name` TEXT, `color` TEXT);
+        CREATE TABLE `Annotations` (`uid` INTEGER PRIMARY KEY, `slide` INTEGER, `type` INTEGER, `agreedClass` INTEGER
+            {", `deleted` INTEGER DEFAULT 0" if deleted else ""});
+        CREATE TABLE `Annotations_label` (`uid` INTEGER PRIMARY KEY, `person` INTEGER, `class` INTEGER,
+            `annoId` INTEGER);
+        CREATE TABLE `Annotations_coordinates` (`uid` INTEGER PRIMARY KEY AUTOINCREMENT UNIQUE, `coordinateX` INTEGER,
+            `coordinateY` INTEGER, `slide` INTEGER, `annoId` INTEGER, `orderIdx` INTEGER);
+        INSERT INTO Slides VALUES (1, 'a.svs', 100, 80, '/x'), (2, 'b.svs', 100, 80, '/x');
+        INSERT INTO Classes VALUES (1, 'mitotic figure', '#f00'), (2, 'hard negative', '#0f0');
+    """)
+    drawn = [
+        (1, 1, [(7, 8)]),
+        (2, 2, [(30, 30), (10, 20)]),
+        (3, 1, [(10, 10), (30, 10), (30, 20)]),
+        (5, 2, [(40, 35), (60, 45)]),
+        (4, 0, [(3, 4)]),
+    ]
+    for uid, (kind, label, points) in enumerate(drawn, 1):
+        base.execute("INSERT INTO Annotations (uid, slide, type, agreedClass) VALUES (?, 1, ?, ?)", (uid, kind, label))
+        rows = [(x, y, 1, uid, order) for order, (x, y) in enumerate(points, 1)]
+        into = "Annotations_coordinates (coordinateX, coordinateY, slide, annoId, orderIdx)"
+        base.executemany(f"INSERT INTO {into} VALUES (?, ?, ?, ?, ?)", rows[::-1])
+    if deleted:
+        base.execute("INSERT INTO Annotations VALUES (9, 1, 1, 1, 1)")
+        base.execute("INSERT INTO Annotations_coordinates VALUES (99, 1, 1, 1, 9, 1)")
+    base.commit()
+    base.close()
+    return (folder / "x.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_annotations_of_sliderunner_are_read(tmp_path: Path, deleted: bool) -> None:
+    data = sliderunner(tmp_path, deleted=deleted)
+    found = read(data, image="slides/a.svs")
+    assert told(found) == [
+        ("mitotic figure", (7, 8, 7, 8)),
+        ("hard negative", (10, 20, 30, 30)),
+        ("mitotic figure", (10, 10, 30, 20)),
+        ("hard negative", (40, 35, 60, 45)),
+        ("", (3, 4, 3, 4)),
+    ]
+    assert [round(item.geometry.area) for item in found.items] == [0, 200, 100, 157, 0]
+    assert read(data, image="b.svs").items == []
+    refused(data[:9000], "a database that cannot be read|does not know")
+    refused(data.replace(b"Annotations_coordinates", b"annotations_Coordinates"), "SQLite database of another program")
+
+
+# --- in a source
+
+
+def test_one_file_of_several_slides_is_found_by_their_names(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.slide("a.tif")
+    tree.slide("b.tif")
+    square = "10,10;600,10;600,600;10,600"
+    images = "".join(
+        f'<image id="{n}" name="{n}.tif" width="512" height="512"><polygon label="Tumor" points="{square}"/></image>'
+        for n in "ab"
+    )
+    tree.write("all.xml", f"<annotations><version>1.1</version><meta/>{images}</annotations>")
+    tree.manifest(AREA)
+    made = tree.plan()
+    assert {row.files[0] for row in made.rows} == {"a.tif", "b.tif"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"shapes": [{"points": [[1]]}], "imagePath": "a"}',
+        b'{"shapes": 3, "imagePath": "a"}',
+        b'{"_via_img_metadata": []}',
+        b'{"a": {"filename": "a.png", "shape_attributes": 1, "regions": 3}}',
+        b'[{"from_name": "", "to_name": "", "annotations": 3}]',
+        b'{"elements": [{"type": 3}]}',
+        b'{"item": {}, "annotations": [{"polygon": {"paths": [[1]]}}]}',
+        b'{"id": 3, "annotations": [{"coordinates": 1}]}',
+        b"filename,region_shape_attributes\na,{",
+        b"id,rle\na,x y",
+        b"raw_classification,xmin,ymax\na,1,2",
+        b"SQLite format 3\0 Annotations_coordinates",
+        b"<annotations><image width='x' height='2'/></annotations>",
+        b"<annotations><image name='a'><polygon points='1'/></image></annotations>",
+    ],
+)
+def test_what_is_damaged_is_one_line(data: bytes) -> None:
+    refused(data, "^file", image="a")
