@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from dpconvert.annotations import listed, outlines
 from dpconvert.annotations.frame import NEAR, factors
@@ -30,7 +30,7 @@ from dpconvert.plural import counted
 
 Boxes = Literal["", "xywh", "xyxy"]
 Told = NDArray[np.float64]
-Id = int | str
+Id = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]  # 1 is "1"
 Side = Annotated[int, Field(gt=0, lt=1_000_000)]
 MOSTLY = 0.9  # of the boxes of a file
 
@@ -53,11 +53,20 @@ class Rle(Loose):
     counts: list[Annotated[int, Field(ge=0, lt=1 << 40)]] | str
 
 
+def _as_polygons(value: Any) -> Any:
+    """One polygon that is no list of polygons, as a list of it."""
+    flat = isinstance(value, list) and len(value) >= 6 and not any(isinstance(part, list) for part in value)
+    return [value] if flat else value
+
+
+Segmentation = Annotated[list[list[Coordinate]] | Rle, BeforeValidator(_as_polygons)]
+
+
 class CocoAnnotation(Loose):
     id: Id = ""
     image_id: Id
     category_id: Id | None = None
-    segmentation: list[list[Coordinate]] | Rle | None = None
+    segmentation: Segmentation | None = None
     bbox: Annotated[list[Coordinate], Field(max_length=4)] | None = None
 
     @property
@@ -91,9 +100,26 @@ def parse(data: bytes, name: str) -> File:
     """The file, checked; reading it once serves all its images.
 
     Raises:
-        ReadError: not such a file.
+        ReadError: not such a file, one id for two images or categories, or no annotation of an image that it lists.
     """
-    return parsed(data, name, FILE)
+    file = parsed(data, name, FILE)
+    _check_ids("images", {(image.id, image.file_name) for image in file.images}, name)
+    _check_ids("categories", {(category.id, category.name) for category in file.categories}, name)
+    listed = {image.id for image in file.images}
+    if file.annotations and not any(item.image_id in listed for item in file.annotations):
+        raise ReadError(
+            "no annotation is of an image that the file lists", where=name,
+            expected=f"an image_id such as {file.images[0].id}" if file.images else "the list `images`",
+            found=file.annotations[0].image_id[:40], remedy="give image_id the id of the annotation's image",
+        )  # fmt: skip
+    return file
+
+
+def _check_ids(what: str, told: set[tuple[str, str]], name: str) -> None:
+    shared = [one for one, times in Counter(one for one, _ in told).items() if times > 1]
+    if shared:
+        names = sorted(called for one, called in told if one == shared[0])
+        raise ReadError(f"{len(names)} {what} of one id, {shared[0][:40]}", where=name, found=", ".join(names)[:120])
 
 
 def shapes(
@@ -194,7 +220,10 @@ def _shape(item: CocoAnnotation, boxes: Boxes, mended: Counter[str], name: str) 
     if isinstance(item.segmentation, Rle):
         return _decoded(item.segmentation, mended, name)
     if item.segmentation:
-        rings = [polygon(list(zip(flat[::2], flat[1::2], strict=False)), mended) for flat in item.segmentation]
+        if odd := [flat for flat in item.segmentation if len(flat) % 2]:
+            what = f"annotation {item.id}: a polygon of {len(odd[0])} numbers"
+            raise ReadError(what, where=name, expected="pairs of x and y")
+        rings = [polygon(list(zip(flat[::2], flat[1::2], strict=True)), mended) for flat in item.segmentation]
         found = [ring for ring in rings if ring is not None]
         return shapely.union_all(found) if found else None
     if item.boxed and item.bbox is not None:

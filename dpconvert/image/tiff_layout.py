@@ -20,6 +20,7 @@ from defusedxml import ElementTree
 
 from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import DAMAGED, check_xml, has_sizes, open_tiff
+from dpconvert.image.ome_channels import ChannelError, colour_order
 from dpconvert.image.spacing import Spacing, of_ome, of_tags
 
 Opened = Path | io.BytesIO
@@ -195,9 +196,12 @@ def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> TiffLayo
         series = [one for each in series for one in each.levels]
     images = [one for one in series if _is_image(_first_page(one))] or series
     chosen = max(images, key=lambda one: _area(_first_page(one)))  # the first of equal ones
-    pages, planes = _channels(chosen, file)
+    told = _told(chosen, ome)
+    pages, planes = _channels(chosen, file, told)
     copies = (
-        _copies(tiff, series, pages[0]) if chosen.kind in PLAIN else [_channels(o, file)[0] for o in chosen.levels[1:]]
+        _copies(tiff, series, pages[0])
+        if chosen.kind in PLAIN
+        else [_channels(level, file, told)[0] for level in chosen.levels[1:]]
     )
     levels = sorted(map(_level, [pages, *copies]), key=lambda level: -level.width)
     rest = len(images) > 1 or planes == PAGES
@@ -234,8 +238,15 @@ def _area(page: Any) -> int:
     return page.imagewidth * page.imagelength if has_sizes(page) else 0
 
 
-def _channels(series: Any, file: Opened) -> tuple[tuple[tifffile.TiffPage, ...], str]:
-    """The page of an image, or its three pages where each holds a channel; and what the rest of its pages is.
+def _told(series: Any, ome: _Ome | None) -> Any:
+    """The element `Pixels` of a series; nothing for one of no OME-XML."""
+    return ome.pixels[int(series.name)] if ome and series.kind == "ome" and str(series.name).isdecimal() else ()
+
+
+def _channels(series: Any, file: Opened, told: Any = ()) -> tuple[tuple[tifffile.TiffPage, ...], str]:
+    """The page of an image, or its three pages where each holds a channel, red first; and what its other pages are.
+
+    told: the element `Pixels` of OME-XML.
 
     Raises:
         ReadError: channels that are no colours, or one that lies in a file that is not here.
@@ -259,7 +270,14 @@ def _channels(series: Any, file: Opened) -> tuple[tuple[tifffile.TiffPage, ...],
         raise ReadError(
             "a channel of it is not here", where=name(file), remedy="put all files of this OME-TIFF side by side"
         )
-    return tuple(map(_whole, chosen)), PLANES if math.prod(lead.values()) > 3 else ""
+    try:
+        order = colour_order(told)
+    except ChannelError as error:
+        raise ReadError(
+            "three channels that are no colours", where=name(file), expected="red, green and blue", found=str(error),
+            remedy="export it as RGB",
+        ) from None  # fmt: skip
+    return tuple(_whole(chosen[place]) for place in order), PLANES if math.prod(lead.values()) > 3 else ""
 
 
 def _is_image(page: Any) -> bool:

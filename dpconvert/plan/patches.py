@@ -20,6 +20,7 @@ from dpconvert.image import Image, TissueMask, scales
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Area, Centre, Crop, Middle, Objects, PatchGrid, Presence, Regional, Tiles, Whole
 from dpconvert.plan.grid import Boxes, Points, Scales, each_box, grid, holds, patch_sides, resampled, shifted
+from dpconvert.plural import counted
 from dpconvert.source.record import Box, Record, SourceImage, hashed
 
 OVERRIDE = "say what is right with --mpp-override, or as `mpp_override` in the manifest"
@@ -275,8 +276,19 @@ def _regions(annotations: Annotations, rule: Regional) -> Regions:
 
 
 def _count_others(scene: Scene, named: list[str]) -> None:
-    """Count objects that the rule has no use for, by their labels."""
+    """Count objects that the rule has no use for, by their labels.
+
+    Raises:
+        ReadError: objects without a label, which the rule does not name either.
+    """
     if isinstance(scene.annotations, Annotations):
+        bare = sum(not item.label for item in scene.annotations.items)
+        if bare and "" not in named:
+            raise ReadError(
+                f"{counted(bare, 'object')} without a label",
+                expected=f"a column or key of labels, such as {', '.join(map(repr, named))}",
+                remedy="say in the manifest's [layout] what they are: `label`, or `labels` with the key ''",
+            )  # fmt: skip
         for label, count in Counter(item.label for item in scene.annotations.items if item.label not in named).items():
             scene.mended[f"labelled {cut(label, 40)!r}, which the rule does not name"] += count
 

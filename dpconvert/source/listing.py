@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import lzma
 import os
+import posixpath
 import re
 import struct
 import tarfile
@@ -20,6 +21,7 @@ from dpconvert.image.unread import unread
 from dpconvert.source import bounded, elements
 from dpconvert.source.bounded import Bounded
 
+MOST_LINKS = 16  # from one to the next
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
 UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
@@ -129,11 +131,26 @@ def tar_members(path: Path, name: str) -> Iterator[Listed]:
             members = archive.getmembers()
     except (*DAMAGED, *bounded.DAMAGED) as error:
         raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
+    by_name = {posixpath.normpath(member.name): member for member in members}
     for member in members:
         inner = member.name.removeprefix("./")
-        if member.isreg() and not member.issparse() and not IGNORED.search(inner):
+        held = _linked(member, by_name)
+        if held is not None and held.isreg() and not held.issparse() and not IGNORED.search(inner):
             _check_inside(inner, path)
-            yield names.file_name(f"{name}/{inner}"), member.size, Place(name, member.offset_data)
+            yield names.file_name(f"{name}/{inner}"), held.size, Place(name, held.offset_data)
+
+
+def _linked(member: tarfile.TarInfo, by_name: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The member that holds the data of one: itself, or what a link inside the archive leads to; None without any."""
+    for _ in range(MOST_LINKS):
+        if not (member.islnk() or member.issym()):
+            return member
+        folder = posixpath.dirname(member.name) if member.issym() else ""
+        held = by_name.get(posixpath.normpath(posixpath.join(folder, member.linkname)))
+        if held is None:
+            return None
+        member = held
+    return None
 
 
 def _check_inside(member: str, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -293,6 +294,34 @@ def test_coco_polygons_boxes_and_runs_of_one_image() -> None:
     column_major = shapely.transform(column_major, lambda xy: xy * [250, 800 / 3])
     assert found.items[2].geometry.equals(column_major)
     assert found.mended == {"annotation without an outline": 1}
+
+
+def test_coco_ids_are_the_same_as_text_and_as_numbers() -> None:
+    texts = coco_file({"bbox": [5, 6, 7, 8], "image_id": "41", "category_id": "17"})
+    assert areas(of_coco(texts)) == [("nucleus", 56)]
+
+
+def test_coco_polygon_that_is_no_list_of_polygons_is_one() -> None:
+    assert areas(of_coco(coco_file({"segmentation": [10, 10, 30, 10, 30, 20, 10, 20]}))) == [("nucleus", 200)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [{"id": 41, "file_name": "a.png"}, {"id": "41", "file_name": "b.png"}]},
+         "2 images of one id, 41; found a.png, b.png"),
+        ({"categories": [{"id": 17, "name": "nucleus"}, {"id": 17, "name": "stroma"}]},
+         "2 categories of one id, 17; found nucleus, stroma"),
+        ({"annotations": [{"id": 1, "image_id": 40, "category_id": 17, "bbox": [5, 6, 7, 8]}]},
+         "no annotation is of an image that the file lists; expected an image_id such as 5; found 40"),
+        ({"annotations": [{"id": 1, "image_id": 41, "category_id": 17, "segmentation": [[1, 1, 9, 1, 9, 9, 1]]}]},
+         "annotation 1: a polygon of 7 numbers"),
+    ],
+)  # fmt: skip
+def test_coco_whose_parts_do_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
+    body = json.loads(coco_file({"bbox": [5, 6, 7, 8]})) | change
+    with pytest.raises(ReadError, match=re.escape(message)):
+        of_coco(json.dumps(body).encode())
 
 
 def test_coco_compressed_runs_are_the_same_as_plain_ones() -> None:

@@ -165,3 +165,22 @@ def ask_for_images(source: Source) -> None:
 
     source.manifest = with_defaults(source.manifest)
     source.need("images")
+
+
+def test_links_inside_a_tar_are_the_files_that_they_lead_to(tmp_path: Path) -> None:
+    """tar keeps a file with two names once, and the other name as a link to it."""
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        member = tarfile.TarInfo("a/0.png")
+        member.size = 5
+        archive.addfile(member, io.BytesIO(b"image"))
+        for name, kind, leads in (
+            ("b/1.png", tarfile.LNKTYPE, "a/0.png"), ("a/2.png", tarfile.SYMTYPE, "0.png"),
+            ("b/3.png", tarfile.SYMTYPE, "../a/0.png"), ("b/4.png", tarfile.SYMTYPE, "4.png"),
+            ("b/5.png", tarfile.SYMTYPE, "/etc/passwd"),
+        ):  # fmt: skip
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, leads
+            archive.addfile(link)
+    source = opened(tmp_path)
+    assert set(source.sizes) == {f"x.tar/{name}.png" for name in ("a/0", "b/1", "a/2", "b/3")}
+    assert all(source.read(name) == b"image" for name in source.sizes)

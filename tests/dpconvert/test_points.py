@@ -258,6 +258,20 @@ def test_a_file_of_points_of_any_kind(ending: str, make: Make, tmp_path: Path) -
     assert "annotations: 3 x labelled 'other', which the rule does not name" in notes
 
 
+@pytest.mark.parametrize(("ending", "data"), [("csv", "x,y\n5,5\n15,5\n"), ("json", '{"m": [[5, 5], [15, 5]]}')])
+def test_points_without_a_label_are_refused_unless_the_manifest_says_what_they_are(
+    ending: str, data: str, make: Make, tmp_path: Path
+) -> None:
+    root = draw_images(tmp_path)
+    for name in "abc":
+        (root / f"{name}.{ending}").write_text(data)
+    refused = make(HEAD + PRESENCE, fails=True)
+    assert "2 objects without a label; expected a column or key of labels, such as 'm'; say in the" in refused
+    everything = {(f"{name}.png", x, 0) for name in "abc" for x in (0, 10)}
+    assert positives(make(HEAD + '[layout]\nlabel = "m"\n' + PRESENCE)) == everything
+    assert positives(make(HEAD + '[layout]\nlabels = {"" = "m"}\n' + PRESENCE)) == everything
+
+
 def test_points_of_a_matlab_file(make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path)
     for name in "abc":

@@ -257,3 +257,31 @@ def test_a_zip_is_read_like_a_folder(tmp_path: Path) -> None:
     data = zipfile.ZipFile(tmp_path / "a.zip").read("a.ome.tif")
     with open_image([Member(data, tmp_path / "a.zip" / "a.ome.tif")]) as image:
         assert (pixels_of(image) == rgb).all()
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [{"Name": ["B", "Green", "red"]}, {"Color": [0x0000FFFF, 0x00FF00FF, 0xFF0000FF - (1 << 32)]}],
+    ids=["names", "colours"],
+)
+def test_channels_in_pages_of_their_own_are_put_in_the_order_that_ome_xml_states(
+    channel: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    pixels = drawn(60, 50)
+    tifffile.imwrite(tmp_path / "x.ome.tif", pixels[:, :, ::-1].transpose(2, 0, 1), photometric="minisblack",
+                     metadata={"axes": "CYX", "Channel": channel})  # fmt: skip
+    with open_image([tmp_path / "x.ome.tif"]) as image:
+        assert (pixels_of(image) == pixels).all()
+
+
+def test_three_channels_of_fluorescence_are_no_colours(tmp_path: Path) -> None:
+    planes = drawn(60, 50).transpose(2, 0, 1)
+    for names in (["DAPI", "FITC", "Cy5"], ["Channel 0", "Channel:0:1", ""]):
+        tifffile.imwrite(tmp_path / "x.ome.tif", planes, photometric="minisblack",
+                         metadata={"axes": "CYX", "Channel": {"Name": names}})  # fmt: skip
+        if "DAPI" in names:
+            with pytest.raises(ReadError, match=r"three channels that are no colours; .*; found DAPI, FITC, Cy5"):
+                open_image([tmp_path / "x.ome.tif"])
+        else:
+            with open_image([tmp_path / "x.ome.tif"]) as image:
+                assert (pixels_of(image) == drawn(60, 50)).all()
