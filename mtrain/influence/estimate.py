@@ -158,6 +158,7 @@ def _estimator(
     tuning.prepare(network.body, tune, network.name)
     network = network.to(device)
     parameters: dict[str, Tensor] = {name: p.detach() for name, p in moving(network.body, options.layers).items()}
+    network.requires_grad_(False)  # only what `margins` differentiates keeps a graph
     if not parameters:
         raise UsageError(f"--layers {options.layers}: no weights that the training moved are in it", where=run.path)
     projection = Projection(sum(p.numel() for p in parameters.values()), options.dimensions, options.seed, device)

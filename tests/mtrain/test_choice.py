@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from mtrain.config import FitConfig
+from mtrain.data.pool import find_task, open_pool
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError, UserError
 from mtrain.export import export
 from mtrain.runs import Run
 from mtrain.settings import check_names, fit_config
 from mtrain.train.fit import fit
+from mtrain.transfers.finetune_rate import Recipe
+from mtrain.transfers.transfer import TransferOptions, source_of, transfer
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 from tests.small_programs import call
@@ -75,6 +78,15 @@ def test_a_file_of_influence_leaves_tasks_out_and_the_run_records_what_it_saw(sh
     card = tmp_path / "card"
     export(run, "safetensors", card, accepted=True)
     assert "an estimate of influence that saw: train, val of Delta" in (card / "README.md").read_text()
+
+
+def test_a_score_on_the_set_that_the_choice_saw_says_so(shards: Path, tmp_path: Path) -> None:
+    run = trained(shards, tmp_path / "runs" / "a", drop=advice(tmp_path / "Delta.json"), leave_out=("Delta",))
+    options = TransferOptions(mode="knn", workers=0, recipe=Recipe(device="cpu"))
+    task = find_task(open_pool(shards), "Delta")
+    found = transfer(source_of(run, "run"), task, options, Notes())
+    assert "the tasks of this run were chosen on the val set of Delta: this score is optimistic" in found["notes"]
+    assert not any("chosen" in note for note in transfer(source_of(run, "random"), task, options, Notes())["notes"])
 
 
 def test_a_run_goes_on_without_its_file_but_not_with_another_one(shards: Path, tmp_path: Path) -> None:
