@@ -33,7 +33,7 @@ INCIDENTAL = frozenset({
 
 
 OPTIONAL = frozenset({
-    "weights_key", "train_on", "joint", "backbone_options", "tune", "layer_decay", "checkpointing",
+    "tasks", "drop", "weights_key", "train_on", "joint", "backbone_options", "tune", "layer_decay", "checkpointing",
     "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
     "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
     "graph", "stream", "dense", "loss_scale",
@@ -43,7 +43,7 @@ OPTIONAL = frozenset({
 # sections of `--help-all`, which together have every setting
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Tasks": (
-        "shards", "leave_out", "train_on", "joint", "temperature", "task_weights", "class_balanced", "stream",
+        "shards", "leave_out", "tasks", "drop", "train_on", "joint", "temperature", "task_weights", "class_balanced", "stream",
         "skip_corrupt",
     ),
     "Network": (
@@ -87,6 +87,10 @@ class FitConfig(BaseModel):
     """Folder of the tasks, or s3://, gs://, https://."""
     leave_out: tuple[str, ...] = ()
     """Leave out this task and those related to it."""
+    tasks: tuple[str, ...] = ()
+    """Train on these tasks only, such as A,B,C."""
+    drop: str | None = None
+    """File of `mtrain influence`: leave out the tasks that it found harmful to its target."""
     train_on: Literal["train+val", "train", "train+val+test"] = "train+val"
     """Sets to train on; train keeps val for learning curves."""
     joint: tuple[str, ...] = ()

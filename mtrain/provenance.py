@@ -9,6 +9,7 @@ from typing import Any
 from dpconvert.plural import counted
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import INCIDENTAL, FitConfig, choices_off
+from mtrain.data.choice import Choice
 from mtrain.data.pool import Pool
 from mtrain.data.task import Task
 from mtrain.errors import RunError
@@ -26,14 +27,16 @@ def about(
     ranks: int,
     start: Seen,
     network: str | BackboneCard | None = None,
+    choice: Choice | None = None,
 ) -> dict[str, Any]:
     """The content of a run's config.json. start: what the initial weights were trained on. network: the table of the
-    backbone, if it has one.
+    backbone, if it has one. choice: how the tasks of the pool were chosen, if they were.
     """
     described = {"network": network.model_dump(mode="json")} if isinstance(network, BackboneCard) else {}
     return {
         "config": config.model_dump(mode="json"),
         **described,
+        **({"choice": choice.model_dump(mode="json")} if choice else {}),
         "pool": {task.name: task.card.digest for task in pool.tasks},
         "left_out": [task.name for task in left],
         "trained_on": {task.name: list(task.trains) for task in pool.tasks},

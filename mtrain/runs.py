@@ -30,6 +30,7 @@ from mtrain.atomic import append_line, locked
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import BEFORE, FitConfig
+from mtrain.data.choice import Choice
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.seen import Seen
@@ -117,6 +118,19 @@ class Run:
         except ValidationError as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"not the table of a network: {reason}", where=self.path / "config.json") from None
+
+    def choice(self) -> Choice | None:
+        """How the tasks of its pool were chosen; None if all were taken that are not left out.
+
+        Raises:
+            RunError: config.json is absent or damaged.
+        """
+        recorded = self.about().get("choice")
+        try:
+            return None if recorded is None else Choice.model_validate(recorded)
+        except ValidationError as error:
+            fault = first_fault(error, Choice)
+            raise RunError(f"not a choice of tasks: {fault}", where=self.path / "config.json") from None
 
     def left_out(self) -> list[str]:
         """Names of the tasks left out, including related ones."""

@@ -13,6 +13,7 @@ from dpconvert.names import closest
 from dpconvert.validation import first_fault
 from mtrain.backbones import catalog
 from mtrain.config import BEFORE, FitConfig
+from mtrain.data.choice import Choice, chosen
 from mtrain.data.pool import leave_out, outlined
 from mtrain.data.storage import absolute, url_of
 from mtrain.errors import UsageError
@@ -21,8 +22,10 @@ from mtrain.runs import Run, Start, start_of
 PAGE = "`mtrain fit --print-config` prints every setting"
 
 
-def check_names(config: FitConfig, *, resumed: bool = False) -> None:
+def check_names(config: FitConfig, *, resumed: bool = False, recorded: Choice | None = None) -> None:
     """Look for what the settings name, without torch: the folder of shards, its tasks, the weights to start from.
+
+    recorded: the choice of tasks that a resumed run recorded.
 
     Raises:
         UsageError: no such folder, task or weights file.
@@ -31,7 +34,8 @@ def check_names(config: FitConfig, *, resumed: bool = False) -> None:
     if not resumed:
         _check_network(config)
     if url_of(config.shards) is None:
-        leave_out(outlined(config.shards), config.leave_out)
+        whole = outlined(config.shards)
+        chosen(whole, leave_out(whole, config.leave_out)[0], config, recorded)
 
 
 def untrained(runs: Path, given: dict[str, Any]) -> Start:
@@ -72,6 +76,8 @@ def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
     values["shards"] = absolute(values["shards"])
     if values.get("weights", "imagenet") not in ("imagenet", "random"):
         values["weights"] = str(Path(values["weights"]).absolute())
+    if values.get("drop"):
+        values["drop"] = str(Path(values["drop"]).absolute())
     if "backbone" in values:
         values["backbone"] = catalog.absolute(values["backbone"])
     try:

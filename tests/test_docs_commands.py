@@ -126,6 +126,8 @@ NOT_RUN = {
     r"^dpconvert (manifests/examples/|warwick-crc --source warwick_crc/)": "real images: see test_real.py",
     r"^python -m tests\.fuzz": "spoilt inputs for minutes; tests/fuzz/test_fuzz.py gives a few to each parser",
     r"without-LC25000Lung": "a training of minutes on real images",
+    r"without-lung|--tasks Breast1": "more source tasks than the small world has; see tests/mtrain/test_influence.py",
+    r"without-WarwickCRC --target": "trainings of minutes on real images",
     r"(pytorch_model|uni2-h|virchow2)\.bin|vitb8\.pth|phikon-v2": "weights that their authors hand out",
     r"^mtrain breakhis --backbone": "shards of BreaKHis, which the small world has not; see test_breakhis.py",
     r"^dpconvert fetch --pool ": "30 GB; tests/dpconvert/test_pool.py has a server on this machine",

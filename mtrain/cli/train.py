@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=TrainingCommand,
-    shown=("shards", "leave_out", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch", "size",
-        "device", "workers", "seed"),
+    shown=("shards", "leave_out", "tasks", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch",
+        "size", "device", "workers", "seed"),
     rarely=("cache", "cache_size", "check_images", "config_file", "print_config", "trackers"),
 )  # fmt: skip
 @RUNS
@@ -61,7 +61,10 @@ def fit(
     check_installed(trackers)
     if os.environ.get("WORLD_SIZE", "1") == "1":  # a mistake is reported before torch is imported, which takes seconds
         existing = named_run(runs, name) if name else None
-        check_names(fit_config(existing, settings), resumed=existing is not None and existing.exists)
+        resumed = existing if existing is not None and existing.exists else None
+        check_names(
+            fit_config(existing, settings), resumed=resumed is not None, recorded=resumed.choice() if resumed else None
+        )
     from mtrain.train.distributed import joined
 
     with joined() as ranks:  # of several processes, one reports a mistake

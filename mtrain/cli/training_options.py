@@ -125,11 +125,18 @@ def _weights_by_task(
     return found or None
 
 
+def _names(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Names separated by commas, or given one by one."""
+    return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+
+
 _AFTER = {"config_file", "seeds", "out", "as_json"}  # options that stand below the settings
 _FLAGS = {"task_weights": "--task-weight", "backbone_options": "--backbone-option"}
 _TAKES: dict[str, dict[str, Any]] = {
     "shards": {"metavar": "FOLDER"},
     "leave_out": {"multiple": True, "metavar": "TASK"},
+    "tasks": {"multiple": True, "metavar": "A,B,C", "callback": _names},
+    "drop": {"metavar": "FILE"},
     "joint": {"multiple": True, "metavar": "TASK"},
     "train_on": {"type": click.Choice(["train+val", "train"]), "metavar": "SETS"},  # the test sets: `mtrain release`
     "task_weights": {"multiple": True, "metavar": "NAME=W", "callback": _weights_by_task},

@@ -78,7 +78,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
         seen = "; ".join(f"{', '.join(sets)} of {task}" for task, sets in start.items())
         yield f"The initial weights were trained on: {seen}."
     yield ", ".join(f"{name} {getattr(config, name)}" for name in SETTINGS) + f", seed {config.seed}."
-    chosen = {name: getattr(config, name) for name in sorted(OPTIONAL)}
+    chosen = {name: getattr(config, name) for name in sorted(OPTIONAL - {"tasks", "drop"})}
     fields = FitConfig.model_fields
     plain = {name: fields[name].get_default(call_default_factory=True) for name in chosen}
     other = [f"{name} {value}" for name, value in chosen.items() if value != plain[name]]
@@ -96,6 +96,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
     yield ""
     yield f"Tasks left out: {', '.join(run.left_out()) or 'none'}."
+    yield from _choice(run)
     yield from _scores(run)
     yield from ("", "## Licences and citations", "")
     yield "The weights were trained on the data above; their licences may bind whoever uses or shares the weights."
@@ -117,6 +118,17 @@ def _sets(trained: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
         tasks = [task for task, of in trained.items() if of == sets]
         of = "every task" if len(tasks) == len(trained) else ", ".join(tasks)
         yield f"Trained on: {', '.join(sets)} of {of}."
+
+
+def _choice(run: Run) -> Iterator[str]:
+    """How the tasks were chosen, and on which sets of the target that they were chosen for."""
+    choice = run.choice()
+    if choice is None:
+        return
+    yield f"Tasks that were not chosen: {', '.join(choice.dropped) or 'none'}."
+    if choice.target:
+        saw = "; ".join(f"{', '.join(sets)} of {task}" for task, sets in choice.saw.items())
+        yield f"The tasks were chosen for {choice.target} by an estimate of influence that saw: {saw}."
 
 
 def _scores(run: Run) -> Iterator[str]:

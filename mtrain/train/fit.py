@@ -21,6 +21,7 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data import sampling
+from mtrain.data.choice import chosen
 from mtrain.data.pool import Pool, leave_out, open_pool, training_on
 from mtrain.data.task import Task, fetch_shards
 from mtrain.errors import RunError, UsageError
@@ -63,17 +64,19 @@ def fit(
             or the disk is full.
     """
     given = pool
-    pool, left, notes = leave_out(given or open_pool(config.shards), config.leave_out)
+    whole = given or open_pool(config.shards)
+    pool, left, notes = leave_out(whole, config.leave_out)
+    pool, choice, choosing = chosen(whole, pool, config, run.choice() if run.exists else None)
     if given is None:
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
     _check_dense(config, pool)
     _check_division(config, ranks)
-    for note in (*pool.notes, *notes):
+    for note in (*pool.notes, *notes, *choosing):
         report.note(note)
     network = _network(config, run)
     start = run.started_from() if run.exists else seen_by(config.weights, network)
-    about = provenance.about(config, pool, left, ranks.size, start, network)
+    about = provenance.about(config, pool, left, ranks.size, start, network, choice)
     with run.locked() if ranks.first else nullcontext():
         if ranks.broadcast(lambda: _finished(run, about, report)):
             return "finished"

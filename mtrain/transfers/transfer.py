@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dpconvert.names import plain as plain_name
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.checksums import file_digest
@@ -95,9 +97,19 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
         "predictions": predictions,
         "seconds": round(time.monotonic() - begun, 2),
     }
+    result["notes"] = [*result["notes"], *_chosen_on(source, task, str(result["set"]))]
     plain: dict[str, Any] = without_nan(result)
     write_document(path, plain)
     return plain
+
+
+def _chosen_on(source: Pretrained, task: Task, scored: str) -> Iterator[str]:
+    """A note if the tasks of the run were chosen for this target on the set that is scored."""
+    choice = source.run.choice() if source.weights == OWN else None
+    if choice is None or choice.target is None or plain_name(choice.target) != plain_name(task.name):
+        return
+    if scored in choice.saw.get(choice.target, ()):
+        yield f"the tasks of this run were chosen on the {scored} set of {task.name}: this score is optimistic"
 
 
 def _scores(task: Task, found: Transferred) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""The command that estimates what each source task did to a target: `influence`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, reporter, run_of
+
+
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "dimensions", "subsets"))
+@RUNS
+@QUIET
+@click.option("--run", "name", metavar="NAME", help="Run that left the target out.  [default: the newest]")
+@click.option("--target", metavar="TASK", help="Task to estimate for.  [default: the one that the run left out]")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
+@CACHE
+@CHECK
+@click.option("--layers", type=click.Choice(["last", "all"]), default="last", show_default=True,
+    help="Weights that may move: the last stage of the network, or all.",
+)  # fmt: skip
+@click.option("--samples", type=click.IntRange(1), default=200, show_default=True,
+    help="Maximum number of images of each source task.",
+)  # fmt: skip
+@click.option("--dimensions", type=click.IntRange(2), default=200, show_default=True,
+    help="Number of dimensions that gradients are projected to.",
+)  # fmt: skip
+@click.option("--subsets", type=click.IntRange(2), default=200, show_default=True,
+    help="Number of subsets to estimate; of up to 8 source tasks, all.",
+)  # fmt: skip
+@click.option("--verify", type=click.IntRange(1), metavar="N",
+    help="Also train on N random subsets of the tasks, and compare the estimate with the result.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@DEVICE
+@WORKERS
+@JSON
+def influence(
+    runs: Path, quiet: bool, name: str | None, target: str | None, shards: Path | None, verify: int | None,
+    device: str, workers: int, as_json: bool, **how: Any,
+) -> None:  # fmt: skip
+    """Estimate what each task of a run did to a target that the run left out, without training again.
+
+    theta is by how much a source task lowers the target's loss: above 0 the task helps, below 0 it harms. `mtrain fit
+    --drop FILE` leaves out the tasks that harm. The test set of the target is not read.
+
+    \b
+    Example: mtrain influence --run RUN --target Lung
+    """
+    from mtrain.errors import UsageError
+    from mtrain.transfers.request import targets
+
+    run = run_of(runs, name)
+    run.check_finished()
+    found = targets(run, shards, [target] if target else [])
+    if len(found) != 1:
+        names = ", ".join(task.name for task in found)
+        raise UsageError("this run left several tasks out", found=names, remedy="name one with --target")
+    (task,) = found
+    if verify is not None and verify < 3:
+        raise UsageError(f"--verify {verify} is too few", expected="3 or more")
+    from mtrain.documents import write_document
+    from mtrain.influence.estimate import Options, path_of
+    from mtrain.influence.estimate import influence as estimate
+    from mtrain.influence.verify import verify as compare
+    from mtrain.report.influence_page import lines, write_page
+
+    report = reporter(quiet or as_json)
+    options = Options(**how, workers=workers, device=device)
+    content, estimator = estimate(run, task, shards or run.config().shards, options, report)
+    path = path_of(run, task.name, options.layers)
+    if verify is not None:
+        content["verification"] = compare(
+            run, task, estimator(), verify, options.seed, report, workers=workers, device=device
+        )
+        write_document(path, content)
+    page = write_page(run)
+    answer([*lines(content), *_files(path, page)], content | {"file": str(path), "page": str(page)}, as_json=as_json)
+
+
+def _files(path: Path, page: Path) -> Iterator[str]:
+    yield f"{path} (for mtrain fit --drop)"
+    yield str(page)

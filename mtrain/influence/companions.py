@@ -1,0 +1,76 @@
+"""Cheaper signs of which tasks go together, shown beside an estimate of influence: the cosine of task gradients, the
+score of single-task networks on the target, and groups (slides, patients) that two tasks share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtrain.data.task import Task
+from mtrain.errors import UserError
+from mtrain.influence.gradients import Values
+from mtrain.influence.subsets import FOLDER
+from mtrain.runs import Run
+from mtrain.transfers.results import results
+
+if TYPE_CHECKING:
+    from mtrain.influence.estimate import Estimator
+
+
+def cosine(one: Values, other: Values) -> float | None:
+    """Of two vectors; None if one of them is 0."""
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / length if length else None
+
+
+def beside(rows: Sequence[Mapping[str, Any]], made: Estimator, target: Task, run: Run) -> list[dict[str, Any]]:
+    """The rows of the sources, each with its companions.
+
+    cosine: of the gradients of the source's and the target's mean loss in the shared weights; 1: the same direction.
+    single: scores of networks that were trained on the source alone, by mode of transfer. shared_groups: number of
+    slides or patients that both have.
+    """
+    pull = made.target.train.loss_gradient()
+    alone, shared = _single(run, target), _shared_groups(made, target)
+    return [
+        {
+            **row,
+            "cosine": cosine(made.sources[row["task"]].loss_gradient(), pull),
+            "single": alone.get(row["task"], {}),
+            "shared_groups": shared[row["task"]],
+        }
+        for row in rows
+    ]
+
+
+def _shared_groups(made: Estimator, target: Task) -> dict[str, int]:
+    """Source -> number of groups, such as slides, that it shares with the target's training and validation sets."""
+    own = {str(group) for rows in target.rows.values() for group in rows.group}
+    return {name: len(own & groups) for name, groups in made.groups_of.items()}
+
+
+def _single(run: Run, target: Task) -> dict[str, dict[str, float]]:
+    """Source -> mode -> the score on the target of networks trained on that source alone, where runs have one."""
+    found: dict[str, dict[str, float]] = {}
+    for other in _all(run.path.parent):
+        try:
+            pool, scored = list(other.about().get("pool", {})), results(other)
+            comparable = other.config().backbone == run.config().backbone
+        except UserError:
+            continue  # a run that is damaged is told of by the commands that use it
+        if len(pool) != 1 or not comparable:
+            continue
+        for one in scored:
+            same = one["task"] == target.name and one["weights"] == "run" and not one["identity"].get("final")
+            if same and one["score"] is not None:
+                found.setdefault(pool[0], {})[one["mode"]] = one["score"]
+    return found
+
+
+def _all(runs: Path) -> Iterator[Run]:
+    for pattern in ("*/config.json", f"{FOLDER}/*/config.json"):
+        yield from (Run(path.parent) for path in sorted(runs.glob(pattern)))

@@ -1,0 +1,67 @@
+"""The fresh probe of a target that the network was not trained on: a logistic regression on its frozen features."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from mtrain.influence.gradients import Values
+from mtrain.transfers import probes
+from mtrain.transfers.probes import TrainingSet
+
+
+@dataclass(frozen=True)
+class FreshProbe:
+    """A linear classifier on standardised features: weight (classes, features + 1), the bias last.
+
+    penalty: of half the squared weights, beside the mean loss.
+    """
+
+    weight: Values
+    mean: Values
+    scale: Values
+    penalty: float
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Weight (classes, features) and bias (classes,) for features as the network gives them."""
+        weight = self.weight[:, :-1] / self.scale
+        bias = self.weight[:, -1] - weight @ self.mean
+        return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+
+    def gradients(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n, classes x (features + 1)) gradients of the margins in the probe's weights; of two classes, those of the
+        second alone.
+        """
+        x = np.append((features - self.mean) / self.scale, np.ones((len(features), 1)), axis=1)
+        logits = x @ self.weight.T
+        own = np.eye(len(self.weight))[labels]
+        pull = own - softmax(np.where(own > 0, -np.inf, logits), axis=1)
+        pull = pull[:, 1:] if len(self.weight) == 2 else pull
+        found: NDArray[np.float32] = (pull[:, :, None] * x[:, None, :]).reshape(len(x), -1).astype(np.float32)
+        return found
+
+
+def fresh_probe(sample: TrainingSet) -> FreshProbe:
+    """Fitted as `mtrain transfer --mode logistic` does it: the penalty is chosen by cross-validation over groups."""
+    cost = float(probes.logistic(sample).settings["C"])
+    mean = sample.features.mean(0, dtype=np.float64)
+    deviation = sample.features.std(0, dtype=np.float64)
+    scale = np.where(deviation > np.finfo(np.float32).eps * np.abs(mean), deviation, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the same fit was told of by the cross-validation
+        machine = LogisticRegression(C=cost, max_iter=2000).fit((sample.features - mean) / scale, sample.labels)
+    rows = np.append(machine.coef_, machine.intercept_[:, None], axis=1)
+    weight = np.zeros((sample.classes, rows.shape[1]))
+    if len(rows) == 1:
+        weight[machine.classes_[1]] = rows[0]
+    else:
+        weight[machine.classes_] = rows
+    return FreshProbe(weight, mean, scale, 1 / (cost * len(sample.labels)))
