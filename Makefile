@@ -11,8 +11,13 @@ SHARDS := demo/shards
 OPEN_SHARDS := demo/open-shards
 RUN := --runs runs --run demo
 OPEN_RUN := --runs runs --run demo-open
+BASE ?= HEAD
 
-.PHONY: help demo demo-open test lint format stress gpu bench docs clean
+# uv installs no bytecode: without it, each of the many processes would compile torch again. It goes into .venv.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+
+.PHONY: help demo demo-open test check lint format stress gpu bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -42,6 +47,11 @@ demo/sources/%: | .venv/demo
 
 test: .venv/test lint  ## lint, then every test but the long ones
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto $(TESTS)
+
+check: .venv/test lint  ## lint, and the tests of what differs from the commit BASE (HEAD); BASE=main: of a branch
+	tests=$$($(BIN)/python -m tests.changed $(BASE)) || exit 1; \
+	if [ -z "$$tests" ]; then echo "no test depends on what differs from $(BASE)"; \
+	else OMP_NUM_THREADS=1 $(BIN)/pytest -n auto $$tests; fi
 
 lint: .venv/test  ## ruff (rules and format), mypy strict
 	$(BIN)/ruff check .

@@ -43,7 +43,8 @@ OPTIONAL = frozenset({
 # sections of `--help-all`, which together have every setting
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Tasks": (
-        "shards", "leave_out", "tasks", "drop", "train_on", "joint", "temperature", "task_weights", "class_balanced", "stream",
+        "shards", "leave_out", "tasks", "drop", "train_on", "joint", "temperature", "task_weights",
+        "class_balanced", "stream",
         "skip_corrupt",
     ),
     "Network": (

@@ -36,6 +36,12 @@ SHARDS = "*.tar"
 
 
 @pytest.fixture
+def converted(converted_fake: Get, small_tiles: Converted) -> Get:
+    """As for all tests, but the source of whole images has small ones."""
+    return lambda name: small_tiles if name == TILES else converted_fake(name)
+
+
+@pytest.fixture
 def tiles(converted: Get, tmp_path: Path) -> Path:
     """A copy of a source of whole images, to damage."""
     return Path(shutil.copytree(converted(TILES).source, tmp_path / "source"))
