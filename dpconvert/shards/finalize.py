@@ -80,7 +80,7 @@ def finish(
         licence=manifest.licence,
         citation=manifest.citation,
         expectations=differences(manifest, options, splits, partial),
-        notes=[*manifest.notes, *chosen.notes],
+        notes=[*manifest.notes, *chosen.notes, *_own_formats(entries, options)],
         options=options.fields() | _of_pixels(manifest),
         request=json.dumps(request, sort_keys=True),
         plan=chosen.digest(),
@@ -119,6 +119,18 @@ def index_columns(dense: Dense | None) -> dict[str, str]:
     if dense is None:
         return {}
     return (SEG_COLUMNS if dense.seg else {}) | (OBJECT_COLUMNS if dense.objects else {})
+
+
+def _own_formats(entries: list[Entry], options: Options) -> list[str]:
+    """A note if `--image-format` has no effect on samples that are whole files, or tiles, as they were compressed."""
+    chosen = {"manifest": "", "png": "png", "jpeg": "jpg"}[options.image_format]
+    own = sum(entry.format != chosen for entry in entries) if chosen else 0
+    if not own:
+        return []
+    return [
+        f"--image-format {options.image_format} is not used for {own} of {counted(len(entries), 'sample')}, "
+        "which keep the bytes of their files or tiles"
+    ]
 
 
 def _of_pixels(manifest: Manifest) -> dict[str, Any]:

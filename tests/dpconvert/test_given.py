@@ -194,3 +194,10 @@ def test_units_of_resolution_beyond_tiff_6_are_those_of_tifffile(unit: int, per:
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", resolution=(per, per), resolutionunit=unit)
     with open_image([tmp_path / "a.tif"]) as image:
         assert image.mpp == 0.25
+
+
+def test_a_format_that_whole_files_do_not_take_is_said(source: Path) -> None:
+    note = "--image-format jpeg is not used for 8 of 8 samples, which keep the bytes of their files or tiles"
+    assert note in convert(source, FOLDERS, image_format="jpeg").notes
+    shutil.rmtree(source.parent / "out")
+    assert not any("--image-format" in note for note in convert(source, FOLDERS, image_format="png").notes)
