@@ -22,7 +22,8 @@ from dpconvert.source import bounded, elements
 from dpconvert.source.bounded import Bounded
 
 MOST_LINKS = 16  # from one to the next
-IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)")
+IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|@eaDir/|Thumbs\.db$|desktop\.ini$)")
+ENCRYPTED = 0x1  # bit of a zip member's flags
 UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
 RATIO_LIMIT = 1000
@@ -108,6 +109,10 @@ def zip_members(path: Path, name: str) -> Iterator[Listed]:
         if member.filename.endswith("/") or IGNORED.search(member.filename):
             continue
         _check_inside(member.filename, path)
+        if member.flag_bits & ENCRYPTED:
+            raise ReadError(
+                f"archive member is encrypted: {member.filename}", where=path, remedy="unpack it with its password"
+            )
         limit = min(MEMBER_LIMIT, RATIO_LIMIT * max(member.compress_size, 1024))
         if member.file_size > limit and not elements.ARRAYS.search(member.filename):  # those are never held in memory
             raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)

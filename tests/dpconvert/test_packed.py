@@ -184,3 +184,19 @@ def test_links_inside_a_tar_are_the_files_that_they_lead_to(tmp_path: Path) -> N
     source = opened(tmp_path)
     assert set(source.sizes) == {f"x.tar/{name}.png" for name in ("a/0", "b/1", "a/2", "b/3")}
     assert all(source.read(name) == b"image" for name in source.sizes)
+
+
+def test_an_encrypted_zip_is_refused_when_its_files_are_listed(tmp_path: Path) -> None:
+    data = bytearray(zipped(CONTENT))
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the mark in the first entry of the central directory
+    (tmp_path / "images.zip").write_bytes(data)
+    with pytest.raises(ReadError, match=r"images.zip: archive member is encrypted: a/no/0.png; unpack it with its pass"):
+        Source.open(tmp_path, MANIFEST)
+
+
+def test_thumbnails_of_a_storage_system_are_no_images_of_the_source(tmp_path: Path) -> None:
+    for name, data in CONTENT.items():
+        for place in (tmp_path / name, tmp_path / Path(name).parent / "@eaDir" / "1.png" / "SYNOPHOTO_THUMB_M.png"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+    assert set(Source.open(tmp_path, MANIFEST).sizes) == set(CONTENT)
