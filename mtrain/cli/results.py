@@ -103,6 +103,7 @@ def export(
 @click.option("--class", "shown", metavar="CLASS",
     help="Class that maps show.  [default: class 1 of two; of more, the most probable]",
 )  # fmt: skip
+@click.option("--features", is_flag=True, help="Also write features of slides, <name>.h5, as TRIDENT does.")
 @click.option("--patch", type=click.IntRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
 @click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
     help="Micrometres per pixel, for slides whose files do not state it.",
@@ -115,7 +116,8 @@ def export(
 @JSON
 def predict(
     runs: Path, quiet: bool, paths: tuple[Path, ...], name: str | None, task: str | None, shown: str | None,
-    patch: int | None, mpp: float | None, mpp_override: float | None, device: str, out: Path, as_json: bool,
+    patch: int | None, mpp: float | None, mpp_override: float | None, features: bool, device: str, out: Path,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Apply a run's network and head to slides, images, or folders of them.
 
@@ -134,11 +136,13 @@ def predict(
 
     classifier = Classifier(run, task, device)
     size = Patch.of(classifier.about, patch, mpp, mpp_override)
-    results = run_prediction(classifier, paths, size, out, reporter(quiet or as_json), shown)
+    report = reporter(quiet or as_json)
+    results = run_prediction(classifier, paths, size, out, report, shown, features=features)
     answer(map(_line, results), results, as_json=as_json)
 
 
 def _line(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in result["classes"].items())
-    files = f" -> {result['heatmap']}, {result['image']}, {result['geojson']}" if "heatmap" in result else ""
+    names = ("heatmap", "image", "geojson", "features")
+    files = f" -> {', '.join(result[name] for name in names if result[name])}" if "heatmap" in result else ""
     return f"{result['file']}: {counts}{files}"

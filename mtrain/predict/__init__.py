@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.image import SLIDE_SUFFIXES, Image, open_image
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.slide_files import slide_files
 from mtrain.errors import UsageError
@@ -21,12 +22,14 @@ FOUR = 4  # a file in a slide format that holds fewer patches than this is treat
 
 
 def predict(
-    classifier: Classifier, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter, shown: str | None = None
-) -> list[dict[str, Any]]:
+    classifier: Classifier, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter, shown: str | None = None,
+    *, features: bool = False,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Write a heat map for each slide, and a row of `pictures.csv` for each other image, to `out`.
 
-    paths: files, or folders, which are searched at any depth. shown: the class that heat maps show. Returns one
-    dictionary for each slide (the fields of `slide.Answered`) and one for the table.
+    paths: files, or folders, which are searched at any depth. shown: the class that heat maps show. features: also
+    write those of the patches of slides. Returns one dictionary for each slide (the fields of `slide.Answered`) and one
+    for the table.
 
     Raises:
         UsageError: there is no such file or class, or nothing to read.
@@ -35,8 +38,13 @@ def predict(
     label = classifier.label(shown)
     slides, images = _slides_and_images(_files(paths), patch)
     names = _names(slides)
-    results = [asdict(predict_slide(classifier, slide, patch, out / names[slide], report, label)) for slide in slides]
+    results = [
+        asdict(predict_slide(classifier, slide, patch, out / names[slide], report, label, features=features))
+        for slide in slides
+    ]
     if images:
+        if features:
+            report.note(f"--features has no effect on {counted(len(images), 'image')}: features are those of slides")
         table = out / "pictures.csv"
         counts = predict_images(classifier, images, table, report)
         results.append({"file": str(table), "pictures": len(images), "classes": counts})

@@ -61,9 +61,13 @@ class Classifier:
             )
         return self.classes.index(name)
 
-    @torch.inference_mode()
     def answer(self, raw_images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Probabilities (N, classes) for N uint8 RGB images (height, width, 3).
+        """Probabilities (N, classes) for N uint8 RGB images (height, width, 3)."""
+        return self.probabilities(self.features(raw_images))
+
+    @torch.inference_mode()
+    def features(self, raw_images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Features (N, D) of N uint8 RGB images (height, width, 3).
 
         As in training, the central square of each image is resized to the network's input size.
         """
@@ -71,6 +75,12 @@ class Classifier:
         arrays = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in raw_images]
         squares = [square(array, self.size, how=how) for array in arrays]
         images = torch.stack(squares).to(self.device)
-        logits = self.head(self.network(self.network.normalize(images)))
+        features: NDArray[np.float32] = self.network(self.network.normalize(images)).float().cpu().numpy()
+        return features
+
+    @torch.inference_mode()
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (N, classes) for features (N, D)."""
+        logits = self.head(torch.from_numpy(features).to(self.device))
         probabilities: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
         return probabilities

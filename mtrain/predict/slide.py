@@ -18,6 +18,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
 from mtrain.model.heads import About
 from mtrain.predict.classifier import BATCH, Classifier
+from mtrain.predict.feature_file import write_features
 from mtrain.predict.geojson import write_geojson
 from mtrain.predict.heatmap import write_heatmap, write_picture
 
@@ -61,14 +62,18 @@ class Answered:
     heatmap: str
     image: str
     geojson: str
+    features: str | None
     patches: int
     classes: dict[str, int]
 
 
 def predict_slide(
-    classifier: Classifier, path: Path, patch: Patch, out: Path, report: Reporter, shown: int | None
-) -> Answered:
+    classifier: Classifier, path: Path, patch: Patch, out: Path, report: Reporter, shown: int | None,
+    *, features: bool = False,
+) -> Answered:  # fmt: skip
     """Predict every patch of the slide that holds tissue. `out` is the path of the output files without their endings.
+
+    features: also write those of the patches, to <out>.h5.
 
     Raises:
         ReadError: the slide cannot be read, or its resolution is unknown.
@@ -84,18 +89,29 @@ def predict_slide(
         if not len(boxes):
             raise UsageError("no patch of this slide holds enough tissue", where=path)
         answers = np.zeros((len(boxes), len(classifier.classes)), np.float32)
+        found = np.zeros((len(boxes), classifier.network.num_features if features else 0), np.float32)
         with report.bar(path.name, len(boxes), unit="patches") as advance:
             for rows, patches in _read(image, boxes, patch.side):
-                answers[rows] = classifier.answer(patches)
+                if features:
+                    found[rows] = classifier.features(patches)
+                    answers[rows] = classifier.probabilities(found[rows])
+                else:
+                    answers[rows] = classifier.answer(patches)
                 advance(len(patches))
         endings = ("heatmap.tif", "heatmap.png", "geojson")
         heatmap, picture, geojson = (out.with_name(f"{out.name}.{ending}") for ending in endings)
+        table = out.with_name(f"{out.name}.h5") if features else None
+        if table is not None:
+            resolution = patch.told if image.mpp is None else image.mpp
+            write_features(table, found, boxes, image, patch.side, resolution, out.name)
         pixels = write_heatmap(heatmap, image, boxes, answers, shown, _axes(image, patch.told))
     write_picture(picture, pixels, path.name, classifier.classes, shown)
     write_geojson(geojson, boxes, answers, classifier.classes)
     counts = Counter(answers.argmax(axis=1).tolist())
     by_class = {name: counts[label] for label, name in enumerate(classifier.classes)}
-    return Answered(str(path), str(heatmap), str(picture), str(geojson), len(boxes), by_class)
+    return Answered(
+        str(path), str(heatmap), str(picture), str(geojson), str(table) if table else None, len(boxes), by_class
+    )
 
 
 def patches_of(image: Image, patch: Patch, path: Path) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import openslide
 import pytest
@@ -258,3 +259,23 @@ def test_a_png_with_a_colour_bar_or_a_legend_lies_beside_the_pyramid(tmp_path: P
     assert (np.abs(picture - (40, 90, 200)).max(axis=2) <= 2).mean() > 0.4  # the map itself
     beside = picture[:, int(picture.shape[1] * 0.85) :].reshape(-1, 3)
     assert len(np.unique(beside, axis=0)) > (100 if shown else 2)
+
+
+def test_features_of_patches_are_written_as_slide_level_tools_read_them(run: Run, slide: Path, tmp_path: Path) -> None:
+    classifier = Classifier(run, "Alpha")
+    patch = Patch(side=64, mpp=1.0)
+    (found,) = predict(classifier, [slide], patch, tmp_path / "with", QUIET, features=True)
+    (plain,) = predict(classifier, [slide], patch, tmp_path / "without", QUIET)
+    assert (plain["features"], plain["classes"]) == (None, found["classes"])
+    with h5py.File(found["features"]) as file:
+        features, coords, about = file["features"][:], file["coords"][:], dict(file["coords"].attrs)
+    with open_image([slide]) as image:
+        boxes = patches_of(image, patch, slide)
+        pixels = [image.read(*box, (64, 64)) for box in boxes.tolist()]
+    assert features.shape == (8, 512)
+    assert coords.tolist() == boxes[:, :2].tolist()
+    assert np.allclose(features, classifier.features(pixels), atol=1e-5)
+    assert about == {
+        "patch_size": 64, "patch_size_level0": 128, "overlap": 0, "name": "slide", "level0_width": 1024,
+        "level0_height": 768, "level0_magnification": 20.0, "target_magnification": 10.0,
+    }  # fmt: skip
