@@ -212,7 +212,8 @@ def test_real_points_of_bone_marrow_are_kept(tmp_path: Path, dpconvert: Callable
     folder = tmp_path / "BoneMarrowNuclei"
     fields = [json.loads(parts["json"]) for parts in stored(folder).values()]
     found = {
-        (Path(f["files"][0]).stem, f["x"] + x, f["y"] + y, ("1", "3")[kind]) for f in fields for x, y, kind in f["points"]
+        (Path(f["files"][0]).stem, f["x"] + x, f["y"] + y, ("1", "3")[kind])
+        for f in fields for x, y, kind in f["points"]
     }  # fmt: skip
     told = set()
     for path in sorted(source.rglob("annotations/*.txt")):
