@@ -94,7 +94,8 @@ def convert_all(root: Path | None, out: Path, as_json: bool, verbose: bool, **op
     cards, failed = [], []
     for manifest in existing:
         try:
-            outcome = _conversion(with_shape(manifest), base / manifest.name, out, **options)
+            kept = options | {"dense": options["dense"] and manifest.dense is not None}
+            outcome = _conversion(with_shape(manifest), base / manifest.name, out, **kept)
         except UserError as error:
             failed.append(manifest.name)
             say(f"dpconvert: error: {manifest.name}: {error}", bold=True)

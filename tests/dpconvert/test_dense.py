@@ -21,11 +21,12 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, raster
 from dpconvert.manifest.dense import Dense
 from dpconvert.plan.targets import ImageTargets
 from dpconvert.tasks.overlay import overlaid
-from tests.dpconvert.conftest import Answer
+from tests.dpconvert.conftest import Answer, Converted
 from tests.dpconvert.test_shapes import HEAD, Make, make
 
 __all__ = ["make"]
 Cli = Callable[..., Answer]
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def stored(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -524,3 +525,20 @@ def test_check_looks_for_unknown_labels(make: Make, tmp_path: Path, dpconvert: C
     answer = dpconvert("check", tmp_path / "my.toml", "--source", tmp_path / "source", "-q")
     assert answer.code == 1
     assert "the resolution is not known" in answer.out + answer.err
+
+
+def test_all_sources_keep_what_they_have(tmp_path: Path, dpconvert: Cli, converted: Callable[[str], Converted]) -> None:
+    """`all --dense` converts sources without dense targets, too."""
+    (tmp_path / "sources").mkdir()
+    for name in ("janowczyk7", "pannuke"):
+        (tmp_path / "sources" / name).symlink_to(converted(name).source)
+    given = "--root", tmp_path / "sources", "--out", tmp_path / "out", "--workers", 1, "-q", "--dense"
+    assert dpconvert("all", *given).code == 0
+    assert cards.load(tmp_path / "out" / "Janowczyk7").dense is None
+    card = cards.load(tmp_path / "out" / "PanNukeNeoplastic")
+    assert card.dense is not None
+    readme = (tmp_path / "out" / card.task / "README.md").read_text()
+    assert "task_categories: [image-classification, image-segmentation]\n" in readme
+    answer = dpconvert("show", "pannuke")
+    assert "masks (background, neoplastic, inflammatory, connective, dead, epithelial) and points" in answer.out
+    assert "with --dense" in answer.out

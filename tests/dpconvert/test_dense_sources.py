@@ -19,7 +19,7 @@ from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
 from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Converted, run
-from tests.dpconvert.test_dense import masks_of, stored
+from tests.dpconvert.test_dense import REAL, masks_of, stored
 
 Get = Callable[[str], Converted]
 WITH_TARGETS = {name for name in known() if find(name).dense is not None}
@@ -199,8 +199,6 @@ def test_carcinoma_of_breast_is_drawn(name: str, converted: Get, tmp_path: Path)
 
 
 # --- real files
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def real(folder: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,12 @@ def test_options_tell_how_images_are_stored() -> None:
 def test_the_line_of_a_row_is_the_json_of_its_fields(name: str, whole: bool, attributes: dict[str, str]) -> None:
     box, stored = (None, None) if whole else (Box(1, 2, 3, 4), (5, 6))
     row = plan.PlanRow("k", "val", "val-000000.tar", 1, f"n:{name}", name, (name, "b"), 2, box, stored, attributes)
-    fields = [getattr(row, field) for field in plan.PlanRow.__slots__]
+    fields = [getattr(row, field) for field in plan.PlanRow.__slots__ if field != "annotations"]
     assert row.line() == json.dumps(fields)
+    assert plan._row(json.loads(row.line())) == row
+    drawn = replace(row, annotations=plan.Drawn((name, "m.png"), attributes, exhaustive=whole))
+    assert drawn.line() == json.dumps([*fields, drawn.annotations])
+    assert plan._row(json.loads(drawn.line())) == drawn
 
 
 def test_patches_of_an_image_in_strips_go_row_by_row_and_others_block_by_block() -> None:

@@ -33,7 +33,7 @@ def _head(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
         yield f"license_name: {_quoted(card.licence.name or 'not stated')}"
         if card.licence.url:
             yield f"license_link: {_quoted(card.licence.url)}"
-    yield "task_categories: [image-classification]"
+    yield f"task_categories: [{', '.join(_categories(card))}]"
     yield f"pretty_name: {_quoted(card.title or card.task)}"
     yield f"size_categories: [{_quoted(next((t for n, t in SIZES.items() if card.samples() < n), '10M<n<100M'))}]"
     yield f"tags: [{', '.join(map(_quoted, sorted({'pathology', 'histology', 'webdataset', *_tags(card)})))}]"
@@ -46,6 +46,15 @@ def _head(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
     yield "dataset_info:"
     yield "  features:"
     yield from _features(card, entries)
+
+
+def _categories(card: TaskCard) -> Iterator[str]:
+    """The Hub's names of what the samples are labelled for."""
+    yield "image-classification"
+    if card.dense and card.dense.seg:
+        yield "image-segmentation"
+    if card.dense and card.dense.boxes:
+        yield "object-detection"
 
 
 def _tags(card: TaskCard) -> Iterator[str]:
