@@ -90,7 +90,7 @@ class SegCard(Model):
     """The masks of a task: PNG files of the stored image's size, whose values are indexes in `classes`, or `ignore`."""
 
     classes: list[str]
-    ignore: Literal[255] = IGNORE
+    ignore: Literal[255] = 255
     metric: Literal["dice"] = "dice"
 
 
