@@ -34,7 +34,7 @@ class DensePart:
         """
         device = maps[0].device
         slots, numbers, own = (part.to(device, non_blocking=True) for part in self._chosen(batch.counts.numpy()))
-        masks, points, radii = (part.to(device, non_blocking=True) for part in self._targets(batch, len(slots)))
+        masks, points, radii = self._targets(batch, slots)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = self.network([level.index_select(0, slots) for level in maps], numbers)
         losses = dense_losses(self.network, logits, numbers, masks, points, radii, scaled=self.config.scales_losses)
@@ -55,14 +55,19 @@ class DensePart:
         own = np.arange(size) < len(dense)
         return torch.from_numpy(slots), torch.from_numpy(np.maximum(numbers[slots], 0)), torch.from_numpy(own)
 
-    def _targets(self, batch: Batch, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Masks, points and radii, augmented as their images are, and empty ones up to `size`."""
-        slots = self._chosen(batch.counts.numpy())[0][: len(batch.masks)]
-        quarter = batch.looks[slots, 0] < 0.5 if self.config.rotations else None
-        masks, points = turned(batch.masks, batch.points, batch.flips.cpu()[slots], quarter)
-        more = size - len(masks)
-        return (
-            torch.cat([masks, masks.new_full((more, *masks.shape[1:]), IGNORE)]),
-            torch.cat([points, points.new_full((more, *points.shape[1:]), -1)]),
-            torch.cat([batch.radii, batch.radii.new_zeros(more)]),
+    def _targets(self, batch: Batch, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks, points and radii on the device of `slots`, augmented as their images are; those of images that are not
+        there for their targets are empty.
+        """
+        flips, looks = (part.to(slots.device, non_blocking=True) for part in (batch.flips, batch.looks))
+        quarter = looks[:, 0].index_select(0, slots) < 0.5 if self.config.rotations else None
+        kinds = ((batch.masks, IGNORE), (batch.points, -1), (batch.radii, 0))
+        masks, points, radii = (
+            _filled(part.to(slots.device, non_blocking=True), len(slots), empty) for part, empty in kinds
         )
+        return *turned(masks, points, flips.index_select(0, slots), quarter), radii
+
+
+def _filled(part: Tensor, size: int, empty: float) -> Tensor:
+    """The tensor, with entries of `empty` up to this size."""
+    return torch.cat([part, part.new_full((size - len(part), *part.shape[1:]), empty)])

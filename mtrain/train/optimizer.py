@@ -118,7 +118,8 @@ class DenseOptimizer:
         self.heads = HeadOptimizer(config, dense.heads)
         self.decoder = MaskedOptimizer(config, dict.fromkeys(dense.decoder.parameters()), 1)
         self.parts = (self.heads, self.decoder)
-        self.tasks = torch.tensor([list(heads).index(task) for task in dense.heads], device=dense.choice.device)
+        tasks = torch.tensor([list(heads).index(task) for task in dense.heads])
+        self.tasks = tasks.to(dense.choice.device, non_blocking=True)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next iteration."""

@@ -25,6 +25,8 @@ from mtrain.model.network import MultiHead, shared_network
 from mtrain.train import trainer
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
+from tests.mtrain.dense_networks import dense_training
+from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import CPU, SMALL, a_training, config
 
@@ -98,6 +100,34 @@ def test_no_iteration_waits_for_the_device(
     assert (ours.average is not None) == bool(ours.config.ema)
     with pytest.raises((RuntimeError, NotImplementedError)):  # and this is what waits: the losses, when they are told
         meter.take(3)
+
+
+def dense_on_meta(shards: Path, **changed: Any) -> tuple[Training, Training]:
+    """A training with masks and points that draws batches, and one that takes them on the meta device."""
+    drawn = dense_training(shards, **changed)
+    taking = dense_training(shards, **changed)
+    model = taking.model.float().to(DEVICE).to(memory_format=torch.channels_last)
+    return drawn, Training(taking.config, taking.pool, model, DEVICE)
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, {"optimizer": "adamw", "rotations": True, "accumulate": 2}], ids=["sgd", "adamw"]
+)
+def test_no_iteration_with_masks_and_points_waits_for_the_device_nor_launches_more_for_some_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choices: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(trainer.torch, "autocast", lambda *_, **__: nullcontext())
+    drawn, ours = dense_on_meta(write_mixed_pool(tmp_path), warmup=1, **choices)
+    launches, dense = [], []
+    for parts in drawn.iterations(range(6)):
+        # batches travel to the device ahead of time, as mtrain.data.prefetch has it
+        sent = [part.to(DEVICE) for part in parts]
+        with Operators() as counted, Waits():
+            ours.step(*sent)
+        launches.append(counted.count)
+        dense.append(sum(len(part.masks) for part in parts))
+    assert len(set(dense)) > 1
+    assert len(set(launches[2:])) == 1  # the second ends the warm-up
 
 
 class Operators(TorchDispatchMode):

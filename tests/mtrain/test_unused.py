@@ -27,8 +27,9 @@ def test_every_mode_says_which_options_it_reads() -> None:
     assert list(request.READS) == list(modes.MODES) == MODES
     parameters = {parameter.name for parameter in group.commands["transfer"].params}
     assert parameters >= request.CHOICES
-    assert set(request.unread(["svm", "finetune"])) == set()
-    assert set(request.unread(["knn"])) == {"solver", "epochs", "rates", "batch", "early_stop", "seed"}
+    assert set(request.unread(["svm", "finetune", "dense"])) == set()
+    assert set(request.unread(["svm", "finetune"])) == {"steps"}
+    assert set(request.unread(["knn"])) == {"solver", "epochs", "rates", "batch", "early_stop", "seed", "steps"}
     assert "seed" not in request.unread(["svm"], "random")
 
 
