@@ -118,7 +118,7 @@ def _of_table(data: bytes, name: str) -> list[ListedImage]:
     images: dict[str, list[Region]] = defaultdict(list)
     csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
     try:
-        for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True):
+        for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig").removeprefix("#"), newline=""), strict=True):
             regions = images[row["filename"] or ""]
             outline = json.loads(row["region_shape_attributes"] or "{}")
             if outline:

@@ -31,7 +31,7 @@ class Site:
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     redirects: dict[str, tuple[int, str]] = field(default_factory=dict)  # path -> status, path of a signed address
     expire: int = 0  # how many of the next signed addresses have expired when they are used
-    signed: dict[str, bool] = field(default_factory=dict)  # signature -> whether it may still be used
+    signatures: dict[str, bool] = field(default_factory=dict)  # signature -> whether it may still be used
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -106,7 +106,7 @@ class Host(Handler):
             status, target = self.site.redirects[path]
             self.site.asked.append((self.path, self.headers.get("Range")))
             self.reply(status, b"", {"Location": f"{self.site.url}{target}?X-Amz-Signature={self.sign()}"})
-        elif signature and not self.site.signed.pop(signature, False):
+        elif signature and not self.site.signatures.pop(signature, False):
             self.site.asked.append((self.path, self.headers.get("Range")))
             self.reply(403, b"<Error><Code>AccessDenied</Code></Error>", {"Content-Type": "application/xml"})
         else:
@@ -114,8 +114,8 @@ class Host(Handler):
 
     def sign(self) -> str:
         with self.site.lock:
-            signature = f"{len(self.site.signed)}-{len(self.site.asked)}"
-            self.site.signed[signature] = self.site.expire <= 0
+            signature = f"{len(self.site.signatures)}-{len(self.site.asked)}"
+            self.site.signatures[signature] = self.site.expire <= 0
             self.site.expire -= 1
         return signature
 

@@ -231,7 +231,11 @@ def via_one() -> dict[str, Any]:
     return {"a.png123": entry | {"fileref": "", "regions": {str(n): r for n, r in enumerate(REGIONS)}}}
 
 
-@pytest.mark.parametrize("write", [via_images, via_table, via_project, via_one])
+def via_table_of_version_1() -> bytes:
+    return b"#" + via_table()
+
+
+@pytest.mark.parametrize("write", [via_images, via_table, via_table_of_version_1, via_project, via_one])
 def test_every_form_of_via_is_read(write: Callable[[], Any]) -> None:
     found = read(write())
     assert told(found) == DRAWN
