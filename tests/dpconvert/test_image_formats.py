@@ -18,7 +18,7 @@ from dpconvert.image.flat import flat
 from dpconvert.image.guards.allowed_formats import FORMATS, open_image
 from dpconvert.image.guards.jpeg import MOST_SCANS
 from tests.dpconvert import test_jpeg2000 as jpeg2000
-from tests.dpconvert.test_tiffsegments import progressive
+from tests.dpconvert.test_tiff_segments import progressive
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
 
