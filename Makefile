@@ -46,12 +46,12 @@ demo/sources/%: | .venv/demo
 	$(BIN)/dpconvert fake $* --out demo/sources
 
 test: .venv/test lint  ## lint, then every test but the long ones
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal $(TESTS)
 
 check: .venv/test lint  ## lint, and the tests of what differs from the commit BASE (HEAD); BASE=main: of a branch
 	tests=$$($(BIN)/python -m tests.changed $(BASE)) || exit 1; \
 	if [ -z "$$tests" ]; then echo "no test depends on what differs from $(BASE)"; \
-	else OMP_NUM_THREADS=1 $(BIN)/pytest -n auto $$tests; fi
+	else OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal $$tests; fi
 
 lint: .venv/test  ## ruff (rules and format), mypy strict
 	$(BIN)/ruff check .

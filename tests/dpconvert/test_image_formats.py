@@ -18,7 +18,7 @@ from dpconvert.image.flat import flat
 from dpconvert.image.guards.allowed_formats import FORMATS, open_image
 from dpconvert.image.guards.jpeg import MOST_SCANS
 from tests.dpconvert import test_jpeg2000 as jpeg2000
-from tests.dpconvert.test_tiffsegments import progressive
+from tests.dpconvert.test_tiff_segments import progressive
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
 
@@ -80,6 +80,24 @@ def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     with pytest.raises(ReadError, match=r"a\.png: empty: no byte in it; fetch it again"):
         flat(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"tile_size": (16, 16)},
+        {"tile_size": (32, 32), "codeblock_size": (4, 4)},
+        {"precinct_size": (32, 32), "codeblock_size": (4, 4), "num_resolutions": 1},
+        {"tile_size": (64, 64), "quality_layers": [40, 20, 10, 5, 1], "irreversible": True},
+    ],
+    ids=str,
+)
+def test_a_small_jpeg_2000_image_is_read_however_finely_it_is_divided(layout: dict[str, Any], tmp_path: Path) -> None:
+    image = Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8))
+    image.save(tmp_path / "a.jp2", **layout)
+    pixels = flat(tmp_path / "a.jp2")
+    assert pixels.shape == (480, 640, 3)
+    assert layout.get("irreversible") or np.array_equal(pixels, np.asarray(image))
 
 
 def test_usual_ones_are_not(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""What a JPEG 2000 stream costs OpenJPEG, seen in its headers before it is decoded (ISO/IEC 15444-1, annexes A, I)."""
+"""What a JPEG 2000 stream costs OpenJPEG, seen in its headers before it is decoded (ISO/IEC 15444-1, annexes A, I).
+
+This models what the decoder allocates, since nothing else bounds it: OpenJPEG runs in this process, also where the
+process is the user's own, and neither stops at a limit nor returns to Python before it ends.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ def claimed(data: bytes) -> int | None:
     """Samples of an image, and as many as its tiles, precincts, blocks and layers cost; None where no head tells.
 
     Raises:
-        ValueError: more than MOST, in samples that its bytes cannot hold or beside them.
+        ValueError: more than MOST, in samples or packets that its bytes cannot hold, or in one tile beside its samples.
     """
     at = _codestream(data)
     if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ):
@@ -59,9 +63,12 @@ def claimed(data: bytes) -> int | None:
         most = max((_of_precincts(tiles, style[0], style[1:], layers) for style in styles), default=0)
     except (struct.error, IndexError, ValueError, ZeroDivisionError):
         return None
-    beside = most + (count * OF_A_TILE if count > 1 else 0)
+    of_tiles = count * OF_A_TILE if count > 1 else 0
+    beside = most + of_tiles
     all_in_all = samples + beside
-    is_held = samples <= min(MOST_SAMPLES, RATIO * len(data)) and beside <= MOST
+    can_be_held = RATIO * len(data)  # a packet takes a byte at least, so that its bytes bound the time
+    at_once = most // max(count, 1) + of_tiles  # tiles are decoded one after the other
+    is_held = samples <= min(MOST_SAMPLES, can_be_held) and beside <= max(MOST, can_be_held) and at_once <= MOST
     if all_in_all > MOST and not is_held:
         raise ValueError(f"JPEG 2000 that takes as much as {all_in_all} samples")
     return all_in_all if all_in_all > 0 else None

@@ -50,7 +50,10 @@ UNREADABLE = (
 
 @cache
 def quiet() -> None:
-    """Take libtiff's handlers of errors and warnings away, where it can be reached, and Pillow's log."""
+    """Silence libtiff, where it can be reached, and Pillow's log.
+
+    Pillow offers no public way to: it leaves libtiff's own handler of errors in place, which writes to stderr.
+    """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     with suppress(OSError, AttributeError):  # another build of Pillow: its lines stay
         library = ctypes.CDLL(_imaging.__file__)

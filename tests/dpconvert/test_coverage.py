@@ -1,3 +1,5 @@
+"""The share of boxes that the cells of a mask cover."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The size in the header of a flat image, and whether the file is complete."""
+
 from __future__ import annotations
 
 import io
