@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,7 @@ def seed_means(scores: Values) -> Values:
 def task_ranks(means: Values) -> Values:
     """The rank of each combination (axis -2) on each task (axis -1): 1 = highest mean, ties averaged, nan stays."""
     missing = np.isnan(means)
-    policy = "omit" if missing.any() else "propagate"  # the latter is fast
+    policy: Literal["omit", "propagate"] = "omit" if missing.any() else "propagate"  # the latter is fast
     ranks: Values = stats.rankdata(-np.round(means, DIGITS), axis=-2, nan_policy=policy)
     return np.where(missing, np.nan, ranks)
 

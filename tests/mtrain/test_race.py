@@ -417,6 +417,7 @@ def test_a_rung_is_scored_from_the_training_that_goes_on_bit_for_bit(shards: Pat
         assert not ours.checkpoints.exists()  # neither is needed any more
 
 
+@pytest.mark.stress
 def test_a_race_of_real_trainings_runs_in_several_processes(shards: Path, tmp_path: Path) -> None:
     _, agenda, _, store = opened(tmp_path, shards)
     taken = raced(agenda, store, noisy, random.Random(0))
