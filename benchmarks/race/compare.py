@@ -6,8 +6,8 @@ the best combination less that of the chosen one. The loss is its regret less th
 
     python benchmarks/race/compare.py --worlds 1000 --jobs 2
 
-A table for each model of the noise is printed and written to results-MODEL.csv beside this file; results.svg shows all
-of them.
+For each model of the noise, a table is written to results-MODEL.csv beside this file; results.md and results.svg show
+all of them.
 """
 
 from __future__ import annotations
@@ -68,15 +68,18 @@ def protocols(combinations: int, seeds: int, networks: list[int], *, bootstrap: 
     yield Protocol("2 seeds", grid(1.0, 2))
     yield Protocol("10 % of the length, 1 seed", grid(0.1, 1))
     yield Protocol("race on seeds", lambda one: race(rules(lengths=(1.0,)), one))
-    yield Protocol("race (default)", lambda one: race(rules(), one))
+    yield Protocol("race, keep 40 %", lambda one: race(rules(keep=0.4), one))
+    yield Protocol("race, keep 60 %", lambda one: race(rules(keep=0.6), one))
     each = replace(
-        rules_of(Race.model_validate(ruled_out | {"per_network": True}), combinations // 2, seeds), draws=DRAWS
+        rules_of(Race.model_validate(ruled_out | {"per_network": True, "keep": 0.4}), combinations // 2, seeds),
+        draws=DRAWS,
     )
-    yield Protocol("race, each network its own", lambda one: race(each, one, networks))
+    yield Protocol("race, keep 40 %, each network its own", lambda one: race(each, one, networks))
     yield Protocol("4 sets together", grid(1.0, seeds, together=True), 4)
     yield Protocol("4 sets together, 2 seeds", grid(1.0, 2, together=True), 4)
     yield Protocol("4 sets together, race on seeds", lambda one: race(rules(lengths=(1.0,)), one, together=True), 4)
-    yield Protocol("4 sets together, race", lambda one: race(rules(), one, together=True), 4)
+    yield Protocol("4 sets together, race, keep 40 %", lambda one: race(rules(keep=0.4), one, together=True), 4)
+    yield Protocol("4 sets together, race, keep 60 %", lambda one: race(rules(keep=0.6), one, together=True), 4)
 
 
 @cache
@@ -171,6 +174,10 @@ def main() -> None:
         sys.stdout.flush()
         write(asked.out / f"results-{name}.csv", rows)
     found = {name: read(path) for name in MODELS if (path := asked.out / f"results-{name}.csv").is_file()}
+    parts = [
+        f"## {name}\n\n{rows[0]['worlds']:.0f} worlds\n\n" + "\n".join(table(rows)) for name, rows in found.items()
+    ]
+    (asked.out / "results.md").write_text("\n\n".join(["# Races in simulated sweeps", *parts]) + "\n")
     draw(found).savefig(asked.out / "results.svg", metadata={"Date": None})
 
 

@@ -98,7 +98,7 @@ class Race(BaseModel):
         default=(), json_schema_extra={"x-default": "1, 2, 4, ... and all of the sweep"}
     )
     """Numbers of seeds after which combinations trained to the end are compared; the last one is all of the sweep."""
-    keep: float = Field(default=0.4, gt=0, le=1)
+    keep: float = Field(default=0.6, gt=0, le=1)
     """Share of the combinations that stays for a target after each rung."""
     least: int = Field(default=3, ge=1)
     """Number of combinations that stays for a target in any case, unless the bootstrap rules them out."""
