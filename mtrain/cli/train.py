@@ -55,6 +55,7 @@ def fit(
     settings = read_settings(config_file) if config_file else {}
     settings |= {key: value for key, value in given.items() if value not in (None, ())}
     if print_config:
+        note_unused(reporter(as_json), {"trackers": "--print-config does not train"})
         config = fit_config(named_run(runs, name) if name else None, settings)
         answer([as_toml(config)], config.model_dump(mode="json"), as_json=as_json)
         return

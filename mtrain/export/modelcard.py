@@ -19,7 +19,7 @@ from mtrain.evaluation.paired import Interval
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import Run
-from mtrain.transfers.results import results
+from mtrain.transfers.results import results_with_answers
 
 NAME = "README.md"
 PROTOCOL = "Mormont, Geurts and Marée, IEEE JBHI 25(2), 2021, https://doi.org/10.1109/JBHI.2020.2992878"
@@ -132,7 +132,7 @@ def _choice(run: Run) -> Iterator[str]:
 
 
 def _scores(run: Run) -> Iterator[str]:
-    comparisons = compare(results(run))
+    comparisons = compare(results_with_answers(run))
     if not comparisons:
         return
     others = other_weights(comparisons)

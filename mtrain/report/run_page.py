@@ -24,7 +24,7 @@ from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline
 from mtrain.report.cost import cost
 from mtrain.report.details import details
 from mtrain.runs import Run
-from mtrain.transfers.results import results
+from mtrain.transfers.results import results_with_answers
 
 __all__ = ["METRICS", "SETS", "compare", "curve", "percent", "points", "task_curves", "template", "write_report"]
 UNDIVIDED = 18  # characters of a name that stays in one line
@@ -37,7 +37,7 @@ INTERVALS = (
 
 def write_report(run: Run, out: Path) -> tuple[Path, str]:
     """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables."""
-    config, events, found = run.config(), run.events(), results(run)
+    config, events, found = run.config(), run.events(), results_with_answers(run)
     tasks, missing = _tasks(Path(config.shards))
     comparisons = compare(found)
     titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}

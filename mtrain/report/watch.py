@@ -72,7 +72,8 @@ def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """The status of a run as lines of text."""
     left = "" if status["seconds_left"] is None else f", {clock(status['seconds_left'])} left"
     progress = f"{status['iteration']} of {status['iterations']} iterations"
-    yield f"{status['run']}: {status['state']}, {progress}, {clock(status['seconds'])} spent{left}"
+    yield status["run"]
+    yield f"{status['state']}, {progress}, {clock(status['seconds'])} spent{left}"
     yield f"{status['backbone']}, left out: {', '.join(status['left_out']) or 'nothing'}"
     if status["loss"] is None:
         yield "nothing was logged yet"
@@ -81,9 +82,11 @@ def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield from _columns("loss by task", {task: f"{loss:.3f}" for task, loss in status["tasks"].items()})
     accuracies = {task: _percent(value) for task, value in status["accuracy"].items() if isinstance(value, float)}
     yield from _columns("accuracy on val, percent", accuracies)
+    if status["scores"]:
+        yield "scores, percent:"
     for one in status["scores"]:
-        network = f"{one['mode']}, {Path(one['weights']).name}"
-        yield f"{one['task']}: {network}, {one['metric']} {_score(one)} on {one['set']}"
+        network = f"{one['mode']} of {Path(one['weights']).name}"
+        yield f"  {_score(one):>7}  {one['task']}, {one['metric']} on {one['set']}, {network}"
     yield from (f"note: {note}" for note in status["notes"])
 
 

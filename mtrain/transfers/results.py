@@ -22,22 +22,32 @@ def read_result(path: Path, note: Callable[[str], object] = lambda _text: None) 
 
 
 def results(run: Run) -> list[dict[str, Any]]:
-    """All results of a run, by task and weights. `answers` of a result is the path of its predictions, None where
-    they are absent or not those that it was made from.
+    """All results of a run, by task and weights.
 
     Raises:
         RunError: a result is damaged, or its score is not a number.
     """
+    return [content for _, content in _sorted(run)]
+
+
+def results_with_answers(run: Run) -> list[dict[str, Any]]:
+    """As `results`. `answers` of a result is the path of its predictions, None where they are absent or not those that
+    it was made from.
+
+    Raises:
+        RunError: as `results`.
+    """
+    return [content | {"answers": _answers(path, content)} for path, content in _sorted(run)]
+
+
+def _sorted(run: Run) -> list[tuple[Path, dict[str, Any]]]:
     paths = sorted((run.path / "transfer").glob("*.json"))
     contents = [(path, read_document(path, AGAIN)) for path in paths]
     found = [(path, content) for path, content in contents if content.keys() >= RESULT]
     for path, content in found:
         if not _is_score(content["score"]):
             raise RunError("not a score", where=path, expected="0 to 1", found=content["score"], remedy=AGAIN)
-    return sorted(
-        (content | {"answers": _answers(path, content)} for path, content in found),
-        key=lambda r: (r["task"], r["identity"].get("final", False), r["weights"]),
-    )
+    return sorted(found, key=lambda one: (one[1]["task"], one[1]["identity"].get("final", False), one[1]["weights"]))
 
 
 def _answers(path: Path, content: dict[str, Any]) -> Path | None:

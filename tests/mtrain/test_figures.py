@@ -327,7 +327,7 @@ def test_the_published_scores_stand_beside_ones_own_when_asked(tmp_path: Path) -
     answer = CliRunner().invoke(group, [*command, "--evaluations", str(tmp_path / "evaluations")])
     assert answer.exit_code == 0, answer.output
     html = Path(answer.output.strip()).read_text()
-    assert "<small>published 91.40±0.32</small>" in html
+    assert "<small>91.40±0.32</small>" in html
     assert "diamonds: as published" in html
     table = sheet(tmp_path / "sweeps" / "toy" / "report" / "table.csv")
     assert {row["column"]: row["published_mean"] for row in table}["svm-imagenet"] == "90.54"

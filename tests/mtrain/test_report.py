@@ -19,7 +19,7 @@ from mtrain.report.run_page import compare, percent, points, task_curves, write_
 from mtrain.runs import Run
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import Predictions, scores_of, without_nan, write_predictions
-from mtrain.transfers.results import results
+from mtrain.transfers.results import results_with_answers
 from tests.mtrain.pools import write_pool
 
 
@@ -234,7 +234,7 @@ def test_a_difference_has_the_interval_of_the_same_groups(tmp_path: Path) -> Non
     answered(
         tmp_path, "imagenet", np.where(wrong[:, None], np.eye(3)[(label + 1) % 3] * 4.0, right), weights="imagenet"
     )
-    (found,) = compare(results(run))
+    (found,) = compare(results_with_answers(run))
     assert (found.samples, found.groups) == (8, 2)
     assert found.interval("run") == (1, 1)
     assert found.interval("imagenet") == (0, 1)

@@ -47,13 +47,15 @@ def test_a_run_that_is_trained_by_another_process_shows_its_time_left_and_scores
     )
     assert not ended(status)
     assert list(lines(status)) == [
-        "toy: running, 100 of 1000 iterations, 0:50 spent, 7:30 left",
+        "toy",
+        "running, 100 of 1000 iterations, 0:50 spent, 7:30 left",
         "tiny, left out: Gamma",
         "loss 0.500, lr shared 0.0001, 100.0 images/s, 25% waiting for data, host memory 2,048 MiB",
         "loss by task:", "  Alpha    0.250", "  Beta     0.750",
         "accuracy on val, percent:", "  Alpha    75.00",
-        "Gamma: svm, imagenet, accuracy not defined on val",
-        "Gamma: svm, run, accuracy 87.50 on val",
+        "scores, percent:",
+        "  not defined  Gamma, accuracy on val, svm of imagenet",
+        "    87.50  Gamma, accuracy on val, svm of run",
     ]  # fmt: skip
 
 
@@ -119,4 +121,4 @@ def test_without_a_terminal_the_state_is_printed_once(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     answer = CliRunner().invoke(group, ["watch", "--runs", str(run.path.parent)])
     assert answer.exit_code == 0, answer.output
-    assert answer.output.startswith("toy: stopped, 40 of ")
+    assert answer.output.startswith("toy\nstopped, 40 of ")
