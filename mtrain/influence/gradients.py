@@ -98,7 +98,10 @@ def margins(
     for images, places in ordered_batches(
         task, rows, size=size, batch=AT_ONCE, workers=workers, device=device, how=network.interpolation
     ):
-        grads, found = per_sample(parameters, network.normalize(images), labels[torch.from_numpy(places).to(device)])
+        with torch.no_grad():  # of what surrounds the gradients that `per_sample` takes
+            grads, found = per_sample(
+                parameters, network.normalize(images), labels[torch.from_numpy(places).to(device)]
+            )
         flat = torch.cat([grads[name].reshape(len(images), -1) for name in parameters], dim=1)
         values[places] = found.double().cpu().numpy()
         gradients[places] = projection(flat).double().cpu().numpy()

@@ -15,19 +15,22 @@ from torch.nn import functional as F
 
 from mtrain.config import FitConfig
 from mtrain.data.choice import read_advice
+from mtrain.data.loader import ordered_batches
 from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
 from mtrain.influence.companions import cosine
 from mtrain.influence.estimate import Options, influence
-from mtrain.influence.gradients import Margins, margin, moving
+from mtrain.influence.gradients import Margins, margin, margins, moving
 from mtrain.influence.probe import FreshProbe
 from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import all_subsets, drawn
 from mtrain.influence.verify import compared
+from mtrain.model.heads import load_heads
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.request import targets
+from mtrain.transfers.transfer import source_of
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes
 from tests.small_programs import call
@@ -212,12 +215,23 @@ def test_an_estimate_is_deterministic_and_never_opens_the_test_set(run: Run) -> 
     assert estimate(run, Options(**{**vars(OPTIONS), "seed": 1}))["sources"] != first["sources"]
 
 
-def test_the_gradients_are_those_of_the_network_one_sample_at_a_time(run: Run) -> None:
-    _, made = influence(run, targets(run, None, ["Delta"])[0], run.config().shards, OPTIONS, Notes())
-    of = made().sources["Alpha"]
-    assert of.gradients.shape == (10, 20)
-    assert np.isfinite(of.gradients).all()
-    assert np.ptp(of.gradients, axis=0).min() > 0
+@pytest.mark.parametrize("layers", ["last", "all"])
+def test_the_gradients_are_those_of_autograd_one_sample_at_a_time(run: Run, layers: str) -> None:
+    task, network = targets(run, None, ["Alpha"])[0], source_of(run, "run").network.eval()
+    rows, head = task.rows["train"].take(range(5)), load_heads(run.heads)["Alpha"]
+    named = moving(network.body, layers)
+    projection = Projection(sum(p.numel() for p in named.values()), 20, 0, CPU)
+    how: dict[str, Any] = {"size": 32, "workers": 0, "device": CPU}
+    parameters = {name: p.detach() for name, p in named.items()}
+    found = margins(network, (head.weight, head.bias), task, rows, projection, parameters, **how)
+    for images, places in ordered_batches(task, rows, batch=1, **how):
+        logits = F.linear(network(network.normalize(images)), head.weight, head.bias)[0]
+        own = int(rows.label[places[0]])
+        value = logits[own] - torch.logsumexp(torch.cat([logits[:own], logits[own + 1 :]]), 0)
+        flat = torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, list(named.values()))])
+        np.testing.assert_allclose(found.margins[places[0]], value.item(), rtol=1e-3, atol=1e-5)
+        expected = projection(flat[None])[0].numpy()
+        np.testing.assert_allclose(found.gradients[places[0]], expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
 
 
 def test_the_command_estimates_verifies_and_writes_a_page(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
