@@ -74,6 +74,11 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
     "mtrain runs": ([], {"run", "state", "iteration", "of", "left_out"}, 0),
     "mtrain transfer": (["--workers=0"], {"task", "score", "set", "mode"}, 0),
     "mtrain features": (["--task=Gamma", "--workers=0"], set(), 0),
+    "mtrain influence": (
+        ["--run=toy", "--target=Gamma", "--samples=4", "--workers=0"],
+        {"target", "sources"},
+        0,
+    ),
     "mtrain evaluate": (["--run=toy", "--mode=svm", "--no-baseline", "--workers=0"], {"task", "score", "source"}, 0),
     "mtrain breakhis": (["--shards=BreakHis", "--workers=0"], {"backbone", "n_train"}, 0),
     "mtrain sweep": (["small.toml"], {"sweep", "folder", "cells", "there"}, 0),

@@ -56,7 +56,7 @@ def _end(failures: Sequence[str]) -> None:
 @click.option("--target", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY
-@click.option("--final", is_flag=True, help="Train on train and val, and score the test set: do this once, at the end.")
+@click.option("--final", is_flag=True, help="Score the test set: once, at the end.")
 @SOLVER
 @TUNING
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=TrainingCommand,
-    shown=("shards", "leave_out", "tasks", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch",
-        "size", "device", "workers", "seed"),
+    shown=("shards", "leave_out", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch", "size",
+        "device", "workers", "seed"),
     rarely=("cache", "cache_size", "check_images", "config_file", "print_config", "trackers"),
 )  # fmt: skip
 @RUNS

@@ -74,9 +74,7 @@ def images_of(task: Task) -> BreakhisImages:
     """
     task, told = with_test(task, Permit.BREAKHIS), attributes(task)
     parts = {split: rows for split, rows in task.rows.items() if len(rows)}
-    rows = Rows(
-        **{f.name: np.concatenate([getattr(part, f.name) for part in parts.values()]) for f in dataclasses.fields(Rows)}
-    )
+    rows = Rows.joined(list(parts.values()))
     about = [told[str(key)] for key in rows.key]
     if not all(MAGNIFICATION in one for one in about):
         raise ShardError("samples without a magnification: not BreaKHis", where=task.folder)

@@ -28,21 +28,21 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
         raise UsageError("--part divides the full grid", found="--race", remedy=remedy)
     if asked.status:
         return status(Store(asked.sweeps / load_sweep(asked.file).name))
-    opened = open_sweep(asked, report)
-    agenda = race_agenda(opened.sweep, opened.sets, opened.cells)
+    planned = open_sweep(asked, report)
+    agenda = race_agenda(planned.sweep, planned.sets, planned.cells)
     if asked.sbatch is not None:
-        return script(asked, asked.sbatch, opened.sweep, opened.cells)
+        return script(asked, asked.sbatch, planned.sweep, planned.cells)
     if asked.only_plan:
-        return _plan(opened.sweep.name, agenda, list(opened.sets.values()), report)
+        return _plan(planned.sweep.name, agenda, list(planned.sets.values()), report)
     if asked.retry_failed:
-        opened.store.forget_failed(agenda.cells)
-    stopped = run_cells(asked, opened.store, agenda, report) == "stopped"
-    outcomes = agenda.outcomes(opened.store)
+        planned.store.forget_failed(agenda.cells)
+    stopped = run_cells(asked, planned.store, agenda, report) == "stopped"
+    outcomes = agenda.outcomes(planned.store)
     record = agenda.record(outcomes)
-    failed = opened.store.failed(agenda.failed())
-    found = {"sweep": opened.sweep.name, "folder": str(opened.store.path), "race": record.model_dump(mode="json"),
+    failed = planned.store.failed(agenda.failed())
+    found = {"sweep": planned.sweep.name, "folder": str(planned.store.path), "race": record.model_dump(mode="json"),
              "finished": record.finished, "failed": failed}  # fmt: skip
-    return SweepResult(lines(opened.store, record), found, stopped, reasons(failed))
+    return SweepResult(lines(planned.store, record), found, stopped, reasons(failed))
 
 
 def _plan(name: str, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:

@@ -95,13 +95,13 @@ def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
         UserError: a file, option or shards that cannot be used.
     """
     part = _part(asked.part)
-    opened = open_sweep(asked, report)
-    sweep, cells, store = opened.sweep, opened.cells, opened.store
+    planned = open_sweep(asked, report)
+    sweep, cells, store = planned.sweep, planned.cells, planned.store
     chosen = part_of(cells, part)
     if asked.sbatch is not None:
         return script(asked, asked.sbatch, sweep, cells)
     if asked.only_plan:
-        return _plan(store, chosen, list(opened.sets.values()), report)
+        return _plan(store, chosen, list(planned.sets.values()), report)
     if asked.retry_failed:
         store.forget_failed(chosen)
     stopped = run_cells(asked, store, chosen, report) == "stopped"

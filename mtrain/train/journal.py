@@ -119,8 +119,8 @@ def journal(
     try:
         with writing(run.path / "tensorboard"):
             _write_settings(board, settings)
-        with tracking(trackers, run, settings) as opened:
-            yield Journal(run, report, board, opened)
+        with tracking(trackers, run, settings) as services:
+            yield Journal(run, report, board, services)
     finally:
         with writing(run.path / "tensorboard"):
             board.close()

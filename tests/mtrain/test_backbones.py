@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard, Published
-from mtrain.data.augment import _resized_at_once, resized, square
+from mtrain.data.augment import resized, resized_at_once, square
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import SharedNetwork, shared_network
@@ -412,5 +412,5 @@ def test_bicubic_squares_are_those_of_pillow(side: int) -> None:
     assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1
     flat, sides = torch.from_numpy(pixels).reshape(-1), torch.tensor([side])
     assert torch.equal(resized(flat, sides, 32, how="bicubic")[0], found)
-    at_once = _resized_at_once(flat, sides, 32, "bicubic")[0].permute(1, 2, 0)
+    at_once = resized_at_once(flat, sides, 32, side, "bicubic")[0].permute(1, 2, 0)
     assert np.abs(at_once.numpy().astype(int) - expected).max() <= 1

@@ -415,7 +415,7 @@ def test_weights_that_cannot_be_downloaded_are_answered_with_what_else_to_give(
 
 
 def test_an_interrupt_says_so(mtrain: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mtrain.train.fit.fit", interrupted)

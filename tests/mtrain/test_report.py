@@ -13,12 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from mtrain.data.pool import open_pool
+from mtrain.documents import without_nan
 from mtrain.report import figures
 from mtrain.report.charts import in_words, learning_curve, smoothed
 from mtrain.report.run_page import compare, percent, points, task_curves, write_report
 from mtrain.runs import Run
 from mtrain.scoring.metrics import Values
-from mtrain.scoring.predictions import Predictions, scores_of, without_nan, write_predictions
+from mtrain.scoring.predictions import Predictions, scores_of, write_predictions
 from mtrain.transfers.results import results_with_answers
 from tests.mtrain.pools import write_pool
 
