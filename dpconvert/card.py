@@ -18,7 +18,7 @@ from dpconvert.errors import ShardError
 SCHEMA = 1
 FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
-IGNORE = 255  # value of a mask where nothing is annotated
+IGNORE = 255  # mask value of pixels that are not annotated
 WORK = ".work"  # folder of an unfinished conversion, inside the task's folder
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -36,11 +36,11 @@ class Licence(Model):
     name: str
     """Short name of the licence, such as CC BY 4.0."""
     url: str = ""
-    """Where its text is."""
+    """Address of its text."""
     open: bool = False
     """Whether anyone may download and redistribute the images."""
     note: str = ""
-    """Anything else that its users must know."""
+    """Further information for its users."""
 
 
 class SplitCard(Model):
@@ -116,7 +116,7 @@ class BoxesCard(Model):
 
 
 class DenseCard(Model):
-    """The dense targets of a task's samples; at least one of them."""
+    """The dense targets of a task's samples; at least one kind is present."""
 
     seg: SegCard | None = None
     points: PointsCard | None = None
@@ -157,7 +157,7 @@ class TaskCard(Model):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     def json_body(self) -> dict[str, Any]:
-        """The content of task.json. `dense`, and the targets in it, are absent where the task has none."""
+        """Return the content of task.json. `dense`, and the targets in it, are absent if the task has none."""
         body = self.model_dump(mode="json", by_alias=True, exclude={"dense"})
         if self.dense is None:
             return body
@@ -165,16 +165,16 @@ class TaskCard(Model):
         return body | {"dense": {name: target for name, target in targets.items() if target is not None}}
 
     def samples(self) -> int:
-        """Number of samples over all splits."""
+        """The number of samples over all splits."""
         return sum(s.samples for s in self.splits.values())
 
     def empty_sets(self) -> list[str]:
-        """A line for each set, and each class of a set, that holds no sample."""
+        """Return a line for each set, and each class of a set, that holds no sample."""
         return empty_sets(self.classes, {split: content.classes for split, content in self.splits.items()})
 
 
 def empty_sets(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
-    """A line for each set without a sample, each class without one anywhere, and each class that a set lacks.
+    """Return a line for each set without a sample, each class without one anywhere, and each class that a set lacks.
 
     counts: split -> samples of each class, in the order of `classes`; an absent split is empty.
     """
@@ -191,7 +191,7 @@ def empty_sets(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) ->
 
 
 def begun(place: Path) -> tuple[list[Path], list[Path]]:
-    """The folders in `place` that hold a finished task, and those that hold an unfinished conversion."""
+    """Return the folders in `place` that hold a finished task, and those that hold an unfinished conversion."""
     folders = sorted(f for f in place.iterdir() if f.is_dir() and not f.name.startswith("."))
     finished = [folder for folder in folders if (folder / FILE_NAME).exists()]
     others = [folder for folder in folders if (folder / WORK).is_dir() or any(folder.glob("*.tar"))]
@@ -199,13 +199,13 @@ def begun(place: Path) -> tuple[list[Path], list[Path]]:
 
 
 def dataset_digest(shards: list[ShardCard]) -> str:
-    """The digest that identifies the data: sha256 over `<name> <sha256>` lines of the shards, in name order."""
+    """Return the digest that identifies the data: sha256 over `<name> <sha256>` lines of the shards in name order."""
     lines = "".join(f"{s.name} {s.sha256}\n" for s in sorted(shards, key=lambda s: s.name))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def dump(card: TaskCard) -> bytes:
-    """The bytes of task.json: sorted keys, and `card`, a sha256 over the other fields that reveals any change."""
+    """Return task.json as bytes: sorted keys, and `card`, a sha256 over the other fields that reveals any change."""
     return _written(card.json_body())
 
 

@@ -1,4 +1,4 @@
-"""Converts a source into a task folder: plan, shards, index, task.json. Each is kept as soon as it is complete.
+"""Convert a source into a task folder: plan, shards, index, task.json. Each is kept as soon as it is complete.
 
 <out>/<Task>/.work/request.json   the request: options, and digests of manifest and source
 <out>/<Task>/.work/plan.jsonl     the plan
@@ -95,7 +95,7 @@ def convert(
 
 
 def _finished(folder: Path, request: dict[str, str]) -> TaskCard | None:
-    """The card of the task if it is complete and matches the request; None if there is work to do."""
+    """Return the card of the task if it is complete and matches the request; None if work remains."""
     work = folder / WORK
     if (folder / FILE_NAME).is_file():
         card = load(folder)
@@ -117,7 +117,7 @@ def _finished(folder: Path, request: dict[str, str]) -> TaskCard | None:
 
 
 def _existing_request(work: Path) -> dict[str, str] | None:
-    """The request of an unfinished conversion; None if there is none."""
+    """Return the request of an unfinished conversion; None if there is none."""
     try:
         return dict(json.loads((work / "request.json").read_bytes()))
     except FileNotFoundError:
@@ -127,7 +127,7 @@ def _existing_request(work: Path) -> dict[str, str] | None:
 
 
 def _with_new_failure_handling(existing: dict[str, str], request: dict[str, str]) -> dict[str, str]:
-    """The existing request with the source files and --skip-failed of the new one, which may both change."""
+    """Return the existing request with the source files and --skip-failed of the new one, which may both change."""
     skip = {"skip_failed": json.loads(request["options"])["skip_failed"]}
     options = json.dumps(json.loads(existing.get("options", "{}")) | skip, separators=(",", ":"))
     return existing | {"source": request["source"], "options": options}
@@ -173,7 +173,7 @@ def _check_same(folder: Path, request: dict[str, str], existing: dict[str, str])
 
 
 def _different_options(request: dict[str, str], existing: dict[str, str]) -> tuple[str, str]:
-    """The options that differ between the requests, as '--name value'."""
+    """Return the options that differ between the requests, as '--name value'."""
     one, other = json.loads(request["options"]), json.loads(existing.get("options", "{}"))
     names = [name for name in one if one[name] != other.get(name)]
     return tuple(  # type: ignore[return-value]
@@ -190,7 +190,7 @@ def _plan(
     workers: processes.Workers,
     report: Reporter,
 ) -> Plan:
-    """The plan on disk, which is made and written if there is none."""
+    """Return the plan on disk; make and write it if there is none."""
     path = folder / WORK / "plan.jsonl"
     if path.is_file():
         try:
@@ -212,7 +212,7 @@ def _plan(
 
 @dataclass(frozen=True)
 class _ShardJob:
-    """What a worker needs to write one shard of a source."""
+    """The data that a worker needs to write one shard of a source."""
 
     rows: list[PlanRow]
     classes: list[str]
@@ -303,7 +303,9 @@ def _write_record(source: Source, job: _ShardJob, written: Written, failures: li
         "resolutions": written.resolutions,
         "basis": _basis(job.rows, source),
     }
-    with replaced(job.folder / WORK / f"{written.shard.name}.json", durable=False) as file:  # a cut one is detected
+    with replaced(
+        job.folder / WORK / f"{written.shard.name}.json", durable=False
+    ) as file:  # a truncated one is detected
         file.write(json.dumps(body).encode())
 
 
@@ -321,14 +323,14 @@ def _record(folder: Path, name: str) -> tuple[Written, list[Failure], str] | Non
 
 
 def _basis(rows: list[PlanRow], source: Source) -> str:
-    """A digest of all that determines a shard: its rows, the names and sizes of their files, the tools."""
+    """Return a digest of all that determines a shard: its rows, the names and sizes of their files, the tools."""
     files = sorted({name for row in rows for main in _read_for(row) for name in source.slides.files_of(main)})
     rest = [[(name, source.sizes.get(name)) for name in files], tools()]
     return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
 
 
 def _read_for(row: PlanRow) -> Iterator[str]:
-    """Names of the files that a sample is made of; those of its image's annotations, too, where they are kept."""
+    """Return the files that a sample is made from, with those of its image's annotations if dense targets are kept."""
     yield from row.files
     if row.annotations is not None:
         yield from (*row.annotations.files, *row.annotations.extra.values())

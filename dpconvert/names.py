@@ -1,7 +1,7 @@
-"""Names compared as people see them: the one owner of Unicode forms, case and what a name is allowed to leave out.
+"""Comparison of names as people see them: the only module that handles Unicode forms, case and equivalent characters.
 
-A letter with an accent is one character (NFC) or two (NFD, as macOS writes it); both are the same name here. Everything
-that is read, from files' names to manifests, is brought to NFC where it comes in.
+An accented letter is one character (NFC) or two (NFD, as macOS writes it); this module treats both as the same name.
+All input, from file names to manifests, is converted to NFC when it is read.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from collections.abc import Iterable
 
 from dpconvert.errors import UsageError
 
-UNDECODABLE = re.compile("[\udc80-\udcff]")  # how Python keeps the bytes of a file name that is not UTF-8
+UNDECODABLE = re.compile("[\udc80-\udcff]")  # Python's form of the bytes of a file name that are not UTF-8
 
 
 def nfc(text: str) -> str:
-    """The text with composed characters (Unicode normalization form C)."""
+    """Return the text with composed characters (Unicode normalization form C)."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def file_name(name: str) -> str:
-    """A file's name with '/' between its parts and without './', in NFC.
+    """Return the name of a file in NFC, with '/' as separator and without './'.
 
-    Each byte that is not UTF-8 becomes '%' and two hexadecimal digits, so that every name can be written down.
+    Each byte that is not UTF-8 becomes '%' and two hexadecimal digits, so that every name can be written.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     return nfc(escaped("/".join(parts)))
 
 
 def escaped(name: str) -> str:
-    """A name of the operating system as text: '%FC' for a byte FC that is not UTF-8."""
+    """Return a name of the operating system as text: '%FC' for a byte FC that is not UTF-8."""
     return UNDECODABLE.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
 
 
 def folded(name: str) -> str:
-    """Equal for names that differ in case or Unicode form only."""
+    """Return a key that is equal for names that differ only in case or Unicode form."""
     return nfc(nfc(name).casefold())
 
 
 def plain(name: str) -> str:
-    """Equal for names that differ in case, Unicode form, '-' and '_' only."""
+    """Return a key that is equal for names that differ only in case, Unicode form, '-' and '_'."""
     return folded(name).replace("-", "").replace("_", "")
 
 
 def match(name: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that is `name`: exactly, else but for case where no second one is; None without any."""
+    """Return the one of `known` that equals `name`, else the only one that equals it except for case; else None."""
     same = [one for one in known if folded(one) == folded(name)]
     exact = [one for one in same if nfc(one) == nfc(name)]
     found = exact or same
@@ -54,10 +54,10 @@ def match(name: str, known: Iterable[str]) -> str | None:
 
 
 def closest(name: str, known: Iterable[str], what: str) -> str:
-    """The one of `known` that is `name` but for case, '-' and '_'.
+    """Return the one of `known` that equals `name` except for case, '-' and '_'.
 
     Raises:
-        UsageError: none is; the nearest are named.
+        UsageError: none equals it; the message gives the nearest.
     """
     by_name = {plain(candidate): candidate for candidate in known}
     if plain(name) in by_name:

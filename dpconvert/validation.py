@@ -1,4 +1,4 @@
-"""The first thing that pydantic finds wrong, in words of a person: the one place where its messages are translated."""
+"""The first error of a pydantic validation in plain words: the only module that translates pydantic's messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """place: the path of the key, '' of the whole. what: what is wrong with it. found: the value, None of a table."""
+    """place: the path of the key, '' for the whole. what: the fault. found: the value, None for a table."""
 
     place: str
     what: str
@@ -54,7 +54,7 @@ class Fault:
 
 
 def first_fault(error: ValidationError, model: type[BaseModel] | None = None) -> Fault:
-    """The first fault of a validation. With `model`, a key that it does not know is told with the nearest known one."""
+    """Return the first fault of a validation. With `model`, an unknown key is reported with the nearest known one."""
     problem = error.errors(include_url=False)[0]
     kind = problem["type"]
     context = {
@@ -81,7 +81,7 @@ def _near(name: str, known: list[str], *, list_all: bool = False) -> str:
 
 
 def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
-    """The keys that may stand at a place; of a table of several kinds, those of the kind that its `type` names."""
+    """Return the keys allowed at a place; for a table of several kinds, those of the kind that its `type` names."""
     models = [model]
     for part in place:
         fields = [one.model_fields[str(part)] for one in models if str(part) in one.model_fields]

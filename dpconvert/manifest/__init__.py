@@ -1,1 +1,1 @@
-"""What is known about a source, written once: TOML in, a validated `Manifest` out."""
+"""Read manifests: TOML files that describe a source and are validated as a `Manifest`."""

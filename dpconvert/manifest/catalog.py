@@ -20,27 +20,27 @@ CHECKOUT = Path(__file__).parents[2] / "manifests"
 
 
 def manifest_folder() -> Path:
-    """Where the manifests are: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the manifests: inside the installed package, or beside it in a checkout."""
     return PACKAGED if PACKAGED.is_dir() else CHECKOUT
 
 
 def plugin_folders() -> list[Path]:
-    """Folders of the user with further `<name>.toml` and `<name>.py`, from the variable DPCONVERT_PATH; absolute."""
+    """Return the absolute paths of the user's folders with `<name>.toml` and `<name>.py`, from DPCONVERT_PATH."""
     return [Path(p).expanduser().resolve() for p in os.environ.get("DPCONVERT_PATH", "").split(os.pathsep) if p]
 
 
 def known() -> dict[str, Path]:
-    """Name -> manifest of every known source, in name order."""
+    """Return every known source in name order: name -> manifest."""
     folders = [manifest_folder() / "datasets", *plugin_folders()]
     found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
     return dict(sorted(found.items()))
 
 
 def find(name: str) -> Manifest:
-    """The manifest of a source by its name or its task's (case, '-' and '_' do not matter), or by a TOML file's path.
+    """Find the manifest of a source, by its name, its task's (ignoring case, '-' and '_'), or a TOML file's path.
 
     Raises:
-        UsageError: no such source; names the nearest.
+        UsageError: the source is not known; the message gives the nearest names.
         ManifestError: the file is not a valid manifest.
     """
     if name.endswith(".toml"):
@@ -54,7 +54,7 @@ def find(name: str) -> Manifest:
 
 
 def typed(manifest: Manifest) -> str:
-    """What a user types for a manifest: the name of a known source, else the path of its file."""
+    """Return what a user types for a manifest: the name of a known source, else the path of its file."""
     path = manifest.path
     if path == Path() or known().get(path.stem, Path()).absolute() == path:
         return manifest.name
@@ -66,7 +66,7 @@ def load(path: Path) -> Manifest:
     """Read one manifest.
 
     Raises:
-        ManifestError: absent, not TOML, or not what a manifest must say; names the first problem.
+        ManifestError: the file is absent, not TOML, or not a valid manifest; the message states the first problem.
     """
     try:
         data = read_toml(path)

@@ -13,21 +13,21 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Targets(Model):
-    """Classes of one kind of target, and the labels of annotations that they are made of."""
+    """Classes of one kind of target, and the annotation labels that they are made from."""
 
     classes: Annotated[list[str], Field(min_length=1)]
-    """Class names in the order of their numbers."""
+    """Class names in the order of their indexes."""
     labels: dict[str, str] = {}
     """Label in the annotations -> class; each class is its own label if not given."""
 
     @property
     def class_of(self) -> Mapping[str, str]:
-        """Label -> class, in the order of the manifest."""
+        """Mapping label -> class, in the order of the manifest."""
         return self.labels or {name: name for name in self.classes}
 
     @property
     def number_of(self) -> Mapping[str, int]:
-        """Label -> number of its class, in the order of the manifest."""
+        """Mapping label -> class index, in the order of the manifest."""
         return {label: self.classes.index(name) for label, name in self.class_of.items()}
 
     @model_validator(mode="after")
@@ -40,30 +40,30 @@ class Targets(Model):
 
 
 class SegTargets(Targets):
-    """A mask for each sample: the class of every pixel of the stored image, 255 where nothing is known.
+    """A mask for each sample: the class of every pixel of the stored image, 255 where it is unknown.
 
     A pixel has the class that covers the largest part of it. Where areas overlap, those of a later label in `labels`
-    cover those of an earlier one; of two classes that cover equal parts of a pixel, it gets the one whose label comes
-    later. Any class goes before "not annotated".
+    cover those of an earlier one; if two classes cover equal parts of a pixel, the one with the later label wins. Any
+    class takes precedence over "not annotated".
     """
 
     classes: Annotated[list[str], Field(min_length=2, max_length=IGNORE)]
-    """Class names in the order of their numbers in the mask; two at least."""
+    """Class names in the order of their values in the mask; at least two."""
     labels: dict[str, str] = {}
     """Label in the annotations -> class, from the bottom up; each class is its own label if not given."""
     ignore: list[str] = []
     """Labels of areas that are not annotated (255); they cover all others."""
     skip: list[str] = []
-    """Labels that are passed over, as if they were not drawn; any other label is an error."""
+    """Labels to skip, as if they were not drawn; any other label is an error."""
     unannotated: str = ""
-    """Class of what no annotation covers, where the source annotates exhaustively; 255 if not given.
+    """Class of pixels that no annotation covers, if the source annotates exhaustively; 255 if not given.
 
-    In images that an erratum with `drops = "negatives"` names it is 255 in any case.
+    In images named by an erratum with `drops = "negatives"`, it is always 255.
     """
 
     @property
     def rest(self) -> int:
-        """The value of what no annotation covers."""
+        """The value of pixels that no annotation covers."""
         return self.classes.index(self.unannotated) if self.unannotated else IGNORE
 
     @property
@@ -91,7 +91,7 @@ class PointTargets(Targets):
     radius_um: Positive | None = None
     """Distance in micrometres within which a point counts as found."""
     radius_px: Positive | None = None
-    """The same in pixels of the stored image, for sources whose resolution is not known."""
+    """The same distance in pixels of the stored image, for sources whose resolution is not known."""
     exhaustive: bool = False
     """Whether every object of these classes is annotated, so that no point means no object."""
 

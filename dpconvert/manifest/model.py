@@ -1,7 +1,7 @@
-"""A manifest (TOML) in, a validated `Manifest` out: all that is known about one source, written once.
+"""The model of a manifest: a TOML file with all facts about one source, validated as a `Manifest`.
 
-A manifest holds facts; what its files look like on disk is read by `dpconvert/readers/datasets/<name>.py`, or by a
-shape of `dpconvert/readers/layouts/` where the layout is a common one.
+A manifest holds facts; the files on disk are read by `dpconvert/readers/datasets/<name>.py`, or by a shape of
+`dpconvert/readers/layouts/` if the layout is a common one.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def _expression(text: str) -> str:
 
 
 class FileKind(Model):
-    """One kind of file of a source. `pattern` is searched in names relative to the source folder, '/' between parts."""
+    """One kind of file of a source. `pattern` is searched in names relative to the source folder ('/' as separator)."""
 
     pattern: str
-    """Regular expression, searched in the names of the files; its named groups are what the layout reads."""
+    """Regular expression, searched in the names of the files; the layout reads its named groups."""
     what: str = "files"
-    """What these files are, for messages."""
+    """Description of these files, for messages."""
     example: str = ""
-    """Name of such a file, for messages."""
+    """Example of the name of such a file, for messages."""
     expected: int | None = None
-    """How many such files the whole release has; fewer are reported."""
+    """Number of such files in the whole release; a smaller number is reported."""
     optional: bool = False
-    """Whether a source may have none of them."""
+    """Whether a source may lack these files."""
 
     _compiles = field_validator("pattern")(_expression)
 
@@ -48,41 +48,41 @@ class Archive(Model):
     """A file to download."""
 
     name: str
-    """File name of the download; with `numbers`, `{n}` in it is the number."""
+    """File name of the download; with `numbers`, `{n}` stands for the number."""
     url: str = ""
-    """Where it is downloaded from."""
+    """Address of the download."""
     size: int | None = None
     """Size in bytes."""
     digest: str = ""
     """`sha256:...` or `md5:...`; empty if none was published."""
     numbers: list[tuple[int, int]] = []
-    """Ranges of first and last number: the entry then stands for one file per number."""
+    """Ranges of first and last number, if the entry stands for one file per number."""
 
     def files(self) -> list[Archive]:
-        """The files that it stands for."""
+        """The files that the entry stands for."""
         ranges = (range(first, last + 1) for first, last in self.numbers)
         named = [Archive(name=self.name.format(n=n), url=self.url.format(n=n)) for numbers in ranges for n in numbers]
         return named if self.numbers else [self]
 
 
 class Obtain(Model):
-    """Where the source comes from, for `show`."""
+    """The origin of the source, for `show`."""
 
     url: str = ""
-    """Page of the dataset."""
+    """Web page of the dataset."""
     text: str = ""
-    """How to get the files, in a sentence."""
+    """How to get the files, in one sentence."""
     archives: list[Archive] = []
     """Files that `dpconvert fetch` downloads."""
 
 
 class Group(Model):
-    """What may not cross splits, such as the images of one patient."""
+    """The unit that may not cross splits, such as the images of one patient."""
 
     kind: str = "image"
-    """What a group is: image, slide, patient, ..."""
+    """Kind of group: image, slide, patient, ..."""
     namespace: str = ""
-    """Common first part of the group ids of related sources; the source's own name if not given."""
+    """Common prefix of the group ids of related sources; the source's own name if not given."""
 
 
 class ImageFormat(Model):
@@ -95,9 +95,9 @@ class ImageFormat(Model):
 
 
 class PixelRule(Model):
-    """How samples become pixels where a file does not say: `range` holds those that become black and white.
+    """How sample values become pixels if a file does not state it: `range` holds the values of black and white.
 
-    It applies to samples of more than 8 bits, signed and floating-point ones; what lies beyond is cut off.
+    It applies to samples of more than 8 bits, signed and floating-point ones; values outside the range are clipped.
     """
 
     range: tuple[float, float] | None = None
@@ -111,42 +111,42 @@ class PixelRule(Model):
 
 
 class SplitPolicy(Model):
-    """How groups go to splits: the named ones first, then official sets, then the rest.
+    """How groups are assigned to splits: the named ones first, then official sets, then the rest.
 
-    The rest is drawn by group (or by what `unit` says: image, or the scan that each image's attributes name) in
-    proportions of `share` (train, val, test); without `share` it goes to train. draw "balanced": the sizes follow
-    `share` and every class occurs in every split where there are groups enough. draw "hashed": each group's name alone
-    decides, so that tasks of one namespace agree on the groups that they share, whichever others they have; sizes then
-    follow `share` on average only.
+    The rest is drawn by group (or by `unit`: image, or the scan that each image's attributes name) in proportions of
+    `share` (train, val, test); without `share` it goes to train. draw "balanced": the sizes follow `share`, and every
+    class occurs in every split if it has enough groups. draw "hashed": the split depends only on the name of the group,
+    so that tasks of one namespace agree on their common groups, whatever others they have; sizes then follow `share`
+    only on average.
 
-    `val` names the groups of the validation set, or is a number: the share of the training set that becomes one, drawn
-    by group as `draw` says. It is for releases of a training and a test set alone; groups that `train` names stay.
+    `val` names the groups of the validation set, or is the share of the training set that becomes one, drawn by group
+    according to `draw`. It is for releases with only a training and a test set; groups named in `train` stay there.
     """
 
     unit: Literal["group", "picture", "scan"] = "group"
-    """What is kept within one split."""
+    """Unit that is kept within one split."""
     draw: Literal["balanced", "hashed"] = "balanced"
     """How the rest is drawn: `balanced` or `hashed`."""
     train: list[str] = []
     """Groups of the training set."""
     val: list[str] | float = []
-    """Groups of the validation set, or the share of the training set that becomes it."""
+    """Groups of the validation set, or the share of the training set that becomes one."""
     test: list[str] = []
     """Groups of the test set."""
     official: bool = False
-    """Whether the release's own sets are kept."""
+    """Whether to keep the release's own sets."""
     share: tuple[float, float, float] | None = None
     """Proportions of train, val and test for the groups that are not named."""
     note: str = ""
-    """Anything worth knowing of this split."""
+    """Further remarks on this split."""
 
     @property
     def validation(self) -> float | None:
-        """The share of the training set that becomes the validation set, where `val` is a number."""
+        """The share of the training set that becomes the validation set, if `val` is a number."""
         return None if isinstance(self.val, list) else self.val
 
     def named(self) -> dict[str, Split]:
-        """Group -> split for the groups that the manifest names."""
+        """Mapping group -> split for the groups that the manifest names."""
         return {group: split for split, groups in self._lists() for group in groups}
 
     def _lists(self) -> list[tuple[Split, list[str]]]:
@@ -188,10 +188,10 @@ class Published(Model):
 
 
 class Expected(Model):
-    """What the whole release must give; `reasons` says, by the same names, why what is made may differ."""
+    """Counts that the whole release must give; `reasons` explains, by the same names, why a count may differ."""
 
     total: int | None = None
-    """Samples in all."""
+    """Total number of samples."""
     classes: list[int] | None = None
     """Samples of each class, in the order of `classes`."""
     paper: dict[Split, int] = {}
@@ -199,11 +199,11 @@ class Expected(Model):
     strict: dict[Split, int] = {}
     """Samples of each set under the split `strict`."""
     reasons: dict[str, str] = {}
-    """Why a number may differ, by its name."""
+    """Reasons why a count may differ, by its name."""
 
 
 class Erratum(Model):
-    """Images known to be wrong, by the pattern of their names: when on, they are dropped, or their class 0 is.
+    """Images known to be wrong, by a pattern of their names. If on, they or only their samples of class 0 are dropped.
 
     drops "negatives" is for images whose positive objects are not all annotated.
     """
@@ -211,13 +211,13 @@ class Erratum(Model):
     name: str
     """Name by which `--errata` turns it on or off."""
     drops: Literal["pictures", "negatives"] = "pictures"
-    """What is left out: the images, or only their negative samples."""
+    """What is dropped: the images, or only their negative samples."""
     pictures: str
     """Regular expression, searched in the names of the images."""
     reason: str
-    """What is wrong with them."""
+    """Description of the fault."""
     citation: str
-    """Where that was reported."""
+    """Source of the report."""
     default: bool = True
     """Whether it is on unless `--errata` says otherwise."""
 
@@ -225,38 +225,38 @@ class Erratum(Model):
 
 
 class Manifest(Model):
-    """All that is known about one source."""
+    """All facts about one source."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of the source on the command line."""
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     """Name of the task and of its folder of shards."""
     title: str = ""
-    """Title for people."""
+    """Human-readable title."""
     kind: Literal["classification", "detection", "segmentation"] = "classification"
-    """What the labels were made for."""
+    """Purpose of the labels."""
     classes: list[str] = []
-    """Class names in the order of their labels; if not given, those that are found."""
+    """Class names in the order of their labels; if not given, the labels found in the source."""
     organ: str = ""
     """Organ or tissue."""
     stain: str = ""
     """Stain."""
     mpp: Mpp | None = None
-    """Micrometres per pixel of files that state none."""
+    """Micrometres per pixel of files that state no resolution."""
     allow_outside: bool = False
-    """Whether all annotations of an image may lie outside it, which then counts as an image without any."""
+    """Whether all annotations of an image may lie outside it, which then counts as unannotated."""
     mpp_override: Mpp | None = None
-    """Micrometres per pixel of all files, whatever they state."""
+    """Micrometres per pixel of all files, whatever they state themselves."""
     group: Group = Group()
-    """What may not cross splits."""
+    """Unit that may not cross splits."""
     related: list[str] = []
-    """Tasks that share images or patients with this one; leaving one out leaves out all."""
+    """Tasks that share images or patients with this one; excluding one excludes all."""
     licence: Licence = Licence(name="not stated")
     """Terms of use."""
     citation: str = ""
     """Publication to cite."""
     obtain: Obtain = Obtain()
-    """Where the files come from."""
+    """Origin of the files."""
     root: str = ""
     """Folder of the files, relative to the manifest; `--source` overrides it."""
     shape: str = ""
@@ -266,7 +266,7 @@ class Manifest(Model):
     layout: dict[str, Any] = {}
     """Keys of the layout, listed below for each shape."""
     files: dict[str, FileKind] = {}
-    """Which files the layout reads: a table for each kind."""
+    """Files that the layout reads: one table for each kind."""
     rule: Rule = Whole()
     """How images become samples."""
     dense: Dense | None = None
@@ -282,35 +282,35 @@ class Manifest(Model):
     expected: Expected = Expected()
     """Counts that a conversion of the whole release must give."""
     errata: list[Erratum] = []
-    """Known faults of the release."""
+    """Known errors of the release."""
     notes: list[str] = []
-    """Anything else that users of the data must know; part of the task's card."""
+    """Further information for users of the data; part of the task's card."""
     path: Path = Path()
-    """Where the manifest was read from; not a key of the file."""
+    """Path of the file that was read; not a key of the file."""
 
     @property
     def digest(self) -> str:
-        """sha256 of what the manifest says, wherever it lies."""
+        """The sha256 of the content of the manifest, independent of its path."""
         unset = {name for name in ("mpp_override", "dense") if getattr(self, name) is None}
         return hashlib.sha256(self.model_dump_json(exclude={"path", "root"} | unset).encode()).hexdigest()
 
     @property
     def reads_annotations(self) -> bool:
-        """Whether samples depend on what is drawn on images: on their labels, or on dense targets."""
+        """Whether samples depend on annotations, for their labels or for dense targets."""
         return self.dense is not None or not isinstance(self.rule, Whole | Tiles)
 
     @property
     def num_classes(self) -> int:
-        """Classes of the task; the published number where they come with an export, 0 where nothing tells."""
+        """Number of classes; the published number if an export defines the classes, 0 if unknown."""
         return len(self.classes) or (self.paper.classes if self.paper else 0)
 
     @property
     def namespace(self) -> str:
-        """What group ids begin with."""
+        """The prefix of group ids."""
         return self.group.namespace or self.name
 
     def policy(self, name: str) -> SplitPolicy:
-        """The split policy of that name.
+        """Return the split policy of that name.
 
         Raises:
             UsageError: the manifest has no such policy.

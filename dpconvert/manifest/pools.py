@@ -38,13 +38,13 @@ class Pool(Model):
     name: str
     """Name on the command line."""
     title: str = ""
-    """Title for people."""
+    """Human-readable title."""
     text: str = ""
-    """Anything that its users must know."""
+    """Further information for its users."""
     sources: Annotated[list[PoolSource], Field(min_length=1)]
     """Its sources, in the order in which they are downloaded."""
     path: Path = Path()
-    """Where the list was read from; not a key of the file."""
+    """Path of the file that was read; not a key of the file."""
 
     @field_validator("sources")
     @classmethod
@@ -55,10 +55,10 @@ class Pool(Model):
         return sources
 
     def manifest(self, source: PoolSource) -> Manifest:
-        """The manifest of one of its sources.
+        """Return the manifest of one of its sources.
 
         Raises:
-            UsageError: no such source.
+            UsageError: the source is not known.
             ManifestError: the file is not a valid manifest.
         """
         path = source.name.endswith(".toml")
@@ -66,16 +66,16 @@ class Pool(Model):
 
 
 def known_pools() -> dict[str, Path]:
-    """Name -> file of every known pool, in name order: those of the package, then those of $DPCONVERT_PATH."""
+    """Return every known pool as name -> file, in name order: of the package, then of $DPCONVERT_PATH."""
     folders = [catalog.manifest_folder(), *catalog.plugin_folders()]
     return dict(sorted((p.stem, p) for folder in folders for p in sorted((folder / FOLDER).glob("*.toml"))))
 
 
 def find_pool(name: str) -> Pool:
-    """The pool of that name, or of a TOML file's path.
+    """Find a pool by its name, or by the path of a TOML file.
 
     Raises:
-        UsageError: no such pool; names the nearest.
+        UsageError: the pool is not known; the message gives the nearest names.
         ManifestError: the file is not a valid list.
     """
     if name.endswith(".toml"):

@@ -1,4 +1,4 @@
-"""Where a source's files are looked for when nobody says."""
+"""The default folder of a source's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOURCES_VARIABLE = "DPCONVERT_SOURCES"
 
 
 def root_of(manifest: Manifest, given: Path | None) -> Path:
-    """The folder that was given, else the manifest's own, else one of the source's name below that of all sources."""
+    """Return the given folder, else the manifest's, else the folder of the source's name below `sources_folder`."""
     if given is not None:
         return given
     if manifest.root:
@@ -22,5 +22,5 @@ def root_of(manifest: Manifest, given: Path | None) -> Path:
 
 
 def sources_folder() -> Path:
-    """The folder that holds a folder for each source: $DPCONVERT_SOURCES, else `sources`."""
+    """Return the folder that holds one folder per source: $DPCONVERT_SOURCES, else `sources`."""
     return Path(os.environ.get(SOURCES_VARIABLE) or "sources")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dpconvert.card import Model
 
-SANE_MPP = 0.05, 10.0  # micrometres per pixel; beyond, whatever says so is an error
+SANE_MPP = 0.05, 10.0  # micrometres per pixel; values outside are errors
 Mpp = Annotated[float, Field(ge=SANE_MPP[0], le=SANE_MPP[1])]
 TissueRule = Literal["glass", "saturation"]
 
@@ -23,8 +23,8 @@ class Whole(Model):
 class PatchGrid(Model):
     """A square patch of `size` pixels every `size - overlap`, no partial patch at the border.
 
-    The origin is (0, 0), or the corner of the slide's bounds where the file states them. Pixels are those of level 0,
-    or with `mpp` (micrometres per pixel) of that resolution: a slide of 0.25 um/px is then read by frames twice as
+    The origin is (0, 0), or the corner of the slide's bounds if the file states them. Pixels are those of level 0, or
+    with `mpp` (micrometres per pixel) those of that resolution: a slide of 0.25 um/px is then read in frames twice as
     large as one of 0.5 um/px. The slide's own tiles are taken from the level nearest to `size` and `stored`.
     """
 
@@ -71,7 +71,7 @@ class Objects(PatchGrid):
     type: Literal["objects"]
     """Rule name."""
     positive: str
-    """Label of the objects that are sought."""
+    """Label of the objects to find."""
     none: str
     """Class of a patch without any object."""
     other: str | None = None
@@ -81,21 +81,21 @@ class Objects(PatchGrid):
 
 
 class Regional(PatchGrid):
-    """Patches classified by regions: those labelled `positive`, less those labelled `cut`.
+    """Patches classified by regions: those labelled `positive`, minus those labelled `cut`.
 
-    Tissue is what differs from the slide's own glass ("glass"), or what Otsu's threshold on the saturation leaves.
+    Tissue is all that differs from the slide's own glass ("glass"), or exceeds Otsu's threshold on the saturation.
     """
 
     positive: list[str]
     """Labels of the regions that make a patch positive."""
     cut: list[str] = []
-    """Labels of the regions that are cut out of the positive ones."""
+    """Labels of the regions to cut out of the positive ones."""
     ignore: list[str] = []
     """Labels that are neither; any other label is an error."""
     tissue: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Least share of tissue in a patch, 0 to 1; patches with less are dropped and counted."""
+    """Minimum share of tissue in a patch, 0 to 1; patches with less are dropped and counted."""
     tissue_rule: TissueRule = "glass"
-    """How tissue is told from background: `glass` in any stain, `saturation` in H&E."""
+    """How to distinguish tissue from background: `glass` in any stain, `saturation` in H&E."""
     cap: int | None = None
     """Maximum number of patches of a class from one image, drawn at random."""
 
@@ -121,12 +121,12 @@ class Centre(Regional):
 
 
 class Middle(PatchGrid):
-    """Patches told apart by what covers their middle: of any number of classes, from regions or label masks.
+    """Patches classified by the annotation of their centre: any number of classes, from regions or label masks.
 
     A patch belongs to the class that covers more than `share` of its central square of `centre` pixels (of the whole
-    patch without it), where all other classes together cover at most `others` of it; patches without such a class are
-    left out and counted. What no class names is left out of account, as are the labels `ignore`; other labels are an
-    error. cap: most patches of a class from one image, drawn with the seed.
+    patch if not given), if all other classes together cover at most `others` of it; patches without such a class are
+    dropped and counted. Pixels without annotation and the labels `ignore` do not count; other labels are an error.
+    cap: maximum number of patches of a class from one image, drawn with the seed.
     """
 
     type: Literal["middle"]
@@ -138,7 +138,7 @@ class Middle(PatchGrid):
     others: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Maximum share of it that other classes may cover."""
     ignore: list[str] = []
-    """Labels that are left out of account; any other label that is no class is an error."""
+    """Labels that do not count; any other label that is not a class is an error."""
     cap: Annotated[int, Field(gt=0)] | None = None
     """Maximum number of patches of a class from one image, drawn at random."""
 

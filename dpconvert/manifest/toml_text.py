@@ -1,4 +1,4 @@
-"""TOML files of a size that people write."""
+"""Read TOML files, up to the size of hand-written ones."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from dpconvert import names
 
-MOST = 1 << 17  # characters; tomllib takes the square of the parts of a key
+MOST = 1 << 17  # characters; the time of tomllib grows with the square of the parts of a key
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says, in Unicode normalization form C.
+    """Return the content of a TOML file, in Unicode normalization form C.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: not TOML, nested too deeply, or of more than MOST characters.
+        OSError: the file cannot be read.
+        ValueError: the file is not TOML, is nested too deeply, or has more than MOST characters.
     """
     with path.open(encoding="utf-8") as file:
         text = file.read(MOST + 1)

@@ -1,1 +1,1 @@
-"""A source in, the table of its samples out: what is on each image, which patches, which split."""
+"""Plan a conversion: read the annotations of a source, choose its patches, and assign every sample to a split."""

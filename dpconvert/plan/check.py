@@ -1,7 +1,8 @@
-"""What a conversion would stumble on, before it begins: names, tables and annotations are read, but no pixels.
+"""Find the problems of a conversion before it begins: reads names, tables and annotations, but no pixels.
 
-Where the samples can be told so (images with a label, objects, points), their numbers by class and split are those of
-the conversion. Where pixels decide them (tissue, masks, shares of an area), that is said, and classes are only sought.
+Where samples do not depend on pixels (images with a label, objects, points), the reported numbers by class and split
+equal those of the conversion. Where they do (tissue, masks, shares of an area), a warning says so, and the check only
+looks for the classes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Example:
-    """One file, and what was taken out of its name, a table or its folder: '' for nothing. split: where it goes."""
+    """One file with the fields read from its name, folder or table ('' where nothing was found), and its split."""
 
     file: str
     name: str
@@ -43,9 +44,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Findings:
-    """What conversion will find. It fails where there are `problems`; `warnings` are for people to judge.
+    """The result of a check. A conversion fails if there are `problems`; `warnings` are for the user to judge.
 
-    counts: split -> samples of each class, as far as they can be told without pixels; empty if not.
+    counts: split -> samples of each class, empty where pixels decide them.
     """
 
     images: int = 0
@@ -59,7 +60,7 @@ class Findings:
 
 
 def check(source: Source, options: Options = Options(), report: Reporter = Reporter(quiet=True)) -> Findings:  # noqa: B008
-    """Look at a source as a conversion would."""
+    """Check a source as a conversion would read it, without its pixels."""
     manifest = source.manifest
     try:
         images = divide.listed(manifest, source, options)
@@ -88,7 +89,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
 
 @dataclass
 class _Seen:
-    """What all images give: their samples, or where pixels decide (not `exact`) the groups that may hold a class."""
+    """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class."""
 
     records: list[Record] = field(default_factory=list)
     exact: bool = True
@@ -97,7 +98,7 @@ class _Seen:
     groups: set[str] = field(default_factory=set)
 
     def warnings(self, manifest: Manifest, options: Options) -> list[str]:
-        """What is known of sets that will be empty although their samples are not known."""
+        """Warnings about annotations that are not read, and about sets that must be empty whatever the samples are."""
         if self.exact:
             return []
         what = f"{counted(self.masks, 'mask')} not looked into" if self.masks else "pixels decide which samples exist"
@@ -114,7 +115,7 @@ class _Seen:
 
 
 def _sets(policy: SplitPolicy) -> int:
-    """How many sets a policy divides groups among that it does not name."""
+    """The number of sets among which a policy divides the groups that it does not name."""
     if policy.official or policy.named():
         return 1
     drawn = sum(part > 0 for part in policy.share) if policy.share else 1
@@ -122,7 +123,7 @@ def _sets(policy: SplitPolicy) -> int:
 
 
 def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[list[str], _Seen]:
-    """The problems of images, and what they hold."""
+    """Return the problems of the images, and their content."""
     seen, problems = _Seen(groups={image.group for image in images}), list[str]()
     if isinstance(source.manifest.rule, Whole | Tiles):
         seen.records = [Record(image, image.label or "") for image in images]
@@ -140,7 +141,7 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
 
 
 def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
-    """Add what one image holds."""
+    """Add the content of one image."""
     manifest = source.manifest
     has_label = isinstance(manifest.rule, Whole | Tiles)
     masks = [name for name in image.annotations if DRAWN.search(unused.suffix(name))]
@@ -162,7 +163,7 @@ def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
 
 
 def _of_patterns(source: Source) -> list[Example]:
-    """Files by their patterns alone, where the reader refuses the source: images, else of the first kind here."""
+    """Files by their patterns only, if the reader refuses the source: images, else files of the first kind found."""
     for kind in sorted(source.manifest.files, key=lambda kind: kind not in {"images", "slides", "crops"}):
         if found := source.match(kind):
             return [_by_pattern(one) for one in _spread(found)]
@@ -179,13 +180,13 @@ def _example(image: SourceImage, splits: dict[str, Split]) -> Example:
 
 
 def _spread(items: Sequence[T]) -> Sequence[T]:
-    """At most SHOWN of them, evenly from the first to the last."""
+    """Return at most SHOWN items, spread evenly from the first to the last."""
     if len(items) <= SHOWN:
         return items
     return [items[i * (len(items) - 1) // (SHOWN - 1)] for i in range(SHOWN)]
 
 
 def _cut(problems: list[str]) -> list[str]:
-    """The first problems, and how many more there are."""
+    """Return the first problems, and a line with the number of the others."""
     more = len(problems) - TOLD
     return problems if more <= 0 else [*problems[:TOLD], f"and {more} more such problems"]

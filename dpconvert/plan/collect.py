@@ -1,4 +1,4 @@
-"""Images in, their samples out: each is opened, its annotations read, its tissue found, by all workers."""
+"""Collect the samples of all images: the workers open each image, read its annotations and find its tissue."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ NOT_SQUARE = "pixels that are not square: each axis is resampled for itself"
 class LazyScene:
     """An image opened for labelling; its annotations are read when a rule asks for them.
 
-    overview: what its tissue is looked for on, where several processes have read it. grid: how many patches it has, and
-    how many of them are background.
+    overview: the reduced image for finding tissue, if several processes have read it already. grid: the numbers of
+    patches and of background patches.
     """
 
     source: Source
@@ -56,21 +56,21 @@ class LazyScene:
 
     @cached_property
     def tissue(self) -> TissueMask:
-        """Where tissue is; the whole slide is read for it, once."""
+        """The tissue of the slide, found by reading the whole slide once."""
         manifest = self.source.manifest
         rule = manifest.rule.tissue_rule if isinstance(manifest.rule, Regional) else "glass"
         return tissue(self.image, self.overview, rule=rule, mpp=manifest.mpp)
 
     def count(self, patches: int, background: int) -> None:
-        """Count patches of the grid, and those of them that hold too little tissue."""
+        """Count the patches of the grid, and those with too little tissue."""
         self.grid.update(patches=patches, background=background)
 
 
 @dataclass(frozen=True)
 class _Inspected:
-    """What looking at one image gave: its samples, what was mended in its annotations, or why it failed.
+    """The result for one image: its samples, the repairs of its annotations, or the reason for failure.
 
-    notes: what of its file is not read. stated: the resolution that the file states, if any.
+    notes: the parts of its file that are not read. stated: the resolution that the file states, if any.
     """
 
     source_image: SourceImage
@@ -85,11 +85,11 @@ class _Inspected:
 
 @dataclass(frozen=True)
 class Collected:
-    """What looking at all images gave.
+    """The result for all images.
 
-    records: the samples, in the order of the images. notes: one of each kind of thing that was mended in annotations,
-    or that is not read of images. in_strips: names of images stored in strips. stated: the resolutions that files
-    state, one for each that states any.
+    records: the samples, in the order of the images. notes: one for each kind of repair of annotations and each
+    kind of content that is not read from images. in_strips: names of images stored in strips. stated: one resolution
+    for each file that states any.
     """
 
     records: list[Record]
@@ -100,7 +100,7 @@ class Collected:
 
 
 def _spelt(items: list[Annotation], manifest: Manifest) -> list[Annotation]:
-    """Annotations with the manifest's own spelling of their labels, where these differ in case or form only."""
+    """Return annotations with labels spelt as in the manifest, if they differ only in case or Unicode form."""
     rule = manifest.rule
     more = manifest.dense.known() if manifest.dense else []
     known = [*rule.known()] if isinstance(rule, Regional) else [*manifest.classes, *getattr(rule, "positive", [])]
@@ -112,7 +112,7 @@ def _spelt(items: list[Annotation], manifest: Manifest) -> list[Annotation]:
 
 
 def look(source: Source, images: list[SourceImage], workers: processes.Workers, report: Reporter) -> Collected:
-    """Look at every image for its samples, in all workers; where each is a sample as a whole, at TIFFs alone."""
+    """Find the samples of every image, in all workers. If each image is one sample, only TIFFs are opened."""
     manifest = source.manifest
     if not manifest.reads_annotations and isinstance(manifest.rule, Whole):
         return _whole(source, images, workers)
@@ -144,7 +144,7 @@ def look(source: Source, images: list[SourceImage], workers: processes.Workers, 
 
 
 def _whole(source: Source, images: list[SourceImage], workers: processes.Workers) -> Collected:
-    """Every image as a sample; of a TIFF, which may hold more than one image, what it says of itself."""
+    """Return every image as one sample; TIFFs, which may hold several images, are opened for their notes."""
     tiffs = [image for image in images if image.files[0].lower().endswith((".tif", ".tiff"))]
     found = {}
     if tiffs:
@@ -159,7 +159,7 @@ def _whole(source: Source, images: list[SourceImage], workers: processes.Workers
 
 
 def _notes(seen: list[_Inspected]) -> list[str]:
-    """A line for each kind of thing that is not read of images, with the first file."""
+    """Return a line for each kind of content that is not read from images, with the first such file."""
     where: dict[str, list[str]] = {}
     for one in seen:
         for note in one.notes:
@@ -168,7 +168,7 @@ def _notes(seen: list[_Inspected]) -> list[str]:
 
 
 def _glance(source: Source, source_image: SourceImage) -> _Inspected:
-    """An image without a look at its pixels, which whoever stores it tells of: runs in a worker."""
+    """Inspect an image without its pixels, which are checked when it is stored. Runs in a worker."""
     label = source_image.label or ""
     try:
         image = source.open_image(source_image.files, source_image.columns)
@@ -183,7 +183,7 @@ def _seen(source_image: SourceImage, image: Image, records: list[Record], mended
 
 
 def _look(source: Source, item: tuple[SourceImage, Pixels | None]) -> _Inspected:
-    """Runs in a worker."""
+    """Inspect one image. Runs in a worker."""
     source_image, overview = item
     mended: Counter[str] = Counter()
     try:
@@ -198,10 +198,10 @@ def _look(source: Source, item: tuple[SourceImage, Pixels | None]) -> _Inspected
 
 
 def check_targets(manifest: Manifest, dense: Dense, scene: LazyScene) -> None:
-    """Check what dense targets need of an image: labels that are known, and a resolution for a radius in micrometres.
+    """Check that an image has what dense targets need: known labels, and a resolution for a radius in micrometres.
 
     Raises:
-        ReadError: it lacks one of them.
+        ReadError: a label or the resolution is not known.
     """
     where = scene.source_image.files[0]
     ImageTargets(dense, scene.annotations).check(scene.mended, where)
@@ -214,7 +214,7 @@ def check_targets(manifest: Manifest, dense: Dense, scene: LazyScene) -> None:
 
 
 def _background(manifest: Manifest, grid: Counter[str]) -> Iterator[str]:
-    """A note of the patches that were dropped since they hold too little tissue."""
+    """Return a note on the patches that were dropped because they hold too little tissue."""
     rule = manifest.rule
     if isinstance(rule, Regional) and rule.tissue is not None and grid["background"]:
         yield (
@@ -226,9 +226,9 @@ def _background(manifest: Manifest, grid: Counter[str]) -> Iterator[str]:
 def _overviews(
     source: Source, images: list[SourceImage], pool: processes.WorkerPool, report: Reporter
 ) -> dict[str, Pixels]:
-    """What tissue is looked for on, by image: where there are few images, and a long one to read takes all workers.
+    """Return the overviews for finding tissue, by image. If there are few images, all workers share a large one.
 
-    One that cannot be read is left out: looking at it says why.
+    An image that cannot be read is left out; inspecting it later reports the reason.
     """
     if getattr(source.manifest.rule, "tissue", None) is None or len(images) > pool.size:
         return {}
@@ -246,7 +246,7 @@ def _overviews(
 
 
 def _parts(source: Source, source_image: SourceImage) -> list[tuple[SourceImage, int, int]]:
-    """Parts of an overview for several workers: runs in one."""
+    """Divide an overview into parts for several workers. Runs in a worker."""
     try:
         image = source.open_image(source_image.files, source_image.columns)
         return [(source_image, first, last) for first, last in tissue_parts(image, source.manifest.mpp)]
@@ -255,7 +255,7 @@ def _parts(source: Source, source_image: SourceImage) -> list[tuple[SourceImage,
 
 
 def _part(source: Source, item: tuple[SourceImage, int, int]) -> tuple[str, int, Pixels | None]:
-    """One part: runs in a worker."""
+    """Read one part of an overview. Runs in a worker."""
     source_image, first, last = item
     try:
         image = source.open_image(source_image.files, source_image.columns)

@@ -1,4 +1,4 @@
-"""Which images and samples of a source count, what their classes are, and in which split each image goes."""
+"""Select the images and samples of a source that count, and determine their classes and splits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dpconvert.source.record import Record, SourceImage
 
 @dataclass(frozen=True)
 class Divided:
-    """The classes of samples, and where each image goes: image -> group id, image -> split.
+    """The classes of samples, and two mappings: image -> group id, image -> split.
 
     counts: split -> samples of each class.
     """
@@ -38,10 +38,10 @@ class Divided:
 
 
 def divide(manifest: Manifest, source: Source, options: Options, found: list[Record]) -> Divided:
-    """The samples by class and split.
+    """Count the samples by class and split.
 
     Raises:
-        SourceError: a label that is no class, or official sets that cannot be kept.
+        SourceError: a label is not a class, or official sets cannot be kept.
     """
     classes = _classes(manifest, source, found)
     groups, splits = _splits(manifest, options, found)
@@ -51,11 +51,11 @@ def divide(manifest: Manifest, source: Source, options: Options, found: list[Rec
 
 
 def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceImage]:
-    """The images of a source, less those that are known to be wrong; the source then holds notes of what is not used.
+    """Return the images of a source without those known to be wrong, and add notes on unused files to the source.
 
     Raises:
-        SourceError: none, two of one name, or one without what the rule needs to label it.
-        ManifestError: a rule that asks for annotations, of which this layout reads none.
+        SourceError: there are no images, two have the same name, or one lacks what the rule needs to label it.
+        ManifestError: the rule needs annotations, but this layout reads none.
     """
     wrong = _wrong(manifest, options, "pictures")
     images = list(readers.reader(manifest).images(source))
@@ -74,7 +74,7 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
 
 
 def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
-    """Whether the rule can label every image: by its own label, or by annotations that the reader reads."""
+    """Check that the rule can label every image, by its own label or by annotations that the reader reads."""
     rule = manifest.rule
     bare = next((image for image in images if not image.label), None)
     if isinstance(rule, Whole | Tiles):
@@ -105,18 +105,18 @@ def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[
 
 
 def classified(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
-    """The records that count, with the manifest's own spelling of their classes."""
+    """Return the records that count, with classes spelt as in the manifest."""
     return _without_doubtful(manifest, options, _with_classes(manifest, found))
 
 
 def doubtful(manifest: Manifest, options: Options) -> Callable[[str], bool]:
-    """Whether an image, by its name, is known not to be annotated exhaustively."""
+    """Whether an image is known, by its name, to be annotated incompletely."""
     patterns = _wrong(manifest, options, "negatives")
     return lambda name: any(pattern.search(name) for pattern in patterns)
 
 
 def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
-    """The records less those of class 0 from images that are not annotated exhaustively."""
+    """Return the records without those of class 0 from incompletely annotated images."""
     if not _wrong(manifest, options, "negatives"):
         return found
     negative, is_doubtful = manifest.classes[0], doubtful(manifest, options)
@@ -124,10 +124,10 @@ def _without_doubtful(manifest: Manifest, options: Options, found: list[Record])
 
 
 def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
-    """The manifest's errata that are on: 'none', 'default', or names separated by commas.
+    """Return the manifest's selected errata. The choice is 'none', 'default', or names separated by commas.
 
     Raises:
-        UsageError: a name that the manifest does not have.
+        UsageError: the manifest has no erratum of that name.
     """
     if chosen == "none":
         return []
@@ -143,14 +143,14 @@ def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
 
 
 def _with_classes(manifest: Manifest, found: list[Record]) -> list[Record]:
-    """The records with the manifest's own spelling of their classes, where a label differs in case or form only."""
+    """Return records with classes spelt as in the manifest, if a label differs only in case or Unicode form."""
     labels = {record.label for record in found} - set(manifest.classes)
     spelt = {label: same for label in labels if (same := names.match(label, manifest.classes)) is not None}
     return [replace(r, label=spelt.get(r.label, r.label)) for r in found] if spelt else found
 
 
 def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[str]:
-    """The manifest's classes, else those in the order of the reader, else the labels that occur, sorted."""
+    """Return the classes of the manifest, else those of the reader in its order, else the sorted labels found."""
     labels = {record.label for record in found}
     ordered = getattr(readers.reader(manifest), "classes", None)
     classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
@@ -162,7 +162,7 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
 
 
 def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[dict[str, str], dict[str, Split]]:
-    """Image -> group id, image -> split."""
+    """Return two mappings: image -> group id, image -> split."""
     policy = manifest.policy(options.split)
     unit = {r.source_image.name: _unit(r.source_image, policy.unit) for r in found}
     groups = contents((unit[r.source_image.name], r.label, r.source_image.split) for r in found)

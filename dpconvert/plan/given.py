@@ -1,10 +1,10 @@
-"""What a manifest or an option gives and a conversion has no use for: a note for each.
+"""Notes on settings of the manifest and options that a conversion does not use.
 
-Every part of what can be given has a function here that compares what was set with what the conversion reads. Keys of
-[layout] and named groups of patterns are a shape's own: its module may have
+For each kind of setting, a function of this module compares the given values with those that the conversion reads.
+Keys of [layout] and named groups of patterns are a shape's own: its module may have
 
     GROUPS                          kind of files -> named groups of its pattern that are read
-    idle(source) -> Iterator[Idle]  keys of [layout] that these files leave without use
+    idle(source) -> Iterator[Idle]  keys of [layout] that have no effect for these files
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Given:
-    """A conversion as it was asked for, and what was met. stated: resolutions that files state."""
+    """A conversion as requested, and what it found. stated: resolutions that files state."""
 
     manifest: Manifest
     options: Options
@@ -38,13 +38,13 @@ class Given:
 
 
 def not_used(given: Given) -> list[str]:
-    """A note for each thing that was given and is not used."""
+    """Return a note for each given setting that is not used."""
     parts = (_resolution, _rule, _image, _split, _patterns, _layout)
     return [note for part in parts for note in part(given)]
 
 
 def _resolution(given: Given) -> Iterator[str]:
-    """`mpp`, of images that state their own; the manifest's is a fact, which may well agree with them."""
+    """Note an unused `mpp` if images state their own; the manifest's may agree with theirs."""
     options, mpp = given.options, given.manifest.mpp
     if options.mpp is not None and options.mpp_override is not None:
         yield f"--mpp {options.mpp:g} is not used: --mpp-override {options.mpp_override:g} goes before it"
@@ -91,7 +91,7 @@ def _image(given: Given) -> Iterator[str]:
 
 
 def _split(given: Given) -> Iterator[str]:
-    """Sets that the files' names state, and groups that a policy names."""
+    """Note unused sets that file names state, and groups that a policy names without effect."""
     if not given.manifest.shape:  # the known sources say in their notes which sets they keep to
         return
     policy = given.manifest.policy(given.options.split)
@@ -132,7 +132,7 @@ def _layout(given: Given) -> Iterator[str]:
 
 
 def _shape(given: Given) -> object:
-    """The module of the manifest's shape; None for a source with a module of its own."""
+    """Return the module of the manifest's shape; None for a source with its own module."""
     module = readers.reader(given.manifest)
     return module if given.manifest.shape and hasattr(module, "FILES") else None
 

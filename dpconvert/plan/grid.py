@@ -16,10 +16,10 @@ SQUARE: Scales = (1.0, 1.0)
 
 
 def grid(width: int, height: int, size: int, overlap: int = 0, scale: Scales = SQUARE) -> Boxes:
-    """The patches of an image: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
+    """Return the patches of an image: int64 (N, 4) of x, y, width, height in level-0 pixels, row by row.
 
-    scale: level-0 pixels, along x and y, in one of `size` and `overlap`. Corners are rounded one by one, so that errors
-    do not add up.
+    scale: level-0 pixels per pixel of `size` and `overlap`, along x and y. Each corner is rounded separately, so that
+    errors do not add up.
     """
     sides = patch_sides(size, scale)
     xs, ys = (
@@ -31,12 +31,12 @@ def grid(width: int, height: int, size: int, overlap: int = 0, scale: Scales = S
 
 
 def patch_sides(size: int, scale: Scales) -> tuple[int, int]:
-    """Width and height in level-0 pixels of a patch."""
+    """Return the width and height of a patch in level-0 pixels."""
     return max(1, round(size * scale[0])), max(1, round(size * scale[1]))
 
 
 def resampled(size: tuple[int, int], scale: Scales) -> tuple[int, int]:
-    """What a frame of level 0 is stored as."""
+    """Return the stored form of a level-0 frame."""
     return max(1, round(size[0] / scale[0])), max(1, round(size[1] / scale[1]))
 
 
@@ -47,7 +47,7 @@ def _starts(length: int, side: int, step: float) -> NDArray[np.int64]:
 
 
 def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
-    """Which boxes (N, 4) hold at least one of the points (M, 2) strictly inside."""
+    """Return a mask (N,) of the boxes (N, 4) that hold at least one of the points (M, 2) strictly inside."""
     held = np.zeros(len(boxes), dtype=bool)
     left, top = boxes[:, 0], boxes[:, 1]
     right, bottom = left + boxes[:, 2], top + boxes[:, 3]
@@ -57,11 +57,11 @@ def holds(boxes: Boxes, points: Points) -> NDArray[np.bool_]:
 
 
 def shifted(point: tuple[float, float], size: tuple[int, int], width: int, height: int, *address: str | int) -> Box:
-    """A patch of `size` (width, height) px that holds the point strictly and lies in the image.
+    """Draw a patch of `size` (width, height) px that lies in the image and holds the point strictly inside.
 
     All such corners are equally likely.
 
-    A point on the image's border lies on the patch's border: the window is clamped, never dropped or padded.
+    A point on the border of the image lies on the border of the patch: patches are clamped, never dropped or padded.
     """
     corner = [
         low + draw(high - low + 1, axis, *address)

@@ -1,4 +1,4 @@
-"""What a user may choose about a conversion."""
+"""The options of a conversion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dpconvert.manifest.rules import Middle, Mpp, Presence, Regional, Tiles
 
 
 class Options(Model):
-    """What a user may choose about a conversion; all of it decides bytes."""
+    """The options of a conversion; every one affects the bytes of the shards."""
 
     split: Literal["strict", "paper"] = "strict"
     errata: str = "default"
@@ -26,10 +26,10 @@ class Options(Model):
     dense: bool = False
 
     def with_targets(self, manifest: Manifest) -> Manifest:
-        """The manifest with the dense targets that samples are to keep, or without any.
+        """Return the manifest with the dense targets that samples keep, or without any.
 
         Raises:
-            UsageError: `dense` for a manifest that has none.
+            UsageError: `dense` is given, but the manifest has no dense targets.
         """
         if self.dense and manifest.dense is None:
             raise UsageError(
@@ -42,11 +42,11 @@ class Options(Model):
         return manifest.model_copy(update={"dense": kept})
 
     def applied_to(self, manifest: Manifest) -> Manifest:
-        """The manifest with what the user knows better: the resolution of slides, their own grid.
+        """Return the manifest with the user's overrides: the resolution of slides, and the tile grid.
 
         Raises:
-            UsageError: `lossless_tiles` for a rule whose patches are not on a grid, or `dense` for a manifest without
-                dense targets.
+            UsageError: `lossless_tiles` is given but patches are not on a grid, or `dense` is given but the manifest
+                has no dense targets.
         """
         manifest = self.with_targets(manifest)
         given = {"mpp": self.mpp, "mpp_override": self.mpp_override, "allow_outside": self.allow_outside or None}
@@ -61,11 +61,11 @@ class Options(Model):
         return manifest.model_copy(update=changes) if changes else manifest
 
     def text(self) -> str:
-        """What was chosen, in the words that earlier versions know where it is what they offer."""
+        """Return the options as text, in the form of earlier versions where these have the same options."""
         return self.model_dump_json(exclude=self._unused())
 
     def fields(self) -> dict[str, Any]:
-        """What was chosen, for task.json."""
+        """Return the options as fields of task.json."""
         return self.model_dump(exclude=None if self.dense else {"dense"})
 
     def _unused(self) -> set[str]:
@@ -73,7 +73,7 @@ class Options(Model):
         return unused if self.dense else unused | {"dense"}
 
     def image(self, manifest: Manifest) -> ImageFormat:
-        """How samples that are not whole files are stored."""
+        """The format in which samples that are not whole files are stored."""
         if self.image_format == "manifest":
             return manifest.image
         return manifest.image.model_copy(update={"format": self.image_format})

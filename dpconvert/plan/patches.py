@@ -1,8 +1,8 @@
-"""Labelling rules: an image with its annotations and a manifest's rule in, records out.
+"""Labelling rules: make records from an image, its annotations and the manifest's rule.
 
-The rules are those of the paper's supplement A: origin (0, 0), step = size - overlap, no partial patch at the border, a
-point on a patch's edge lies in no patch. A rule that asks for a resolution has its patches laid out on level 0 first;
-so has every rule where the file's pixels are not square: its patches are stored as squares of the slide.
+The rules follow supplement A of the paper: origin (0, 0), step = size - overlap, no partial patch at the border; a
+point on the edge of a patch lies in no patch. If a rule requests a resolution, or the pixels of the file are not
+square, the patches are laid out on level 0 first and stored as squares of the slide.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Scene(Protocol):
 
 
 def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    """The samples of one image by the manifest's rule, in a fixed order."""
+    """Return the samples of one image by the manifest's rule, in a fixed order."""
     rule = manifest.rule
     if isinstance(rule, Whole):
         yield whole(scene.source_image, scene.image, _label(scene.source_image))
@@ -65,7 +65,7 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
 
 
 def whole(source_image: SourceImage, image: Image, label: str) -> Record:
-    """An image as one sample, resampled by axis where its pixels are not square."""
+    """Return an image as one sample, resampled along one axis if its pixels are not square."""
     fine = scales(image, None, None, source_image.files[0])
     return Record(
         source_image, label, stored=None if fine[0] == fine[1] else resampled((image.width, image.height), fine)
@@ -73,10 +73,10 @@ def whole(source_image: SourceImage, image: Image, label: str) -> Record:
 
 
 def _scale(rule: PatchGrid | Crop, manifest: Manifest, scene: Scene) -> Scales:
-    """Level-0 pixels, along x and y, in a pixel of the rule.
+    """Return the number of level-0 pixels per pixel of the rule, along x and y.
 
     Raises:
-        ReadError: the slide's resolution is not known, or too coarse for the rule.
+        ReadError: the resolution of the slide is not known, or is too coarse for the rule.
     """
     where = scene.source_image.files[0]
     scale = scales(scene.image, rule.mpp, manifest.mpp, where)
@@ -129,10 +129,10 @@ def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record
 
 
 def labels(rule: Regional, manifest: Manifest, scene: Scene) -> set[str]:
-    """The labels of an image's regions, with every check of the rule that needs no pixels.
+    """Return the labels of the regions of an image, after every check of the rule that needs no pixels.
 
     Raises:
-        ReadError: an unknown label, or a resolution that is not known or too coarse.
+        ReadError: a label is unknown, or the resolution is not known or is too coarse.
     """
     _scale(rule, manifest, scene)
     if isinstance(scene.annotations, LabelMask):
@@ -170,7 +170,7 @@ def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]
 
 
 def _middle_of(boxes: Boxes, rule: Middle) -> NDArray[np.float64]:
-    """The central squares of patches (N, 4)."""
+    """Return the central squares of patches (N, 4)."""
     part = (rule.centre or rule.size) / rule.size
     corners = boxes[:, :2] + boxes[:, 2:] * (1 - part) / 2
     return np.concatenate([corners, boxes[:, 2:] * part], axis=1)
@@ -179,7 +179,7 @@ def _middle_of(boxes: Boxes, rule: Middle) -> NDArray[np.float64]:
 def _shares(
     annotations: Annotations | LabelMask, classes: list[str], ignore: list[str], boxes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The share of each box that each class covers: (classes, N)."""
+    """Return the share of each box that each class covers: (classes, N)."""
     if isinstance(annotations, LabelMask):
         labels = set(annotations.labels.values())
     else:
@@ -215,7 +215,7 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
 
 
 def _bounding(item: Annotation, scene: Scene) -> Box:
-    """The frame of an object inside its image."""
+    """Return the bounding box of an object, clipped to its image."""
     if item.geometry.area == 0:
         raise ReadError(
             "a point has no outline to crop", where=scene.source_image.name,
@@ -228,7 +228,7 @@ def _bounding(item: Annotation, scene: Scene) -> Box:
 
 
 def _around(item: Annotation, sides: tuple[int, int], scene: Scene) -> Box:
-    """The frame around the middle of an object, moved into its image."""
+    """Return the frame around the centre of an object, moved into its image."""
     middle = item.geometry.centroid
     left, top, width, height = scene.image.bounds
     if width < sides[0] or height < sides[1]:
@@ -241,7 +241,7 @@ def _around(item: Annotation, sides: tuple[int, int], scene: Scene) -> Box:
 
 
 def _capped(cap: int | None, classes: NDArray[Any], boxes: Boxes, name: str) -> NDArray[np.intp]:
-    """Indices kept when a class may have `cap` patches of one image: those with the smallest hash, in grid order."""
+    """Return the indices of at most `cap` patches per class: those with the smallest hashes, in grid order."""
     if cap is None:
         return np.arange(len(boxes))
     kept: list[int] = []
@@ -276,10 +276,10 @@ def _regions(annotations: Annotations, rule: Regional) -> Regions:
 
 
 def _count_others(scene: Scene, named: list[str]) -> None:
-    """Count objects that the rule has no use for, by their labels.
+    """Count the objects that the rule does not use, by their labels.
 
     Raises:
-        ReadError: objects without a label, which the rule does not name either.
+        ReadError: there are objects without a label, or with a label that the rule does not name.
     """
     if isinstance(scene.annotations, Annotations):
         bare = sum(not item.label for item in scene.annotations.items)
@@ -310,7 +310,7 @@ def _label(image: SourceImage) -> str:
 
 
 def _patches(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple[int, int] | None]:
-    """The patches of the rule, and their size when stored if that is another."""
+    """Return the patches of the rule, and their stored size if it differs."""
     scale = _scale(rule, manifest, scene)
     if not rule.own_tiles:
         return _grid(rule, scale, scene.image), _stored(rule, scale)

@@ -1,7 +1,7 @@
-"""The table that decides a conversion, made before a pixel is stored: one row a sample, in the order of the shards.
+"""The plan of a conversion, made before any pixel is stored: one row per sample, in the order of the shards.
 
-A shard is a function of its rows and the source files. So shards can be made in any order, by any number of processes,
-and a killed run goes on with those that are missing.
+Each shard depends only on its rows and the source files. Shards can therefore be made in any order and by any number of
+processes, and an interrupted run resumes with the missing ones.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
 class Drawn(NamedTuple):
-    """The files of an image's annotations, and what else its reader knows of them.
+    """The files of an image's annotations, and further facts from its reader.
 
-    exhaustive: False if something is known to lack in these annotations, whatever the manifest says.
+    exhaustive: False if these annotations are known to be incomplete, whatever the manifest states.
     """
 
     files: tuple[str, ...]
@@ -50,9 +50,9 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One sample of the plan. `box` in level-0 pixels, None for the whole image; `stored` None for as read.
+    """One sample of the plan. `box` is in level-0 pixels, None for the whole image; `stored` is None for no resampling.
 
-    annotations: where dense targets are kept, what its image's annotations are read from.
+    annotations: the files of the image's annotations, if dense targets are kept.
     """
 
     key: str
@@ -69,7 +69,7 @@ class PlanRow:
     annotations: Drawn | None = None
 
     def line(self) -> str:
-        """What the fields hold, in order, as JSON: what `json.dumps` gives, sooner."""
+        """Return the values of the fields in order as JSON: the result of `json.dumps`, but faster."""
         image = _image_json(self.group, self.source_image, self.files, self.columns)
         box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
         stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
@@ -88,7 +88,7 @@ def _image_json(*fields: Any) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """All rows in shard order, and what is worth saying about them."""
+    """All rows in shard order, with notes about them."""
 
     classes: list[str]
     rows: list[PlanRow]
@@ -96,7 +96,7 @@ class Plan:
     failures: list[Failure]
 
     def digest(self) -> str:
-        """sha256 of what the plan says."""
+        """Return the sha256 of the content of the plan."""
         hashed, between = hashlib.sha256(), b""
         for line in self.lines():
             hashed.update(between + line.encode())
@@ -104,21 +104,21 @@ class Plan:
         return hashed.hexdigest()
 
     def lines(self) -> Iterator[str]:
-        """The plan as lines of JSON: a head, then a list a row."""
+        """Return the plan as lines of JSON: a head, then one list per row."""
         failures = [failure.model_dump() for failure in self.failures]
         yield json.dumps({"classes": self.classes, "notes": self.notes, "failures": failures})
         yield from (row.line() for row in self.rows)
 
     @classmethod
     def from_lines(cls, lines: Iterable[str]) -> Plan:
-        """The inverse of `lines`."""
+        """Return the plan that these `lines` describe."""
         values = map(json.loads, lines)
         head = next(values)
         failures = [Failure.model_validate(failure) for failure in head["failures"]]
         return cls(head["classes"], list(map(_row, values)), head["notes"], failures)
 
     def shards(self) -> dict[str, list[PlanRow]]:
-        """Shard name -> its rows, in order."""
+        """Return a mapping in order: shard name -> its rows."""
         shards: dict[str, list[PlanRow]] = {}
         for row in self.rows:
             shards.setdefault(row.shard, []).append(row)
@@ -126,16 +126,16 @@ class Plan:
 
 
 def fingerprint(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
-    """What decides the plan and so every byte, as named digests: equal requests are the same conversion."""
+    """Return named digests of all that determines the plan, and so every byte; equal requests make equal shards."""
     chosen = options.text()
     return {"version": str(VERSION), "manifest": manifest.digest, "source": source.digest(), "options": chosen}
 
 
 def make(manifest: Manifest, source: Source, options: Options, workers: processes.Workers, report: Reporter) -> Plan:
-    """Look at every image of the source and write down its samples.
+    """Make the plan: inspect every image of the source, and list its samples.
 
     Raises:
-        SourceError: nothing there, two images of one name, a label that is no class, images that cannot be read.
+        SourceError: there are no images, two have the same name, a label is not a class, or images cannot be read.
     """
     images = listed(manifest, source, options)
     seen = look(source, images, workers, report)
@@ -192,7 +192,7 @@ def _drawn(image: SourceImage, is_doubtful: Callable[[str], bool]) -> Drawn:
 
 
 def _empty(images: list[SourceImage], found: list[Record], failures: list[Failure]) -> list[str]:
-    """A note of the images that gave no sample although they could be read."""
+    """Return a note on the readable images that gave no sample."""
     rest = {p.name for p in images} - {r.source_image.name for r in found} - {f.key for f in failures}
     if not rest:
         return []
@@ -202,7 +202,7 @@ def _empty(images: list[SourceImage], found: list[Record], failures: list[Failur
 
 
 def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:
-    """At most `limit` records of each class in each split, drawn by hash."""
+    """Return at most `limit` records of each class in each split, drawn by hash."""
     if limit is None:
         return found
     order = sorted(range(len(found)), key=lambda i: hashed(found[i].source_image.name, "limit", i))
@@ -217,9 +217,9 @@ def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -
 
 
 def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
-    """Samples of one part of an image follow each other: what a file stores there is then decoded once.
+    """Return the part of an image that a sample lies in. Samples of one part are adjacent, so it is decoded once.
 
-    A part is a square of squares, or where rows are stored over the whole width a row of patches.
+    A part is a square of several patches, or a row of patches if the file is stored in strips.
     """
     if record.box is None:
         return ()
@@ -228,9 +228,9 @@ def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
 
 
 def _keys(records: list[Record], longest: int = LONGEST) -> list[str]:
-    """Unique keys of [a-z0-9_-]: the image's name and the place in it, with a hash where two would be equal.
+    """Return unique keys of [a-z0-9_-]: the image's name and the position in it, with a hash if two would be equal.
 
-    A key of LONGEST characters with a hash and ".json" fills the 100 bytes that a tar has for a name.
+    A key of LONGEST characters with a hash and ".json" fills the 100 bytes of a name in a tar header.
     """
     full = [f"{r.source_image.name}_{s}" if (s := _suffix(r)) else r.source_image.name for r in records]
     keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-longest:] or "sample" for name in full]

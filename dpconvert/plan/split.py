@@ -1,7 +1,7 @@
-"""Records' groups in, a split for each out: named groups first, official sets next, the rest drawn.
+"""Assign groups of records to splits: named groups first, official sets next; the rest is drawn.
 
-Drawing is deterministic (nothing but names decides), keeps groups whole, follows the wanted shares of samples and puts
-every class into every split where it has groups enough.
+The draw is deterministic (it depends only on names), keeps groups whole, follows the requested shares of samples, and
+puts every class into every split if the class has enough groups.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Counts = Mapping[str, int]
 
 @dataclass
 class GroupContent:
-    """What one group holds: samples per class, and the official splits of its images."""
+    """The content of one group: samples per class, and the official splits of its images."""
 
     classes: Counter[str] = field(default_factory=Counter)
     official: set[Split | None] = field(default_factory=set)
 
 
 def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -> dict[str, Split]:
-    """Group -> split. `seed` is the task's name, or the namespace where tasks must agree (`draw = "hashed"`).
+    """Map group -> split. `seed` is the task's name, or the namespace where tasks must agree (`draw = "hashed"`).
 
     Raises:
-        SourceError: the release itself has a group in two of its sets, or a validation set although one is to be drawn.
+        SourceError: the release puts a group in two of its sets, or has a validation set although one is to be drawn.
     """
     assigned = _assigned(groups, policy, seed)
     if policy.validation is None:
@@ -46,7 +46,7 @@ def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -
 
 
 def _assigned(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -> dict[str, Split]:
-    """The named groups, the official sets, and the rest by the shares."""
+    """Assign the named groups, then the official sets, then the rest by the shares."""
     named = policy.named()
     assigned: dict[str, Split] = {group: named[group] for group in groups if group in named}
     if policy.official:
@@ -60,7 +60,7 @@ def _assigned(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str
 def _drawn(
     groups: Mapping[str, Counter[str]], share: Mapping[Split, float], policy: SplitPolicy, seed: str
 ) -> dict[str, Split]:
-    """Groups drawn in proportions of `share`, in the policy's way."""
+    """Draw groups in proportions of `share`, by the method of the policy."""
     if policy.draw == "hashed":
         return {group: _by_name(group, share, seed) for group in groups}
     return _draw(groups, {split: part for split, part in share.items() if part > 0}, seed)
@@ -74,7 +74,7 @@ def _official(group: str, content: GroupContent) -> Split | None:
 
 
 def _by_name(group: str, share: Mapping[Split, float], seed: str) -> Split:
-    """The split that a number in [0, 1), made of nothing but names, falls into."""
+    """Return the split of a number in [0, 1) that is computed only from names."""
     at = hashed("split", seed, group) / 2**64 * sum(share.values())
     chosen: Split = "train"
     for split, part in share.items():
@@ -86,7 +86,7 @@ def _by_name(group: str, share: Mapping[Split, float], seed: str) -> Split:
 
 
 def _draw(groups: Mapping[str, Counter[str]], share: Mapping[Split, float], seed: str) -> dict[str, Split]:
-    """Large groups first, each to the split that is furthest behind its share of the group's classes."""
+    """Assign large groups first, each to the split that is furthest below its share of the group's classes."""
     groups = dict(sorted(groups.items()))  # sums of fractions differ with their order
     total = dict(sorted(sum(groups.values(), Counter()).items()))
     whole = sum(share.values())
@@ -109,9 +109,9 @@ def _draw(groups: Mapping[str, Counter[str]], share: Mapping[Split, float], seed
 
 
 def _level(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], need: dict[Split, dict[str, float]]) -> None:
-    """Move groups from the split that has most too many to the one that lacks most, as long as sizes come nearer.
+    """Move groups from the split with the largest surplus to that with the largest deficit, while this helps.
 
-    `need` is what each split lacks of each class, below zero where it has too much.
+    `need` is the deficit of each split in each class, negative for a surplus.
     """
     while True:
         lacks = {split: sum(classes.values()) for split, classes in need.items()}
@@ -128,15 +128,15 @@ def _level(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], need:
 
 
 def _distance(classes: Counter[str], giver: Mapping[str, float], taker: Mapping[str, float]) -> float:
-    """How far both splits are from what they need of each class once a group has moved, more than before."""
+    """Return the increase in distance of both splits from their needs by class when a group moves."""
     after = sum(abs(giver[c] + classes[c]) + abs(taker[c] - classes[c]) for c in giver)
     return after - sum(abs(giver[c]) + abs(taker[c]) for c in giver)
 
 
 def _complete(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], splits: list[Split]) -> None:
-    """Move a group or exchange two, the smallest first, while that brings classes into more of the splits.
+    """Move a group or exchange two, the smallest first, while this brings classes into more splits.
 
-    A class counts when it has as many groups as there are splits.
+    A class counts if it has at least as many groups as there are splits.
     """
     holders = Counter(label for classes in groups.values() for label in classes)
     held_by = {g: [label for label in classes if holders[label] >= len(splits)] for g, classes in groups.items()}
@@ -155,7 +155,7 @@ def _complete(groups: Mapping[str, Counter[str]], assigned: dict[str, Split], sp
 def _moves(
     held_by: Mapping[str, list[str]], assigned: Mapping[str, Split], split: Split, label: str
 ) -> Iterator[dict[str, Split]]:
-    """Every way of bringing the class into the split: a group that holds it, alone or in exchange for another."""
+    """Return every move that brings the class into the split: a group that holds it, or its exchange for another."""
     for group in (g for g in held_by if label in held_by[g]):
         yield {group: split}
         yield from ({group: split, other: assigned[group]} for other in held_by if assigned[other] == split)
@@ -167,7 +167,7 @@ def _gain(
     assigned: Mapping[str, Split],
     held: Mapping[tuple[Split, str], int],
 ) -> int:
-    """How many more pairs of a split and a class of it there are after the move."""
+    """Return the increase in the number of (split, class) pairs after the move."""
     change: Counter[tuple[Split, str]] = Counter()
     for group, split in move.items():
         for label in held_by[group]:
@@ -177,7 +177,7 @@ def _gain(
 
 
 def contents(rows: Iterable[tuple[str, str, Split | None]]) -> dict[str, GroupContent]:
-    """(group, class, official split) of every sample -> what each group holds."""
+    """Return the content of each group from the (group, class, official split) of every sample."""
     groups: dict[str, GroupContent] = defaultdict(GroupContent)
     for group, label, official in rows:
         groups[group].classes[label] += 1

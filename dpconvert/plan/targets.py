@@ -1,4 +1,4 @@
-"""Dense targets of one image: its annotations in, the masks, points and boxes of its samples out, in stored pixels."""
+"""Dense targets of one image: make masks, points and boxes of samples, in stored pixels, from its annotations."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Listed = list[list[float | int]]
 
 
 class ImageTargets:
-    """What `[dense]` keeps of the annotations of one image.
+    """The dense targets that `[dense]` keeps from the annotations of one image.
 
-    exhaustive: False for an image of which is known that something lacks, so that what no annotation covers is 255.
+    exhaustive: False for an image known to be annotated incompletely; pixels without annotation are then 255.
     """
 
     def __init__(self, dense: Dense, annotations: Annotations | LabelMask, *, exhaustive: bool = True) -> None:
@@ -34,7 +34,7 @@ class ImageTargets:
         """Check the labels of the image, and count in `mended` the objects that no target names.
 
         Raises:
-            ReadError: an area whose label the masks do not know, or a point where boxes are kept.
+            ReadError: the masks do not name the label of an area, or a point is found where boxes are kept.
         """
         if self.dense.seg is not None and (unknown := self._labels_of_areas() - self.dense.seg.known):
             raise ReadError(
@@ -55,7 +55,7 @@ class ImageTargets:
             )  # fmt: skip
 
     def mask(self, frame: Frame, size: Size) -> NDArray[np.uint8]:
-        """The mask (height, width) of a sample: numbers of classes, 255 where nothing is annotated."""
+        """Return the mask (height, width) of a sample: class indexes, and 255 where nothing is annotated."""
         seg = self.dense.seg
         assert seg is not None
         by_label = self._shares_of_mask if isinstance(self.annotations, LabelMask) else self._shares_of_areas
@@ -63,7 +63,7 @@ class ImageTargets:
         return raster.majority(_by_value(seg, rest, by_label(seg, frame, size), size))
 
     def objects(self, frame: Frame, size: Size) -> dict[str, Listed]:
-        """`points` and `boxes` of a sample, as far as the task keeps them; those whose centre lies in the frame."""
+        """Return the `points` and `boxes` that the task keeps, for objects whose centre lies in the frame."""
         found: dict[str, Listed] = {}
         if self.dense.points is not None:
             found["points"] = _points(self._points, frame, size)
@@ -77,7 +77,7 @@ class ImageTargets:
         return {item.label for item in self.annotations.items if item.geometry.area > 0}
 
     def _shares_of_mask(self, seg: SegTargets, frame: Frame, size: Size) -> Iterator[tuple[str, Shares]]:
-        """The labels that occur in the table of a label mask, and their shares. Cells have one label each."""
+        """Return the labels in the table of a label mask, and their shares. Each cell has one label."""
         assert isinstance(self.annotations, LabelMask)
         mask = self.annotations
         for label in [*seg.class_of, *seg.ignore]:
@@ -85,7 +85,7 @@ class ImageTargets:
                 yield label, raster.of_mask(mask, values, frame, size)
 
     def _shares_of_areas(self, seg: SegTargets, frame: Frame, size: Size) -> Iterator[tuple[str, Shares]]:
-        """Each label, and the shares of its areas that no label above it covers."""
+        """Return each label with the shares of its areas that no label above it covers."""
         x, y, width, height = frame
         box = shapely.box(x, y, x + width, y + height)
         areas, labels, tree = self._areas
@@ -113,7 +113,7 @@ class ImageTargets:
 
     @cached_property
     def _points(self) -> NDArray[np.float64]:
-        """(N, 3) of x, y and the number of the class."""
+        """Return (N, 3): x, y and the class index."""
         points: PointTargets | None = self.dense.points
         assert points is not None
         number, items = points.number_of, self._objects(points)
@@ -122,7 +122,7 @@ class ImageTargets:
 
     @cached_property
     def _boxes(self) -> NDArray[np.float64]:
-        """(N, 5) of left, top, right, bottom and the number of the class."""
+        """Return (N, 5): left, top, right, bottom and the class index."""
         boxes: BoxTargets | None = self.dense.boxes
         assert boxes is not None
         number, items = boxes.number_of, self._objects(boxes)
@@ -132,7 +132,7 @@ class ImageTargets:
 def _by_value(
     seg: SegTargets, rest: int, by_label: Iterator[tuple[str, Shares]], size: Size
 ) -> list[tuple[int, Shares]]:
-    """Values of the mask from the bottom up, and their shares; what no label covers has the value of the rest."""
+    """Return mask values from the bottom up, and their shares; uncovered pixels get the value of the rest."""
     number = seg.number_of
     of_value: dict[int, Shares] = {}
     left = np.ones((size[1], size[0]))
@@ -145,7 +145,7 @@ def _by_value(
 
 
 def _ranks(number: Mapping[str, int], rest: int) -> list[int]:
-    """All values from the bottom up: "not annotated", the class of the rest, classes by the last of their labels."""
+    """Return all values from the bottom up: "not annotated", the class of the rest, classes by their last label."""
     labelled = dict.fromkeys(reversed(list(number.values())))
     return list(dict.fromkeys([IGNORE, *((rest,) if rest not in labelled else ()), *reversed(labelled)]))
 
@@ -158,7 +158,7 @@ def _points(found: NDArray[np.float64], frame: Frame, size: Size) -> Listed:
 
 
 def _boxes(found: NDArray[np.float64], frame: Frame, size: Size) -> Listed:
-    """The boxes whose centre lies in the frame, clipped to it."""
+    """Return the boxes whose centre lies in the frame, clipped to it."""
     here = found[_inside((found[:, :2] + found[:, 2:4]) / 2, frame)]
     corner, factors = raster.to_stored(frame, size)
     sides = ((here[:, :4].reshape(-1, 2) - corner) * factors).clip(0, size).round(DECIMALS).reshape(-1, 4)
@@ -166,14 +166,14 @@ def _boxes(found: NDArray[np.float64], frame: Frame, size: Size) -> Listed:
 
 
 def _inside(at: NDArray[np.float64], frame: Frame) -> NDArray[np.bool_]:
-    """Which points (N, 2) lie in a frame, whose right and lower border belong to the next one."""
+    """Return which points (N, 2) lie in a frame; its right and lower borders belong to the next one."""
     low, high = np.array(frame[:2]), np.array(frame[:2]) + np.array(frame[2:])
     inside: NDArray[np.bool_] = ((at >= low) & (at < high)).all(axis=1)
     return inside
 
 
 def pixels_of_radius(points: PointTargets, resolutions: Sequence[float | None]) -> float | None:
-    """The radius of points in pixels of the stored image, if all images have one resolution (micrometres per pixel)."""
+    """Return the radius of points in stored pixels if all images have one resolution (micrometres per pixel)."""
     if points.radius_px is not None:
         return points.radius_px
     if len(resolutions) != 1 or resolutions[0] is None or points.radius_um is None:

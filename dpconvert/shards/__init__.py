@@ -1,1 +1,1 @@
-"""Rows of the plan in, tar shards with index, side files and card out."""
+"""Encode the rows of the plan, and write tar shards with their index, side files and card."""

@@ -1,4 +1,4 @@
-"""Encodes samples: a row of the plan and the source files in, the bytes of image, class and JSON out."""
+"""Encode samples: make the bytes of image, class and JSON from a row of the plan and the source files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EncodedSample:
     seg: bytes | None = None
 
     def members(self) -> list[tuple[str, bytes]]:
-        """(name, bytes) in the order of the tar."""
+        """Return (name, bytes) in the order of the tar."""
         return [
             (f"{self.key}.{self.format}", self.image),
             (f"{self.key}.cls", b"%d" % self.label),
@@ -71,7 +71,7 @@ class Series:
         self._head = as_json(metadata)[:-1]
 
     def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> EncodedSample:
-        """The sample of this series at (x, y)."""
+        """Return the sample of this series at (x, y)."""
         text = f'{self._head},"x":{x},"y":{y}}}'
         return EncodedSample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, text)
 
@@ -82,10 +82,10 @@ class Encoder:
     def __init__(self, manifest: Manifest, source: Source, classes: list[str], image: ImageFormat) -> None:
         self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
         self._series: dict[tuple[Any, ...], Series] = {}
-        self._targets: tuple[str, ImageTargets] | None = None  # of the last image: its samples follow each other
+        self._targets: tuple[str, ImageTargets] | None = None  # for the last image: its samples are consecutive
 
     def sample(self, row: PlanRow) -> EncodedSample:
-        """The sample of one row, with the dense targets that the manifest asks for.
+        """Encode the sample of one row, with the dense targets that the manifest requests.
 
         Raises:
             ReadError: a file of the source is missing or damaged, or an image is smaller than planned.
@@ -142,7 +142,7 @@ class Encoder:
         return self._series[kind]
 
     def _whole_file(self, row: PlanRow) -> tuple[bytes, str, tuple[int, int]] | None:
-        """The source's own bytes, format and size, if the sample is a whole PNG or JPEG file that readers agree on."""
+        """Return bytes, format and size of a sample that is a whole PNG or JPEG file that all decoders read alike."""
         if row.box is not None or row.stored is not None or len(row.files) != 1 or self.source.is_array(row.files[0]):
             return None
         data = self.source.read(row.files[0])
@@ -167,7 +167,7 @@ class Encoder:
         mpp: float | None = None,
         factor: float = 1.0,
     ) -> dict[str, Any]:
-        """The content of the JSON, without the position."""
+        """Return the content of the JSON, without the position."""
         manifest = self.manifest
         finest = manifest.mpp_override or mpp or float(row.attributes.get("mpp", 0)) or manifest.mpp
         return {
@@ -194,7 +194,7 @@ class Encoder:
 
 
 def encode(pixels: NDArray[np.uint8], image: ImageFormat) -> tuple[str, bytes]:
-    """(extension, bytes) of an RGB array (height, width, 3): PNG, or JPEG without chroma subsampling (4:4:4)."""
+    """Return (extension, bytes) of an RGB array (height, width, 3): PNG, or JPEG without chroma subsampling (4:4:4)."""
     if image.format == "jpeg":  # the same bytes as Pillow's, but faster
         data = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=image.quality, subsampling="444")
         return "jpg", bytes(data)  # not a copy: data is bytes already
@@ -204,7 +204,7 @@ def encode(pixels: NDArray[np.uint8], image: ImageFormat) -> tuple[str, bytes]:
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
-    """A mask (height, width) as an 8-bit grey PNG file (mode L)."""
+    """Return a mask (height, width) as an 8-bit grey PNG file (mode L)."""
     buffer = io.BytesIO()
     Pillow.fromarray(mask).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()

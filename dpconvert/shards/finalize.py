@@ -1,4 +1,4 @@
-"""Completes a task folder: index, side files, and last the card, with expected and actual counts."""
+"""Complete a task folder: write the index, the side files, and last the card, with expected and actual counts."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def finish(
 
 
 def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None:
-    """What the card says of dense targets."""
+    """Return the card of the dense targets."""
     if dense is None:
         return None
     resolutions = list(dict.fromkeys(mpp for part in written for mpp in part.resolutions))
@@ -115,14 +115,14 @@ def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None
 
 
 def index_columns(dense: Dense | None) -> dict[str, str]:
-    """The columns that the index has for dense targets."""
+    """Return the columns of the index for dense targets."""
     if dense is None:
         return {}
     return (SEG_COLUMNS if dense.seg else {}) | (OBJECT_COLUMNS if dense.objects else {})
 
 
 def _own_formats(entries: list[Entry], options: Options) -> list[str]:
-    """A note if `--image-format` has no effect on samples that are whole files, or tiles, as they were compressed."""
+    """Return a note if `--image-format` does not affect samples that keep the bytes of whole files or tiles."""
     chosen = {"manifest": "", "png": "png", "jpeg": "jpg"}[options.image_format]
     own = sum(entry.format != chosen for entry in entries) if chosen else 0
     if not own:
@@ -134,7 +134,7 @@ def _own_formats(entries: list[Entry], options: Options) -> list[str]:
 
 
 def _of_pixels(manifest: Manifest) -> dict[str, Any]:
-    """The settings of the manifest that determine pixels and patches, for reading other slides in the same way."""
+    """Return the settings that determine pixels and patches, for reading other slides in the same way."""
     settings: dict[str, Any] = {} if manifest.pixels.range is None else {"range": list(manifest.pixels.range)}
     rule = manifest.rule
     if isinstance(rule, Regional) and rule.tissue is not None:
@@ -161,7 +161,7 @@ def differences(
 
 
 def _partial(manifest: Manifest, source: Source, options: Options, failed: int) -> str:
-    """The reason if this is not a conversion of the whole release, else ''."""
+    """Return the reason if this is not a conversion of the whole release, else ''."""
     if options.limit is not None:
         return f"limited to {counted(options.limit, 'sample')} per class and set"
     for name, kind in manifest.files.items():
@@ -171,7 +171,7 @@ def _partial(manifest: Manifest, source: Source, options: Options, failed: int) 
 
 
 def tools() -> dict[str, str]:
-    """The versions that determine the bytes: equal versions write equal shards."""
+    """Return the versions that determine the bytes: equal versions write equal shards."""
     return {
         "dpconvert": __version__,
         "python": platform.python_version(),

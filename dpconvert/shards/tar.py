@@ -1,4 +1,4 @@
-"""Writes samples to plain WebDataset tars with an index. Every file gets its final name only when it is complete.
+"""Write samples to plain WebDataset tars with an index. Every file gets its final name only when it is complete.
 
 The bytes depend only on the samples: order, owner, mode and time in the tar are fixed.
 """
@@ -47,11 +47,11 @@ INDEX_COLUMNS = {
     "sha256": "string",
     "attributes": "string",  # JSON object of strings
 }
-SEG_COLUMNS = {"seg_offset": "int64", "seg_length": "int64", "seg_sha256": "string"}  # of tasks with masks
-OBJECT_COLUMNS = {"objects": "int32"}  # of tasks with points or boxes
+SEG_COLUMNS = {"seg_offset": "int64", "seg_length": "int64", "seg_sha256": "string"}  # for tasks with masks
+OBJECT_COLUMNS = {"objects": "int32"}  # for tasks with points or boxes
 DENSE_COLUMNS = SEG_COLUMNS | OBJECT_COLUMNS
 ROW_GROUP = 1 << 20  # rows of the index
-SEG_PLACE = 2  # of the mask among the members of a sample: after image and label
+SEG_PLACE = 2  # position of the mask among the members of a sample: after image and label
 ZEROS = bytes(BLOCKSIZE)
 PIECE = 1 << 20  # bytes hashed and written at once
 SYNCED = 1 << 22  # bytes after which the file is synced to the disk
@@ -87,7 +87,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def checked(cls, values: Sequence[Any]) -> Entry:
-        """The entry with these values. Raises ValueError if their types are wrong."""
+        """Return the entry with these values. Raises ValueError if their types are wrong."""
         if tuple(map(type, values)) != ENTRY_TYPES:
             raise ValueError("not an entry of an index")
         return cls(*values)
@@ -128,7 +128,7 @@ def write_shard(path: Path, split: Split, samples: Iterable[EncodedSample]) -> W
 
 
 def write_index(path: Path, entries: Sequence[Entry], more: Collection[str] = ()) -> FileCard:
-    """Write index.parquet, with the rows in the given order. more: the columns of dense targets that it has."""
+    """Write index.parquet, with the rows in the given order. more: its columns of dense targets."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -149,7 +149,7 @@ def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """A column built from buffers: `pa.array` would import pandas if it is installed, which takes another 50 MiB."""
+    """Build a column from buffers: `pa.array` would import pandas if it is installed, which takes another 50 MiB."""
     import pyarrow as pa
 
     if kind != pa.string():
@@ -160,7 +160,7 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def index_schema(more: Collection[str] = ()) -> pa.Schema:
-    """Names and types of the index's columns. more: names of the columns of dense targets that the task has."""
+    """Return the names and types of the index's columns. more: names of the task's columns of dense targets."""
     import pyarrow as pa
 
     kinds = INDEX_COLUMNS | {name: kind for name, kind in DENSE_COLUMNS.items() if name in more}
@@ -168,14 +168,14 @@ def index_schema(more: Collection[str] = ()) -> pa.Schema:
 
 
 def read_index(path: Path) -> Any:
-    """The index as a pyarrow table, with the columns of dense targets that it has."""
+    """Read the index as a pyarrow table, with its columns of dense targets."""
     import pyarrow.parquet as pq
 
     return pq.read_table(path, schema=index_schema(pq.read_schema(path).names))
 
 
 def file_card(path: Path) -> FileCard:
-    """Name, size and sha256 of a file."""
+    """Return the name, size and sha256 of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileCard(name=path.name, size=path.stat().st_size, sha256=digest)
@@ -183,9 +183,9 @@ def file_card(path: Path) -> FileCard:
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write. It gets the name `path` if the block succeeds, and is removed if it fails.
+    """Open a file to write. It gets the name `path` if the block succeeds, and is removed if it fails.
 
-    durable: wait until the file is on disk. Otherwise a power failure may leave an empty or cut file.
+    durable: wait until the file is on disk. Otherwise a power failure may leave an empty or truncated file.
 
     Raises:
         OutputError: the file cannot be written, for example because the disk is full.
@@ -220,7 +220,7 @@ class _Tar:
         self.resolutions: dict[float | None, None] = {}
 
     def pieces(self, samples: Iterable[EncodedSample]) -> Iterator[bytes]:
-        """The bytes of the tar, in pieces of about PIECE bytes."""
+        """Yield the bytes of the tar in pieces of about PIECE bytes."""
         pending: list[bytes] = []
         given = 0
         for sample in samples:
@@ -257,12 +257,12 @@ class _Stored:
             self._unsynced = 0
 
     def hexdigest(self) -> str:
-        """sha256 of all bytes written."""
+        """Return the sha256 of all bytes written."""
         return self._hash.hexdigest()
 
 
 def _offsets(members: Sequence[tuple[str, bytes]], start: int) -> list[int]:
-    """Where the content of each member begins in the tar, if the first header is at `start`."""
+    """Return the offset of the content of each member in the tar, if the first header is at `start`."""
     offsets = []
     for _, data in members:
         offsets.append(start + BLOCKSIZE)
@@ -287,19 +287,19 @@ def _attributes(items: tuple[tuple[str, str], ...]) -> str:
 
 
 def _plain_header() -> tuple[bytes, bytes, bytes, int]:
-    """The parts of a header between name, size and checksum, and the sum of their bytes."""
+    """Return the parts of a header between name, size and checksum, and the sum of their bytes."""
     template = tarfile.TarInfo("")
     template.mode = 0o644
     header = template.tobuf(tarfile.USTAR_FORMAT)
     parts = header[100:124], header[135:148], header[156:]
-    return *parts, sum(map(sum, parts)) + 8 * ord(" ")  # the checksum itself counts as blanks
+    return *parts, sum(map(sum, parts)) + 8 * ord(" ")  # the checksum itself counts as spaces
 
 
 OWNER, TIME, REST, PLAIN_SUM = _plain_header()
 
 
 def _header(name: str, size: int) -> bytes:
-    """The result of `TarInfo.tobuf`, but faster: headers differ only in name, size and checksum."""
+    """Return the result of `TarInfo.tobuf`, but faster: headers differ only in name, size and checksum."""
     assert len(name) <= 100, f"{name} is too long for a tar header"  # keys are limited to less
     named, digits = name.encode(), b"%011o" % size
     checksum = b"%06o\0 " % (PLAIN_SUM + sum(named) + sum(digits))

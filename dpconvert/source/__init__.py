@@ -1,1 +1,1 @@
-"""The files of a source on disk, archives read in place, and what flows out of them: `Image` and `Record`."""
+"""List and read the files of a source, also inside archives, and define its images and records."""

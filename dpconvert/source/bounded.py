@@ -1,19 +1,19 @@
-"""Archives that would unpack to more than they can hold for good: a stream in, the same stream with limits out."""
+"""Protection against decompression bombs: wraps the stream of an archive, and limits what is read from it."""
 
 from __future__ import annotations
 
 import tarfile
 from typing import IO
 
-AT_ONCE = 1 << 24  # bytes; headers of tar members are read at one go, whatever size they claim
-DAMAGED = (tarfile.TarError, ValueError, OverflowError, EOFError)  # what tarfile raises of damaged archives
+AT_ONCE = 1 << 24  # bytes; headers of tar members are read in one piece, whatever size they state
+DAMAGED = (tarfile.TarError, ValueError, OverflowError, EOFError)  # raised by tarfile for damaged archives
 FREE, RATIO = 1 << 30, 200  # bytes that anything may unpack to; beyond, times what is stored
 
 
 class Bounded:
     """A file that tar archives are read from.
 
-    Raises tarfile.ReadError where more than AT_ONCE bytes are asked for at once, or more than `most` in all.
+    Raises tarfile.ReadError if one read asks for more than AT_ONCE bytes, or all reads for more than `most`.
     """
 
     def __init__(self, file: IO[bytes], most: int | None = None) -> None:
@@ -36,5 +36,5 @@ class Bounded:
 
 
 def most_unpacked(stored: int) -> int:
-    """How many bytes `stored` ones may unpack to."""
+    """Return the maximum number of bytes that `stored` bytes may unpack to."""
     return max(FREE, RATIO * stored)

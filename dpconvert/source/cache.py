@@ -1,7 +1,7 @@
 """Files that must be unpacked before they can be read piece by piece: unpacked once, beside the source, and kept.
 
-The cache is the folder `.dpconvert-cache` in the source's folder, or that which the variable DPCONVERT_CACHE names.
-What it holds may be removed at any time, and is made again where it is needed.
+The cache is the folder `.dpconvert-cache` in the source's folder, or the folder in the variable DPCONVERT_CACHE.
+Its files may be removed at any time; they are made again when needed.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ PIECE = 1 << 22
 
 
 def folder_of(root: Path) -> Path:
-    """Where what is unpacked of the source in `root` lies: absolute, since files of it are looked for from `root`."""
+    """Return the cache folder of the source in `root`: an absolute path, since names are resolved from `root`."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser().absolute() if named else root.absolute() / FOLDER
 
 
 def told(name: str) -> str:
-    """What a user should know of a file that is read out of the cache."""
+    """Return a note for the user on a file that is read from the cache."""
     where = f"{FOLDER} in the source's folder, or {VARIABLE}"
     return f"{name} is read from a copy that was unpacked into the cache ({where}), which may be removed afterwards"
 
 
 def unpacked(root: Path, original: Path, name: str, suffix: str, write: Callable[[Path], None], size: int = 0) -> Path:
-    """The file that `write` makes of `original` (of `name` in the source), from the cache if it is there.
+    """Return the file that `write` makes from `original` (`name` in the source), from the cache if it exists.
 
-    suffix: of the file. size: bytes that it will take, as far as that is known.
+    suffix: suffix of the file. size: its expected number of bytes, if known.
 
     Raises:
         OutputError: the cache cannot be written, or has no room.
-        Whatever `write` raises.
+        Exception: `write` raised it.
     """
     state = original.stat()
     stamp = hashlib.sha256(f"{name}\0{state.st_size}\0{state.st_mtime_ns}".encode("utf-8", "surrogateescape"))
@@ -65,10 +65,10 @@ def unpacked(root: Path, original: Path, name: str, suffix: str, write: Callable
 
 
 def copied(stream: IO[bytes], path: Path, most: int, name: str) -> None:
-    """What a stream holds as a file.
+    """Copy a stream to a file.
 
     Raises:
-        ReadError: it holds more than `most` bytes.
+        ReadError: the stream holds more than `most` bytes.
     """
     with path.open("wb") as file:
         while piece := stream.read(PIECE):

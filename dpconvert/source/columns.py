@@ -1,7 +1,7 @@
-"""Parquet files with a column of encoded images, as Hugging Face's `datasets` writes them: a path in, bytes out.
+"""Parquet files with a column of encoded images, as Hugging Face's `datasets` writes them.
 
-Rows of Parquet are packed many together, so that the images are copied once into an Arrow file in the cache, from which
-each can be read for itself. A column of images is of bytes, or of structures whose field `bytes` holds them.
+Parquet compresses many rows together, so the images are copied once into an Arrow file in the cache, from which each
+can be read separately. A column of images holds bytes, or structures whose field `bytes` holds them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DAMAGED = (
     pa.ArrowException,
     KeyError,
     ValueError,
-)  # what pyarrow raises on damaged files, found by damaging some
+)  # raised by pyarrow for damaged files (found by experiment)
 
 
 class Images:
@@ -40,10 +40,10 @@ class Images:
         return self._ends[-1] if self._ends else 0
 
     def bytes_of(self, number: int) -> bytes:
-        """One encoded image.
+        """Return one encoded image.
 
         Raises:
-            ReadError: there is none of this number, or the row holds none.
+            ReadError: there is no row of this number, or the row holds no image.
         """
         if number >= len(self):
             raise ReadError("no image of this number", where=f"{self.name}/{number}", found=f"{len(self)} rows")
@@ -70,10 +70,10 @@ class Columns:
             raise ReadError(f"not a readable Parquet file: {error}", where=name, remedy="fetch it again") from None
 
     def images(self, column: str) -> Images:
-        """A column of images.
+        """Return a column of images.
 
         Raises:
-            ReadError: no such column, one of something else, or damaged.
+            ReadError: the column does not exist, holds no images, or is damaged.
         """
         if column not in self._images:
             self._check(column)
@@ -81,11 +81,11 @@ class Columns:
         return self._images[column]
 
     def values(self, column: str) -> list[Any]:
-        """A column that is no image, whole.
+        """Return all values of a column that does not hold images.
 
         Raises:
-            SourceError: no such column.
-            ReadError: damaged.
+            SourceError: the column does not exist.
+            ReadError: the column is damaged.
         """
         if column not in self.schema.names:
             raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
@@ -95,7 +95,7 @@ class Columns:
             raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None
 
     def label_names(self, column: str) -> list[str]:
-        """What numbers of this column stand for, as Hugging Face's features say; empty where they do not."""
+        """Return the class names of this column's numbers from Hugging Face's features; empty if they state none."""
         try:
             told = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
         except (KeyError, ValueError, TypeError):

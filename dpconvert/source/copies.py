@@ -1,8 +1,8 @@
-"""Files that lie in a source twice: in an archive and beside it, in two archives, in a folder and in its copy.
+"""Find files that a source holds twice: in an archive and beside it, in two archives, or in a folder and its copy.
 
-Two folders (or archives) are copies where every file of one of them that a pattern of the manifest matches lies in the
-other too: at the same place, of the same size and content, and with the same class, group and split. Files that are
-equal without that are the data's own, such as blank tiles of two patients, or empty masks.
+Two folders (or archives) are copies if every file of one that matches a pattern of the manifest also exists in the
+other, at the same place, with the same size and content, and with the same class, group and split. Other equal files
+are genuine data, such as blank tiles of two patients, or empty masks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Pair = tuple[str, str]  # a file that is read and its copy, or the folders of bo
 class Listing:
     """The files to compare: name -> bytes.
 
-    packed: whether a file lies in an archive. content: equal for files of one size that are equal; it may read them.
+    packed: whether a file lies in an archive. content: a value that is equal for equal files of one size; it may read
+    the files.
     """
 
     manifest: Manifest
@@ -37,7 +38,7 @@ class Listing:
     content: Callable[[str], Hashable]
 
     def told(self, name: str) -> tuple[str, ...]:
-        """The kind of a file and what its name says; empty for a file that no pattern matches."""
+        """Return the kind of a file and the fields of its name; empty if no pattern matches it."""
         for kind, spec in self.manifest.files.items():
             if (found := re.search(spec.pattern, name)) is not None:
                 return kind, *(found.groupdict().get(part) or "" for part in KNOWN)
@@ -45,7 +46,7 @@ class Listing:
 
 
 def copies(listing: Listing) -> tuple[dict[str, str], list[str]]:
-    """The files to pass over, each with the one that is read in its place; and what a user should know of them."""
+    """Return a mapping from each file to pass over to the file that is read in its place, and notes for the user."""
     alike = _alike(listing.sizes)
     told = {name: known for some in alike for name in some if (known := listing.told(name))}
     alike = [some for names in alike if len(some := [name for name in names if name in told]) > 1]
@@ -62,7 +63,7 @@ def copies(listing: Listing) -> tuple[dict[str, str], list[str]]:
 
 
 def _alike(sizes: Mapping[str, int]) -> list[list[str]]:
-    """Files of one base name and size, where there are several."""
+    """Group files of equal base name and size, if there are several."""
     found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for name, size in sizes.items():
         found[name.rpartition("/")[2], size].append(name)
@@ -70,7 +71,7 @@ def _alike(sizes: Mapping[str, int]) -> list[list[str]]:
 
 
 def _candidates(names: list[str], told: Mapping[str, tuple[str, ...]], listing: Listing) -> Iterator[Pair]:
-    """Pairs of files that may be copies, the one to be read first: what lies unpacked, and less deep."""
+    """Yield pairs of possible copies. The file to read comes first: an unpacked one, or the less deeply nested one."""
     groups: defaultdict[Hashable, list[str]] = defaultdict(list)
     for name in sorted(names, key=lambda name: (listing.packed(name), name.count("/"), name)):
         known = told[name]
@@ -80,7 +81,7 @@ def _candidates(names: list[str], told: Mapping[str, tuple[str, ...]], listing: 
 
 
 def _shifts(kept: str, copy: str) -> Iterator[Pair]:
-    """The folders below which two files lie at the same place; several where one folder lies in the other."""
+    """Yield the pairs of folders below which two files have the same path; nested folders give several pairs."""
     one, other = kept.split("/"), copy.split("/")
     same = next((n for n, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), None)
     same = min(len(one), len(other)) if same is None else same
@@ -91,7 +92,7 @@ def _shifts(kept: str, copy: str) -> Iterator[Pair]:
 
 
 def _copied(pairs: Mapping[Pair, list[Pair]], listing: Listing) -> tuple[dict[str, str], dict[Pair, int]]:
-    """Copy -> the file that is read; and how many lie in which folders."""
+    """Return a mapping copy -> file that is read, and the number of copies by folder."""
     matched = Counter(folder for name in listing.sizes if listing.told(name) for folder in _above(name))
     found: dict[str, str] = {}
     folders: dict[Pair, int] = {}
@@ -104,7 +105,7 @@ def _copied(pairs: Mapping[Pair, list[Pair]], listing: Listing) -> tuple[dict[st
 
 
 def _above(name: str) -> Iterator[str]:
-    """Every folder that a file lies in, '' for the source itself."""
+    """Return every folder above a file, '' for the source itself."""
     while name:
         name = name.rpartition("/")[0]
         yield name
@@ -128,7 +129,7 @@ def _note(found: Mapping[str, str], folders: Mapping[Pair, int]) -> str:
 def _elsewhere(
     alike: Iterable[list[str]], told: Mapping[str, tuple[str, ...]], found: Mapping[str, str], listing: Listing
 ) -> Iterator[str]:
-    """A note of files in archives that equal others of another class, group or split."""
+    """Return a note on files in archives that equal files of another class, group or split."""
     rest: list[Pair] = []
     for names in alike:
         left = [name for name in names if name not in found]

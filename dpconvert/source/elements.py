@@ -1,6 +1,6 @@
-"""Images in an array or a table of a file: names like `train_x.h5/x/17` in, samples or encoded bytes out.
+"""Read images stored in arrays or tables of a file, by names such as `train_x.h5/x/17`.
 
-The name of an element is that of its file, of the array or column in it (none of a .npy), and its number from 0.
+The name of an element consists of its file, the array or column in it (absent for .npy), and its number from 0.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Element(NamedTuple):
 
     @property
     def encoded(self) -> bool:
-        """Whether it is bytes of a format of images, and not samples."""
+        """Whether the element holds the bytes of an image file, not an array of samples."""
         return self.file.lower().endswith(".parquet")
 
     @property
@@ -51,7 +51,7 @@ class Element(NamedTuple):
 
 
 def element(name: str, files: Container[str]) -> Element | None:
-    """The element that a name names, where its file is one of `files`."""
+    """Return the element of this name if its file is one of `files`."""
     found = ELEMENT.match(name)
     if found is None or name in files or found["file"] not in files:
         return None
@@ -59,10 +59,10 @@ def element(name: str, files: Container[str]) -> Element | None:
 
 
 def stacks(source: Source, file: str) -> Stacks:
-    """The arrays of a file of the source; packed ones are unpacked into the cache, which a note says.
+    """Return the arrays of a file of the source. A packed file is unpacked into the cache, and a note reports it.
 
     Raises:
-        ReadError: it cannot be unpacked.
+        ReadError: the file cannot be unpacked.
         OutputError: the cache cannot be written.
     """
 
@@ -78,10 +78,10 @@ def stacks(source: Source, file: str) -> Stacks:
 
 
 def columns(source: Source, file: str) -> Columns:
-    """The columns of a Parquet file of the source; images are copied into the cache, which a note says.
+    """Return the columns of a Parquet file of the source. Images are copied into the cache, and a note reports it.
 
     Raises:
-        ReadError: it is damaged.
+        ReadError: the file is damaged.
         OutputError: the cache cannot be written.
     """
     path = on_disk(source, file)
@@ -94,7 +94,7 @@ def columns(source: Source, file: str) -> Columns:
 
 
 def on_disk(source: Source, file: str) -> Path:
-    """A file of the source that can be read piece by piece: itself, or what is unpacked of it in the cache."""
+    """Return a file that can be read piece by piece: the file of the source, or its unpacked copy in the cache."""
     lies = source.lies(file)
     if not lies.packed and not file.lower().endswith(".gz"):
         return source.root / lies.file
@@ -121,10 +121,10 @@ def _note(source: Source, file: str) -> None:
 
 
 def image(found: Element, array: Array, axes: str, scale: tuple[float, float] | None) -> Image:
-    """An element as an image. axes: "HWC", "CHW" or "HW" of it; '' where its shape tells.
+    """Return an element as an image. axes: its "HWC", "CHW" or "HW"; '' to infer them from its shape.
 
     Raises:
-        ReadError: no such element, none that is an image, or samples whose black and white nothing states.
+        ReadError: the element does not exist or is not an image, or the sample values of black and white are unknown.
     """
     try:
         samples = channels_last(one(found, array), axes, found.name)
@@ -136,10 +136,10 @@ def image(found: Element, array: Array, axes: str, scale: tuple[float, float] | 
 
 
 def one(found: Element, array: Array) -> NDArray[Any]:
-    """The samples of an element.
+    """Return the samples of an element.
 
     Raises:
-        ReadError: there is none of its number, it is too large, or its file is damaged there.
+        ReadError: there is no element of this number, it is too large, or its part of the file is damaged.
     """
     if not array.shape or found.number >= array.shape[0]:
         raise ReadError("no image of this number", where=found.name, found=f"{array.shape[:1]} images")
@@ -153,7 +153,7 @@ def one(found: Element, array: Array) -> NDArray[Any]:
 
 
 def channels_last(samples: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
-    """Samples (height, width, channels) of an element, whichever axis its channels are."""
+    """Return the samples (height, width, channels) of an element, whatever the axis of its channels."""
     shape = samples.shape
     if samples.ndim == 2 and axes in ("", "HW"):
         return samples[:, :, None]

@@ -1,10 +1,10 @@
-"""The files of a source on disk: a folder in, sorted names with what their patterns found in them out.
+"""The files of a source on disk: sorted names, with the fields that the patterns of the manifest find in them.
 
 Names are relative to the folder, with '/' between parts. A zip or tar archive counts as a folder of its own name, so
 that `IDC.zip` with a member `8863/0/a.png` gives the name `IDC.zip/8863/0/a.png`, read in place without unpacking.
-Compressed tars (.tgz), 7-Zip files and archives inside archives, which would have to be read from their beginning for
-every file, are unpacked once into a cache (`dpconvert.source.packed`). Names are as `dpconvert.names.file_name` has
-them, whatever the system or the archive writes.
+Compressed tars (.tgz), 7-Zip files and archives inside archives would have to be read from their start for every file;
+they are unpacked once into a cache (`dpconvert.source.packed`). Names are normalized by `dpconvert.names.file_name`,
+whatever the system or the archive writes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ PART = 1 << 18  # bytes at the beginning, in the middle and at the end by which 
 
 @dataclass(frozen=True, slots=True)
 class MatchedFile:
-    """A file whose name matched a pattern; item access gives the pattern's named groups ('' where one took no part).
+    """A file whose name matched a pattern; item access gives the pattern's named groups ('' if unmatched).
 
-    aliases: what else a slide of several files is called.
+    aliases: other names of a slide that consists of several files.
     """
 
     name: str
@@ -61,12 +61,12 @@ class MatchedFile:
         return self.parts[part]
 
     def get(self, part: str, default: str = "") -> str:
-        """The named group, or `default` when the pattern has none of that name or it took no part."""
+        """Return the named group, or `default` if the pattern has no such group or it did not match."""
         return self.parts.get(part) or default
 
 
 class Member(io.BytesIO):
-    """The bytes of an archive's member, which know what they are called."""
+    """The bytes of an archive's member, with its name."""
 
     def __init__(self, data: bytes, path: Path) -> None:
         super().__init__(data)
@@ -76,9 +76,9 @@ class Member(io.BytesIO):
 class Source:
     """The files under one folder, listed once in sorted order; archives are opened when first read.
 
-    The last image stays open: looking at it and making samples of it follow each other, and so do its samples.
+    The last image stays open, because inspecting an image and making each of its samples follow one another.
 
-    `notes` is where a reader of the source says what a user should know: it goes into task.json.
+    Readers of the source add notes for the user to `notes`, which go into task.json.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Source:
     ) -> None:
         self.root, self.manifest, self.sizes, self._places = root, manifest, sizes, places
         self.slides = slides or SlideFiles()
-        self._links: Path | None = None  # of slides whose files do not lie side by side
+        self._links: Path | None = None  # for slides whose files are not in one folder
         self.notes: list[str] = [*self.slides.notes]
         self._archives: dict[str, zipfile.ZipFile] = {}
         self._stacks: dict[str, Stacks] = {}
@@ -100,10 +100,10 @@ class Source:
 
     @classmethod
     def open(cls, root: Path, manifest: Manifest) -> Source:
-        """List the files under `root`. What lies unpacked beside its archive is listed once.
+        """List the files under `root`. Files unpacked beside their archive are listed once.
 
         Raises:
-            SourceError: there is no such folder.
+            SourceError: the folder does not exist.
         """
         if not root.is_dir():
             raise SourceError(
@@ -128,7 +128,7 @@ class Source:
         return source
 
     def _pass_over_copies(self) -> None:
-        """List what lies here twice once."""
+        """List each file once if the source holds it twice."""
         single = {name: size for name, size in self.sizes.items() if name not in self.slides.parts}
         zipped = {(_base(name), self.sizes[name]) for name, place in self._places.items() if place.member is not None}
         content = cache(lambda name: self._crc(name, whole=(_base(name), self.sizes[name]) in zipped))
@@ -140,7 +140,7 @@ class Source:
         return name in self._places and self._places[name].packed
 
     def _crc(self, name: str, *, whole: bool) -> int:
-        """CRC-32 of a file, which a zip archive knows of its members; else of parts of a large one."""
+        """Return the CRC-32 of a file, taken from a zip archive for its members; of a large file, only parts count."""
         place, size = self._places.get(name, Place(name)), self.sizes[name]
         try:
             if place.member is not None:
@@ -153,7 +153,7 @@ class Source:
             raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
 
     def match(self, kind: str) -> list[MatchedFile]:
-        """All files of one kind of the manifest's `[files]`, in name order; of a slide of several files its main."""
+        """Return all files of one kind of the manifest's `[files]` in name order; a slide gives only its main file."""
         pattern, slides = re.compile(self.manifest.files[kind].pattern), self.slides.slides
         matched = []
         for name in self.sizes:
@@ -167,10 +167,10 @@ class Source:
         return matched
 
     def need(self, kind: str) -> list[MatchedFile]:
-        """Like `match`, for a kind without which there is nothing to convert.
+        """Like `match`, for a kind of files that the conversion requires.
 
         Raises:
-            SourceError: no file matches; shows an example of what was looked for.
+            SourceError: no file matches; the message shows an example of a name that would.
         """
         found = self.match(kind)
         if not found:
@@ -198,10 +198,10 @@ class Source:
         return unused.remedy(packed) if packed else ""
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file.
+        """Return the bytes of one file.
 
         Raises:
-            ReadError: it cannot be read, or an archive's member is damaged.
+            ReadError: the file cannot be read, or an archive's member is damaged.
         """
         found = elements.element(name, self.sizes)
         if found is not None and found.encoded:
@@ -218,7 +218,7 @@ class Source:
             raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
 
     def file(self, name: str) -> Path | io.BytesIO:
-        """What an image reader opens: the path, or the bytes of an archive's member.
+        """Return what an image reader opens: the path, or the bytes of an archive's member.
 
         Raises:
             ReadError: the archive cannot be read.
@@ -228,12 +228,12 @@ class Source:
         return Member(self.read(name), self.root / name) if packed_in else self.root / place.file
 
     def lies(self, name: str) -> Place:
-        """Where a file lies."""
+        """Return the path of a file on disk."""
         return self._places.get(name, Place(name))
 
     @contextmanager
     def stream(self, name: str) -> Iterator[IO[bytes]]:
-        """The bytes of one file, from its beginning; of a member of a plain tar archive they are held in memory."""
+        """Open a stream of the bytes of one file; those of a member of a plain tar archive are held in memory."""
         lies = self.lies(name)
         if lies.member is not None:
             with self._archive(lies.file).open(lies.member) as stream:
@@ -245,18 +245,18 @@ class Source:
                 yield file
 
     def stacks(self, name: str) -> Stacks:
-        """The arrays of a file, which stays open."""
+        """Return the arrays of a file, which stays open."""
         if name not in self._stacks:
             self._stacks[name] = elements.stacks(self, name)
         return self._stacks[name]
 
     def is_array(self, name: str) -> bool:
-        """Whether an image is samples in an array, and no file of its own."""
+        """Whether an image is an element of an array, not a separate file."""
         found = elements.element(name, self.sizes)
         return found is not None and not found.encoded
 
     def columns(self, name: str) -> Columns:
-        """The columns of a Parquet file, which stays open."""
+        """Return the columns of a Parquet file, which stays open."""
         if name not in self._columns:
             self._columns[name] = elements.columns(self, name)
         return self._columns[name]
@@ -266,10 +266,10 @@ class Source:
         return str(self.manifest.layout.get("axes", "")).removeprefix("N")
 
     def open_image(self, files: tuple[str, ...], columns: int) -> Image:
-        """An image of one file, or of several in `columns` columns; valid until another one is asked for.
+        """Open an image of one file, or of several in `columns` columns; it is valid until another one is opened.
 
         Raises:
-            ReadError: absent, damaged, or of a format that nothing here reads.
+            ReadError: the image is absent, damaged, or of a format that is not supported.
         """
         if self._image is None or self._image[0] != files:
             self.close()
@@ -277,7 +277,7 @@ class Source:
         return self._image[1]
 
     def opened(self, files: tuple[str, ...], columns: int) -> Image:
-        """An image as `image` gives it, which the caller closes."""
+        """Open an image as `open_image` does; the caller closes it."""
         slide = self.slides.slides.get(files[0])
         found = elements.element(files[0], self.sizes)
         if found is not None and not found.encoded:
@@ -293,14 +293,14 @@ class Source:
         return image
 
     def reason(self, error: UserError) -> str:
-        """An error as a card tells it: files by their names in the source, wherever that lies."""
+        """Return the text of an error for a card: files have their names in the source, wherever the source lies."""
         text = str(error)
         for root in {str(self.root), str(self.root.absolute()), str(self.root.resolve())} - {"."}:
             text = re.sub(rf"(?<![\w./-]){re.escape(printable(root))}/", "", text)
         return text
 
     def close(self) -> None:
-        """Release the image that is open."""
+        """Close the open image."""
         if self._image is not None:
             with suppress(OSError):
                 self._image[1].close()
@@ -318,7 +318,7 @@ class Source:
         return data
 
     def digest(self) -> str:
-        """sha256 over names and sizes: changes whenever a file is added, removed or resized."""
+        """The sha256 over names and sizes, which changes whenever a file is added, removed or resized."""
         lines = (f"{name}\0{size}\n".encode("utf-8", "surrogateescape") for name, size in self.sizes.items())
         return hashlib.sha256(b"".join(lines)).hexdigest()
 
@@ -332,7 +332,7 @@ class Source:
 
 
 def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
-    """A member's bytes, never more than the size that was checked when it was listed."""
+    """Return the bytes of a member, at most as many as the size that was checked when it was listed."""
     with archive.open(member) as file:
         return file.read(archive.getinfo(member).file_size)
 
@@ -342,7 +342,7 @@ def _base(name: str) -> str:
 
 
 def _crc(file: IO[bytes], spans: list[tuple[int, int]]) -> int:
-    """CRC-32 of parts of a file: (offset, length)."""
+    """Return the CRC-32 of parts of a file: (offset, length)."""
     crc = 0
     for offset, left in spans:
         file.seek(offset)
@@ -352,13 +352,13 @@ def _crc(file: IO[bytes], spans: list[tuple[int, int]]) -> int:
 
 
 def _is_file(root: Path, name: str) -> bool:
-    """Whether a listed name is a file of its own, not a member of an archive."""
+    """Whether a listed name is a separate file, not a member of an archive."""
     head, mark, _ = _archive_part(name)
     return not mark or (root / head).is_dir()
 
 
 def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
-    """Whether a member of an archive lies beside the archive too, or in a folder of the archive's name."""
+    """Whether a member of an archive also lies beside the archive, or in a folder of the archive's name."""
     head, _, member = _archive_part(name)
     if not member:
         return False
@@ -367,6 +367,6 @@ def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
 
 
 def _archive_part(name: str) -> tuple[str, str, str]:
-    """('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the mark is empty when no part of the name is an archive."""
+    """Return ('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the separator is empty if the name has no archive."""
     found = re.match(r"(.*?\.(?:zip|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz|7z))(/)(.+)$", name, re.IGNORECASE)
     return (found[1], found[2], found[3]) if found else (name, "", "")

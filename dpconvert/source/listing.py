@@ -1,4 +1,4 @@
-"""Lists the files of a folder and the members of its zip and tar archives: names, sizes and places."""
+"""List the files of a folder and the members of its zip and tar archives: names, sizes and places."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ENCRYPTED = 0x1  # bit of a zip member's flags
 UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
 RATIO_LIMIT = 1000
-DAMAGED = (  # what `zipfile` raises on damaged archives, found by damaging some
+DAMAGED = (  # raised by `zipfile` for damaged archives (found by experiment)
     OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error, lzma.LZMAError, struct.error,
 )  # fmt: skip
 
 
 class Place(NamedTuple):
-    """Where a file lies that its name does not lead to: `file` on disk; in an archive also the offset or the member."""
+    """The location of a file, if its name does not give it: `file` on disk, and the offset or member in an archive."""
 
     file: str
     offset: int | None = None
@@ -74,7 +74,7 @@ def walk(root: Path) -> Iterator[Listed]:
 
 
 def check_names(listed: list[Listed], root: Path) -> None:
-    """Two files that are one to the eye cannot be told apart in what is written."""
+    """Refuse two files whose names look equal: the output could not distinguish them."""
     for (one, _, first), (other, _, second) in itertools.pairwise(listed):
         there = [place or Place(one) for place in (first, second)]
         if one == other and _own_name(there[0]) != _own_name(there[1]):
@@ -121,7 +121,7 @@ def zip_members(path: Path, name: str) -> Iterator[Listed]:
 
 
 def _decoded(member: zipfile.ZipInfo) -> str:
-    """A member's name. Archives made on a Mac hold UTF-8 without the mark of it."""
+    """Return the name of a member. Archives made on macOS hold UTF-8 without the flag for it."""
     if member.flag_bits & UTF8_NAME or member.filename.isascii():
         return member.filename
     try:
@@ -146,7 +146,7 @@ def tar_members(path: Path, name: str) -> Iterator[Listed]:
 
 
 def _linked(member: tarfile.TarInfo, by_name: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
-    """The member that holds the data of one: itself, or what a link inside the archive leads to; None without any."""
+    """Return the member that holds the data: itself, or the target of a link inside the archive; else None."""
     for _ in range(MOST_LINKS):
         if not (member.islnk() or member.issym()):
             return member

@@ -1,7 +1,7 @@
 """Archives that cannot be read in place: compressed tars, 7-Zip files, and archives inside archives.
 
-Each is unpacked once into the cache (`dpconvert.source.cache`), and its files are then called as if it were a folder,
-as those of other archives are. One that lies unpacked in a folder of its name is left alone.
+Each is unpacked once into the cache (`dpconvert.source.cache`), and its files are then named as if it were a
+folder, like those of other archives. An archive that is unpacked already in a folder of its name is ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZi
 
 
 def expanded(root: Path, listed: list[Listed], deep: int = 0) -> tuple[list[Listed], list[str]]:
-    """The files of a source with those of packed archives in their place, and what to say of it.
+    """Return the files of a source, with packed archives replaced by their files, and notes for the user.
 
     Raises:
         ReadError: an archive is damaged, or unpacks to far more than it holds.
@@ -63,7 +63,7 @@ def _packed(one: Listed) -> bool:
 
 
 def _folders(listed: list[Listed]) -> set[str]:
-    """Every folder that a file lies in, where there is an archive at all."""
+    """Return every folder that holds a file; empty if there are no archives."""
     if not any(ANY.search(name) for name, _, _ in listed):
         return set()
     return {
@@ -75,7 +75,7 @@ def _folders(listed: list[Listed]) -> set[str]:
 
 
 def _opened(root: Path, one: Listed) -> Iterator[Listed]:
-    """The files of a packed archive, out of the cache."""
+    """Return the files of a packed archive from the cache."""
 
     name, size, place = one
     where = place or listing.Place(name)
@@ -110,7 +110,7 @@ def _writer(root: Path, one: Listed, kind: str | None) -> Callable[[Path], None]
                         cache.copied(inner, path, most_unpacked(size), name)
         except (*DAMAGED, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # no fault of the archive
+                raise  # not a fault of the archive
             raise ReadError(f"not a readable archive: {error}", where=root / name, remedy="download it again") from None
 
     return write
@@ -118,7 +118,7 @@ def _writer(root: Path, one: Listed, kind: str | None) -> Callable[[Path], None]
 
 @contextmanager
 def _stream(root: Path, one: Listed) -> Iterator[IO[bytes]]:
-    """The bytes of an archive, which may lie in another."""
+    """Open the bytes of an archive, which may lie in another one."""
     name, size, place = one
     path = root / (place.file if place else name)
     if place is not None and place.member is not None:
@@ -146,7 +146,7 @@ class _Part:
 
 
 def _seven() -> Any:
-    """py7zr, where it is installed."""
+    """Return the module py7zr, if it is installed."""
     try:
         import py7zr
     except ImportError:

@@ -1,4 +1,4 @@
-"""What flows through a conversion: `Image` out of a source, `Record` out of a rule, one `Record` a sample."""
+"""The data of a conversion: `SourceImage` from a reader of a source, and `Record`, one per sample, from a rule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dpconvert.card import Split
 
 
 class Box(NamedTuple):
-    """A rectangle in level-0 pixels of its image: left, top, width, height; y goes down."""
+    """A rectangle in level-0 pixels of its image: left, top, width, height; y points down."""
 
     x: int
     y: int
@@ -21,15 +21,15 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image of a source with what is known of it: a file, or a row-major mosaic of files in `columns` columns.
+    """One image of a source with its facts: a file, or a row-major mosaic of files in `columns` columns.
 
     name: unique within the task; sample keys begin with it.
-    group: patient, slide or image, as the manifest's group says; without namespace.
-    label: class name of the whole image, where it has one.
-    split: the release's own split, where it has one.
+    group: patient, slide or image, as the manifest's group states; without namespace.
+    label: class name of the whole image, if it has one.
+    split: the release's own split, if it has one.
     annotations: names of the files that hold its annotations; `extra` is for the source's own use.
-    attributes: what else is known of it; every sample carries it (magnification, official fold, ...). `mpp` goes
-        before the manifest's, for sources of several resolutions; `scan` is what a split policy may draw by.
+    attributes: further facts, stored with every sample (magnification, official fold, ...). `mpp` takes precedence over
+        the manifest's, for sources of several resolutions; a split policy may draw by `scan`.
     """
 
     name: str
@@ -45,10 +45,10 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A sample before it is written: where its pixels are and what it is.
+    """A sample before it is written: the location of its pixels, and its class.
 
-    box: the part of the image, None for all of it. stored: (width, height) after resampling, None for as read.
-    suffix: what tells samples of one image apart in their keys; made of `box` where it is empty.
+    box: the part of the image, None for the whole. stored: (width, height) after resampling, None for no resampling.
+    suffix: distinguishes the keys of samples of one image; made from `box` if it is empty.
     """
 
     source_image: SourceImage
@@ -59,7 +59,7 @@ class Record:
 
 
 def draw(bound: int, *address: str | int) -> int:
-    """An integer in [0, bound) that depends on nothing but `address`: the same on every machine, in any order.
+    """Return an integer in [0, bound) that depends only on `address`: the same on every machine, in any order.
 
     The bias is below bound / 2**64.
     """
@@ -67,6 +67,6 @@ def draw(bound: int, *address: str | int) -> int:
 
 
 def hashed(*address: str | int) -> int:
-    """A 64-bit number that depends on nothing but `address`; sorting by it shuffles the same way everywhere."""
+    """Return a 64-bit number that depends only on `address`; sorting by it shuffles the same way everywhere."""
     text = "\0".join(map(str, address)).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")

@@ -1,12 +1,12 @@
-"""Slides that take several files: a listing in, which files belong together and what each slide is called out.
+"""Slides that consist of several files: find which files belong together, and name each slide.
 
     DICOM       all instances of one SeriesInstanceUID, whatever their folders and names (Supplement 145)
     MIRAX       a.mrxs with the folder a/ beside it
     Hamamatsu   a.vms or a.vmu with the files that it names
     OME-TIFF    files that hold planes of one image
 
-A pattern meets such a slide as if it were one file: by the names in `Slide.names`, the first that matches. What is a
-slide, or a part of one, that nothing here reads is counted in a note.
+A pattern treats such a slide as one file: the first matching name in `MultiFileSlide.names` counts. Slides of formats
+that are not supported, and their parts, are counted in a note.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SLIDES = "SM"  # the modality of slide microscopy
 UID, PLAIN = re.compile(r"[\d.]+"), re.compile(r"[\w.-]+( [\w.-]+)*")
 LEVEL_WORD = re.compile(r"(?i)[-._ ]+(level|layer|image|img|file|instance|dcm|res|resolution)$")
 NAMELESS = {"", "unknown", "none", "anonymous", "anonymized"}
-DAMAGED = (  # what pydicom raises on damaged files besides its own, found by damaging some
+DAMAGED = (  # raised by pydicom for damaged files besides its own errors (found by experiment)
     ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, OverflowError, NotImplementedError,
     RecursionError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
@@ -53,8 +53,8 @@ LONGEST_VMS = 1 << 20
 class MultiFileSlide:
     """A slide of several files.
 
-    main: the file by which it is known. files: all, sorted. names: what a pattern meets. aliases: what else people call
-    it by, without folders and endings. staged: whether its files lie among those of other slides, or apart.
+    main: the file that identifies it. files: all, sorted. names: the names that patterns match. aliases: its other
+    names, without folders and suffixes. staged: whether its files are mixed with those of other slides, or scattered.
     """
 
     main: str
@@ -66,19 +66,19 @@ class MultiFileSlide:
 
 @dataclass(frozen=True)
 class SlideFiles:
-    """The slides of several files by their main file, files that are no image of their own, and notes."""
+    """Slides of several files by main file, files that are not separate images, and notes."""
 
     slides: Mapping[str, MultiFileSlide] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
     def files_of(self, name: str) -> tuple[str, ...]:
-        """All files of a slide, of any other name itself alone."""
+        """Return all files of a slide; for any other name, only that name."""
         return self.slides[name].files if name in self.slides else (name,)
 
 
 class Instance(NamedTuple):
-    """What a DICOM file says of itself; `series` and `uid` are its SeriesInstanceUID and SOPInstanceUID."""
+    """The identity of a DICOM file; `series` and `uid` are its SeriesInstanceUID and SOPInstanceUID."""
 
     file: str
     modality: str
@@ -90,7 +90,7 @@ class Instance(NamedTuple):
 
 
 def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
-    """Which of the files below `root` (names relative to it, sorted, none in an archive) make up slides together."""
+    """Find the files below `root` (sorted relative names, none in an archive) that form slides together."""
     listed = list(names)
     instances = [found for name in listed if DICOM_NAME.search(name) and (found := instance(root, name))]
     slides, parts, notes = _series(instances)
@@ -101,7 +101,7 @@ def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
 
 
 def instance(root: Path, name: str) -> Instance | None:
-    """The identity of a DICOM file; None where it is none, or does not say."""
+    """Return the identity of a DICOM file; None if it is not DICOM, or does not state it."""
     try:
         with (root / name).open("rb") as file:
             head = file.read(MAGIC_AT + len(MAGIC))
@@ -110,7 +110,7 @@ def instance(root: Path, name: str) -> Instance | None:
             file.seek(0)
             return _identity(file, name)
     except OSError:
-        return None  # whoever reads it says why
+        return None  # reading it later reports the reason
 
 
 def _identity(file: io.BufferedReader, name: str) -> Instance | None:
@@ -119,7 +119,7 @@ def _identity(file: io.BufferedReader, name: str) -> Instance | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that bend the standard
+            warnings.simplefilter("ignore")  # for values that violate the standard
             data = read_partial(file, stop_when=lambda tag, _vr, _length: tag > LAST_TAG)
             kinds = [str(kind).upper() for kind in data.get("ImageType") or ()]
             if not data.get("Modality") or not data.get("SeriesInstanceUID"):
@@ -134,11 +134,11 @@ def _identity(file: io.BufferedReader, name: str) -> Instance | None:
                 str(data.get("ContainerIdentifier") or ""),
             )
     except (InvalidDicomError, BytesLengthException, *DAMAGED):
-        return None  # damaged: whoever reads it says so
+        return None  # damaged: reading it later reports it
 
 
 def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[str], list[str]]:
-    """Slides of DICOM files by their main file, files that are no image of their own, notes."""
+    """Return slides of DICOM files by main file, files that are not separate images, and notes."""
     series: defaultdict[str, list[Instance]] = defaultdict(list)
     other: list[Instance] = []
     for one in instances:
@@ -164,10 +164,10 @@ def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[s
 
 
 def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[str]) -> MultiFileSlide:
-    """The slide of a series (`every` with files that lie here twice), and what it is called.
+    """Return the slide of a series (`every` includes duplicate files) with its names.
 
-    By its folder where that holds nothing else, by what its files' names share, by the label on its glass where they
-    are mere UIDs; else by the file of its largest image.
+    The name is that of its folder if that holds nothing else, the common beginning of its file names, or the label on
+    its glass if these are only UIDs; else the name of the file with its largest image.
     """
     kept = sorted(kept, key=lambda one: (one.flavor != "VOLUME", -one.width, one.file))
     main, files = kept[0].file, tuple(sorted(one.file for one in kept))
@@ -187,7 +187,7 @@ def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[st
 
 
 def _common(files: tuple[str, ...]) -> Iterator[str]:
-    """What the names of a slide's files begin with, up to a mark that divides words: 'a/s1.dcm' of 'a/s1_0.dcm' ..."""
+    """Return the common beginning of a slide's file names, up to a separator: 'a/s1.dcm' for 'a/s1_0.dcm' ..."""
     if len(files) < 2 or len({_folder(name) for name in files}) > 1:
         return
     first, last = (PurePosixPath(name).name for name in (min(files), max(files)))
@@ -199,9 +199,9 @@ def _common(files: tuple[str, ...]) -> Iterator[str]:
 
 
 def linked(root: Path, slides: SlideFiles) -> Path | None:
-    """A temporary folder of links, in which files of each slide that lie among others, or apart, are side by side.
+    """Make a temporary folder of links that brings together the files of each slide whose files are mixed or scattered.
 
-    None where no slide needs one. Whoever asks removes it.
+    Return None if no slide needs one. The caller removes the folder.
     """
     staged = [slide for slide in slides.slides.values() if slide.staged]
     if not staged:
@@ -215,10 +215,10 @@ def linked(root: Path, slides: SlideFiles) -> Path | None:
 
 
 def open_slide(root: Path, slide: MultiFileSlide, folder: Path | None) -> Image:
-    """A slide by its links in the `folder` that `linked` gave; elsewhere (on another machine) by links of its own.
+    """Open a slide by its links in the `folder` from `linked`; if that is absent (another machine), by new links.
 
     Raises:
-        ReadError: it cannot be read.
+        ReadError: the slide cannot be read.
     """
     own = None
     if folder is None or not folder.is_dir():
@@ -231,7 +231,7 @@ def open_slide(root: Path, slide: MultiFileSlide, folder: Path | None) -> Image:
     if own is not None:
         weakref.finalize(image, shutil.rmtree, own, ignore_errors=True)
     if isinstance(image, Pyramid):
-        image.path = root / slide.main  # what messages name
+        image.path = root / slide.main  # the name for messages
     return image
 
 
@@ -241,7 +241,7 @@ def _links(folder: Path, slide: MultiFileSlide) -> dict[str, Path]:
 
 
 def _without_shared_names(slides: dict[str, MultiFileSlide]) -> dict[str, MultiFileSlide]:
-    """The slides without names that two of them have."""
+    """Return the slides without the names that two of them share."""
     names = Counter(name for slide in slides.values() for name in set(slide.names))
     aliases = Counter(alias for slide in slides.values() for alias in slide.aliases)
     return {
@@ -278,7 +278,7 @@ def _hamamatsu(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
 
 
 def _ome(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
-    """Sets of OME-TIFFs, the planes of whose image lie in several files, known by the first."""
+    """Return sets of OME-TIFFs that hold the planes of one image, by their first file."""
     known, done = set(names), set[str]()
     for name in names:
         if not OME_NAME.search(name) or name in done:
@@ -294,7 +294,7 @@ def _ome(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
 
 
 def _unread(names: list[str]) -> Iterator[str]:
-    """A note of the slides in each format that is not read."""
+    """Return a note on the slides of each format that is not supported."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         if (what := unread(name)) is not None:

@@ -1,4 +1,4 @@
-"""Files that hold many images as one array: HDF5, NumPy's .npy and .npz. A path in, arrays that are read in slices out.
+"""Files that hold many images as one array: HDF5, NumPy's .npy and .npz. The arrays are read in slices.
 
 An array is anything with `shape`, `dtype` and indexing: a dataset of h5py, or memory that NumPy maps from the file.
 Formats: HDF5 File Format Specification 3.0; NumPy, numpy.lib.format.
@@ -23,7 +23,7 @@ from dpconvert.errors import ReadError
 CHUNKS = 64 << 20  # bytes of an HDF5 file that are kept unpacked
 MOST_NAMES = 1000
 ZIP_HEAD = 30  # bytes before the name of a member
-DAMAGED = (  # what h5py, NumPy and `zipfile` raise on damaged files, found by damaging some
+DAMAGED = (  # raised by h5py, NumPy and `zipfile` for damaged files (found by experiment)
     OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError,
     zlib.error, zipfile.BadZipFile, struct.error,
 )  # fmt: skip
@@ -31,7 +31,7 @@ Array = Any  # h5py.Dataset | np.memmap
 
 
 class Stacks:
-    """The arrays of one file, by their names; that of a .npy has none."""
+    """The arrays of one file by name; the array of a .npy file has the empty name."""
 
     def __init__(self, path: Path, name: str, unpack: Callable[[Path, str], Path]) -> None:
         self.path, self.name, self._unpack = path, name, unpack
@@ -39,10 +39,10 @@ class Stacks:
         self._file: h5py.File | None = None
 
     def names(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every array.
+        """Return a mapping: name -> shape of every array.
 
         Raises:
-            ReadError: damaged, or no such file.
+            ReadError: the file is damaged or does not exist.
         """
         try:
             if self._is(".npy"):
@@ -56,15 +56,15 @@ class Stacks:
             raise self._damaged(error) from None
 
     def listed(self) -> str:
-        """The names and shapes of the first arrays, for a person."""
+        """Return the names and shapes of the first arrays, for messages."""
         shapes = list(self.names().items())[:10]
         return ", ".join(f"{name} ({' x '.join(map(str, shape))})".strip() for name, shape in shapes)
 
     def array(self, key: str) -> Array:
-        """One array.
+        """Return one array.
 
         Raises:
-            ReadError: damaged, no such array, or one of Python objects.
+            ReadError: the file is damaged, or the array does not exist or holds Python objects.
         """
         if key not in self._arrays:
             try:
@@ -123,7 +123,7 @@ def _mapped(path: Path, name: str, offset: int = 0) -> NDArray[Any]:
 
 
 def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
-    """A data set that lies in the file itself: a link into another file is none."""
+    """Return a data set that lies in the file itself; links into other files are ignored."""
     at: Any = file
     for part in filter(None, key.split("/")):
         link = at.get(part, getlink=True) if isinstance(at, h5py.Group) else None

@@ -1,4 +1,4 @@
-"""What lies in a source and is not read: archives, formats, images and annotations beside the patterns; as notes."""
+"""Notes on unread files of a source: archives, other formats, and images or annotations without a pattern."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOLD = 5  # suffixes
 
 
 def notes(source: Source, used: Collection[str]) -> list[str]:
-    """What a user should know of files that no pattern of the manifest matches and that are not in `used`."""
+    """Return notes on files that no pattern of the manifest matches and that are not in `used`."""
     beside = [name for name in unmatched(source) if name not in used]
     archives = archives_of(source, beside)
     found = [_archives(archives)] if archives else []
@@ -38,13 +38,13 @@ def notes(source: Source, used: Collection[str]) -> list[str]:
 
 
 def unmatched(source: Source) -> list[str]:
-    """The files that no pattern of the manifest matches, in name order."""
+    """Return the files that no pattern of the manifest matches, in name order."""
     patterns = [re.compile(kind.pattern) for kind in source.manifest.files.values()]
     return [name for name in source.sizes if not any(pattern.search(name) for pattern in patterns)]
 
 
 def groups(source: Source) -> dict[str, list[str]]:
-    """Suffix -> the files of it that no pattern matches, the most first."""
+    """Return a mapping from suffix to its files that no pattern matches; the most frequent suffix comes first."""
     found: dict[str, list[str]] = {}
     for name in unmatched(source):
         found.setdefault(suffix(name) or "without suffix", []).append(name)
@@ -52,14 +52,14 @@ def groups(source: Source) -> dict[str, list[str]]:
 
 
 def archives_of(source: Source, names: Iterable[str]) -> list[str]:
-    """The archives among `names` that are not read in place, less those that lie unpacked in a folder of their name."""
+    """Return the archives among `names` that are not read in place, except those unpacked in a folder of their name."""
     found = [name for name in names if COMPRESSED.search(name) or INNER.search(name)]
     folders = {name[:at] for name in source.sizes if found for at in _slashes(name)}
     return [name for name in found if not {INNER.sub("", name), COMPRESSED.sub("", name)} & folders]
 
 
 def by_suffix(names: Iterable[str]) -> str:
-    """'3 .webp, 1 .czi': how many files of each suffix, the most first."""
+    """Return the number of files by suffix, the most frequent first: '3 .webp, 1 .czi'."""
     counts = Counter(map(suffix, names))
     told = [f"{count} {ending or 'without suffix'}" for ending, count in counts.most_common(TOLD)]
     rest = len(counts) - len(told)
@@ -67,13 +67,13 @@ def by_suffix(names: Iterable[str]) -> str:
 
 
 def suffix(name: str) -> str:
-    """The lower-case suffix of a file's name with its dot, '' for none."""
+    """Return the lower-case suffix of a file's name with its dot, '' for none."""
     found = SUFFIX.search(name.rpartition("/")[2])
     return "" if found is None else "." + found[0].lower().rpartition(".")[2]
 
 
 def remedy(archives: list[str]) -> str:
-    """What to do about archives that are not read in place."""
+    """Return the advice for archives that are not read in place."""
     inside = re.match(r"(?i)(.*?\.(?:zip|tar))/(.+)", archives[0])
     what = f"unpack {inside[1]}, and then {inside[2]}" if inside else f"unpack {archives[0]}"
     seven = ", or `pip install 'dpconvert[7z]'`" if archives[0].lower().endswith(".7z") else ""
