@@ -1,4 +1,4 @@
-"""What a format says of an annotation, most telling first, to the label that the manifest knows."""
+"""Resolve the names that a format gives an annotation, most specific first, to a label of the manifest."""
 
 from __future__ import annotations
 
