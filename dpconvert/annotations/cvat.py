@@ -25,7 +25,7 @@ TRACK = "track of a video passed over"
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The images of the file.
+    """Return the images of the file.
 
     Raises:
         ReadError: The content is not such XML, it holds the tracks of a video, or a mask does not fill its frame.

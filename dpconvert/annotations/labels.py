@@ -14,7 +14,7 @@ def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> st
     Names are compared as people see them (`dpconvert.names.match`).
 
     Raises:
-        ReadError: `known` names labels and none of the candidates is among them.
+        ReadError: `known` names labels, but none of the candidates is among them.
     """
     told = [candidate.strip() for candidate in candidates if candidate.strip()]
     if not known:

@@ -134,7 +134,7 @@ def detect(data: bytes, name: str) -> Format:
 
 
 def _table(head: bytes) -> Format | None:
-    """The format of a table, told by the names in its first line."""
+    """Return the format of a table, recognized by the column names in its first line."""
     columns = {cell.strip().strip('"#') for cell in head.partition(b"\n")[0].decode("utf-8", "replace").split(",")}
     return next((kind for kind, heads in TABLES.items() if any(known <= columns for known in heads)), None)
 

@@ -110,7 +110,7 @@ def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage
 
 
 def names_of_images(data: bytes, name: str) -> list[str] | None:
-    """The names of the images that unpacked content is about; None if its format does not name any.
+    """Return the names of the images that the content annotates, or None if its format names none.
 
     Raises:
         ReadError: The format is unknown, or the file is damaged.
