@@ -35,7 +35,7 @@ class Member:
 
     @property
     def state(self) -> State:
-        """The files of the source that exist on this machine."""
+        """The progress of the source: whether its files exist in part or in full, and whether it is converted."""
         if (self.task_folder / FILE_NAME).is_file():
             return "converted"
         if not missing(self.manifest, self.folder) and self.folder.is_dir():
