@@ -24,7 +24,7 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
     With `known`, an annotation's label is the nearest of its group and the groups above it that is among these.
 
     Raises:
-        ReadError: not ASAP XML, or an annotation in no known group.
+        ReadError: The content is not ASAP XML, or an annotation belongs to no known group.
     """
     document = xml_tree.root(data, name, "ASAP_Annotations")
     parents = {group.get("Name", ""): group.get("PartOfGroup", "None") for group in document.iter("Group")}
@@ -56,7 +56,7 @@ def _label(group: str, parents: dict[str, str], known: Collection[str], name: st
 
 
 def _shapes(element: Any, mended: Counter[str], name: str) -> list[Any]:
-    """The areas or points of an annotation; none of a ruler, say."""
+    """Return the areas or points of an annotation; a ruler, for example, has none."""
     kind = element.get("Type", "")
     if kind not in AREAS | POINTS:
         marks.pass_over(kind, mended)

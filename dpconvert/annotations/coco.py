@@ -54,7 +54,7 @@ class Rle(Loose):
 
 
 def _as_polygons(value: Any) -> Any:
-    """One polygon that is no list of polygons, as a list of it."""
+    """Wrap a single polygon that is not inside a list of polygons."""
     flat = isinstance(value, list) and len(value) >= 6 and not any(isinstance(part, list) for part in value)
     return [value] if flat else value
 
@@ -71,7 +71,7 @@ class CocoAnnotation(Loose):
 
     @property
     def boxed(self) -> bool:
-        """Whether its box is all that it has of an outline."""
+        """Whether the annotation has a box but no other outline."""
         return not self.segmentation and self.bbox is not None and len(self.bbox) == 4 and min(self.bbox[2:]) > 0
 
 
@@ -88,7 +88,7 @@ class File(Loose):
         return np.array(found, dtype=np.float64).reshape(-1, 6)
 
     def boxes_of(self, image: Id, frame: tuple[float, float]) -> Told:
-        """The same of one image of that width and height."""
+        """Return these boxes for one image of the given width and height."""
         found = [[*(i.bbox or ()), *frame] for i in self.annotations if i.boxed and i.image_id == image]
         return np.array(found, dtype=np.float64).reshape(-1, 6)
 
@@ -161,7 +161,7 @@ def shapes(
 
 
 def _of_mask(rle: Rle, size: tuple[int, int], name: str) -> tuple[float, float]:
-    """A mask of any size covers the whole image."""
+    """Return the area of a mask, stretched over the whole image."""
     return factors((rle.size[1], rle.size[0]), size, name, "the image, in a run-length mask")
 
 
@@ -234,7 +234,7 @@ def _shape(item: CocoAnnotation, boxes: Boxes, mended: Counter[str], name: str) 
 
 
 def _decoded(rle: Rle, mended: Counter[str], name: str) -> Geometry | None:
-    """Counts alternate between off and on, down the columns, off first."""
+    """Decode run lengths that alternate between off and on down the columns, starting with off."""
     height, width = rle.size
     lengths = _lengths(rle.counts, name) if isinstance(rle.counts, str) else rle.counts
     if sum(lengths) != height * width:

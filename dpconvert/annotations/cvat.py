@@ -25,10 +25,10 @@ TRACK = "track of a video passed over"
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The images of the file.
+    """Return the images of the file.
 
     Raises:
-        ReadError: not such XML, the tracks of a video, or a mask that does not fill its frame.
+        ReadError: The content is not such XML, it holds the tracks of a video, or a mask does not fill its frame.
     """
     document = xml_tree.root(data, name, "annotations")
     images, tracks = list(document.iterfind("image")), len(document.findall("track"))

@@ -84,7 +84,7 @@ class CytomineImage(ListEntry):
 
     @property
     def key(self) -> str:
-        """What tells slides apart, the steadiest that is known."""
+        """The most stable known identifier of the slide."""
         return str(self.base_image or self.original_filename or self.id)
 
 
@@ -101,7 +101,7 @@ class _Page(Loose, Generic[M]):
 
 @dataclass(frozen=True)
 class Labelled:
-    """An annotation with the class that its terms mean."""
+    """An annotation with the class that its terms stand for."""
 
     item: CytomineAnnotation
     label: str
@@ -111,7 +111,7 @@ def listing(data: bytes, name: str, kind: type[M]) -> list[M]:
     """The objects of a list: JSON, bare or in the server's {"collection": [...]}, or a CSV table with a head.
 
     Raises:
-        ReadError: neither, or an object without its id or image.
+        ReadError: The content is neither, or an object lacks its id or image.
     """
     if name.lower().endswith((".csv", ".tsv")):
         return _from_rows(rows(data, name), name, kind)
@@ -124,7 +124,7 @@ def rows(data: bytes, name: str) -> Table:
     """The table of a list.
 
     Raises:
-        ReadError: not a table, or the server's report.
+        ReadError: The content is not a table, or it is the server's report.
     """
     table = Table(data, name)
     if any(REPORT in column for column in table.columns):
@@ -164,7 +164,7 @@ def shapes(found: Iterable[Labelled], size: tuple[int, int], name: str, *, areas
     What lies outside is dropped and counted; with `areas`, points and lines are too.
 
     Raises:
-        ReadError: an annotation without WKT, or with WKT that cannot be read.
+        ReadError: An annotation has no WKT, or its WKT cannot be read.
     """
     frame = shapely.box(0, 0, *size)
     mended: Counter[str] = Counter()

@@ -40,7 +40,7 @@ class Outline(Loose):
     additional_paths: list[list[Position]] = []
 
     def rings(self) -> list[list[Position]]:
-        """Its paths, in either version."""
+        """The paths of the polygon, in either version of the format."""
         first = [self.path] if self.path and isinstance(self.path[0], Position) else self.path
         return [*first, *self.additional_paths, *self.paths]
 
@@ -73,7 +73,7 @@ class DarwinAnnotation(Loose):
 
     @property
     def kind(self) -> str:
-        """What it is, where it is no shape that is read."""
+        """The type of an annotation whose shape is not read."""
         return next((kind for kind in OTHERS if getattr(self, kind) is not None), "unnamed")
 
 
@@ -97,10 +97,10 @@ FILE = TypeAdapter(File)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The only image of the file.
+    """Return the only image of the file.
 
     Raises:
-        ReadError: not such a file, or the annotations of a video or of several slots.
+        ReadError: The content is not such a file, or it annotates a video or several slots.
     """
     file, mended = parsed(data, name, FILE), Counter[str]()
     drawn = []

@@ -49,7 +49,7 @@ class Document(Loose):
     annotation: Document | None = None
 
     def all(self) -> Iterator[tuple[Element, str]]:
-        """Its elements, each with the name of its annotation."""
+        """All elements, each with the name of its annotation."""
         yield from ((element, self.name or "") for element in self.elements)
         if self.annotation is not None:
             yield from self.annotation.all()
@@ -59,10 +59,10 @@ FILE: TypeAdapter[Document | list[Document]] = TypeAdapter(Document | list[Docum
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The only slide of the file.
+    """Return the only slide of the file.
 
     Raises:
-        ReadError: not such a file.
+        ReadError: The content is not such a file.
     """
     file, mended = parsed(data, name, FILE), Counter[str]()
     documents = file if isinstance(file, list) else [file]

@@ -20,10 +20,10 @@ NEAR = 1.0  # pixels beyond the image that are rounding
 def factors(
     stated: tuple[float, float], size: tuple[int, int], name: str, of: str = "its image"
 ) -> tuple[float, float]:
-    """What takes coordinates in an image of `stated` (width, height) to one of `size`.
+    """Return the factors that scale coordinates from an image of `stated` (width, height) to one of `size`.
 
     Raises:
-        ReadError: the two have different shapes.
+        ReadError: The two sizes have different aspect ratios.
     """
     if abs(stated[0] * size[1] - stated[1] * size[0]) > max(size):
         raise ReadError(

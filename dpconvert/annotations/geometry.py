@@ -1,4 +1,4 @@
-"""Annotated geometry, mending of what people draw, and exact shares of patches covered by it."""
+"""Annotated geometry, repair of hand-drawn outlines, and exact shares of patches covered by it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Regions:
         return share
 
     def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
-        """Which points (N, 2) lie strictly inside."""
+        """Return which points (N, 2) lie strictly inside the area."""
         x, y = np.asarray(points, dtype=np.float64).reshape(-1, 2).T
         shapely.prepare(self.area)
         inside: NDArray[np.bool_] = shapely.contains_xy(self.area, x, y)

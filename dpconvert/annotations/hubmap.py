@@ -46,10 +46,10 @@ IMAGE = TypeAdapter(Image)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The images of the file.
+    """Return the images of the file.
 
     Raises:
-        ReadError: not such a file, or run lengths that cannot be read.
+        ReadError: The content is not such a file, or its run lengths cannot be read.
     """
     if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return [_outlined(image) for image in each(data, name, IMAGE, "")]

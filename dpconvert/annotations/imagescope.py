@@ -28,7 +28,7 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
     """Annotations labelled by region or layer, each region one.
 
     Raises:
-        ReadError: not such XML, or a label that `known` does not have.
+        ReadError: The content is not such XML, or `known` lacks a label.
     """
     document = xml_tree.root(data, name, "Annotations", of="Annotation")
     mended: Counter[str] = Counter()
@@ -86,7 +86,7 @@ def _attributes(element: Any) -> Iterator[str]:
 
 
 def _colour(text: str) -> str:
-    """'#rrggbb' of a BGR integer; '' where there is none."""
+    """Return a BGR integer as '#rrggbb', or '' if no colour is given."""
     if not text.strip().isdecimal() or len(text) > 10:
         return ""
     value = int(text)

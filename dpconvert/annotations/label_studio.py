@@ -73,10 +73,10 @@ RESULT, VALUE = TypeAdapter(Result), TypeAdapter(Value)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The images of the file.
+    """Return the images of the file.
 
     Raises:
-        ReadError: not such a file, or a brush that cannot be decoded.
+        ReadError: The content is not such a file, or a brush cannot be decoded.
     """
     if b'"from_name"' not in data and b'"original_width"' in data:
         return [_minimal(entry, name) for entry in parsed(data, name, MINIMAL)]

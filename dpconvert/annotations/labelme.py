@@ -45,10 +45,10 @@ FILE = TypeAdapter(File)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The only image of the file.
+    """Return the only image of the file.
 
     Raises:
-        ReadError: not such a file, or a mask that cannot be decoded.
+        ReadError: The content is not such a file, or a mask cannot be decoded.
     """
     file, mended = parsed(data, name, FILE), Counter[str]()
     drawn = [

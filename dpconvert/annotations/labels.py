@@ -1,4 +1,4 @@
-"""What a format says of an annotation, most telling first, to the label that the manifest knows."""
+"""Resolve the names that a format gives an annotation, most specific first, to a label of the manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> st
     Names are compared as people see them (`dpconvert.names.match`).
 
     Raises:
-        ReadError: `known` names labels and none of the candidates is among them.
+        ReadError: `known` names labels, but none of the candidates is among them.
     """
     told = [candidate.strip() for candidate in candidates if candidate.strip()]
     if not known:

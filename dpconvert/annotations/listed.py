@@ -56,10 +56,10 @@ def matching(names: Iterable[str], image: str) -> list[int]:
 
 
 def find(images: Sequence[ListedImage], name: str, image: str) -> ListedImage:
-    """The entry of an image.
+    """Return the entry of an image.
 
     Raises:
-        ReadError: the file does not list the image, or lists it more than once.
+        ReadError: The file does not list the image, or lists it more than once.
     """
     pairs = [(listed, told) for listed in images for told in (listed.name, *listed.aliases)]
     found = list(
@@ -77,7 +77,7 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
     """Its annotations in pixels of an image of `size` (width, height).
 
     Raises:
-        ReadError: another shape of image is stated, or a label that `known` does not have.
+        ReadError: The file states an image of another shape, or `known` lacks a label.
     """
     scale = factors(listed.size, size, name) if listed.size else (1.0, 1.0)
     items, mended = [], Counter(listed.mended)

@@ -28,10 +28,10 @@ def pass_over(kind: str, mended: Counter[str]) -> None:
 
 
 def check(found: Annotations, name: str) -> Annotations:
-    """The annotations of a file as they are.
+    """Return the annotations of a file unchanged.
 
     Raises:
-        ReadError: there are none, but marks of types that are not known here.
+        ReadError: The file holds no annotations, only marks of unknown types.
     """
     unknown = [what.removeprefix(UNKNOWN) for what in found.mended if what.startswith(UNKNOWN)]
     if unknown and not found.items:

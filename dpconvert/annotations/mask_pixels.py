@@ -84,7 +84,7 @@ def read(data: bytes, name: str, *, colours: bool, threshold: int | None = None)
 
 
 def shown(value: int, *, colours: bool) -> str:
-    """A value as the manifest writes it."""
+    """Format a value as the manifest writes it."""
     return f"#{value:06x}" if colours else str(value)
 
 
@@ -171,7 +171,7 @@ def _first_is_whole(data: bytes, name: str) -> bool:
     """Whether the first page is the one to be read: of a TIFF the largest, of which the others are smaller copies.
 
     Raises:
-        ReadError: a TIFF of several pages that are no copies of one.
+        ReadError: The TIFF has several pages that are not copies of one image.
     """
     if not data.startswith((b"II", b"MM")):
         return True

@@ -1,4 +1,4 @@
-"""Label masks: images whose values are classes, or numbers of objects whose classes a table tells.
+"""Label masks: images whose values are classes, or numbers of objects whose classes a table lists.
 
 A mask has the scale of the image that it belongs to, or a coarser one.
 """
@@ -118,10 +118,10 @@ def read(
 
 
 def class_table(data: bytes, name: str) -> dict[int, str]:
-    """The classes of an instance mask: a JSON object {"1": "tumour"}, or lines `1,tumour` with or without a head.
+    """Read the classes of an instance mask: a JSON object {"1": "tumour"}, or lines `1,tumour` with or without a head.
 
     Raises:
-        ReadError: neither, or a line without a number and a class.
+        ReadError: The content is neither, or a line lacks a number and a class.
     """
     if data.lstrip().startswith(b"{"):
         return parsed(data, name, TABLE)

@@ -45,7 +45,7 @@ def read(data: bytes, name: str, glass: Glass, known: Collection[str] = ()) -> A
     """Annotations labelled by their title.
 
     Raises:
-        ReadError: not NDPA, not in nanometres, or a title that `known` does not have.
+        ReadError: The content is not NDPA, its unit is not nanometres, or `known` lacks a title.
     """
     document = xml_tree.root(data, name, "annotations", of="ndpviewstate")
     mended: Counter[str] = Counter()

@@ -22,10 +22,10 @@ MOST_CELL = 1 << 24
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The only field of the file.
+    """Return the only field of view of the file.
 
     Raises:
-        ReadError: not such a table.
+        ReadError: The content is not such a table.
     """
     mended: Counter[str] = Counter()
     drawn = []

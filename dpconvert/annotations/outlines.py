@@ -1,4 +1,4 @@
-"""Pixels of a mask to an outline: the exact area of the pixels, not a curve through them."""
+"""Convert the pixels of a mask to an outline: the exact area of the pixels, not a curve through them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Runs = NDArray[np.int64]  # (N, 3): line, first, one after the last
 
 
 def of_mask(mask: NDArray[np.bool_]) -> Runs:
-    """Runs of true cells along the rows."""
+    """Return the runs of true cells along the rows."""
     padded = np.pad(mask.astype(np.int8), ((0, 0), (1, 1)))
     steps = np.diff(padded, axis=1)
     lines, starts = np.nonzero(steps == 1)
@@ -33,7 +33,7 @@ def by_column(start: Runs, end: Runs, height: int, name: str) -> Runs:
     """Runs [start, end) of pixels that are counted down the columns, cut at the columns' ends.
 
     Raises:
-        ReadError: they are too many.
+        ReadError: There are too many runs.
     """
     spans = (end - 1) // height - start // height + 1
     if spans.sum() > MOST_RUNS:

@@ -27,7 +27,7 @@ def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[Po
     """The points of a JSON file; `variable` is the member of an object that lists them, where there are several.
 
     Raises:
-        ReadError: not JSON, no list of points, or one without two finite numbers.
+        ReadError: The content is not JSON, it lists no points, or a point lacks two finite numbers.
     """
     check_units((form.names.get(axis, "") for axis in "xy"), name)
     listed = _list(parsed(data, name, JSON), name, variable)
@@ -38,7 +38,7 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
     """An N x 2 array of x, y in a MATLAB file; an empty one of any type and shape means no point.
 
     Raises:
-        ReadError: not such a file, or no such array of numbers in it.
+        ReadError: The content is not such a file, or it holds no such array of numbers.
     """
     values = _array(data, name, variable)
     if values.size == 0:
@@ -54,7 +54,7 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     label_variable: an array of as many labels.
 
     Raises:
-        ReadError: no MATLAB file, no such array, or several.
+        ReadError: The content is not a MATLAB file, or it holds no such array or several.
     """
     values = _array(data, name, variable or _only(data, name, label_variable))
     if values.size == 0:
@@ -115,7 +115,7 @@ def _members(element: Any, form: Form) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A label as text; whole numbers without a point."""
+    """Return a label as text, with whole numbers written without a decimal point."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -50,7 +50,7 @@ class Form:
 
     @property
     def of_all_images(self) -> bool:
-        """Whether a file holds the points of several images, and says which."""
+        """Whether the file holds the points of several images and names the image of each."""
         return "image" in self.columns or "image" in self.names
 
 
@@ -87,7 +87,7 @@ def read_text(
 
 
 def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
-    """The points of a text, one a line.
+    """Return the points of a text with one point per line.
 
     Raises:
         ReadError: a line that does not hold two finite numbers where they should be, columns that the head calls

@@ -33,7 +33,7 @@ TAG = re.compile(rb"<([A-Za-z_][\w.:-]*)")
 
 
 class ForeignError(ReadError):
-    """A file of a program that is known, and whose files are not read."""
+    """The file was written by a known program whose format is not supported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Foreign:
     remedy: str = EXPORT
 
     def wrote(self, keys: Set[str], data: bytes) -> bool:
-        """Whether it wrote a file whose first object has these keys."""
+        """Whether this program wrote a file whose first object has these keys."""
         return self.keys <= keys and all(part in data for part in self.evidence)
 
 
@@ -109,7 +109,7 @@ ROOTS: dict[str, Format] = {"ASAP_Annotations": "asap", "Annotations": "imagesco
 
 
 def detect(data: bytes, name: str) -> Format:
-    """The format of unpacked content.
+    """Return the format of unpacked content.
 
     Raises:
         ReadError: none that is read here; names the program that wrote it, where that is known.
@@ -134,7 +134,7 @@ def detect(data: bytes, name: str) -> Format:
 
 
 def _table(head: bytes) -> Format | None:
-    """The format of a table, told by the names in its first line."""
+    """Return the format of a table, recognized by the column names in its first line."""
     columns = {cell.strip().strip('"#') for cell in head.partition(b"\n")[0].decode("utf-8", "replace").split(",")}
     return next((kind for kind, heads in TABLES.items() if any(known <= columns for known in heads)), None)
 

@@ -98,7 +98,7 @@ class Feature(Loose):
 
 
 def _as_feature(element: Any) -> Any:
-    """A bare geometry as a feature without properties."""
+    """Wrap a bare geometry in a feature without properties."""
     if isinstance(element, dict) and element.get("type") in GEOMETRIES:
         return {"type": "Feature", "geometry": element}
     return element
@@ -158,7 +158,7 @@ def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]
 
 
 def _closed(line: Ring, mended: Counter[str]) -> Geometry | None:
-    """The area of a line that ends where it begins."""
+    """Return the area enclosed by a line that ends where it begins."""
     if len(line) < 4 or line[0][:2] != line[-1][:2]:
         marks.pass_over("line", mended)
         return None

@@ -101,19 +101,19 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
 
 @lru_cache(maxsize=1)  # one file for many images
 def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage]:
-    """What a file of such a format lists.
+    """Return the images that a file of a multi-image format lists.
 
     Raises:
-        ReadError: damaged.
+        ReadError: The file is damaged.
     """
     return (OF_ONE | OF_SEVERAL)[kind](data, name)
 
 
 def names_of_images(data: bytes, name: str) -> list[str] | None:
-    """The names of the images that unpacked content is about; None if its format does not name any.
+    """Return the names of the images that the content annotates, or None if its format names none.
 
     Raises:
-        ReadError: of no known format, or damaged.
+        ReadError: The format is unknown, or the file is damaged.
     """
     match kind := detect(data, name):
         case "coco":
@@ -168,6 +168,6 @@ def _glass(subject: Subject, name: str) -> Glass:
 
 
 def _told_apart(items: list[Annotation]) -> list[Annotation]:
-    """The same with ids that occur once: keys of samples are made of them."""
+    """Return the annotations with unique ids, as sample keys are built from the ids."""
     often = Counter(item.id for item in items)
     return [replace(item, id=f"{item.id}-{i}") if often[item.id] > 1 else item for i, item in enumerate(items)]

@@ -27,10 +27,10 @@ KINDS = {1: "spot", 2: "area", 3: "polygon", 4: "spot", 5: "circle"}
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The slides of the database.
+    """Return the slides of the database.
 
     Raises:
-        ReadError: not such a database.
+        ReadError: The content is not such a database.
     """
     try:
         with closing(sqlite3.connect(":memory:")) as base:
@@ -44,7 +44,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
 
 
 def _patience() -> Callable[[], bool]:
-    """Says when the engine has worked too long, as it does on a file made to keep it busy."""
+    """Return a progress handler that stops the engine when a query takes too long, as on a malicious file."""
     looks = itertools.count()
     return lambda: next(looks) > MOST_STEPS
 

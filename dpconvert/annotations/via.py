@@ -62,10 +62,10 @@ PROJECT, REGIONS = TypeAdapter(Project), TypeAdapter(dict[str, Image])
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
-    """The images of the file.
+    """Return the images of the file.
 
     Raises:
-        ReadError: not such a file.
+        ReadError: The content is not such a file.
     """
     if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return _of_table(data, name)

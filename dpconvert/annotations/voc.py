@@ -46,7 +46,7 @@ def _sides(frame: Any, name: str) -> tuple[float, ...]:
 
 
 def _stated(document: Any, size: tuple[int, int], name: str) -> tuple[float, float]:
-    """The width and height that the file states; `size` where it states none, or 0."""
+    """Return the width and height that the file states, or `size` if they are missing or 0."""
     stated = document.find("size")
     if stated is None:
         return size

@@ -209,7 +209,7 @@ def locked(folder: Path) -> AbstractContextManager[None]:
 
 
 def stopped(url: str) -> FetchError:
-    """The error of a download that was told to stop."""
+    """The error of a download that was stopped."""
     return FetchError("stopped", where=url, remedy="run the same command again: finished parts are kept")
 
 
@@ -283,7 +283,7 @@ def _check_room(total: int, start: int, part: Path) -> None:
     """Check before the first byte that the file fits on the disk.
 
     Raises:
-        OutputError: it does not.
+        OutputError: The disk space is not sufficient.
     """
     free = shutil.disk_usage(part.parent).free + (0 if start else _size(part))
     if total - start > free:
@@ -297,7 +297,7 @@ def _check_total(remote: Remote, total: int | None, part: Path) -> None:
     """Check before the first byte that the file has the published size.
 
     Raises:
-        FetchError: it has not.
+        FetchError: The sizes differ.
     """
     if None not in (remote.size, total) and remote.size != total:
         _start_again(part)

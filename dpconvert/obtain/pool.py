@@ -35,7 +35,7 @@ class Member:
 
     @property
     def state(self) -> State:
-        """What exists of it on this machine."""
+        """The progress of the source: whether its files exist in part or in full, and whether it is converted."""
         if (self.task_folder / FILE_NAME).is_file():
             return "converted"
         if not missing(self.manifest, self.folder) and self.folder.is_dir():
@@ -69,7 +69,7 @@ def check_room(chosen: Sequence[Member], base: Path, out: Path, *, convert: bool
     """Check before the first byte that everything fits on the disks.
 
     Raises:
-        OutputError: it does not.
+        OutputError: The disk space is not sufficient.
     """
     needs = [member.needs for member in chosen]
     wanted: dict[Path, int] = {_existing(base): sum(files for files, _ in needs)}
@@ -134,6 +134,6 @@ def _one_disk(one: Path, other: Path) -> bool:
 
 
 def _size_of(folder: Path) -> int:
-    """Bytes of the files in a folder; 0 where there is none."""
+    """Bytes of the files in a folder, or 0 if it does not exist."""
     files = (Path(where, name) for where, _, names in os.walk(folder) for name in names if name != ".lock")
     return sum(path.stat().st_size for path in files if path.is_file())

@@ -66,7 +66,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     """A mask (height, width) of a shard.
 
     Raises:
-        ValueError: not a PNG file of mode L.
+        ValueError: The content is not a PNG file of mode L.
     """
     try:
         with open_image(io.BytesIO(data)) as image:

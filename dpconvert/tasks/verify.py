@@ -43,7 +43,7 @@ def task_folders(path: Path) -> list[Path]:
     """The folder itself if it holds a task, else its subfolders that hold a task or an unfinished conversion.
 
     Raises:
-        ShardError: there are none.
+        ShardError: No such folder exists.
     """
     if (path / FILE_NAME).exists():
         return [path]
@@ -59,7 +59,7 @@ def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -
     against: a digest that the task must have, or a folder that holds another conversion of it.
 
     Raises:
-        UsageError: `against` is neither.
+        UsageError: `against` is neither a digest nor a folder.
         ShardError: there is no readable task.json, or a conversion is in progress.
     """
     if not (folder / FILE_NAME).is_file() and locks.is_held(folder / locks.NAME):

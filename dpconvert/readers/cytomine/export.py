@@ -40,8 +40,8 @@ def read(source: Source) -> Export:
     """All lists of a source.
 
     Raises:
-        ReadError: one that cannot be read.
-        SourceError: lists that do not belong together, or terms that the manifest does not know.
+        ReadError: A list cannot be read.
+        SourceError: The lists do not belong together, or the manifest does not know a term.
     """
     layout = layout_of(source.manifest, Layout)
     items, left_out = cytomine.current(_listed(source, "annotations", CytomineAnnotation))
@@ -72,7 +72,7 @@ def slide_file(source: Source, slide: CytomineImage) -> str | None:
     """The slide's file by one of its names in Cytomine, else by image id; None when there is none.
 
     Raises:
-        SourceError: there are two.
+        SourceError: Two files match.
     """
     for name in (slide.original_filename, slide.instance_filename, slide.filename, str(slide.id)):
         found = _by_name(source).get(PurePosixPath(name or "").name, [])

@@ -37,14 +37,14 @@ class Project:
     annotations: list[Entry] = field(default_factory=list)
 
     def add(self, image: int, term: list[int], location: str, **more: Any) -> Entry:
-        """One more annotation."""
+        """Add an annotation."""
         number = 10_000_000 + len(self.annotations)
         entry = {"id": number, "image": image, "term": term, "location": location, "reviewed": False} | more
         self.annotations.append(entry)
         return entry
 
     def box(self, image: int, term: int, at: tuple[int, int, int, int]) -> Entry:
-        """An annotation of x, y, width, height in pixels, y down."""
+        """Add a rectangular annotation: x, y, width, height in pixels, y down."""
         return self.add(image, [term], f"POLYGON ({_ring(at, len(self.slides[image]))})")
 
 
@@ -172,7 +172,7 @@ def _write_lists(tree: FakeTree, project: Project, fake: Fake) -> None:
 
 
 def _table(entries: list[Entry]) -> str:
-    """CSV, several terms in one cell."""
+    """Format a list as CSV, with several terms in one cell."""
     columns = list(dict.fromkeys(column for entry in entries for column in entry))
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, lineterminator="\n")

@@ -29,7 +29,7 @@ class Groups:
         """The group of one image.
 
         Raises:
-            SourceError: there is a table, and it lacks this image.
+            SourceError: The table lacks this image.
         """
         file = PurePosixPath(slide.original_filename or "").name
         keys = [str(slide.id), str(slide.base_image), names.nfc(file), names.nfc(PurePosixPath(file).stem)]
@@ -48,7 +48,7 @@ class Groups:
         return slide.key
 
     def tell(self) -> None:
-        """Note where groups are less than they should be."""
+        """Note unknown patients, and slides that only their ids in this project identify."""
         manifest = self.source.manifest
         if self.slides and manifest.group.kind == "patient":
             self.source.notes.append(
@@ -63,7 +63,7 @@ class Groups:
 
 
 def _table(source: Source) -> dict[str, str]:
-    """Image -> group, of all tables."""
+    """Map each image to its group, from all tables."""
     groups: dict[str, str] = {}
     for file in source.match("groups"):
         for image, group in _rows(source, file.name):

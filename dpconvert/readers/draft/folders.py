@@ -35,7 +35,7 @@ class Tree:
 
     @classmethod
     def of(cls, images: Iterable[str]) -> Tree:
-        """Leave out the few images that lie less deep than the rest."""
+        """Build the tree without the few images in shallower folders than the rest."""
         parts = {name: name.split("/")[:-1] for name in images}
         depths = sorted(len(folders) for folders in parts.values())
         depth = depths[int(len(depths) * STRAY)] if depths else 0
@@ -45,14 +45,14 @@ class Tree:
         return cls(kept, levels, strays, any(len(parts[name]) > depth for name in kept))
 
     def at(self, role: str) -> list[int]:
-        """The levels of a role."""
+        """The levels that have a role."""
         return [number for number, level in enumerate(self.levels) if level.role == role]
 
     def folder(self, name: str, at: int) -> str:
         return name.split("/")[at]
 
     def counts(self, at: int) -> dict[str, int]:
-        """Images of each value of a level."""
+        """The number of images of each value of a level."""
         found = Counter(self.folder(name, at) for name in self.images)
         return {value: found[value] for value in self.levels[at].values}
 
@@ -74,7 +74,7 @@ class Tree:
 
 
 def endings(files: Iterable[str]) -> list[str]:
-    """The endings of file names, in small letters."""
+    """The extensions of the file names, in lower case."""
     return sorted({unused.suffix(name).removeprefix(".") for name in files} - {""})
 
 

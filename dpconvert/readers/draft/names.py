@@ -48,7 +48,7 @@ class Group:
 
 
 def as_set(text: str) -> str | None:
-    """train, val or test, where a folder or file is called so."""
+    """Return train, val or test if a folder or file has such a name."""
     found = SET_NAME.fullmatch(text)
     return SPLIT_NAMES[found[1].lower()] if found else None
 
@@ -78,12 +78,12 @@ def _role(every: list[str], distinct: tuple[str, ...]) -> Role:
 
 
 def escaped(text: str) -> str:
-    """A regular expression of a text, as legible as may be."""
+    """Escape a text for a regular expression, as legibly as possible."""
     return re.sub(r"\\([ \-#&~])", r"\1", re.escape(text))
 
 
 def natural(text: str) -> tuple[int, float, str]:
-    """Sorts whole numbers as numbers, before all else."""
+    """Sort key that puts whole numbers first, in numerical order."""
     return (0, int(text), text) if re.fullmatch(r"\d{1,15}", text) else (1, 0, text)
 
 
@@ -183,5 +183,5 @@ def _is_word(values: Counter[str], number: int) -> bool:
 
 
 def stem(name: str) -> str:
-    """The name of a file without folder and ending."""
+    """The name of a file without its folder and extension."""
     return PurePosixPath(name).stem

@@ -75,7 +75,7 @@ def _by_pixels(survey: Survey) -> dict[str, str]:
 
 
 def _values(survey: Survey, name: str) -> set[str] | None:
-    """The values of a mask, numbers or '#rrggbb'; None where there are more than FEW."""
+    """The values of a mask, numbers or '#rrggbb', or None if there are more than FEW."""
     data = survey.source.read(name)
     for colours in (False, True):
         try:

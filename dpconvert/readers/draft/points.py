@@ -75,7 +75,7 @@ def _names(listing: Listing, axes: dict[str, str]) -> How:
 
 
 def _of_files(survey: Survey) -> Draft | None:
-    """Files that are called as images are."""
+    """Draft from files that have the same names as images."""
     images = {stem(name).casefold() for name in survey.images}
     files = [
         name for name in survey.names
@@ -89,7 +89,7 @@ def _of_files(survey: Survey) -> Draft | None:
 
 
 def _headless(survey: Survey, files: list[str]) -> str:
-    """The first file of text that has no head with x and y."""
+    """The first text file without a header that names x and y."""
     for name in files:
         data = survey.source.read(name)
         if name.lower().endswith((".json", ".mat")) or not data.strip():

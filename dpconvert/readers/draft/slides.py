@@ -49,7 +49,7 @@ class Drawn:
 
     @property
     def scaled(self) -> bool:
-        """Whether all of them can be read at MPP."""
+        """Whether all images can be read at MPP."""
         return len(self.mpp) == self.number > 0 and max(self.mpp) <= MPP * 1.05
 
 

@@ -59,7 +59,7 @@ class Survey:
         """List a folder, archives included.
 
         Raises:
-            SourceError: no such folder.
+            SourceError: The folder does not exist.
         """
         if not root.is_dir():
             what = "no such folder" if not root.exists() else "not a folder"
@@ -85,7 +85,7 @@ class Survey:
 
     @cached_property
     def images(self) -> list[str]:
-        """All other images."""
+        """All images that are not slides."""
         known = set(self.slides)
         return [name for name in self.names if unused.READ.search(unused.suffix(name)) and name not in known]
 
@@ -96,7 +96,7 @@ class Survey:
 
     @cached_property
     def foreign(self) -> dict[str, ReadError]:
-        """Files of programs that are known and not read."""
+        """Files of known programs whose formats are not supported."""
         return {name: found for name, found in self._programs.items() if isinstance(found, ReadError)}
 
     @cached_property
@@ -135,7 +135,7 @@ class Survey:
         """The rows of a table.
 
         Raises:
-            ReadError: a row that cannot be read.
+            ReadError: A row cannot be read.
         """
         return [dict(row.cells) for row in Table(self.source.read(name), name)]
 

@@ -249,7 +249,7 @@ def _may_be_group(table: Listing, column: str) -> bool:
 
 
 def _holds(table: Listing, coarse: str, fine: str) -> bool:
-    """Whether every value of the one column lies in one value of the other."""
+    """Whether each value of `fine` occurs with only one value of `coarse`."""
     homes = defaultdict(set)
     for one, other in zip(table.values(coarse), table.values(fine), strict=True):
         homes[other].add(one)
@@ -276,7 +276,7 @@ def _no_column(table: Listing, grouped: folders.Grouping, label: str, split: str
 
 
 def _split(table: Listing) -> str:
-    """The column of the set."""
+    """The column that names the set."""
     found = [
         column for column in table.rows[0]
         if SETS.search(column) and (values := {value for value in table.values(column) if value})

@@ -20,7 +20,7 @@ IN_NAMES = "name the patient in the pattern below, as (?P<group>...)."
 
 
 def quoted(text: str) -> str:
-    """A basic string."""
+    """Format a text as a basic string."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -33,12 +33,12 @@ def literal(pattern: str) -> str:
 
 
 def key(text: str) -> str:
-    """A key, quoted where it must be."""
+    """Format a key, quoted if necessary."""
     return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else quoted(text)
 
 
 def strings(values: Iterable[str]) -> str:
-    """A list of texts."""
+    """Format a list of texts."""
     return f"[{', '.join(map(quoted, values))}]"
 
 
@@ -53,7 +53,7 @@ def comment(text: str) -> list[str]:
 
 
 def printed(text: str) -> str:
-    """Text that may stand in a comment."""
+    """Make a text safe for a comment."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
@@ -63,7 +63,7 @@ def reasons(draft: Draft) -> tuple[str, ...]:
 
 
 def page(draft: Draft, task: str, folder: str) -> str:
-    """The whole manifest."""
+    """Return the text of the whole manifest."""
     return "\n".join(_lines(draft, task, folder)).rstrip() + "\n"
 
 

@@ -123,7 +123,7 @@ def _slides(source: Source, listed: Export, files: dict[int, str]) -> Iterator[S
 
 
 def _listed_crops(source: Source, listed: Export) -> Iterator[SourceImage]:
-    """The crops of the listed annotations, whatever the folders that they lie in."""
+    """The crops of the listed annotations, in any folder."""
     groups, files = Groups(source), {int(found["annotation"]): found for found in source.match("crops")}
     left_out: Counter[str] = Counter()
     annotations = [kept for number in listed.by_image for kept in _with_crops(listed, number, left_out)]

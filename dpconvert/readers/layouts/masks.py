@@ -98,7 +98,7 @@ def _source_image(image: MatchedFile, of_it: list[MatchedFile], layout: Layout) 
 
 
 def _twice(found: list[MatchedFile]) -> MatchedFile | None:
-    """A mask of an image that has another one."""
+    """Return a mask whose image has another mask too, or None."""
     often = Counter(mask["name"] for mask in found)
     of_one = [mask for mask in found if often[mask["name"]] > 1]
     return of_one[1] if of_one else None

@@ -80,7 +80,7 @@ def _of_file(
 
 
 def _told(columns: Columns, labels: list[Any], layout: Layout, where: str) -> tuple[list[str], list[int]]:
-    """The labels as texts, and the numbers of the rows that have one."""
+    """Return the labels as text, and the numbers of the rows that have a label."""
     known = columns.label_names(layout.label)
     told, places = [], []
     for number, label in enumerate(labels):

@@ -80,7 +80,7 @@ class Layout(SplitNames):
         return columns
 
     def form(self) -> Form:
-        """How points stand in a file."""
+        """The form of the points in a file."""
         return Form(
             columns=self.columns,
             names={str(ours): theirs for ours, theirs in self.names.items()},
@@ -171,10 +171,10 @@ def _is_json(data: bytes) -> bool:
 
 
 def _of_a_program(data: bytes, name: str) -> bool:
-    """Whether a program for annotations wrote the file, and not somebody's own.
+    """Whether a known annotation program wrote the file, not a user's own script.
 
     Raises:
-        ReadError: such a program whose files are not read.
+        ReadError: The program is known, but its files are not supported.
     """
     if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return True
@@ -201,7 +201,7 @@ def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
 
 
 def _of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
-    """Each image with the points that tables have of it."""
+    """Each image with its points in the tables."""
     images = source.need("images")
     by_ending = _by_ending(images)
     named = FromRoot(lambda name: by_ending.get(names.folded(name), []))
@@ -241,7 +241,7 @@ def _stored(text: str) -> list[Annotation]:
 
 
 def _image(row: PointRow, named: FromRoot, name: str) -> str | None:
-    """The image that a row is about."""
+    """The image that a row names."""
     matches = named.find(row.image)
     if len(matches) > 1:
         raise SourceError("several images of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3]))

@@ -139,7 +139,7 @@ def idle(source: Source) -> Iterator[Idle]:
 
 
 def _called(slides: list[MatchedFile]) -> dict[str, str]:
-    """Everything that a slide is called -> its name."""
+    """Map every name and alias of a slide to its name."""
     aliases = {alias: slide["name"] for slide in slides for alias in slide.aliases}
     return aliases | {slide["name"]: slide["name"] for slide in slides}
 
@@ -193,13 +193,13 @@ def _check_missing(slide: MatchedFile, layout: Layout) -> None:
 
 
 def _used(source: Source, of_slide: dict[str, tuple[str, ...]]) -> set[str]:
-    """Every file that has a part in the conversion."""
+    """Every file that the conversion uses."""
     others = {found.name for kind in source.manifest.files if kind != "annotations" for found in source.match(kind)}
     return {*others, *source.slides.parts, *(name for files in of_slide.values() for name in files)}
 
 
 def _stem(name: str) -> str:
-    """The name of a slide's file without folder and ending."""
+    """Return the name of a slide's file without its folder and extension."""
     return re.sub(rf"(?i){SLIDE}$", "", PurePosixPath(name).name)
 
 
@@ -266,7 +266,7 @@ def _folding(slides: set[str]) -> Callable[[str], str]:
 
 
 def _images(source: Source, name: str) -> list[str] | None:
-    """The images that a file names; None if it names none."""
+    """The images that a file names, or None if it names no image."""
     if not SEVERAL.search(name):
         return None
     with suppress(ReadError):  # a file of another kind, which is on no slide
@@ -324,7 +324,7 @@ def _object_classes(source: Source, image: SourceImage) -> dict[int | str, str]:
 
 
 def _glass(image: Image, told: float | None) -> Glass | str:
-    """Where the slide lies on its glass, or what is missing to know it."""
+    """The position of the slide on its glass, or the reason why it is unknown."""
     try:
         x, y = (float(image.properties[name]) for name in OFFSET)
     except (KeyError, ValueError):

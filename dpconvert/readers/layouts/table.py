@@ -58,7 +58,7 @@ class Template(string.Formatter):
         """The cell by its format; with `d`, it must be a whole number, and 7.0 is 7.
 
         Raises:
-            ValueError: it is none.
+            ValueError: The cell is not a whole number.
         """
         spec = PADDED.fullmatch(format_spec)
         if spec is None or not isinstance(value, str):
@@ -137,7 +137,7 @@ def images(source: Source) -> Iterator[SourceImage]:
 
 
 def _add(row: TableRow, layout: Layout, images: FromRoot, listed: _ListedImages, where: str) -> None:
-    """Take one row in."""
+    """Add one row."""
     value = cell(row, layout.label, where)
     listed.labels.add(value)
     wanted = _file(row.cells, layout, where)
@@ -220,7 +220,7 @@ def cell(row: TableRow, wanted: str, where: str) -> str:
     """A row's text in a column.
 
     Raises:
-        ManifestError: there is no such column.
+        ManifestError: The table has no such column.
     """
     return row.cells[column(row, wanted, where)]
 
@@ -239,5 +239,5 @@ class Endings:
                 self._folded[names.folded(ending)].append(name)
 
     def find(self, wanted: str) -> list[str]:
-        """The files whose names end so."""
+        """The files whose names have this ending."""
         return self._exact.get(wanted) or self._folded.get(names.folded(wanted), [])
