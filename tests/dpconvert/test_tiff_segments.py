@@ -151,5 +151,5 @@ def test_a_compression_that_nothing_reads_is_not_called_damage(
     with pytest.raises(ReadError) as raised:
         open_image([path], 1).read(0, 0, 8, 8)
     told = str(raised.value)
-    assert told.startswith(f"{path}: a TIFF whose compression nothing here reads; found {compression.upper()}")
+    assert told.startswith(f"{path}: a TIFF with an unsupported compression; found {compression.upper()}")
     assert "fetch it again" not in told
