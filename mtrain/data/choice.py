@@ -94,9 +94,7 @@ def chosen(
     unwanted = {find_task(whole, name).name for name in advice.leave_out} if advice else set()
     kept = [task for task in remaining.tasks if (not named or task.name in named) and task.name not in unwanted]
     if not kept:
-        raise UsageError(
-            "no task remains to train on", found=_options(config), remedy="choose others, or leave it away"
-        )
+        raise UsageError("no task remains to train on", found=_options(config), remedy="choose others, or omit it")
     names = tuple(task.name for task in kept)
     choice = Choice(
         kept=names, dropped=tuple(task.name for task in remaining.tasks if task.name not in names),

@@ -195,7 +195,7 @@ def remove_classifier(model: nn.Module) -> nn.Module:
     """Replace the last linear layer of the network by the identity, and return the network."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not layers:
-        raise UsageError("this network ends in no linear layer: its features cannot be told apart")
+        raise UsageError("this network has no linear layer: its classifier cannot be identified")
     parent, _, attribute = layers[-1].rpartition(".")
     setattr(model.get_submodule(parent), attribute, nn.Identity())
     return model
@@ -295,6 +295,6 @@ def _import_timm(name: str):  # type: ignore[no-untyped-def]  # timm is an extra
 
 def _no_download(name: str, error: Exception) -> RunError:
     return RunError(
-        f"the ImageNet weights of {name} cannot be had: {error}",
+        f"the ImageNet weights of {name} are not available: {error}",
         remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0",
     )

@@ -29,7 +29,7 @@ def synchronize(network: nn.Module, device: torch.device) -> None:
                 continue
             if type(layer) not in PLAIN:
                 raise UsageError(
-                    f"--sync-batchnorm cannot take the place of this network's {type(layer).__name__}",
+                    f"--sync-batchnorm cannot replace this network's {type(layer).__name__}",
                     remedy="use another --backbone, or leave it out",
                 )
             kind = nn.SyncBatchNorm if device.type == "cuda" else SynchronizedBatchNorm

@@ -99,7 +99,7 @@ def shared_network(
     """
     from_file = weights not in ("imagenet", "random")
     if key is not None and not from_file:
-        raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="leave it away")
+        raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="omit it")
     card = catalog.described(name) if isinstance(name, str) else name
     if card is None:
         assert isinstance(name, str)

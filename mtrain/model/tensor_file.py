@@ -22,7 +22,7 @@ from mtrain.documents import CHANGED, DIGEST, note_unchecked
 from mtrain.errors import RunError
 
 ABOUT = "about"
-AGAIN = "`mtrain fit` makes the weights of a run again; copy a file from elsewhere anew"
+AGAIN = "`mtrain fit` recreates the weights of a run; copy a file from elsewhere again"
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -106,7 +106,7 @@ def check_pointing(body: nn.Module, name: str) -> None:
     """
     switch = getattr(body, "set_grad_checkpointing", None)
     if switch is None:
-        raise UsageError(f"--checkpointing: {name} cannot; networks of timm can", remedy="leave it away")
+        raise UsageError(f"--checkpointing: {name} does not support it; networks of timm do", remedy="omit it")
     switch(True)
 
 
@@ -125,7 +125,7 @@ def by_layer(body: nn.Module, decay: float, name: str) -> list[tuple[float, list
     """
     blocks = getattr(body, BLOCKS, None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList):
-        raise UsageError(f"--layer-decay: {name} has no blocks one after the other", remedy="leave it away")
+        raise UsageError(f"--layer-decay: {name} has no sequence of blocks", remedy="omit it")
     depth = len(blocks)
     groups: dict[int, list[nn.Parameter]] = {}
     for parameter_name, parameter in body.named_parameters():

@@ -158,7 +158,7 @@ def _not_weights(error: Exception, path: Path) -> RunError:
         return RunError(
             f"not a weights file: it holds {foreign[1] if foreign else 'more than tensors'}, which could run code",
             where=path,
-            remedy="save the state dict alone, better as .safetensors",
+            remedy="save only the state dict, preferably as .safetensors",
         )
     reason = str(error).partition("\n")[0]
     if isinstance(error, (EOFError, struct.error)) or CUT_SHORT.search(reason):

@@ -177,7 +177,7 @@ def _remedy(right: str | None, over: list[str], prefix: str | None) -> str:
     if right is not None:
         return f"give --backbone {right}"
     if prefix and over and not any(name.startswith(prefix) for name in over):
-        return f"if the rest is another network, take this one alone with --weights-key {prefix.rstrip('.')}"
+        return f"if the rest is another network, select this one with --weights-key {prefix.rstrip('.')}"
     return "check --backbone"
 
 

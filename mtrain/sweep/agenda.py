@@ -12,7 +12,7 @@ from mtrain.sweep.store import Store
 
 
 class Agenda(Protocol):
-    """Which cells to run. Each process has a copy, since the answer depends only on the results in the folder."""
+    """The cells to run. Each process has a copy, since the answer depends only on the results in the folder."""
 
     @property
     def grows(self) -> bool:

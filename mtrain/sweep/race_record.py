@@ -14,7 +14,7 @@ from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
 
 NAME = "race.json"
-AGAIN = "run `mtrain sweep FILE --race` again: it writes the file anew from the results"
+AGAIN = "run `mtrain sweep FILE --race` again: it rewrites the file from the results"
 
 
 class Part(BaseModel):

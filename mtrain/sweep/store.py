@@ -228,8 +228,8 @@ def open_store(sweeps: Path, name: str | None) -> Store:
     chosen = [path.parent for path in found if name in (None, path.parent.name)]
     if not chosen:
         have = ", ".join(path.parent.name for path in found) or "none"
-        what = "no sweep here" if name is None else f"no sweep named {name!r}"
-        raise RunError(what, where=sweeps, remedy=f"there: {have}; run one with `mtrain sweep FILE`")
+        what = "no sweeps found" if name is None else f"no sweep named {name!r}"
+        raise RunError(what, where=sweeps, remedy=f"existing sweeps: {have}; start one with `mtrain sweep FILE`")
     return Store(chosen[-1])
 
 

@@ -131,7 +131,7 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _of_precincts(tiles: TileGrid, style: int, parameters: bytes, layers: int) -> int:
-    """What precincts and blocks of all tiles and components cost, of A.6.1's parameters: levels, blocks, any sizes."""
+    """Return the cost of the precincts and blocks of all tiles and components, by the parameters of A.6.1."""
     levels = parameters[0]
     sizes = parameters[5 : 6 + levels] if style & 1 else b"\xff" * (levels + 1)
     if len(sizes) != levels + 1:

@@ -41,7 +41,7 @@ def check_segment(page: tifffile.TiffPage, data: bytes) -> None:
     claimed = _reader(page.compression)(data)
     wide, tall = segment_size(page)
     if claimed is None or claimed > max(TOO_MUCH * wide * tall * page.samplesperpixel, LITTLE):
-        told = "do not tell their size" if claimed is None else f"claim {claimed} samples"
+        told = "do not state their size" if claimed is None else f"claim {claimed} samples"
         raise ValueError(f"its data {told}, where {wide} x {tall} pixels are expected")
 
 
