@@ -1,24 +1,24 @@
-"""Files in, pixels of a slide or image out: the only importer of openslide.
+"""Read the pixels of slides and images. Only this package imports openslide.
 
-Coordinates are level-0 pixels, x to the right, y down. What a file leaves transparent becomes its background colour.
+Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get the background colour of the file.
 
-    base.py     what every image can do, and how pixels are resampled
-    rgb.py      the one rule by which samples of any kind become 8-bit RGB
-    decode.py   the one decoder of PNG and JPEG, for sources and shards
-    pnm.py      Netpbm's formats, by their own samples
-    tiff_rgb.py what a TIFF's tags say of its samples
-    turned.py   images that their files store turned
-    flat.py     images held in memory as a whole, and mosaics of them
-    pyramid.py  slides that OpenSlide reads; TIFFs that it refuses
-    jpeg_tiles.py  a slide's own JPEG tiles: decoded once each, or passed on as they are
-    opening.py  which of these a file is
+    base.py     the interface of all images, and the resampling of pixels
+    rgb.py      the rule that converts samples of any kind to 8-bit RGB
+    decode.py   the decoder of PNG and JPEG, for sources and shards
+    pnm.py      Netpbm formats, with their original samples
+    tiff_rgb.py the description of samples in the tags of a TIFF
+    turned.py   images that are stored rotated or mirrored
+    flat.py     images that are held in memory, and mosaics of them
+    pyramid.py  slides that OpenSlide reads, and TIFFs that it refuses
+    jpeg_tiles.py  the stored JPEG tiles of a slide: decoded once each, or passed on unchanged
+    opening.py  the choice of the reader of a file
     overview.py overviews of any size
-    tissue_mask.py  where tissue is
-    tiff.py     TIFFs that OpenSlide refuses or sees in part, piece by piece
-    tiff_layout.py  what a TIFF holds: its image, coarser levels, and what else
-    unread.py   formats of slides that nothing here reads
-    spacing.py  micrometres per pixel, in every way that files state them
-    header.py   the size of an image, from the head of its file
+    tissue_mask.py  the detection of tissue
+    tiff.py     TIFFs that OpenSlide refuses or reads only in part, read piece by piece
+    tiff_layout.py  the content of a TIFF: its image, coarser levels, and other pages
+    unread.py   slide formats that are not supported
+    spacing.py  micrometres per pixel, in all notations of files
+    header.py   the size of an image, from the header of its file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
 """

@@ -1,4 +1,4 @@
-"""What every image can do, whatever file it comes from, and how pixels are resampled and laid over a background."""
+"""The interface of all images, whatever their format, and the resampling and compositing of pixels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dpconvert.image.spacing import Spacing
 
 Pixels = NDArray[np.uint8]
 WHITE = (255, 255, 255)
-BLOCK = 4096  # level-0 pixels; samples follow each other square by square of it, so that readers keep little
-CELL = 512  # and in it by squares of this: about a stored tile, which is cut up while the processor's cache has it
+BLOCK = 4096  # level-0 pixels; samples are ordered by squares of this side, so that readers cache little
+CELL = 512  # within a block by squares of this side, about a stored tile: it is used up while in the processor's cache
 BOUNDS = tuple(f"openslide.bounds-{side}" for side in ("x", "y", "width", "height"))
 
 
 class Image:
     """An image of `width` x `height` level-0 pixels.
 
-    spacing: micrometres per pixel, as the file states them. notes: what of the file is not read.
-    properties: what else the file says of itself, by OpenSlide's names.
-    in_strips: whether the file stores rows over the whole width, so that what lies side by side is best read together.
+    spacing: micrometres per pixel, as the file states them. notes: parts of the file that are not read. properties:
+    other metadata of the file, by OpenSlide's names. in_strips: whether the file stores rows over the whole width, so
+    that frames side by side are best read together.
     """
 
     width: int
@@ -36,16 +36,16 @@ class Image:
 
     @property
     def mpp(self) -> float | None:
-        """Micrometres per pixel along x; None where the file states none, or an absurd one."""
+        """Micrometres per pixel along x; None if the file states none or an absurd one."""
         return self.spacing.x
 
     def restate(self, mpp: float) -> None:
-        """Take the pixels for squares of `mpp` micrometres, whatever the file states."""
+        """Treat pixels as squares of `mpp` micrometres, whatever the file states."""
         self.spacing = Spacing(mpp, mpp, f"{mpp:g}")
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """The frame (x, y, width, height) that holds pixels at all; the whole image where the file does not say."""
+        """The frame (x, y, width, height) that contains pixels; the whole image if the file does not state it."""
         try:
             x, y, w, h = (int(self.properties[name]) for name in BOUNDS)
         except (KeyError, ValueError):
@@ -55,32 +55,32 @@ class Image:
         return (x, y, w, h) if w > 0 and h > 0 else (0, 0, self.width, self.height)
 
     def downsample(self, w: int, h: int, out: tuple[int, int]) -> float:
-        """How much coarser than level 0 the level is that `read` would take for this."""
+        """Return how much coarser than level 0 the level is that `read` would use for this frame."""
         return 1.0
 
     def reduction(self, w: int, h: int, out: tuple[int, int]) -> int:
-        """How many stored pixels, along a side, `overview` has decoded as one."""
+        """Return the number of stored pixels per side that `overview` decodes as one."""
         return 1
 
     def overview(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
-        """What `read` gives, to within what nobody sees, and sooner where nothing coarser than level 0 is stored."""
+        """Read like `read`, up to invisible differences, but faster if nothing coarser than level 0 is stored."""
         return self.read(x, y, w, h, out)
 
     def stored_jpeg(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> bytes | None:
-        """The file's own JPEG tile where it is exactly what `read` would give, before it was decoded."""
+        """Return the file's own JPEG tile if decoding it gives exactly what `read` returns; else None."""
         return None
 
     def own_grid(self, factor: float) -> tuple[NDArray[np.int64], tuple[int, int]] | None:
-        """Frames (N, 4) of all whole JPEG tiles of the level nearest to `factor`, and a tile's size; None for none."""
+        """Return the frames (N, 4) of all whole JPEG tiles of the level nearest to `factor`, and the tile size."""
         return None
 
     def read(self, x: int, y: int, w: int, h: int, out: tuple[int, int] | None = None) -> Pixels:
-        """The level-0 frame (x, y, w, h) as uint8 RGB (height, width, 3), resampled to `out` (width, height).
+        """Return the level-0 frame (x, y, w, h) as uint8 RGB (height, width, 3), resampled to `out` (width, height).
 
-        Reads the coarsest level that is at least as fine as asked for; whole factors are averaged, others filtered.
+        The coarsest level that is at least as fine as requested is read. Integer factors are averaged, others filtered.
 
         Raises:
-            ReadError: the file is damaged there.
+            ReadError: the file is damaged in this frame.
             ValueError: the frame is not inside the image.
         """
         if min(x, y) < 0 or min(w, h) < 1 or x + w > self.width or y + h > self.height:
@@ -101,7 +101,7 @@ class Image:
 
 
 def over(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> Pixels:
-    """RGBA laid over a colour."""
+    """Composite RGBA over a background colour."""
     alpha = rgba[:, :, 3:]
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(rgba[:, :, :3])
@@ -113,9 +113,9 @@ def over(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> Pixels:
 def resample(
     pixels: Pixels, extent: tuple[float, float], out: tuple[int, int], at: tuple[float, float] = (0.0, 0.0)
 ) -> Pixels:
-    """The `extent` (width, height) of an array from `at` on, at the size `out`.
+    """Resample the part of an array at `at` with size `extent` (width, height) to the size `out`.
 
-    Whole factors are averaged, others filtered by Lanczos.
+    Integer factors are averaged; others use a Lanczos filter.
     """
     left, top = at
     if extent == (float(out[0]), float(out[1])) and left % 1 == top % 1 == 0:

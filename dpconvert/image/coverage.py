@@ -1,4 +1,4 @@
-"""Exact shares of rectangles covered by a raster mask, at any scale."""
+"""Compute the exact share of a rectangle that a raster mask covers, at any scale."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 class Coverage:
     """A boolean mask stretched over an image of `width` x `height` level-0 pixels.
 
-    The integral image of a mask whose cells are constant is bilinear inside each cell, so that interpolating it gives
-    the exact covered area of any rectangle, whole cells or not.
+    The integral image of a mask of constant cells is bilinear inside each cell. Interpolating it therefore gives the
+    exact covered area of any rectangle, even one that cuts cells.
     """
 
     def __init__(self, mask: NDArray[np.bool_], width: float, height: float) -> None:
@@ -20,7 +20,7 @@ class Coverage:
         np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=self.integral[1:, 1:])
 
     def share(self, boxes: ArrayLike) -> NDArray[np.float64]:
-        """Covered share, 0 to 1, of boxes (N, 4): x, y, width, height in level-0 pixels."""
+        """Return the covered share, 0 to 1, of boxes (N, 4): x, y, width, height in level-0 pixels."""
         left, top, width, height = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
         right, bottom = left + width, top + height
         area = self._at(right, bottom) - self._at(left, bottom) - self._at(right, top) + self._at(left, top)
@@ -28,7 +28,7 @@ class Coverage:
         return share
 
     def _at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The integral from the origin to (x, y)."""
+        """Return the integral from the origin to (x, y)."""
         rows, columns = self.integral.shape
         x, y = np.clip(x * self.scale[0], 0, columns - 1), np.clip(y * self.scale[1], 0, rows - 1)
         i, j = np.minimum(y.astype(int), rows - 2), np.minimum(x.astype(int), columns - 2)

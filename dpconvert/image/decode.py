@@ -1,4 +1,4 @@
-"""The one decoder of PNG and JPEG: of sources, of shards that are verified, and of what networks learn from."""
+"""The decoder of PNG and JPEG for sources, for the verification of shards, and for training."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ GREY, RGB, PALETTE = 0, 2, 3
 
 
 def decode(data: bytes, scale: Range | None = None, *, source: bool = False) -> Pixels:
-    """The upright pixels of a PNG or JPEG, uint8 RGB (height, width, 3), by the rule of dpconvert.image.rgb.
+    """Return the upright pixels of a PNG or JPEG, uint8 RGB (height, width, 3), by the rule of dpconvert.image.rgb.
 
-    source: the file is one of a source, where an image that uses few of its bits is refused (`check_bits`).
+    source: whether the file belongs to a source, so that an image that uses few of its bits is refused (`check_bits`).
 
     Raises:
-        KindError: an animation, or samples that the rule has nothing for.
-        ValueError: not a complete PNG or JPEG image, or one that claims far more pixels than it can hold.
+        KindError: the file is an animation, or the rule does not cover its samples.
+        ValueError: the file is not a complete PNG or JPEG, or claims far more pixels than it can contain.
     """
     if data.startswith(JPEG_START):
         pixels = _decode_jpeg(data, scale, source)
@@ -46,13 +46,13 @@ def decode(data: bytes, scale: Range | None = None, *, source: bool = False) -> 
 
 
 def decode_jpeg2000(data: bytes) -> tuple[NDArray[Any], int] | None:
-    """Samples of a JPEG 2000 file as it holds them, and their bits; None where Pillow gives the same, of 8 bits.
+    """Return the original samples of a JPEG 2000 file and their bits; None if they have 8 bits, as Pillow returns them.
 
-    Pillow rounds samples of more than 8 bits in colours, whereby white becomes black, and shifts those of fewer.
+    Pillow rounds colour samples of more than 8 bits, which turns white into black, and shifts those of fewer.
 
     Raises:
-        KindError: components of different kinds.
-        ValueError: damaged.
+        KindError: the components are of different kinds.
+        ValueError: the file is damaged.
     """
     kinds = jpeg2000.precisions(data)
     if kinds <= {(8, False)}:
@@ -69,10 +69,10 @@ def decode_jpeg2000(data: bytes) -> tuple[NDArray[Any], int] | None:
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether every reader sees the same pixels in a PNG or JPEG, whatever it knows of the rule.
+    """Whether all readers see the same pixels in a PNG or JPEG, even without the rule.
 
-    That is: of at most 8 bits, grey, RGB or with a palette (JPEG: grey or RGB, however compressed), upright, without
-    transparency, and not an animation.
+    Such an image has at most 8 bits, is grey, RGB or has a palette (JPEG: grey or RGB, in any compression), is upright,
+    has no transparency, and is not an animation.
     """
     if data.startswith(PNG_START):
         bits, colours = data[24], data[25]
@@ -84,7 +84,7 @@ def is_plain(data: bytes) -> bool:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of each chunk before the image's data (PNG, section 5.3)."""
+    """Yield type and content of each chunk before the image data (PNG, section 5.3)."""
     at = len(PNG_START)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -97,7 +97,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _is_plain_jpeg(data: bytes) -> bool:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a damaged EXIF part, or a large image: judged elsewhere
+            warnings.simplefilter("ignore")  # damaged EXIF data and large images are handled elsewhere
             with Pillow.open(io.BytesIO(data), formats=("JPEG",)) as image:
                 return image.mode in ("L", "RGB")
     except UNREADABLE:
@@ -105,7 +105,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
 
 
 def _decode_jpeg(data: bytes, scale: Range | None, source: bool) -> Pixels:
-    if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill what is missing with grey
+    if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill missing parts with grey
         raise ValueError("the JPEG stream has no end")
     size = checked_size(data)
     if size is None:

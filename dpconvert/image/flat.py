@@ -1,4 +1,4 @@
-"""Images that are held in memory as a whole: decoded when their pixels are first asked for where that is safe."""
+"""Images that are held in memory as a whole; they are decoded on first access if that is safe."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ from dpconvert.image.tiff_rgb import (
 )  # fmt: skip
 from dpconvert.plural import counted
 
-HARMFUL = "it is damaged or made to harm: fetch it again"
+HARMFUL = "it is damaged or malicious: fetch it again"
 UNPACK = "unpack the archive: slides are read piece by piece, from files of their own"
-WIDTHS = {"1": 1 / 8, "I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # bytes of a sample, by Pillow's modes; else 1
-LEAST = 1 / 8  # bytes of a pixel, of one bit
+WIDTHS = {"1": 1 / 8, "I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # bytes per sample, by Pillow mode; 1 for others
+LEAST = 1 / 8  # minimum bytes per pixel: one bit
 SEPARATE = tifffile.PLANARCONFIG.SEPARATE
 CUT = KeyError, IndexError, ZeroDivisionError
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class Flat(Image):
-    """An image that is held in memory as a whole, decoded when its pixels are first asked for where that is safe."""
+    """An image that is held in memory as a whole; it is decoded on first access if that is safe."""
 
     def __init__(
         self, image: Pixels | Opened, scale: Range | None = None, spacing: Spacing | None = None,
@@ -77,7 +77,7 @@ class Flat(Image):
         pixels = flat(self._image, self._scale)
         height, width = pixels.shape[:2]
         if getattr(self, "width", width) != width or getattr(self, "height", height) != height:
-            raise ReadError("of another size than its head says", where=name(self._image), found=f"{width} x {height}")
+            raise ReadError("its size differs from its header", where=name(self._image), found=f"{width} x {height}")
         return pixels
 
     def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
@@ -99,7 +99,7 @@ class Mosaic(Image):
 
     @cached_property
     def whole(self) -> Flat:
-        """All parts as one image."""
+        """Return all parts as one image."""
         starts = range(0, len(self.parts), self.columns)
         every = [part.read(0, 0, part.width, part.height) for part in self.parts]
         rows = [np.concatenate(every[i : i + self.columns], 1) for i in starts]
@@ -110,23 +110,23 @@ class Mosaic(Image):
 
 
 def flat(file: Opened, scale: Range | None = None) -> Pixels:
-    """A whole image as upright uint8 RGB (height, width, 3), by the rule of dpconvert.image.rgb.
+    """Return a whole image as upright uint8 RGB (height, width, 3), by the rule of dpconvert.image.rgb.
 
-    scale: the samples that become black and white, for images of more than 8 bits.
+    scale: for images of more than 8 bits, the sample values that become black and white.
 
     Raises:
-        ReadError: absent, damaged, of a kind that the rule has nothing for, or too large to be held in memory.
+        ReadError: the file is missing, damaged, not covered by the rule, or too large to be held in memory.
     """
     quiet()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow warns of, a large or a corrupt file, is judged here
+            warnings.simplefilter("ignore")  # Pillow warns of large and corrupt files, which are handled here
             return _decoded(file, head(file), scale)
     except (Pillow.DecompressionBombError, TooLargeError):
         raise _too_large(file) from None
     except UnidentifiedImageError:
         if not head(file):
-            raise ReadError("empty: no byte in it", where=name(file), remedy="fetch it again") from None
+            raise ReadError("empty file (0 bytes)", where=name(file), remedy="fetch it again") from None
         raise ReadError("not an image of a known format", where=name(file)) from None
     except KindError as error:
         raise ReadError(str(error), where=name(file), remedy=error.remedy) from None
@@ -151,7 +151,7 @@ def _by_pillow(file: Opened, scale: Range | None) -> Pixels:
         check_claim(*image.size, stored_bytes(file), WIDTHS.get(image.mode, 1) * len(image.getbands()))
         check_claim(tile_pixels(image), 1, stored_bytes(file))
         frames = getattr(image, "n_frames", 1)
-        if image.format == "TIFF":  # Pillow turns it
+        if image.format == "TIFF":  # Pillow applies the orientation
             return as_rgb(image, scale)
         if frames > 1:
             raise several(frames)
@@ -167,7 +167,7 @@ def _of_jpeg2000(samples: NDArray[Any], bits: int, scale: Range | None) -> Pixel
 
 
 def as_rgb(image: Pillow.Image, scale: Range | None = None) -> Pixels:
-    """An image that Pillow decodes, by the rule; of 16-bit samples that it keeps in 32 bits ("I") too."""
+    """Convert an image that Pillow decodes by the rule, including 16-bit samples that it keeps in 32 bits ("I")."""
     if image.mode.startswith(("I", "F")):
         samples = np.asarray(image)
         if image.mode == "I" and samples.min(initial=0) >= 0 and samples.max(initial=0) < 1 << 16:
@@ -180,13 +180,13 @@ def as_rgb(image: Pillow.Image, scale: Range | None = None) -> Pixels:
 
 
 def _tiff(file: Opened, scale: Range | None) -> Pixels:
-    """The first image of a TIFF: by tifffile, which gives the file's own samples; by Pillow what that does not read."""
+    """Return the first image of a TIFF, read by tifffile, which keeps the original samples, or else by Pillow."""
     try:
         return _by_tifffile(file, scale)
     except DAMAGED as error:
         if isinstance(error, KindError | ClaimError | TooLargeError):
             raise
-        why = "a TIFF that is cut or damaged" if isinstance(error, CUT) else f"not a readable TIFF: {error}"
+        why = "a truncated or damaged TIFF" if isinstance(error, CUT) else f"not a readable TIFF: {error}"
         refused = ReadError(why, where=name(file), remedy="fetch it again")
     if isinstance(file, io.BytesIO):
         file.seek(0)
@@ -200,7 +200,11 @@ def _by_tifffile(file: Opened, scale: Range | None) -> Pixels:
     with open_tiff(file) as tiff:
         page = tiff.pages.first
         if not has_sizes(page):
-            raise ReadError("a TIFF with sizes that are none", where=name(file), found=cut(f"{page.shape}", 80))
+            raise ReadError(
+                "invalid TIFF: width, height or tile size is not a positive integer",
+                where=name(file),
+                found=cut(f"{page.shape}", 80),
+            )
         most = 3 * 2 * (Pillow.MAX_IMAGE_PIXELS or 1)
         if page.nbytes > most:
             raise _too_large(file)
@@ -229,12 +233,12 @@ def _too_large(file: Opened) -> ReadError:
 
 
 def content(file: Opened) -> bytes:
-    """All bytes of a file."""
+    """Return all bytes of a file."""
     return file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
 
 
 def stored_bytes(file: Opened) -> int:
-    """Its size."""
+    """Return the size of a file in bytes."""
     return len(file.getvalue()) if isinstance(file, io.BytesIO) else file.stat().st_size
 
 

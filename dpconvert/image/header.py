@@ -1,6 +1,6 @@
-"""Size of an image from the head of its file, so that planning need not decode it.
+"""Read the size of an image from the header of its file, so that planning need not decode it.
 
-Only of a file that is seen to hold all of its data: a plan is to find what is cut off before anything is written.
+The size is returned only if the file is complete, so that a plan detects truncated files before anything is written.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ENDS: dict[type, bytes] = {PngImagePlugin.PngImageFile: b"IEND\xaeB`\x82", JpegI
 
 
 def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
-    """(width, height) of a TIFF, BMP, PNG or JPEG that is not cut; None of any other, and where that cannot be told."""
+    """Return (width, height) of a complete TIFF, BMP, PNG or JPEG; None for others, or if this cannot be determined."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow warns of is judged by who decodes the file
+            warnings.simplefilter("ignore")  # the decoder handles whatever Pillow warns of
             with Pillow.open(file, formats=("BMP", "JPEG", "PNG", "TIFF")) as image:
                 whole = _last_byte(image) <= _length(file) and _ends(file, image)
                 return _upright(file, image) if whole else None
@@ -35,7 +35,7 @@ def complete_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
 
 
 def _upright(file: Path | io.BytesIO, image: Pillow.Image) -> tuple[int, int]:
-    """The size once the image is upright; Pillow tells that of a TIFF itself."""
+    """Return the size of the upright image; for a TIFF, Pillow returns it already."""
     width, height = image.size
     if type(image) not in ENDS:
         return width, height
@@ -44,7 +44,7 @@ def _upright(file: Path | io.BytesIO, image: Pillow.Image) -> tuple[int, int]:
 
 
 def _last_byte(image: Pillow.Image) -> float:
-    """Where the pixels' data ends; infinity when the head does not say."""
+    """Return the end of the pixel data; infinity if the header does not state it."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
         ends = [

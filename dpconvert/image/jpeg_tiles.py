@@ -1,6 +1,6 @@
-"""The JPEG tiles of a slide: each decoded about once, or passed on as it is stored.
+"""Decode each JPEG tile of a slide about once, or pass it on as it is stored.
 
-Tiles are decoded into arrays that are used again: fresh memory costs a quarter of the time of decoding.
+Tiles are decoded into reused arrays, since allocating new memory takes a quarter of the decoding time.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from dpconvert.image.guards.libtiff import DAMAGED
 from dpconvert.image.tiff import ROW_CACHE, Pieces, TiffPages
 from dpconvert.image.tiff_rgb import RGB, YCBCR
 
-REMEMBERED = 1024  # tiles that were decoded and given up
-EIGHTH = 8  # pixels along a side of what JPEG encodes at once, whose mean can be had alone
+REMEMBERED = 1024  # number of evicted tiles to remember
+EIGHTH = 8  # side of a JPEG block in pixels; the mean of a block can be decoded separately
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe"
 ADOBE = tuple(ADOBE_MARKER + b"\x00\x64\x00\x00\x00\x00" + bytes([transform]) for transform in (0, 1))
@@ -35,7 +35,7 @@ ADOBE = tuple(ADOBE_MARKER + b"\x00\x64\x00\x00\x00\x00" + bytes([transform]) fo
 
 @dataclass(frozen=True, eq=False)
 class TileLevel:
-    """One resolution: its size, its tiles' size, how many lie side by side, and where each is in the file."""
+    """One resolution: its size, the size of its tiles, the number of tile columns, and the offsets of tiles."""
 
     width: int
     height: int
@@ -49,7 +49,7 @@ class TileLevel:
 
     @classmethod
     def of(cls, page: tifffile.TiffPage) -> TileLevel:
-        """The tiles of a page that holds nothing else than JPEG tiles of 8-bit RGB."""
+        """Return the tiles of a page that consists only of JPEG tiles of 8-bit RGB."""
         wide, tall = page.tilewidth, page.tilelength
         return cls(
             page.imagewidth, page.imagelength, (wide, tall), -(-page.imagewidth // wide),
@@ -59,12 +59,12 @@ class TileLevel:
 
     @cached_property
     def head(self) -> bytes:
-        """What a tile needs before its own bytes to be a file: the tables that all share, colours named by Adobe."""
+        """Return the header that turns a tile into a file: the shared tables, and an Adobe marker of the colours."""
         return SOI + ADOBE[self.photometric == YCBCR] + self.tables[2:-2]
 
 
 class JpegTiles:
-    """The levels of a slide, finest first, each made of JPEG tiles alone."""
+    """The levels of a slide, finest first, each consisting only of JPEG tiles."""
 
     def __init__(self, path: Path, levels: list[TileLevel]) -> None:
         self.path, self.levels = path, levels
@@ -73,11 +73,11 @@ class JpegTiles:
         self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
         self._kept, self._most = 0, 0
         self._given_up: OrderedDict[tuple[int, int], None] = OrderedDict()
-        self._again: set[int] = set()  # levels of which tiles that were given up were asked for again
+        self._again: set[int] = set()  # levels with evicted tiles that were requested again
 
     @classmethod
     def of(cls, path: Path, sizes: list[tuple[int, int]]) -> JpegTiles | None:
-        """The tiles of a TIFF whose levels have these sizes (width, height); None where they are not all plain JPEG."""
+        """Return the tiles of a TIFF with levels of these sizes (width, height); None unless all are plain JPEG."""
         try:
             pages = TiffPages(path)
         except ReadError:
@@ -92,39 +92,39 @@ class JpegTiles:
             pages.close()
 
     def region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
-        """A frame of a level in that level's pixels, inside it: uint8 RGB (h, w, 3), the caller's own.
+        """Return a frame inside a level, in pixels of that level: a new uint8 RGB array (h, w, 3).
 
         Raises:
-            ReadError: the file is damaged there.
+            ReadError: the file is damaged in this frame.
         """
         at = self.levels[level]
         wide, tall = at.tile
         across, down = (x + w - 1) // wide - x // wide + 1, (y + h - 1) // tall - y // tall + 1
         self._most = self._wanted(level, across, down)
-        if across == down == 1:  # mostly, and soonest
+        if across == down == 1:  # the most common and fastest case
             tile = self._tile(level, y // tall * at.columns + x // wide)
             return tile[y % tall : y % tall + h, x % wide : x % wide + w].copy()
         return _joined((x, y, w, h), at.tile, lambda row, column: self._tile(level, row * at.columns + column))
 
     def eighth(self, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
-        """A frame of the finest level at an eighth of its size, in pixels of that: uint8 RGB (h, w, 3).
+        """Return a frame of the finest level reduced to an eighth, in reduced pixels: uint8 RGB (h, w, 3).
 
-        The mean of each 8 x 8 pixels is all of them that is decoded (the DCT's first coefficient).
+        Only the mean of each block of 8 x 8 pixels is decoded (the first coefficient of the DCT).
 
         Raises:
-            ReadError: the file is damaged there.
+            ReadError: the file is damaged in this frame.
         """
         at = self.levels[0]
         size = at.tile[0] // EIGHTH, at.tile[1] // EIGHTH
         return _joined((x, y, w, h), size, lambda row, column: self._eighth(at, row * at.columns + column, size))
 
     def stored(self, level: int, x: int, y: int, w: int, h: int) -> bytes | None:
-        """The stored tile that is exactly this frame of a level, as a JPEG file of its own; None where there is none.
+        """Return the stored tile that is exactly this frame of a level, as a complete JPEG file; None if there is none.
 
-        The tables that its tiles share are put in, and an Adobe marker that says whether colours are RGB or YCbCr.
+        The shared tables are inserted, and an Adobe marker that states whether the colours are RGB or YCbCr.
 
         Raises:
-            ReadError: the file is cut or damaged there.
+            ReadError: the file is truncated or damaged in this tile.
         """
         at = self.levels[level]
         wide, tall = at.tile
@@ -133,7 +133,7 @@ class JpegTiles:
         index = y // tall * at.columns + x // wide
         data = self._read(at, index).rstrip(b"\0")
         if not data.startswith(SOI) or not data.endswith(EOI):
-            raise ReadError(f"tile {index} is no JPEG image", where=self.path, remedy="fetch it again")
+            raise ReadError(f"tile {index} is not a JPEG image", where=self.path, remedy="fetch it again")
         return _file(at, data)
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class JpegTiles:
         self._decoded.clear()
 
     def _tile(self, level: int, index: int) -> NDArray[np.uint8]:
-        """A decoded tile, valid until the next one is asked for."""
+        """Return a decoded tile, which is valid until the next call."""
         key = level, index
         if (found := self._decoded.get(key)) is not None:
             self._decoded.move_to_end(key)
@@ -169,7 +169,7 @@ class JpegTiles:
         try:
             checked_size(data)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a size that is refused here
+                warnings.simplefilter("ignore")  # warnings about sizes that are refused below
                 with Pillow.open(stored, formats=("JPEG",)) as image:
                     image.draft("RGB", size)
                     if (image.mode, image.size) != ("RGB", size):
@@ -179,7 +179,7 @@ class JpegTiles:
             raise ReadError(f"tile {index} cannot be read: {error}", where=self.path) from None
 
     def _array(self, at: TileLevel) -> NDArray[np.uint8]:
-        """Memory for a tile: that of the tile not asked for longest, when as many are kept as may be."""
+        """Return memory for a tile: that of the least recently used tile once the cache is full."""
         shape, free = (at.tile[1], at.tile[0], 3), None
         size = shape[0] * shape[1] * 3
         while self._decoded and self._kept + size > self._most:
@@ -191,10 +191,11 @@ class JpegTiles:
         return free if free is not None and free.shape == shape else np.empty(shape, np.uint8)
 
     def _wanted(self, level: int, across: int, down: int) -> int:
-        """Bytes of decoded tiles to keep for a frame that so many tiles share, and those to come.
+        """Return the bytes of decoded tiles to keep for a frame of `across` x `down` tiles and for later frames.
 
-        Its own, which the processor's cache holds, as long as no tile is asked for twice; else all that patches of
-        the same cells may ask for, or bands of an overview: more would only be slower memory.
+        As long as no tile is requested twice, this is the size of the frame's own tiles, which fits the processor's
+        cache. Otherwise it covers all tiles that patches of the same cells, or bands of an overview, can request; a
+        larger cache would only be slower.
         """
         wide, tall = self.levels[level].tile
         if level in self._again:
@@ -206,7 +207,7 @@ class JpegTiles:
 
 
 def _file(at: TileLevel, data: bytes) -> bytes:
-    """A stored tile as a JPEG file of its own."""
+    """Return a stored tile as a complete JPEG file."""
     head = SOI + at.tables[2:-2] if ADOBE_MARKER in data[:64] else at.head
     return b"".join((head, memoryview(data)[2:]))
 
@@ -214,7 +215,7 @@ def _file(at: TileLevel, data: bytes) -> bytes:
 def _joined(
     frame: tuple[int, int, int, int], size: tuple[int, int], tile: Callable[[int, int], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """The frame (x, y, w, h) of an image that is made of tiles of a size (width, height), by row and column."""
+    """Return the frame (x, y, w, h) of an image that consists of tiles of one size (width, height)."""
     (x, y, w, h), (wide, tall) = frame, size
     out = np.empty((h, w, 3), np.uint8)
     for row in range(y // tall, (y + h - 1) // tall + 1):

@@ -1,4 +1,4 @@
-"""Which channel of OME-XML is red, green and blue, by its name or its colour.
+"""Identify the red, green and blue channels of OME-XML by their names or colours.
 
 https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome_xsd.html#Channel: `Color` is a signed
 32-bit integer of red, green, blue and opacity, a byte each, and -1 (white) by default.
@@ -11,18 +11,18 @@ from typing import Any
 
 WORDS = {"r": 0, "red": 0, "g": 1, "green": 1, "b": 2, "blue": 2}
 COLOURS = {0xFF0000: 0, 0x00FF00: 1, 0x0000FF: 2}
-NUMBERED = re.compile(r"(?i)\s*(c|ch|chan|channel)?[\s:_#-]*\d*([:_-]\d+)*\s*")  # a name that says nothing
+NUMBERED = re.compile(r"(?i)\s*(c|ch|chan|channel)?[\s:_#-]*\d*([:_-]\d+)*\s*")  # names that state no colour
 
 
 class ChannelError(ValueError):
-    """Three channels that are no colours; its text lists their names."""
+    """The three channels are not red, green and blue; the message lists their names."""
 
 
 def colour_order(pixels: Any) -> tuple[int, int, int]:
-    """The places of red, green and blue among the three channels of an element `Pixels`; as they stand if it is silent.
+    """Return the indices of red, green and blue among the three channels of a `Pixels` element; (0, 1, 2) by default.
 
     Raises:
-        ChannelError: names or colours other than red, green and blue.
+        ChannelError: the names or colours are not red, green and blue.
     """
     channels = [element for element in pixels if str(element.tag).rpartition("}")[2] == "Channel"]
     names = [channel.get("Name", "") for channel in channels]

@@ -1,4 +1,4 @@
-"""Which kind of image a file is, seen from its name and its first bytes."""
+"""Choose the reader of an image file by its name and its first bytes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dpconvert.image.turned import Turned, upright_spacing
 from dpconvert.image.unread import UNREAD, unread
 
 SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"}
-LARGE = 1 << 26  # pixels; TIFFs of more are read piece by piece
+LARGE = 1 << 26  # pixels; larger TIFFs are read piece by piece
 
 
 def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = None) -> Image:
     """Open one file, or a row-major mosaic of several.
 
-    scale: the samples that become black and white, for images of more than 8 bits.
+    scale: for images of more than 8 bits, the sample values that become black and white.
 
     Raises:
-        ReadError: absent, damaged, or of a format that nothing here reads.
+        ReadError: the file is missing, damaged, or of an unsupported format.
     """
     if len(files) > 1:
         return Mosaic([open_image([file], scale=scale) for file in files], columns, name(files[0]))
@@ -47,7 +47,7 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
 
 
 def _tiff(file: Opened, scale: Range | None) -> Image:
-    """Piece by piece where it is large, or holds more than a reader of its first page sees; else as a whole."""
+    """Open a TIFF: piece by piece if it is large or its image is not just the first page, else as a whole."""
     found = layout(file)
     if found is None:
         return Flat(file, scale)
@@ -56,7 +56,7 @@ def _tiff(file: Opened, scale: Range | None) -> Image:
             return _in_pages(TiffPages(file, scale))
         except ReadError:
             if not found.on_first_page:
-                raise  # as a flat image it is read, or refused with the reason
+                raise  # otherwise it is read as a flat image, or refused with the reason
     orientation = orientation_of_page(found.levels[0].pages[0])
     return Flat(file, scale, upright_spacing(found.spacing, orientation), found.notes)
 

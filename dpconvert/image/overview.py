@@ -12,18 +12,18 @@ from dpconvert.image.base import Image, Pixels
 from dpconvert.manifest.rules import SANE_MPP
 
 BAND = 1 << 23  # pixels read at once for an overview
-PART = 4096  # level-0 rows that are read together where a row of tiles is decoded for few of them
+PART = 4096  # level-0 rows to read together, so that few rows of tiles are decoded twice
 
 
 def thumbnail(image: Image, side: int) -> Pixels:
-    """The whole image with its longer side `side` px (never enlarged), read in bands of bounded memory."""
+    """Return the whole image with a longer side of `side` px (never enlarged), read in bands of bounded memory."""
     bands = Bands.of(image, side)
     return bands.read(image, 0, len(bands.edges) - 1)
 
 
 @dataclass(frozen=True)
 class Bands:
-    """An overview (`width` x `height` px) and the rows between which it is read at once, whoever reads them."""
+    """An overview (`width` x `height` px), and the rows that separate the bands in which it is read."""
 
     width: int
     height: int
@@ -31,7 +31,7 @@ class Bands:
 
     @classmethod
     def of(cls, image: Image, side: int) -> Bands:
-        """Those of the overview whose longer side is `side` px."""
+        """Return the bands of an overview with a longer side of `side` px."""
         scale = min(1.0, side / max(image.width, image.height))
         size = width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         if image.reduction(image.width, image.height, size) > 1:
@@ -42,7 +42,7 @@ class Bands:
         return cls(width, height, [*range(0, height, rows), height])
 
     def read(self, image: Image, first: int, last: int) -> Pixels:
-        """The bands from number `first` up to `last`, which is not among them."""
+        """Read the bands from `first` up to, but not including, `last`."""
         bands = []
         for top, bottom in pairwise(self.edges[first : last + 1]):
             y0, y1 = (edge * image.height // self.height for edge in (top, bottom))
@@ -51,10 +51,10 @@ class Bands:
 
 
 def resolution(image: Image, told: float | None, where: str) -> tuple[float, float]:
-    """Micrometres per pixel at level 0 along x and y: the file's own, else what the user or the manifest told.
+    """Return micrometres per level-0 pixel along x and y, from the file, else from the user or the manifest.
 
     Raises:
-        ReadError: nobody knows.
+        ReadError: the resolution is unknown.
     """
     found = image.spacing.axes or (told and (told, told))
     if not found:
@@ -69,12 +69,12 @@ def resolution(image: Image, told: float | None, where: str) -> tuple[float, flo
 
 
 def scales(image: Image, mpp: float | None, told: float | None, where: str) -> tuple[float, float]:
-    """Level-0 pixels, along x and y, in a square pixel of `mpp` micrometres; None: as wide as the file's own.
+    """Return the level-0 pixels, along x and y, per square pixel of `mpp` micrometres; None keeps that of the file.
 
-    Where the file's own are not square, they are taken as wide as along the coarser axis: nothing is enlarged.
+    If the file's pixels are not square, the coarser axis is kept, so that nothing is enlarged.
 
     Raises:
-        ReadError: `mpp` is given, and nobody knows the resolution of level 0.
+        ReadError: `mpp` is given, but the resolution of level 0 is unknown.
     """
     if mpp is None:
         across, down = image.spacing.axes or (1.0, 1.0)

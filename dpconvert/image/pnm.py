@@ -1,6 +1,6 @@
-"""Netpbm's formats, PBM, PGM, PPM and PAM (https://netpbm.sourceforge.net/doc/): their own samples, as they are stored.
+"""Netpbm's formats, PBM, PGM, PPM and PAM (https://netpbm.sourceforge.net/doc/): read the samples as they are stored.
 
-Pillow scales samples to 8 or 16 bits as it opens a file, and does not read PAM.
+Pillow scales samples to 8 or 16 bits when it opens a file, and does not read PAM.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ CHANNELS = {b"P1": 1, b"P2": 1, b"P3": 3, b"P4": 1, b"P5": 1, b"P6": 3}
 
 @dataclass(frozen=True)
 class Netpbm:
-    """samples: (height, width, channels). white: the largest sample. alpha: whether the last channel is opacity."""
+    """samples: (height, width, channels). white: the maximum sample. alpha: whether the last channel is opacity."""
 
     samples: NDArray[Any]
     white: int
     alpha: bool
 
     def rgb(self, scale: Range | None) -> Pixels:
-        """By the rule of dpconvert.image.rgb; where `white` is no 2^n - 1, samples are scaled so that it is white.
+        """Convert to RGB by the rule of dpconvert.image.rgb; samples are scaled to `white` unless it is 2^n - 1.
 
         Raises:
-            KindError: an image that uses few of its bits.
+            KindError: the image uses few of its bits.
         """
         bits = self.white.bit_length()
         opacity: Any = "unassociated" if self.alpha else ""
@@ -55,20 +55,20 @@ class _Head:
     channels: int
     white: int
     alpha: bool
-    at: int  # where the samples begin
+    at: int  # offset of the samples
 
 
 def is_netpbm(start: bytes) -> bool:
-    """Whether a file that begins so is of one of these formats."""
+    """Whether a file with these first bytes has one of these formats."""
     return MAGIC.match(start) is not None
 
 
 def read(data: bytes) -> Netpbm:
-    """The image of a file.
+    """Read the image of a file.
 
     Raises:
-        KindError: the file holds several images.
-        ValueError: it is damaged or cut.
+        KindError: the file contains several images.
+        ValueError: the file is damaged or truncated.
     """
     head = _pam(data) if data.startswith(PAM) else _pnm(data)
     if min(head.width, head.height, head.channels, head.white) < 1 or head.white > 65535 or head.channels > 4:

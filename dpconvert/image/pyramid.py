@@ -1,4 +1,4 @@
-"""Images read piece by piece: slides that OpenSlide reads, and TIFFs that it refuses."""
+"""Images that are read piece by piece: slides that OpenSlide reads, and TIFFs that it refuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Slide(Image):
         level = self._level(w, h, out)
         factor = self.downsamples[level]
         extent = w / factor, h / factor
-        left, top = int(x / factor + 1e-6), int(y / factor + 1e-6)  # OpenSlide blurs what it reads between pixels
+        left, top = int(x / factor + 1e-6), int(y / factor + 1e-6)  # OpenSlide blurs regions at fractional positions
         at = max(x / factor - left, 0.0), max(y / factor - top, 0.0)
         size = math.ceil(at[0] + extent[0] - 1e-6), math.ceil(at[1] + extent[1] - 1e-6)
         across, down = self.sizes[level]
@@ -74,7 +74,7 @@ class Slide(Image):
 
     def reduction(self, w: int, h: int, out: tuple[int, int]) -> int:
         alone = self.tiles is not None and len(self.sizes) == 1
-        return EIGHTH if alone and w >= EIGHTH * out[0] else 1  # by width: bands of one overview are of one kind
+        return EIGHTH if alone and w >= EIGHTH * out[0] else 1  # all bands of an overview agree
 
     def overview(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:
         if self.tiles is None or self.reduction(w, h, out) == 1:
@@ -83,7 +83,7 @@ class Slide(Image):
         right, bottom = -(-(x + w) // EIGHTH), -(-(y + h) // EIGHTH)
         whole = max(min(right, self.width // EIGHTH), left + 1), max(min(bottom, self.height // EIGHTH), top + 1)
         found = self.tiles.eighth(left, top, whole[0] - left, whole[1] - top)
-        beyond = (0, bottom - whole[1]), (0, right - whole[0]), (0, 0)  # its mean has a part in what fills up the tile
+        beyond = (0, bottom - whole[1]), (0, right - whole[0]), (0, 0)  # means at the edge include padding
         found = np.pad(found, beyond, "edge")
         return resample(found, (w / EIGHTH, h / EIGHTH), out, (x / EIGHTH - left, y / EIGHTH - top))
 
@@ -101,7 +101,7 @@ class Slide(Image):
 
 
 class Pages(Image):
-    """A TIFF that OpenSlide refuses or sees in part, read piece by piece."""
+    """A TIFF that OpenSlide refuses or reads only in part, read piece by piece."""
 
     def __init__(self, pages: TiffPages) -> None:
         self.pages = pages
@@ -133,9 +133,10 @@ class Pages(Image):
 
 
 def by_openslide(file: Path) -> Slide | None:
-    """A slide, or None for a file that OpenSlide does not read, or not whole.
+    """Open a slide with OpenSlide; return None for a file that it does not read completely.
 
-    Of OME-TIFFs it sees the first page; of plain TIFFs the first page and what is flagged as its reduced copy.
+    OpenSlide reads only the first page of an OME-TIFF, and of a plain TIFF the first page and pages flagged as its
+    reduced copies.
     """
     try:
         if openslide.OpenSlide.detect_format(file) is None:
@@ -154,7 +155,7 @@ def by_openslide(file: Path) -> Slide | None:
 
 
 def _same_pixels(file: Path, slide: Slide) -> bool:
-    """Whether OpenSlide gives the pixels of a plain TIFF by our rule; makers' formats are its own to know."""
+    """Whether OpenSlide reads the pixels of a plain TIFF by our rule; vendor formats are left to OpenSlide."""
     try:
         pages = TiffPages(file)
     except UnknownKindError:
@@ -166,7 +167,7 @@ def _same_pixels(file: Path, slide: Slide) -> bool:
 
 
 def _plain(slide: Slide, file: Path) -> Slide | None:
-    """A plain TIFF with what its pages state; None where OpenSlide does not see its image, or not by our rule."""
+    """Return a plain TIFF with the data of its pages; None if OpenSlide does not read its image by our rule."""
     found = layout(file)
     if found is None:
         return slide
@@ -179,12 +180,12 @@ def _plain(slide: Slide, file: Path) -> Slide | None:
 
 
 def openslide_version() -> str:
-    """The version of the OpenSlide library."""
+    """Return the version of the OpenSlide library."""
     return str(openslide.__library_version__)
 
 
 def _own_tiles(path: Path, slide: openslide.OpenSlide) -> JpegTiles | None:
-    """The file's tiles, where decoding them is all that OpenSlide would do; its way of drawing costs as much again."""
+    """Return the file's tiles if OpenSlide would only decode them; its drawing takes as long as the decoding."""
     properties = slide.properties
     if properties.get(openslide.PROPERTY_NAME_VENDOR) not in ("generic-tiff", "aperio"):
         return None
@@ -194,7 +195,7 @@ def _own_tiles(path: Path, slide: openslide.OpenSlide) -> JpegTiles | None:
 
 
 def _largest_tile(slide: Slide) -> int:
-    """Bytes of a tile as OpenSlide decodes it; 0 of Hamamatsu's slides, which it reads in parts of its own."""
+    """Return the bytes of a tile that OpenSlide decodes; 0 for Hamamatsu slides, which it splits itself."""
     if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "hamamatsu":
         return 0
     names = [f"openslide.level[{level}].tile-" for level in range(len(slide.sizes))]

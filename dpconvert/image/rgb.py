@@ -1,14 +1,14 @@
-"""The one rule by which samples of any kind become the 8-bit RGB pixels that everything here works on.
+"""The rule that converts samples of any kind to the 8-bit RGB pixels that the programs work on.
 
-Whoever decodes a file, and whatever with, hands its samples to `to_rgb` and says what they are:
+Every decoder passes its samples to `to_rgb` and states their kind:
 
-    bits        of N bits the upper eight are kept; fewer than eight are stretched to 0 to 255
-    other kinds signed, floating-point and 32-bit samples have no white of their own: refused without a `range`
+    bits        the upper eight of N bits are kept; fewer than eight are stretched to 0 to 255
+    other kinds signed, floating-point and 32-bit samples have no defined white: refused without a `range`
     palette     looked up
-    grey        repeated; of MinIsWhite ("inverted") the complement
-    CMYK        each of R, G, B is what its ink and black leave: (255 - ink) (255 - black) / 255
-    YCbCr       JPEG's, of ITU-R BT.601 in full range
-    opacity     laid over white, after its samples have become 8 bits; associated (premultiplied) opacity is told apart
+    grey        repeated; complemented if MinIsWhite ("inverted")
+    CMYK        each of R, G, B is (255 - ink) (255 - black) / 255
+    YCbCr       that of JPEG: ITU-R BT.601 in full range
+    opacity     composited over white after conversion to 8 bits; associated (premultiplied) opacity is supported
     orientation EXIF's and TIFF's tag is applied: pixels are upright, as viewers show them
 
 ICC profiles and gamma are not applied. docs/format.md states the same for readers of shards.
@@ -32,16 +32,16 @@ ONE_IMAGE = "save the one that is meant as a file of its own"
 
 Range = tuple[float, float]  # samples that become 0 and 255
 Opacity = Literal["", "associated", "unassociated"]
-Space = Literal["RGB", "CMYK", "YCbCr"]  # of three channels or more
+Space = Literal["RGB", "CMYK", "YCbCr"]  # for three or more channels
 ORIENTATION = 274  # EXIF's and TIFF's tag
-TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
+TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 JPEG_SCAN = b"\xff\xda"
-MAY_TURN = b"Exif", b"eXIf", b"Orientation", b"exif"  # without one of these words no PNG or JPEG states an orientation
-UNUSED = 2  # upper bits: an image of more than eight that uses none of these is one of fewer bits, or black
+MAY_TURN = b"Exif", b"eXIf", b"Orientation", b"exif"  # a PNG or JPEG without these words has no orientation
+UNUSED = 2  # upper bits; an image of more than 8 bits that uses none of them has fewer bits, or is black
 
 
 class KindError(ValueError):
-    """An image that the rule has no pixels for, and what to do about it."""
+    """The rule does not cover an image; the error states what to do about it."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -58,14 +58,14 @@ def to_rgb(
     space: Space = "RGB",
     scale: Range | None = None,
 ) -> Pixels:
-    """Samples (height, width) or (height, width, channels) as uint8 RGB (height, width, 3).
+    """Convert samples (height, width) or (height, width, channels) to uint8 RGB (height, width, 3).
 
-    bits: significant bits of a sample, 0 for all of its type. opacity: what the last channel is, beyond grey or RGB;
+    bits: significant bits per sample, 0 for all of its type. opacity: the kind of the last channel beyond grey or RGB;
     "" ignores it. palette: colours (N, 3) by index. scale: see `eight_bits`.
 
     Raises:
-        KindError: a kind of samples that the rule has nothing for.
-        ValueError: a number of channels that it has nothing for.
+        KindError: the rule does not cover this kind of samples.
+        ValueError: the rule does not cover this number of channels.
     """
     planes = samples[:, :, None] if samples.ndim == 2 else samples
     if palette is not None:
@@ -88,12 +88,12 @@ def to_rgb(
 
 
 def eight_bits(samples: NDArray[Any], bits: int = 0, scale: Range | None = None) -> NDArray[np.uint8]:
-    """Samples of any kind as 8 bits: unsigned ones by their upper eight bits, others by the `scale` that is stated.
+    """Convert samples to 8 bits: unsigned ones by their upper eight bits, others by `scale`.
 
-    scale: the samples that become 0 and 255; what lies beyond is cut off. Samples of at most 8 bits need none.
+    scale: the sample values that become 0 and 255; values beyond are clipped. Samples of up to 8 bits need no scale.
 
     Raises:
-        KindError: signed, floating-point or 32-bit samples without a scale.
+        KindError: the samples are signed, floating-point or 32-bit, and there is no scale.
     """
     if samples.dtype == np.bool_:
         return samples.astype(np.uint8) * 255
@@ -115,7 +115,7 @@ def check_bits(samples: NDArray[Any], bits: int = 0, scale: Range | None = None)
     """Refuse an image that states more bits than it uses: 12 bits kept in 16 would come out nearly black.
 
     Raises:
-        KindError: its largest sample, not 0, is below a quarter of what its bits reach to.
+        KindError: the largest sample is not 0, but below a quarter of the range of its bits.
     """
     bits = bits or 8 * samples.dtype.itemsize
     if scale is not None or samples.dtype.kind != "u" or not 8 < bits <= 16:
@@ -130,26 +130,26 @@ def check_bits(samples: NDArray[Any], bits: int = 0, scale: Range | None = None)
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Pixels (height, width, ...) as they are to be seen, by EXIF's orientation 1 to 8 (TIFF 6.0, section 8)."""
+    """Turn pixels (height, width, ...) upright, by EXIF's orientation 1 to 8 (TIFF 6.0, section 8)."""
     if orientation in TURNED:
         pixels = np.swapaxes(pixels, 0, 1)
     down, across = FLIPPED.get(orientation, (1, 1))
     return np.ascontiguousarray(pixels[::down, ::across])
 
 
-# after the exchange of axes: steps down and across
+# steps along rows and columns after the axes are swapped
 FLIPPED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
 
 def orientation_of(data: bytes) -> int:
-    """The orientation that a PNG or JPEG states, as Pillow finds it in EXIF or XMP; 1, upright, where there is none."""
-    scan = data.find(JPEG_SCAN) if data.startswith(JPEG_SCAN[:1]) else -1  # before which a JPEG states all
+    """Return the orientation of a PNG or JPEG that Pillow finds in EXIF or XMP; 1 (upright) by default."""
+    scan = data.find(JPEG_SCAN) if data.startswith(JPEG_SCAN[:1]) else -1  # all metadata of a JPEG precedes the scan
     end = scan if scan >= 0 else len(data)
     if not any(data.find(word, 0, end) >= 0 for word in MAY_TURN):
         return 1
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a damaged EXIF part, which then states nothing
+            warnings.simplefilter("ignore")  # warnings about damaged EXIF data, which is ignored
             with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
                 return valid_orientation(image.getexif().get(ORIENTATION))
     except UNREADABLE:
@@ -157,18 +157,18 @@ def orientation_of(data: bytes) -> int:
 
 
 def unknown_range(kind: np.dtype[Any]) -> KindError:
-    """What to raise for samples of a kind whose black and white nothing states."""
+    """Return the error for samples whose black and white are not stated."""
     example = 1 if kind.kind == "f" else np.iinfo(kind).max
     return KindError(f"{kind} samples: which are black and which are white is not known", STATE_RANGE.format(example))
 
 
 def several(frames: int) -> KindError:
-    """What to raise for an animation."""
+    """Return the error for an animation."""
     return KindError(f"an animation of {frames} images, where one is expected", ONE_IMAGE)
 
 
 def valid_orientation(stated: object) -> int:
-    """1 to 8; whatever else a tag holds is upright, as viewers take it."""
+    """Return an orientation from 1 to 8; any other value of the tag counts as upright, as in viewers."""
     return stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
 
 

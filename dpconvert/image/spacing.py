@@ -1,6 +1,7 @@
-"""How far apart pixels are: lengths as files state them -> micrometres per pixel along x and y.
+"""Convert the pixel sizes that files state to micrometres per pixel along x and y.
 
-OME-XML (https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06, `UnitsLength`), ImageJ's
+The sources are OME-XML
+(https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06, `UnitsLength`), ImageJ's
 description, and the resolution tags of TIFF 6.0 (282, 283, 296).
 """
 
@@ -17,7 +18,7 @@ import tifffile
 
 from dpconvert.manifest.rules import SANE_MPP
 
-SQUARE = 1.02  # most that one side of a pixel is longer than the other before that has to be undone
+SQUARE = 1.02  # maximum ratio of the sides of a pixel without resampling
 SYMBOLS = {
     "km": 1e9, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "μm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4,
     "in": 25_400.0, "ft": 304_800.0, "thou": 25.4, "li": 25_400 / 12, "pt": 25_400 / 72,
@@ -28,13 +29,13 @@ WORDS = {
     "mil": 25.4, "point": 25_400 / 72,
 }  # fmt: skip
 WORDS = {unicodedata.normalize("NFKC", word): length for word, length in WORDS.items()}
-# of the tag ResolutionUnit; the last two are not of TIFF 6.0, but tifffile writes them
+# values of ResolutionUnit; the last two are not in TIFF 6.0, but tifffile writes them
 PER_UNIT = {2: ("inch", 25_400.0), 3: ("cm", 10_000.0), 4: ("mm", 1_000.0), 5: ("um", 1.0)}
 
 
 @dataclass(frozen=True)
 class Spacing:
-    """Micrometres per pixel along `x` and `y`; both None where a file states none, or absurd ones: see `stated`."""
+    """Micrometres per pixel along `x` and `y`; both None if a file states none or absurd ones (see `stated`)."""
 
     x: float | None = None
     y: float | None = None
@@ -42,9 +43,9 @@ class Spacing:
 
     @classmethod
     def of(cls, x: float | None, y: float | None, stated: str) -> Spacing:
-        """What a file states, in micrometres (None: not a length that is known) and in its own words.
+        """Create a spacing from the statement of a file, in micrometres (None if unknown) and in its words.
 
-        One that states one axis alone has square pixels.
+        If only one axis is stated, pixels are square.
         """
         across, down = x if x is not None else y, y if y is not None else x
         if across is None or down is None or not all(SANE_MPP[0] <= side <= SANE_MPP[1] for side in (across, down)):
@@ -53,19 +54,19 @@ class Spacing:
 
     @property
     def is_square(self) -> bool:
-        """Whether both axes agree to 2 %, or are not known."""
+        """Whether both axes agree to within 2 %, or are unknown."""
         return self.x is None or self.y is None or max(self.x, self.y) <= SQUARE * min(self.x, self.y)
 
     @property
     def axes(self) -> tuple[float, float] | None:
-        """Micrometres per pixel (along x, along y), of pixels that pass for square those along x; None: not known."""
+        """Micrometres per pixel (x, y), both those along x for nearly square pixels; None if unknown."""
         if self.x is None or self.y is None:
             return None
         return (self.x, self.x) if self.is_square else (self.x, self.y)
 
 
 def of_texts(x: str | None, y: str | None) -> Spacing:
-    """From two numbers of micrometres as text, '' or None for one that is not given."""
+    """Create a spacing from micrometres as text; '' or None if one is not given."""
     stated = " x ".join(dict.fromkeys(text for text in (x, y) if text))
     across, down = number(x), number(y)
     if (x and across is None) or (y and down is None):
@@ -74,7 +75,7 @@ def of_texts(x: str | None, y: str | None) -> Spacing:
 
 
 def of_ome(pixels: Any) -> Spacing:
-    """From the attributes of an element `Pixels` of OME-XML."""
+    """Create a spacing from the attributes of a `Pixels` element of OME-XML."""
     sides, words = [], []
     for axis in "XY":
         text, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
@@ -89,7 +90,7 @@ def of_ome(pixels: Any) -> Spacing:
 
 
 def of_tags(page: tifffile.TiffPage, imagej: dict[str, Any] | None = None) -> Spacing:
-    """From the resolution tags of a page, which count ImageJ's own unit where its description names one."""
+    """Create a spacing from the resolution tags of a page, in ImageJ's unit if its description names one."""
     per_unit = [_ratio(page.tags.valueof(code)) for code in (282, 283)]
     name, length = PER_UNIT.get(_unit(page), ("", None))
     if imagej and (told := str(imagej.get("unit", "")).strip()) and (own := micrometres(told)) is not None:
@@ -102,10 +103,10 @@ def of_tags(page: tifffile.TiffPage, imagej: dict[str, Any] | None = None) -> Sp
 
 
 def micrometres(unit: str) -> float | None:
-    """The micrometres in a unit of length, however it is spelt; None for one that is not known.
+    """Return the micrometres in a unit of length, in any spelling; None for an unknown unit.
 
-    Micro signs of both kinds (U+00B5, U+03BC), as an escape (`\\u00B5`), as an entity (`&#181;`, `&micro;`) and as
-    UTF-8 that was read as Latin-1.
+    Both micro signs (U+00B5, U+03BC) are accepted, also as an escape (`\\u00B5`), as an entity (`&#181;`, `&micro;`)
+    and as UTF-8 that was decoded as Latin-1.
     """
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), html.unescape(unit))
     with suppress(UnicodeError):
@@ -118,7 +119,7 @@ def micrometres(unit: str) -> float | None:
 
 
 def number(text: str | None) -> float | None:
-    """A number as text; None for none."""
+    """Parse a number; return None if the text is not a number."""
     try:
         return float(text or "")
     except ValueError:
@@ -133,7 +134,7 @@ def _unit(page: tifffile.TiffPage) -> int:
 
 
 def _ratio(value: Any) -> float | None:
-    """Pixels per unit, of a rational or a number; None for none."""
+    """Return pixels per unit from a rational or a number; None if it is neither."""
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int) for part in value):
         return value[0] / value[1] if value[0] > 0 and value[1] > 0 else None
     return float(value) if isinstance(value, int | float) and value > 0 else None

@@ -1,8 +1,8 @@
-"""A TIFF that OpenSlide refuses, read strip by strip or tile by tile: only what a frame needs, whatever its size.
+"""Read TIFFs that OpenSlide refuses, strip by strip or tile by tile: only the parts that a frame needs.
 
-OME-TIFF, planar, PackBits, strips, 16 bits, palettes; colour channels in one page or in three. Pyramids in sub-images
-or in later pages. Pixels leave as RGB by the rule of dpconvert.image.rgb, as they lie in the file: `orientation` says
-how they are to be turned. What the file leaves out is white.
+Supported are OME-TIFF, planar files, PackBits, strips, 16 bits and palettes, colour channels in one page or in three,
+and pyramids in sub-images or in later pages. Pixels are returned as RGB by the rule of dpconvert.image.rgb in the order
+of the file; `orientation` states how to turn them. Parts missing from the file are white.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from dpconvert.image.tiff_rgb import (
     significant_bits,
 )
 
-SEGMENT_LIMIT = 1 << 28  # bytes of a strip or tile once decoded
-CACHE = 1 << 26  # bytes of decoded segments kept
-ROW_CACHE = 3 << 26  # the same where all that lie side by side take more: they are asked for again and again
-STRIP_ROWS = 1024  # as many as patches side by side reach over, mostly
-SPOTS, SPOT = 16, 256  # frames along a side, and their side, that an image too large to look at as a whole is judged by
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is raised here
+SEGMENT_LIMIT = 1 << 28  # maximum bytes of a decoded strip or tile
+CACHE = 1 << 26  # bytes of decoded segments to keep
+ROW_CACHE = 3 << 26  # the same if the segments side by side take more, since they are requested repeatedly
+STRIP_ROWS = 1024  # rows that most rows of patches span
+SPOTS, SPOT = 16, 256  # frames per side, and their side, by which large images are checked
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its messages are raised as errors here
 
 
 class UnknownKindError(ReadError):
-    """Samples that the rule of pixels has nothing for."""
+    """The rule does not cover these samples."""
 
 
 class TiffPages:
-    """The image of a TIFF with its coarser levels, finest first; `layout` says what else of the file there is.
+    """The image of a TIFF with its coarser levels, finest first; `layout` describes the rest of the file.
 
     Raises:
-        ReadError: damaged, or of pixels or segments that cannot be read piece by piece.
+        ReadError: the file is damaged, or its pixels or segments cannot be read piece by piece.
     """
 
     def __init__(self, file: Opened, scale: Range | None = None) -> None:
@@ -63,7 +63,7 @@ class TiffPages:
         self.where = name(file)
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._kept = 0
-        self._pieces: dict[str, Pieces] = {}  # of this file, and of others that planes of an OME-TIFF lie in
+        self._pieces: dict[str, Pieces] = {}  # this file, and others that contain planes of an OME-TIFF
         self._tiff, self.layout = opened(file)
         self.levels = self.layout.levels
         try:
@@ -83,10 +83,10 @@ class TiffPages:
         self.width, self.height = self.levels[0].width, self.levels[0].height
 
     def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels:
-        """A frame of a level in that level's pixels: uint8 RGB (h, w, 3).
+        """Return a frame of a level, in pixels of that level: uint8 RGB (h, w, 3).
 
         Raises:
-            ReadError: the file is damaged there.
+            ReadError: the file is damaged in this frame.
         """
         page = self.levels[level].pages[0]
         try:
@@ -95,10 +95,10 @@ class TiffPages:
             raise ReadError(str(error), where=self.where, remedy=error.remedy) from None
 
     def check_bits(self) -> None:
-        """Refuse an image that uses few of its bits, judged by the coarsest level.
+        """Refuse an image whose coarsest level uses few of its bits.
 
         Raises:
-            ReadError: it does, or the file is damaged.
+            ReadError: the image uses few of its bits, or the file is damaged.
         """
         page = self.levels[0].pages[0]
         if self.scale is not None or _dtype(page).itemsize == 1:
@@ -122,13 +122,13 @@ class TiffPages:
 
     @property
     def in_strips(self) -> bool:
-        """Whether the finest level is stored in rows over its whole width, which have to be decoded as a whole."""
+        """Whether the finest level is stored in full-width strips, which must be decoded as a whole."""
         page = self.levels[0].pages[0]
         return not page.is_tiled and not page.is_memmappable
 
     @property
     def is_plain(self) -> bool:
-        """Whether OpenSlide, which goes by its own rule, gives the same pixels: 8-bit grey or RGB, upright."""
+        """Whether OpenSlide, which has its own rule, reads the same pixels: 8-bit grey or RGB, upright."""
         page = self.levels[0].pages[0]
         if not all(_is_read_by_libtiff(page) for level in self.levels for page in level.pages):
             return False
@@ -139,7 +139,7 @@ class TiffPages:
 
     @property
     def is_plain_jpeg(self) -> bool:
-        """Whether every level is made of whole JPEG tiles of 8-bit RGB, none left out."""
+        """Whether every level consists of whole JPEG tiles of 8-bit RGB, with none missing."""
         return all(_is_plain_jpeg(level) for level in self.levels)
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class TiffPages:
                 raise ReadError(f"cannot be read: {error}", where=self.where) from None
             return np.array(mapped[plane, y : y + h, x : x + w], dtype=kind)
         down, across = range(y // tall, (y + h - 1) // tall + 1), range(x // wide, (x + w - 1) // wide + 1)
-        if len(down) == len(across) == 1:  # nothing to lay together
+        if len(down) == len(across) == 1:  # a single segment
             segment = self._segment(level, page, (plane * rows + down[0]) * columns + across[0])
             top, left = y - down[0] * tall, x - across[0] * wide
             if segment is not None and segment.shape[0] >= top + h and segment.shape[1] >= left + w:
@@ -175,7 +175,7 @@ class TiffPages:
         return out
 
     def _segment(self, level: int, page: int, index: int) -> NDArray[Any] | None:
-        """A decoded strip or tile (rows, columns, channels); None for one that the file leaves out."""
+        """Return a decoded strip or tile (rows, columns, channels); None for one that is missing from the file."""
         key = level, page, index
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -193,12 +193,12 @@ class TiffPages:
             raise ReadError(f"segment {index} cannot be read: {error}", where=self.where) from None
         if decoded is None:
             return None
-        segment: NDArray[Any] = decoded[0].astype(_dtype(tags), copy=False)  # bits of fax come as bytes
+        segment: NDArray[Any] = decoded[0].astype(_dtype(tags), copy=False)  # fax decoders return bits as bytes
         self._keep(key, segment, kept_at_most(self._side_by_side(level, segment)))
         return segment
 
     def _mapped(self, page: tifffile.TiffPage, kind: np.dtype[Any]) -> NDArray[Any]:
-        """All pixels of a page that stores them as they are: (planes, rows, columns, channels), read when used."""
+        """Map all pixels of an uncompressed page, (planes, rows, columns, channels), to be read on access."""
         file, shape = self._file(page), _shape(page)
         if isinstance(file, Path):
             return np.memmap(file, kind, "r", offset=page.dataoffsets[0], shape=shape)
@@ -206,7 +206,7 @@ class TiffPages:
         return whole.reshape(shape)
 
     def _file(self, page: tifffile.TiffPage) -> Opened:
-        """The file that a page lies in."""
+        """Return the file that contains a page."""
         return Path(page.parent.filehandle.path) if isinstance(self.file, Path) else self.file
 
     def _pieces_of(self, page: tifffile.TiffPage) -> Pieces:
@@ -216,7 +216,7 @@ class TiffPages:
         return self._pieces[str(file)]
 
     def _side_by_side(self, level: int, segment: NDArray[Any]) -> int:
-        """Bytes of all segments beside this one, decoded: of tiles a row, of strips as many as a block of rows has."""
+        """Return the decoded bytes of all segments beside this one: a row of tiles, or a block of strips."""
         pages = self.levels[level].pages
         _, tall, columns, rows = _grid(pages[0])
         if not pages[0].is_tiled:
@@ -231,12 +231,12 @@ class TiffPages:
 
 
 def kept_at_most(side_by_side: int) -> int:
-    """Bytes of decoded segments to keep where those beside each other take `side_by_side`."""
+    """Return the bytes of decoded segments to keep if those side by side take `side_by_side` bytes."""
     return max(CACHE, min(side_by_side, ROW_CACHE))
 
 
 class Pieces:
-    """A file that is read here and there; what is cut off is told."""
+    """A file that is read at arbitrary offsets; truncation is reported."""
 
     def __init__(self, file: Opened) -> None:
         self.path = file if isinstance(file, Path) else getattr(file, "name", "archive member")
@@ -244,14 +244,14 @@ class Pieces:
         self._size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
 
     def read(self, offset: int, count: int, what: str) -> bytes:
-        """`count` bytes at `offset`.
+        """Return `count` bytes at `offset`.
 
         Raises:
             ReadError: the file ends before them, or cannot be read.
         """
         try:
             self._file.seek(offset)
-            data = self._file.read(count) if offset + count <= self._size else b""  # a count may state terabytes
+            data = self._file.read(count) if offset + count <= self._size else b""  # a count may be terabytes
         except (OSError, ValueError, OverflowError) as error:
             raise ReadError(f"{what} cannot be read: {error}", where=self.path) from None
         if len(data) != count:
@@ -281,7 +281,7 @@ def _is_plain_jpeg(level: Level) -> bool:
 
 
 def _is_read_by_libtiff(page: tifffile.TiffPage) -> bool:
-    """Whether libtiff reads the tiles of a page: of uncompressed ones it takes whole kibibytes, also beyond the end."""
+    """Whether libtiff can read the tiles of a page: it reads uncompressed ones in whole KiB, even beyond the end."""
     if page.compression != tifffile.COMPRESSION.NONE or not page.is_tiled:
         return True
     return all(count % 1024 == 0 for count in page.databytecounts)
@@ -307,14 +307,18 @@ def _check_page(page: tifffile.TiffPage, where: str, scale: Range | None) -> Non
         ) from None  # fmt: skip
     palette = page.colormap if kind == PALETTE else None
     if palette is not None and not (palette.ndim == 2 and len(palette) == 3 and palette.size):
-        raise ReadError("a palette that is cut or damaged", where=where, found=f"{palette.shape}")
+        raise ReadError("a truncated or damaged palette", where=where, found=f"{palette.shape}")
     wide, tall, columns, rows = _grid(page)
     sizes = page.imagewidth, page.imagelength, wide, tall, channels
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ReadError("a TIFF with sizes that are none", where=where, found=", ".join(map(str, sizes)))
+        raise ReadError(
+            "invalid TIFF: width, height or tile size is not a positive integer",
+            where=where,
+            found=", ".join(map(str, sizes)),
+        )
     expected = columns * rows * _planes(page)
     if len(page.dataoffsets) < expected or len(page.databytecounts) < expected:
-        raise ReadError("a TIFF whose table of segments is cut", where=where, expected=expected)
+        raise ReadError("a TIFF with a truncated table of segments", where=where, expected=expected)
     held = wide * tall * (1 if _planes(page) > 1 else channels) * _dtype(page).itemsize
     if held > SEGMENT_LIMIT and not page.is_memmappable:
         raise ReadError(
@@ -325,7 +329,7 @@ def _check_page(page: tifffile.TiffPage, where: str, scale: Range | None) -> Non
 
 
 def _grid(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
-    """Width and height of a segment, columns and rows of them."""
+    """Return the width and height of segments, and the numbers of columns and rows of segments."""
     wide, tall = segment_size(page)
     return wide, tall, -(-page.imagewidth // wide), -(-page.imagelength // tall)
 
@@ -335,7 +339,7 @@ def _planes(page: tifffile.TiffPage) -> int:
 
 
 def _shape(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
-    """(planes, rows, columns, channels) of a page that is stored as it is."""
+    """Return (planes, rows, columns, channels) of an uncompressed page."""
     planes = _planes(page)
     return planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes
 
@@ -356,7 +360,7 @@ def _white(page: tifffile.TiffPage) -> int:
 
 
 def _paste(out: NDArray[Any], segment: NDArray[Any], left: int, top: int) -> None:
-    """Lay a segment over `out` with its corner there; what sticks out is cut."""
+    """Paste a segment into `out` at its corner, clipped to `out`."""
     height, width = out.shape[:2]
     source = segment[max(-top, 0) : height - top, max(-left, 0) : width - left]
     down, right = max(top, 0), max(left, 0)
@@ -364,7 +368,7 @@ def _paste(out: NDArray[Any], segment: NDArray[Any], left: int, top: int) -> Non
 
 
 def _spots(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Frames to judge a level by: all of it, or spots spread over it where it is large."""
+    """Return frames by which to check a level: the whole level, or spots spread over it if it is large."""
     if width * height <= (SPOTS * SPOT) ** 2:
         return [(0, 0, width, height)]
     wide, tall = min(SPOT, width), min(SPOT, height)

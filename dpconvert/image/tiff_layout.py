@@ -1,7 +1,7 @@
-"""What a TIFF holds: which of its pages are the image and its coarser copies, how wide its pixels are, what is left.
+"""The layout of a TIFF: the pages of the image and its coarser copies, its spacing, and the pages that are not read.
 
-The image is the largest image that is neither a reduced copy nor a mask, the first of equal ones; it may take three
-pages, one a colour. Of an OME-TIFF only what its own file has a part in counts. Whoever reads a TIFF asks here.
+The image is the first of the largest images that are neither reduced copies nor masks; it may consist of three pages,
+one per colour. Of an OME-TIFF only images with a plane in the file itself count. All readers of TIFFs use this module.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from dpconvert.image.ome_channels import ChannelError, colour_order
 from dpconvert.image.spacing import Spacing, of_ome, of_tags
 
 Opened = Path | io.BytesIO
-LISTED = 4096  # pages looked at
-PLAIN = ("generic", "uniform", "shaped", "imagej")  # kinds of TIFF, as tifffile names them, that no vendor defines
+LISTED = 4096  # maximum number of pages to inspect
+PLAIN = ("generic", "uniform", "shaped", "imagej")  # tifffile's names of the kinds of TIFF that no vendor defines
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
-LONGEST_COMPANION = 1 << 24  # bytes of OME-XML beside its TIFFs
+LONGEST_COMPANION = 1 << 24  # maximum bytes of an OME-XML file next to its TIFFs
 XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
 PAGES = (
     "the largest page is read; further ones, which are not marked as reduced copies of it (thumbnails, say), are not"
@@ -36,7 +36,7 @@ PLANES = "of several planes (depth or time) the first is read"
 
 
 class DamagedError(ReadError):
-    """A TIFF that cannot be made sense of, whatever its pixels."""
+    """The structure of a TIFF is damaged."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Level:
 class TiffLayout:
     """The image of a TIFF.
 
-    levels: finest first. spacing: of the finest. notes: what of the file is not read. on_first_page: whether the first
-    page is all of it, so that readers which know of one page alone show the same. files: the names of those that its
-    planes lie in.
+    levels: finest first. spacing: that of the finest level. notes: parts of the file that are not read. on_first_page:
+    whether the first page is the whole image, so that readers of only one page show the same. files: names of the files
+    that contain its planes.
     """
 
     levels: list[Level]
@@ -66,11 +66,11 @@ class TiffLayout:
 
 
 def opened(file: Opened) -> tuple[tifffile.TiffFile, TiffLayout]:
-    """A TIFF, open, and what it holds.
+    """Open a TIFF; return it with its layout.
 
     Raises:
-        DamagedError: it is damaged.
-        ReadError: it holds several channels that are no colours, or planes in files that are not here.
+        DamagedError: the file is damaged.
+        ReadError: its channels are not colours, or files with some of its planes are missing.
     """
     try:
         tiff = open_tiff(file)
@@ -92,10 +92,10 @@ def opened(file: Opened) -> tuple[tifffile.TiffFile, TiffLayout]:
 
 
 def layout(file: Opened) -> TiffLayout | None:
-    """What a TIFF holds; None where it is damaged, which whoever reads its pixels tells.
+    """Return the layout of a TIFF; None if it is damaged, which reading its pixels will report.
 
     Raises:
-        ReadError: as `opened`, but for damage.
+        ReadError: its channels are not colours, or files with some of its planes are missing.
     """
     try:
         tiff, found = opened(file)
@@ -107,14 +107,14 @@ def layout(file: Opened) -> TiffLayout | None:
 
 @dataclass(frozen=True)
 class _Ome:
-    """OME-XML of the images that a file has a part in, each named by its place in `pixels`, the elements `Pixels`."""
+    """The OME-XML of the images with a plane in this file, each named by its index in `pixels` (`Pixels` elements)."""
 
     text: str
     pixels: list[Any]
 
 
 def _ome(tiff: tifffile.TiffFile, file: Opened) -> _Ome | None:
-    """None where the file is no OME-TIFF, or its XML cannot be parsed."""
+    """Return the OME-XML of a file; None if it is not an OME-TIFF or its XML cannot be parsed."""
     if not tiff.is_ome or len(text := tiff.ome_metadata or "") > LONGEST_COMPANION:
         return None
     root = _parsed(text)
@@ -128,7 +128,7 @@ def _ome(tiff: tifffile.TiffFile, file: Opened) -> _Ome | None:
     for image in images:
         if kept and image not in kept:
             root.remove(image)
-        elif not kept:  # the file was given another name, and states no identity
+        elif not kept:  # the file was renamed and has no UUID
             _forget_files(image)
     kept = kept or images
     for place, image in enumerate(kept):
@@ -147,7 +147,7 @@ def _parsed(text: str) -> Any | None:
 
 
 def _companion(root: Any, file: Opened) -> str:
-    """The text of the file beside this one that holds its metadata (element `BinaryOnly`); '' for none."""
+    """Return the text of the metadata file next to this one (element `BinaryOnly`); '' if there is none."""
     named = next((element.get("MetadataFile") for element in root if _kind(element) == "BinaryOnly"), None)
     if not named or Path(named).name != named or not isinstance(file, Path):
         return ""
@@ -171,7 +171,7 @@ def _pixels(image: Any) -> Any | None:
 
 
 def _is_of(image: Any, own: str | None, name: str) -> bool:
-    """Whether some plane of an image lies in the file of this UUID or name; of planes without a file, all do."""
+    """Whether the file with this UUID or name contains a plane of an image; planes without a file lie in every file."""
     files = [element for element in image.iter() if _kind(element) == "UUID"]
     named = [(element.text or "").strip() == own or element.get("FileName", "").lower() == name.lower()
              for element in files]  # fmt: skip
@@ -192,7 +192,7 @@ def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> TiffLayo
     series = [one for one in tiff.series if _first_page(one) is not None]
     if not series or not has_sizes(first):
         raise ValueError("width or height is no positive number")
-    if series[0].kind in PLAIN:  # tifffile takes what is half as large for a copy, whatever the file says
+    if series[0].kind in PLAIN:  # tifffile treats an image of half the size as a copy, whatever the file states
         series = [one for each in series for one in each.levels]
     images = [one for one in series if _is_image(_first_page(one))] or series
     chosen = max(images, key=lambda one: _area(_first_page(one)))  # the first of equal ones
@@ -239,17 +239,17 @@ def _area(page: Any) -> int:
 
 
 def _told(series: Any, ome: _Ome | None) -> Any:
-    """The element `Pixels` of a series; nothing for one of no OME-XML."""
+    """Return the `Pixels` element of a series; empty for a series without OME-XML."""
     return ome.pixels[int(series.name)] if ome and series.kind == "ome" and str(series.name).isdecimal() else ()
 
 
 def _channels(series: Any, file: Opened, told: Any = ()) -> tuple[tuple[tifffile.TiffPage, ...], str]:
-    """The page of an image, or its three pages where each holds a channel, red first; and what its other pages are.
+    """Return the page of an image, or its three pages of one channel each (red first), and a note on other pages.
 
-    told: the element `Pixels` of OME-XML.
+    told: the `Pixels` element of OME-XML.
 
     Raises:
-        ReadError: channels that are no colours, or one that lies in a file that is not here.
+        ReadError: the channels are not colours, or the file with one of them is missing.
     """
     found = list(series.pages)
     page = _first_page(series)
@@ -267,14 +267,12 @@ def _channels(series: Any, file: Opened, told: Any = ()) -> tuple[tuple[tifffile
     step = math.prod(series.shape[series.axes.index("C") + 1 : count])
     chosen = found[: 2 * step + 1 : step]
     if len(chosen) < 3 or None in chosen:
-        raise ReadError(
-            "a channel of it is not here", where=name(file), remedy="put all files of this OME-TIFF side by side"
-        )
+        raise ReadError("a channel is missing", where=name(file), remedy="put all files of this OME-TIFF side by side")
     try:
         order = colour_order(told)
     except ChannelError as error:
         raise ReadError(
-            "three channels that are no colours", where=name(file), expected="red, green and blue", found=str(error),
+            "the three channels are not colours", where=name(file), expected="red, green and blue", found=str(error),
             remedy="export it as RGB",
         ) from None  # fmt: skip
     return tuple(_whole(chosen[place]) for place in order), PLANES if math.prod(lead.values()) > 3 else ""
@@ -287,7 +285,7 @@ def _is_image(page: Any) -> bool:
 def _copies(
     tiff: tifffile.TiffFile, series: list[Any], first: tifffile.TiffPage
 ) -> list[tuple[tifffile.TiffPage, ...]]:
-    """Pages that say that they are coarser copies of a page, by their flag or by lying below it."""
+    """Return the pages that are coarser copies of a page, by their flag or as its sub-images."""
     below = [page for one in series if (page := _first_page(one)).is_subifd and page.treeindex[0] == first.treeindex[0]]
     flagged = [page for page in tiff.pages[:LISTED] if isinstance(page, tifffile.TiffPage) and page.is_reduced]
     return [(page,) for page in below or flagged if has_sizes(page) and _same_shape(page, first)]
@@ -305,7 +303,7 @@ def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
 
 
 def name(file: Opened) -> str:
-    """What to call a file, or a member of an archive."""
+    """Return the name of a file, or of a member of an archive, for messages."""
     return str(file) if isinstance(file, Path) else getattr(file, "name", "archive member")
 
 

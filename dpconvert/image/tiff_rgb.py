@@ -1,4 +1,4 @@
-"""What the tags of a TIFF's page say of its samples, and the samples as RGB by the one rule (dpconvert.image.rgb)."""
+"""Interpret the tags of a TIFF page, and convert its samples to RGB by the rule of dpconvert.image.rgb."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dpconvert.image.guards.tiff_segments import STREAMS
 from dpconvert.image.rgb import ORIENTATION, Opacity, Range, check_bits, to_rgb, unknown_range, valid_orientation
 
 GREY_INVERTED, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
-COLOURS = {GREY_INVERTED: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # channels that are no extra samples
-OPACITY: dict[int, Opacity] = {1: "associated", 2: "unassociated"}  # ExtraSamples; 0 says that it is something else
+COLOURS = {GREY_INVERTED: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # channels besides extra samples
+OPACITY: dict[int, Opacity] = {1: "associated", 2: "unassociated"}  # ExtraSamples; 0 means something else
 SIGNIFICANT = re.compile(r'<(?:\w+:)?Pixels\b[^<>]*\bSignificantBits="(\d{1,2})"')
 MAX_SAMPLE_VALUE = 281
-LOOKED_AT = 1 << 20  # characters of OME's XML
+LOOKED_AT = 1 << 20  # characters of the OME-XML
 
 
 def settle_colours(page: tifffile.TiffPage) -> bool:
-    """Believe a JPEG stream's own marker of its colours where the tag says otherwise; whether it did.
+    """Trust the colour marker of a JPEG stream over the tag if they differ; return whether they did.
 
-    Some writers compress YCbCr and leave the tag at RGB. Decoders that go by the tag alone (libtiff, so OpenSlide) show
-    such a file in wrong colours; cut out of the TIFF, its tiles are decoded by the marker.
+    Some writers compress YCbCr but write RGB into the tag. Decoders that use only the tag (libtiff and so OpenSlide)
+    show such a file in wrong colours, while its extracted tiles are decoded by the marker.
 
     Raises:
         OSError: the file cannot be read.
     """
     if page.compression != NEW_JPEG or page.photometric not in (RGB, YCBCR) or page.samplesperpixel != len("RGB"):
         return False
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:  # each stream is of one colour, and says nothing of them
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:  # one channel per stream, without colours
         return False
     stated = adobe_transform(_first_segment(page))
     if stated is None and page.jpegtables:
@@ -49,12 +49,12 @@ def settle_colours(page: tifffile.TiffPage) -> bool:
 
 
 def page_rgb(samples: NDArray[Any], page: tifffile.TiffPage, bits: int = 0, scale: Range | None = None) -> Pixels:
-    """Decoded samples (height, width) or (height, width, channels) of a page as uint8 RGB (height, width, 3).
+    """Convert decoded samples (height, width) or (height, width, channels) of a page to uint8 RGB (height, width, 3).
 
     bits: see `significant_bits`.
 
     Raises:
-        KindError: a kind of samples that the rule has nothing for.
+        KindError: the rule does not cover this kind of samples.
     """
     kind = page.photometric
     if kind == PALETTE and page.colormap is not None:
@@ -70,10 +70,10 @@ def page_rgb(samples: NDArray[Any], page: tifffile.TiffPage, bits: int = 0, scal
 
 
 def check_page_bits(samples: NDArray[Any], page: tifffile.TiffPage, bits: int, scale: Range | None) -> None:
-    """See `check_bits`; of a whole image.
+    """Apply `check_bits` to a whole image.
 
     Raises:
-        KindError: it uses few of its bits.
+        KindError: the image uses few of its bits.
     """
     if page.photometric != PALETTE:
         colours = samples[..., : COLOURS.get(page.photometric, 1)] if samples.ndim == 3 else samples
@@ -81,11 +81,11 @@ def check_page_bits(samples: NDArray[Any], page: tifffile.TiffPage, bits: int, s
 
 
 def check_kind(page: tifffile.TiffPage, scale: Range | None) -> None:
-    """Refuse a page whose samples the rule has nothing for, as its tags describe them.
+    """Refuse a page if the rule does not cover its samples as described by its tags.
 
     Raises:
-        KindError: its samples need a scale that is not stated.
-        ValueError: channels, or a kind of colours or of samples, that are not known here.
+        KindError: the samples need a scale, which is not stated.
+        ValueError: the channels, the colour space or the sample type are not supported.
     """
     channels, kind, stored = page.samplesperpixel, page.photometric, page.dtype
     extra = channels - COLOURS.get(kind, channels + 1)
@@ -97,9 +97,9 @@ def check_kind(page: tifffile.TiffPage, scale: Range | None) -> None:
 
 
 def significant_bits(page: tifffile.TiffPage) -> int:
-    """Bits of a sample as the file states them, in OME's XML or its own tags; 0 for all of its type.
+    """Return the bits per sample stated in OME-XML or in the tags; 0 for all bits of the type.
 
-    MaxSampleValue counts where it is all ones, as of cameras: 4095 says 12 bits.
+    MaxSampleValue is used if it is 2^n - 1, as cameras write it: 4095 means 12 bits.
     """
     if page.dtype is None or page.dtype.kind != "u":
         return 0
@@ -113,13 +113,13 @@ def significant_bits(page: tifffile.TiffPage) -> int:
 
 
 def bits_per_pixel(page: tifffile.TiffPage) -> int:
-    """As the file packs them."""
+    """Return the bits per pixel as packed in the file."""
     bits = page.bitspersample
     return page.samplesperpixel * (bits if isinstance(bits, int) else max(bits))
 
 
 def orientation_of_page(page: tifffile.TiffPage) -> int:
-    """How a page is to be turned."""
+    """Return the orientation of a page."""
     return valid_orientation(page.tags.valueof(ORIENTATION))
 
 

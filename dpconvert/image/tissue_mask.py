@@ -1,12 +1,12 @@
-"""Where tissue is on a slide, seen at about 8 micrometres per pixel.
+"""Detect tissue on a slide at about 8 micrometres per pixel.
 
-Rule "glass", the default: tissue is what differs from the slide's own glass, whatever its stain. The glass is the
-brightest flat, nearly neutral colour of the slide; a field without any is compared with white. The difference is that
-of CIE 1976 L*a*b* (CIE 15, section 8.2.1), of which what is brighter than the glass does not count. Padding in black or
-white and ink of pens are no tissue.
+Rule "glass", the default: pixels that differ from the slide's own glass are tissue, whatever the stain. The glass is
+the brightest flat, nearly neutral colour of the slide; an image without glass is compared with white. The difference is
+that of CIE 1976 L*a*b* (CIE 15, section 8.2.1); pixels brighter than the glass do not differ. Black or white padding
+and pen ink are not tissue.
 
-Rule "saturation": Otsu's threshold on the saturation, kept between 0.05 and 0.15; the only rule of earlier versions. Of
-immunohistochemistry it finds the stained nuclei alone.
+Rule "saturation": Otsu's threshold on the saturation, clipped to 0.05 to 0.15, the only rule of earlier versions. In
+immunohistochemistry it finds only the stained nuclei.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from dpconvert.image.coverage import Coverage
 from dpconvert.image.overview import PART, Bands, thumbnail
 from dpconvert.manifest.rules import TissueRule
 
-SLOW = 1 << 28  # pixels decoded for an overview from which on it is worth sharing
+SLOW = 1 << 28  # number of decoded pixels from which sharing an overview among processes pays
 TISSUE_MPP, LEAST_SIDE, MOST_SIDE = 8.0, 64, 4096
-UNKNOWN_REDUCTION, UNKNOWN_SIDE = 4, (256, 2048)  # where no resolution is known: a quarter, within these sides
+UNKNOWN_REDUCTION, UNKNOWN_SIDE = 4, (256, 2048)  # if the resolution is unknown: a quarter, within these sides
 
 DARK = 20  # below this in every channel: scanner background or padding, whatever its hue
-SATURATION = 0.05, 0.15  # Otsu's threshold is kept between these: an image may be all background or all tissue
+SATURATION = 0.05, 0.15  # limits of Otsu's threshold, since an image may be all background or all tissue
 
-WHITE = 254  # at least this in every channel: overexposed glass, or filled in around what was scanned
-FRAME_RUN, FRAME_SHARE = 8, 0.5  # pixels of a straight edge, and the share of them in the outline of what was filled in
-BORDER_SHARE, BLACK_SHARE = 0.02, 0.1  # least share of an image's border in glass beside white; of a black background
-GLASS_LIGHT, GLASS_CHROMA, GLASS_STEP = 60.0, 12.0, 1.5  # least L*, most chroma, most range of L* over 3 x 3 pixels
-GLASS_SHARE, DIM, DIM_SHARE = 0.005, 92.0, 0.15  # least share of an overview to be believed; of glass below that L*
+WHITE = 254  # at least this in every channel: overexposed glass, or padding around the scanned area
+FRAME_RUN, FRAME_SHARE = 8, 0.5  # pixels in a straight edge; minimum share of straight edges in the outline of padding
+BORDER_SHARE, BLACK_SHARE = 0.02, 0.1  # minimum share of the border: of glass next to white; of a black background
+GLASS_LIGHT, GLASS_CHROMA, GLASS_STEP = 60.0, 12.0, 1.5  # minimum L*, maximum chroma, maximum range of L* in 3 x 3
+GLASS_SHARE, DIM, DIM_SHARE = 0.005, 92.0, 0.15  # minimum share of glass in an overview; for glass below L* DIM
 BRIGHTEST = 99  # percentile of the glass's L* that counts as its brightest
 ALIKE = 2.5  # difference in L* within which glass is of one colour
 WHITE_LAB = 97.0, 0.0, 0.0
-DIFFERENT = 3.5  # from the glass; that of real slides differs by 1.2 to 2.3 at its 99th percentile, seen this coarsely
-KEPT = 0.4  # share of a pixel's 3 x 3 neighbours, itself among them, that must be tissue
-ROWS = 256  # of an overview converted at once
+DIFFERENT = 3.5  # minimum difference from glass; at this scale glass itself varies by 1.2 to 2.3 (99th percentile)
+KEPT = 0.4  # minimum share of tissue among a pixel's 3 x 3 neighbourhood
+ROWS = 256  # rows of an overview to convert at once
 
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Where tissue is: `mask` over the whole image at low resolution, and the threshold that decided it, in words."""
+    """A low-resolution tissue mask of the whole image, and a description of the threshold."""
 
     mask: NDArray[np.bool_]
     threshold: str
     coverage: Coverage
 
     def share(self, boxes: ArrayLike) -> NDArray[np.float64]:
-        """Share of tissue in boxes (N, 4) of x, y, width, height in level-0 pixels."""
+        """Return the share of tissue in boxes (N, 4): x, y, width, height in level-0 pixels."""
         return self.coverage.share(boxes)
 
 
 def tissue(
     image: Image, overview: Pixels | None = None, *, rule: TissueRule = "glass", mpp: float | None = None
 ) -> TissueMask:
-    """Where tissue is, by a rule.
+    """Detect tissue by a rule.
 
-    overview: all parts, where they have been read already. mpp: micrometres per pixel of level 0 where the file states
-    none.
+    overview: all parts, if they have been read already. mpp: micrometres per level-0 pixel if the file does not state
+    it.
     """
     small = thumbnail(image, side(image, mpp)) if overview is None else overview
     mask, threshold = RULES[rule](small)
@@ -70,9 +70,9 @@ def tissue(
 
 
 def tissue_parts(image: Image, mpp: float | None = None) -> list[tuple[int, int]]:
-    """Which bands of the overview for `tissue` to read together where several processes do; none where one is enough.
+    """Return the parts of the overview for `tissue` to read in several processes; empty if one process suffices.
 
-    One is enough where a coarse level is stored. Parts are so high that few tiles are decoded for two of them.
+    One process suffices if a coarse level is stored. The parts are so high that few tiles are decoded for two of them.
     """
     bands = Bands.of(image, side(image, mpp))
     coarser = image.downsample(image.width, image.height, (bands.width, bands.height))
@@ -84,12 +84,12 @@ def tissue_parts(image: Image, mpp: float | None = None) -> list[tuple[int, int]
 
 
 def tissue_part(image: Image, first: int, last: int, mpp: float | None = None) -> Pixels:
-    """Some bands of the overview for `tissue`."""
+    """Return some bands of the overview for `tissue`."""
     return Bands.of(image, side(image, mpp)).read(image, first, last)
 
 
 def side(image: Image, mpp: float | None = None) -> int:
-    """Pixels of the longer side of the overview on which tissue is looked for."""
+    """Return the longer side, in pixels, of the overview in which tissue is detected."""
     longer, known = max(image.width, image.height), image.mpp or mpp
     if known is None:
         return min(max(longer // UNKNOWN_REDUCTION, UNKNOWN_SIDE[0]), UNKNOWN_SIDE[1])
@@ -97,8 +97,8 @@ def side(image: Image, mpp: float | None = None) -> int:
 
 
 def by_glass(small: Pixels) -> tuple[NDArray[np.bool_], str]:
-    """The mask of an overview (height, width, 3), and what decided it: see the module."""
-    from scipy import ndimage  # a third of the time that a worker takes to start, and few sources need it
+    """Return the mask of an overview (height, width, 3) by rule "glass", and a description of the threshold."""
+    from scipy import ndimage  # its import takes a third of a worker's start, and few sources need it
 
     lab = _lab(small)
     white, black = small.min(axis=2) >= WHITE, small.max(axis=2) < DARK
@@ -112,7 +112,7 @@ def by_glass(small: Pixels) -> tuple[NDArray[np.bool_], str]:
 
 
 def by_saturation(small: Pixels) -> tuple[NDArray[np.bool_], str]:
-    """The mask by Otsu's threshold on the saturation; black is background, as white is."""
+    """Return the mask by Otsu's threshold on the saturation; black and white are background."""
     high, low = small.max(axis=2), small.min(axis=2)
     saturation = (high - low) / np.maximum(high, 1)
     lit = high >= DARK
@@ -127,7 +127,7 @@ RULES: dict[TissueRule, Callable[[Pixels], tuple[NDArray[np.bool_], str]]] = {
 
 
 def otsu(values: NDArray[np.float64], bins: int = 256) -> float:
-    """Otsu's threshold of values in [0, 1]: the cut with the largest variance between the two sides (Otsu 1979)."""
+    """Return Otsu's threshold in [0, 1]: the cut with the largest variance between the two sides (Otsu 1979)."""
     counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts), counts.sum() - np.cumsum(counts)
@@ -137,7 +137,7 @@ def otsu(values: NDArray[np.float64], bins: int = 256) -> float:
 
 
 def _glass(lab: NDArray[np.float16], white: NDArray[np.bool_], black: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """L*, a*, b* of the glass; white where none is seen, where it is overexposed, or where the background is black."""
+    """Return L*, a*, b* of the glass; white if there is none, if it is overexposed, or if the background is black."""
     from scipy import ndimage
 
     light = lab[:, :, 0].astype(np.float32)
@@ -160,15 +160,15 @@ def _glass(lab: NDArray[np.float16], white: NDArray[np.bool_], black: NDArray[np
 
 
 def _at_border(where: NDArray[np.bool_]) -> bool:
-    """Whether it reaches the image's border, as what was scanned does where the rest is filled in."""
+    """Whether the region reaches the image's border, as the scanned area does next to padding."""
     border = np.concatenate([where[0], where[-1], where[:, 0], where[:, -1]])
     return bool(border.mean() > BORDER_SHARE)
 
 
 def _is_frame(filled: NDArray[np.bool_]) -> bool:
-    """Whether what is white, or black, has a straight outline: filled in tile by tile, where glass ends at tissue.
+    """Whether a white or black region has a straight outline, as padding has, which is filled in tile by tile.
 
-    Holes in tissue, which may be white too, do not count: only what reaches the image's border does.
+    Only regions that reach the image's border count, since holes in tissue may be white too.
     """
     from scipy import ndimage
 
@@ -188,7 +188,7 @@ def _difference(lab: NDArray[np.float16], glass: tuple[float, float, float]) -> 
 
 
 def _ink(lab: NDArray[np.float16]) -> NDArray[np.bool_]:
-    """Colours of pens that no usual stain has: deep green, blue and red, and black."""
+    """Detect pen colours that no usual stain has: deep green, blue and red, and black."""
     light, a, b = (lab[:, :, channel].astype(np.float32) for channel in range(3))
     chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
     green = (a < -35) & (chroma > 42)
@@ -198,7 +198,7 @@ def _ink(lab: NDArray[np.float16]) -> NDArray[np.bool_]:
 
 
 def _lab(pixels: Pixels) -> NDArray[np.float16]:
-    """sRGB as CIE 1976 L*a*b* under D65 (IEC 61966-2-1)."""
+    """Convert sRGB to CIE 1976 L*a*b* under D65 (IEC 61966-2-1)."""
     return np.concatenate([_lab_of(part) for part in _parts(pixels)])
 
 
@@ -216,6 +216,6 @@ def _parts(pixels: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 _LEVELS = np.arange(256) / 255
 LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
-TO_XYZ = (  # columns X, Y, Z, each divided by that of the white of D65
+TO_XYZ = (  # columns X, Y, Z, each divided by that of the D65 white point
     np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]]) / [0.9505, 1.0, 1.0890]
 ).astype(np.float32)

@@ -1,4 +1,4 @@
-"""An image that its file stores turned or mirrored, shown upright: frames go in, pixels come out turned."""
+"""Show an image upright that its file stores rotated or mirrored."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dpconvert.image.spacing import Spacing
 
 
 def upright_spacing(spacing: Spacing, orientation: int) -> Spacing:
-    """The spacing of an image when it is shown upright: orientations 5 to 8 exchange the axes."""
+    """Return the spacing of an image shown upright; orientations 5 to 8 swap the axes."""
     return Spacing(spacing.y, spacing.x, spacing.stated) if orientation in TURNED else spacing
 
 
 class Turned(Image):
-    """An image by the orientation (2 to 8) that its file states."""
+    """An image shown upright, by the orientation (2 to 8) that its file states."""
 
     def __init__(self, stored: Image, orientation: int) -> None:
         self.stored, self.orientation = stored, orientation

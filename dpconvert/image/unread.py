@@ -1,4 +1,4 @@
-"""Formats of whole slides that nothing here reads, known by their endings: some look like a TIFF of a thumbnail."""
+"""Unsupported slide formats, recognized by their suffixes; some look like a TIFF of a thumbnail."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ UNREAD = "convert them to OME-TIFF or DICOM, with bioformats2raw and raw2ometiff
 
 
 def unread(name: str | PurePath) -> str | None:
-    """What a file is, where it is a slide in such a format; None for any other."""
+    """Return the name of the unsupported slide format of a file; None for any other file."""
     return FORMATS.get(PurePath(name).suffix.lower())

@@ -1,1 +1,1 @@
-"""Shards in, batches on the device out."""
+"""Load batches from shards onto the device."""

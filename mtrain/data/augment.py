@@ -1,5 +1,5 @@
-"""Pixels to network input: workers crop a square from each image; whole batches of squares are resized, flipped and
-normalized on the device.
+"""Convert pixels to network input: workers crop a square from each image; the device resizes, flips and normalizes
+whole batches of squares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtrain.backbones.card import Interpolation
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CENTRE = 1 << 31
-LARGEST = 2  # times the size: workers resize larger squares, to keep batches small
+LARGEST = 2  # multiple of the size; workers shrink larger squares, to keep batches small
 
 
 def square(image: Tensor, size: int, place: int = CENTRE, how: Interpolation = "bilinear") -> Tensor:
@@ -120,8 +120,9 @@ def resized_at_once(pixels: Tensor, sides: Tensor, size: int, largest: int, how:
 
 
 def _cubic_at_once(squares: Tensor, weights: Tensor) -> Tensor:
-    """Width first, whose result is rounded and kept within 0 to 255, then height, as Pillow and torch do it: what this
-    cuts off depends on the order.
+    """Resize the width first, round and clip to 0 to 255, then the height, as Pillow and torch do.
+
+    The order matters, because values are clipped in between.
     """
     count, size, largest = weights.shape
     wide = (weights @ squares.transpose(1, 2).flatten(2).float()).round_().clamp_(0, 255)  # (N, x, y * 3)
@@ -155,8 +156,9 @@ def _triangle_weights(sides: Tensor, size: int, largest: int) -> Tensor:
 
 
 def _cubic_weights(sides: Tensor, size: int, largest: int) -> Tensor:
-    """As `_triangle_weights`, of cubic convolution over two pixels to either side, antialiased, with a = -0.5 (Keys,
-    Cubic convolution interpolation for digital image processing, 1981), as Pillow and torch have it.
+    """Return weights like `_triangle_weights`, but of antialiased cubic convolution over two pixels to either side.
+
+    a = -0.5, as in Pillow and torch (Keys, "Cubic convolution interpolation for digital image processing", 1981).
     """
     scales = (sides.float() / size)[:, None, None]
     centres = scales * (torch.arange(size, device=sides.device)[:, None] + 0.5)

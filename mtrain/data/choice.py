@@ -1,7 +1,7 @@
-"""Chooses the tasks of a pool to train on: by name (`--tasks`), or as an estimate of influence found them (`--drop`).
+"""Choose the tasks of a pool to train on: by name (`--tasks`), or by an estimate of influence (`--drop`).
 
 A choice for a target is part of the protocol: it may see the target's training and validation sets, never its test set.
-What it saw is stated in the file of the choice and recorded in the run.
+The file of the choice states the sets that it has seen, and the run records them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GUARDED = "test"  # the set of a target that no choice for it may have seen
 
 
 class Advice(BaseModel):
-    """What a file for `--drop` says: tasks to leave out for a target, and the sets that this was decided on."""
+    """The content of a file for `--drop`: the tasks to leave out for a target, and the sets used for the decision."""
 
     target: str
     leave_out: list[str]
@@ -32,7 +32,7 @@ class Advice(BaseModel):
 
 
 class Choice(BaseModel):
-    """The tasks that were chosen from a pool, and how: as it is recorded in a run.
+    """The tasks chosen from a pool and the reason for the choice, as recorded in a run.
 
     tasks: names given by the user, if any. file, document: the path and the digest of the file of advice, if any.
     target, saw: the target that the file advises for, and the sets of each task that the advice was decided on.
@@ -53,7 +53,7 @@ def read_advice(path: Path) -> tuple[Advice, str]:
     """The advice in a file that `mtrain influence` wrote, and the digest of the file's content.
 
     Raises:
-        UsageError: no such file, or a choice that has seen the target's test set.
+        UsageError: the file does not exist, or its choice has seen the target's test set.
         RunError: it is not such a file, or was changed since it was written.
     """
     try:
@@ -94,9 +94,7 @@ def chosen(
     unwanted = {find_task(whole, name).name for name in advice.leave_out} if advice else set()
     kept = [task for task in remaining.tasks if (not named or task.name in named) and task.name not in unwanted]
     if not kept:
-        raise UsageError(
-            "no task remains to train on", found=_options(config), remedy="choose others, or leave it away"
-        )
+        raise UsageError("no task remains to train on", found=_options(config), remedy="choose others, or omit it")
     names = tuple(task.name for task in kept)
     choice = Choice(
         kept=names, dropped=tuple(task.name for task in remaining.tasks if task.name not in names),

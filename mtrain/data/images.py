@@ -1,6 +1,6 @@
-"""Random access to single images in shards: reads bytes by offset, decodes them and crops them straight into a batch.
+"""Random access to single images in shards: read bytes by offset, decode them and crop them straight into a batch.
 
-Only the index is held in memory: 16 bytes and the key of each image, in arrays that forked workers share; up to
+Only the index is kept in memory: 16 bytes and the key of each image, in arrays that forked workers share; up to
 `OPEN_FILES` shards are open. Remote shards are read from their copies in the cache (mtrain.data.shard_cache).
 """
 

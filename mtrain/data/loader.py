@@ -1,4 +1,4 @@
-"""Loads batches of uint8 images, by number, in worker processes.
+"""Load batches of uint8 images, by number, in worker processes.
 
 A worker makes whole batches: it decodes each image from its shard and writes its square to memory that it shares with
 the main process. Resizing and all later steps run on the device. The memory is allocated once and reused, because new

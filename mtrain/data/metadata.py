@@ -1,5 +1,5 @@
-"""Where the JSON of a sample lies in its tar, and its text. The index states neither: it follows from the members'
-order, which is image, class (one block), mask where the task has one, JSON (docs/format.md).
+"""Locate and read the JSON of a sample in its tar. The index does not state its position, which follows from the order
+of members: image, class (one block), mask if the task has masks, JSON (docs/format.md).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from mtrain.data.images import ShardFiles
 from mtrain.data.task import Rows
 
 BLOCK = tarfile.BLOCKSIZE
-FIRST = 8 * BLOCK  # read at once: most texts fit
+FIRST = 8 * BLOCK  # bytes to read at once; most texts fit
 
 
 def json_headers(rows: Rows) -> npt.NDArray[np.int64]:
-    """The offset of the tar header of each sample's JSON, in bytes: (n,)."""
+    """Return the byte offset of the tar header of each sample's JSON: (n,)."""
     if rows.seg_offset is not None and rows.seg_length is not None:
         return rows.seg_offset + _padded(rows.seg_length)
     return rows.offset + _padded(rows.length) + 2 * BLOCK  # the class: its header, and one block
 
 
 def read_json(files: ShardFiles, shard: int, header: int) -> dict[str, Any]:
-    """The JSON whose tar header lies at this offset of a shard.
+    """Return the JSON whose tar header lies at this offset of a shard.
 
     Raises:
-        ValueError: there is no JSON object.
+        ValueError: there is no JSON object at this offset.
     """
     data = files.read(shard, header, FIRST)
     try:
@@ -46,5 +46,5 @@ def read_json(files: ShardFiles, shard: int, header: int) -> dict[str, Any]:
 
 
 def _padded(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The length of members with their padding to whole blocks."""
+    """Return the length of members including their padding to whole blocks."""
     return -(-length // BLOCK) * BLOCK

@@ -1,7 +1,7 @@
-"""Opens the tasks to train on: folders of shards in, a `Pool` out.
+"""Open the tasks to train on, from folders of shards to a `Pool`.
 
-A pool holds every subfolder of the shards folder that contains a `task.json`; the folder may be a URL (`shard_cache`).
-Tasks whose conversion is unfinished are not used, and listed in `Pool.unfinished`. `leave_out` removes tasks together
+A pool contains every subfolder of the shards folder that has a `task.json`; the folder may be a URL (`shard_cache`).
+Tasks whose conversion is unfinished are not used but listed in `Pool.unfinished`. `leave_out` removes tasks together
 with those that share their slides or annotations (`related` in task.json).
 """
 
@@ -21,7 +21,7 @@ from mtrain.data.storage import url_of
 from mtrain.data.task import NAME_IT, OPEN, Rows, Task, open_task
 from mtrain.errors import UsageError
 
-EMPTY_SETS = 6  # of a task, that are listed
+EMPTY_SETS = 6  # maximum number of sets to list per task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,11 +153,11 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
 
 
 def _with_relatives(pool: Pool, names: Iterable[str]) -> tuple[list[Task], list[tuple[str, str]]]:
-    """The named tasks and those related to them; and which of them brought which along."""
+    """Return the named tasks and those related to them, and the task through which each relative was found."""
     found = list({task.name: task for task in (find_task(pool, name) for name in names)}.values())
     known = {task.name for task in found}
     pairs = []
-    for task in found:  # grows while it is walked: relations of relations come too
+    for task in found:  # grows during the iteration, to include relatives of relatives
         for other in pool.tasks:
             if other.name not in known and _related(task, other):
                 found.append(other)
@@ -167,7 +167,7 @@ def _with_relatives(pool: Pool, names: Iterable[str]) -> tuple[list[Task], list[
 
 
 def _empty_sets(task: Task) -> str:
-    """What of a task holds no sample, its training set being all that it trains on."""
+    """Return the empty sets and classes of a task; its training set comprises all samples that it trains on."""
     counts = {split: content.classes for split, content in task.card.splits.items()}
     trained = [of for split, of in counts.items() if split in task.trains]
     counts |= {"train": [sum(of_class) for of_class in zip(*trained, strict=True)]}

@@ -1,4 +1,4 @@
-"""Moves batches to the device: on CUDA, the next one is copied while the network processes the previous one.
+"""Move batches to the device: on CUDA, the next one is copied while the network processes the previous one.
 
 The pixels are fetched directly from the memory that the loader's workers write to: it is page-locked, and a part of it
 is reused only after the copy from it is complete.

@@ -1,4 +1,4 @@
-"""Draws task, image and augmentation as a function of (seed, iteration, slot). There is no state, so workers, ranks and
+"""Draw task, image and augmentation as a function of (seed, iteration, slot). There is no state, so workers, ranks and
 resuming change nothing. Training on a single task uses (seed, epoch, position), with every image once per epoch.
 
 Slot s of iteration i is block (s, i, stream) of the counter-based generator Philox4x64-10 keyed by the seed (Salmon et

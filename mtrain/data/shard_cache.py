@@ -1,4 +1,4 @@
-"""Remote shards (s3://, gs://, https://): lists them, and copies them whole into a cache on this machine.
+"""List remote shards (s3://, gs://, https://), and copy them whole into a cache on this machine.
 
 A copy is checked against the sha256 in task.json before it gets its final name, which is that digest:
 

@@ -1,4 +1,4 @@
-"""Reads from object stores and web servers through fsspec. Slow and failed requests are retried; errors are reported in
+"""Read from object stores and web servers through fsspec. Slow and failed requests are retried; errors are reported in
 one line. URLs carry no credentials: the libraries find them in their usual places.
 """
 

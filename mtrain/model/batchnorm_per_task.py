@@ -1,10 +1,9 @@
-"""Batch normalization with statistics of each task's own, on request; weight and bias stay shared.
+"""Optional batch normalization with separate statistics for each task; weight and bias stay shared.
 
-After Chang et al., "Domain-specific batch normalization for unsupervised domain adaptation" (2019). For the network
-that is handed on the tasks' statistics become one again: those of their activations together, each task weighing the
-same.
+After Chang et al., "Domain-specific batch normalization for unsupervised domain adaptation" (2019). The exported
+network has one set of statistics again: those of the activations of all tasks, with equal weight per task.
 
-A layer that is synchronized over ranks stays so: statistics are those of a task's images on all of them.
+A layer that is synchronized over ranks stays synchronized: it uses the statistics of a task's images on all ranks.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from mtrain.model.batchnorm_sync import SYNCHRONIZED, sum_over_ranks
 
 
 class TaskBatchNorm(nn.Module):
-    """`layer`, applied to each task's part of the batch with that task's statistics.
+    """Apply `layer` to each task's part of the batch with that task's statistics.
 
-    `counts` says whose the images are: counts[0] of the first task, then counts[1] of the second, and so on.
+    The batch contains counts[0] images of the first task, then counts[1] of the second, and so on.
     """
 
     def __init__(self, layer: _BatchNorm, tasks: int) -> None:
@@ -39,7 +38,7 @@ class TaskBatchNorm(nn.Module):
         layer.running_mean = layer.running_var = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """The shapes of `layer`."""
+        """Normalize a batch; input and output shapes are those of `layer`."""
         tracked, self.layer.num_batches_tracked = self.layer.num_batches_tracked, None  # counts batches, not parts
         if self.training and isinstance(self.layer, SYNCHRONIZED):
             normalized = self._over_ranks(images)
@@ -50,12 +49,12 @@ class TaskBatchNorm(nn.Module):
         return normalized
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """(tasks, channels) means and variances."""
+        """Return means and variances, (tasks, channels) each."""
         means = torch.stack([self.get_buffer(f"mean_{task}") for task in range(self.tasks)])
         return means, torch.stack([self.get_buffer(f"variance_{task}") for task in range(self.tasks)])
 
     def _normalized(self, task: int, part: Tensor) -> Tensor:
-        """A part of one value a channel has no variance: it is normalized by what is known already."""
+        """Normalize one task's part; one value per channel has no variance: stored statistics are used then."""
         self.layer.running_mean = self.get_buffer(f"mean_{task}")
         self.layer.running_var = self.get_buffer(f"variance_{task}")
         self.layer.train(self.training and part.numel() > part.shape[1])
@@ -64,7 +63,7 @@ class TaskBatchNorm(nn.Module):
         return normalized
 
     def _over_ranks(self, images: Tensor) -> Tensor:
-        """All tasks in two messages, which a rank without images of a task sends and awaits like the others."""
+        """Normalize over ranks with two messages for all tasks, in which ranks without images of a task join too."""
         with torch.autocast(images.device.type, enabled=False):
             values = images.to(torch.promote_types(images.dtype, torch.float32)).reshape(*images.shape[:2], -1)
             task = F.one_hot(torch.repeat_interleave(torch.tensor(self.counts)), self.tasks).to(values.dtype)
@@ -75,7 +74,7 @@ class TaskBatchNorm(nn.Module):
             mean = total[:, :-1] / count.clamp(min=1)
             squares = (values - (task @ mean)[:, :, None]).square().sum(2)
             variance = sum_over_ranks(task.T @ squares) / count.clamp(min=1)
-            known = count < 2  # one value a channel has no variance
+            known = count < 2  # one value per channel has no variance
             before = self.statistics()
             self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1), count[:, 0] > 1)
             mean, variance = (torch.where(known, *pair) for pair in zip(before, (mean, variance), strict=True))
@@ -87,7 +86,7 @@ class TaskBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _remember(self, means: Tensor, variances: Tensor, there: Tensor) -> None:
-        """Move the statistics of the tasks that are `there` towards these."""
+        """Update the running statistics of the tasks for which `there` is true."""
         shares = self.momentum * there.to(means.dtype)
         for task, share in enumerate(shares):
             self.get_buffer(f"mean_{task}").lerp_(means[task], share)
@@ -95,14 +94,14 @@ class TaskBatchNorm(nn.Module):
 
 
 def split(network: nn.Module, tasks: int) -> None:
-    """Give every batch-normalization layer statistics of each of `tasks` tasks: its own, to begin with."""
+    """Give every batch-normalization layer one set of statistics per task, initialized with the layer's own."""
     for name, layer in list(network.named_modules()):
         if isinstance(layer, _BatchNorm) and layer.track_running_stats:
             _replace(network, name, TaskBatchNorm(layer, tasks))
 
 
 def route(network: nn.Module, counts: Sequence[int]) -> None:
-    """Say whose the images of the next batch are."""
+    """Set the number of images of each task in the next batch."""
     for module in network.modules():
         if isinstance(module, TaskBatchNorm):
             module.counts = counts
@@ -110,7 +109,7 @@ def route(network: nn.Module, counts: Sequence[int]) -> None:
 
 @torch.no_grad()
 def merge(network: nn.Module) -> None:
-    """Undo `split`: one mean and variance a channel, of the mixture of the tasks."""
+    """Undo `split`: keep one mean and variance per channel, those of the mixture of all tasks."""
     for name, module in list(network.named_modules()):
         if isinstance(module, TaskBatchNorm):
             means, variances = (values.double() for values in module.statistics())

@@ -1,6 +1,6 @@
-"""Batch normalization by the mean and variance of the whole batch, when it is spread over several ranks.
+"""Batch normalization with the mean and variance of the whole batch when it is spread over several ranks.
 
-On CUDA devices that is torch's SyncBatchNorm; torch has none for the CPU, so that is here: the same, plainly written.
+CUDA devices use torch's SyncBatchNorm. torch has none for the CPU, so this module implements an equivalent layer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def synchronize(network: nn.Module, device: torch.device) -> None:
-    """Exchange every batch-normalization layer of a network for one over all ranks, with the same weights.
+    """Replace every batch-normalization layer of a network by one over all ranks, with the same weights.
 
     Raises:
-        UsageError: a layer that does more than normalize.
+        UsageError: a layer does more than normalize, so it cannot be replaced.
     """
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
@@ -29,7 +29,7 @@ def synchronize(network: nn.Module, device: torch.device) -> None:
                 continue
             if type(layer) not in PLAIN:
                 raise UsageError(
-                    f"--sync-batchnorm cannot take the place of this network's {type(layer).__name__}",
+                    f"--sync-batchnorm cannot replace this network's {type(layer).__name__}",
                     remedy="use another --backbone, or leave it out",
                 )
             kind = nn.SyncBatchNorm if device.type == "cuda" else SynchronizedBatchNorm
@@ -37,7 +37,7 @@ def synchronize(network: nn.Module, device: torch.device) -> None:
 
 
 class SynchronizedBatchNorm(_BatchNorm):
-    """(N, C, ...) normalized over all dimensions but C and over all ranks; in inference like any other."""
+    """Normalize (N, C, ...) over all dimensions but C and over all ranks; inference is that of a plain layer."""
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
@@ -65,14 +65,14 @@ class SynchronizedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance, share)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of dimensions will do."""
+        """Accept any number of dimensions."""
 
 
 SYNCHRONIZED = (nn.SyncBatchNorm, SynchronizedBatchNorm)
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The loss is the sum of all ranks' losses, so the gradient of one rank's summand is the sum of all gradients."""
+    """A sum over ranks. The loss is the sum of all ranks' losses, so the gradients of the ranks are summed too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum over the ranks, differentiable; all ranks call this, and go backwards through it, in one order."""
+    """Return the differentiable sum over all ranks, which must run both passes through such sums in the same order."""
     summed: Tensor = _SumOverRanks.apply(values)
     return summed
 

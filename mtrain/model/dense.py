@@ -1,8 +1,8 @@
-"""Masks and points from the maps of the shared network: a decoder that all tasks share, and a convolution a task.
+"""Predict masks and points from the maps of the shared network: one decoder for all tasks, one convolution per task.
 
-The decoder is a feature pyramid (Lin et al., 2017) of 96 channels, from the coarsest map to the finest. A task's own
-convolution of 3 x 3 gives a map of logits for each class of its masks, and one for each class of its points, which are
-discs of the points' radius.
+The decoder is a feature pyramid (Lin et al., 2017) with 96 channels, from the coarsest map to the finest. The 3 x 3
+convolution of a task outputs one map of logits for each class of its masks and one for each class of its points; points
+are predicted as discs with the points' radius.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mtrain.model.task_heads import HeadView, TaskHeads
 
 CHANNELS = 96
 GROUPS = 8
-PRIOR = 0.01  # that a place is in a disc, before anything is learnt (Lin et al., "Focal loss", 2017)
+PRIOR = 0.01  # initial probability that a position lies in a disc (Lin et al., "Focal loss", 2017)
 
 
 class Decoder(nn.Module):
-    """Maps from fine to coarse, each (N, channels, h, w) -> (N, 96, h, w) of the finest.
+    """Merge maps (N, channels, h, w), ordered from fine to coarse, into one (N, 96, h, w) at the size of the finest.
 
-    Maps of tokens are all of one size: they are first brought to twice and four times it, and to half of it.
+    Token maps all have the same size, so they are first resized to four times, twice, once and half that size.
     """
 
     def __init__(self, levels: Sequence[Level]) -> None:
@@ -40,13 +40,13 @@ class Decoder(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """The merged map at the size of the finest."""
+        """Return the merged map at the size of the finest one."""
         merged: Tensor | None = None
         for lateral, resizer, merge, given in reversed(
             list(zip(self.laterals, self.resizers, self.merges, maps, strict=True))
         ):
             level: Tensor = resizer(lateral(given))
-            if merged is not None:  # nearest: its gradient has the same bits each time, also on CUDA
+            if merged is not None:  # "nearest" has a deterministic gradient, also on CUDA
                 level = level + F.interpolate(merged, size=level.shape[-2:], mode="nearest")
             merged = merge(level)
         assert merged is not None
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
 
 
 def _resizer(doublings: int) -> nn.Module:
-    """Doubles the size of a map this often; halves it for -1."""
+    """Return a module that doubles the size of a map `doublings` times; -1 halves it."""
     if doublings < 0:
         return nn.MaxPool2d(2, ceil_mode=True)
     layers = [nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, stride=2) for _ in range(doublings)]
@@ -62,7 +62,7 @@ def _resizer(doublings: int) -> nn.Module:
 
 
 class DenseHeads(TaskHeads):
-    """A 3 x 3 convolution for each task, all as one layer: (N, 96, h, w) -> (N, maps of all tasks, h, w)."""
+    """A 3 x 3 convolution per task, computed as one layer: (N, 96, h, w) -> (N, maps of all tasks, h, w)."""
 
     @staticmethod
     def _layer(features: int, number: int) -> nn.Conv2d:
@@ -74,12 +74,12 @@ class DenseHeads(TaskHeads):
 
 
 def own_maps(head: HeadView, features: Tensor) -> Tensor:
-    """The logits of one task: (N, 96, h, w) -> (N, maps, h, w)."""
+    """Return the logits of one task: (N, 96, h, w) -> (N, maps, h, w)."""
     return F.conv2d(features, head.weight, head.bias, padding=1)
 
 
 class DenseNetwork(nn.Module):
-    """Decoder and convolutions for these tasks, by name, on the maps of these levels."""
+    """The decoder on the maps of `levels`, and the convolutions of the tasks, by name."""
 
     choice: Tensor
     has_class: Tensor
@@ -109,10 +109,10 @@ class DenseNetwork(nn.Module):
         self.register_buffer("classes", torch.tensor([float(len(dense.seg)) for dense in of]), persistent=False)
 
     def forward(self, maps: Sequence[Tensor], tasks: Tensor) -> Tensor:
-        """Maps of N images, and the number of each image's task among `tasks` (N,) -> the logits of that task, first of
-        the classes of masks, then of points, both as many as any task has: (N, classes + points, h, w).
+        """Return the logits (N, most classes + most points, h, w) of each image's own task: mask classes, then points.
 
-        The shapes, and what is launched, do not depend on which tasks the images are of.
+        tasks: (N,), the index of each image's task. Both parts have room for the largest number that any task has.
+        Shapes and launched kernels do not depend on the tasks in the batch.
         """
         logits = self.heads(self.decoder(maps))
         own: Tensor = self.choice[tasks].to(logits.dtype) @ logits.flatten(2)
@@ -124,13 +124,13 @@ def _kinds(of: Sequence[Dense]) -> tuple[list[tuple[str, ...]], list[tuple[str, 
 
 
 def enlarged(logits: Tensor, size: int) -> Tensor:
-    """(N, K, h, w) -> (N, K, size, size), bilinear, as products: their gradients have the same bits each time."""
+    """Resize (N, K, h, w) to (N, K, size, size) bilinearly, by matrix products, whose gradients are deterministic."""
     rows, columns = (_weights(side, size, logits) for side in logits.shape[-2:])
     return rows @ logits @ columns.T
 
 
 def _weights(side: int, size: int, like: Tensor) -> Tensor:
-    """(size, side): the share of each pixel in each enlarged one, as F.interpolate(align_corners=False) has it."""
+    """Return (size, side): the weight of each pixel in each output pixel, as in F.interpolate(align_corners=False)."""
     centres = ((torch.arange(size, dtype=torch.float64) + 0.5) * side / size - 0.5).clamp(0, side - 1)
     shares = (1 - (centres[:, None] - torch.arange(side)).abs()).clamp(min=0)
     return shares.to(like.device, like.dtype, non_blocking=True)

@@ -1,7 +1,7 @@
-"""dense.safetensors, which a training with masks or points leaves besides the heads: decoder and convolutions.
+"""dense.safetensors: the decoder and convolutions that a training with masks or points writes besides the heads.
 
-Its tensors are those of `DenseNetwork`. Its header says of which modules of the shared network the maps are, and which
-classes of masks and points each task has.
+Its tensors are those of `DenseNetwork`. Its header names the modules of the shared network that output the maps,
+and the classes of masks and points of each task.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def save_dense(path: Path, network: DenseNetwork, about: Mapping[str, Any]) -> N
     """Write the decoder and the convolutions, with `about` in the header.
 
     Raises:
-        RunError: the disk is full, or the like.
+        RunError: the file cannot be written, for example because the disk is full.
     """
     described = {
         "levels": [asdict(level) for level in network.levels],
@@ -34,10 +34,10 @@ def save_dense(path: Path, network: DenseNetwork, about: Mapping[str, Any]) -> N
 
 
 def load_dense(path: Path) -> DenseNetwork:
-    """What `save_dense` wrote, in evaluation mode.
+    """Return the network that `save_dense` wrote, in evaluation mode.
 
     Raises:
-        RunError: absent or damaged.
+        RunError: the file is missing or damaged.
     """
     if not path.is_file():
         raise RunError(

@@ -1,7 +1,7 @@
-"""The losses of masks and points, a number for each sample, so that the rule of the paper holds for them too: their sum
-is divided by the size of the batch, and the gradients of a task's own weights are multiplied by B / B_t.
+"""The losses of masks and points, one number per sample.
 
-Nothing here depends in shape on how much of a sample is annotated.
+The rule of the paper therefore holds for them too: their sum is divided by the batch size, and the gradients of a
+task's own weights are multiplied by B / B_t. No shape depends on how much of a sample is annotated.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from mtrain.data.targets import IGNORE
 from mtrain.model.dense import DenseNetwork, enlarged
 
 ALPHA, GAMMA = 0.25, 2.0  # Lin et al., "Focal loss for dense object detection", 2017
-AT_ONCE = 32  # points drawn at once
-SMALLEST = 0.75  # of a place of the map: the least radius of a disc, so that every point has one place at least
+AT_ONCE = 32  # number of points to draw at once
+SMALLEST = 0.75  # minimum radius of a disc, in map positions: every point then covers at least one
 
 
 def dense_losses(
     network: DenseNetwork, logits: Tensor, tasks: Tensor, masks: Tensor, points: Tensor, radii: Tensor, *,
     scaled: bool = True,
 ) -> Tensor:  # fmt: skip
-    """The loss of each sample: (N,). logits, tasks: as of `DenseNetwork`. masks: uint8 (N, S, S). points: (N, P, 3).
-    radii: (N,), in pixels of the masks.
+    """Return the loss of each sample: (N,).
 
-    scaled: divide by the logarithm of the number of classes, so that a guess costs about 1 in each kind of task.
+    logits, tasks: as in `DenseNetwork`. masks: uint8 (N, S, S). points: (N, P, 3). radii: (N,), in pixels of the masks.
+    scaled: divide by the logarithm of the number of classes, so that guessing costs about 1 in every kind of task.
     """
     values = logits.to(torch.promote_types(logits.dtype, torch.float32))
     seg, discs = torch.split(values, [network.most_classes, network.most_points], dim=1)
@@ -44,10 +44,11 @@ def dense_losses(
 
 
 def mask_losses(logits: Tensor, masks: Tensor, known: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Soft Dice loss, averaged over the classes that a mask holds, and the mean cross-entropy of its pixels, divided by
-    `scale` (N,): (N,). Pixels of 255 do not count; 0 where none is annotated.
+    """Return the soft Dice loss plus the mean cross-entropy per pixel divided by `scale` (N,): (N,).
 
-    logits: (N, K, S, S). masks: (N, S, S). known: (N, K), which of the K classes the task of a sample has.
+    The Dice loss is averaged over the classes that occur in the mask. Pixels of value 255 are ignored; the loss is 0 if
+    no pixel is annotated. logits: (N, K, S, S). masks: (N, S, S). known: (N, K), whether the sample's task has each of
+    the K classes.
     """
     none = torch.finfo(logits.dtype).min
     logs = logits.masked_fill(~known[:, :, None, None], none).log_softmax(1)
@@ -65,10 +66,10 @@ def mask_losses(logits: Tensor, masks: Tensor, known: Tensor, scale: Tensor | No
 
 
 def point_losses(logits: Tensor, truth: Tensor, known: Tensor, radii: Tensor) -> Tensor:
-    """Sigmoid focal loss, summed over places and divided by the number of those in discs, or in one disc where this is
-    more: (N,).
+    """Return the sigmoid focal loss, summed over positions and divided by the number of those in discs: (N,).
 
-    logits, truth: (N, K, h, w). known: (N, K). radii: (N,), in places of the map.
+    The divisor is at least the area of one disc. logits, truth: (N, K, h, w). known: (N, K). radii: (N,), in map
+    positions.
     """
     chance = logits.sigmoid()
     wrong = torch.where(truth, 1 - chance, chance)
@@ -80,9 +81,10 @@ def point_losses(logits: Tensor, truth: Tensor, known: Tensor, radii: Tensor) ->
 
 
 def drawn_discs(points: Tensor, radii: Tensor, shape: torch.Size | tuple[int, ...], size: int) -> Tensor:
-    """Whether each place of a map of `shape` (N, K, h, w) lies in the disc of a point of each class: bool.
+    """Return a boolean map of `shape` (N, K, h, w): whether each position lies in the disc of a point of each class.
 
-    points: (N, P, 3) in pixels of squares of `size`, class -1 for none. radii: (N,) in these pixels.
+    points: (N, P, 3), x and y in pixels of a square of side `size`, and the class, -1 for none. radii: (N,), in these
+    pixels.
     """
     count, classes, height, width = shape
     scale_x, scale_y = width / size, height / size

@@ -1,4 +1,4 @@
-"""The device of a computation, and its failures as one-line errors."""
+"""Choose the device of a computation, and turn its failures into one-line errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from mtrain.errors import RunError, UsageError, UserError
 
 ON_THE_CPU = "or give --device cpu"
-# part of the text of an error of CUDA, NCCL or torch, which share no class for it -> what happened, what to do
+# part of the message of a CUDA, NCCL or torch error (they share no class) -> (what happened, what to do)
 FAILURES = {
     "Duplicate GPU detected": (
         "two processes of this training use the same GPU",
@@ -35,10 +35,10 @@ FAILURES = {
 
 
 def find_device(name: str) -> torch.device:
-    """ "auto" is the first CUDA device where there is one, else the CPU.
+    """Return the device called `name`; "auto" is the first CUDA device if there is one, else the CPU.
 
     Raises:
-        UsageError: there is no such device, or there is a GPU whose driver does not work with this torch.
+        UsageError: the device does not exist, or the GPU's driver does not work with this torch.
     """
     if name == "auto":
         return torch.device("cuda" if _has_cuda() else "cpu")
@@ -54,7 +54,7 @@ def find_device(name: str) -> torch.device:
 
 
 def _has_cuda() -> bool:
-    """Whether CUDA works. torch only warns of a driver that is too old, and then finds no device."""
+    """Whether CUDA works. If the driver is too old, torch only warns and then finds no device."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
@@ -75,7 +75,7 @@ def _cuda_here() -> str:
 
 @contextmanager
 def device_failures_reported() -> Iterator[None]:
-    """Turn the errors of a device that are not ours into errors for the user."""
+    """Turn device errors that are not bugs of ours into errors for the user."""
     try:
         yield
     except RuntimeError as error:
@@ -86,7 +86,7 @@ def device_failures_reported() -> Iterator[None]:
 
 
 def device_failure(error: RuntimeError) -> UserError | None:
-    """What an error of torch, CUDA or NCCL is for the user; None for all others."""
+    """Return the user's error for a known error of torch, CUDA or NCCL; None for any other."""
     if isinstance(error, torch.OutOfMemoryError):
         return RunError(
             "out of memory on the device", remedy="give a smaller --batch or --size: of a training, start another run"

@@ -1,7 +1,7 @@
-"""What a training leaves behind besides the shared network: the head of each task, and what one must know to use it.
+"""The heads that a training writes besides the shared network, and the information needed to use them.
 
-heads.safetensors holds <Task>.weight (classes, features) and <Task>.bias (classes); its header says of each task its
-classes, the patches it was trained on, licence and citation, so that a run can be used where its shards are not.
+heads.safetensors contains <Task>.weight (classes, features) and <Task>.bias (classes). Its header states the classes of
+each task, the patches it was trained on, its licence and its citation, so that a run can be used without its shards.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from mtrain.data.task import Rows, Task
 from mtrain.errors import RunError
 from mtrain.model.tensor_file import read_tensors, write_tensors
 
-LOOKED_AT = 64  # samples whose size and resolution stand for the task's
+LOOKED_AT = 64  # number of samples from which the size and resolution of a task are estimated
 
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a task that a head was trained on.
+    """The description of a task that a head was trained on.
 
-    side: of its square images, or the shorter one, in stored pixels; mpp: micrometres in one of these, None where the
-    source does not say. samples: of each split. tissue_rule, tissue: how patches with tissue were told from background,
-    and the least share of it. range: the samples that became black and white, of images of more than 8 bits.
+    side: shorter side of its images, in stored pixels. mpp: micrometres per stored pixel, None if the source does not
+    state it. samples: number in each split. tissue_rule, tissue: how patches with tissue were distinguished from
+    background, and their minimum share of tissue. range: for images of more than 8 bits, the sample values that became
+    black and white.
     """
 
     task: str
@@ -47,21 +48,21 @@ class About:
     citation: str
     digest: str
     samples: dict[str, int]
-    tissue_rule: TissueRule = "saturation"  # of runs before there was a choice
+    tissue_rule: TissueRule = "saturation"  # default of runs made before the rule could be chosen
     tissue: float | None = None
     range: Range | None = None
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier on the shared network's features."""
+    """A linear classifier on the features of the shared network."""
 
     about: About
     weight: Tensor
     bias: Tensor
 
     def module(self) -> nn.Linear:
-        """Features (N, num_features) -> logits (N, classes)."""
+        """Return a layer: features (N, num_features) -> logits (N, classes)."""
         classes, features = self.weight.shape
         layer = nn.Linear(features, classes)
         layer.load_state_dict({"weight": self.weight, "bias": self.bias})
@@ -72,17 +73,17 @@ def save_heads(path: Path, heads: nn.Module, tasks: Iterable[Task]) -> None:
     """Write the heads of these tasks.
 
     Raises:
-        RunError: the disk is full, or the like.
+        RunError: the file cannot be written, for example because the disk is full.
     """
     told = {task.name: asdict(about(task)) for task in tasks}
     write_tensors(path, heads.state_dict(), {"tasks": told})
 
 
 def load_heads(path: Path) -> dict[str, Head]:
-    """Task -> its head.
+    """Return the head of each task.
 
     Raises:
-        RunError: absent or damaged.
+        RunError: the file is missing or damaged.
     """
     if not path.is_file():
         raise RunError(
@@ -98,7 +99,7 @@ def load_heads(path: Path) -> dict[str, Head]:
 
 
 def about(task: Task) -> About:
-    """What the task's card says, and what the first of its training samples say of sizes."""
+    """Describe a task from its card, with the sizes of its first training samples."""
     rows = task.rows["train"]
     samples = list(_metadata(task, rows.take(range(min(LOOKED_AT, len(rows))))))
     sides = [
@@ -124,11 +125,11 @@ def about(task: Task) -> About:
 
 
 def _metadata(task: Task, rows: Rows) -> Iterable[dict[str, Any]]:
-    """The JSON of these samples."""
+    """Yield the JSON metadata of these samples; empty if it is damaged."""
     files = ShardFiles(task.files())
     fetch(files.copies(np.unique(rows.shard)))
     for shard, header in zip(rows.shard.tolist(), json_headers(rows).tolist(), strict=True):
         try:
             yield read_json(files, shard, header)
-        except ValueError:  # damaged: the others tell of the task what this one would have
+        except ValueError:  # damaged: the other samples suffice to describe the task
             yield {}

@@ -1,6 +1,6 @@
 """The multi-task loss and the scaling of the heads' gradients (the paper, section IV-B and supplement C).
 
-Both have the same shapes in every iteration, whatever tasks are in the batch.
+Both have the same shapes in every iteration, whatever the tasks in the batch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from mtrain.model.task_heads import TaskHeads
 
 
 def task_losses(logits: Tensor, labels: Tensor, tasks: Tensor, heads: TaskHeads, smoothing: float = 0.0) -> Tensor:
-    """(tasks,) cross-entropy of each task summed over its samples, under its own head; 0 where it has none.
+    """Return the cross-entropy of each task under its own head, summed over its samples: (tasks,); 0 without samples.
 
-    logits: (N, classes of all tasks); those of other tasks' classes do not count. labels, tasks: (N,), the class of
-    each sample in its task, and the number of the task. The loss of the batch is the sum of these divided by the number
-    of all its samples. `smoothing` is the share of the target that goes to all classes of the task alike.
+    logits: (N, classes of all tasks); classes of other tasks are ignored. labels, tasks: (N,), the class of each sample
+    within its task, and the index of the task. smoothing: share of the target that is spread evenly over all classes of
+    the task. The loss of the batch is the sum of the result divided by the number of samples in the batch.
     """
     own = tasks[:, None] == heads.task_of_row
     values = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(~own, -torch.inf)
@@ -30,9 +30,10 @@ def task_losses(logits: Tensor, labels: Tensor, tasks: Tensor, heads: TaskHeads,
 
 
 def head_scales(counts: Sequence[int]) -> Tensor:
-    """(tasks,) B / B_t: the loss is divided by B although only B_t samples reach the head of task t; 0 where B_t is 0.
+    """Return B / B_t for each task, (tasks,); 0 where B_t is 0.
 
-    With several ranks or accumulated batches both are counts of the whole effective batch.
+    The loss is divided by B although only B_t samples reach the head of task t. With several ranks or accumulated
+    batches, both are counts over the whole effective batch.
     """
     whole = sum(counts)
     return torch.tensor([whole / count if count else 0.0 for count in counts], dtype=torch.float64)
@@ -40,7 +41,7 @@ def head_scales(counts: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def scale_head_gradients(heads: TaskHeads, scales: Tensor) -> None:
-    """Multiply the gradient of each head by its scale (tasks,), on the device of the heads."""
+    """Multiply the gradient of each head by its scale; `scales` (tasks,) is on the device of the heads."""
     rows = scales[heads.task_of_row].to(heads.weight.dtype)
     for parameter in (heads.weight, heads.bias):
         if parameter.grad is not None:

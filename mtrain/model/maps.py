@@ -1,9 +1,9 @@
-"""The maps inside a shared network: which of its modules give them, and one pass that answers them with the features.
+"""Feature maps inside a shared network: find the modules that produce them, and compute them with the features.
 
-Networks whose maps shrink from stage to stage give a map of each of the strides 4, 8, 16 and 32 that they have: the
-output of the last module of that size that is no part of a block that changes the size. Vision transformers, whose
-tokens keep one size, give the tokens of four blocks, evenly spaced (Li et al., "Exploring plain vision transformer
-backbones for object detection", 2022, makes a pyramid of them).
+A network whose maps shrink from stage to stage has one map for each of the strides 4, 8, 16 and 32 that occur in it:
+the output of the last module at that size that is not part of a block that changes the size. A vision transformer,
+whose tokens keep one size, provides the tokens of four evenly spaced blocks, from which a pyramid is built as in Li et
+al., "Exploring plain vision transformer backbones for object detection", 2022.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Kind = Literal["channels first", "channels last", "tokens"]
 
 @dataclass(frozen=True)
 class Level:
-    """One map: the module whose output it is, its channels, and how it lies in that output.
+    """One map: the module that outputs it, its number of channels, and the layout of the output.
 
-    prefix: number of tokens before those of the patches.
+    prefix: number of tokens before the patch tokens.
     """
 
     module: str
@@ -38,7 +38,7 @@ class Level:
     prefix: int = 0
 
     def map_of(self, output: Tensor) -> Tensor:
-        """The module's output as (N, channels, h, w)."""
+        """Return the module's output as (N, channels, h, w)."""
         if self.kind == "channels first":
             return output
         if self.kind == "channels last":
@@ -50,14 +50,14 @@ class Level:
 
 @dataclass(frozen=True)
 class _Output:
-    """What a module gave, in the order of the modules' ends."""
+    """The name of a module and the shape of its output."""
 
     module: str
     shape: tuple[int, ...]
 
     @property
     def kind(self) -> Kind | None:
-        """How a square map lies in it; None where none does."""
+        """The layout of a square map in the output; None if the output is not one."""
         if len(self.shape) == 3:
             return "tokens"
         if len(self.shape) != 4:
@@ -68,7 +68,7 @@ class _Output:
 
     @property
     def side(self) -> int:
-        """Of a map with two dimensions; 0 of anything else."""
+        """Side of a two-dimensional map; 0 for any other output."""
         return {"channels first": self.shape[-1], "channels last": self.shape[1]}.get(self.kind or "", 0)
 
     @property
@@ -77,10 +77,10 @@ class _Output:
 
 
 def levels_of(body: nn.Module, size: int, name: str) -> tuple[Level, ...]:
-    """The maps that `body` gives for images of `size` pixels, from fine to coarse; of tokens from early to late.
+    """Return the maps that `body` computes from images of `size` pixels, from fine to coarse or early to late.
 
     Raises:
-        UsageError: it gives none.
+        UsageError: the network has no maps.
     """
     outputs = _outputs(body, size)
     levels = _pyramid(body, outputs, size)
@@ -95,7 +95,7 @@ def levels_of(body: nn.Module, size: int, name: str) -> tuple[Level, ...]:
 def features_and_maps(
     network: nn.Module, body: nn.Module, levels: Sequence[Level], images: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """One pass of `network`, of which `body` is a part: its features, and maps (N, channels, h, w) of these levels."""
+    """Run `network`, which contains `body`, once; return its features and the maps (N, channels, h, w) of `levels`."""
     found: dict[str, Tensor] = {}
     with _listening(body, {level.module for level in levels}, lambda name, output: found.__setitem__(name, output)):
         features: Tensor = network(images)
@@ -104,7 +104,7 @@ def features_and_maps(
 
 @torch.no_grad()
 def _outputs(body: nn.Module, size: int) -> list[_Output]:
-    """What each module gives for one image, in the order of the modules' ends."""
+    """Return the outputs of all modules for one image, in the order in which the modules finish."""
     found: list[_Output] = []
     names = {name for name, _ in body.named_modules() if name}
     was_training = body.training
@@ -117,7 +117,7 @@ def _outputs(body: nn.Module, size: int) -> list[_Output]:
 
 @contextmanager
 def _listening(body: nn.Module, names: set[str], tell: Any) -> Iterator[None]:
-    """Call `tell(name, output)` after each of these modules that gives a tensor."""
+    """Call `tell(name, output)` whenever one of these modules outputs a tensor."""
 
     def hook(name: str) -> Any:
         return lambda _module, _inputs, output: tell(name, output) if isinstance(output, Tensor) else None
@@ -144,7 +144,7 @@ def _pyramid(body: nn.Module, outputs: Sequence[_Output], size: int) -> tuple[Le
 
 
 def _changes_size(body: nn.Module, output: _Output, sides: dict[str, int]) -> bool:
-    """Whether the module is part of a block that ends in a map of another size; a plain chain is no block."""
+    """Whether the module is part of a block whose output has another size; a plain chain does not count as a block."""
     parents = output.module.split(".")[:-1]
     around = (".".join(parents[:depth]) for depth in range(1, len(parents) + 1))
     return any(
@@ -153,14 +153,14 @@ def _changes_size(body: nn.Module, output: _Output, sides: dict[str, int]) -> bo
 
 
 def _blocks(body: nn.Module, outputs: Sequence[_Output]) -> tuple[Level, ...]:
-    """Tokens of four blocks of the longest chain of modules that give tokens of one shape."""
+    """Return the tokens of four blocks in the longest chain of modules whose tokens have the same shape."""
     chains: dict[tuple[str, tuple[int, ...]], list[_Output]] = {}
     for output in outputs:
         parent = output.module.rpartition(".")[0]
         if output.kind == "tokens" and parent and type(body.get_submodule(parent)) in CHAINS:
             chains.setdefault((parent, output.shape), []).append(output)
     blocks = max(chains.values(), key=len, default=[])
-    # a chain whose tokens change in number does not keep them in the order of rows
+    # if the number of tokens changes along the chain, they are no longer in row order
     if not blocks or len(blocks) < len(list(body.get_submodule(blocks[0].module.rpartition(".")[0]).children())):
         return ()
     tokens = blocks[0].shape[1]

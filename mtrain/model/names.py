@@ -1,4 +1,4 @@
-"""Names of networks that are ours, and how they stand to those of torchvision and timm. Nothing here loads torch."""
+"""Our own names of networks, and how they map to those of torchvision and timm. This module does not load torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ REMARKS = {
 
 
 def architecture(name: str) -> str:
-    """What torchvision or timm calls the network."""
+    """Return the name of the network in torchvision or timm."""
     return LITE_IN_TIMM if name == LITE else name.removeprefix(TIMM)
 
 
 def remark(name: str) -> str | None:
-    """What one must know of a network whose name alone does not say which it is."""
+    """Return the explanation for a network whose name is ambiguous; None for others."""
     return REMARKS.get(name)

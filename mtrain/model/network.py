@@ -1,6 +1,6 @@
-"""A `SharedNetwork` from images to features, and `MultiHead`, which adds one linear head a task.
+"""`SharedNetwork`, which maps images to features, and `MultiHead`, which adds one linear head per task.
 
-Networks go by the names of mtrain.model.backbones, or are described by a table (mtrain.backbones); their weights are
+A network has a name known to mtrain.model.backbones or is described by a table (mtrain.backbones); its weights are
 "imagenet", "random" or a file.
 """
 
@@ -35,9 +35,9 @@ CLASS_TOKEN = "cls_token"
 
 
 class SharedNetwork(nn.Module):
-    """Normalized images (N, 3, H, W) -> features (N, num_features), pooled as the network does it or its table says.
+    """Normalized images (N, 3, H, W) -> features (N, num_features), pooled by the network or as its table states.
 
-    card: the table, where there is one.
+    card: the table that describes the network, if any.
     """
 
     mean: Tensor
@@ -58,14 +58,14 @@ class SharedNetwork(nn.Module):
         return pooled(features, self.rule, self.body.num_prefix_tokens)  # type: ignore[arg-type]
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) -> what `forward` takes."""
+        """Normalize uint8 images (N, 3, H, W) for `forward`."""
         return normalize(images, self.mean, self.std)
 
 
 class MultiHead(nn.Module):
-    """The shared network and a linear head for each task, by task name in `classes` order.
+    """The shared network and one linear head per task, by task name, in the order of `classes`.
 
-    dense: the tasks whose masks or points are predicted too; size: of the images, in pixels.
+    dense: the tasks whose masks or points are predicted too. size: side of the images, in pixels.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class MultiHead(nn.Module):
         self.dense = DenseNetwork(levels, dense) if dense else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalized images (N, 3, H, W) -> logits (N, classes of all tasks), whichever task each image is of."""
+        """Normalized images (N, 3, H, W) -> logits (N, classes of all tasks), whatever the tasks of the images."""
         logits: Tensor = self.heads(self.shared(images))
         return logits
 
@@ -87,19 +87,19 @@ class MultiHead(nn.Module):
 def shared_network(
     name: Network, weights: str | os.PathLike[str] = "imagenet", key: str | None = None
 ) -> SharedNetwork:  # fmt: skip
-    """The network called `name`, or that a table describes; "random" weights come from torch's current random state.
+    """Return the network called `name` or described by a table.
 
-    A name is one of the listed tables, of torchvision, `timm:NAME`, or a path (mtrain.backbones.catalog). weights: a
-    file may also be given by the folder that it lies in. key: which part of a weights file to take, where it holds more
-    than one network.
+    name: a listed table, a network of torchvision, `timm:NAME`, or the path of a table (mtrain.backbones.catalog).
+    weights: "imagenet", "random" (from torch's current random state), a file, or the folder that contains it. key: the
+    part of the weights file to use if it contains several networks.
 
     Raises:
-        UsageError: an unknown name, or a network whose classifier cannot be told apart.
-        RunError: weights that cannot be had or do not fit.
+        UsageError: the name is unknown, or the network's classifier cannot be identified.
+        RunError: the weights are not available or do not fit the network.
     """
     from_file = weights not in ("imagenet", "random")
     if key is not None and not from_file:
-        raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="leave it away")
+        raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="omit it")
     card = catalog.described(name) if isinstance(name, str) else name
     if card is None:
         assert isinstance(name, str)
@@ -116,12 +116,12 @@ def shared_network(
 def load_weights(
     network: nn.Module, path: Path, name: str, key: str | None = None, card: BackboneCard | None = None
 ) -> None:  # fmt: skip
-    """Put the weights in `path` into `network`, which is called `name`; all of them, but for heads and the like.
+    """Load the weights in `path` into the network called `name`; only heads and similar parts may be left over.
 
-    card: the table that describes the network, and how its tensors are called in the files of its authors.
+    card: the table that describes the network and the names of its tensors in its authors' files.
 
     Raises:
-        RunError: not a weights file, one of another network, or of several.
+        RunError: the file is not a weights file, or contains another network or several networks.
         UsageError: nothing in the file is called `key`.
     """
     path = weights_in(path, card.files if card else ())
@@ -130,15 +130,13 @@ def load_weights(
     if card is not None:
         check_published(path, card.sha256)
         tensors = in_own_names(tensors, wanted, catalog.namings(card).values(), path)
-    if (
-        card is None or weights.backbone is not None
-    ):  # a table says itself which architecture the files of others are of
+    if card is None or weights.backbone is not None:  # a table itself states the architecture of files of others
         _check_stated(weights, name, path)
     network.load_state_dict(fit_names(tensors, wanted, path, name, key, _others(tensors, name, card)))
 
 
 def _others(tensors: StateDict, name: str, card: BackboneCard | None) -> Candidates:
-    """Networks that a file may be of which is not one of `name`; of a vision transformer, those with a table first."""
+    """Yield networks that a file may contain instead of `name`; for vision transformers, those with a table first."""
     for width in {tensor.shape[-1] for given, tensor in tensors.items() if given.endswith(CLASS_TOKEN) and tensor.ndim}:
         yield from ((other, shapes) for other, shapes in listed_networks(width) if other != name)
     if card is None:
@@ -146,13 +144,13 @@ def _others(tensors: StateDict, name: str, card: BackboneCard | None) -> Candida
 
 
 def _check_stated(weights: Weights, name: str, path: Path) -> None:
-    """Networks whose tensors are alike may compute different things: what a file says it is of counts too."""
+    """Compare the network that a file names: networks with equal tensors may compute different functions."""
     called = None if weights.architecture is None else backbone_called(weights.architecture)
     stated = weights.backbone or called
     if stated is None or architecture(stated) == architecture(name):
         return
     if name == AUTHORS_DENSENET and weights.backbone is None and called == TORCHVISION_DENSENET:
-        return  # the paper begins from torchvision's ImageNet weights
+        return  # the paper starts from torchvision's ImageNet weights
     raise RunError(
         f"not the weights of {name}", where=path, found=f"weights of {stated}", remedy=f"give --backbone {stated}"
     )
@@ -160,8 +158,10 @@ def _check_stated(weights: Weights, name: str, path: Path) -> None:
 
 @torch.no_grad()
 def check_size(network: SharedNetwork, size: int) -> None:
-    """Raises:
-    UsageError: the network cannot take images of `size` pixels.
+    """Check that the network accepts images of `size` pixels.
+
+    Raises:
+        UsageError: it does not.
     """
     was_training = network.training
     try:
@@ -176,7 +176,7 @@ def check_size(network: SharedNetwork, size: int) -> None:
 
 
 def _num_features(name: str, body: Body) -> int:
-    """Features an image: told by a network that ends in tokens, else found by running one."""
+    """Return the number of features per image: an attribute of token networks, else found by running the network."""
     if body.features == "pooled":
         return _probe(name, body)
     width: int = body.module.num_features  # type: ignore[assignment]
@@ -185,7 +185,7 @@ def _num_features(name: str, body: Body) -> int:
 
 @torch.no_grad()
 def _probe(name: str, body: Body) -> int:
-    """Features an image, found by running one."""
+    """Return the number of features per image, found by running the network on one."""
     was_training = body.module.training
     features = body.module.eval()(torch.zeros(1, 3, body.size, body.size))
     body.module.train(was_training)

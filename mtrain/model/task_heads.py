@@ -1,7 +1,7 @@
-"""The linear heads of all tasks as one layer: one product for a batch that mixes tasks, whatever their number.
+"""The linear heads of all tasks as one layer, so that a batch of mixed tasks needs only one matrix product.
 
-Row r of `weight` (classes of all tasks, features) and of `bias` belongs to one class of one task. To users, exports and
-checkpoints each task still has a head of its own: `heads[task]` is a view of its rows, and the state dict holds
+Row r of `weight` (classes of all tasks, features) and of `bias` belongs to one class of one task. For users, exports
+and checkpoints each task still has its own head: `heads[task]` is a view of its rows, and the state dict contains
 `<Task>.weight` and `<Task>.bias`.
 """
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 class HeadView(NamedTuple):
-    """The head of one task: rows of the weight and bias that all heads share, in their memory."""
+    """The head of one task, as views of its rows in the shared weight and bias."""
 
     weight: Tensor  # (classes, features)
     bias: Tensor  # (classes,)
@@ -27,7 +27,7 @@ class HeadView(NamedTuple):
 
 
 class TaskHeads(nn.Module):
-    """A linear head for each task, by task name in the order of `classes`."""
+    """One linear head per task, by task name, in the order of `classes`."""
 
     task_of_row: Tensor
 
@@ -45,7 +45,7 @@ class TaskHeads(nn.Module):
 
     @staticmethod
     def _layer(features: int, number: int) -> nn.Linear | nn.Conv2d:
-        """The head of one task, as it begins."""
+        """Return the initial head of one task."""
         return nn.Linear(features, number)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -62,17 +62,17 @@ class TaskHeads(nn.Module):
         return len(self.sizes)
 
     def items(self) -> Iterator[tuple[str, HeadView]]:
-        """Task -> its head."""
+        """Yield each task with its head."""
         return ((task, self[task]) for task in self)
 
     def rows_of(self, tensor: Tensor) -> dict[str, Tensor]:
-        """Task -> its rows of a tensor with a row for each class, or its element of a tensor with one for each task."""
+        """Split by task: a tensor with one row per class into rows, one with an element per task into elements."""
         if len(tensor) == len(self.task_of_row):
             return dict(zip(self.sizes, torch.split(tensor, list(self.sizes.values())), strict=True))
         return dict(zip(self.sizes, tensor, strict=True))
 
     def from_rows(self, found: Mapping[str, Tensor]) -> Tensor:
-        """The inverse of `rows_of`; a task that is missing has zeros: a head without a sample so far left nothing."""
+        """Invert `rows_of`. Missing tasks become zeros: a head that has seen no sample yet has no entry."""
         some = next(iter(found.values()))
         if some.ndim == 0:
             return torch.stack([found.get(task, torch.zeros_like(some)) for task in self])

@@ -1,6 +1,7 @@
-"""Safetensors files that carry a digest: of names, types, shapes and bytes of the tensors, and of what the header says.
+"""Safetensors files with a digest of the header and of the names, types, shapes and bytes of the tensors.
 
-The header's one entry, `about`, is a JSON object; the digest is its entry `sha256`. Files of other programs have none.
+The header's only entry, `about`, is a JSON object whose entry `sha256` is the digest. Files written by other programs
+have no digest.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from mtrain.documents import CHANGED, DIGEST, note_unchecked
 from mtrain.errors import RunError
 
 ABOUT = "about"
-AGAIN = "`mtrain fit` makes the weights of a run again; copy a file from elsewhere anew"
+AGAIN = "`mtrain fit` recreates the weights of a run; copy a file from elsewhere again"
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write a safetensors file with `about` in its header, complete or not at all; the same input, the same bytes.
+    """Write a safetensors file atomically, with `about` in its header. Equal input gives equal bytes.
 
     Raises:
-        RunError: the disk is full, or the like.
+        RunError: the file cannot be written, for example because the disk is full.
     """
     contiguous = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     plain = json.loads(json.dumps(about))
@@ -37,18 +38,18 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
         partial.touch()
         mode = partial.stat().st_mode
         try:
-            save_file(contiguous, partial, {ABOUT: header})  # one entry: it shuffles several
-            partial.chmod(mode)  # it makes files that their owner alone can read
-        except SafetensorError as error:  # it wraps the system's errors
+            save_file(contiguous, partial, {ABOUT: header})  # save_file shuffles several entries
+            partial.chmod(mode)  # save_file makes the file readable by its owner only
+        except SafetensorError as error:  # save_file wraps OSError
             raise OSError(str(error)) from None
 
 
 def read_tensors(path: Path, remedy: str = AGAIN) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors in a safetensors file, and what its header says of them: nothing in a file of others.
+    """Return the tensors of a safetensors file and its `about`, which is empty in files of other programs.
 
     Raises:
-        OSError, SafetensorError: there is none, or none that can be read.
-        RunError: changed since it was written.
+        OSError, SafetensorError: the file does not exist or cannot be read.
+        RunError: the file has changed since it was written.
     """
     with safe_open(path, framework="pt") as file:
         about = about_in(file)
@@ -62,7 +63,7 @@ def read_tensors(path: Path, remedy: str = AGAIN) -> tuple[dict[str, Tensor], di
 
 
 def about_in(file: Any) -> dict[str, Any]:
-    """What `write_tensors` put into the header of an open safetensors file; nothing for a file of others."""
+    """Return the `about` that `write_tensors` put into the header of an open file; empty if it has none."""
     try:
         about = json.loads((file.metadata() or {})[ABOUT])
     except (KeyError, ValueError, RecursionError):
@@ -71,7 +72,7 @@ def about_in(file: Any) -> dict[str, Any]:
 
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold a number which is not finite."""
+    """Return the names of the tensors that contain NaN or infinity."""
     return sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
 
 

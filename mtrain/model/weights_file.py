@@ -1,8 +1,8 @@
-"""What a file that is given as weights is, told by its content and not by its name, before anything else reads it.
+"""Detect the format of a weights file from its content, not its name, before anything else reads it.
 
-Accepted are safetensors, and what `torch.save` writes (a zip archive, or a pickle from before PyTorch 1.6). Of anything
-else the error says what it is: the pointer that Git LFS leaves, the page that a server sent in place of a download, an
-archive that is still packed, a file that is cut short. Nothing here loads torch.
+safetensors files and the files of `torch.save` (a zip archive, or a pickle before PyTorch 1.6) are accepted. For any
+other file the error names what it is: a Git LFS pointer, an HTML page sent in place of a download, a packed archive or
+a truncated file, for example. This module does not load torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXPECTED = ".safetensors, .pth or .pt"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 HEAD = 4096  # bytes
-LENGTH = 8  # of the length that a safetensors file begins with
+LENGTH = 8  # bytes of the header length at the start of a safetensors file
 LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
 PICKLE, ZIP, TAR, TAR_AT = b"\x80", b"PK\3\4", b"ustar", 257
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
@@ -47,8 +47,9 @@ AGAIN = "download or copy it again"
 
 
 def weights_in(path: Path, names: Iterable[str] = ()) -> Path:
-    """The weights file in a folder: what timm and transformers call it, one of `names`, or the only one; of a file it
-    is the file itself, and so of a folder without any, which `weights_kind` refuses.
+    """Return the weights file in a folder: the one called as in timm or transformers, one of `names`, or the only one.
+
+    A file is returned as it is, and so is a folder without a weights file, which `weights_kind` refuses.
     """
     if not path.is_dir():
         return path
@@ -58,10 +59,10 @@ def weights_in(path: Path, names: Iterable[str] = ()) -> Path:
 
 
 def weights_kind(path: Path) -> Kind:
-    """How the tensors of a weights file are stored.
+    """Return the storage format of a weights file.
 
     Raises:
-        RunError: no such file, or not a weights file: says what it is.
+        RunError: the file does not exist, or is not a weights file; the message names what it is.
     """
     size = _size(path)
     with path.open("rb") as file:
@@ -76,7 +77,7 @@ def weights_kind(path: Path) -> Kind:
 
 
 def _foreign(head: bytes) -> tuple[str, str | None]:
-    """What a file is that begins so, and what to do about it."""
+    """Return what a file with these first bytes is, and what to do about it."""
     if not head:
         return "it is empty", AGAIN
     for marks, remedy in ((PACKED, UNPACK), (MARKS, None)):
@@ -104,7 +105,7 @@ def _header_length(head: bytes) -> int:
 
 
 def _torch_archive(path: Path) -> Kind:
-    """What `torch.save` writes holds a pickle called data.pkl, and no code; TorchScript's holds both."""
+    """Check an archive: files of `torch.save` contain data.pkl and no code, those of TorchScript contain both."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -127,7 +128,7 @@ def _complete_safetensors(path: Path, header: int, size: int) -> Kind:
         end = max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
         needed = LENGTH + header + int(end)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError):
-        needed = LENGTH + header  # cut within its header, or damaged there: its reader says which
+        needed = LENGTH + header  # the header is truncated or damaged; the reader reports which
     if size < needed:
         raise _refusal(path, f"it is a safetensors file that is cut short: {size} of {needed} bytes", AGAIN)
     return "safetensors"
@@ -149,7 +150,7 @@ def _text(head: bytes) -> tuple[str, str | None]:
     line = shown.strip().partition("\n")[0].strip()
     if line and line.isprintable():
         return f"it is a text file that begins {line[:40]!r}", None
-    return "it begins like none", None
+    return "its first bytes match no known format", None
 
 
 def _refusal(path: Path, what: str, remedy: str | None) -> RunError:

@@ -1,9 +1,9 @@
-"""Tensors of a file under their names there -> the tensors of one network under its own; nothing is left over unsaid.
+"""Match the tensors of a file to those of a network, and refuse a file in which any are missing or left over.
 
-A file may hold the network under a prefix (`module.`, `teacher.backbone.`, ...), more than one network, and
-parts that are no part of it: heads, what a pre-training method needs beside it, the state of an optimizer. These are
-dropped by their names (`DROPPED`), and only where they stand beside the network or at its root, never inside it: a
-squeeze-and-excitation block has an `fc` too. If anything else is left over, the file is of another network.
+A file may store the network under a prefix (`module.`, `teacher.backbone.`, ...), contain several networks, and
+contain parts that do not belong to the network: heads, extra modules of a pre-training method, the state of an
+optimizer. Such parts are dropped by name (`DROPPED`), but only beside the network or at its root, never inside it: a
+squeeze-and-excitation block has an `fc` too. If any other tensor is left over, the file belongs to another network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADS = (
     r"heads?", r"head_\w+", r"\w+_head_?\d?", r"fc", r"classifiers?", r"linear", r"last_linear", r"logits",
     r"(Aux|aux_?)(\d|Logits|logits|head|classifier)*",
 )  # fmt: skip
-# of contrastive learning, self-distillation and masked autoencoders
+# parts of contrastive learning, self-distillation and masked autoencoders
 PRETEXT = (
     r"proj(ector|ection)?(_\w+)?", r"predict(or|ion)(_\w+)?", r"prototypes\w*", r"queue\w*", r"\w+_queue\w*", r"center",
     r"decoder\w*", r"mask_token", r"temperature", r"logit_scale",
@@ -37,11 +37,11 @@ TRAINING = (
     r"hyper_parameters", r"momentum", r"first", r"second", r"steps",
 )  # fmt: skip
 DROPPED = re.compile("|".join((*HEADS, *PRETEXT, *TRAINING)))
-# constants that a network computes by itself, and what counters of operations leave behind
+# constants that a network computes itself, and buffers that FLOP counters leave behind
 DERIVED = re.compile(
     r"(.*\.)?(num_batches_tracked|relative_position_index|relative_coords_table|attn_mask|position_ids|total_ops|total_params)"
 )
-# torchvision's older DenseNet files say "norm.1" where its modules are called "norm1"
+# torchvision's older DenseNet files write "norm.1" for the module "norm1"
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
@@ -49,13 +49,14 @@ def fit_names(
     found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str, key: str | None = None,
     others: Candidates = (),
 ) -> StateDict:  # fmt: skip
-    """The tensors of `found` that the network `name` wants, under its names; `wanted` gives names and shapes.
+    """Return the tensors of `found` that the network `name` needs, under its own names.
 
-    key: the part of the file to take, where it holds more than one network. others: networks by name that a file which
-    does not fit is compared with, so that the error can name the right one.
+    wanted: the names and shapes that the network needs. key: the part of the file to use if it contains several
+    networks. others: networks, by name, to compare a file with that does not fit, so that the error can name the right
+    one.
 
     Raises:
-        RunError: a tensor is missing, of another shape, or left over; or several networks are in the file.
+        RunError: a tensor is missing, has another shape or is left over, or the file contains several networks.
         UsageError: nothing in the file is called `key`.
     """
     state = _part({OLD_DENSENET.sub(r"\1\2", given): value for given, value in found.items()}, key, path)
@@ -70,16 +71,16 @@ def fit_names(
             remedy=_remedy(right, over, chosen),
         )  # fmt: skip
     fitted = {inner: state[chosen + inner] for inner in wanted if chosen + inner in state}
-    # counters of batches seen: older files lack them, and inference does not read them
+    # batch counters: older files lack them, and inference does not use them
     return fitted | {inner: tensor for inner, tensor in wanted.items() if inner not in fitted}
 
 
 def flattened(
     content: Mapping[Any, Any], prefix: str = "", seen: set[int] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of dictionaries in dictionaries, named by the way to them: `teacher.backbone.conv1.weight`.
+    """Yield the tensors of nested dictionaries, named by their path: `teacher.backbone.conv1.weight`.
 
-    A dictionary that stands in several places is gone through once.
+    A dictionary that occurs in several places is visited once.
     """
     seen = set() if seen is None else seen
     seen.add(id(content))
@@ -102,7 +103,7 @@ def _part(state: StateDict, key: str | None, path: Path) -> StateDict:
 
 
 def _prefixes(state: StateDict, wanted: Mapping[str, Tensor]) -> list[str]:
-    """What may stand before the network's names, by its first one: whole components, none of a part that is dropped."""
+    """Return the possible prefixes of the network, found by its first name; parts in `DROPPED` are excluded."""
     first = next(iter(wanted))
     found = {name.removesuffix(first) for name in state if name == first or name.endswith("." + first)}
     return sorted(p for p in found if not any(DROPPED.fullmatch(component) for component in p.split(".")[:-1]))
@@ -123,7 +124,7 @@ def _of_another_shape(state: StateDict, prefix: str, wanted: Mapping[str, Tensor
 
 
 def _chosen(state: StateDict, prefixes: list[str], wanted: Mapping[str, Tensor], path: Path, key: str | None) -> str:
-    """The only network in the file; of several with the same values, the first."""
+    """Return the prefix of the only network in the file; of several with equal values, the first."""
     first, *more = prefixes
     if not (key == ROOT and first == "") and any(not _equal(state, first, other, wanted) for other in more):
         choices = [prefix.rstrip(".") or ROOT for prefix in prefixes]
@@ -131,7 +132,7 @@ def _chosen(state: StateDict, prefixes: list[str], wanted: Mapping[str, Tensor],
             f"{len(choices)} networks are in this file: {', '.join(choices)}", where=path,
             remedy=f"choose one with --weights-key, like --weights-key {choices[-1]}",
         )  # fmt: skip
-    return first  # the shortest: the top level, where the network stands there
+    return first  # the shortest prefix, which is empty for a network at the top level
 
 
 def _equal(state: StateDict, one: str, other: str, wanted: Mapping[str, Tensor]) -> bool:
@@ -176,7 +177,7 @@ def _remedy(right: str | None, over: list[str], prefix: str | None) -> str:
     if right is not None:
         return f"give --backbone {right}"
     if prefix and over and not any(name.startswith(prefix) for name in over):
-        return f"if the rest is another network, take this one alone with --weights-key {prefix.rstrip('.')}"
+        return f"if the rest is another network, select this one with --weights-key {prefix.rstrip('.')}"
     return "check --backbone"
 
 

@@ -1,4 +1,4 @@
-"""Tensors under the names that a network's authors give them -> under the names of timm, by the tables of names."""
+"""Rename tensors from the names of a network's authors to those of timm, by the naming tables."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mtrain.backbones.card import Naming
 from mtrain.errors import RunError
 from mtrain.model.weights_fit import StateDict
 
-PREFIX = r"((?:.+?\.)?)"  # of any name: module., teacher.backbone., ...
+PREFIX = r"((?:.+?\.)?)"  # any prefix: module., teacher.backbone., ...
 PART = re.compile(r"(.+)@(\d+)")
 POSITIONS, CLASS = "pos_embed", "cls_token"
 
 
 def in_own_names(found: StateDict, wanted: Mapping[str, Tensor], namings: Iterable[Naming], path: Path) -> StateDict:
-    """`found` as it is, or renamed by the one of `namings` that gives most of the names that `wanted` has.
+    """Return `found`, renamed by the naming that yields the most names in `wanted` if any yields more than no renaming.
 
     Raises:
-        RunError: parts of a tensor that do not go together.
+        RunError: the parts of a tensor do not fit together.
     """
     best, most = found, _matching(found, wanted)
     for naming in namings:
@@ -33,10 +33,10 @@ def in_own_names(found: StateDict, wanted: Mapping[str, Tensor], namings: Iterab
 
 
 def renamed_by(naming: Naming, found: StateDict, wanted: Mapping[str, Tensor], path: Path) -> StateDict:
-    """The tensors under their new names; those that the table knows nothing of keep theirs.
+    """Return the tensors under their new names; those without an entry in the table keep theirs.
 
     Raises:
-        RunError: parts of a tensor that do not go together, or two tensors of one name.
+        RunError: the parts of a tensor do not fit together, or two tensors get the same name.
     """
     dropped = re.compile("|".join(f"{PREFIX}(?:{pattern})" for pattern in naming.drop) or r"(?!)")
     rules = [(re.compile(PREFIX + f"(?:{pattern})"), _shifted(new)) for pattern, new in naming.rename.items()]
@@ -60,7 +60,7 @@ def _renamed(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
 
 
 def _shifted(new: str) -> str:
-    """A replacement whose groups count from 2: the first is the prefix."""
+    """Renumber the groups of a replacement to start at 2, since group 1 is the prefix."""
     return re.sub(r"\\(\d+)", lambda found: rf"\g<{int(found[1]) + 1}>", new)
 
 
@@ -85,7 +85,7 @@ def _put_together(state: StateDict, path: Path) -> StateDict:
 
 
 def _folded(state: StateDict, wanted: Mapping[str, Tensor]) -> StateDict:
-    """With the class token's position in the class token, where the network keeps positions of patches alone."""
+    """Add the class token's position to the class token if the network has position embeddings of patches only."""
     room = wanted[POSITIONS].shape[1] if POSITIONS in wanted else None
     for name in [name for name in state if name == POSITIONS or name.endswith("." + POSITIONS)]:
         positions, beside = state[name], name.removesuffix(POSITIONS) + CLASS
@@ -95,7 +95,7 @@ def _folded(state: StateDict, wanted: Mapping[str, Tensor]) -> StateDict:
 
 
 def _matching(state: StateDict, wanted: Mapping[str, Tensor]) -> int:
-    """How many of the wanted names are there, under whatever prefix stands before most of them."""
+    """Return the number of wanted names that are found under the most common prefix."""
     first = next(iter(wanted))
     prefixes = {"", *(name.removesuffix(first) for name in state if name.endswith("." + first))}
     return max(sum(prefix + name in state for name in wanted) for prefix in prefixes)

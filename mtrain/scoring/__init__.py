@@ -1,1 +1,1 @@
-"""Labels and decision values in, scores with confidence intervals out."""
+"""Compute scores with confidence intervals from labels and decision values."""

@@ -1,8 +1,8 @@
-"""Confidence intervals by the bootstrap over groups: patients or slides are drawn with replacement, with all they hold.
+"""Confidence intervals by the bootstrap over groups: patients or slides are drawn with replacement, with all samples.
 
-In come labels, decision values (as in mtrain.scoring.metrics) and groups, out comes an interval for every score. A draw
-is a weight for each group, so that all scores are sums: of the groups' confusion matrices, and of weights along the
-ranks.
+The input consists of labels, decision values (as in mtrain.scoring.metrics) and groups; the result is an interval for
+each score. A draw assigns a weight to each group, so that all scores are sums: of the groups' confusion matrices, and
+of weights along the ranks.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from mtrain.scoring.metrics import Labels, Values
 
 DRAWS = 1000
 LEVEL = 0.95
-CELLS_AT_ONCE = 4_000_000  # weights of samples held in memory
+CELLS_AT_ONCE = 4_000_000  # maximum number of sample weights in memory
 
 
 def intervals(
     labels: Labels, decisions: Values, groups: Sequence[str], classes: int, *, probabilities: Values | None = None,
     draws: int = DRAWS, seed: int = 0,
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
-    """Percentile interval of each score of `metrics.all_scores`, by its name, and of the calibration error of
-    `probabilities` (n, classes) where they are given.
+    """Return the percentile interval of each score of `metrics.all_scores`, by name.
 
-    Empty with a single group, of which no draw differs from another. Draws in which a score is not defined (a class is
-    absent) do not count for it; a score that is defined in no draw is left out.
+    The calibration error is included if `probabilities` (n, classes) are given. The result is empty for a single group,
+    since all draws are equal. Draws in which a score is undefined (a class is absent) do not count for that score; a
+    score that is undefined in all draws is left out.
     """
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(names) < 2:
@@ -57,8 +57,9 @@ def paired(
     labels: Labels, decisions: Mapping[str, Values], groups: Sequence[str], classes: int, metric: str, *,
     draws: int = DRAWS, seed: int = 0,
 ) -> dict[str, Values]:  # fmt: skip
-    """Name -> one score of its decision values in each draw, (draws,): in draw i all have the same groups, so that
-    differences of scores are of the same patients. Empty with a single group.
+    """Return, by name, one score of the decision values in each draw, (draws,); empty for a single group.
+
+    Draw i contains the same groups for all names, so that differences of scores compare the same patients.
     """
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(names) < 2:
@@ -75,12 +76,12 @@ def paired(
 
 
 def drawn_weights(groups: int, draws: int = DRAWS, seed: int = 0) -> Values:
-    """(draws, groups): how often each group counts in each draw."""
+    """Return how often each draw contains each group: (draws, groups)."""
     return _drawn(np.random.Generator(np.random.Philox(seed)), draws, groups)
 
 
 def interval(values: Values) -> tuple[float, float] | None:
-    """The percentile interval of draws; None where none of them is defined."""
+    """Return the percentile interval of draws; None if all of them are undefined."""
     if np.isnan(values).all():
         return None
     low, high = np.nanpercentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
@@ -90,9 +91,9 @@ def interval(values: Values) -> tuple[float, float] | None:
 def weighted_scores(
     labels: Labels, decisions: Values, group: NDArray[np.int64], weights: Values, classes: int
 ) -> Iterator[tuple[str, Values]]:
-    """`metrics.all_scores` under each row of `weights` (draws, groups): how often every group counts; (draws,) each.
+    """Return `metrics.all_scores`, (draws,) each, with groups weighted by each row of `weights` (draws, groups).
 
-    `group` numbers the group of every sample.
+    group: the index of each sample's group.
     """
     table = _confusion(labels, metrics.predicted(decisions), group, weights, classes)
     truth, found, right = table.sum(2), table.sum(1), np.diagonal(table, axis1=1, axis2=2)
@@ -114,7 +115,7 @@ def weighted_scores(
 
 
 def weighted_calibration(labels: Labels, probabilities: Values, group: NDArray[np.int64], weights: Values) -> Values:
-    """`metrics.calibration_error` under each row of `weights` (draws, groups), (draws,)."""
+    """Return `metrics.calibration_error`, (draws,), with groups weighted by each row of `weights` (draws, groups)."""
     bins = metrics.CALIBRATION_BINS
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     surplus, sizes = np.zeros((weights.shape[1], bins)), np.bincount(group, minlength=weights.shape[1])
@@ -124,10 +125,9 @@ def weighted_calibration(labels: Labels, probabilities: Values, group: NDArray[n
 
 
 def weighted_auc(positive: NDArray[np.bool_], values: Values, weights: Values) -> Values:
-    """Area under the ROC curve of samples that count `weights` (draws, n) times; ties count half, (draws,).
+    """Return the area under the ROC curve, (draws,), of samples weighted by `weights` (draws, n); ties count half.
 
-    Between consecutive distinct values lie steps: a positive is above all negatives of the steps before its own and
-    level with half of those in it.
+    Equal values form a step: a positive ranks above all negatives in lower steps and ties with those in its own.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -142,13 +142,13 @@ def weighted_auc(positive: NDArray[np.bool_], values: Values, weights: Values) -
 
 
 def _drawn(rng: np.random.Generator, draws: int, groups: int) -> Values:
-    """(draws, groups): how often each group is among as many groups drawn with replacement."""
+    """Draw as many groups as there are, with replacement; return how often each is drawn: (draws, groups)."""
     picked = rng.integers(groups, size=(draws, groups)) + groups * np.arange(draws)[:, None]
     return np.bincount(picked.ravel(), minlength=draws * groups).reshape(draws, groups).astype(np.float64)
 
 
 def _confusion(labels: Labels, found: Labels, group: NDArray[np.int64], weights: Values, classes: int) -> Values:
-    """(draws, truth, found): the weighted number of samples."""
+    """Return the weighted confusion matrices: (draws, true classes, predicted classes)."""
     cell = labels * classes + found
     by_group = np.zeros((weights.shape[1], classes * classes))
     np.add.at(by_group, (group, cell), 1)
@@ -156,7 +156,7 @@ def _confusion(labels: Labels, found: Labels, group: NDArray[np.int64], weights:
 
 
 def _mean(values: Values) -> Values:
-    """Mean over the columns that are defined; NaN where none is."""
+    """Return the mean over the defined columns; NaN if none is defined."""
     defined = ~np.isnan(values)
     means: Values = np.where(
         defined.any(1), np.where(defined, values, 0).sum(1) / np.maximum(defined.sum(1), 1), np.nan

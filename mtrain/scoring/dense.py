@@ -1,7 +1,7 @@
-"""Masks and points that were found, and the true ones, in; Dice, intersection over union and F1 out, with intervals.
+"""Score predicted masks and points against the true ones: Dice, intersection over union and F1, with intervals.
 
-Everything is a sum of counts: a confusion matrix of pixels, and hits and misses of points. They are kept for each
-sample, so that the bootstrap draws whole groups (mtrain.scoring.bootstrap).
+All scores are computed from sums of counts: confusion matrices of pixels, and hits and misses of points. The counts are
+kept per sample, so that the bootstrap can draw whole groups (mtrain.scoring.bootstrap).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Points = NDArray[np.float64]
 
 
 def confusion(truth: Masks, found: Masks, classes: int) -> Counts:
-    """(classes, classes): pixels of each true class that were found to be of each class; 255 in `truth` counts not."""
+    """Return the pixels by true and predicted class, (classes, classes), without those of 255 in `truth`."""
     known = truth != IGNORE
     cells = truth[known].astype(np.int64) * classes + found[known]
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def matched(truth: Points, found: Points, scores: Values, radius: float) -> tuple[int, int, int]:
-    """Hits, false finds and misses of one class in one image.
+    """Count the hits, false positives and misses of one class in one image.
 
-    The finds take their objects in the order of their scores, the surest first: each takes the nearest object within
-    `radius` that is free. So every object is hit once at most, and further finds near it are false, as in the MIDOG
+    Predictions are matched in descending order of their scores, each to the nearest unmatched object within `radius`.
+    So every object is hit at most once, and further predictions near it are false positives, as in the MIDOG
     challenges (Aubreville et al., "Mitosis domain generalization in histopathology images", 2023).
 
     truth: (n, 2). found: (m, 2). scores: (m,). radius: in the unit of the points.
@@ -49,9 +49,9 @@ def matched(truth: Points, found: Points, scores: Values, radius: float) -> tupl
 
 
 def mask_scores(tables: Values, classes: Sequence[str]) -> Iterator[tuple[str, Values]]:
-    """Scores of each confusion matrix: (draws, classes, classes) -> (draws,) each.
+    """Return the scores of each confusion matrix: (draws, classes, classes) -> (draws,) each.
 
-    Means are over the classes that occur, in the truth or among what was found; a score of one that does not is NaN.
+    Means are over the classes that occur in the truth or in the prediction; the score of any other class is NaN.
     """
     right = np.diagonal(tables, axis1=1, axis2=2)
     both = tables.sum(2) + tables.sum(1)
@@ -66,10 +66,10 @@ def mask_scores(tables: Values, classes: Sequence[str]) -> Iterator[tuple[str, V
 
 
 def point_scores(counts: Values, classes: Sequence[str]) -> Iterator[tuple[str, Values]]:
-    """Scores of hits, false finds and misses of each class: (draws, classes, 3) -> (draws,) each.
+    """Return scores, (draws,) each, from the hits, false positives and misses of each class: (draws, classes, 3).
 
-    F1 is that of all points together, and of each class; NaN where there are neither objects nor finds. counts: the
-    number of objects, and of finds.
+    F1 is computed over all points and per class; it is NaN if there are
+    neither objects nor predictions.
     """
     hits, false, missed = counts.sum(1).T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -85,11 +85,11 @@ def dense_scores(
     groups: Sequence[str], tables: Counts | None, points: Counts | None, seg: Sequence[str], kinds: Sequence[str], *,
     draws: int = DRAWS, seed: int = 0,
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, dict[str, int]]]:  # fmt: skip
-    """Every score of a set of samples, by name; its interval over groups; the numbers of objects and of finds by class.
+    """Return all scores of a set of samples by name, with intervals over groups, and the counts of points by class.
 
-    groups: of each sample. tables: (samples, classes, classes) of masks, or None. points: (samples, classes, 3), hits,
-    false finds and misses, or None. seg, kinds: the classes of masks and of points. There are no intervals with one
-    group, nor of scores that no draw defines.
+    groups: the group of each sample. tables: confusion matrices of masks (samples, classes, classes), or None. points:
+    hits, false positives and misses (samples, classes, 3), or None. seg, kinds: the classes of masks and of points.
+    There are no intervals for a single group or for scores that are undefined in all draws.
     """
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     whole = {name: float(values[0]) for name, values in _scores(np.ones((1, len(groups))), tables, points, seg, kinds)}
@@ -126,7 +126,7 @@ def _numbers(totals: Counts, kinds: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def _mean(values: Values) -> Values:
-    """Mean over the classes that are defined; NaN where none is."""
+    """Return the mean over the defined classes; NaN if none is defined."""
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0).sum(1)
     means: Values = np.where(defined.any(1), total / np.maximum(defined.sum(1), 1), np.nan)

@@ -1,6 +1,6 @@
-"""Labels and decision values in, (name, value) out; numpy only.
+"""Compute metrics from labels and decision values, with NumPy only.
 
-decisions: (n,) for two classes, the value of class 1; (n, classes) otherwise.
+decisions: (n,), the value of class 1, for two classes; (n, classes) otherwise.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ CALIBRATION_BINS = 15
 
 
 def decisions_of(values: Values) -> Values:
-    """One value a class (n, classes) as decision values: for two classes the second minus the first."""
+    """Convert one value per class (n, classes) to decision values: for two classes, the second minus the first."""
     return values[:, 1] - values[:, 0] if values.shape[1] == 2 else values
 
 
 def predicted(decisions: Values) -> Labels:
-    """The class with the largest decision value; for two classes, 1 where it is positive."""
+    """Return the class with the largest decision value; for two classes, 1 if the value is positive."""
     if decisions.ndim == 1:
         return np.asarray(decisions > 0, dtype=np.int64)
     return np.asarray(decisions.argmax(axis=1), dtype=np.int64)
 
 
 def score(metric: str, labels: Labels, decisions: Values) -> float:
-    """The task's own metric, "accuracy" or "roc_auc"; NaN where it is not defined."""
+    """Return the task's own metric, "accuracy" or "roc_auc"; NaN if it is undefined."""
     if metric == "roc_auc":
         return roc_auc(labels == 1, decisions if decisions.ndim == 1 else decisions[:, 1])
     return accuracy(labels, predicted(decisions))
 
 
 def all_scores(labels: Labels, decisions: Values, classes: int) -> Iterator[tuple[str, float]]:
-    """Every metric that the decisions allow."""
+    """Return all metrics that the decision values allow."""
     found = predicted(decisions)
     yield "accuracy", accuracy(labels, found)
     recalls = [float((found[labels == c] == c).mean()) for c in np.unique(labels)]
@@ -53,18 +53,18 @@ def all_scores(labels: Labels, decisions: Values, classes: int) -> Iterator[tupl
 
 
 def accuracy(labels: Labels, found: Labels) -> float:
-    """Share of right answers."""
+    """Return the share of correct predictions."""
     return float((labels == found).mean())
 
 
 def f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
-    """2 TP / (2 TP + FP + FN); 0 when there is neither."""
+    """Return 2 TP / (2 TP + FP + FN); 0 if all three are 0."""
     both = int((truth & found).sum())
     return 2 * both / max(int(truth.sum()) + int(found.sum()), 1)
 
 
 def roc_auc(positive: NDArray[np.bool_], values: Values) -> float:
-    """Area under the ROC curve (Mann-Whitney, ties count half); NaN when a class is missing."""
+    """Return the area under the ROC curve (Mann-Whitney, ties count half); NaN if a class is missing."""
     count = int(positive.sum())
     rest = len(positive) - count
     if not count or not rest:
@@ -74,9 +74,9 @@ def roc_auc(positive: NDArray[np.bool_], values: Values) -> float:
 
 
 def calibration_error(labels: Labels, probabilities: Values, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: |share of right answers - mean confidence|, averaged over equal bins of confidence.
+    """Return the expected calibration error: |accuracy - mean confidence|, averaged over equal bins of confidence.
 
-    probabilities: (n, classes). A bin is open below and closed above (Guo et al., 2017).
+    probabilities: (n, classes). Bins are open below and closed above (Guo et al., 2017).
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
@@ -86,13 +86,13 @@ def calibration_error(labels: Labels, probabilities: Values, bins: int = CALIBRA
 
 
 def confidence_bins(confidence: Values, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
-    """The number of the bin of each confidence in 0..1, (n,); a bin is open below and closed above."""
+    """Return the bin index of each confidence in 0..1, (n,); bins are open below and closed above."""
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """One bin of confidence: how many answers it holds, their mean confidence, and the share of right ones."""
+    """One bin of confidence: the number of predictions, their mean confidence, and their accuracy."""
 
     count: int
     confidence: float
@@ -100,7 +100,7 @@ class Reliability:
 
 
 def reliability(labels: Labels, probabilities: Values, bins: int = CALIBRATION_BINS) -> list[Reliability]:
-    """The bins of the calibration error that hold an answer, by confidence (a reliability diagram)."""
+    """Return the non-empty bins of the calibration error by confidence (a reliability diagram)."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     of = confidence_bins(confidence, bins)
     return [
@@ -110,6 +110,6 @@ def reliability(labels: Labels, probabilities: Values, bins: int = CALIBRATION_B
 
 
 def confusion(labels: Labels, found: Labels, classes: int) -> NDArray[np.int64]:
-    """(classes, classes): how often the class of a row was answered with the class of a column."""
+    """Return the confusion matrix (classes, classes): rows are true classes, columns predicted ones."""
     counts = np.bincount(labels * classes + found, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)

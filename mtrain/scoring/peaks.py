@@ -1,4 +1,4 @@
-"""The maps that a network answers -> masks, and points at the peaks of the maps of points."""
+"""Convert the maps of a network to masks, and to points at the peaks of the point maps."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch.nn import functional as F
 from mtrain.data.task import Dense
 from mtrain.scoring.dense import Counts, confusion, matched
 
-LEAST = 0.5  # chance of a peak that counts as a find
+LEAST = 0.5  # minimum probability of a peak that counts as a point
 
 
 class Found(NamedTuple):
-    """The points of one class in one image: (n, 2), x and y, and how sure each is, (n,)."""
+    """The points of one class in one image: x and y (n, 2), and their scores (n,)."""
 
     places: NDArray[np.float64]
     scores: NDArray[np.float64]
 
 
 def found_masks(logits: Tensor) -> NDArray[np.uint8]:
-    """(N, classes, S, S) -> the most likely class of each pixel: (N, S, S)."""
+    """Return the most likely class of each pixel: (N, classes, S, S) -> (N, S, S)."""
     found: NDArray[np.uint8] = logits.argmax(1).to(torch.uint8).cpu().numpy()
     return found
 
 
 def found_points(logits: Tensor, size: int, radius: float, least: float = LEAST) -> list[Found]:
-    """The points of each class in one image: the peaks of its map, (classes, h, w), in pixels of squares of `size`.
+    """Return the points of each class in one image: the peaks of its map (classes, h, w), in pixels of a `size` square.
 
-    A peak is the largest of 3 x 3 places. Of two peaks within `radius` pixels, which one disc can have, only the surer
-    one stays.
+    A peak is the maximum of 3 x 3 positions. Of two peaks within `radius` pixels, which one disc can produce, only the
+    one with the higher score is kept.
     """
     chances = logits.double().sigmoid()
     peaks = (chances == F.max_pool2d(chances[None], 3, stride=1, padding=1)[0]) & (chances >= least)
@@ -48,7 +48,7 @@ def found_points(logits: Tensor, size: int, radius: float, least: float = LEAST)
 
 
 def _apart(places: NDArray[np.float64], scores: NDArray[np.float64], radius: float) -> list[int]:
-    """The numbers of the surest places that are more than `radius` apart."""
+    """Return the indices of the positions with the highest scores that are more than `radius` apart."""
     kept: list[int] = []
     for number in np.argsort(-scores, kind="stable").tolist():
         if all(np.hypot(*(places[number] - places[other])) > radius for other in kept):
@@ -59,9 +59,9 @@ def _apart(places: NDArray[np.float64], scores: NDArray[np.float64], radius: flo
 def counted(
     seg: Tensor | None, discs: Tensor | None, dense: Dense, masks: Tensor, points: Tensor, radii: Tensor
 ) -> tuple[Counts | None, Counts | None]:
-    """What the answers for a batch of one task come to: confusion matrices (N, classes, classes), and hits, false finds
-    and misses of points (N, classes, 3); None for a kind that the task has not.
+    """Count the results for a batch of one task; None for masks or points that the task does not have.
 
+    Returns confusion matrices (N, classes, classes), and hits, false positives and misses of points (N, classes, 3).
     seg: logits (N, classes, S, S). discs: logits (N, classes, h, w). masks, points, radii: as in a `Batch`.
     """
     tables = hits = None

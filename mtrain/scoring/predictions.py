@@ -1,4 +1,4 @@
-"""Answers for a set of samples in; every score of them, with its interval, and a file of predictions out."""
+"""Score the predictions for a set of samples, with intervals, and write them to a file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mtrain.scoring.metrics import Labels, Values
 
 @dataclass(frozen=True)
 class Predictions:
-    """Decision values as `metrics` takes them; probabilities (n, classes) of classifiers that have some."""
+    """Decision values as in `metrics`, and probabilities (n, classes) if the classifier has them."""
 
     decisions: Values
     probabilities: Values | None = None
 
 
 def scores_of(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[str, Any]:
-    """The task's own metric, all others, intervals over groups; `name` is the set's."""
+    """Return the task's own metric, all other scores, and intervals over groups; `name` is that of the set."""
     score = metrics.score(task.metric, rows.label, answer.decisions)
     scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes))
     notes = [undefined(task, name)] if math.isnan(score) else []
@@ -44,18 +44,18 @@ def scores_of(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[st
         "scores": scores,
         "intervals": intervals,
         "samples": len(rows),
-        "groups": len(set(groups)),  # an interval of a handful of groups says little
+        "groups": len(set(groups)),  # an interval from a handful of groups is not informative
         "notes": notes,
     }
 
 
 def undefined(task: Task, name: str) -> str:
-    """Why the task has no score on the set of this name."""
+    """Return why the task has no score on the set called `name`."""
     return f"the {name} set of {task.name} holds one class only: no {task.metric}"
 
 
 def write_predictions(path: Path, rows: Rows, answer: Predictions) -> None:
-    """What was answered for each sample, so that any other score can be made later."""
+    """Write the predictions for each sample, so that any other score can be computed later."""
     arrays: dict[str, NDArray[Any]] = {
         "key": rows.key.astype(str),
         "label": rows.label,
@@ -70,7 +70,7 @@ def write_predictions(path: Path, rows: Rows, answer: Predictions) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """A file of `write_predictions`: key, label and group of each sample of the scored set, and the answers."""
+    """A file of `write_predictions`: key, label, group and predictions of each sample of the scored set."""
 
     key: NDArray[np.str_]
     label: Labels
@@ -84,12 +84,12 @@ class Answers:
 
     @property
     def found(self) -> Labels:
-        """The class that was answered, (n,)."""
+        """Return the predicted classes, (n,)."""
         return metrics.predicted(self.predictions.decisions)
 
 
 def read_answers(path: Path) -> Answers | None:
-    """What `write_predictions` wrote; None where the file is absent or damaged."""
+    """Read a file of `write_predictions`; return None if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

@@ -1,1 +1,1 @@
-"""A sweep file -> cells -> one result file a cell, by one process or many, on one machine or many."""
+"""Expand a sweep file into cells, and compute one result file per cell, with any number of processes and machines."""

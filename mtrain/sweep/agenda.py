@@ -1,4 +1,4 @@
-"""Which cells of a sweep are to be run now. Engines ask it, and run what it answers."""
+"""Select the cells of a sweep to run next, for the engines."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from mtrain.sweep.store import Store
 
 
 class Agenda(Protocol):
-    """Processes have a copy each: what is to be run follows from the results in the folder alone."""
+    """The cells to run. Each process has a copy, since the answer depends only on the results in the folder."""
 
     @property
     def grows(self) -> bool:
-        """Whether the result of a cell may add others."""
+        """Whether the result of a cell can add further cells."""
         ...
 
     @property
     def cells(self) -> Sequence[Cell]:
-        """Every cell that may ever be due."""
+        """All cells that can ever be due."""
         ...
 
     def due(self, store: Store, report: Reporter) -> list[Cell]:
-        """The cells that are to be run and have no result yet, in the order in which to begin them. None: all done."""
+        """Return the cells to run that have no result yet, in starting order; empty once all are done."""
         ...
 
 
 @dataclass(frozen=True)
 class AllCells:
-    """Every one of these cells."""
+    """An agenda of a fixed list of cells."""
 
     cells: Sequence[Cell]
     grows: bool = False
 
     def due(self, store: Store, report: Reporter) -> list[Cell]:
-        """Those without a result."""
+        """Return the cells without a result."""
         return [cell for cell in self.cells if not store.has(cell)]
 
 
 def agenda_of(given: Sequence[Cell] | Agenda) -> Agenda:
-    """A list of cells means all of them."""
+    """Return the agenda itself, or one of all the cells in a list."""
     return AllCells(given) if isinstance(given, Sequence) else given

@@ -1,4 +1,4 @@
-"""One cell: its warm-up if nobody made it, its training, its transfers; in the end one file with the scores."""
+"""Run one cell: its warm-up if it is missing, its training and its transfers; then write one file with the scores."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ Outcome = Literal["done", "busy", "stopped"]
 
 
 def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
-    """Run the cell unless its result is there; "busy" when another process has it, or is at the warm-up that it needs.
+    """Run the cell unless it has a result; return "busy" while another process runs it or the warm-up that it needs.
+
+    The failure of a training or a transfer is recorded as a result, not raised.
 
     Raises:
-        RunError: the result cannot be written. What a training or a transfer fails with is a result, not an error.
+        RunError: the result cannot be written.
     """
     path = store.result_path(cell.digest)
     if known_document(path, report.note) is not None:
@@ -39,7 +41,7 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
     with store.claimed(cell.digest, store.run(cell.training)) as ours:
         if not ours:
             return "busy"
-        if store.has(cell):  # since we looked
+        if store.has(cell):  # finished since the first check
             return "done"
         try:
             return _run(store, cell, report)
@@ -64,12 +66,12 @@ def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
     _write(store, cell, _outcome(scores, failures) | {"seconds": round(time.monotonic() - begun, 1)})
     for ended in (run, *map(store.run, cell.prefixes)):
         if cell.whole or ended != run:  # a longer training starts from the checkpoint of a shorter one
-            shutil.rmtree(ended.checkpoints, ignore_errors=True)  # the weights stay
+            shutil.rmtree(ended.checkpoints, ignore_errors=True)  # the weights are kept
     return "done"
 
 
 def _outcome(scores: Mapping[str, Any], failures: Mapping[str, UserError]) -> dict[str, Any]:
-    """The state of a cell, its scores by task, and why other tasks have none."""
+    """Return the state of a cell, its scores by task, and the reasons why other tasks have none."""
     state = "failed" if failures else "scored"
     if any(isinstance(error, DivergedError) for error in failures.values()):
         state = "diverged"
@@ -77,7 +79,7 @@ def _outcome(scores: Mapping[str, Any], failures: Mapping[str, UserError]) -> di
 
 
 def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
-    """See that the warm-up of the cell is there; "busy" when another process is at it."""
+    """Make the warm-up of the cell unless it exists; return "busy" while another process makes it."""
     assert cell.warmup is not None
     run = store.run(cell.warmup)
     if run.state()[0] == "finished":
@@ -89,7 +91,7 @@ def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
 
 
 def _begin(store: Store, cell: Cell, run: Run, report: Reporter) -> Outcome:
-    """Let a training start where its longest beginning ends, or its warm-up. Without either it starts by itself."""
+    """Let a training start from the end of its longest prefix, else of its warm-up, else from the beginning."""
     if any(_start_from(store.run(prefix), run) for prefix in cell.prefixes):
         return "done"
     if cell.warmup is not None:
@@ -101,13 +103,14 @@ def _begin(store: Store, cell: Cell, run: Run, report: Reporter) -> Outcome:
 
 
 def _start_from(begun: Run, run: Run) -> bool:
-    """The newest checkpoint of a training's beginning as the first one of the training, which goes on from there as
-    from one of its own. False if there is none: somebody has removed it, and the training gets there by itself.
+    """Copy the newest checkpoint of a training's prefix, so that the training resumes from it as from its own.
+
+    Returns False if the checkpoint has been removed; the training then starts without it.
     """
     for path in checkpoint.newest(begun.checkpoints)[:1]:
         try:
             source = path.open("rb")
-        except FileNotFoundError:  # meanwhile the beginning has gone on, and removed its older checkpoints
+        except FileNotFoundError:  # the prefix has been resumed meanwhile, and has removed its older checkpoints
             return False
         with source, replacing(run.checkpoints / path.name) as partial, partial.open("wb") as copy:
             shutil.copyfileobj(source, copy)
@@ -116,7 +119,7 @@ def _start_from(begun: Run, run: Run) -> bool:
 
 
 def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[str, Any]], dict[str, UserError]]:
-    """Each left-out task, train -> val: no test set is read. The scores by task, and why others have none."""
+    """Transfer to each left-out task, train -> val; no test set is read. Return the scores and the failures by task."""
     source = source_of(run, OWN)
     settings = cell.transfer
     options = TransferOptions(

@@ -1,11 +1,11 @@
-"""A sweep and its shards in, cells out: what each one trains and scores, and the digest of all that determines it.
+"""Expand a sweep and its shards into cells: what each one trains and scores, and the digests that identify it.
 
-A cell is one training and its transfers. Three things have a digest, each of all that determines its result and of
-nothing else: the warm-up (which no learning rate and no tau enters), the training, and the cell.
+A cell is one training and its transfers. The warm-up (which is independent of learning rate and tau), the training and
+the cell each have a digest, which covers everything that determines the result and nothing else.
 
-With a constant learning rate, the first iterations of a training are a shorter training with the same result, bit for
-bit. So a cell of a shorter training is a cell like any other, and a longer training starts from the end of a shorter
-one as it starts from a warm-up.
+With a constant learning rate, the first iterations of a training are bit for bit a shorter training. So a cell of a
+shorter training is a cell like any other, and a longer training can start from the end of a shorter one, as it starts
+from a warm-up.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer
 
-# raise one when a change to the code makes the same settings end in another result
+# increase a number when a change to the code changes the result of equal settings
 RULES = {"training": 1, "transfer": 1}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`training`, `warmup` and `prefixes` are digests, which name the run folders too; `tasks` are scored.
+    """One training and the transfers to `tasks`.
 
-    prefixes: shorter trainings that are the beginning of this one, the longest first. whole: not itself such a
-    beginning, so that its checkpoints are not needed when it is scored.
+    training, warmup, prefixes: digests, which are also the names of the run folders. prefixes: shorter trainings with
+    which this one begins, the longest first. whole: whether the training is not a prefix of another one, so that its
+    checkpoints are not needed once it is scored.
     """
 
     digest: str
@@ -59,9 +60,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A left-out set with the shards there are: what stays to train on, and what left and can be scored.
+    """A left-out set on the available shards: the tasks to train on, and those left out that can be scored.
 
-    notes: on tasks that left because they are related, and cannot be scored.
+    notes: on related tasks that are left out too but cannot be scored.
     """
 
     pool: Pool
@@ -74,10 +75,10 @@ class LeftOut:
 
 
 def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
-    """Each set of the file -> what it means for the tasks there are; related tasks leave with those named.
+    """Resolve each left-out set of the file on the available tasks; related tasks are left out with those named.
 
     Raises:
-        UsageError, ShardError: no such task, no shards, or two sets that are the same once related tasks leave.
+        UsageError, ShardError: a task or the shards do not exist, or two sets are equal once related tasks are added.
     """
     pool = open_pool(sweep.shards)
     found: dict[tuple[str, ...], LeftOut] = {}
@@ -86,9 +87,9 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
         reasons = {task.name: reason for task in gone if (reason := _unscorable(task))}
         for task in (find_task(pool, name) for name in given):
             if task.name in reasons:
-                remedy = "take it out of leave_out; related tasks leave by themselves"
+                remedy = "remove it from leave_out; related tasks are left out automatically"
                 raise UsageError(f"{reasons[task.name]}: it cannot be scored", where=task.folder, remedy=remedy)
-        notes = tuple(f"{name} leaves, and is not scored: {reason}" for name, reason in reasons.items())
+        notes = tuple(f"{name} is left out, but not scored: {reason}" for name, reason in reasons.items())
         found[given] = LeftOut(kept, tuple(task for task in gone if task.name not in reasons), notes)
     twice = [names for names, count in Counter(left.names for left in found.values()).items() if count > 1]
     if twice:
@@ -100,7 +101,7 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
 
 
 def _unscorable(task: Task) -> str | None:
-    """Why no classifier can be trained on the task, as its card and its index tell."""
+    """Return why no classifier can be trained on the task, by its card and index; None if one can."""
     classes = len(np.unique(task.rows["train"].label))
     return (
         ("its training set holds one class only" if classes else "this task has no training set")
@@ -110,12 +111,12 @@ def _unscorable(task: Task) -> str | None:
 
 
 def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 1.0) -> list[Cell]:
-    """Every cell, the whole of the first seed first; those that share a warm-up stand together.
+    """Return all cells, those of the first seed first; cells that share a warm-up are adjacent.
 
-    share: of the iterations after the warm-up that its training lasts.
+    share: the share of the iterations after the warm-up for which the trainings last.
 
     Raises:
-        UsageError: two cells would be the same training.
+        UsageError: two cells would have the same training.
     """
     digests: dict[str, str] = {}
     found = []
@@ -138,20 +139,20 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
 
 
 def warmup_config(config: FitConfig) -> FitConfig:
-    """The warm-up of a training as a training of its own; the rates that it does not use are the defaults."""
+    """Return the warm-up of a training as a training of its own; rates that it does not use have their defaults."""
     plain = {name: FitConfig.model_fields[name].default for name in ("lr", "tau")}
     return config.model_copy(update={"iterations": config.warmup, **plain})
 
 
 def prefix(config: FitConfig, share: float) -> FitConfig:
-    """The beginning of a training as a training of its own: the warm-up, and this share of what follows it."""
+    """Return a prefix of a training as a training of its own: the warm-up and this share of the rest."""
     lasting = config.warmup + max(round(share * (config.iterations - config.warmup)), 1)
     return config.model_copy(update={"iterations": min(lasting, config.iterations)})
 
 
 def _prefixes(config: FitConfig, shares: Sequence[float]) -> list[FitConfig]:
-    """The beginnings of a training that are trainings of their own, the longest first."""
-    if config.schedule != "constant":  # the rate of an iteration depends on the length of the training
+    """Return the prefixes of a training that are trainings of their own, the longest first."""
+    if config.schedule != "constant":  # the learning rates depend on the length of the training
         return []
     return [prefix(config, share) for share in reversed(shares)]
 
@@ -180,7 +181,7 @@ def _cell(
 
 
 def training_digest(config: FitConfig, pool: str, weights: str) -> str:
-    """A name for the weights that a training ends with. `weights`: what it starts from, by name or by digest."""
+    """Return a digest of a training's final weights. weights: the initial weights, by name or digest."""
     settings = config.determining() | {"weights": weights}
     card = catalog.described(config.backbone, config.backbone_options)
     table = {} if card is None else {"network": card.determining()}
@@ -188,12 +189,12 @@ def training_digest(config: FitConfig, pool: str, weights: str) -> str:
 
 
 def digest(content: Any) -> str:
-    """A short name for a JSON value; the order of keys does not matter."""
+    """Return a short digest of a JSON value; the order of keys does not matter."""
     return short_digest(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
 
 def _weights(given: str) -> str:
-    """The weights' name, or the digest of their file."""
+    """Return the name of the weights, or the digest of their file."""
     if given in ("imagenet", "random"):
         return given
     path = weights_in(Path(given))
@@ -206,6 +207,6 @@ def _weights(given: str) -> str:
 
 
 def part_of(cells: Sequence[Cell], part: tuple[int, int]) -> list[Cell]:
-    """The i-th (from 1) of n consecutive parts, whose sizes differ by one at most."""
+    """Return the i-th (from 1) of n consecutive parts, whose sizes differ by at most one."""
     number, parts = part
     return list(cells[(number - 1) * len(cells) // parts : number * len(cells) // parts])

@@ -1,8 +1,8 @@
-"""Who has a piece of work in hand, among processes on machines that share a folder: a lock, and signs of life.
+"""Claim pieces of work among processes on machines that share a folder, by a lock with a heartbeat.
 
-A lock goes with the process that held it, but that of a node which has lost its power may stay in a network file system
-for ever. So whoever holds one touches its file now and then, and a file that nobody has touched for long is nobody's.
-Should a node come back from the dead, two processes do the same work for a while, with the same result.
+A lock disappears with its process, but the lock of a node that has lost power may stay in a network file system for
+ever. So the holder touches the lock file regularly, and a file that has not been touched for long counts as abandoned.
+If such a node recovers, two processes do the same work for a while, with the same result.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from dpconvert.runtime import locks
 from mtrain.atomic import writing
 
-BEAT = 20.0  # seconds between signs of life
-DEAD = 600.0  # seconds without any, after which the holder is given up
+BEAT = 20.0  # seconds between heartbeats
+DEAD = 600.0  # seconds without a heartbeat after which a lock counts as abandoned
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether the lock at `path` is ours, for as long as the block lasts; no waiting for it."""
+    """Try to take the lock at `path` for the duration of the block, without waiting; yield whether it is ours."""
     with ExitStack() as stack:
         try:
             with writing(path):
@@ -41,7 +41,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def abandoned(path: Path) -> bool:
-    """Whether a lock is held and has shown no sign of life for long, by the clock of the file system."""
+    """Whether a lock is held but has had no heartbeat for long, by the clock of the file system."""
     try:
         touched = path.stat().st_mtime
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def abandoned(path: Path) -> bool:
     clock.touch()
     now = clock.stat().st_mtime
     clock.unlink(missing_ok=True)
-    return now - touched >= DEAD and locks.is_held(path)  # else an old file and no more
+    return now - touched >= DEAD and locks.is_held(path)  # if it is not held, it is only an old file
 
 
 def _beat(path: Path, over: threading.Event) -> None:
@@ -61,5 +61,5 @@ def _beat(path: Path, over: threading.Event) -> None:
 def _touch(path: Path) -> None:
     try:
         os.utime(path)
-    except OSError:  # the file system is away for a moment, or somebody has given us up
+    except OSError:  # the file system is briefly unavailable, or another process has taken over
         return

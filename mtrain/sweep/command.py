@@ -1,6 +1,6 @@
-"""What `mtrain sweep` was asked for in; the plan, a script for SLURM, or the results out.
+"""`mtrain sweep`: plan a sweep, write a SLURM script for it, or run it.
 
-What runs cells is imported where it is used: a wrong argument is told before torch is loaded.
+The modules that run cells are imported where they are used, so wrong arguments are reported before torch is loaded.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SweepRequest:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What to print, the same for programs, whether a signal stopped the work, and why cells failed, in lines."""
+    """The output for people and for programs, whether a signal stopped the work, and lines on failed cells."""
 
     lines: list[str]
     found: dict[str, Any]
@@ -60,7 +60,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class Opened:
-    """A sweep with the shards there are: its left-out sets, all its cells, and its folder, where they are listed."""
+    """A sweep on the available shards: its left-out sets, all its cells, and the folder that lists them."""
 
     sweep: Sweep
     sets: dict[tuple[str, ...], LeftOut]
@@ -69,10 +69,10 @@ class Opened:
 
 
 def open_sweep(asked: SweepRequest, report: Reporter) -> Opened:
-    """The sweep that was asked for.
+    """Return the requested sweep.
 
     Raises:
-        UserError: a file or shards that cannot be used.
+        UserError: the file or the shards cannot be used.
     """
     sweep = load_sweep(asked.file)
     shards = absolute(asked.shards or sweep.shards)
@@ -89,10 +89,10 @@ def open_sweep(asked: SweepRequest, report: Reporter) -> Opened:
 
 
 def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
-    """Do what was asked for.
+    """Run the command.
 
     Raises:
-        UserError: a file, option or shards that cannot be used.
+        UserError: a file, an option or the shards cannot be used.
     """
     part = _part(asked.part)
     planned = open_sweep(asked, report)
@@ -113,22 +113,22 @@ def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
 
 
 def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
-    """What to say of settings of [fit] that have no effect in any cell."""
+    """Return notes on settings of [fit] that have no effect in any cell."""
     every = [cell.config.idle() for cell in cells]
     return [f"fit.{name} is not used: {every[0][name]}" for name in sweep.fit if all(name in one for one in every)]
 
 
 def reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-    """A line a task and reason, with the number of its cells."""
+    """Return one line per task and reason, with the number of cells."""
     counts = Counter((task, reason) for failures in failed.values() for task, reason in failures.items())
     return tuple(f"{task} in {counted(count, 'cell')}: {reason}" for (task, reason), count in sorted(counts.items()))
 
 
 def run_cells(asked: SweepRequest, store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
-    """Run what is due, by the engine that was asked for.
+    """Run the cells that are due, with the requested engine.
 
     Raises:
-        UserError: options that do not go together, or what a cell failed with.
+        UserError: the options cannot be combined, or a cell failed with this error.
     """
     if asked.engine == "ray":
         if asked.jobs is not None:
@@ -154,9 +154,9 @@ def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: 
 
 
 def script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:
-    """A part for each seed, left-out set and network unless told: what shares a warm-up then stays together.
+    """Write a SLURM script, by default with one part per seed, left-out set and network, so that warm-ups are shared.
 
-    The jobs of a race are all alike.
+    The jobs of a race are all identical.
     """
     groups = {(cell.config.seed, cell.tasks, cell.config.backbone) for cell in cells}
     file = str(Path(asked.file).absolute()) if Path(asked.file).is_file() else asked.file

@@ -1,4 +1,4 @@
-"""What a sweep has to do, what of it is shared, and how long it takes here, from a few steps that are timed."""
+"""Estimate the work of a sweep, the share saved by sharing, and the time it takes here, from a few timed steps."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mtrain.sweep.cells import Cell, LeftOut
 from mtrain.sweep.store import Store
 from mtrain.train.trainer import Training
 
-STEPS, SECONDS = 50, 8.0  # a pace is timed over so many steps, or as many as go into so many seconds
+STEPS, SECONDS = 50, 8.0  # a pace is timed over this many steps, or for this many seconds if that is shorter
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds an iteration with and without the shared network's gradients, seconds an image of features; sizes."""
+    """Seconds per iteration with and without gradients of the shared network, seconds per image of features; sizes."""
 
     step: float
     warm: float
@@ -37,7 +37,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Counts of cells and warm-ups; hours of what is left to do, with shared warm-ups and with one in each cell."""
+    """Counts of cells and warm-ups, and the hours left, with shared warm-ups and with one warm-up per cell."""
 
     cells: int
     there: int
@@ -55,7 +55,7 @@ class Estimate:
         return asdict(self)
 
     def lines(self, sweep: str) -> list[str]:
-        """For a person."""
+        """Return the estimate as lines of text."""
         if self.cells == self.there:
             return [f"{sweep}: {counted(self.cells, 'cell')}, all there"]
         saved = self.hours_alone - self.hours
@@ -72,7 +72,7 @@ class Estimate:
 
 
 def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> Estimate:
-    """What is missing, and what it costs at these paces (by network)."""
+    """Estimate what is missing and how long it takes at these paces (by network)."""
     missing = [cell for cell in cells if not store.has(cell)]
     images = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
                 for left in sets}  # fmt: skip
@@ -98,7 +98,7 @@ def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Ma
 
 
 def span(hours: float) -> str:
-    """0.02 -> '72 s', 1.5 -> '90 min', 30 -> '30.0 h', 19876 -> '19 876 h'."""
+    """Format hours: 0.02 -> '72 s', 1.5 -> '90 min', 30 -> '30.0 h', 19876 -> '19 876 h'."""
     if hours < 1 / 30:
         return f"{3600 * hours:.0f} s"
     if hours < 2:
@@ -111,7 +111,7 @@ def _left(cell: Cell, done: int) -> int:
 
 
 def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
-    """Time a few iterations of each kind, images read and all."""
+    """Time a few iterations of each kind, including the reading of images."""
     report.note(f"{config.backbone}: timing a few iterations")
     device = find_device(config.device)
     network = shared_network(catalog.described(config.backbone, config.backbone_options) or config.backbone, "random")
@@ -125,10 +125,10 @@ def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
 
 
 def _timed(training: Training, numbers: range) -> float:
-    """Seconds an iteration, the first one apart unless it is the only one."""
+    """Return the seconds per iteration; the first one does not count unless it is the only one."""
     parts = training.iterations(numbers)
     begun = time.monotonic()
-    training.step(*next(parts)).sum().item()  # item: the device has finished
+    training.step(*next(parts)).sum().item()  # item() waits for the device
     first = time.monotonic() - begun
     begun, steps = time.monotonic(), 0
     for batches in itertools.takewhile(lambda _: first + time.monotonic() - begun < SECONDS, parts):

@@ -1,7 +1,7 @@
-"""Cells to processes: one after the other or several at once.
+"""Run cells in local processes, one after the other or several at once.
 
-No process is told which cells are its own: each takes what no other one has, so any number of them, on machines that
-share the folder, work off one sweep together, and what a killed one had in hand is taken up by the next.
+Cells are not assigned to processes. Each process takes cells that no other one has, so that any number of processes, on
+machines that share the folder, can work on one sweep, and another process takes over the cell of one that was killed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mtrain.sweep.store import Store
 from mtrain.train.signals import passed_on
 
 SweepState = Literal["finished", "stopped"]
-POLL = 2.0  # seconds between looks at what others have
+POLL = 2.0  # seconds between checks of the cells that other processes have
 
 
 def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporter) -> SweepState:
-    """Run the cells that are due, in `jobs` processes; "stopped" with checkpoints when a signal asked.
+    """Run the cells that are due, in `jobs` processes; return "stopped" if a signal stopped them, with checkpoints.
 
     Raises:
-        UserError: what a cell failed with, or processes were killed and cells are missing.
+        UserError: the error of a cell that failed, or cells are missing because processes were killed.
     """
     agenda = agenda_of(cells)
     missing = agenda.due(store, report)
@@ -44,7 +44,7 @@ def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporte
     if jobs <= 1:
         return work(store, agenda if agenda.grows else AllCells(missing), report)
     agenda = agenda if agenda.grows else AllCells(missing)
-    there, total = _there(store, agenda), len(agenda.cells)  # how many cells a race takes is not known before its end
+    there, total = _there(store, agenda), len(agenda.cells)  # the number of cells of a race is unknown until its end
     with report.bar(store.name, there if agenda.grows else total, done=there, unit="cells") as advance:
         crew = _hired(store, agenda, jobs)
         with passed_on(lambda: _stop(crew)) as asked:
@@ -53,14 +53,14 @@ def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporte
                 if (now := _there(store, agenda)) > there:
                     advance(now - there)
                     there = now
-                    agenda.due(store, report)  # notes what has been decided
+                    agenda.due(store, report)  # reports decisions of the race
                 if any(isinstance(one.answer(), UserError) for one in crew):
                     _stop(crew)
     return outcome_of(store, agenda, [one.answer() for one in crew], stopped=bool(asked))
 
 
 def work(store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
-    """Run cells in this process until each has a result, waiting for those that others have."""
+    """Run cells in this process until all have a result; wait for those that other processes run."""
     agenda, done = agenda_of(cells), 0
     waiting = agenda.due(store, report) if agenda.grows else list(agenda.cells)
     while waiting:
@@ -97,7 +97,7 @@ class _CellProcess:
     said: SweepState | UserError | None = None
 
     def answer(self) -> SweepState | UserError | None:
-        """What the process said at its end; None while it has not, or if it was killed."""
+        """Return what the process reported at its end; None while it runs, or if it was killed."""
         try:
             if self.said is None and self.receiver.poll():
                 self.said = self.receiver.recv()
@@ -120,7 +120,7 @@ def _hired(store: Store, cells: Agenda, jobs: int) -> list[_CellProcess]:
 
 
 def _job(store: Store, cells: Agenda, sender: Connection) -> None:
-    """What runs in each process; outside a training SIGTERM stops it as Ctrl-C does."""
+    """Work in a child process; outside a training, SIGTERM stops it like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     said: SweepState | UserError
@@ -134,7 +134,7 @@ def _job(store: Store, cells: Agenda, sender: Connection) -> None:
 
 
 def _leave_with_parent() -> None:
-    """A process whose parent was killed stops with a checkpoint."""
+    """Stop this process, with a checkpoint, if its parent is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -142,7 +142,7 @@ def _leave_with_parent() -> None:
 
 
 def _share_of_machine(number: int, jobs: int) -> dict[str, str]:
-    """A card of its own, and a fair share of the processors unless the user set it."""
+    """Give a process its own GPU, and a fair share of the processors unless the user has set one."""
     cards = visible_cards()
     threads = {"OMP_NUM_THREADS": str(max(processors() // jobs, 1))}
     return ({"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}) | (
@@ -151,7 +151,7 @@ def _share_of_machine(number: int, jobs: int) -> dict[str, str]:
 
 
 def visible_cards() -> list[str]:
-    """The CUDA devices that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """Return the CUDA devices that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
     import torch
 
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -161,7 +161,7 @@ def visible_cards() -> list[str]:
 
 @contextmanager
 def _environment(changed: dict[str, str]) -> Iterator[None]:
-    """Variables that processes started within take over."""
+    """Set environment variables for the processes that are started within the block."""
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
@@ -183,10 +183,10 @@ def _stop(crew: Sequence[_CellProcess]) -> None:
 def outcome_of(
     store: Store, cells: Sequence[Cell] | Agenda, answers: Sequence[SweepState | UserError | None], *, stopped: bool
 ) -> SweepState:
-    """What workers came to that answered so, None for those that were killed.
+    """Return the joint outcome of workers, given the answer of each; None for a worker that was killed.
 
     Raises:
-        UserError: what one of them failed with, or cells are missing though nobody asked to stop.
+        UserError: the error of a worker, or cells are missing although no stop was requested.
     """
     for answer in answers:
         if isinstance(answer, UserError):
@@ -195,6 +195,6 @@ def outcome_of(
     if missing and not stopped:
         raise RunError(
             f"{counted(missing, 'cell')} missing: processes were killed", where=store.path,
-            remedy="often for want of memory: run the same command again with fewer --jobs; what is made is kept",
+            remedy="often for lack of memory: run the same command again with fewer --jobs; finished cells are kept",
         )  # fmt: skip
     return "stopped" if missing else "finished"

@@ -1,4 +1,4 @@
-"""The file that says how a race of a sweep stands: race.json in the sweep's folder."""
+"""race.json in the sweep's folder: the state of a race."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
 
 NAME = "race.json"
-AGAIN = "run `mtrain sweep FILE --race` again: it writes the file anew from the results"
+AGAIN = "run `mtrain sweep FILE --race` again: it rewrites the file from the results"
 
 
 class Part(BaseModel):
-    """A part of the record."""
+    """Base class of the parts of the record."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class RungRecord(Part):
-    """One rung of one contest. dropped: combination in words -> why. undecided: how many wait for a score."""
+    """One rung of a contest. dropped: reason for each dropped combination. undecided: number without a score so far."""
 
     share: float
     seeds: int
@@ -36,8 +36,10 @@ class RungRecord(Part):
 
 
 class ContestRecord(Part):
-    """target: None for the choice over all tasks. network: None where all networks race together. finalists: the
-    combinations that have all seeds, None before they are known.
+    """One contest.
+
+    target: None for the choice over all tasks. network: None if all networks race together. finalists: the combinations
+    trained with all seeds; None until they are known.
     """
 
     target: str | None
@@ -48,7 +50,7 @@ class ContestRecord(Part):
 
 
 class RaceRecord(Part):
-    """cost: trainings that the race takes as far as it is decided, as a share of the full grid's."""
+    """A race. cost: trainings of the race as decided so far, as a share of those of the full grid."""
 
     tasks: tuple[str, ...]
     contests: tuple[ContestRecord, ...]
@@ -60,22 +62,22 @@ class RaceRecord(Part):
         return all(contest.winner is not None for contest in self.contests)
 
     def contest(self, target: str | None, network: str | None = None) -> ContestRecord | None:
-        """The contest for a target, among the combinations of this network if each network has its own."""
+        """Return the contest for a target, among the combinations of `network` if each network has its own contest."""
         return next((one for one in self.contests if (one.target, one.network) == (target, network)), None)
 
 
 def write_record(store: Store, record: RaceRecord) -> None:
-    """race.json, unless it says so already."""
+    """Write race.json unless its content is the same already."""
     content = record.model_dump(mode="json")
     if known_document(store.path / NAME) != content:
         write_document(store.path / NAME, content)
 
 
 def read_record(store: Store) -> RaceRecord | None:
-    """The content of race.json; None where no race has been run.
+    """Return the content of race.json; None if no race has been run.
 
     Raises:
-        RunError: a damaged file.
+        RunError: the file is damaged.
     """
     path = store.path / NAME
     try:

@@ -1,8 +1,8 @@
-"""Cells as tasks of a Ray cluster (extra `cluster`): on GPUs where there are any, a warm-up before its cells.
+"""Run cells as tasks of a Ray cluster (extra `cluster`): on GPUs if it has any, and each warm-up before its cells.
 
 The results are the same files as those of the local engine, so every node must see the sweep's folder and the shards
-under the same paths. What was killed, with its process or its whole node, is tried again on another node and goes on
-from its last checkpoint; other parts of the same sweep may run elsewhere meanwhile.
+under the same paths. A task whose process or node was killed is retried on another node and resumes from its last
+checkpoint. Other parts of the same sweep may run elsewhere at the same time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mtrain.sweep.local_engine import SweepState, outcome_of, work
 from mtrain.sweep.store import Store
 from mtrain.train.signals import passed_on
 
-GRACE = 60.0  # seconds for tasks to stop with a checkpoint
-WAIT = 2.0  # seconds between looks at what another process has in hand
+GRACE = 60.0  # seconds that tasks have to stop with a checkpoint
+WAIT = 2.0  # seconds between checks of work that another process has claimed
 QUIET = Reporter(quiet=True)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a task asks the cluster for; without GPUs in the cluster, none."""
+    """The resources that a task requests; no GPU if the cluster has none."""
 
     cpus: int = 1
     gpus: int = 1
@@ -42,11 +42,11 @@ class Resources:
 def run(
     store: Store, cells: Sequence[Cell] | Agenda, cluster: Cluster, request: Resources, report: Reporter
 ) -> SweepState:
-    """Run the cells that are due; "stopped" with checkpoints when a signal asked.
+    """Run the cells that are due; return "stopped" if a signal stopped them, with checkpoints.
 
     Raises:
-        UsageError: no Ray here, no cluster there, or none that can do this.
-        UserError: what a cell failed with, or cells are missing in the end.
+        UsageError: Ray is not installed, the cluster is not reachable, or it lacks the resources.
+        UserError: the error of a cell that failed, or cells are missing at the end.
     """
     agenda = agenda_of(cells)
     missing = agenda.due(store, report)
@@ -62,7 +62,7 @@ def run(
 
 
 def _submitter(ray: Any, store: Store, agenda: Agenda, request: Resources) -> Callable[[Cell], Any]:
-    """A function that submits a task for a cell, which waits for that of its warm-up without taking a processor."""
+    """Return a function that submits the task of a cell, which waits for its warm-up without occupying a processor."""
     wanted = _wanted(ray, request, on_cpu=all(cell.config.device == "cpu" for cell in agenda.cells))
     options = {**wanted, "max_retries": TRIES}
     cell_task, warm_task = (ray.remote(**options)(function) for function in (_cell, _warmup))
@@ -78,7 +78,7 @@ def _submitter(ray: Any, store: Store, agenda: Agenda, request: Resources) -> Ca
 
 @dataclass
 class _Following:
-    """Tasks of cells that have been submitted, and those that the results of others add."""
+    """The submitted tasks of cells, and further ones that their results add."""
 
     store: Store
     agenda: Agenda
@@ -87,7 +87,7 @@ class _Following:
     submitted: set[str] = field(default_factory=set)
 
     def more(self) -> list[Any]:
-        """Tasks of the cells that are due and were not submitted before."""
+        """Submit the cells that are due and were not submitted before; return their tasks."""
         if self.submitted and not self.agenda.grows:
             return []
         cells = [cell for cell in self.agenda.due(self.store, self.report) if cell.digest not in self.submitted]
@@ -96,8 +96,10 @@ class _Following:
 
 
 def _wanted(ray: Any, request: Resources, *, on_cpu: bool) -> dict[str, int]:
-    """Raises:
-    UsageError: no node has as much, so that the tasks would wait for ever.
+    """Return the resources of a task.
+
+    Raises:
+        UsageError: no node has as many, so that the tasks would wait for ever.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = 0 if on_cpu or not any(node.get("GPU") for node in nodes) else request.gpus
@@ -113,7 +115,7 @@ def _wanted(ray: Any, request: Resources, *, on_cpu: bool) -> dict[str, int]:
 def _followed(
     ray: Any, following: _Following, advance: Callable[[int], None]
 ) -> tuple[list[SweepState | UserError | None], bool]:
-    """What the tasks come to, None for one that was killed too often; and whether a signal stopped them."""
+    """Return the outcomes of the tasks, None for one that was killed too often, and whether a signal stopped them."""
     waiting, said, until = following.more(), [], float("inf")
 
     def stop() -> None:
@@ -138,7 +140,7 @@ def _followed(
 def _said(ray: Any, reference: Any) -> SweepState | UserError | None:
     try:
         found: SweepState = answer(ray, reference)
-    except OutputError:  # given up
+    except OutputError:  # Ray has given it up
         return None
     except KeyboardInterrupt:
         return "stopped"
@@ -148,12 +150,12 @@ def _said(ray: Any, reference: Any) -> SweepState | UserError | None:
 
 
 def _cell(store: Store, cell: Cell, _warmed: Outcome | Refused | None, version: str) -> SweepState | Refused:
-    """What runs in a task for a cell, after that of its warm-up: where that failed, the cell fails the same way."""
+    """Run a cell in a task, after that of its warm-up; if the warm-up failed, the cell fails with the same error."""
     return _told(store, version, lambda: work(store, [cell], QUIET))
 
 
 def _warmup(store: Store, cell: Cell, version: str) -> Outcome | Refused:
-    """What runs in a task for a warm-up."""
+    """Run a warm-up in a task."""
 
     def until_it_is_there() -> Outcome:
         while (outcome := warm(store, cell, QUIET)) == "busy":
@@ -168,7 +170,7 @@ def _told(store: Store, version: str, do: Callable[[], T]) -> T | Refused | Lite
         check_version(version)
         if not (store.path / "sweep.json").is_file():
             raise RunError(
-                f"not to be seen on the node {os.uname().nodename}", where=store.path,
+                f"not visible on the node {os.uname().nodename}", where=store.path,
                 remedy="put --sweeps and --shards where every node of the cluster has them under the same path",
             )  # fmt: skip
         return do()

@@ -1,4 +1,4 @@
-"""The parts of a sweep as the jobs of a SLURM array."""
+"""Write a SLURM script that runs the parts of a sweep as an array of jobs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 
 def sbatch(sweep: str, options: Sequence[str], name: str, parts: int, *, by_part: bool = True) -> str:
-    """A script for SLURM: an array of `parts` jobs, each asks for its part; submitted again it fills the holes.
+    """Return a SLURM script for an array of `parts` jobs; submitting it again runs what is missing.
 
-    by_part: False for jobs that are all alike, and share the work out among themselves.
+    by_part: whether each job runs its own part; otherwise the jobs are identical and share the work.
     """
     command = shlex.join([sys.executable, "-m", "mtrain.cli", "sweep", sweep, *options, "--quiet"])
     if by_part:
         command += f' --part "$SLURM_ARRAY_TASK_ID/{parts}"'
     return f"""#!/bin/bash
-# The sweep {name} in {parts} {"parts" if by_part else "equal jobs"}. Submit with sbatch; a job whose time is up goes
-# on by itself, and submitting the script again fills what is missing. Add partition, account and modules as your site
-# wants them.
+# The sweep {name} in {parts} {"parts" if by_part else "equal jobs"}. Submit with sbatch; a job whose time
+# is up is requeued and resumed, and submitting the script again runs what is missing. Add the partition, account and
+# modules that your site requires.
 #SBATCH --job-name=mtrain-{name}
 #SBATCH --array=1-{parts}
 #SBATCH --gres=gpu:1

@@ -1,4 +1,4 @@
-"""The file that says what a sweep is: TOML in, a checked `Sweep` out."""
+"""Read the TOML file that defines a sweep, and validate it as a `Sweep`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 
 FIXED = {"lr": "grid", "tau": "grid", "backbone": "grid", "seed": "seeds", "leave_out": "leave_out", "shards": "shards"}
-LENGTH = "warmup"  # of [fit]: how long a warm-up is where [grid] turns it on
+LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] turns it on
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, order=True)
 class Combination:
-    """One choice of what the grid varies."""
+    """One combination of the values in the grid."""
 
     backbone: str
     lr: float
@@ -65,7 +65,7 @@ class Axes(BaseModel):
         return _distinct(values)
 
     def combinations(self) -> list[Combination]:
-        """All of them, in the order of the file."""
+        """Return all combinations, in the order of the file."""
         return [Combination(*chosen) for chosen in itertools.product(self.backbone, self.lr, self.tau, self.warmup)]
 
 
@@ -99,9 +99,9 @@ class Race(BaseModel):
     )
     """Numbers of seeds after which combinations trained to the end are compared; the last one is all of the sweep."""
     keep: float = Field(default=0.6, gt=0, le=1)
-    """Share of the combinations that stays for a target after each rung."""
+    """Share of the combinations that are kept for a target after each rung."""
     least: int = Field(default=3, ge=1)
-    """Number of combinations that stays for a target in any case, unless the bootstrap rules them out."""
+    """Minimum number of combinations that are kept for a target, unless the bootstrap rules them out."""
     unlikely: float = Field(default=0.02, ge=0, lt=1)
     """Combinations trained to the end that win less than this share of bootstrap draws are dropped; 0 drops none."""
     per_network: bool = False
@@ -171,14 +171,14 @@ class Sweep(BaseModel):
         for name in sorted(fit.keys() & FIXED.keys()):
             raise ValueError(f"{name} is set by {FIXED[name]}")
         if "test" in str(fit.get("train_on")):
-            raise ValueError("train_on: test sets are trained on by `mtrain release` alone")
+            raise ValueError("train_on: only `mtrain release` trains on test sets")
         return fit
 
     def config(self, combination: Combination, leave_out: tuple[str, ...], seed: int) -> FitConfig:
-        """The training of one cell.
+        """Return the training of one cell.
 
         Raises:
-            ValidationError: [fit] holds what is no setting of a training.
+            ValidationError: [fit] contains a key that is not a setting of a training.
         """
         lasting = {"warmup": 0} if not combination.warmup else {}
         varied = {"backbone": combination.backbone, "lr": combination.lr, "tau": combination.tau, "seed": seed}
@@ -186,20 +186,20 @@ class Sweep(BaseModel):
         return FitConfig.model_validate({"validate_every": 0} | self.fit | lasting | varied | where)
 
     def groups(self) -> list[tuple[str, ...]]:
-        """The tasks that each training leaves out: those of `together` sets, in the order of the file."""
+        """Return the tasks that each training leaves out: those of `together` sets, in the order of the file."""
         starts = range(0, len(self.leave_out), self.together)
         return [tuple(itertools.chain(*self.leave_out[start : start + self.together])) for start in starts]
 
     def trainings(self) -> Iterator[tuple[int, tuple[str, ...], Combination]]:
-        """(seed, tasks left out, combination) of every cell: the whole of the first seed first."""
+        """Yield (seed, left-out tasks, combination) of every cell, those of the first seed first."""
         yield from itertools.product(self.seeds, self.groups(), self.grid.combinations())
 
 
 def load_sweep(given: str) -> Sweep:
-    """The sweep in a file; or, by name, one of those that come with the program.
+    """Return the sweep in a file, or one of those included in the program, by name.
 
     Raises:
-        UsageError: no such file, or not a sweep: names the field and what is wrong with it.
+        UsageError: the file does not exist, or is not a sweep; the message names the faulty field.
     """
     path = _find(given)
     try:
@@ -221,7 +221,7 @@ def load_sweep(given: str) -> Sweep:
 
 
 def rate(value: float) -> str:
-    """0.0001 -> '1e-4', 0.0025 -> '2.5e-3'."""
+    """Format a rate: 0.0001 -> '1e-4', 0.0025 -> '2.5e-3'."""
     mantissa, exponent = f"{value:e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
@@ -240,5 +240,5 @@ def _find(given: str) -> Path:
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     twice = [value for number, value in enumerate(values) if value in values[:number]]
     if twice:
-        raise ValueError(f"{twice[0]!r} stands there twice")
+        raise ValueError(f"{twice[0]!r} is listed twice")
     return values

@@ -1,7 +1,7 @@
-"""A sweep's folder: what it consists of, and the results so far.
+"""The folder of a sweep: its plan and the results so far.
 
-sweeps/<name>/sweep.json             the file as it was read, and its cells
-              cells/<digest>.json    one result, written last and whole
+sweeps/<name>/sweep.json             the sweep file as it was read, and its cells
+              cells/<digest>.json    one result, written last and atomically
               runs/<digest>/         one training or warm-up each
               race.json              what `mtrain sweep --race` has decided
               selected.json          what `mtrain select` chose
@@ -32,12 +32,12 @@ from mtrain.sweep.spec import Combination, Sweep
 M = TypeVar("M", bound=BaseModel)
 SELECTED = "selected.json"
 WAIT = 0.1  # seconds
-FAILED = ("failed", "diverged")  # states of a cell that has no score of some task
-AGAIN = "run the sweep again: `mtrain sweep` makes what is damaged anew"
+FAILED = ("failed", "diverged")  # states of a cell without a score for some task
+AGAIN = "run the sweep again: `mtrain sweep` replaces damaged files"
 
 
 class Score(BaseModel):
-    """One transfer of a cell; None where the task's metric is not defined on what was scored."""
+    """The score of one transfer; None if the task's metric is undefined on the scored samples."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -47,10 +47,10 @@ class Score(BaseModel):
 
 
 class Result(BaseModel):
-    """A cell's file. `run` is the folder of its training, inside the sweep's.
+    """The result file of a cell.
 
-    state: "failed" where a task has no score, "diverged" where numbers that are not finite are why.
-    failures: task -> why it has no score.
+    run: folder of its training, relative to that of the sweep. state: "failed" if a task has no score, "diverged" if
+    the reason is NaN or infinity. failures: task -> reason why it has no score.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -83,7 +83,7 @@ class Planned(BaseModel):
 
 @dataclass(frozen=True)
 class Store:
-    """One sweep's folder."""
+    """The folder of one sweep."""
 
     path: Path
 
@@ -92,18 +92,18 @@ class Store:
         return self.path.name
 
     def run(self, digest: str) -> Run:
-        """The run folder of a training or a warm-up."""
+        """Return the run folder of a training or a warm-up."""
         return Run(self.path / "runs" / digest)
 
     def has(self, cell: Cell) -> bool:
-        """Whether its result is there, as it was written."""
+        """Whether the cell has an undamaged result."""
         return known_document(self.result_path(cell.digest)) is not None
 
     def result_path(self, digest: str) -> Path:
         return self.path / "cells" / f"{digest}.json"
 
     def write_plan(self, sweep: Sweep, cells: Sequence[Cell]) -> None:
-        """sweep.json, unless it says so already."""
+        """Write sweep.json unless its content is the same already."""
         listed = [
             {"cell": c.digest, "combination": asdict(c.combination), "seed": c.config.seed, "tasks": c.tasks}
             for c in cells
@@ -114,14 +114,14 @@ class Store:
             with self.claimed(path.name) as ours:
                 if ours:
                     write_document(path, content)
-                else:  # another part of the same sweep has just been started
+                else:  # another part of the same sweep is starting
                     time.sleep(WAIT)
 
     def plan(self) -> dict[str, Any]:
-        """The content of sweep.json.
+        """Return the content of sweep.json.
 
         Raises:
-            RunError: not the folder of a sweep, or a damaged plan.
+            RunError: the folder is not that of a sweep, or the plan is damaged.
         """
         path = self.path / "sweep.json"
         try:
@@ -130,31 +130,31 @@ class Store:
             raise RunError("not the folder of a sweep", where=self.path, remedy="plan the sweep first") from None
 
     def input_size(self) -> int | None:
-        """Side of the network's input in all trainings of the sweep, px; None where the plan does not tell.
+        """Return the side of the network input in all trainings, in pixels; None if the plan does not state it.
 
         Raises:
-            RunError: not the folder of a sweep.
+            RunError: the folder is not that of a sweep.
         """
         fit = self.plan().get("sweep", {}).get("fit")
         return None if fit is None else int(fit.get("size", FitConfig.model_fields["size"].default))
 
     def together(self) -> int:
-        """How many left-out sets one training leaves out.
+        """Return the number of left-out sets per training.
 
         Raises:
-            RunError: not the folder of a sweep.
+            RunError: the folder is not that of a sweep.
         """
         return int(self.plan().get("sweep", {}).get("together", 1))
 
     def write_selection(self, content: dict[str, Any]) -> None:
-        """selected.json."""
+        """Write selected.json."""
         write_document(self.path / SELECTED, content)
 
     def selection(self) -> dict[str, Any]:
-        """The content of selected.json.
+        """Return the content of selected.json.
 
         Raises:
-            RunError: nothing has been selected, or a damaged file.
+            RunError: nothing has been selected, or the file is damaged.
         """
         try:
             return read_document(self.path / SELECTED, "run `mtrain select` again")
@@ -162,19 +162,19 @@ class Store:
             raise RunError("nothing has been selected", where=self.path, remedy="run `mtrain select` first") from None
 
     def planned(self) -> list[Planned]:
-        """The cells of the sweep as it was last run or planned.
+        """Return the cells of the sweep as it was last run or planned.
 
         Raises:
-            RunError: not the folder of a sweep.
+            RunError: the folder is not that of a sweep.
         """
         content = self.plan()
         return [_checked(Planned, one, self.path / "sweep.json") for one in content.get("cells", [])]
 
     def results(self, planned: Sequence[Planned]) -> dict[str, Result]:
-        """Digest -> result of those cells that have one.
+        """Return digest -> result for the cells that have one.
 
         Raises:
-            RunError: a file that is no result.
+            RunError: a file is not a result.
         """
         paths = {one.cell: self.result_path(one.cell) for one in planned}
         return {
@@ -182,31 +182,31 @@ class Store:
         }
 
     def result(self, digest: str) -> Result | None:
-        """The result of a cell; None where there is none, or a damaged one, which is made again.
+        """Return the result of a cell; None if it is missing or damaged, so that the cell is run again.
 
         Raises:
-            RunError: a file that is no result.
+            RunError: the file is not a result.
         """
         path = self.result_path(digest)
         content = known_document(path)
         return None if content is None else _checked(Result, content, path)
 
     def failed(self, cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
-        """Digest -> task -> reason, of those of these cells that failed."""
+        """Return digest -> task -> reason for those of the cells that failed."""
         known = {cell.digest: known_document(self.result_path(cell.digest)) or {} for cell in cells}
         return {cell: _failures(found) for cell, found in known.items() if found.get("state") in FAILED}
 
     def forget_failed(self, cells: Sequence[Cell]) -> None:
-        """Let those of these cells that failed be run again."""
+        """Delete the results of failed cells, so that they are run again."""
         for cell in self.failed(cells):
             self.result_path(cell).unlink(missing_ok=True)
 
     @contextmanager
     def claimed(self, digest: str, run: Run | None = None) -> Iterator[bool]:
-        """Whether the piece of work of that name, which is done in `run`, is ours for now: no other process has it.
+        """Try to claim the piece of work `name`, which is done in `run`; yield whether no other process has it.
 
-        The lock of a process that was killed goes with it. That of a node which is gone may stay on the file system:
-        what has shown no sign of life for long is taken over, and with it the lock of the run.
+        The lock of a killed process disappears with it, but that of a lost node may stay on the file system. A lock
+        without a heartbeat for long is taken over, and with it the lock of the run.
         """
         path = self.path / ".locks" / digest
         with writing(path):
@@ -219,22 +219,22 @@ class Store:
 
 
 def open_store(sweeps: Path, name: str | None) -> Store:
-    """The sweep of that name; without one, the sweep that was planned last.
+    """Return the sweep called `name`, by default the one that was planned last.
 
     Raises:
-        RunError: there is none; names those there are.
+        RunError: it does not exist; the message lists the existing sweeps.
     """
     found = sorted(sweeps.glob("*/sweep.json"), key=lambda path: (path.stat().st_mtime_ns, path))
     chosen = [path.parent for path in found if name in (None, path.parent.name)]
     if not chosen:
         have = ", ".join(path.parent.name for path in found) or "none"
-        what = "no sweep here" if name is None else f"no sweep named {name!r}"
-        raise RunError(what, where=sweeps, remedy=f"there: {have}; run one with `mtrain sweep FILE`")
+        what = "no sweeps found" if name is None else f"no sweep named {name!r}"
+        raise RunError(what, where=sweeps, remedy=f"existing sweeps: {have}; start one with `mtrain sweep FILE`")
     return Store(chosen[-1])
 
 
 def _failures(result: Mapping[str, Any]) -> Any:
-    """Task -> why it has no score. Earlier versions gave one reason for all tasks of a training that diverged."""
+    """Return task -> reason for a missing score. A diverged training of an earlier version has one reason for all."""
     if result.get("state") == "diverged" and not result.get("failures"):
         return dict.fromkeys(result.get("left_out", ()), result.get("reason", "the training has diverged"))
     return result.get("failures", {})

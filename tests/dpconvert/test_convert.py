@@ -300,7 +300,7 @@ def test_a_truncated_tile_is_named_and_mending_it_finishes(tiles: Path, converte
     tile.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
         SourceError,
-        match=r"1 of 240 samples cannot be converted, the first: .*HE-01_000.*a TIFF that is cut or damaged",
+        match=r"1 of 240 samples cannot be converted, the first: .*HE-01_000.*a truncated or damaged TIFF",
     ):
         run(one.manifest, tiles, out)
     assert not (out / one.manifest.task / "task.json").exists()

@@ -250,7 +250,7 @@ def test_a_source_file_that_goes_while_shards_are_made_is_a_failed_sample(
         return write(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(conversion, "write_shard", going)
-    told = "No such file or directory" if how == "vanishes" else "cut or damaged"
+    told = "No such file or directory" if how == "vanishes" else "truncated or damaged"
     with pytest.raises(SourceError, match=rf"samples cannot be converted, the first: .*{told}"):
         run(one.manifest, tiles, tmp_path / "out")
     assert len(names(tmp_path / "out", SHARDS)) == 2

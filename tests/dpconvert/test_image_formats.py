@@ -78,7 +78,7 @@ def test_images_that_cost_more_than_their_size_tells_are_refused(name: str, tmp_
 
 def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
-    with pytest.raises(ReadError, match=r"a\.png: empty: no byte in it; fetch it again"):
+    with pytest.raises(ReadError, match=r"a\.png: empty file \(0 bytes\); fetch it again"):
         flat(tmp_path / "a.png")
 
 

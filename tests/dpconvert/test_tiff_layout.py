@@ -242,7 +242,7 @@ def test_a_channel_whose_file_is_gone_is_named(tmp_path: Path) -> None:
     text = ome(ome_image(0, 32, data).replace(' SamplesPerPixel="3"', ""), uuid=ids[0])
     path = tmp_path / "0.ome.tif"
     tifffile.imwrite(path, drawn(32, 32, channels=1)[:, :, 0], description=text, metadata=None)
-    with pytest.raises(ReadError, match=r"a channel of it is not here; put all files of this OME-TIFF side by side"):
+    with pytest.raises(ReadError, match=r"a channel is missing; put all files of this OME-TIFF side by side"):
         open_image([path])
 
 
@@ -280,7 +280,7 @@ def test_three_channels_of_fluorescence_are_no_colours(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "x.ome.tif", planes, photometric="minisblack",
                          metadata={"axes": "CYX", "Channel": {"Name": names}})  # fmt: skip
         if "DAPI" in names:
-            with pytest.raises(ReadError, match=r"three channels that are no colours; .*; found DAPI, FITC, Cy5"):
+            with pytest.raises(ReadError, match=r"the three channels are not colours; .*; found DAPI, FITC, Cy5"):
                 open_image([tmp_path / "x.ome.tif"])
         else:
             with open_image([tmp_path / "x.ome.tif"]) as image:

@@ -83,7 +83,7 @@ def test_data_are_taken_where_they_fit_and_refused_where_they_claim_more(name: s
     with pytest.raises(ValueError, match=r"claim \d{7,} samples, where 64 x 64 pixels are expected"):
         check_segment(page(compression, 64, 64), data)
     for cut in (b"", data[:11], data[:20]):
-        with pytest.raises(ValueError, match="do not tell their size"):
+        with pytest.raises(ValueError, match="do not state their size"):
             check_segment(page(compression, WIDE, TALL), cut)
 
 
@@ -151,5 +151,5 @@ def test_a_compression_that_nothing_reads_is_not_called_damage(
     with pytest.raises(ReadError) as raised:
         open_image([path], 1).read(0, 0, 8, 8)
     told = str(raised.value)
-    assert told.startswith(f"{path}: a TIFF whose compression nothing here reads; found {compression.upper()}")
+    assert told.startswith(f"{path}: a TIFF with an unsupported compression; found {compression.upper()}")
     assert "fetch it again" not in told

@@ -409,7 +409,8 @@ def test_weights_that_cannot_be_downloaded_are_answered_with_what_else_to_give(
     answer = mtrain("fit", "--backbone", "resnet18")
     assert answer.status == 1
     assert (
-        "the ImageNet weights of resnet18 cannot be had: <urlopen error no network>; give --weights FILE" in answer.err
+        "the ImageNet weights of resnet18 are not available: <urlopen error no network>; give --weights FILE"
+        in answer.err
     )
     assert answer.err.count("\n") == 1
 

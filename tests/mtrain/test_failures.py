@@ -162,7 +162,7 @@ def test_what_the_cards_tell_is_refused_before_any_training(sweep: Callable[...,
     shutil.rmtree("shards/Gamma")
     write_task(Path("shards/Gamma"), sizes={"train": 1, "val": 8})
     told = line(sweep())
-    assert "shards/Gamma: its training set holds one class only: it cannot be scored; take it out of leave_out" in told
+    assert "shards/Gamma: its training set holds one class only: it cannot be scored; remove it from leave_out" in told
     assert not Path("sweeps").exists()
 
 
@@ -172,7 +172,7 @@ def test_a_related_task_that_cannot_be_scored_leaves_with_a_note(sweep: Callable
     left = sets["Alpha",]
     assert left.names == ("Alpha",)
     assert [task.name for task in left.pool.tasks] == ["Beta", "Gamma"]
-    assert left.notes == ("Omega leaves, and is not scored: its training set holds one class only",)
+    assert left.notes == ("Omega is left out, but not scored: its training set holds one class only",)
 
 
 def test_of_several_targets_those_that_work_are_scored(place: Path) -> None:

@@ -139,7 +139,7 @@ def test_unknown_sweeps_and_damaged_results_are_told(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", by_hand)
     answer = CliRunner().invoke(group, ["select", "--sweeps", str(tmp_path / "sweeps"), "--sweep", "other"])
     assert isinstance(answer.exception, RunError)
-    assert "no sweep named 'other'; there: toy" in str(answer.exception)
+    assert "no sweep named 'other'; existing sweeps: toy" in str(answer.exception)
     store.result_path(f"{0:024}").write_text('{"cell": "x"}')
     with pytest.raises(RunError, match="not what a sweep writes: run: is missing"):
         selection.select(store)

@@ -110,7 +110,7 @@ def test_the_sweeps_that_come_with_the_program_can_be_named() -> None:
     ("old", "new", "message"),
     [
         ("seeds = [0]", "seeds = []", "seeds: holds too few values: 0, at least 1"),
-        ("seeds = [0]", "seeds = [0, 0]", "seeds: 0 stands there twice"),
+        ("seeds = [0]", "seeds = [0, 0]", "seeds: 0 is listed twice"),
         ("lr = [1e-2, 1e-3]", "lr = [0]", "grid.lr.0: must be greater than 0; found 0"),
         ("lr = [1e-2, 1e-3]", "rate = [1]", "grid.rate: is not known here"),
         ("iterations = 6", "iterations = 6\nlr = 1", "fit: lr is set by grid"),

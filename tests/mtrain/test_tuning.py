@@ -146,9 +146,9 @@ def test_parts_that_a_network_lacks_are_told(text: str, said: str) -> None:
     network = shared_network("shufflenet_v2_x0_5", "random")
     with pytest.raises(UsageError, match=said):
         tuning.prepare(network.body, text, network.name)
-    with pytest.raises(UsageError, match="no blocks one after the other"):
+    with pytest.raises(UsageError, match="no sequence of blocks"):
         tuning.by_layer(network.body, 0.5, network.name)
-    with pytest.raises(UsageError, match="networks of timm can"):
+    with pytest.raises(UsageError, match="networks of timm do"):
         tuning.check_pointing(network.body, network.name)
 
 

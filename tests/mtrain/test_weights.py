@@ -298,7 +298,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
         (LEGACY[:30], "it is cut short or damaged"),
         (SAFE[:-300], r"it is a safetensors file that is cut short: \d+ of \d+ bytes; .*download or copy it again"),
         (SAFE[:300], "it is a safetensors file that is cut short"),
-        (b"\0\1\2\3\4\5\6\7\0\1\2\3", "it begins like none"),
+        (b"\0\1\2\3\4\5\6\7\0\1\2\3", "its first bytes match no known format"),
     ],
 )  # fmt: skip
 def test_what_is_no_weights_file_is_called_what_it_is(tmp_path: Path, data: bytes, said: str, suffix: str) -> None:

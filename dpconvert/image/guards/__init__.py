@@ -1,1 +1,1 @@
-"""Limits for damaged and hostile image files: what one would cost is known before it is decoded."""
+"""Limits for damaged and hostile image files: check the cost of a file before decoding it."""

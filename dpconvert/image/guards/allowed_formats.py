@@ -1,4 +1,4 @@
-"""Images of the formats that datasets come in, opened by Pillow, which knows many more: some by running a program."""
+"""Open images with Pillow, only in formats that datasets use; Pillow knows more, some of which run a program."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def open_image(file: Path | io.BytesIO) -> Pillow.Image:
-    """An image of one of FORMATS, not yet decoded, which takes seconds and less than a gigabyte to decode.
+    """Open an image in one of FORMATS without decoding it; decoding will take seconds and less than a gigabyte.
 
     Raises:
-        ValueError: decoding may take far longer, or far more memory.
-        One of UNREADABLE: it cannot be read.
+        ValueError: decoding may take far longer or far more memory.
+        One of UNREADABLE: the image cannot be read.
     """
     image = Pillow.open(file, formats=FORMATS)
     try:

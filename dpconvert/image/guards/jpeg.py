@@ -1,24 +1,24 @@
-"""What a JPEG stream says of itself in its head, before anything is decoded."""
+"""Read the header of a JPEG stream before anything is decoded."""
 
 from __future__ import annotations
 
 import re
 import struct
 
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that a size follows
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers followed by the image size
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 SCAN = 0xDA
-FILL = 0xFF  # may stand before a marker, any number of times
+FILL = 0xFF  # fill byte, allowed any number of times before a marker
 AFTER_FILL = re.compile(rb"[^\xff]")
-ADOBE = 0xEE  # APP14; what follows its name, version and flags says which colours are stored
-MOST_SCANS = 100  # as libtiff has it: each costs as much as the image
+ADOBE = 0xEE  # APP14: name, version, flags, and the colour transform
+MOST_SCANS = 100  # the limit of libtiff; each scan costs as much as the image
 
 
 def checked_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a stream; None where its segments do not follow each other.
+    """Return (width, height) of a stream; None if its segments are not contiguous.
 
     Raises:
-        ValueError: it has more than MOST_SCANS scans, so that decoding takes far longer than its size tells.
+        ValueError: the stream has more than MOST_SCANS scans, so that decoding takes far longer than its size suggests.
     """
     size, channels, parts, at = None, 0, True, 2
     while len(data) > at + 9 and data[at] == 0xFF:
@@ -41,7 +41,7 @@ def checked_size(data: bytes) -> tuple[int, int] | None:
 
 
 def adobe_transform(data: bytes) -> int | None:
-    """0 where Adobe's marker says that colours are stored as they are, 1 for YCbCr, 2 for YCCK; None without one."""
+    """Return the transform in Adobe's marker: 0 for none, 1 for YCbCr, 2 for YCCK; None without a marker."""
     at = 2
     while len(data) > at + 4 and data[at] == 0xFF and data[at + 1] != SCAN:
         if data[at + 1] == FILL:

@@ -1,7 +1,7 @@
-"""What a JPEG 2000 stream costs OpenJPEG, seen in its headers before it is decoded (ISO/IEC 15444-1, annexes A, I).
+"""Estimate the cost of a JPEG 2000 stream for OpenJPEG from its headers (ISO/IEC 15444-1, annexes A, I).
 
-This models what the decoder allocates, since nothing else bounds it: OpenJPEG runs in this process, also where the
-process is the user's own, and neither stops at a limit nor returns to Python before it ends.
+The estimate models the allocations of the decoder, since nothing else limits them: OpenJPEG runs in this process, which
+may be the user's own, and neither has a limit nor returns to Python before it ends.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from dataclasses import dataclass
 
 from dpconvert.image.guards.claims import MOST_PIXELS, RATIO
 
-LITTLE = 1 << 20  # samples, or what costs as much, that any stream may be
-MOST = 100_000_000  # of what is counted as a sample, each of which takes OpenJPEG eight bytes at most
-MOST_SAMPLES = 4 * MOST_PIXELS  # of an image whose bytes may well hold more
-OF_A_TILE = 9 << 10  # samples that a tile of a codestream is counted as
-OF_A_PRECINCT = 640  # a precinct of a subband
-OF_A_BLOCK = 40  # a code-block
-OF_A_PACKET = 64  # a layer of a precinct: each is looked for, though there be no data
-BANDS = 3  # of a resolution
+LITTLE = 1 << 20  # samples, or equivalent cost, that are always allowed
+MOST = 100_000_000  # maximum cost in samples; OpenJPEG needs at most eight bytes for each
+MOST_SAMPLES = 4 * MOST_PIXELS  # maximum samples of an image, even if its bytes could contain more
+OF_A_TILE = 9 << 10  # cost of a tile, in samples
+OF_A_PRECINCT = 640  # cost of a precinct of a subband
+OF_A_BLOCK = 40  # cost of a code-block
+OF_A_PACKET = 64  # cost of a layer of a precinct, even one without data
+BANDS = 3  # subbands of a resolution
 SOC, SIZ, COD, COC, SOT, SOD = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
 # CAP, CPF, PLM, PLT, TLM, QCD, QCC, RGN, POC, PPM, PPT, CRG, COM, MCT, MCC, MCO, CBD
 OTHERS = frozenset(0xFF00 | kind for kind in (
     0x50, 0x59, 0x57, 0x58, 0x55, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78,
 ))  # fmt: skip
 HEAD = struct.Struct(">2H")
-COMPONENTS = 42  # bytes from SOC to what SIZ says of each component
+COMPONENTS = 42  # offset in bytes from SOC to the components in SIZ
 
 
 @dataclass(frozen=True)
 class TileGrid:
-    """Of the marker SIZ (A.5.1): how many tiles of which size, of how many components."""
+    """The number and size of tiles and the number of components, from the marker SIZ (A.5.1)."""
 
     count: int
     width: int
@@ -42,10 +42,11 @@ class TileGrid:
 
 
 def claimed(data: bytes) -> int | None:
-    """Samples of an image, and as many as its tiles, precincts, blocks and layers cost; None where no head tells.
+    """Return the samples of an image plus the cost of its tiles, precincts, blocks and layers; None without a header.
 
     Raises:
-        ValueError: more than MOST, in samples or packets that its bytes cannot hold, or in one tile beside its samples.
+        ValueError: the cost exceeds MOST: in samples or packets that its bytes cannot contain, or in one tile apart
+            from its samples.
     """
     at = _codestream(data)
     if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ):
@@ -66,7 +67,7 @@ def claimed(data: bytes) -> int | None:
     of_tiles = count * OF_A_TILE if count > 1 else 0
     beside = most + of_tiles
     all_in_all = samples + beside
-    can_be_held = RATIO * len(data)  # a packet takes a byte at least, so that its bytes bound the time
+    can_be_held = RATIO * len(data)  # a packet takes at least one byte, so the number of bytes limits the time
     at_once = most // max(count, 1) + of_tiles  # tiles are decoded one after the other
     is_held = samples <= min(MOST_SAMPLES, can_be_held) and beside <= max(MOST, can_be_held) and at_once <= MOST
     if all_in_all > MOST and not is_held:
@@ -75,7 +76,7 @@ def claimed(data: bytes) -> int | None:
 
 
 def precisions(data: bytes) -> set[tuple[int, bool]]:
-    """Bits of the samples of each component, and whether they are signed (A.5.1, Ssiz); empty where no head tells."""
+    """Return bits per sample and signedness of each component (A.5.1, Ssiz); empty without a header."""
     at = _codestream(data)
     if at is None or data[at : at + 4] != struct.pack(">2H", SOC, SIZ) or len(data) < at + COMPONENTS:
         return set()
@@ -85,7 +86,7 @@ def precisions(data: bytes) -> set[tuple[int, bool]]:
 
 
 def _codestream(data: bytes) -> int | None:
-    """Where the codestream begins: at once, or in the box `jp2c`; None where there is a palette, or none of them."""
+    """Return the offset of the codestream, 0 or in the box `jp2c`; None if it is missing or there is a palette."""
     at = 0
     while data[at : at + 2] != b"\xff\x4f" and len(data) >= at + 16:
         size, kind, long = struct.unpack_from(">I4sQ", data, at)
@@ -101,12 +102,12 @@ def _codestream(data: bytes) -> int | None:
 
 
 def _segments(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Markers with their segments: of the main header, and of each tile-part's.
+    """Yield markers with their segments, of the main header and of the tile-part headers.
 
     Raises:
-        ValueError, struct.error: a marker that is none there, or that the stream ends in.
+        ValueError, struct.error: a marker is invalid at its position, or the stream ends in it.
     """
-    end = 0  # of the tile-part
+    end = 0  # length of the tile-part
     while True:
         marker, length = HEAD.unpack_from(data, at)
         if marker == SOD:
@@ -124,17 +125,17 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         elif marker not in (SIZ, COD, COC) and marker not in OTHERS:
             raise ValueError(f"a marker {marker:04x}")
         if length < 2:
-            raise ValueError("a segment that is none")
+            raise ValueError("an invalid segment")
         yield marker, data[at + 4 : at + 2 + length]
         at += 2 + length
 
 
 def _of_precincts(tiles: TileGrid, style: int, parameters: bytes, layers: int) -> int:
-    """What precincts and blocks of all tiles and components cost, of A.6.1's parameters: levels, blocks, any sizes."""
+    """Return the cost of the precincts and blocks of all tiles and components, by the parameters of A.6.1."""
     levels = parameters[0]
     sizes = parameters[5 : 6 + levels] if style & 1 else b"\xff" * (levels + 1)
     if len(sizes) != levels + 1:
-        raise ValueError("sizes of precincts that are cut off")
+        raise ValueError("truncated precinct sizes")
     count = 0
     for resolution, exponents in enumerate(sizes):
         across = -(-tiles.width >> levels - resolution + (exponents & 15))

@@ -1,9 +1,9 @@
-"""TIFFs from anywhere: libtiff is kept quiet, and tifffile is spared what never ends.
+"""Open untrusted TIFFs: silence libtiff, and protect tifffile from endless chains and excessive claims.
 
-libtiff, which Pillow decodes TIFFs with, writes its own lines to stderr; after `quiet` it says nothing, in the whole
-process, and Pillow raises, without a word of its own in a log. tifffile follows a chain of directories wherever it
-leads, and makes room for all planes that OME-XML states; `open_tiff` and `check_xml` look first. Stacks of microscopes,
-and Leica's collections, are read page by page: their own heads state planes and files beside them, and are believed.
+libtiff, with which Pillow decodes TIFFs, writes messages to stderr. After `quiet` it is silent in the whole process,
+and Pillow raises errors without logging. tifffile follows a chain of directories wherever it leads, and allocates all
+planes that OME-XML states, so `open_tiff` and `check_xml` check both first. Microscope stacks and Leica collections are
+read page by page, since tifffile would trust the planes and other files stated in their headers.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from defusedxml import ElementTree
 from PIL import Image as Pillow
 from PIL import _imaging
 
-MOST_TAGS = 1 << 19  # of all directories; each takes tifffile some microseconds
-MOST_OF_ONE = 4096  # as tifffile has it
-LEAST_OF_ONE = 32  # that a directory of fewer counts as: tifffile compares each with all others
-SUB_IFDS = 330  # the tag whose values are where further directories are
+MOST_TAGS = 1 << 19  # maximum tags in all directories; each takes tifffile some microseconds
+MOST_OF_ONE = 4096  # maximum tags of one directory, as in tifffile
+LEAST_OF_ONE = 32  # minimum count per directory, since tifffile compares each with all others
+SUB_IFDS = 330  # the tag with the offsets of further directories
 OFFSETS = {4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of its values
-MOST_PLANES = 1 << 16  # of an OME-TIFF; tifffile makes a place for each that is stated
-LONGEST_OME = 1 << 24  # characters of its XML
+MOST_PLANES = 1 << 16  # maximum planes of an OME-TIFF; tifffile allocates an entry for each
+LONGEST_OME = 1 << 24  # maximum characters of its XML
 KINDS = "eer", "fluoview", "lsm", "mdgel", "mmstack", "ndtiff", "nih", "scanimage", "scn", "sis", "stk"
 NO_STACK: dict[str, Any] = {f"is_{kind}": False for kind in KINDS}
 NEW_JPEG = 7  # the usual JPEG in a TIFF; 6 is an older way
-# what tifffile raises where a file is damaged
+# exceptions that tifffile raises on damaged files
 DAMAGED = (
     tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
     struct.error, ZeroDivisionError, OverflowError, MemoryError,
 )  # fmt: skip
-# and Pillow, where an image of any format is
+# exceptions that Pillow raises on damaged images of any format
 UNREADABLE = (
     OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError, AttributeError, OverflowError,
     RuntimeError, struct.error, zlib.error, Pillow.DecompressionBombError,
@@ -50,12 +50,12 @@ UNREADABLE = (
 
 @cache
 def quiet() -> None:
-    """Silence libtiff, where it can be reached, and Pillow's log.
+    """Silence libtiff, if it is accessible, and Pillow's log.
 
-    Pillow offers no public way to: it leaves libtiff's own handler of errors in place, which writes to stderr.
+    Pillow has no public option for this: it keeps libtiff's own error handler, which writes to stderr.
     """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    with suppress(OSError, AttributeError):  # another build of Pillow: its lines stay
+    with suppress(OSError, AttributeError):  # another build of Pillow: libtiff stays audible
         library = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = getattr(library, name)
@@ -64,10 +64,10 @@ def quiet() -> None:
 
 
 def open_tiff(file: Path | io.BytesIO, omexml: str | None = None) -> tifffile.TiffFile:
-    """A TIFF opened by tifffile. omexml: OME-XML to believe in place of its own.
+    """Open a TIFF with tifffile. omexml: OME-XML to use instead of its own.
 
     Raises:
-        One of DAMAGED: it cannot be read, or its directories lead back to one of them.
+        One of DAMAGED: the file cannot be read, or its chain of directories is circular.
     """
     if isinstance(file, io.BytesIO):
         _check_directories(file, ndpi=False)
@@ -78,9 +78,9 @@ def open_tiff(file: Path | io.BytesIO, omexml: str | None = None) -> tifffile.Ti
 
 
 def has_sizes(page: object) -> TypeGuard[tifffile.TiffPage]:
-    """Whether a page is of tifffile's whole ones, and its sizes are numbers.
+    """Whether a page is a complete page of tifffile and its sizes are numbers.
 
-    Tags may hold anything, and a list times a number is a longer list: gigabytes, of a file of some bytes.
+    Tags may contain anything, and a list times a number is a longer list: gigabytes from a file of a few bytes.
     """
     return isinstance(page, tifffile.TiffPage) and all(
         isinstance(size, int) for size in (page.imagewidth, page.imagelength, *page.shape)
@@ -88,18 +88,18 @@ def has_sizes(page: object) -> TypeGuard[tifffile.TiffPage]:
 
 
 def tile_pixels(image: Pillow.Image) -> int:
-    """Pixels of a tile of a TIFF, which libtiff holds as a whole; 0 where there are no tiles."""
+    """Return the pixels of a tile of a TIFF, which libtiff holds in memory; 0 if there are no tiles."""
     tags = getattr(image, "tag_v2", {})
     sides = [tags.get(tag) for tag in (322, 323)]
     return math.prod(side for side in sides if isinstance(side, int)) if None not in sides else 0
 
 
 def check_xml(tiff: tifffile.TiffFile) -> None:
-    """What a Philips or OME-TIFF states in XML, before tifffile believes it.
+    """Check the XML of a Philips TIFF or OME-TIFF before tifffile uses it.
 
     Raises:
-        One of DAMAGED: entities; of OME more planes than MOST_PLANES in all, or a file that is not beside it or that
-            cannot be read.
+        One of DAMAGED: the XML defines entities, or OME-XML states more than MOST_PLANES planes or names a file that is
+            in another folder or cannot be read.
     """
     if tiff.is_philips and "<!DOCTYPE" in tiff.pages.first.description:
         raise ValueError("XML that defines entities")
@@ -110,7 +110,7 @@ def check_xml(tiff: tifffile.TiffFile) -> None:
         raise ValueError(f"OME-XML of {len(text)} characters")
     try:
         elements = ElementTree.fromstring(text, forbid_dtd=True).iter()
-    except ElementTree.ParseError:  # tifffile takes it for no OME-TIFF then
+    except ElementTree.ParseError:  # tifffile does not treat it as an OME-TIFF then
         return
     planes = sum(abs(_planes(element, len(tiff.pages))) for element in elements)
     if planes > MOST_PLANES:
@@ -123,7 +123,7 @@ def check_xml(tiff: tifffile.TiffFile) -> None:
 
 
 def _planes(element: Any, pages: int) -> int:
-    """Planes that an element of OME-XML makes tifffile hold."""
+    """Return the number of planes that tifffile allocates for an element of OME-XML."""
     of, kind = element.attrib, element.tag.rpartition("}")[2]
     if kind == "Pixels":
         return math.prod(int(of.get(f"Size{axis}", 1)) for axis in "ZCT")
@@ -135,7 +135,7 @@ def _planes(element: Any, pages: int) -> int:
 
 
 def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
-    """Follow the chain to its end. ndpi: offsets of 64 bits in a TIFF of 32, as Hamamatsu writes them."""
+    """Follow the chain of directories to its end. ndpi: 64-bit offsets in a 32-bit TIFF, as Hamamatsu writes them."""
     head = file.read(4)
     order = ">" if head[:2] == b"MM" else "<"
     big = head[2:] in (b"+\0", b"\0+")
@@ -155,7 +155,7 @@ def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
             if at in seen:
                 raise ValueError("its directories have no end")
             seen.add(at)
-            if count > MOST_OF_ONE:  # where tifffile stops too
+            if count > MOST_OF_ONE:  # tifffile stops here too
                 break
             room = count * struct.calcsize(tag_of)
             listed = file.read(room + struct.calcsize(offset_of))
@@ -164,15 +164,15 @@ def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
                 tags = _counted(tags, _count_at(count_of, file, offset))
             (at,) = struct.unpack(
                 offset_of, listed[-struct.calcsize(offset_of) :]
-            )  # tifffile's way where it is cut, too
-    except struct.error:  # cut off there: tifffile says what that means
+            )  # as tifffile does, even if it is truncated
+    except struct.error:  # truncated: left to tifffile
         pass
     finally:
         file.seek(0)
 
 
 def _count_at(count_of: str, file: BinaryIO, at: int) -> int:
-    """Tags of the directory there; 0 where the file ends before it, which tifffile passes over."""
+    """Return the number of tags of a directory; 0 if it lies beyond the end of the file, which tifffile ignores."""
     try:
         return int(_unpacked(count_of, file, at)[0])
     except struct.error:
@@ -180,7 +180,7 @@ def _count_at(count_of: str, file: BinaryIO, at: int) -> int:
 
 
 def _counted(tags: int, count: int) -> int:
-    """The tags of all directories with `count` more; of more than MOST_OF_ONE tifffile reads none."""
+    """Add `count` tags to the total; tifffile ignores a directory of more than MOST_OF_ONE."""
     tags += max(count, LEAST_OF_ONE) if count <= MOST_OF_ONE else LEAST_OF_ONE
     if tags > MOST_TAGS:
         raise ValueError("its directories have no end")
@@ -188,14 +188,14 @@ def _counted(tags: int, count: int) -> int:
 
 
 def _sub_directories(file: BinaryIO, tags: bytes, at: int, tag_of: str) -> Iterator[int]:
-    """Where the directories are that the tags of one name, which lie at `at`; more than can be counted are not read."""
+    """Return the offsets of sub-directories in the tags at `at`; lists beyond the limit are not read."""
     size = struct.calcsize(tag_of)
     for number, (code, kind, count, value) in enumerate(struct.iter_unpack(tag_of, tags[: len(tags) // size * size])):
         if code != SUB_IFDS or kind not in OFFSETS:
             continue
         many = f"{tag_of[0]}{min(count, MOST_TAGS)}{OFFSETS[kind]}"
         inside = struct.calcsize(many) <= struct.calcsize(tag_of[0] + tag_of[-1])
-        with suppress(struct.error):  # a list that is cut off: tifffile reads none of it
+        with suppress(struct.error):  # tifffile ignores a truncated list
             yield from _unpacked(
                 many, file, at + (number + 1) * size - struct.calcsize(tag_of[0] + tag_of[-1]) if inside else value
             )

@@ -1,7 +1,7 @@
-"""What a strip or tile of a TIFF unpacks to, seen before it is decoded: no more than its page has for it, or little.
+"""Check the decoded size of a strip or tile of a TIFF before decoding it; it must not exceed that of the page by much.
 
-Decoders of streams (deflate, LZW, PackBits, LZMA, Zstandard) are told by tifffile how much is wanted. Those of images
-(JPEG, JPEG 2000, WebP, PNG) believe the size in the head of their data, whatever the TIFF says: it is read here first.
+tifffile gives stream decoders (deflate, LZW, PackBits, LZMA, Zstandard) the expected size. Image decoders (JPEG, JPEG
+2000, WebP, PNG) trust the header of their data, whatever the TIFF states, so this module reads that header first.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
 WEBP = frozenset({34927, 50001})
 PNG = 34933
 
-TOO_MUCH = 4  # times the samples of the segment
+TOO_MUCH = 4  # maximum ratio of claimed samples to those of the segment
 
 
 def check_segment(page: tifffile.TiffPage, data: bytes) -> None:
     """Refuse data that claim far more samples than a strip or tile of the page has.
 
     Raises:
-        ValueError: they do, or do not say how many, or are of a compression that is not known here.
+        ValueError: they claim too many or do not state how many, or their compression is not supported.
     """
     if page.compression in STREAMS:
         return
     claimed = _reader(page.compression)(data)
     wide, tall = segment_size(page)
     if claimed is None or claimed > max(TOO_MUCH * wide * tall * page.samplesperpixel, LITTLE):
-        told = "do not tell their size" if claimed is None else f"claim {claimed} samples"
+        told = "do not state their size" if claimed is None else f"claim {claimed} samples"
         raise ValueError(f"its data {told}, where {wide} x {tall} pixels are expected")
 
 
 def pixels(page: tifffile.TiffPage, most: int) -> NDArray[Any]:
-    """All pixels of a page, of at most so many bytes, as tifffile shapes them.
+    """Return all pixels of a page, at most `most` bytes, in the shape of tifffile.
 
     Raises:
-        One of DAMAGED: it is damaged, or a strip or tile claims far more than it has.
-        ReadError: it is whole, but of a compression that nothing here reads.
+        One of DAMAGED: the page is damaged, or a strip or tile claims far more samples than it has.
+        ReadError: the compression is not supported.
     """
     check_compression(page)
     wide, tall = segment_size(page)
@@ -69,22 +69,22 @@ def pixels(page: tifffile.TiffPage, most: int) -> NDArray[Any]:
 
 
 def check_compression(page: tifffile.TiffPage) -> None:
-    """Tell a compression that neither this module nor Pillow reads from damage.
+    """Distinguish an unsupported compression from damage.
 
     Raises:
-        ReadError: it is one.
+        ReadError: neither this module nor Pillow supports the compression.
     """
     read = STREAMS | JPEG | JPEG_2000 | WEBP | {PNG} | TiffImagePlugin.COMPRESSION_INFO.keys()
     if page.compression not in read:
         raise ReadError(
-            "a TIFF whose compression nothing here reads", where=page.parent.filehandle.path,
+            "a TIFF with an unsupported compression", where=page.parent.filehandle.path,
             found=getattr(page.compression, "name", page.compression),
             remedy="save it with deflate, LZW, JPEG or JPEG 2000",
         )  # fmt: skip
 
 
 def segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Width and height of a strip or tile."""
+    """Return the width and height of a strip or tile."""
     if page.is_tiled:
         return page.tilewidth, page.tilelength
     return page.imagewidth, min(page.rowsperstrip, page.imagelength)
@@ -108,7 +108,7 @@ def _of_jpeg(data: bytes) -> int | None:
 
 
 def _of_webp(data: bytes) -> int | None:
-    """Of the first chunk (RFC 9649), which all that follow have to agree with."""
+    """Return the size in the first chunk (RFC 9649), with which all following chunks must agree."""
     if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return None
     if (kind := data[12:16]) == b"VP8X":
