@@ -20,6 +20,7 @@ from mtrain.errors import RunError, UsageError
 
 StateDict = dict[str, Tensor]
 Candidates = Iterable[tuple[str, Mapping[str, Tensor]]]
+REAL = ("float16", "bfloat16", "float32", "float64")  # what weights are stored as
 ROOT = "."  # how --weights-key names the top level
 
 HEADS = (
@@ -56,7 +57,8 @@ def fit_names(
     one.
 
     Raises:
-        RunError: a tensor is missing, has another shape or is left over, or the file contains several networks.
+        RunError: a tensor is missing, has another shape, is left over or holds no real numbers, or the file contains
+            several networks.
         UsageError: nothing in the file is called `key`.
     """
     state = _part({OLD_DENSENET.sub(r"\1\2", given): value for given, value in found.items()}, key, path)
@@ -71,6 +73,7 @@ def fit_names(
             remedy=_remedy(right, over, chosen),
         )  # fmt: skip
     fitted = {inner: state[chosen + inner] for inner in wanted if chosen + inner in state}
+    _check_numbers(fitted, wanted, path)
     # batch counters: older files lack them, and inference does not use them
     return fitted | {inner: tensor for inner, tensor in wanted.items() if inner not in fitted}
 
@@ -155,6 +158,31 @@ def _is_all_of(state: StateDict, shapes: Mapping[str, Tensor]) -> bool:
     """Whether the file holds this network and nothing else but what is dropped."""
     complete = [prefix for prefix in _prefixes(state, shapes) if _fits(state, prefix, shapes)]
     return bool(complete) and not _left_over(state, complete, shapes)
+
+
+def _check_numbers(fitted: StateDict, wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Check that tensors of real numbers are stored as such, one by one: quantized numbers lack their scale here, and
+    those of a meta device are not there at all.
+
+    Raises:
+        RunError: names the first tensor that is not, and how it is stored.
+    """
+    for name, tensor in fitted.items():
+        if wanted[name].is_floating_point() and (stored := _not_real(tensor, wanted[name])):
+            raise RunError(
+                f"these weights cannot be used: {name} is stored as {stored}", where=path, expected=", ".join(REAL),
+                remedy="save the state dict of the network as float32, before it is quantized or converted",
+            )  # fmt: skip
+
+
+def _not_real(tensor: Tensor, asked: Tensor) -> str | None:
+    """How a tensor is stored other than as plain real numbers of 16 bits or more; None if it is not."""
+    if tensor.is_meta and not asked.is_meta:
+        return "a shape without values (meta device)"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return None if kind in REAL else kind
 
 
 def _too_little(state: StateDict, wanted: Mapping[str, Tensor]) -> str:

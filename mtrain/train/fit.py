@@ -282,8 +282,8 @@ def _training(
         tuning.check_pointing(shared.body, shared.name)
     dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
-    if config.sync_batchnorm and not ranks.alone:
-        synchronize(shared, device)
+    if config.sync_batchnorm:
+        _synchronize(shared, device, ranks, report)
     model = model.to(device).to(memory_format=torch.channels_last)
     if not config.stream:
         splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
@@ -304,6 +304,14 @@ def _training(
     if config.graph:
         _record(training, report)
     return training
+
+
+def _synchronize(shared: SharedNetwork, device: torch.device, ranks: Ranks, report: Reporter) -> None:
+    """Have batch normalization use the statistics of all processes, where there are several."""
+    if ranks.alone:
+        report.note("--sync-batchnorm is not used: there is one process")
+    else:
+        synchronize(shared, device)
 
 
 def _record(training: Training, report: Reporter) -> None:

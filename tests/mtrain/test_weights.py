@@ -340,3 +340,29 @@ def test_dictionaries_that_hold_themselves_are_gone_through_once(tmp_path: Path)
     torch.save(content, tmp_path / "w.pth")
     shared_network(SMALL, tmp_path / "w.pth")
     assert isinstance(shared_network(SMALL, tmp_path / "w.pth").body, nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("stored", "convert"),
+    [
+        ("int8", lambda tensor: (tensor * 10).to(torch.int8)),
+        ("float8_e4m3fn", lambda tensor: tensor.to(torch.float8_e4m3fn)),
+        ("complex64", lambda tensor: tensor.to(torch.complex64)),
+        ("sparse_coo", lambda tensor: tensor.to_sparse()),
+        (r"a shape without values \(meta device\)", lambda tensor: tensor.to("meta")),
+    ],
+)
+def test_weights_that_are_not_stored_as_real_numbers_are_refused(
+    stored: str, convert: Callable[[Tensor], Tensor]
+) -> None:
+    wanted = {"conv.weight": torch.rand(2, 3), "norm.num_batches_tracked": torch.tensor(1)}
+    found = wanted | {"conv.weight": convert(wanted["conv.weight"])}
+    with pytest.raises(RunError, match=f"conv.weight is stored as {stored}"):
+        fit_names(found, wanted, Path("a.pth"), "toy")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_are_read(kind: torch.dtype) -> None:
+    wanted = {"conv.weight": torch.rand(2, 3)}
+    fitted = fit_names({"conv.weight": wanted["conv.weight"].to(kind)}, wanted, Path("a.pth"), "toy")
+    assert torch.allclose(fitted["conv.weight"].float(), wanted["conv.weight"], atol=0.01)
