@@ -33,8 +33,8 @@ Position = Annotated[list[Coordinate], Field(min_length=2)]
 KINDS = ("rectangle", "ellipse", "polygon", "keypoint", "brush")
 PLACE = ("x", "y", "width", "height", "radiusX", "radiusY", "rotation", "points", "rle")
 PARTS = {
-    "ellipse": {"radiusX", "radiusY"}, "polygon": {"points"}, "brush": {"rle"},
-    "rectangle": {"x", "y", "width", "height"}, "keypoint": {"x", "y", "width"},
+    "ellipse": ("x", "y", "radiusX", "radiusY"), "polygon": ("points",), "brush": ("rle",),
+    "rectangle": ("x", "y", "width", "height"), "keypoint": ("x", "y"),
 }  # fmt: skip
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
 MOST_PIXELS = 1 << 28
@@ -58,6 +58,7 @@ class Result(Loose):
     type: str = ""
     width: Side | None = Field(default=None, alias="original_width")
     height: Side | None = Field(default=None, alias="original_height")
+    item: int | None = Field(default=None, alias="item_index")
     value: dict[str, Any] = {}
 
 
@@ -128,7 +129,7 @@ def _minimal(entry: dict[str, Any], name: str) -> ListedImage:
 
 def _kind(value: dict[str, Any]) -> str:
     """The kind of a shape by what it consists of; "shape" where it is none that is read."""
-    return next((kind for kind, keys in PARTS.items() if keys <= value.keys()), "shape")
+    return next((kind for kind, keys in PARTS.items() if value.keys() >= {*keys}), "shape")
 
 
 def _addresses(data: dict[str, Any]) -> list[str]:
@@ -147,6 +148,8 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
             if kind:  # "labels" alone name a shape of the same id
                 marks.pass_over(kind, mended)
             continue
+        if result.item:
+            raise ReadError("a task of several images", where=name, remedy="make a task of each image")
         if result.width is None or result.height is None:
             raise ReadError(
                 "a shape without the size of its image", where=name, expected="original_width, original_height"
@@ -179,6 +182,8 @@ def _aliases(names: list[str]) -> Iterator[str]:
 
 
 def _shape(kind: str, result: Result, size: tuple[float, float], mended: Counter[str], name: str) -> Geometry | None:
+    if lacking := [key for key in PARTS[kind] if key not in result.value]:
+        raise ReadError(f"a {kind} without {lacking[0]}", where=name)
     try:
         value = VALUE.validate_python(result.value)
     except ValidationError as error:

@@ -66,7 +66,7 @@ def _shapes(one: Shape, mended: Counter[str], name: str) -> list[Geometry]:
     found: Geometry | None = None
     if one.kind in ("point", "points"):
         return [shapely.Point(point) for point in points]
-    if one.kind in ("polygon", "oriented_rectangle"):
+    if one.kind in ("polygon", "oriented_rectangle") or (one.kind == "rectangle" and len(points) == 4):
         found = polygon(points, mended)
     elif one.kind == "mask" and one.mask and len(points) == 2:
         found = _mask(one.mask, points, name)

@@ -57,6 +57,10 @@ class Project(Loose):
     images: dict[str, Image] = Field(alias="_via_img_metadata")
 
 
+NEEDED = {
+    "rect": ("x", "y", "width", "height"), "polygon": ("all_points_x", "all_points_y"), "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"), "point": ("cx", "cy"),
+}  # fmt: skip
 REGION = TypeAdapter(Region)
 PROJECT, REGIONS = TypeAdapter(Project), TypeAdapter(dict[str, Image])
 
@@ -97,6 +101,8 @@ def _labels(attributes: dict[str, Any]) -> Iterator[str]:
 
 
 def _shape(one: Outline, mended: Counter[str], where: str) -> Geometry | None:
+    if lacking := [key for key in NEEDED.get(one.name, ()) if key not in one.model_fields_set]:
+        raise ReadError(f"a {one.name} without {lacking[0]}", where=where)
     match one.name:
         case "rect":
             right, bottom = one.x + one.width, one.y + one.height

@@ -671,3 +671,45 @@ def test_one_file_of_several_slides_is_found_by_their_names(tmp_path: Path) -> N
 )
 def test_what_is_damaged_is_one_line(data: bytes) -> None:
     refused(data, "^file", image="a")
+
+
+# --- what a shape needs
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacks"),
+    [("rect", "x"), ("circle", "cx"), ("ellipse", "ry"), ("point", "cy"), ("polygon", "all_points_y")],
+)
+def test_a_region_of_via_without_a_number_is_refused_and_not_put_at_zero(kind: str, lacks: str) -> None:
+    full = {"x": 5, "y": 5, "width": 9, "height": 9, "cx": 9, "cy": 9, "r": 3, "rx": 3, "ry": 2}
+    outline = full | {"name": kind, "all_points_x": [1, 9, 9], "all_points_y": [1, 1, 9]}
+    region = {"shape_attributes": outline, "region_attributes": {}}
+    body = {"a.png1": {"filename": "a.png", "size": 1, "regions": [region]}}
+    assert len(read(body).items) == 1
+    del outline[lacks]
+    refused(body, f"a {kind} without {lacks}")
+
+
+@pytest.mark.parametrize("result", STUDIO[:-1], ids=lambda result: result["type"])
+def test_a_shape_of_label_studio_without_a_number_is_refused_and_not_put_at_zero(result: dict[str, Any]) -> None:
+    lacks = "points" if "points" in result["value"] else "y"
+    value = {key: number for key, number in result["value"].items() if key != lacks}
+    refused(studio(result | {"value": value}), f"without {lacks}")
+
+
+def test_a_task_of_several_images_is_refused() -> None:
+    """`valueList`: `item_index` says on which image a shape lies."""
+    assert len(read(studio(STUDIO[0] | {"item_index": 0})).items) == 1
+    refused(studio(STUDIO[0] | {"item_index": 1}), "a task of several images")
+
+
+def test_an_outline_of_darwin_without_a_path_is_counted() -> None:
+    found = read(darwin({"name": "t", "polygon": {"paths": []}}))
+    assert (found.items, found.mended) == ([], {"annotation without an outline": 1})
+
+
+def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
+    """As programs that write LabelMe's files store a turned one."""
+    corners = [[10, 10], [30, 20], [25, 30], [5, 20]]
+    (item,) = read(labelme({"label": "o", "points": corners, "shape_type": "rectangle"})).items
+    assert item.geometry.equals(shapely.Polygon(corners))
