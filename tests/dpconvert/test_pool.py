@@ -260,6 +260,7 @@ def test_a_pool_as_json_is_one_document(pool: Path, dpconvert: Run) -> None:
         ("sources = []", "sources"),
         ('[[sources]]\nname = "lung"\nsize = 3', "size"),
         ('[[sources]]\nname = "lung"\n[[sources]]\nname = "lung"', "'lung' is listed twice"),
+        ('[[sources]]\nname = "lung"\ndownload = inf', "download"),
         ("[[", "not TOML"),
     ],
 )
