@@ -123,6 +123,8 @@ def _shape(one: DarwinAnnotation, mended: Counter[str]) -> Geometry | None:
     if one.frames is not None:
         mended[VIDEO] += 1
     elif outline is not None:
+        if not outline.rings():
+            mended["annotation without an outline"] += 1
         return _even_odd([polygon([(p.x, p.y) for p in ring], mended) for ring in outline.rings()])
     elif one.ellipse is not None:
         (x, y), (across, down) = ((p.x, p.y) for p in (one.ellipse.center, one.ellipse.radius))

@@ -2,11 +2,13 @@
 
 https://labelstud.io/guide/export. Rectangles and ellipses may be turned (degrees, clockwise; rectangles about their
 upper left corner). A brush is run lengths of RGBA pixels, as the SDK's `brush.decode_rle` reads them. Of several
-annotations of a task the first that was not cancelled counts; the others are counted.
+annotations of a task the first that was not cancelled counts; the others are counted. A task without any was skipped
+or not reached, and is not listed. JSON-MIN has no ids: there a shape and its labels are told by their place.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -29,6 +31,11 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(gt=0, lt=1_000_000)]
 Position = Annotated[list[Coordinate], Field(min_length=2)]
 KINDS = ("rectangle", "ellipse", "polygon", "keypoint", "brush")
+PLACE = ("x", "y", "width", "height", "radiusX", "radiusY", "rotation", "points", "rle")
+PARTS = {
+    "ellipse": ("x", "y", "radiusX", "radiusY"), "polygon": ("points",), "brush": ("rle",),
+    "rectangle": ("x", "y", "width", "height"), "keypoint": ("x", "y"),
+}  # fmt: skip
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
 MOST_PIXELS = 1 << 28
 OTHERS = "annotation of another annotator passed over"
@@ -51,6 +58,7 @@ class Result(Loose):
     type: str = ""
     width: Side | None = Field(default=None, alias="original_width")
     height: Side | None = Field(default=None, alias="original_height")
+    item: int | None = Field(default=None, alias="item_index")
     value: dict[str, Any] = {}
 
 
@@ -81,27 +89,47 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     if b'"from_name"' not in data and b'"original_width"' in data:
         return [_minimal(entry, name) for entry in parsed(data, name, MINIMAL)]
     tasks = parsed(data, name, TASKS)
-    return [_task(task, name) for task in (tasks if isinstance(tasks, list) else [tasks])]
+    listed = [_task(task, name) for task in (tasks if isinstance(tasks, list) else [tasks])]
+    return [one for one in listed if one is not None]
 
 
-def _task(task: Task, name: str) -> ListedImage:
+def _task(task: Task, name: str) -> ListedImage | None:
+    """What the first annotation draws; None for a task that nobody completed."""
     answers = [one for one in task.annotations or task.completions or [] if not one.was_cancelled]
-    listed = _listed([*_addresses(task.data), task.file_upload or ""], answers[0].result if answers else [], name)
+    if not answers:
+        return None
+    listed = _listed([*_addresses(task.data), task.file_upload or ""], answers[0].result, name)
     listed.mended.update({OTHERS: len(answers) - 1} if len(answers) > 1 else {})
     return listed
 
 
 def _minimal(entry: dict[str, Any], name: str) -> ListedImage:
-    """Lists of values, without the results around them; the kind is in the name of the list of labels."""
+    """Lists of values, without the results around them.
+
+    The kind is in the name of the list of labels. Where that is "labels" alone, or absent, what the shape consists of
+    tells it, and the values of one place are one shape.
+    """
     results = []
+    plain: dict[str, dict[str, Any]] = {}
     for value in (one for listed in entry.values() if isinstance(listed, list) for one in listed):
         if isinstance(value, dict) and "original_width" in value:
             kind = next((key for key in value if key.removesuffix("labels") in KINDS), "")
-            results.append(value | {"value": value, "type": kind, "id": ""})
+            if kind:
+                results.append(value | {"value": value, "type": kind, "id": ""})
+                continue
+            place = json.dumps([value.get(key) for key in PLACE])
+            result = plain.setdefault(place, value | {"value": {}, "type": _kind(value), "id": ""})
+            result["value"] = result["value"] | value
+    results += plain.values()
     try:
         return _listed(_addresses(entry), [RESULT.validate_python(one) for one in results], name)
     except ValidationError as error:
         raise ReadError(str(first_fault(error)), where=name) from None
+
+
+def _kind(value: dict[str, Any]) -> str:
+    """The kind of a shape by what it consists of; "shape" where it is none that is read."""
+    return next((kind for kind, keys in PARTS.items() if value.keys() >= {*keys}), "shape")
 
 
 def _addresses(data: dict[str, Any]) -> list[str]:
@@ -120,6 +148,8 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
             if kind:  # "labels" alone name a shape of the same id
                 marks.pass_over(kind, mended)
             continue
+        if result.item:
+            raise ReadError("a task of several images", where=name, remedy="make a task of each image")
         if result.width is None or result.height is None:
             raise ReadError(
                 "a shape without the size of its image", where=name, expected="original_width, original_height"
@@ -127,7 +157,7 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
         stated = float(result.width), float(result.height)
         shape = _shape(kind, result, stated, mended, name)
         if shape is not None:
-            own = _labels(result.value) or labels[result.id] or [""]
+            own = _labels(result.value) or (labels[result.id] if result.id else []) or [""]
             drawn.append(Drawn(shape, tuple(own), result.id or str(number)))
     names = [_file(address) for address in addresses if address]
     return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)))
@@ -152,6 +182,8 @@ def _aliases(names: list[str]) -> Iterator[str]:
 
 
 def _shape(kind: str, result: Result, size: tuple[float, float], mended: Counter[str], name: str) -> Geometry | None:
+    if lacking := [key for key in PARTS[kind] if key not in result.value]:
+        raise ReadError(f"a {kind} without {lacking[0]}", where=name)
     try:
         value = VALUE.validate_python(result.value)
     except ValidationError as error:

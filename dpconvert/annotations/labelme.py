@@ -1,7 +1,8 @@
 """LabelMe JSON: one image, pixels from the top left; polygons, rectangles, circles, points and masks.
 
-https://github.com/wkentaro/labelme. A rectangle or mask is given by two corners, a circle by its centre and a point on
-it; a mask is a PNG in base64 that fills its corners, both included. Lines are passed over and counted.
+https://github.com/wkentaro/labelme. A rectangle or mask is given by two corners, a turned rectangle by four, a circle
+by its centre and a point on it. A mask is a PNG in base64 that fills its corners, both included; their fractions are
+cut. Lines are passed over and counted.
 """
 
 from __future__ import annotations
@@ -65,10 +66,10 @@ def _shapes(one: Shape, mended: Counter[str], name: str) -> list[Geometry]:
     found: Geometry | None = None
     if one.kind in ("point", "points"):
         return [shapely.Point(point) for point in points]
-    if one.kind == "polygon":
+    if one.kind in ("polygon", "oriented_rectangle") or (one.kind == "rectangle" and len(points) == 4):
         found = polygon(points, mended)
     elif one.kind == "mask" and one.mask and len(points) == 2:
-        found = _mask(one.mask, points[0], name)
+        found = _mask(one.mask, points, name)
     elif one.kind == "rectangle" and len(points) >= 2:
         left, top, right, bottom = shapely.MultiPoint(points).bounds
         found = polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)
@@ -80,7 +81,7 @@ def _shapes(one: Shape, mended: Counter[str], name: str) -> list[Geometry]:
     return [] if found is None else [found]
 
 
-def _mask(text: str, corner: tuple[float, float], name: str) -> Geometry | None:
+def _mask(text: str, corners: list[tuple[float, float]], name: str) -> Geometry | None:
     try:
         with Pillow.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
             if image.width * image.height > Pillow.MAX_IMAGE_PIXELS:  # type: ignore[operator]
@@ -88,6 +89,13 @@ def _mask(text: str, corner: tuple[float, float], name: str) -> Geometry | None:
             pixels = np.asarray(image.convert("L")) > 0
     except (binascii.Error, OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise ReadError(f"a mask that cannot be decoded: {error}", where=name) from None
+    corner, last = (np.trunc(at) for at in corners)
+    if (last - corner + 1 != pixels.shape[::-1]).any():
+        width, height = last - corner + 1
+        raise ReadError(
+            "a mask does not fill its corners", where=name, expected=f"{width:g} x {height:g}",
+            found=f"{pixels.shape[1]} x {pixels.shape[0]}",
+        )  # fmt: skip
     if not pixels.any():
         return None
     return shapely.transform(outlines.outline(outlines.of_mask(pixels)), lambda xy: xy + corner)

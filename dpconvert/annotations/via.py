@@ -57,6 +57,10 @@ class Project(Loose):
     images: dict[str, Image] = Field(alias="_via_img_metadata")
 
 
+NEEDED = {
+    "rect": ("x", "y", "width", "height"), "polygon": ("all_points_x", "all_points_y"), "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"), "point": ("cx", "cy"),
+}  # fmt: skip
 REGION = TypeAdapter(Region)
 PROJECT, REGIONS = TypeAdapter(Project), TypeAdapter(dict[str, Image])
 
@@ -71,19 +75,19 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         return _of_table(data, name)
     is_project = b'"_via_img_metadata"' in data
     images = parsed(data, name, PROJECT).images if is_project else parsed(data, name, REGIONS)
-    return [_listed(one.filename, _regions(one)) for one in images.values()]
+    return [_listed(one.filename, _regions(one), name) for one in images.values()]
 
 
 def _regions(image: Image) -> list[Region]:
     return list(image.regions.values()) if isinstance(image.regions, dict) else image.regions
 
 
-def _listed(name: str, regions: list[Region]) -> ListedImage:
+def _listed(name: str, regions: list[Region], where: str) -> ListedImage:
     mended: Counter[str] = Counter()
     drawn = [
         Drawn(shape, tuple(_labels(region.attributes)), str(number))
         for number, region in enumerate(regions)
-        if (shape := _shape(region.outline, mended)) is not None
+        if (shape := _shape(region.outline, mended, where)) is not None
     ]
     return ListedImage(name, None, drawn, mended)
 
@@ -96,13 +100,17 @@ def _labels(attributes: dict[str, Any]) -> Iterator[str]:
             yield str(value)
 
 
-def _shape(one: Outline, mended: Counter[str]) -> Geometry | None:
+def _shape(one: Outline, mended: Counter[str], where: str) -> Geometry | None:
+    if lacking := [key for key in NEEDED.get(one.name, ()) if key not in one.model_fields_set]:
+        raise ReadError(f"a {one.name} without {lacking[0]}", where=where)
     match one.name:
         case "rect":
             right, bottom = one.x + one.width, one.y + one.height
             return polygon([(one.x, one.y), (right, one.y), (right, bottom), (one.x, bottom)], mended)
         case "polygon":
-            return polygon(list(zip(one.all_points_x, one.all_points_y, strict=False)), mended)
+            if len(one.all_points_x) != len(one.all_points_y):
+                raise ReadError("all_points_x and all_points_y differ in length", where=where)
+            return polygon(list(zip(one.all_points_x, one.all_points_y, strict=True)), mended)
         case "circle":
             return ellipse((one.cx - one.r, one.cy - one.r, one.cx + one.r, one.cy + one.r), mended)
         case "ellipse":
@@ -128,4 +136,4 @@ def _of_table(data: bytes, name: str) -> list[ListedImage]:
         raise ReadError(str(first_fault(error)), where=name) from None
     except (KeyError, ValueError, RecursionError, csv.Error) as error:
         raise ReadError(f"not a table of VIA: {error}", where=name) from None
-    return [_listed(image, regions) for image, regions in images.items()]
+    return [_listed(image, regions, name) for image, regions in images.items()]

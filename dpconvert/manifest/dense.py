@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from dpconvert.card import IGNORE, Model
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Targets(Model):

@@ -16,7 +16,7 @@ from dpconvert.manifest.toml_text import read_toml
 from dpconvert.validation import first_fault
 
 FOLDER = "pools"
-Gigabytes = Annotated[float, Field(ge=0)]
+Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PoolSource(Model):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dpconvert import names
 from dpconvert.card import FILE_NAME
-from dpconvert.errors import FetchError, OutputError, UserError
+from dpconvert.errors import FetchError, ManifestError, OutputError, UserError
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.pools import Pool, PoolSource
@@ -60,9 +61,25 @@ class Arrival:
 
 
 def members(pool: Pool, base: Path, out: Path) -> list[Member]:
-    """The sources of a pool, with a folder for each in `base`, and one for each task in `out`."""
+    """The sources of a pool, with a folder for each in `base`, and one for each task in `out`.
+
+    Raises:
+        ManifestError: two sources have one name, and so one folder, or one task.
+    """
     found = [(pool.manifest(source), source) for source in pool.sources]
+    _check_apart(pool, "source folder", [manifest.name for manifest, _ in found])
+    _check_apart(pool, "task", [manifest.task for manifest, _ in found])
     return [Member(m, source, base / m.name, out / m.task) for m, source in found]
+
+
+def _check_apart(pool: Pool, what: str, named: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for source, name in zip(pool.sources, named, strict=True):
+        if (other := first.setdefault(names.folded(name), source.name)) != source.name:
+            raise ManifestError(
+                f"two sources have the {what} {name!r}", where=pool.path, found=f"{other}, {source.name}",
+                remedy="list one of them, or rename one in its manifest",
+            )  # fmt: skip
 
 
 def check_room(chosen: Sequence[Member], base: Path, out: Path, *, convert: bool) -> None:

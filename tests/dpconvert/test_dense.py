@@ -542,3 +542,8 @@ def test_all_sources_keep_what_they_have(tmp_path: Path, dpconvert: Cli, convert
     answer = dpconvert("show", "pannuke")
     assert "masks (background, neoplastic, inflammatory, connective, dead, epithelial) and points" in answer.out
     assert "with --dense" in answer.out
+
+
+def test_a_radius_is_a_finite_number() -> None:
+    with pytest.raises(ValueError, match="radius_px"):
+        dense(points={"classes": ["a"], "radius_px": float("inf")})

@@ -260,6 +260,7 @@ def test_a_pool_as_json_is_one_document(pool: Path, dpconvert: Run) -> None:
         ("sources = []", "sources"),
         ('[[sources]]\nname = "lung"\nsize = 3', "size"),
         ('[[sources]]\nname = "lung"\n[[sources]]\nname = "lung"', "'lung' is listed twice"),
+        ('[[sources]]\nname = "lung"\ndownload = inf', "download"),
         ("[[", "not TOML"),
     ],
 )
@@ -288,3 +289,19 @@ def test_the_command_line_names_what_excludes_what(dpconvert: Run) -> None:
     assert "did you mean open-hour" in one_line(dpconvert("pool", "open-hur"))
     assert "open-hour" in dpconvert("pool").out
     assert "patch-camelyon" in dpconvert("pool", "open-hour").out
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "words"), [("zenodo", "Other", "source folder 'zenodo'"), ("third", "Task1", "task 'Task1'")]
+)
+def test_sources_that_share_a_folder_or_a_task_are_refused(
+    name: str, task: str, words: str, site: Site, pool: Path, dpconvert: Run
+) -> None:
+    """The second would pass for downloaded or converted, and be left out."""
+    (pool.parent / "sub").mkdir()
+    added = manifest(pool.parent / "sub", name, task, f"{site.url}/x.zip", "x.zip")
+    pool.write_text(pool.read_text() + added.replace('name = "', 'name = "sub/'))
+    for answer in (dpconvert("pool", pool), call(dpconvert, pool, "--accept-licences")):
+        assert answer.code == 1
+        assert words in one_line(answer)
+    assert site.asked == []

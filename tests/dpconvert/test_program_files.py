@@ -113,6 +113,24 @@ def test_a_mask_of_labelme_lies_between_its_corners() -> None:
     refused(labelme(shape | {"mask": "QUJD"}), "a mask that cannot be decoded")
 
 
+def test_a_mask_of_labelme_starts_on_a_whole_pixel() -> None:
+    """LabelMe cuts the fractions that moving a mask leaves in its corners."""
+    shape = {
+        "label": "m",
+        "points": [[5.7, 10.9], [6.7, 11.9]],
+        "shape_type": "mask",
+        "mask": png(np.ones((2, 2), bool)),
+    }
+    assert told(read(labelme(shape))) == [("m", (5, 10, 7, 12))]
+    refused(labelme(shape | {"points": [[5, 10], [8, 11]]}), "does not fill its corners")
+
+
+def test_a_turned_rectangle_of_labelme_is_its_four_corners() -> None:
+    corners = [[20, 10], [40, 30], [30, 40], [10, 20]]
+    (item,) = read(labelme({"label": "o", "points": corners, "shape_type": "oriented_rectangle"})).items
+    assert item.geometry.equals(shapely.Polygon(corners))
+
+
 def test_what_was_drawn_on_a_smaller_copy_is_scaled_and_another_shape_refused() -> None:
     box = {"label": "r", "points": [[10, 10], [30, 20]], "shape_type": "rectangle"}
     assert told(read(labelme(box), size=(400, 320))) == [("r", (40, 40, 120, 80))]
@@ -242,6 +260,12 @@ def test_every_form_of_via_is_read(write: Callable[[], Any]) -> None:
     assert found.mended == {"line passed over": 1}
 
 
+def test_a_polygon_of_via_with_a_corner_of_one_coordinate_is_refused() -> None:
+    outline = {"name": "polygon", "all_points_x": [10, 30, 30, 10], "all_points_y": [10, 10, 20]}
+    region = {"shape_attributes": outline, "region_attributes": {"type": "p"}}
+    refused({"a.png1": {"filename": "a.png", "size": 1, "regions": [region]}}, "differ in length")
+
+
 def test_an_image_without_regions_holds_none() -> None:
     for body in (via_images(), via_table()):
         assert read(body, image="b.png").items == []
@@ -302,6 +326,44 @@ def test_json_min_of_label_studio_is_read_too() -> None:
     labels = [STUDIO[0]["value"] | {"original_width": 100, "original_height": 80}]
     body = [{"image": "/data/upload/a.png", "id": 1, "label": labels, "annotator": 1, "annotation_id": 1}]
     assert told(read(body)) == [("r", (10, 20, 30, 30))]
+
+
+def test_shapes_of_json_min_with_labels_of_their_own_are_joined() -> None:
+    """`<Rectangle>` and `<Labels>` are two lists, whose entries have no ids."""
+    size = {"original_width": 100, "original_height": 80}
+    shapes: list[dict[str, Any]] = [
+        {"x": 10, "y": 25, "width": 20, "height": 12.5, "rotation": 0} | size,
+        {"x": 50, "y": 50, "radiusX": 10, "radiusY": 6.25, "rotation": 0} | size,
+        {"points": [[10, 12.5], [30, 12.5], [30, 25]], "closed": True} | size,
+        {"x": 7, "y": 10, "width": 0.5} | size,
+    ]
+    labels = [shape | {"labels": [label]} for shape, label in zip(shapes, "re", strict=False)]
+    other = [{"vertices": [{"x": 1, "y": 2}]} | size]
+    body = [{"image": "/data/upload/a.png", "id": 1, "shape": shapes, "label": labels, "v": other, "annotator": 1}]
+    found = read(body)
+    assert found.mended == {"mark of an unknown type passed over: 'shape'": 1}
+    assert told(found) == [
+        ("r", (10, 20, 30, 30)),
+        ("e", (40, 35, 60, 45)),
+        ("", (10, 10, 30, 20)),
+        ("", (7, 8, 7, 8)),
+    ]
+
+
+def test_a_shape_of_label_studio_without_an_id_has_no_label_of_another() -> None:
+    first, second = STUDIO[0], STUDIO[1] | {"type": "rectangle", "value": STUDIO[1]["value"] | {"rectanglelabels": []}}
+    found = read(studio(first | {"id": ""}, second | {"id": ""}))
+    assert [item.label for item in found.items] == ["r", ""]
+
+
+@pytest.mark.parametrize("answers", [[], [{"id": 0, "was_cancelled": True, "result": STUDIO}]])
+def test_a_task_that_was_skipped_is_an_image_without_annotations(answers: list[Any]) -> None:
+    """Not one on which nothing was found."""
+    tasks = [*studio(STUDIO[0]), *studio(image="b.png", annotations=answers)]
+    assert "b.png" not in (files.names_of_images(json.dumps(tasks).encode(), "file") or [])
+    refused(tasks, "does not know the image 'b.png'", image="b.png")
+    nothing = [*studio(STUDIO[0]), *studio(image="b.png")]
+    assert read(nothing, image="b.png").items == []
 
 
 def test_of_several_annotators_the_first_counts() -> None:
@@ -609,3 +671,45 @@ def test_one_file_of_several_slides_is_found_by_their_names(tmp_path: Path) -> N
 )
 def test_what_is_damaged_is_one_line(data: bytes) -> None:
     refused(data, "^file", image="a")
+
+
+# --- what a shape needs
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacks"),
+    [("rect", "x"), ("circle", "cx"), ("ellipse", "ry"), ("point", "cy"), ("polygon", "all_points_y")],
+)
+def test_a_region_of_via_without_a_number_is_refused_and_not_put_at_zero(kind: str, lacks: str) -> None:
+    full = {"x": 5, "y": 5, "width": 9, "height": 9, "cx": 9, "cy": 9, "r": 3, "rx": 3, "ry": 2}
+    outline = full | {"name": kind, "all_points_x": [1, 9, 9], "all_points_y": [1, 1, 9]}
+    region = {"shape_attributes": outline, "region_attributes": {}}
+    body = {"a.png1": {"filename": "a.png", "size": 1, "regions": [region]}}
+    assert len(read(body).items) == 1
+    del outline[lacks]
+    refused(body, f"a {kind} without {lacks}")
+
+
+@pytest.mark.parametrize("result", STUDIO[:-1], ids=lambda result: result["type"])
+def test_a_shape_of_label_studio_without_a_number_is_refused_and_not_put_at_zero(result: dict[str, Any]) -> None:
+    lacks = "points" if "points" in result["value"] else "y"
+    value = {key: number for key, number in result["value"].items() if key != lacks}
+    refused(studio(result | {"value": value}), f"without {lacks}")
+
+
+def test_a_task_of_several_images_is_refused() -> None:
+    """`valueList`: `item_index` says on which image a shape lies."""
+    assert len(read(studio(STUDIO[0] | {"item_index": 0})).items) == 1
+    refused(studio(STUDIO[0] | {"item_index": 1}), "a task of several images")
+
+
+def test_an_outline_of_darwin_without_a_path_is_counted() -> None:
+    found = read(darwin({"name": "t", "polygon": {"paths": []}}))
+    assert (found.items, found.mended) == ([], {"annotation without an outline": 1})
+
+
+def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
+    """As programs that write LabelMe's files store a turned one."""
+    corners = [[10, 10], [30, 20], [25, 30], [5, 20]]
+    (item,) = read(labelme({"label": "o", "points": corners, "shape_type": "rectangle"})).items
+    assert item.geometry.equals(shapely.Polygon(corners))
