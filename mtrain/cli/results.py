@@ -104,6 +104,7 @@ def export(
     help="Class that maps show.  [default: class 1 of two; of more, the most probable]",
 )  # fmt: skip
 @click.option("--features", is_flag=True, help="Also write features of slides, <name>.h5, as TRIDENT does.")
+@click.option("--dense", is_flag=True, help="Write masks and points of slides, by the decoder of the run.")
 @click.option("--patch", type=click.IntRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
 @click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
     help="Micrometres per pixel, for slides whose files do not state it.",
@@ -116,14 +117,15 @@ def export(
 @JSON
 def predict(
     runs: Path, quiet: bool, paths: tuple[Path, ...], name: str | None, task: str | None, shown: str | None,
-    patch: int | None, mpp: float | None, mpp_override: float | None, features: bool, device: str, out: Path,
-    as_json: bool,
+    patch: int | None, mpp: float | None, mpp_override: float | None, features: bool, dense: bool, device: str,
+    out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Apply a run's network and head to slides, images, or folders of them.
 
     For each slide: <name>.heatmap.tif, which OpenSlide and QuPath open, <name>.heatmap.png with a colour bar, and
     <name>.geojson, its patches for QuPath.
     For other images: one table, pictures.csv.
+    With --dense, for each slide: <name>.mask.tif, <name>.masks.geojson, and <name>.points.geojson.
 
     \b
     Example: mtrain predict --run RUN --task Camelyon16 slide.svs
@@ -131,12 +133,21 @@ def predict(
     run = run_of(runs, name)
     if task is not None:
         run.check_trained_on(task)
-    from mtrain.predict import Classifier, Patch
+    if dense and (features or shown is not None):
+        from mtrain.errors import UsageError
+
+        raise UsageError("--dense goes neither with --features nor with --class", remedy="omit one of them")
+    from mtrain.predict import Classifier, Patch, Segmenter, predict_dense
     from mtrain.predict import predict as run_prediction
 
     classifier = Classifier(run, task, device)
+    segmenter = Segmenter(run, classifier) if dense else None
     size = Patch.of(classifier.about, patch, mpp, mpp_override)
     report = reporter(quiet or as_json)
+    if segmenter is not None:
+        results = predict_dense(segmenter, paths, size, out, report)
+        answer([one.pop("line") for one in results], results, as_json=as_json)
+        return
     results = run_prediction(classifier, paths, size, out, report, shown, features=features)
     answer(map(_line, results), results, as_json=as_json)
 

@@ -13,10 +13,12 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.source.slide_files import slide_files
 from mtrain.errors import UsageError
 from mtrain.predict.classifier import Classifier
+from mtrain.predict.dense import segment
 from mtrain.predict.image_files import SUFFIXES, predict_images
+from mtrain.predict.segmenter import Segmenter
 from mtrain.predict.slide import Patch, predict_slide
 
-__all__ = ["Classifier", "Patch", "predict"]
+__all__ = ["Classifier", "Patch", "Segmenter", "predict", "predict_dense"]
 
 FOUR = 4  # a file in a slide format that holds fewer patches than this is treated as a single image
 
@@ -49,6 +51,21 @@ def predict(
         counts = predict_images(classifier, images, table, report)
         results.append({"file": str(table), "pictures": len(images), "classes": counts})
     return results
+
+
+def predict_dense(
+    segmenter: Segmenter, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter
+) -> list[dict[str, Any]]:
+    """Write the masks and points of each slide to `out`. Returns one dictionary for each slide.
+
+    Raises:
+        UsageError: there is no such file, or one that is no slide.
+        ReadError: a file cannot be read.
+    """
+    slides, images = _slides_and_images(_files(paths), patch)
+    if images:
+        raise UsageError("--dense takes slides alone, and this is an image", where=images[0])
+    return segment(segmenter, _names(slides), patch, out, report)
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
