@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def fit(
     Returns:
         The run, whose `path` holds `shared.safetensors`, `heads.safetensors` and the log.
 
+    A setting that has no effect beside the others is reported by a warning.
+
     Raises:
         UsageError: A setting or a task that does not exist.
         ShardError: A task that is unfinished or damaged.
@@ -54,6 +57,9 @@ def fit(
     names = (leave_out,) if isinstance(leave_out, str) else leave_out
     given = {"shards": shards, "leave_out": None if names is None else tuple(names), **settings}
     config = fit_config(existing, {name: value for name, value in given.items() if value is not None})
+    for name, why in config.idle().items():
+        if name in settings:
+            warnings.warn(f"{name} is not used: {why}", stacklevel=2)
     made = existing or named_run(Path(runs), new_name(Path(runs), config))
     if training.fit(config, made, Reporter(quiet=quiet)) == "stopped":
         raise RunError("the training was interrupted; a checkpoint is kept", where=made.path, remedy="call fit again")

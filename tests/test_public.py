@@ -70,9 +70,11 @@ def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
     pool = mtrain.Pool.open(tmp_path / "shards", leave_out=[card.task])
     assert [task.name for task in pool.tasks] == ["UMCMColorectal"]
     settings: dict[str, Any] = {"backbone": "resnet18", "weights": "random", "size": 32, "workers": 0, "device": "cpu"}
-    run = mtrain.fit(
-        tmp_path / "shards", [card.task], runs=tmp_path / "runs", iterations=2, batch=4, adapt_batches=1, **settings
-    )
+    settings |= {"optimizer": "adamw", "momentum": 0.5}
+    with pytest.warns(UserWarning, match="momentum is not used: --optimizer adamw has none"):
+        run = mtrain.fit(
+            tmp_path / "shards", [card.task], runs=tmp_path / "runs", iterations=2, batch=4, adapt_batches=1, **settings
+        )
     options = mtrain.TransferOptions(workers=0)
     result = mtrain.transfer(run.path, card.task, mode="knn", options=options)
     assert result["task"] == card.task
