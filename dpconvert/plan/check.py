@@ -101,7 +101,7 @@ class _Seen:
         """Warnings about annotations that are not read, and about sets that must be empty whatever the samples are."""
         if self.exact:
             return []
-        what = f"{counted(self.masks, 'mask')} not looked into" if self.masks else "pixels decide which samples exist"
+        what = f"{counted(self.masks, 'mask')} not checked" if self.masks else "pixels decide which samples exist"
         told = [f"{what}: samples by class and split are counted by the conversion"]
         wanted = _sets(manifest.policy(options.split))
         if len(self.groups) < wanted:

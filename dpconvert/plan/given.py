@@ -47,7 +47,7 @@ def _resolution(given: Given) -> Iterator[str]:
     """Note an unused `mpp` if images state their own; the manifest's may agree with theirs."""
     options, mpp = given.options, given.manifest.mpp
     if options.mpp is not None and options.mpp_override is not None:
-        yield f"--mpp {options.mpp:g} is not used: --mpp-override {options.mpp_override:g} goes before it"
+        yield f"--mpp {options.mpp:g} is not used: --mpp-override {options.mpp_override:g} takes precedence"
     elif options.mpp is not None and given.stated:
         where = f"where a file states its own resolution ({_of_images(len(given.stated), given)})"
         yield f"--mpp {options.mpp:g} is not used {where}; --mpp-override {options.mpp:g} replaces what files state"

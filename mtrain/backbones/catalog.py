@@ -74,7 +74,7 @@ def check_weights(card: BackboneCard, weights: str) -> None:
     timm has them of.
 
     Raises:
-        UsageError: says where its own are to be had.
+        UsageError: the weights must be downloaded by the user; the message says where.
     """
     if weights != "imagenet" or card.name.startswith(TIMM):
         return
@@ -151,7 +151,7 @@ def _naming(name: str) -> Naming:
     path = folder / f"{name}{TABLE}"
     if not path.is_file():
         have = ", ".join(sorted(p.stem for p in folder.glob(f"*{TABLE}")))
-        raise UsageError(f"no table of names called {name!r}", remedy=f"there: {have}; or write one as [naming.{name}]")
+        raise UsageError(f"no table of names called {name!r}", remedy=f"choose {have}; or write one as [naming.{name}]")
     return _validated(Naming, _toml(path), path)
 
 

@@ -24,7 +24,7 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
         UserError: a file, option or shards that cannot be used, or what a cell failed with.
     """
     if asked.part is not None:
-        remedy = "leave it away: processes share a race among themselves"
+        remedy = "omit it: processes share a race among themselves"
         raise UsageError("--part divides the full grid", found="--race", remedy=remedy)
     if asked.status:
         return status(Store(asked.sweeps / load_sweep(asked.file).name))

@@ -390,7 +390,7 @@ PROGRAMS = [
 TABLES = [
     b"id,rle,img_height,img_width,organ\na,1 5 9 2,800,1000,x\n", b"id,encoding\na,1 5 9 2\n",
     b"raw_classification,main_classification,xmin,ymin,xmax,ymax,coords_x,coords_y\nx,y,1,2,3,4,\"1,2,3\",\"1,5,2\"\n",
-    b'filename,region_shape_attributes,region_attributes\na.svs,"{""name"":""rect"",""x"":1,""width"":2,""height"":3}",{}\n',
+    b'filename,region_shape_attributes,region_attributes\na.svs,"{""name"":""rect"",""x"":1,""y"":1,""width"":2,""height"":3}",{}\n',
 ]  # fmt: skip
 IMAGES = np.arange(2 * 6 * 5 * 3, dtype=np.uint8).reshape(2, 6, 5, 3)
 TARGETS: dict[str, Target] = {

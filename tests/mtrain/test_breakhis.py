@@ -35,7 +35,7 @@ def told(split: str, number: int) -> dict[str, str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in ("mtrain.train.fit", "mtrain.transfers.transfer"):
+    for module in ("mtrain.train.start", "mtrain.transfers.transfer"):
         monkeypatch.setattr(f"{module}.shared_network", test_evaluate.tiny_network)
     write_pool(tmp_path / "shards", ("Alpha",))
     write_task(tmp_path / "BreakHis", sizes=SIZES, attributes=told)

@@ -83,7 +83,7 @@ def line(found: Result) -> str:
 def test_the_weights_of_a_run(place: Path) -> None:
     flip(Path("runs/toy/shared.safetensors"))
     told = line(transfer())
-    assert told.startswith("runs/toy/shared.safetensors: changed since it was written; `mtrain fit` makes")
+    assert told.startswith("runs/toy/shared.safetensors: changed since it was written; `mtrain fit` recreates")
     assert transfer("--weights", "random").exit_code == 0
 
 

@@ -62,7 +62,7 @@ def tiny_network(name: str, weights: str = "imagenet", _key: str | None = None) 
 
 @pytest.fixture(autouse=True)
 def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mtrain.train.fit", "mtrain.transfers.transfer", "mtrain.predict.classifier"):
+    for module in ("mtrain.train.start", "mtrain.transfers.transfer", "mtrain.predict.classifier"):
         monkeypatch.setattr(f"{module}.shared_network", tiny_network)
 
 

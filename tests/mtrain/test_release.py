@@ -35,7 +35,7 @@ CHOSEN = Combination("tiny", 1e-3, 5.0, warmup=False)
 
 @pytest.fixture(autouse=True)
 def networks_are_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mtrain.train.fit", "mtrain.export"):
+    for module in ("mtrain.train.start", "mtrain.export"):
         monkeypatch.setattr(f"{module}.shared_network", tiny_network)
 
 

@@ -1,0 +1,145 @@
+"""Starts or resumes a training: network, heads, device and optimizer, from initial weights or from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
+from mtrain.config import FitConfig
+from mtrain.data import sampling
+from mtrain.data.pool import Pool
+from mtrain.data.task import fetch_shards
+from mtrain.errors import RunError, UsageError
+from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
+from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
+from mtrain.model.tensor_file import not_finite
+from mtrain.model.weights import StateDict as TensorState
+from mtrain.runs import Run
+from mtrain.train import checkpoint
+from mtrain.train.compilation import compiled
+from mtrain.train.distributed import Ranks
+from mtrain.train.graph import CudaGraph
+from mtrain.train.trainer import Training
+
+
+def network_of(config: FitConfig, run: Run) -> str | BackboneCard:
+    """What the shared network is built from: a resumed run has its own table, whose file may be missing."""
+    if run.exists and run.config().backbone == config.backbone and not Path(config.backbone).exists():
+        return run.network()
+    card = catalog.described(config.backbone, config.backbone_options)
+    if card is not None and (fault := card.size_fault(config.size)):
+        raise UsageError(fault, found=f"--size {config.size}")
+    return card or config.backbone
+
+
+def begin(
+    config: FitConfig, network: str | BackboneCard, pool: Pool, run: Run, report: Reporter, ranks: Ranks
+) -> Training:
+    """A training at its start, or at the newest readable checkpoint of the run.
+
+    The first rank reads the weights or the checkpoint, and broadcasts them to the others.
+    """
+    device = ranks.device(config.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True  # else a repeated iteration gives other bits
+    torch.manual_seed(config.seed)
+    saved = _newest_readable(run, report) if ranks.first else None
+    done = ranks.broadcast(lambda: 0 if saved is None else saved[1])
+    starts = ranks.first and saved is None
+    shared = shared_network(network, config.weights if starts else "random", config.weights_key if starts else None)
+    check_size(shared, config.size)
+    _check_start(shared, config.weights)
+    tuning.prepare(shared.body, config.tune, shared.name)
+    if config.layer_decay is not None:
+        tuning.by_layer(shared.body, config.layer_decay, shared.name)
+    if config.checkpointing:
+        tuning.check_pointing(shared.body, shared.name)
+    dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
+    model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
+    if config.sync_batchnorm:
+        _synchronize(shared, device, ranks, report)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    if not config.stream:
+        splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
+        fetch_shards(pool.tasks, sorted(splits), report)
+    training = Training(config, pool, model, device, done, ranks)
+    training.skipping.note = report.note
+    if saved is None and ranks.first:
+        _adapt(training, run, report)
+    if config.batchnorm == "per-task":
+        batchnorm_per_task.split(shared, len(pool.tasks))
+    if saved is not None:
+        training.restore(saved[0])
+        report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
+    if not ranks.alone:
+        training.restore(ranks.broadcast_state(training.state()))
+    if config.compile and config.tune != "heads":
+        training.features = compiled(shared, training.example(), report.note)
+    if config.graph:
+        _record(training, report)
+    return training
+
+
+def _synchronize(shared: SharedNetwork, device: torch.device, ranks: Ranks, report: Reporter) -> None:
+    """Have batch normalization use the statistics of all processes, where there are several."""
+    if ranks.alone:
+        report.note("--sync-batchnorm is not used: there is one process")
+    else:
+        synchronize(shared, device)
+
+
+def _record(training: Training, report: Reporter) -> None:
+    """Have the iterations recorded as a CUDA graph, where that is possible."""
+    config = training.config
+    obstacles = {
+        f"the device is {training.device.type}": training.device.type != "cuda",
+        f"there are {training.ranks.size} processes": not training.ranks.alone,
+        "--accumulate": config.accumulate > 1,
+        "--batchnorm per-task": config.batchnorm == "per-task",
+        "--checkpointing": config.checkpointing,
+        "--dense": config.dense,
+    }
+    found = [name for name, holds in obstacles.items() if holds]
+    if found:
+        report.note(f"--graph has no effect: {found[0]}")
+        return
+    training.recording, training.note = CudaGraph, report.note
+
+
+def _adapt(training: Training, run: Run, report: Reporter) -> None:
+    """Adapt batch normalization, on batches drawn for it. Only the first rank does, so the ranks do not change it."""
+    config, shared = training.config, training.model.shared
+    numbers = range(config.adapt_batches)
+    if not numbers or not config.adapts or config.tune == "heads":
+        return
+    if not batchnorm_adapt.layers_of(shared):
+        report.note(f"{run.name}: {shared.name} has no batch normalization to adapt")
+    else:
+        drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(config.batch)])
+        layers = batchnorm_adapt.adapt(shared, (training.prepare(batch) for batch in drawn))
+        report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
+
+
+def _check_start(shared: SharedNetwork, weights: str) -> None:
+    """Raises:
+    RunError: the initial weights are not finite.
+    """
+    if broken := not_finite(shared.body.state_dict()):
+        raise RunError(f"weights are not finite: {broken[0]}", where=weights, remedy="give other --weights")
+
+
+def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | None:
+    paths = checkpoint.newest(run.checkpoints)
+    for number, path in enumerate(paths, start=1):
+        try:
+            return checkpoint.load(path)
+        except RunError as error:
+            is_last = number == len(paths)
+            fallback = "no other exists: the run starts from the beginning" if is_last else "the previous one is used"
+            report.note(f"{error}; {fallback}")
+    return None
