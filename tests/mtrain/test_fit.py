@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.config import FitConfig
+from mtrain.data import sampling
 from mtrain.data.pool import open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import MultiHead, shared_network
@@ -141,7 +142,7 @@ def test_one_step_is_what_the_formulas_say(shards: Path) -> None:
     for number, batch in enumerate(ours.drawn(range(5))):
         counts, start = batch.counts.tolist(), 0
         seen.add(tuple(n > 0 for n in counts))
-        torch.manual_seed(fit.sampling.model_seed(0, number))
+        torch.manual_seed(sampling.model_seed(0, number))
         features, loss = plain.shared(ours.prepare(batch)), torch.zeros((), dtype=torch.float64)
         for task, count in zip(ours.tasks, counts, strict=True):
             for i in range(start, start + count):
