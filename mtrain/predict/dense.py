@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from dpconvert.image import Image, open_image, scales, tissue
+from dpconvert.image import Image, scales, tissue
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.data.task import Dense
@@ -23,7 +23,7 @@ from mtrain.errors import UsageError
 from mtrain.predict.heatmap import TILE, colours
 from mtrain.predict.outlines import in_level0, outlines
 from mtrain.predict.segmenter import Segmenter
-from mtrain.predict.slide import Patch
+from mtrain.predict.slide import Patch, open_slide
 from mtrain.predict.tiling import UNKNOWN, class_map, starts
 from mtrain.scoring.peaks import found_points
 
@@ -92,12 +92,7 @@ def segment_slide(segmenter: Segmenter, path: Path, patch: Patch, out: Path, rep
     """
     of, size = segmenter.of, segmenter.size
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open_image([path], scale=patch.range) as image, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        if patch.override is not None:
-            image.restate(patch.override)
-        elif patch.told is not None and image.mpp is not None:
-            used = f"--mpp {patch.told:g} is not used: the file states {image.mpp:.4g} um per pixel"
-            report.note(f"{path.name}: {used}; use --mpp-override to replace it")
+    with open_slide(path, patch, report) as image, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         lying = layout(image, patch, size, path)
         radius = _radius(of, patch, image, path) * size / patch.side if of.points else 0.0
         points: list[NDArray[np.float64]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,7 @@ def predict_slide(
         ReadError: the slide cannot be read, or its resolution is unknown.
         UsageError: the slide holds no tissue, or is smaller than a patch.
     """
-    with open_image([path], scale=patch.range) as image:
-        if patch.override is not None:
-            image.restate(patch.override)
-        elif patch.told is not None and image.mpp is not None:
-            used = f"--mpp {patch.told:g} is not used: the file states {image.mpp:.4g} um per pixel"
-            report.note(f"{path.name}: {used}; use --mpp-override to replace it")
+    with open_slide(path, patch, report) as image:
         boxes = patches_of(image, patch, path)
         if not len(boxes):
             raise UsageError("no patch of this slide holds enough tissue", where=path)
@@ -112,6 +108,23 @@ def predict_slide(
     return Answered(
         str(path), str(heatmap), str(picture), str(geojson), str(table) if table else None, len(boxes), by_class
     )
+
+
+@contextmanager
+def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
+    """Open a slide at the resolution that `patch` overrides; a stated resolution that is not used is noted.
+
+    Raises:
+        ReadError: the slide cannot be read.
+    """
+    image: Image
+    with open_image([path], scale=patch.range) as image:
+        if patch.override is not None:
+            image.restate(patch.override)
+        elif patch.told is not None and image.mpp is not None:
+            used = f"--mpp {patch.told:g} is not used: the file states {image.mpp:.4g} um per pixel"
+            report.note(f"{path.name}: {used}; use --mpp-override to replace it")
+        yield image
 
 
 def patches_of(image: Image, patch: Patch, path: Path) -> NDArray[np.int64]:
