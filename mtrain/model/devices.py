@@ -61,6 +61,7 @@ def _has_cuda() -> bool:
     for warning in caught:
         if known := _known(str(warning.message)):
             raise UsageError(known[0], remedy=known[1])
+        warnings.warn(warning.message, stacklevel=2)  # of a GPU that does not start, say: the CPU is used
     return available
 
 

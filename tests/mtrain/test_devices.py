@@ -51,6 +51,16 @@ def test_a_driver_that_is_too_old_is_not_taken_for_a_machine_without_gpu(monkeyp
     assert find_device("cpu") == torch.device("cpu")
 
 
+def test_other_warnings_of_torch_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def available() -> bool:
+        warnings.warn("CUDA initialization: CUDA unknown error - this may be due to the environment", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", available)
+    with pytest.warns(UserWarning, match="CUDA unknown error"):
+        assert find_device("auto") == torch.device("cpu")
+
+
 def test_hidden_gpus_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
