@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mtrain import cli
 from mtrain.data.task import Dense
-from mtrain.predict.dense import apart, segment_slide
+from mtrain.predict.dense import segment_slide, separated
 from mtrain.predict.outlines import outlines
 from mtrain.predict.segmenter import Segmenter
 from mtrain.predict.slide import Patch
@@ -81,7 +81,7 @@ def test_outlines_cover_exactly_the_pixels_of_their_class_with_holes_across_bloc
 
 def test_of_points_within_the_radius_the_surest_stays() -> None:
     points = np.array([[0, 0, 0, 0.6], [3, 0, 0, 0.9], [5.5, 0, 0, 0.7], [3, 0, 1, 0.5]])
-    assert apart(points, 3).tolist() == [[3, 0, 0, 0.9], [3, 0, 1, 0.5]]
+    assert separated(points, 3).tolist() == [[3, 0, 0, 0.9], [3, 0, 1, 0.5]]
 
 
 @pytest.fixture
