@@ -7,20 +7,17 @@ from the beginning.
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import threading
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pooch
 import requests
 
 from dpconvert.errors import FetchError, OutputError
+from dpconvert.obtain.responses import BusyError, Version, ends_at, first_byte, reason_of
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 
@@ -29,7 +26,6 @@ AGAIN = {202, 408, 425, 429, 500, 502, 503, 504}  # temporary errors, and 202: n
 EXPIRED = {401, 403, 404, 410}  # of an address that a server redirects to for a short time only
 KILO = 1000
 LONGEST_WAIT = 60.0
-RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 MOST_PATIENT = 600.0  # longest wait in seconds that a server may request
 
 
@@ -105,14 +101,14 @@ class Downloader:
                 if self._more(remote, part):
                     return
                 reason = "the server is busy, or sends less than announced"
-            except _BusyError as busy:
+            except BusyError as busy:
                 reason, pause = str(busy), busy.wait
             except requests.exceptions.SSLError as error:
                 raise FetchError(
                     f"no secure connection: {error}", where=remote.url, remedy=remote.remedy or None
                 ) from None
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                reason = _words(error)
+                reason = reason_of(error)
             tries = 0 if _size(part) > most else tries + 1
             most = max(most, _size(part))
             if tries >= self.patience.tries:
@@ -133,7 +129,7 @@ class Downloader:
         had, tag = _size(part), _tag(part)
         if remote.size is not None and had > remote.size:
             return _start_again(part)
-        known = _Version.read(tag) if had else _Version()
+        known = Version.read(tag) if had else Version()
         headers = {"Accept-Encoding": "identity"}
         if had:
             headers["Range"] = f"bytes={had}-"
@@ -143,14 +139,14 @@ class Downloader:
             timeout=(self.patience.connect, self.patience.silence),
         ) as answer:  # fmt: skip
             if answer.status_code == 416:
-                same = not known.told or _Version.of(answer).told in ("", known.told)
-                return (same and _ends_at(answer, had) and remote.size in (None, had)) or _start_again(part)
+                same = not known.told or Version.of(answer).told in ("", known.told)
+                return (same and ends_at(answer, had) and remote.size in (None, had)) or _start_again(part)
             if answer.status_code in EXPIRED and answer.history:
-                raise _BusyError(answer, f"the address that it redirects to has expired (HTTP {answer.status_code})")
+                raise BusyError(answer, f"the address that it redirects to has expired (HTTP {answer.status_code})")
             _refuse(answer, remote)
             if answer.status_code in AGAIN:
-                raise _BusyError(answer)
-            start, version = _start(answer), _Version.of(answer)
+                raise BusyError(answer)
+            start, version = first_byte(answer), Version.of(answer)
             if start not in (0, had) or (start and not known.can_resume_with(version)):
                 return _start_again(part)
             version = replace(version, total=version.total or known.total) if start else version
@@ -228,57 +224,6 @@ def _refuse(answer: requests.Response, remote: Remote) -> None:
     raise FetchError(f"{reason} (HTTP {code})", where=remote.url, remedy=remote.remedy or None)
 
 
-@dataclass(frozen=True)
-class _Version:
-    """The version of a file in a response, as far as the server states it.
-
-    condition: a strong ETag or else a date, with which the same version can be requested. told: any ETag or date.
-    total: the length of the file.
-    """
-
-    condition: str = ""
-    told: str = ""
-    total: int | None = None
-
-    @classmethod
-    def of(cls, answer: requests.Response) -> _Version:
-        etag, date = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
-        strong = etag if not etag.startswith("W/") else ""
-        return cls(strong or date, etag or date, _total(answer))
-
-    @classmethod
-    def read(cls, tag: Path) -> _Version:
-        """The version noted beside a part; an empty one if there is no readable note."""
-        try:
-            return cls(**json.loads(tag.read_text()))
-        except (OSError, ValueError, TypeError):
-            return cls()
-
-    def write(self, tag: Path) -> None:
-        tag.write_text(json.dumps(asdict(self)))
-
-    def can_resume_with(self, other: _Version) -> bool:
-        """Whether a part of this version can be resumed with bytes of the other."""
-        return self.told == other.told and (None in (self.total, other.total) or self.total == other.total)
-
-
-def _start(answer: requests.Response) -> int:
-    """The first byte of the body: 0 for a whole file, -1 for a part without a valid range."""
-    if answer.status_code != 206:
-        return 0
-    match = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    return int(match[1]) if match else -1
-
-
-def _total(answer: requests.Response) -> int | None:
-    """The length of the whole file, if it is stated."""
-    length = answer.headers.get("Content-Length", "")
-    if answer.status_code != 206:
-        return int(length) if length.isdecimal() else None
-    match = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    return int(match[3]) if match and match[3] != "*" else None
-
-
 def _check_room(total: int, start: int, part: Path) -> None:
     """Check before the first byte that the file fits on the disk.
 
@@ -311,23 +256,6 @@ def _other_size(remote: Remote, size: int) -> FetchError:
     )  # fmt: skip
 
 
-class _BusyError(Exception):
-    """A temporary error of a server, and the seconds after which it may be retried."""
-
-    def __init__(self, answer: requests.Response, reason: str = "") -> None:
-        retry_after = answer.headers.get("Retry-After", "").strip()
-        self.wait = float(retry_after) if retry_after.isdecimal() else 0.0
-        with suppress(ValueError, TypeError):
-            until = parsedate_to_datetime(retry_after)
-            self.wait = max((until - datetime.now(until.tzinfo)).total_seconds(), 0.0)
-        super().__init__(reason or f"the server is busy (HTTP {answer.status_code})")
-
-
-def _ends_at(answer: requests.Response, had: int) -> bool:
-    """Whether the server responds to a request for the bytes after the first `had` that there are none."""
-    return answer.headers.get("Content-Range", "") == f"bytes */{had}"
-
-
 def _start_again(part: Path) -> bool:
     part.unlink(missing_ok=True)
     _tag(part).unlink(missing_ok=True)
@@ -342,9 +270,3 @@ def _size(part: Path) -> int:
     with suppress(OSError):
         return part.stat().st_size
     return 0
-
-
-def _words(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
-        return "the server does not respond"
-    return "the connection broke" if "IncompleteRead" in str(error) else "no connection"
