@@ -1,11 +1,7 @@
-"""Our programs with settings that keep trainings short where a command line itself says nothing; without downloads.
-
-`python -m tests.small_programs` is such an `mtrain`, which torchrun can start.
-"""
+"""Our programs with settings that keep trainings short where a command line itself says nothing; without downloads."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -42,8 +38,3 @@ def without_downloads(put: Callable[[object, str, object], None]) -> None:
     for name in ("_torchvision_body", "_timm_body"):
         body = getattr(backbones, name)
         put(backbones, name, lambda backbone, _pretrained, body=body: body(backbone, False))
-
-
-if __name__ == "__main__":
-    without_downloads(setattr)
-    sys.exit(call("mtrain", sys.argv[1:]))

@@ -91,6 +91,7 @@ def test_a_sweep_gives_the_scores_that_it_gives_elsewhere(
     assert str(refused.exception).startswith("no node of the cluster has as much as a cell asks for")
 
 
+@pytest.mark.stress
 def test_the_commands_of_the_page_work(small: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder with the source, the shards and a small sweep of the name that the page gives."""
     asked = [line for line in lines(ROOT / "docs" / "how-to" / "many-gpus.md") if "--engine ray" in line.text]

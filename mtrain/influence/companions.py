@@ -1,5 +1,5 @@
-"""Cheaper signs of which tasks go together, shown beside an estimate of influence: the cosine of task gradients, the
-score of single-task networks on the target, and groups (slides, patients) that two tasks share.
+"""Cheaper indicators shown beside an influence estimate: the cosine of task gradients, the scores of single-task
+networks on the target, and the groups (slides, patients) that two tasks share.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 
 def cosine(one: Values, other: Values) -> float | None:
-    """Of two vectors; None if one of them is 0."""
+    """Cosine of the angle between two vectors, or None if either is 0."""
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / length if length else None
 
 
 def beside(rows: Sequence[Mapping[str, Any]], made: Estimator, target: Task, run: Run) -> list[dict[str, Any]]:
-    """The rows of the sources, each with its companions.
+    """Add the cheaper indicators to the row of each source.
 
-    cosine: of the gradients of the source's and the target's mean loss in the shared weights; 1: the same direction.
-    single: scores of networks that were trained on the source alone, by mode of transfer. shared_groups: number of
-    slides or patients that both have.
+    cosine: between the gradients of the mean losses of source and target in the shared weights; 1 means the same
+        direction.
+    single: scores of networks trained on the source alone, by transfer mode.
+    shared_groups: number of slides or patients that occur in both.
     """
     pull = made.target.train.loss_gradient()
     alone, shared = _single(run, target), _shared_groups(made, target)
@@ -48,20 +49,20 @@ def beside(rows: Sequence[Mapping[str, Any]], made: Estimator, target: Task, run
 
 
 def _shared_groups(made: Estimator, target: Task) -> dict[str, int]:
-    """Source -> number of groups, such as slides, that it shares with the target's training and validation sets."""
+    """Count the groups (slides, patients) that each source shares with the target's training and validation sets."""
     own = {str(group) for rows in target.rows.values() for group in rows.group}
     return {name: len(own & groups) for name, groups in made.groups_of.items()}
 
 
 def _single(run: Run, target: Task) -> dict[str, dict[str, float]]:
-    """Source -> mode -> the score on the target of networks trained on that source alone, where runs have one."""
+    """Scores on the target of networks trained on one source alone, by source and transfer mode, where runs have them."""
     found: dict[str, dict[str, float]] = {}
     for other in _all(run.path.parent):
         try:
             pool, scored = list(other.about().get("pool", {})), results(other)
             comparable = other.config().backbone == run.config().backbone
         except UserError:
-            continue  # a run that is damaged is told of by the commands that use it
+            continue  # the commands that use a damaged run report it
         if len(pool) != 1 or not comparable:
             continue
         for one in scored:

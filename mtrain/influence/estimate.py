@@ -1,5 +1,6 @@
-"""A run and a target that it left out in, an estimate of what each source task did to the target out: a JSON document
-<run>/influence/<Target>-<layers>.json. The test set of the target is never opened.
+"""Estimates what each source task of a run did to a target that the run left out.
+
+The result is a JSON document, <run>/influence/<Target>-<layers>.json. The test set of the target is never opened.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ Layers = Literal["last", "all"]
 
 @dataclass(frozen=True)
 class Options:
-    """How to estimate. samples: of each source, at most. dimensions: of the projected gradients. subsets: to estimate,
-    where the sources are too many for all.
+    """How to estimate.
+
+    samples: maximum number of samples of each source.
+    dimensions: number of dimensions of the projected gradients.
+    subsets: number of subsets to estimate if there are too many sources to estimate all subsets.
     """
 
     layers: Layers = "last"
@@ -64,19 +68,19 @@ class Options:
 
 @dataclass
 class Estimator:
-    """Gradients of the sources and of the target; the losses of the target for any subset of the sources."""
+    """Gradients of the sources and the target, from which the target's losses follow for any subset of the sources."""
 
-    tasks: tuple[str, ...]  # all in the folder
+    tasks: tuple[str, ...]  # all tasks in the folder
     sources: dict[str, Margins]
     target: surrogate.Target
     ridge: float
-    groups: list[str]  # of the scored samples
-    groups_of: dict[str, set[str]]  # source -> all groups of what the run trained on
+    groups: list[str]  # group of each scored sample
+    groups_of: dict[str, set[str]]  # groups of each source that the run trained on
     cost: dict[str, float]
     known: dict[Subset, Values] = field(default_factory=dict)
 
     def losses(self, subset: Sequence[str]) -> Values:
-        """(n,) of the scored samples of the target."""
+        """Losses (n,) of the scored samples of the target after training on `subset`."""
         key = tuple(sorted(subset))
         if key not in self.known:
             moved = surrogate.moved_by(self.sources, key, self.ridge)
@@ -85,19 +89,19 @@ class Estimator:
 
 
 def path_of(run: Run, target: str, layers: str) -> Path:
-    """Where the document of an estimate lies."""
+    """Path of the document of an estimate."""
     return run.path / "influence" / f"{target}-{layers}.json"
 
 
 def influence(
     run: Run, target: Task, shards: Path | str, options: Options, report: Reporter
 ) -> tuple[dict[str, Any], Callable[[], Estimator]]:
-    """The document, written to the run's folder and recognised there; and a way to the estimator, made when needed.
+    """Estimate, or read the estimate in the run's folder. Also returns a function that gives the estimator.
 
     shards: folder of the tasks that the run was trained on.
 
     Raises:
-        UsageError: the run has trained on the target, or has not moved its shared network; a target without validation
+        UsageError: the run trained on the target or did not move its shared network, or the target has no validation
             set.
         RunError: the run is unfinished or was trained on other shards.
     """
@@ -139,11 +143,11 @@ def _check(run: Run, config: FitConfig, target: Task) -> None:
 
 
 def _ridge(config: FitConfig) -> float:
-    """The penalty under which the regressions move as far as the training could from where it ended.
+    """The penalty under which the regressions move the weights as far as the training could have moved them.
 
-    Gradient descent for t steps at a rate r from 0 moves as ridge regression with a penalty of 1 / (r t) does (Ali,
-    Kolter and Tibshirani, "A continuous-time view of early stopping for least squares", AISTATS 2019); momentum m makes
-    the rate r / (1 - m).
+    t steps of gradient descent at rate r from 0 move the weights as far as ridge regression with a penalty of 1 / (r t)
+    (Ali, Kolter and Tibshirani, "A continuous-time view of early stopping for least squares", AISTATS 2019). Momentum m
+    makes the rate r / (1 - m).
     """
     momentum = config.momentum if config.optimizer == "sgd" else 0.9
     return (1 - momentum) / (config.lr * (config.iterations - config.warmup))
@@ -153,14 +157,14 @@ def _estimator(
     source: Pretrained, config: FitConfig, target: Task, shards: Path | str, options: Options, report: Reporter
 ) -> Estimator:
     pool, run, device = open_pool(shards), source.run, find_device(options.device)
-    network = copy.deepcopy(source.network).eval()  # features are computed in inference mode, which leaves no gradients
+    network = copy.deepcopy(source.network).eval()  # features computed in inference mode have no gradients
     tune = config.tune if not config.tune.startswith("lora") else "all"
     tuning.prepare(network.body, tune, network.name)
     network = network.to(device)
     parameters: dict[str, Tensor] = {name: p.detach() for name, p in moving(network.body, options.layers).items()}
-    network.requires_grad_(False)  # only what `margins` differentiates keeps a graph
+    network.requires_grad_(False)  # only what `margins` differentiates needs a graph
     if not parameters:
-        raise UsageError(f"--layers {options.layers}: no weights that the training moved are in it", where=run.path)
+        raise UsageError(f"--layers {options.layers}: the training moved no weights in these layers", where=run.path)
     projection = Projection(sum(p.numel() for p in parameters.values()), options.dimensions, options.seed, device)
     how = {"size": config.size, "workers": options.workers, "device": device}
     probe, found = _probed(source, config, target, options, report)
@@ -242,11 +246,15 @@ def _content(run: Run, target: Task, options: Options, made: Estimator) -> dict[
     best = _best(made, subsets, [row["task"] for row in sorted(rows, key=lambda row: -row["theta"])])
     harmful = [row["task"] for row in rows if row["sign"] == "harms"]
     notes = (
-        [] if len(draws) else [f"the validation set of {target.name} is of one {target.card.group_kind}: no intervals"]
+        []
+        if len(draws)
+        else [f"the validation set of {target.name} has only one {target.card.group_kind}: no intervals"]
     )
     if len(harmful) == len(sources):
         harmful = [name for name in harmful if name != best[0]["tasks"][0]]
-        notes.append(f"every source is estimated to harm; {best[0]['tasks'][0]} is kept, since one task has to be")
+        notes.append(
+            f"every source is estimated to harm; {best[0]['tasks'][0]} is kept because at least one task must remain"
+        )
     return {
         "kind": "influence",
         "run": run.name,
@@ -278,8 +286,8 @@ def _row(name: str, theta: float, draws: Values) -> dict[str, Any]:
 
 
 def _drawn_effects(members: Values, losses: Values, groups: Sequence[str], seed: int, *, again: bool) -> Values:
-    """(draws, sources) theta over groups of the target's samples drawn with replacement, and, if `again`, over subsets
-    drawn so too. Empty with a single group.
+    """Bootstrap draws (draws, sources) of theta: groups of the target's samples are drawn with replacement, and if
+    `again`, subsets as well. Empty if there is only one group.
     """
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(names) < 2:
@@ -294,7 +302,7 @@ def _drawn_effects(members: Values, losses: Values, groups: Sequence[str], seed:
 
 
 def _best(made: Estimator, subsets: Sequence[Subset], order: Sequence[str]) -> list[dict[str, Any]]:
-    """For each size, the subset with the smallest loss, of those estimated and of the first tasks of `order`."""
+    """For each size, the subset with the smallest loss among those estimated and the first tasks of `order`."""
     found = []
     for size in range(1, len(order) + 1):
         candidates = [one for one in subsets if len(one) == size] + [tuple(sorted(order[:size]))]
@@ -305,5 +313,5 @@ def _best(made: Estimator, subsets: Sequence[Subset], order: Sequence[str]) -> l
 
 
 def verified_subsets(made: Estimator, count: int, seed: int) -> list[Subset]:
-    """The subsets that the estimate is compared on."""
+    """The subsets on which the estimate is compared with retraining."""
     return drawn(made.tasks, sorted(made.sources), count, seed)

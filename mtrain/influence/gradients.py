@@ -23,29 +23,29 @@ from mtrain.influence.projection import Projection
 from mtrain.model.network import SharedNetwork
 
 Values = NDArray[np.float64]
-LAST = 0.15  # least share of the weights in what counts as the last stage
-AT_ONCE = 16  # samples whose gradients are held in memory
+LAST = 0.15  # minimum share of all weights in the last stage
+AT_ONCE = 16  # number of samples whose gradients are in memory at once
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Of n samples of one task: margins (n,) and their projected gradients (n, dimensions)."""
+    """Margins (n,) of n samples of one task, and their projected gradients (n, dimensions)."""
 
     margins: Values
     gradients: Values
 
     def loss_gradient(self) -> Values:
-        """(dimensions,) the gradient of the mean cross-entropy."""
+        """Gradient (dimensions,) of the mean cross-entropy."""
         pull = -1 / (1 + np.exp(self.margins))
         mean: Values = (pull[:, None] * self.gradients).mean(0)
         return mean
 
 
 def moving(body: nn.Module, layers: str) -> dict[str, nn.Parameter]:
-    """The parameters that may move, by name: all of those that the training moved, or only those of its last stages.
+    """The parameters that may move, by name: all that the training moved, or only those of the last stages.
 
-    Stages are the parts that the network runs one after the other; the last ones are those from the end that together
-    hold `LAST` of all weights.
+    Stages are the parts that the network runs one after the other. The last stages are those at the end that together
+    contain at least the share `LAST` of all weights.
     """
     named = {name: parameter for name, parameter in body.named_parameters() if parameter.requires_grad}
     if layers == "all":
@@ -61,7 +61,7 @@ def moving(body: nn.Module, layers: str) -> dict[str, nn.Parameter]:
 
 
 def _stages(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Names of the children; containers that hold most of the weights are taken apart."""
+    """Names of the stages; a container with most of the weights is divided into its children."""
     total = sum(parameter.numel() for parameter in module.parameters())
     for name, child in module.named_children():
         size = sum(parameter.numel() for parameter in child.parameters())
@@ -72,8 +72,8 @@ def _stages(module: nn.Module, prefix: str = "") -> Iterator[str]:
 
 
 def margin(logits: Tensor, label: Tensor) -> Tensor:
-    """Logits (classes,) and a label -> the margin, a scalar."""
-    own = torch.arange(logits.shape[-1], device=logits.device) == label  # F.one_hot cannot be mapped over samples
+    """The margin, a scalar, of a sample with these logits (classes,) and this label."""
+    own = torch.arange(logits.shape[-1], device=logits.device) == label  # vmap does not support F.one_hot
     others = torch.logsumexp(logits.masked_fill(own, -torch.inf), -1)
     return logits.masked_fill(~own, 0).sum(-1) - others
 
@@ -82,9 +82,9 @@ def margins(
     network: SharedNetwork, head: tuple[Tensor, Tensor], task: Task, rows: Rows, projection: Projection,
     parameters: dict[str, Tensor], *, size: int, workers: int, device: torch.device,
 ) -> Margins:  # fmt: skip
-    """Margins of `rows` under the head (weight (classes, features), bias (classes,)), and their gradients.
+    """Margins of `rows` under a head (weight (classes, features), bias (classes,)), and their gradients.
 
-    The network is in inference mode; images are cropped and resized as for features.
+    The network is in evaluation mode. Images are cropped and resized as for features.
     """
     weight, bias = (part.to(device) for part in head)
 
@@ -98,7 +98,7 @@ def margins(
     for images, places in ordered_batches(
         task, rows, size=size, batch=AT_ONCE, workers=workers, device=device, how=network.interpolation
     ):
-        with torch.no_grad():  # of what surrounds the gradients that `per_sample` takes
+        with torch.no_grad():  # for everything but the gradients that `per_sample` takes
             grads, found = per_sample(
                 parameters, network.normalize(images), labels[torch.from_numpy(places).to(device)]
             )

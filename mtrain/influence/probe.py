@@ -1,4 +1,4 @@
-"""The fresh probe of a target that the network was not trained on: a logistic regression on its frozen features."""
+"""A new probe for a target that the network was not trained on: logistic regression on frozen features."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mtrain.transfers.probes import TrainingSet
 
 @dataclass(frozen=True)
 class FreshProbe:
-    """A linear classifier on standardised features: weight (classes, features + 1), the bias last.
+    """A linear classifier on standardised features. weight: (classes, features + 1), with the bias last.
 
-    penalty: of half the squared weights, beside the mean loss.
+    penalty: coefficient of half the squared weights, which is added to the mean loss.
     """
 
     weight: Values
@@ -31,14 +31,14 @@ class FreshProbe:
     penalty: float
 
     def head(self) -> tuple[Tensor, Tensor]:
-        """Weight (classes, features) and bias (classes,) for features as the network gives them."""
+        """Weight (classes, features) and bias (classes,) for features that are not standardised."""
         weight = self.weight[:, :-1] / self.scale
         bias = self.weight[:, -1] - weight @ self.mean
         return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
     def gradients(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n, classes x (features + 1)) gradients of the margins in the probe's weights; of two classes, those of the
-        second alone.
+        """Gradients (n, classes x (features + 1)) of the margins in the probe's weights. With two classes, those of the
+        second class alone.
         """
         x = np.append((features - self.mean) / self.scale, np.ones((len(features), 1)), axis=1)
         logits = x @ self.weight.T
@@ -50,13 +50,13 @@ class FreshProbe:
 
 
 def fresh_probe(sample: TrainingSet) -> FreshProbe:
-    """Fitted as `mtrain transfer --mode logistic` does it: the penalty is chosen by cross-validation over groups."""
+    """Fit a probe like `mtrain transfer --mode logistic`: cross-validation over groups chooses the penalty."""
     cost = float(probes.logistic(sample).settings["C"])
     mean = sample.features.mean(0, dtype=np.float64)
     deviation = sample.features.std(0, dtype=np.float64)
     scale = np.where(deviation > np.finfo(np.float32).eps * np.abs(mean), deviation, 1.0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the same fit was told of by the cross-validation
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the cross-validation has already reported this fit
         machine = LogisticRegression(C=cost, max_iter=2000).fit((sample.features - mean) / scale, sample.labels)
     rows = np.append(machine.coef_, machine.intercept_[:, None], axis=1)
     weight = np.zeros((sample.classes, rows.shape[1]))

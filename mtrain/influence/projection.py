@@ -1,4 +1,4 @@
-"""A fixed random projection of long gradients to a few numbers, which keeps inner products.
+"""A fixed random projection of gradients to few dimensions that preserves inner products on average.
 
 The matrix is sparse: each parameter contributes to `ENTRIES` of the dimensions, with random signs (Kane and Nelson,
 "Sparser Johnson-Lindenstrauss transforms", J. ACM 61(1), 2014), so that a network of millions of weights needs no dense
@@ -15,7 +15,7 @@ ENTRIES = 4
 
 
 class Projection:
-    """(n, parameters) -> (n, dimensions). The expected inner product of two projections is that of the originals."""
+    """Projects (n, parameters) to (n, dimensions). Inner products are the same in expectation."""
 
     def __init__(self, parameters: int, dimensions: int, seed: int, device: torch.device) -> None:
         rng = np.random.Generator(np.random.Philox(seed))
@@ -26,7 +26,7 @@ class Projection:
         self.signs = torch.from_numpy(signs).to(device)
 
     def __call__(self, gradients: Tensor) -> Tensor:
-        """(n, parameters) -> (n, dimensions), float32."""
+        """Project gradients (n, parameters) to (n, dimensions), float32."""
         columns = gradients.float().T
         found = torch.zeros(self.dimensions, columns.shape[1], device=columns.device)
         for places, signs in zip(self.places, self.signs, strict=True):

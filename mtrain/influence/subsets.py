@@ -1,7 +1,7 @@
-"""Subsets of the source tasks: drawn by a seed, and a training on each of them.
+"""Random subsets of the source tasks, and a training on each of them.
 
-A subset holds each task of the folder of shards with probability one half. Number i depends only on the seed and on the
-names of these tasks, so that estimates for several targets share their trainings.
+A subset contains each task of the shards folder with probability one half. Subset i depends only on the seed and on the
+names of these tasks, so estimates for several targets share their trainings.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 from mtrain.config import FitConfig
 from mtrain.runs import Run
 
-FOLDER = ".subsets"  # beside the runs; `mtrain runs` does not list it
-ALL_UP_TO = 8  # sources: all subsets of so few are used
+FOLDER = ".subsets"  # beside the runs; `mtrain runs` does not list them
+ALL_UP_TO = 8  # up to this number of sources, all subsets are used
 TRIES = 100_000
 
 Subset = tuple[str, ...]
 
 
 def all_subsets(sources: Sequence[str]) -> list[Subset]:
-    """Every non-empty subset, the smallest first."""
+    """All non-empty subsets, in order of size."""
     ordered = sorted(sources)
     return [one for size in range(1, len(ordered) + 1) for one in itertools.combinations(ordered, size)]
 
 
 def drawn(tasks: Sequence[str], sources: Sequence[str], count: int, seed: int) -> list[Subset]:
-    """`count` distinct subsets of `sources`, or all if there are no more. tasks: names of all tasks of the folder."""
+    """`count` distinct subsets of `sources`, or all if there are fewer. tasks: names of all tasks in the folder."""
     if count >= 2 ** len(sources) - 1:
         return all_subsets(sources)
     found: dict[Subset, None] = {}
@@ -43,7 +43,7 @@ def drawn(tasks: Sequence[str], sources: Sequence[str], count: int, seed: int) -
 
 
 def _stream(tasks: Sequence[str], seed: int) -> Iterator[Subset]:
-    """Subsets of all tasks, one after the other without end."""
+    """Yield subsets of all tasks without end."""
     ordered = sorted(tasks)
     for number in itertools.count():
         words = np.random.Philox(key=np.array([seed, number], dtype=np.uint64)).random_raw(len(ordered))
@@ -51,7 +51,7 @@ def _stream(tasks: Sequence[str], seed: int) -> Iterator[Subset]:
 
 
 def estimated(tasks: Sequence[str], sources: Sequence[str], count: int, seed: int) -> list[Subset]:
-    """The subsets that an estimate is made for: all of a few sources, else `count` drawn ones and the whole pool."""
+    """The subsets to estimate: all if there are few sources, else `count` random ones and the whole pool."""
     if len(sources) <= ALL_UP_TO:
         return all_subsets(sources)
     whole = tuple(sorted(sources))
@@ -59,7 +59,7 @@ def estimated(tasks: Sequence[str], sources: Sequence[str], count: int, seed: in
 
 
 def retraining(run: Run, subset: Subset) -> tuple[Run, FitConfig]:
-    """The run that trains on a subset with the settings of `run`, and its configuration."""
+    """The run that trains on `subset` with the settings of `run`, and its configuration."""
     changes = {"tasks": subset, "leave_out": (), "drop": None, "joint": (), "validate_every": 0}
     config = FitConfig.model_validate(run.config().model_dump() | changes)
     digest = hashlib.sha256(json.dumps(config.determining(), sort_keys=True).encode()).hexdigest()

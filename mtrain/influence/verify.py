@@ -1,4 +1,4 @@
-"""The expensive truth about an estimate: retrain random subsets of the sources, and compare."""
+"""Verifies an estimate: retrains on random subsets of the sources, and compares."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from mtrain.transfers.request import OWN
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 
 DRAWS = 1000
-LEAST = 3  # subsets; fewer have no rank correlation to speak of
+LEAST = 3  # minimum number of subsets for a meaningful rank correlation
 QUIET = Reporter(quiet=True)
 
 
 def verify(
     run: Run, target: Task, estimator: Estimator, count: int, seed: int, report: Reporter, *, workers: int, device: str
 ) -> dict[str, Any]:
-    """Train on `count` random subsets with the settings of `run`, from the same start, and compare the losses of fresh
-    probes on the target's validation set with the estimated ones. Finished trainings are used again.
+    """Train on `count` random subsets with the settings and the start of `run`, and compare the losses of new probes on
+    the target's validation set with the estimated losses. Finished trainings are reused.
 
     Raises:
-        UsageError: fewer subsets than a comparison needs.
+        UsageError: too few subsets for a comparison.
         RunError: a training was interrupted.
     """
     if count < LEAST:
@@ -53,7 +53,7 @@ def verify(
 
 
 def _retrained(run: Run, target: Task, subset: Subset, workers: int, device: str) -> tuple[float, float | None, int]:
-    """Loss and score of a fresh probe on the target after a training on the subset, and the iterations of that."""
+    """Loss and score of a new probe on the target after a training on `subset`, and the iterations of that training."""
     other, config = retraining(run, subset)
     config = config.model_copy(update={"workers": workers, "device": device})
     if fit(config, other, QUIET) == "stopped":
@@ -67,8 +67,8 @@ def _retrained(run: Run, target: Task, subset: Subset, workers: int, device: str
 
 
 def compared(rows: Sequence[dict[str, Any]], sources: Sequence[str], seed: int) -> dict[str, Any]:
-    """The rank correlation of estimates and truth with its interval over subsets; how often the sign of a source was
-    right. rows: of subsets, with `tasks`, `estimate`, `loss`, `score`.
+    """Rank correlation between estimates and retrained losses with its interval over subsets, and how often the sign of
+    a source was right. rows: one per subset, with `tasks`, `estimate`, `loss` and `score`.
     """
     members = surrogate.memberships([row["tasks"] for row in rows], sources)
     estimate, truth = (np.array([row[key] for row in rows]) for key in ("estimate", "loss"))
@@ -92,7 +92,7 @@ def compared(rows: Sequence[dict[str, Any]], sources: Sequence[str], seed: int) 
 
 
 def _told(name: str, guessed: float, right: float, draws: Values) -> dict[str, Any]:
-    """Both effects of one source on the same subsets."""
+    """Estimated and retrained effect of one source on the same subsets."""
     return {
         "task": name, "estimate": float(guessed), "truth": float(right), "interval": bootstrap.interval(draws),
         "right": bool(guessed * right > 0),
@@ -100,7 +100,7 @@ def _told(name: str, guessed: float, right: float, draws: Values) -> dict[str, A
 
 
 def _correlation(one: Values, other: Values, picked: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Spearman's, and its percentile interval over subsets drawn with replacement; None where it is not defined."""
+    """Spearman's correlation, and its percentile interval over subsets drawn with replacement; None if undefined."""
     whole = _spearman(one, other)
     drawn = np.array([_spearman(one[p], other[p]) for p in picked])
     return {"value": None if np.isnan(whole) else whole, "interval": bootstrap.interval(drawn)}

@@ -1,7 +1,7 @@
-"""The results of a sweep in; the cells that its race takes next out. Follows from the results alone.
+"""Decides from the results of a sweep which cells its race runs next. Nothing but the results matters.
 
 Any number of processes, on machines that share the folder, work off one race together: each computes the same decisions
-from the same files, whatever the order in which they arrived, and a race that was killed goes on from them.
+from the same files, in whatever order these arrived, and a killed race continues from them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Place = tuple[float, int, tuple[str, ...], Combination]  # share of the length, 
 
 @dataclass(frozen=True)
 class RaceAgenda:
-    """`ladder`: the cells of every length. `groups`: the tasks that each training scores."""
+    """The race of a sweep. ladder: cells of each length. groups: tasks that each training scores."""
 
     rules: Rules
     combinations: tuple[Combination, ...]
@@ -50,9 +50,9 @@ class RaceAgenda:
         return tuple(task for group in self.groups for task in group)
 
     def due(self, store: Store, report: Reporter) -> list[Cell]:
-        """The cells that the decisions made so far ask for, those of the last rungs first."""
+        """Cells to run according to the decisions so far; those of the last rungs come first."""
         outcomes = self.outcomes(store)
-        with store.claimed(NAME) as ours:  # else another process is writing the record, and will look at the results
+        with store.claimed(NAME) as ours:  # otherwise another process is writing the record, and will see the results
             if ours:
                 outcomes = self.outcomes(store)
                 write_record(store, self.record(outcomes))
@@ -61,7 +61,7 @@ class RaceAgenda:
         return [cell for cell in self._asked_for(outcomes) if cell.digest not in self.known]
 
     def outcomes(self, store: Store) -> list[Outcome]:
-        """What the results that are there decide, in each contest."""
+        """What the existing results decide in each contest."""
         while True:
             outcomes = self._decided()
             new = False
@@ -73,7 +73,7 @@ class RaceAgenda:
                 return outcomes
 
     def record(self, outcomes: Sequence[Outcome]) -> RaceRecord:
-        """For race.json."""
+        """The content of race.json."""
         tasks = self._scored_tasks()
         whole = len(self.combinations) * len(self.seeds)
         cost = decisions.cost(self.rules, decisions.wanted(outcomes)) / whole
@@ -82,7 +82,7 @@ class RaceAgenda:
         )
 
     def failed(self) -> list[Cell]:
-        """Cells that were asked for and have no score of some task for another reason than divergence."""
+        """Requested cells without a score of some task, for a reason other than divergence."""
         by_digest = {cell.digest: cell for cell in self.cells}
         return [by_digest[digest] for digest, result in self.known.items() if result.state == "failed"]
 
@@ -92,14 +92,14 @@ class RaceAgenda:
         return [decisions.decide(self.rules, contest, scores) for contest in self._contests(tasks)]
 
     def _scored_tasks(self) -> tuple[str, ...]:
-        """All but those whose metric is not defined on what was scored."""
+        """All tasks except those whose metric is undefined on the scored set."""
         undefined = {
             task for result in self.known.values() for task, score in result.scores.items() if score.score is None
         }
         return tuple(task for task in self.tasks if task not in undefined)
 
     def _contests(self, tasks: Sequence[str]) -> list[Contest]:
-        """One a target and one over all tasks; of each network, where networks do not race together."""
+        """One contest per target and one over all tasks; such a set per network if networks do not race together."""
         networks = list(dict.fromkeys(c.backbone for c in self.combinations)) if self.per_network else [None]
         targets = [None, *(range(len(tasks)) if len(tasks) > 1 else ())]
         return [
@@ -121,7 +121,7 @@ class RaceAgenda:
         return found
 
     def _asked_for(self, outcomes: Sequence[Outcome]) -> Iterator[Cell]:
-        """The cells of the combinations in each rung, those of the last rungs first, each once."""
+        """Cells of the combinations in each rung, without repetition; those of the last rungs come first."""
         seen = set[str]()
         for rung, combinations in reversed(list(zip(self.rules.rungs, decisions.wanted(outcomes), strict=False))):
             for seed in self.seeds[: rung.seeds]:
@@ -133,7 +133,7 @@ class RaceAgenda:
                             yield cell
 
     def _closed(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
-        """A line for each rung that has become closed in all contests since the last time."""
+        """One line for each rung that has closed in all contests since the last call."""
         for number, rung in enumerate(self.rules.rungs[:-1]):
             verdicts = [outcome.verdicts[number] for outcome in outcomes if len(outcome.verdicts) > number]
             if number not in self.noted and len(verdicts) == len(outcomes) and not any(one.open for one in verdicts):
@@ -169,7 +169,7 @@ def race_agenda(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], cells: Seque
     """The race of a sweep whose full grid has these cells.
 
     Raises:
-        UsageError: a schedule under which the beginning of a training is not a shorter training, or a single task.
+        UsageError: the beginning of a training is no shorter training under this schedule, or there is only one task.
     """
     groups = tuple(dict.fromkeys(cell.tasks for cell in cells))
     if sum(map(len, groups)) < 2:
@@ -188,7 +188,7 @@ def race_agenda(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], cells: Seque
 
 
 def rules_of(race: Race, entrants: int, seeds: int) -> Rules:
-    """The rungs of a race of this many combinations and seeds."""
+    """The rungs of a race with this many combinations and seeds."""
     counts = race.seeds or (*(2**n for n in range(seeds.bit_length()) if 2 ** (n + 1) <= seeds), seeds)
     stages = [(length, 1) for length in race.lengths[:-1]] + [(1.0, count) for count in counts]
     keeps = [max(race.least, math.ceil(entrants * race.keep**number - 1e-9)) for number in range(1, len(stages) + 1)]
@@ -197,7 +197,7 @@ def rules_of(race: Race, entrants: int, seeds: int) -> Rules:
 
 
 def describe(share: float, seeds: int) -> str:
-    """'10 % of the length, 1 seed'."""
+    """A rung in words, such as '10 % of the length, 1 seed'."""
     length = "" if share == 1 else f"{100 * share:g} % of the length, "
     return f"{length}{counted(seeds, 'seed')}"
 

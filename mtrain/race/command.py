@@ -1,4 +1,4 @@
-"""`mtrain sweep --race`: the race of a sweep, its plan, and how it stands, in lines."""
+"""`mtrain sweep --race`: runs or plans the race of a sweep, and reports its status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
     """Race the combinations of a sweep, or plan it, or write its script for SLURM.
 
     Raises:
-        UserError: a file, option or shards that cannot be used, or what a cell failed with.
+        UserError: a file, an option or shards cannot be used, or a cell failed.
     """
     if asked.part is not None:
         remedy = "omit it: processes share a race among themselves"
@@ -57,11 +57,11 @@ def _plan(name: str, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Report
 
 
 def status(store: Store) -> SweepResult:
-    """How the race of a sweep stands.
+    """Status of the race of a sweep.
 
     Raises:
         UsageError: no race has been run.
-        RunError: a damaged record.
+        RunError: the record is damaged.
     """
     record = read_record(store)
     if record is None:
@@ -71,7 +71,7 @@ def status(store: Store) -> SweepResult:
 
 
 def lines(store: Store, record: RaceRecord) -> list[str]:
-    """How many combinations each rung left, why those that are out are out, and who wins, for a person."""
+    """Report how many combinations each rung left, why the others dropped out, and which one wins."""
     state = "finished" if record.finished else "not finished"
     return [
         f"{store.name}: race {state}, {record.cost:.1%} of the iterations of the full grid -> {store.path / NAME}",
@@ -92,7 +92,7 @@ def _rungs(record: RaceRecord) -> Iterator[str]:
 
 
 def _dropped(record: RaceRecord) -> Iterator[str]:
-    """A line for each combination that has dropped out of every contest: after which rung, and the reason there."""
+    """One line for each combination that dropped out of every contest: after which rung, and why."""
     out = Counter(combination for contest in record.contests for rung in contest.rungs for combination in rung.dropped)
     contests = len(record.contests) // len({contest.network for contest in record.contests})
     last: dict[str, tuple[int, str]] = {}

@@ -1,8 +1,8 @@
-"""Scores of the rungs of a race in; which combinations stay, which drop out and why, and which wins, out. Arrays only.
+"""Decides from the scores of a race which combinations stay, which drop out and why, and which one wins. Only arrays.
 
 A race consists of one contest per target (and, where asked, per network), all of which share their trainings. A
-contest never sees the scores on its own target: ranks are computed among the combinations that are left in it, on the
-other tasks, so that the choice for a target does not depend on the target at all.
+contest never sees the scores on its own target: it ranks the combinations that are left in it on the other tasks, so
+the choice for a target does not depend on the target at all.
 
 A decision depends only on the scores of its rung, not on the order in which they arrive. It is made as soon as no
 score that is still missing can change it (`rank_bounds`): a combination can enter the next rung, or drop out, while
@@ -25,9 +25,9 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Rung:
-    """Trainings of this share of their length, with the first `seeds` seeds.
+    """Trainings up to this share of their length, with the first `seeds` seeds.
 
-    keep: number of combinations that stay for a target afterwards, and those that tie with the last of them.
+    keep: number of combinations that stay for a target, in addition to ties with the last of them.
     """
 
     share: float
@@ -37,8 +37,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Rules:
-    """The rungs, the last of which chooses. unlikely: share of bootstrap draws that a combination trained to the end
-    must win to stay; 0 to let all stay. draws: number of draws.
+    """The rungs of a race; the last one chooses.
+
+    unlikely: share of bootstrap draws that a fully trained combination must win to stay; with 0, all stay.
+    draws: number of bootstrap draws.
     """
 
     rungs: tuple[Rung, ...]
@@ -48,8 +50,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Contest:
-    """target: the number of the task whose scores are not looked at, None for a choice over all tasks. entrants:
-    numbers of combinations.
+    """One choice of a combination.
+
+    target: number of the task whose scores are ignored, or None for a choice over all tasks.
+    entrants: numbers of the combinations.
     """
 
     target: int | None
@@ -58,8 +62,9 @@ class Contest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One rung of a contest: who stays, who drops out and why. friedman: p of the test whether the combinations differ
-    at all, which is made before the bootstrap; None where it was not made, or is not defined.
+    """One rung of a contest: which combinations stay, which drop out, and why.
+
+    friedman: p-value of the Friedman test, which precedes the bootstrap; None if it was not made or is undefined.
     """
 
     entrants: tuple[int, ...]
@@ -69,14 +74,17 @@ class Verdict:
 
     @property
     def open(self) -> tuple[int, ...]:
-        """Combinations about which a missing score decides."""
+        """Combinations whose fate depends on a missing score."""
         return tuple(c for c in self.entrants if c not in self.stay and c not in self.dropped)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """verdicts: of the rungs so far but the last. finalists: the entrants of the last rung, None before they are known.
-    winner: None before it is known.
+    """The state of a contest.
+
+    verdicts: one for each rung so far except the last rung.
+    finalists: entrants of the last rung, None until they are known.
+    winner: None until it is known.
     """
 
     contest: Contest
@@ -86,10 +94,10 @@ class Outcome:
 
 
 def decide(rules: Rules, contest: Contest, scores: Sequence[Values]) -> Outcome:
-    """What the scores that are there decide in a contest.
+    """What the existing scores decide in a contest.
 
-    scores: for each rung (combinations, tasks, seeds of the rung), higher is better; nan where there is none yet, -inf
-    for a diverged training.
+    scores: for each rung an array (combinations, tasks, seeds of the rung), where higher is better; nan for a missing
+        score, -inf for a diverged training.
     """
     verdicts: list[Verdict] = []
     entrants = contest.entrants
@@ -105,12 +113,12 @@ def decide(rules: Rules, contest: Contest, scores: Sequence[Values]) -> Outcome:
 
 
 def choose(scores: Values) -> int | None:
-    """The paper's rule, on the scores (combinations, tasks, seeds) that a contest may see: the smallest mean rank."""
+    """Apply the paper's rule, the smallest mean rank, to scores (combinations, tasks, seeds)."""
     return ranks.best(ranks.mean_ranks(ranks.task_ranks(ranks.seed_means(scores))))
 
 
 def wanted(outcomes: Sequence[Outcome]) -> list[set[int]]:
-    """For each rung that a contest has reached, the combinations whose trainings it takes as far as is decided."""
+    """For each rung that a contest has reached, the combinations whose trainings it needs."""
     found: dict[int, set[int]] = {}
     for outcome in outcomes:
         entering = [outcome.contest.entrants, *(verdict.stay for verdict in outcome.verdicts)]
@@ -120,17 +128,16 @@ def wanted(outcomes: Sequence[Outcome]) -> list[set[int]]:
 
 
 def cost(rules: Rules, entering: Sequence[set[int]]) -> float:
-    """What trainings of these combinations (rung by rung) cost, in whole trainings of one left-out set."""
+    """Cost of training these combinations (rung by rung), in whole trainings of one left-out set."""
     last = {c: rung for rung, combinations in zip(rules.rungs, entering, strict=False) for c in combinations}
     return sum(rung.share if rung.share < 1 else rung.seeds for rung in last.values())
 
 
 def rank_bounds(means: Values) -> tuple[Values, Values]:
-    """The smallest and the largest mean rank that each combination can come to, whatever the missing scores turn out
-    to be.
+    """Bounds on the mean rank of each combination, whatever the missing scores turn out to be.
 
-    means: (combinations, tasks), nan where unknown. Returns two arrays (combinations,), which are equal where nothing
-    is missing.
+    means: (combinations, tasks), nan where unknown. Returns the smallest and the largest possible mean ranks: two
+    arrays (combinations,), which are equal if nothing is missing.
     """
     number = len(means)
     rounded = np.round(means, ranks.DIGITS)
@@ -148,13 +155,13 @@ def _others(scores: Values, target: int | None) -> Values:
 
 
 def _verdict(rules: Rules, rung: Rung, entrants: tuple[int, ...], scores: Values) -> Verdict:
-    """Who stays by its place, then of those trained to the end, whom the bootstrap does not rule out."""
+    """Which combinations stay: by their place, and once trained to the end, by the bootstrap."""
     means = scores.mean(axis=-1)
-    if np.isnan(means).all(axis=0).any():  # perhaps a task whose metric is not defined, which does not count
+    if np.isnan(means).all(axis=0).any():  # perhaps a task whose metric is undefined; it does not count
         return Verdict(entrants)
     low, high = rank_bounds(means)
-    ahead = (low[None] < high[:, None]).sum(axis=1) - (low < high)  # others that may be better
-    behind = (high[None] < low[:, None]).sum(axis=1)  # others that are better for certain
+    ahead = (low[None] < high[:, None]).sum(axis=1) - (low < high)  # combinations that may be better
+    behind = (high[None] < low[:, None]).sum(axis=1)  # combinations that are certainly better
     stays, drops = ahead < rung.keep, behind >= rung.keep
     complete = not np.isnan(means).any()
     dropped = {
@@ -185,6 +192,6 @@ def _place(mean_rank: float, better: int, entrants: int, keep: int, *, complete:
 
 
 def _wins(rules: Rules, scores: Values) -> Values:
-    """How often each combination wins when tasks and seeds are drawn again."""
+    """Share of bootstrap draws of tasks and seeds in which each combination wins."""
     names, tasks, seeds = (tuple(map(str, range(size))) for size in scores.shape)
     return ranks.bootstrap(ScoreGrid(names, tasks, tuple(map(int, seeds)), scores), rules.draws).wins

@@ -1,4 +1,4 @@
-"""What a race costs before it is run: expected from simulated sweeps, and at worst."""
+"""Estimates the cost of a race before it is run: the expected cost, from simulated sweeps, and the worst case."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORLDS, DRAWS = 20, 100
 
 @dataclass(frozen=True)
 class Stage:
-    """One rung: combinations that enter it, and hours of what it adds: training on from the rung below, and scoring."""
+    """One rung: the combinations that enter it, and the hours that it adds (further training and scoring)."""
 
     share: float
     seeds: int
@@ -34,7 +34,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class RacePlan:
-    """Shares of the iterations of the full grid, and hours on one device; nothing that is there is subtracted."""
+    """Cost in shares of the full grid's iterations and in hours on one device. Existing results are not subtracted."""
 
     combinations: int
     contests: int
@@ -49,7 +49,7 @@ class RacePlan:
         return asdict(self)
 
     def lines(self, sweep: str) -> list[str]:
-        """For a person."""
+        """The plan in words."""
         head = f"{sweep}: race of {counted(self.combinations, 'combination')} in {counted(self.contests, 'contest')}"
         return [
             head,
@@ -65,7 +65,7 @@ class RacePlan:
 
 
 def plan(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> RacePlan:
-    """The plan of a race at these paces (by network)."""
+    """Plan a race. paces: seconds per step, by network."""
     rules, combinations = agenda.rules, len(agenda.combinations)
     networks = [combination.backbone for combination in agenda.combinations]
     of = [networks.index(network) for network in networks] if agenda.per_network else None
@@ -88,12 +88,12 @@ def plan(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace])
 
 
 def _keeps(rules: Rules, combinations: int) -> list[int]:
-    """For each rung, how many enter it for one target."""
+    """Number of combinations that enter each rung for one target."""
     return [combinations, *(rung.keep for rung in rules.rungs[:-1])]
 
 
 def _entering(agenda: RaceAgenda, networks: Sequence[int] | None) -> list[float]:
-    """For each rung, the mean number of combinations that enter it in simulated sweeps."""
+    """Mean number of combinations that enter each rung in simulated sweeps."""
     rules = replace(agenda.rules, draws=DRAWS)
     shape = len(agenda.tasks), len(agenda.seeds)
     found = [
@@ -104,13 +104,13 @@ def _entering(agenda: RaceAgenda, networks: Sequence[int] | None) -> list[float]
 
 
 def _share(rules: Rules, entering: Sequence[float]) -> float:
-    """Whole trainings of one left-out set, of so many combinations in each rung, all of them from the rung below."""
+    """Cost, in whole trainings of one left-out set, if so many combinations enter each rung from the one below."""
     numbers = [decisions.cost(Rules((rung,)), [{0}]) for rung in rules.rungs]
     return sum(count * (cost - below) for count, cost, below in zip(entering, numbers, [0.0, *numbers], strict=False))
 
 
 def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> list[float]:
-    """For each rung, hours that a combination in it adds: the rest of its first training, and those of more seeds."""
+    """Hours that a combination adds in each rung: the rest of its first training, and trainings of further seeds."""
     whole, share, seeds, found = _hours_of(agenda, sets, paces, 0.0, 1.0), 0.0, 1, []
     for rung in agenda.rules.rungs:
         first = _hours_of(agenda, sets, paces, share, rung.share) if rung.share > share else 0.0
@@ -122,8 +122,8 @@ def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace
 def _hours_of(
     agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[str, Pace], share: float, to: float
 ) -> float:  # fmt: skip
-    """Hours that a combination and seed takes, on average, from one share of its length to another and to be scored
-    there, in all left-out sets. A warm-up is counted in equal parts for those that share it.
+    """Mean hours to train a combination and seed from one share of its length to another and to score it there, in all
+    left-out sets. A shared warm-up is counted in equal parts.
     """
     images = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
               for left in sets}  # fmt: skip

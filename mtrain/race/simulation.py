@@ -1,4 +1,4 @@
-"""Races and full grids in simulated sweeps: what each costs, and how good its choices are."""
+"""Simulates races and full grids: what they cost, and how good their choices are."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from mtrain.race.worlds import World
 
 @dataclass(frozen=True)
 class Raced:
-    """entering: number of combinations in each rung. cost: in whole trainings of one left-out set. chosen: for each
-    task as the target, the combination.
+    """The outcome of a simulated race.
+
+    entering: number of combinations in each rung.
+    cost: in whole trainings of one left-out set.
+    chosen: combination chosen for each task as the target.
     """
 
     entering: tuple[int, ...]
@@ -27,8 +30,8 @@ class Raced:
 def race(rules: Rules, world: World, networks: Sequence[int] | None = None, *, together: bool = False) -> Raced:
     """Race a simulated sweep to its end.
 
-    networks: the network of each combination where each network has a race of its own; the choice for a target is then
-    made among the finalists of all networks.
+    networks: network of each combination if each network has a race of its own; the choice for a target is then made
+        among the finalists of all networks.
     """
     if len(rules.rungs) == 1:  # a grid
         return _grid(rules, world, together=together)
@@ -51,7 +54,7 @@ def race(rules: Rules, world: World, networks: Sequence[int] | None = None, *, t
 
 
 def _grid(rules: Rules, world: World, *, together: bool) -> Raced:
-    """The paper's protocol on all combinations."""
+    """The paper's protocol, applied to all combinations."""
     rung, combinations = rules.rungs[0], len(world.quality)
     table = ranks.task_ranks(ranks.seed_means(world.scores(rung.share, rung.seeds, together=together)))
     cost = decisions.cost(rules, [set(range(combinations))])

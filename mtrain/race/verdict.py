@@ -1,4 +1,4 @@
-"""Whether a race was right: its choices in the full grid that a later run has completed."""
+"""Compares the choices of a race with those of the full grid, once a later run has completed the grid."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mtrain.sweep.store import Store
 
 
 def verdict(store: Store) -> list[str]:
-    """In lines; none where there was no race, or it is not finished, or the grid is not complete.
+    """The comparison in words; empty if there was no race, or race or grid are unfinished.
 
     Raises:
-        RunError: not the folder of a sweep, or a damaged file.
+        RunError: this is not the folder of a sweep, or a file is damaged.
     """
     record = read_record(store)
     if record is None or not record.finished or len(store.results(planned := store.planned())) < len(planned):
@@ -33,7 +33,7 @@ def verdict(store: Store) -> list[str]:
 
 
 def _difference(full: Selection, contest: ContestRecord) -> str | None:
-    """A line where the full grid chooses another combination for a target than the race did."""
+    """One line for each target for which the full grid chooses another combination than the race."""
     best = full.winner(contest.target, contest.network)
     if best is None or contest.winner is None or full.combinations[best[0]] == contest.winner:
         return None

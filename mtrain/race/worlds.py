@@ -1,8 +1,9 @@
 """Simulated sweeps: scores of combinations whose true quality is known, with stated noise.
 
 They serve to estimate what a race costs before it is run, and to measure what it loses against the full grid
-(`benchmarks/race`). The model follows what the paper tells about its own grid: the learning rate matters most, the
-highest one is unstable, tau and warm-up matter little and differently for each task. Its parameters are assumptions.
+(`benchmarks/race`). The model follows what the paper reports about its own grid: the learning rate matters most, the
+highest one is unstable, and tau and warm-up matter little and differently for each task. The parameters are
+assumptions.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ class Model:
 
 @dataclass(frozen=True)
 class World:
-    """quality (combinations, tasks): the score expected of a whole training. noise (combinations, tasks, seeds) and
-    that of beginnings. penalty (combinations, tasks): how much a beginning of no length is underrated.
+    """A simulated sweep.
+
+    quality: (combinations, tasks), the expected score of a whole training.
+    noise: (combinations, tasks, seeds), and that of partial trainings.
+    penalty: (combinations, tasks), by how much a training of length zero is underrated.
     """
 
     quality: Values
@@ -54,7 +58,7 @@ class World:
     kept: float
 
     def scores(self, share: float, seeds: int, *, together: bool = False) -> Values:
-        """(combinations, tasks, seeds) of trainings of this share of their length."""
+        """Scores (combinations, tasks, seeds) of trainings up to this share of their length."""
         quality = self.quality + self.shift if together else self.quality
         whole, apart = self.noise[:, :, :seeds], self.early_noise[:, :, :seeds]
         noise = whole if share == 1 else self.kept * whole + np.sqrt(1 - self.kept**2) * apart
