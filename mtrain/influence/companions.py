@@ -55,7 +55,7 @@ def _shared_groups(made: Estimator, target: Task) -> dict[str, int]:
 
 
 def _single(run: Run, target: Task) -> dict[str, dict[str, float]]:
-    """Scores on the target of networks trained on one source alone, by source and transfer mode, where runs have them."""
+    """Scores on the target of networks trained on one source alone, by source and transfer mode."""
     found: dict[str, dict[str, float]] = {}
     for other in _all(run.path.parent):
         try:
