@@ -482,6 +482,7 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
     assert weights(alone) == weights(second)
 
 
+@pytest.mark.stress
 def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_checkpoint(
     slow_toml: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
