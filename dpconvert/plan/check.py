@@ -119,8 +119,8 @@ def _of_one_class(classes: list[str]) -> list[str]:
     if len(classes) != 1:
         return []
     return [
-        f"one class only, {classes[0]!r}: a network has nothing to tell apart here; add a class, or choose a [rule] that "
-        "makes patches with and without it, such as presence or area"
+        f"one class only, {classes[0]!r}: a network has nothing to tell apart here; add a class, or choose a [rule] "
+        "that makes patches with and without it, such as presence or area"
     ]
 
 
