@@ -25,7 +25,7 @@ from mtrain.data import shard_cache, storage
 from mtrain.sweep import estimate
 from tests import docs_world
 from tests.docs_world import Reader
-from tests.documents import PROGRAMS, ROOT, Line, files, lines, pages, problem, programs_in
+from tests.documents import PROGRAMS, ROOT, Line, files, lines, not_said, pages, problem, programs_in
 from tests.dpconvert import test_cytomine_server
 from tests.mtrain import storages, test_export
 from tests.small_programs import without_downloads
@@ -63,6 +63,7 @@ def test_every_command_shown_with_a_prompt_works(
     for line in lines(page):
         if line.run:
             _run(line)
+            assert not_said(line, "".join(capsys.readouterr())) == []
 
 
 # --- the others, in a small world of what the pages assume

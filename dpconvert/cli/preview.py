@@ -8,17 +8,23 @@ from typing import Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, WORKERS, with_shape
 from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 
+PAGE = "slides.html"
+
 
 @click.command()
 @click.argument("source", metavar="SOURCE|SHARDS")
 @SOURCE
-@click.option("--slide", metavar="NAME", help="Slide or image to draw.  [default: the first annotated one]")
+@click.option(
+    "--slide",
+    metavar="NAME",
+    help="Slide or image to draw alone.  [default: all on a page, the first annotated one large]",
+)
 @click.option("--out", type=PATH, help="Output folder, or page.  [default: preview, or preview.html]")
 @JSON
 @QUIET
@@ -26,10 +32,15 @@ from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 @MPP_OVERRIDE
 @ALLOW_OUTSIDE
 @DENSE
-def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing: Any) -> None:
+@SPLIT
+@WORKERS
+def preview(
+    source: str, out: Path | None, as_json: bool, quiet: bool, split: str, workers: int | None, **drawing: Any
+) -> None:
     """Preview a source before it is converted, or finished tasks.
 
-    For a source: image files that show a slide with its tissue, annotations and patches, and samples of each class.
+    For a source: a page of all slides with split counts and skipped outlines, and image files that show one slide with
+    its tissue, annotations and patches, and samples of each class.
     For a task's folder, or a folder of tasks: an HTML page of counts, samples of each class, sizes, licences and notes.
 
     \b
@@ -37,12 +48,23 @@ def preview(source: str, out: Path | None, as_json: bool, quiet: bool, **drawing
              dpconvert preview shards/
     """
     if _is_shards(source):
-        if given := [name for name, value in drawing.items() if value]:
+        if given := _given(drawing):
             option = "source" if given[0] == "folder" else given[0].replace("_", "-")
             raise UsageError(f"--{option} applies to sources, and this is a folder of tasks", where=source)
         _preview_tasks(Path(source), out or Path("preview.html"), as_json, quiet)
     else:
-        _preview_source(source, out or Path("preview"), as_json, **drawing)
+        _preview_source(source, out or Path("preview"), as_json, quiet, workers, split=split, **drawing)
+
+
+def _given(drawing: dict[str, Any]) -> list[str]:
+    """The options given that apply to sources only."""
+    context = click.get_current_context()
+    typed = [name for name in ("split", "workers") if _is_typed(context, name)]
+    return [*(name for name, value in drawing.items() if value), *typed]
+
+
+def _is_typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _is_shards(name: str) -> bool:
@@ -80,22 +102,35 @@ def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None
 
 
 def _preview_source(
-    source: str, out: Path, as_json: bool, *, folder: Path | None, slide: str | None, **chosen: Any
-) -> None:
+    source: str, out: Path, as_json: bool, quiet: bool, workers: int | None, *, folder: Path | None,
+    slide: str | None, **chosen: Any,
+) -> None:  # fmt: skip
     from dpconvert.manifest.catalog import find
     from dpconvert.plan.check import check
     from dpconvert.plan.options import Options
+    from dpconvert.runtime import processes
+    from dpconvert.runtime.progress import Reporter
     from dpconvert.source.files import Source
     from dpconvert.tasks.preview import preview as draw
+    from dpconvert.tasks.slides import summarize
+    from dpconvert.tasks.slides_page import write_slides_page
 
     options = Options(**chosen)
     manifest = options.applied_to(with_shape(find(source)))
     root = root_of(manifest, folder)
+    page = None if slide else out / PAGE
+    if page is not None:
+        report = Reporter(quiet=quiet or as_json)
+        summary = summarize(Source.open(root, manifest), options, workers or processes.processors(), report)
+        write_slides_page(summary, manifest, page)
+        if not as_json:
+            tell(f"{counted(summary.images, 'image')} -> {page}")
     drawn = draw(Source.open(root, manifest), slide, out)
     warnings = check(Source.open(root, manifest), options).warnings
     if as_json:
         files = [str(file) for file in drawn.files]
-        document({"picture": drawn.source_image, "counts": drawn.counts, "files": files, "warnings": warnings})
+        found = {"picture": drawn.source_image, "counts": drawn.counts, "files": files, "warnings": warnings}
+        document(found | ({"page": str(page)} if page else {}))
         return
     if drawn.counts:
         table(["class", drawn.source_image], [[label, count] for label, count in drawn.counts.items()])

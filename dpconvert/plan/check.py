@@ -76,7 +76,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
         if seen.exact and found:
             divided = divide.divide(manifest, source, options, found)
             classes, counts, splits = divided.classes, divided.counts, divided.splits
-            warnings += divided.empty_sets()
+            warnings += [*divided.empty_sets(), *_of_one_class(classes)]
         elif seen.exact and not problems:
             problems.append("no image gives a sample: nothing of what the rule looks for is annotated")
     except UserError as error:
@@ -112,6 +112,16 @@ class _Seen:
                 for label in manifest.classes[1:] if len(self.holders[label]) < wanted
             ]  # fmt: skip
         return told
+
+
+def _of_one_class(classes: list[str]) -> list[str]:
+    """Return a warning about a task with nothing to tell apart."""
+    if len(classes) != 1:
+        return []
+    return [
+        f"one class only, {classes[0]!r}: a network has nothing to tell apart here; add a class, or choose a [rule] "
+        "that makes patches with and without it, such as presence or area"
+    ]
 
 
 def _sets(policy: SplitPolicy) -> int:

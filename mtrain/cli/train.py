@@ -112,15 +112,17 @@ def fit(
 )
 @EVALUATIONS
 @click.option("--out", type=FOLDER, default=Path("release"), show_default=True, help="Output folder.")
+@click.option("--creator", "creators", multiple=True, metavar="NAME", help="'Family, Given', for Zenodo; repeatable.")
 @click.option("--accept-licence", "accepted", is_flag=True, help="Confirm that the data's licences allow sharing.")
 @JSON
 def release(
     runs: Path, sweeps: Path, quiet: bool, sweep: str | None, shards: Path | None, seeds: tuple[int, ...],
-    evaluations: Path, out: Path, accepted: bool, as_json: bool, **settings: Any,
+    evaluations: Path, out: Path, accepted: bool, as_json: bool, creators: tuple[str, ...], **settings: Any,
 ) -> None:  # fmt: skip
     """Train on all data, test sets included, with settings chosen before; write weights and model cards.
 
-    Do this last: no task of these shards can evaluate such a network.
+    Do this last: no task of these shards can evaluate such a network. Each network is also packed as a ZIP file, with
+    the metadata of a Zenodo record.
 
     \b
     Example: mtrain release --sweep paper --seed 0 --seed 1
@@ -134,7 +136,7 @@ def release(
 
     place = absolute(shards or (sweep_shards(store) if store else "shards"))
     given = {name: value for name, value in settings.items() if value is not None}
-    request = ReleaseRequest(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
+    request = ReleaseRequest(place, given, seeds or (0,), runs, out, store, evaluations, accepted, creators)
     report = reporter(quiet or as_json)
     if store is None:
         note_unused(report, {"sweeps": "no --sweep is named", "evaluations": "no --sweep is named"})

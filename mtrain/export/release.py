@@ -27,7 +27,7 @@ from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
-from mtrain.export import Exported, closed_start, export, modelcard
+from mtrain.export import Exported, archive, closed_start, export, modelcard
 from mtrain.runs import Run, RunState
 from mtrain.settings import unusable
 from mtrain.sweep.spec import Combination, Sweep, rate
@@ -52,6 +52,7 @@ class ReleaseRequest:
     store: Store | None = None
     evaluations: Path = Path("evaluations")
     accepted: bool = False
+    creators: tuple[str, ...] = ()
 
 
 def release(request: ReleaseRequest, report: Reporter) -> tuple[RunState, list[Exported]]:
@@ -72,7 +73,7 @@ def release(request: ReleaseRequest, report: Reporter) -> tuple[RunState, list[E
         if fit(config, run, report, pool=pool) == "stopped":
             return "stopped", released
         released.append(_export(run, config, pool, request, report))
-        report.note(f"{run.name}: {', '.join(released[-1].files)} -> {released[-1].folder}")
+        report.note(f"{run.name}: {', '.join(released[-1].files)} -> {released[-1].folder} (and .zip)")
     return "finished", released
 
 
@@ -156,8 +157,11 @@ def _export(run: Run, config: FitConfig, pool: Pool, request: ReleaseRequest, re
     card = exported.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")
     write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, request, report)]) + "\n")
-    write_sums(exported.folder, (modelcard.NAME, "release.json"))
-    return dataclasses.replace(exported, files=(*exported.files, "release.json"))
+    licences = [task.card.licence for task in pool.tasks]
+    record = archive.write_metadata(exported.folder, archive.metadata(config, sizes, licences, request.creators))
+    write_sums(exported.folder, (modelcard.NAME, "release.json", record))
+    archive.pack(exported.folder)
+    return dataclasses.replace(exported, files=(*exported.files, "release.json", record))
 
 
 def _about_data(sizes: dict[str, int]) -> list[str]:

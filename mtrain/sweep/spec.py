@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -84,7 +85,8 @@ def _a_set(given: Any) -> Any:
     return (given,) if isinstance(given, str) else given
 
 
-TaskSet = Annotated[tuple[str, ...], BeforeValidator(_a_set), Field(min_length=1)]
+NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+TaskSet = Annotated[tuple[str, ...], BeforeValidator(_a_set), Field(min_length=1), WithJsonSchema(NAMES)]
 
 
 class Race(BaseModel):

@@ -125,6 +125,14 @@ def test_empty_sets_are_told_by_check_and_by_the_conversion(
         assert f"note: {line}\n" in made.out
 
 
+def test_a_task_of_one_class_is_warned_of(mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "source" / "yes" / f"{number}.png", number)
+    checked, made = mine('task = "Mine"\nshape = "folders"\nclasses = ["yes"]\n')
+    assert (checked.code, made.code) == (0, 0)
+    assert "warning: one class only, 'yes': a network has nothing to tell apart here" in checked.out
+
+
 def test_a_preview_of_a_source_tells_empty_sets(dpconvert: Call, tmp_path: Path) -> None:
     for name in ("train/no/0", "train/yes/1", "test/no/2"):
         draw_image(tmp_path / "source" / f"{name}.png", len(name))

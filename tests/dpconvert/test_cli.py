@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpconvert import __version__
 from dpconvert.manifest.catalog import find
 from dpconvert.readers.fakes import draw_fake
 from tests.dpconvert.conftest import Answer, Converted, one_line
@@ -74,7 +75,7 @@ def test_every_command_has_help_with_an_example(dpconvert: Call) -> None:
 
 
 def test_the_version_is_told(dpconvert: Call) -> None:
-    assert dpconvert("--version").out == "dpconvert, version 0.1.0\n"
+    assert dpconvert("--version").out == f"dpconvert, version {__version__}\n"
 
 
 # --- answers for programs

@@ -30,7 +30,7 @@ def draw(tree: Tree, dpconvert: Call, *options: object) -> dict[str, Pillow.Imag
     answer = dpconvert("preview", tree.folder / "own.toml", "--source", tree.root, "--out", out, *options)
     assert (answer.code, answer.err) == (0, "")
     files = [Path(line) for line in answer.out.splitlines() if line.endswith(".png")]
-    assert sorted(files) == sorted(out.iterdir())
+    assert sorted([*files, out / "slides.html"]) == sorted(out.iterdir())
     return {file.name: loaded(file) for file in files}
 
 
