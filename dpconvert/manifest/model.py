@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from dpconvert.card import Licence, Model, Split
 from dpconvert.errors import UsageError
@@ -205,15 +205,20 @@ class Expected(Model):
 class Erratum(Model):
     """Images known to be wrong, by a pattern of their names. If on, they or only their samples of class 0 are dropped.
 
-    drops "negatives" is for images whose positive objects are not all annotated.
+    drops "negatives" is for images whose positive objects are not all annotated. `samples` lists single samples in
+    place of, or in addition to, the pattern; `mtrain audit-labels` writes such a list.
     """
 
     name: str
     """Name by which `--errata` turns it on or off."""
     drops: Literal["pictures", "negatives"] = "pictures"
     """What is dropped: the images, or only their negative samples."""
-    pictures: str
-    """Regular expression, searched in the names of the images."""
+    pictures: str = ""
+    """Regular expression, searched in the names of the images; it may be left out if `samples` is given."""
+    samples: list[str] | None = None
+    """Samples to drop: names of images, or of frames in them, such as `slide_01#xywh=512,0,256,256` (x, y, width and
+    height in level-0 pixels).
+    """
     reason: str
     """Description of the fault."""
     citation: str
@@ -222,6 +227,20 @@ class Erratum(Model):
     """Whether it is on unless `--errata` says otherwise."""
 
     _compiles = field_validator("pictures")(_expression)
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.pictures and self.samples is None:
+            raise ValueError("an erratum needs `pictures`, a pattern, or `samples`, a list of names")
+        if self.drops == "negatives" and self.samples is not None:
+            raise ValueError("`samples` are dropped whatever their class: leave `drops` out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields; an unset `samples` is left out, so that the digests of manifests without it do not change."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name != "samples" or value is not None}
 
 
 class Manifest(Model):
