@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
+from dpconvert.card import METRICS
+from dpconvert.kappa import quadratic_kappa
+
 MOST = {"train": 1000, "val": 500}  # images of each set, evenly spaced
 CELLS = 8  # per channel
 NEIGHBOURS = 10
@@ -26,7 +29,7 @@ Reader = Callable[[list[int]], Iterable[tuple[int, NDArray[np.uint8]]]]
 class ColourBaseline:
     """The score on the validation set by colours alone. chance: that of the most frequent class, or of a coin.
 
-    metric: "accuracy" or "roc_auc". train, val: number of images looked at.
+    metric: that of the task's card. train, val: number of images looked at.
     """
 
     metric: str
@@ -37,10 +40,9 @@ class ColourBaseline:
 
     def in_words(self) -> str:
         """The result in one line."""
-        name = "area under the ROC curve" if self.metric == "roc_auc" else "accuracy"
         return (
-            f"{self.score:.2f} {name} on {self.val:,} validation images after {self.train:,} training images "
-            f"(chance: {self.chance:.2f})"
+            f"{self.score:.2f} {METRICS[self.metric]} on {self.val:,} validation images after {self.train:,} training "
+            f"images (chance: {self.chance:.2f})"
         )
 
 
@@ -52,7 +54,8 @@ def baseline(
     train, val: numbers of samples, and their labels. read: gives (number, RGB pixels) of each numbered sample.
     """
     (rows, labels), (asked, truth) = train, val
-    if len(set(labels.tolist())) < 2 or not len(truth) or (metric == "roc_auc" and len(set(truth.tolist())) < 2):
+    needed = 1 if metric == "accuracy" else 2
+    if len(set(labels.tolist())) < 2 or len(set(truth.tolist())) < needed:
         return None
     votes = _votes(_histograms(read, asked), _histograms(read, rows), labels, classes)
     score, chance = _score(metric, truth, votes, int(np.bincount(labels, minlength=classes).argmax()))
@@ -63,7 +66,8 @@ def histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The square roots of the shares of pixels (height, width, 3) in each cell of RGB: (CELLS ** 3,), of length 1."""
     cell = (pixels.reshape(-1, 3).astype(np.int64) * CELLS) >> 8
     counts = np.bincount(cell @ np.array([CELLS * CELLS, CELLS, 1]), minlength=CELLS**3)
-    return np.sqrt(counts / counts.sum()).astype(np.float32)
+    shares: NDArray[np.float32] = np.sqrt(counts / counts.sum()).astype(np.float32)
+    return shares
 
 
 def _histograms(read: Reader, rows: list[int]) -> NDArray[np.float32]:
@@ -89,7 +93,12 @@ def _score(metric: str, truth: Labels, votes: NDArray[np.float64], frequent: int
         positive, value = truth == 1, votes[:, 1] - votes[:, 0]
         above = mannwhitneyu(value[positive], value[~positive], method="asymptotic").statistic
         return float(above / (positive.sum() * (~positive).sum())), 0.5
-    return float((votes.argmax(axis=1) == truth).mean()), float((truth == frequent).mean())
+    found = votes.argmax(axis=1)
+    if metric == "quadratic_kappa":
+        classes = votes.shape[1]
+        table = np.bincount(truth * classes + found, minlength=classes**2).reshape(classes, classes)
+        return float(quadratic_kappa(table)), 0.0
+    return float((found == truth).mean()), float((truth == frequent).mean())
 
 
 def chosen(splits: NDArray[np.object_], evenly: Callable[[NDArray[np.intp], int], list[int]]) -> Iterator[list[int]]:

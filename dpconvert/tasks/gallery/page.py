@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dpconvert.card import Licence, TaskCard
+from dpconvert.card import METRICS, Licence, TaskCard
 from dpconvert.errors import cut, printable
 from dpconvert.plural import counted
 from dpconvert.tasks import webpage
@@ -110,7 +110,7 @@ def _facts(card: TaskCard, colours: ColourBaseline | None) -> Iterator[str]:
         "citation": text(card.citation),
         "split": text(card.split_policy),
         "related tasks": text(", ".join(card.related)),
-        "score": "area under the ROC curve" if card.metric == "roc_auc" else "accuracy",
+        "score": METRICS[card.metric],
         "by colours alone": "" if colours is None else text(colours.in_words()),
         "dense targets": _targets(card),
         "shards": f"{len(card.shards)}, {sum(shard.size for shard in card.shards) / 1e6:,.1f} MB",
