@@ -86,7 +86,7 @@ def audit(
     """Find the same image in two splits or two tasks: equal, rotated, mirrored, rescaled or recompressed.
 
     Writes a page with every pair, and reports which tasks to leave out together. The exit status is 1 if a pair is
-    found that the tasks' cards do not declare.
+    found that the tasks' cards do not declare. `mtrain audit-labels` finds labels that are probably wrong.
 
     \b
     Example: dpconvert audit shards/

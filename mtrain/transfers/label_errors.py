@@ -19,6 +19,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.source.record import Box, sample_name
 from mtrain.data.images import ShardFiles
 from mtrain.data.metadata import json_headers, read_json
+from mtrain.data.shard_cache import fetch
 from mtrain.data.task import Rows, Task, has_frames
 from mtrain.errors import ShardError, UsageError
 from mtrain.scoring import metrics
@@ -142,6 +143,7 @@ def _relatives(source: Pretrained, task: Task) -> list[str]:
 def _sample_names(task: Task, rows: Rows, which: NDArray[np.intp]) -> list[str]:
     """The name of each sample as [[errata]] lists it."""
     files, headers = ShardFiles(task.files()), json_headers(rows)
+    fetch(files.copies(np.unique(rows.shard[which])))
     try:
         texts = [read_json(files, int(rows.shard[row]), int(headers[row])) for row in which]
         frames = [_frame(text) for text in texts]
