@@ -41,7 +41,8 @@ def preview(
 
     For a source: a page of all slides with split counts and skipped outlines, and image files that show one slide with
     its tissue, annotations and patches, and samples of each class.
-    For a task's folder, or a folder of tasks: an HTML page of counts, samples of each class, sizes, licences and notes.
+    For a task's folder, or a folder of tasks: an HTML page of counts, samples of each class, sizes, licences and notes,
+    and of what a classifier scores that sees nothing but colours.
 
     \b
     Example: dpconvert preview camelyon16 --slide tumor_001
@@ -88,12 +89,16 @@ def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None
                 "samples": seen.card.samples(),
                 "shown": sum(map(len, seen.examples.values())),
                 "failures": len(seen.card.failures),
+                "colours": seen.colours and vars(seen.colours),
             }
             for seen in gallery.tasks
         ]
         problems = [{"folder": str(broken.folder), "what": broken.why} for broken in gallery.unfinished]
         document({"page": str(page), "tasks": tasks, "problems": problems})
     else:
+        for seen in gallery.tasks:
+            if seen.colours:
+                tell(f"{seen.card.task}, by colours alone: {seen.colours.in_words()}")
         tell(f"{counted(len(gallery.tasks), 'task')} -> {page}")
         for broken in gallery.unfinished:
             say(f"dpconvert: error: {broken.why}", bold=True)

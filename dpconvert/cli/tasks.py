@@ -87,7 +87,7 @@ def audit(
 
     Writes a page with every pair and, beside it, a TOML file that lists the samples to leave out, to be appended to
     their manifests. Reports which tasks to leave out together. The exit status is 1 if a pair is found that the tasks'
-    cards do not declare.
+    cards do not declare. `mtrain audit-labels` finds labels that are probably wrong.
 
     \b
     Example: dpconvert audit shards/

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from dpconvert.card import Licence, Model, Split
+from dpconvert.card import ORDINAL, Licence, Model, Split
 from dpconvert.errors import UsageError
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.rules import Middle, Mpp, Objects, Presence, Regional, Rule, Tiles, Whole
@@ -252,8 +252,10 @@ class Manifest(Model):
     """Name of the task and of its folder of shards."""
     title: str = ""
     """Human-readable title."""
-    kind: Literal["classification", "detection", "segmentation"] = "classification"
-    """Purpose of the labels."""
+    kind: Literal["classification", "detection", "segmentation", "ordinal"] = "classification"
+    """Purpose of the labels. `ordinal`: `classes` are listed in their order, the lowest first, as grades are; the score
+    is then the quadratic kappa, which counts distant errors more than near ones.
+    """
     classes: list[str] = []
     """Class names in the order of their labels; if not given, the labels found in the source."""
     organ: str = ""
@@ -349,6 +351,8 @@ class Manifest(Model):
             wanted = {self.rule.positive, self.rule.none, self.rule.other or self.rule.none}
             if wanted != set(self.classes):
                 raise ValueError("`classes` must name the rule's positive, none and other")
+        if self.kind == ORDINAL and len(self.classes) < 3:
+            raise ValueError("kind 'ordinal' needs at least three `classes`, listed in their order")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
         if "strict" not in self.split:

@@ -69,7 +69,9 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     empty = [f"{file}: an empty file" for image in images for file in image.files if source.sizes.get(file) == 0]
     problems, seen = _look(source, images, report)
     problems = [*_cut(empty), *_cut(problems)]
-    found = divide.classified(manifest, options, [record for record in seen.records if record.label])
+    labelled = [record for record in seen.records if record.label]
+    absent = divide.not_found(manifest, options, images, labelled) if seen.exact else []
+    found = divide.classified(manifest, options, labelled)
     splits: dict[str, Split] = {}
     classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)
     try:
@@ -83,7 +85,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
         problems.append(str(error))
     return Findings(
         len(images), [_example(image, splits) for image in _spread(images)], classes, counts,
-        len({image.group for image in images}), problems, warnings, source.notes,
+        len({image.group for image in images}), problems, warnings, [*source.notes, *absent],
     )  # fmt: skip
 
 

@@ -29,6 +29,8 @@ from dpconvert.card import (
     TaskCard,
     dataset_digest,
     dump,
+    metric_of,
+    schema_of,
 )
 from dpconvert.image import openslide_version
 from dpconvert.manifest.dense import Dense
@@ -64,13 +66,15 @@ def finish(
     cards = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
     splits = {split: card for split, card in cards.items() if card.samples}
     partial = _partial(manifest, source, options, len(failures))
+    metric = metric_of(manifest.kind, chosen.classes)
     card = TaskCard(
+        schema_version=schema_of(metric),
         task=manifest.task,
         source=manifest.name,
         title=manifest.title,
         kind=manifest.kind,
         classes=chosen.classes,
-        metric="roc_auc" if len(chosen.classes) == 2 else "accuracy",
+        metric=metric,
         organ=manifest.organ,
         stain=manifest.stain,
         split_policy=options.split,

@@ -33,14 +33,17 @@ COLUMNS = {
 }
 UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
 TRANSFERS = ("svm", "finetune")
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
+METRICS = {
+    "accuracy": "accuracy", "roc_auc": "ROC AUC", "quadratic_kappa": "quadratic kappa", "dice": "Dice", "f1": "F1",
+}  # fmt: skip
 
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Score = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # a kappa may be negative
 
 
 class Evaluation(BaseModel):
-    """The content of one file, as far as it is used here. `score`: in 0..1. `identity`: what it depends on.
+    """The content of one file, as far as it is used here. `score`: in -1..1. `identity`: what it depends on.
 
     samples, groups: the numbers that were scored. answers: the file of its predictions, if it has one.
     """
@@ -54,7 +57,7 @@ class Evaluation(BaseModel):
     backbone: str
     seed: int
     set: str
-    score: Share | None
+    score: Score | None
     n_train: int
     run: str | None = None
     identity: dict[str, Any] = {}

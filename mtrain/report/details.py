@@ -19,6 +19,7 @@ SCORES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "roc_auc": "ROC AUC",
+    "quadratic_kappa": "quadratic kappa",
     "calibration_error": "calibration error",
 }
 FEW_SHOT = "nearest class mean (SimpleShot)"

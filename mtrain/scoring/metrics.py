@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from dpconvert.kappa import quadratic_kappa
+
 Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
 CALIBRATION_BINS = 15
+KAPPA = "quadratic_kappa"
 
 
 def decisions_of(values: Values) -> Values:
@@ -30,15 +33,21 @@ def predicted(decisions: Values) -> Labels:
 
 
 def score(metric: str, labels: Labels, decisions: Values) -> float:
-    """Return the task's own metric, "accuracy" or "roc_auc"; NaN if it is undefined."""
+    """Return the task's own metric, "accuracy", "roc_auc" or "quadratic_kappa"; NaN if it is undefined."""
     if metric == "roc_auc":
         return roc_auc(labels == 1, decisions if decisions.ndim == 1 else decisions[:, 1])
+    if metric == KAPPA:
+        return float(quadratic_kappa(confusion(labels, predicted(decisions), decisions.shape[1])))
     return accuracy(labels, predicted(decisions))
 
 
-def all_scores(labels: Labels, decisions: Values, classes: int) -> Iterator[tuple[str, float]]:
-    """Return all metrics that the decision values allow."""
+def all_scores(
+    labels: Labels, decisions: Values, classes: int, *, ordered: bool = False
+) -> Iterator[tuple[str, float]]:
+    """Return all metrics that the decision values allow. ordered: whether the classes are in an order."""
     found = predicted(decisions)
+    if ordered:
+        yield KAPPA, float(quadratic_kappa(confusion(labels, found, classes)))
     yield "accuracy", accuracy(labels, found)
     recalls = [float((found[labels == c] == c).mean()) for c in np.unique(labels)]
     yield "balanced_accuracy", float(np.mean(recalls))

@@ -28,11 +28,12 @@ class Predictions:
 def scores_of(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[str, Any]:
     """Return the task's own metric, all other scores, and intervals over groups; `name` is that of the set."""
     score = metrics.score(task.metric, rows.label, answer.decisions)
-    scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes))
+    ordered = task.metric == metrics.KAPPA
+    scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes, ordered=ordered))
     notes = [undefined(task, name)] if math.isnan(score) else []
     groups = [str(group) for group in rows.group]
     intervals = bootstrap.intervals(
-        rows.label, answer.decisions, groups, task.num_classes, probabilities=answer.probabilities
+        rows.label, answer.decisions, groups, task.num_classes, probabilities=answer.probabilities, ordered=ordered
     )
     if not intervals:
         notes.append(f"the {name} set of {task.name} is of one {task.card.group_kind}: no confidence intervals")

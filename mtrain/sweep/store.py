@@ -43,7 +43,7 @@ class Score(BaseModel):
 
     metric: str
     set: str
-    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
+    score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None
 
 
 class Result(BaseModel):

@@ -84,7 +84,9 @@ def test_the_card_says_what_the_task_is(name: str, converted: Get) -> None:
     assert card.citation
     assert card.split_policy == "strict"
     assert card.classes == (manifest.classes or card.classes)
-    assert card.metric == ("roc_auc" if len(card.classes) == 2 else "accuracy")
+    unordered = "roc_auc" if len(card.classes) == 2 else "accuracy"
+    assert card.metric == ("quadratic_kappa" if manifest.kind == "ordinal" else unordered)
+    assert card.schema_version == (2 if manifest.kind == "ordinal" else 1)
     assert card.failures == []
     if not as_many_files_as_the_release(converted(name)):
         assert [d for d in card.expectations if not d.reason] == []
