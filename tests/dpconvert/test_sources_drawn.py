@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections import Counter
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import shapely
+import tifffile
 from PIL import Image
 
 from dpconvert.errors import SourceError
@@ -233,7 +236,7 @@ def test_files_of_bcss_at_another_resolution_are_not_read(tmp_path: Path) -> Non
     folder = draw_fake(find("bcss"), tmp_path)
     for path in folder.rglob("TCGA-*.png"):
         path.rename(path.with_name(path.name.replace("0.2500", "0.2300")))
-    with pytest.raises(SourceError, match="images of regions at 0.25 um per pixel"):
+    with pytest.raises(SourceError, match=r"images of regions at 0\.25 um per pixel"):
         planned("bcss", folder)
 
 
@@ -289,7 +292,7 @@ def test_cells_of_tiger_are_the_centres_of_the_boxes_of_its_coco_file(converted:
         x, y = of_it["x"], of_it["y"]
         cells = boxes.loc[file.stem] if file.parts[-3] == "tissue-cells" else boxes[:0]
         centres = (cells[["x", "y"]].to_numpy() + cells[["w", "h"]].to_numpy() / 2 - (x, y)).tolist()
-        assert of_it["points"] == [[*at, 0] for at in centres if 0 <= min(at) and max(at) < 128]
+        assert of_it["points"] == [[*at, 0] for at in centres if min(at) >= 0 and max(at) < 128]
         values = drawn["/".join((file.parts[-3], file.stem))][y : y + 128, x : x + 128].astype(int)
         assert (masks[key] == np.where(values == 0, 255, values - 1)).all()
     assert sum(len(of_it["points"]) for of_it in fields.values()) >= 10
@@ -313,3 +316,151 @@ def test_images_that_the_list_of_tiger_s_cells_lacks_are_told(tmp_path: Path) ->
     listing.write_text(json.dumps(told))
     made = planned("tiger-rois", folder, dense=True)
     assert [note for note in made.notes if "1 image that" in note and "tiger-coco.json does not list" in note]
+
+
+# --- MIDOG++
+
+
+def midogpp(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cells of the release's list, with the centres of their boxes; and its table of cases."""
+    told = json.loads((folder / "databases/MIDOG++.json").read_text())
+    corners = np.array([of_it["bbox"] for of_it in told["annotations"]])
+    cells = pd.DataFrame(told["annotations"]).assign(
+        x=corners[:, [0, 2]].mean(1), y=corners[:, [1, 3]].mean(1), corners=corners.tolist()
+    )
+    return cells, pd.read_csv(folder / "datasets_xvalidation.csv", sep=";").set_index("Slide")
+
+
+def test_a_sample_of_midogpp_is_a_square_around_a_cell_and_has_its_label(converted: Get) -> None:
+    source = converted("midogpp")
+    cells, table = midogpp(source.source)
+    rows = {int(row["key"].rpartition("_")[2]): row for row in rows_of(source)}
+    assert rows.keys() == {*cells["id"]}
+    for of_it in cells.itertuples():
+        row = rows[of_it.id]
+        with tifffile.TiffFile(source.source / row["source"]) as tiff:
+            height, width = tiff.pages.first.shape[:2]
+        assert row["source"] == f"images/{of_it.image_id:03}.tiff"
+        assert source.card.classes[row["label"]] == {1: "mitotic figure", 2: "not mitotic figure"}[of_it.category_id]
+        assert abs(row["x"] - np.clip(of_it.x - 32, 0, width - 64)) <= 0.5
+        assert abs(row["y"] - np.clip(of_it.y - 32, 0, height - 64)) <= 0.5
+        assert (row["split"] == "test") == (table.loc[of_it.image_id, "Dataset"] == "test")
+        assert row["group"] == f"midogpp:{of_it.image_id:03}"
+
+
+def test_pixels_of_midogpp_come_from_all_forms_of_its_files(converted: Get) -> None:
+    """RGBA and RGB of one page, and a pyramid in LZW: tifffile's first page, without alpha, is the truth."""
+    source = converted("midogpp")
+    images = stored(source.folder)
+    for row in rows_of(source):
+        page = tifffile.imread(source.source / row["source"], key=0)[..., :3]
+        crop = page[row["y"] : row["y"] + 64, row["x"] : row["x"] + 64]
+        assert (np.asarray(Image.open(io.BytesIO(images[row["key"]]["png"]))) == crop).all()
+    fields = [json.loads(parts["json"]) for parts in images.values()]
+    assert {(of_it["picture"] == "505", of_it["mpp_stored"]) for of_it in fields} == {(False, 0.25), (True, 0.23)}
+    assert {of_it["attributes"]["scanner"] for of_it in fields} == {"Hamamatsu XR"}
+
+
+def test_points_and_boxes_of_midogpp_are_those_inside_each_square(converted: Get, tmp_path: Path) -> None:
+    source = converted("midogpp")
+    cells, _ = midogpp(source.source)
+    _, fields = with_targets(source, tmp_path)
+    for of_it in fields.values():
+        corner = np.array([of_it["x"], of_it["y"]])
+        here = cells[cells["image_id"] == int(of_it["picture"])]
+        at = here[["x", "y"]].to_numpy() - corner
+        here, at = here[((at >= 0) & (at < 64)).all(1)], at[((at >= 0) & (at < 64)).all(1)]
+        mitoses = at[(here["category_id"] == 1).to_numpy()].tolist()
+        assert sorted(of_it["points"]) == sorted([*xy, 0] for xy in mitoses)
+        boxes = np.array(here["corners"].tolist()).reshape(-1, 2, 2) - corner
+        clipped = boxes.clip(0, 64).reshape(-1, 4).tolist()
+        classes = (2 - here["category_id"]).tolist()
+        width = 260 + int(of_it["picture"]) % 7  # where the image ends, so do boxes
+        assert sorted(of_it["boxes"]) == sorted(
+            [*box[:2], min(box[2], width - of_it["x"]), box[3], c] for box, c in zip(clipped, classes, strict=True)
+        )
+
+
+def test_images_without_a_line_in_midogpp_s_table_are_left_out_and_told(converted: Get) -> None:
+    notes = "; ".join(converted("midogpp").card.notes)
+    assert "left out: 1 image without a line in the table, the first images/151.tiff" in notes
+
+
+# --- PUMA
+
+
+def puma(folder: Path, what: str) -> dict[str, list[tuple[Any, str]]]:
+    """Region -> its outlines of tissue or nuclei and their names, by the standard library and Shapely."""
+    return {
+        path.stem.removesuffix(f"_{what}"): [
+            (shapely.geometry.shape(of_it["geometry"]), of_it["properties"]["classification"]["name"])
+            for of_it in json.loads(path.read_text())["features"]
+        ]
+        for path in folder.rglob(f"*_{what}.geojson")
+    }
+
+
+def test_patches_of_puma_bear_the_tissue_of_most_of_their_middle(converted: Get, tmp_path: Path) -> None:
+    source = converted("puma")
+    wanted = {}
+    for name, tissue in puma(unpacked(source.source, tmp_path), "tissue").items():
+        for y, x in ((y, x) for y in (0, 128, 256) for x in (0, 128, 256)):
+            middle = shapely.box(x + 96, y + 96, x + 160, y + 160)
+            shares: Counter[str] = Counter()
+            for area, label in tissue:
+                shares[label] += area.intersection(middle).area / 64**2
+            label, most = shares.most_common(1)[0]
+            if most > 0.5 and label != "tissue_white_background":
+                wanted[name, x, y] = label.removeprefix("tissue_").replace("_", " ")
+    rows = rows_of(source)
+    found = {(Path(row["source"]).stem, row["x"], row["y"]): source.card.classes[row["label"]] for row in rows}
+    assert found == wanted
+    assert len(wanted) == 8 * 9 - 11  # of which the middle is white
+
+
+def test_masks_and_points_of_puma_are_its_outlines(converted: Get, tmp_path: Path) -> None:
+    source = converted("puma")
+    masks, fields = with_targets(source, tmp_path / "shards")
+    folder = unpacked(source.source, tmp_path)
+    tissue, nuclei = puma(folder, "tissue"), puma(folder, "nuclei")
+    dense = source.manifest.dense
+    assert dense is not None
+    assert dense.seg is not None
+    assert dense.points is not None
+    for key in [*fields][::5]:
+        of_it = fields[key]
+        x, y, name = of_it["x"], of_it["y"], of_it["picture"]
+        mask = np.full((512, 512), 255)
+        for area, label in tissue[name]:  # of the fake: squares on whole pixels that do not overlap
+            for left, top, right, bottom in (map(int, part.bounds) for part in shapely.get_parts(area)):
+                number = dense.seg.classes.index(label.removeprefix("tissue_").replace("_", " "))
+                mask[top:bottom, left:right] = number
+        assert (masks[key] == mask[y : y + 256, x : x + 256]).all()
+        here = [(area.centroid.x - x, area.centroid.y - y, label) for area, label in nuclei[name]]
+        assert sorted(of_it["points"]) == sorted(
+            [left, top, dense.points.classes.index(label.removeprefix("nuclei_").replace("_", " "))]
+            for left, top, label in here if min(left, top) >= 0 and max(left, top) < 256
+        )  # fmt: skip
+
+
+def test_an_unknown_tissue_of_puma_is_refused(tmp_path: Path) -> None:
+    folder = unpacked(draw_fake(find("puma"), tmp_path), tmp_path / "unpacked")
+    path = next(folder.rglob("*primary_roi_002_tissue.geojson"))
+    path.write_text(path.read_text().replace("tissue_stroma", "tissue_muscle"))
+    with pytest.raises(SourceError, match="tissue_muscle"):
+        planned("puma", folder)
+
+
+def test_nuclei_of_puma_are_needed_for_targets_only(tmp_path: Path) -> None:
+    folder = unpacked(draw_fake(find("puma"), tmp_path), tmp_path / "unpacked")
+    for path in folder.rglob("*_nuclei.geojson"):
+        path.unlink()
+    assert planned("puma", folder).rows
+    with pytest.raises(SourceError, match=r"roi_\d+\.tif: no outlines of nuclei.*convert without --dense"):
+        planned("puma", folder, dense=True)
+
+
+def test_the_region_of_puma_that_old_versions_have_wrong_can_be_left_out(converted: Get) -> None:
+    found = {errata: planned("puma", converted("puma").source, errata=errata) for errata in ("default", "roi-103")}
+    regions = {errata: {row.source_image for row in made.rows} for errata, made in found.items()}
+    assert regions["default"] - regions["roi-103"] == {"training_set_metastatic_roi_103"}

@@ -94,11 +94,15 @@ def fake(tree: FakeTree) -> None:
             points = [(20 + 40 * cell, 30.5) for cell in range(4)]
             tree.spots(pixels, [(x, y) for x, y in points], 6, (60, 30, 110))
             listed.append({"id": number, "file_name": f"{part}/images/{region}", "width": width, "height": height})
-            cells += [{"id": 100 * number + cell, "image_id": number, "category_id": 1, "iscrowd": 0, "area": 256,
-                       "segmentation": [], "bbox": [x - 8, y - 8, 16, 16]} for cell, (x, y) in enumerate(points)]  # fmt: skip
+            cells += [_box(100 * number + cell, number, x, y) for cell, (x, y) in enumerate(points)]
         tree.save(f"{folder}/{part}/images/{region}", pixels)
         tree.save(f"{folder}/{part}/masks/{region}", mask)
     kinds = [{"id": 1, "name": CELLS, "supercategory": ""}]
     content = {"images": listed, "annotations": cells, "categories": kinds}
     tree.write(f"{folder}/{WITH_CELLS}/tiger-coco.json", json.dumps(content))
     tree.pack("roi-level-annotations")
+
+
+def _box(number: int, region: int, x: float, y: float) -> dict[str, object]:
+    box = {"bbox": [x - 8, y - 8, 16, 16], "area": 256, "segmentation": [], "iscrowd": 0}
+    return {"id": number, "image_id": region, "category_id": 1, **box}
