@@ -81,37 +81,40 @@ def fake(tree: FakeTree) -> None:
         width, height = 260 + number % 7, 200
         listed.append({"license": 1, "file_name": f"{number:03}.tiff", "id": number, "width": width, "height": height,
                        "tumor_type": "human breast cancer"})  # fmt: skip
-        pixels = np.dstack([tree.coarse(width, height), np.full((height, width), 255, np.uint8)])
+        pixels, alpha = tree.coarse(width, height), np.full((height, width), 255, np.uint8)
         if of:
             scanner = "Hamammatsu XR" if number < 100 else "Hamamatsu XR"
             rows.append(f"{number};{of};human breast cancer;{scanner};UMC Utrecht;Human")
             for x, y, category in ((60, 50, 1), (150.5, 99.5, 2), (width - 10, 150, 1), (40, 180, 2)):
-                tree.spots(pixels, [(x, y)], 8, (50, 20, 80, 255) if category == 1 else (120, 80, 140, 255))
+                tree.spots(pixels, [(x, y)], 8, (50, 20, 80) if category == 1 else (120, 80, 140))
                 cells.append({"bbox": [x - 25, y - 25, x + 25, y + 25], "category_id": category, "image_id": number,
                               "labels": [category, category], "id": len(cells) + 1})  # fmt: skip
-        tree.write(f"images/{number:03}.tiff", _tiff(pixels, inches=number < 500, alpha=number != 2))
+        tree.write(
+            f"images/{number:03}.tiff",
+            _tiff(pixels if number == 2 else np.dstack([pixels, alpha]), inches=number < 500),
+        )
     kinds = [{"id": 1, "name": "mitotic figure"}, {"id": 2, "name": "not mitotic figure"}]
     content = {"info": {"version": "1.0"}, "images": listed, "categories": kinds, "annotations": cells}
     tree.write("databases/MIDOG++.json", json.dumps(content))
     tree.write("datasets_xvalidation.csv", "\n".join(rows) + "\n")
 
 
-def _tiff(pixels: np.ndarray, *, inches: bool, alpha: bool) -> bytes:
+def _tiff(pixels: np.ndarray, *, inches: bool) -> bytes:
     """A file of one page that states 0.25 um in pixels per inch, or a pyramid that states 0.23 um in pixels per cm."""
     buffer = io.BytesIO()
-    colours = pixels if alpha else pixels[:, :, :3]
+    alpha = pixels.shape[2] == 4
     options: dict[str, Any] = {
         "photometric": "rgb",
         "extrasamples": ["unassalpha"] if alpha else None,
         "metadata": None,
     }
     if inches:
-        tifffile.imwrite(buffer, colours, resolution=(25400 / 0.25,) * 2, resolutionunit="INCH", **options)
+        tifffile.imwrite(buffer, pixels, resolution=(25400 / 0.25,) * 2, resolutionunit="INCH", **options)
         return buffer.getvalue()
     with tifffile.TiffWriter(buffer) as tiff:
         for step in (1, 2):
             per_cm = 1e4 / 0.23 / step
-            tiff.write(np.ascontiguousarray(colours[::step, ::step]), tile=(64, 64), compression="lzw", predictor=True,
+            tiff.write(np.ascontiguousarray(pixels[::step, ::step]), tile=(64, 64), compression="lzw", predictor=True,
                        resolution=(per_cm, per_cm), resolutionunit="CENTIMETER", subfiletype=int(step > 1),
                        **options)  # fmt: skip
     return buffer.getvalue()
