@@ -18,7 +18,7 @@ from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import as_split
+from dpconvert.readers.pairing import SplitNames, layout_of
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -31,7 +31,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     (cells, *others) = source.need("cells")
     if others:
         raise SourceError("two lists of cells", where=others[0].name, found=cells.name)
-    told, alone = _rows(source), list[str]()
+    layout, told, alone = layout_of(source.manifest, SplitNames), _rows(source), list[str]()
     for found in source.need("images"):
         row = told.get(int(found["name"]))
         if row is None:
@@ -41,7 +41,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             found["name"],
             (found.name,),
             found["name"],
-            split=as_split(row["split"], found.name),
+            split=layout.set_of(row["split"], found.name),
             annotations=(cells.name,),
             attributes={name: row[name] for name in COLUMNS},
         )
