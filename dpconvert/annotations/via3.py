@@ -22,8 +22,10 @@ from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
 IMAGE = 2  # type of a file
-SHAPES = {1: "point", 2: "rectangle", 3: "circle", 4: "ellipse", 5: "line", 6: "polyline", 7: "polygon",
-          8: "rectangle by extreme points", 9: "circle by extreme points"}  # fmt: skip
+SHAPES: dict[float, str] = {
+    1: "point", 2: "rectangle", 3: "circle", 4: "ellipse", 5: "line", 6: "polyline", 7: "polygon",
+    8: "rectangle by extreme points", 9: "circle by extreme points",
+}  # fmt: skip
 NUMBERS = {"point": 2, "rectangle": 4, "circle": 3, "ellipse": 4}  # of coordinates
 
 
@@ -107,7 +109,7 @@ def _labels(project: Project, values: dict[str, Any]) -> Iterator[str]:
 
 
 def _shape(xy: list[float], number: str, mended: Counter[str], name: str) -> Geometry | None:
-    kind, at = SHAPES.get(int(xy[0]), f"shape {xy[0]:g}"), xy[1:]
+    kind, at = SHAPES.get(xy[0], f"shape {xy[0]:g}"), xy[1:]
     if len(at) != NUMBERS.get(kind, len(at)) or (kind == "polygon" and len(at) % 2):
         raise ReadError(f"region {number}: a {kind} of {len(at)} coordinates", where=name)
     match kind:

@@ -329,6 +329,7 @@ def test_shapes_of_a_project_of_via_3_are_read() -> None:
 
 def test_regions_of_via_3_that_cannot_be_placed_are_refused() -> None:
     refused(via3(box=([2, 10, 20, 30], {})), "region 2_box: a rectangle of 3 coordinates")
+    refused(via3(odd=([2.5, 0, 0, 9, 9], {})), r"shape 2\.5")
     refused(via3(odd=([7, 0, 0, 30], {})), "region 2_odd: a polygon of 3 coordinates")
     project = via3(box=([2, 10, 20, 30, 10], {}))
     project["view"]["2"]["fid_list"] = ["1", "2"]  # two images side by side
