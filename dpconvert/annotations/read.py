@@ -22,6 +22,7 @@ from dpconvert.annotations import (
     imagescope,
     label_studio,
     labelme,
+    labelme_xml,
     listed,
     masks,
     ndpa,
@@ -29,6 +30,7 @@ from dpconvert.annotations import (
     qupath,
     sliderunner,
     via,
+    via3,
     voc,
 )
 from dpconvert.annotations.geometry import Annotation, Annotations
@@ -40,11 +42,12 @@ from dpconvert.errors import ReadError
 UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
-    "labelme": labelme.parse, "darwin": darwin.parse, "dsa": dsa.parse, "nucls": nucls.parse,
+    "labelme": labelme.parse, "labelme_xml": labelme_xml.parse, "darwin": darwin.parse, "dsa": dsa.parse,
+    "nucls": nucls.parse,
 }  # fmt: skip
 OF_SEVERAL: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
-    "cvat": cvat.parse, "via": via.parse, "label_studio": label_studio.parse, "hubmap": hubmap.parse,
-    "sliderunner": sliderunner.parse,
+    "cvat": cvat.parse, "via": via.parse, "via3": via3.parse, "label_studio": label_studio.parse,
+    "hubmap": hubmap.parse, "sliderunner": sliderunner.parse,
 }  # fmt: skip
 DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
 

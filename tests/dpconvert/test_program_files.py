@@ -272,6 +272,117 @@ def test_an_image_without_regions_holds_none() -> None:
         refused(body, "does not know the image", image="c.png")
 
 
+# --- VIA 3
+
+
+def via3(**regions: tuple[list[float], dict[str, str]]) -> dict[str, Any]:
+    """A project as the program writes it: two images, of which the second is drawn on, and a video."""
+    metadata = {
+        f"2_{key}": {"vid": "2", "flg": 0, "z": [], "xy": xy, "av": values} for key, (xy, values) in regions.items()
+    }
+    files = {
+        str(number): {"fid": number, "fname": name, "type": kind, "loc": 1, "src": name}
+        for number, (name, kind) in enumerate((("b.png", 2), ("a.png", 2), ("film.mp4", 4)), start=1)
+    }
+    options = {"0": "tumour", "1": "stroma", "2": "fat"}
+    return {
+        "project": {"pid": "__VIA_PROJECT_ID__", "rev": "__VIA_PROJECT_REV_ID__", "data_format_version": "3.1.1",
+                    "creator": "VGG Image Annotator", "vid_list": ["1", "2", "3"]},
+        "config": {"file": {"loc_prefix": {"1": "", "2": "", "3": "", "4": ""}}, "ui": {}},
+        "attribute": {
+            "1": {"aname": "tissue", "anchor_id": "FILE1_Z0_XY1", "type": 4, "options": options,
+                  "default_option_id": ""},
+            "2": {"aname": "remark", "anchor_id": "FILE1_Z0_XY1", "type": 1, "options": {}, "default_option_id": ""},
+            "3": {"aname": "many", "anchor_id": "FILE1_Z0_XY1", "type": 2, "options": options, "default_option_id": ""},
+        },
+        "file": files,
+        "metadata": {
+            "1_file": {"vid": "2", "flg": 0, "z": [], "xy": [], "av": {"2": "of the whole image"}},
+            **metadata,
+            "3_film": {"vid": "3", "flg": 0, "z": [1.5], "xy": [2, 0, 0, 9, 9], "av": {"1": "0"}},
+        },
+        "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}, "3": {"fid_list": ["3"]}},
+    }  # fmt: skip
+
+
+def test_shapes_of_a_project_of_via_3_are_read() -> None:
+    project = via3(
+        point=([1, 10, 20], {"1": "0"}),
+        box=([2, 10, 20, 30, 10], {"1": "1"}),
+        circle=([3, 50, 40, 10], {"2": "seen twice", "1": ""}),
+        ellipse=([4, 50, 40, 20, 10], {"3": "2,0"}),
+        polygon=([7, 0, 0, 30, 0, 30, 20], {"1": "1"}),
+        line=([5, 0, 0, 9, 9], {"1": "1"}),
+        lines=([6, 0, 0, 9, 9, 18, 0], {"1": "1"}),
+    )
+    found = read(project)
+    assert told(found) == [
+        ("tumour", (10, 20, 10, 20)), ("stroma", (10, 20, 40, 30)), ("seen twice", (40, 30, 60, 50)),
+        ("fat", (30, 30, 70, 50)), ("stroma", (0, 0, 30, 20)),
+    ]  # fmt: skip
+    assert found.items[4].geometry.area == 300
+    assert found.items[3].geometry.area == pytest.approx(math.pi * 20 * 10, rel=1e-3)
+    assert found.mended == {"line passed over": 2}
+    assert read(project, ["tumour", "stroma", "seen twice"]).items[3].label == "tumour"
+    assert read(project, image="b.png").mended == {"region of a video passed over": 1}
+
+
+def test_regions_of_via_3_that_cannot_be_placed_are_refused() -> None:
+    refused(via3(box=([2, 10, 20, 30], {})), "region 2_box: a rectangle of 3 coordinates")
+    refused(via3(odd=([2.5, 0, 0, 9, 9], {})), r"shape 2\.5")
+    refused(via3(odd=([7, 0, 0, 30], {})), "region 2_odd: a polygon of 3 coordinates")
+    project = via3(box=([2, 10, 20, 30, 10], {}))
+    project["view"]["2"]["fid_list"] = ["1", "2"]  # two images side by side
+    refused(project, "region 2_box is not of one image; found 2 files in view 2")
+    refused(via3(), "does not know the image", image="c.png")
+
+
+def test_a_project_of_via_3_is_known_however_many_regions_it_has() -> None:
+    many = {f"r{number}": ([2, number % 90, 20, 5, 5], {"1": "0"}) for number in range(3000)}
+    assert len(read(via3(**many)).items) == 3000
+
+
+# --- LabelMe's XML
+
+LABELME = """<annotation><filename>a.png</filename><folder>slides</folder><source>
+<sourceImage>The MIT-CSAIL database of objects and scenes</sourceImage>
+<sourceAnnotation>LabelMe Webtool</sourceAnnotation></source>{}<imagesize><nrows>
+80
+</nrows><ncols>100</ncols></imagesize></annotation>"""
+OBJECT = """<object><name>
+{}
+</name><deleted>{}</deleted><verified>0</verified><occluded>no</occluded><attributes/><parts><hasparts/><ispartof/>
+</parts><date>18-Dec-2017 13:40:42</date><id>{}</id>{}</object>"""
+
+
+def xml_object(label: str, *corners: tuple[float, float], deleted: int = 0, number: int = 0) -> str:
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in corners)
+    outline = f"<polygon><username>anonymous</username>{points}</polygon>"
+    return OBJECT.format(label, deleted, number, outline)
+
+
+def test_polygons_of_labelme_s_xml_are_read_and_deleted_ones_are_not() -> None:
+    drawn = [
+        xml_object("tumour", (10, 20), (40, 20), (40, 50), (10, 50)),
+        xml_object("stroma", (0, 0), (30, 0), (30, 20), number=1),
+        xml_object("tumour", (60, 60), (70, 60), (70, 70), deleted=1, number=2),
+        OBJECT.format("fat", 0, 3, "<segm><username>a</username><mask>a_mask_3.png</mask></segm>"),
+    ]
+    found = read(LABELME.format("".join(drawn)).encode())
+    assert told(found) == [("tumour", (10, 20, 40, 50)), ("stroma", (0, 0, 30, 20))]
+    assert [item.geometry.area for item in found.items] == [900, 300]
+    assert found.mended == {"deleted object passed over": 1, "mark of an unknown type passed over: 'mask'": 1}
+    half = read(LABELME.format("".join(drawn[:3])).encode(), size=(200, 160))
+    assert told(half)[0] == ("tumour", (20, 40, 80, 100))
+
+
+def test_labelme_s_xml_without_objects_shows_none_and_a_broken_corner_is_refused() -> None:
+    assert read(LABELME.format("").encode()).items == []
+    broken = LABELME.format(xml_object("tumour", (10, 20), (40, 20), (40, 50))).replace("<y>50</y>", "<y>?</y>")
+    refused(broken.encode(), "<y> of <pt>")
+    refused(LABELME.format(xml_object("t", (1, 2), (4, 2), (4, 5))).encode(), "another shape", size=(100, 100))
+
+
 # --- Label Studio
 
 PER_CENT = {"image_rotation": 0, "original_width": 100, "original_height": 80, "from_name": "label", "to_name": "image"}
