@@ -39,7 +39,8 @@ def fields_of(folder: Path) -> dict[str, Any]:
 
 def test_sources_with_geometry_state_dense_targets() -> None:
     assert {
-        "breast1", "breast2", "camelyon16", "janowczyk1", "janowczyk2", "janowczyk5", "mitos-atypia14", "pannuke",
+        "breast1", "breast2", "camelyon16", "ignite", "janowczyk1", "janowczyk2", "janowczyk3", "janowczyk5", "lynsec",
+        "lynsec-ihc", "lynsec-tumour", "mitos-atypia14", "pannuke", "segpath-epithelium", "segpath-lymphocytes",
         "tupac16-mitosis", "warwick-crc",
     } == WITH_TARGETS  # fmt: skip
     assert all(find(name).dense.optional for name in WITH_TARGETS)  # type: ignore[union-attr]
