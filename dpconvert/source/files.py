@@ -149,6 +149,8 @@ class Source:
             if place.member is not None:
                 return self._archive(place.file).getinfo(place.member).CRC
             spans = [(0, size)] if whole or size <= 3 * PART else [(at, PART) for at in (0, size // 2, size - PART)]
+            if (self.root / place.file).is_dir():  # a slide
+                return _crc_of_folder(self.root / place.file)
             with (self.root / place.file).open("rb") as file:
                 return _crc(file, [((place.offset or 0) + at, length) for at, length in spans])
         except DAMAGED as error:
@@ -349,6 +351,14 @@ def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
 
 def _base(name: str) -> str:
     return name.rpartition("/")[2]
+
+
+def _crc_of_folder(folder: Path) -> int:
+    """Return the CRC-32 of the names and contents of the files of a folder."""
+    crc = 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        crc = zlib.crc32(path.read_bytes(), zlib.crc32(str(path.relative_to(folder)).encode(), crc))
+    return crc
 
 
 def _crc(file: IO[bytes], spans: list[tuple[int, int]]) -> int:
