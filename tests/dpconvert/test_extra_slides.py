@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image import open_image
 from dpconvert.image.unread import EXTRAS
 from dpconvert.shards.tar import read_index
+from mtrain.predict import _files
 from tests.dpconvert.conftest import Answer
 
 RANDOM = np.random.default_rng(3)
@@ -207,3 +210,25 @@ def test_without_the_library_one_line_says_what_to_install(
     assert answer.code != 0
     assert len(answer.err.splitlines()) == 1
     assert f"pip install 'dpconvert[{suffix[1:]}]'" in answer.err
+
+
+def test_a_drafted_manifest_gives_slides_names_without_double_suffixes(
+    tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    """So that annotations `p1_b.geojson` belong to `p1_b.ome.zarr`."""
+    source = tmp_path / "slides"
+    source.mkdir()
+    small = PIXELS[:64, :64]
+    for patient in (1, 2, 3):
+        write_czi(source / f"p{patient}_a.czi", (small[..., ::-1], (0, 0)))
+        write_zarr(source / f"p{patient}_b.ome.zarr", levels=1)
+    dpconvert("init", source, "--out", tmp_path / "my.toml")
+    pattern = re.compile(tomllib.loads((tmp_path / "my.toml").read_text())["files"]["slides"]["pattern"])
+    names = {path.name: found["name"] for path in source.iterdir() if (found := pattern.search(path.name))}
+    assert len(names) == 6
+    assert all(name == file.partition(".")[0] for file, name in names.items())
+
+
+def test_prediction_takes_a_folder_of_ome_zarr_for_one_slide(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "in/a.ome.zarr", levels=1)
+    assert _files([tmp_path / "in"]) == _files([tmp_path / "in/a.ome.zarr"]) == [tmp_path / "in/a.ome.zarr"]
