@@ -6,6 +6,7 @@ A mask has the scale of the image that it belongs to, or a coarser one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import shapely
@@ -25,7 +26,8 @@ TABLE = TypeAdapter(dict[int, str])
 class LabelMask:
     """`values` (rows, columns) stretched over an image of `width` x `height` px; `labels`: value -> class.
 
-    instances: each value is one object; else each connected area of a class is.
+    instances: each value is one object; else each connected area of a class is. mended: what was changed or left out in
+    reading it, and how often.
     """
 
     def __init__(
@@ -36,9 +38,10 @@ class LabelMask:
         height: int,
         *,
         instances: bool = False,
+        mended: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.values, self.labels, self.width, self.height = values, labels, width, height
-        self.instances = instances
+        self.instances, self.mended = instances, mended
 
     def share(self, boxes: ArrayLike, labels: Sequence[str]) -> NDArray[np.float64]:
         """Exact share of boxes (N, 4) of x, y, width, height whose values mean one of `labels`."""

@@ -13,7 +13,7 @@ from dpconvert.plural import counted
 from dpconvert.source.files import Source
 
 IMAGES = re.compile(
-    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|vsi|dat)$"
+    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|vsi|dat)$"
 )
 APART = re.compile(r"[._ -]+(?=[A-Za-z])")  # what divides an image's name from the rest of a file's
 MOST_BYTES = 1 << 26  # of a file that is looked into

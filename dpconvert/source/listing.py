@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
-from dpconvert.image.unread import unread
+from dpconvert.image.unread import is_folder, unread
 from dpconvert.source import bounded, elements
 from dpconvert.source.bounded import Bounded
 
@@ -56,7 +56,7 @@ def walk(root: Path) -> Iterator[Listed]:
             continue
         seen.add((here.st_dev, here.st_ino))
         relative = Path(folder).relative_to(root)
-        for name in [folder for folder in subfolders if unread(folder)]:  # a slide of thousands of files
+        for name in [folder for folder in subfolders if unread(folder) or is_folder(folder)]:  # of thousands of files
             subfolders.remove(name)
             files.append(name)
         for file in files:
@@ -94,6 +94,8 @@ def _cannot_list(error: OSError) -> None:
 
 def _size(path: Path) -> int:
     try:
+        if path.is_dir():  # a slide
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return path.stat().st_size
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", where=path) from None

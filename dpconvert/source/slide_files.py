@@ -5,6 +5,8 @@
     Hamamatsu   a.vms or a.vmu with the files that it names
     OME-TIFF    files that hold planes of one image
 
+The folder of an OME-Zarr is one file to all of this package.
+
 A pattern treats such a slide as one file: the first matching name in `MultiFileSlide.names` counts. Slides of formats
 that are not supported, and their parts, are counted in a note.
 """
@@ -30,7 +32,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image import Image, open_image
 from dpconvert.image import Slide as Pyramid
 from dpconvert.image.tiff_layout import layout
-from dpconvert.image.unread import UNREAD, unread
+from dpconvert.image.unread import EXTRAS, remedy, unread
 from dpconvert.plural import counted
 
 DICOM_NAME = re.compile(r"(?i)(\.(dcm|dicom|dic|ima)|(^|/)[^/.]+|\.\d+)$")
@@ -97,6 +99,7 @@ def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
     for group in (*_mirax(listed), *_hamamatsu(root, listed), *_ome(root, listed)):
         slides[group.main] = group
         parts |= {*group.files} - {group.main}
+    parts |= {name for name in listed if unread(name) and PurePosixPath(name).suffix.lower() in EXTRAS}  # noted
     return SlideFiles(_without_shared_names(slides), frozenset(parts), (*notes, *_unread(listed)))
 
 
@@ -300,7 +303,8 @@ def _unread(names: list[str]) -> Iterator[str]:
         if (what := unread(name)) is not None:
             found[what].append(name)
     for what, files in sorted(found.items()):
-        yield f"{counted(len(files), 'slide')} in a format that is not read ({what}), the first: {files[0]}; {UNREAD}"
+        found_here = f"{counted(len(files), 'slide')} in a format that is not read ({what}), the first: {files[0]}"
+        yield f"{found_here}; {remedy(files[0])}"
 
 
 def _folder(name: str) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
+from dpconvert.image.unread import EXTRAS
 from dpconvert.source.files import Source
 from dpconvert.source.slide_files import instance
 from tests.dpconvert import dicoms
@@ -217,7 +218,10 @@ def test_a_hamamatsu_set_has_the_files_that_it_names(tree: Tree) -> None:
     assert source.slides.files_of("s/a.vms") == ("s/a.vms", "s/a.jpg", "s/a_map2.jpg")
 
 
-def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail(tree: Tree) -> None:
+def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXTRAS, ".zarr", EXTRAS[".zarr"]._replace(module="not_installed"))
     tree.slide("a.tif")
     thumbnail = np.zeros((64, 64, 3), np.uint8)
     tifffile.imwrite(tree.root / "b.vsi", thumbnail, photometric="rgb")

@@ -32,7 +32,7 @@ from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
-SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|tiff?)"
+SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|tiff?)"
 FILES = {
     "slides": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?<![._-]mask)(?<![._-]labels){SLIDE}$",
