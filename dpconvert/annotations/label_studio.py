@@ -158,7 +158,7 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
         shape = _shape(kind, result, stated, mended, name)
         if shape is not None:
             own = _labels(result.value) or (labels[result.id] if result.id else []) or [""]
-            drawn.append(Drawn(shape, tuple(own), result.id or str(number)))
+            drawn.append(Drawn(shape, tuple(own), result.id or str(number), ranked=False))
     names = [_file(address) for address in addresses if address]
     return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)))
 

@@ -17,7 +17,7 @@ import shapely
 from dpconvert.annotations import marks
 from dpconvert.annotations.frame import factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.labels import only, resolved
 from dpconvert.errors import ReadError
 
 Size = tuple[int, int]
@@ -25,11 +25,15 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A shape, or what makes one for an image of a given (width, height); its labels, the best first; and its id."""
+    """A shape, or what makes one for an image of a given (width, height); its labels, and its id.
+
+    ranked: whether the labels name one thing, the best first; else each is a label of its own, and one may be known.
+    """
 
     shape: Geometry | Callable[[Size], Geometry | None]
     labels: tuple[str, ...] = ()
     id: str = ""
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
             continue
         if not callable(drawn.shape) and scale != (1, 1):
             shape = shapely.transform(shape, lambda xy: xy * scale)
-        items.append(Annotation(shape, resolved(drawn.labels, known, name), drawn.id or str(number)))
+        label = resolved(drawn.labels, known, name) if drawn.ranked else only(drawn.labels, known, name)
+        items.append(Annotation(shape, label, drawn.id or str(number)))
     return marks.check(Annotations(items, mended), name)
 
 

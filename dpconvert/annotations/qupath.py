@@ -4,13 +4,17 @@ https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 
 FeatureCollections, features and bare geometries: one, a list of any of them, or one a line. A feature's label is its
 classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its name, then
-its colour as '#rrggbb'. QuPath counts from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
+its colour as '#rrggbb'. A classification may also be an object as text, as tables of features keep it. QuPath counts
+from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import shapely
@@ -21,6 +25,7 @@ from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, el
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
 
+LONGEST = 10_000  # characters of a classification that is an object as text
 Position = Annotated[list[Coordinate], Field(min_length=2)]
 Ring = list[Position]
 
@@ -83,8 +88,20 @@ class Classification(Loose):
             yield f"#{self.argb & 0xFFFFFF:06x}"
 
 
+def _as_object(told: Any) -> Any:
+    """A classification as an object: tables of features (geopandas, GDAL) keep it as text, or as a list of names."""
+    if isinstance(told, list) and all(isinstance(name, str) for name in told):
+        return {"names": told}
+    if not isinstance(told, str) or not told.lstrip().startswith("{") or len(told) > LONGEST:
+        return told
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(told)
+    return told
+
+
 class Properties(Loose):
-    classification: Classification | str | None = None
+    classification: Annotated[Classification | str | None, BeforeValidator(_as_object)] = None
     name: str | None = None
     is_ellipse: bool = Field(default=False, alias="isEllipse")
 

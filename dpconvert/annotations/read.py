@@ -54,8 +54,8 @@ class Subject:
     """The image that annotations belong to, as far as formats need to know it.
 
     file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
-    glass: what NDPA needs, or why it is not known. values, threshold, instances: how a mask is to be read. boxes: what
-    COCO's boxes hold.
+    glass: what NDPA needs, or why it is not known. values, threshold, instances, white_is_zero: how a mask is to be
+    read. boxes: what COCO's boxes hold.
     """
 
     file: str
@@ -65,6 +65,7 @@ class Subject:
     values: Mapping[int | str, str] = field(default_factory=dict)
     threshold: int | None = None
     instances: bool = False
+    white_is_zero: masks.WhiteIsZero = ""
     boxes: coco.Boxes = ""
 
 
@@ -90,8 +91,9 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             found = voc.read(data, name, subject.size, known)
         case "mask":
             return masks.read(
-                data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances
-            )
+                data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances,
+                white_is_zero=subject.white_is_zero,
+            )  # fmt: skip
         case _:
             images = listed_file(kind, data, name)
             image = images[0] if kind in OF_ONE else listed.find(images, name, subject.file)

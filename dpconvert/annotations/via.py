@@ -1,7 +1,8 @@
 """VGG Image Annotator 1 and 2: projects and regions in JSON or CSV; several images, pixels from the top left.
 
 https://www.robots.ox.ac.uk/~vgg/software/via/. A region's label is one of its attributes: texts, and the chosen options
-of check boxes. The size of an image is not stated. Lines are passed over and counted.
+of check boxes; a region with two labels that the manifest knows is refused. The size of an image is not stated. Lines
+are passed over and counted.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _regions(image: Image) -> list[Region]:
 def _listed(name: str, regions: list[Region], where: str) -> ListedImage:
     mended: Counter[str] = Counter()
     drawn = [
-        Drawn(shape, tuple(_labels(region.attributes)), str(number))
+        Drawn(shape, tuple(_labels(region.attributes)), str(number), ranked=False)
         for number, region in enumerate(regions)
         if (shape := _shape(region.outline, mended, where)) is not None
     ]

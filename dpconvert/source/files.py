@@ -328,7 +328,7 @@ class Source:
         return self._archives[file]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_picture": None}
+        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_image": None}
 
 
 def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:

@@ -16,7 +16,6 @@ READ = re.compile(
     r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|np[yz]|h5|hdf5?|parquet)$"
 )
 UNREAD = re.compile(r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
-UNREAD = re.compile(r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
 WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xlsx?|ods|mat|qpdata)$")
 TOLD = 5  # suffixes
 

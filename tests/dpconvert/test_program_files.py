@@ -272,6 +272,14 @@ def test_an_image_without_regions_holds_none() -> None:
         refused(body, "does not know the image", image="c.png")
 
 
+def test_a_region_of_via_with_two_known_labels_is_refused() -> None:
+    both = [REGIONS[0] | {"region_attributes": {"grade": "high", "class": {"tumour": True, "stroma": False}}}]
+    body = {"a1": via_images()["a.png123"] | {"regions": both}}
+    assert [item.label for item in read(body, ["tumour", "stroma"]).items] == ["tumour"]
+    refused(body, "a region with several labels; expected one; found 'high', 'tumour'", known=["tumour", "high"])
+    refused(body, "several labels.*name those that count in the manifest")
+
+
 # --- Label Studio
 
 PER_CENT = {"image_rotation": 0, "original_width": 100, "original_height": 80, "from_name": "label", "to_name": "image"}
@@ -320,6 +328,12 @@ def test_shapes_of_label_studio_are_per_cent_of_the_image(image: str) -> None:
         ("d", (7, 8, 7, 8)),
     ]
     assert found.mended == {"mark of an unknown type passed over: 'choices'": 1}
+
+
+def test_a_region_of_label_studio_with_two_known_labels_is_refused() -> None:
+    two = studio(STUDIO[0] | {"value": STUDIO[0]["value"] | {"rectanglelabels": ["tumour", "stroma"]}})
+    assert [item.label for item in read(two, ["stroma", "other"]).items] == ["stroma"]
+    refused(two, "a region with several labels; expected one; found 'tumour', 'stroma'", known=["tumour", "stroma"])
 
 
 def test_json_min_of_label_studio_is_read_too() -> None:

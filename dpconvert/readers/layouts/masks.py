@@ -41,6 +41,10 @@ class Layout(SplitNames):
     """Value or colour -> class name, such as `{0 = "background", 255 = "tumour"}` or `{"#ff0000" = "tumour"}`."""
     threshold: int | None = None
     """Values above it become 1 and others 0 before `values` is looked up; for objects, 0 if not given."""
+    white_is_zero: masks.WhiteIsZero = ""
+    """Which values count of TIFFs whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that allow
+    both are refused if not given.
+    """
     missing: Missing = "error"
     """Images without a mask: `false` refuses them, `true` leaves them out and counts them; with `objects`, `"none"`
     says that they show none.
@@ -87,7 +91,9 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if layout.objects:
         return _objects(source, source_image, layout, size)
     name = source_image.annotations[0]
-    return masks.read(source.read(name), name, layout.values, size, threshold=layout.threshold)
+    return masks.read(
+        source.read(name), name, layout.values, size, threshold=layout.threshold, white_is_zero=layout.white_is_zero
+    )
 
 
 def _source_image(image: MatchedFile, of_it: list[MatchedFile], layout: Layout) -> SourceImage:
@@ -139,9 +145,11 @@ def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int
             remedy = "give `label` in [layout], or a group (?P<class>...) in the pattern of [files.masks]"
             raise ManifestError("no class for the objects of masks", where=source.manifest.path, remedy=remedy)
         mask = masks.read(
-            source.read(name), name, {0: "", 1: label}, size, threshold=layout.threshold or 0, instances=True
-        )
+            source.read(name), name, {0: "", 1: label}, size, threshold=layout.threshold or 0, instances=True,
+            white_is_zero=layout.white_is_zero,
+        )  # fmt: skip
         found = mask.objects([label]).items
         items += [replace(item, id=str(number)) for item in found]
         mended["mask without an object"] += not found
+        mended.update(mask.mended)
     return Annotations(items, +mended)

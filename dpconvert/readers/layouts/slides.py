@@ -79,6 +79,10 @@ class Layout(Tabular, SplitNames):
     """Value or colour of a mask -> class name."""
     threshold: int | None = None
     """Mask values above it become 1, others 0."""
+    white_is_zero: masks.WhiteIsZero = ""
+    """Which values count of TIFF masks whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that
+    allow both are refused if not given.
+    """
     instances: bool = False
     """Whether mask values number objects, whose classes [files.classes] holds."""
     slide: str = "slide"
@@ -129,7 +133,7 @@ def images(source: Source) -> Iterator[SourceImage]:
 def idle(source: Source) -> Iterator[Idle]:
     files = [found.name for found in source.match("annotations")]
     if not any(map(MASK.search, files)):
-        yield ("values", "threshold", "instances"), "no file of annotations is a mask"
+        yield ("values", "threshold", "instances", "white_is_zero"), "no file of annotations is a mask"
     if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
         yield ("boxes",), "no file of annotations is JSON"
     if not files:
@@ -157,6 +161,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         values={**layout.values, **_object_classes(source, source_image)},
         threshold=layout.threshold,
         instances=layout.instances,
+        white_is_zero=layout.white_is_zero,
         boxes=layout.boxes,
     )
     found = annotation_files.read(source.read(name), name, subject, _known(source.manifest, layout))
