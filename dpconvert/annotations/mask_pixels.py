@@ -86,7 +86,10 @@ def read(
     if values.dtype == bool:
         values = values.astype(np.uint8) * (255 if colours else 1)
     if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.integer):
-        raise ReadError("mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}")
+        raise ReadError(
+            "mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}",
+            remedy="save it with whole numbers",
+        )  # fmt: skip
     if threshold is not None:
         values = (values > threshold).astype(np.uint8)
     elif colours:

@@ -30,38 +30,49 @@ Position = Annotated[list[Coordinate], Field(min_length=2)]
 Ring = list[Position]
 
 
-class Point(Loose):
+class Plane(Loose):
+    z: int = 0
+    t: int = 0
+
+
+class Placed(Loose):
+    """A geometry, and the plane of a stack that it was drawn on."""
+
+    plane: Plane | None = None
+
+
+class Point(Placed):
     type: Literal["Point"]
     coordinates: Position
 
 
-class Points(Loose):
+class Points(Placed):
     type: Literal["MultiPoint"]
     coordinates: list[Position]
 
 
-class Line(Loose):
+class Line(Placed):
     type: Literal["LineString"]
     coordinates: list[Position]
 
 
-class Lines(Loose):
+class Lines(Placed):
     type: Literal["MultiLineString"]
     coordinates: list[list[Position]]
 
 
-class Polygon(Loose):
+class Polygon(Placed):
     type: Literal["Polygon"]
     coordinates: list[Ring]
     is_ellipse: bool = Field(default=False, alias="isEllipse")
 
 
-class Polygons(Loose):
+class Polygons(Placed):
     type: Literal["MultiPolygon"]
     coordinates: list[list[Ring]]
 
 
-class Collected(Loose):
+class Collected(Placed):
     type: Literal["GeometryCollection"]
     geometries: list[Shape]
 
@@ -158,6 +169,8 @@ def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]
     if shape is None:
         mended["feature without a geometry"] += 1
         return
+    if shape.plane is not None and (shape.plane.z > 0 or shape.plane.t > 0):
+        mended["annotation of a later plane (depth or time), read as one of the first"] += 1
     round_too = feature.properties is not None and feature.properties.is_ellipse
     for part in _parts(shape):
         if isinstance(part, Line):

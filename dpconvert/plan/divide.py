@@ -19,6 +19,9 @@ from dpconvert.source import unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
 
+MISSING = {"nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NULL", "null", "None", "NaT"}
+"""What programs write where a value is missing (pandas, R, Excel, databases)."""
+
 
 @dataclass(frozen=True)
 class Divided:
@@ -153,12 +156,34 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     """Return the classes of the manifest, else those of the reader in its order, else the sorted labels found."""
     labels = {record.label for record in found}
     ordered = getattr(readers.reader(manifest), "classes", None)
-    classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
+    classes = manifest.classes or (ordered(source) if ordered else _found(labels, found))
     unknown = sorted(labels - set(classes))
     if unknown:
         where = next(r.source_image.files[0] for r in found if r.label == unknown[0])
         raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
     return classes
+
+
+def _found(labels: set[str], found: list[Record]) -> list[str]:
+    """The sorted labels as classes, which nothing confirms.
+
+    Raises:
+        SourceError: one reads like a missing value, or two differ only in case.
+    """
+    by_key: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_key.setdefault(names.folded(label), []).append(label)
+    spelt = next((same for same in by_key.values() if len(same) > 1), [])
+    missing = sorted(labels & MISSING)
+    if spelt or missing:
+        first = (spelt or missing)[0]
+        raise SourceError(
+            f"classes that differ only in case: {', '.join(map(repr, spelt))}" if spelt
+            else f"the label {first!r} reads like a missing value",
+            where=next(r.source_image.files[0] for r in found if r.label == first),
+            remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),
+        )  # fmt: skip
+    return sorted(labels)
 
 
 def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[dict[str, str], dict[str, Split]]:

@@ -39,7 +39,7 @@ class Given:
 
 def not_used(given: Given) -> list[str]:
     """Return a note for each given setting that is not used."""
-    parts = (_resolution, _rule, _image, _split, _patterns, _layout)
+    parts = (_resolution, _pixels, _rule, _image, _split, _patterns, _layout)
     return [note for part in parts for note in part(given)]
 
 
@@ -62,6 +62,14 @@ def _resolution(given: Given) -> Iterator[str]:
 
 def _of_images(count: int, given: Given) -> str:
     return f"{count} of {counted(len(given.images), 'image')}"
+
+
+def _pixels(given: Given) -> Iterator[str]:
+    """Note a `range` that no image needs; the headers are read up to the first image that does."""
+    if given.manifest.pixels.range is None:
+        return
+    if not any(given.source.takes_range(file) for image in given.images for file in image.files):
+        yield _keys(["range"], "[pixels]", "no image has samples of more than 8 bits")
 
 
 def _rule(given: Given) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -321,6 +322,25 @@ def _patches(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, 
             remedy="convert without --lossless-tiles",
         )  # fmt: skip
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The number of patches that fit into an image, and their size in level-0 pixels."""
+
+    count: int
+    width: int
+    height: int
+
+
+def fitting(rule: PatchGrid, manifest: Manifest, scene: Scene) -> Fit:
+    """Return how many patches fit into an image, whatever is on it.
+
+    Raises:
+        ReadError: the resolution is not known, or is too coarse for the rule.
+    """
+    sides = patch_sides(rule.size, _scale(rule, manifest, scene))
+    return Fit(len(_patches(rule, manifest, scene)[0]), *sides)
 
 
 def _grid(rule: PatchGrid, scale: Scales, image: Image) -> Boxes:

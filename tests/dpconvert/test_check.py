@@ -105,6 +105,29 @@ def test_check_reads_every_image_s_annotations_and_counts_what_is_wrong(
     assert problems[-1] == "problem: and 2 more such problems"
 
 
+@pytest.mark.parametrize("rule", ["tiles", "presence", "area", "middle"])
+def test_patches_larger_than_every_image_are_a_problem_and_than_some_a_warning(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path, rule: str
+) -> None:
+    (tmp_path / "source").mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 40), (number, 9, 9)).save(tmp_path / "source" / f"no_{number}.tif")
+        (tmp_path / "source" / f"no_{number}.geojson").write_text("[]")
+    keys = "" if rule in ("tiles", "middle") else 'positive = ["yes"]\n' + "share = 0.5\n" * (rule == "area")
+    keys += "share = 0.5\n" * (rule == "middle")
+    pattern = "[files.slides]\npattern = '(?P<name>(?P<class>no)_.*)[.]tif$'\n"
+    slides = f'task = "Mine"\nshape = "slides"\nclasses = ["no", "yes"]\n{pattern}[rule]\ntype = "{rule}"\n{keys}'
+    checked, made = mine(slides + "size = 64\n")
+    assert (checked.code, made.code) == (1, 1)
+    told = (
+        "problem: no image gives a sample, because all are smaller than a patch; the first: no_0.tif: 40 x 40 px, for"
+    )
+    assert f"{told} patches of 64 x 64\n" in checked.err
+    Image.new("RGB", (70, 70)).save(tmp_path / "source" / "no_3.tif")
+    checked, _ = mine(slides + "size = 64\n")
+    assert "warning: 3 images smaller than a patch, the first: no_0.tif" in checked.out
+
+
 def test_an_empty_file_is_a_problem(mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path) -> None:
     groups_of(tmp_path / "source")
     (tmp_path / "source" / "no" / "P9_9.png").write_bytes(b"")

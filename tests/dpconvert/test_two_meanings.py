@@ -1,0 +1,121 @@
+"""What can be read in two ways is refused or told: labels, members of archives, equal images, channels, planes."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dpconvert.annotations import qupath
+from dpconvert.errors import ReadError, SourceError
+from dpconvert.image import open_image
+from dpconvert.manifest.catalog import load
+from dpconvert.readers import with_defaults
+from tests.dpconvert.conftest import run
+
+FOLDERS = 'task = "Mine"\nshape = "folders"\n'
+TABLE = 'task = "Mine"\nshape = "table"\nlayout = {file = "{file}", label = "label"}\n'
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[[str, dict[str, bytes]], list[str]]:
+    """Convert files, and return the notes."""
+
+    def call(manifest: str, files: dict[str, bytes]) -> list[str]:
+        for name, data in files.items():
+            path = tmp_path / "source" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        (tmp_path / "m.toml").write_text(manifest)
+        return run(with_defaults(load(tmp_path / "m.toml")), tmp_path / "source", tmp_path / "out").notes
+
+    return call
+
+
+def table(*labels: str) -> dict[str, bytes]:
+    rows = "".join(f"p{number}.png,{label}\n" for number, label in enumerate(labels))
+    images = {f"p{number}.png": png(number) for number in range(len(labels))}
+    return images | {"labels.csv": f"file,label\n{rows}".encode()}
+
+
+Convert = Callable[[str, dict[str, bytes]], list[str]]
+
+
+def test_labels_that_differ_only_in_case_make_no_classes_by_themselves(convert: Convert) -> None:
+    files = table("benign", "Benign", "other", "other")
+    with pytest.raises(
+        SourceError, match="classes that differ only in case: 'Benign', 'benign'; name the task's `clas"
+    ):
+        convert(TABLE, files)
+    convert('classes = ["benign", "other"]\n' + TABLE, files)
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "NA", "#N/A", "None", "<NA>"])
+def test_a_missing_value_makes_no_class_by_itself(convert: Convert, label: str) -> None:
+    files = table("benign", label, "other", "other")
+    with pytest.raises(SourceError, match=f"p1.png: the label '{label}' reads like a missing value; name the task's"):
+        convert(TABLE, files)
+    convert(f'classes = ["benign", "{label}", "other"]\n' + TABLE, files)
+
+
+def test_equal_images_of_two_classes_are_told(convert: Convert) -> None:
+    files = {"a/1.png": png(1), "b/2.png": png(1), "a/3.png": png(3), "a/4.png": png(3), "b/5.png": png(5)}
+    notes = convert(FOLDERS, files)
+    assert "1 image with several labels, equal in every byte, the first: a/1.png and b/2.png" in notes
+
+
+def zipped(*members: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def tarred(*members: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members:
+            head = tarfile.TarInfo(name)
+            head.size = len(data)
+            archive.addfile(head, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(("ending", "pack"), [("zip", zipped), ("tar", tarred)])
+def test_two_members_of_one_name_are_refused(convert: Convert, ending: str, pack: Callable[..., bytes]) -> None:
+    packed = pack(("a/1.png", png(1)), ("b/2.png", png(2)), ("a/1.png", png(3)))
+    with pytest.raises(ReadError, match=r"two members of one name: a/1\.png; unpack it"):
+        convert(FOLDERS, {f"d.{ending}": packed})
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_channels_without_a_meaning_are_refused_and_not_left_out(channels: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 8, channels), np.uint8), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ReadError, match=f"{channels} channels, of which {channels - 1} have no known meaning"):
+        open_image([path]).read(0, 0, 8, 8)
+
+
+def test_an_annotation_of_a_later_plane_is_counted() -> None:
+    ring = "[[[0, 0], [9, 0], [9, 9], [0, 0]]]"
+    text = (
+        '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": %s, "plane": {"c": -1, "z": %d, "t": 0}}}'
+    )
+    assert qupath.read((text % (ring, 0)).encode(), "a.geojson").mended == {}
+    (told,) = qupath.read((text % (ring, 3)).encode(), "a.geojson").mended
+    assert "later plane" in told
