@@ -1,4 +1,4 @@
-"""Find the problems of a conversion before it begins: reads names, tables and annotations, but no pixels.
+"""Find the problems of a conversion before it begins: reads names, tables, annotations and masks, but no images.
 
 Where samples do not depend on pixels (images with a label, objects, points), the reported numbers by class and split
 equal those of the conversion. Where they do (tissue, masks, shares of an area), a warning says so, and the check only
@@ -27,6 +27,7 @@ from dpconvert.source.record import Record, SourceImage
 
 SHOWN = 10  # files
 TOLD = 10  # problems of one kind
+MOST_BYTES = 1 << 20  # of a mask that is read
 DRAWN = unused.READ  # files of annotations that are masks
 T = TypeVar("T")
 
@@ -93,12 +94,14 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
 class _Seen:
     """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class.
 
-    small: a line for each image that is smaller than a patch.
+    unread: how many of the masks are too large to be checked. small: a line for each image that is smaller than a
+    patch.
     """
 
     records: list[Record] = field(default_factory=list)
     exact: bool = True
     masks: int = 0
+    unread: int = 0
     small: list[str] = field(default_factory=list)
     holders: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
@@ -108,10 +111,12 @@ class _Seen:
         small = [
             f"{counted(len(self.small), 'image')} smaller than a patch, the first: {one}" for one in self.small[:1]
         ]
+        if self.unread:
+            small.append(f"{self.unread} of {counted(self.masks, 'mask')} not checked: files of more than 1 MiB")
         if self.exact:
             return small
-        what = f"{counted(self.masks, 'mask')} not checked" if self.masks else "pixels decide which samples exist"
-        told = [*small, f"{what}: samples by class and split are counted by the conversion"]
+        what = "pixels of masks" if self.masks else "pixels"
+        told = [*small, f"{what} decide which samples exist: samples by class and split are counted by the conversion"]
         wanted = _sets(manifest.policy(options.split))
         if len(self.groups) < wanted:
             told.append(f"{counted(len(self.groups), 'group')} for {wanted} sets: one of them will be empty")
@@ -158,9 +163,15 @@ def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
         seen.small.append(f"{image.files[0]}: {size}")
     has_label = isinstance(manifest.rule, Whole | Tiles)
     masks = [name for name in image.annotations if DRAWN.search(unused.suffix(name))]
-    if masks:
-        seen.masks += 0 if has_label else len(masks)
+    if masks and manifest.reads_annotations:
+        seen.masks += len(masks)
         seen.exact = seen.exact and has_label
+        if max(source.sizes.get(name, 0) for name in masks) > MOST_BYTES:
+            seen.unread += len(masks)
+        elif manifest.dense is not None:
+            check_targets(manifest, manifest.dense, scene)
+        else:
+            _ = scene.annotations
         return
     if manifest.dense is not None:
         check_targets(manifest, manifest.dense, scene)
