@@ -83,6 +83,7 @@ JSON = (
 CVAT = (b"<image", b"<track", b"<meta>")
 XML = (
     Foreign("LabelMe", frozenset({"annotation"}), (b"<pt>",)),
+    Foreign("ImageJ's Cell Counter", frozenset({"CellCounter_Marker_File"}), remedy="save its points as a table"),
     Foreign("Definiens or Tissue Studio", frozenset({"object-stream"})),
     Foreign("Sectra", evidence=(b"Sectra",)),
     Foreign("Sectra", evidence=(b"SECTRA",)),

@@ -109,9 +109,11 @@ def images(source: Source) -> Iterator[SourceImage]:
     told = _table(source, layout, called)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
-    bare = {_stem(name) for name, files in of_slide.items() if _goes_by_annotations(source)
-            and not files}  # fmt: skip
-    siblings.report_unused(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
+    bare = [slide for slide in slides if _goes_by_annotations(source) and not of_slide[slide.name]]
+    siblings.report_unused(
+        source, set(map(_stem, of_slide)), {_stem(slide.name) for slide in bare}, _used(source, of_slide)
+    )
+    siblings.refuse_dicom(source, bare)
     _check_alone(source, outlines, called)
     alone = []
     for slide in slides:
