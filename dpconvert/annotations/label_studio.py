@@ -160,7 +160,10 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
             own = _labels(result.value) or (labels[result.id] if result.id else []) or [""]
             drawn.append(Drawn(shape, tuple(own), result.id or str(number), ranked=False))
     names = [_file(address) for address in addresses if address]
-    return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)))
+    shapes = {result.id for result in results if result.type.removesuffix("labels") in KINDS}
+    chosen = [result.value.get("choices") for result in results if result.type == "choices" and result.id not in shapes]
+    of_image = tuple(str(label) for some in chosen if isinstance(some, list) for label in some)
+    return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)), of_image)
 
 
 def _labels(value: dict[str, Any]) -> list[str]:

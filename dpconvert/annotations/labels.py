@@ -42,7 +42,7 @@ def only(candidates: Iterable[str], known: Collection[str], name: str) -> str:
     found = list(dict.fromkeys(one for one in spelt if one is not None))
     if len(found) > 1:
         raise ReadError(
-            "a region with several labels", where=name, expected="one",
+            "several labels for one region or image", where=name, expected="one",
             found=", ".join(repr(cut(one, 40)) for one in found[:4]),
             remedy="leave all but one of them out of the manifest, or of the file" if known
             else "name those that count in the manifest: `labels` in [layout]",

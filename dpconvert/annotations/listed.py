@@ -40,7 +40,8 @@ class Drawn:
 class ListedImage:
     """An image of a file: its name, the (width, height) that the file states, and what is drawn on it.
 
-    aliases: other names of the image. mended: what was repaired or passed over, counted.
+    aliases: other names of the image. labels: those of the whole image. mended: what was repaired or passed over,
+    counted.
     """
 
     name: str = ""
@@ -48,6 +49,7 @@ class ListedImage:
     drawn: list[Drawn] = field(default_factory=list)
     mended: Counter[str] = field(default_factory=Counter)
     aliases: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 def matching(names: Iterable[str], image: str) -> list[int]:
@@ -94,6 +96,11 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
             shape = shapely.transform(shape, lambda xy: xy * scale)
         label = resolved(drawn.labels, known, name) if drawn.ranked else only(drawn.labels, known, name)
         items.append(Annotation(shape, label, drawn.id or str(number)))
+    if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in mended):
+        raise ReadError(
+            "holds labels of whole images, and no outlines", where=name, found=", ".join(map(repr, listed.labels[:3])),
+            remedy="the rules 'whole' and 'tiles' of the shape `slides` take such labels; for others, draw outlines",
+        )  # fmt: skip
     return marks.check(Annotations(items, mended), name)
 
 

@@ -125,6 +125,19 @@ def names_of_images(data: bytes, name: str) -> list[str] | None:
     return None
 
 
+def labels_of_image(data: bytes, name: str, image: str) -> tuple[str, ...]:
+    """Return the labels that the content gives to an image as a whole; none if its format has no such labels.
+
+    Raises:
+        ReadError: The format is unknown, the file is damaged, or it does not list the image.
+    """
+    kind = detect(data, name)
+    if kind not in OF_ONE and kind not in OF_SEVERAL:
+        return ()
+    images = listed_file(kind, data, name)
+    return (images[0] if kind in OF_ONE else listed.find(images, name, image)).labels
+
+
 def unpacked(data: bytes, name: str) -> bytes:
     """The content of a gzip file, or of a zip archive of one file; anything else as it is.
 

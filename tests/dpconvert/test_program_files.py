@@ -24,7 +24,7 @@ from PIL import Image
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations import read as files
 from dpconvert.annotations.read import Subject
-from dpconvert.errors import ReadError
+from dpconvert.errors import ReadError, SourceError
 from tests.dpconvert.test_shape_slides import AREA, Tree
 
 SIZE = 100, 80
@@ -276,7 +276,7 @@ def test_a_region_of_via_with_two_known_labels_is_refused() -> None:
     both = [REGIONS[0] | {"region_attributes": {"grade": "high", "class": {"tumour": True, "stroma": False}}}]
     body = {"a1": via_images()["a.png123"] | {"regions": both}}
     assert [item.label for item in read(body, ["tumour", "stroma"]).items] == ["tumour"]
-    refused(body, "a region with several labels; expected one; found 'high', 'tumour'", known=["tumour", "high"])
+    refused(body, "several labels .*; expected one; found 'high', 'tumour'", known=["tumour", "high"])
     refused(body, "several labels.*name those that count in the manifest")
 
 
@@ -333,7 +333,7 @@ def test_shapes_of_label_studio_are_per_cent_of_the_image(image: str) -> None:
 def test_a_region_of_label_studio_with_two_known_labels_is_refused() -> None:
     two = studio(STUDIO[0] | {"value": STUDIO[0]["value"] | {"rectanglelabels": ["tumour", "stroma"]}})
     assert [item.label for item in read(two, ["stroma", "other"]).items] == ["stroma"]
-    refused(two, "a region with several labels; expected one; found 'tumour', 'stroma'", known=["tumour", "stroma"])
+    refused(two, "several labels .*; expected one; found 'tumour', 'stroma'", known=["tumour", "stroma"])
 
 
 def test_json_min_of_label_studio_is_read_too() -> None:
@@ -727,3 +727,60 @@ def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
     corners = [[10, 10], [30, 20], [25, 30], [5, 20]]
     (item,) = read(labelme({"label": "o", "points": corners, "shape_type": "rectangle"})).items
     assert item.geometry.equals(shapely.Polygon(corners))
+
+
+# --- labels of whole images
+
+OF_WHOLE: dict[str, Callable[[], Any]] = {
+    "darwin": lambda: darwin({"id": "6", "name": "Tumour", "tag": {}}),
+    "label_studio": lambda: studio({"type": "choices", "value": {"choices": ["Tumour"]}}, image="a.tif"),
+    "labelme": lambda: labelme(flags={"normal": False, "Tumour": True}),
+    "via": lambda: {"a1": {"filename": "a.tif", "size": 1, "regions": [], "file_attributes": {"kind": "Tumour"}}},
+    "via of check boxes": lambda: {
+        "a1": {
+            "filename": "a.tif",
+            "size": 1,
+            "regions": [],
+            "file_attributes": {"kind": {"Tumour": True, "no": False}},
+        }
+    },
+    "via table": lambda: via_table().replace(
+        b"a.png,123,{}", b'a.tif,123,"{""kind"": ""Tumour"", ""caption"": ""no""}"'
+    ),
+    "cvat": lambda: b'<annotations><meta></meta><image id="0" name="a.tif"><tag label="Tumour"/></image></annotations>',
+}
+WHOLE = '[layout]\nlabels = {Tumour = "yes", Benign = "no"}\n'
+
+
+@pytest.mark.parametrize("program", OF_WHOLE)
+def test_a_label_of_the_whole_image_is_its_class(program: str, tmp_path: Path) -> None:
+    tree, body = Tree(tmp_path), OF_WHOLE[program]()
+    tree.fake.slide("a.tif", np.full((80, 100, 3), 200, np.uint8), levels=1)
+    ending = {"via table": "csv", "cvat": "xml"}.get(program, "json")
+    tree.write(f"a.{ending}", body if isinstance(body, bytes) else json.dumps(body))
+    pattern = f"[files.annotations]\npattern = '^(?P<name>a)[.]{ending}$'\n"
+    tree.manifest(WHOLE + pattern)
+    assert tree.counts() == {"yes": 1}
+    tree.manifest(WHOLE + pattern + '[rule]\ntype = "tiles"\nsize = 40\n')
+    assert tree.counts() == {"yes": 4}
+
+
+def test_two_labels_of_a_whole_image_are_refused_and_none_is_told(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.fake.slide("a.tif", np.full((80, 100, 3), 200, np.uint8), levels=1)
+    tags = [{"id": str(number), "name": name, "tag": {}} for number, name in enumerate(("Tumour", "Benign"))]
+    tree.write("a.json", json.dumps(darwin(*tags)))
+    tree.manifest(WHOLE)
+    with pytest.raises(
+        ReadError, match="several labels for one region or image; expected one; found 'Tumour', 'Benign'"
+    ):
+        tree.plan()
+    tree.write("a.json", json.dumps(darwin()))
+    with pytest.raises(SourceError, match="no label is known for this image"):
+        tree.plan()
+
+
+def test_labels_of_whole_images_are_named_where_outlines_are_needed() -> None:
+    refused(
+        OF_WHOLE["darwin"](), "labels of whole images, and no outlines; found 'Tumour'; the rules 'whole' and 'tiles'"
+    )

@@ -17,6 +17,7 @@ from typing import cast
 from dpconvert import names
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.labels import only
 from dpconvert.annotations.listed import matching
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
@@ -125,7 +126,10 @@ def images(source: Source) -> Iterator[SourceImage]:
         row = told.get(names.folded(name))
         if told and row is None:
             raise SourceError("no line of the table is about this slide", where=slide.name)
-        yield _source_image(slide, layout, row or {}, files, classes.get(name, ""))
+        found = _source_image(slide, layout, row or {}, files, classes.get(name, ""))
+        if found.label is None and isinstance(source.manifest.rule, Whole | Tiles):
+            found = _labelled(source, layout, found)
+        yield found
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
     if absent := told.keys() - {names.folded(slide["name"]) for slide in slides}:
@@ -293,6 +297,19 @@ def _source_image(
         annotations=files,
         extra={"classes": classes} if classes else {},
     )
+
+
+def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage:
+    """The image with the label that its file of annotations gives to it as a whole, as tags and choices do."""
+    if not image.annotations or MASK.search(image.annotations[0]):
+        return image
+    name, manifest = image.annotations[0], source.manifest
+    told = annotation_files.labels_of_image(annotation_files.unpacked(source.read(name), name), name, image.files[0])
+    if not told:
+        return image
+    label = only(told, [*layout.labels, *([] if layout.labels else manifest.classes)], name)
+    kept = image.annotations if manifest.dense is not None else ()
+    return replace(image, label=layout.labels.get(label, label), annotations=kept)
 
 
 def _table(source: Source, layout: Layout, called: dict[str, str]) -> dict[str, dict[str, str]]:
