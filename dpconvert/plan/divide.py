@@ -14,7 +14,7 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Erratum, Manifest
 from dpconvert.manifest.rules import Crop, Tiles, Whole
 from dpconvert.plan.options import Options
-from dpconvert.plan.split import assign, contents
+from dpconvert.plan.split import assign, contents, spelt
 from dpconvert.source import unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
@@ -191,6 +191,7 @@ def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[
     policy = manifest.policy(options.split)
     unit = {r.source_image.name: _unit(r.source_image, policy.unit) for r in found}
     groups = contents((unit[r.source_image.name], r.label, r.source_image.split) for r in found)
+    policy = spelt(policy, groups)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     namespaced = {r.source_image.name: f"{manifest.namespace}:{r.source_image.group}" for r in found}
     return namespaced, {name: assigned[group] for name, group in unit.items()}

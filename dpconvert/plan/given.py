@@ -19,6 +19,7 @@ from dpconvert.image.spacing import SQUARE
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Regional
 from dpconvert.plan.options import Options
+from dpconvert.plan.split import spelt
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
@@ -110,7 +111,7 @@ def _split(given: Given) -> Iterator[str]:
             f"({stated[0].split}); `official = true` under [split.{given.options.split}] keeps to them"
         )
     groups = {image.group if policy.unit == "group" else image.name for image in given.images}
-    absent = sorted(policy.named().keys() - groups)
+    absent = sorted(spelt(policy, groups).named().keys() - groups)
     if absent and policy.unit != "scan":
         yield _values(absent, f"named in [split.{given.options.split}] and on no image here")
     if policy.share is None and "draw" in policy.model_fields_set:

@@ -729,6 +729,32 @@ def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
     assert item.geometry.equals(shapely.Polygon(corners))
 
 
+def coco_of(image: str, category: Any = 1, categories: int = 1) -> str:
+    ring = [0, 0, 100, 0, 100, 80, 0, 80]
+    entry = {"id": 1, "image_id": 1, "category_id": category, "segmentation": [ring], "bbox": [0, 0, 100, 80]}
+    named = [{"id": 1, "name": f"Tumor{'x' * number}"} for number in range(categories)]
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": image, "width": 100, "height": 80}],
+            "annotations": [entry],
+            "categories": named,
+        }
+    )
+
+
+def test_a_damaged_file_of_several_images_is_refused_and_not_taken_for_one_of_no_slide(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    for name in "ab":
+        tree.fake.slide(f"{name}.tif", np.full((80, 100, 3), 200, np.uint8), levels=1)
+    tree.manifest(AREA.replace("128", "40") + '[layout]\nmissing = "none"\n')
+    tree.write("train.json", coco_of("a.tif"))
+    tree.write("test.json", coco_of("b.tif", 1.0))
+    assert tree.counts() == {"yes": 8}
+    tree.write("test.json", coco_of("b.tif", categories=2))
+    with pytest.raises(ReadError, match=r"test\.json: 2 categories of one id, 1"):
+        tree.plan()
+
+
 # --- labels of whole images
 
 OF_WHOLE: dict[str, Callable[[], Any]] = {

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import cast
 
 from dpconvert import names
-from dpconvert.annotations import Annotations, LabelMask, coco, masks
+from dpconvert.annotations import Annotations, LabelMask, coco, masks, programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.labels import only
 from dpconvert.annotations.listed import matching
@@ -277,12 +276,19 @@ def _folding(slides: set[str]) -> Callable[[str], str]:
 
 
 def _images(source: Source, name: str) -> list[str] | None:
-    """The images that a file names, or None if it names no image."""
+    """The images that a file names, or None if it names no image.
+
+    Raises:
+        ReadError: it is of a known format, but damaged.
+    """
     if not SEVERAL.search(name):
         return None
-    with suppress(ReadError):  # a file of another kind, which is on no slide
-        return annotation_files.names_of_images(annotation_files.unpacked(source.read(name), name), name)
-    return None
+    try:
+        data = annotation_files.unpacked(source.read(name), name)
+        programs.detect(data, name)
+    except ReadError:  # a file of another kind, which is on no slide
+        return None
+    return annotation_files.names_of_images(data, name)
 
 
 def _source_image(
