@@ -262,7 +262,7 @@ class Source:
         """Whether the samples of an image need a range of values to become pixels of 8 bits."""
         found = elements.element(name, self.sizes)
         if found is not None and not found.encoded:
-            return self.stacks(found.file).array(found.key).dtype != np.uint8
+            return bool(self.stacks(found.file).array(found.key).dtype != np.uint8)
         return takes_range(self.file(name))
 
     def columns(self, name: str) -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from PIL import Image
 from dpconvert.annotations import qupath
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
+from dpconvert.image.rgb import KindError, to_rgb
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
 from tests.dpconvert.conftest import run
@@ -40,7 +42,11 @@ def convert(tmp_path: Path) -> Callable[[str, dict[str, bytes]], list[str]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         (tmp_path / "m.toml").write_text(manifest)
-        return run(with_defaults(load(tmp_path / "m.toml")), tmp_path / "source", tmp_path / "out").notes
+        return run(
+            with_defaults(load(tmp_path / "m.toml")),
+            tmp_path / "source",
+            tmp_path / f"out{len(list(tmp_path.iterdir()))}",
+        ).notes
 
     return call
 
@@ -119,3 +125,37 @@ def test_an_annotation_of_a_later_plane_is_counted() -> None:
     assert qupath.read((text % (ring, 0)).encode(), "a.geojson").mended == {}
     (told,) = qupath.read((text % (ring, 3)).encode(), "a.geojson").mended
     assert "later plane" in told
+
+
+def test_a_second_image_of_a_sample_in_other_shards_is_told_and_two_fields_of_one_name_are_refused(
+    convert: Convert,
+) -> None:
+    shards = 'task = "Mine"\nshape = "webdataset"\nclasses = ["a", "b"]\n'
+    first, second = [("0.png", png(0)), ("0.cls", b"0")], [("1.png", png(1)), ("1.cls", b"1")]
+    notes = convert(shards, {"s.tar": tarred(*first, ("0.jpg", png(2)), *second)})
+    assert "not used: the field 'jpg' of 1 sample, whose image is 'png' (`image` in [layout])" in notes
+    with pytest.raises(SourceError, match=r"two fields of one name in a sample; found s\.tar/0\.PNG"):
+        convert(shards, {"s.tar": tarred(*first, ("0.PNG", png(2)), *second)})
+
+
+@pytest.mark.parametrize("several", ["", 'several = "first"'])
+def test_an_annotation_of_cytomine_with_two_classes_is_counted(convert: Convert, several: str) -> None:
+    box = "POLYGON ((0 8, 4 8, 4 4, 0 4, 0 8))"
+    lists = {
+        "annotations": [{"id": 5, "image": 3, "term": [1, 2], "location": box},
+                        {"id": 6, "image": 3, "term": [2], "location": box}],
+        "images": [{"id": 3, "width": 8, "height": 8, "originalFilename": "3.png", "instanceFilename": "3.png"}],
+        "terms": [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}],
+    }  # fmt: skip
+    files = {f"{name}.json": json.dumps({"collection": listed}).encode() for name, listed in lists.items()}
+    manifest = f'task = "Mine"\nshape = "cytomine"\n[layout]\nlabels = {{x = "a", y = "b"}}\n{several}\n'
+    notes = convert(manifest + '[rule]\ntype = "crop"\n', files | {"slides/3.png": png(1)})
+    assert "annotations: 1 with terms of several classes, of which the first counts (`several` in [layout])" in notes
+
+
+@pytest.mark.parametrize(("largest", "white"), [(200, 255), (4000, 4095), (70000, 131071)])
+def test_the_range_that_is_proposed_for_wide_samples_is_one_that_they_may_have(largest: int, white: int) -> None:
+    samples = np.full((4, 4), largest, np.int64)
+    with pytest.raises(KindError, match="int64 samples") as refused:
+        to_rgb(samples)
+    assert f"range = [0, {white}]" in refused.value.remedy
