@@ -117,7 +117,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     stated = slots[0] if slots else Slot()
     size = (stated.width, stated.height) if stated.width and stated.height else None
     tags = tuple(one.name for one in file.annotations if one.tag is not None)
-    return [ListedImage(size=size, drawn=drawn, mended=mended, labels=tags)]
+    return [ListedImage(file.item.name if file.item else "", size=size, drawn=drawn, mended=mended, labels=tags)]
 
 
 def _shape(one: DarwinAnnotation, mended: Counter[str]) -> Geometry | None:

@@ -3,9 +3,10 @@
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 
 FeatureCollections, features and bare geometries: one, a list of any of them, or one a line. A feature's label is its
-classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its name, then
-its colour as '#rrggbb'. A classification may also be an object as text, as tables of features keep it. QuPath counts
-from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
+classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its colour as
+'#rrggbb'. A classification may also be an object as text, as tables of features keep it. A feature without a
+classification has its name. QuPath counts from the corner of the slide's bounds where OpenSlide states bounds:
+`origin`.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ def _names(feature: Feature) -> Iterator[str]:
         yield from Classification(name=properties.classification).candidates()
     elif properties.classification is not None:
         yield from properties.classification.candidates()
-    yield properties.name or ""
+    else:
+        yield properties.name or ""
 
 
 def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]:

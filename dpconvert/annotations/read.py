@@ -37,6 +37,7 @@ from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
 
+ANOTHER = "file that names another image than the one it belongs to by its own name"
 UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
@@ -89,6 +90,7 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             found = ndpa.read(data, name, _glass(subject, name), known)
         case "voc":
             found = voc.read(data, name, subject.size, known)
+            _count_another(voc.image_of(data, name), subject, found)
         case "mask":
             return masks.read(
                 data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances,
@@ -98,7 +100,14 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             images = listed_file(kind, data, name)
             image = images[0] if kind in OF_ONE else listed.find(images, name, subject.file)
             found = listed.placed(image, name, subject.size, known)
-    return Annotations(_told_apart(found.items), found.mended)
+            if kind in OF_ONE:
+                _count_another(image.name, subject, found)
+    return Annotations(_told_apart(found.items), +found.mended)
+
+
+def _count_another(stated: str, subject: Subject, found: Annotations) -> None:
+    """Count a file about one image that states the name of another."""
+    found.mended[ANOTHER] += bool(stated) and not listed.matching([stated], subject.file)
 
 
 @lru_cache(maxsize=1)  # one file for many images

@@ -207,6 +207,12 @@ def test_qupath_refuses_what_has_no_known_class() -> None:
     assert of_qupath([feature("LineString", [[1, 2], [3, 4]])], ["Tumor"]).items == []
 
 
+def test_qupath_s_name_of_an_object_is_no_label_beside_its_classification() -> None:
+    named = feature("Point", [1, 2], classification={"name": "Stroma"}, name="Tumor")
+    with pytest.raises(ReadError, match="unknown annotation label 'Stroma'"):
+        of_qupath([named], ["Tumor"])
+
+
 def test_qupath_counts_from_the_corner_of_the_bounds() -> None:
     (item,) = of_qupath([feature("Polygon", [RING])], origin=(100, 1000)).items
     assert item.geometry.bounds == (110, 1010, 130, 1020)

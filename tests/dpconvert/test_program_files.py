@@ -729,6 +729,26 @@ def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
     assert item.geometry.equals(shapely.Polygon(corners))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        labelme({"label": "a", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}),
+        darwin({"id": "1", "name": "a", "bounding_box": {"x": 1, "y": 1, "w": 8, "h": 8}}),
+        b"<annotation><filename>a.png</filename><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
+        b"<ymax>9</ymax></bndbox></object></annotation>",
+    ],
+)
+def test_a_file_of_one_image_that_names_another_is_counted(body: Any) -> None:
+    assert read(body, image="slides/a.tif").mended == {}
+    told = {"file that names another image than the one it belongs to by its own name": 1}
+    assert read(body, image="slides/b.png").mended == told
+
+
+def test_a_shape_on_an_image_that_was_turned_in_label_studio_is_refused() -> None:
+    assert len(read(studio(STUDIO[0] | {"image_rotation": 0})).items) == 1
+    refused(studio(STUDIO[0] | {"image_rotation": 90}), "an image that was turned by 90 degrees; turn the image itself")
+
+
 def coco_of(image: str, category: Any = 1, categories: int = 1) -> str:
     ring = [0, 0, 100, 0, 100, 80, 0, 80]
     entry = {"id": 1, "image_id": 1, "category_id": category, "segmentation": [ring], "bbox": [0, 0, 100, 80]}
