@@ -150,14 +150,14 @@ def _reading(data: bytes, name: str, known: Collection[int], threshold: int | No
     """
     found = {way: mask_pixels.read(data, name, colours=False, threshold=threshold, reading=way) for way in READINGS}
     fit = [way for way in READINGS if set(np.unique(found[way]).tolist()) <= set(known)]
-    if len(fit) > 1:
+    if len(fit) > 1 and not np.array_equal(*found.values()):
         raise ReadError(
             "a mask whose zero is white (PhotometricInterpretation 0), which programs read in opposite ways",
             where=name,
             remedy='say in the manifest\'s [layout] which values count: `white_is_zero = "shown"` as viewers show them '
             '(white is the largest), or "stored" as the file holds them (white is 0)',
         )  # fmt: skip
-    return fit[0] if fit else "shown"
+    return fit[-1] if fit else "shown"
 
 
 def class_table(data: bytes, name: str) -> dict[int, str]:

@@ -255,3 +255,7 @@ def test_colours_of_a_mask_whose_zero_is_white_are_those_that_are_shown() -> Non
 def test_a_mask_whose_size_is_no_fraction_of_its_image_s_is_told(size: tuple[int, int], told: bool) -> None:
     mask = masks.read(saved(np.zeros(size[::-1], np.uint8)), "m.png", {0: "other"}, (512, 512))
     assert bool(mask.mended) == told
+
+
+def test_a_mask_whose_two_readings_are_one_needs_no_choice() -> None:
+    assert read(white_is_zero(np.int8([[0, 1, 1, 0]] * 2)), BINARY) == ["other", "tumour", "tumour", "other"]

@@ -224,3 +224,16 @@ def test_a_range_that_no_image_needs_is_said(
 ) -> None:
     write(source / "a" / name)
     assert (RANGE in convert(source, FOLDERS + "[pixels]\nrange = [0, 4095]").notes) == (not needs)
+
+
+@pytest.mark.parametrize("kind", ["minisblack", "miniswhite"])
+def test_a_reading_of_masks_that_none_needs_is_said(kind: str, tmp_path: Path) -> None:
+    for number in range(3):
+        for folder, shown in (("images", "minisblack"), ("masks", kind)):
+            path = tmp_path / "source" / folder / f"{number}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, np.full((16, 16), number % 2, np.uint8), photometric=shown)
+    text = 'shape = "masks"\n[layout]\nvalues = {0 = "a", 1 = "b"}\nwhite_is_zero = "stored"\n'
+    notes = convert(tmp_path / "source", text + '[rule]\ntype = "area"\npositive = ["b"]\nshare = 0.5\nsize = 8').notes
+    told = "not used: `white_is_zero` under [layout]: no mask is a TIFF whose zero is white"
+    assert (told in notes) == (kind == "minisblack")

@@ -20,7 +20,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, paired
+from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, no_white_zero, paired
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -80,7 +80,9 @@ def images(source: Source) -> Iterator[SourceImage]:
 
 
 def idle(source: Source) -> Iterator[Idle]:
-    if layout_of(source.manifest, Layout).objects:
+    layout = layout_of(source.manifest, Layout)
+    yield from no_white_zero(source, (mask.name for mask in source.match("masks")), layout.white_is_zero)
+    if layout.objects:
         yield ("values",), "with `objects`, a mask file is one object"
     else:
         yield ("label",), "without `objects`, classes come from `values`"

@@ -28,7 +28,7 @@ from dpconvert.manifest.rules import Middle, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of
+from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of, no_white_zero
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -139,6 +139,9 @@ def idle(source: Source) -> Iterator[Idle]:
     files = [found.name for found in source.match("annotations")]
     if not any(map(MASK.search, files)):
         yield ("values", "threshold", "instances", "white_is_zero"), "no file of annotations is a mask"
+    else:
+        drawn = (name for name in files if MASK.search(name))
+        yield from no_white_zero(source, drawn, layout_of(source.manifest, Layout).white_is_zero)
     if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
         yield ("boxes",), "no file of annotations is JSON"
     if not files:
