@@ -150,7 +150,7 @@ def _reading(data: bytes, name: str, known: Collection[int], threshold: int | No
     """
     found = {way: mask_pixels.read(data, name, colours=False, threshold=threshold, reading=way) for way in READINGS}
     fit = [way for way in READINGS if set(np.unique(found[way]).tolist()) <= set(known)]
-    if len(fit) > 1 and not np.array_equal(*found.values()):
+    if len(fit) > 1 and not np.array_equal(found["shown"], found["stored"]):
         raise ReadError(
             "a mask whose zero is white (PhotometricInterpretation 0), which programs read in opposite ways",
             where=name,

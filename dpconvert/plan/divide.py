@@ -168,17 +168,17 @@ def _found(labels: set[str], found: list[Record]) -> list[str]:
     """The sorted labels as classes, which nothing confirms.
 
     Raises:
-        SourceError: one reads like a missing value, or two differ only in case.
+        SourceError: one reads like a missing value, or two look the same.
     """
     by_key: dict[str, list[str]] = {}
     for label in sorted(labels):
-        by_key.setdefault(names.folded(label), []).append(label)
+        by_key.setdefault(names.seen(label), []).append(label)
     spelt = next((same for same in by_key.values() if len(same) > 1), [])
     missing = sorted(labels & MISSING)
     if spelt or missing:
         first = (spelt or missing)[0]
         raise SourceError(
-            f"classes that differ only in case: {', '.join(map(repr, spelt))}" if spelt
+            f"classes that look the same but for case or blanks: {', '.join(map(repr, spelt))}" if spelt
             else f"the label {first!r} reads like a missing value",
             where=next(r.source_image.files[0] for r in found if r.label == first),
             remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),

@@ -60,13 +60,19 @@ def table(*labels: str) -> dict[str, bytes]:
 Convert = Callable[[str, dict[str, bytes]], list[str]]
 
 
-def test_labels_that_differ_only_in_case_make_no_classes_by_themselves(convert: Convert) -> None:
-    files = table("benign", "Benign", "other", "other")
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("benign", "Benign"), ("in  situ", "in situ"), ("benign", "benign\u200b"), ("non-small", "non\u2010small")],
+)
+def test_labels_that_look_the_same_make_no_classes_by_themselves(convert: Convert, one: str, other: str) -> None:
     with pytest.raises(
-        SourceError, match="classes that differ only in case: 'Benign', 'benign'; name the task's `clas"
+        SourceError, match=r"classes that look the same but for case or blanks: .*; name the task's `cl"
     ):
-        convert(TABLE, files)
-    convert('classes = ["benign", "other"]\n' + TABLE, files)
+        convert(TABLE, table(one, other, "a", "a"))
+
+
+def test_classes_of_the_manifest_need_no_guess(convert: Convert) -> None:
+    convert('classes = ["benign", "other"]\n' + TABLE, table("benign", "Benign", "other", "other"))
 
 
 @pytest.mark.parametrize("label", ["nan", "NaN", "NA", "#N/A", "None", "<NA>"])
