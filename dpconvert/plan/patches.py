@@ -150,15 +150,25 @@ def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator
         scene.count(len(boxes), int((~held).sum()))
         boxes = boxes[held]
     positive = _positive(scene.annotations, rule, boxes)
+    _count_points(scene)
     kept = _capped(rule.cap, positive, boxes, image.name)
     for box, inside in zip(each_box(boxes[kept]), positive[kept], strict=True):
         yield Record(image, manifest.classes[int(inside)], box, stored)
+
+
+def _count_points(scene: Scene) -> None:
+    """Count annotations that cover no part of a patch, because they have no area."""
+    if isinstance(scene.annotations, Annotations) and (
+        count := sum(item.geometry.area == 0 for item in scene.annotations.items)
+    ):
+        scene.mended["point, which covers no area of a patch"] += count
 
 
 def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     boxes, stored = _patches(rule, manifest, scene)
     if not len(boxes):
         return
+    _count_points(scene)
     shares = _shares(scene.annotations, manifest.classes, rule.ignore, _middle_of(boxes, rule))
     best, most = shares.argmax(0), shares.max(0)
     told = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)

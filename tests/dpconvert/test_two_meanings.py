@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 import tifffile
 from PIL import Image
 
-from dpconvert.annotations import qupath
+from dpconvert.annotations import Annotation, Annotations, frame, qupath
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
 from dpconvert.image.rgb import KindError, to_rgb
@@ -165,3 +166,29 @@ def test_the_range_that_is_proposed_for_wide_samples_is_one_that_they_may_have(l
     with pytest.raises(KindError, match="int64 samples") as refused:
         to_rgb(samples)
     assert f"range = [0, {white}]" in refused.value.remedy
+
+
+def test_an_area_that_only_touches_the_image_lies_outside_and_a_point_on_its_edge_does_not() -> None:
+    above, inside = shapely.box(0, -9, 9, 0), shapely.box(1, 1, 9, 9)
+    found = frame.inside(Annotations([Annotation(above, "a"), Annotation(inside, "b")]), (20, 20), "a.xml")
+    assert [item.label for item in found.items] == ["b"]
+    assert found.mended == {frame.OUTSIDE: 1}
+    with pytest.raises(ReadError, match="the only annotation lies outside the image"):
+        frame.inside(Annotations([Annotation(above, "a")]), (20, 20), "a.xml")
+    edge = Annotation(shapely.Point(0, 5), "p")
+    assert frame.inside(Annotations([edge]), (20, 20), "a.xml").items == [edge]
+
+
+@pytest.mark.parametrize("rule", ['type = "area"\npositive = ["x"]\nshare = 0.5', 'type = "middle"\nshare = 0.5'])
+def test_points_under_a_rule_of_areas_are_counted(convert: Convert, rule: str) -> None:
+    ring = [[0, 0], [8, 0], [8, 8], [0, 8], [0, 0]]
+    shapes = [{"type": "Polygon", "coordinates": [ring]}, {"type": "Point", "coordinates": [12, 12]}]
+    features = [
+        {"type": "Feature", "geometry": shape, "properties": {"classification": {"name": "x"}}} for shape in shapes
+    ]
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((16, 16, 3), np.uint8), photometric="rgb")
+    files = {"s.tif": buffer.getvalue(), "s.geojson": json.dumps(features).encode()}
+    manifest = 'task = "Mine"\nshape = "slides"\nclasses = ["o", "x"]\n[rule]\nsize = 8\n'
+    notes = convert(manifest + rule + "\n", files)
+    assert "annotations: 1 x point, which covers no area of a patch" in notes
