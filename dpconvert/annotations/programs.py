@@ -83,6 +83,7 @@ JSON = (
 LABELME = (b"<pt>", b"LabelMe Webtool")
 CVAT = (b"<image", b"<track", b"<meta>")
 XML = (
+    Foreign("ImageJ's Cell Counter", frozenset({"CellCounter_Marker_File"}), remedy="save its points as a table"),
     Foreign("Definiens or Tissue Studio", frozenset({"object-stream"})),
     Foreign("Sectra", evidence=(b"Sectra",)),
     Foreign("Sectra", evidence=(b"SECTRA",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,10 @@ from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
+
+if TYPE_CHECKING:
+    from dpconvert.plan.check import Findings
+    from dpconvert.tasks.preview import Preview
 
 PAGE = "slides.html"
 
@@ -131,15 +135,23 @@ def _preview_source(
         if not as_json:
             tell(f"{counted(summary.images, 'image')} -> {page}")
     drawn = draw(Source.open(root, manifest), slide, out)
-    warnings = check(Source.open(root, manifest), options).warnings
+    found = check(Source.open(root, manifest), options)
     if as_json:
         files = [str(file) for file in drawn.files]
-        found = {"picture": drawn.source_image, "counts": drawn.counts, "files": files, "warnings": warnings}
-        document(found | ({"page": str(page)} if page else {}))
-        return
+        told = {"warnings": found.warnings, "problems": found.problems} | ({"page": str(page)} if page else {})
+        document({"picture": drawn.source_image, "counts": drawn.counts, "files": files, **told})
+    else:
+        _tell_source(drawn, found)
+    if found.problems:
+        sys.exit(1)
+
+
+def _tell_source(drawn: Preview, found: Findings) -> None:
     if drawn.counts:
         table(["class", drawn.source_image], [[label, count] for label, count in drawn.counts.items()])
     for file in drawn.files:
         tell(str(file))
-    for warning in warnings:
+    for warning in found.warnings:
         tell(f"warning: {warning}")
+    for problem in found.problems:
+        say(f"problem: {problem}", bold=True)

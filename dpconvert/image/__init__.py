@@ -20,6 +20,7 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
     czi.py, ome_zarr.py  slides that optional libraries read
     spacing.py  micrometres per pixel, in all notations of files
     header.py   the size of an image, from the header of its file
+    depth.py    whether samples need a range of values, from the header of a file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
 """

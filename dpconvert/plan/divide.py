@@ -14,12 +14,15 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Erratum, Manifest
 from dpconvert.manifest.rules import Crop, Tiles, Whole
 from dpconvert.plan.options import Options
-from dpconvert.plan.split import assign, contents
+from dpconvert.plan.split import assign, contents, spelt
 from dpconvert.source import unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Box, Record, SourceImage, read_sample_name, sample_name
 
 SHOWN = 3  # names in a note
+
+MISSING = {"nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NULL", "null", "None", "NaT"}
+"""What programs write where a value is missing (pandas, R, Excel, databases)."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     """Return the classes of the manifest, else those of the reader in its order, else the sorted labels found."""
     labels = {record.label for record in found}
     ordered = getattr(readers.reader(manifest), "classes", None)
-    classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
+    classes = manifest.classes or (ordered(source) if ordered else _found(labels, found))
     unknown = sorted(labels - set(classes))
     if unknown:
         where = next(r.source_image.files[0] for r in found if r.label == unknown[0])
@@ -188,11 +191,34 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     return classes
 
 
+def _found(labels: set[str], found: list[Record]) -> list[str]:
+    """The sorted labels as classes, which nothing confirms.
+
+    Raises:
+        SourceError: one reads like a missing value, or two look the same.
+    """
+    by_key: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_key.setdefault(names.seen(label), []).append(label)
+    spelt = next((same for same in by_key.values() if len(same) > 1), [])
+    missing = sorted(labels & MISSING)
+    if spelt or missing:
+        first = (spelt or missing)[0]
+        raise SourceError(
+            f"classes that look the same but for case or blanks: {', '.join(map(repr, spelt))}" if spelt
+            else f"the label {first!r} reads like a missing value",
+            where=next(r.source_image.files[0] for r in found if r.label == first),
+            remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),
+        )  # fmt: skip
+    return sorted(labels)
+
+
 def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[dict[str, str], dict[str, Split]]:
     """Return two mappings: image -> group id, image -> split."""
     policy = manifest.policy(options.split)
     unit = {r.source_image.name: _unit(r.source_image, policy.unit) for r in found}
     groups = contents((unit[r.source_image.name], r.label, r.source_image.split) for r in found)
+    policy = spelt(policy, groups)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     namespaced = {r.source_image.name: f"{manifest.namespace}:{r.source_image.group}" for r in found}
     return namespaced, {name: assigned[group] for name, group in unit.items()}

@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from numpy.typing import NDArray
+import numpy as np
 
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
+from dpconvert.image.depth import takes_range
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
@@ -259,6 +261,13 @@ class Source:
         """Whether an image is an element of an array, not a separate file."""
         found = elements.element(name, self.sizes)
         return found is not None and not found.encoded
+
+    def takes_range(self, name: str) -> bool:
+        """Whether the samples of an image need a range of values to become pixels of 8 bits."""
+        found = elements.element(name, self.sizes)
+        if found is not None and not found.encoded:
+            return bool(self.stacks(found.file).array(found.key).dtype != np.uint8)
+        return takes_range(self.file(name))
 
     def columns(self, name: str) -> Columns:
         """Return the columns of a Parquet file, which stays open."""
