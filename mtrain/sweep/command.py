@@ -109,7 +109,7 @@ def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
     found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there, "failed": failed}
     told = f", {len(failed)} of them failed" if failed else ""
     lines = [f"{sweep.name}: {there} of {counted(len(cells), 'cell')}{told} -> {store.path}"]
-    return SweepResult(lines, found, stopped, reasons(failed))
+    return SweepResult(lines, found, stopped, reasons(store.failed(chosen)))  # a part answers for its own cells
 
 
 def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:

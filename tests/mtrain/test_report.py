@@ -105,6 +105,14 @@ def test_a_run_without_transfers_says_how_to_make_one(tmp_path: Path) -> None:
     assert "mtrain transfer --mode svm" in table
 
 
+def test_captions_name_intervals_only_where_there_are_some(tmp_path: Path) -> None:
+    for folder, interval in (("none", {}), ("some", {"intervals": {"accuracy": [0.4, 0.6]}, "scores": {"accuracy": 0.5}})):
+        run = a_run(tmp_path / folder, transfers=[a_transfer("run", 0.5, **interval)])
+        path, table = write_report(run, tmp_path / f"{folder}.html")
+        assert ("95 %" in table) is bool(interval)
+        assert path.read_text().count("95 %") == (4 if interval else 0)  # table, figure, its words, details
+
+
 def test_a_transfer_without_its_baseline_has_no_difference(tmp_path: Path) -> None:
     _, table = write_report(a_run(tmp_path, transfers=[a_transfer("run", 0.5)]), tmp_path / "page.html")
     assert "| Gamma | svm | accuracy | validation | not stated | 50.00 | not run | not available | undefined |" in table
