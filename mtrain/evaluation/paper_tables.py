@@ -6,6 +6,7 @@ An evaluation is one transfer of one model to one target, scored on its test set
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,10 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.validation import first_fault
-from mtrain.documents import read_document
+from mtrain.config import INCIDENTAL
+from mtrain.documents import read_document, short_digest
 from mtrain.errors import RunError
 from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
+from mtrain.runs import Run
 
 # the columns of Table V, in its order
 COLUMNS = {
@@ -34,6 +37,9 @@ COLUMNS = {
 UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
 TRANSFERS = ("svm", "finetune")
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
+POOL = "pool"  # entry of `Evaluation.training`: a digest of what was trained on
+# settings of a training that the row of an evaluation or its pool already tells, or over which it is averaged
+TOLD = frozenset({"seed", "backbone", "size", "tasks", "drop", "joint"})
 
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -42,7 +48,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Evaluation(BaseModel):
     """The content of one file, as far as it is used here. `score`: in 0..1. `identity`: what it depends on.
 
-    samples, groups: the numbers that were scored. answers: the file of its predictions, if it has one.
+    training: of a multi-task network, as `training_of` tells it. samples, groups: the numbers that were scored.
+    answers: the file of its predictions, if it has one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -58,6 +65,7 @@ class Evaluation(BaseModel):
     n_train: int
     run: str | None = None
     identity: dict[str, Any] = {}
+    training: dict[str, Any] = {}
     groups: int | None = None
     samples: int | None = None
     answers: Path | None = None
@@ -107,6 +115,13 @@ class TaskRow:
     def _pair(self, mode: str) -> tuple[Summary, Summary] | None:
         ours, theirs = (self.scores.get(f"{mode}-{source}") for source in ("multitask", "imagenet"))
         return None if ours is None or theirs is None else (ours, theirs)
+
+
+def training_of(run: Run) -> dict[str, Any]:
+    """What a score of the run's network depends on but for the seed: settings, and a digest of the sets trained on."""
+    pool = [run.about().get("pool", {}), run.trained_on()]
+    settings = run.config().model_dump(mode="json", exclude=set(INCIDENTAL | TOLD))
+    return settings | {POOL: short_digest(json.dumps(pool, sort_keys=True))}
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:

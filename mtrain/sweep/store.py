@@ -95,6 +95,12 @@ class Store:
         """Return the run folder of a training or a warm-up."""
         return Run(self.path / "runs" / digest)
 
+    def own(self, run: str | Path | None) -> str | None:
+        """The name of a run of this sweep, wherever its folder stood when the path was written; None for other runs."""
+        parts = Path(run).parts[-3:] if run is not None else ()
+        ours = len(parts) == 3 and parts[:2] == (self.path.absolute().name, "runs")
+        return parts[2] if ours else None
+
     def has(self, cell: Cell) -> bool:
         """Whether the cell has an undamaged result."""
         return known_document(self.result_path(cell.digest)) is not None

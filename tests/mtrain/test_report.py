@@ -106,7 +106,8 @@ def test_a_run_without_transfers_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_captions_name_intervals_only_where_there_are_some(tmp_path: Path) -> None:
-    for folder, interval in (("none", {}), ("some", {"intervals": {"accuracy": [0.4, 0.6]}, "scores": {"accuracy": 0.5}})):
+    there = {"intervals": {"accuracy": [0.4, 0.6]}, "scores": {"accuracy": 0.5}}
+    for folder, interval in (("none", {}), ("some", there)):
         run = a_run(tmp_path / folder, transfers=[a_transfer("run", 0.5, **interval)])
         path, table = write_report(run, tmp_path / f"{folder}.html")
         assert ("95 %" in table) is bool(interval)
@@ -145,6 +146,24 @@ def test_transfers_are_set_against_each_other_only_on_the_same_set() -> None:
     by_set = {c.scored_on: c for c in compare(found)}
     assert by_set["validation"].gain == pytest.approx(0.1)
     assert by_set["test"].gain is None
+
+
+def test_results_of_other_shards_sizes_or_recipes_stand_apart_and_say_so() -> None:
+    """The baseline was scored before the shards were converted again, and one seed with another recipe."""
+    recipe = {"task_digest": "a" * 64, "epochs": 100, "final": False}
+    found = [
+        a_transfer("run", 0.9, mode="finetune", identity=recipe | {"seed": 0, "weights_digest": "x"}),
+        a_transfer("run", 0.8, mode="finetune", identity=recipe | {"seed": 1, "weights_digest": "x"}),
+        a_transfer("run", 0.1, mode="finetune", identity=recipe | {"seed": 2, "epochs": 2}),
+        a_transfer("imagenet", 0.2, mode="finetune", identity=recipe | {"seed": 0, "task_digest": "b" * 64}),
+    ]
+    rows = {next(iter(c.scores)): c for c in compare(found)}
+    assert sorted([*c.scores.values()] for c in compare(found)) == [[0.1], [0.2], [pytest.approx(0.85)]]
+    assert [c.gain for c in compare(found)] == [None] * 3
+    assert rows["imagenet"].notes == (
+        "shards bbbbbbbb, epochs 100: not comparable with the other rows of this task and mode",
+    )
+    assert compare(found[:2])[0].notes == ()
 
 
 def test_modes_stand_apart_and_seeds_are_averaged() -> None:
