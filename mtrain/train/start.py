@@ -17,7 +17,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
-from mtrain.model.tensor_file import not_finite
+from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import StateDict as TensorState
 from mtrain.runs import Run
 from mtrain.train import checkpoint
@@ -127,10 +127,10 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
 
 def _check_start(shared: SharedNetwork, weights: str) -> None:
     """Raises:
-    RunError: the initial weights are not finite.
+    RunError: the initial weights are not finite, or make no network.
     """
-    if broken := not_finite(shared.body.state_dict()):
-        raise RunError(f"weights are not finite: {broken[0]}", where=weights, remedy="give other --weights")
+    if fault := fault_of(shared.body.state_dict()):
+        raise RunError(fault, where=weights, remedy="give other --weights")
 
 
 def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | None:
