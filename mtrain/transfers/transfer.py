@@ -76,7 +76,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:
         report.note(f"{task.name}: known already, from {path}")
-        return known
+        return known | {"weights": source.weights}  # the same weights may have been read from another file
     check_sets(task, options)
     fetch_shards([task], list(task.rows), report)
     begun = time.monotonic()
