@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, answer
-from mtrain.cli.options import EVALUATIONS, FOLDER, OUT, RUNS, SWEEPS, note_unused, reporter, run_of
+from mtrain.cli.options import EVALUATIONS, FOLDER, OPEN_LICENCES, OUT, RUNS, SWEEPS, note_unused, reporter, run_of
 
 
 @click.command()
@@ -87,6 +87,7 @@ def export(
 
     exported = write(chosen, to, out or chosen.path / "export" / to, task, accepted=accept_licence)
     report = reporter(quiet or as_json)
+    note_unused(report, {} if exported.restricted else {"accept_licence": OPEN_LICENCES})
     report.note(f"{chosen.name}: {', '.join(exported.files)} -> {exported.folder}")
     address = upload(exported.folder, push) if push else None
     result: dict[str, Any] = {"folder": str(exported.folder), "files": list(exported.files)}
@@ -144,11 +145,16 @@ def predict(
     segmenter = Segmenter(run, classifier) if dense else None
     size = Patch.of(classifier.about, patch, mpp, mpp_override)
     report = reporter(quiet or as_json)
+    if mpp_override is not None:
+        note_unused(report, {"mpp": "--mpp-override replaces it"})
     if segmenter is not None:
         results = predict_dense(segmenter, paths, size, out, report)
         answer([one.pop("line") for one in results], results, as_json=as_json)
         return
     results = run_prediction(classifier, paths, size, out, report, shown, features=features)
+    if not any("heatmap" in result for result in results):
+        side = ("patch",) if classifier.about.side else ()  # else it was needed
+        note_unused(report, dict.fromkeys(("mpp", "mpp_override", "shown", *side), "it is for slides"))
     answer(map(_line, results), results, as_json=as_json)
 
 

@@ -33,6 +33,7 @@ class Selection:
     bootstrap: Bootstrap
     friedman: tuple[float, float] | None
     notes: tuple[str, ...]
+    missing: bool = False  # whether scores are missing or diverged
     race: RaceRecord | None = None
 
     @property
@@ -99,7 +100,8 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
         notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare what is there")
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
     return Selection(
-        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes)
+        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes),
+        missing=not bool(np.isfinite(grid.scores).all()),
     )  # fmt: skip
 
 

@@ -202,10 +202,12 @@ class Store:
         known = {cell.digest: known_document(self.result_path(cell.digest)) or {} for cell in cells}
         return {cell: _failures(found) for cell, found in known.items() if found.get("state") in FAILED}
 
-    def forget_failed(self, cells: Sequence[Cell]) -> None:
-        """Delete the results of failed cells, so that they are run again."""
-        for cell in self.failed(cells):
+    def forget_failed(self, cells: Sequence[Cell]) -> int:
+        """Delete the results of failed cells, so that they are run again. Return their number."""
+        failed = self.failed(cells)
+        for cell in failed:
             self.result_path(cell).unlink(missing_ok=True)
+        return len(failed)
 
     @contextmanager
     def claimed(self, digest: str, run: Run | None = None) -> Iterator[bool]:

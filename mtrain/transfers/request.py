@@ -43,12 +43,22 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
     pool = None
     found = []
     for name in names:
-        if url_of(name) or (Path(name) / "task.json").is_file():
+        if _is_folder(name):
             found.append(open_task(name))
             continue
         pool = pool or open_pool(shards or Path(run.config().shards))
         found.append(find_task(pool, name))
     return found
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a target is given as the path or the URL of its folder rather than by its name."""
+    return url_of(name) is not None or (Path(name) / "task.json").is_file()
+
+
+def places(names: Sequence[str]) -> dict[str, str]:
+    """The folder of the tasks, with the reason, if these targets do not need one; else nothing."""
+    return {"shards": "every target is given as a folder"} if names and all(map(_is_folder, names)) else {}
 
 
 def unread(modes: Sequence[str], weights: str = OWN) -> dict[str, str]:
