@@ -18,11 +18,12 @@ from mtrain.cli.options import EVALUATIONS, FOLDER, OPEN_LICENCES, OUT, RUNS, SW
 @click.option("--sweep", metavar="NAME", help="Sweep to report instead of a run: the paper's tables and figures.")
 @EVALUATIONS
 @click.option("--paper", is_flag=True, help="Show the published scores beside those of the sweep.")
+@click.option("--shards", type=FOLDER, help="Folder of the tasks, where it has moved.  [default: the run's]")
 @click.option("--out", type=OUT, help="HTML page.  [default: report.html in the run, or in report/ of the sweep]")
 @JSON
 def report(
-    runs: Path, sweeps: Path, name: str | None, sweep: str | None, evaluations: Path, paper: bool, out: Path | None,
-    as_json: bool,
+    runs: Path, sweeps: Path, name: str | None, sweep: str | None, evaluations: Path, paper: bool,
+    shards: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a page about a run (pool, learning curves, transfer scores) or, with --sweep, about a sweep.
 
@@ -33,7 +34,7 @@ def report(
     """
     said = reporter(as_json)
     if sweep is not None:
-        note_unused(said, dict.fromkeys(("runs", "name"), "--sweep names a sweep instead of a run"))
+        note_unused(said, dict.fromkeys(("runs", "name", "shards"), "--sweep names a sweep instead of a run"))
         from mtrain.sweep.store import open_store
 
         store = open_store(sweeps, sweep)
@@ -47,7 +48,7 @@ def report(
     run = run_of(runs, name)
     from mtrain.report.run_page import write_report
 
-    page, table = write_report(run, out or run.path / "report.html")
+    page, table = write_report(run, out or run.path / "report.html", shards)
     answer([table, str(page)], {"page": str(page), "table": table}, as_json=as_json)
 
 

@@ -31,10 +31,13 @@ UNDIVIDED = 18  # characters of a name that stays in one line
 WITH = ", with 95 % intervals"
 
 
-def write_report(run: Run, out: Path) -> tuple[Path, str]:
-    """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables."""
+def write_report(run: Run, out: Path, shards: Path | None = None) -> tuple[Path, str]:
+    """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables.
+
+    shards: folder of the tasks, if it is no longer that of the run.
+    """
     config, events, found = run.config(), run.events(), results_with_answers(run)
-    tasks, missing = _tasks(Path(config.shards))
+    tasks, missing = _tasks(shards or Path(config.shards))
     comparisons = compare(found)
     titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}
     classes = {task.name: task.classes for task in tasks}

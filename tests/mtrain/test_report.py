@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from mtrain.cli import group
 from mtrain.data.pool import open_pool
 from mtrain.documents import without_nan
 from mtrain.report import figures
@@ -130,6 +132,16 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     assert "b" not in Page(path.read_text()).tags
     assert "<img" not in table
     assert '"alert(1)">\\|' in table
+
+
+def test_a_run_whose_shards_moved_lists_its_tasks(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    (tmp_path / "shards").rename(tmp_path / "moved")
+    words = ["report", "--runs", str(tmp_path / "runs"), "--shards", str(tmp_path / "moved")]
+    answer = CliRunner().invoke(group, words)
+    assert answer.exit_code == 0, answer.output
+    assert "| Alpha | trained on train | 2 | 24 | 8 | 8 | CC0-1.0 |" in answer.stdout
+    assert (run.path / "report.html").is_file()
 
 
 def test_a_run_whose_shards_are_gone_still_has_a_page(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ SITUATIONS = [
     "fit --run toy | " + SHARDS + " --log mlflow",
     "fit --print-config | " + SHARDS + " --log mlflow",
     "report | --sweeps x --evaluations x --paper",
-    "report --sweep grid | --runs runs --run toy",
+    "report --sweep grid | --runs runs --run toy --shards shards",
     "watch --once | --sweeps x --every 3",
     "watch --sweep grid | --runs runs --run toy --every 3",
     "select | --incomplete",
@@ -197,7 +197,7 @@ ALWAYS = {
     "influence": {"name", "target", "shards", "layers", "samples", "dimensions", "verify", "seed"},
     "sweep": {"file", "sbatch"},
     "select": {"name"},
-    "report": {"sweep"},
+    "report": {"sweep"},  # --shards of a run: test_report.py
     "export": {"run", "to", "task", "push"},
     "predict": {"paths", "name", "task", "dense"},  # --features: test_predict.py
     "backbones": {"action", "name"},
