@@ -33,8 +33,8 @@ class Selection:
     bootstrap: Bootstrap
     friedman: tuple[float, float] | None
     notes: tuple[str, ...]
-    missing: bool = False  # whether scores are missing or diverged
     race: RaceRecord | None = None
+    missing: bool = False  # whether scores are missing or diverged
 
     @property
     def mean_ranks(self) -> Values:

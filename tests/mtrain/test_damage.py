@@ -20,9 +20,10 @@ from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
 from mtrain.data.pool import open_pool
-from mtrain.errors import RunError, ShardError, UserError
+from mtrain.errors import RunError, ShardError, UsageError, UserError
 from mtrain.runs import Run
 from mtrain.train.fit import fit
+from mtrain.transfers.request import targets
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_fit import Notes
@@ -371,3 +372,11 @@ def test_few_shot_where_the_metric_is_not_defined_says_so_again_and_again(place:
         assert "Solo: roc_auc not defined on val" in found.stdout
         assert "    1 per class: not defined\n" in found.stdout
         assert "note: the val set of Solo holds one class only: no roc_auc" in found.stdout
+
+
+def test_a_target_that_is_named_twice_counts_once_and_two_of_one_name_are_refused(place: Path) -> None:
+    run = Run(Path("runs/toy"))
+    assert [task.name for task in targets(run, None, ["Gamma", "gamma", "shards/Gamma"])] == ["Gamma"]
+    write_task(Path("other/Gamma"), seed=7)
+    with pytest.raises(UsageError, match=r"two targets are called Gamma; found another in .*shards/Gamma; give one"):
+        targets(run, None, ["Gamma", "other/Gamma"])
