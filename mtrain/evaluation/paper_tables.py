@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.manifest.catalog import manifest_folder
+from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 from mtrain.config import INCIDENTAL
 from mtrain.documents import read_document, short_digest
@@ -167,6 +169,16 @@ def table(evaluations: Iterable[Evaluation], backbone: str, *, intervals: bool =
         row = TaskRow(task, every[0].metric, size, scores, _stated(every, "samples"), _stated(every, "groups"))
         rows.append(_with_intervals(row, columns) if intervals else row)
     return in_order(rows)
+
+
+def undefined(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Notes on evaluations that no table shows, since their metric is not defined on the test set."""
+    without = Counter((one.task, one.backbone, one.column, one.metric) for one in evaluations if one.score is None)
+    return [
+        f"{task}, {backbone}, {column}: {METRICS.get(metric, metric)} is not defined on the test set "
+        f"({counted(count, 'evaluation')})"
+        for (task, backbone, column, metric), count in sorted(without.items())
+    ]
 
 
 def _stated(every: Iterable[Evaluation], name: str) -> int | None:

@@ -193,6 +193,19 @@ def test_joint_stands_beside_networks_of_the_same_start_and_is_of_one_training(t
     ]
 
 
+def test_a_score_that_is_not_defined_is_said(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    for seed in range(2):
+        about = {"source": "imagenet", "mode": "finetune", "metric": "roc_auc", "score": None}
+        write_evaluation(tmp_path / "e", seed, seed=seed, **about)
+    notes = Notes()
+    page = sweep_page.write_sweep_report(
+        store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False, report=notes
+    )
+    assert notes.said == ["Lung, tiny, finetune-imagenet: ROC AUC is not defined on the test set (2 evaluations)"]
+    assert notes.said[0] in page.read_text()
+
+
 def test_a_baseline_has_one_set_of_imagenet_weights(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", scores)
     for number, digest in enumerate(("old", "new")):
