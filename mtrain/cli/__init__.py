@@ -12,6 +12,7 @@ import click
 from dpconvert import __version__
 from dpconvert.runtime.terminal import ended, say
 from mtrain.cli import backbones, compare, doctor, influence, labels, results, scores, sweep, train, watch
+from mtrain.cli.options import noting_unused
 from mtrain.documents import unchecked
 from mtrain.errors import SaidElsewhereError, UsageError
 
@@ -66,4 +67,4 @@ for command in (
     scores.breakhis, labels.audit_labels, compare.compare, influence.influence, sweep.sweep, sweep.select,
     results.report, results.export, results.predict, backbones.backbones, doctor.doctor,
 ):  # fmt: skip
-    group.add_command(command)
+    group.add_command(noting_unused(command))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, reporter
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, note_unused, reporter
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
@@ -53,7 +53,7 @@ def compare(
     Example: mtrain compare --backbone uni=FILE --run RUN --target Lung
     """
     from mtrain.errors import UsageError
-    from mtrain.transfers.request import OWN, weights_of
+    from mtrain.transfers.request import OWN, places, unread, weights_of
     from mtrain.transfers.request import targets as find
 
     networks = list(_networks(runs, backbones, names, size))
@@ -67,9 +67,12 @@ def compare(
     from mtrain.transfers.finetune_rate import Recipe
     from mtrain.transfers.transfer import TransferOptions
 
+    report = reporter(quiet or as_json)
+    of_runs = {} if backbones else {"size": "a run has its own"}
+    note_unused(report, unread([mode]) | of_runs | places(targets))
     options = TransferOptions(mode, False, solver, workers, Recipe(device=device))
     entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
-    content, failures = put_side_by_side(entries, tasks, options, reporter(quiet or as_json))
+    content, failures = put_side_by_side(entries, tasks, options, report)
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
     for failure in failures:

@@ -84,7 +84,7 @@ def transfer(
     \b
     Example: mtrain transfer --mode svm
     """
-    from mtrain.transfers.request import targets, unread, weights_of
+    from mtrain.transfers.request import places, targets, unread, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     tasks, weights, report = (
@@ -92,7 +92,7 @@ def transfer(
         weights_of(run, weights, mode, weights_key),
         reporter(quiet or as_json),
     )
-    note_unused(report, unread([mode], weights))
+    note_unused(report, unread([mode], weights) | places(target))
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import TransferOptions
 
@@ -132,7 +132,7 @@ def features(
     \b
     Example: mtrain features --task Lung --dtype float16
     """
-    from mtrain.transfers.request import targets, weights_of
+    from mtrain.transfers.request import places, targets, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     chosen, weights, report = (
@@ -140,6 +140,7 @@ def features(
         weights_of(run, weights, key=weights_key),
         reporter(quiet or as_json),
     )
+    note_unused(report, places(tasks))
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import source_of
 
@@ -202,7 +203,7 @@ def evaluate(
     from mtrain.errors import UsageError
     from mtrain.runs import open_run
     from mtrain.sweep.store import open_store
-    from mtrain.transfers.request import targets, unread
+    from mtrain.transfers.request import places, targets, unread
 
     if bool(names) == bool(sweep):
         raise UsageError("nothing to evaluate", remedy="give either --run NAME (repeatable) or --sweep NAME")
@@ -218,7 +219,8 @@ def evaluate(
     )
     request = EvaluateRequest(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
-    note_unused(report, unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None))
+    unused = unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
+    note_unused(report, unused | ({} if store else places(target)))
     if store:
         results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)
     else:

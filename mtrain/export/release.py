@@ -209,10 +209,10 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
     known = request.store.planned()
     results = request.store.results(known)
     same = Combination(config.backbone, config.lr, config.tau, config.warmup > 0)
-    ours = {(request.store.path / one.run).resolve() for one in results.values() if one.combination == same}
+    store, ours = request.store, {Path(one.run).name for one in results.values() if one.combination == same}
 
     def own(one: Evaluation) -> bool:
-        return one.source == "multitask" and one.run is not None and Path(one.run).resolve() in ours
+        return one.source == "multitask" and store.own(one.run) in ours
 
     found = [one for one in read_evaluations(request.evaluations) if one.backbone == config.backbone]
     return comparable([one for one in found if one.source == "imagenet" or own(one)], ours=own, size=config.size)

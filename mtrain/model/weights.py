@@ -31,7 +31,7 @@ from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
-from mtrain.model.weights_file import EXPECTED, Kind, weights_in, weights_kind
+from mtrain.model.weights_file import EXPECTED, Kind, check_archive, weights_in, weights_kind
 from mtrain.model.weights_fit import StateDict, flattened
 from mtrain.runs import Run
 from mtrain.seen import Seen
@@ -138,6 +138,8 @@ def open_weights(path: Path) -> Weights:
         if kind == "safetensors":
             tensors, about = read_tensors(path)
             return _named(tensors, about.get(BACKBONE), _architecture_beside(path))
+        if kind == "zip":
+            check_archive(path)
         content = _load_pickled(path, kind)
         architecture = content.get("arch", content.get("architecture"))
         return _named(dict(flattened(content)), None, architecture or _architecture_beside(path))

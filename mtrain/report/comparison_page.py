@@ -13,7 +13,11 @@ from mtrain.report.run_page import METRICS, SETS, template
 def write_page(content: dict[str, Any], out: Path) -> Path:
     """Write the page of what mtrain.evaluation.comparison.compare gives."""
     page = template("comparison.html", span=_span, metric=_metric, rank=_rank, size=_size, times=_times, mib=_mib)
-    write_text(out, page.render(**content, sets=_sets(content)))
+    scores = [one for network in content["networks"] for one in network["scores"].values() if one]
+    some, of_differences = (any(one.get(name) for one in scores) for name in ("interval", "difference_interval"))
+    intervals = " with 95 % intervals by the bootstrap over groups" if some else ""
+    differences = ", their intervals on the same groups" if of_differences else ""
+    write_text(out, page.render(**content, sets=_sets(content), intervals=intervals, differences=differences))
     return out
 
 

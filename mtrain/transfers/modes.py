@@ -249,7 +249,9 @@ def _frozen(
     if len(task.rows[scored]):
         answered = task.rows[scored], probe.answer(of(scored))
         return Transferred(scored, sizes, probe.settings, probe.notes, answered)
-    note = f"{task.name} has no {scored} set: the score is the cross-validation's, which also chose C: it is optimistic"
+    chosen = next(iter(probe.settings), "the classifier")
+    how = f"the score is the cross-validation's, which also chose {chosen}: it is optimistic"
+    note = f"{task.name} has no {scored} set: {how}"
     return Transferred("cv", sizes, probe.settings, (*probe.notes, note), score=probe.score)
 
 

@@ -19,7 +19,7 @@ from mtrain.documents import without_nan, write_document
 from mtrain.errors import RunError
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.network import check_size, shared_network
-from mtrain.model.tensor_file import not_finite
+from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, write_predictions
@@ -56,9 +56,9 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     network = shared_network(run.network(), run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
     source = Pretrained(run, weights, network, weights_digest(network))
-    if broken := not_finite(network.body.state_dict()):
+    if fault := fault_of(network.body.state_dict()):
         remedy = "train another run with a lower --lr" if weights == OWN else "give others with --weights"
-        raise RunError(f"weights that are not finite: {broken[0]}", where=source.origin, remedy=remedy)
+        raise RunError(fault, where=source.origin, remedy=remedy)
     return source
 
 
@@ -76,7 +76,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:
         report.note(f"{task.name}: known already, from {path}")
-        return known
+        return known | {"weights": source.weights}  # the same weights may have been read from another file
     check_sets(task, options)
     fetch_shards([task], list(task.rows), report)
     begun = time.monotonic()

@@ -26,6 +26,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_json
 from mtrain.cli import group
 from mtrain.config import FitConfig
+from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
@@ -578,6 +579,25 @@ def test_the_command_plans_with_measured_times_and_runs_a_part(
     assert len(ran) == 3
     wrong = CliRunner().invoke(group, [*command, "--part", "4/3"])
     assert str(wrong.exception) == "--part is I/N with I from 1 to N; found 4/3; for example --part 1/8"
+
+
+def test_a_part_fails_only_for_its_own_cells(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
+    outcome = {"state": "failed", "scores": {}, "failures": {"Gamma": "no room"}, "seconds": 0.0}
+
+    def attempt(store: Store, cell: Cell, _report: Reporter) -> str:
+        write_document(store.result_path(cell.digest), {"cell": cell.digest, "left_out": list(cell.tasks)} | outcome)
+        return "done"
+
+    monkeypatch.setattr(local_engine, "attempt", attempt)
+    answer = CliRunner().invoke(group, [*command, "--part", "1/8"])
+    assert answer.exit_code == 1
+    assert "Gamma in 1 cell: no room" in answer.stderr
+    outcome |= {"state": "scored", "failures": {}}
+    answer = CliRunner().invoke(group, [*command, "--part", "2/8"])
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stdout == f"tiny: 2 of 8 cells, 1 of them failed -> {tmp_path / 'sweeps' / 'tiny'}\n"
 
 
 def test_the_slurm_script_asks_for_each_part_and_is_queued_again_when_stopped(shards: Path, tmp_path: Path) -> None:
