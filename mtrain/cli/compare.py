@@ -15,7 +15,7 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, 
 if TYPE_CHECKING:
     from mtrain.runs import Run
 
-MODES = ["svm", "logistic", "knn"]
+MODES = ["svm", "logistic", "knn", "eva"]
 
 
 @click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "solver", "size"))
@@ -36,6 +36,7 @@ MODES = ["svm", "logistic", "knn"]
     "--size", type=click.IntRange(16), metavar="PX", help="Of all --backbone.  [default: as each was trained]"
 )
 @SOLVER
+@click.option("--paper", is_flag=True, help="Show the scores that kaiko-eva published, with --mode eva.")
 @DEVICE
 @WORKERS
 @click.option("--out", type=OUT, default=Path("comparison.html"), show_default=True, help="The page.")
@@ -43,7 +44,7 @@ MODES = ["svm", "logistic", "knn"]
 def compare(
     runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...],
     shards: Path | None,
-    mode: str, size: int | None, solver: str, device: str, workers: int, out: Path, as_json: bool,
+    mode: str, size: int | None, solver: str, paper: bool, device: str, workers: int, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score several networks on the same tasks: one table, with ranks, time and memory.
 
@@ -61,7 +62,7 @@ def compare(
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
-    from mtrain.evaluation.comparison import Entry
+    from mtrain.evaluation.comparison import Entry, beside_published
     from mtrain.evaluation.comparison import compare as put_side_by_side
     from mtrain.report.comparison_page import lines, write_page
     from mtrain.transfers.finetune_rate import Recipe
@@ -70,6 +71,8 @@ def compare(
     options = TransferOptions(mode, False, solver, workers, Recipe(device=device))
     entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
     content, failures = put_side_by_side(entries, tasks, options, reporter(quiet or as_json))
+    if paper:
+        beside_published(content, reporter(quiet or as_json))
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
     for failure in failures:

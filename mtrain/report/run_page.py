@@ -13,11 +13,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
+from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
 from mtrain.model.names import remark
 from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
@@ -35,11 +37,15 @@ INTERVALS = (
 )
 
 
-def write_report(run: Run, out: Path) -> tuple[Path, str]:
-    """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables."""
+def write_report(run: Run, out: Path, *, paper: bool = False, report: Reporter | None = None) -> tuple[Path, str]:
+    """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables.
+
+    paper: also show the scores that kaiko-eva published for the same tasks, sets and recipe.
+    """
     config, events, found = run.config(), run.events(), results_with_answers(run)
     tasks, missing = _tasks(Path(config.shards))
     comparisons = compare(found)
+    published = beside_published(comparisons, other_weights(comparisons), report) if paper else []
     titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}
     classes = {task.name: task.classes for task in tasks}
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
@@ -52,6 +58,7 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
             "",
             *_markdown_transfers(comparisons),
             "",
+            *_markdown_published(published),
         ]
     )
     page = template("report.html").render(
@@ -74,6 +81,7 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
         accuracies=_task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
         comparisons=comparisons,
         figures=_score_figures(comparisons, titles),
+        published=published,
         sections=[section for section in sections if section is not None],
         others=other_weights(comparisons),
         baseline=BASELINE,
@@ -83,6 +91,16 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
     return out, tables
+
+
+def _markdown_published(tables: Iterable[Beside]) -> list[str]:
+    lines = []
+    for one in tables:
+        lines += [f"{one.title}, beside {one.published.source} ({one.published.url}):", ""]
+        lines += ["| network | score | from |", "|---|---:|---|"]
+        rows = [(_cell(name), percent(score), "published" if told else "here") for name, score, told in one.rows]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return lines
 
 
 def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> list[tuple[str, str]]:
