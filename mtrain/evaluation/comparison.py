@@ -9,7 +9,8 @@ network.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import numpy as np
 import torch
 
 from dpconvert.runtime.progress import Reporter
+from mtrain.data.columns import ColumnRequest
 from mtrain.data.task import Task
 from mtrain.errors import UserError
 from mtrain.evaluation.eva_scores import NONE, published_for
 from mtrain.evaluation.paired import draws
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
+from mtrain.evaluation.robustness_run import robustness_of
 from mtrain.model.devices import find_device
 from mtrain.model.network import SharedNetwork
 from mtrain.runs import Run
@@ -74,15 +77,23 @@ class Scored:
 
 
 def compare(
-    entries: Sequence[Entry], tasks: Sequence[Task], options: TransferOptions, report: Reporter
+    entries: Sequence[Entry],
+    tasks: Sequence[Task],
+    options: TransferOptions,
+    report: Reporter,
+    column: ColumnRequest | None = None,
+    k: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The comparison as a JSON object, and the reasons for missing scores.
+
+    column, k: also measure the robustness of the features to this column, with k neighbours.
 
     Raises:
         UserError: a network cannot be built or loaded.
     """
     scores: dict[str, dict[str, Scored]] = {}
     costs: dict[str, Cost] = {}
+    robust: dict[str, dict[str, dict[str, Any]]] = {}
     failures: list[str] = []
     notes: dict[str, None] = {}
     for entry in entries:  # so that one network is in memory at a time
@@ -96,10 +107,27 @@ def compare(
                 continue
             notes |= dict.fromkeys(note for found in runs for note in found["notes"])
             scores[entry.name][task.name] = _scored(source, task, options, runs)
+            if column is not None:
+                with _gathered(failures, f"{entry.name} on {task.name}, {column.name}"):
+                    of = robustness_of(source, task, column, k, options.workers, options.recipe.device, report)
+                    robust.setdefault(entry.name, {})[task.name] = of
+                    notes |= dict.fromkeys(of["notes"])
         costs[entry.name] = cost(source.network, entry.run.config().size, options.recipe.device)
     if failures:
         notes |= {"some scores are missing: the mean rank of a network is over the tasks on which it has one": None}
-    return _content(entries, tasks, options.mode, scores, costs) | {"notes": list(notes)}, failures
+    return _content(entries, tasks, options.mode, scores, costs) | {
+        "robustness": robust,
+        "notes": list(notes),
+    }, failures
+
+
+@contextmanager
+def _gathered(failures: list[str], where: str) -> Iterator[None]:
+    """Add a user's error to `failures`."""
+    try:
+        yield
+    except UserError as error:
+        failures.append(f"{where}: {error}")
 
 
 def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequence[dict[str, Any]]) -> Scored:

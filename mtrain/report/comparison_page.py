@@ -15,7 +15,14 @@ from mtrain.report.run_page import METRICS, SETS, template
 def write_page(content: dict[str, Any], out: Path) -> Path:
     """Write the page of what mtrain.evaluation.comparison.compare gives."""
     page = template("comparison.html", span=_span, metric=_metric, rank=_rank, size=_size, times=_times, mib=_mib)
-    more = {"sets": _sets(content), "figures": _figures(content), "published": _published(content)}
+    rows = [(network, one) for network, tasks in content["robustness"].items() for one in tasks.values()]
+    more = {
+        "robustness_rows": rows,
+        "by": rows[0][1]["by"] if rows else "",
+        "sets": _sets(content),
+        "figures": _figures(content),
+        "published": _published(content),
+    }
     write_text(out, page.render(**content, **more))
     return out
 
@@ -80,6 +87,10 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
         taken = f"{_size(cost['parameters'])} parameters, {_times(cost['milliseconds'])} ms an image"
         memory = "" if cost["mib_image"] is None else f", {_mib(cost['mib_image'])} MiB an image"
         yield f"{network['name']}: {rank}, {taken}{memory} ({cost['device']})"
+    for network, tasks in content["robustness"].items():
+        for task, one in tasks.items():
+            index = "not defined" if one["index"] is None else f"{one['index']:.4f}{_span(one['interval'], '{:.4f}')}"
+            yield f"{task}: {network}: robustness index {index} by {one['by']}, k = {one['k']}"
     for title, rows, source in _published(content):
         yield f"{title}, beside {source['source']} ({source['url']}):"
         yield from (f"  {score:.4f} {name}{' (published)' if told else ''}" for name, score, told in rows)

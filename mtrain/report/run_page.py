@@ -21,6 +21,7 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
 from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
+from mtrain.evaluation.robustness_run import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
 from mtrain.report.cost import cost
@@ -48,6 +49,7 @@ def write_report(run: Run, out: Path, *, paper: bool = False, report: Reporter |
     published = beside_published(comparisons, other_weights(comparisons), report) if paper else []
     titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}
     classes = {task.name: task.classes for task in tasks}
+    robust = [(_network(one["weights"]), one) for one in robustness_results(run)]
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
     state, iteration = run.state()
     tables = "\n".join(
@@ -59,6 +61,7 @@ def write_report(run: Run, out: Path, *, paper: bool = False, report: Reporter |
             *_markdown_transfers(comparisons),
             "",
             *_markdown_published(published),
+            *_markdown_robustness(robust),
         ]
     )
     page = template("report.html").render(
@@ -81,6 +84,8 @@ def write_report(run: Run, out: Path, *, paper: bool = False, report: Reporter |
         accuracies=_task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
         comparisons=comparisons,
         figures=_score_figures(comparisons, titles),
+        robustness_rows=robust,
+        by=robust[0][1]["by"] if len({one["by"] for _, one in robust}) == 1 else "origin",
         published=published,
         sections=[section for section in sections if section is not None],
         others=other_weights(comparisons),
@@ -91,6 +96,20 @@ def write_report(run: Run, out: Path, *, paper: bool = False, report: Reporter |
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
     return out, tables
+
+
+def _network(weights: str) -> str:
+    return {OWN: "multi-task", BASELINE: "ImageNet"}.get(weights, Path(weights).name)
+
+
+def _markdown_robustness(robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    lines = [
+        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(one['by'])} | {one['k']} | "
+        f"{percent(one['index'])}{span(one['interval'])} | {percent(one['chance'])} |"
+        for network, one in robust
+    ]
+    head = ["| task | network | by | k | robustness index | by chance |", "|---|---|---|---:|---:|---:|"]
+    return [*head, *lines, ""] if lines else []
 
 
 def _markdown_published(tables: Iterable[Beside]) -> list[str]:

@@ -326,6 +326,17 @@ def test_the_page_of_a_run_shows_the_published_scores_on_request(mtrain: Command
     assert "none of these is here" in mtrain("report", "--run", "toy", "--paper", "--out", tmp_path / "r.html").err
 
 
+def test_the_page_of_a_run_shows_the_robustness_of_its_features(mtrain: Command, tmp_path: Path) -> None:
+    words = ("--run", "toy", "--target", "Gamma", "--by", "part", "--pattern", "^gamma-(?P<part>train|val)")
+    answer = mtrain("robustness", *words, "--k", "3", "--json", *WITHOUT)
+    assert answer.status == 0, answer.err
+    (found,) = json.loads(answer.out)
+    assert [one["centre"] for one in found["centres"]] == ["train", "val"]
+    table = mtrain("report", "--run", "toy", "--out", tmp_path / "report.html").out
+    assert f"| Gamma | multi-task | part | 3 | {100 * found['index']:.2f}" in table
+    assert "Robustness index" in (tmp_path / "report.html").read_text()
+
+
 def test_published_scores_need_their_recipe_and_sets(mtrain: Command, tmp_path: Path) -> None:
     networks = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random")
     answer = mtrain(
