@@ -120,10 +120,11 @@ def _split(given: Given) -> Iterator[str]:
 
 def _patterns(given: Given) -> Iterator[str]:
     groups = getattr(_shape(given), "GROUPS", {})
+    kept = set(given.manifest.layout.get("attributes", {}).values()) if given.manifest.shape == "folders" else set()
     for kind, spec in given.manifest.files.items():
         named = re.compile(spec.pattern)
         back = {name for name in named.groupindex if f"(?P={name})" in spec.pattern or f"(?({name})" in spec.pattern}
-        unknown = sorted(named.groupindex.keys() - groups.get(kind, named.groupindex.keys()) - back)
+        unknown = sorted(named.groupindex.keys() - groups.get(kind, named.groupindex.keys()) - back - kept)
         if unknown:
             known = ", ".join(f"(?P<{name}>...)" for name in sorted(groups[kind])) or "none"
             shown = ", ".join(f"(?P<{name}>...)" for name in unknown)

@@ -68,6 +68,20 @@ class Tabular(Model):
         return Dialect(self.delimiter, self.encoding, self.decimal, self.sheet)
 
 
+class Attributes(Model):
+    """Key of [layout]: further facts about each image, such as its centre or scanner, that its samples keep."""
+
+    attributes: dict[str, str] = {}
+    """Name of an attribute of the samples -> where it is: a named group of the pattern of [files.images] for `folders`,
+    a column of the table for `table` and `arrays`. An empty value is left out.
+    """
+
+    def told(self, cell: Callable[[str], str]) -> dict[str, str]:
+        """The attributes of one image; `cell` gives the text of a group or column."""
+        found = {name: cell(where).strip() for name, where in self.attributes.items()}
+        return {name: text for name, text in found.items() if text}
+
+
 class SplitNames(Model):
     """Key of [layout]: what the release calls its sets, as folders or in a column -> train, val or test."""
 

@@ -17,7 +17,9 @@ from mtrain.cli.options import EVALUATIONS, FOLDER, OPEN_LICENCES, OUT, RUNS, SW
 @click.option("--run", "name", metavar="NAME", help="Run to report.  [default: the newest]")
 @click.option("--sweep", metavar="NAME", help="Sweep to report instead of a run: the paper's tables and figures.")
 @EVALUATIONS
-@click.option("--paper", is_flag=True, help="Show the published scores beside those of the sweep.")
+@click.option(
+    "--paper", is_flag=True, help="Show published scores beside yours: with --sweep the paper's, else kaiko-eva's."
+)
 @click.option("--shards", type=FOLDER, help="Folder of the tasks, where it has moved.  [default: the run's]")
 @click.option("--out", type=OUT, help="HTML page.  [default: report.html in the run, or in report/ of the sweep]")
 @JSON
@@ -44,11 +46,11 @@ def report(
                                   report=said)  # fmt: skip
         answer([str(page)], {"page": str(page)}, as_json=as_json)
         return
-    note_unused(said, dict.fromkeys(("sweeps", "evaluations", "paper"), "it is for --sweep"))
+    note_unused(said, dict.fromkeys(("sweeps", "evaluations"), "it is for --sweep"))
     run = run_of(runs, name)
     from mtrain.report.run_page import write_report
 
-    page, table = write_report(run, out or run.path / "report.html", shards)
+    page, table = write_report(run, out or run.path / "report.html", shards, paper=paper, report=said)
     answer([table, str(page)], {"page": str(page), "table": table}, as_json=as_json)
 
 

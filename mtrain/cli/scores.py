@@ -29,7 +29,7 @@ from mtrain.cli.options import (
     reporter,
 )
 
-MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint", "dense"]
+MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joint", "dense"]
 RARELY = (
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
     "steps", "seed", "dtype", "weights_key", "backbone_options", "size",
@@ -75,6 +75,7 @@ def transfer(
     svm        linear SVM on frozen features; C by cross-validation over groups
     logistic   logistic regression on frozen features
     knn        nearest neighbours among frozen features
+    eva        linear layer by the recipe of kaiko-eva; five runs
     fewshot    scores by number of training images per class
     finetune   fine-tuning; the validation set chooses rate and epoch
     scratch    the same training from random weights

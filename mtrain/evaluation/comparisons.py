@@ -12,8 +12,13 @@ from mtrain.evaluation.paired import Interval, Paired, paired, verdict
 from mtrain.evaluation.ranks import Summary, summary
 
 METRICS = {
-    "accuracy": "accuracy", "roc_auc": "ROC AUC", "quadratic_kappa": "quadratic kappa", "dice": "Dice", "f1": "F1",
-}  # fmt: skip
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "roc_auc": "ROC AUC",
+    "quadratic_kappa": "quadratic kappa",
+    "dice": "Dice",
+    "f1": "F1",
+}
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}
 BASELINE, OWN = "imagenet", "run"
 UNSEEDED = ("svm", "logistic", "knn")  # ways to transfer in which no seed changes the score of given weights

@@ -23,6 +23,7 @@ from dpconvert.validation import first_fault
 from mtrain.config import INCIDENTAL
 from mtrain.documents import read_document, short_digest
 from mtrain.errors import RunError
+from mtrain.evaluation.comparisons import METRICS
 from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
 from mtrain.runs import Run
@@ -38,9 +39,6 @@ COLUMNS = {
 }
 UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
 TRANSFERS = ("svm", "finetune")
-METRICS = {
-    "accuracy": "accuracy", "roc_auc": "ROC AUC", "quadratic_kappa": "quadratic kappa", "dice": "Dice", "f1": "F1",
-}  # fmt: skip
 POOL = "pool"  # entry of `Evaluation.training`: a digest of what was trained on
 # settings of a training that the row of an evaluation or its pool already tells, or over which it is averaged
 TOLD = frozenset({"seed", "backbone", "size", "tasks", "drop", "joint"})

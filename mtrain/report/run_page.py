@@ -13,12 +13,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
+from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
+from mtrain.evaluation.robustness_run import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
 from mtrain.report.cost import cost
@@ -31,16 +34,21 @@ UNDIVIDED = 18  # characters of a name that stays in one line
 WITH = ", with 95 % intervals"
 
 
-def write_report(run: Run, out: Path, shards: Path | None = None) -> tuple[Path, str]:
+def write_report(
+    run: Run, out: Path, shards: Path | None = None, *, paper: bool = False, report: Reporter | None = None
+) -> tuple[Path, str]:
     """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables.
 
     shards: folder of the tasks, if it is no longer that of the run.
+    paper: also show the scores that kaiko-eva published for the same tasks, sets and recipe.
     """
     config, events, found = run.config(), run.events(), results_with_answers(run)
     tasks, missing = _tasks(shards or Path(config.shards))
     comparisons = compare(found)
+    published = beside_published(comparisons, other_weights(comparisons), report) if paper else []
     titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}
     classes = {task.name: task.classes for task in tasks}
+    robust = [(_network(one["weights"]), one) for one in robustness_results(run)]
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
     state, iteration = run.state()
     tables = "\n".join(
@@ -51,6 +59,8 @@ def write_report(run: Run, out: Path, shards: Path | None = None) -> tuple[Path,
             "",
             *_markdown_transfers(comparisons),
             "",
+            *_markdown_published(published),
+            *_markdown_robustness(robust),
         ]
     )
     page = template("report.html").render(
@@ -74,6 +84,9 @@ def write_report(run: Run, out: Path, shards: Path | None = None) -> tuple[Path,
         comparisons=comparisons,
         caption=caption(comparisons),
         figures=_score_figures(comparisons, titles),
+        robustness_rows=robust,
+        by=robust[0][1]["by"] if len({one["by"] for _, one in robust}) == 1 else "origin",
+        published=published,
         sections=[section for section in sections if section is not None],
         others=other_weights(comparisons),
         baseline=BASELINE,
@@ -83,6 +96,30 @@ def write_report(run: Run, out: Path, shards: Path | None = None) -> tuple[Path,
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
     return out, tables
+
+
+def _network(weights: str) -> str:
+    return {OWN: "multi-task", BASELINE: "ImageNet"}.get(weights, Path(weights).name)
+
+
+def _markdown_robustness(robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    lines = [
+        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(one['by'])} | {one['k']} | "
+        f"{percent(one['index'])}{span(one['interval'])} | {percent(one['chance'])} |"
+        for network, one in robust
+    ]
+    head = ["| task | network | by | k | robustness index | by chance |", "|---|---|---|---:|---:|---:|"]
+    return [*head, *lines, ""] if lines else []
+
+
+def _markdown_published(tables: Iterable[Beside]) -> list[str]:
+    lines = []
+    for one in tables:
+        lines += [f"{one.title}, beside {one.published.source} ({one.published.url}):", ""]
+        lines += ["| network | score | from |", "|---|---:|---|"]
+        rows = [(_cell(name), percent(score), "published" if told else "here") for name, score, told in one.rows]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return lines
 
 
 def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -15,7 +15,8 @@ from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.comparisons import BASELINE
-from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Evaluation, TaskRow
+from mtrain.evaluation.comparisons import METRICS
+from mtrain.evaluation.paper_tables import COLUMNS, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures

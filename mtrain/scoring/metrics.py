@@ -49,8 +49,7 @@ def all_scores(
     if ordered:
         yield KAPPA, float(quadratic_kappa(confusion(labels, found, classes)))
     yield "accuracy", accuracy(labels, found)
-    recalls = [float((found[labels == c] == c).mean()) for c in np.unique(labels)]
-    yield "balanced_accuracy", float(np.mean(recalls))
+    yield "balanced_accuracy", balanced_accuracy(labels, found)
     yield "macro_f1", float(np.mean([f1(labels == c, found == c) for c in np.unique(labels)]))
     if decisions.ndim == 1:
         yield "roc_auc", roc_auc(labels == 1, decisions)
@@ -64,6 +63,11 @@ def all_scores(
 def accuracy(labels: Labels, found: Labels) -> float:
     """Return the share of correct predictions."""
     return float((labels == found).mean())
+
+
+def balanced_accuracy(labels: Labels, found: Labels) -> float:
+    """Return the mean over the classes that occur of the share of their samples that is predicted correctly."""
+    return float(np.mean([float((found[labels == c] == c).mean()) for c in np.unique(labels)]))
 
 
 def f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:

@@ -20,6 +20,7 @@ READS: dict[str, frozenset[str]] = {
     "svm": frozenset({"solver"}),
     "logistic": frozenset(),
     "knn": frozenset(),
+    "eva": frozenset({"seed"}),
     "fewshot": frozenset({"seed"}),
     "finetune": TUNING,
     "scratch": TUNING,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, write_predictions
+from mtrain.transfers import eva
 from mtrain.transfers.features import weights_digest
 from mtrain.transfers.finetune_rate import INCIDENTAL
 from mtrain.transfers.modes import (
@@ -38,7 +39,7 @@ from mtrain.transfers.modes import (
 from mtrain.transfers.request import NAMED, OWN
 from mtrain.transfers.results import read_result
 
-__all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer"]
+__all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer", "transfer_runs"]
 
 
 def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Pretrained:
@@ -103,6 +104,20 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     return plain
 
 
+def transfer_runs(
+    source: Pretrained, task: Task, options: TransferOptions, report: Reporter
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The results of all runs of a mode: of `eva` five, with consecutive seeds, else one.
+
+    Raises:
+        UsageError: as `transfer`.
+    """
+    seeds = range(options.recipe.seed, options.recipe.seed + (eva.RUNS if options.mode == "eva" else 1))
+    return [
+        transfer(source, task, replace(options, recipe=replace(options.recipe, seed=seed)), report) for seed in seeds
+    ]
+
+
 def _chosen_on(source: Pretrained, task: Task, scored: str) -> Iterator[str]:
     """A note if the tasks of the run were chosen for this target on the set that is scored."""
     choice = source.run.choice() if source.weights == OWN else None
@@ -122,7 +137,7 @@ def _scores(task: Task, found: Transferred) -> dict[str, Any]:
             "notes": list(found.notes),
             **found.scored,
         }
-    scored = scores_of(task, found.set, *found.answered)
+    scored = scores_of(task, found.set, *found.answered, found.metric)
     return scored | {"notes": [*found.notes, *scored["notes"]]}
 
 
@@ -140,6 +155,8 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         found["solver"] = options.solver
     elif options.mode == "fewshot":
         found["seed"] = options.recipe.seed
+    elif options.mode == "eva":
+        found |= {"seed": options.recipe.seed, "recipe": asdict(eva.RECIPE)}
     elif options.mode == "dense":
         found |= {"steps": options.steps, "batch": options.recipe.batch, "seed": options.recipe.seed}
     elif options.mode == "joint":

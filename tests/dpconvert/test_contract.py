@@ -174,6 +174,21 @@ def test_the_paper_s_split_can_be_planned(name: str, converted: Get) -> None:
     assert {row.label for row in made.rows} == set(range(len(made.classes)))
 
 
+def test_the_sets_of_eva_can_be_planned(name: str, converted: Get) -> None:
+    options = Options(split="eva")
+    manifest = options.applied_to(converted(name).manifest)
+    if "eva" not in manifest.split:
+        return
+    source = Source.open(converted(name).source, manifest)
+    made = plan.make(manifest, source, options, 1, Reporter(quiet=True))
+    named = manifest.policy("eva").named()
+    if not named or {row.group.partition(":")[2] for row in made.rows} & named.keys():
+        assert {row.split for row in made.rows} == manifest.expected.eva.keys()
+    assert {(row.split, row.label) for row in made.rows} >= {("train", label) for label in range(len(made.classes))}
+    homes = {(row.group, row.split) for row in made.rows}
+    assert len(homes) == len({group for group, _ in homes})
+
+
 def as_many_files_as_the_release(converted: Converted) -> bool:
     """Where files hold many images each, a fake has as many of them, and its counts differ without a reason."""
     source = Source.open(converted.source, converted.manifest)

@@ -67,7 +67,7 @@ def test_settings_without_an_effect_are_said(place: Path) -> None:
     words += ["--size", "32", "--workers", "0", "--backbone", "shufflenet_v2_x0_5", "--weights", "random"]
     words += ["--sync-batchnorm", "--leave-out", "Gamma"]
     assert sorted(unused(*words)) == ["--adapt-batches", "--momentum", "--sync-batchnorm", "--warmup-lr"]
-    assert unused("report", "--run", "toy", "--paper") == ["--paper"]
+    assert unused("report", "--run", "toy", "--evaluations", "elsewhere") == ["--evaluations"]
 
 
 SHARED = {"layer_decay", "checkpointing", "compile", "sync_batchnorm"}  # settings of the training of the network

@@ -20,7 +20,7 @@ from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import ByName, SplitNames, Tabular, layout_of, stem
+from dpconvert.readers.pairing import Attributes, ByName, SplitNames, Tabular, layout_of, stem
 from dpconvert.source.elements import Element
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
@@ -38,7 +38,7 @@ OF_STACKS = ("labels", "column", "label", "group", "split")
 AT_ONCE = 1 << 26  # bytes of masks that are looked at together
 
 
-class Layout(Tabular, SplitNames):
+class Layout(Tabular, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     images: str = ""
@@ -111,6 +111,7 @@ def _of_file(
     of_all = found.get("class") if labels_file is None and not (layout.labels or layout.label) else ""
     labels = [of_all] * count if of_all else _labels(source, stacks, labels_file, rows, layout, count)
     groups, splits = (_column(stacks, rows, name, count) for name in (layout.group, layout.split))
+    columns = {name: _column(stacks, rows, name, count) for name in layout.attributes.values()}
     digits, name = len(str(max(count - 1, 0))), found.get("name") or stem(found.name)
     for index in range(count):
         file = Element(found.name, key, index).name
@@ -118,6 +119,7 @@ def _of_file(
         yield SourceImage(
             f"{name}_{index:0{digits}}", (file,), (groups[index] if groups else "") or found.get("group") or file,
             label=labels[index], split=layout.set_of(told, file),
+            attributes=layout.told(lambda column, index=index: columns[column][index]),  # type: ignore[misc]
         )  # fmt: skip
 
 
