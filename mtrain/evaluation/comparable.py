@@ -18,8 +18,9 @@ Setting = dict[str, Any]
 Group = tuple[str, str]  # task and network identify a row
 
 SHARED = {"size": "size", "task_digest": "shards"}  # key of an identity -> its name in messages
-TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
+TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop", "tune", "layer_decay")
 RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED}
+OFF = {"tune": "all", "layer_decay": None}  # what an identity leaves out
 DIGESTS = ("task_digest",)
 
 
@@ -60,7 +61,8 @@ def _setting(one: Evaluation, combination: str | None) -> Setting:
     """The settings that must be equal within a row. Those of a single transfer mode have its name as a prefix."""
     found = {name: one.identity[name] for name in SHARED if name in one.identity}
     recipe = "tuning" if one.mode in ("finetune", "scratch") else one.mode
-    found |= {f"{recipe} {name}": one.identity[name] for name in RECIPES.get(one.mode, ()) if name in one.identity}
+    told = OFF | one.identity
+    found |= {f"{recipe} {name}": told[name] for name in RECIPES.get(one.mode, ()) if name in told}
     return found if combination is None else found | {f"{one.mode} combination": combination}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers.features import weights_digest
-from mtrain.transfers.finetune_rate import INCIDENTAL
 from mtrain.transfers.modes import (
     MODES,
     SEEDED,
@@ -146,8 +144,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
     elif options.mode in ("finetune", "scratch"):
-        recipe = asdict(options.recipe) | {"size": found["size"], "rates": list(options.recipe.rates)}
-        found |= {name: value for name, value in recipe.items() if name not in INCIDENTAL}
+        found |= options.recipe.determining() | {"size": found["size"], "rates": list(options.recipe.rates)}
     return found
 
 
