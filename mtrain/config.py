@@ -76,7 +76,7 @@ def _size(given: dict[str, Any]) -> int:
 
 def _start(given: dict[str, Any]) -> str:
     backbone = given.get("backbone", "")
-    return backbone if catalog.is_folder(backbone) else "imagenet"
+    return str(catalog.folder_of(backbone) or "imagenet")
 
 
 class FitConfig(BaseModel):

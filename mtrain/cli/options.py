@@ -88,6 +88,10 @@ TUNING = together(
     click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size."),
     click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
         help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never."),
+    click.option("--tune", default="all", show_default=True, metavar="WHAT",
+        help="Fine-tuning: what to train of the network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA]."),
+    click.option("--layer-decay", type=float, metavar="D",
+        help="Fine-tuning: factor on the learning rate from each block to the one before."),
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mtrain.data.task import Task
 from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run
+from mtrain.settings import fit_config
 from mtrain.transfers.features import features, write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import targets
@@ -23,17 +24,22 @@ T = TypeVar("T", Task, str)
 R = TypeVar("R")
 
 
-def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto") -> Recipe:
+def recipe(
+    epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto",
+    tune: str = "all", layer_decay: float | None = None,
+) -> Recipe:  # fmt: skip
     """The fine-tuning recipe for these options; without rates, those of the paper.
 
     Raises:
-        UsageError: a rate is not positive and finite, or is given twice.
+        UsageError: a rate is not positive and finite, or is given twice; tune or layer_decay is not a valid setting.
     """
+    fit_config(None, {"tune": tune, "layer_decay": layer_decay})
     for rate in rates:
         if not 0 < rate < float("inf") or list(rates).count(rate) > 1:
             raise UsageError("--lr: invalid", expected="positive, distinct numbers", found=f"{rate:g}")
     return Recipe(
-        epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device
+        epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device,
+        tune=tune, layer_decay=layer_decay,
     )  # fmt: skip
 
 

@@ -218,7 +218,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         "mtrain": __version__,
         "size": options.recipe.size,
     }
-    recipe = dataclasses.asdict(options.recipe)
-    names = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
+    recipe = options.recipe.determining()
+    names = (*recipe.keys() - {"seed", "size"},)
     also = {"solver": options.solver} if options.mode == "svm" else {name: recipe[name] for name in names}
     return found | also | {"seed": options.recipe.seed}

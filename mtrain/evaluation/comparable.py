@@ -19,8 +19,9 @@ Setting = dict[str, Any]
 Group = tuple[str, str]  # task and network identify a row
 
 SHARED = {"size": "size", "task_digest": "shards"}  # key of an identity -> its name in messages
-TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
+TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop", "tune", "layer_decay")
 RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED}
+OFF = {"tune": "all", "layer_decay": None}  # what an identity leaves out
 STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all trainings of a row share
 BASELINE = "ImageNet weights"
 DIGESTS = ("task_digest", BASELINE)
@@ -63,7 +64,8 @@ def _setting(one: Evaluation, combination: str | None) -> Setting:
     """The settings that must be equal within a row. Those of a single transfer mode have its name as a prefix."""
     found = {name: one.identity[name] for name in SHARED if name in one.identity}
     recipe = "tuning" if one.mode in ("finetune", "scratch") else one.mode
-    found |= {f"{recipe} {name}": one.identity[name] for name in RECIPES.get(one.mode, ()) if name in one.identity}
+    told = OFF | one.identity
+    found |= {f"{recipe} {name}": told[name] for name in RECIPES.get(one.mode, ()) if name in told}
     if one.source == "imagenet" and "weights_digest" in one.identity:
         found[BASELINE] = one.identity["weights_digest"]
     found |= {name if name in STARTS else f"{one.mode} {name}": value for name, value in one.training.items()}

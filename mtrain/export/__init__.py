@@ -9,7 +9,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
-from mtrain.export import formats, modelcard
+from mtrain.export import formats, modelcard, snippets
 from mtrain.model.dense_file import load_dense, save_dense
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
@@ -51,7 +51,8 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     network = shared_network(described, run.weights).eval()
     written = FORMATS[to](network, head, out, run.config().size, run.seen())
     write_document(out / SEEN, run.seen().json())
-    modelcard.write(out, run, pool, head, written.loading)
+    tools = snippets.section(run.name, network, run.config().size, written.encoder)
+    modelcard.write(out, run, pool, head, written.loading, tools)
     files = (*written.files, SEEN, modelcard.NAME)
     if run.config().dense:
         save_dense(out / run.dense.name, load_dense(run.dense), {"backbone": network.name, **run.seen().json()})

@@ -127,8 +127,9 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
     path, selection = store.path / SELECTED, store.selection()
     try:
         chosen = selection["over_all_tasks"]
+        fields = [field.name for field in dataclasses.fields(Combination)]
         combinations = [
-            Combination(**{field.name: one[field.name] for field in dataclasses.fields(Combination)})
+            Combination(**{field: one[field] for field in fields if field in one})
             for name, one in chosen.items() if one is not None and backbone in (None, name)
         ]  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
@@ -208,7 +209,7 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
         return [], []
     known = request.store.planned()
     results = request.store.results(known)
-    same = Combination(config.backbone, config.lr, config.tau, config.warmup > 0)
+    same = Combination.of(config)
     store, ours = request.store, {Path(one.run).name for one in results.values() if one.combination == same}
 
     def own(one: Evaluation) -> bool:

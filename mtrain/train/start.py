@@ -21,7 +21,7 @@ from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_ne
 from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import StateDict as TensorState
 from mtrain.runs import Run
-from mtrain.train import checkpoint
+from mtrain.train import checkpoint, footprint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
 from mtrain.train.graph import CudaGraph
@@ -62,6 +62,7 @@ def begin(
         tuning.check_pointing(shared.body, shared.name)
     dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
+    _tell_memory(config, model, device, report, ranks)
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -103,6 +104,16 @@ def _note_without_effect(
     for option, (holds, why) in rules.items():
         if holds:
             report.note(f"{option.rstrip()} is not used: {why}")
+
+
+def _tell_memory(
+    config: FitConfig, model: MultiHead, device: torch.device, report: Reporter, ranks: Ranks
+) -> None:  # fmt: skip
+    """Report an estimate of the memory that an iteration takes, where anyone reads it."""
+    if ranks.first and not report.quiet:
+        samples = len(ranks.share(config.batch, 0, config.accumulate))
+        for line in footprint.remarks(config, model, device, samples, ranks.size):
+            report.note(line)
 
 
 def _record(training: Training, report: Reporter) -> None:

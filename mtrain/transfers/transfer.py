@@ -25,7 +25,6 @@ from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
 from mtrain.transfers.features import weights_digest
-from mtrain.transfers.finetune_rate import INCIDENTAL
 from mtrain.transfers.modes import (
     MODES,
     SEEDED,
@@ -163,8 +162,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
     elif options.mode in ("finetune", "scratch"):
-        recipe = asdict(options.recipe) | {"size": found["size"], "rates": list(options.recipe.rates)}
-        found |= {name: value for name, value in recipe.items() if name not in INCIDENTAL}
+        found |= options.recipe.determining() | {"size": found["size"], "rates": list(options.recipe.rates)}
     return found
 
 

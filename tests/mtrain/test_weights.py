@@ -287,7 +287,6 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
         (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "it is an HTML page, which the server sent"),
         (b'<html lang="en">', "it is an HTML page"),
         (b'{"error": "gated"}', "it is a JSON file"),
-        (b'{"metadata": {}, "weight_map": {}}', "it is an index of several weights files"),
         (b"Access denied\n", "it is a text file that begins 'Access denied'"),
         (packed(a_zip), r"it is a zip archive of other files \(weights/resnet.pth\).*unpack it"),
         (packed(a_tar), "it is a tar archive.*unpack it"),
