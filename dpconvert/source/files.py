@@ -24,8 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from numpy.typing import NDArray
 import numpy as np
+from numpy.typing import NDArray
 
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image

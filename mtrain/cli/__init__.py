@@ -12,7 +12,17 @@ import click
 from dpconvert import __version__
 from dpconvert.runtime.terminal import ended, say
 from mtrain.cli import (
-    backbones, compare, doctor, influence, labels, results, robustness, scores, sweep, train, watch,
+    backbones,
+    compare,
+    doctor,
+    influence,
+    labels,
+    results,
+    robustness,
+    scores,
+    sweep,
+    train,
+    watch,
 )  # fmt: skip
 from mtrain.cli.options import noting_unused
 from mtrain.documents import unchecked

@@ -14,8 +14,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
 from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.comparisons import BASELINE
-from mtrain.evaluation.comparisons import METRICS
+from mtrain.evaluation.comparisons import BASELINE, METRICS
 from mtrain.evaluation.paper_tables import COLUMNS, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection

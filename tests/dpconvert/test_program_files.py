@@ -381,6 +381,8 @@ def test_labelme_s_xml_without_objects_shows_none_and_a_broken_corner_is_refused
     broken = LABELME.format(xml_object("tumour", (10, 20), (40, 20), (40, 50))).replace("<y>50</y>", "<y>?</y>")
     refused(broken.encode(), "<y> of <pt>")
     refused(LABELME.format(xml_object("t", (1, 2), (4, 2), (4, 5))).encode(), "another shape", size=(100, 100))
+
+
 def test_a_region_of_via_with_two_known_labels_is_refused() -> None:
     both = [REGIONS[0] | {"region_attributes": {"grade": "high", "class": {"tumour": True, "stroma": False}}}]
     body = {"a1": via_images()["a.png123"] | {"regions": both}}
