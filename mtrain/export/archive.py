@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpconvert.card import Licence
 from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name
 from mtrain import __version__
@@ -26,15 +25,16 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file: equal contents give equal archiv
 
 
 def metadata(
-    config: FitConfig, sizes: dict[str, int], licences: Iterable[Licence], creators: Sequence[str]
+    config: FitConfig, sizes: dict[str, int], licences: Iterable[tuple[str, bool]], creators: Sequence[str]
 ) -> dict[str, Any]:
     """The metadata of a record.
 
-    sizes: number of training images of each task. licences: those of the tasks. creators: names as "Family, Given".
+    sizes: number of training images of each task. licences: name of that of each task, and whether
+    it is open. creators: names as "Family, Given".
     The licence of the record is that of the data if all tasks share an open one that Zenodo knows; otherwise it is left
     out, because only the publisher can choose it.
     """
-    names = {hub_name(licence.name) if licence.open else OTHER for licence in licences}
+    names = {hub_name(name) if is_open else OTHER for name, is_open in licences}
     known = sorted(names - {OTHER}) if len(names) == 1 else []
     total = f"{sum(sizes.values()):,}"
     what = f"{counted(len(sizes), 'classification task')} of histology and cytology ({total} images)"

@@ -158,7 +158,7 @@ def _export(run: Run, config: FitConfig, pool: Pool, request: ReleaseRequest, re
     card = exported.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")
     write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, request, report)]) + "\n")
-    licences = [task.card.licence for task in pool.tasks]
+    licences = [(task.card.licence.name, task.card.licence.open) for task in pool.tasks]
     record = archive.write_metadata(exported.folder, archive.metadata(config, sizes, licences, request.creators))
     write_sums(exported.folder, (modelcard.NAME, "release.json", record))
     archive.pack(exported.folder)

@@ -31,7 +31,7 @@ def test_the_counts_by_split_are_those_of_the_conversion(
     name: str, converted: Callable[[str], Converted], dpconvert: Call, tmp_path: Path
 ) -> None:
     made = converted(name)
-    answer = dpconvert("preview", name, "--source", made.source, "--out", tmp_path, "--workers", 1)
+    answer = dpconvert("preview", name, "--source", made.source, "--out", tmp_path, "--workers", 1, "-q")
     assert (answer.code, answer.err) == (0, "")
     counts = rows((tmp_path / "slides.html").read_text(), "Samples in each split")
     for number, label in enumerate(made.card.classes):

@@ -133,7 +133,7 @@ def test_the_archive_is_complete_its_sums_are_right_and_its_metadata_are_zenodos
     ],
 )
 def test_a_record_has_a_licence_only_if_all_data_have_that_one(licences: list[str], license: str | None) -> None:
-    given = [cards.Licence(name="CC BY 4.0" if name == "closed" else name, open=name != "closed") for name in licences]
+    given = [("CC BY 4.0" if name == "closed" else name, name != "closed") for name in licences]
     fields = archive.metadata(FitConfig(shards="s"), {"A": 1}, given, ())
     assert (fields.get("license"), fields.get("access_right")) == (license, license and "open")
 
