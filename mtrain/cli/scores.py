@@ -47,7 +47,9 @@ def _end(failures: Sequence[str]) -> None:
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
-@click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="Transfer mode, see above.")
+@click.option("--mode", type=click.Choice(MODES), metavar="MODE", default="svm", show_default=True,
+    help="Transfer mode, see above.",
+)  # fmt: skip
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
