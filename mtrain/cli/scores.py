@@ -32,6 +32,7 @@ from mtrain.cli.options import (
 MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joint", "dense"]
 RARELY = (
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
+    "tune", "layer_decay",
     "steps", "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
 

@@ -38,7 +38,9 @@ def test_every_mode_says_which_options_it_reads() -> None:
     assert parameters >= request.CHOICES
     assert set(request.unread(["svm", "finetune", "dense"])) == set()
     assert set(request.unread(["svm", "finetune"])) == {"steps"}
-    assert set(request.unread(["knn"])) == {"solver", "epochs", "rates", "batch", "early_stop", "seed", "steps"}
+    assert set(request.unread(["knn"])) == {
+        "solver", "epochs", "rates", "batch", "early_stop", "seed", "steps", "tune", "layer_decay",
+    }  # fmt: skip
     assert "seed" not in request.unread(["svm"], "random")
 
 
