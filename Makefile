@@ -17,7 +17,7 @@ BASE ?= HEAD
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
-.PHONY: help demo demo-open test check lint format stress gpu bench docs clean
+.PHONY: help demo demo-open test check lint format stress gpu bench docs pictures clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -79,6 +79,9 @@ bench: .venv/test  ## the benchmarks, each beside its peer
 docs: .venv/test  ## write the generated pages, build the site into site/, check its links
 	for writer in docs/write_*.py; do $(BIN)/python $$writer || exit 1; done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: .venv/test  ## draw the pictures of the documentation: runs the tutorial, needs Chromium
+	$(BIN)/python docs/pictures.py
 
 clean:  ## remove the environment and what the demo made
 	rm -rf .venv demo runs/demo runs/demo-open

@@ -1,4 +1,4 @@
-"""Writes manifests.md, backbones.md, settings.md and sweeps.md in docs/reference from the schemas: `make docs`."""
+"""Writes pages and a JSON Schema in docs/reference from the models of manifests, settings and sweeps: `make docs`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.readers import layouts
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
+from mtrain.sweep.schema import json_schema
 from mtrain.sweep.spec import Sweep
 
 FOLDER = Path(__file__).parent / "reference"
 NAMES = ("manifests", "settings", "backbones", "sweeps")
 MANIFESTS, SETTINGS, BACKBONES, SWEEPS = (FOLDER / f"{name}.md" for name in NAMES)
+SCHEMA = FOLDER / "sweep.schema.json"
 HEADS = {
     MANIFESTS: """# Manifests
 
@@ -38,6 +40,32 @@ that a table may contain. `make docs` generates this page from `mtrain/backbones
 A sweep file is a TOML file that says which settings `mtrain sweep` combines and which tasks each training leaves out;
 those of the program are in `manifests/sweeps`. This page lists every name that it may contain. An unknown name is an
 error that suggests the closest known one. `make docs` generates this page from `mtrain/sweep/spec.py`.
+
+[sweep.schema.json](sweep.schema.json) is the same as a JSON Schema. With it, an editor that knows TOML (for example, VS
+Code with Even Better TOML, or Neovim with taplo) completes names and marks mistakes as you type. Save it beside your
+sweep file, and start that file with
+
+```toml
+#:schema ./sweep.schema.json
+```
+
+This is a complete sweep file, which leaves out each of two tasks and trains 2 x 2 combinations with two seeds:
+
+```toml
+#:schema ./sweep.schema.json
+leave_out = ["Lung", ["Breast1", "Breast2"]]  # two sets; the tasks of the second leave together
+seeds = [0, 1]
+
+[grid]
+backbone = ["resnet50"]
+lr = [1e-4, 1e-3]
+tau = [1.0, 5.0]
+warmup = [true]
+
+[fit]
+iterations = 5000
+batch = 64
+```
 """,
     SETTINGS: """# Training settings
 
@@ -62,6 +90,11 @@ def page(path: Path) -> str:
     }
     parts = [*_sections(*models[path]), *(_layouts() if path == MANIFESTS else ())]
     return "\n".join([HEADS[path], *filter(None, parts)])
+
+
+def schema() -> str:
+    """The text of the JSON Schema of sweep files."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _sections(title: str, model: Any) -> Iterator[str]:
@@ -144,3 +177,4 @@ def _kind(field: dict[str, Any]) -> str:
 if __name__ == "__main__":
     for path in HEADS:
         path.write_text(page(path))
+    SCHEMA.write_text(schema())

@@ -15,13 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.errors import ShardError
 
-SCHEMA = 1
+SCHEMA = 2  # the highest that this version reads; a card states the lowest that describes it
 FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
 IGNORE = 255  # mask value of pixels that are not annotated
 WORK = ".work"  # folder of an unfinished conversion, inside the task's folder
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Metric = Literal["accuracy", "roc_auc", "quadratic_kappa"]
+METRICS: dict[str, str] = {
+    "accuracy": "accuracy", "roc_auc": "area under the ROC curve", "quadratic_kappa": "quadratic kappa",
+}  # fmt: skip
+ORDINAL = "ordinal"  # kind of tasks whose classes are listed in their order, the lowest first
 
 
 class Model(BaseModel):
@@ -126,13 +131,13 @@ class DenseCard(Model):
 class TaskCard(Model):
     """A complete task: its description, splits and files, and the versions that made them."""
 
-    schema_version: int = Field(default=SCHEMA, alias="schema")
+    schema_version: int = Field(default=1, alias="schema")
     task: str
     source: str
     title: str
     kind: str
     classes: list[str]
-    metric: Literal["accuracy", "roc_auc"]
+    metric: Metric
     organ: str
     stain: str
     split_policy: str
@@ -188,6 +193,18 @@ def empty_sets(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) ->
             for split in filled for i, label in enumerate(classes) if i not in nowhere and not counts[split][i]
         ),
     ]  # fmt: skip
+
+
+def metric_of(kind: str, classes: Sequence[str]) -> Metric:
+    """Return the metric of a task of this kind: it follows from the card's `kind` and the number of its classes."""
+    if kind == ORDINAL:
+        return "quadratic_kappa"
+    return "roc_auc" if len(classes) == 2 else "accuracy"
+
+
+def schema_of(metric: Metric) -> int:
+    """Return the lowest schema with this metric: programs that do not know it refuse the card as a newer one."""
+    return 2 if metric == "quadratic_kappa" else 1
 
 
 def begun(place: Path) -> tuple[list[Path], list[Path]]:

@@ -45,6 +45,15 @@ def plain(name: str) -> str:
     return folded(name).replace("-", "").replace("_", "")
 
 
+def seen(name: str) -> str:
+    """Return a key that is equal for names that look the same: without case, invisible characters, widths of blanks."""
+    visible = "".join(
+        "-" if unicodedata.category(letter) == "Pd" else letter
+        for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf"
+    )  # fmt: skip
+    return folded(" ".join(visible.split()))
+
+
 def match(name: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that equals `name`, else the only one that equals it except for case; else None."""
     same = [one for one in known if folded(one) == folded(name)]

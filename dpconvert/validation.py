@@ -70,7 +70,7 @@ def first_fault(error: ValidationError, model: type[BaseModel] | None = None) ->
         what += _near(key, [str(one) for one in value])
     found = None if isinstance(value, dict | list) else repr(value)[:60]
     found = repr(context["tag"]) if kind == "union_tag_invalid" else found
-    return Fault(".".join(map(str, problem["loc"])), what, found)
+    return Fault(".".join(str(part) for part in problem["loc"] if part != "[key]"), what, found)
 
 
 def _near(name: str, known: list[str], *, list_all: bool = False) -> str:

@@ -83,7 +83,7 @@ def transfer(
     Args:
         run: A run, or its folder.
         target: Name of a task, or the path of its folder.
-        mode: svm, logistic, knn, fewshot, finetune, scratch or joint.
+        mode: svm, logistic, knn, eva, fewshot, finetune, scratch or joint.
         weights: `run` for the run's own, `imagenet` for the baseline, `random`, or a file.
         shards: Folder of the tasks. Default: that of the run.
         options: Solver, workers and the recipe of fine-tuning; their `mode` is ignored.

@@ -76,7 +76,7 @@ def _size(given: dict[str, Any]) -> int:
 
 def _start(given: dict[str, Any]) -> str:
     backbone = given.get("backbone", "")
-    return backbone if catalog.is_folder(backbone) else "imagenet"
+    return str(catalog.folder_of(backbone) or "imagenet")
 
 
 class FitConfig(BaseModel):
@@ -185,16 +185,24 @@ class FitConfig(BaseModel):
 
     def idle(self) -> dict[str, str]:
         """Settings that have no effect beside the others -> why."""
+        still = "--tune heads" if self.tune == "heads" else "the warm-up"
         rules = {
-            "momentum": (self.optimizer != "sgd", f"--optimizer {self.optimizer} has none"),
-            "adapt_batches": (not self.adapts, f"--batchnorm {self.batchnorm} adapts nothing"),
-            "warmup_lr": (not self.warmup, "there is no warm-up"),
-            "lr": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
-            "tau": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
-            "schedule": (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
-            "joint": (self.train_on == "train", "--train-on train keeps every task to its training set"),
+            ("momentum",): (self.optimizer != "sgd", f"--optimizer {self.optimizer} has none"),
+            ("adapt_batches",): (not self.adapts, f"--batchnorm {self.batchnorm} adapts nothing"),
+            ("warmup_lr",): (not self.warmup, "there is no warm-up"),
+            ("lr", "tau", "schedule"): (self.warmup == self.iterations, "the warm-up lasts for the whole training"),
+            ("joint",): (self.train_on == "train", "--train-on train keeps every task to its training set"),
+            ("validate_every",): (
+                self.validate_every > 0 and "val" in self.train_on and not self.joint,
+                f"--train-on {self.train_on} leaves no validation set",
+            ),
+            ("batchnorm", "adapt_batches"): (self.tune == "heads", "--tune heads leaves the shared network as it is"),
+            ("layer_decay", "checkpointing", "compile", "sync_batchnorm"): (
+                self.tune == "heads" or self.warmup == self.iterations,
+                f"the shared network is not trained: {still} trains only the heads",
+            ),
         }
-        return {name: why for name, (holds, why) in rules.items() if holds}
+        return {name: why for names, (holds, why) in rules.items() if holds for name in names}
 
     @property
     def scales_losses(self) -> bool:

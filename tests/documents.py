@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +24,16 @@ ASSIGNMENT = re.compile(r"[A-Z_]+=")
 
 
 class Line(NamedTuple):
-    """`text` without its comment; `run`: whether its page promises that it works as it stands, with `status`."""
+    """`text` without its comment; `run`: whether its page promises that it works as it stands, with `status`.
+
+    shown: the lines of output that the page shows below it; `...` stands for any text.
+    """
 
     page: str
     text: str
     run: bool
     status: int = 0
+    shown: tuple[str, ...] = ()
 
     @property
     def words(self) -> list[str]:
@@ -57,13 +62,29 @@ def lines(page: Path) -> Iterator[Line]:
     """The command lines of a page, in order; those of console blocks without their `$ `."""
     text, name = page.read_text(), page.relative_to(ROOT).as_posix()
     for language, block in FENCE.findall(text):
-        for line in _commands(block.replace("\\\n", " ")):
+        commands = list(_commands(block.replace("\\\n", " ")))
+        for number, line in enumerate(commands):
             prompt = line.startswith("$ ")
             if prompt or language in ("bash", "sh"):
                 plain = _plain(line.removeprefix("$ "))
-                yield Line(name, plain, prompt and language == "console", _status(line))
+                shown = takewhile(lambda text: not text.startswith("$ "), commands[number + 1 :]) if prompt else ()
+                yield Line(name, plain, prompt and language == "console", _status(line), tuple(shown))
     for line in INDENTED.findall(FENCE.sub("", text)):
         yield Line(name, _plain(line), run=False)
+
+
+def not_said(line: Line, output: str) -> list[str]:
+    """The lines that a page shows below a command and that the output lacks; numbers and widths may be others."""
+    said = [_comparable(text) for text in output.splitlines()]
+    shown = [text for text in line.shown if text.strip(" .")]
+    patterns = [re.escape(_comparable(text)).replace(r"\.\.\.", ".*") for text in shown]
+    return [
+        text for text, pattern in zip(shown, patterns, strict=True) if not any(map(re.compile(pattern).fullmatch, said))
+    ]
+
+
+def _comparable(text: str) -> str:
+    return re.sub(r"\d+", "0", " ".join(text.split()))
 
 
 def files(page: Path) -> dict[str, str]:

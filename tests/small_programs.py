@@ -18,7 +18,7 @@ SMALL: dict[str, dict[str, dict[str, Any]]] = {
         "fit": TRAINING | {"backbone": "shufflenet_v2_x0_5", "adapt_batches": 1, "validate_every": 0},
         "release": TRAINING,
         "evaluate": {"epochs": 1, "rates": (1e-3,), "seeds": 1, "workers": 0},
-        **{name: {"workers": 0} for name in ("transfer", "features", "influence")},
+        **{name: {"workers": 0} for name in ("transfer", "features", "influence", "audit-labels")},
         "predict": {"device": "cpu"},
     },
 }

@@ -108,7 +108,7 @@ def generated() -> dict[Path, str]:
     """Page -> what its writer would write now."""
     sources, commands, schemas = (writer(f"write_{name}") for name in ("sources", "commands", "schemas"))
     pages = {sources.PAGE: sources.page(sources.manifests()), commands.PAGE: commands.page()}
-    return pages | {page: schemas.page(page) for page in schemas.HEADS}
+    return pages | {page: schemas.page(page) for page in schemas.HEADS} | {schemas.SCHEMA: schemas.schema()}
 
 
 def test_the_generated_pages_are_what_their_writers_write() -> None:

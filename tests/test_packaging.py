@@ -51,6 +51,26 @@ def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
     assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(wheel).namelist()
 
 
+def test_the_sdist_holds_every_file_that_the_tests_read(built: Path) -> None:
+    """All but what only a checkout has: settings of git, of its host, and of the host's machines."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a checkout")
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    assert {name for name in tracked - names if not name.startswith((".ci/", ".github/", ".git"))} == set()
+
+
+def test_the_citation_is_complete_and_of_this_version() -> None:
+    """The keys that the Citation File Format 1.2.0 requires, and the version."""
+    lines = (ROOT / "CITATION.cff").read_text().splitlines()
+    keys = {line.partition(":")[0] for line in lines if not line.startswith((" ", "-"))}
+    assert keys >= {"cff-version", "message", "title", "authors"}
+    assert f"version: {__version__}" in lines
+
+
 def test_the_recipe_asks_for_what_the_package_asks_for() -> None:
     """openslide-bin is PyPI's: conda's openslide-python brings the library itself."""
     recipe = (ROOT / "conda.recipe" / "meta.yaml").read_text()

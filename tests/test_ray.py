@@ -74,6 +74,15 @@ def test_a_conversion_gives_the_bytes_that_it_gives_elsewhere(small: Cluster, tm
     assert files(tmp_path / "here") == files(tmp_path / "there")
 
 
+def test_a_relative_folder_of_own_sources_reaches_the_nodes(
+    small: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, told in (("own:./more", f"{tmp_path}/own:{tmp_path}/more"), ("", "")):
+        monkeypatch.setenv("DPCONVERT_PATH", given)
+        assert set(processes.run(workers.own_sources, 0, range(3), small)) == {told}
+
+
 def test_a_sweep_gives_the_scores_that_it_gives_elsewhere(
     small: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

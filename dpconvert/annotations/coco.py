@@ -30,7 +30,16 @@ from dpconvert.plural import counted
 
 Boxes = Literal["", "xywh", "xyxy"]
 Told = NDArray[np.float64]
-Id = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]  # 1 is "1"
+Id = Annotated[str, BeforeValidator(lambda value: _id(value))]
+
+
+def _id(value: object) -> object:
+    """An id as text: 1, 1.0 (as pandas writes numbers beside a missing one) and "1" are equal."""
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    return value
+
+
 Side = Annotated[int, Field(gt=0, lt=1_000_000)]
 MOSTLY = 0.9  # of the boxes of a file
 

@@ -50,7 +50,8 @@ def _image(image: Any, name: str) -> ListedImage:
             for shape in _shapes(element, mended, name)
         ]
     size = (stated[0], stated[1]) if len(stated) == 2 and min(stated) > 0 else None
-    return ListedImage(image.get("name", ""), size, drawn, mended)
+    tags = tuple(element.get("label", "") for element in image if element.tag == "tag")
+    return ListedImage(image.get("name", ""), size, drawn, mended, labels=tags)
 
 
 def _shapes(element: Any, mended: Counter[str], name: str) -> list[Geometry]:

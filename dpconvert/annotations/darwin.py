@@ -1,7 +1,8 @@
 """Darwin JSON of V7, versions 1 and 2: one image, pixels from the top left.
 
 https://docs.v7labs.com/reference/darwin-json. A polygon's paths are filled by the even-odd rule, so that inner ones are
-holes; an ellipse's angle is in radians. Tags, lines, skeletons and raster layers are passed over and counted.
+holes; an ellipse's angle is in radians. Tags are labels of the whole
+image; lines, skeletons and raster layers are passed over and counted.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         raise ReadError("the annotations of a video", where=name, remedy="export its frames as images")
     stated = slots[0] if slots else Slot()
     size = (stated.width, stated.height) if stated.width and stated.height else None
-    return [ListedImage(size=size, drawn=drawn, mended=mended)]
+    tags = tuple(one.name for one in file.annotations if one.tag is not None)
+    return [ListedImage(file.item.name if file.item else "", size=size, drawn=drawn, mended=mended, labels=tags)]
 
 
 def _shape(one: DarwinAnnotation, mended: Counter[str]) -> Geometry | None:

@@ -36,7 +36,8 @@ def factors(
 def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outside: bool = False) -> Annotations:
     """The annotations less those that lie wholly outside an image of `size` (width, height), which are counted.
 
-    Those that reach more than a pixel beyond it are counted too, and left as they are.
+    An area that only touches the edge of the image is outside, a point on it is not. Those that reach more than a pixel
+    beyond it are counted too, and left as they are.
 
     Raises:
         ReadError: all of them lie outside, unless that is allowed, or are fractions of the image.
@@ -46,7 +47,9 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     geometries = np.array([item.geometry for item in found.items], dtype=object)
     frame = shapely.box(0, 0, *size)
     shapely.prepare(frame)
-    within = shapely.intersects(frame, geometries)
+    within = shapely.intersects(frame, geometries) & ~(
+        shapely.touches(frame, geometries) & (shapely.area(geometries) > 0)
+    )
     beyond = within & ~shapely.covers(shapely.box(-NEAR, -NEAR, size[0] + NEAR, size[1] + NEAR), geometries)
     counts = Counter({OUTSIDE: int((~within).sum()), BEYOND: int(beyond.sum())})
     if not within.any() and not allow_outside:

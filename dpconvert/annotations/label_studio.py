@@ -59,6 +59,7 @@ class Result(Loose):
     width: Side | None = Field(default=None, alias="original_width")
     height: Side | None = Field(default=None, alias="original_height")
     item: int | None = Field(default=None, alias="item_index")
+    turned: float | None = Field(default=None, alias="image_rotation")
     value: dict[str, Any] = {}
 
 
@@ -150,6 +151,11 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
             continue
         if result.item:
             raise ReadError("a task of several images", where=name, remedy="make a task of each image")
+        if result.turned:
+            raise ReadError(
+                f"a shape on an image that was turned by {result.turned:g} degrees", where=name,
+                remedy="turn the image itself, and draw on that",
+            )  # fmt: skip
         if result.width is None or result.height is None:
             raise ReadError(
                 "a shape without the size of its image", where=name, expected="original_width, original_height"
@@ -158,9 +164,12 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
         shape = _shape(kind, result, stated, mended, name)
         if shape is not None:
             own = _labels(result.value) or (labels[result.id] if result.id else []) or [""]
-            drawn.append(Drawn(shape, tuple(own), result.id or str(number)))
+            drawn.append(Drawn(shape, tuple(own), result.id or str(number), ranked=False))
     names = [_file(address) for address in addresses if address]
-    return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)))
+    shapes = {result.id for result in results if result.type.removesuffix("labels") in KINDS}
+    chosen = [result.value.get("choices") for result in results if result.type == "choices" and result.id not in shapes]
+    of_image = tuple(str(label) for some in chosen if isinstance(some, list) for label in some)
+    return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)), of_image)
 
 
 def _labels(value: dict[str, Any]) -> list[str]:

@@ -38,6 +38,8 @@ class Shape(Loose):
 
 class File(Loose):
     shapes: list[Shape]
+    path: str | None = Field(default=None, alias="imagePath")
+    flags: dict[str, bool | None] | None = None
     height: Side | None = Field(default=None, alias="imageHeight")
     width: Side | None = Field(default=None, alias="imageWidth")
 
@@ -58,7 +60,8 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         for shape in _shapes(one, mended, name)
     ]
     size = (file.width, file.height) if file.width and file.height else None
-    return [ListedImage(size=size, drawn=drawn, mended=mended)]
+    flags = tuple(name for name, is_set in (file.flags or {}).items() if is_set)
+    return [ListedImage(file.path or "", size=size, drawn=drawn, mended=mended, labels=flags)]
 
 
 def _shapes(one: Shape, mended: Counter[str], name: str) -> list[Geometry]:

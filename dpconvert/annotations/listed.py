@@ -17,7 +17,7 @@ import shapely
 from dpconvert.annotations import marks
 from dpconvert.annotations.frame import factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.labels import only, resolved
 from dpconvert.errors import ReadError
 
 Size = tuple[int, int]
@@ -25,18 +25,23 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A shape, or what makes one for an image of a given (width, height); its labels, the best first; and its id."""
+    """A shape, or what makes one for an image of a given (width, height); its labels, and its id.
+
+    ranked: whether the labels name one thing, the best first; else each is a label of its own, and one may be known.
+    """
 
     shape: Geometry | Callable[[Size], Geometry | None]
     labels: tuple[str, ...] = ()
     id: str = ""
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
 class ListedImage:
     """An image of a file: its name, the (width, height) that the file states, and what is drawn on it.
 
-    aliases: other names of the image. mended: what was repaired or passed over, counted.
+    aliases: other names of the image. labels: those of the whole image. mended: what was repaired or passed over,
+    counted.
     """
 
     name: str = ""
@@ -44,6 +49,7 @@ class ListedImage:
     drawn: list[Drawn] = field(default_factory=list)
     mended: Counter[str] = field(default_factory=Counter)
     aliases: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 def matching(names: Iterable[str], image: str) -> list[int]:
@@ -88,7 +94,13 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
             continue
         if not callable(drawn.shape) and scale != (1, 1):
             shape = shapely.transform(shape, lambda xy: xy * scale)
-        items.append(Annotation(shape, resolved(drawn.labels, known, name), drawn.id or str(number)))
+        label = resolved(drawn.labels, known, name) if drawn.ranked else only(drawn.labels, known, name)
+        items.append(Annotation(shape, label, drawn.id or str(number)))
+    if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in mended):
+        raise ReadError(
+            "holds labels of whole images, and no outlines", where=name, found=", ".join(map(repr, listed.labels[:3])),
+            remedy="the rules 'whole' and 'tiles' of the shape `slides` take such labels; for others, draw outlines",
+        )  # fmt: skip
     return marks.check(Annotations(items, mended), name)
 
 

@@ -1,7 +1,9 @@
 """The pixels of a mask as numbers: grey values, indexes of a palette, or colours; what would be lost is refused.
 
 Colours count as 0xrrggbb where the manifest names them, "#ff0000" = "tumour". Elsewhere the channels of a mask must be
-equal. A mask has one page (smaller copies of it aside), and tells nothing by its transparency alone.
+equal. A mask has one page (smaller copies of it aside), and tells nothing by its transparency alone. A grey TIFF whose
+zero is white (PhotometricInterpretation 0) has two readings, of which programs take either: the values as `stored`
+(tifffile, GDAL), or as `shown` (Pillow, libtiff's RGBA and so OpenCV and OpenSlide, Bio-Formats): 255 less those.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tifffile
@@ -26,13 +28,14 @@ from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels
 from dpconvert.image.rgb import orientation_of, upright
-from dpconvert.image.tiff_rgb import orientation_of_page
+from dpconvert.image.tiff_rgb import GREY_INVERTED, orientation_of_page
 
 MOST_CELLS = 1 << 28
 MOST_BYTES = 2 * MOST_CELLS  # of a level of a mask, whatever a cell takes
 COLOUR = re.compile(r"#[0-9a-f]{6}")
 SHOWN = 5  # colours, in a message
 Pixels = NDArray[Any]
+Reading = Literal["shown", "stored"]
 
 
 def _value(key: object) -> object:
@@ -65,22 +68,42 @@ def numbered(labels: Mapping[int | str, str], name: str) -> tuple[dict[int, str]
     )
 
 
-def read(data: bytes, name: str, *, colours: bool, threshold: int | None = None) -> NDArray[np.integer]:
+def read(
+    data: bytes, name: str, *, colours: bool, threshold: int | None = None, reading: Reading = "shown"
+) -> NDArray[np.integer]:
     """(rows, columns) of numbers: 0xrrggbb with `colours`; 0 and 1 (above it) with `threshold`.
+
+    reading: of a TIFF whose zero is white.
 
     Raises:
         ReadError: no readable image, or one that numbers do not tell.
     """
-    values = _without_alpha(_decoded(data, name, colours=colours), name)
+    quiet()
+    if zero_is_white(data):
+        values = _of_white_zero(data, name, reading)
+    else:
+        values = _without_alpha(_decoded(data, name, colours=colours), name)
     if values.dtype == bool:
         values = values.astype(np.uint8) * (255 if colours else 1)
     if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.integer):
-        raise ReadError("mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}")
+        raise ReadError(
+            "mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}",
+            remedy="save it with whole numbers",
+        )  # fmt: skip
     if threshold is not None:
         values = (values > threshold).astype(np.uint8)
     elif colours:
         return _packed(values, name)
     return values if values.ndim == 2 else _grey(values, name)
+
+
+def zero_is_white(data: bytes) -> bool:
+    """Whether the content is a grey TIFF whose zero is white, so that it has two readings."""
+    if not data.startswith((b"II", b"MM")):
+        return False
+    with suppress(*DAMAGED), open_tiff(io.BytesIO(data)) as tiff:
+        return int(tiff.pages.first.photometric) == GREY_INVERTED
+    return False
 
 
 def shown(value: int, *, colours: bool) -> str:
@@ -130,7 +153,6 @@ def _without_alpha(values: Pixels, name: str) -> Pixels:
 
 def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
     """(rows, columns) or (rows, columns, channels), as stored; palettes looked up with `colours`."""
-    quiet()
     if data.startswith(b"\x89PNG") and data[24:25] == b"\x10" and data[25:26] != b"\0":
         raise ReadError("colours of a mask in more than 8 bits", where=name, remedy="save it in grey, or in 8 bits")
     if not _first_is_whole(data, name):
@@ -152,6 +174,18 @@ def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
         return _coarser(data, name)
     except UNREADABLE as error:
         raise ReadError(f"not a readable mask: {error}", where=name) from None
+
+
+def _of_white_zero(data: bytes, name: str, reading: Reading) -> Pixels:
+    _first_is_whole(data, name)
+    values = _coarser(data, name)
+    if reading == "stored" or values.dtype.kind not in "bu":
+        return values
+    if values.dtype == bool:
+        return ~values
+    with open_tiff(io.BytesIO(data)) as tiff:
+        bits = int(tiff.pages.first.bitspersample)
+    return ((1 << bits) - 1 - values.astype(np.int64)).astype(values.dtype)
 
 
 def _of_netpbm(image: pnm.Netpbm) -> Pixels:

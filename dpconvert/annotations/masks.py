@@ -5,7 +5,10 @@ A mask has the scale of the image that it belongs to, or a coarser one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import shapely
@@ -14,10 +17,16 @@ from pydantic import TypeAdapter
 
 from dpconvert.annotations import mask_pixels, outlines
 from dpconvert.annotations.geometry import Annotation, Annotations
+from dpconvert.annotations.mask_pixels import Reading
 from dpconvert.annotations.parsing.json_text import parsed
 from dpconvert.annotations.parsing.table import records
 from dpconvert.errors import ReadError
 from dpconvert.image.coverage import Coverage
+
+STRETCHED = "mask whose size is no fraction of its image's, stretched over it"
+READINGS: tuple[Reading, ...] = ("shown", "stored")
+WhiteIsZero = Literal["", "shown", "stored"]
+"""Which values of a TIFF mask count whose zero is white: as viewers show them, or as the file stores them."""
 
 TABLE = TypeAdapter(dict[int, str])
 
@@ -25,7 +34,8 @@ TABLE = TypeAdapter(dict[int, str])
 class LabelMask:
     """`values` (rows, columns) stretched over an image of `width` x `height` px; `labels`: value -> class.
 
-    instances: each value is one object; else each connected area of a class is.
+    instances: each value is one object; else each connected area of a class is. mended: what a user should know of how
+    the file was read, counted.
     """
 
     def __init__(
@@ -36,9 +46,10 @@ class LabelMask:
         height: int,
         *,
         instances: bool = False,
+        mended: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.values, self.labels, self.width, self.height = values, labels, width, height
-        self.instances = instances
+        self.instances, self.mended = instances, Counter(mended)
 
     def share(self, boxes: ArrayLike, labels: Sequence[str]) -> NDArray[np.float64]:
         """Exact share of boxes (N, 4) of x, y, width, height whose values mean one of `labels`."""
@@ -89,24 +100,32 @@ def read(
     *,
     threshold: int | None = None,
     instances: bool = False,
+    white_is_zero: WhiteIsZero = "",
 ) -> LabelMask:
     """A mask for an image of `size` (width, height).
 
     labels: numbers, or colours "#rrggbb", -> classes. Palette images give their indexes where numbers are named; of
     colour images the channels must be equal then. With `threshold` values become 0 or 1 (above it): for masks with
-    grey fringes, as JPEG leaves them.
+    grey fringes, as JPEG leaves them. white_is_zero: the reading of a TIFF whose zero is white (see `mask_pixels`);
+    without it, the one that `labels` allow.
 
     Raises:
         ReadError: not an image, of several pages, of another shape than the image, or with a value that `labels`
-            does not have.
+            does not have; or both readings of a TIFF whose zero is white are possible.
     """
     known, colours = mask_pixels.numbered(labels, name)
-    values = mask_pixels.read(data, name, colours=colours, threshold=threshold)
+    mended: Counter[str] = Counter()
+    reading: Reading = white_is_zero or "shown"
+    if not white_is_zero and not colours and mask_pixels.zero_is_white(data):
+        reading = _reading(data, name, known, threshold)
+        mended[f"mask of a TIFF whose zero is white, its values read as {reading}"] += 1
+    values = mask_pixels.read(data, name, colours=colours, threshold=threshold, reading=reading)
     rows, columns = values.shape
     if abs(columns * size[1] - rows * size[0]) > max(size):
         raise ReadError(
             "mask of another shape than its image", where=name, expected=f"{size}", found=f"{(columns, rows)}"
         )
+    mended[STRETCHED] += not _is_reduced((columns, rows), size)
     unknown = sorted(set(np.unique(values).tolist()) - set(known))
     if unknown:
         raise ReadError(
@@ -114,7 +133,31 @@ def read(
             where=name, expected=f"one of {', '.join(mask_pixels.shown(v, colours=colours) for v in sorted(known))}",
             remedy="name every value in the manifest, or give a threshold",
         )  # fmt: skip
-    return LabelMask(values, known, *size, instances=instances)
+    return LabelMask(values, known, *size, instances=instances, mended=+mended)
+
+
+def _is_reduced(mask: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether a mask has the (width, height) of its image, divided by one whole number and rounded up or down."""
+    factor = max(round(size[0] / mask[0]), round(size[1] / mask[1]), 1)
+    return all(side // factor <= of_mask <= -(-side // factor) for of_mask, side in zip(mask, size, strict=True))
+
+
+def _reading(data: bytes, name: str, known: Collection[int], threshold: int | None) -> Reading:
+    """The only reading of a TIFF whose zero is white that gives no value without a label.
+
+    Raises:
+        ReadError: both do, and differ.
+    """
+    found = {way: mask_pixels.read(data, name, colours=False, threshold=threshold, reading=way) for way in READINGS}
+    fit = [way for way in READINGS if set(np.unique(found[way]).tolist()) <= set(known)]
+    if len(fit) > 1 and not np.array_equal(found["shown"], found["stored"]):
+        raise ReadError(
+            "a mask whose zero is white (PhotometricInterpretation 0), which programs read in opposite ways",
+            where=name,
+            remedy='say in the manifest\'s [layout] which values count: `white_is_zero = "shown"` as viewers show them '
+            '(white is the largest), or "stored" as the file holds them (white is 0)',
+        )  # fmt: skip
+    return fit[-1] if fit else "shown"
 
 
 def class_table(data: bytes, name: str) -> dict[int, str]:

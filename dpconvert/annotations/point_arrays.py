@@ -48,6 +48,25 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
     return [Annotation(shapely.Point(x, y), label, str(i)) for i, (x, y) in enumerate(values.tolist())]
 
 
+def read_numbers(
+    data: bytes, name: str, variable: str, fault: str = "no array of numbers", expected: str | None = None
+) -> NDArray[np.float64]:
+    """An array of numbers of any shape in a MATLAB file; `fault` and `expected` say what else it should have been.
+
+    Raises:
+        ReadError: The content is not such a file, or it holds no such array of numbers.
+    """
+    try:
+        values = _variable(data, variable)
+    except matlab.NotNumbersError as error:
+        raise ReadError(fault, where=name, expected=expected, found=error) from None
+    except ValueError as error:
+        raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
+    if values is None:
+        raise ReadError(f"no variable {variable!r}", where=name, found=", ".join(_variables(data)[:5]) or None)
+    return values
+
+
 def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_variable: str = "") -> list[PointRow]:
     """The points of an array of numbers with a row a point; without `variable` of the only array that may be one.
 
@@ -120,15 +139,7 @@ def _text(value: Any) -> str:
 
 
 def _array(data: bytes, name: str, variable: str) -> NDArray[np.float64]:
-    try:
-        values = _variable(data, variable)
-    except matlab.NotNumbersError as error:
-        raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=error) from None
-    except ValueError as error:
-        raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
-    if values is None:
-        raise ReadError(f"no variable {variable!r}", where=name, found=", ".join(_variables(data)[:5]) or None)
-    return values
+    return read_numbers(data, name, variable, f"{variable!r} is no table of points", "N x 2")
 
 
 def _only(data: bytes, name: str, other: str) -> str:

@@ -14,12 +14,12 @@ from dpconvert.errors import ReadError, cut
 
 Format = Literal[
     "asap", "imagescope", "ndpa", "voc", "cvat", "coco", "qupath", "labelme", "via", "label_studio", "darwin", "dsa",
-    "hubmap", "nucls", "sliderunner", "mask",
+    "hubmap", "nucls", "sliderunner", "via3", "labelme_xml", "mask",
 ]  # fmt: skip
 READ = (
-    "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa), Pascal VOC or CVAT; GeoJSON as QuPath writes it; "
-    "JSON of COCO, LabelMe, VIA, Label Studio, Darwin, the Digital Slide Archive or HuBMAP; tables of VIA, NuCLS or "
-    "HuBMAP; databases of SlideRunner; or a mask"
+    "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa), Pascal VOC, CVAT or LabelMe; GeoJSON as QuPath "
+    "writes it; JSON of COCO, LabelMe, VIA, Label Studio, Darwin, the Digital Slide Archive or HuBMAP; tables of VIA, "
+    "NuCLS or HuBMAP; databases of SlideRunner; or a mask"
 )
 EXPORT = "export it as GeoJSON, COCO or masks"
 HEAD = 1 << 16  # bytes
@@ -55,6 +55,7 @@ KNOWN: tuple[tuple[Format, Foreign], ...] = (
     ("via", Foreign("VIA", evidence=(b'"_via_img_metadata"',))),
     ("via", Foreign("VIA", evidence=(b'"file_attributes"', b'"regions"'))),
     ("via", Foreign("VIA", evidence=(b'"shape_attributes"', b'"filename"'))),
+    ("via3", Foreign("VIA 3", frozenset({"project", "config", "attribute", "file"}))),
     ("darwin", Foreign("Darwin (V7)", frozenset({"item", "annotations"}))),
     ("darwin", Foreign("Darwin (V7)", frozenset({"dataset", "image", "annotations"}))),
     ("dsa", Foreign("the Digital Slide Archive", frozenset({"elements"}))),
@@ -65,7 +66,6 @@ KNOWN: tuple[tuple[Format, Foreign], ...] = (
     ("hubmap", Foreign("HuBMAP", frozenset({"id", "annotations"}), (b'"coordinates"',))),
 )
 JSON = (
-    Foreign("VGG Image Annotator (VIA), version 3", frozenset({"project", "config", "metadata"})),
     Foreign("Label Studio", evidence=(b'"annotation_id"', b'"annotator"'), remedy="export it as JSON, not JSON-MIN"),
     Foreign("Supervisely", frozenset({"objects", "size"})),
     Foreign("Labelbox", evidence=(b'"data_row"',)),
@@ -80,9 +80,10 @@ JSON = (
     Foreign("Sectra", evidence=(b"Sectra",)),
     Foreign("Sectra", evidence=(b"SECTRA",)),
 )
+LABELME = (b"<pt>", b"LabelMe Webtool")
 CVAT = (b"<image", b"<track", b"<meta>")
 XML = (
-    Foreign("LabelMe", frozenset({"annotation"}), (b"<pt>",)),
+    Foreign("ImageJ's Cell Counter", frozenset({"CellCounter_Marker_File"}), remedy="save its points as a table"),
     Foreign("Definiens or Tissue Studio", frozenset({"object-stream"})),
     Foreign("Sectra", evidence=(b"Sectra",)),
     Foreign("Sectra", evidence=(b"SECTRA",)),
@@ -211,6 +212,8 @@ def _xml(data: bytes, plain: bytes, name: str) -> Format:
     whole = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
     if root == "annotation" and b"<bndbox" in whole:
         return "voc"
+    if root == "annotation" and any(part in whole for part in LABELME):
+        return "labelme_xml"
     if root == "annotations" and b"<ndpviewstate" not in whole and any(part in whole for part in CVAT):
         return "cvat"
     if root != "annotations" or b"<ndpviewstate" not in whole:

@@ -3,14 +3,19 @@
 https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 
 FeatureCollections, features and bare geometries: one, a list of any of them, or one a line. A feature's label is its
-classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its name, then
-its colour as '#rrggbb'. QuPath counts from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
+classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its colour as
+'#rrggbb'. A classification may also be an object as text, as tables of features keep it. A feature without a
+classification has its name. QuPath counts from the corner of the slide's bounds where OpenSlide states bounds:
+`origin`.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import shapely
@@ -21,42 +26,54 @@ from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, el
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
 
+LONGEST = 10_000  # characters of a classification that is an object as text
 Position = Annotated[list[Coordinate], Field(min_length=2)]
 Ring = list[Position]
 
 
-class Point(Loose):
+class Plane(Loose):
+    z: int = 0
+    t: int = 0
+
+
+class Placed(Loose):
+    """A geometry, and the plane of a stack that it was drawn on."""
+
+    plane: Plane | None = None
+
+
+class Point(Placed):
     type: Literal["Point"]
     coordinates: Position
 
 
-class Points(Loose):
+class Points(Placed):
     type: Literal["MultiPoint"]
     coordinates: list[Position]
 
 
-class Line(Loose):
+class Line(Placed):
     type: Literal["LineString"]
     coordinates: list[Position]
 
 
-class Lines(Loose):
+class Lines(Placed):
     type: Literal["MultiLineString"]
     coordinates: list[list[Position]]
 
 
-class Polygon(Loose):
+class Polygon(Placed):
     type: Literal["Polygon"]
     coordinates: list[Ring]
     is_ellipse: bool = Field(default=False, alias="isEllipse")
 
 
-class Polygons(Loose):
+class Polygons(Placed):
     type: Literal["MultiPolygon"]
     coordinates: list[list[Ring]]
 
 
-class Collected(Loose):
+class Collected(Placed):
     type: Literal["GeometryCollection"]
     geometries: list[Shape]
 
@@ -83,8 +100,20 @@ class Classification(Loose):
             yield f"#{self.argb & 0xFFFFFF:06x}"
 
 
+def _as_object(told: Any) -> Any:
+    """A classification as an object: tables of features (geopandas, GDAL) keep it as text, or as a list of names."""
+    if isinstance(told, list) and all(isinstance(name, str) for name in told):
+        return {"names": told}
+    if not isinstance(told, str) or not told.lstrip().startswith("{") or len(told) > LONGEST:
+        return told
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(told)
+    return told
+
+
 class Properties(Loose):
-    classification: Classification | str | None = None
+    classification: Annotated[Classification | str | None, BeforeValidator(_as_object)] = None
     name: str | None = None
     is_ellipse: bool = Field(default=False, alias="isEllipse")
 
@@ -132,7 +161,8 @@ def _names(feature: Feature) -> Iterator[str]:
         yield from Classification(name=properties.classification).candidates()
     elif properties.classification is not None:
         yield from properties.classification.candidates()
-    yield properties.name or ""
+    else:
+        yield properties.name or ""
 
 
 def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]:
@@ -141,6 +171,8 @@ def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]
     if shape is None:
         mended["feature without a geometry"] += 1
         return
+    if shape.plane is not None and (shape.plane.z > 0 or shape.plane.t > 0):
+        mended["annotation of a later plane (depth or time), read as one of the first"] += 1
     round_too = feature.properties is not None and feature.properties.is_ellipse
     for part in _parts(shape):
         if isinstance(part, Line):

@@ -22,6 +22,7 @@ from dpconvert.annotations import (
     imagescope,
     label_studio,
     labelme,
+    labelme_xml,
     listed,
     masks,
     ndpa,
@@ -29,6 +30,7 @@ from dpconvert.annotations import (
     qupath,
     sliderunner,
     via,
+    via3,
     voc,
 )
 from dpconvert.annotations.geometry import Annotation, Annotations
@@ -37,14 +39,16 @@ from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
 
+ANOTHER = "file that names another image than the one it belongs to by its own name"
 UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
-    "labelme": labelme.parse, "darwin": darwin.parse, "dsa": dsa.parse, "nucls": nucls.parse,
+    "labelme": labelme.parse, "labelme_xml": labelme_xml.parse, "darwin": darwin.parse, "dsa": dsa.parse,
+    "nucls": nucls.parse,
 }  # fmt: skip
 OF_SEVERAL: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
-    "cvat": cvat.parse, "via": via.parse, "label_studio": label_studio.parse, "hubmap": hubmap.parse,
-    "sliderunner": sliderunner.parse,
+    "cvat": cvat.parse, "via": via.parse, "via3": via3.parse, "label_studio": label_studio.parse,
+    "hubmap": hubmap.parse, "sliderunner": sliderunner.parse,
 }  # fmt: skip
 DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
 
@@ -54,8 +58,8 @@ class Subject:
     """The image that annotations belong to, as far as formats need to know it.
 
     file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
-    glass: what NDPA needs, or why it is not known. values, threshold, instances: how a mask is to be read. boxes: what
-    COCO's boxes hold.
+    glass: what NDPA needs, or why it is not known. values, threshold, instances, white_is_zero: how a mask is to be
+    read. boxes: what COCO's boxes hold.
     """
 
     file: str
@@ -65,6 +69,7 @@ class Subject:
     values: Mapping[int | str, str] = field(default_factory=dict)
     threshold: int | None = None
     instances: bool = False
+    white_is_zero: masks.WhiteIsZero = ""
     boxes: coco.Boxes = ""
 
 
@@ -88,15 +93,24 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             found = ndpa.read(data, name, _glass(subject, name), known)
         case "voc":
             found = voc.read(data, name, subject.size, known)
+            _count_another(voc.image_of(data, name), subject, found)
         case "mask":
             return masks.read(
-                data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances
-            )
+                data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances,
+                white_is_zero=subject.white_is_zero,
+            )  # fmt: skip
         case _:
             images = listed_file(kind, data, name)
             image = images[0] if kind in OF_ONE else listed.find(images, name, subject.file)
             found = listed.placed(image, name, subject.size, known)
-    return Annotations(_told_apart(found.items), found.mended)
+            if kind in OF_ONE:
+                _count_another(image.name, subject, found)
+    return Annotations(_told_apart(found.items), +found.mended)
+
+
+def _count_another(stated: str, subject: Subject, found: Annotations) -> None:
+    """Count a file about one image that states the name of another."""
+    found.mended[ANOTHER] += bool(stated) and not listed.matching([stated], subject.file)
 
 
 @lru_cache(maxsize=1)  # one file for many images
@@ -121,6 +135,19 @@ def names_of_images(data: bytes, name: str) -> list[str] | None:
         case _ if kind in OF_SEVERAL:
             return [told for image in listed_file(kind, data, name) for told in (image.name, *image.aliases)]
     return None
+
+
+def labels_of_image(data: bytes, name: str, image: str) -> tuple[str, ...]:
+    """Return the labels that the content gives to an image as a whole; none if its format has no such labels.
+
+    Raises:
+        ReadError: The format is unknown, the file is damaged, or it does not list the image.
+    """
+    kind = detect(data, name)
+    if kind not in OF_ONE and kind not in OF_SEVERAL:
+        return ()
+    images = listed_file(kind, data, name)
+    return (images[0] if kind in OF_ONE else listed.find(images, name, image)).labels
 
 
 def unpacked(data: bytes, name: str) -> bytes:

@@ -1,7 +1,8 @@
 """VGG Image Annotator 1 and 2: projects and regions in JSON or CSV; several images, pixels from the top left.
 
 https://www.robots.ox.ac.uk/~vgg/software/via/. A region's label is one of its attributes: texts, and the chosen options
-of check boxes. The size of an image is not stated. Lines are passed over and counted.
+of check boxes; a region with two labels that the manifest knows is refused. The size of an image is not stated. Lines
+are passed over and counted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
 
+BUILT_IN = {"caption", "public_domain", "image_url"}  # attributes of files that VIA defines by itself
 MOST_CELL = 1 << 24
 
 
@@ -50,6 +52,7 @@ class Region(Loose):
 
 class Image(Loose):
     filename: str
+    attributes: dict[str, Any] = Field(default={}, alias="file_attributes")
     regions: list[Region] | dict[str, Region] = []
 
 
@@ -75,21 +78,22 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         return _of_table(data, name)
     is_project = b'"_via_img_metadata"' in data
     images = parsed(data, name, PROJECT).images if is_project else parsed(data, name, REGIONS)
-    return [_listed(one.filename, _regions(one), name) for one in images.values()]
+    return [_listed(one.filename, _regions(one), name, one.attributes) for one in images.values()]
 
 
 def _regions(image: Image) -> list[Region]:
     return list(image.regions.values()) if isinstance(image.regions, dict) else image.regions
 
 
-def _listed(name: str, regions: list[Region], where: str) -> ListedImage:
+def _listed(name: str, regions: list[Region], where: str, attributes: dict[str, Any]) -> ListedImage:
     mended: Counter[str] = Counter()
     drawn = [
-        Drawn(shape, tuple(_labels(region.attributes)), str(number))
+        Drawn(shape, tuple(_labels(region.attributes)), str(number), ranked=False)
         for number, region in enumerate(regions)
         if (shape := _shape(region.outline, mended, where)) is not None
     ]
-    return ListedImage(name, None, drawn, mended)
+    of_image = {key: value for key, value in attributes.items() if key not in BUILT_IN}
+    return ListedImage(name, None, drawn, mended, labels=tuple(filter(None, _labels(of_image))))
 
 
 def _labels(attributes: dict[str, Any]) -> Iterator[str]:
@@ -124,10 +128,12 @@ def _shape(one: Outline, mended: Counter[str], where: str) -> Geometry | None:
 
 def _of_table(data: bytes, name: str) -> list[ListedImage]:
     images: dict[str, list[Region]] = defaultdict(list)
+    of_files: dict[str, dict[str, Any]] = {}
     csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
     try:
         for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig").removeprefix("#"), newline=""), strict=True):
             regions = images[row["filename"] or ""]
+            of_files[row["filename"] or ""] = _object(row.get("file_attributes"), name)
             outline = json.loads(row["region_shape_attributes"] or "{}")
             if outline:
                 attributes = json.loads(row.get("region_attributes") or "{}")
@@ -136,4 +142,11 @@ def _of_table(data: bytes, name: str) -> list[ListedImage]:
         raise ReadError(str(first_fault(error)), where=name) from None
     except (KeyError, ValueError, RecursionError, csv.Error) as error:
         raise ReadError(f"not a table of VIA: {error}", where=name) from None
-    return [_listed(image, regions, name) for image, regions in images.items()]
+    return [_listed(image, regions, name, of_files[image]) for image, regions in images.items()]
+
+
+def _object(text: str | None, name: str) -> dict[str, Any]:
+    found = json.loads(text or "{}")
+    if not isinstance(found, dict):
+        raise ReadError("not a table of VIA: file_attributes that are no object", where=name, found=text)
+    return found

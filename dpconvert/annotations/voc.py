@@ -52,3 +52,12 @@ def _stated(document: Any, size: tuple[int, int], name: str) -> tuple[float, flo
         return size
     width, height = (xml_tree.child_number(stated, side, name) for side in ("width", "height"))
     return (width, height) if min(width, height) > 0 else size
+
+
+def image_of(data: bytes, name: str) -> str:
+    """Return the name of the image that the content states, '' for none.
+
+    Raises:
+        ReadError: not such XML.
+    """
+    return xml_tree.text(xml_tree.root(data, name, "annotation"), "filename").strip()

@@ -28,8 +28,9 @@ ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True,
 DENSE = click.option("--dense", is_flag=True,
     help="Keep the masks, points or boxes that the manifest's table [dense] states.",
 )  # fmt: skip
-SPLIT = click.option("--split", type=click.Choice(["strict", "paper"]), default="strict", show_default=True,
-    help="strict: no patient in two sets, nor across related tasks; paper: the published sets.",
+SPLIT = click.option("--split", type=click.Choice(["strict", "paper", "eva"]), default="strict", show_default=True,
+    help="strict: no patient in two sets, nor across related tasks; paper: the published sets; "
+    "eva: the sets of kaiko-eva.",
 )  # fmt: skip
 SHARDS = click.argument("shards", type=PATH)
 WORKERS = click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one per processor]")

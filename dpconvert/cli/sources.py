@@ -126,8 +126,8 @@ def _rule(manifest: Manifest) -> str:
 def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Check a source before it is converted: files, labels, classes, splits.
 
-    Reads names, tables and annotations, but no pixels. Shows ten files with what was taken out of their names. The exit
-    status is 1 if the conversion would fail, or if files of the release are missing.
+    Reads names, tables, annotations and masks, but no images. Shows ten files with what was taken out of their names.
+    The exit status is 1 if the conversion would fail, or if files of the release are missing.
 
     \b
     Example: dpconvert check camelyon16 --source /data/camelyon16
@@ -196,7 +196,7 @@ def print_findings(findings: Findings, manifest: Manifest) -> None:
         say(f"problem: {problem}", bold=True)
     if not findings.problems:
         images, groups = counted(findings.images, "image"), counted(findings.groups, manifest.group.kind)
-        tell(f"no problem found in {images} of {groups}; pixels were not read")
+        tell(f"no problem found in {images} of {groups}; images were not read")
 
 
 def _unit(manifest: Manifest) -> str:

@@ -85,8 +85,9 @@ def audit(
 ) -> None:
     """Find the same image in two splits or two tasks: equal, rotated, mirrored, rescaled or recompressed.
 
-    Writes a page with every pair, and reports which tasks to leave out together. The exit status is 1 if a pair is
-    found that the tasks' cards do not declare.
+    Writes a page with every pair and, beside it, a TOML file that lists the samples to leave out, to be appended to
+    their manifests. Reports which tasks to leave out together. The exit status is 1 if a pair is found that the tasks'
+    cards do not declare. `mtrain audit-labels` finds labels that are probably wrong.
 
     \b
     Example: dpconvert audit shards/
@@ -94,6 +95,8 @@ def audit(
     from dpconvert.runtime import processes
     from dpconvert.runtime.progress import Reporter
     from dpconvert.tasks import audit as auditing
+    from dpconvert.tasks import webpage
+    from dpconvert.tasks.audit.errata import errata
     from dpconvert.tasks.audit.page import write_page
     from dpconvert.tasks.verify import task_folders
 
@@ -106,12 +109,17 @@ def audit(
         features_in=features,
     )
     write_page(found, page)
+    listed, entries = page.with_suffix(".toml"), errata(found)
+    if entries:
+        webpage.write(entries.splitlines(), listed, "--page")
     if as_json:
-        document(found.dump())
+        document(found.dump() | ({"errata": str(listed)} if entries else {}))
     else:
         for line in found.lines():
             tell(line)
         tell(f"page: {page}")
+        if entries:
+            tell(f"samples to leave out, for [[errata]] of the manifests: {listed}")
     if not found.clean:
         sys.exit(1)
 

@@ -16,9 +16,11 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
     tissue_mask.py  the detection of tissue
     tiff.py     TIFFs that OpenSlide refuses or reads only in part, read piece by piece
     tiff_layout.py  the content of a TIFF: its image, coarser levels, and other pages
-    unread.py   slide formats that are not supported
+    unread.py   slide formats that are not read, or need an optional library
+    czi.py, ome_zarr.py  slides that optional libraries read
     spacing.py  micrometres per pixel, in all notations of files
     header.py   the size of an image, from the header of its file
+    depth.py    whether samples need a range of values, from the header of a file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
 """

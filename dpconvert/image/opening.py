@@ -14,9 +14,11 @@ from dpconvert.image.tiff import TiffPages
 from dpconvert.image.tiff_layout import Opened, layout, name
 from dpconvert.image.tiff_rgb import orientation_of_page
 from dpconvert.image.turned import Turned, upright_spacing
-from dpconvert.image.unread import UNREAD, unread
+from dpconvert.image.unread import EXTRAS, remedy, unread
 
-SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"}
+SLIDE_SUFFIXES = {
+    ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", *EXTRAS,
+}  # fmt: skip
 LARGE = 1 << 26  # pixels; larger TIFFs are read piece by piece
 
 
@@ -32,11 +34,13 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
         return Mosaic([open_image([file], scale=scale) for file in files], columns, name(files[0]))
     file = files[0]
     if (format := unread(name(file))) is not None:
-        raise ReadError(f"a slide in a format that is not read ({format})", where=name(file), remedy=UNREAD)
+        raise ReadError(f"a slide in a format that is not read ({format})", where=name(file), remedy=remedy(name(file)))
     if isinstance(file, Path) and file.suffix.lower() == ".mrxs" and not file.with_suffix("").is_dir():
         raise ReadError("a slide without the folder of its data", where=file, expected=f"{file.stem}/ beside it")
     if not isinstance(file, Path) and Path(name(file)).suffix.lower() in SLIDE_SUFFIXES - {".tif", ".tiff"}:
         raise ReadError("a slide inside an archive", where=name(file), remedy=UNPACK)
+    if isinstance(file, Path) and file.suffix.lower() in EXTRAS and file.exists():
+        return _extra(file, scale)
     if isinstance(file, Path) and file.suffix.lower() in SLIDE_SUFFIXES and file.is_file():
         opened = by_openslide(file)
         if opened is not None:
@@ -44,6 +48,17 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
     if (not isinstance(file, Path) or file.is_file()) and head(file) in TIFF_MAGIC:
         return _tiff(file, scale)
     return Flat(file, scale)
+
+
+def _extra(file: Path, scale: Range | None) -> Image:
+    """Open a slide of a format that an optional library reads."""
+    if file.suffix.lower() == ".czi":
+        from dpconvert.image.czi import CziPages
+
+        return Pages(CziPages(file, scale))
+    from dpconvert.image.ome_zarr import ZarrPages
+
+    return Pages(ZarrPages(file, scale))
 
 
 def _tiff(file: Opened, scale: Range | None) -> Image:

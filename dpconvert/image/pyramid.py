@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import openslide
@@ -15,7 +17,7 @@ from PIL import ImageColor
 from dpconvert.errors import ReadError
 from dpconvert.image.base import WHITE, Image, Pixels, over, resample
 from dpconvert.image.jpeg_tiles import EIGHTH, JpegTiles
-from dpconvert.image.spacing import of_texts
+from dpconvert.image.spacing import Spacing, of_texts
 from dpconvert.image.tiff import SEGMENT_LIMIT, TiffPages, UnknownKindError
 from dpconvert.image.tiff_layout import layout
 
@@ -100,13 +102,41 @@ class Slide(Image):
             self.tiles.close()
 
 
-class Pages(Image):
-    """A TIFF that OpenSlide refuses or reads only in part, read piece by piece."""
+class Sized(Protocol):
+    """A level of an image, with its size in pixels."""
 
-    def __init__(self, pages: TiffPages) -> None:
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+
+
+class Levels(Protocol):
+    """An image in one or several resolutions, finest first, of which frames can be read."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def levels(self) -> Sequence[Sized]: ...
+    @property
+    def spacing(self) -> Spacing: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def in_strips(self) -> bool: ...
+    def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels: ...
+    def close(self) -> None: ...
+
+
+class Pages(Image):
+    """An image that OpenSlide does not read, or reads only in part, read piece by piece: TIFF, CZI or OME-Zarr."""
+
+    def __init__(self, pages: Levels) -> None:
         self.pages = pages
         self.width, self.height = pages.width, pages.height
-        self.spacing, self.notes = pages.layout.spacing, pages.layout.notes
+        self.spacing, self.notes = pages.spacing, pages.notes
         self.in_strips = pages.in_strips
 
     def _read(self, x: int, y: int, w: int, h: int, out: tuple[int, int]) -> Pixels:

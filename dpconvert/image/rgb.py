@@ -107,7 +107,7 @@ def eight_bits(samples: NDArray[Any], bits: int = 0, scale: Range | None = None)
         found = (np.nan_to_num(samples.astype(np.float64)) - low) / (high - low) * 255
         return (found.clip(0, 255) + 0.5).astype(np.uint8)
     if samples.dtype.kind != "u" or bits > 16:
-        raise unknown_range(samples.dtype)
+        raise unknown_range(samples.dtype, _white(samples))
     return (samples >> (bits - 8)).clip(0, 255).astype(np.uint8)
 
 
@@ -156,9 +156,15 @@ def orientation_of(data: bytes) -> int:
         return 1
 
 
-def unknown_range(kind: np.dtype[Any]) -> KindError:
-    """Return the error for samples whose black and white are not stated."""
-    example = 1 if kind.kind == "f" else np.iinfo(kind).max
+def _white(samples: NDArray[Any]) -> int:
+    """Return what white may be in samples of whole numbers: the largest of 8, 9, ... bits; 0 if nothing tells."""
+    largest = int(samples.max(initial=0)) if samples.dtype.kind in "ui" else 0
+    return (1 << max(largest.bit_length(), 8)) - 1 if largest > 0 else 0
+
+
+def unknown_range(kind: np.dtype[Any], white: int = 0) -> KindError:
+    """Return the error for samples whose black and white are not stated. white: what it may be, 0 if unknown."""
+    example = white or (1 if kind.kind == "f" else np.iinfo(kind).max)
     return KindError(f"{kind} samples: which are black and which are white is not known", STATE_RANGE.format(example))
 
 

@@ -23,6 +23,7 @@ from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
 from dpconvert.image.guards.tiff_segments import JPEG, check_compression, check_segment, segment_size
 from dpconvert.image.rgb import KindError, Range
+from dpconvert.image.spacing import Spacing
 from dpconvert.image.tiff_layout import Level, Opened, name, opened
 from dpconvert.image.tiff_rgb import (
     CMYK,
@@ -81,6 +82,16 @@ class TiffPages:
             self.close()
             raise
         self.width, self.height = self.levels[0].width, self.levels[0].height
+
+    @property
+    def spacing(self) -> Spacing:
+        """Micrometres per pixel, as the file states them."""
+        return self.layout.spacing
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Parts of the file that are not read."""
+        return self.layout.notes
 
     def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels:
         """Return a frame of a level, in pixels of that level: uint8 RGB (h, w, 3).

@@ -13,13 +13,23 @@ from dpconvert.image.base import Pixels
 from dpconvert.image.guards.jpeg import adobe_transform
 from dpconvert.image.guards.libtiff import NEW_JPEG
 from dpconvert.image.guards.tiff_segments import STREAMS
-from dpconvert.image.rgb import ORIENTATION, Opacity, Range, check_bits, to_rgb, unknown_range, valid_orientation
+from dpconvert.image.rgb import (
+    ORIENTATION,
+    KindError,
+    Opacity,
+    Range,
+    check_bits,
+    to_rgb,
+    unknown_range,
+    valid_orientation,
+)  # fmt: skip
 
 GREY_INVERTED, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 COLOURS = {GREY_INVERTED: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # channels besides extra samples
 OPACITY: dict[int, Opacity] = {1: "associated", 2: "unassociated"}  # ExtraSamples; 0 means something else
 SIGNIFICANT = re.compile(r'<(?:\w+:)?Pixels\b[^<>]*\bSignificantBits="(\d{1,2})"')
 MAX_SAMPLE_VALUE = 281
+CHANNELS = "save it in grey or RGB; state an opacity in the tag ExtraSamples"
 LOOKED_AT = 1 << 20  # characters of the OME-XML
 
 
@@ -84,12 +94,14 @@ def check_kind(page: tifffile.TiffPage, scale: Range | None) -> None:
     """Refuse a page if the rule does not cover its samples as described by its tags.
 
     Raises:
-        KindError: the samples need a scale, which is not stated.
+        KindError: the samples need a scale, which is not stated; or there are channels of unknown meaning.
         ValueError: the channels, the colour space or the sample type are not supported.
     """
     channels, kind, stored = page.samplesperpixel, page.photometric, page.dtype
     extra = channels - COLOURS.get(kind, channels + 1)
     known = extra == 0 or (extra > 0 and _opacity(page) != "") or (extra == 1 and kind in (RGB, YCBCR))
+    if extra > 0 and not known:
+        raise KindError(f"{channels} channels, of which {extra} have no known meaning", CHANNELS)
     if stored is None or stored.kind not in "buif" or not known or page.imagedepth != 1:
         raise ValueError(f"{channels} channels of {stored}, photometric {kind}")
     if scale is None and (stored.kind in "if" or stored.itemsize > 2):

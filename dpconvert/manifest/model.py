@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from dpconvert.card import Licence, Model, Split
+from dpconvert.card import ORDINAL, Licence, Model, Split
 from dpconvert.errors import UsageError
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.rules import Middle, Mpp, Objects, Presence, Regional, Rule, Tiles, Whole
+
+SplitName = Literal["strict", "paper", "eva"]
 
 
 def _expression(text: str) -> str:
@@ -110,6 +112,52 @@ class PixelRule(Model):
         return self
 
 
+def _without_unset(model: Model, dumped: dict[str, Any], name: str) -> dict[str, Any]:
+    """Drop a key that has its default, so that manifests without it keep their digest."""
+    return dumped if name in model.model_fields_set else {key: v for key, v in dumped.items() if key != name}
+
+
+class Expected(Model):
+    """Counts that the whole release must give; `reasons` explains, by the same names, why a count may differ."""
+
+    total: int | None = None
+    """Total number of samples."""
+    classes: list[int] | None = None
+    """Samples of each class, in the order of `classes`."""
+    paper: dict[Split, int] = {}
+    """Samples of each set under the split `paper`."""
+    strict: dict[Split, int] = {}
+    """Samples of each set under the split `strict`."""
+    eva: dict[Split, int] = {}
+    """Samples of each set under the split `eva`."""
+    reasons: dict[str, str] = {}
+    """Reasons why a count may differ, by its name."""
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unset(self, dump(self), "eva")
+
+
+class Changes(Model):
+    """Keys of the manifest that have other values under one split, such as that of a benchmark with its own classes.
+
+    A task with another name and other samples is `related` to the task of the manifest.
+    """
+
+    task: str = ""
+    """Name of the task; that of the manifest if not given."""
+    title: str = ""
+    """Human-readable title; that of the manifest if not given."""
+    classes: list[str] | None = None
+    """Class names in the order of their labels."""
+    rule: Rule | None = None
+    """How images become samples."""
+    layout: dict[str, Any] = {}
+    """Keys of `[layout]` that are added or replaced."""
+    expected: Expected | None = None
+    """Counts that a conversion of the whole release must give."""
+
+
 class SplitPolicy(Model):
     """How groups are assigned to splits: the named ones first, then official sets, then the rest.
 
@@ -139,6 +187,8 @@ class SplitPolicy(Model):
     """Proportions of train, val and test for the groups that are not named."""
     note: str = ""
     """Further remarks on this split."""
+    changes: Changes | None = None
+    """Keys of the manifest that have other values under this split."""
 
     @property
     def validation(self) -> float | None:
@@ -148,6 +198,10 @@ class SplitPolicy(Model):
     def named(self) -> dict[str, Split]:
         """Mapping group -> split for the groups that the manifest names."""
         return {group: split for split, groups in self._lists() for group in groups}
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unset(self, dump(self), "changes")
 
     def _lists(self) -> list[tuple[Split, list[str]]]:
         val = self.val if isinstance(self.val, list) else []
@@ -187,33 +241,23 @@ class Published(Model):
     """Classes."""
 
 
-class Expected(Model):
-    """Counts that the whole release must give; `reasons` explains, by the same names, why a count may differ."""
-
-    total: int | None = None
-    """Total number of samples."""
-    classes: list[int] | None = None
-    """Samples of each class, in the order of `classes`."""
-    paper: dict[Split, int] = {}
-    """Samples of each set under the split `paper`."""
-    strict: dict[Split, int] = {}
-    """Samples of each set under the split `strict`."""
-    reasons: dict[str, str] = {}
-    """Reasons why a count may differ, by its name."""
-
-
 class Erratum(Model):
     """Images known to be wrong, by a pattern of their names. If on, they or only their samples of class 0 are dropped.
 
-    drops "negatives" is for images whose positive objects are not all annotated.
+    drops "negatives" is for images whose positive objects are not all annotated. `samples` lists single samples in
+    place of, or in addition to, the pattern; `mtrain audit-labels` writes such a list.
     """
 
     name: str
     """Name by which `--errata` turns it on or off."""
     drops: Literal["pictures", "negatives"] = "pictures"
     """What is dropped: the images, or only their negative samples."""
-    pictures: str
-    """Regular expression, searched in the names of the images."""
+    pictures: str = ""
+    """Regular expression, searched in the names of the images; it may be left out if `samples` is given."""
+    samples: list[str] | None = None
+    """Samples to drop: names of images, or of frames in them, such as `slide_01#xywh=512,0,256,256` (x, y, width and
+    height in level-0 pixels).
+    """
     reason: str
     """Description of the fault."""
     citation: str
@@ -222,6 +266,20 @@ class Erratum(Model):
     """Whether it is on unless `--errata` says otherwise."""
 
     _compiles = field_validator("pictures")(_expression)
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.pictures and self.samples is None:
+            raise ValueError("an erratum needs `pictures`, a pattern, or `samples`, a list of names")
+        if self.drops == "negatives" and self.samples is not None:
+            raise ValueError("`samples` are dropped whatever their class: leave `drops` out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields; an unset `samples` is left out, so that the digests of manifests without it do not change."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name != "samples" or value is not None}
 
 
 class Manifest(Model):
@@ -233,8 +291,10 @@ class Manifest(Model):
     """Name of the task and of its folder of shards."""
     title: str = ""
     """Human-readable title."""
-    kind: Literal["classification", "detection", "segmentation"] = "classification"
-    """Purpose of the labels."""
+    kind: Literal["classification", "detection", "segmentation", "ordinal"] = "classification"
+    """Purpose of the labels. `ordinal`: `classes` are listed in their order, the lowest first, as grades are; the score
+    is then the quadratic kappa, which counts distant errors more than near ones.
+    """
     classes: list[str] = []
     """Class names in the order of their labels; if not given, the labels found in the source."""
     organ: str = ""
@@ -275,8 +335,8 @@ class Manifest(Model):
     """How sample values become pixels where a file does not state it."""
     image: ImageFormat = ImageFormat()
     """How samples are stored."""
-    split: dict[Literal["strict", "paper"], SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
-    """Split policies; `strict` is the default, `paper` reproduces the publication."""
+    split: dict[SplitName, SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
+    """Split policies; `strict` is the default, `paper` reproduces the publication, `eva` the benchmark kaiko-eva."""
     paper: Published | None = None
     """Counts that the publication states."""
     expected: Expected = Expected()
@@ -320,8 +380,25 @@ class Manifest(Model):
             raise UsageError(f"no split policy {name!r}", where=self.name, remedy=f"this source has: {have}")
         return self.split[name]
 
+    def under(self, split: str) -> Self:
+        """Return the manifest with the changes of a split policy; itself if the policy has none, or does not exist."""
+        policy = self.split.get(cast(SplitName, split))
+        if policy is None or policy.changes is None:
+            return self
+        changes = policy.changes
+        update: dict[str, Any] = {name: value for name, value in changes if name != "layout" and value}
+        update["layout"] = self.layout | changes.layout
+        if changes.task and changes.task != self.task:
+            update["related"] = [*self.related, self.task]
+        return self.model_copy(update=update)._checked()
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for name in self.split:
+            self.under(name)
+        return self._checked()
+
+    def _checked(self) -> Self:
         if isinstance(self.rule, Presence | Regional) and len(self.classes) != 2:
             raise ValueError(f"rule {self.rule.type!r} gives two classes, `classes` names {len(self.classes)}")
         if isinstance(self.rule, Middle) and not self.classes:
@@ -330,6 +407,8 @@ class Manifest(Model):
             wanted = {self.rule.positive, self.rule.none, self.rule.other or self.rule.none}
             if wanted != set(self.classes):
                 raise ValueError("`classes` must name the rule's positive, none and other")
+        if self.kind == ORDINAL and len(self.classes) < 3:
+            raise ValueError("kind 'ordinal' needs at least three `classes`, listed in their order")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
         if "strict" not in self.split:

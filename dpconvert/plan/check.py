@@ -1,8 +1,8 @@
-"""Find the problems of a conversion before it begins: reads names, tables and annotations, but no pixels.
+"""Find the problems of a conversion before it begins: reads names, tables, annotations and masks, but no images.
 
 Where samples do not depend on pixels (images with a label, objects, points), the reported numbers by class and split
 equal those of the conversion. Where they do (tissue, masks, shares of an area), a warning says so, and the check only
-looks for the classes.
+looks for the classes. The headers of images tell whether a patch fits into them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 from dpconvert.card import Split
 from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest, SplitPolicy
-from dpconvert.manifest.rules import Regional, Tiles, Whole
+from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.plan import divide, patches
 from dpconvert.plan.collect import LazyScene, check_targets
 from dpconvert.plan.options import Options
@@ -27,6 +27,7 @@ from dpconvert.source.record import Record, SourceImage
 
 SHOWN = 10  # files
 TOLD = 10  # problems of one kind
+MOST_BYTES = 1 << 20  # of a mask that is read
 DRAWN = unused.READ  # files of annotations that are masks
 T = TypeVar("T")
 
@@ -68,41 +69,56 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
         return Findings(examples=_of_patterns(source), problems=[str(error)], notes=source.notes)
     empty = [f"{file}: an empty file" for image in images for file in image.files if source.sizes.get(file) == 0]
     problems, seen = _look(source, images, report)
+    if images and len(seen.small) == len(images):
+        problems.append(f"no image gives a sample, because all are smaller than a patch; the first: {seen.small[0]}")
     problems = [*_cut(empty), *_cut(problems)]
-    found = divide.classified(manifest, options, [record for record in seen.records if record.label])
+    labelled = [record for record in seen.records if record.label]
+    absent = divide.not_found(manifest, options, images, labelled) if seen.exact else []
+    found = divide.classified(manifest, options, labelled)
     splits: dict[str, Split] = {}
     classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)
     try:
         if seen.exact and found:
             divided = divide.divide(manifest, source, options, found)
             classes, counts, splits = divided.classes, divided.counts, divided.splits
-            warnings += divided.empty_sets()
+            warnings += [*divided.empty_sets(), *_of_one_class(classes)]
         elif seen.exact and not problems:
             problems.append("no image gives a sample: nothing of what the rule looks for is annotated")
     except UserError as error:
         problems.append(str(error))
     return Findings(
         len(images), [_example(image, splits) for image in _spread(images)], classes, counts,
-        len({image.group for image in images}), problems, warnings, source.notes,
+        len({image.group for image in images}), problems, warnings, [*source.notes, *absent],
     )  # fmt: skip
 
 
 @dataclass
 class _Seen:
-    """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class."""
+    """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class.
+
+    unread: how many of the masks are too large to be checked. small: a line for each image that is smaller than a
+    patch.
+    """
 
     records: list[Record] = field(default_factory=list)
     exact: bool = True
     masks: int = 0
+    unread: int = 0
+    small: list[str] = field(default_factory=list)
     holders: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
 
     def warnings(self, manifest: Manifest, options: Options) -> list[str]:
         """Warnings about annotations that are not read, and about sets that must be empty whatever the samples are."""
+        small = [
+            f"{counted(len(self.small), 'image')} smaller than a patch, the first: {one}" for one in self.small[:1]
+        ]
+        if self.unread:
+            small.append(f"{self.unread} of {counted(self.masks, 'mask')} not checked: files of more than 1 MiB")
         if self.exact:
-            return []
-        what = f"{counted(self.masks, 'mask')} not checked" if self.masks else "pixels decide which samples exist"
-        told = [f"{what}: samples by class and split are counted by the conversion"]
+            return small
+        what = "pixels of masks" if self.masks else "pixels"
+        told = [*small, f"{what} decide which samples exist: samples by class and split are counted by the conversion"]
         wanted = _sets(manifest.policy(options.split))
         if len(self.groups) < wanted:
             told.append(f"{counted(len(self.groups), 'group')} for {wanted} sets: one of them will be empty")
@@ -112,6 +128,16 @@ class _Seen:
                 for label in manifest.classes[1:] if len(self.holders[label]) < wanted
             ]  # fmt: skip
         return told
+
+
+def _of_one_class(classes: list[str]) -> list[str]:
+    """Return a warning about a task with nothing to tell apart."""
+    if len(classes) != 1:
+        return []
+    return [
+        f"one class only, {classes[0]!r}: a network has nothing to tell apart here; add a class, or choose a [rule] "
+        "that makes patches with and without it, such as presence or area"
+    ]
 
 
 def _sets(policy: SplitPolicy) -> int:
@@ -127,7 +153,7 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
     seen, problems = _Seen(groups={image.group for image in images}), list[str]()
     if isinstance(source.manifest.rule, Whole | Tiles):
         seen.records = [Record(image, image.label or "") for image in images]
-        if source.manifest.dense is None:
+        if source.manifest.dense is None and isinstance(source.manifest.rule, Whole):
             return problems, seen
     with report.bar(f"{source.manifest.task}: annotations", len(images), unit="images") as advance:
         for image in images:
@@ -143,13 +169,22 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
 def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
     """Add the content of one image."""
     manifest = source.manifest
+    scene = LazyScene(source, image, source.open_image(image.files, image.columns), Counter())
+    if isinstance(manifest.rule, PatchGrid) and not (fit := patches.fitting(manifest.rule, manifest, scene)).count:
+        size = f"{scene.image.width} x {scene.image.height} px, for patches of {fit.width} x {fit.height}"
+        seen.small.append(f"{image.files[0]}: {size}")
     has_label = isinstance(manifest.rule, Whole | Tiles)
     masks = [name for name in image.annotations if DRAWN.search(unused.suffix(name))]
-    if masks:
-        seen.masks += 0 if has_label else len(masks)
+    if masks and manifest.reads_annotations:
+        seen.masks += len(masks)
         seen.exact = seen.exact and has_label
+        if max(source.sizes.get(name, 0) for name in masks) > MOST_BYTES:
+            seen.unread += len(masks)
+        elif manifest.dense is not None:
+            check_targets(manifest, manifest.dense, scene)
+        else:
+            _ = scene.annotations
         return
-    scene = LazyScene(source, image, source.open_image(image.files, image.columns), Counter())
     if manifest.dense is not None:
         check_targets(manifest, manifest.dense, scene)
     if has_label:

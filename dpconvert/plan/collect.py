@@ -50,8 +50,8 @@ class LazyScene:
         if isinstance(found, Annotations):
             where = (image.annotations or image.files)[0]
             found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
-            self.mended.update(found.mended)
             found = replace(found, items=_spelt(found.items, manifest))
+        self.mended.update(found.mended)
         return found
 
     @cached_property

@@ -14,10 +14,15 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Erratum, Manifest
 from dpconvert.manifest.rules import Crop, Tiles, Whole
 from dpconvert.plan.options import Options
-from dpconvert.plan.split import assign, contents
+from dpconvert.plan.split import assign, contents, spelt
 from dpconvert.source import unused
 from dpconvert.source.files import Source
-from dpconvert.source.record import Record, SourceImage
+from dpconvert.source.record import Box, Record, SourceImage, read_sample_name, sample_name
+
+SHOWN = 3  # names in a note
+
+MISSING = {"nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NULL", "null", "None", "NaT"}
+"""What programs write where a value is missing (pandas, R, Excel, databases)."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,16 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
         SourceError: there are no images, two have the same name, or one lacks what the rule needs to label it.
         ManifestError: the rule needs annotations, but this layout reads none.
     """
-    wrong = _wrong(manifest, options, "pictures")
+    wrong, samples = _wrong(manifest, options, "pictures"), wrong_samples(manifest, options)
     images = list(readers.reader(manifest).images(source))
     source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})
     twice = [name for name, count in Counter(p.name for p in images).items() if count > 1]
     if twice:
         files = [p.files[0] for p in images if p.name == twice[0]]
         raise SourceError("two images of one name", where=source.root, found=" and ".join(files[:2]))
-    kept = [p for p in images if not any(pattern.search(p.name) for pattern in wrong)]
+    source.notes += _absent(samples, {p.name for p in images}, "and no image here")
+    whole = {name for name, box in samples if box is None}
+    kept = [p for p in images if p.name not in whole and not any(pattern.search(p.name) for pattern in wrong)]
     if not kept:
         raise SourceError(
             "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
@@ -101,12 +108,35 @@ def _can_read_annotations(manifest: Manifest) -> bool:
 
 
 def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:
-    return [re.compile(e.pictures) for e in errata(manifest, options.errata) if e.drops == drops]
+    return [re.compile(e.pictures) for e in errata(manifest, options.errata) if e.drops == drops and e.pictures]
+
+
+def wrong_samples(manifest: Manifest, options: Options) -> set[tuple[str, Box | None]]:
+    """Return the samples that errata list by name: (image, frame), with None for a whole image."""
+    return {read_sample_name(name) for e in errata(manifest, options.errata) for name in e.samples or ()}
+
+
+def not_found(manifest: Manifest, options: Options, images: list[SourceImage], found: list[Record]) -> list[str]:
+    """Return notes on frames that errata list but that no sample has, although their image exists."""
+    here = {image.name for image in images}
+    listed = {sample for sample in wrong_samples(manifest, options) if sample[0] in here}
+    made = {(record.source_image.name, record.box) for record in found}
+    return _absent(listed - made, set(), "and the frame of no sample")
+
+
+def _absent(samples: set[tuple[str, Box | None]], here: set[str], why: str) -> list[str]:
+    names = sorted(sample_name(*sample) for sample in samples if sample[0] not in here)
+    if not names:
+        return []
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"not used: {', '.join(map(repr, names[:SHOWN]))}{more}, listed under [[errata]] {why}"]
 
 
 def classified(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
     """Return the records that count, with classes spelt as in the manifest."""
-    return _without_doubtful(manifest, options, _with_classes(manifest, found))
+    wrong = wrong_samples(manifest, options)
+    kept = [r for r in found if (r.source_image.name, r.box) not in wrong] if wrong else found
+    return _without_doubtful(manifest, options, _with_classes(manifest, kept))
 
 
 def doubtful(manifest: Manifest, options: Options) -> Callable[[str], bool]:
@@ -133,13 +163,13 @@ def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
         return []
     if chosen == "default":
         return [erratum for erratum in manifest.errata if erratum.default]
-    known = {erratum.name: erratum for erratum in manifest.errata}
+    known = {erratum.name for erratum in manifest.errata}
     names = [name.strip() for name in chosen.split(",")]
     for name in names:
         if name not in known:
-            have = ", ".join(["none", "default", *known])
+            have = ", ".join(dict.fromkeys(["none", "default", *(erratum.name for erratum in manifest.errata)]))
             raise UsageError(f"no erratum {name!r}", where=manifest.name, remedy=f"this source has: {have}")
-    return [known[name] for name in names]
+    return [erratum for erratum in manifest.errata if erratum.name in names]
 
 
 def _with_classes(manifest: Manifest, found: list[Record]) -> list[Record]:
@@ -153,7 +183,7 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     """Return the classes of the manifest, else those of the reader in its order, else the sorted labels found."""
     labels = {record.label for record in found}
     ordered = getattr(readers.reader(manifest), "classes", None)
-    classes = manifest.classes or (ordered(source) if ordered else sorted(labels))
+    classes = manifest.classes or (ordered(source) if ordered else _found(labels, found))
     unknown = sorted(labels - set(classes))
     if unknown:
         where = next(r.source_image.files[0] for r in found if r.label == unknown[0])
@@ -161,11 +191,34 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     return classes
 
 
+def _found(labels: set[str], found: list[Record]) -> list[str]:
+    """The sorted labels as classes, which nothing confirms.
+
+    Raises:
+        SourceError: one reads like a missing value, or two look the same.
+    """
+    by_key: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_key.setdefault(names.seen(label), []).append(label)
+    spelt = next((same for same in by_key.values() if len(same) > 1), [])
+    missing = sorted(labels & MISSING)
+    if spelt or missing:
+        first = (spelt or missing)[0]
+        raise SourceError(
+            f"classes that look the same but for case or blanks: {', '.join(map(repr, spelt))}" if spelt
+            else f"the label {first!r} reads like a missing value",
+            where=next(r.source_image.files[0] for r in found if r.label == first),
+            remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),
+        )  # fmt: skip
+    return sorted(labels)
+
+
 def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[dict[str, str], dict[str, Split]]:
     """Return two mappings: image -> group id, image -> split."""
     policy = manifest.policy(options.split)
     unit = {r.source_image.name: _unit(r.source_image, policy.unit) for r in found}
     groups = contents((unit[r.source_image.name], r.label, r.source_image.split) for r in found)
+    policy = spelt(policy, groups)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     namespaced = {r.source_image.name: f"{manifest.namespace}:{r.source_image.group}" for r in found}
     return namespaced, {name: assigned[group] for name, group in unit.items()}

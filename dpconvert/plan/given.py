@@ -19,6 +19,7 @@ from dpconvert.image.spacing import SQUARE
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Regional
 from dpconvert.plan.options import Options
+from dpconvert.plan.split import spelt
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
@@ -39,7 +40,7 @@ class Given:
 
 def not_used(given: Given) -> list[str]:
     """Return a note for each given setting that is not used."""
-    parts = (_resolution, _rule, _image, _split, _patterns, _layout)
+    parts = (_resolution, _pixels, _rule, _image, _split, _patterns, _layout)
     return [note for part in parts for note in part(given)]
 
 
@@ -62,6 +63,14 @@ def _resolution(given: Given) -> Iterator[str]:
 
 def _of_images(count: int, given: Given) -> str:
     return f"{count} of {counted(len(given.images), 'image')}"
+
+
+def _pixels(given: Given) -> Iterator[str]:
+    """Note a `range` that no image needs; the headers are read up to the first image that does."""
+    if given.manifest.pixels.range is None:
+        return
+    if not any(given.source.takes_range(file) for image in given.images for file in image.files):
+        yield _keys(["range"], "[pixels]", "no image has samples of more than 8 bits")
 
 
 def _rule(given: Given) -> Iterator[str]:
@@ -102,7 +111,7 @@ def _split(given: Given) -> Iterator[str]:
             f"({stated[0].split}); `official = true` under [split.{given.options.split}] keeps to them"
         )
     groups = {image.group if policy.unit == "group" else image.name for image in given.images}
-    absent = sorted(policy.named().keys() - groups)
+    absent = sorted(spelt(policy, groups).named().keys() - groups)
     if absent and policy.unit != "scan":
         yield _values(absent, f"named in [split.{given.options.split}] and on no image here")
     if policy.share is None and "draw" in policy.model_fields_set:
@@ -111,10 +120,11 @@ def _split(given: Given) -> Iterator[str]:
 
 def _patterns(given: Given) -> Iterator[str]:
     groups = getattr(_shape(given), "GROUPS", {})
+    kept = set(given.manifest.layout.get("attributes", {}).values()) if given.manifest.shape == "folders" else set()
     for kind, spec in given.manifest.files.items():
         named = re.compile(spec.pattern)
         back = {name for name in named.groupindex if f"(?P={name})" in spec.pattern or f"(?({name})" in spec.pattern}
-        unknown = sorted(named.groupindex.keys() - groups.get(kind, named.groupindex.keys()) - back)
+        unknown = sorted(named.groupindex.keys() - groups.get(kind, named.groupindex.keys()) - back - kept)
         if unknown:
             known = ", ".join(f"(?P<{name}>...)" for name in sorted(groups[kind])) or "none"
             shown = ", ".join(f"(?P<{name}>...)" for name in unknown)

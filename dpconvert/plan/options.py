@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from dpconvert.card import Model
 from dpconvert.errors import UsageError
-from dpconvert.manifest.model import ImageFormat, Manifest
+from dpconvert.manifest.model import ImageFormat, Manifest, SplitName
 from dpconvert.manifest.rules import Middle, Mpp, Presence, Regional, Tiles
 
 
 class Options(Model):
     """The options of a conversion; every one affects the bytes of the shards."""
 
-    split: Literal["strict", "paper"] = "strict"
+    split: SplitName = "strict"
     errata: str = "default"
     image_format: Literal["manifest", "png", "jpeg"] = "manifest"
     samples_per_shard: int = 1000
@@ -26,11 +26,12 @@ class Options(Model):
     dense: bool = False
 
     def with_targets(self, manifest: Manifest) -> Manifest:
-        """Return the manifest with the dense targets that samples keep, or without any.
+        """Return the manifest under the split, with the dense targets that samples keep, or without any.
 
         Raises:
             UsageError: `dense` is given, but the manifest has no dense targets.
         """
+        manifest = manifest.under(self.split)
         if self.dense and manifest.dense is None:
             raise UsageError(
                 "--dense: the manifest states no dense targets", where=manifest.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -149,15 +150,25 @@ def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator
         scene.count(len(boxes), int((~held).sum()))
         boxes = boxes[held]
     positive = _positive(scene.annotations, rule, boxes)
+    _count_points(scene)
     kept = _capped(rule.cap, positive, boxes, image.name)
     for box, inside in zip(each_box(boxes[kept]), positive[kept], strict=True):
         yield Record(image, manifest.classes[int(inside)], box, stored)
+
+
+def _count_points(scene: Scene) -> None:
+    """Count annotations that cover no part of a patch, because they have no area."""
+    if isinstance(scene.annotations, Annotations) and (
+        count := sum(item.geometry.area == 0 for item in scene.annotations.items)
+    ):
+        scene.mended["point, which covers no area of a patch"] += count
 
 
 def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     boxes, stored = _patches(rule, manifest, scene)
     if not len(boxes):
         return
+    _count_points(scene)
     shares = _shares(scene.annotations, manifest.classes, rule.ignore, _middle_of(boxes, rule))
     best, most = shares.argmax(0), shares.max(0)
     told = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)
@@ -321,6 +332,25 @@ def _patches(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, 
             remedy="convert without --lossless-tiles",
         )  # fmt: skip
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The number of patches that fit into an image, and their size in level-0 pixels."""
+
+    count: int
+    width: int
+    height: int
+
+
+def fitting(rule: PatchGrid, manifest: Manifest, scene: Scene) -> Fit:
+    """Return how many patches fit into an image, whatever is on it.
+
+    Raises:
+        ReadError: the resolution is not known, or is too coarse for the rule.
+    """
+    sides = patch_sides(rule.size, _scale(rule, manifest, scene))
+    return Fit(len(_patches(rule, manifest, scene)[0]), *sides)
 
 
 def _grid(rule: PatchGrid, scale: Scales, image: Image) -> Boxes:

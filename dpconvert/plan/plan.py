@@ -21,7 +21,7 @@ from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
-from dpconvert.plan.divide import classified, divide, doubtful, listed
+from dpconvert.plan.divide import classified, divide, doubtful, listed, not_found
 from dpconvert.plan.given import Given
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -148,6 +148,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
             where=source.root,
             remedy="mend them, or leave them out with --skip-failed",
         )
+    absent = not_found(manifest, options, images, found)
     found = classified(manifest, options, found)
     if not found:
         raise SourceError(
@@ -183,7 +184,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
     not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
-    notes = [*source.notes, *divided.empty_sets(), *not_used, *seen.notes, *_empty(images, found, failures)]
+    notes = [*source.notes, *absent, *divided.empty_sets(), *not_used, *seen.notes, *_empty(images, found, failures)]
     return Plan(classes, rows, notes, failures)
 
 

@@ -7,9 +7,10 @@ puts every class into every split if the class has enough groups.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from dpconvert import names
 from dpconvert.card import SPLITS, Split
 from dpconvert.errors import SourceError
 from dpconvert.manifest.model import SplitPolicy
@@ -43,6 +44,23 @@ def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -
     parts: dict[Split, float] = {"train": 1 - policy.validation, "val": policy.validation}
     rest = {g: groups[g].classes for g, s in assigned.items() if s == "train" and g not in policy.named()}
     return assigned | _drawn(rest, parts, policy, seed)
+
+
+def spelt(policy: SplitPolicy, groups: Collection[str]) -> SplitPolicy:
+    """Return the policy with named groups as `groups` spell them, where one differs only in case, form or blanks."""
+    absent = policy.named().keys() - set(groups)
+    if not absent:
+        return policy
+    free = defaultdict(list)
+    for group in sorted(set(groups) - policy.named().keys()):
+        free[names.folded(group.strip())].append(group)
+    same = {name: free[names.folded(name.strip())] for name in sorted(absent)}
+    once = Counter(group for found in same.values() for group in found)
+    known = {name: found[0] for name, found in same.items() if len(found) == 1 and once[found[0]] == 1}
+    lists = {"train": policy.train, "val": policy.val, "test": policy.test}
+    return policy.model_copy(
+        update={key: [known.get(name, name) for name in some] for key, some in lists.items() if isinstance(some, list)}
+    )
 
 
 def _assigned(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -> dict[str, Split]:

@@ -121,9 +121,12 @@ class FakeTree:
 
     def save_mat(self, name: str, variable: str, points: Points) -> None:
         """A MATLAB 5 file of points; without points the empty byte array that the real ones hold."""
+        self.save_matlab(name, {variable: points if len(points) else np.zeros((0, 2), np.uint8)})
+
+    def save_matlab(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """A MATLAB 5 file of these arrays, undated."""
         buffer = io.BytesIO()
-        values = points if len(points) else np.zeros((0, 2), np.uint8)
-        scipy.io.savemat(buffer, {variable: values})  # type: ignore[arg-type]
+        scipy.io.savemat(buffer, dict(arrays))  # type: ignore[arg-type]
         undated = MAT_HEAD + buffer.getvalue()[len(MAT_HEAD) :]
         self.write(name, undated)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator
 
 from dpconvert import names
+from dpconvert.annotations.mask_pixels import zero_is_white
 from dpconvert.annotations.parsing.lines import checked_encoding
 from dpconvert.annotations.parsing.table import Dialect
 from dpconvert.card import Model, Split
@@ -65,6 +66,20 @@ class Tabular(Model):
     @property
     def dialect(self) -> Dialect:
         return Dialect(self.delimiter, self.encoding, self.decimal, self.sheet)
+
+
+class Attributes(Model):
+    """Key of [layout]: further facts about each image, such as its centre or scanner, that its samples keep."""
+
+    attributes: dict[str, str] = {}
+    """Name of an attribute of the samples -> where it is: a named group of the pattern of [files.images] for `folders`,
+    a column of the table for `table` and `arrays`. An empty value is left out.
+    """
+
+    def told(self, cell: Callable[[str], str]) -> dict[str, str]:
+        """The attributes of one image; `cell` gives the text of a group or column."""
+        found = {name: cell(where).strip() for name, where in self.attributes.items()}
+        return {name: text for name, text in found.items() if text}
 
 
 class SplitNames(Model):
@@ -205,6 +220,13 @@ def paired(
         source.notes.append(f"left out: {counted(len(alone), 'image')} without {what}, the first {alone[0]}")
     if unused:
         source.notes.append(f"not used: {len(unused)} {what} of no image here, the first {unused[0]}")
+
+
+def no_white_zero(source: Source, masks: Iterable[str], given: str) -> Iterator[Idle]:
+    """Say that `white_is_zero` is of no use: no mask is a TIFF whose zero is white."""
+    tiffs = (name for name in masks if name.lower().endswith((".tif", ".tiff")))
+    if given and not any(zero_is_white(source.read(name)) for name in tiffs):
+        yield ("white_is_zero",), "no mask is a TIFF whose zero is white"
 
 
 def never_met(key: str, given: Collection[str], met: Iterable[str]) -> list[str]:

@@ -10,10 +10,11 @@ from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.plural import counted
-from dpconvert.source.files import Source
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.slide_files import DRAWN
 
 IMAGES = re.compile(
-    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|vsi|dat)$"
+    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|vsi|dat)$"
 )
 APART = re.compile(r"[._ -]+(?=[A-Za-z])")  # what divides an image's name from the rest of a file's
 MOST_BYTES = 1 << 26  # of a file that is looked into
@@ -41,6 +42,24 @@ def report_unused(source: Source, stems: Collection[str], bare: Collection[str],
         names = ", ".join(name for name, _ in left[:SHOWN])
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         source.notes.append(f"{counted(len(left), 'file')} named like slides and not read: {names}{more}")
+
+
+def refuse_dicom(source: Source, bare: Collection[MatchedFile]) -> None:
+    """Refuse DICOM files of annotations about a slide that has no others.
+
+    bare: the slides without annotations, although the rule needs them.
+
+    Raises:
+        SourceError: there is such a file.
+    """
+    series = {alias for slide in bare for alias in slide.aliases}
+    found = next((one for one in source.slides.drawn if one.refers & series), None)
+    if found is not None:
+        what = f"a DICOM {DRAWN[found.modality]} ({found.modality}) of a slide without other annotations"
+        raise SourceError(
+            f"{what}, which is not read", where=found.file,
+            remedy="write a mask or GeoJSON from it (with highdicom or QuPath), or move it away",
+        )  # fmt: skip
 
 
 def _stem(name: str, known: list[str]) -> str | None:

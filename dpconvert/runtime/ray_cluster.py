@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dpconvert import __version__
@@ -19,6 +20,7 @@ C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 
+PLUGINS = "DPCONVERT_PATH"
 TRIES = 5  # retries of a task whose process or node is killed
 AHEAD = 2  # tasks submitted for each processor of the cluster
 POLL = 1.0  # seconds, after which Ctrl-C is noticed
@@ -32,6 +34,20 @@ class Cluster:
     """
 
     address: str | None = None
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What a task must share with the program that sent it: its version, and the folders of the user's own sources."""
+
+    version: str
+    plugins: str
+
+    @classmethod
+    def here(cls) -> Sender:
+        """Return that of this process. Relative folders become absolute, because a task may run in another folder."""
+        folders = [Path(path).expanduser().resolve() for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path]
+        return cls(__version__, os.pathsep.join(map(str, folders)))
 
 
 @dataclass(frozen=True)
@@ -50,12 +66,12 @@ def run(ray: Any, shared: Any, work: Callable[[C, T], R], items: Iterable[T]) ->
     """
     task = ray.remote(num_cpus=1, max_retries=TRIES)(_call)
     most = AHEAD * processors(ray)
-    waiting = iter(items)
+    waiting, sender = iter(items), Sender.here()
     running: list[Any] = []
     try:
         while True:
             for item in waiting:
-                running.append(task.remote(work, shared, item, __version__))
+                running.append(task.remote(work, shared, item, sender))
                 if len(running) >= most:
                     break
             if not running:
@@ -148,10 +164,11 @@ def _connect(ray: Any, cluster: Cluster) -> None:
         ) from None  # fmt: skip
 
 
-def _call(work: Callable[[C, T], R], context: C, item: T, version: str) -> R | Refused:
+def _call(work: Callable[[C, T], R], context: C, item: T, sender: Sender) -> R | Refused:
     """The function that runs in a task."""
     try:
-        check_version(version)
+        check_version(sender.version)
+        os.environ[PLUGINS] = sender.plugins
         return work(context, item)
     except UserError as error:
         return Refused(error)

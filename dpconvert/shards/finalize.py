@@ -29,11 +29,13 @@ from dpconvert.card import (
     TaskCard,
     dataset_digest,
     dump,
+    metric_of,
+    schema_of,
 )
 from dpconvert.image import openslide_version
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
-from dpconvert.manifest.rules import Regional
+from dpconvert.manifest.rules import Regional, Whole
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.plan.targets import pixels_of_radius
@@ -64,13 +66,15 @@ def finish(
     cards = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
     splits = {split: card for split, card in cards.items() if card.samples}
     partial = _partial(manifest, source, options, len(failures))
+    metric = metric_of(manifest.kind, chosen.classes)
     card = TaskCard(
+        schema_version=schema_of(metric),
         task=manifest.task,
         source=manifest.name,
         title=manifest.title,
         kind=manifest.kind,
         classes=chosen.classes,
-        metric="roc_auc" if len(chosen.classes) == 2 else "accuracy",
+        metric=metric,
         organ=manifest.organ,
         stain=manifest.stain,
         split_policy=options.split,
@@ -80,7 +84,7 @@ def finish(
         licence=manifest.licence,
         citation=manifest.citation,
         expectations=differences(manifest, options, splits, partial),
-        notes=[*manifest.notes, *chosen.notes, *_own_formats(entries, options)],
+        notes=[*manifest.notes, *chosen.notes, *_own_formats(entries, options), *_contradictions(manifest, entries)],
         options=options.fields() | _of_pixels(manifest),
         request=json.dumps(request, sort_keys=True),
         plan=chosen.digest(),
@@ -131,6 +135,19 @@ def _own_formats(entries: list[Entry], options: Options) -> list[str]:
         f"--image-format {options.image_format} is not used for {own} of {counted(len(entries), 'sample')}, "
         "which keep the bytes of their files or tiles"
     ]
+
+
+def _contradictions(manifest: Manifest, entries: list[Entry]) -> list[str]:
+    """Return a note if whole images are stored byte for byte under several labels."""
+    if not isinstance(manifest.rule, Whole):
+        return []
+    first: dict[str, Entry] = {}
+    pairs = {entry.sha256: (known, entry) for entry in entries
+             if (known := first.setdefault(entry.sha256, entry)).label != entry.label}  # fmt: skip
+    if not pairs:
+        return []
+    one = " and ".join(sorted(entry.source for entry in next(iter(pairs.values()))))
+    return [f"{counted(len(pairs), 'image')} with several labels, equal in every byte, the first: {one}"]
 
 
 def _of_pixels(manifest: Manifest) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """Read images stored in arrays or tables of a file, by names such as `train_x.h5/x/17`.
 
-The name of an element consists of its file, the array or column in it (absent for .npy), and its number from 0.
+The name of an element consists of its file, the array or column in it (absent for .npy), and its number from 0. If
+each file holds a single image (`axes = "HWC"` in the manifest), its number is 0.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 ARRAYS = re.compile(r"(?i)\.(h5|hdf5?|npy|npz)(\.gz)?$")
 ELEMENT = re.compile(r"(?i)^(?P<file>.+?\.(?:(?:h5|hdf5?|npy|npz)(?:\.gz)?|parquet))/(?:(?P<key>.+)/)?(?P<number>\d+)$")
 CHANNELS = (1, 3, 4)
+MOST_SAMPLES = 12  # a pixel
 
 
 class Element(NamedTuple):
@@ -120,19 +123,42 @@ def _note(source: Source, file: str) -> None:
         source.notes.append(told)
 
 
-def image(found: Element, array: Array, axes: str, scale: tuple[float, float] | None) -> Image:
-    """Return an element as an image. axes: its "HWC", "CHW" or "HW"; '' to infer them from its shape.
+def image(
+    samples: NDArray[Any], name: str, axes: str, channels: Sequence[int], scale: tuple[float, float] | None
+) -> Image:
+    """Return the samples of an element as an image.
+
+    axes: their "HWC", "CHW" or "HW"; '' to infer them from the shape. channels: the channels of the image, by their
+    indexes from 0; empty for all.
 
     Raises:
-        ReadError: the element does not exist or is not an image, or the sample values of black and white are unknown.
+        ReadError: the element is not an image, or the sample values of black and white are unknown.
     """
     try:
-        samples = channels_last(one(found, array), axes, found.name)
+        samples = channels_last(samples, axes, name, channels)
         check_bits(samples, scale=scale)
         alpha = samples.shape[-1] == 4
         return Flat(to_rgb(samples, opacity="unassociated" if alpha else "", scale=scale))
     except KindError as error:
-        raise ReadError(str(error), where=found.name, remedy=error.remedy) from None
+        raise ReadError(str(error), where=name, remedy=error.remedy) from None
+
+
+def single(source: Source, found: Element) -> NDArray[Any]:
+    """Return the array of a file that holds a single image. A packed .npy is not copied into the cache.
+
+    Raises:
+        ReadError: the array is too large for an image, or damaged.
+    """
+    name = found.file
+    try:
+        if source.lies(name).packed and name.lower().endswith(".npy"):
+            _check_size((source.sizes[name],), name)
+            return np.asarray(np.load(io.BytesIO(source.read(name)), allow_pickle=False))
+        array = source.stacks(name).array(found.key)
+        _check_size(array.shape, name)
+        return np.asarray(array[...])
+    except DAMAGED as error:
+        raise ReadError(f"cannot be read as an array: {error}", where=name, remedy="fetch it again") from None
 
 
 def one(found: Element, array: Array) -> NDArray[Any]:
@@ -143,18 +169,23 @@ def one(found: Element, array: Array) -> NDArray[Any]:
     """
     if not array.shape or found.number >= array.shape[0]:
         raise ReadError("no image of this number", where=found.name, found=f"{array.shape[:1]} images")
-    size = int(np.prod(array.shape[1:], dtype=np.int64))
-    if size > 12 * (Pillow.MAX_IMAGE_PIXELS or 1):
-        raise ReadError("too large for a flat image", where=found.name, found=f"{array.shape[1:]}")
+    _check_size(array.shape[1:], found.name)
     try:
         return np.asarray(array[found.number])
     except DAMAGED as error:
         raise ReadError(f"damaged: {error}", where=found.name, remedy="fetch it again") from None
 
 
-def channels_last(samples: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
+def _check_size(shape: tuple[int, ...], name: str) -> None:
+    if int(np.prod(shape, dtype=np.int64)) > MOST_SAMPLES * (Pillow.MAX_IMAGE_PIXELS or 1):
+        raise ReadError("too large for a flat image", where=name, found=f"{shape}")
+
+
+def channels_last(samples: NDArray[Any], axes: str, name: str, channels: Sequence[int] = ()) -> NDArray[Any]:
     """Return the samples (height, width, channels) of an element, whatever the axis of its channels."""
     shape = samples.shape
+    if channels and axes in ("HWC", "CHW") and samples.ndim == 3:
+        return _chosen(samples if axes == "HWC" else np.moveaxis(samples, 0, 2), name, channels)
     if samples.ndim == 2 and axes in ("", "HW"):
         return samples[:, :, None]
     last, first = shape[-1] in CHANNELS and samples.ndim == 3, shape[0] in CHANNELS and samples.ndim == 3
@@ -167,3 +198,12 @@ def channels_last(samples: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
         where=name, found=" x ".join(map(str, shape)), expected="1, 3 or 4 channels, first or last",
         remedy='say `axes = "NHWC"`, "NCHW" or "NHW" in the manifest\'s [layout]',
     )  # fmt: skip
+
+
+def _chosen(samples: NDArray[Any], name: str, channels: Sequence[int]) -> NDArray[Any]:
+    if min(channels) < 0 or max(channels) >= samples.shape[2]:
+        raise ReadError(
+            "no image: it lacks a channel that `channels` in [layout] names", where=name,
+            expected=f"more than {max(channels)} channels", found=" x ".join(map(str, samples.shape)),
+        )  # fmt: skip
+    return samples[:, :, list(channels)]

@@ -24,8 +24,12 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
+from dpconvert.image.depth import takes_range
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
@@ -33,6 +37,7 @@ from dpconvert.source import elements, packed
 from dpconvert.source.bounded import AT_ONCE
 from dpconvert.source.columns import Columns
 from dpconvert.source.copies import Listing, copies
+from dpconvert.source.elements import Element
 from dpconvert.source.listing import DAMAGED, Place, check_names, walk
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
 from dpconvert.source.stacks import Stacks
@@ -146,6 +151,8 @@ class Source:
             if place.member is not None:
                 return self._archive(place.file).getinfo(place.member).CRC
             spans = [(0, size)] if whole or size <= 3 * PART else [(at, PART) for at in (0, size // 2, size - PART)]
+            if (self.root / place.file).is_dir():  # a slide
+                return _crc_of_folder(self.root / place.file)
             with (self.root / place.file).open("rb") as file:
                 return _crc(file, [((place.offset or 0) + at, length) for at, length in spans])
         except DAMAGED as error:
@@ -255,15 +262,29 @@ class Source:
         found = elements.element(name, self.sizes)
         return found is not None and not found.encoded
 
+    def takes_range(self, name: str) -> bool:
+        """Whether the samples of an image need a range of values to become pixels of 8 bits."""
+        found = elements.element(name, self.sizes)
+        if found is not None and not found.encoded:
+            return bool(self.stacks(found.file).array(found.key).dtype != np.uint8)
+        return takes_range(self.file(name))
+
     def columns(self, name: str) -> Columns:
         """Return the columns of a Parquet file, which stays open."""
         if name not in self._columns:
             self._columns[name] = elements.columns(self, name)
         return self._columns[name]
 
-    @property
-    def _axes(self) -> str:
-        return str(self.manifest.layout.get("axes", "")).removeprefix("N")
+    def samples(self, found: Element) -> NDArray[Any]:
+        """Return the samples of an element of an array, or the whole array if each file holds a single image.
+
+        Raises:
+            ReadError: there is no such element, or it is damaged.
+        """
+        axes = str(self.manifest.layout.get("axes", ""))
+        if axes and not axes.startswith("N"):
+            return elements.single(self, found)
+        return elements.one(found, self.stacks(found.file).array(found.key))
 
     def open_image(self, files: tuple[str, ...], columns: int) -> Image:
         """Open an image of one file, or of several in `columns` columns; it is valid until another one is opened.
@@ -281,9 +302,9 @@ class Source:
         slide = self.slides.slides.get(files[0])
         found = elements.element(files[0], self.sizes)
         if found is not None and not found.encoded:
-            image = elements.image(
-                found, self.stacks(found.file).array(found.key), self._axes, self.manifest.pixels.range
-            )
+            layout = self.manifest.layout
+            axes, channels = str(layout.get("axes", "")).removeprefix("N"), layout.get("channels", ())
+            image = elements.image(self.samples(found), found.name, axes, channels, self.manifest.pixels.range)
         elif slide is not None and slide.staged:
             image = open_slide(self.root, slide, self._links)
         else:
@@ -328,7 +349,7 @@ class Source:
         return self._archives[file]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_picture": None}
+        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_image": None}
 
 
 def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
@@ -339,6 +360,14 @@ def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
 
 def _base(name: str) -> str:
     return name.rpartition("/")[2]
+
+
+def _crc_of_folder(folder: Path) -> int:
+    """Return the CRC-32 of the names and contents of the files of a folder."""
+    crc = 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        crc = zlib.crc32(path.read_bytes(), zlib.crc32(str(path.relative_to(folder)).encode(), crc))
+    return crc
 
 
 def _crc(file: IO[bytes], spans: list[tuple[int, int]]) -> int:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
-from dpconvert.image.unread import unread
+from dpconvert.image.unread import is_folder, unread
 from dpconvert.source import bounded, elements
 from dpconvert.source.bounded import Bounded
 
@@ -56,7 +56,7 @@ def walk(root: Path) -> Iterator[Listed]:
             continue
         seen.add((here.st_dev, here.st_ino))
         relative = Path(folder).relative_to(root)
-        for name in [folder for folder in subfolders if unread(folder)]:  # a slide of thousands of files
+        for name in [folder for folder in subfolders if unread(folder) or is_folder(folder)]:  # of thousands of files
             subfolders.remove(name)
             files.append(name)
         for file in files:
@@ -94,6 +94,8 @@ def _cannot_list(error: OSError) -> None:
 
 def _size(path: Path) -> int:
     try:
+        if path.is_dir():  # a slide
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return path.stat().st_size
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
@@ -105,10 +107,16 @@ def zip_members(path: Path, name: str) -> Iterator[Listed]:
             members = archive.infolist()
     except DAMAGED as error:
         raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
+    named: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         if member.filename.endswith("/") or IGNORED.search(member.filename):
             continue
         _check_inside(member.filename, path)
+        known = named.setdefault(member.filename, member)
+        if known is not member:
+            if (known.CRC, known.file_size) != (member.CRC, member.file_size):
+                raise _two_members(member.filename, path)
+            continue
         if member.flag_bits & ENCRYPTED:
             raise ReadError(
                 f"archive member is encrypted: {member.filename}", where=path, remedy="unpack it with its password"
@@ -137,12 +145,21 @@ def tar_members(path: Path, name: str) -> Iterator[Listed]:
     except (*DAMAGED, *bounded.DAMAGED) as error:
         raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
     by_name = {posixpath.normpath(member.name): member for member in members}
+    named: dict[str, int] = {}
     for member in members:
         inner = member.name.removeprefix("./")
         held = _linked(member, by_name)
         if held is not None and held.isreg() and not held.issparse() and not IGNORED.search(inner):
             _check_inside(inner, path)
+            if named.setdefault(inner, held.offset_data) != held.offset_data:
+                raise _two_members(inner, path)
             yield names.file_name(f"{name}/{inner}"), held.size, Place(name, held.offset_data)
+
+
+def _two_members(member: str, path: Path) -> ReadError:
+    return ReadError(
+        f"two members of one name: {member}", where=path, remedy="unpack it, and keep the right one as a file"
+    )
 
 
 def _linked(member: tarfile.TarInfo, by_name: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dpconvert.card import Split
+
+FRAME = re.compile(r"#xywh=(\d+),(\d+),(\d+),(\d+)$")
 
 
 class Box(NamedTuple):
@@ -56,6 +59,20 @@ class Record:
     box: Box | None = None
     stored: tuple[int, int] | None = None
     suffix: str = ""
+
+
+def sample_name(image: str, box: Box | None) -> str:
+    """Return the name of a sample in lists for people: its image, and its frame if it has one.
+
+    A frame is written as in the addresses of parts of images (W3C Media Fragments): `slide_01#xywh=512,0,256,256`.
+    """
+    return image if box is None else f"{image}#xywh={','.join(map(str, box))}"
+
+
+def read_sample_name(name: str) -> tuple[str, Box | None]:
+    """Return the image and the frame that `sample_name` joined; None for a whole image."""
+    frame = FRAME.search(name)
+    return (name, None) if frame is None else (name[: frame.start()], Box(*map(int, frame.groups())))
 
 
 def draw(bound: int, *address: str | int) -> int:

@@ -5,6 +5,8 @@
     Hamamatsu   a.vms or a.vmu with the files that it names
     OME-TIFF    files that hold planes of one image
 
+The folder of an OME-Zarr is one file to all of this package.
+
 A pattern treats such a slide as one file: the first matching name in `MultiFileSlide.names` counts. Slides of formats
 that are not supported, and their parts, are counted in a note.
 """
@@ -30,7 +32,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image import Image, open_image
 from dpconvert.image import Slide as Pyramid
 from dpconvert.image.tiff_layout import layout
-from dpconvert.image.unread import UNREAD, unread
+from dpconvert.image.unread import EXTRAS, remedy, unread
 from dpconvert.plural import counted
 
 DICOM_NAME = re.compile(r"(?i)(\.(dcm|dicom|dic|ima)|(^|/)[^/.]+|\.\d+)$")
@@ -39,6 +41,7 @@ MIRAX_DATA = re.compile(r"(?i)(^slidedat\.ini|\.dat)$")
 MAGIC_AT, MAGIC = 128, b"DICM"
 LAST_TAG = 0x00480007  # TotalPixelMatrixRows: nothing that is asked for lies behind it
 SLIDES = "SM"  # the modality of slide microscopy
+DRAWN = {"SEG": "segmentation", "ANN": "file of annotations", "SR": "structured report", "RTSTRUCT": "structure set"}
 UID, PLAIN = re.compile(r"[\d.]+"), re.compile(r"[\w.-]+( [\w.-]+)*")
 LEVEL_WORD = re.compile(r"(?i)[-._ ]+(level|layer|image|img|file|instance|dcm|res|resolution)$")
 NAMELESS = {"", "unknown", "none", "anonymous", "anonymized"}
@@ -66,11 +69,15 @@ class MultiFileSlide:
 
 @dataclass(frozen=True)
 class SlideFiles:
-    """Slides of several files by main file, files that are not separate images, and notes."""
+    """Slides of several files by main file, files that are not separate images, and notes.
+
+    drawn: DICOM files of annotations, which are not read.
+    """
 
     slides: Mapping[str, MultiFileSlide] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    drawn: tuple[Instance, ...] = ()
 
     def files_of(self, name: str) -> tuple[str, ...]:
         """Return all files of a slide; for any other name, only that name."""
@@ -78,7 +85,10 @@ class SlideFiles:
 
 
 class Instance(NamedTuple):
-    """The identity of a DICOM file; `series` and `uid` are its SeriesInstanceUID and SOPInstanceUID."""
+    """The identity of a DICOM file; `series` and `uid` are its SeriesInstanceUID and SOPInstanceUID.
+
+    refers: the series that it is about, as a file of annotations states it.
+    """
 
     file: str
     modality: str
@@ -87,6 +97,7 @@ class Instance(NamedTuple):
     flavor: str
     width: int
     container: str
+    refers: frozenset[str] = frozenset()
 
 
 def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
@@ -97,7 +108,9 @@ def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
     for group in (*_mirax(listed), *_hamamatsu(root, listed), *_ome(root, listed)):
         slides[group.main] = group
         parts |= {*group.files} - {group.main}
-    return SlideFiles(_without_shared_names(slides), frozenset(parts), (*notes, *_unread(listed)))
+    parts |= {name for name in listed if unread(name) and PurePosixPath(name).suffix.lower() in EXTRAS}  # noted
+    drawn = tuple(one for one in instances if one.modality in DRAWN)
+    return SlideFiles(_without_shared_names(slides), frozenset(parts), (*notes, *_unread(listed)), drawn)
 
 
 def instance(root: Path, name: str) -> Instance | None:
@@ -132,6 +145,7 @@ def _identity(file: io.BufferedReader, name: str) -> Instance | None:
                 kinds[2] if len(kinds) > 2 else "",
                 int(data.get("TotalPixelMatrixColumns") or 0),
                 str(data.get("ContainerIdentifier") or ""),
+                frozenset(str(one.get("SeriesInstanceUID")) for one in data.get("ReferencedSeriesSequence") or ()),
             )
     except (InvalidDicomError, BytesLengthException, *DAMAGED):
         return None  # damaged: reading it later reports it
@@ -148,9 +162,10 @@ def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[s
     in_folder = Counter(_folder(one.file) for one in instances)
     slides, parts, twice = {}, {one.file for one in other}, 0
     for some in volumes.values():
-        kept = list({one.uid: one for one in sorted(some, key=lambda one: one.file, reverse=True)}.values())
+        by_name = sorted(some, key=lambda one: (len(one.file), one.file), reverse=True)  # "a.dcm" before "a copy.dcm"
+        kept = list({one.uid: one for one in by_name}.values())
         twice += len(some) - len(kept)
-        slide = _slide_of(kept, some, in_folder)
+        slide = _slide_of(kept, some, in_folder - Counter(_folder(one.file) for one in {*some} - {*kept}))
         slides[slide.main] = slide
         parts |= {one.file for one in some} - {slide.main}
     notes = []
@@ -159,7 +174,7 @@ def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[s
         what = f"{counted(len(other), 'DICOM file')} without a slide's pixels ({first.modality})"
         notes.append(f"{what} left out, the first: {first.file}")
     if twice:
-        notes.append(f"{counted(twice, 'DICOM file')} that lie here twice (same SOPInstanceUID) read once")
+        notes.append(f"read once: {counted(twice, 'DICOM file')} with the same SOPInstanceUID as another")
     return slides, parts, notes
 
 
@@ -182,7 +197,7 @@ def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[st
     called = {_stem(one.file) for one in every} | {PurePosixPath(_folder(one.file)).name for one in every}
     called |= {kept[0].series, container}
     aliases = frozenset(name for name in called if name.lower() not in NAMELESS)
-    staged = not (together and main.lower().endswith(".dcm"))
+    staged = not (together and len(every) == len(kept) and main.lower().endswith(".dcm"))
     return MultiFileSlide(main, files, tuple(dict.fromkeys(names)), aliases, staged)
 
 
@@ -300,7 +315,8 @@ def _unread(names: list[str]) -> Iterator[str]:
         if (what := unread(name)) is not None:
             found[what].append(name)
     for what, files in sorted(found.items()):
-        yield f"{counted(len(files), 'slide')} in a format that is not read ({what}), the first: {files[0]}; {UNREAD}"
+        found_here = f"{counted(len(files), 'slide')} in a format that is not read ({what}), the first: {files[0]}"
+        yield f"{found_here}; {remedy(files[0])}"
 
 
 def _folder(name: str) -> str:

@@ -13,10 +13,9 @@ from dpconvert.source.files import COMPRESSED, Source
 INNER = re.compile(r"(?i)\.(zip|tar|gz|bz2|xz|zst|z\d\d)$")
 SUFFIX = re.compile(r"(?i)(\.ome)?\.[a-z0-9]{1,11}$")
 READ = re.compile(
-    r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|np[yz]|h5|hdf5?|parquet)$"
+    r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|np[yz]|h5|hdf5?|parquet)$"
 )
-UNREAD = re.compile(r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
-UNREAD = re.compile(r"\.(czi|vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
+UNREAD = re.compile(r"\.(vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
 WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xlsx?|ods|mat|qpdata)$")
 TOLD = 5  # suffixes
 
@@ -38,9 +37,13 @@ def notes(source: Source, used: Collection[str]) -> list[str]:
 
 
 def unmatched(source: Source) -> list[str]:
-    """Return the files that no pattern of the manifest matches, in name order."""
+    """Return the files that no pattern of the manifest matches, in name order; a slide of several files is one."""
     patterns = [re.compile(kind.pattern) for kind in source.manifest.files.values()]
-    return [name for name in source.sizes if not any(pattern.search(name) for pattern in patterns)]
+    slides, parts = source.slides.slides, source.slides.parts
+    known = {name: slides[name].names if name in slides else (name,) for name in source.sizes if name not in parts}
+    return [
+        name for name, called in known.items() if not any(pattern.search(one) for pattern in patterns for one in called)
+    ]
 
 
 def groups(source: Source) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from scipy import ndimage
 
 from dpconvert import readers
 from dpconvert.annotations import Annotations, LabelMask
-from dpconvert.errors import OutputError, SourceError
+from dpconvert.errors import OutputError, ReadError, SourceError
 from dpconvert.image import Image, TissueMask, thumbnail
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.rules import Crop, Whole
@@ -85,13 +86,12 @@ def preview(source: Source, name: str | None, out: Path) -> Preview:
 
 
 def _draw(source: Source, images: list[SourceImage], chosen: SourceImage, out: Path) -> Preview:
-    rule = source.manifest.rule
-    if isinstance(rule, Whole) or (isinstance(rule, Crop) and chosen.label is not None):  # each image is a sample
+    if is_sample(source, chosen):
         records = [Record(source_image, source_image.label or "") for source_image in images]
         return Preview(_sheets(source, records, out, source.manifest.name), "", {})
     with _open(source, chosen) as image:
         scene = LazyScene(source, chosen, image, Counter())
-        seen, tissue = _look(source, scene), scene.tissue
+        seen, tissue = look(source, scene), scene.tissue
         files = [out / f"{_plain(chosen.name)}.png", out / f"{_plain(chosen.name)}_tissue.png"]
         overview(seen, tissue, source.manifest.classes).save(files[0])
         Pillow.fromarray(tissue.mask).save(files[1])
@@ -102,24 +102,40 @@ def _draw(source: Source, images: list[SourceImage], chosen: SourceImage, out: P
     )
 
 
+def is_sample(source: Source, image: SourceImage) -> bool:
+    """Whether the whole image is one sample."""
+    rule = source.manifest.rule
+    return isinstance(rule, Whole) or (isinstance(rule, Crop) and image.label is not None)
+
+
 def overview(seen: Overview, tissue: TissueMask, classes: list[str]) -> Pillow.Image:
     """The slide with tissue, annotations and patches drawn on it, and a legend below."""
-    pixels = thumbnail(seen.image, SIDE)
+    canvas, legend = marked(seen, tissue, classes, SIDE)
+    return _framed(canvas, _title(seen), legend, _bar(seen, canvas.width / seen.image.width, canvas.width))
+
+
+def marked(
+    seen: Overview, tissue: TissueMask | None, classes: list[str], side: int
+) -> tuple[Pillow.Image, list[tuple[str, str]]]:
+    """The slide, at most `side` px wide and high, with what was found drawn on it; and its legend: (colour, text)."""
+    pixels = thumbnail(seen.image, side)
     height, width = pixels.shape[:2]
     scale = width / seen.image.width, height / seen.image.height
     labels = classes or sorted({record.label for record in seen.records})
     colours = {label: CLASSES[i % len(CLASSES)] for i, label in enumerate(labels)}
     canvas = Pillow.fromarray(_veiled(pixels, seen.records, colours, scale))
-    smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide the slide
-    _edge(canvas, smooth, TISSUE)
+    if tissue is not None:
+        smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide the slide
+        _edge(canvas, smooth, TISSUE)
     outlined = _annotate(canvas, seen.annotations, scale)
     patches_of = Counter(record.label for record in seen.records)
     legend = [
         *((colours[label], f"{label}: {patches_of[label]}") for label in labels),
         *((colour, f"outline {label or '(no label)'}: {count}") for label, colour, count in outlined),
-        (TISSUE, f"tissue: {tissue.mask.mean():.1%}, {tissue.threshold}"),
     ]
-    return _framed(canvas, _title(seen), legend, _bar(seen, scale[0], width))
+    if tissue is not None:
+        legend.append((TISSUE, f"tissue: {tissue.mask.mean():.1%}, {tissue.threshold}"))
+    return canvas, legend
 
 
 def sheet(images: list[Pillow.Image], title: str) -> Pillow.Image:
@@ -145,7 +161,8 @@ def _open(source: Source, image: SourceImage) -> Image:
     return source.opened(image.files, image.columns)
 
 
-def _look(source: Source, scene: LazyScene) -> Overview:
+def look(source: Source, scene: LazyScene) -> Overview:
+    """What a conversion would read from an opened slide."""
     records = list(patches.records(source.manifest, scene))
     has_annotations = hasattr(readers.reader(source.manifest), "read_annotations")
     annotations = scene.annotations if has_annotations else Annotations([])
@@ -160,8 +177,8 @@ def _more(source: Source, images: list[SourceImage], seen: Overview) -> list[Rec
         counts = Counter(record.label for record in records)
         if all(counts[label] >= SHEET for label in source.manifest.classes or counts):
             break
-        with _open(source, source_image) as image:
-            records += patches.records(source.manifest, LazyScene(source, source_image, image, Counter()))
+        with suppress(ReadError), _open(source, source_image) as image:  # the page of all slides names it
+            records += list(patches.records(source.manifest, LazyScene(source, source_image, image, Counter())))
     return records
 
 

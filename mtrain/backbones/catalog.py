@@ -13,13 +13,14 @@ from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.names import plain
 from dpconvert.validation import first_fault
+from mtrain.backbones import hub
 from mtrain.backbones.card import BackboneCard, Naming
 from mtrain.backbones.folder import CONFIG, card_of_folder
 from mtrain.errors import UsageError
 
 T = TypeVar("T", bound=BaseModel)
 TIMM, TABLE = "timm:", ".toml"
-HUB = ("hf-hub:", "hf_hub:")
+HUB, LOCAL = ("timm:hf-hub:", "timm:hf_hub:"), "timm:local-dir:"  # as timm calls them
 
 
 def known() -> dict[str, Path]:
@@ -54,9 +55,13 @@ def described(backbone: str, options: Mapping[str, Any] | None = None) -> Backbo
         UsageError: a path that is none of these; options of a network that takes none.
     """
     given = dict(options or {})
-    if backbone.startswith(TIMM):
+    found: BackboneCard | None
+    if backbone.startswith(HUB):
+        found = _of_hub(backbone)
+    elif backbone.startswith(TIMM) and not _is_path(backbone):
         return _of_timm(backbone, given)
-    found = _elsewhere(backbone) if _is_path(backbone) else find(backbone)
+    else:
+        found = _elsewhere(backbone) if _is_path(backbone) else find(backbone)
     if given and found is None:
         raise UsageError(f"--backbone-option is for networks of timm, not for {backbone}", remedy="give timm:NAME")
     if found is not None and found.unavailable:
@@ -99,45 +104,61 @@ def namings(card: BackboneCard) -> dict[str, Naming]:
     return {name: card.naming.get(name) or _naming(name) for name in (*card.names, *card.naming)}
 
 
-def is_folder(backbone: str) -> bool:
-    """Whether a network is given by the folder that it lies in."""
-    return _is_path(backbone) and Path(backbone).is_dir()
+def folder_of(backbone: str) -> Path | None:
+    """The folder that a network lies in, with its weights; None if it is not given by a folder or by a repository of
+    the hub.
+
+    Raises:
+        RunError: the repository is neither in the hub's cache nor to be downloaded.
+    """
+    if backbone.startswith(HUB):
+        return hub.snapshot(_repository(backbone))
+    return _path(backbone) if _is_path(backbone) and _path(backbone).is_dir() else None
 
 
 def slug(backbone: str) -> str:
     """A network's name as a part of a file's name."""
     if _is_path(backbone):
-        return Path(backbone).name.removesuffix(TABLE)
-    return backbone.replace(":", "-").replace("/", "-")
+        return _path(backbone).name.removesuffix(TABLE)
+    return backbone.replace(":", "-").replace("/", "-").replace("@", "-")
 
 
 def absolute(backbone: str) -> str:
     """The same network for a process with another working directory."""
-    return str(Path(backbone).absolute()) if _is_path(backbone) else backbone
+    return str(_path(backbone).absolute()) if _is_path(backbone) else backbone
+
+
+def _path(backbone: str) -> Path:
+    return Path(backbone.removeprefix(LOCAL))
+
+
+def _repository(backbone: str) -> str:
+    return backbone.removeprefix(TIMM).partition(":")[2]
 
 
 def _is_path(backbone: str) -> bool:
     """A listed network comes before a folder of its name."""
+    if backbone.startswith(LOCAL):
+        return True
     if backbone.startswith(TIMM) or plain(backbone) in map(plain, known()):
         return False
     return backbone.endswith(TABLE) or "/" in backbone or (Path(backbone) / CONFIG).is_file()
 
 
+def _of_hub(backbone: str) -> BackboneCard:
+    repository = _repository(backbone)
+    name = repository.partition("@")[0].rpartition("/")[2]
+    return card_of_folder(hub.snapshot(repository)).model_copy(update={"name": name})
+
+
 def _of_timm(backbone: str, options: dict[str, Any]) -> BackboneCard | None:
-    name = backbone.removeprefix(TIMM)
-    if name.startswith(HUB):
-        repository = name.partition(":")[2]
-        raise UsageError(
-            f"{backbone}: networks of the hub are read from a folder",
-            remedy=f"run `hf download {repository} --local-dir DIR`, and give --backbone DIR",
-        )
     if not options:
         return None
-    return BackboneCard(name=backbone, title=backbone, timm=name, options=options)
+    return BackboneCard(name=backbone, title=backbone, timm=backbone.removeprefix(TIMM), options=options)
 
 
 def _elsewhere(backbone: str) -> BackboneCard:
-    path = Path(backbone)
+    path = _path(backbone)
     if path.is_dir():
         return card_of_folder(path)
     if not path.is_file():

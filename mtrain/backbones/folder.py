@@ -39,7 +39,7 @@ def card_of_folder(folder: Path) -> BackboneCard:
 
 
 def _of_timm(folder: Path, content: dict[str, Any]) -> BackboneCard:
-    told = content.get("pretrained_cfg", {})
+    told = content.get("pretrained_cfg", content)  # older versions of timm wrote one table
     pooling = {"global_pool": content["global_pool"]} if content.get("global_pool") else {}
     size = told.get("input_size")
     return BackboneCard(

@@ -11,7 +11,20 @@ import click
 
 from dpconvert import __version__
 from dpconvert.runtime.terminal import ended, say
-from mtrain.cli import backbones, compare, doctor, influence, results, scores, sweep, train, watch
+from mtrain.cli import (
+    backbones,
+    compare,
+    doctor,
+    influence,
+    labels,
+    results,
+    robustness,
+    scores,
+    sweep,
+    train,
+    watch,
+)  # fmt: skip
+from mtrain.cli.options import noting_unused
 from mtrain.documents import unchecked
 from mtrain.errors import SaidElsewhereError, UsageError
 
@@ -63,7 +76,8 @@ def group() -> None:
 
 for command in (
     train.fit, watch.watch, train.release, train.list_runs, scores.transfer, scores.features, scores.evaluate,
-    scores.breakhis, compare.compare, influence.influence, sweep.sweep, sweep.select, results.report, results.export,
-    results.predict, backbones.backbones, doctor.doctor,
+    scores.breakhis, labels.audit_labels, compare.compare, robustness.robustness, influence.influence, sweep.sweep,
+    sweep.select,
+    results.report, results.export, results.predict, backbones.backbones, doctor.doctor,
 ):  # fmt: skip
-    group.add_command(command)
+    group.add_command(noting_unused(command))

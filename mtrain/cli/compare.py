@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, reporter
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, note_unused, reporter
+from mtrain.cli.robustness import COLUMN
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
 
-MODES = ["svm", "logistic", "knn"]
+MODES = ["svm", "logistic", "knn", "eva"]
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "solver", "size"))
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "solver", "size", "pattern", "table", "k"))
 @RUNS
 @QUIET
 @click.option("--backbone", "backbones", multiple=True, metavar="NETWORK[=FILE]",
@@ -36,14 +37,17 @@ MODES = ["svm", "logistic", "knn"]
     "--size", type=click.IntRange(16), metavar="PX", help="Of all --backbone.  [default: as each was trained]"
 )
 @SOLVER
+@click.option("--by", metavar="NAME", help="Also measure robustness to this column, such as centre.")
+@COLUMN
+@click.option("--paper", is_flag=True, help="Show the scores that kaiko-eva published, with --mode eva.")
 @DEVICE
 @WORKERS
 @click.option("--out", type=OUT, default=Path("comparison.html"), show_default=True, help="The page.")
 @JSON
 def compare(
     runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...],
-    shards: Path | None,
-    mode: str, size: int | None, solver: str, device: str, workers: int, out: Path, as_json: bool,
+    shards: Path | None, mode: str, size: int | None, solver: str, by: str | None, pattern: str | None,
+    table: Path | None, k: int | None, paper: bool, device: str, workers: int, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score several networks on the same tasks: one table, with ranks, time and memory.
 
@@ -53,7 +57,7 @@ def compare(
     Example: mtrain compare --backbone uni=FILE --run RUN --target Lung
     """
     from mtrain.errors import UsageError
-    from mtrain.transfers.request import OWN, weights_of
+    from mtrain.transfers.request import OWN, places, unread, weights_of
     from mtrain.transfers.request import targets as find
 
     networks = list(_networks(runs, backbones, names, size))
@@ -61,15 +65,24 @@ def compare(
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
-    from mtrain.evaluation.comparison import Entry
+    from mtrain.data.columns import ColumnRequest
+    from mtrain.evaluation.comparison import Entry, beside_published
     from mtrain.evaluation.comparison import compare as put_side_by_side
     from mtrain.report.comparison_page import lines, write_page
     from mtrain.transfers.finetune_rate import Recipe
     from mtrain.transfers.transfer import TransferOptions
 
+    report = reporter(quiet or as_json)
+    of_runs = {} if backbones else {"size": "a run has its own"}
+    note_unused(report, unread([mode]) | of_runs | places(targets))
     options = TransferOptions(mode, False, solver, workers, Recipe(device=device))
     entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
-    content, failures = put_side_by_side(entries, tasks, options, reporter(quiet or as_json))
+    column = None if by is None else ColumnRequest(by, pattern, table)
+    if column is None:
+        note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))
+    content, failures = put_side_by_side(entries, tasks, options, report, column, k)
+    if paper:
+        beside_published(content, report)
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
     for failure in failures:

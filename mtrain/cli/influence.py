@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, reporter, run_of
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note_unused, reporter, run_of
 
 
 @click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "dimensions", "subsets"))
@@ -66,10 +66,13 @@ def influence(
     from mtrain.documents import write_document
     from mtrain.influence.estimate import Options, path_of
     from mtrain.influence.estimate import influence as estimate
+    from mtrain.influence.subsets import ALL_UP_TO
     from mtrain.influence.verify import verify as compare
     from mtrain.report.influence_page import lines, write_page
 
     report = reporter(quiet or as_json)
+    if len(run.about().get("pool", {})) <= ALL_UP_TO:
+        note_unused(report, {"subsets": f"all subsets of up to {ALL_UP_TO} source tasks are estimated"})
     options = Options(**how, workers=workers, device=device)
     content, estimator = estimate(run, task, shards or run.config().shards, options, report)
     path = path_of(run, task.name, options.layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from dpconvert.runtime.terminal import together
+from mtrain import used
 
 if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
@@ -54,6 +56,18 @@ def _switch(variable: str) -> Callable[..., None]:
     return put
 
 
+OPEN_LICENCES = "all licences let everyone share these weights"
+NOTED = "mtrain.noted"  # key of the options of a command that were reported as unused
+# options that the modules of mtrain mark as used (mtrain.used) -> why they were not
+AT_THE_END = {
+    "cache": "no shards were read from remote storage",
+    "cache_size": "no shards were read from remote storage",
+    "check_images": "no images were read",
+    "workers": "no images were read",
+    "device": "nothing was computed",
+    "trackers": "nothing was trained",
+}
+
 CACHE = together(
     click.option("--cache", metavar="FOLDER", expose_value=False, callback=_set("MTRAIN_CACHE"),
         help="Cache for remote shards.  [default: $MTRAIN_CACHE, else the user's cache]"),
@@ -74,6 +88,10 @@ TUNING = together(
     click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size."),
     click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
         help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never."),
+    click.option("--tune", default="all", show_default=True, metavar="WHAT",
+        help="Fine-tuning: what to train of the network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA]."),
+    click.option("--layer-decay", type=float, metavar="D",
+        help="Fine-tuning: factor on the learning rate from each block to the one before."),
 )  # fmt: skip
 
 
@@ -143,9 +161,44 @@ def is_given(name: str) -> bool:
 
 def note_unused(report: Reporter, unused: Mapping[str, str]) -> None:
     """Say which options were given on the command line for nothing. unused: parameter -> why it has no effect."""
-    for parameter in click.get_current_context().command.params:
-        if parameter.name in unused and is_given(parameter.name):
-            report.note(f"{max(parameter.opts, key=len)} is not used: {unused[parameter.name]}")
+    context = click.get_current_context()
+    said = context.meta.setdefault(NOTED, set())
+    for parameter in context.command.params:
+        if parameter.name in unused and parameter.name not in said and is_given(parameter.name):
+            said.add(parameter.name)
+            report.note(f"{_flag(parameter)} is not used: {unused[parameter.name]}")
+
+
+def _flag(parameter: click.Parameter) -> str:
+    """An option as it is given; one that is on or off in both forms."""
+    return "/".join(max(flags, key=len) for flags in (parameter.opts, parameter.secondary_opts) if flags)
+
+
+def noting_unused(command: click.Command) -> click.Command:
+    """The command, which says at its end which of the options in `AT_THE_END` nothing has used."""
+    work = command.callback
+    assert work is not None
+
+    @functools.wraps(work)
+    def run(*args: Any, **options: Any) -> Any:
+        used.begin()
+        try:
+            found = work(*args, **options)
+        except SystemExit:
+            _note_at_the_end()
+            raise
+        _note_at_the_end()
+        return found
+
+    command.callback = run
+    return command
+
+
+def _note_at_the_end() -> None:
+    given = click.get_current_context().params
+    idle = {name: why for name, why in AT_THE_END.items() if is_given(name) and not used.is_used(name)}
+    if idle and os.environ.get("RANK", "0") == "0":
+        note_unused(reporter(bool(given.get("quiet") or given.get("as_json"))), idle)
 
 
 def run_of(runs: Path, name: str | None) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, answer
-from mtrain.cli.options import EVALUATIONS, FOLDER, OUT, RUNS, SWEEPS, note_unused, reporter, run_of
+from mtrain.cli.options import EVALUATIONS, FOLDER, OPEN_LICENCES, OUT, RUNS, SWEEPS, note_unused, reporter, run_of
 
 
 @click.command()
@@ -17,12 +17,15 @@ from mtrain.cli.options import EVALUATIONS, FOLDER, OUT, RUNS, SWEEPS, note_unus
 @click.option("--run", "name", metavar="NAME", help="Run to report.  [default: the newest]")
 @click.option("--sweep", metavar="NAME", help="Sweep to report instead of a run: the paper's tables and figures.")
 @EVALUATIONS
-@click.option("--paper", is_flag=True, help="Show the published scores beside those of the sweep.")
+@click.option(
+    "--paper", is_flag=True, help="Show published scores beside yours: with --sweep the paper's, else kaiko-eva's."
+)
+@click.option("--shards", type=FOLDER, help="Folder of the tasks, where it has moved.  [default: the run's]")
 @click.option("--out", type=OUT, help="HTML page.  [default: report.html in the run, or in report/ of the sweep]")
 @JSON
 def report(
-    runs: Path, sweeps: Path, name: str | None, sweep: str | None, evaluations: Path, paper: bool, out: Path | None,
-    as_json: bool,
+    runs: Path, sweeps: Path, name: str | None, sweep: str | None, evaluations: Path, paper: bool,
+    shards: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a page about a run (pool, learning curves, transfer scores) or, with --sweep, about a sweep.
 
@@ -33,7 +36,7 @@ def report(
     """
     said = reporter(as_json)
     if sweep is not None:
-        note_unused(said, dict.fromkeys(("runs", "name"), "--sweep names a sweep instead of a run"))
+        note_unused(said, dict.fromkeys(("runs", "name", "shards"), "--sweep names a sweep instead of a run"))
         from mtrain.sweep.store import open_store
 
         store = open_store(sweeps, sweep)
@@ -43,11 +46,11 @@ def report(
                                   report=said)  # fmt: skip
         answer([str(page)], {"page": str(page)}, as_json=as_json)
         return
-    note_unused(said, dict.fromkeys(("sweeps", "evaluations", "paper"), "it is for --sweep"))
+    note_unused(said, dict.fromkeys(("sweeps", "evaluations"), "it is for --sweep"))
     run = run_of(runs, name)
     from mtrain.report.run_page import write_report
 
-    page, table = write_report(run, out or run.path / "report.html")
+    page, table = write_report(run, out or run.path / "report.html", shards, paper=paper, report=said)
     answer([table, str(page)], {"page": str(page), "table": table}, as_json=as_json)
 
 
@@ -87,6 +90,7 @@ def export(
 
     exported = write(chosen, to, out or chosen.path / "export" / to, task, accepted=accept_licence)
     report = reporter(quiet or as_json)
+    note_unused(report, {} if exported.restricted else {"accept_licence": OPEN_LICENCES})
     report.note(f"{chosen.name}: {', '.join(exported.files)} -> {exported.folder}")
     address = upload(exported.folder, push) if push else None
     result: dict[str, Any] = {"folder": str(exported.folder), "files": list(exported.files)}
@@ -144,11 +148,16 @@ def predict(
     segmenter = Segmenter(run, classifier) if dense else None
     size = Patch.of(classifier.about, patch, mpp, mpp_override)
     report = reporter(quiet or as_json)
+    if mpp_override is not None:
+        note_unused(report, {"mpp": "--mpp-override replaces it"})
     if segmenter is not None:
         results = predict_dense(segmenter, paths, size, out, report)
         answer([one.pop("line") for one in results], results, as_json=as_json)
         return
     results = run_prediction(classifier, paths, size, out, report, shown, features=features)
+    if not any("heatmap" in result for result in results):
+        side = ("patch",) if classifier.about.side else ()  # else it was needed
+        note_unused(report, dict.fromkeys(("mpp", "mpp_override", "shown", *side), "it is for slides"))
     answer(map(_line, results), results, as_json=as_json)
 
 

@@ -29,9 +29,10 @@ from mtrain.cli.options import (
     reporter,
 )
 
-MODES = ["svm", "logistic", "knn", "fewshot", "finetune", "scratch", "joint", "dense"]
+MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joint", "dense"]
 RARELY = (
     "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
+    "tune", "layer_decay",
     "steps", "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
 
@@ -47,7 +48,9 @@ def _end(failures: Sequence[str]) -> None:
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
-@click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="Transfer mode, see above.")
+@click.option("--mode", type=click.Choice(MODES), metavar="MODE", default="svm", show_default=True,
+    help="Transfer mode, see above.",
+)  # fmt: skip
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
@@ -75,6 +78,7 @@ def transfer(
     svm        linear SVM on frozen features; C by cross-validation over groups
     logistic   logistic regression on frozen features
     knn        nearest neighbours among frozen features
+    eva        linear layer by the recipe of kaiko-eva; five runs
     fewshot    scores by number of training images per class
     finetune   fine-tuning; the validation set chooses rate and epoch
     scratch    the same training from random weights
@@ -84,7 +88,7 @@ def transfer(
     \b
     Example: mtrain transfer --mode svm
     """
-    from mtrain.transfers.request import targets, unread, weights_of
+    from mtrain.transfers.request import places, targets, unread, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     tasks, weights, report = (
@@ -92,7 +96,7 @@ def transfer(
         weights_of(run, weights, mode, weights_key),
         reporter(quiet or as_json),
     )
-    note_unused(report, unread([mode], weights))
+    note_unused(report, unread([mode], weights) | places(target))
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import TransferOptions
 
@@ -132,7 +136,7 @@ def features(
     \b
     Example: mtrain features --task Lung --dtype float16
     """
-    from mtrain.transfers.request import targets, weights_of
+    from mtrain.transfers.request import places, targets, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     chosen, weights, report = (
@@ -140,6 +144,7 @@ def features(
         weights_of(run, weights, key=weights_key),
         reporter(quiet or as_json),
     )
+    note_unused(report, places(tasks))
     from mtrain.cli import transfer_lines
     from mtrain.transfers.transfer import source_of
 
@@ -202,7 +207,7 @@ def evaluate(
     from mtrain.errors import UsageError
     from mtrain.runs import open_run
     from mtrain.sweep.store import open_store
-    from mtrain.transfers.request import targets, unread
+    from mtrain.transfers.request import places, targets, unread
 
     if bool(names) == bool(sweep):
         raise UsageError("nothing to evaluate", remedy="give either --run NAME (repeatable) or --sweep NAME")
@@ -218,7 +223,8 @@ def evaluate(
     )
     request = EvaluateRequest(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
-    note_unused(report, unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None))
+    unused = unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
+    note_unused(report, unused | ({} if store else places(target)))
     if store:
         results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)
     else:

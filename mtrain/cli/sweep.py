@@ -96,6 +96,8 @@ def _unused(options: Mapping[str, Any]) -> dict[str, str]:
         running = "--sbatch" if options["sbatch"] else "--plan" if options["only_plan"] else "--status"
         running += " runs nothing"
         unused |= dict.fromkeys(("jobs", "engine", "address", "cpus", "retry_failed"), running)
+    if options["status"]:
+        unused |= dict.fromkeys(("shards", "race"), "--status reads the race that was run")
     if options["sbatch"]:
         unused |= dict.fromkeys(("only_plan", "part"), "--sbatch writes a script for all parts")
     return unused
@@ -121,6 +123,8 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
     from mtrain.race.verdict import verdict
 
     selected = selection.select(store, incomplete=incomplete)
+    if incomplete and not selected.missing:
+        note_unused(reporter(as_json), {"incomplete": "no score is missing for this choice"})
     content = selection.content(selected, store)
     store.write_selection(content)
     answer([*selection.lines(selected), *verdict(store)], content, as_json=as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 
 from dpconvert.errors import UserError
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, answer, say
-from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, RUNS, SWEEPS, note_unused, reporter
+from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, OPEN_LICENCES, RUNS, SWEEPS, note_unused, reporter
 from mtrain.cli.training_options import TrainingCommand
 
 if TYPE_CHECKING:
@@ -75,7 +76,10 @@ def fit(
         from mtrain.train.fit import fit as train
 
         report = reporter(quiet or not ranks.first)
-        note_unused(report, config.idle())
+        idle = config.idle()
+        note_unused(report, idle)
+        for option in _idle_in_file(config_file, settings, given, idle):
+            report.note(option)
         state = train(config, run, report, ranks, trackers=trackers)
     lines = [f"{run.name}: finished -> {run.path}"] if state == "finished" else []
     if ranks.first:
@@ -85,6 +89,18 @@ def fit(
             again = shlex.join([*ranks.command("mtrain"), "fit", "--runs", str(runs), "--run", run.name])
             say(f"mtrain: stopped; a checkpoint is saved: resume with: {again}")
         sys.exit(INTERRUPTED)
+
+
+def _idle_in_file(
+    file: Path | None, settings: Mapping[str, Any], given: Mapping[str, Any], idle: Mapping[str, str]
+) -> Iterator[str]:  # fmt: skip
+    """Lines on settings of a --config file that differ from their defaults and have no effect beside the others."""
+    from mtrain.config import FitConfig
+
+    for name, why in idle.items():
+        in_file = file is not None and name in settings and given.get(name) in (None, ())
+        if in_file and settings[name] != FitConfig.model_fields[name].default:
+            yield f"{file}: {name} is not used: {why}"
 
 
 @click.command(
@@ -112,15 +128,17 @@ def fit(
 )
 @EVALUATIONS
 @click.option("--out", type=FOLDER, default=Path("release"), show_default=True, help="Output folder.")
+@click.option("--creator", "creators", multiple=True, metavar="NAME", help="'Family, Given', for Zenodo; repeatable.")
 @click.option("--accept-licence", "accepted", is_flag=True, help="Confirm that the data's licences allow sharing.")
 @JSON
 def release(
     runs: Path, sweeps: Path, quiet: bool, sweep: str | None, shards: Path | None, seeds: tuple[int, ...],
-    evaluations: Path, out: Path, accepted: bool, as_json: bool, **settings: Any,
+    evaluations: Path, out: Path, accepted: bool, as_json: bool, creators: tuple[str, ...], **settings: Any,
 ) -> None:  # fmt: skip
     """Train on all data, test sets included, with settings chosen before; write weights and model cards.
 
-    Do this last: no task of these shards can evaluate such a network.
+    Do this last: no task of these shards can evaluate such a network. Each network is also packed as a ZIP file, with
+    the metadata of a Zenodo record.
 
     \b
     Example: mtrain release --sweep paper --seed 0 --seed 1
@@ -129,16 +147,20 @@ def release(
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, sweep) if sweep else None
-    from mtrain.export.release import ReleaseRequest, sweep_shards
+    from mtrain.export.release import ReleaseRequest, configs, sweep_shards
     from mtrain.export.release import release as make
 
     place = absolute(shards or (sweep_shards(store) if store else "shards"))
     given = {name: value for name, value in settings.items() if value is not None}
-    request = ReleaseRequest(place, given, seeds or (0,), runs, out, store, evaluations, accepted)
+    request = ReleaseRequest(place, given, seeds or (0,), runs, out, store, evaluations, accepted, creators)
     report = reporter(quiet or as_json)
     if store is None:
         note_unused(report, {"sweeps": "no --sweep is named", "evaluations": "no --sweep is named"})
+    every = [training.idle() for training in configs(request)]
+    note_unused(report, {name: why for name, why in every[0].items() if all(name in one for one in every)})
     state, released = make(request, report)
+    if released and not any(one.restricted for one in released):
+        note_unused(report, {"accepted": OPEN_LICENCES})
     result = [{"folder": str(one.folder), "files": one.files} for one in released]
     answer([str(one.folder) for one in released], result, as_json=as_json)
     if state == "stopped":

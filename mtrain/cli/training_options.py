@@ -134,10 +134,10 @@ _AFTER = {"config_file", "seeds", "out", "as_json"}  # options that stand below 
 _FLAGS = {"task_weights": "--task-weight", "backbone_options": "--backbone-option"}
 _TAKES: dict[str, dict[str, Any]] = {
     "shards": {"metavar": "FOLDER"},
-    "leave_out": {"multiple": True, "metavar": "TASK"},
+    "leave_out": {"multiple": True, "metavar": "TASK", "callback": _names},
     "tasks": {"multiple": True, "metavar": "A,B,C", "callback": _names},
     "drop": {"metavar": "FILE"},
-    "joint": {"multiple": True, "metavar": "TASK"},
+    "joint": {"multiple": True, "metavar": "TASK", "callback": _names},
     "train_on": {"type": click.Choice(["train+val", "train"]), "metavar": "SETS"},  # the test sets: `mtrain release`
     "task_weights": {"multiple": True, "metavar": "NAME=W", "callback": _weights_by_task},
     "backbone_options": {"multiple": True, "metavar": "KEY=VALUE", "callback": key_values},

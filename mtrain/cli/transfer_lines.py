@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Task
 from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run
+from mtrain.settings import fit_config
 from mtrain.transfers.features import features, write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import targets
-from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer
+from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
 
 SHOWN = ("iou", "f1")  # scores besides the own metric, of masks and points
 T = TypeVar("T", Task, str)
 R = TypeVar("R")
 
 
-def recipe(epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto") -> Recipe:
+def recipe(
+    epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto",
+    tune: str = "all", layer_decay: float | None = None,
+) -> Recipe:  # fmt: skip
     """The fine-tuning recipe for these options; without rates, those of the paper.
 
     Raises:
-        UsageError: a rate is not positive and finite, or is given twice.
+        UsageError: a rate is not positive and finite, or is given twice; tune or layer_decay is not a valid setting.
     """
+    fit_config(None, {"tune": tune, "layer_decay": layer_decay})
     for rate in rates:
         if not 0 < rate < float("inf") or list(rates).count(rate) > 1:
             raise UsageError("--lr: invalid", expected="positive, distinct numbers", found=f"{rate:g}")
     return Recipe(
-        epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device
+        epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device,
+        tune=tune, layer_decay=layer_decay,
     )  # fmt: skip
 
 
@@ -71,15 +79,15 @@ def transfers(
 
     def scored(task: Task) -> list[dict[str, Any]]:
         (target,) = final.opened([task]) if options.final else [task]
-        return [transfer(source, target, options, report)]
+        return transfer_runs(source, target, options, report)
 
     return each(tasks, scored)
 
 
 def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
-    """A line for each result, each point of its curve, and each note."""
-    lines = []
-    for result in results:
+    """A line for each result, each point of its curve, and each note; then one for the mean of several runs."""
+    lines, found = [], list(results)
+    for result in found:
         how = f"{result['mode']}, weights: {result['weights']} of {run.name}{_chosen(result)}"
         lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
         for row in result.get("curve", []):
@@ -90,7 +98,19 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
         for kind, of in result.get("objects", {}).items():
             lines.append(f"  {kind}: {of['objects']} objects, {of['found']} found")
         lines += [f"note: {note}" for note in result["notes"]]
-    return lines
+    return [*dict.fromkeys(lines), *_mean_lines(found)]
+
+
+def _mean_lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line for each task with the mean and the standard deviation of its runs, where the mode has several."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for one in results:
+        runs.setdefault(one["task"], []).append(one)
+    for task, of in runs.items():
+        scores = [one["score"] for one in of if one["score"] is not None]
+        if len(scores) > 1:
+            spread = f"{np.mean(scores):.4f} +- {np.std(scores, ddof=1):.4f}"
+            yield f"{task}: {of[0]['metric']} {spread} on {of[0]['set']} (mean of {len(scores)} runs)"
 
 
 def feature_files(
@@ -173,6 +193,8 @@ def _chosen(result: dict[str, Any]) -> str:
         return f", C = {result['C']:g}"
     if "steps" in result:
         return f", {result['steps']} steps"
+    if "epochs" in result:
+        return f", epoch {result['epoch']} of {result['epochs']}, seed {result['seed']}"
     if "k" in result:
         return f", k = {result['k']}"
     return f", lr {result['lr']:g}, epoch {result['epoch']}" if "lr" in result else ""

@@ -17,7 +17,8 @@ from mtrain.cli.options import RUNS, SWEEPS, note_unused, reporter, run_of
 @click.command()
 @RUNS
 @SWEEPS
-@click.option("--run", "name", metavar="NAME", help="Run to watch.  [default: the newest]")
+@click.argument("name", required=False)
+@click.option("--run", "run", metavar="NAME", help="Run to watch.  [default: the newest]")
 @click.option("--sweep", metavar="NAME", help="Sweep to watch instead of a run.")
 @click.option("--once", is_flag=True, help="Print the state once and exit.")
 @click.option("--every", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="SECONDS",
@@ -25,22 +26,25 @@ from mtrain.cli.options import RUNS, SWEEPS, note_unused, reporter, run_of
 )  # fmt: skip
 @JSON
 def watch(
-    runs: Path, sweeps: Path, name: str | None, sweep: str | None, once: bool, every: float, as_json: bool
-) -> None:
+    runs: Path, sweeps: Path, name: str | None, run: str | None, sweep: str | None, once: bool, every: float,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Show how a run or a sweep goes on: progress, time left, losses, scores, and the ranks so far.
 
-    It reads the files that the training writes, which it does not disturb, and ends with it. With --json, or where the
-    output is no terminal, it prints the state once.
+    NAME is that of a run or of a sweep. The command reads the files that the training writes, which it does not
+    disturb, and ends with it. With --json, or where the output is no terminal, it prints the state once.
 
     \b
-    Example: mtrain watch --run demo
+    Example: mtrain watch demo
     """
+    if name is not None:
+        run, sweep = _named(runs, sweeps, name, run, sweep)
     said = reporter(as_json)
     once = once or as_json or not sys.stdout.isatty()
     if once and every != 5.0:
         note_unused(said, {"every": "the state is printed once"})
     if sweep is not None:
-        note_unused(said, dict.fromkeys(("runs", "name"), "--sweep names a sweep instead of a run"))
+        note_unused(said, dict.fromkeys(("runs", "run"), "--sweep names a sweep instead of a run"))
         from mtrain.report.watch import sweep_status
         from mtrain.sweep.store import open_store
 
@@ -48,10 +52,34 @@ def watch(
         _show(lambda: sweep_status(store), every, once=once, as_json=as_json)
         return
     note_unused(said, {"sweeps": "it is for --sweep"})
-    run = run_of(runs, name)
+    watched = run_of(runs, run)
     from mtrain.report.watch import run_status
 
-    _show(lambda: run_status(run), every, once=once, as_json=as_json)
+    _show(lambda: run_status(watched), every, once=once, as_json=as_json)
+
+
+def _named(
+    runs: Path, sweeps: Path, name: str, run: str | None, sweep: str | None
+) -> tuple[str | None, str | None]:  # fmt: skip
+    """The name of a run, or else that of a sweep.
+
+    Raises:
+        UsageError: neither or both have this name, or an option names another.
+    """
+    from mtrain.errors import UsageError
+    from mtrain.runs import Run, all_runs
+
+    if run is not None or sweep is not None:
+        raise UsageError("two things to watch", found=name, remedy="give NAME, --run or --sweep")
+    is_run = any(one.exists for one in (Run(runs / name), Run(Path(name))))
+    is_sweep = (sweeps / name / "sweep.json").is_file()
+    if is_run and is_sweep:
+        raise UsageError(f"both a run and a sweep are called {name}", remedy=f"give --run {name} or --sweep {name}")
+    if not is_run and not is_sweep:
+        known = [run.name for run in all_runs(runs)], sorted(path.parent.name for path in sweeps.glob("*/sweep.json"))
+        lists = (", ".join(names) or "none" for names in known)
+        raise UsageError(f"no run and no sweep named {name!r}", remedy="runs: {}; sweeps: {}".format(*lists))
+    return (None, name) if is_sweep else (name, None)
 
 
 def _show(read: Callable[[], dict[str, Any]], every: float, *, once: bool, as_json: bool) -> None:

@@ -24,6 +24,7 @@ from mtrain.data.augment import put_square
 from mtrain.data.shard_cache import Copy, fetch
 from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError
+from mtrain.used import mark
 
 CHECK = "MTRAIN_CHECK_IMAGES"  # 0: the sha256 of images is not verified
 OPEN_FILES = 128  # a pool may have thousands of shards, while a process often has at most 1024 open files
@@ -46,6 +47,7 @@ class Images:
     def __init__(
         self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None, how: Interpolation = "bilinear"
     ) -> None:  # fmt: skip
+        mark("check_images")
         self.how = how
         self.names = [task.name for task, _ in parts]
         self.starts = np.cumsum([0] + [len(rows) for _, rows in parts])

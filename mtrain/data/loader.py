@@ -32,6 +32,7 @@ from mtrain.data.prefetch import ON_THEIR_WAY, page_locked
 from mtrain.data.targets import Targets
 from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError, UserError
+from mtrain.used import mark
 
 CPU = torch.device("cpu")
 PREFETCHED = 2  # batches that each worker makes in advance
@@ -256,6 +257,7 @@ def batches(
     Raises:
         ShardError: an image cannot be read, or more than `skipping` allows.
     """
+    mark("workers")
     slots = _ReusedSlots(dataset, numbers, workers, ON_THEIR_WAY if pin else lasting or 1)
     with warnings.catch_warnings():  # more workers than processors are the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from mtrain.config import FitConfig
-from mtrain.data.pool import Pool
+from mtrain.data.pool import Pool, find_task
 from mtrain.data.sampling import UNIFORM, Mixture
 from mtrain.errors import UsageError
 
@@ -26,17 +24,16 @@ def _shares(config: FitConfig, pool: Pool) -> list[float] | None:
     if config.temperature is None and not config.task_weights:
         return None
     names = [task.name for task in pool.tasks]
-    for name in config.task_weights:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            raise UsageError(
-                f"--task-weight: no task {name!r} in the pool", expected=", ".join(names),
-                remedy=f"did you mean {near[0]}?" if near else None,
-            )  # fmt: skip
+    weights: dict[str, float] = {}
+    for name, weight in config.task_weights.items():
+        task = find_task(pool, name).name
+        if task in weights:
+            raise UsageError(f"--task-weight: {task} has two weights", remedy="give one")
+        weights[task] = weight
     largest = max(len(task.rows["train"]) for task in pool.tasks)
     exponent = 0.0 if config.temperature is None else 1 / config.temperature
     sizes = [(len(task.rows["train"]) / largest) ** exponent for task in pool.tasks]
-    shares = [size * config.task_weights.get(name, 1.0) for name, size in zip(names, sizes, strict=True)]
+    shares = [size * weights.get(name, 1.0) for name, size in zip(names, sizes, strict=True)]
     if not sum(shares) > 0:
         raise UsageError("--task-weight: every weight is 0", remedy="give at least one task a weight above 0")
     return shares

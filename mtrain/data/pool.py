@@ -19,7 +19,7 @@ from dpconvert.plural import counted
 from mtrain.data import shard_cache
 from mtrain.data.storage import url_of
 from mtrain.data.task import NAME_IT, OPEN, Rows, Task, open_task
-from mtrain.errors import UsageError
+from mtrain.errors import ShardError, UsageError
 
 EMPTY_SETS = 6  # maximum number of sets to list per task
 
@@ -125,8 +125,19 @@ def _training_on(task: Task, splits: Sequence[str]) -> Task:
 
 
 def pool_of(tasks: Iterable[Task]) -> Pool:
-    """A pool of these tasks."""
+    """A pool of these tasks.
+
+    Raises:
+        ShardError: two tasks have one name, except for case, `-` and `_`.
+    """
     ordered = tuple(sorted(tasks, key=lambda task: task.name))
+    first: dict[str, Task] = {}
+    for task in ordered:
+        if (other := first.setdefault(plain(task.name), task)) is not task:
+            raise ShardError(
+                f"two tasks are called {task.name}, except for case, - and _", where=task.folder,
+                found=f"another in {other.folder}", remedy="move one of them to another folder",
+            )  # fmt: skip
     lines = "".join(f"{task.name} {task.card.digest}\n" for task in ordered)
     return Pool(ordered, hashlib.sha256(lines.encode()).hexdigest())
 
@@ -172,6 +183,8 @@ def _empty_sets(task: Task) -> str:
     trained = [of for split, of in counts.items() if split in task.trains]
     counts |= {"train": [sum(of_class) for of_class in zip(*trained, strict=True)]}
     lines = cards.empty_sets(task.classes, counts)
+    if sum(map(bool, counts["train"])) == 1:
+        lines = [*lines, "what it trains on is of one class, from which a network learns nothing"]
     more = f"; and {len(lines) - EMPTY_SETS} more" if len(lines) > EMPTY_SETS else ""
     return "; ".join(lines[:EMPTY_SETS]) + more
 

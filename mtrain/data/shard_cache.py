@@ -29,6 +29,7 @@ from dpconvert.runtime import locks
 from mtrain.atomic import replacing, writing
 from mtrain.data.storage import Storage
 from mtrain.errors import ShardError, UsageError
+from mtrain.used import mark
 
 CACHE, CACHE_SIZE = "MTRAIN_CACHE", "MTRAIN_CACHE_SIZE"
 LISTING = "tasks.json"  # the list of tasks on a web server, whose folders cannot be listed
@@ -197,6 +198,7 @@ def shard_copy(url: str, name: str, size: int, sha256: str) -> Copy:
 
 def cache_folder() -> Path:
     """$MTRAIN_CACHE, else the user's cache folder."""
+    mark("cache", "cache_size")
     return Path(os.environ.get(CACHE) or pooch.os_cache("mtrain")).absolute()
 
 
@@ -210,9 +212,9 @@ def cache_bound() -> int:
     if configured:
         return parse_size(configured)
     folder = cache_folder() / "shards"
-    used = sum(path.stat().st_size for path in folder.glob("*.tar"))
+    taken = sum(path.stat().st_size for path in folder.glob("*.tar"))
     existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    return (shutil.disk_usage(existing).free + used) * 4 // 5
+    return (shutil.disk_usage(existing).free + taken) * 4 // 5
 
 
 def parse_size(text: str) -> int:

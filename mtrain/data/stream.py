@@ -33,6 +33,7 @@ from mtrain.data.loader import Batches, BatchReady
 from mtrain.data.storage import Storage
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UserError
+from mtrain.used import mark
 
 BUFFERED = 128 << 20  # bytes of images that a process buffers for shuffling, over all tasks
 FEWEST, MOST = 16, 1000  # images buffered for each task
@@ -87,6 +88,7 @@ class StreamBatches(Batches):
         how: Interpolation = "bilinear",
     ) -> None:  # fmt: skip
         super().__init__(size, len(slots), len(tasks))
+        mark("check_images")
         self.how = how
         self.seed, self.slots, self.stream, self.skip, self.mixture = seed, slots, stream, skip, mixture
         self.looks = looks

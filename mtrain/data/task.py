@@ -223,6 +223,13 @@ def attributes(task: Task) -> dict[str, dict[str, str]]:
     return dict(zip(table["key"].to_pylist(), values, strict=True))
 
 
+def has_frames(task: Task) -> bool:
+    """Whether samples are parts of images: whether any begins elsewhere than at the corner of its image."""
+    path = task.folder / task.card.index.name
+    table = _read_index(path, task.card.index.sha256, ("x", "y"), cards.SPLITS)
+    return any(bool(_column(table[name], np.int64).any()) for name in ("x", "y"))
+
+
 def _check_size(path: Path, size: int) -> None:
     actual = path.stat().st_size if path.is_file() else None
     if actual != size:

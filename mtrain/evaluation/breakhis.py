@@ -22,6 +22,7 @@ from mtrain import __version__
 from mtrain.data.task import OPEN, Permit, Rows, Task, attributes, fetch_shards, with_test
 from mtrain.documents import known_document, short_digest, write_document
 from mtrain.errors import ShardError, UsageError
+from mtrain.evaluation.paper_tables import training_of
 from mtrain.evaluation.ranks import summary
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels
@@ -32,6 +33,7 @@ from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import logits
 from mtrain.transfers.modes import Pretrained, TransferOptions, check_unseen
 from mtrain.transfers.probes import TrainingSet
+from mtrain.transfers.request import OWN
 
 FOLDS = 5
 MAGNIFICATION, PATIENT = "magnification", "patient"
@@ -127,6 +129,7 @@ def breakhis(source: Pretrained, task: Task, options: TransferOptions, out: Path
         "n_train": max(fold["n_train"] for every in folds.values() for fold in every),
         "magnifications": {magnification: _summary(every) for magnification, every in folds.items()},
         "run": str(source.run.path),
+        "training": training_of(source.run) if source.weights == OWN else {},
         "identity": identity,
     }
     write_document(path, result)
@@ -215,7 +218,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         "mtrain": __version__,
         "size": options.recipe.size,
     }
-    recipe = dataclasses.asdict(options.recipe)
-    names = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
+    recipe = options.recipe.determining()
+    names = (*recipe.keys() - {"seed", "size"},)
     also = {"solver": options.solver} if options.mode == "svm" else {name: recipe[name] for name in names}
     return found | also | {"seed": options.recipe.seed}

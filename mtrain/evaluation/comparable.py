@@ -1,7 +1,8 @@
 """Selects the evaluations that may be compared in one row of a table, with notes on the others.
 
-The scores of a row must be of the same shards, the same input size and the same recipe of each transfer mode. They are
-read from the `identity` of an evaluation.
+The scores of a row must be of the same shards, the same input size and the same recipe of each transfer mode, which are
+read from the `identity` of an evaluation. Multi-task networks must have begun from the same weights and used the same
+sets of their tasks, and those of a column must have the same training but for its seed: `training` has its settings.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from dpconvert.plural import counted
-from mtrain.evaluation.paper_tables import Evaluation
+from mtrain.evaluation.paper_tables import POOL, Evaluation
 
 E = TypeVar("E", bound=Evaluation)
 Setting = dict[str, Any]
 Group = tuple[str, str]  # task and network identify a row
 
 SHARED = {"size": "size", "task_digest": "shards"}  # key of an identity -> its name in messages
-TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop")
+TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop", "tune", "layer_decay")
 RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED}
-DIGESTS = ("task_digest",)
+OFF = {"tune": "all", "layer_decay": None}  # what an identity leaves out
+STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all trainings of a row share
+BASELINE = "ImageNet weights"
+DIGESTS = ("task_digest", BASELINE)
 
 
 def comparable(
@@ -60,7 +64,11 @@ def _setting(one: Evaluation, combination: str | None) -> Setting:
     """The settings that must be equal within a row. Those of a single transfer mode have its name as a prefix."""
     found = {name: one.identity[name] for name in SHARED if name in one.identity}
     recipe = "tuning" if one.mode in ("finetune", "scratch") else one.mode
-    found |= {f"{recipe} {name}": one.identity[name] for name in RECIPES.get(one.mode, ()) if name in one.identity}
+    told = OFF | one.identity
+    found |= {f"{recipe} {name}": told[name] for name in RECIPES.get(one.mode, ()) if name in told}
+    if one.source == "imagenet" and "weights_digest" in one.identity:
+        found[BASELINE] = one.identity["weights_digest"]
+    found |= {name if name in STARTS else f"{one.mode} {name}": value for name, value in one.training.items()}
     return found if combination is None else found | {f"{one.mode} combination": combination}
 
 
@@ -68,7 +76,9 @@ def _differences(setting: Mapping[str, Any], reference: Mapping[str, Any]) -> st
     """The settings that differ, for messages; empty if none does."""
     differ = {name: (value, reference[name]) for name, value in setting.items() if value != reference[name]}
     return ", ".join(
-        f"other {SHARED[name]}" if name in DIGESTS else f"{SHARED.get(name, name)} {_shown(value)}, not {_shown(other)}"
+        f"other {SHARED.get(name, name)}"
+        if name in DIGESTS or name.endswith(f" {POOL}")
+        else f"{SHARED.get(name, name)} {_shown(value)}, not {_shown(other)}"
         for name, (value, other) in differ.items()
     )
 

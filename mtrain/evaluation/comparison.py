@@ -1,15 +1,17 @@
 """Compares networks on tasks: scores, paired differences, ranks, time and memory in one table.
 
-Each network is transferred to each task as by `mtrain transfer`. Intervals come from a paired bootstrap over groups: in
-each draw, all networks are scored on the same groups of a task. So they show how much a difference or a rank depends on
-the choice of patients. Differences are relative to the first network.
+Each network is transferred to each task as by `mtrain transfer`; a mode of several runs has the mean of their scores.
+Intervals come from a paired bootstrap over groups: in each draw, all networks are scored on the same groups of a task.
+So they show how much a difference or a rank depends on the choice of patients. Differences are relative to the first
+network.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,21 @@ import numpy as np
 import torch
 
 from dpconvert.runtime.progress import Reporter
+from mtrain.data.columns import ColumnRequest
 from mtrain.data.task import Task
 from mtrain.errors import UserError
+from mtrain.evaluation.eva_scores import NONE, published_for
+from mtrain.evaluation.paired import draws
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
+from mtrain.evaluation.robustness_run import robustness_of
 from mtrain.model.devices import find_device
 from mtrain.model.network import SharedNetwork
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values
-from mtrain.transfers.modes import TransferOptions
-from mtrain.transfers.transfer import result_path, source_of, transfer
+from mtrain.scoring.predictions import read_answers
+from mtrain.transfers.modes import Pretrained, TransferOptions
+from mtrain.transfers.transfer import result_path, source_of, transfer_runs
 
 MIB = 2**20
 BATCH = {"cuda": 32, "cpu": 4}  # batch size for timing
@@ -56,24 +63,37 @@ class Cost:
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of one network on one task. `answers`: the file of its predictions, if the mode writes one."""
+    """The score of one network on one task: the mean of its runs, and their deviation if there are several.
+
+    answers: the file of predictions of each run, () if the mode writes none.
+    """
 
     score: float | None
     interval: tuple[float, float] | None
     set: str
-    answers: Path | None
+    answers: tuple[Path, ...]
+    metric: str
+    deviation: float | None = None
 
 
 def compare(
-    entries: Sequence[Entry], tasks: Sequence[Task], options: TransferOptions, report: Reporter
+    entries: Sequence[Entry],
+    tasks: Sequence[Task],
+    options: TransferOptions,
+    report: Reporter,
+    column: ColumnRequest | None = None,
+    k: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The comparison as a JSON object, and the reasons for missing scores.
+
+    column, k: also measure the robustness of the features to this column, with k neighbours.
 
     Raises:
         UserError: a network cannot be built or loaded.
     """
     scores: dict[str, dict[str, Scored]] = {}
     costs: dict[str, Cost] = {}
+    robust: dict[str, dict[str, dict[str, Any]]] = {}
     failures: list[str] = []
     notes: dict[str, None] = {}
     for entry in entries:  # so that one network is in memory at a time
@@ -81,18 +101,51 @@ def compare(
         scores[entry.name] = {}
         for task in tasks:
             try:
-                found = transfer(source, task, options, report)
+                runs = transfer_runs(source, task, options, report)
             except UserError as error:
                 failures.append(f"{entry.name} on {task.name}: {error}")
                 continue
-            notes |= dict.fromkeys(found["notes"])
-            answers = result_path(source, task, options).with_suffix(".npz")
-            told = found["intervals"].get(found["metric"])
-            scores[entry.name][task.name] = Scored(
-                found["score"], tuple(told) if told else None, found["set"], answers if answers.is_file() else None
-            )
+            notes |= dict.fromkeys(note for found in runs for note in found["notes"])
+            scores[entry.name][task.name] = _scored(source, task, options, runs)
+            if column is not None:
+                with _gathered(failures, f"{entry.name} on {task.name}, {column.name}"):
+                    of = robustness_of(source, task, column, k, options.workers, options.recipe.device, report)
+                    robust.setdefault(entry.name, {})[task.name] = of
+                    notes |= dict.fromkeys(of["notes"])
         costs[entry.name] = cost(source.network, entry.run.config().size, options.recipe.device)
-    return _content(entries, tasks, options.mode, scores, costs) | {"notes": list(notes)}, failures
+    if failures:
+        notes |= {"some scores are missing: the mean rank of a network is over the tasks on which it has one": None}
+    return _content(entries, tasks, options.mode, scores, costs) | {
+        "robustness": robust,
+        "notes": list(notes),
+    }, failures
+
+
+@contextmanager
+def _gathered(failures: list[str], where: str) -> Iterator[None]:
+    """Add a user's error to `failures`."""
+    try:
+        yield
+    except UserError as error:
+        failures.append(f"{where}: {error}")
+
+
+def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequence[dict[str, Any]]) -> Scored:
+    """The score of these runs; of several, the interval is that of their mean."""
+    seeds = range(options.recipe.seed, options.recipe.seed + len(runs))
+    each = (replace(options, recipe=replace(options.recipe, seed=seed)) for seed in seeds)
+    paths = [result_path(source, task, one).with_suffix(".npz") for one in each]
+    answers = tuple(paths) if all(path.is_file() for path in paths) else ()
+    found, metric = runs[0], str(runs[0]["metric"])
+    told = found["intervals"].get(metric)
+    interval = (told[0], told[1]) if told else None
+    values = [one["score"] for one in runs if one["score"] is not None]
+    if len(runs) == 1 or not values:
+        return Scored(found["score"], interval, found["set"], answers, metric)
+    drawn = draws({"": [one for path in answers if (one := read_answers(path))]}, metric)
+    interval = bootstrap.interval(drawn[""]) if drawn else None
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Scored(float(np.mean(values)), interval, found["set"], answers, metric, deviation)
 
 
 @torch.inference_mode()
@@ -143,14 +196,15 @@ def _content(
     costs: dict[str, Cost],
 ) -> dict[str, Any]:  # fmt: skip
     names = [entry.name for entry in entries]
-    draws = {task.name: draws_of(task, {name: scores[name].get(task.name) for name in names}) for task in tasks}
+    of_task = {task.name: {name: scores[name].get(task.name) for name in names} for task in tasks}
+    drawn = {task.name: draws_of(task, of_task[task.name]) for task in tasks}
     table = np.array([[_number(scores[name].get(task.name)) for task in tasks] for name in names])
     places = task_ranks(table)
-    means, intervals = mean_ranks(places), _rank_intervals(names, draws)
+    means, intervals = mean_ranks(places), _rank_intervals(names, drawn)
     return {
         "mode": mode,
         "reference": names[0],
-        "tasks": [{"name": task.name, "metric": task.metric} for task in tasks],
+        "tasks": [_told_of(task, of_task[task.name]) for task in tasks],
         "networks": [
             {
                 "name": entry.name,
@@ -160,7 +214,7 @@ def _content(
                 "rank_interval": intervals.get(entry.name),
                 "cost": vars(costs[entry.name]),
                 "scores": {
-                    task.name: _told(entry.name, names[0], scores, task, draws[task.name], float(places[row, column]))
+                    task.name: _told(entry.name, names[0], scores, task, drawn[task.name], float(places[row, column]))
                     for column, task in enumerate(tasks)
                 },
             }
@@ -171,14 +225,31 @@ def _content(
 
 def draws_of(task: Task, scored: dict[str, Scored | None]) -> dict[str, Values]:
     """Network -> its score in each draw of groups, for networks with predictions for the same samples."""
-    files = {name: one.answers for name, one in scored.items() if one is not None and one.answers is not None}
-    loaded = {name: dict(np.load(path, allow_pickle=False)) for name, path in files.items()}
-    if not loaded:
-        return {}
-    first = next(iter(loaded.values()))
-    same = {name: one["decisions"] for name, one in loaded.items() if np.array_equal(one["key"], first["key"])}
-    groups = [str(group) for group in first["group"]]
-    return bootstrap.paired(first["label"], same, groups, task.num_classes, task.metric)
+    files = {name: one.answers for name, one in scored.items() if one is not None and one.answers}
+    loaded = {name: [one for path in paths if (one := read_answers(path))] for name, paths in files.items()}
+    whole = {name: of for name, of in loaded.items() if len(of) == len(files[name])}
+    return draws(whole, _metric(task, scored))
+
+
+def _metric(task: Task, scored: dict[str, Scored | None]) -> str:
+    return next((one.metric for one in scored.values() if one is not None), task.metric)
+
+
+def _told_of(task: Task, scored: dict[str, Scored | None]) -> dict[str, Any]:
+    """A task of the comparison."""
+    sets = list(dict.fromkeys(one.set for one in scored.values() if one is not None))
+    return {"name": task.name, "metric": _metric(task, scored), "split": task.card.split_policy, "sets": sets}
+
+
+def beside_published(content: dict[str, Any], report: Reporter) -> None:
+    """Add to each task the scores of others that are comparable, or note that there are none."""
+    for task in content["tasks"]:
+        result = {"mode": content["mode"], "split": task["split"], "task": task["name"]}
+        found = next((one for name in task["sets"] if (one := published_for(result | {"set": name}))), None)
+        if found is not None:
+            task["published"] = {"source": found.source, "url": found.url, "scores": dict(found.scores)}
+    if not any("published" in task for task in content["tasks"]):
+        report.note(NONE)
 
 
 def _told(
@@ -188,6 +259,8 @@ def _told(
     if one is None:
         return None
     told: dict[str, Any] = {"score": one.score, "interval": one.interval, "set": one.set, "rank": _plain(rank)}
+    if one.deviation is not None:
+        told |= {"deviation": one.deviation, "runs": len(one.answers)}
     if name == reference or other is None or one.score is None or other.score is None:
         return told
     told["difference"] = one.score - other.score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,21 @@ from typing import Any
 from mtrain.evaluation.paired import Interval, Paired, paired, verdict
 from mtrain.evaluation.ranks import Summary, summary
 
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "roc_auc": "ROC AUC",
+    "quadratic_kappa": "quadratic kappa",
+    "dice": "Dice",
+    "f1": "F1",
+}
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}
 BASELINE, OWN = "imagenet", "run"
 UNSEEDED = ("svm", "logistic", "knn")  # ways to transfer in which no seed changes the score of given weights
 NOT_RUN, NOT_DEFINED = "not run", "not defined"
+FREE = ("weights_digest", "head_digest", "seed", "mtrain")  # entries of an identity that may differ within a row
+DIGEST = "task_digest"
+Case = tuple[str, str, str, str]  # task, mode, scored set, metric
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Comparison:
     key: str
     results: Mapping[str, tuple[dict[str, Any], ...]]
     paired: Paired
+    apart: tuple[str, ...] = ()  # a note where other results of this task, mode and set have other settings
 
     @property
     def scores(self) -> dict[str, float | None]:
@@ -59,7 +71,8 @@ class Comparison:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(note for same in self.results.values() for one in same for note in one["notes"]))
+        found = (note for same in self.results.values() for one in same for note in one["notes"])
+        return tuple(dict.fromkeys([*self.apart, *found]))
 
     @property
     def samples(self) -> int | None:
@@ -94,11 +107,15 @@ class Comparison:
 
 
 def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
-    """Group the results of transfers by task, mode, scored set and metric."""
-    by_case: dict[tuple[str, str, str, str], dict[str, list[dict[str, Any]]]] = {}
+    """Group the results of transfers by task, mode, scored set and metric; those of other settings are apart."""
+    by_case: dict[tuple[Case, str], dict[str, list[dict[str, Any]]]] = {}
+    settings: dict[Case, dict[str, dict[str, Any]]] = {}
     for one in _with_unique_names(list(found)):
-        case = by_case.setdefault((one["task"], one["mode"], one["set"], one["metric"]), {})
-        case.setdefault(one["weights"], []).append(one)
+        case = one["task"], one["mode"], one["set"], one["metric"]
+        known = {name: value for name, value in one.get("identity", {}).items() if name not in FREE}
+        which = json.dumps(known, sort_keys=True)
+        settings.setdefault(case, {})[which] = known
+        by_case.setdefault((case, which), {}).setdefault(one["weights"], []).append(one)
     return [
         Comparison(
             task=task,
@@ -108,9 +125,28 @@ def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
             key=metric,
             results={weights: tuple(same) for weights, same in networks.items()},
             paired=paired({weights: _answers(same) for weights, same in networks.items()}, metric, BASELINE),
+            apart=_apart(which, settings[task, mode, scored_on, metric]),
         )
-        for (task, mode, scored_on, metric), networks in sorted(by_case.items())
+        for ((task, mode, scored_on, metric), which), networks in sorted(by_case.items())
     ]
+
+
+def _apart(which: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """A note on how the settings `which` differ from others of the same case, which cannot be compared with them."""
+    own = settings[which]
+    others = [other for name, other in settings.items() if name != which]
+    differ = [name for name in own if any(other.get(name) != own[name] for other in others)]
+    if not others:
+        return ()
+    shown = (
+        f"shards {str(own[name])[:8]}" if name == DIGEST else f"{name.replace('_', ' ')} {_shown(own[name])}"
+        for name in differ
+    )
+    return (f"{', '.join(shown) or 'other settings'}: not comparable with the other rows of this task and mode",)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def as_interval(stated: Sequence[float] | None) -> Interval | None:

@@ -21,6 +21,7 @@ from mtrain.checksums import file_digest
 from mtrain.data.task import Permit, Task, with_test
 from mtrain.documents import short_digest, write_document
 from mtrain.errors import RunError, UsageError
+from mtrain.evaluation.paper_tables import training_of
 from mtrain.runs import Run
 from mtrain.sweep.store import SELECTED, Store
 from mtrain.transfers.request import OWN
@@ -160,6 +161,7 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
         "samples": found.get("samples"),
         "n_train": sum(found["trained_on"].values()),
         "run": str(job.run.path),
+        "training": training_of(job.run) if job.source == MULTITASK else {},
         "notes": found["notes"],
         "predictions": found.get("predictions"),
         "settings": {name: found[name] for name in ("C", "k", "lr", "epoch", "val_score") if name in found},

@@ -6,8 +6,10 @@ An evaluation is one transfer of one model to one target, scored on its test set
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +18,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.manifest.catalog import manifest_folder
+from dpconvert.plural import counted
 from dpconvert.validation import first_fault
-from mtrain.documents import read_document
+from mtrain.config import INCIDENTAL
+from mtrain.documents import read_document, short_digest
 from mtrain.errors import RunError
+from mtrain.evaluation.comparisons import METRICS
 from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
+from mtrain.runs import Run
 
 # the columns of Table V, in its order
 COLUMNS = {
@@ -33,16 +39,20 @@ COLUMNS = {
 }
 UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
 TRANSFERS = ("svm", "finetune")
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "dice": "Dice", "f1": "F1"}
+POOL = "pool"  # entry of `Evaluation.training`: a digest of what was trained on
+# settings of a training that the row of an evaluation or its pool already tells, or over which it is averaged
+TOLD = frozenset({"seed", "backbone", "size", "tasks", "drop", "joint"})
 
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Score = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # a kappa may be negative
 
 
 class Evaluation(BaseModel):
-    """The content of one file, as far as it is used here. `score`: in 0..1. `identity`: what it depends on.
+    """The content of one file, as far as it is used here. `score`: in -1..1. `identity`: what it depends on.
 
-    samples, groups: the numbers that were scored. answers: the file of its predictions, if it has one.
+    training: of a multi-task network, as `training_of` tells it. samples, groups: the numbers that were scored.
+    answers: the file of its predictions, if it has one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,10 +64,11 @@ class Evaluation(BaseModel):
     backbone: str
     seed: int
     set: str
-    score: Share | None
+    score: Score | None
     n_train: int
     run: str | None = None
     identity: dict[str, Any] = {}
+    training: dict[str, Any] = {}
     groups: int | None = None
     samples: int | None = None
     answers: Path | None = None
@@ -109,6 +120,13 @@ class TaskRow:
         return None if ours is None or theirs is None else (ours, theirs)
 
 
+def training_of(run: Run) -> dict[str, Any]:
+    """What a score of the run's network depends on but for the seed: settings, and a digest of the sets trained on."""
+    pool = [run.about().get("pool", {}), run.trained_on()]
+    settings = run.config().model_dump(mode="json", exclude=set(INCIDENTAL | TOLD))
+    return settings | {POOL: short_digest(json.dumps(pool, sort_keys=True))}
+
+
 def read_evaluations(folder: Path) -> list[Evaluation]:
     """Every evaluation of a test set under `folder`, the newest last.
 
@@ -152,6 +170,16 @@ def table(evaluations: Iterable[Evaluation], backbone: str, *, intervals: bool =
         row = TaskRow(task, every[0].metric, size, scores, _stated(every, "samples"), _stated(every, "groups"))
         rows.append(_with_intervals(row, columns) if intervals else row)
     return in_order(rows)
+
+
+def undefined(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Notes on evaluations that no table shows, since their metric is not defined on the test set."""
+    without = Counter((one.task, one.backbone, one.column, one.metric) for one in evaluations if one.score is None)
+    return [
+        f"{task}, {backbone}, {column}: {METRICS.get(metric, metric)} is not defined on the test set "
+        f"({counted(count, 'evaluation')})"
+        for (task, backbone, column, metric), count in sorted(without.items())
+    ]
 
 
 def _stated(every: Iterable[Evaluation], name: str) -> int | None:

@@ -34,6 +34,7 @@ class Selection:
     friedman: tuple[float, float] | None
     notes: tuple[str, ...]
     race: RaceRecord | None = None
+    missing: bool = False  # whether scores are missing or diverged
 
     @property
     def mean_ranks(self) -> Values:
@@ -99,7 +100,8 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
         notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare what is there")
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
     return Selection(
-        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes)
+        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes),
+        missing=not bool(np.isfinite(grid.scores).all()),
     )  # fmt: skip
 
 

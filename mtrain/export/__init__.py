@@ -9,7 +9,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
-from mtrain.export import formats, modelcard
+from mtrain.export import formats, modelcard, snippets
 from mtrain.model.dense_file import load_dense, save_dense
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
@@ -23,11 +23,14 @@ FORMATS = formats.WRITERS
 
 @dataclass(frozen=True)
 class Exported:
-    """The exported files: their folder, their names, and `loading`, Python code that loads them."""
+    """The exported files: their folder, their names, and `loading`, Python code that loads them. restricted: whether
+    a licence does not let everyone share them.
+    """
 
     folder: Path
     files: tuple[str, ...]
     loading: str
+    restricted: bool = False
 
 
 def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: bool = False) -> Exported:
@@ -44,17 +47,18 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     head = heads[trained_task(heads, task, run.path)] if task else None
     pool = [head.about for head in heads.values()]
     described = run.network()
-    _check_licences(pool, run, described, accepted=accepted)
+    restricted = _check_licences(pool, run, described, accepted=accepted)
     network = shared_network(described, run.weights).eval()
     written = FORMATS[to](network, head, out, run.config().size, run.seen())
     write_document(out / SEEN, run.seen().json())
-    modelcard.write(out, run, pool, head, written.loading)
+    tools = snippets.section(run.name, network, run.config().size, written.encoder)
+    modelcard.write(out, run, pool, head, written.loading, tools)
     files = (*written.files, SEEN, modelcard.NAME)
     if run.config().dense:
         save_dense(out / run.dense.name, load_dense(run.dense), {"backbone": network.name, **run.seen().json()})
         files = (*files, run.dense.name)
     write_sums(out, files)
-    return Exported(out, (*files, SUMS), written.loading)
+    return Exported(out, (*files, SUMS), written.loading, restricted)
 
 
 def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:
@@ -70,7 +74,12 @@ def closed_start(network: str | BackboneCard, weights: str) -> list[str]:
     return [] if start is None or start.licence.open else [f"the weights of {start.name} ({start.licence.name})"]
 
 
-def _check_licences(pool: list[About], run: Run, network: str | BackboneCard, *, accepted: bool) -> None:
+def _check_licences(pool: list[About], run: Run, network: str | BackboneCard, *, accepted: bool) -> bool:
+    """Whether a licence restricts sharing.
+
+    Raises:
+        UsageError: one does, and this is not accepted.
+    """
     restricted = [about.task for about in pool if not about.licence.get("open")]
     restricted += closed_start(network, run.config().weights)
     if restricted and not accepted:
@@ -79,3 +88,4 @@ def _check_licences(pool: list[About], run: Run, network: str | BackboneCard, *,
             where=run.path,
             remedy="ask the owners; --accept-licence confirms that you may, or that you will not share the weights",
         )
+    return bool(restricted)

@@ -26,10 +26,15 @@ from mtrain.seen import Seen
 
 
 class WrittenFiles(NamedTuple):
-    """Names of the written files, and Python code that loads them."""
+    """Names of the written files, and Python code that loads them.
+
+    encoder: code that follows, and assigns to `encoder` a module from normalized images to features; empty if there is
+    none.
+    """
 
     files: tuple[str, ...]
     loading: str
+    encoder: str = ""
 
 
 # torchvision's own forward method applies a ReLU before the average
@@ -54,7 +59,7 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
         f'network = shared_network("{name}", "model.safetensors").eval()\n'
         "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
     )
-    return WrittenFiles(("model.safetensors", "config.json"), loading)
+    return WrittenFiles(("model.safetensors", "config.json"), loading, "encoder = network")
 
 
 def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
@@ -75,7 +80,10 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
         + ("" if head else f"  # only {classifier_of(model)}.weight and .bias are missing")
         + (_WITHOUT_RELU + ("model.classifier)" if head else ")") if network.name == AUTHORS_DENSENET else "")
     )
-    return WrittenFiles(("model.pth",), loading)
+    encoder = f"model.{classifier_of(model)} = torch.nn.Identity()\nencoder = model.eval()"
+    if network.name == AUTHORS_DENSENET:
+        encoder = "encoder = network.eval()"
+    return WrittenFiles(("model.pth",), loading, "" if head else encoder)
 
 
 def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
@@ -122,7 +130,7 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
         f'model = timm.create_model("{name}", num_classes={classes}{options}, checkpoint_path="model.safetensors")\n'
         "# or, from a folder or the hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
     )
-    return WrittenFiles(("model.safetensors", "config.json"), loading)
+    return WrittenFiles(("model.safetensors", "config.json"), loading, "" if head else "encoder = model.eval()")
 
 
 def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None, out: Path, size: int) -> WrittenFiles:
@@ -146,7 +154,7 @@ def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None,
         f'model = timm.create_model("{card.timm}", num_classes=0{given}, checkpoint_path="model.safetensors").eval()\n'
         f"{_RULES[card.features]}"
     )
-    return WrittenFiles(("model.safetensors", "config.json"), loading)
+    return WrittenFiles(("model.safetensors", "config.json"), loading, _encoder(card))
 
 
 _TOKENS = "tokens = model(images)  # normalized with the mean and std of config.json\n"
@@ -157,6 +165,22 @@ _RULES = {
     "mean": f"{_TOKENS}features = {_MEAN}",
     "cls+mean": f"{_TOKENS}features = torch.cat([tokens[:, 0], {_MEAN}], dim=1)",
 }
+
+
+def _encoder(card: BackboneCard) -> str:
+    if card.features == "pooled":
+        return "encoder = model"
+    rule = _RULES[card.features].removeprefix(_TOKENS).removeprefix("features = ").replace("model.", "self.model.")
+    return (
+        "class Features(torch.nn.Module):\n"
+        "    def __init__(self, model):\n"
+        "        super().__init__()\n"
+        "        self.model = model\n\n"
+        "    def forward(self, images):\n"
+        "        tokens = self.model(images)\n"
+        f"        return {rule}\n\n\n"
+        "encoder = Features(model).eval()"
+    )
 
 
 def _in_python(key: str, value: object) -> str:

@@ -6,7 +6,7 @@ It starts with YAML metadata for the Hugging Face Hub, after Mitchell et al., Mo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dpconvert.plural import counted
@@ -37,13 +37,16 @@ SETTINGS = (
 )
 
 
-def write(out: Path, run: Run, pool: Sequence[About], head: Head | None, loading: str) -> None:
-    """Write the card of an exported network to `out`.
+def write(
+    out: Path, run: Run, pool: Sequence[About], head: Head | None, loading: str, tools: Iterable[str] = ()
+) -> None:  # fmt: skip
+    """Write the card of an exported network to `out`. tools: lines of a section on other tools.
 
     Raises:
         RunError: the file cannot be written.
     """
-    write_text(out / NAME, "\n".join([*_head(pool, run, run.config(), head), *_body(run, pool, head, loading)]) + "\n")
+    lines = [*_head(pool, run, run.config(), head), *_body(run, pool, head, loading, tools)]
+    write_text(out / NAME, "\n".join(lines) + "\n")
 
 
 def _head(pool: Sequence[About], run: Run, config: FitConfig, head: Head | None) -> Iterator[str]:
@@ -59,7 +62,7 @@ def _head(pool: Sequence[About], run: Run, config: FitConfig, head: Head | None)
     yield ""
 
 
-def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> Iterator[str]:
+def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tools: Iterable[str]) -> Iterator[str]:
     config, trained = run.config(), run.trained_on()
     yield f"# {config.backbone}, trained on {counted(len(pool), 'task')} of pathology"
     yield ""
@@ -69,7 +72,9 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str) -> I
     if head:
         classes = ", ".join(f"{label} {name}" for label, name in enumerate(head.about.classes))
         yield f"It predicts the classes of {head.about.task}: {classes}."
-    yield from ("", "```python", loading, "```", "", "## Training", "")
+    yield from ("", "```python", loading, "```")
+    yield from tools
+    yield from ("", "## Training", "")
     equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
     yield from _sets(trained)

@@ -27,7 +27,7 @@ from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
-from mtrain.export import Exported, closed_start, export, modelcard
+from mtrain.export import Exported, archive, closed_start, export, modelcard
 from mtrain.runs import Run, RunState
 from mtrain.settings import unusable
 from mtrain.sweep.spec import Combination, Sweep, rate
@@ -52,6 +52,7 @@ class ReleaseRequest:
     store: Store | None = None
     evaluations: Path = Path("evaluations")
     accepted: bool = False
+    creators: tuple[str, ...] = ()
 
 
 def release(request: ReleaseRequest, report: Reporter) -> tuple[RunState, list[Exported]]:
@@ -72,7 +73,7 @@ def release(request: ReleaseRequest, report: Reporter) -> tuple[RunState, list[E
         if fit(config, run, report, pool=pool) == "stopped":
             return "stopped", released
         released.append(_export(run, config, pool, request, report))
-        report.note(f"{run.name}: {', '.join(released[-1].files)} -> {released[-1].folder}")
+        report.note(f"{run.name}: {', '.join(released[-1].files)} -> {released[-1].folder} (and .zip)")
     return "finished", released
 
 
@@ -126,8 +127,9 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
     path, selection = store.path / SELECTED, store.selection()
     try:
         chosen = selection["over_all_tasks"]
+        fields = [field.name for field in dataclasses.fields(Combination)]
         combinations = [
-            Combination(**{field.name: one[field.name] for field in dataclasses.fields(Combination)})
+            Combination(**{field: one[field] for field in fields if field in one})
             for name, one in chosen.items() if one is not None and backbone in (None, name)
         ]  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
@@ -156,8 +158,11 @@ def _export(run: Run, config: FitConfig, pool: Pool, request: ReleaseRequest, re
     card = exported.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")
     write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, request, report)]) + "\n")
-    write_sums(exported.folder, (modelcard.NAME, "release.json"))
-    return dataclasses.replace(exported, files=(*exported.files, "release.json"))
+    licences = [(task.card.licence.name, task.card.licence.open) for task in pool.tasks]
+    record = archive.write_metadata(exported.folder, archive.metadata(config, sizes, licences, request.creators))
+    write_sums(exported.folder, (modelcard.NAME, "release.json", record))
+    archive.pack(exported.folder)
+    return dataclasses.replace(exported, files=(*exported.files, "release.json", record))
 
 
 def _about_data(sizes: dict[str, int]) -> list[str]:
@@ -204,11 +209,11 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
         return [], []
     known = request.store.planned()
     results = request.store.results(known)
-    same = Combination(config.backbone, config.lr, config.tau, config.warmup > 0)
-    ours = {(request.store.path / one.run).resolve() for one in results.values() if one.combination == same}
+    same = Combination.of(config)
+    store, ours = request.store, {Path(one.run).name for one in results.values() if one.combination == same}
 
     def own(one: Evaluation) -> bool:
-        return one.source == "multitask" and one.run is not None and Path(one.run).resolve() in ours
+        return one.source == "multitask" and store.own(one.run) in ours
 
     found = [one for one in read_evaluations(request.evaluations) if one.backbone == config.backbone]
     return comparable([one for one in found if one.source == "imagenet" or own(one)], ours=own, size=config.size)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from mtrain.errors import RunError, UsageError, UserError
+from mtrain.used import mark
 
 ON_THE_CPU = "or give --device cpu"
 # part of the message of a CUDA, NCCL or torch error (they share no class) -> (what happened, what to do)
@@ -40,6 +41,7 @@ def find_device(name: str) -> torch.device:
     Raises:
         UsageError: the device does not exist, or the GPU's driver does not work with this torch.
     """
+    mark("device")
     if name == "auto":
         return torch.device("cuda" if _has_cuda() else "cpu")
     try:

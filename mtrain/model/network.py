@@ -26,7 +26,7 @@ from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architect
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
 from mtrain.model.weights import Weights, open_weights
-from mtrain.model.weights_file import weights_in
+from mtrain.model.weights_file import files_of, weights_in
 from mtrain.model.weights_fit import Candidates, StateDict, fit_names
 from mtrain.model.weights_names import in_own_names
 
@@ -128,7 +128,8 @@ def load_weights(
     weights = open_weights(path)
     wanted, tensors = network.state_dict(), weights.tensors
     if card is not None:
-        check_published(path, card.sha256)
+        for file in files_of(path):
+            check_published(file, card.sha256)
         tensors = in_own_names(tensors, wanted, catalog.namings(card).values(), path)
     if card is None or weights.backbone is not None:  # a table itself states the architecture of files of others
         _check_stated(weights, name, path)

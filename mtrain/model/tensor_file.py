@@ -22,6 +22,7 @@ from mtrain.documents import CHANGED, DIGEST, note_unchecked
 from mtrain.errors import RunError
 
 ABOUT = "about"
+VARIANCES = "running_var"  # buffers of batch normalization
 AGAIN = "`mtrain fit` recreates the weights of a run; copy a file from elsewhere again"
 
 
@@ -74,6 +75,18 @@ def about_in(file: Any) -> dict[str, Any]:
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the tensors that contain NaN or infinity."""
     return sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
+
+
+def fault_of(state: Mapping[str, Tensor]) -> str | None:
+    """Return why a network with these weights and buffers answers nothing: a phrase that names a tensor; else None."""
+    if broken := not_finite(state):
+        return f"weights that are not finite: {broken[0]}"
+    if broken := sorted(name for name, tensor in state.items() if name.endswith(VARIANCES) and (tensor < 0).any()):
+        return f"negative variances of batch normalization: {broken[0]}"
+    matrices = [tensor for tensor in state.values() if tensor.ndim > 1 and tensor.is_floating_point()]
+    if matrices and not any(tensor.any() for tensor in matrices):
+        return "weights that are all zero"
+    return None
 
 
 def add_tensor(digest: Any, tensor: Tensor) -> None:

@@ -31,8 +31,9 @@ from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.tensor_file import about_in, add_tensor, read_tensors, write_tensors
-from mtrain.model.weights_file import EXPECTED, Kind, weights_in, weights_kind
+from mtrain.model.weights_file import EXPECTED, Kind, check_archive, files_of, kind_of_file, weights_in, weights_kind
 from mtrain.model.weights_fit import StateDict, flattened
+from mtrain.model.weights_parts import check_part
 from mtrain.runs import Run
 from mtrain.seen import Seen
 
@@ -127,17 +128,30 @@ def read_weights(path: Path) -> StateDict:
 
 
 def open_weights(path: Path) -> Weights:
-    """Return the tensors of a file and, if the file names it, their network.
+    """Return the tensors of a file, or of all files that an index lists, and, if the file names it, their network.
 
     Raises:
         RunError: the file is not a weights file; the message names what it is.
     """
+    if weights_kind(path) != "index":
+        return _open_file(path)
+    tensors: StateDict = {}
+    for part, listed in files_of(path).items():
+        found = _open_file(part).tensors
+        check_part(part, found, listed)
+        tensors |= found
+    return _named(tensors, None, _architecture_beside(path))
+
+
+def _open_file(path: Path) -> Weights:
     try:
-        kind = weights_kind(path)
+        kind = kind_of_file(path)
         check_sum(path)
         if kind == "safetensors":
             tensors, about = read_tensors(path)
             return _named(tensors, about.get(BACKBONE), _architecture_beside(path))
+        if kind == "zip":
+            check_archive(path)
         content = _load_pickled(path, kind)
         architecture = content.get("arch", content.get("architecture"))
         return _named(dict(flattened(content)), None, architecture or _architecture_beside(path))
@@ -171,7 +185,7 @@ def _architecture_beside(path: Path) -> object:
 
     Next to files with other names, config.json describes something else.
     """
-    if path.stem not in DESCRIBED:
+    if path.name.partition(".")[0] not in DESCRIBED:
         return None
     try:
         content = json.loads((path.parent / "config.json").read_bytes())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.image import SLIDE_SUFFIXES, Image, open_image
+from dpconvert.image.unread import is_folder
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.slide_files import slide_files
@@ -72,12 +73,12 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     known = SUFFIXES | SLIDE_SUFFIXES
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if path.is_dir() and not is_folder(path):
             inside = _inside(path, known)
             if not inside:
                 raise UsageError("this folder holds no slide and no image", where=path)
             files += inside
-        elif path.is_file():
+        elif path.exists():
             files.append(path)
         else:
             raise UsageError("no such file", where=path)
@@ -86,7 +87,9 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 def _inside(folder: Path, known: set[str]) -> list[Path]:
     """The files of a folder with a known ending; for a slide of several files, only its main file."""
-    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    slides = {path for path in folder.rglob("*") if is_folder(path)}
+    files = [path for path in folder.rglob("*") if path.is_file() and slides.isdisjoint(path.parents)]
+    names = sorted(path.relative_to(folder).as_posix() for path in {*files, *slides})
     parts = slide_files(folder, names).parts
     return sorted(folder / name for name in names if name not in parts and Path(name).suffix.lower() in known)
 

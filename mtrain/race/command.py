@@ -11,7 +11,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
 from mtrain.race.agenda import RaceAgenda, describe, race_agenda
 from mtrain.sweep.cells import LeftOut
-from mtrain.sweep.command import SweepRequest, SweepResult, open_sweep, reasons, run_cells, script
+from mtrain.sweep.command import SweepRequest, SweepResult, forget_failed, open_sweep, reasons, run_cells, script
 from mtrain.sweep.race_record import NAME, RaceRecord, read_record
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
@@ -35,7 +35,7 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
     if asked.only_plan:
         return _plan(planned.sweep.name, agenda, list(planned.sets.values()), report)
     if asked.retry_failed:
-        planned.store.forget_failed(agenda.cells)
+        forget_failed(planned.store, agenda.cells, report)
     stopped = run_cells(asked, planned.store, agenda, report) == "stopped"
     outcomes = agenda.outcomes(planned.store)
     record = agenda.record(outcomes)

@@ -16,6 +16,8 @@ import numpy as np
 from mtrain.evaluation.ranks import Values
 from mtrain.sweep.spec import Combination
 
+ALWAYS = ("backbone", "lr", "tau", "warmup")  # axes of every sweep
+
 
 @dataclass(frozen=True)
 class Model:
@@ -72,8 +74,10 @@ def world(
     """Draw a sweep."""
     shape = len(combinations), tasks
     quality = rng.normal(0, model.rest, shape)
-    for name in ("backbone", "lr", "tau", "warmup"):
+    for name in (*ALWAYS, "tune", "layer_decay"):
         values = sorted({getattr(combination, name) for combination in combinations})
+        if len(values) == 1 and name not in ALWAYS:
+            continue
         rows = [values.index(getattr(combination, name)) for combination in combinations]
         common = rng.normal(0, model.rate if name == "lr" else model.axis, (len(values), 1))
         quality += (common + rng.normal(0, model.by_task, (len(values), tasks)))[rows]

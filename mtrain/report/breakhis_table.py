@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -68,7 +68,7 @@ def breakhis_rows(
     folder: Path, backbones: Iterable[str], *, paper: bool, size: int | None = None
 ) -> tuple[list[BreakhisRow], list[str]]:
     """The rows of these networks, of input of this size, and notes on what was left out as not comparable. Of several
-    files of the same network, column and seed, the newest counts.
+    files of the same network, column, weights and seed, the newest counts.
 
     Raises:
         RunError: a file is not an evaluation.
@@ -87,9 +87,9 @@ def breakhis_rows(
         if one.backbone in backbones:
             every.append(one)
     kept, notes = comparable(every, ours=lambda one: one.source == "multitask", size=size)
-    newest: dict[tuple[str, str], dict[int, Patients]] = {}
-    for one in kept:
-        newest.setdefault((one.backbone, one.column), {})[one.seed] = one
+    newest: dict[tuple[str, str], dict[Any, Patients]] = {}
+    for one in kept:  # trainings of several seeds have other weights
+        newest.setdefault((one.backbone, one.column), {})[one.seed, one.identity.get("weights_digest")] = one
     known = published_breakhis() if paper else {}
     rows = [
         BreakhisRow(backbone, column, len(seeds), _scores(seeds.values()), known.get(backbone, {}).get(column, {}))

@@ -6,7 +6,7 @@ Each function returns a matplotlib figure, which `inline` turns into an element 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -69,9 +69,14 @@ def in_words(title: str, points: Points) -> str:
     return f"{title}: {first:.3g} at iteration {first_x:g}, {last:.3g} at iteration {last_x:g}"
 
 
-def dots(rows: Sequence[tuple[str, Mapping[str, Dot]]], label: str, *, zero: bool = False) -> Figure:
-    """For each row (its title, series -> dot), one dot per series with its interval. zero: mark zero."""
-    names = list(dict.fromkeys(name for _, row in rows for name in row))
+def dots(
+    rows: Sequence[tuple[str, Mapping[str, Dot]]], label: str, *, zero: bool = False, series: Sequence[str] = ()
+) -> Figure:
+    """For each row (its title, series -> dot), one dot per series with its interval. zero: mark zero.
+
+    series: all series, in the order of their colours, so that two charts show each in the same one.
+    """
+    names = list(dict.fromkeys([*series, *(name for _, row in rows for name in row)]))
     height = sum(0.34 + 0.15 * len(row) for _, row in rows) + 0.8
     figure, axes = figures.axes(height)
     place = 0.0
@@ -90,7 +95,7 @@ def dots(rows: Sequence[tuple[str, Mapping[str, Dot]]], label: str, *, zero: boo
         axes.axvline(0, color=SOFT, lw=0.8)
     axes.set_xlabel(label)
     if len(names) > 1:
-        _legend(axes, names)
+        _legend(axes, names, {name for _, row in rows for name in row})
     return figure
 
 
@@ -102,8 +107,10 @@ def _dot(axes: Axes, place: float, dot: Dot, number: int) -> None:
     axes.plot(dot.value, place, marker, ms=5, color=colour, mfc=figures.PAPER if filled == "white" else colour)
 
 
-def _legend(axes: Axes, names: Sequence[str]) -> None:
+def _legend(axes: Axes, names: Sequence[str], shown: Set[str]) -> None:
     for number, name in enumerate(names):
+        if name not in shown:
+            continue
         colour = SERIES[number % len(SERIES)]
         marker = MARKERS[number % len(MARKERS)]
         axes.plot([], [], marker, ls="-", ms=5, color=colour, mfc=figures.PAPER if number else colour, label=name)

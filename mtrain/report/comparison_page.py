@@ -2,19 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mtrain.atomic import write_text
+from mtrain.evaluation.eva_scores import ranked
+from mtrain.report.charts import Dot, dots, inline
 from mtrain.report.run_page import METRICS, SETS, template
 
 
 def write_page(content: dict[str, Any], out: Path) -> Path:
     """Write the page of what mtrain.evaluation.comparison.compare gives."""
     page = template("comparison.html", span=_span, metric=_metric, rank=_rank, size=_size, times=_times, mib=_mib)
-    write_text(out, page.render(**content, sets=_sets(content)))
+    rows = [(network, one) for network, tasks in content["robustness"].items() for one in tasks.values()]
+    scores = [one for network in content["networks"] for one in network["scores"].values() if one]
+    some, of_differences = (any(one.get(name) for one in scores) for name in ("interval", "difference_interval"))
+    more = {
+        "robustness_rows": rows,
+        "by": rows[0][1]["by"] if rows else "",
+        "sets": _sets(content),
+        "figures": _figures(content),
+        "published": _published(content),
+        "intervals": " with 95 % intervals by the bootstrap over groups" if some else "",
+        "differences": ", their intervals on the same groups" if of_differences else "",
+    }
+    write_text(out, page.render(**content, **more))
     return out
+
+
+def _figures(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """(caption, element): the scores of the networks, and their differences from the first, with their intervals."""
+    scores = [(_case(task), _dots(content, task, "score", "interval")) for task in content["tasks"]]
+    apart = [(_case(task), _dots(content, task, "difference", "difference_interval")) for task in content["tasks"]]
+    reference, names = content["reference"], [network["name"] for network in content["networks"]]
+    title = f"Differences from {reference}, with 95 % intervals on the same groups"
+    drawn = [
+        ("Scores, with 95 % intervals", scores, "score, percent", False, "scores"),
+        (title, apart, "percentage points", True, "differences"),
+    ]
+    return [
+        (caption, inline(dots(rows, label, zero=zero, series=names), f"{caption}. {_in_words(rows)}", name))
+        for caption, every, label, zero, name in drawn
+        if (rows := [row for row in every if row[1]])
+    ]
+
+
+def _case(task: dict[str, Any]) -> str:
+    return f"{task['name']} ({_metric(task['metric'])})"
+
+
+def _dots(content: dict[str, Any], task: dict[str, Any], value: str, interval: str) -> dict[str, Dot]:
+    """Network -> its value on this task in percent, where it has one."""
+    found = {network["name"]: network["scores"][task["name"]] for network in content["networks"]}
+    known = {name: one for name, one in found.items() if one is not None and one.get(value) is not None}
+    return {name: Dot(100 * one[value], _percent(one.get(interval))) for name, one in known.items()}
+
+
+def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def _in_words(rows: Iterable[tuple[str, dict[str, Dot]]]) -> str:
+    return "; ".join(f"{title}: " + ", ".join(f"{n} {d.value:.1f}" for n, d in row.items()) for title, row in rows)
+
+
+def _published(content: dict[str, Any]) -> list[tuple[str, list[tuple[str, float, bool]], dict[str, Any]]]:
+    """(title, rows of network, score and whether it is published, source) of each task with published scores."""
+    found = []
+    for task in content["tasks"]:
+        if "published" in task:
+            own = {network["name"]: network["scores"][task["name"]] for network in content["networks"]}
+            known = {name: one["score"] for name, one in own.items() if one and one["score"] is not None}
+            title = f"{task['name']}, {', '.join(SETS.get(one, one) for one in task['sets'])}"
+            found.append((title, ranked(known, task["published"]["scores"]), task["published"]))
+    return found
 
 
 def lines(content: dict[str, Any]) -> Iterator[str]:
@@ -29,6 +91,13 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
         taken = f"{_size(cost['parameters'])} parameters, {_times(cost['milliseconds'])} ms an image"
         memory = "" if cost["mib_image"] is None else f", {_mib(cost['mib_image'])} MiB an image"
         yield f"{network['name']}: {rank}, {taken}{memory} ({cost['device']})"
+    for network, tasks in content["robustness"].items():
+        for task, one in tasks.items():
+            index = "not defined" if one["index"] is None else f"{one['index']:.4f}{_span(one['interval'], '{:.4f}')}"
+            yield f"{task}: {network}: robustness index {index} by {one['by']}, k = {one['k']}"
+    for title, rows, source in _published(content):
+        yield f"{title}, beside {source['source']} ({source['url']}):"
+        yield from (f"  {score:.4f} {name}{' (published)' if told else ''}" for name, score, told in rows)
     yield from (f"note: {note}" for note in content["notes"])
 
 
@@ -36,6 +105,8 @@ def _score(one: dict[str, Any]) -> str:
     if one["score"] is None:
         return "not defined"
     found = f"{one['score']:.4f}{_span(one['interval'], '{:.4f}')}"
+    if "deviation" in one:
+        found += f" (mean of {one['runs']} runs, +- {one['deviation']:.4f})"
     if "difference" not in one:
         return found
     return f"{found}, {one['difference']:+.4f}{_span(one.get('difference_interval'), '{:+.4f}')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,10 @@ from mtrain.evaluation import ranks, selection
 from mtrain.evaluation.paper_tables import TaskRow
 from mtrain.evaluation.selection import Selection
 from mtrain.report.breakhis_table import BreakhisRow
+from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Planned, Result
+
+VALUES = tuple(field.name for field in dataclasses.fields(Combination))
 
 
 def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
@@ -26,11 +30,9 @@ def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
             state, seconds = (result.state, result.seconds) if result else ("missing", "")
             reason = result.failures.get(task, "") if result else ""
             state = "scored" if score else state
-            rows.append(
-                [one.cell, c.backbone, c.lr, c.tau, c.warmup, one.seed, task, *measured, state, seconds, reason]
-            )
-    head = ["cell", "backbone", "lr", "tau", "warmup", "seed", "task", "metric", "set", "score", "state", "seconds"]
-    return csv_text([*head, "reason"], rows)
+            rows.append([one.cell, *_values(c), one.seed, task, *measured, state, seconds, reason])
+    head = ["cell", *VALUES, "seed", "task", "metric", "set", "score", "state", "seconds", "reason"]
+    return csv_text(head, rows)
 
 
 def ranked(chosen: Selection) -> str:
@@ -42,9 +44,13 @@ def ranked(chosen: Selection) -> str:
         for t, task in enumerate(chosen.grid.tasks):
             of_task = (means[i, t], selection.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t])
             numbers = [*map(_number, of_combination), task, *map(_number, of_task)]
-            rows.append([c.backbone, c.lr, c.tau, c.warmup, *numbers, _state(means[i, t])])
-    head = ["backbone", "lr", "tau", "warmup", "mean_rank", "low", "high", "wins", "task", "mean", "std", "rank"]
+            rows.append([*_values(c), *numbers, _state(means[i, t])])
+    head = [*VALUES, "mean_rank", "low", "high", "wins", "task", "mean", "std", "rank"]
     return csv_text([*head, "state"], rows)
+
+
+def _values(combination: Combination) -> list[object]:
+    return [getattr(combination, name) for name in VALUES]
 
 
 def _number(value: float) -> float | str:

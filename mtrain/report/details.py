@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ SCORES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "roc_auc": "ROC AUC",
+    "quadratic_kappa": "quadratic kappa",
     "calibration_error": "calibration error",
 }
 FEW_SHOT = "nearest class mean (SimpleShot)"
@@ -62,6 +63,20 @@ class Details:
     confusions: list[Confusion]
     figures: list[tuple[str, str]]
     seeds: dict[str, int]
+
+    @property
+    def with_intervals(self) -> str:
+        """What the caption of `scores` says of intervals: nothing if there is none."""
+        return _with(cell for _, cells in self.scores for cell in cells)
+
+    @property
+    def with_recall_intervals(self) -> str:
+        """What the caption of `classes` says of intervals: nothing if there is none."""
+        return _with(cell for row in self.classes for cell in row.recalls)
+
+
+def _with(cells: Iterable[Cell]) -> str:
+    return ", with 95 % intervals" if any(cell.interval for cell in cells) else ""
 
 
 def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequence[str] | None) -> Details | None:

@@ -13,12 +13,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
+from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
+from mtrain.evaluation.robustness_run import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
 from mtrain.report.cost import cost
@@ -28,20 +31,24 @@ from mtrain.transfers.results import results_with_answers
 
 __all__ = ["METRICS", "SETS", "compare", "curve", "percent", "points", "task_curves", "template", "write_report"]
 UNDIVIDED = 18  # characters of a name that stays in one line
-INTERVALS = (
-    "Scores in percent, with 95 % intervals by the bootstrap over groups. The difference is multi-task minus ImageNet, "
-    "in percentage points; its interval is of the same groups. The paper's rule: the difference exceeds twice the "
-    "larger standard deviation over seeds; undefined below two seeds."
-)
+WITH = ", with 95 % intervals"
 
 
-def write_report(run: Run, out: Path) -> tuple[Path, str]:
-    """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables."""
+def write_report(
+    run: Run, out: Path, shards: Path | None = None, *, paper: bool = False, report: Reporter | None = None
+) -> tuple[Path, str]:
+    """Write the page to `out`, and the tables to the same name with `.md`. Returns the page's path and the tables.
+
+    shards: folder of the tasks, if it is no longer that of the run.
+    paper: also show the scores that kaiko-eva published for the same tasks, sets and recipe.
+    """
     config, events, found = run.config(), run.events(), results_with_answers(run)
-    tasks, missing = _tasks(Path(config.shards))
+    tasks, missing = _tasks(shards or Path(config.shards))
     comparisons = compare(found)
+    published = beside_published(comparisons, other_weights(comparisons), report) if paper else []
     titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}
     classes = {task.name: task.classes for task in tasks}
+    robust = [(_network(one["weights"]), one) for one in robustness_results(run)]
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
     state, iteration = run.state()
     tables = "\n".join(
@@ -52,6 +59,8 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
             "",
             *_markdown_transfers(comparisons),
             "",
+            *_markdown_published(published),
+            *_markdown_robustness(robust),
         ]
     )
     page = template("report.html").render(
@@ -73,7 +82,11 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
         task_losses=_task_charts("loss", task_curves(events, "step", ("tasks", "task_loss"))),
         accuracies=_task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
         comparisons=comparisons,
+        caption=caption(comparisons),
         figures=_score_figures(comparisons, titles),
+        robustness_rows=robust,
+        by=robust[0][1]["by"] if len({one["by"] for _, one in robust}) == 1 else "origin",
+        published=published,
         sections=[section for section in sections if section is not None],
         others=other_weights(comparisons),
         baseline=BASELINE,
@@ -85,6 +98,30 @@ def write_report(run: Run, out: Path) -> tuple[Path, str]:
     return out, tables
 
 
+def _network(weights: str) -> str:
+    return {OWN: "multi-task", BASELINE: "ImageNet"}.get(weights, Path(weights).name)
+
+
+def _markdown_robustness(robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    lines = [
+        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(one['by'])} | {one['k']} | "
+        f"{percent(one['index'])}{span(one['interval'])} | {percent(one['chance'])} |"
+        for network, one in robust
+    ]
+    head = ["| task | network | by | k | robustness index | by chance |", "|---|---|---|---:|---:|---:|"]
+    return [*head, *lines, ""] if lines else []
+
+
+def _markdown_published(tables: Iterable[Beside]) -> list[str]:
+    lines = []
+    for one in tables:
+        lines += [f"{one.title}, beside {one.published.source} ({one.published.url}):", ""]
+        lines += ["| network | score | from |", "|---|---:|---|"]
+        rows = [(_cell(name), percent(score), "published" if told else "here") for name, score, told in one.rows]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return lines
+
+
 def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> list[tuple[str, str]]:
     """(caption, element): the scores of all networks, and the differences from ImageNet, with their intervals."""
     scores = [(_case(c), {titles[w]: _dot(c, w) for w in _in_order(c)}) for c in comparisons]
@@ -94,14 +131,31 @@ def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str])
         if c.gain is not None
     ]
     drawn = [
-        ("Scores, with 95 % intervals", [row for row in scores if row[1]], "score, percent", False, "scores"),
-        ("Multi-task minus ImageNet, with 95 % intervals on the same groups", gains, DIFFERENCE, True, "differences"),
+        (f"Scores{_with(scores)}", [row for row in scores if row[1]], "score, percent", False, "scores"),
+        (f"Multi-task minus ImageNet{_with(gains, ' on the same groups')}", gains, DIFFERENCE, True, "differences"),
     ]
     return [
         (caption, inline(dots(rows, label, zero=zero), f"{caption}. {_rows_in_words(rows)}", name))
         for caption, rows, label, zero, name in drawn
         if rows
     ]
+
+
+def _with(rows: Iterable[tuple[str, Mapping[str, Dot]]], which: str = "") -> str:
+    """What a caption says of the intervals of these dots: nothing if there is none."""
+    return f"{WITH}{which}" if any(dot.interval for _, row in rows for dot in row.values()) else ""
+
+
+def caption(comparisons: Iterable[Comparison]) -> str:
+    """The caption of the table of scores, which names intervals where the table has some."""
+    shown = list(comparisons)
+    intervals = any(c.interval(weights) for c in shown for weights in c.results)
+    differences = "; its interval is of the same groups" if any(c.gain_interval for c in shown) else ""
+    return (
+        f"Scores in percent{f'{WITH} by the bootstrap over groups (patients or slides)' if intervals else ''}. "
+        f"The difference is multi-task minus ImageNet, in percentage points{differences}. The paper's rule: the "
+        "difference exceeds twice the larger standard deviation over seeds; it is undefined below two seeds."
+    )
 
 
 def _in_order(c: Comparison) -> list[str]:
@@ -200,7 +254,7 @@ def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
         scores = [_sizes(c), _score(c, OWN), _score(c, BASELINE), difference, c.verdict]
         cells = [_cell(c.task), c.mode, c.metric, c.scored_on, *scores, *(_score(c, w) for w in others)]
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", INTERVALS]
+    return [*lines, "", caption(comparisons)]
 
 
 def _score(c: Comparison, weights: str) -> str:

@@ -14,8 +14,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
 from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.comparisons import BASELINE
-from mtrain.evaluation.paper_tables import COLUMNS, METRICS, TRANSFERS, Evaluation, TaskRow
+from mtrain.evaluation.comparisons import BASELINE, METRICS
+from mtrain.evaluation.paper_tables import COLUMNS, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
@@ -72,6 +72,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     results = store.results(planned)
     size = store.input_size()
     scored, left = _of_sweep(store, chosen, results, size, paper_tables.read_evaluations(evaluations))
+    left = [*left, *paper_tables.undefined(scored)]
     networks = _networks(scored, paper=paper)
     patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
     for note in (*left, *others):
@@ -127,17 +128,16 @@ def _of_sweep(
     """The evaluations of the sweep's networks; of networks that left the target out, only the sweep's own runs. And
     notes on those that cannot be compared with its own.
     """
-    folder = store.path.resolve()
-    combinations = {(folder / result.run).resolve(): str(result.combination) for result in results.values()}
+    combinations = {Path(result.run).name: str(result.combination) for result in results.values()}
 
     def apart(one: Evaluation) -> bool:
         return one.source == "multitask" and one.mode in TRANSFERS
 
     def ours(one: Evaluation) -> bool:
-        return apart(one) and one.run is not None and folder in Path(one.run).resolve().parents
+        return apart(one) and store.own(one.run) is not None
 
     def combination(one: Evaluation) -> str | None:
-        return combinations.get(Path(one.run).resolve()) if one.run is not None and ours(one) else None
+        return combinations.get(store.own(one.run) or "") if ours(one) else None
 
     usable = [
         one for one in found

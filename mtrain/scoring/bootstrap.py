@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert.kappa import quadratic_kappa
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
 
@@ -22,7 +23,7 @@ CELLS_AT_ONCE = 4_000_000  # maximum number of sample weights in memory
 
 def intervals(
     labels: Labels, decisions: Values, groups: Sequence[str], classes: int, *, probabilities: Values | None = None,
-    draws: int = DRAWS, seed: int = 0,
+    ordered: bool = False, draws: int = DRAWS, seed: int = 0,
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
     """Return the percentile interval of each score of `metrics.all_scores`, by name.
 
@@ -38,7 +39,7 @@ def intervals(
     block = max(1, CELLS_AT_ONCE // max(len(labels), len(names) * classes))
     for start in range(0, draws, block):
         weights = _drawn(rng, min(block, draws - start), len(names))
-        for name, values in weighted_scores(labels, decisions, group, weights, classes):
+        for name, values in weighted_scores(labels, decisions, group, weights, classes, ordered=ordered):
             gathered.setdefault(name, []).append(values)
         if probabilities is not None:
             errors = weighted_calibration(labels, probabilities, group, weights)
@@ -70,7 +71,7 @@ def paired(
     for start in range(0, draws, block):
         weights = _drawn(rng, min(block, draws - start), len(names))
         for name, values in decisions.items():
-            scores = weighted_scores(labels, values, group, weights, classes)
+            scores = weighted_scores(labels, values, group, weights, classes, ordered=metric == metrics.KAPPA)
             found[name].append(next(score for which, score in scores if which == metric))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
@@ -89,7 +90,7 @@ def interval(values: Values) -> tuple[float, float] | None:
 
 
 def weighted_scores(
-    labels: Labels, decisions: Values, group: NDArray[np.int64], weights: Values, classes: int
+    labels: Labels, decisions: Values, group: NDArray[np.int64], weights: Values, classes: int, *, ordered: bool = False
 ) -> Iterator[tuple[str, Values]]:
     """Return `metrics.all_scores`, (draws,) each, with groups weighted by each row of `weights` (draws, groups).
 
@@ -97,6 +98,8 @@ def weighted_scores(
     """
     table = _confusion(labels, metrics.predicted(decisions), group, weights, classes)
     truth, found, right = table.sum(2), table.sum(1), np.diagonal(table, axis1=1, axis2=2)
+    if ordered:
+        yield metrics.KAPPA, quadratic_kappa(table)
     yield "accuracy", right.sum(1) / truth.sum(1)
     present = np.where(truth > 0, 1.0, np.nan)
     recalls = right / np.maximum(truth, 1) * present

@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from dpconvert.kappa import quadratic_kappa
+
 Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
 CALIBRATION_BINS = 15
+KAPPA = "quadratic_kappa"
 
 
 def decisions_of(values: Values) -> Values:
@@ -30,18 +33,23 @@ def predicted(decisions: Values) -> Labels:
 
 
 def score(metric: str, labels: Labels, decisions: Values) -> float:
-    """Return the task's own metric, "accuracy" or "roc_auc"; NaN if it is undefined."""
+    """Return the task's own metric, "accuracy", "roc_auc" or "quadratic_kappa"; NaN if it is undefined."""
     if metric == "roc_auc":
         return roc_auc(labels == 1, decisions if decisions.ndim == 1 else decisions[:, 1])
+    if metric == KAPPA:
+        return float(quadratic_kappa(confusion(labels, predicted(decisions), decisions.shape[1])))
     return accuracy(labels, predicted(decisions))
 
 
-def all_scores(labels: Labels, decisions: Values, classes: int) -> Iterator[tuple[str, float]]:
-    """Return all metrics that the decision values allow."""
+def all_scores(
+    labels: Labels, decisions: Values, classes: int, *, ordered: bool = False
+) -> Iterator[tuple[str, float]]:
+    """Return all metrics that the decision values allow. ordered: whether the classes are in an order."""
     found = predicted(decisions)
+    if ordered:
+        yield KAPPA, float(quadratic_kappa(confusion(labels, found, classes)))
     yield "accuracy", accuracy(labels, found)
-    recalls = [float((found[labels == c] == c).mean()) for c in np.unique(labels)]
-    yield "balanced_accuracy", float(np.mean(recalls))
+    yield "balanced_accuracy", balanced_accuracy(labels, found)
     yield "macro_f1", float(np.mean([f1(labels == c, found == c) for c in np.unique(labels)]))
     if decisions.ndim == 1:
         yield "roc_auc", roc_auc(labels == 1, decisions)
@@ -55,6 +63,11 @@ def all_scores(labels: Labels, decisions: Values, classes: int) -> Iterator[tupl
 def accuracy(labels: Labels, found: Labels) -> float:
     """Return the share of correct predictions."""
     return float((labels == found).mean())
+
+
+def balanced_accuracy(labels: Labels, found: Labels) -> float:
+    """Return the mean over the classes that occur of the share of their samples that is predicted correctly."""
+    return float(np.mean([float((found[labels == c] == c).mean()) for c in np.unique(labels)]))
 
 
 def f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:

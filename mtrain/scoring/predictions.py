@@ -25,14 +25,18 @@ class Predictions:
     probabilities: Values | None = None
 
 
-def scores_of(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[str, Any]:
-    """Return the task's own metric, all other scores, and intervals over groups; `name` is that of the set."""
-    score = metrics.score(task.metric, rows.label, answer.decisions)
-    scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes))
+def scores_of(task: Task, name: str, rows: Rows, answer: Predictions, metric: str | None = None) -> dict[str, Any]:
+    """Return the score by `metric`, by default the task's own, all other scores, and intervals over groups.
+
+    name: that of the set. metric: a name of `metrics.all_scores`.
+    """
+    ordered = task.metric == metrics.KAPPA
+    scores = dict(metrics.all_scores(rows.label, answer.decisions, task.num_classes, ordered=ordered))
+    score = metrics.score(task.metric, rows.label, answer.decisions) if metric is None else scores[metric]
     notes = [undefined(task, name)] if math.isnan(score) else []
     groups = [str(group) for group in rows.group]
     intervals = bootstrap.intervals(
-        rows.label, answer.decisions, groups, task.num_classes, probabilities=answer.probabilities
+        rows.label, answer.decisions, groups, task.num_classes, probabilities=answer.probabilities, ordered=ordered
     )
     if not intervals:
         notes.append(f"the {name} set of {task.name} is of one {task.card.group_kind}: no confidence intervals")

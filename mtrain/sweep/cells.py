@@ -10,7 +10,6 @@ from a warm-up.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from mtrain.data.pool import Pool, find_task, leave_out, open_pool
 from mtrain.data.task import Task
 from mtrain.documents import short_digest
 from mtrain.errors import RunError, UsageError
-from mtrain.model.weights_file import weights_in, weights_kind
+from mtrain.model.weights_file import weights_digest, weights_in, weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer
 
 # increase a number when a change to the code changes the result of equal settings
@@ -118,18 +117,19 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
     Raises:
         UsageError: two cells would have the same training.
     """
-    digests: dict[str, str] = {}
+    digests: dict[tuple[str, str], str] = {}
     found = []
     for seed, given, combination in sweep.trainings():
         config = sweep.config(combination, sets[given].names, seed)
         if combination.warmup and not config.warmup:
             raise UsageError("[grid] turns the warm-up on, but it lasts 0 iterations", remedy="set fit.warmup")
-        if config.weights not in digests:
-            digests[config.weights] = _weights(config.weights)
+        start = config.backbone, config.weights
+        if start not in digests:
+            digests[start] = _weights(config)
         shorter = _prefixes(config, [length for length in sweep.race.lengths if length < share])
         found.append(
             _cell(
-                prefix(config, share), combination, sets[given], sweep.transfer, digests[config.weights], shorter,
+                prefix(config, share), combination, sets[given], sweep.transfer, digests[start], shorter,
                 whole=share == 1,
             )
         )  # fmt: skip
@@ -140,7 +140,7 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
 
 def warmup_config(config: FitConfig) -> FitConfig:
     """Return the warm-up of a training as a training of its own; rates that it does not use have their defaults."""
-    plain = {name: FitConfig.model_fields[name].default for name in ("lr", "tau")}
+    plain = {name: FitConfig.model_fields[name].default for name in ("lr", "tau", "layer_decay")}
     return config.model_copy(update={"iterations": config.warmup, **plain})
 
 
@@ -193,15 +193,16 @@ def digest(content: Any) -> str:
     return short_digest(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
 
-def _weights(given: str) -> str:
-    """Return the name of the weights, or the digest of their file."""
+def _weights(config: FitConfig) -> str:
+    """Return the name of the initial weights, or the digest of their file."""
+    given = config.weights
     if given in ("imagenet", "random"):
         return given
-    path = weights_in(Path(given))
+    card = catalog.described(config.backbone, config.backbone_options)
+    path = weights_in(Path(given), card.files if card else ())
     weights_kind(path)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return weights_digest(path)
     except OSError as error:
         raise RunError(f"no weights to start from: {error.strerror or error}", where=given) from None
 

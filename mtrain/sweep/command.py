@@ -5,9 +5,10 @@ The modules that run cells are imported where they are used, so wrong arguments 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from mtrain.sweep.agenda import Agenda
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
+from mtrain.used import mark
 
 if TYPE_CHECKING:
     from mtrain.sweep.local_engine import SweepState
@@ -103,13 +105,13 @@ def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
     if asked.only_plan:
         return _plan(store, chosen, list(planned.sets.values()), report)
     if asked.retry_failed:
-        store.forget_failed(chosen)
+        forget_failed(store, chosen, report)
     stopped = run_cells(asked, store, chosen, report) == "stopped"
     there, failed = sum(store.has(cell) for cell in cells), store.failed(cells)
     found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there, "failed": failed}
     told = f", {len(failed)} of them failed" if failed else ""
     lines = [f"{sweep.name}: {there} of {counted(len(cells), 'cell')}{told} -> {store.path}"]
-    return SweepResult(lines, found, stopped, reasons(failed))
+    return SweepResult(lines, found, stopped, reasons(store.failed(chosen)))  # a part answers for its own cells
 
 
 def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
@@ -122,6 +124,12 @@ def reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
     """Return one line per task and reason, with the number of cells."""
     counts = Counter((task, reason) for failures in failed.values() for task, reason in failures.items())
     return tuple(f"{task} in {counted(count, 'cell')}: {reason}" for (task, reason), count in sorted(counts.items()))
+
+
+def forget_failed(store: Store, cells: Sequence[Cell], report: Reporter) -> None:
+    """Have failed cells run again, with a note if there are none."""
+    if not store.forget_failed(cells):
+        report.note("--retry-failed is not used: no cell has failed")
 
 
 def run_cells(asked: SweepRequest, store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
@@ -163,11 +171,23 @@ def script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell])
     options = ["--sweeps", str(asked.sweeps.absolute()), "--shards", sweep.shards]
     alike = len({cell.tasks for cell in cells})
     parts = min(asked.parts or (alike if asked.race else len(groups)), len(cells))
+    options += list(_inherited())
     if asked.race:
         options.append("--race")
     write_text(path, slurm.sbatch(file, options, sweep.name, parts, by_part=not asked.race))
     told = f"{path}: {counted(parts, 'job' if asked.race else 'part')}; submit it with: sbatch {path}"
     return SweepResult([told], {"script": str(path), "parts": parts})
+
+
+def _inherited() -> Iterator[str]:
+    """The options for reading shards that this command was given, which reach its modules as variables."""
+    for variable, option in (("MTRAIN_CACHE", "--cache"), ("MTRAIN_CACHE_SIZE", "--cache-size")):
+        if variable in os.environ:
+            value = os.environ[variable]
+            yield from (option, str(Path(value).absolute()) if option == "--cache" else value)
+    if os.environ.get("MTRAIN_CHECK_IMAGES", "1") == "0":
+        yield "--no-check-images"
+    mark("cache", "cache_size", "check_images")
 
 
 def _part(given: str | None) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from mtrain.sweep.cell_run import attempt
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.store import Store
 from mtrain.train.signals import passed_on
+from mtrain.used import mark
 
 SweepState = Literal["finished", "stopped"]
 POLL = 2.0  # seconds between checks of the cells that other processes have
@@ -107,6 +108,7 @@ class _CellProcess:
 
 
 def _hired(store: Store, cells: Agenda, jobs: int) -> list[_CellProcess]:
+    mark("check_images")
     context = multiprocessing.get_context("spawn")
     crew = []
     for number in range(jobs):

@@ -17,6 +17,8 @@ from dpconvert import __version__
 from dpconvert.errors import OutputError
 from dpconvert.runtime.progress import Reporter
 from dpconvert.runtime.ray_cluster import POLL, TRIES, Cluster, Refused, answer, check_version, connected
+from mtrain.data.images import CHECK
+from mtrain.data.shard_cache import CACHE, CACHE_SIZE
 from mtrain.errors import RunError, UsageError, UserError
 from mtrain.sweep.agenda import Agenda, agenda_of
 from mtrain.sweep.cell_run import Outcome, warm
@@ -24,10 +26,12 @@ from mtrain.sweep.cells import Cell
 from mtrain.sweep.local_engine import SweepState, outcome_of, work
 from mtrain.sweep.store import Store
 from mtrain.train.signals import passed_on
+from mtrain.used import mark
 
 GRACE = 60.0  # seconds that tasks have to stop with a checkpoint
 WAIT = 2.0  # seconds between checks of work that another process has claimed
 QUIET = Reporter(quiet=True)
+INHERITED = (CACHE, CACHE_SIZE, CHECK)  # variables that options set here, for processes on other machines
 T = TypeVar("T")
 
 
@@ -52,6 +56,7 @@ def run(
     missing = agenda.due(store, report)
     if not missing:
         return "finished"
+    mark("check_images")
     store = Store(store.path.absolute())
     total = 0 if agenda.grows else len(agenda.cells)
     with connected(cluster) as ray:
@@ -64,7 +69,8 @@ def run(
 def _submitter(ray: Any, store: Store, agenda: Agenda, request: Resources) -> Callable[[Cell], Any]:
     """Return a function that submits the task of a cell, which waits for its warm-up without occupying a processor."""
     wanted = _wanted(ray, request, on_cpu=all(cell.config.device == "cpu" for cell in agenda.cells))
-    options = {**wanted, "max_retries": TRIES}
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    options = {**wanted, "max_retries": TRIES, **({"runtime_env": {"env_vars": inherited}} if inherited else {})}
     cell_task, warm_task = (ray.remote(**options)(function) for function in (_cell, _warmup))
     warmups: dict[str, Any] = {}
 

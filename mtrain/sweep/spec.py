@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -28,6 +29,8 @@ from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 
 FIXED = {"lr": "grid", "tau": "grid", "backbone": "grid", "seed": "seeds", "leave_out": "leave_out", "shards": "shards"}
+TUNING = ("tune", "layer_decay")  # axes that may stand in [fit] instead
+NO_DECAY = 1.0  # of the learning rate from block to block
 LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] turns it on
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
 
@@ -40,9 +43,20 @@ class Combination:
     lr: float
     tau: float
     warmup: bool
+    tune: str = "all"
+    layer_decay: float = NO_DECAY
+
+    @classmethod
+    def of(cls, config: FitConfig) -> Combination:
+        """Return the combination of a training."""
+        decay = config.layer_decay or NO_DECAY
+        return cls(config.backbone, config.lr, config.tau, config.warmup > 0, config.tune, decay)
 
     def __str__(self) -> str:
-        return f"{self.backbone} lr {rate(self.lr)} tau {self.tau:g} {'with' if self.warmup else 'without'} warm-up"
+        warmup = "with" if self.warmup else "without"
+        tuning = "" if self.tune == "all" else f" tune {self.tune}"
+        tuning += "" if self.layer_decay == NO_DECAY else f" layer decay {self.layer_decay:g}"
+        return f"{self.backbone} lr {rate(self.lr)} tau {self.tau:g} {warmup} warm-up{tuning}"
 
 
 class Axes(BaseModel):
@@ -58,15 +72,27 @@ class Axes(BaseModel):
     """Learning rate of the heads: lr x tau."""
     warmup: Annotated[tuple[bool, ...], Field(min_length=1, strict=False)] = (True,)
     """Whether to warm up, for `warmup` iterations of `[fit]`."""
+    tune: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None, json_schema_extra={"x-default": "that of `[fit]`"}
+    )
+    """What to train of the shared network, such as `"all"`, `"heads"` or `"lora:16"`."""
+    layer_decay: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] | None = Field(
+        default=None, json_schema_extra={"x-default": "that of `[fit]`"}
+    )
+    """Factors on the learning rate from each block to the one before; 1 for none."""
 
     @field_validator("*")
     @classmethod
-    def _no_value_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _distinct(values)
+    def _no_value_twice(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return values and _distinct(values)
 
-    def combinations(self) -> list[Combination]:
-        """Return all combinations, in the order of the file."""
-        return [Combination(*chosen) for chosen in itertools.product(self.backbone, self.lr, self.tau, self.warmup)]
+    def combinations(self, fit: Mapping[str, Any] | None = None) -> list[Combination]:
+        """Return all combinations, in the order of the file. fit: the settings that they have in common."""
+        fit = fit or {}
+        tune = self.tune or (fit.get("tune", "all"),)
+        decay = self.layer_decay or (fit.get("layer_decay", NO_DECAY),)
+        axes = self.backbone, self.lr, self.tau, self.warmup, tune, decay
+        return [Combination(*chosen) for chosen in itertools.product(*axes)]
 
 
 class Transfer(BaseModel):
@@ -84,7 +110,8 @@ def _a_set(given: Any) -> Any:
     return (given,) if isinstance(given, str) else given
 
 
-TaskSet = Annotated[tuple[str, ...], BeforeValidator(_a_set), Field(min_length=1)]
+NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+TaskSet = Annotated[tuple[str, ...], BeforeValidator(_a_set), Field(min_length=1), WithJsonSchema(NAMES)]
 
 
 class Race(BaseModel):
@@ -160,6 +187,13 @@ class Sweep(BaseModel):
         return together
 
     @model_validator(mode="after")
+    def _one_place_for_a_setting(self) -> Sweep:
+        for name in TUNING:
+            if getattr(self.grid, name) is not None and name in self.fit:
+                raise ValueError(f"fit.{name}: grid.{name} sets it too")
+        return self
+
+    @model_validator(mode="after")
     def _race_with_the_seeds_there_are(self) -> Sweep:
         if self.race.seeds and self.race.seeds[-1] != len(self.seeds):
             raise ValueError(f"race.seeds: the last number is not that of all seeds, {len(self.seeds)}")
@@ -182,6 +216,8 @@ class Sweep(BaseModel):
         """
         lasting = {"warmup": 0} if not combination.warmup else {}
         varied = {"backbone": combination.backbone, "lr": combination.lr, "tau": combination.tau, "seed": seed}
+        decay = None if combination.layer_decay == NO_DECAY else combination.layer_decay
+        varied |= {"tune": combination.tune, "layer_decay": decay}
         where = {"shards": self.shards, "leave_out": leave_out}
         return FitConfig.model_validate({"validate_every": 0} | self.fit | lasting | varied | where)
 
@@ -192,7 +228,7 @@ class Sweep(BaseModel):
 
     def trainings(self) -> Iterator[tuple[int, tuple[str, ...], Combination]]:
         """Yield (seed, left-out tasks, combination) of every cell, those of the first seed first."""
-        yield from itertools.product(self.seeds, self.groups(), self.grid.combinations())
+        yield from itertools.product(self.seeds, self.groups(), self.grid.combinations(self.fit))
 
 
 def load_sweep(given: str) -> Sweep:
@@ -216,7 +252,8 @@ def load_sweep(given: str) -> Sweep:
             sweep.config(combination, tasks, seed)
     except ValidationError as error:
         fault = first_fault(error, FitConfig)
-        raise UsageError(f"fit.{fault}", where=path, found=fault.found) from None
+        of_grid = fault.place in TUNING and getattr(sweep.grid, fault.place) is not None
+        raise UsageError(f"{'grid' if of_grid else 'fit'}.{fault}", where=path, found=fault.found) from None
     return sweep
 
 

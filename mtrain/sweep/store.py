@@ -43,7 +43,7 @@ class Score(BaseModel):
 
     metric: str
     set: str
-    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
+    score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None
 
 
 class Result(BaseModel):
@@ -94,6 +94,12 @@ class Store:
     def run(self, digest: str) -> Run:
         """Return the run folder of a training or a warm-up."""
         return Run(self.path / "runs" / digest)
+
+    def own(self, run: str | Path | None) -> str | None:
+        """The name of a run of this sweep, wherever its folder stood when the path was written; None for other runs."""
+        parts = Path(run).parts[-3:] if run is not None else ()
+        ours = len(parts) == 3 and parts[:2] == (self.path.absolute().name, "runs")
+        return parts[2] if ours else None
 
     def has(self, cell: Cell) -> bool:
         """Whether the cell has an undamaged result."""
@@ -196,10 +202,12 @@ class Store:
         known = {cell.digest: known_document(self.result_path(cell.digest)) or {} for cell in cells}
         return {cell: _failures(found) for cell, found in known.items() if found.get("state") in FAILED}
 
-    def forget_failed(self, cells: Sequence[Cell]) -> None:
-        """Delete the results of failed cells, so that they are run again."""
-        for cell in self.failed(cells):
+    def forget_failed(self, cells: Sequence[Cell]) -> int:
+        """Delete the results of failed cells, so that they are run again. Return their number."""
+        failed = self.failed(cells)
+        for cell in failed:
             self.result_path(cell).unlink(missing_ok=True)
+        return len(failed)
 
     @contextmanager
     def claimed(self, digest: str, run: Run | None = None) -> Iterator[bool]:

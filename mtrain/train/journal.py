@@ -16,6 +16,7 @@ from mtrain.runs import Run, RunState
 from mtrain.train import checkpoint
 from mtrain.train.tracking import Tracker, tracking
 from mtrain.train.trainer import Training
+from mtrain.used import mark
 
 METRICS = ("dice", "f1")
 MUCH_WAITING = 0.2  # share of a window's time
@@ -119,6 +120,7 @@ def journal(
     try:
         with writing(run.path / "tensorboard"):
             _write_settings(board, settings)
+        mark("trackers")
         with tracking(trackers, run, settings) as services:
             yield Journal(run, report, board, services)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
@@ -17,10 +18,10 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
-from mtrain.model.tensor_file import not_finite
+from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import StateDict as TensorState
 from mtrain.runs import Run
-from mtrain.train import checkpoint
+from mtrain.train import checkpoint, footprint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
 from mtrain.train.graph import CudaGraph
@@ -61,12 +62,14 @@ def begin(
         tuning.check_pointing(shared.body, shared.name)
     dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
-    if config.sync_batchnorm:
-        _synchronize(shared, device, ranks, report)
+    _tell_memory(config, model, device, report, ranks)
+    if config.sync_batchnorm and not ranks.alone:
+        synchronize(shared, device)
     model = model.to(device).to(memory_format=torch.channels_last)
     if not config.stream:
         splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
         fetch_shards(pool.tasks, sorted(splits), report)
+    _note_without_effect(config, shared, pool, ranks, report)
     training = Training(config, pool, model, device, done, ranks)
     training.skipping.note = report.note
     if saved is None and ranks.first:
@@ -85,12 +88,32 @@ def begin(
     return training
 
 
-def _synchronize(shared: SharedNetwork, device: torch.device, ranks: Ranks, report: Reporter) -> None:
-    """Have batch normalization use the statistics of all processes, where there are several."""
-    if ranks.alone:
-        report.note("--sync-batchnorm is not used: there is one process")
-    else:
-        synchronize(shared, device)
+def _note_without_effect(
+    config: FitConfig, shared: SharedNetwork, pool: Pool, ranks: Ranks, report: Reporter
+) -> None:  # fmt: skip
+    """Report settings that have no effect on this network, this pool and these processes."""
+    normalizes = any(isinstance(layer, _BatchNorm) for layer in shared.modules())
+    none, only = f"{shared.name} has no batch normalization", f"{pool.tasks[0].name} is the only task"
+    rules = {
+        f"--batchnorm {config.batchnorm}": (config.batchnorm != "adapted" and not normalizes, none),
+        "--sync-batchnorm": (config.sync_batchnorm and not normalizes, none),
+        "--sync-batchnorm ": (config.sync_batchnorm and normalizes and ranks.alone, "there is one process"),
+        "--temperature": (config.temperature is not None and len(pool.tasks) == 1, only),
+        "--task-weight": (bool(config.task_weights) and len(pool.tasks) == 1, only),
+    }
+    for option, (holds, why) in rules.items():
+        if holds:
+            report.note(f"{option.rstrip()} is not used: {why}")
+
+
+def _tell_memory(
+    config: FitConfig, model: MultiHead, device: torch.device, report: Reporter, ranks: Ranks
+) -> None:  # fmt: skip
+    """Report an estimate of the memory that an iteration takes, where anyone reads it."""
+    if ranks.first and not report.quiet:
+        samples = len(ranks.share(config.batch, 0, config.accumulate))
+        for line in footprint.remarks(config, model, device, samples, ranks.size):
+            report.note(line)
 
 
 def _record(training: Training, report: Reporter) -> None:
@@ -127,10 +150,10 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
 
 def _check_start(shared: SharedNetwork, weights: str) -> None:
     """Raises:
-    RunError: the initial weights are not finite.
+    RunError: the initial weights are not finite, or make no network.
     """
-    if broken := not_finite(shared.body.state_dict()):
-        raise RunError(f"weights are not finite: {broken[0]}", where=weights, remedy="give other --weights")
+    if fault := fault_of(shared.body.state_dict()):
+        raise RunError(fault, where=weights, remedy="give other --weights")
 
 
 def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | None:

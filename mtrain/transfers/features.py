@@ -44,7 +44,7 @@ def features(
     weights: the name of the weights in error messages.
 
     Raises:
-        DivergedError: some features are not finite.
+        DivergedError: some features are not finite, or those of different images are equal.
         UsageError: some features are too large for float16.
         ShardError, RunError: remote shards cannot be downloaded.
     """
@@ -56,10 +56,11 @@ def features(
     if found is None:
         fetch_shards([task], [split], report)
         computed = _computed(network, task, split, size, workers, find_device(device), report)
-        _check_finite(computed, task, split, weights)
+        _check(computed, task, split, weights)
         write_tensors(path, {FEATURES: torch.from_numpy(_as(computed, dtype))}, {"task": task.name, "set": split})
         found = _cached(path, shape, dtype, report)
     assert found is not None
+    _check(found, task, split, weights)
     return found
 
 
@@ -73,7 +74,16 @@ def write_features(found: Features, rows: Rows, path: Path) -> None:
         writer.writerows(zip(rows.key, rows.label.tolist(), rows.group, strict=True))
 
 
-def _check_finite(computed: Features, task: Task, split: str, weights: str) -> None:
+def _check(computed: Features, task: Task, split: str, weights: str) -> None:
+    """Raises:
+    DivergedError: features that no classifier can use: some are not finite, or those of different images are equal.
+    """
+    images = task.rows[split].sha256
+    if (images != images[:1]).any() and (computed == computed[:1]).all():
+        raise DivergedError(
+            f"{task.name}: the features of all {len(computed)} images of {split} are equal", where=weights,
+            remedy="no classifier can use them: give other weights",
+        )  # fmt: skip
     broken = np.flatnonzero(~np.isfinite(computed).all(axis=1))
     if len(broken):
         raise DivergedError(

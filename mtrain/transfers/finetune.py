@@ -33,7 +33,6 @@ from mtrain.model.weights import read_weights, state_digest
 from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.transfers.finetune_rate import (
-    INCIDENTAL,
     LinearClassifier,
     RateResult,
     Recipe,
@@ -136,7 +135,7 @@ def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateRes
     if outcome.epoch:
         saw = seen | Seen({name: ("train",)}, {name: tuple(tuning.task.card.related)})
         about = {"backbone": tuning.model.shared.name, "task": name, **saw.json()}
-        write_tensors(_weights(place, rate), tuning.best, about)
+        write_tensors(_weights(place, rate), tuning.merged(), about)
     write_document(place / f"rate-{rate:g}.json", asdict(outcome))
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
@@ -165,7 +164,7 @@ def _weights(place: Path, rate: float) -> Path:
 
 def _digest(start: SharedNetwork, task: Task, sets: Sets, recipe: Recipe) -> str:
     """A digest of everything that the result of a rate depends on."""
-    settings = {name: value for name, value in asdict(recipe).items() if name not in (*INCIDENTAL, "rates")}
+    settings = {name: value for name, value in recipe.determining().items() if name != "rates"}
     keys = "\n".join([*map(str, sets.train.key), "", *map(str, sets.val.key)])
     rows = hashlib.sha256(keys.encode()).hexdigest()
     table = () if start.card is None else (start.card.digest,)

@@ -10,8 +10,9 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches, ordered_batches
 from mtrain.data.task import Rows, Task
+from mtrain.model import tuning
 from mtrain.model.devices import find_device
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import StateDict
@@ -35,12 +37,18 @@ from mtrain.train.optimizer import sgd
 RATES = (1e-3, 1e-4, 1e-5, 1e-6)
 CHECKPOINT_SECONDS = 20.0  # minimum time between checkpoints: epochs of small tasks take a second
 INCIDENTAL = ("workers", "device")  # fields of a recipe that do not affect its result
+OFF: dict[str, Any] = {"tune": "all", "layer_decay": None}  # choices that are off
+BODY = "shared.body."
 BEST, HISTORY = "best.", "history"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune. `early_stop`: a rate ends after this many epochs without improvement; 0 for never."""
+    """How to fine-tune.
+
+    early_stop: a rate ends after this many epochs without improvement; 0 for never. tune, layer_decay: what is trained
+    of the network, and the factor on the rate from block to block, as in `FitConfig`.
+    """
 
     epochs: int = 100
     rates: tuple[float, ...] = RATES
@@ -52,6 +60,13 @@ class Recipe:
     size: int = 224
     workers: int = 2
     device: str = "auto"
+    tune: str = "all"
+    layer_decay: float | None = None
+
+    def determining(self) -> dict[str, Any]:
+        """What the result depends on. Choices that are off are left out, as they were before there were any."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in INCIDENTAL}
+        return {name: value for name, value in settings.items() if name not in OFF or value != OFF[name]}
 
 
 @dataclass(frozen=True)
@@ -131,13 +146,22 @@ class Tuning:
         self.rate, self.task, self.sets, self.recipe = rate, task, sets, recipe
         self.model = new_classifier(start, task, recipe)
         self.device = self.model.head.weight.device
-        groups = [{"params": list(self.model.parameters()), "lr": rate}]
-        self.optimizer = sgd(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        tuning.prepare(self.model.shared.body, recipe.tune, start.name)
+        self.optimizer = sgd(self._groups(), momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         self.dataset = EpochBatches(
             Images([(task, sets.train)], how=start.interpolation), recipe.size, recipe.seed, recipe.batch
         )
         self.history: list[list[float]] = []
         self.best: StateDict = {}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The trained parameters, with the rate of each layer; the new one has the whole rate."""
+        model, decay = self.model, self.recipe.layer_decay
+        if decay is None:
+            return [{"params": [p for p in model.parameters() if p.requires_grad], "lr": self.rate}]
+        layers = tuning.by_layer(model.shared.body, decay, model.shared.name)
+        head = {"params": list(model.head.parameters()), "lr": self.rate}
+        return [head, *({"params": own, "lr": self.rate * factor} for factor, own in layers)]
 
     @property
     def best_epoch(self) -> int:
@@ -184,6 +208,7 @@ class Tuning:
         """Train on batch `number`, counted over all epochs. Returns its mean loss."""
         torch.manual_seed(sampling.model_seed(self.recipe.seed, number))
         self.model.train()
+        self.model.shared.train(self.recipe.tune != "heads")  # what stands still does not change its statistics
         images = batch.to(self.device).images(self.recipe.size, self.model.shared.interpolation)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             found = self.model(self.model.shared.normalize(images))
@@ -207,6 +232,12 @@ class Tuning:
     def _outcome(self, diverged: bool = False) -> RateResult:
         score = self.history[self.best_epoch - 1][1] if self.history else -1.0
         return RateResult(self.rate, self.best_epoch, score, self.history, diverged)
+
+    def merged(self) -> StateDict:
+        """The best state as that of a plain network, with low-rank updates merged into the weights."""
+        self.model.load_state_dict(self.best)
+        body = {f"{BODY}{name}": tensor for name, tensor in tuning.merged_state(self.model.shared.body).items()}
+        return body | {name: tensor for name, tensor in self.best.items() if not name.startswith(BODY)}
 
     def state(self) -> StateDict:
         """Everything that the next epoch depends on, and the best state so far."""

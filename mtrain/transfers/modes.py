@@ -27,7 +27,7 @@ from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Predictions, undefined
 from mtrain.seen import Seen
-from mtrain.transfers import probes
+from mtrain.transfers import eva, probes
 from mtrain.transfers.dense import STEPS, train_decoder
 from mtrain.transfers.features import Features, features
 from mtrain.transfers.finetune import divide, finetune
@@ -83,7 +83,7 @@ class TransferOptions:
 class Transferred:
     """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`.
 
-    metric, scored: for masks and points, whose metric is not the task's own: its name, and what a result states of it.
+    metric: its name where it is not the task's own. scored: for masks and points, what a result states of it.
     """
 
     set: str
@@ -152,6 +152,28 @@ def logistic(source: Pretrained, task: Task, options: TransferOptions, report: R
 def knn(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
     """k nearest neighbours on frozen features."""
     return _frozen(source, task, options, report, probes.knn)
+
+
+def in_eva(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
+    """A linear layer on frozen features by the recipe of kaiko-eva (mtrain.transfers.eva); one run.
+
+    Raises:
+        UsageError: the task has no validation set.
+    """
+    if not len(task.rows["val"]):
+        raise UsageError(
+            "--mode eva needs a validation set, which chooses the epoch", where=task.folder,
+            remedy="choose another --target, or convert the source with another --split",
+        )  # fmt: skip
+    sample, of = _sample(source, task, ("train",), options, report)
+    training, val = eva.EvaSet(sample.features, sample.labels), eva.EvaSet(of("val"), task.rows["val"].label)
+    layer = eva.train(training, val, task.num_classes, options.recipe.seed, options.recipe.device, report)
+    settings: dict[str, Any] = {"epoch": layer.epoch, "epochs": layer.epochs, "val_score": layer.score}
+    settings |= {"seed": options.recipe.seed, "split": task.card.split_policy}
+    notes = () if options.final else (f"the val set of {task.name} also chose the epoch, as in kaiko-eva",)
+    answered = _scored_rows(task, options), layer.answer(of(options.scored))
+    sizes = {"train": len(sample.labels)}
+    return Transferred(options.scored, sizes, settings, notes, answered, metric=eva.METRIC)
 
 
 def fewshot(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
@@ -230,13 +252,14 @@ MODES: dict[str, Callable[[Pretrained, Task, TransferOptions, Reporter], Transfe
     "svm": svm,
     "logistic": logistic,
     "knn": knn,
+    "eva": in_eva,
     "fewshot": fewshot,
     "finetune": tuned,
     "scratch": tuned,
     "joint": joint,
     "dense": dense,
 }
-SEEDED = ("fewshot", "finetune", "scratch", "dense")
+SEEDED = ("eva", "fewshot", "finetune", "scratch", "dense")
 
 
 def _frozen(
@@ -249,7 +272,9 @@ def _frozen(
     if len(task.rows[scored]):
         answered = task.rows[scored], probe.answer(of(scored))
         return Transferred(scored, sizes, probe.settings, probe.notes, answered)
-    note = f"{task.name} has no {scored} set: the score is the cross-validation's, which also chose C: it is optimistic"
+    chosen = next(iter(probe.settings), "the classifier")
+    how = f"the score is the cross-validation's, which also chose {chosen}: it is optimistic"
+    note = f"{task.name} has no {scored} set: {how}"
     return Transferred("cv", sizes, probe.settings, (*probe.notes, note), score=probe.score)
 
 

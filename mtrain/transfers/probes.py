@@ -30,6 +30,7 @@ from mtrain.transfers.folds import Folds, group_folds, mean_score
 
 INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FINAL_TOLERANCE = 1e-6  # on the gradient; the scores of the folds need no more than the default
+LEAST = 1e-6  # probability that counts in a log loss
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100, 200)
 TEMPERATURE = 0.07  # of the votes (Wu et al., "Unsupervised feature learning via instance discrimination")
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -75,28 +76,66 @@ def svm(sample: TrainingSet, solver: str = "batched") -> Probe:
     return Probe(lambda features: Predictions(found.decisions(features)), settings, found.cv[found.cost], found.notes)
 
 
-def logistic(sample: TrainingSet) -> Probe:
-    """L2-regularised multinomial logistic regression on standardised features, C by cross-validation."""
+@dataclass(frozen=True)
+class HeldOut:
+    """Logistic regression by cross-validation over groups. logits (penalties, n, classes): of each sample, by a
+    classifier that was trained without its fold, for each of INVERSE_PENALTIES. late: fits that did not converge.
+    """
+
+    logits: Values
+    folds: Folds
+    late: int
+
+
+def held_out_logistic(sample: TrainingSet) -> HeldOut:
+    """Logits out of fold, by L2-regularised multinomial logistic regression on standardised features."""
     mean, scale = _standard(sample.features)
     x, y = (sample.features - mean) / scale, sample.labels
     folds = group_folds(y, sample.groups)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        held_out = np.full((len(INVERSE_PENALTIES), len(y), sample.classes), np.nan)
+        logits = np.full((len(INVERSE_PENALTIES), len(y), sample.classes), np.nan)
         for k in range(folds.count):
             out = folds.of == k
             for number, values in enumerate(_logistic_path(x[~out], y[~out], x[out], sample.classes)):
-                held_out[number, out] = values
-        chosen, cv = _chosen(sample, INVERSE_PENALTIES, [metrics.decisions_of(values) for values in held_out], folds)
-        machine = LogisticRegression(C=chosen, max_iter=2000, tol=FINAL_TOLERANCE).fit(x, y)
-    late = sum(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-    notes = (*folds.notes, *([f"{late} logistic fits did not converge"] if late else []))
+                logits[number, out] = values
+    return HeldOut(logits, folds, _late(caught))
+
+
+def held_out_probabilities(sample: TrainingSet) -> tuple[Values, tuple[str, ...]]:
+    """Probabilities (n, classes) of each sample out of fold, by the penalty with the smallest log loss; and notes."""
+    found = held_out_logistic(sample)
+    probabilities = softmax(found.logits, axis=2)
+    own = probabilities[:, np.arange(len(sample.labels)), sample.labels]
+    best = int(np.argmin(-np.log(np.maximum(own, LEAST)).mean(axis=1)))
+    return probabilities[best], (*found.folds.notes, *_not_converged(found.late))
+
+
+def logistic(sample: TrainingSet) -> Probe:
+    """L2-regularised multinomial logistic regression on standardised features, C by cross-validation."""
+    found = held_out_logistic(sample)
+    decisions = [metrics.decisions_of(values) for values in found.logits]
+    chosen, cv = _chosen(sample, INVERSE_PENALTIES, decisions, found.folds)
+    mean, scale = _standard(sample.features)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        machine = LogisticRegression(C=chosen, max_iter=2000, tol=FINAL_TOLERANCE)
+        machine.fit((sample.features - mean) / scale, sample.labels)
+    notes = (*found.folds.notes, *_not_converged(found.late + _late(caught)))
 
     def answer(features: Features) -> Predictions:
         logits = _logits(machine, (features - mean) / scale, sample.classes)
         return Predictions(metrics.decisions_of(logits), softmax(logits, axis=1))
 
     return Probe(answer, {"C": chosen, "cv": cv}, cv[str(chosen)], notes)
+
+
+def _late(caught: Sequence[warnings.WarningMessage]) -> int:
+    return sum(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+
+
+def _not_converged(late: int) -> list[str]:
+    return [f"{late} logistic fits did not converge"] if late else []
 
 
 def knn(sample: TrainingSet) -> Probe:

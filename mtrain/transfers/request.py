@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpconvert.names import plain
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.storage import url_of
 from mtrain.data.task import Task, open_task
@@ -13,12 +14,13 @@ from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.runs import Run, Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
-TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed"})
+TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed", "tune", "layer_decay"})
 # mode -> the transfer options that it reads
 READS: dict[str, frozenset[str]] = {
     "svm": frozenset({"solver"}),
     "logistic": frozenset(),
     "knn": frozenset(),
+    "eva": frozenset({"seed"}),
     "fewshot": frozenset({"seed"}),
     "finetune": TUNING,
     "scratch": TUNING,
@@ -35,20 +37,35 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
     A name may be the path or the URL of a task folder.
 
     Raises:
-        UsageError: no target is named and the run left no task out, or there is no such task.
+        UsageError: no target is named and the run left no task out, there is no such task, or two have one name.
     """
     names = names or (sorted(run.about().get("pool", {})) if mode == "joint" else run.left_out())
     if not names:
         raise UsageError("this run left no task out", where=run.path, remedy="name a target with --target TASK")
     pool = None
-    found = []
+    found: dict[str, Task] = {}
     for name in names:
-        if url_of(name) or (Path(name) / "task.json").is_file():
-            found.append(open_task(name))
-            continue
-        pool = pool or open_pool(shards or Path(run.config().shards))
-        found.append(find_task(pool, name))
-    return found
+        if _is_folder(name):
+            task = open_task(name)
+        else:
+            pool = pool or open_pool(shards or Path(run.config().shards))
+            task = find_task(pool, name)
+        if found.setdefault(plain(task.name), task).card.digest != task.card.digest:
+            raise UsageError(
+                f"two targets are called {task.name}", where=task.folder,
+                found=f"another in {found[plain(task.name)].folder}", remedy="give one command for each",
+            )  # fmt: skip
+    return list(found.values())
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a target is given as the path or the URL of its folder rather than by its name."""
+    return url_of(name) is not None or (Path(name) / "task.json").is_file()
+
+
+def places(names: Sequence[str]) -> dict[str, str]:
+    """The folder of the tasks, with the reason, if these targets do not need one; else nothing."""
+    return {"shards": "every target is given as a folder"} if names and all(map(_is_folder, names)) else {}
 
 
 def unread(modes: Sequence[str], weights: str = OWN) -> dict[str, str]:

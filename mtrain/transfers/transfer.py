@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from mtrain.documents import without_nan, write_document
 from mtrain.errors import RunError
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.network import check_size, shared_network
-from mtrain.model.tensor_file import not_finite
+from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, write_predictions
+from mtrain.transfers import eva
 from mtrain.transfers.features import weights_digest
-from mtrain.transfers.finetune_rate import INCIDENTAL
 from mtrain.transfers.modes import (
     MODES,
     SEEDED,
@@ -38,7 +38,7 @@ from mtrain.transfers.modes import (
 from mtrain.transfers.request import NAMED, OWN
 from mtrain.transfers.results import read_result
 
-__all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer"]
+__all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer", "transfer_runs"]
 
 
 def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Pretrained:
@@ -56,9 +56,9 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     network = shared_network(run.network(), run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
     source = Pretrained(run, weights, network, weights_digest(network))
-    if broken := not_finite(network.body.state_dict()):
+    if fault := fault_of(network.body.state_dict()):
         remedy = "train another run with a lower --lr" if weights == OWN else "give others with --weights"
-        raise RunError(f"weights that are not finite: {broken[0]}", where=source.origin, remedy=remedy)
+        raise RunError(fault, where=source.origin, remedy=remedy)
     return source
 
 
@@ -76,7 +76,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:
         report.note(f"{task.name}: known already, from {path}")
-        return known
+        return known | {"weights": source.weights}  # the same weights may have been read from another file
     check_sets(task, options)
     fetch_shards([task], list(task.rows), report)
     begun = time.monotonic()
@@ -103,6 +103,20 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     return plain
 
 
+def transfer_runs(
+    source: Pretrained, task: Task, options: TransferOptions, report: Reporter
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The results of all runs of a mode: of `eva` five, with consecutive seeds, else one.
+
+    Raises:
+        UsageError: as `transfer`.
+    """
+    seeds = range(options.recipe.seed, options.recipe.seed + (eva.RUNS if options.mode == "eva" else 1))
+    return [
+        transfer(source, task, replace(options, recipe=replace(options.recipe, seed=seed)), report) for seed in seeds
+    ]
+
+
 def _chosen_on(source: Pretrained, task: Task, scored: str) -> Iterator[str]:
     """A note if the tasks of the run were chosen for this target on the set that is scored."""
     choice = source.run.choice() if source.weights == OWN else None
@@ -122,7 +136,7 @@ def _scores(task: Task, found: Transferred) -> dict[str, Any]:
             "notes": list(found.notes),
             **found.scored,
         }
-    scored = scores_of(task, found.set, *found.answered)
+    scored = scores_of(task, found.set, *found.answered, found.metric)
     return scored | {"notes": [*found.notes, *scored["notes"]]}
 
 
@@ -140,14 +154,15 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         found["solver"] = options.solver
     elif options.mode == "fewshot":
         found["seed"] = options.recipe.seed
+    elif options.mode == "eva":
+        found |= {"seed": options.recipe.seed, "recipe": asdict(eva.RECIPE)}
     elif options.mode == "dense":
         found |= {"steps": options.steps, "batch": options.recipe.batch, "seed": options.recipe.seed}
     elif options.mode == "joint":
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
     elif options.mode in ("finetune", "scratch"):
-        recipe = asdict(options.recipe) | {"size": found["size"], "rates": list(options.recipe.rates)}
-        found |= {name: value for name, value in recipe.items() if name not in INCIDENTAL}
+        found |= options.recipe.determining() | {"size": found["size"], "rates": list(options.recipe.rates)}
     return found
 
 

@@ -189,6 +189,64 @@ official = true
     }
 
 
+@pytest.mark.parametrize(("axes", "packed"), [("HWC", False), ("HWC", True), ("CHW", False)])
+def test_a_file_may_hold_a_single_image_among_more_channels(
+    axes: str, packed: bool, source: Path, convert: Convert, tmp_path: Path
+) -> None:
+    """As patches of nuclei are often stored: the colours, then numbers of nuclei and their kinds."""
+    for number in range(8):
+        array = np.dstack([IMAGES[number], np.full((20, 24, 2), number, np.uint8)]).astype(np.float64)
+        folder = source / ("no" if LABELS[number] == 0 else "yes")
+        folder.mkdir(exist_ok=True)
+        np.save(folder / f"{number}.npy", array if axes == "HWC" else np.moveaxis(array, 2, 0))
+    if packed:
+        with zipfile.ZipFile(source / "all.zip", "w") as archive:
+            for path in sorted(source.rglob("*.npy")):
+                archive.write(path, path.relative_to(source))
+        for path in source.rglob("*.npy"):
+            path.unlink()
+    found = convert(
+        f'[layout]\naxes = "{axes}"\nchannels = [0, 1, 2]\n[pixels]\nrange = [0, 255]\n'
+        "[files.images]\npattern = '(?P<class>no|yes)/(?P<name>\\d)\\.npy$'\n"
+    )
+    assert len(found) == 1  # all have number 0 in their files
+    rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+    assert len(rows) == 8
+    for row in rows:
+        number = int(Path(row["source"]).parent.stem)
+        assert (stored(tmp_path, row) == IMAGES[number]).all()
+        assert row["label"] == LABELS[number]
+    assert not (source / cache.FOLDER).exists()
+
+
+def test_a_file_of_images_may_be_a_class(source: Path, convert: Convert, tmp_path: Path) -> None:
+    np.save(source / "no.npy", IMAGES[LABELS == 0])
+    np.save(source / "yes.npy", IMAGES[LABELS == 1])
+    convert("[files.images]\npattern = '(?P<name>(?P<class>no|yes))\\.npy$'\n")
+    rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+    of_class = {0: IMAGES[LABELS == 0], 1: IMAGES[LABELS == 1]}
+    assert len(rows) == 8
+    for row in rows:
+        assert (stored(tmp_path, row) == of_class[row["label"]][int(row["source"].rpartition("/")[2])]).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        ("channels = [0, 1, 2]", "`channels` needs `axes`"),
+        ('axes = "HWC"\nlabels = "y"', "`labels` is for several images in a file"),
+        ('axes = "HWC"\nchannels = [0, 1, 7]', "more than 7 channels"),
+    ],
+)
+def test_layouts_of_single_images_that_cannot_be_are_refused(
+    layout: str, told: str, source: Path, convert: Convert
+) -> None:
+    (source / "no").mkdir()
+    np.save(source / "no/1.npy", IMAGES[0])
+    text = f"[layout]\n{layout}\n[files.images]\npattern = '(?P<class>no)/(?P<name>\\d)\\.npy$'\n"
+    assert told in convert(text, fails=True)
+
+
 def test_images_of_sixteen_bits_and_grey_follow_the_rule_of_pixels(source: Path, convert: Convert) -> None:
     wide = IMAGES[..., 0].astype(np.uint16) * 257
     hdf5(source / "all.h5", x=wide, y=LABELS)

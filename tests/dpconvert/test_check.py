@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +107,69 @@ def test_check_reads_every_image_s_annotations_and_counts_what_is_wrong(
     assert problems[-1] == "problem: and 2 more such problems"
 
 
+@pytest.mark.parametrize("rule", ["tiles", "presence", "area", "middle"])
+def test_patches_larger_than_every_image_are_a_problem_and_than_some_a_warning(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path, rule: str
+) -> None:
+    (tmp_path / "source").mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 40), (number, 9, 9)).save(tmp_path / "source" / f"no_{number}.tif")
+        (tmp_path / "source" / f"no_{number}.geojson").write_text("[]")
+    keys = "" if rule in ("tiles", "middle") else 'positive = ["yes"]\n' + "share = 0.5\n" * (rule == "area")
+    keys += "share = 0.5\n" * (rule == "middle")
+    pattern = "[files.slides]\npattern = '(?P<name>(?P<class>no)_.*)[.]tif$'\n"
+    slides = f'task = "Mine"\nshape = "slides"\nclasses = ["no", "yes"]\n{pattern}[rule]\ntype = "{rule}"\n{keys}'
+    checked, made = mine(slides + "size = 64\n")
+    assert (checked.code, made.code) == (1, 1)
+    told = (
+        "problem: no image gives a sample, because all are smaller than a patch; the first: no_0.tif: 40 x 40 px, for"
+    )
+    assert f"{told} patches of 64 x 64\n" in checked.err
+    Image.new("RGB", (70, 70)).save(tmp_path / "source" / "no_3.tif")
+    checked, _ = mine(slides + "size = 64\n")
+    assert "warning: 3 images smaller than a patch, the first: no_0.tif" in checked.out
+
+
+MASKS = (
+    'task = "Mine"\nshape = "masks"\nclasses = ["no", "yes"]\n[layout]\nvalues = {0 = "no", 255 = "yes"}\n'
+    '[rule]\ntype = "area"\npositive = ["yes"]\nshare = 0.5\nsize = 8\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda data: data[: len(data) // 2], "not a readable mask"),
+        (lambda data: data.replace(b"IHDR", b"IHDX"), "not a readable mask"),
+        (lambda data: png_of(np.full((32, 32), 7, np.uint8)), "mask value 7 has no label"),
+        (lambda data: png_of(np.zeros((32, 16), np.uint8)), "mask of another shape than its image"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_found_by_check_and_by_preview(
+    mine: Callable[[str], tuple[Answer, Answer]], dpconvert: Call, tmp_path: Path, spoil: Any, told: str
+) -> None:
+    source = tmp_path / "source"
+    for number in range(12):
+        draw_image(source / "images" / f"{number:02}.png", number)
+        (source / "masks").mkdir(exist_ok=True)
+        (source / "masks" / f"{number:02}.png").write_bytes(png_of(np.full((32, 32), 255 * (number % 2), np.uint8)))
+    assert mine(MASKS)[0].code == 0
+    mask = source / "masks" / "11.png"
+    mask.write_bytes(spoil(mask.read_bytes()))
+    checked, made = mine(MASKS)
+    assert (checked.code, made.code) == (1, 1)
+    assert f"problem: masks/11.png: {told}" in checked.err
+    drawn = dpconvert("preview", tmp_path / "my.toml", "--source", source, "--out", tmp_path / "drawn")
+    assert drawn.code == 1
+    assert told in drawn.err
+
+
+def png_of(values: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_an_empty_file_is_a_problem(mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path) -> None:
     groups_of(tmp_path / "source")
     (tmp_path / "source" / "no" / "P9_9.png").write_bytes(b"")
@@ -123,6 +188,14 @@ def test_empty_sets_are_told_by_check_and_by_the_conversion(
     for line in ("no sample in val", "no sample of class 'yes' in test"):
         assert f"warning: {line}\n" in checked.out
         assert f"note: {line}\n" in made.out
+
+
+def test_a_task_of_one_class_is_warned_of(mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "source" / "yes" / f"{number}.png", number)
+    checked, made = mine('task = "Mine"\nshape = "folders"\nclasses = ["yes"]\n')
+    assert (checked.code, made.code) == (0, 0)
+    assert "warning: one class only, 'yes': a network has nothing to tell apart here" in checked.out
 
 
 def test_a_preview_of_a_source_tells_empty_sets(dpconvert: Call, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpconvert import __version__
 from dpconvert.manifest.catalog import find
 from dpconvert.readers.fakes import draw_fake
 from tests.dpconvert.conftest import Answer, Converted, one_line
@@ -74,7 +75,7 @@ def test_every_command_has_help_with_an_example(dpconvert: Call) -> None:
 
 
 def test_the_version_is_told(dpconvert: Call) -> None:
-    assert dpconvert("--version").out == "dpconvert, version 0.1.0\n"
+    assert dpconvert("--version").out == f"dpconvert, version {__version__}\n"
 
 
 # --- answers for programs
@@ -153,12 +154,12 @@ def test_check_lists_what_is_there_and_its_remedy_works_for_a_manifest_of_one_s_
     dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my data").mkdir()
-    for name in ("a.webp", "b.webp", "c.czi", "d.rar"):
+    for name in ("a.webp", "b.webp", "c.vsi", "d.rar"):
         (tmp_path / "my data" / name).write_bytes(b"x")
     (tmp_path / "my own.toml").write_text("task = 'T'\nshape = 'folders'\n[files.images]\npattern = '\\w+\\.png$'\n")
     monkeypatch.chdir(tmp_path)
     told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
-    assert "no files here (4 files); expected names that match '\\w+\\.png$'; found 2 .webp, 1 .czi, 1 .rar" in told
+    assert "no files here (4 files); expected names that match '\\w+\\.png$'; found 2 .webp, 1 .vsi, 1 .rar" in told
     assert "unpack d.rar" in told
     (tmp_path / "my data" / "d.rar").unlink()
     told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
@@ -168,7 +169,7 @@ def test_check_lists_what_is_there_and_its_remedy_works_for_a_manifest_of_one_s_
     assert answer.code == 1
     assert "not matched: .webp" in answer.out
     assert "a.webp" in answer.out
-    assert "1 slide in a format that is not read (Zeiss CZI), the first: c.czi" in answer.out
+    assert "1 slide in a format that is not read (Olympus VSI), the first: c.vsi" in answer.out
 
 
 def test_the_source_is_found_below_a_folder_of_sources(

@@ -84,7 +84,9 @@ def test_the_card_says_what_the_task_is(name: str, converted: Get) -> None:
     assert card.citation
     assert card.split_policy == "strict"
     assert card.classes == (manifest.classes or card.classes)
-    assert card.metric == ("roc_auc" if len(card.classes) == 2 else "accuracy")
+    unordered = "roc_auc" if len(card.classes) == 2 else "accuracy"
+    assert card.metric == ("quadratic_kappa" if manifest.kind == "ordinal" else unordered)
+    assert card.schema_version == (2 if manifest.kind == "ordinal" else 1)
     assert card.failures == []
     if not as_many_files_as_the_release(converted(name)):
         assert [d for d in card.expectations if not d.reason] == []
@@ -170,6 +172,21 @@ def test_the_paper_s_split_can_be_planned(name: str, converted: Get) -> None:
     made = plan.make(manifest, source, Options(split="paper"), 1, Reporter(quiet=True))
     assert {row.split for row in made.rows} >= {"train", "test"}
     assert {row.label for row in made.rows} == set(range(len(made.classes)))
+
+
+def test_the_sets_of_eva_can_be_planned(name: str, converted: Get) -> None:
+    options = Options(split="eva")
+    manifest = options.applied_to(converted(name).manifest)
+    if "eva" not in manifest.split:
+        return
+    source = Source.open(converted(name).source, manifest)
+    made = plan.make(manifest, source, options, 1, Reporter(quiet=True))
+    named = manifest.policy("eva").named()
+    if not named or {row.group.partition(":")[2] for row in made.rows} & named.keys():
+        assert {row.split for row in made.rows} == manifest.expected.eva.keys()
+    assert {(row.split, row.label) for row in made.rows} >= {("train", label) for label in range(len(made.classes))}
+    homes = {(row.group, row.split) for row in made.rows}
+    assert len(homes) == len({group for group, _ in homes})
 
 
 def as_many_files_as_the_release(converted: Converted) -> bool:

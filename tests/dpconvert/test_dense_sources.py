@@ -39,8 +39,9 @@ def fields_of(folder: Path) -> dict[str, Any]:
 
 def test_sources_with_geometry_state_dense_targets() -> None:
     assert {
-        "breast1", "breast2", "camelyon16", "janowczyk1", "janowczyk2", "janowczyk5", "mitos-atypia14", "pannuke",
-        "tupac16-mitosis", "warwick-crc",
+        "bcss", "breast1", "breast2", "camelyon16", "glas", "ignite", "janowczyk1", "janowczyk2", "janowczyk3",
+        "janowczyk5", "lizard", "lynsec", "lynsec-ihc", "lynsec-tumour", "midogpp", "mitos-atypia14", "pannuke", "puma",
+        "segpath-epithelium", "segpath-lymphocytes", "tiger-rois", "tupac16-mitosis", "warwick-crc",
     } == WITH_TARGETS  # fmt: skip
     assert all(find(name).dense.optional for name in WITH_TARGETS)  # type: ignore[union-attr]
 

@@ -189,6 +189,10 @@ def test_qupath_envelopes_of_all_vintages() -> None:
         ({"classification": {"names": ["Tumor", "Positive"]}}, [], "Tumor: Positive"),
         ({"classification": {"name": "Tumor", "color": [200, 0, 0]}}, ["#c80000"], "#c80000"),
         ({"classification": {"colorRGB": -3670016}}, ["#c80000"], "#c80000"),
+        ({"classification": '{ "name": "Tumor", "color": [ 200, 0, 0 ] }'}, ["Tumor"], "Tumor"),
+        ({"classification": "{'name': 'Tumor', 'color': [200, 0, 0]}"}, ["#c80000"], "#c80000"),
+        ({"classification": ["Tumor", "Positive"]}, ["Tumor"], "Tumor"),
+        ({"classification": "{not an object"}, ["{not an object"], "{not an object"),
         ({"name": "roi 1"}, [], "roi 1"),
         ({}, [""], ""),
     ],
@@ -201,6 +205,12 @@ def test_qupath_refuses_what_has_no_known_class() -> None:
     with pytest.raises(ReadError, match="without a label"):
         of_qupath([feature("Point", [1, 2])], ["Tumor"])
     assert of_qupath([feature("LineString", [[1, 2], [3, 4]])], ["Tumor"]).items == []
+
+
+def test_qupath_s_name_of_an_object_is_no_label_beside_its_classification() -> None:
+    named = feature("Point", [1, 2], classification={"name": "Stroma"}, name="Tumor")
+    with pytest.raises(ReadError, match="unknown annotation label 'Stroma'"):
+        of_qupath([named], ["Tumor"])
 
 
 def test_qupath_counts_from_the_corner_of_the_bounds() -> None:

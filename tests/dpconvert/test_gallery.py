@@ -169,7 +169,9 @@ def test_the_command_knows_shards_from_a_source(
     converted: Get, dpconvert: Callable[..., Answer], tmp_path: Path
 ) -> None:
     folder, out = str(converted("lung").folder), str(tmp_path / "page.html")
-    assert dpconvert("preview", folder, "--out", out, "-q").out == f"1 task -> {out}\n"
+    colours, last = dpconvert("preview", folder, "--out", out, "-q").out.splitlines()
+    assert colours.startswith("Lung, by colours alone: ")
+    assert last == f"1 task -> {out}"
     assert "--slide applies to sources" in one_line(dpconvert("preview", folder, "--slide", "x"))
     assert "no converted task in this folder" in one_line(dpconvert("preview", str(tmp_path)))
     (tmp_path / "file").touch()

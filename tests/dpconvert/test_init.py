@@ -420,7 +420,7 @@ def test_the_answer_as_json(dpconvert: Call, tmp_path: Path, monkeypatch: pytest
     assert told["check"]["classes"] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("content", "told"), [("", "no files"), ("notes.txt", "1 .txt"), ("a.czi", "1 .czi")])
+@pytest.mark.parametrize(("content", "told"), [("", "no files"), ("notes.txt", "1 .txt"), ("a.vsi", "1 .vsi")])
 def test_a_folder_without_images_is_refused(dpconvert: Call, tmp_path: Path, content: str, told: str) -> None:
     (tmp_path / "s").mkdir()
     if content:

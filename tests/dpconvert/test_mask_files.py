@@ -206,3 +206,56 @@ def test_colours_of_a_manifest(make: Make, tmp_path: Path) -> None:
     assert {(r["x"], r["y"]) for r in found if r["label"]} == {(0, 0)}
     told = make('shape = "masks"\n[layout.values]\n0 = "glass"\n"green" = "tumour"\n' + rule, fails=True)
     assert "layout.values" in str(told)
+
+
+def white_is_zero(stored: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.asarray(stored), photometric="miniswhite", **options)
+    return buffer.getvalue()
+
+
+BINARY: dict[int | str, str] = {0: "other", 1: "tumour"}
+
+
+def test_a_mask_whose_zero_is_white_goes_by_the_only_reading_that_has_labels() -> None:
+    numbered: dict[int | str, str] = {0: "other", 1: "tumour", 2: "stroma"}
+    mask = masks.read(white_is_zero(np.uint8([[0, 1, 2, 2]] * 2)), "m.tif", numbered, SIZE)
+    assert mask.at([(1.5, 0.5), (0.5, 0.5)]) == ["tumour", "other"]
+    assert mask.mended == {"mask of a TIFF whose zero is white, its values read as stored": 1}
+    shown = masks.read(white_is_zero(np.uint16([[65535, 65534, 65533, 65535]] * 2)), "m.tif", numbered, SIZE)
+    assert shown.at([(x + 0.5, 0.5) for x in range(4)]) == ["other", "tumour", "stroma", "other"]
+    assert shown.mended == {"mask of a TIFF whose zero is white, its values read as shown": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "labels"),
+    [
+        (white_is_zero(np.uint8([[0, 255, 255, 0]] * 2)), NUMBERS),
+        (white_is_zero(np.uint8([[0, 255, 255, 0]] * 2), compression="lzw"), NUMBERS),
+        (white_is_zero(np.array([[False, True, True, False]] * 2)), BINARY),
+        (white_is_zero(np.uint16([[0, 65535, 65535, 0]] * 2)), {0: "other", 65535: "tumour"}),
+    ],
+)
+def test_a_mask_whose_zero_is_white_is_refused_where_both_readings_have_labels(
+    data: bytes, labels: dict[int | str, str]
+) -> None:
+    with pytest.raises(ReadError, match=r"zero is white .* opposite ways; .*`white_is_zero = .shown.`"):
+        read(data, labels)
+    assert read(data, labels, white_is_zero="stored") == ["other", "tumour", "tumour", "other"]
+    assert read(data, labels, white_is_zero="shown") == ["tumour", "other", "other", "tumour"]
+
+
+def test_colours_of_a_mask_whose_zero_is_white_are_those_that_are_shown() -> None:
+    data = white_is_zero(np.uint8([[0, 255, 255, 0]] * 2))
+    assert read(data, {"#ffffff": "other", "#000000": "tumour"}) == ["other", "tumour", "tumour", "other"]
+
+
+@pytest.mark.parametrize(("size", "told"), [((512, 512), False), ((511, 512), True), ((512, 511), True),
+                                            ((256, 256), False), ((340, 341), True), ((128, 128), False)])  # fmt: skip
+def test_a_mask_whose_size_is_no_fraction_of_its_image_s_is_told(size: tuple[int, int], told: bool) -> None:
+    mask = masks.read(saved(np.zeros(size[::-1], np.uint8)), "m.png", {0: "other"}, (512, 512))
+    assert bool(mask.mended) == told
+
+
+def test_a_mask_whose_two_readings_are_one_needs_no_choice() -> None:
+    assert read(white_is_zero(np.int8([[0, 1, 1, 0]] * 2)), BINARY) == ["other", "tumour", "tumour", "other"]

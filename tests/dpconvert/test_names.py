@@ -113,7 +113,7 @@ def test_two_names_that_look_the_same_are_refused(manifest: Manifest, tmp_path: 
 
 def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp_path: Path) -> None:
     source = tmp_path / "source"
-    put(source, *IMAGES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.czi", "part2.rar",
+    put(source, *IMAGES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.vsi", "part2.rar",
         "a.xml", "old.tar.gz", "old/gutartig/n.png", "notes.txt", ".hidden.png")  # fmt: skip
     with zipfile.ZipFile(source / "outer.zip", "w") as archive:
         archive.writestr("inner.rar", b"")
@@ -121,7 +121,7 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     told = "\n".join(notes)
     assert "not read: 2 archives, the first outer.zip/inner.rar; unpack outer.zip, and then inner.rar" in told
     assert "not used: 2 images (2 .svs), the first gutartig/x.svs: no pattern" in told
-    assert "1 slide in a format that is not read (Zeiss CZI), the first: gutartig/z.czi" in told
+    assert "1 slide in a format that is not read (Olympus VSI), the first: gutartig/z.vsi" in told
     assert "not used: 1 file (1 .xml), the first a.xml: of annotations or tables" in told
     assert "hidden" not in told
     assert "notes.txt" not in told

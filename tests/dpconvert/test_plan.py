@@ -108,6 +108,50 @@ def test_errata_drop_images_or_their_negatives(chosen: str, gone: set[str], make
     assert names(make(tiles(5, 1), {"errata": chosen}, errata=ERRATA)) == every - gone
 
 
+SAMPLES = {"name": "labels", "reason": "r", "citation": "c"}
+
+
+def test_an_erratum_lists_images_by_name_and_what_it_lists_in_vain_is_noted(make: Make) -> None:
+    """A name is no pattern: `p1_no.` is no image, although the pattern would match one."""
+    listed = ["p1_no0", "p1_no.", "p9_no0"]
+    made = make(tiles(5, 1), errata=[SAMPLES | {"samples": listed}])
+    assert names(made) == {name.rpartition("/")[2].removesuffix(".png") for name in tiles(5, 1)} - {"p1_no0"}
+    assert made.notes == ["not used: 'p1_no.', 'p9_no0', listed under [[errata]] and no image here"]
+
+
+def test_an_erratum_lists_single_patches_of_an_image(make: Make) -> None:
+    facts = {"rule": {"type": "tiles", "size": 2}, "split": {"strict": {"share": [1, 0, 0]}}}
+    listed = ["p1_no0#xywh=2,0,2,2", "p1_no0#xywh=1,0,2,2", "p1_yes0"]
+    made = make(["no/p1_no0.png", "yes/p1_yes0.png"], errata=[SAMPLES | {"samples": listed}], **facts)
+    assert sorted((row.source_image, row.box) for row in made.rows) == [
+        ("p1_no0", (0, 0, 2, 2)), ("p1_no0", (0, 2, 2, 2)), ("p1_no0", (2, 2, 2, 2)),
+    ]  # fmt: skip
+    assert "not used: 'p1_no0#xywh=1,0,2,2', listed under [[errata]] and the frame of no sample" in made.notes
+
+
+def test_two_errata_of_one_name_are_turned_on_together(make: Make) -> None:
+    both = [SAMPLES | {"samples": ["p1_no0"], "default": False}, SAMPLES | {"samples": ["p2_no0"], "default": False}]
+    assert {"p1_no0", "p2_no0"} <= names(make(tiles(5, 1), errata=both))
+    assert not {"p1_no0", "p2_no0"} & names(make(tiles(5, 1), {"errata": "labels"}, errata=both))
+
+
+def test_errata_without_a_list_of_samples_leave_the_digest_of_a_manifest_as_it_was() -> None:
+    assert '"samples"' not in manifest(errata=ERRATA).model_dump_json()
+    assert manifest(errata=ERRATA).digest != manifest(errata=[SAMPLES | {"samples": []}]).digest
+
+
+@pytest.mark.parametrize(
+    ("erratum", "what"),
+    [
+        (SAMPLES, "an erratum needs `pictures`, a pattern, or `samples`"),
+        (SAMPLES | {"samples": ["a"], "drops": "negatives"}, "dropped whatever their class"),
+    ],
+)
+def test_an_erratum_that_says_nothing_or_two_things_is_refused(erratum: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        manifest(errata=[erratum])
+
+
 def test_an_erratum_that_the_source_does_not_have_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"toy: no erratum 'wrnog'; this source has: none, default, wrong"):
         divide.errata(manifest(errata=ERRATA), "wrnog")

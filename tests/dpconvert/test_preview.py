@@ -27,10 +27,10 @@ def tree(tmp_path: Path) -> Tree:
 
 def draw(tree: Tree, dpconvert: Call, *options: object) -> dict[str, Pillow.Image]:
     out = tree.folder / "preview"
-    answer = dpconvert("preview", tree.folder / "own.toml", "--source", tree.root, "--out", out, *options)
+    answer = dpconvert("preview", tree.folder / "own.toml", "--source", tree.root, "--out", out, "--quiet", *options)
     assert (answer.code, answer.err) == (0, "")
     files = [Path(line) for line in answer.out.splitlines() if line.endswith(".png")]
-    assert sorted(files) == sorted(out.iterdir())
+    assert sorted([*files, out / "slides.html"]) == sorted(out.iterdir())
     return {file.name: loaded(file) for file in files}
 
 
@@ -123,7 +123,7 @@ def test_masks_and_points_are_drawn_too(tree: Tree, dpconvert: Call) -> None:
 def test_every_kind_of_source_has_a_preview(
     name: str, converted: Callable[[str], Converted], dpconvert: Call, tmp_path: Path
 ) -> None:
-    answer = dpconvert("preview", name, "--source", converted(name).source, "--out", tmp_path)
+    answer = dpconvert("preview", name, "--source", converted(name).source, "--out", tmp_path, "--quiet")
     assert (answer.code, answer.err) == (0, "")
     sheets = [file for file in tmp_path.iterdir() if "_class_" in file.name]
     assert len(sheets) == len(converted(name).card.classes)

@@ -24,7 +24,7 @@ from PIL import Image
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations import read as files
 from dpconvert.annotations.read import Subject
-from dpconvert.errors import ReadError
+from dpconvert.errors import ReadError, SourceError
 from tests.dpconvert.test_shape_slides import AREA, Tree
 
 SIZE = 100, 80
@@ -272,6 +272,125 @@ def test_an_image_without_regions_holds_none() -> None:
         refused(body, "does not know the image", image="c.png")
 
 
+# --- VIA 3
+
+
+def via3(**regions: tuple[list[float], dict[str, str]]) -> dict[str, Any]:
+    """A project as the program writes it: two images, of which the second is drawn on, and a video."""
+    metadata = {
+        f"2_{key}": {"vid": "2", "flg": 0, "z": [], "xy": xy, "av": values} for key, (xy, values) in regions.items()
+    }
+    files = {
+        str(number): {"fid": number, "fname": name, "type": kind, "loc": 1, "src": name}
+        for number, (name, kind) in enumerate((("b.png", 2), ("a.png", 2), ("film.mp4", 4)), start=1)
+    }
+    options = {"0": "tumour", "1": "stroma", "2": "fat"}
+    return {
+        "project": {"pid": "__VIA_PROJECT_ID__", "rev": "__VIA_PROJECT_REV_ID__", "data_format_version": "3.1.1",
+                    "creator": "VGG Image Annotator", "vid_list": ["1", "2", "3"]},
+        "config": {"file": {"loc_prefix": {"1": "", "2": "", "3": "", "4": ""}}, "ui": {}},
+        "attribute": {
+            "1": {"aname": "tissue", "anchor_id": "FILE1_Z0_XY1", "type": 4, "options": options,
+                  "default_option_id": ""},
+            "2": {"aname": "remark", "anchor_id": "FILE1_Z0_XY1", "type": 1, "options": {}, "default_option_id": ""},
+            "3": {"aname": "many", "anchor_id": "FILE1_Z0_XY1", "type": 2, "options": options, "default_option_id": ""},
+        },
+        "file": files,
+        "metadata": {
+            "1_file": {"vid": "2", "flg": 0, "z": [], "xy": [], "av": {"2": "of the whole image"}},
+            **metadata,
+            "3_film": {"vid": "3", "flg": 0, "z": [1.5], "xy": [2, 0, 0, 9, 9], "av": {"1": "0"}},
+        },
+        "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}, "3": {"fid_list": ["3"]}},
+    }  # fmt: skip
+
+
+def test_shapes_of_a_project_of_via_3_are_read() -> None:
+    project = via3(
+        point=([1, 10, 20], {"1": "0"}),
+        box=([2, 10, 20, 30, 10], {"1": "1"}),
+        circle=([3, 50, 40, 10], {"2": "seen twice", "1": ""}),
+        ellipse=([4, 50, 40, 20, 10], {"3": "2,0"}),
+        polygon=([7, 0, 0, 30, 0, 30, 20], {"1": "1"}),
+        line=([5, 0, 0, 9, 9], {"1": "1"}),
+        lines=([6, 0, 0, 9, 9, 18, 0], {"1": "1"}),
+    )
+    found = read(project)
+    assert told(found) == [
+        ("tumour", (10, 20, 10, 20)), ("stroma", (10, 20, 40, 30)), ("seen twice", (40, 30, 60, 50)),
+        ("fat", (30, 30, 70, 50)), ("stroma", (0, 0, 30, 20)),
+    ]  # fmt: skip
+    assert found.items[4].geometry.area == 300
+    assert found.items[3].geometry.area == pytest.approx(math.pi * 20 * 10, rel=1e-3)
+    assert found.mended == {"line passed over": 2}
+    assert read(project, ["tumour", "stroma", "seen twice"]).items[3].label == "tumour"
+    assert read(project, image="b.png").mended == {"region of a video passed over": 1}
+
+
+def test_regions_of_via_3_that_cannot_be_placed_are_refused() -> None:
+    refused(via3(box=([2, 10, 20, 30], {})), "region 2_box: a rectangle of 3 coordinates")
+    refused(via3(odd=([2.5, 0, 0, 9, 9], {})), r"shape 2\.5")
+    refused(via3(odd=([7, 0, 0, 30], {})), "region 2_odd: a polygon of 3 coordinates")
+    project = via3(box=([2, 10, 20, 30, 10], {}))
+    project["view"]["2"]["fid_list"] = ["1", "2"]  # two images side by side
+    refused(project, "region 2_box is not of one image; found 2 files in view 2")
+    refused(via3(), "does not know the image", image="c.png")
+
+
+def test_a_project_of_via_3_is_known_however_many_regions_it_has() -> None:
+    many = {f"r{number}": ([2, number % 90, 20, 5, 5], {"1": "0"}) for number in range(3000)}
+    assert len(read(via3(**many)).items) == 3000
+
+
+# --- LabelMe's XML
+
+LABELME = """<annotation><filename>a.png</filename><folder>slides</folder><source>
+<sourceImage>The MIT-CSAIL database of objects and scenes</sourceImage>
+<sourceAnnotation>LabelMe Webtool</sourceAnnotation></source>{}<imagesize><nrows>
+80
+</nrows><ncols>100</ncols></imagesize></annotation>"""
+OBJECT = """<object><name>
+{}
+</name><deleted>{}</deleted><verified>0</verified><occluded>no</occluded><attributes/><parts><hasparts/><ispartof/>
+</parts><date>18-Dec-2017 13:40:42</date><id>{}</id>{}</object>"""
+
+
+def xml_object(label: str, *corners: tuple[float, float], deleted: int = 0, number: int = 0) -> str:
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in corners)
+    outline = f"<polygon><username>anonymous</username>{points}</polygon>"
+    return OBJECT.format(label, deleted, number, outline)
+
+
+def test_polygons_of_labelme_s_xml_are_read_and_deleted_ones_are_not() -> None:
+    drawn = [
+        xml_object("tumour", (10, 20), (40, 20), (40, 50), (10, 50)),
+        xml_object("stroma", (0, 0), (30, 0), (30, 20), number=1),
+        xml_object("tumour", (60, 60), (70, 60), (70, 70), deleted=1, number=2),
+        OBJECT.format("fat", 0, 3, "<segm><username>a</username><mask>a_mask_3.png</mask></segm>"),
+    ]
+    found = read(LABELME.format("".join(drawn)).encode())
+    assert told(found) == [("tumour", (10, 20, 40, 50)), ("stroma", (0, 0, 30, 20))]
+    assert [item.geometry.area for item in found.items] == [900, 300]
+    assert found.mended == {"deleted object passed over": 1, "mark of an unknown type passed over: 'mask'": 1}
+    half = read(LABELME.format("".join(drawn[:3])).encode(), size=(200, 160))
+    assert told(half)[0] == ("tumour", (20, 40, 80, 100))
+
+
+def test_labelme_s_xml_without_objects_shows_none_and_a_broken_corner_is_refused() -> None:
+    assert read(LABELME.format("").encode()).items == []
+    broken = LABELME.format(xml_object("tumour", (10, 20), (40, 20), (40, 50))).replace("<y>50</y>", "<y>?</y>")
+    refused(broken.encode(), "<y> of <pt>")
+    refused(LABELME.format(xml_object("t", (1, 2), (4, 2), (4, 5))).encode(), "another shape", size=(100, 100))
+
+
+def test_a_region_of_via_with_two_known_labels_is_refused() -> None:
+    both = [REGIONS[0] | {"region_attributes": {"grade": "high", "class": {"tumour": True, "stroma": False}}}]
+    body = {"a1": via_images()["a.png123"] | {"regions": both}}
+    assert [item.label for item in read(body, ["tumour", "stroma"]).items] == ["tumour"]
+    refused(body, "several labels .*; expected one; found 'high', 'tumour'", known=["tumour", "high"])
+    refused(body, "several labels.*name those that count in the manifest")
+
+
 # --- Label Studio
 
 PER_CENT = {"image_rotation": 0, "original_width": 100, "original_height": 80, "from_name": "label", "to_name": "image"}
@@ -320,6 +439,12 @@ def test_shapes_of_label_studio_are_per_cent_of_the_image(image: str) -> None:
         ("d", (7, 8, 7, 8)),
     ]
     assert found.mended == {"mark of an unknown type passed over: 'choices'": 1}
+
+
+def test_a_region_of_label_studio_with_two_known_labels_is_refused() -> None:
+    two = studio(STUDIO[0] | {"value": STUDIO[0]["value"] | {"rectanglelabels": ["tumour", "stroma"]}})
+    assert [item.label for item in read(two, ["stroma", "other"]).items] == ["stroma"]
+    refused(two, "several labels .*; expected one; found 'tumour', 'stroma'", known=["tumour", "stroma"])
 
 
 def test_json_min_of_label_studio_is_read_too() -> None:
@@ -713,3 +838,106 @@ def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
     corners = [[10, 10], [30, 20], [25, 30], [5, 20]]
     (item,) = read(labelme({"label": "o", "points": corners, "shape_type": "rectangle"})).items
     assert item.geometry.equals(shapely.Polygon(corners))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        labelme({"label": "a", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}),
+        darwin({"id": "1", "name": "a", "bounding_box": {"x": 1, "y": 1, "w": 8, "h": 8}}),
+        b"<annotation><filename>a.png</filename><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
+        b"<ymax>9</ymax></bndbox></object></annotation>",
+    ],
+)
+def test_a_file_of_one_image_that_names_another_is_counted(body: Any) -> None:
+    assert read(body, image="slides/a.tif").mended == {}
+    told = {"file that names another image than the one it belongs to by its own name": 1}
+    assert read(body, image="slides/b.png").mended == told
+
+
+def test_a_shape_on_an_image_that_was_turned_in_label_studio_is_refused() -> None:
+    assert len(read(studio(STUDIO[0] | {"image_rotation": 0})).items) == 1
+    refused(studio(STUDIO[0] | {"image_rotation": 90}), "an image that was turned by 90 degrees; turn the image itself")
+
+
+def coco_of(image: str, category: Any = 1, categories: int = 1) -> str:
+    ring = [0, 0, 100, 0, 100, 80, 0, 80]
+    entry = {"id": 1, "image_id": 1, "category_id": category, "segmentation": [ring], "bbox": [0, 0, 100, 80]}
+    named = [{"id": 1, "name": f"Tumor{'x' * number}"} for number in range(categories)]
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": image, "width": 100, "height": 80}],
+            "annotations": [entry],
+            "categories": named,
+        }
+    )
+
+
+def test_a_damaged_file_of_several_images_is_refused_and_not_taken_for_one_of_no_slide(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    for name in "ab":
+        tree.fake.slide(f"{name}.tif", np.full((80, 100, 3), 200, np.uint8), levels=1)
+    tree.manifest(AREA.replace("128", "40") + '[layout]\nmissing = "none"\n')
+    tree.write("train.json", coco_of("a.tif"))
+    tree.write("test.json", coco_of("b.tif", 1.0))
+    assert tree.counts() == {"yes": 8}
+    tree.write("test.json", coco_of("b.tif", categories=2))
+    with pytest.raises(ReadError, match=r"test\.json: 2 categories of one id, 1"):
+        tree.plan()
+
+
+# --- labels of whole images
+
+OF_WHOLE: dict[str, Callable[[], Any]] = {
+    "darwin": lambda: darwin({"id": "6", "name": "Tumour", "tag": {}}),
+    "label_studio": lambda: studio({"type": "choices", "value": {"choices": ["Tumour"]}}, image="a.tif"),
+    "labelme": lambda: labelme(flags={"normal": False, "Tumour": True}),
+    "via": lambda: {"a1": {"filename": "a.tif", "size": 1, "regions": [], "file_attributes": {"kind": "Tumour"}}},
+    "via of check boxes": lambda: {
+        "a1": {
+            "filename": "a.tif",
+            "size": 1,
+            "regions": [],
+            "file_attributes": {"kind": {"Tumour": True, "no": False}},
+        }
+    },
+    "via table": lambda: via_table().replace(
+        b"a.png,123,{}", b'a.tif,123,"{""kind"": ""Tumour"", ""caption"": ""no""}"'
+    ),
+    "cvat": lambda: b'<annotations><meta></meta><image id="0" name="a.tif"><tag label="Tumour"/></image></annotations>',
+}
+WHOLE = '[layout]\nlabels = {Tumour = "yes", Benign = "no"}\n'
+
+
+@pytest.mark.parametrize("program", OF_WHOLE)
+def test_a_label_of_the_whole_image_is_its_class(program: str, tmp_path: Path) -> None:
+    tree, body = Tree(tmp_path), OF_WHOLE[program]()
+    tree.fake.slide("a.tif", np.full((80, 100, 3), 200, np.uint8), levels=1)
+    ending = {"via table": "csv", "cvat": "xml"}.get(program, "json")
+    tree.write(f"a.{ending}", body if isinstance(body, bytes) else json.dumps(body))
+    pattern = f"[files.annotations]\npattern = '^(?P<name>a)[.]{ending}$'\n"
+    tree.manifest(WHOLE + pattern)
+    assert tree.counts() == {"yes": 1}
+    tree.manifest(WHOLE + pattern + '[rule]\ntype = "tiles"\nsize = 40\n')
+    assert tree.counts() == {"yes": 4}
+
+
+def test_two_labels_of_a_whole_image_are_refused_and_none_is_told(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.fake.slide("a.tif", np.full((80, 100, 3), 200, np.uint8), levels=1)
+    tags = [{"id": str(number), "name": name, "tag": {}} for number, name in enumerate(("Tumour", "Benign"))]
+    tree.write("a.json", json.dumps(darwin(*tags)))
+    tree.manifest(WHOLE)
+    with pytest.raises(
+        ReadError, match="several labels for one region or image; expected one; found 'Tumour', 'Benign'"
+    ):
+        tree.plan()
+    tree.write("a.json", json.dumps(darwin()))
+    with pytest.raises(SourceError, match="no label is known for this image"):
+        tree.plan()
+
+
+def test_labels_of_whole_images_are_named_where_outlines_are_needed() -> None:
+    refused(
+        OF_WHOLE["darwin"](), "labels of whole images, and no outlines; found 'Tumour'; the rules 'whole' and 'tiles'"
+    )

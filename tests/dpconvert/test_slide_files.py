@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
+from dpconvert.image.unread import EXTRAS
 from dpconvert.source.files import Source
 from dpconvert.source.slide_files import instance
 from tests.dpconvert import dicoms
@@ -107,7 +110,37 @@ def test_files_that_lie_there_twice_are_read_once(tree: Tree) -> None:
     tree.manifest(RULE + MISSING)
     made = tree.plan()
     assert len(made.rows) == 16
-    assert "3 DICOM files that lie here twice (same SOPInstanceUID) read once" in made.notes
+    assert "read once: 3 DICOM files with the same SOPInstanceUID as another" in made.notes
+
+
+def test_a_copy_of_a_file_in_its_folder_leaves_the_slide_its_name_and_is_told_once(tree: Tree) -> None:
+    series(tree, 0, LAYOUTS["a folder a slide"])
+    folder = tree.root / "case" / "slide0"
+    shutil.copy(folder / "0.dcm", folder / "0 copy.dcm")
+    tree.manifest(RULE + MISSING + "[files.slides]\npattern = '^case/(?P<name>slide0)[.]dcm$'\n")
+    made = tree.plan()
+    assert {row.source_image for row in made.rows} == {"slide0"}
+    assert len(made.rows) == 16
+    assert not [note for note in made.notes if note.startswith("not used")]
+
+
+@pytest.mark.parametrize(("modality", "what"), [("SEG", "segmentation"), ("ANN", "file of annotations")])
+def test_dicom_annotations_of_a_slide_without_others_are_refused(modality: str, what: str, tree: Tree) -> None:
+    for number in range(2):
+        series(tree, number, LAYOUTS["a folder a slide"])
+        tree.write(f"slide{number}.geojson", LEFT)
+    about = Dataset()
+    about.SeriesInstanceUID = "1.2.9.1"
+    seg = dicoms.write(tree.root / "x.dcm", np.ascontiguousarray(drawn(1)[:64, :64]), "1.2.8", 0, modality=modality)
+    data = dcmread(seg)
+    data.ReferencedSeriesSequence = [about]
+    data.save_as(seg)
+    tree.manifest(RULE + '[layout]\nmissing = "none"\n')
+    assert len(tree.plan().rows) == 2 * 16
+    (tree.root / "slide1.geojson").unlink()
+    told = f"x.dcm: a DICOM {what} .{modality}. of a slide without other annotations, which is not read; write a mask"
+    with pytest.raises(SourceError, match=told):
+        tree.plan()
 
 
 def test_dicom_files_that_are_no_slide_are_left_out_and_counted(tree: Tree) -> None:
@@ -217,7 +250,10 @@ def test_a_hamamatsu_set_has_the_files_that_it_names(tree: Tree) -> None:
     assert source.slides.files_of("s/a.vms") == ("s/a.vms", "s/a.jpg", "s/a_map2.jpg")
 
 
-def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail(tree: Tree) -> None:
+def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXTRAS, ".zarr", EXTRAS[".zarr"]._replace(module="not_installed"))
     tree.slide("a.tif")
     thumbnail = np.zeros((64, 64, 3), np.uint8)
     tifffile.imwrite(tree.root / "b.vsi", thumbnail, photometric="rgb")

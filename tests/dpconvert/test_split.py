@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dpconvert.card import SPLITS, Split, empty_sets
 from dpconvert.errors import SourceError
 from dpconvert.manifest.model import SplitPolicy
-from dpconvert.plan.split import GroupContent, assign, contents
+from dpconvert.plan.split import GroupContent, assign, contents, spelt
 
 SHARE = SplitPolicy(share=(0.6, 0.2, 0.2))
 HASHED = SplitPolicy(share=(0.6, 0.2, 0.2), draw="hashed")
@@ -182,3 +182,11 @@ def test_two_ways_to_a_validation_set_are_one_too_many() -> None:
     assert set(drawn({f"g{i}": {"A": 1} for i in range(30)}, SplitPolicy(share=(0.8, 0, 0.2), val=0.25)).values()) == {
         "train", "val", "test",
     }  # fmt: skip
+
+
+def test_named_groups_are_found_whatever_their_case_and_blanks_where_one_is_meant() -> None:
+    policy = SplitPolicy(train=["p1 "], val=["P2"], test=["p3", "P4", "cafe\u0301"])
+    found = spelt(policy, ["P1", "p2", "p3", "P3", "p4", "p4 ", "caf\u00e9"])
+    assert (found.train, found.val, found.test) == (["P1"], ["p2"], ["p3", "P4", "caf\u00e9"])
+    assert spelt(policy, ["p1 ", "P2", "p3", "P4", "cafe\u0301", "P1"]) is policy
+    assert spelt(SplitPolicy(train=["A"], test=["a "]), ["a"]).named() == {"A": "train", "a ": "test"}

@@ -201,3 +201,39 @@ def test_a_format_that_whole_files_do_not_take_is_said(source: Path) -> None:
     assert note in convert(source, FOLDERS, image_format="jpeg").notes
     shutil.rmtree(source.parent / "out")
     assert not any("--image-format" in note for note in convert(source, FOLDERS, image_format="png").notes)
+
+
+RANGE = "not used: `range` under [pixels]: no image has samples of more than 8 bits"
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "needs"),
+    [
+        ("x.png", lambda path: Image.fromarray(np.full((8, 8), 2000, np.uint16)).save(path), True),
+        ("x.tif", lambda path: tifffile.imwrite(path, np.ones((8, 8), np.float32)), True),
+        ("x.tif", lambda path: tifffile.imwrite(path, np.ones((8, 8), np.int8)), True),
+        ("x.tif", lambda path: tifffile.imwrite(path, np.ones((8, 8), np.uint8)), False),
+        ("x.pgm", lambda path: path.write_bytes(b"P5 8 8 4095\n" + b"\x0f\xff" * 64), True),
+        ("x.pgm", lambda path: path.write_bytes(b"P5 8 8 255\n" + b"\xff" * 64), False),
+        ("x.jp2", lambda path: Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(path), False),
+        ("x.jpg", lambda path: Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(path), False),
+    ],
+)
+def test_a_range_that_no_image_needs_is_said(
+    source: Path, name: str, write: Callable[[Path], None], needs: bool
+) -> None:
+    write(source / "a" / name)
+    assert (RANGE in convert(source, FOLDERS + "[pixels]\nrange = [0, 4095]").notes) == (not needs)
+
+
+@pytest.mark.parametrize("kind", ["minisblack", "miniswhite"])
+def test_a_reading_of_masks_that_none_needs_is_said(kind: str, tmp_path: Path) -> None:
+    for number in range(3):
+        for folder, shown in (("images", "minisblack"), ("masks", kind)):
+            path = tmp_path / "source" / folder / f"{number}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, np.full((16, 16), number % 2, np.uint8), photometric=shown)
+    text = 'shape = "masks"\n[layout]\nvalues = {0 = "a", 1 = "b"}\nwhite_is_zero = "stored"\n'
+    notes = convert(tmp_path / "source", text + '[rule]\ntype = "area"\npositive = ["b"]\nshare = 0.5\nsize = 8').notes
+    told = "not used: `white_is_zero` under [layout]: no mask is a TIFF whose zero is white"
+    assert (told in notes) == (kind == "minisblack")

@@ -209,7 +209,6 @@ def test_annotations_of_halo_are_read() -> None:
 # --- programs that are told by name
 
 FOREIGN: dict[str, Any] = {
-    "VIA.*, version 3": {"project": {"pid": "x"}, "config": {}, "attribute": {}, "file": {}, "metadata": {}},
     "Supervisely": {"description": "", "tags": [], "size": {"height": 1, "width": 1}, "objects": [{"classTitle": "a"}]},
     "grand-challenge": {"version": {"major": 1, "minor": 0}, "type": "Multiple polygons", "polygons": []},
     "HoVer-Net": {"mag": 40, "nuc": {"1": {"bbox": [[1, 1], [2, 2]], "centroid": [1, 1]}}},

@@ -24,6 +24,11 @@ def add(context: int, item: int) -> int:
     return context + item
 
 
+def own_sources(context: int, item: int) -> str:
+    """The folders of the user's own sources, as this process sees them."""
+    return os.environ.get("DPCONVERT_PATH", "")
+
+
 def process(context: str, item: int) -> int:
     """Which process this is, after long enough for another one to take the next item."""
     time.sleep(0.05)

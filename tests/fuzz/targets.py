@@ -386,7 +386,15 @@ PROGRAMS = [
         {"type": "rectangle", "center": [9, 9, 0], "width": 3, "height": 2, "rotation": 1},
         {"type": "polyline", "closed": True, "points": [[1, 2, 0], [3, 4, 0], [5, 1, 0]], "holes": []}]}}),
     _text({"id": "a", "annotations": [{"type": "x", "coordinates": [[[1, 2], [3, 4], [5, 1]]]}]}),
+    _text({"project": {}, "config": {}, "attribute": {"1": {"options": {"0": "x"}}}, "file": {"1": {"fname": "a.svs"}},
+           "metadata": {"a": {"vid": "1", "xy": [2, 1, 2, 3, 4], "av": {"1": "0"}},
+                        "b": {"vid": "1", "xy": [7, 1, 2, 3, 4, 5, 1]}}, "view": {"1": {"fid_list": ["1"]}}}),
 ]  # fmt: skip
+LABELME = (
+    b"<annotation><filename>a.svs</filename><object><name>x</name><deleted>0</deleted><polygon><pt><x>1</x><y>2</y></pt>"
+    b"<pt><x>3</x><y>4</y></pt><pt><x>5</x><y>1</y></pt></polygon></object>"
+    b"<imagesize><nrows>800</nrows><ncols>1000</ncols></imagesize></annotation>"
+)
 TABLES = [
     b"id,rle,img_height,img_width,organ\na,1 5 9 2,800,1000,x\n", b"id,encoding\na,1 5 9 2\n",
     b"raw_classification,main_classification,xmin,ymin,xmax,ymax,coords_x,coords_y\nx,y,1,2,3,4,\"1,2,3\",\"1,5,2\"\n",
@@ -400,6 +408,7 @@ TARGETS: dict[str, Target] = {
     "qupath": Target(_read, [QUPATH], JSON),
     "coco": Target(lambda data: coco.shapes(coco.parse(data, "a"), "a", "a.svs", (1000, 800)), [COCO], JSON),
     "cvat": Target(_read, [CVAT], XML),
+    "labelme-xml": Target(_read, [LABELME], XML),
     "programs": Target(_read, PROGRAMS, JSON),
     "tables": Target(_read, TABLES, TABLE),
     "sliderunner": Target(_read, [_sliderunner()]),

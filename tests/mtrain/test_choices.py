@@ -134,6 +134,14 @@ def test_weights_that_make_no_sense_are_refused(shards: Path, weights: dict[str,
         mixture(FitConfig(task_weights=weights), open_pool(shards))
 
 
+def test_weights_go_by_the_names_of_tasks_without_case(shards: Path) -> None:
+    pool = open_pool(shards)
+    one, other = (vars(mixture(FitConfig(task_weights={name: 3.0}), pool)) for name in ("alpha", "Alpha"))
+    assert repr(one) == repr(other)
+    with pytest.raises(UsageError, match="Alpha has two weights"):
+        mixture(FitConfig(task_weights={"alpha": 3.0, "Alpha": 2.0}), pool)
+
+
 @pytest.mark.parametrize(("options", "told"), [
     (["--task-weight", "Lung"], "NAME=NUMBER"), (["--task-weight", "Lung=x"], "NAME=NUMBER"),
     (["--batchnorm", "per-task", "--compile"], "per-task does not go with --compile"),

@@ -12,19 +12,23 @@ import numpy as np
 import pytest
 import torch
 
+from dpconvert import card as cards
+from dpconvert.manifest.catalog import find, known, manifest_folder
 from dpconvert.runtime.progress import Reporter
 from mtrain import cli
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
 from mtrain.evaluation.comparison import Scored, cost, draws_of
+from mtrain.evaluation.eva_scores import published_facts, published_for
 from mtrain.model.network import shared_network
 from mtrain.runs import Run, Start, all_runs
 from mtrain.scoring import bootstrap, metrics
 from mtrain.settings import fit_config, untrained
 from mtrain.train.fit import fit
+from mtrain.transfers import eva
 from mtrain.transfers.request import OWN, weights_of
 from mtrain.transfers.transfer import source_of
-from tests.mtrain.pools import write_pool
+from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_backbone_runs import write_network
 
 pytest.importorskip("timm")
@@ -205,7 +209,7 @@ def test_draws_are_the_same_groups_for_all_networks(made: Path, tmp_path: Path) 
         np.savez(
             tmp_path / f"{name}.npz", key=np.arange(6).astype(str), label=labels, group=groups, decisions=decisions
         )
-    scored = {name: Scored(1.0, None, "val", tmp_path / f"{name}.npz") for name in files}
+    scored = {name: Scored(1.0, None, "val", (tmp_path / f"{name}.npz",), task.metric) for name in files}
     found = draws_of(task, dict(scored))
     picked = np.random.Generator(np.random.Philox(0)).integers(3, size=(1000, 3))
     for draw in range(5):
@@ -239,3 +243,117 @@ def test_a_network_without_a_run_has_a_place_of_its_own_by_table_and_size(made: 
     assert source_of(one, given["weights"]).network.num_features == 32
     with pytest.raises(UsageError, match="is no run"):
         one.check_finished()
+
+
+def write_eva_task(folder: Path) -> Path:
+    """A tiny task that calls itself eva's BACH."""
+    write_task(folder / "BACH18Photos", classes=4, sizes={"train": 24, "val": 16})
+    card = cards.load(folder / "BACH18Photos").model_copy(update={"split_policy": "eva"})
+    (folder / "BACH18Photos" / cards.FILE_NAME).write_bytes(cards.dump(card))
+    return folder / "BACH18Photos"
+
+
+def test_five_runs_of_eva_are_compared_by_their_means_beside_the_published_scores(
+    mtrain: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eva, "RECIPE", eva.EvaRecipe(steps=30, rate=0.01, batch=8))
+    task, page = write_eva_task(tmp_path), tmp_path / "page.html"
+    networks = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--size", "28")
+    words = (
+        "compare",
+        "--runs",
+        tmp_path / "runs",
+        *networks,
+        "--target",
+        task,
+        "--mode",
+        "eva",
+        "--paper",
+        "--out",
+        page,
+    )
+    answer = mtrain(*words, "--json", *WITHOUT)
+    assert answer.status == 0, answer.err
+    found = json.loads(answer.out)
+    assert found["tasks"][0]["published"]["scores"]["virchow2"] == 0.883
+    decisions = {}
+    for network, folder in zip(found["networks"], ("tiny", SMALL), strict=True):
+        (start,) = [path for path in (tmp_path / "runs").iterdir() if folder in path.name]
+        files = [np.load(path) for path in sorted((start / "transfer").glob("*-eva-*.npz"))]
+        assert len(files) == 5
+        decisions[network["name"]] = [file["decisions"] for file in files]
+    labels, groups = files[0]["label"], files[0]["group"]
+
+    def score(one: Any, rows: Any) -> float:
+        return float(np.mean([(one[rows].argmax(1) == c)[labels[rows] == c].mean() for c in np.unique(labels[rows])]))
+
+    every = np.arange(len(labels))
+    names, of = np.unique(groups, return_inverse=True)
+    picked = np.random.Generator(np.random.Philox(0)).integers(len(names), size=(1000, len(names)))
+    rows = [np.concatenate([np.flatnonzero(of == group) for group in draw]) for draw in picked]
+    drawn = {n: np.array([np.mean([score(one, r) for one in runs]) for r in rows]) for n, runs in decisions.items()}
+    for network in found["networks"]:
+        told = network["scores"]["BACH18Photos"]
+        scores = [score(one, every) for one in decisions[network["name"]]]
+        assert told["score"] == pytest.approx(np.mean(scores))
+        assert (told["runs"], told["deviation"]) == (5, pytest.approx(np.std(scores, ddof=1)))
+        assert told["interval"] == pytest.approx(np.percentile(drawn[network["name"]], [2.5, 97.5]))
+    one, other = drawn.values()
+    told = found["networks"][1]["scores"]["BACH18Photos"]
+    assert told["difference_interval"] == pytest.approx(np.percentile(other - one, [2.5, 97.5]))
+    ranks = 1 + (other > one + 1e-9) + 0.5 * (abs(other - one) < 1e-9)
+    assert found["networks"][0]["rank_interval"] == pytest.approx(np.percentile(ranks, [2.5, 97.5]))
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    assert "kaiko-eva 0.4.5" in text
+    assert "(mean of 5 runs" in mtrain(*words, *WITHOUT).out
+
+
+def test_the_page_of_a_run_shows_the_published_scores_on_request(mtrain: Command, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(eva, "RECIPE", eva.EvaRecipe(steps=30, rate=0.01, batch=8))
+    task = write_eva_task(tmp_path)
+    assert mtrain("transfer", "--run", "toy", "--target", task, "--mode", "eva", *WITHOUT).status == 0
+    table = mtrain("report", "--run", "toy", "--paper", "--out", tmp_path / "report.html").out
+    lines = [line for line in table.splitlines() if line.endswith(("| published |", "| here |"))]
+    rows = [float(line.split(" | ")[1]) for line in lines]
+    assert len(rows) == 16
+    assert rows == sorted(rows, reverse=True)
+    assert "kaiko-eva 0.4.5" in (tmp_path / "report.html").read_text()
+    assert "kaiko-eva" not in mtrain("report", "--run", "toy", "--out", tmp_path / "report.html").out
+    for file in Path("runs/toy/transfer").glob("BACH18Photos-eva-*"):
+        file.unlink()
+    assert "none of these is here" in mtrain("report", "--run", "toy", "--paper", "--out", tmp_path / "r.html").err
+
+
+def test_the_page_of_a_run_shows_the_robustness_of_its_features(mtrain: Command, tmp_path: Path) -> None:
+    words = ("--run", "toy", "--target", "Gamma", "--by", "part", "--pattern", "^gamma-(?P<part>train|val)")
+    answer = mtrain("robustness", *words, "--k", "3", "--json", *WITHOUT)
+    assert answer.status == 0, answer.err
+    (found,) = json.loads(answer.out)
+    assert [one["centre"] for one in found["centres"]] == ["train", "val"]
+    table = mtrain("report", "--run", "toy", "--out", tmp_path / "report.html").out
+    assert f"| Gamma | multi-task | part | 3 | {100 * found['index']:.2f}" in table
+    assert "Robustness index" in (tmp_path / "report.html").read_text()
+
+
+def test_published_scores_need_their_recipe_and_sets(mtrain: Command, tmp_path: Path) -> None:
+    networks = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random")
+    answer = mtrain(
+        "compare", *networks, "--target", "Gamma", "--mode", "knn", "--paper", "--out", tmp_path / "p.html", *WITHOUT
+    )  # fmt: skip
+    assert "none of these is here" in answer.err
+    result = {"mode": "eva", "split": "eva", "task": "PatchCamelyon", "set": "test"}
+    found = published_for(result)
+    assert found is not None
+    assert (found.scores["virchow2"], next(iter(found.scores))) == (0.938, "hibou-l")
+    for change in ({"mode": "svm"}, {"split": "strict"}, {"task": "Lung"}, {"task": "MHIST"}):
+        assert published_for(result | change) is None
+
+
+def test_the_published_networks_have_tables() -> None:
+    facts = published_facts()
+    assert facts["scores"].keys() <= {path.stem for path in (manifest_folder() / "backbones").glob("*.toml")}
+    tasks = {find(name).under("eva").task for name in known() if "eva" in find(name).split}
+    assert {column["task"] for column in facts["columns"].values()} == tasks
+    assert all(of.keys() == facts["columns"].keys() for of in facts["scores"].values())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
@@ -19,9 +20,10 @@ from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
 from mtrain.data.pool import open_pool
-from mtrain.errors import RunError, ShardError, UserError
+from mtrain.errors import RunError, ShardError, UsageError, UserError
 from mtrain.runs import Run
 from mtrain.train.fit import fit
+from mtrain.transfers.request import targets
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_fit import Notes
@@ -327,12 +329,38 @@ def test_features_that_are_not_finite_are_one_line_with_task_and_weights(place: 
     assert not list(Path("runs/toy/transfer").glob("*.json"))
 
 
+def changed_weights(change: Callable[[str, torch.Tensor], torch.Tensor]) -> str:
+    state = load_file("runs/toy/shared.safetensors")
+    save_file({name: change(name, tensor) for name, tensor in state.items()}, "changed.safetensors")
+    return "changed.safetensors"
+
+
+@pytest.mark.parametrize("words", [("transfer", "--mode", "knn"), ("features",), ("fit",)])
+def test_weights_that_make_no_network_are_named(place: Path, words: tuple[str, ...]) -> None:
+    training = ("--run", "other", "--backbone", "shufflenet_v2_x0_5", "--size", "32", "--batch", "4")
+    words = (*words, *(training if "fit" in words else ()), "--shards", "shards", "--weights")
+    told = line(mtrain(*words, changed_weights(lambda _name, tensor: torch.zeros_like(tensor))))
+    assert "changed.safetensors: weights that are all zero; give other" in told
+    told = line(mtrain(*words, changed_weights(lambda name, tensor: tensor - 9 if "running_var" in name else tensor)))
+    assert "changed.safetensors: negative variances of batch normalization: conv1.1.running_var; give other" in told
+
+
+@pytest.mark.parametrize("mode", ["svm", "knn", "fewshot"])
+def test_features_that_are_all_equal_are_one_line_with_task_and_weights(place: Path, mode: str) -> None:
+    weights = changed_weights(lambda name, tensor: 0 * tensor if name == "conv5.0.weight" else tensor)
+    told = line(transfer("--mode", mode, "--weights", weights))
+    assert told == (
+        "changed.safetensors: Gamma: the features of all 12 images of train are equal; no classifier can use them: "
+        "give other weights"
+    )
+
+
 def test_a_training_does_not_start_from_weights_that_are_not_finite(place: Path) -> None:
     weights = spoiled(Path("runs/toy/shared.safetensors"), Path("nan.safetensors"), float("inf"))
     words = [word for name, value in SETTINGS.items() if name not in ("weights", "adapt_batches")
              for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
     told = line(mtrain("fit", "--shards", "shards", "--weights", str(weights), "--run", "other", *words))
-    assert told.endswith("nan.safetensors: weights are not finite: conv1.0.weight; give other --weights")
+    assert told.endswith("nan.safetensors: weights that are not finite: conv1.0.weight; give other --weights")
     assert not Path("runs/other").exists()
 
 
@@ -344,3 +372,11 @@ def test_few_shot_where_the_metric_is_not_defined_says_so_again_and_again(place:
         assert "Solo: roc_auc not defined on val" in found.stdout
         assert "    1 per class: not defined\n" in found.stdout
         assert "note: the val set of Solo holds one class only: no roc_auc" in found.stdout
+
+
+def test_a_target_that_is_named_twice_counts_once_and_two_of_one_name_are_refused(place: Path) -> None:
+    run = Run(Path("runs/toy"))
+    assert [task.name for task in targets(run, None, ["Gamma", "gamma", "shards/Gamma"])] == ["Gamma"]
+    write_task(Path("other/Gamma"), seed=7)
+    with pytest.raises(UsageError, match=r"two targets are called Gamma; found another in .*shards/Gamma; give one"):
+        targets(run, None, ["Gamma", "other/Gamma"])

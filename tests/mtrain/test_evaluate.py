@@ -224,6 +224,7 @@ def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
     run = trained(place, "joint", leave_out=(), joint=("Gamma",), iterations=40, lr=3e-2, warmup=0)
     (found,) = evaluate.evaluate([run], target(place), asked(place, "joint"), Notes())
     assert (found["mode"], found["source"], found["n_train"]) == ("joint", "multitask", 24)
+    assert (found["training"]["lr"], len(found["training"]["pool"])) == (3e-2, 24)
     assert found["score"] >= 0.75  # the colour of a toy image tells its class
     (task,) = targets(run, None, ["Gamma"])
     scored = transfer(source_of(run, "run"), task, TransferOptions("joint", workers=0), Notes())

@@ -167,6 +167,57 @@ def test_a_column_holds_networks_of_one_combination(tmp_path: Path) -> None:
     assert (row["seeds"], float(row["mean"])) == ("2", pytest.approx(85))
 
 
+def test_joint_stands_beside_networks_of_the_same_start_and_is_of_one_training(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    training = {"weights": "imagenet", "train_on": "train+val", "lr": 1e-3, "pool": "without-lung"}
+    joint = training | {"pool": "whole"}
+    told: list[tuple[float, int, str, dict[str, Any]]] = [
+        (0.10, 0, "joint", joint | {"weights": "random"}), (0.20, 0, "joint", joint | {"train_on": "train"}),
+        (0.30, 1, "joint", joint | {"lr": 1e-2}), (0.40, 2, "joint", joint | {"pool": "smaller"}),
+        (0.80, 0, "joint", joint), (0.90, 1, "joint", joint), (0.70, 0, "svm", training),
+    ]  # fmt: skip
+    for number, (score, seed, mode, about) in enumerate(told):
+        # a folder that was moved since: a run is known by its sweep and its name
+        run = f"elsewhere/toy/runs/{0:024}" if mode == "svm" else "runs/joint"
+        write_evaluation(tmp_path / "e", number, score=score, seed=seed, mode=mode, training=about, run=run)
+        os.utime(tmp_path / "e" / "Lung" / f"{number:024}.json", ns=(number, number))
+    notes = Notes()
+    sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False, report=notes)
+    rows = {row["column"]: (row["seeds"], float(row["mean"])) for row in sheet(tmp_path / "out" / "table.csv")}
+    assert rows == {"svm-multitask": ("1", 70.0), "joint": ("2", 85.0)}
+    assert notes.said == [
+        "Lung, tiny, joint: 1 evaluation left out, of joint lr 0.01, not 0.001",
+        "Lung, tiny, joint: 1 evaluation left out, of other joint pool",
+        "Lung, tiny, joint: 1 evaluation left out, of train_on train, not train+val",
+        "Lung, tiny, joint: 1 evaluation left out, of weights random, not imagenet",
+    ]
+
+
+def test_a_score_that_is_not_defined_is_said(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    for seed in range(2):
+        about = {"source": "imagenet", "mode": "finetune", "metric": "roc_auc", "score": None}
+        write_evaluation(tmp_path / "e", seed, seed=seed, **about)
+    notes = Notes()
+    page = sweep_page.write_sweep_report(
+        store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False, report=notes
+    )
+    assert notes.said == ["Lung, tiny, finetune-imagenet: ROC AUC is not defined on the test set (2 evaluations)"]
+    assert notes.said[0] in page.read_text()
+
+
+def test_a_baseline_has_one_set_of_imagenet_weights(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "sweeps" / "toy", scores)
+    for number, digest in enumerate(("old", "new")):
+        about = {"source": "imagenet", "mode": "finetune", "seed": number, "identity": {"weights_digest": digest}}
+        write_evaluation(tmp_path / "e", number, score=0.5 + number / 4, **about)
+        os.utime(tmp_path / "e" / "Lung" / f"{number:024}.json", ns=(number, number))
+    notes = Notes()
+    sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False, report=notes)
+    assert [row["mean"] for row in sheet(tmp_path / "out" / "table.csv")] == ["75.0"]
+    assert notes.said == ["Lung, tiny, finetune-imagenet: 1 evaluation left out, of other ImageNet weights"]
+
+
 def test_the_size_of_the_sweep_decides_where_it_evaluated_nothing(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", scores)
     plan = store.plan()
@@ -190,6 +241,19 @@ def write_breakhis(folder: Path, number: int, scores: dict[str, list[float]], **
     }
     about = {"task": "BreakHis", "metric": "patient_accuracy", "set": "folds", "score": None, "magnifications": told}
     write_evaluation(folder, number, **about | changed)
+
+
+def test_breakhis_averages_trainings_of_several_seeds_and_no_others(tmp_path: Path) -> None:
+    """Four trainings that are scored with one seed: two are alike but for their own."""
+    same = {"lr": 1e-3, "pool": "all"}
+    for number, training in enumerate(({"lr": 1e-2, "pool": "all"}, {"lr": 1e-3, "pool": "few"}, same, same)):
+        folds = {"40X": [0.1] if number < 2 else [0.6 + number / 10]}
+        write_breakhis(tmp_path, number, folds, training=training, identity={"weights_digest": str(number)})
+        os.utime(tmp_path / "BreakHis" / f"{number:024}.json", ns=(number, number))
+    (row,), notes = breakhis_rows(tmp_path, ["tiny"], paper=False)
+    assert row.scores == {"40x": Summary(pytest.approx(85), None, 1)}
+    assert row.seeds == 2
+    assert len(notes) == 2
 
 
 def test_breakhis_is_the_mean_over_folds_and_a_fold_that_over_seeds(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -297,3 +298,61 @@ def test_outcomes_on_disk_are_plain_numbers(task: Task, start: SharedNetwork, tm
     content = json.loads(path.read_bytes())
     assert content["history"] == found.best.history
     assert all(math.isfinite(value) for pair in content["history"] for value in pair)
+
+
+# --- a part of the network ---
+
+
+@pytest.fixture(scope="module")
+def transformer() -> SharedNetwork:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return SharedNetwork("vit", Body(timm.create_model("vit_tiny_patch16_224", num_classes=0, **sizes), size=32))
+
+
+def moved(start: SharedNetwork, found: Tuned) -> set[str]:
+    before, after = start.body.state_dict(), found.model.shared.body.state_dict()
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(
+    ("tune", "pattern"),
+    [
+        ("heads", r"(?!)"),
+        ("bias", r".*\.bias"),
+        ("last:1", r"blocks\.1\..*|norm\..*"),
+        ("lora:2", r".*attn\.(qkv|proj)\.weight"),
+    ],
+)
+def test_a_part_of_the_network_is_tuned_and_the_rest_stays(
+    task: Task, transformer: SharedNetwork, tmp_path: Path, tune: str, pattern: str
+) -> None:
+    found = tuned(transformer, task, tmp_path, tune=tune, rates=(0.05,), epochs=2)
+    names = moved(transformer, found)
+    assert all(re.fullmatch(pattern, name) for name in names)
+    assert bool(names) == (tune != "heads")
+    recipe = replace(RECIPE, tune=tune)
+    scored = metrics.score(
+        "accuracy", sets_of(task).val.label, metrics.decisions_of(logits(found.model, task, sets_of(task).val, recipe))
+    )
+    assert scored == pytest.approx(found.best.score)
+
+
+def test_the_rate_of_a_fine_tuning_falls_from_block_to_block(task: Task, transformer: SharedNetwork) -> None:
+    recipe = replace(RECIPE, layer_decay=0.5)
+    groups = Tuning(0.8, transformer, task, sets_of(task), recipe).optimizer.param_groups
+    assert [group["lr"] for group in groups] == [0.8, 0.8, 0.4, 0.2, pytest.approx(0.1)]
+
+
+def test_a_network_that_stands_still_keeps_its_statistics(task: Task, start: SharedNetwork, tmp_path: Path) -> None:
+    assert moved(start, tuned(start, task, tmp_path, tune="heads", rates=(0.05,), epochs=2)) == set()
+
+
+def test_what_is_off_does_not_enter_what_a_result_depends_on() -> None:
+    assert not {"tune", "layer_decay", "workers", "device"} & RECIPE.determining().keys()
+    assert replace(RECIPE, tune="bias", layer_decay=0.5).determining().items() >= {
+        ("tune", "bias"),
+        ("layer_decay", 0.5),
+    }

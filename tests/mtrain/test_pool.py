@@ -57,6 +57,20 @@ def test_related_tasks_leave_in_both_directions_and_from_task_to_task(tmp_path: 
     assert notes == ("Beta is left out too: related to Alpha", "Gamma is left out too: related to Beta")
 
 
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A name would mean either of them, and a copy would be drawn twice as often."""
+    write_pool(tmp_path, ("Lung", "Lu-ng"), sizes={"train": 4})
+    with pytest.raises(ShardError, match=r"two tasks are called Lung, .*; found another in .*/Lu-ng; move one"):
+        open_pool(tmp_path)
+
+
+def test_a_training_set_of_one_class_is_told(tmp_path: Path) -> None:
+    write_task(tmp_path / "Same", classes=1)
+    write_task(tmp_path / "Two")
+    pool = open_pool(tmp_path)
+    assert pool.empty_sets == ["Same: what it trains on is of one class, from which a network learns nothing"]
+
+
 def test_a_task_named_twice_leaves_once(tmp_path: Path) -> None:
     _, left, notes = leave_out(open_pool(write_pool(tmp_path)), ["Alpha", "alpha"])
     assert [task.name for task in left] == ["Alpha"]

@@ -283,7 +283,7 @@ def test_a_later_run_completes_the_grid_and_says_whether_the_race_was_right(
     )
     there = sum(store.has(cell) for cell in cells)
     assert 0 < there < len(cells) / 2
-    assert CliRunner().invoke(group, [*command, "--status"]).output == answer.output
+    assert CliRunner().invoke(group, [*command, "--status"]).stdout == answer.stdout
     chosen = selection.select(store)
     record = read_record(store)
     assert record is not None

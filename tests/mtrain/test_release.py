@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from safetensors.torch import load_file
 
 from dpconvert import card as cards
 from mtrain import cli
+from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Permit, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, ShardError, UsageError
-from mtrain.export import release
+from mtrain.export import archive, release
 from mtrain.export.release import ReleaseRequest, configs, whole
 from mtrain.runs import Run
 from mtrain.sweep.spec import Combination
@@ -80,7 +83,7 @@ def test_a_release_trains_on_the_test_images_and_leaves_weights_with_a_card(shar
     assert state == "finished"
     assert len({one.folder for one in made}) == 2
     assert {path.name for path in made[0].folder.iterdir()} == {
-        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS", "trained_on.json",
+        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS", "trained_on.json", "zenodo.json",
     }  # fmt: skip
     assert load_file(made[0].folder / "model.safetensors").keys() == tiny_network("tiny").body.state_dict().keys()
     card = (made[0].folder / "README.md").read_text()
@@ -97,6 +100,42 @@ def test_a_release_trains_on_the_test_images_and_leaves_weights_with_a_card(shar
     release.release(asked(tmp_path), notes)
     assert any("already finished" in note for note in notes.said)
     assert ((made[0].folder / "model.safetensors").read_bytes(), (made[0].folder / "README.md").read_text()) == before
+
+
+def test_the_archive_is_complete_its_sums_are_right_and_its_metadata_are_zenodos(tmp_path: Path) -> None:
+    write_task(tmp_path / "shards" / "Alpha", sizes={"train": 8, "val": 4, "test": 4})
+    _, (made,) = release.release(asked(tmp_path, creators=("Curie, Marie", "Roux, Émile")), Notes())
+    archive = made.folder.with_name(f"{made.folder.name}.zip")
+    before = archive.read_bytes()
+    with zipfile.ZipFile(archive) as packed:
+        assert packed.testzip() is None
+        packed.extractall(tmp_path / "unpacked")
+    folder = tmp_path / "unpacked" / made.folder.name
+    assert {path.name for path in folder.iterdir()} == {path.name for path in made.folder.iterdir()}
+    checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout.count(": OK")) == (0, len(list(folder.iterdir())) - 1)
+    fields = json.loads((folder / "zenodo.json").read_text())["metadata"]
+    assert fields["creators"] == [{"name": "Curie, Marie"}, {"name": "Roux, Émile"}]
+    assert fields.keys() >= {"title", "upload_type", "description", "creators"}  # what a record needs
+    assert "Alpha" in fields["description"]
+    assert "(16 images)" in fields["title"]
+    release.release(asked(tmp_path, creators=("Curie, Marie", "Roux, Émile")), Notes())
+    assert archive.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("licences", "license"),
+    [
+        (["CC BY 4.0", "CC BY 4.0"], "cc-by-4.0"),
+        (["CC BY 4.0", "CC0"], None),
+        (["own terms"], None),
+        (["closed"], None),
+    ],
+)
+def test_a_record_has_a_licence_only_if_all_data_have_that_one(licences: list[str], license: str | None) -> None:
+    given = [("CC BY 4.0" if name == "closed" else name, name != "closed") for name in licences]
+    fields = archive.metadata(FitConfig(shards="s"), {"A": 1}, given, ())
+    assert (fields.get("license"), fields.get("access_right")) == (license, license and "open")
 
 
 def test_the_test_set_decides_the_weights_and_without_it_there_is_no_release(tmp_path: Path) -> None:

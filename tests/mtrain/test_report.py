@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from mtrain.cli import group
 from mtrain.data.pool import open_pool
 from mtrain.documents import without_nan
 from mtrain.report import figures
@@ -105,6 +107,15 @@ def test_a_run_without_transfers_says_how_to_make_one(tmp_path: Path) -> None:
     assert "mtrain transfer --mode svm" in table
 
 
+def test_captions_name_intervals_only_where_there_are_some(tmp_path: Path) -> None:
+    there = {"intervals": {"accuracy": [0.4, 0.6]}, "scores": {"accuracy": 0.5}}
+    for folder, interval in (("none", {}), ("some", there)):
+        run = a_run(tmp_path / folder, transfers=[a_transfer("run", 0.5, **interval)])
+        path, table = write_report(run, tmp_path / f"{folder}.html")
+        assert ("95 %" in table) is bool(interval)
+        assert path.read_text().count("95 %") == (4 if interval else 0)  # table, figure, its words, details
+
+
 def test_a_transfer_without_its_baseline_has_no_difference(tmp_path: Path) -> None:
     _, table = write_report(a_run(tmp_path, transfers=[a_transfer("run", 0.5)]), tmp_path / "page.html")
     assert "| Gamma | svm | accuracy | validation | not stated | 50.00 | not run | not available | undefined |" in table
@@ -123,6 +134,16 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     assert '"alert(1)">\\|' in table
 
 
+def test_a_run_whose_shards_moved_lists_its_tasks(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    (tmp_path / "shards").rename(tmp_path / "moved")
+    words = ["report", "--runs", str(tmp_path / "runs"), "--shards", str(tmp_path / "moved")]
+    answer = CliRunner().invoke(group, words)
+    assert answer.exit_code == 0, answer.output
+    assert "| Alpha | trained on train | 2 | 24 | 8 | 8 | CC0-1.0 |" in answer.stdout
+    assert (run.path / "report.html").is_file()
+
+
 def test_a_run_whose_shards_are_gone_still_has_a_page(tmp_path: Path) -> None:
     run = a_run(tmp_path, transfers=[a_transfer("run", 0.5)])
     (tmp_path / "shards").rename(tmp_path / "moved")
@@ -137,6 +158,24 @@ def test_transfers_are_set_against_each_other_only_on_the_same_set() -> None:
     by_set = {c.scored_on: c for c in compare(found)}
     assert by_set["validation"].gain == pytest.approx(0.1)
     assert by_set["test"].gain is None
+
+
+def test_results_of_other_shards_sizes_or_recipes_stand_apart_and_say_so() -> None:
+    """The baseline was scored before the shards were converted again, and one seed with another recipe."""
+    recipe = {"task_digest": "a" * 64, "epochs": 100, "final": False}
+    found = [
+        a_transfer("run", 0.9, mode="finetune", identity=recipe | {"seed": 0, "weights_digest": "x"}),
+        a_transfer("run", 0.8, mode="finetune", identity=recipe | {"seed": 1, "weights_digest": "x"}),
+        a_transfer("run", 0.1, mode="finetune", identity=recipe | {"seed": 2, "epochs": 2}),
+        a_transfer("imagenet", 0.2, mode="finetune", identity=recipe | {"seed": 0, "task_digest": "b" * 64}),
+    ]
+    rows = {next(iter(c.scores)): c for c in compare(found)}
+    assert sorted([*c.scores.values()] for c in compare(found)) == [[0.1], [0.2], [pytest.approx(0.85)]]
+    assert [c.gain for c in compare(found)] == [None] * 3
+    assert rows["imagenet"].notes == (
+        "shards bbbbbbbb, epochs 100: not comparable with the other rows of this task and mode",
+    )
+    assert compare(found[:2])[0].notes == ()
 
 
 def test_modes_stand_apart_and_seeds_are_averaged() -> None:

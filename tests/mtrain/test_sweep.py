@@ -26,13 +26,14 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_json
 from mtrain.cli import group
 from mtrain.config import FitConfig
+from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.sweep import cell_run, claims, estimate, local_engine
 from mtrain.sweep import cells as cells_module
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config
-from mtrain.sweep.spec import Transfer, load_sweep
+from mtrain.sweep.spec import Combination, Transfer, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task
@@ -89,6 +90,36 @@ def digests(cells: list[Cell]) -> set[str]:
 # --- the file ---
 
 
+def test_tuning_and_layer_decay_are_axes(tiny: Callable[..., list[Cell]]) -> None:
+    plain = tiny()
+    wide = tiny(("[grid]", '[grid]\ntune = ["all", "lora:2"]\nlayer_decay = [1.0, 0.5]'))
+    assert len(wide) == 4 * len(plain)
+    assert digests(plain) <= digests(wide)  # what is not tuned is the same cell as before
+    assert {(cell.config.tune, cell.config.layer_decay) for cell in wide} == {
+        ("all", None), ("all", 0.5), ("lora:2", None), ("lora:2", 0.5),
+    }  # fmt: skip
+    assert all(Combination.of(cell.config) == cell.combination for cell in wide)
+    names = {str(cell.combination) for cell in wide}
+    assert len(names) == len(wide) // len({(cell.tasks, cell.config.seed) for cell in wide})
+    assert any(name.endswith("warm-up tune lora:2 layer decay 0.5") for name in names)
+
+
+def test_layer_decay_does_not_enter_the_warmup_but_tuning_does(tiny: Callable[..., list[Cell]]) -> None:
+    decays = tiny(("[grid]", "[grid]\nlayer_decay = [1.0, 0.5]"))
+    assert {cell.warmup for cell in decays} == {cell.warmup for cell in tiny()}
+    tunes = tiny(("[grid]", '[grid]\ntune = ["all", "lora:2"]'))
+    assert len({cell.warmup for cell in tunes if cell.warmup}) == 2 * len({c.warmup for c in decays if c.warmup})
+
+
+def test_a_setting_stands_in_the_grid_or_beside_it(tiny: Callable[..., list[Cell]]) -> None:
+    cells = tiny(("iterations = 6", 'iterations = 6\ntune = "heads"\nlayer_decay = 0.5'))
+    assert {(cell.config.tune, cell.config.layer_decay, cell.combination.tune) for cell in cells} == {
+        ("heads", 0.5, "heads")
+    }
+    with pytest.raises(UsageError, match=r"fit\.tune: grid\.tune sets it too"):
+        tiny(("iterations = 6", 'iterations = 6\ntune = "heads"'), ("[grid]", '[grid]\ntune = ["all"]'))
+
+
 def test_the_papers_sweep_is_that_of_the_paper() -> None:
     sweep = load_sweep("manifests/sweeps/paper.toml")
     assert len(list(sweep.trainings())) == 1920
@@ -114,6 +145,10 @@ def test_the_sweeps_that_come_with_the_program_can_be_named() -> None:
         ("lr = [1e-2, 1e-3]", "lr = [0]", "grid.lr.0: must be greater than 0; found 0"),
         ("lr = [1e-2, 1e-3]", "rate = [1]", "grid.rate: is not known here"),
         ("iterations = 6", "iterations = 6\nlr = 1", "fit: lr is set by grid"),
+        ("[grid]", '[grid]\ntune = ["all", "lora"]', "grid.tune: neither all, heads, norms"),
+        ("[grid]", "[grid]\nlayer_decay = [2.0]", "grid.layer_decay.0: must be at most 1"),
+        ("iterations = 6", 'iterations = 6\ntune = "some"', "fit.tune: neither all, heads, norms"),
+        ("iterations = 6", "iterations = 6\nlayer_decay = 0", "fit.layer_decay: must be greater than 0"),
         ("iterations = 6", "epochs = 6", "fit.epochs: is not known here"),
         ("warmup = 3", "warmup = 7", "fit.warmup: longer than the training of 6 iterations; found 7"),
         ("seeds = [0]", "seeds = [0", "not TOML: "),
@@ -579,6 +614,25 @@ def test_the_command_plans_with_measured_times_and_runs_a_part(
     assert len(ran) == 3
     wrong = CliRunner().invoke(group, [*command, "--part", "4/3"])
     assert str(wrong.exception) == "--part is I/N with I from 1 to N; found 4/3; for example --part 1/8"
+
+
+def test_a_part_fails_only_for_its_own_cells(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
+    outcome = {"state": "failed", "scores": {}, "failures": {"Gamma": "no room"}, "seconds": 0.0}
+
+    def attempt(store: Store, cell: Cell, _report: Reporter) -> str:
+        write_document(store.result_path(cell.digest), {"cell": cell.digest, "left_out": list(cell.tasks)} | outcome)
+        return "done"
+
+    monkeypatch.setattr(local_engine, "attempt", attempt)
+    answer = CliRunner().invoke(group, [*command, "--part", "1/8"])
+    assert answer.exit_code == 1
+    assert "Gamma in 1 cell: no room" in answer.stderr
+    outcome |= {"state": "scored", "failures": {}}
+    answer = CliRunner().invoke(group, [*command, "--part", "2/8"])
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stdout == f"tiny: 2 of 8 cells, 1 of them failed -> {tmp_path / 'sweeps' / 'tiny'}\n"
 
 
 def test_the_slurm_script_asks_for_each_part_and_is_queued_again_when_stopped(shards: Path, tmp_path: Path) -> None:

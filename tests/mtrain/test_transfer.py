@@ -188,6 +188,15 @@ def test_a_result_is_recognised_and_not_computed_again(run: Run, passes: list[st
     assert passes == ["Gamma train", "Gamma val"]
 
 
+def test_a_known_result_names_the_weights_that_were_given(run: Run, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run.weights, tmp_path / name / "copy.safetensors")
+        path = str(tmp_path / name / "copy.safetensors")
+        found = transfer(source_of(run, path), targets(run, None, ())[0], TransferOptions("knn", workers=0), Notes())
+        assert found["weights"] == path
+
+
 def test_a_damaged_result_is_computed_again(run: Run) -> None:
     first = svm(run)
     path = run.path / "transfer" / "Gamma-svm-run.json"

@@ -238,5 +238,7 @@ def test_a_tuning_that_is_resumed_ends_with_the_same_bits(made: Path, tmp_path: 
 
 def test_a_network_without_batch_normalization_is_not_adapted(made: Path, tmp_path: Path) -> None:
     notes = Notes()
+    notes.quiet = False  # the memory is estimated only for those who read it
     fit(settings(made), Run(tmp_path / "run"), notes)
     assert any("has no batch normalization to adapt" in text for text in notes.said)
+    assert any(text.startswith("memory of an iteration, estimated from shapes: ") for text in notes.said)

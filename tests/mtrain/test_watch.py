@@ -122,3 +122,20 @@ def test_without_a_terminal_the_state_is_printed_once(tmp_path: Path) -> None:
     answer = CliRunner().invoke(group, ["watch", "--runs", str(run.path.parent)])
     assert answer.exit_code == 0, answer.output
     assert answer.output.startswith("toy\nstopped, 40 of ")
+
+
+def test_a_name_alone_is_that_of_a_run_or_of_a_sweep(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "sweeps" / "grid", scores, seeds=(0,))
+    a_run(tmp_path)
+    folders = ["--runs", str(tmp_path / "runs"), "--sweeps", str(tmp_path / "sweeps")]
+    for name, first in (("toy", "toy\nstopped, 40 of "), ("grid", "grid: 7 of 8 cells done")):
+        answer = CliRunner().invoke(group, ["watch", name, *folders])
+        assert answer.exit_code == 0, answer.output
+        assert answer.stdout.startswith(first)
+    write_sweep(tmp_path / "sweeps" / "toy", scores, seeds=(0,))
+    answer = CliRunner().invoke(group, ["watch", "toy", *folders])
+    assert str(answer.exception) == "both a run and a sweep are called toy; give --run toy or --sweep toy"
+    answer = CliRunner().invoke(group, ["watch", "toy", "--run", "other", *folders])
+    assert str(answer.exception) == "two things to watch; found toy; give NAME, --run or --sweep"
+    answer = CliRunner().invoke(group, ["watch", "other", *folders])
+    assert str(answer.exception) == "no run and no sweep named 'other'; runs: toy; sweeps: grid, toy"

@@ -287,7 +287,6 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
         (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "it is an HTML page, which the server sent"),
         (b'<html lang="en">', "it is an HTML page"),
         (b'{"error": "gated"}', "it is a JSON file"),
-        (b'{"metadata": {}, "weight_map": {}}', "it is an index of several weights files"),
         (b"Access denied\n", "it is a text file that begins 'Access denied'"),
         (packed(a_zip), r"it is a zip archive of other files \(weights/resnet.pth\).*unpack it"),
         (packed(a_tar), "it is a tar archive.*unpack it"),
@@ -366,3 +365,28 @@ def test_weights_of_other_precisions_are_read(kind: torch.dtype) -> None:
     wanted = {"conv.weight": torch.rand(2, 3)}
     fitted = fit_names({"conv.weight": wanted["conv.weight"].to(kind)}, wanted, Path("a.pth"), "toy")
     assert torch.allclose(fitted["conv.weight"].float(), wanted["conv.weight"], atol=0.01)
+
+
+def test_a_bit_that_flipped_in_a_file_of_torch_is_told(tmp_path: Path) -> None:
+    """torch does not compare what it loads with the archive's checksums; other numbers would come out."""
+    path = tmp_path / "w.pth"
+    state = {"a.weight": torch.arange(1000.0), "b.weight": torch.ones(3)}
+    torch.save(state, path)
+    data = bytearray(path.read_bytes())
+    at = data.index(state["a.weight"].numpy().tobytes()) + 2003
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert not torch.equal(torch.load(path, weights_only=True)["a.weight"], state["a.weight"])
+    with pytest.raises(
+        RunError, match=r"w\.pth: damaged: w/data/0 in it does not match its checksum; download or copy"
+    ):
+        read_weights(path)
+
+
+def test_a_file_of_torch_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a.weight": torch.arange(1000.0)}, tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_weights(tmp_path / "w.pth")["a.weight"], torch.arange(1000.0))

@@ -13,6 +13,8 @@ from dpconvert.card import Model
 from dpconvert.errors import SourceError
 from dpconvert.source.files import Source
 
+FIRST = "with terms of several classes, of which the first counts (`several` in [layout])"
+
 
 class Fake(Model):
     """What the fake of a project holds.
@@ -97,6 +99,8 @@ class Layout(Model):
     def choose(self, name: str, labels: Sequence[str | None], left_out: Counter[str]) -> str | None:
         """The class of an annotation from those of its terms; None, and counted, when it has none or too many.
 
+        An annotation of which only the first class counts is counted, too.
+
         Raises:
             SourceError: too many, and `several` is "error".
         """
@@ -113,8 +117,17 @@ class Layout(Model):
         elif meant[0] is None:
             left_out["with a term that is no class of this task"] += 1
         else:
+            left_out[FIRST] += len(list(filter(None, meant))) > 1
             return meant[0]
         return None
+
+
+def told(what: str, left_out: Counter[str]) -> list[str]:
+    """Return a note for each reason for which `choose` counted annotations or crops (`what`)."""
+    return [
+        f"{what}: {count} {why}" if why == FIRST else f"{what} left out: {count} {why}"
+        for why, count in sorted(left_out.items()) if count
+    ]  # fmt: skip
 
 
 def number_first(text: str) -> tuple[bool, int, str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Literal
 
+from dpconvert.card import Model
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree, Pixels
+from dpconvert.readers.pairing import layout_of
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -26,9 +29,19 @@ FAKE = """B-A-22549AB B-A-22549CD B-F-14134 B-F-14134E B-PT-21998AB B-TA-3411F B
     M-DC-13412 M-LC-13412 M-DC-2523 M-LC-12204 M-MC-10147 M-PC-9146 M-DC-17915"""  # class, type, slide
 
 
+class Layout(Model):
+    """`[layout]` of the manifest. type: the short name of a tumour type in file names; patient: with its letters."""
+
+    label: Literal["class", "type"] = "class"
+    group: Literal["number", "patient"] = "number"
+    magnifications: list[str] = ["40", "100", "200", "400"]
+    types: list[str] = list(TYPES)
+
+
 def images(source: Source) -> Iterator[SourceImage]:
-    folds = _folds(source)
+    folds, layout = _folds(source), layout_of(source.manifest, Layout)
     found = sorted(source.need("images"), key=lambda found: found["name"])
+    found = [one for one in found if one["magnification"] in layout.magnifications and one["type"] in layout.types]
     for image in found:
         about = {
             "magnification": f"{image['magnification']}X",
@@ -36,8 +49,8 @@ def images(source: Source) -> Iterator[SourceImage]:
             "patient": image["patient"],
         }
         about |= folds.get(image["name"], {})
-        label = CLASSES[image["class"]]
-        yield SourceImage(image["name"], (image.name,), image["number"], label=label, attributes=about)
+        label = CLASSES[image["class"]] if layout.label == "class" else image["type"]
+        yield SourceImage(image["name"], (image.name,), image[layout.group], label=label, attributes=about)
     unlisted = sum(image["name"] not in folds for image in found)
     if not folds:
         source.notes.append("the official folds are not here: unpack mkfold.tar.gz beside the images for them")

@@ -38,7 +38,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     name = source_image.annotations[0]
     found = elements.element(name, source.sizes)
     assert found is not None
-    masks = elements.one(found, source.stacks(found.file).array(found.key))
+    masks = source.samples(found)
     if masks.shape != (image.height, image.width, len(KINDS) + 1):
         raise ReadError("not a mask for each kind of nucleus", where=name, found=" x ".join(map(str, masks.shape)))
     kinds = np.asarray(masks[..., : len(KINDS)], np.int64)

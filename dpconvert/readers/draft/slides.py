@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
 CELL = 1024  # pixels: what is larger is no object to be cut out
+OME = re.compile(r"\.ome\.\w+$")  # a double suffix, which is no part of a name
 MPP = 0.5
 NONE = "Nothing names the patient, so every {0} is its own group. If several {0}s of one patient are here, they may be "
 NONE += (
@@ -63,7 +65,8 @@ def draft(survey: Survey) -> Draft | None:
     roles = {tree.at("class")[0]: "class"} if labelled else {}
     roles, inner, grouped = folders.grouping(tree, [], roles)
     split, lines, asked = folders.sets(tree, roles, grouped)
-    pattern = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(folders.endings(files))})$")
+    ome = r"(?<!\.ome)(?:\.ome)?" if any(OME.search(name) for name in files) else ""
+    pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(folders.endings(files))})$")
     noun = "slide" if survey.slides else "image"
     drawn, failed = _drawn(survey, pattern)
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"

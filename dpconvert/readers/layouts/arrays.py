@@ -2,23 +2,25 @@
 
 [files.images] are the files of images, one for each set or several. [files.labels] and [files.table], if there are any,
 are paired with them by the named group `name`; the table has a row for each image, in the same order. [files.images]
-may also name `split`.
+may also name `split`, `group`, and `class`, the class of all images of the file. With `axes = "HWC"`, "CHW" or "HW",
+each file holds a single image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from dpconvert import names
 from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.model import FileKind
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import ByName, SplitNames, Tabular, layout_of, stem
+from dpconvert.readers.pairing import Attributes, ByName, SplitNames, Tabular, layout_of, stem
 from dpconvert.source.elements import Element
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
@@ -32,16 +34,19 @@ FILES = {
     ),
 }
 MORE_FILES = ("labels", "table")
+OF_STACKS = ("labels", "column", "label", "group", "split")
 AT_ONCE = 1 << 26  # bytes of masks that are looked at together
 
 
-class Layout(Tabular, SplitNames):
+class Layout(Tabular, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     images: str = ""
     """Name of the array of images; the only possible one if not given."""
-    axes: Literal["", "NHWC", "NCHW", "NHW"] = ""
-    """Order of the axes where the shape does not tell it."""
+    axes: Literal["", "NHWC", "NCHW", "NHW", "HWC", "CHW", "HW"] = ""
+    """Order of the axes where the shape does not tell it; without `N`, each file holds a single image."""
+    channels: list[int] = []
+    """Channels of the image, by their indexes from 0, if the array has more of them; it needs `axes`."""
     labels: str = ""
     """Name of the array of labels, in the file of [files.labels] or in that of the images."""
     column: int | None = None
@@ -55,9 +60,25 @@ class Layout(Tabular, SplitNames):
     split: str = ""
     """Column of the table, or without a table an array, that holds the split."""
 
+    @property
+    def single(self) -> bool:
+        """Whether each file holds a single image."""
+        return self.axes != "" and not self.axes.startswith("N")
+
+    @model_validator(mode="after")
+    def _axes_known(self) -> Self:
+        if self.channels and self.axes.removeprefix("N") not in ("HWC", "CHW"):
+            raise ValueError('`channels` needs `axes`, such as "NHWC", or "HWC" if each file holds a single image')
+        if self.single and (told := next((key for key in OF_STACKS if getattr(self, key) not in ("", None)), None)):
+            raise ValueError(f'`{told}` is for several images in a file, and `axes = "{self.axes}"` is for one')
+        return self
+
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
+    if layout.single:
+        yield from (_single(found, layout) for found in source.need("images"))
+        return
     partners = {kind: _partners(source, kind) for kind in ("labels", "table")}
     for found in source.need("images"):
         of_it = {kind: by_name.get(found.get("name")) for kind, by_name in partners.items() if by_name is not None}
@@ -65,6 +86,13 @@ def images(source: Source) -> Iterator[SourceImage]:
         if missing:
             raise SourceError(f"no {missing[0]} for this file", where=found.name)
         yield from _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout)
+
+
+def _single(found: MatchedFile, layout: Layout) -> SourceImage:
+    """The image of a file that holds a single one."""
+    name, split = found.get("name") or stem(found.name), layout.set_of(found.get("split"), found.name)
+    file, label = Element(found.name, layout.images, 0).name, found.get("class") or None
+    return SourceImage(name, (file,), found.get("group") or name, label=label, split=split)
 
 
 def _partners(source: Source, kind: str) -> ByName | None:
@@ -80,8 +108,10 @@ def _of_file(
     key = layout.images or _only_images(stacks, layout)
     count = _length(stacks.array(key), found.name)
     rows = None if table is None else _rows(source, table, layout, count)
-    labels = _labels(source, stacks, labels_file, rows, layout, count)
+    of_all = found.get("class") if labels_file is None and not (layout.labels or layout.label) else ""
+    labels = [of_all] * count if of_all else _labels(source, stacks, labels_file, rows, layout, count)
     groups, splits = (_column(stacks, rows, name, count) for name in (layout.group, layout.split))
+    columns = {name: _column(stacks, rows, name, count) for name in layout.attributes.values()}
     digits, name = len(str(max(count - 1, 0))), found.get("name") or stem(found.name)
     for index in range(count):
         file = Element(found.name, key, index).name
@@ -89,6 +119,7 @@ def _of_file(
         yield SourceImage(
             f"{name}_{index:0{digits}}", (file,), (groups[index] if groups else "") or found.get("group") or file,
             label=labels[index], split=layout.set_of(told, file),
+            attributes=layout.told(lambda column, index=index: columns[column][index]),  # type: ignore[misc]
         )  # fmt: skip
 
 

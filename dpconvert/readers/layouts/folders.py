@@ -6,10 +6,12 @@ Without `group`, every image is its own group.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from dpconvert.errors import ManifestError
 from dpconvert.manifest.model import FileKind
-from dpconvert.readers.pairing import IMAGE, SplitNames, layout_of, never_met, stem
+from dpconvert.readers.pairing import IMAGE, Attributes, SplitNames, layout_of, never_met, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -25,7 +27,7 @@ FILES = {
 GROUPS = {"images": {"class", "group", "split", "name"}}
 
 
-class Layout(SplitNames):
+class Layout(SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
@@ -35,9 +37,21 @@ class Layout(SplitNames):
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     images = source.need("images")
+    _check_groups(source, layout)
     source.notes += never_met("labels", layout.labels, (found["class"] for found in images))
     for found in images:
         name = found.get("name") or stem(found.name)
         label = layout.labels.get(found["class"], found["class"])
         group = found.get("group") or found.name
-        yield SourceImage(name, (found.name,), group, label=label, split=layout.set_of(found.get("split"), found.name))
+        split, attributes = layout.set_of(found.get("split"), found.name), layout.told(found.get)
+        yield SourceImage(name, (found.name,), group, label=label, split=split, attributes=attributes)
+
+
+def _check_groups(source: Source, layout: Layout) -> None:
+    named = re.compile(source.manifest.files["images"].pattern).groupindex
+    missing = [group for group in layout.attributes.values() if group not in named]
+    if missing:
+        raise ManifestError(
+            f"layout.attributes: the pattern of [files.images] has no group (?P<{missing[0]}>...)",
+            where=source.manifest.path, found=", ".join(named) or "no named group",
+        )  # fmt: skip

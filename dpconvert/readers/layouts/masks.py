@@ -20,7 +20,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, paired
+from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, no_white_zero, paired
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -41,6 +41,10 @@ class Layout(SplitNames):
     """Value or colour -> class name, such as `{0 = "background", 255 = "tumour"}` or `{"#ff0000" = "tumour"}`."""
     threshold: int | None = None
     """Values above it become 1 and others 0 before `values` is looked up; for objects, 0 if not given."""
+    white_is_zero: masks.WhiteIsZero = ""
+    """Which values count of TIFFs whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that allow
+    both are refused if not given.
+    """
     missing: Missing = "error"
     """Images without a mask: `false` refuses them, `true` leaves them out and counts them; with `objects`, `"none"`
     says that they show none.
@@ -76,7 +80,9 @@ def images(source: Source) -> Iterator[SourceImage]:
 
 
 def idle(source: Source) -> Iterator[Idle]:
-    if layout_of(source.manifest, Layout).objects:
+    layout = layout_of(source.manifest, Layout)
+    yield from no_white_zero(source, (mask.name for mask in source.match("masks")), layout.white_is_zero)
+    if layout.objects:
         yield ("values",), "with `objects`, a mask file is one object"
     else:
         yield ("label",), "without `objects`, classes come from `values`"
@@ -87,7 +93,9 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if layout.objects:
         return _objects(source, source_image, layout, size)
     name = source_image.annotations[0]
-    return masks.read(source.read(name), name, layout.values, size, threshold=layout.threshold)
+    return masks.read(
+        source.read(name), name, layout.values, size, threshold=layout.threshold, white_is_zero=layout.white_is_zero
+    )
 
 
 def _source_image(image: MatchedFile, of_it: list[MatchedFile], layout: Layout) -> SourceImage:
@@ -139,9 +147,11 @@ def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int
             remedy = "give `label` in [layout], or a group (?P<class>...) in the pattern of [files.masks]"
             raise ManifestError("no class for the objects of masks", where=source.manifest.path, remedy=remedy)
         mask = masks.read(
-            source.read(name), name, {0: "", 1: label}, size, threshold=layout.threshold or 0, instances=True
-        )
+            source.read(name), name, {0: "", 1: label}, size, threshold=layout.threshold or 0, instances=True,
+            white_is_zero=layout.white_is_zero,
+        )  # fmt: skip
         found = mask.objects([label]).items
         items += [replace(item, id=str(number)) for item in found]
         mended["mask without an object"] += not found
+        mended.update(mask.mended)
     return Annotations(items, +mended)

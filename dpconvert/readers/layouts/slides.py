@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import cast
 
 from dpconvert import names
-from dpconvert.annotations import Annotations, LabelMask, coco, masks
+from dpconvert.annotations import Annotations, LabelMask, coco, masks, programs
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.labels import only
 from dpconvert.annotations.listed import matching
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
@@ -28,11 +28,11 @@ from dpconvert.manifest.rules import Middle, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of
+from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of, no_white_zero
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
-SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|tiff?)"
+SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|tiff?)"
 FILES = {
     "slides": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?<![._-]mask)(?<![._-]labels){SLIDE}$",
@@ -79,6 +79,10 @@ class Layout(Tabular, SplitNames):
     """Value or colour of a mask -> class name."""
     threshold: int | None = None
     """Mask values above it become 1, others 0."""
+    white_is_zero: masks.WhiteIsZero = ""
+    """Which values count of TIFF masks whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that
+    allow both are refused if not given.
+    """
     instances: bool = False
     """Whether mask values number objects, whose classes [files.classes] holds."""
     slide: str = "slide"
@@ -105,9 +109,11 @@ def images(source: Source) -> Iterator[SourceImage]:
     told = _table(source, layout, called)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
-    bare = {_stem(name) for name, files in of_slide.items() if _goes_by_annotations(source)
-            and not files}  # fmt: skip
-    siblings.report_unused(source, set(map(_stem, of_slide)), bare, _used(source, of_slide))
+    bare = [slide for slide in slides if _goes_by_annotations(source) and not of_slide[slide.name]]
+    siblings.report_unused(
+        source, set(map(_stem, of_slide)), {_stem(slide.name) for slide in bare}, _used(source, of_slide)
+    )
+    siblings.refuse_dicom(source, bare)
     _check_alone(source, outlines, called)
     alone = []
     for slide in slides:
@@ -119,7 +125,10 @@ def images(source: Source) -> Iterator[SourceImage]:
         row = told.get(names.folded(name))
         if told and row is None:
             raise SourceError("no line of the table is about this slide", where=slide.name)
-        yield _source_image(slide, layout, row or {}, files, classes.get(name, ""))
+        found = _source_image(slide, layout, row or {}, files, classes.get(name, ""))
+        if found.label is None and isinstance(source.manifest.rule, Whole | Tiles):
+            found = _labelled(source, layout, found)
+        yield found
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
     if absent := told.keys() - {names.folded(slide["name"]) for slide in slides}:
@@ -129,7 +138,10 @@ def images(source: Source) -> Iterator[SourceImage]:
 def idle(source: Source) -> Iterator[Idle]:
     files = [found.name for found in source.match("annotations")]
     if not any(map(MASK.search, files)):
-        yield ("values", "threshold", "instances"), "no file of annotations is a mask"
+        yield ("values", "threshold", "instances", "white_is_zero"), "no file of annotations is a mask"
+    else:
+        drawn = (name for name in files if MASK.search(name))
+        yield from no_white_zero(source, drawn, layout_of(source.manifest, Layout).white_is_zero)
     if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
         yield ("boxes",), "no file of annotations is JSON"
     if not files:
@@ -157,6 +169,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         values={**layout.values, **_object_classes(source, source_image)},
         threshold=layout.threshold,
         instances=layout.instances,
+        white_is_zero=layout.white_is_zero,
         boxes=layout.boxes,
     )
     found = annotation_files.read(source.read(name), name, subject, _known(source.manifest, layout))
@@ -266,12 +279,19 @@ def _folding(slides: set[str]) -> Callable[[str], str]:
 
 
 def _images(source: Source, name: str) -> list[str] | None:
-    """The images that a file names, or None if it names no image."""
+    """The images that a file names, or None if it names no image.
+
+    Raises:
+        ReadError: it is of a known format, but damaged.
+    """
     if not SEVERAL.search(name):
         return None
-    with suppress(ReadError):  # a file of another kind, which is on no slide
-        return annotation_files.names_of_images(annotation_files.unpacked(source.read(name), name), name)
-    return None
+    try:
+        data = annotation_files.unpacked(source.read(name), name)
+        programs.detect(data, name)
+    except ReadError:  # a file of another kind, which is on no slide
+        return None
+    return annotation_files.names_of_images(data, name)
 
 
 def _source_image(
@@ -286,6 +306,19 @@ def _source_image(
         annotations=files,
         extra={"classes": classes} if classes else {},
     )
+
+
+def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage:
+    """The image with the label that its file of annotations gives to it as a whole, as tags and choices do."""
+    if not image.annotations or MASK.search(image.annotations[0]):
+        return image
+    name, manifest = image.annotations[0], source.manifest
+    told = annotation_files.labels_of_image(annotation_files.unpacked(source.read(name), name), name, image.files[0])
+    if not told:
+        return image
+    label = only(told, [*layout.labels, *([] if layout.labels else manifest.classes)], name)
+    kept = image.annotations if manifest.dense is not None else ()
+    return replace(image, label=layout.labels.get(label, label), annotations=kept)
 
 
 def _table(source: Source, layout: Layout, called: dict[str, str]) -> dict[str, dict[str, str]]:

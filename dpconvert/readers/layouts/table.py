@@ -22,6 +22,7 @@ from dpconvert.manifest.model import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import (
     IMAGE,
+    Attributes,
     FromRoot,
     Missing,
     SplitNames,
@@ -74,7 +75,7 @@ class Template(string.Formatter):
 TEMPLATE = Template()
 
 
-class Layout(Tabular, SplitNames):
+class Layout(Tabular, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     file: str
@@ -185,7 +186,10 @@ def _source_image(row: TableRow, layout: Layout, file: str, listed: _ListedImage
     group = (cell(row, layout.group, where) if layout.group else "") or listed.named("group", file)
     listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
     split = (cell(row, layout.split, where) if layout.split else "") or listed.named("split", file)
-    return SourceImage(stem(file), (file,), group or file, label=label, split=layout.set_of(split, where))
+    attributes = layout.told(lambda name: cell(row, name, where))
+    return SourceImage(
+        stem(file), (file,), group or file, label=label, split=layout.set_of(split, where), attributes=attributes
+    )
 
 
 def _file(row: Cells, layout: Layout, where: str) -> str:

@@ -55,8 +55,11 @@ def images(source: Source) -> Iterator[SourceImage]:
     refuse_missing_none(source.manifest, layout.missing)
     left_out: Counter[str] = Counter()
     found: list[tuple[str, MatchedFile, str, dict[str, str]]] = []
+    more: Counter[tuple[str, str]] = Counter()
     for key, fields in _samples(source).items():
-        image = next((fields[name.lower()] for name in layout.image if name.lower() in fields), None)
+        present = [fields[name.lower()] for name in layout.image if name.lower() in fields]
+        image = present[0] if present else None
+        more.update((present[0]["field"], other["field"]) for other in present[1:])
         label = _told(source, fields, layout.label)
         missing = "an image" if image is None else "a label"
         if image is not None and label:
@@ -71,6 +74,10 @@ def images(source: Source) -> Iterator[SourceImage]:
         else:
             left_out[missing] += 1
     source.notes += [f"{counted(n, 'sample')} without {what}, left out" for what, n in sorted(left_out.items())]
+    source.notes += [
+        f"not used: the field {other!r} of {counted(n, 'sample')}, whose image is {taken!r} (`image` in [layout])"
+        for (taken, other), n in sorted(more.items())
+    ]
     labels = class_names([one[2] for one in found], layout.values, source.manifest.classes, str(source.root))
     for (key, image, _, about), label in zip(found, labels, strict=True):
         split = layout.set_of(about["split"] or image.get("split"), image.name)
@@ -82,7 +89,9 @@ def _samples(source: Source) -> dict[str, dict[str, MatchedFile]]:
     """Key -> field, in lower case, -> file."""
     samples: dict[str, dict[str, MatchedFile]] = {}
     for found in source.need("members"):
-        samples.setdefault(found["name"], {})[found["field"].lower()] = found
+        known = samples.setdefault(found["name"], {}).setdefault(found["field"].lower(), found)
+        if known is not found:
+            raise SourceError("two fields of one name in a sample", where=found.name, found=known.name)
     return samples
 
 

@@ -5,6 +5,7 @@ prints.py     image -> a digest of its pixels, and its waves, which scaling and 
 nearest.py    prints -> pairs that look alike, without comparing all images
 findings.py   pairs and groups -> leaks, related tasks
 page.py       the pairs side by side on one page
+errata.py     the pairs as entries for [[errata]] of a manifest
 """
 
 from dpconvert.tasks.audit.findings import Audit, Link, Pair

@@ -12,11 +12,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dpconvert.card import Licence, TaskCard
+from dpconvert.card import METRICS, Licence, TaskCard
 from dpconvert.errors import cut, printable
 from dpconvert.plural import counted
 from dpconvert.tasks import webpage
 from dpconvert.tasks.gallery import histogram
+from dpconvert.tasks.gallery.colours import ColourBaseline
 from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, TaskSummary
 from dpconvert.tasks.overlay import colour_of
 
@@ -52,19 +53,24 @@ def _page(gallery: Gallery) -> Iterator[str]:
 def _contents(gallery: Gallery) -> Iterator[str]:
     """A table of all tasks, with links to their sections."""
     yield '<nav aria-label="Tasks">'
-    head = ["task", "organ", "stain", "classes", *SPLITS, "licence"]
+    head = ["task", "organ", "stain", "classes", *SPLITS, "by colours alone", "licence"]
     yield from _table(
-        "Samples in each set",
+        "Samples in each set; and the score on the validation set of a classifier that sees colour histograms alone",
         head,
         (
             [
                 f'<a href="#task-{number}">{text(seen.card.task)}</a>', text(seen.card.organ), text(seen.card.stain),
-                len(seen.card.classes), *_sizes(seen.card), text(seen.card.licence.name),
+                len(seen.card.classes), *_sizes(seen.card), _colours(seen.colours),
+                text(seen.card.licence.name),
             ]
             for number, seen in enumerate(gallery.tasks)
         ),
     )  # fmt: skip
     yield "</nav>"
+
+
+def _colours(colours: ColourBaseline | None) -> str:
+    return "–" if colours is None else f"{colours.score:.2f} (chance {colours.chance:.2f})"
 
 
 def _unfinished(gallery: Gallery) -> Iterator[str]:
@@ -78,7 +84,7 @@ def _task(seen: TaskSummary, number: int) -> Iterator[str]:
     card, name = seen.card, f"task-{number}"
     yield f'<section aria-labelledby="{name}">'
     yield f'<h2 id="{name}" tabindex="-1">{text(card.task)} <span>{text(card.title)}</span></h2>'
-    yield from _facts(card)
+    yield from _facts(card, seen.colours)
     yield f"<h3>Samples</h3>{''.join(_counts(card, name))}"
     if empty := card.empty_sets():
         yield f'<p class="bad">{text("; ".join(empty))}</p>'
@@ -94,7 +100,7 @@ def _task(seen: TaskSummary, number: int) -> Iterator[str]:
     yield "</section>"
 
 
-def _facts(card: TaskCard) -> Iterator[str]:
+def _facts(card: TaskCard, colours: ColourBaseline | None) -> Iterator[str]:
     facts = {
         "source": text(card.source),
         "kind": text(card.kind),
@@ -104,7 +110,8 @@ def _facts(card: TaskCard) -> Iterator[str]:
         "citation": text(card.citation),
         "split": text(card.split_policy),
         "related tasks": text(", ".join(card.related)),
-        "score": "area under the ROC curve" if card.metric == "roc_auc" else "accuracy",
+        "score": METRICS[card.metric],
+        "by colours alone": "" if colours is None else text(colours.in_words()),
         "dense targets": _targets(card),
         "shards": f"{len(card.shards)}, {sum(shard.size for shard in card.shards) / 1e6:,.1f} MB",
         "digest": f"<code>{text(card.digest)}</code>",

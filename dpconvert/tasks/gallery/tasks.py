@@ -23,6 +23,8 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import file_card, read_index
 from dpconvert.source.bounded import DAMAGED
 from dpconvert.tasks.dense_targets import decode_mask
+from dpconvert.tasks.gallery import colours
+from dpconvert.tasks.gallery.colours import ColourBaseline
 from dpconvert.tasks.overlay import overlaid
 from dpconvert.tasks.sample_files import SampleFiles, read_sample
 
@@ -30,6 +32,7 @@ SIDE = 112  # px: the longer side of an image on the page
 IMAGES = 8  # images shown of each class
 CLASSES = 60  # classes of a task whose images are shown
 LOOKED_AT = 200  # samples whose resolution is read
+COLOUR_SIDE = 256  # px, of images whose colours are counted
 QUALITY = 80  # of JPEG
 VERIFY = "`dpconvert verify` lists what is damaged"
 COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "stored_width", "stored_height")
@@ -55,7 +58,8 @@ class TaskSummary:
     """A finished task.
 
     widths, heights: of stored images in px, one entry per sample. groups: number of samples of each group.
-    mpp: um per px of up to LOOKED_AT stored images; empty if unknown. examples: label -> images.
+    mpp: um per px of up to LOOKED_AT stored images; empty if unknown. examples: label -> images. colours: what colours
+    alone reveal of the classes; None if that is not defined.
     """
 
     folder: Path
@@ -65,6 +69,7 @@ class TaskSummary:
     groups: NDArray[np.int64]
     mpp: NDArray[np.float64]
     examples: dict[int, list[Example]]
+    colours: ColourBaseline | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def _read(folder: Path) -> TaskSummary:
     return TaskSummary(
         folder, card, column["stored_width"], column["stored_height"], np.bincount(codes),
         _resolutions(folder, card, column), _examples(folder, card, column),
+        _colours(folder, card, column),
     )  # fmt: skip
 
 
@@ -131,6 +137,19 @@ def _resolutions(folder: Path, card: TaskCard, column: dict[str, Any]) -> NDArra
         if isinstance(mpp, int | float) and math.isfinite(mpp) and mpp > 0:
             values.append(float(mpp))
     return np.array(values, dtype=np.float64)
+
+
+def _colours(folder: Path, card: TaskCard, column: dict[str, Any]) -> ColourBaseline | None:
+    """What colours alone reveal of the classes: from the training set to the validation set."""
+
+    def read(rows: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for row, sample in _samples(folder, card, column, rows):
+            where = f"{folder / column['shard'][row]}: {column['key'][row]}"
+            yield row, np.asarray(_decoded(sample.image, where, COLOUR_SIDE))
+
+    train, val = colours.chosen(column["split"], evenly)
+    labels = column["label"].astype(np.int64)
+    return colours.baseline(card.metric, len(card.classes), (train, labels[train]), (val, labels[val]), read)
 
 
 def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int, list[Example]]:
@@ -182,16 +201,21 @@ def _overlaid(small: Pillow.Image, stored: tuple[int, int], sample: SampleFiles,
 
 def _small(data: bytes, where: str) -> Pillow.Image:
     """A thumbnail of the image in RGB."""
+    small = _decoded(data, where, 2 * SIDE)
+    small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def _decoded(data: bytes, where: str, side: int) -> Pillow.Image:
+    """The image in RGB; a JPEG at the smallest of its own scales that is at least `side` px."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                image.draft("RGB", (2 * SIDE, 2 * SIDE))
-                small = image.convert("RGB")
+                image.draft("RGB", (side, side))
+                return image.convert("RGB")
     except UNREADABLE as error:
         raise ShardError(f"cannot be decoded: {error}", where=where, remedy=VERIFY) from None
-    small.thumbnail((SIDE, SIDE))
-    return small
 
 
 def _jpeg(image: Pillow.Image) -> bytes:

@@ -1,0 +1,110 @@
+"""Zeiss CZI, read piece by piece by Zeiss's own library (extra `czi`): all scenes of a file are one image.
+
+Only pixels of full resolution are used. Format: https://github.com/ZEISS/libczi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dpconvert.errors import ReadError
+from dpconvert.image.base import Pixels
+from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
+from dpconvert.image.spacing import Spacing, of_texts
+from dpconvert.plural import counted
+
+MICROMETRES = 1e6  # in a metre
+KINDS = ("Bgr24", "Bgr48", "Gray8", "Gray16")
+WHITE = (1.0, 1.0, 1.0)
+BEYOND = {"Z": "focal plane", "T": "time point"}  # axes of which only the first is read
+DAMAGED = (RuntimeError, OSError, ValueError, KeyError, TypeError, IndexError)  # raised by the library
+
+
+class Level(NamedTuple):
+    """The size of a level in pixels."""
+
+    width: int
+    height: int
+
+
+class CziPages:
+    """The image of a CZI file.
+
+    Raises:
+        ReadError: the file is damaged, has several channels, or pixels of another kind.
+    """
+
+    in_strips = False
+
+    def __init__(self, path: Path, scale: Range | None = None) -> None:
+        from pylibCZIrw.czi import CziReader
+
+        self.path, self.scale = path, scale
+        try:
+            self._reader = CziReader(str(path))
+            box = self._reader.total_bounding_rectangle_no_pyramid
+            axes = self._reader.total_bounding_box_no_pyramid
+            kinds = self._reader.pixel_types
+            self.spacing = _spacing(self._reader.metadata)
+        except DAMAGED as error:
+            raise ReadError(f"not a readable CZI file: {error}", where=path, remedy="fetch it again") from None
+        _check(kinds, path)
+        self.x, self.y, self.width, self.height = box.x, box.y, box.w, box.h
+        self.levels: Sequence[Level] = [Level(box.w, box.h)]
+        more = {what: axes[axis][1] - axes[axis][0] - 1 for axis, what in BEYOND.items() if axis in axes}
+        self.notes = tuple(f"{counted(count, f'more {what}')} not read" for what, count in more.items() if count > 0)
+        self._check_bits()
+
+    def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels:
+        """Return a frame as uint8 RGB (h, w, 3); white where the file has no pixels.
+
+        Raises:
+            ReadError: the file is damaged in this frame.
+        """
+        try:
+            return to_rgb(self._samples(x, y, w, h), scale=self.scale)
+        except KindError as error:
+            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()
+
+    def _samples(self, x: int, y: int, w: int, h: int) -> np.ndarray[Any, Any]:
+        frame = (self.x + x, self.y + y, w, h)
+        try:
+            found = self._reader.read(roi=frame, plane={"C": 0}, background_pixel=WHITE)
+        except DAMAGED as error:
+            raise ReadError(f"cannot be read at {(x, y, w, h)}: {error}", where=self.path) from None
+        return np.ascontiguousarray(found[:, :, ::-1])  # blue comes first
+
+    def _check_bits(self) -> None:
+        side = min(self.width, self.height, 256)
+        try:
+            check_bits(self._samples((self.width - side) // 2, (self.height - side) // 2, side, side), scale=self.scale)
+        except KindError as error:
+            self.close()
+            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+
+
+def _check(kinds: Mapping[int, str], path: Path) -> None:
+    if len(kinds) != 1:
+        raise ReadError(
+            "an image of several channels (fluorescence), not RGB", where=path, found=f"{len(kinds)} channels"
+        )
+    if kinds[0] not in KINDS:
+        raise ReadError("pixels of a kind that is not read", where=path, found=kinds[0], expected=", ".join(KINDS))
+
+
+def _spacing(metadata: Any) -> Spacing:
+    """Return the micrometres per pixel of the metadata, which states metres."""
+    items = metadata
+    for name in ("ImageDocument", "Metadata", "Scaling", "Items", "Distance"):
+        items = items.get(name) if isinstance(items, Mapping) else None
+    told = {item.get("@Id"): item.get("Value") for item in ([items] if isinstance(items, Mapping) else items or [])}
+    texts = [None if told.get(axis) is None else f"{float(str(told[axis])) * MICROMETRES:.6g}" for axis in "XY"]
+    return of_texts(*texts)

@@ -1,0 +1,183 @@
+"""OME-Zarr 0.4 and 0.5, read piece by piece by zarr (extra `zarr`): a folder is one image with its coarser levels.
+
+Format: https://ngff.openmicroscopy.org. A chunk that is not there has the fill value, as the format says.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from dpconvert.errors import ReadError
+from dpconvert.image.base import Pixels
+from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
+from dpconvert.image.spacing import Spacing, micrometres
+from dpconvert.plural import counted
+from dpconvert.validation import first_fault
+
+SEVERAL = "bioformats2raw.layout"  # attribute of a folder of several images, named by numbers
+CHUNK_LIMIT = 1 << 28  # bytes
+DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, zlib.error)  # raised by zarr
+
+
+class Axis(BaseModel):
+    """An axis of the arrays."""
+
+    name: str
+    unit: str = ""
+
+
+class Transformation(BaseModel):
+    """A transformation of coordinates; only `scale` is used."""
+
+    type: str = ""
+    scale: list[float] = []
+
+
+class Dataset(BaseModel):
+    """A level: the path of its array, and the size of its pixels."""
+
+    path: str
+    coordinateTransformations: list[Transformation] = []  # noqa: N815
+
+
+class Multiscale(BaseModel):
+    """An image in several resolutions, finest first."""
+
+    axes: list[Axis]
+    datasets: list[Dataset]
+
+
+class Multiscales(BaseModel):
+    """The attributes of the group of an image."""
+
+    multiscales: list[Multiscale]
+
+
+class ZarrLevel:
+    """An array with its axes in order of the image: rows, columns, channels."""
+
+    def __init__(self, array: Any, axes: Sequence[str], where: Path) -> None:
+        self._array, self._axes = array, axes
+        shape = dict(zip(axes, array.shape, strict=True))
+        self.width, self.height, self.channels = shape["x"], shape["y"], shape.get("c", 1)
+        self.more = {name: size - 1 for name, size in shape.items() if name not in "cyx" and size > 1}
+        if array.dtype.kind not in "uif":
+            raise ReadError("an array that is not of numbers", where=where, found=str(array.dtype))
+        if int(np.prod(array.chunks, dtype=np.int64)) * array.dtype.itemsize > CHUNK_LIMIT:
+            raise ReadError("chunks that are too large", where=where, found=" x ".join(map(str, array.chunks)))
+
+    def samples(self, x: int, y: int, w: int, h: int) -> NDArray[Any]:
+        """Return the samples (h, w, channels) of a frame; of other axes the first index."""
+        spans = {"x": slice(x, x + w), "y": slice(y, y + h), "c": slice(None)}
+        found = np.asarray(self._array[tuple(spans.get(name, 0) for name in self._axes)])
+        kept = [name for name in self._axes if name in spans]
+        found = found if "c" in kept else found[..., None]
+        order = [[*kept, *([] if "c" in kept else ["c"])].index(name) for name in "yxc"]
+        return np.ascontiguousarray(found.transpose(order))
+
+
+class ZarrPages:
+    """The image of an OME-Zarr folder.
+
+    Raises:
+        ReadError: the folder is damaged, no image, or not of one or three channels.
+    """
+
+    in_strips = False
+
+    def __init__(self, path: Path, scale: Range | None = None) -> None:
+        self.path, self.scale = path, scale
+        try:
+            image, notes = _group(path)
+            found = _multiscale(dict(image.attrs), path)
+            axes = [axis.name.lower() for axis in found.axes]
+            self.levels = [ZarrLevel(image[dataset.path], axes, path) for dataset in found.datasets]
+            self.spacing = _spacing(found)
+        except DAMAGED as error:
+            raise ReadError(f"not a readable OME-Zarr folder: {error}", where=path, remedy="fetch it again") from None
+        first = self.levels[0]
+        if first.channels not in (1, 3, 4):
+            raise ReadError(
+                "an image of several channels (fluorescence), not RGB", where=path, found=f"{first.channels} channels"
+            )
+        self.width, self.height = first.width, first.height
+        more = (f"{counted(count, 'more place')} on the axis {name} not read" for name, count in first.more.items())
+        self.notes = (*notes, *more)
+        self._check_bits()
+
+    def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels:
+        """Return a frame of a level, in pixels of that level: uint8 RGB (h, w, 3).
+
+        Raises:
+            ReadError: the folder is damaged in this frame.
+        """
+        try:
+            samples = self.levels[level].samples(x, y, w, h)
+            return to_rgb(samples, opacity="unassociated" if samples.shape[2] == 4 else "", scale=self.scale)
+        except KindError as error:
+            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+        except DAMAGED as error:
+            raise ReadError(f"cannot be read at {(x, y, w, h)}: {error}", where=self.path) from None
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _check_bits(self) -> None:
+        last = self.levels[-1]
+        try:
+            check_bits(last.samples(0, 0, min(last.width, 512), min(last.height, 512)), scale=self.scale)
+        except KindError as error:
+            raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+        except DAMAGED as error:
+            raise ReadError(f"not a readable OME-Zarr folder: {error}", where=self.path) from None
+
+
+def _group(path: Path) -> tuple[Any, list[str]]:
+    """Return the group of the image, or of the first of several as bioformats2raw makes them, and notes."""
+    import zarr
+
+    root = zarr.open_group(str(path), mode="r")
+    attributes = _attributes(dict(root.attrs))
+    if "plate" in attributes:
+        raise ReadError("a plate of many images", where=path, remedy="name the folder of one image of it")
+    if SEVERAL not in attributes:
+        return root, []
+    others = sum(name.isdecimal() for name in root.group_keys()) - 1
+    return root["0"], [f"{counted(others, 'more image')} in the folder not read"] if others else []
+
+
+def _attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the attributes of OME, which version 0.5 has under `ome`."""
+    ome = attributes.get("ome", attributes)
+    return ome if isinstance(ome, Mapping) else {}
+
+
+def _multiscale(attributes: Mapping[str, Any], path: Path) -> Multiscale:
+    try:
+        found = Multiscales.model_validate(_attributes(attributes)).multiscales
+    except ValidationError as error:
+        raise ReadError(f"no image by OME-Zarr: {first_fault(error, Multiscales)}", where=path) from None
+    if not found or not found[0].datasets or not {"x", "y"} <= {axis.name.lower() for axis in found[0].axes}:
+        raise ReadError("no image by OME-Zarr", where=path, expected="`multiscales` with arrays and axes x and y")
+    return found[0]
+
+
+def _spacing(found: Multiscale) -> Spacing:
+    """Return the micrometres per pixel of the finest level."""
+    scales = [t.scale for t in found.datasets[0].coordinateTransformations if t.type == "scale"]
+    if not scales or len(scales[0]) != len(found.axes):
+        return Spacing()
+    of_axis = {axis.name.lower(): (axis.unit, scale) for axis, scale in zip(found.axes, scales[0], strict=True)}
+    units = [micrometres(of_axis[name][0]) if of_axis[name][0] else None for name in "xy"]
+    stated = " x ".join(dict.fromkeys(f"{of_axis[name][1]:g} {of_axis[name][0] or 'of no unit'}" for name in "xy"))
+    if None in units:
+        return Spacing(stated=stated)
+    sides = [of_axis[name][1] * unit for name, unit in zip("xy", units, strict=True) if unit is not None]
+    return Spacing.of(sides[0], sides[1], stated)

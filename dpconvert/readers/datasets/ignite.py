@@ -1,0 +1,79 @@
+"""IGNITE: regions of H&E slides and their masks; a table tells their sets, origins, and patients of TCGA."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from dpconvert.annotations.parsing.table import Cells, Table
+from dpconvert.annotations.read import unpacked
+from dpconvert.errors import SourceError
+from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.layouts import masks
+from dpconvert.readers.layouts.masks import read_annotations
+from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.source.files import Source
+from dpconvert.source.record import SourceImage
+
+__all__ = ["fake", "images", "read_annotations"]
+
+PATIENT = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
+ABOUT = ("organ", "specimen_type", "histological_subtype", "source", "scanner")  # columns
+CELL = 256  # px of a fake tissue
+HEAD = "image_path,annotation_path,task,split,stain,patient_id,organ,source,scanner,original_tcga_id"
+
+
+def images(source: Source) -> Iterator[SourceImage]:
+    rows = _rows(source)
+    for image in masks.images(source):
+        if image.name not in rows:
+            raise SourceError("data_overview.csv tells no set of this region", where=image.files[0])
+        cells = rows[image.name]
+        patient = PATIENT.search(cells.get("original_tcga_id", ""))
+        attributes = {name: cells[name] for name in ABOUT if cells.get(name)}
+        split = SPLIT_NAMES.get(cells["split"].lower())
+        yield replace(image, group=patient[0] if patient else image.group, split=split, attributes=attributes)
+
+
+def _rows(source: Source) -> dict[str, Cells]:
+    """Name of a region -> its cells."""
+    rows = {}
+    for found in source.need("table"):
+        for row in Table(unpacked(source.read(found.name), found.name), found.name):
+            where = f"{found.name}, line {row.line}"
+            name = PurePosixPath(cell(row, "image_path", where)).stem
+            if cell(row, "split", where).lower() not in SPLIT_NAMES:
+                raise SourceError("not a set", where=where, found=row.cells["split"], expected="train or test")
+            rows[name] = row.cells
+    return rows
+
+
+def fake(tree: FakeTree) -> None:
+    lines = [HEAD]
+    names = [f"patient{patient}_he_roi{number}" for patient in range(1, 8) for number in (1, 2)]
+    for name in names:
+        patient = int(name.split("_")[0].removeprefix("patient"))
+        pixels, mask = np.zeros((4 * CELL, 4 * CELL, 3), np.uint8), np.zeros((4 * CELL, 4 * CELL), np.uint8)
+        for value in range(1, 17):
+            at = np.s_[CELL * ((value - 1) // 4) :, CELL * ((value - 1) % 4) :]
+            pixels[at][:CELL, :CELL], mask[at][:CELL, :CELL] = tree.texture(CELL, CELL, value), value
+        mask[:20] = 0
+        for suffix in ("", "_with_context"):
+            tree.save(f"images/images/he/{name}{suffix}.png", pixels)
+            tree.save(f"annotations/annotations/he/{name}{suffix}.png", mask)
+        of_tcga = f"TCGA-55-000{patient}-01Z-00-DX1" if patient % 2 else ""
+        lines.append(
+            f"./images/he/{name}.png,./annotations/he/{name}.png,he_tissue_segmentation,"
+            f"{'test' if patient > 5 else 'train'},H&E,{patient},lung,{'tcga' if of_tcga else 'rumc'},P1000,{of_tcga}"
+        )
+    lines.append("./images/pdl1/nuclei/patient9_pdl1_roi1.png,./x.json,nuclei_detection,test,PD-L1,9,lung,rumc,P1000,")
+    tree.save("images/images/pdl1/nuclei/patient9_pdl1_roi1.png", tree.coarse(64, 64))
+    tree.write("annotations/annotations/pdl1/nuclei/nuclei_test_set_all_readers.json", "{}")
+    tree.write("data_overview.csv", "\n".join(lines) + "\n")
+    tree.pack("images")
+    tree.pack("annotations")

@@ -1,0 +1,68 @@
+"""SegPath, epithelium: images and masks in one folder, and a table of sets. segpath-lymphocytes has the same layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from dpconvert import names
+from dpconvert.annotations.parsing.table import Table
+from dpconvert.annotations.read import unpacked
+from dpconvert.card import Split
+from dpconvert.errors import SourceError
+from dpconvert.plural import counted
+from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.layouts import masks
+from dpconvert.readers.layouts.masks import read_annotations
+from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.source.files import Source
+from dpconvert.source.record import SourceImage
+
+__all__ = ["fake", "images", "read_annotations"]
+
+SIDE = 512  # of the fake's images
+
+
+def images(source: Source) -> Iterator[SourceImage]:
+    sets, unlisted = _sets(source), list[str]()
+    for image in masks.images(source):
+        split = sets.get(PurePosixPath(image.files[0]).name)
+        if split is None:
+            unlisted.append(image.files[0])
+        else:
+            yield replace(image, split=split)
+    if unlisted:
+        source.notes.append(f"left out: {counted(len(unlisted), 'image')} in no table, the first {unlisted[0]}")
+
+
+def _sets(source: Source) -> dict[str, Split]:
+    """File name of an image -> its set."""
+    sets: dict[str, Split] = {}
+    for found in source.need("table"):
+        for row in Table(unpacked(source.read(found.name), found.name), found.name):
+            where = f"{found.name}, line {row.line}"
+            split = SPLIT_NAMES.get((told := cell(row, "train_val_test", where)).lower())
+            if split is None:
+                raise SourceError("not a set", where=where, found=told, expected="train, val or test")
+            sets[PurePosixPath(names.file_name(cell(row, "filename", where))).name] = split
+    return sets
+
+
+def fake(tree: FakeTree) -> None:
+    folder = PurePosixPath(tree.manifest.files["images"].example).parts[0]
+    lines = ["filename,antibody,train_val_test"]
+    for slide, of in enumerate(("train", "train", "val", "test")):
+        for number in range(2):
+            name = f"{folder}_{slide:03}_{number * SIDE:06}_000000"
+            pixels, mask = tree.coarse(SIDE, SIDE), np.zeros((SIDE, SIDE), np.uint8)
+            places = [(128.0, 128.0), (384.0, 400.0)]
+            tree.spots(pixels, places, 60 + 10 * number, (110, 60, 150))
+            tree.spots(mask, places, 60 + 10 * number, 1)
+            tree.save(f"{folder}/{name}_HE.png", pixels)
+            tree.save(f"{folder}/{name}_mask.png", mask)
+            lines += [f"{name}_{kind}.png,{folder},{of}" for kind in ("HE", "mask")]
+    tree.write(PurePosixPath(tree.manifest.files["table"].example).name, "\n".join(lines) + "\n")

@@ -1,0 +1,92 @@
+"""A named column of a task's samples, such as their centre, scanner or stain: from the index, a name, or a table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpconvert.plural import counted
+from mtrain.data.task import Rows, Task, attributes
+from mtrain.errors import UsageError
+
+KEYS = ("key", "group")
+
+
+@dataclass(frozen=True)
+class ColumnRequest:
+    """Where a column is: an attribute called `name`; or the named group `name` of `pattern`, searched in the group id
+    and then in the key; or the column `name` of `table`, a CSV file with a column `key` or `group`.
+    """
+
+    name: str = "centre"
+    pattern: str | None = None
+    table: Path | None = None
+
+    def of(self, task: Task, rows: Rows) -> NDArray[np.str_]:
+        """The values for these rows, in their order, (n,); "" where there is none.
+
+        Raises:
+            UsageError: no row has a value, or pattern or table do not have the column.
+            ShardError: the index cannot be read.
+        """
+        if self.table is not None:
+            found = _of_table(self.table, self.name, rows)
+        elif self.pattern is not None:
+            found = _of_pattern(self.pattern, self.name, rows)
+        else:
+            known = attributes(task)
+            found = [known.get(key, {}).get(self.name, "") for key in rows.key]
+        if not any(found):
+            raise UsageError(
+                f"no sample of {task.name} has a {self.name}", where=task.folder, expected=self._expected(task),
+                remedy="name another column with --by, or say where it is with --pattern or --table",
+            )  # fmt: skip
+        return np.asarray(found, dtype=str)
+
+    def _expected(self, task: Task) -> str:
+        names = Counter(name for of in attributes(task).values() for name in of)
+        return f"one of the attributes {', '.join(sorted(names))}" if names else "attributes, and this task has none"
+
+
+def _of_pattern(pattern: str, name: str, rows: Rows) -> list[str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--pattern: not a regular expression: {error}", found=pattern) from None
+    if name not in expression.groupindex:
+        raise UsageError(f"--pattern: has no named group (?P<{name}>...)", found=pattern)
+    matches = (
+        expression.search(group) or expression.search(key) for group, key in zip(rows.group, rows.key, strict=True)
+    )
+    return [(match[name] or "") if match else "" for match in matches]
+
+
+def _of_table(path: Path, name: str, rows: Rows) -> list[str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"--table: cannot be read: {error}", where=path) from None
+    columns = list(table[0]) if table else []
+    key = next((one for one in KEYS if one in columns), None)
+    if key is None or name not in columns:
+        wanted = f"a column {name}, and key or group"
+        raise UsageError(
+            "--table: columns are missing", where=path, expected=wanted, found=", ".join(columns) or "none"
+        )
+    values = {row[key]: (row[name] or "").strip() for row in table}
+    if len(values) < len({(row[key], row[name]) for row in table}):
+        raise UsageError(f"--table: a {key} with two values of {name}", where=path)
+    return [values.get(one, "") for one in getattr(rows, key)]
+
+
+def without_value(found: NDArray[np.str_], name: str) -> str:
+    """A note on the samples without a value; "" if there are none."""
+    missing = int((found == "").sum())
+    return f"{counted(missing, 'sample')} without a {name} left out" if missing else ""

@@ -1,0 +1,77 @@
+"""Robustness of a network's features on a task. The result is <run>/robustness/<Task>-<column>-<weights>.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpconvert.names import plain
+from dpconvert.runtime.progress import Reporter
+from mtrain import __version__
+from mtrain.data.columns import ColumnRequest, without_value
+from mtrain.data.task import Rows, Task
+from mtrain.documents import read_document, write_document
+from mtrain.evaluation.robustness import Samples, neighbours, robustness
+from mtrain.runs import Run
+from mtrain.transfers.features import features
+from mtrain.transfers.modes import Pretrained
+from mtrain.transfers.request import NAMED
+
+FOLDER = "robustness"
+SETS = ("train", "val")  # test sets are not needed, and stay closed
+
+
+def robustness_of(
+    source: Pretrained, task: Task, column: ColumnRequest, k: int | None, workers: int, device: str, report: Reporter
+) -> dict[str, Any]:
+    """The robustness of the features of all samples of train and val that have a value of the column; also written.
+
+    k: number of neighbours; chosen by `mtrain.evaluation.robustness.best_k` if None.
+
+    Raises:
+        UsageError: the column is not there, or has too few values.
+    """
+    splits = [split for split in SETS if len(task.rows[split])]
+    rows = Rows.joined([task.rows[split] for split in splits])
+    values = column.of(task, rows)
+    kept = values != ""
+    size = source.run.config().size
+    x = np.concatenate([
+        features(source.network, task, split, size=size, cache=source.cache, workers=workers, report=report,
+            device=device, weights=source.origin)
+        for split in splits
+    ])  # fmt: skip
+    samples = Samples(x[kept], rows.label[kept], values[kept], rows.group[kept].astype(str))
+    found = robustness(samples, neighbours(samples, device), k)
+    result = {
+        "identity": {"weights_digest": source.digest, "task_digest": task.card.digest, "size": size, "k": k,
+            "mtrain": __version__},
+        "task": task.name, "weights": source.weights, "by": column.name, "sets": splits, **found,
+        "notes": [note for note in (without_value(values, column.name), _seen(source, task)) if note],
+    }  # fmt: skip
+    write_document(result_path(source, task, column), result)
+    return result
+
+
+def _seen(source: Pretrained, task: Task) -> str:
+    trained = source.seen.of_task(task.name)
+    return f"these weights were trained on {' and '.join(trained)} of {task.name}" if trained else ""
+
+
+def result_path(source: Pretrained, task: Task, column: ColumnRequest) -> Path:
+    """The path of a result; weights files of the same name are distinguished by their content."""
+    weights = source.weights if source.weights in NAMED else f"{Path(source.weights).stem}-{source.digest[:8]}"
+    return source.run.path / FOLDER / f"{task.name}-{plain(column.name)}-{weights}.json"
+
+
+def results(run: Run) -> list[dict[str, Any]]:
+    """All results of a run.
+
+    Raises:
+        RunError: a result is damaged.
+    """
+    return [
+        read_document(path, "`mtrain robustness` makes it again") for path in sorted((run.path / FOLDER).glob("*.json"))
+    ]

@@ -1,0 +1,234 @@
+"""Slides that optional libraries read: CZI written by Zeiss's own library, and OME-Zarr written by zarr."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from numpy.typing import NDArray
+from pylibCZIrw import czi
+
+from dpconvert.errors import ReadError
+from dpconvert.image import open_image
+from dpconvert.image.unread import EXTRAS
+from dpconvert.shards.tar import read_index
+from mtrain.predict import _files
+from tests.dpconvert.conftest import Answer
+
+RANDOM = np.random.default_rng(3)
+PIXELS = RANDOM.integers(0, 256, (700, 900, 3), dtype=np.uint8)
+GREY = RANDOM.integers(20_000, 65_536, (60, 80), dtype=np.uint16)
+
+
+def write_czi(path: Path, *tiles: tuple[NDArray[Any], tuple[int, int]], mpp: float | None = 0.25, **plane: int) -> None:
+    """Tiles (BGR or grey) at places, with a scale in metres."""
+    with czi.create_czi(str(path), compression_options="zstd1:") as document:
+        for number, (pixels, at) in enumerate(tiles):
+            document.write(pixels, location=at, plane={"C": 0, **plane}, scene=number)
+        if mpp is not None:
+            document.write_metadata("slide", scale_x=mpp * 1e-6, scale_y=mpp * 1e-6)
+
+
+def write_zarr(
+    path: Path, version: str = "0.5", mpp: float = 0.25, unit: str = "micrometer", group: str = "", levels: int = 3
+) -> None:
+    """As the specification has it: axes c, y, x, levels by 2, Zarr 2 for 0.4 and 3 for 0.5."""
+    form: Any = 2 if version == "0.4" else 3
+    root = zarr.open_group(str(path), mode="w", zarr_format=form)
+    image = root.create_group(group) if group else root
+    for level in range(levels):
+        pixels = np.moveaxis(halved(PIXELS, level), 2, 0)
+        image.create_array(str(level), data=pixels, chunks=(3, 128, 128))
+    scales = [[1.0, mpp * 2**level, mpp * 2**level] for level in range(levels)]
+    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space", "unit": unit} for n in "yx")]
+    sets = [
+        {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        for level, scale in enumerate(scales)
+    ]
+    told = [{"axes": axes, "datasets": sets, "version": version}]
+    image.attrs.update({"multiscales": told} if version == "0.4" else {"ome": {"version": "0.5", "multiscales": told}})
+
+
+def halved(pixels: NDArray[Any], times: int) -> NDArray[Any]:
+    for _ in range(times):
+        height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+        blocks = pixels[:height, :width].reshape(height // 2, 2, width // 2, 2, 3)
+        pixels = blocks.mean((1, 3)).round().astype(np.uint8)
+    return pixels
+
+
+def test_a_czi_is_one_image_with_its_resolution(tmp_path: Path) -> None:
+    """Two scenes with a gap, which is white; the left one starts at negative coordinates, as slides do."""
+    blue_first = PIXELS[..., ::-1]
+    write_czi(tmp_path / "a.czi", (blue_first[:, :400], (-1000, 50)), (blue_first[:, 400:], (-500, 50)))
+    with open_image([tmp_path / "a.czi"]) as image:
+        assert (image.width, image.height, image.mpp) == (1000, 700, 0.25)
+        assert (image.read(0, 0, 400, 700) == PIXELS[:, :400]).all()
+        assert (image.read(400, 0, 100, 700) == 255).all()
+        assert (image.read(500, 13, 300, 17) == PIXELS[13:30, 400:700]).all()
+        blocks = PIXELS[:200, :400].reshape(100, 2, 200, 2, 3).mean((1, 3))
+        assert np.abs(image.read(0, 0, 400, 200, (200, 100)) - blocks).max() <= 1
+
+
+def test_a_czi_of_grey_values_needs_a_range(tmp_path: Path) -> None:
+    write_czi(tmp_path / "a.czi", (GREY[..., None], (0, 0)), mpp=None)
+    with open_image([tmp_path / "a.czi"], scale=(0, 65535)) as image:
+        assert image.mpp is None
+        wanted = np.round(GREY / 257).astype(int)
+        assert np.abs(image.read(0, 0, 80, 60).astype(int) - wanted[..., None]).max() <= 1
+
+
+def test_a_czi_of_several_channels_is_refused_and_one_of_focal_planes_says_so(tmp_path: Path) -> None:
+    with czi.create_czi(str(tmp_path / "two.czi")) as document:
+        for channel in range(2):
+            document.write(GREY[..., None], plane={"C": channel})
+    with pytest.raises(ReadError, match=r"two\.czi: an image of several channels \(fluorescence\).*2 channels"):
+        open_image([tmp_path / "two.czi"])
+    with czi.create_czi(str(tmp_path / "deep.czi")) as document:
+        for z in range(3):
+            document.write(np.full((20, 30, 3), 50 * z, np.uint8), plane={"C": 0, "Z": z})
+    with open_image([tmp_path / "deep.czi"]) as image:
+        assert image.notes == ("2 more focal planes not read",)
+        assert (image.read(0, 0, 30, 20) == 0).all()
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("group", ["", "0"])
+def test_an_ome_zarr_is_one_image_with_its_levels_and_resolution(version: str, group: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.zarr"
+    write_zarr(path, version, mpp=250, unit="nanometer", group=group)
+    if group:  # as bioformats2raw has it, with a label image beside
+        root = zarr.open_group(str(path), mode="r+")
+        told = {"bioformats2raw.layout": 3}
+        root.attrs.update(told if version == "0.4" else {"ome": {"version": "0.5", **told}})
+        root.create_group("1")
+    with open_image([path]) as image:
+        assert (image.width, image.height, image.mpp) == (900, 700, 0.25)
+        assert image.notes == (("1 more image in the folder not read",) if group else ())
+        assert (image.read(100, 90, 333, 222) == PIXELS[90:312, 100:433]).all()
+        assert image.downsample(800, 400, (200, 100)) == 4
+        assert (image.read(0, 0, 800, 400, (200, 100)) == halved(PIXELS, 2)[:100, :200]).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: shutil.rmtree(path / "0"), "not a readable OME-Zarr folder"),
+        (lambda path: (path / "zarr.json").write_text("{"), "not a readable OME-Zarr folder"),
+        (lambda path: zarr.open_group(str(path), mode="w"), "no image by OME-Zarr: multiscales"),
+        (
+            lambda path: zarr.open_group(str(path), mode="w").attrs.update({"ome": {"plate": {}}}),
+            "a plate of many images",
+        ),
+    ],
+)
+def test_folders_of_zarr_that_are_no_image_are_refused(
+    damage: Callable[[Path], object], told: str, tmp_path: Path
+) -> None:
+    write_zarr(tmp_path / "a.zarr")
+    damage(tmp_path / "a.zarr")
+    with pytest.raises(ReadError, match=rf"a\.zarr: {told}"):
+        open_image([tmp_path / "a.zarr"])
+
+
+def test_a_damaged_chunk_is_told_and_files_that_are_no_czi_are_refused(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "a.zarr")
+    chunk = max((tmp_path / "a.zarr/0/c").rglob("*"))
+    chunk.write_bytes(b"damaged")
+    with open_image([tmp_path / "a.zarr"]) as image, pytest.raises(ReadError, match="cannot be read at"):
+        image.read(0, 0, image.width, image.height)
+    (tmp_path / "b.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
+    with pytest.raises(ReadError, match=r"b\.czi: not a readable CZI file"):
+        open_image([tmp_path / "b.czi"])
+
+
+MANIFEST = """task = "Mine"
+classes = ["Other", "Tumour"]
+shape = "slides"
+[layout]
+missing = true
+[rule]
+type = "area"
+size = 100
+share = 0.5
+positive = ["Tumour"]
+[split.strict]
+share = [0.5, 0, 0.5]
+"""
+
+
+def test_patches_of_both_formats_are_those_of_the_same_tiff(tmp_path: Path, dpconvert: Callable[..., Answer]) -> None:
+    """One slide in three containers with one annotation: pixels, labels and resolutions agree."""
+    source = tmp_path / "source"
+    source.mkdir()
+    write_czi(source / "a.czi", (PIXELS[..., ::-1], (70, -30)))
+    write_zarr(source / "b.ome.zarr")
+    tifffile.imwrite(source / "c.tif", PIXELS, photometric="rgb", tile=(128, 128),
+                     resolution=(4e4, 4e4), resolutionunit="CENTIMETER")  # fmt: skip
+    ring = [[0, 0], [450, 0], [450, 700], [0, 700], [0, 0]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
+               "properties": {"classification": {"name": "Tumour"}}}  # fmt: skip
+    for name in "abc":
+        (source / f"{name}.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    (tmp_path / "my.toml").write_text(MANIFEST)
+    answer = dpconvert(tmp_path / "my.toml", "--source", source, "--out", tmp_path / "out", "--workers", 1, "-q")
+    assert (answer.code, answer.err) == (0, "")
+    rows = read_index(tmp_path / "out/Mine/index.parquet").to_pylist()
+    of_slide = {
+        slide: {(row["x"], row["y"]): (row["label"], row["sha256"]) for row in rows if row["source"].startswith(slide)}
+        for slide in "abc"
+    }
+    assert len(of_slide["a"]) == 9 * 7
+    assert of_slide["a"] == of_slide["b"] == of_slide["c"]
+    assert dpconvert("verify", tmp_path / "out", "--workers", 1, "-q").code == 0
+
+
+@pytest.mark.parametrize("suffix", [".czi", ".zarr"])
+def test_without_the_library_one_line_says_what_to_install(
+    suffix: str, tmp_path: Path, dpconvert: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXTRAS, suffix, EXTRAS[suffix]._replace(module="not_installed"))
+    source = tmp_path / "source"
+    source.mkdir()
+    write_czi(source / "a.czi", (PIXELS[..., ::-1], (0, 0)))
+    write_zarr(source / "a.zarr")
+    (source / ("a.zarr" if suffix == ".czi" else "a.czi")).rename(tmp_path / "other")
+    install = rf"pip install 'dpconvert\[{suffix[1:]}\]'"
+    with pytest.raises(ReadError, match=install):
+        open_image([source / f"a{suffix}"])
+    (tmp_path / "my.toml").write_text(MANIFEST)
+    answer = dpconvert(tmp_path / "my.toml", "--source", source, "--out", tmp_path / "out", "--workers", 1, "-q")
+    assert answer.code != 0
+    assert len(answer.err.splitlines()) == 1
+    assert f"pip install 'dpconvert[{suffix[1:]}]'" in answer.err
+
+
+def test_a_drafted_manifest_gives_slides_names_without_double_suffixes(
+    tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    """So that annotations `p1_b.geojson` belong to `p1_b.ome.zarr`."""
+    source = tmp_path / "slides"
+    source.mkdir()
+    small = PIXELS[:64, :64]
+    for patient in (1, 2, 3):
+        write_czi(source / f"p{patient}_a.czi", (small[..., ::-1], (0, 0)))
+        write_zarr(source / f"p{patient}_b.ome.zarr", levels=1)
+    dpconvert("init", source, "--out", tmp_path / "my.toml")
+    pattern = re.compile(tomllib.loads((tmp_path / "my.toml").read_text())["files"]["slides"]["pattern"])
+    names = {path.name: found["name"] for path in source.iterdir() if (found := pattern.search(path.name))}
+    assert len(names) == 6
+    assert all(name == file.partition(".")[0] for file, name in names.items())
+
+
+def test_prediction_takes_a_folder_of_ome_zarr_for_one_slide(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "in/a.ome.zarr", levels=1)
+    assert _files([tmp_path / "in"]) == _files([tmp_path / "in/a.ome.zarr"]) == [tmp_path / "in/a.ome.zarr"]

@@ -1,0 +1,98 @@
+"""Networks of the Hugging Face Hub: read from its cache, and downloaded only where they are not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mtrain.backbones import catalog, hub
+from mtrain.errors import RunError, UsageError
+from mtrain.model.network import shared_network
+from mtrain.settings import fit_config
+
+timm = pytest.importorskip("timm")
+huggingface_hub = pytest.importorskip("huggingface_hub")
+
+OPTIONS = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2, "reg_tokens": 3}
+NAME = "timm:hf-hub:someone/tiny-vit"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache of the hub, which cannot be reached."""
+    hub.snapshot.cache_clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    yield tmp_path / "hub"
+    hub.snapshot.cache_clear()
+
+
+def stored(cache: Path, commit: str = "a" * 40) -> Any:
+    """A network in the cache, in the layout of the library, as timm describes it. Returns the network."""
+    repository = cache / "models--someone--tiny-vit"
+    folder = repository / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    torch.manual_seed(2)
+    model = timm.create_model("vit_small_patch16_224", num_classes=0, **OPTIONS)
+    content = {"architecture": "vit_small_patch16_224", "model_args": OPTIONS, "num_classes": 0}
+    told = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 32, 32]}
+    (folder / "config.json").write_text(json.dumps(content | {"pretrained_cfg": told}))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model.eval()
+
+
+def test_a_network_of_the_hub_comes_with_its_weights_from_the_cache(cache: Path) -> None:
+    model = stored(cache)
+    config = fit_config(None, {"backbone": NAME})
+    assert Path(config.weights) == cache / "models--someone--tiny-vit" / "snapshots" / ("a" * 40)
+    assert (config.backbone, config.size) == (NAME, 32)
+    network = shared_network(NAME, config.weights).eval()
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(pixels), model(pixels))
+    assert (network.name, network.mean.tolist()) == ("tiny-vit", pytest.approx([0.1, 0.2, 0.3]))
+    assert catalog.slug(NAME) == "timm-hf-hub-someone-tiny-vit"
+
+
+def test_a_revision_may_be_named(cache: Path) -> None:
+    stored(cache)
+    card = catalog.described(f"{NAME}@main")
+    assert card is not None
+    assert card.name == "tiny-vit"
+    with pytest.raises(RunError, match="not in the hub's cache"):
+        catalog.described(f"{NAME}@v2")
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json", "."])
+def test_what_is_neither_in_the_cache_nor_to_be_downloaded_is_said_with_a_remedy(cache: Path, missing: str) -> None:
+    if missing != ".":
+        stored(cache)
+        (cache / "models--someone--tiny-vit" / "snapshots" / ("a" * 40) / missing).unlink()
+    with pytest.raises(RunError, match=r"not in the hub's cache, and .*hf download someone/tiny-vit --local-dir"):
+        fit_config(None, {"backbone": NAME})
+
+
+def test_a_name_that_is_no_repository_is_refused(cache: Path) -> None:
+    with pytest.raises(UsageError, match="not a repository of the hub"):
+        fit_config(None, {"backbone": "timm:hf-hub:a/b/c"})
+
+
+def test_options_beside_a_network_of_the_hub_are_refused(cache: Path) -> None:
+    stored(cache)
+    with pytest.raises(UsageError, match="has a table, which says how it is built"):
+        catalog.described(NAME, {"depth": 2})
+
+
+def test_a_folder_is_taken_under_timms_own_name_too(cache: Path) -> None:
+    stored(cache)
+    folder = cache / "models--someone--tiny-vit" / "snapshots" / ("a" * 40)
+    config = fit_config(None, {"backbone": f"timm:local-dir:{folder}"})
+    assert (config.backbone, config.weights, config.size) == (str(folder), str(folder), 32)
