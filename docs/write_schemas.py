@@ -26,7 +26,7 @@ HEADS = {
 
 A manifest is a TOML file that describes one source; [A dataset of your own](../how-to/own-dataset.md) shows a complete
 one. This page lists every name that a manifest may contain, with one section per table. An unknown name is an error
-that suggests the closest known one. `make docs` generates this page from `dpconvert/manifest/model.py` and
+that suggests the closest known one. `make docs` generates this page from `dpconvert/manifest/` and
 `dpconvert/readers/layouts/`.
 """,
     BACKBONES: """# Network tables

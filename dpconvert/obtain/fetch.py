@@ -21,7 +21,8 @@ from requests import Session
 
 from dpconvert.errors import FetchError, OutputError, UsageError
 from dpconvert.manifest.catalog import typed
-from dpconvert.manifest.model import Archive, Manifest
+from dpconvert.manifest.files import Archive
+from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Regional
 from dpconvert.obtain.cytomine_project import ExportRequest
 from dpconvert.obtain.download import PATIENT, Downloader, Patience, Remote, locked, stopped

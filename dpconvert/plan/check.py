@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from dpconvert.card import Split
 from dpconvert.errors import UserError
-from dpconvert.manifest.model import Manifest, SplitPolicy
+from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
+from dpconvert.manifest.splits import SplitPolicy
 from dpconvert.plan import divide, patches
 from dpconvert.plan.collect import LazyScene, check_targets
 from dpconvert.plan.options import Options

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from dpconvert.card import Model
 from dpconvert.errors import UsageError
-from dpconvert.manifest.model import ImageFormat, Manifest, SplitName
+from dpconvert.manifest.model import ImageFormat, Manifest
 from dpconvert.manifest.rules import Middle, Mpp, Presence, Regional, Tiles
+from dpconvert.manifest.splits import SplitName
 
 
 class Options(Model):

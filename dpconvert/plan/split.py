@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from dpconvert import names
 from dpconvert.card import SPLITS, Split
 from dpconvert.errors import SourceError
-from dpconvert.manifest.model import SplitPolicy
+from dpconvert.manifest.splits import SplitPolicy
 from dpconvert.source.record import hashed
 
 Counts = Mapping[str, int]

@@ -23,7 +23,8 @@ from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import ManifestError
 from dpconvert.image import Image
 from dpconvert.manifest.catalog import manifest_folder, plugin_folders
-from dpconvert.manifest.model import FileKind, Manifest
+from dpconvert.manifest.files import FileKind
+from dpconvert.manifest.model import Manifest
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dpconvert.card import SPLITS, Split, empty_sets
 from dpconvert.errors import SourceError
-from dpconvert.manifest.model import SplitPolicy
+from dpconvert.manifest.splits import SplitPolicy
 from dpconvert.plan.split import GroupContent, assign, contents, spelt
 
 SHARE = SplitPolicy(share=(0.6, 0.2, 0.2))

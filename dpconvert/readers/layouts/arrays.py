@@ -18,7 +18,7 @@ from pydantic import model_validator
 from dpconvert import names
 from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
-from dpconvert.manifest.model import FileKind
+from dpconvert.manifest.files import FileKind
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import Attributes, ByName, SplitNames, Tabular, layout_of, stem
 from dpconvert.source.elements import Element

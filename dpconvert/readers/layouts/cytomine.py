@@ -18,7 +18,7 @@ from dpconvert.annotations.cytomine import CytomineImage, Labelled
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.catalog import typed
-from dpconvert.manifest.model import FileKind
+from dpconvert.manifest.files import FileKind
 from dpconvert.manifest.rules import SANE_MPP, Crop, Regional
 from dpconvert.readers.cytomine import export, fakes
 from dpconvert.readers.cytomine.export import Export

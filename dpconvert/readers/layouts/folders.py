@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from dpconvert.errors import ManifestError
-from dpconvert.manifest.model import FileKind
+from dpconvert.manifest.files import FileKind
 from dpconvert.readers.pairing import IMAGE, Attributes, SplitNames, layout_of, never_met, stem
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage

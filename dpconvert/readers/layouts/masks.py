@@ -18,7 +18,7 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, masks
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
-from dpconvert.manifest.model import FileKind
+from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, no_white_zero, paired
 from dpconvert.source.files import MatchedFile, Source

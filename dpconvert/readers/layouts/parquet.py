@@ -10,7 +10,7 @@ from typing import Any
 
 from dpconvert import names
 from dpconvert.errors import SourceError
-from dpconvert.manifest.model import FileKind
+from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.layouts.arrays import class_names
 from dpconvert.readers.pairing import Missing, SplitNames, layout_of, refuse_missing_none, stem

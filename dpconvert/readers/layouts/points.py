@@ -25,7 +25,7 @@ from dpconvert.annotations.parsing import matlab73
 from dpconvert.annotations.points import Form, PointRow
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
-from dpconvert.manifest.model import FileKind
+from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
 from dpconvert.source.files import MatchedFile, Source

@@ -23,7 +23,8 @@ from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
-from dpconvert.manifest.model import FileKind, Manifest
+from dpconvert.manifest.files import FileKind
+from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Middle, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import siblings

@@ -18,7 +18,7 @@ from typing import Any
 from dpconvert import names
 from dpconvert.annotations.parsing.table import Cells, Table, TableRow, column
 from dpconvert.errors import ManifestError, SourceError
-from dpconvert.manifest.model import FileKind
+from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import (
     IMAGE,
