@@ -33,11 +33,19 @@ INCIDENTAL = frozenset({
 
 
 OPTIONAL = frozenset({
-    "tasks", "drop", "weights_key", "train_on", "joint", "backbone_options", "tune", "layer_decay", "checkpointing",
-    "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced", "rotations",
-    "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
+    "tasks", "drop", "weights_key", "train_on", "joint", "backbone_options", "tune", "features", "layer_decay",
+    "checkpointing", "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced",
+    "rotations", "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
     "graph", "stream", "dense", "loss_scale",
 })  # fmt: skip
+
+# settings that --features cached refuses, and why
+AUGMENTS = "which changes the images of each batch"
+NOT_CACHED = {
+    "rotations": AUGMENTS, "stain_jitter": AUGMENTS, "colour_jitter": AUGMENTS,
+    "dense": "which needs feature maps", "stream": "which does not name its images",
+    "skip_corrupt": "because it needs every image",
+}  # fmt: skip
 
 
 # sections of `--help-all`, which together have every setting
@@ -48,7 +56,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "skip_corrupt",
     ),
     "Network": (
-        "backbone", "backbone_options", "weights", "weights_key", "size", "tune", "batchnorm", "adapt_batches",
+        "backbone", "backbone_options", "weights", "weights_key", "size", "tune", "features", "batchnorm",
+        "adapt_batches",
     ),
     "Optimization": (
         "iterations", "warmup", "warmup_lr", "lr", "tau", "momentum", "weight_decay", "optimizer", "schedule",
@@ -182,6 +191,8 @@ class FitConfig(BaseModel):
     """Also train on the masks and points of the tasks that have them."""
     loss_scale: Literal["auto", "none", "log-classes"] = "auto"
     """Divide each task's loss by the logarithm of its classes: auto does so with --dense."""
+    features: Literal["online", "cached"] = "online"
+    """Features of --tune heads: cached are computed once, without random crops and flips."""
 
     def idle(self) -> dict[str, str]:
         """Settings that have no effect beside the others -> why."""
@@ -254,6 +265,18 @@ class FitConfig(BaseModel):
             if dense and info.data.get(other):
                 raise ValueError(f"does not go with --{other}")
         return dense
+
+    @field_validator("features")
+    @classmethod
+    def _features_that_stay(cls, features: str, info: ValidationInfo) -> str:
+        if features == "online":
+            return features
+        if info.data.get("tune", "heads") != "heads":
+            raise ValueError("cached is for --tune heads: features of a network that is trained do not stay")
+        for option, why in NOT_CACHED.items():
+            if info.data.get(option):
+                raise ValueError(f"cached does not go with --{option.replace('_', '-')}, {why}")
+        return features
 
     @field_validator("warmup")
     @classmethod

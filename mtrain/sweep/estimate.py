@@ -113,6 +113,8 @@ def _left(cell: Cell, done: int) -> int:
 def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
     """Time a few iterations of each kind, including the reading of images."""
     report.note(f"{config.backbone}: timing a few iterations")
+    if config.features == "cached":
+        report.note("features = cached takes less time than this estimate, which is that of features = online")
     device = find_device(config.device)
     network = shared_network(catalog.described(config.backbone, config.backbone_options) or config.backbone, "random")
     model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})

@@ -75,6 +75,7 @@ def fit(
         training = begin(config, network, pool, run, report, ranks)
         for note in (
             *_about_sets(config, pool),
+            *_about_features(config),
             *_about_dense(config, pool),
             *_about_start(start, left),
             *filter(None, [remark(config.backbone)]),
@@ -112,6 +113,12 @@ def _about_sets(config: FitConfig, pool: Pool) -> Iterator[str]:
     but = f"; only the training set of {', '.join(kept)}" if kept else ""
     curves = "" if kept or not config.validate_every else "; no validation set is left (--train-on train keeps it)"
     yield f"trained on: {', '.join(tasks[0].trains)} of {counted(len(tasks), 'task')}{but}{curves}"
+
+
+def _about_features(config: FitConfig) -> Iterator[str]:
+    """A note if the heads are trained on features that were computed once."""
+    if config.features == "cached":
+        yield "features are computed once, of the central square of each image: no random crops and flips (--features)"
 
 
 def _about_dense(config: FitConfig, pool: Pool) -> Iterator[str]:
@@ -239,6 +246,11 @@ def _end(training: Training, journal: Journal) -> RunState:
 
 
 def _check_division(config: FitConfig, ranks: Ranks) -> None:
+    if config.features == "cached" and not ranks.alone:
+        raise UsageError(
+            "--features cached trains in one process", found=f"{ranks.size} processes",
+            remedy="run it without torchrun, or use --features online",
+        )  # fmt: skip
     parts = ranks.size * config.accumulate
     if config.batch < 2 * parts:  # batch normalization has no variance to learn from in one sample
         raise UsageError(

@@ -17,6 +17,7 @@ from mtrain.data.task import fetch_shards
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.frozen import BATCH
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import StateDict as TensorState
@@ -25,6 +26,7 @@ from mtrain.train import checkpoint, footprint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
 from mtrain.train.graph import CudaGraph
+from mtrain.train.head_training import CACHE, HeadTraining
 from mtrain.train.trainer import Training
 
 
@@ -55,11 +57,7 @@ def begin(
     shared = shared_network(network, config.weights if starts else "random", config.weights_key if starts else None)
     check_size(shared, config.size)
     _check_start(shared, config.weights)
-    tuning.prepare(shared.body, config.tune, shared.name)
-    if config.layer_decay is not None:
-        tuning.by_layer(shared.body, config.layer_decay, shared.name)
-    if config.checkpointing:
-        tuning.check_pointing(shared.body, shared.name)
+    _tune(config, shared)
     dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
     model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
     _tell_memory(config, model, device, report, ranks)
@@ -70,7 +68,8 @@ def begin(
         splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
         fetch_shards(pool.tasks, sorted(splits), report)
     _note_without_effect(config, shared, pool, ranks, report)
-    training = Training(config, pool, model, device, done, ranks)
+    kind = HeadTraining if config.features == "cached" else Training
+    training = kind(config, pool, model, device, done, ranks)
     training.skipping.note = report.note
     if saved is None and ranks.first:
         _adapt(training, run, report)
@@ -81,11 +80,22 @@ def begin(
         report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
     if not ranks.alone:
         training.restore(ranks.broadcast_state(training.state()))
+    if isinstance(training, HeadTraining):
+        training.read_features(run.path.parent / CACHE, report)
     if config.compile and config.tune != "heads":
         training.features = compiled(shared, training.example(), report.note)
     if config.graph:
         _record(training, report)
     return training
+
+
+def _tune(config: FitConfig, shared: SharedNetwork) -> None:
+    """Prepare the shared network for training the part of it that the settings name."""
+    tuning.prepare(shared.body, config.tune, shared.name)
+    if config.layer_decay is not None:
+        tuning.by_layer(shared.body, config.layer_decay, shared.name)
+    if config.checkpointing:
+        tuning.check_pointing(shared.body, shared.name)
 
 
 def _note_without_effect(
@@ -111,7 +121,7 @@ def _tell_memory(
 ) -> None:  # fmt: skip
     """Report an estimate of the memory that an iteration takes, where anyone reads it."""
     if ranks.first and not report.quiet:
-        samples = len(ranks.share(config.batch, 0, config.accumulate))
+        samples = BATCH if config.features == "cached" else len(ranks.share(config.batch, 0, config.accumulate))
         for line in footprint.remarks(config, model, device, samples, ranks.size):
             report.note(line)
 
@@ -126,6 +136,7 @@ def _record(training: Training, report: Reporter) -> None:
         "--batchnorm per-task": config.batchnorm == "per-task",
         "--checkpointing": config.checkpointing,
         "--dense": config.dense,
+        "--features cached": config.features == "cached",
     }
     found = [name for name, holds in obstacles.items() if holds]
     if found:

@@ -265,7 +265,7 @@ class Training:
         *correct, cut = self.ranks.all_reduced([*correct, *[0] * missing, missing])()
         if cut:
             return None
-        return {task.name: n / len(_validated(task)) for task, n in zip(tasks, correct, strict=True)}
+        return {task.name: n / len(validated(task)) for task, n in zip(tasks, correct, strict=True)}
 
     @torch.no_grad()
     def validate_dense(self, enough: Callable[[], bool] = lambda: False) -> dict[str, dict[str, float]] | None:
@@ -279,7 +279,7 @@ class Training:
         found = {}
         for task in self.pool.tasks:
             if task.name in dense.tasks and len(task.rows["val"]):
-                rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
+                rows = task.rows["val"].take(validated(task)[self.ranks.rank :: self.ranks.size])
                 route = [len(rows) if name == task.name else 0 for name in self.tasks]
                 with self.averaged():
                     sums = counts_of(self.model, task, rows, self.config, self.device, route, enough)
@@ -291,7 +291,7 @@ class Training:
 
     def _count_correct(self, task: Task, enough: Callable[[], bool]) -> int | None:
         config, shared, head = self.config, self.model.shared, self.model.heads[task.name]
-        rows = task.rows["val"].take(_validated(task)[self.ranks.rank :: self.ranks.size])
+        rows = task.rows["val"].take(validated(task)[self.ranks.rank :: self.ranks.size])
         correct = 0
         for images, places in ordered_batches(
             task,
@@ -310,7 +310,7 @@ class Training:
         return correct
 
 
-def _validated(task: Task) -> list[int]:
+def validated(task: Task) -> list[int]:
     """Row numbers of a task's validation set, evenly spaced."""
     size = len(task.rows["val"])
     return [int(row) for row in np.linspace(0, size - 1, min(size, VALIDATED)).astype(int)]

@@ -20,6 +20,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Rows, Task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.devices import find_device
+from mtrain.model.frozen import Features
 from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import seen_by
@@ -29,7 +30,7 @@ from mtrain.scoring.predictions import Predictions, undefined
 from mtrain.seen import Seen
 from mtrain.transfers import eva, probes
 from mtrain.transfers.dense import STEPS, train_decoder
-from mtrain.transfers.features import Features, features
+from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
 from mtrain.transfers.probes import Probe, TrainingSet

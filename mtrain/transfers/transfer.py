@@ -18,13 +18,13 @@ from mtrain.data.task import Task, fetch_shards
 from mtrain.documents import without_nan, write_document
 from mtrain.errors import RunError
 from mtrain.model.devices import device_failures_reported
+from mtrain.model.frozen import weights_digest
 from mtrain.model.network import check_size, shared_network
 from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
-from mtrain.transfers.features import weights_digest
 from mtrain.transfers.modes import (
     MODES,
     SEEDED,

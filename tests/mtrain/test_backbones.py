@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard, Published
+from mtrain.cli import group
 from mtrain.data.augment import resized, resized_at_once, square
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import body_of_card
@@ -414,3 +416,14 @@ def test_bicubic_squares_are_those_of_pillow(side: int) -> None:
     assert torch.equal(resized(flat, sides, 32, how="bicubic")[0], found)
     at_once = resized_at_once(flat, sides, 32, side, "bicubic")[0].permute(1, 2, 0)
     assert np.abs(at_once.numpy().astype(int) - expected).max() <= 1
+
+
+def test_show_says_what_to_download_from_where_under_which_licence_and_where_to_put_it() -> None:
+    for card in catalog.listed():
+        shown = CliRunner().invoke(group, ["backbones", "show", card.name]).stdout
+        lines = dict(line.split("  ", 1) for line in shown.splitlines())
+        assert all(name in lines["download"] for name in card.files)
+        assert lines["from"].strip().startswith("https://")
+        assert ("request access" in lines["from"]) == card.gated
+        assert card.licence.name in lines["licence"]
+        assert ("--weights" in lines.get("put it", "")) == (card.unavailable is None), card.name

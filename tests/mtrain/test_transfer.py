@@ -12,17 +12,19 @@ import pytest
 import torch
 
 from mtrain.config import FitConfig
+from mtrain.data.loader import ordered_batches
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation.evaluate import opened
+from mtrain.model.frozen import weights_digest
 from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.model.weights import save_weights
 from mtrain.runs import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
 from mtrain.transfers import features as features_module
-from mtrain.transfers.features import features, weights_digest
+from mtrain.transfers.features import features
 from mtrain.transfers.request import targets
 from mtrain.transfers.results import results
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
@@ -85,9 +87,7 @@ def test_features_are_the_networks_output_for_each_image_in_order(trained: Path,
     task = find_task(open_pool(trained / "shards"), "Gamma")
     network = source_of(Run(trained / "runs" / "toy"), "run").network.train()
     found = features(network, task, "val", **feature_options(tmp_path))
-    images = torch.cat(
-        [i for i, _ in features_module.ordered_batches(task, task.rows["val"], size=SIZE, batch=3, workers=0)]
-    )
+    images = torch.cat([i for i, _ in ordered_batches(task, task.rows["val"], size=SIZE, batch=3, workers=0)])
     with torch.inference_mode():
         expected = network.eval()(network.normalize(images)).numpy()
     assert found.shape == (8, network.num_features)

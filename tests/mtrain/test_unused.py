@@ -184,7 +184,8 @@ ALWAYS = {
     "fit": {"name", "config_file", "print_config", "shards", "leave_out", "tasks", "drop", "train_on", "backbone",
         "backbone_options", "weights", "weights_key", "iterations", "warmup", "weight_decay", "batch", "size",
         "accumulate", "seed", "stream", "skip_corrupt", "checkpoint_every", "log_every", "tune", "optimizer", "ema",
-        "label_smoothing", "class_balanced", "rotations", "stain_jitter", "colour_jitter", "dense", "loss_scale"},
+        "label_smoothing", "class_balanced", "rotations", "stain_jitter", "colour_jitter", "dense", "loss_scale",
+        "features"},
     "watch": {"name", "sweep", "once"},
     # settings that `FitConfig.idle` does not name, and those that choose the training
     "release": {"sweep", "shards", "seeds", "backbone", "backbone_options", "weights", "weights_key", "iterations",

@@ -1,0 +1,82 @@
+"""Features of a frozen network in inference mode: computed, checked, and read back from the file that keeps them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.data.loader import ordered_batches
+from mtrain.data.task import Rows, Task
+from mtrain.errors import DivergedError, RunError
+from mtrain.model.network import SharedNetwork
+from mtrain.model.tensor_file import read_tensors
+from mtrain.model.weights import state_digest
+
+BATCH = 64
+FEATURES = "features"
+Features = NDArray[np.float32]
+
+
+def weights_digest(network: SharedNetwork) -> str:
+    """A digest of everything that the network's output depends on: parameters, buffers, normalization and its table."""
+    table = () if network.card is None else (network.card.digest,)
+    return state_digest({**network.state_dict(), "mean": network.mean, "std": network.std}, network.name, *table)
+
+
+def stored(path: Path, shape: tuple[int, int], dtype: str, report: Reporter) -> Features | None:
+    """The array at `path`, memory-mapped; None if it does not exist, is damaged or has another shape or type."""
+    try:
+        found: Features = read_tensors(path, "they are computed again")[0][FEATURES].numpy()
+    except FileNotFoundError:
+        return None
+    except RunError as error:
+        report.note(str(error))
+        return None
+    except (OSError, SafetensorError, KeyError) as error:
+        report.note(f"{path}: features that cannot be read: {error}; they are computed again")
+        return None
+    return found if found.shape == shape and found.dtype == dtype else None
+
+
+@torch.inference_mode()
+def computed(
+    network: SharedNetwork, task: Task, rows: Rows, split: str, *, size: int, workers: int, device: torch.device,
+    report: Reporter,
+) -> Features:  # fmt: skip
+    """The features of these rows, (rows, num_features): of the central square of each image, resized to `size`.
+
+    split: the name of the rows in the progress bar.
+    """
+    network = network.eval().to(device).to(memory_format=torch.channels_last)
+    found = np.empty((len(rows), network.num_features), np.float32)
+    with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:
+        for images, places in ordered_batches(
+            task, rows, size=size, batch=BATCH, workers=workers, device=device, how=network.interpolation
+        ):
+            found[places] = network(network.normalize(images)).float().cpu().numpy()
+            advance(len(places))
+    return found
+
+
+def check_features(found: Features, task: Task, rows: Rows, split: str, weights: str) -> None:
+    """Raises:
+    DivergedError: features that no classifier can use: some are not finite, or those of different images are equal.
+    """
+    images = rows.sha256
+    if (images != images[:1]).any() and (found == found[:1]).all():
+        raise DivergedError(
+            f"{task.name}: the features of all {len(found)} images of {split} are equal", where=weights,
+            remedy="no classifier can use them: give other weights",
+        )  # fmt: skip
+    broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(broken):
+        raise DivergedError(
+            f"{task.name}: features that are not finite, of {len(broken)} of {len(found)} images of {split}, "
+            f"the first {rows.key[broken[0]]}",
+            where=weights, remedy="no classifier can use them: give other weights",
+        )  # fmt: skip
