@@ -12,7 +12,7 @@ from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH,
 from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import root_of
 from dpconvert.plural import counted
-from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, document, say, table, tell
 
 if TYPE_CHECKING:
     from dpconvert.plan.check import Findings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = "slides.html"
 
 
-@click.command()
+@click.command(cls=Detailed, rarely=("mpp", "mpp_override", "allow_outside", "workers"))
 @click.argument("source", metavar="SOURCE|SHARDS")
 @SOURCE
 @click.option(

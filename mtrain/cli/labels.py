@@ -19,6 +19,7 @@ from mtrain.cli.options import (
     WEIGHTS_KEY,
     WORKERS,
     network_of,
+    note_unused,
     reporter,
 )
 
@@ -54,11 +55,12 @@ def audit_labels(
     \b
     Example: mtrain audit-labels --task Lung --weights imagenet
     """
-    from mtrain.transfers.request import targets, weights_of
+    from mtrain.transfers.request import places, targets, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     chosen, weights = targets(run, shards, tasks), weights_of(run, weights, key=weights_key)
     report = reporter(quiet or as_json)
+    note_unused(report, places(tasks))
     from mtrain.cli import transfer_lines
     from mtrain.report.labels_page import dump, lines, write_labels
     from mtrain.transfers.label_errors import audit_labels as audit

@@ -19,6 +19,7 @@ from mtrain.cli.options import (
     WEIGHTS_KEY,
     WORKERS,
     network_of,
+    note_unused,
     reporter,
 )
 
@@ -64,7 +65,7 @@ def robustness(
     Example: mtrain robustness --target Lung --by centre
     """
     from mtrain.data.columns import ColumnRequest
-    from mtrain.transfers.request import targets, weights_of
+    from mtrain.transfers.request import places, targets, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     tasks, weights = targets(run, shards, names), weights_of(run, weights, key=weights_key)
@@ -73,6 +74,7 @@ def robustness(
     from mtrain.transfers.transfer import source_of
 
     source, report = source_of(run, weights, key=weights_key), reporter(quiet or as_json)
+    note_unused(report, places(names))
     column = ColumnRequest(by, pattern, table)
     results, failures = each(tasks, lambda task: [robustness_of(source, task, column, k, workers, device, report)])
     answer([line for one in results for line in _lines(one)], results, as_json=as_json)

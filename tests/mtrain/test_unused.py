@@ -124,13 +124,16 @@ SITUATIONS = [
     f"transfer --mode knn {TARGET} {SHARDS} {TUNING} --steps 5 --seed 4 --solver sklearn",
     f"transfer --mode svm {TARGET} {SHARDS} {TUNING} --steps 5 --seed 4",
     f"features --task shards/Gamma | --shards shards {SHARDS}",
+    f"audit-labels --task shards/Gamma | --shards shards {SHARDS}",
+    rf"robustness --target shards/Gamma --pattern (?P<centre>\d)$ | --shards shards {SHARDS}",
     f"evaluate --run toy --mode svm --no-baseline {TARGET} {SHARDS} {TUNING} --seeds 3 --sweeps x",
     "evaluate --run toy --mode scratch --epochs 1 --lr 0.1 --batch 4 --seeds 1 | --baseline --solver sklearn",
-    f"compare --run toy --run toy --mode knn {TARGET} --size 32 --solver sklearn --cache c --workers 1",
+    f"compare --run toy --run toy --mode knn {TARGET} --size 32 --solver sklearn --cache c --workers 1"
+    " --pattern (?P<x>.) --k 2",
     "influence --samples 2 --dimensions 2 --workers 0 | --subsets 10 --cache c",
     "fit --run toy | " + SHARDS + " --log mlflow",
     "fit --print-config | " + SHARDS + " --log mlflow",
-    "report | --sweeps x --evaluations x --paper",
+    "report | --sweeps x --evaluations x",
     "report --sweep grid | --runs runs --run toy --shards shards",
     "watch --once | --sweeps x --every 3",
     "watch --sweep grid | --runs runs --run toy --every 3",
@@ -189,18 +192,21 @@ ALWAYS = {
     "watch": {"name", "sweep", "once"},
     # settings that `FitConfig.idle` does not name, and those that choose the training
     "release": {"sweep", "shards", "seeds", "backbone", "backbone_options", "weights", "weights_key", "iterations",
-        "warmup", "batch", "size"},
+        "warmup", "batch", "size", "creators"},
     # a size or an option of a network, and a key of weights, are refused where they have no effect
     "transfer": {"mode", "name", "target", "backbone", "backbone_options", "size", "weights", "weights_key", "final"},
     "features": {"name", "tasks", "backbone", "backbone_options", "size", "weights", "weights_key", "dtype"},
     "evaluate": {"names", "sweep", "target", "modes", "evaluations"},
+    "audit-labels": {"name", "tasks", "backbone", "backbone_options", "size", "weights", "weights_key"},
+    "robustness": {"name", "names", "by", "pattern", "table", "k", "backbone", "backbone_options", "size", "weights",
+        "weights_key"},
     "breakhis": {"name", "shards", "backbone", "backbone_options", "size", "weights", "weights_key", "mode",
         "evaluations"},
-    "compare": {"backbones", "names", "targets", "mode"},
+    "compare": {"backbones", "names", "targets", "mode", "by", "paper"},
     "influence": {"name", "target", "shards", "layers", "samples", "dimensions", "verify", "seed"},
     "sweep": {"file", "sbatch"},
     "select": {"name"},
-    "report": {"sweep"},  # --shards of a run: test_report.py
+    "report": {"sweep", "paper"},  # --shards of a run: test_report.py
     "export": {"run", "to", "task", "push"},
     "predict": {"paths", "name", "task", "dense"},  # --features: test_predict.py
     "backbones": {"action", "name"},
@@ -211,6 +217,7 @@ ELSEWHERE = {  # said, as these tests show
     "release": {"lr", "tau", "evaluations", "accepted"},  # test_release.py
     "sweep": {"shards", "only_plan", "jobs", "engine", "address", "cpus", "part", "retry_failed", "parts", "race",
         "status"},
+    "compare": {"table"},  # like --pattern
     "predict": {"features", "patch"},  # the latter of tasks that state their size
 }  # fmt: skip
 
