@@ -47,6 +47,8 @@ from dpconvert.image.tiff_rgb import (
 )  # fmt: skip
 from dpconvert.plural import counted
 
+# beginnings of files in formats for which Pillow has no decoder
+UNREAD = {b"\xff\x0a": "JPEG XL", b"\x00\x00\x00\x0cJXL \r\n\x87\n": "JPEG XL", b"II\xbc\x01": "JPEG XR"}
 HARMFUL = "it is damaged or malicious: fetch it again"
 UNPACK = "unpack the archive: slides are read piece by piece, from files of their own"
 WIDTHS = {"1": 1 / 8, "I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # bytes per sample, by Pillow mode; 1 for others
@@ -127,6 +129,11 @@ def flat(file: Opened, scale: Range | None = None) -> Pixels:
     except UnidentifiedImageError:
         if not head(file):
             raise ReadError("empty file (0 bytes)", where=name(file), remedy="fetch it again") from None
+        if known := next((kind for start, kind in UNREAD.items() if head(file).startswith(start)), None):
+            remedy = "convert these images to PNG, which loses nothing"
+            raise ReadError(
+                f"an image in {known}, a format that is not read", where=name(file), remedy=remedy
+            ) from None
         raise ReadError("not an image of a known format", where=name(file)) from None
     except KindError as error:
         raise ReadError(str(error), where=name(file), remedy=error.remedy) from None

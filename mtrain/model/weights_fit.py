@@ -100,9 +100,15 @@ def _part(state: StateDict, key: str | None, path: Path) -> StateDict:
     start = "" if key == ROOT else key.rstrip(".") + "."
     part = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
     if not part:
-        tops = sorted({name.partition(".")[0] for name in state})
-        raise UsageError(f"--weights-key: nothing in the file is called {key!r}", where=path, expected=_some(tops, 8))
+        keys = _ending_in(start, state) or sorted({name.partition(".")[0] for name in state})
+        raise UsageError(f"--weights-key: nothing in the file is called {key!r}", where=path, expected=_some(keys, 8))
     return part
+
+
+def _ending_in(start: str, state: StateDict) -> list[str]:
+    """Return the keys of the file that end in `start`, such as "encoder_q."."""
+    inner = "." + start
+    return sorted({name.partition(inner)[0] + inner.rstrip(".") for name in state if inner in name})
 
 
 def _prefixes(state: StateDict, wanted: Mapping[str, Tensor]) -> list[str]:

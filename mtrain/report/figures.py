@@ -32,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": SOFT, "ytick.color": SOFT, "axes.edgecolor": RULE, "axes.spines.top": False,
     "axes.spines.right": False, "grid.color": RULE, "axes.axisbelow": True,
     "axes.labelsize": 9.0, "legend.fontsize": 9.0, "ytick.labelcolor": INK,
+    "axes.formatter.useoffset": False,
 }  # fmt: skip
 # columns of the table -> colour and marker; ImageNet is hollow
 APPROACHES = {

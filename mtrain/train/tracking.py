@@ -13,12 +13,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from mtrain.documents import known_document
+from mtrain.errors import RunError
 from mtrain.runs import Run
 from mtrain.services import check_installed
 
 PROJECT = "mtrain"
 KNOWN = "tracking.json"  # service -> the run's identifier there
 LONGEST = 500  # characters of a setting that MLflow takes
+
+MLFLOW_STORES = (
+    "set MLFLOW_TRACKING_URI to a server, to a folder with MLFLOW_ALLOW_FILE_STORE=true, or to a database, which needs "
+    "the whole package: pip install mlflow"
+)
 
 Settings = Mapping[str, bool | float | str]
 
@@ -38,13 +44,15 @@ class Wandb:
 
     def __init__(self, run: Run, settings: Settings) -> None:
         import wandb
+        from wandb.errors import Error
 
         identifier = _identifier(run, "wandb") or uuid.uuid4().hex
         _remember(run, "wandb", identifier)
-        self.session = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT), id=identifier, name=run.name, config=dict(settings),
-            dir=str(run.path), resume="allow",
-        )  # fmt: skip
+        with _opening("wandb", Error, "log in with `wandb login`, or set WANDB_MODE=offline"):
+            self.session = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT), id=identifier, name=run.name, config=dict(settings),
+                dir=str(run.path), resume="allow",
+            )  # fmt: skip
         self.session.define_metric("*", step_metric="iteration")
 
     def log(self, numbers: Mapping[str, float], iteration: int) -> None:
@@ -59,8 +67,13 @@ class Mlflow:
 
     def __init__(self, run: Run, settings: Settings) -> None:
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
-        self.client = MlflowClient()
+        with _opening("mlflow", MlflowException, MLFLOW_STORES):
+            self.client = MlflowClient()
+            self._open(run, settings)
+
+    def _open(self, run: Run, settings: Settings) -> None:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self.client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self.client.create_experiment(name)
@@ -104,6 +117,16 @@ def _session(name: str, run: Run, settings: Settings) -> Iterator[Tracker]:
         failed = False
     finally:
         tracker.close(failed=failed)
+
+
+@contextmanager
+def _opening(name: str, kind: type[Exception], remedy: str) -> Iterator[None]:
+    """Report an error of the service's own package, of this kind, in one line."""
+    try:
+        yield
+    except kind as error:
+        first = str(error).strip().partition("\n")[0]
+        raise RunError(f"--log {name}: the service cannot be used: {first}", remedy=remedy) from None
 
 
 def _identifier(run: Run, service: str) -> str | None:

@@ -16,6 +16,7 @@ from PIL import Image
 from dpconvert.annotations.labels import resolved
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image, opening
+from dpconvert.image.flat import flat
 from dpconvert.image.guards import jpeg2000
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
@@ -114,3 +115,11 @@ def test_dots_per_inch_of_a_photograph_are_no_resolution(ending: str, tmp_path: 
     Image.new("RGB", (32, 32)).save(tmp_path / f"a.{ending}", dpi=(25_400, 25_400))
     with open_image([tmp_path / f"a.{ending}"]) as image:
         assert image.mpp is None
+
+
+@pytest.mark.parametrize(("encode", "kind"), [("jpegxl_encode", "JPEG XL"), ("jpegxr_encode", "JPEG XR")])
+def test_an_image_in_a_format_that_is_not_read_is_called_by_its_name(encode: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(getattr(imagecodecs, encode)(np.zeros((16, 16, 3), np.uint8)))
+    with pytest.raises(ReadError, match=f"an image in {kind}, a format that is not read; convert these"):
+        flat(path)

@@ -21,7 +21,7 @@ from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import TaskRow, published
 from mtrain.evaluation.ranks import Summary
-from mtrain.report import csv_files, figures, sweep_page
+from mtrain.report import charts, csv_files, figures, sweep_page
 from mtrain.report.breakhis_table import breakhis_rows
 from mtrain.sweep.spec import Combination
 from tests.mtrain.sweeps import GRID, write_sweep
@@ -483,3 +483,11 @@ def test_bars_start_at_zero_and_everything_else_is_a_dot() -> None:
         assert not figure.axes[0].patches
     (bar,) = figures.differences(rows, "svm").axes[0].patches
     assert (bar.get_x(), bar.get_width()) == (0, 10)
+
+
+def test_values_that_hardly_differ_are_written_whole_beside_their_axis() -> None:
+    figure = charts.learning_curve([(1, 0.69318193), (2, 0.69318199)], "loss", small=True)
+    assert figure is not None
+    figure.canvas.draw()
+    assert figure.axes[0].yaxis.get_offset_text().get_text() == ""
+    assert "0.69318" in figure.axes[0].get_yticklabels()[1].get_text()

@@ -219,3 +219,17 @@ def test_a_run_from_before_a_choice_goes_on_without_it(tmp_path: Path) -> None:
     assert fit(asked, run, Notes()) == "finished"
     with pytest.raises(RunError, match=r"compile \(False in the run, True requested\)"):
         fit(asked.model_copy(update={"compile": True}), run, Notes())
+
+
+@pytest.mark.filterwarnings("ignore")  # of the services' own
+def test_a_store_that_mlflow_cannot_open_is_one_line(
+    small: tuple[Run, FitConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
+    run, _ = small
+    with (
+        pytest.raises(RunError, match=r"--log mlflow: the service cannot be used: .*MLFLOW_ALLOW_FILE_STORE=true"),
+        tracking(["mlflow"], run, {}),
+    ):
+        pass

@@ -191,6 +191,8 @@ def test_a_key_may_be_the_beginning_of_the_way(tmp_path: Path) -> None:
         UsageError, match=r"--weights-key: nothing in the file is called 'tutor'; expected student, teacher"
     ):
         shared_network(SMALL, tmp_path / "w.pth", "tutor")
+    with pytest.raises(UsageError, match=r"called 'backbone'; expected student\.module\.backbone, teacher\.backbone"):
+        shared_network(SMALL, tmp_path / "w.pth", "backbone")
     with pytest.raises(UsageError, match=r"--weights-key names a part of a file; found --weights random"):
         shared_network(SMALL, "random", "teacher")
 

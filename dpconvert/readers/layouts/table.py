@@ -193,6 +193,11 @@ def _source_image(row: TableRow, layout: Layout, file: str, listed: _ListedImage
 
 
 def _file(row: Cells, layout: Layout, where: str) -> str:
+    if layout.file in row:
+        raise ManifestError(
+            "file: a column without braces stands for itself", where=where, expected=f'file = "{{{layout.file}}}"',
+            found=f'file = "{layout.file}"',
+        )  # fmt: skip
     try:
         wanted = TEMPLATE.vformat(layout.file, (), row)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
