@@ -73,6 +73,11 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
     "mtrain watch --sweep=written": ([], {"sweep", "cells", "results", "ranks"}, 0),
     "mtrain runs": ([], {"run", "state", "iteration", "of", "left_out"}, 0),
     "mtrain transfer": (["--workers=0"], {"task", "score", "set", "mode"}, 0),
+    "mtrain audit-labels": (
+        ["--run=toy", "--task=Gamma", "--workers=0"],
+        {"task", "doubts"},
+        0,
+    ),
     "mtrain robustness": (
         ["--run=toy", "--target=Gamma", "--by=part", "--pattern=^gamma-(?P<part>train|val)", "--workers=0"],
         {"task", "by", "index", "interval", "chance", "centres", "notes"},

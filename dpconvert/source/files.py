@@ -265,9 +265,10 @@ class Source:
     def takes_range(self, name: str) -> bool:
         """Whether the samples of an image need a range of values to become pixels of 8 bits."""
         found = elements.element(name, self.sizes)
-        if found is not None and not found.encoded:
-            return bool(self.stacks(found.file).array(found.key).dtype != np.uint8)
-        return takes_range(self.file(name))
+        if found is None or found.encoded:
+            return takes_range(self.file(name))
+        holder = elements.single(self, found) if self._holds_one else self.stacks(found.file).array(found.key)
+        return bool(holder.dtype != np.uint8)
 
     def columns(self, name: str) -> Columns:
         """Return the columns of a Parquet file, which stays open."""
@@ -281,10 +282,15 @@ class Source:
         Raises:
             ReadError: there is no such element, or it is damaged.
         """
-        axes = str(self.manifest.layout.get("axes", ""))
-        if axes and not axes.startswith("N"):
+        if self._holds_one:
             return elements.single(self, found)
         return elements.one(found, self.stacks(found.file).array(found.key))
+
+    @property
+    def _holds_one(self) -> bool:
+        """Whether each array holds a single image, as the axes of the manifest say."""
+        axes = str(self.manifest.layout.get("axes", ""))
+        return bool(axes) and not axes.startswith("N")
 
     def open_image(self, files: tuple[str, ...], columns: int) -> Image:
         """Open an image of one file, or of several in `columns` columns; it is valid until another one is opened.

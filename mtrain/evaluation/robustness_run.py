@@ -12,14 +12,13 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.columns import ColumnRequest, without_value
 from mtrain.data.task import Rows, Task
-from mtrain.documents import read_document, write_document
+from mtrain.documents import write_document
 from mtrain.evaluation.robustness import Samples, neighbours, robustness
-from mtrain.runs import Run
+from mtrain.evaluation.robustness_results import FOLDER
 from mtrain.transfers.features import features
 from mtrain.transfers.modes import Pretrained
 from mtrain.transfers.request import NAMED
 
-FOLDER = "robustness"
 SETS = ("train", "val")  # test sets are not needed, and stay closed
 
 
@@ -64,14 +63,3 @@ def result_path(source: Pretrained, task: Task, column: ColumnRequest) -> Path:
     """The path of a result; weights files of the same name are distinguished by their content."""
     weights = source.weights if source.weights in NAMED else f"{Path(source.weights).stem}-{source.digest[:8]}"
     return source.run.path / FOLDER / f"{task.name}-{plain(column.name)}-{weights}.json"
-
-
-def results(run: Run) -> list[dict[str, Any]]:
-    """All results of a run.
-
-    Raises:
-        RunError: a result is damaged.
-    """
-    return [
-        read_document(path, "`mtrain robustness` makes it again") for path in sorted((run.path / FOLDER).glob("*.json"))
-    ]

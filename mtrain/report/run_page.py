@@ -21,7 +21,7 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
 from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
-from mtrain.evaluation.robustness_run import results as robustness_results
+from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
 from mtrain.report.cost import cost

@@ -344,7 +344,10 @@ TOLD_BEFORE_TORCH = [
     ("sweep small.toml --shards nowhere", "nowhere: no such folder of shards"),
     ("sweep small.toml --part 3/2", "--part is I/N with I from 1 to N; found 3/2"),
     ("sweep small.toml --cpus 2", "--address and --cpus are for --engine ray"),
-    ("sweep wrong.toml", "wrong.toml: grid.rate: is not known here (known: backbone, lr, tau, warmup)"),
+    (
+        "sweep wrong.toml",
+        "wrong.toml: grid.rate: is not known here (known: backbone, layer_decay, lr,",
+    ),
     ("select --sweeps nowhere", "nowhere: no sweep"),
     ("report --run tot", "runs: no run named 'tot'; existing runs: toy"),
     ("report --sweep nothing", "nothing"),

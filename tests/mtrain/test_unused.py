@@ -125,7 +125,8 @@ SITUATIONS = [
     f"transfer --mode svm {TARGET} {SHARDS} {TUNING} --steps 5 --seed 4",
     f"features --task shards/Gamma | --shards shards {SHARDS}",
     f"audit-labels --task shards/Gamma | --shards shards {SHARDS}",
-    rf"robustness --target shards/Gamma --pattern (?P<centre>\d)$ | --shards shards {SHARDS}",
+    "robustness --target shards/Gamma --by part --pattern ^gamma-(?P<part>train|val) --device cpu"
+    f" | --shards shards {SHARDS.replace(' --device cpu', '')}",
     f"evaluate --run toy --mode svm --no-baseline {TARGET} {SHARDS} {TUNING} --seeds 3 --sweeps x",
     "evaluate --run toy --mode scratch --epochs 1 --lr 0.1 --batch 4 --seeds 1 | --baseline --solver sklearn",
     f"compare --run toy --run toy --mode knn {TARGET} --size 32 --solver sklearn --cache c --workers 1"

@@ -55,7 +55,7 @@ def _rows(source: Source) -> dict[str, Cells]:
 
 def fake(tree: FakeTree) -> None:
     lines = [HEAD]
-    names = [f"patient{patient}_he_roi{number}" for patient in range(1, 8) for number in (1, 2)]
+    names = [f"patient{patient}_he_roi{1 + patient % 2}" for patient in range(1, 8)]
     for name in names:
         patient = int(name.split("_")[0].removeprefix("patient"))
         pixels, mask = np.zeros((4 * CELL, 4 * CELL, 3), np.uint8), np.zeros((4 * CELL, 4 * CELL), np.uint8)
