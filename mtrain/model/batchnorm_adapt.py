@@ -6,7 +6,8 @@ inference stays the same. The first training steps then see no sudden shift.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,24 @@ def freeze(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
+
+
+@contextmanager
+@torch.no_grad()
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Keep the running statistics as they are, whatever passes through the network meanwhile.
+
+    A backward pass with checkpointing runs the blocks a second time in training mode, and so updates their statistics a
+    second time with the same batch.
+    """
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm | TaskBatchNorm)]
+    buffers = [values for layer in layers for values in layer.buffers(recurse=False)]
+    before = [values.clone() for values in buffers]
+    try:
+        yield
+    finally:
+        for values, earlier in zip(buffers, before, strict=True):
+            values.copy_(earlier)
 
 
 def _replace(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:

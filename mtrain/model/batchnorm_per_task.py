@@ -40,13 +40,13 @@ class TaskBatchNorm(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalize a batch; input and output shapes are those of `layer`."""
         tracked, self.layer.num_batches_tracked = self.layer.num_batches_tracked, None  # counts batches, not parts
-        if self.training and isinstance(self.layer, SYNCHRONIZED):
-            normalized = self._over_ranks(images)
-        else:
+        try:  # checkpointing ends a second pass by an exception, as soon as it has all tensors
+            if self.training and isinstance(self.layer, SYNCHRONIZED):
+                return self._over_ranks(images)
             parts = enumerate(torch.split(images, list(self.counts)))
-            normalized = torch.cat([self._normalized(task, part) for task, part in parts if len(part)])
-        self.layer.num_batches_tracked = tracked.add_(self.training) if tracked is not None else None
-        return normalized
+            return torch.cat([self._normalized(task, part) for task, part in parts if len(part)])
+        finally:
+            self.layer.num_batches_tracked = tracked.add_(self.training) if tracked is not None else None
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return means and variances, (tasks, channels) each."""
@@ -58,8 +58,10 @@ class TaskBatchNorm(nn.Module):
         self.layer.running_mean = self.get_buffer(f"mean_{task}")
         self.layer.running_var = self.get_buffer(f"variance_{task}")
         self.layer.train(self.training and part.numel() > part.shape[1])
-        normalized: Tensor = self.layer(part)
-        self.layer.running_mean = self.layer.running_var = None  # else a checkpoint would hold them twice
+        try:
+            normalized: Tensor = self.layer(part)
+        finally:
+            self.layer.running_mean = self.layer.running_var = None  # else a checkpoint would hold them twice
         return normalized
 
     def _over_ranks(self, images: Tensor) -> Tensor:

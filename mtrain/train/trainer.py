@@ -154,7 +154,9 @@ class Training:
         losses = self._losses(batch, batch.counts.tolist())
         if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
-        (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
+        again = self.config.checkpointing and not self.still
+        with batchnorm_adapt.statistics_kept(self.model.shared) if again else nullcontext():
+            (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:

@@ -236,6 +236,22 @@ def test_a_tuning_that_is_resumed_ends_with_the_same_bits(made: Path, tmp_path: 
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("batchnorm", ["train", "per-task"])
+@pytest.mark.parametrize("backbone", ["timm:test_resnet", "timm:test_efficientnet"])  # the latter's blocks end with it
+def test_checkpointing_changes_neither_weights_nor_statistics(
+    made: Path, tmp_path: Path, backbone: str, batchnorm: str
+) -> None:
+    given = {"backbone": backbone, "weights": "random", "size": 32, "batchnorm": batchnorm, "iterations": 3}
+    runs = Run(tmp_path / "plain"), Run(tmp_path / "checkpointing")
+    for run, checkpointing in zip(runs, (False, True), strict=True):
+        assert fit(settings(made, **given, warmup=1, checkpointing=checkpointing), run, QUIET) == "finished"
+    one, two = (load_file(run.weights) for run in runs)
+    assert one.keys() == two.keys()
+    assert any(name.endswith("running_mean") for name in one)
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, msg=name)
+
+
 def test_a_network_without_batch_normalization_is_not_adapted(made: Path, tmp_path: Path) -> None:
     notes = Notes()
     notes.quiet = False  # the memory is estimated only for those who read it
