@@ -67,7 +67,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     project = parsed(data, name, PROJECT)
     regions: dict[str, list[tuple[str, Metadata]]] = defaultdict(list)
     for number, one in project.metadata.items():
-        if one.xy:
+        if one.xy or any(one.values.values()):  # of a region, or of the whole image
             regions[_file(project, one, number, name)].append((number, one))
     images = [_listed(project, file, regions[key], name) for key, file in project.file.items() if file.kind == IMAGE]
     videos = sum(len(regions[key]) for key, file in project.file.items() if file.kind != IMAGE)
@@ -91,20 +91,27 @@ def _file(project: Project, one: Metadata, number: str, name: str) -> str:
 def _listed(project: Project, file: File, regions: list[tuple[str, Metadata]], name: str) -> ListedImage:
     mended: Counter[str] = Counter()
     drawn = [
-        Drawn(shape, tuple(_labels(project, one.values)), number)
+        Drawn(shape, tuple(_labels(project, one.values, number, name)), number, ranked=False)
         for number, one in regions
-        if (shape := _shape(one.xy, number, mended, name)) is not None
+        if one.xy and (shape := _shape(one.xy, number, mended, name)) is not None
     ]
-    return ListedImage(file.name, None, drawn, mended)
+    whole = [label for number, one in regions if not one.xy for label in _labels(project, one.values, number, name)]
+    return ListedImage(file.name, None, drawn, mended, labels=tuple(filter(None, whole)))
 
 
-def _labels(project: Project, values: dict[str, Any]) -> Iterator[str]:
+def _labels(project: Project, values: dict[str, Any], number: str, name: str) -> Iterator[str]:
     """Texts, and the options that an attribute's value chooses: one, or several with commas between them."""
     for attribute, value in values.items():
         options = project.attribute.get(attribute, Attribute()).options
-        chosen = [option for option in str(value).split(",") if option in options]
-        yield from (options[option] for option in chosen)
-        if not chosen:
+        chosen = str(value).split(",") if options and value else []
+        if any(option in options for option in chosen):
+            if unknown := [option for option in chosen if option not in options]:
+                raise ReadError(
+                    f"{number}: an option that the project does not list", where=name, found=", ".join(unknown),
+                    expected=f"of {', '.join(options)}", remedy="export the project again",
+                )  # fmt: skip
+            yield from (options[option] for option in chosen)
+        else:
             yield str(value)
 
 

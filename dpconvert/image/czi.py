@@ -20,6 +20,7 @@ from dpconvert.plural import counted
 MICROMETRES = 1e6  # in a metre
 KINDS = ("Bgr24", "Bgr48", "Gray8", "Gray16")
 WHITE = (1.0, 1.0, 1.0)
+SCENES = 32  # that are looked at
 BEYOND = {"Z": "focal plane", "T": "time point"}  # axes of which only the first is read
 DAMAGED = (RuntimeError, OSError, ValueError, KeyError, TypeError, IndexError)  # raised by the library
 
@@ -83,9 +84,14 @@ class CziPages:
         return np.ascontiguousarray(found[:, :, ::-1])  # blue comes first
 
     def _check_bits(self) -> None:
-        side = min(self.width, self.height, 256)
+        """Look at the middle of each scene: between scenes there are no pixels."""
+        scenes = list(self._reader.scenes_bounding_rectangle_no_pyramid.values())[:SCENES]
+        frames = [(box.x - self.x, box.y - self.y, box.w, box.h) for box in scenes]
         try:
-            check_bits(self._samples((self.width - side) // 2, (self.height - side) // 2, side, side), scale=self.scale)
+            for left, top, width, height in frames or [(0, 0, self.width, self.height)]:
+                side = min(width, height, 256)
+                middle = left + (width - side) // 2, top + (height - side) // 2
+                check_bits(self._samples(*middle, side, side), scale=self.scale)
         except KindError as error:
             self.close()
             raise ReadError(str(error), where=self.path, remedy=error.remedy) from None

@@ -16,12 +16,14 @@ from pydantic import BaseModel, ValidationError
 
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
+from dpconvert.image.ome_channels import ChannelError, is_opacity, order_of
 from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
 from dpconvert.image.spacing import Spacing, micrometres
 from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 
 SEVERAL = "bioformats2raw.layout"  # attribute of a folder of several images, named by numbers
+TYPES = {"channel": "c", "time": "t"}  # type of an axis -> its letter
 CHUNK_LIMIT = 1 << 28  # bytes
 DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, zlib.error)  # raised by zarr
 
@@ -30,7 +32,13 @@ class Axis(BaseModel):
     """An axis of the arrays."""
 
     name: str
+    type: str = ""
     unit: str = ""
+
+    @property
+    def letter(self) -> str:
+        """The axis as one of t, c, z, y and x, whatever its name; other axes keep their names."""
+        return TYPES.get(self.type.lower(), self.name.lower())
 
 
 class Transformation(BaseModel):
@@ -52,12 +60,35 @@ class Multiscale(BaseModel):
 
     axes: list[Axis]
     datasets: list[Dataset]
+    coordinateTransformations: list[Transformation] = []  # noqa: N815  # of all levels, after their own
+
+
+class Channel(BaseModel):
+    """How a channel is called and displayed."""
+
+    label: str = ""
+    color: str = ""
+
+    @property
+    def rgb(self) -> int:
+        """The colour as 0xRRGGBB; white if it is not stated."""
+        try:
+            return int(self.color.removeprefix("#")[:6], 16)
+        except ValueError:
+            return 0xFFFFFF
+
+
+class Omero(BaseModel):
+    """The channels of an image, if they are described."""
+
+    channels: list[Channel] = []
 
 
 class Multiscales(BaseModel):
     """The attributes of the group of an image."""
 
     multiscales: list[Multiscale]
+    omero: Omero = Omero()
 
 
 class ZarrLevel:
@@ -96,19 +127,19 @@ class ZarrPages:
         self.path, self.scale = path, scale
         try:
             image, notes = _group(path)
-            found = _multiscale(dict(image.attrs), path)
-            axes = [axis.name.lower() for axis in found.axes]
+            described = _described(dict(image.attrs), path)
+            found = described.multiscales[0]
+            axes = [axis.letter for axis in found.axes]
             self.levels = [ZarrLevel(image[dataset.path], axes, path) for dataset in found.datasets]
             self.spacing = _spacing(found)
         except DAMAGED as error:
             raise ReadError(f"not a readable OME-Zarr folder: {error}", where=path, remedy="fetch it again") from None
         first = self.levels[0]
-        if first.channels not in (1, 3, 4):
-            raise ReadError(
-                "an image of several channels (fluorescence), not RGB", where=path, found=f"{first.channels} channels"
-            )
+        self._order = _order(first.channels, described.omero.channels, path)
         self.width, self.height = first.width, first.height
-        more = (f"{counted(count, 'more place')} on the axis {name} not read" for name, count in first.more.items())
+        more = [f"{counted(count, 'more place')} on the axis {name} not read" for name, count in first.more.items()]
+        if others := len(described.multiscales) - 1:
+            more.append(f"{counted(others, 'more image')} under `multiscales` not read")
         self.notes = (*notes, *more)
         self._check_bits()
 
@@ -119,7 +150,7 @@ class ZarrPages:
             ReadError: the folder is damaged in this frame.
         """
         try:
-            samples = self.levels[level].samples(x, y, w, h)
+            samples = self.levels[level].samples(x, y, w, h)[:, :, self._order]
             return to_rgb(samples, opacity="unassociated" if samples.shape[2] == 4 else "", scale=self.scale)
         except KindError as error:
             raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
@@ -159,22 +190,50 @@ def _attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return ome if isinstance(ome, Mapping) else {}
 
 
-def _multiscale(attributes: Mapping[str, Any], path: Path) -> Multiscale:
+def _described(attributes: Mapping[str, Any], path: Path) -> Multiscales:
+    told = _attributes(attributes)
+    if "image-label" in told:
+        raise ReadError("a label image, not a slide", where=path, remedy="name the folder of the image it belongs to")
     try:
-        found = Multiscales.model_validate(_attributes(attributes)).multiscales
+        found = Multiscales.model_validate(told)
     except ValidationError as error:
         raise ReadError(f"no image by OME-Zarr: {first_fault(error, Multiscales)}", where=path) from None
-    if not found or not found[0].datasets or not {"x", "y"} <= {axis.name.lower() for axis in found[0].axes}:
+    first = found.multiscales[0] if found.multiscales else None
+    if first is None or not first.datasets or not {"x", "y"} <= {axis.letter for axis in first.axes}:
         raise ReadError("no image by OME-Zarr", where=path, expected="`multiscales` with arrays and axes x and y")
-    return found[0]
+    return found
+
+
+def _order(count: int, channels: Sequence[Channel], path: Path) -> list[int]:
+    """Return the places of the channels of a grey or RGB image, and that of its opacity, in this order.
+
+    Raises:
+        ReadError: the channels are not those of such an image.
+    """
+    names = [channel.label for channel in channels] if len(channels) == count else [""] * count
+    colours = [channel.rgb for channel in channels] if len(channels) == count else [0xFFFFFF] * count
+    if count == 1:
+        return [0]
+    try:
+        if count == 3 or (count == 4 and is_opacity(names[3])):
+            return [*order_of(names[:3], colours[:3]), *range(3, count)]
+    except ChannelError:
+        pass
+    told = f": {', '.join(names)}" if any(names) else ""
+    raise ReadError(
+        "an image of several channels (fluorescence), not RGB", where=path, found=f"{count} channels{told}",
+        expected="one channel, or red, green and blue", remedy="export it as RGB",
+    )  # fmt: skip
 
 
 def _spacing(found: Multiscale) -> Spacing:
     """Return the micrometres per pixel of the finest level."""
-    scales = [t.scale for t in found.datasets[0].coordinateTransformations if t.type == "scale"]
-    if not scales or len(scales[0]) != len(found.axes):
+    steps = [*found.datasets[0].coordinateTransformations, *found.coordinateTransformations]
+    scales = [step.scale for step in steps if step.type == "scale"]
+    if not scales or any(len(scale) != len(found.axes) for scale in scales):
         return Spacing()
-    of_axis = {axis.name.lower(): (axis.unit, scale) for axis, scale in zip(found.axes, scales[0], strict=True)}
+    whole = np.prod(scales, axis=0).tolist()
+    of_axis = {axis.letter: (axis.unit, scale) for axis, scale in zip(found.axes, whole, strict=True)}
     units = [micrometres(of_axis[name][0]) if of_axis[name][0] else None for name in "xy"]
     stated = " x ".join(dict.fromkeys(f"{of_axis[name][1]:g} {of_axis[name][0] or 'of no unit'}" for name in "xy"))
     if None in units:

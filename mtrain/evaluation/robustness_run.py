@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def robustness_of(
         "identity": {"weights_digest": source.digest, "task_digest": task.card.digest, "size": size, "k": k,
             "mtrain": __version__},
         "task": task.name, "weights": source.weights, "by": column.name, "sets": splits, **found,
-        "notes": [note for note in (without_value(values, column.name), _seen(source, task)) if note],
+        "notes": [note for note in (without_value(values, column.name), _seen(source, task), _fewer(k, found)) if note],
     }  # fmt: skip
     write_document(result_path(source, task, column), result)
     return result
@@ -57,6 +58,11 @@ def robustness_of(
 def _seen(source: Pretrained, task: Task) -> str:
     trained = source.seen.of_task(task.name)
     return f"these weights were trained on {' and '.join(trained)} of {task.name}" if trained else ""
+
+
+def _fewer(k: int | None, found: Mapping[str, Any]) -> str:
+    """A note if there are fewer neighbours than were given with --k."""
+    return f"--k {k}: no sample has more than {found['k']} neighbours of other groups" if k and k > found["k"] else ""
 
 
 def result_path(source: Pretrained, task: Task, column: ColumnRequest) -> Path:

@@ -140,6 +140,56 @@ def test_folders_of_zarr_that_are_no_image_are_refused(
         open_image([tmp_path / "a.zarr"])
 
 
+def described(path: Path, pixels: NDArray[Any], names: list[str], colours: list[str], **more: Any) -> Path:
+    """An OME-Zarr of channels in this order (channels, height, width), with their names and colours."""
+    root = zarr.open_group(str(path), mode="w", zarr_format=2)
+    root.create_array("0", data=pixels)
+    axes = [{"name": "rgb", "type": "channel"}, *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx")]
+    told = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [SCALE]}], "version": "0.4"}
+    channels = [{"label": name, "color": colour} for name, colour in zip(names, colours, strict=True)]
+    root.attrs.update({"multiscales": [told | more], "omero": {"channels": channels}})
+    return path
+
+
+SCALE = {"type": "scale", "scale": [1.0, 0.5, 0.5]}
+BLUE_FIRST = ["0000FF", "00FF00", "FF0000"]
+
+
+@pytest.mark.parametrize("names", [["Blue", "Green", "Red"], ["0", "1", "2"], ["", "", ""]])
+def test_channels_of_ome_zarr_are_put_in_order_by_name_or_colour(names: list[str], tmp_path: Path) -> None:
+    last = np.moveaxis(PIXELS[:90, :60, ::-1], 2, 0)
+    path = described(tmp_path / "a.zarr", last, names, BLUE_FIRST, coordinateTransformations=[SCALE])
+    with open_image([path]) as image:
+        assert (image.read(0, 0, 60, 90) == PIXELS[:90, :60]).all()
+        assert image.mpp == 0.25  # both scales
+
+
+@pytest.mark.parametrize("names", [["DAPI", "FITC", "Cy5"], ["DAPI", "FITC", "Cy3", "Cy5"], ["", "", "", ""]])
+def test_channels_of_ome_zarr_that_are_no_colours_are_refused(names: list[str], tmp_path: Path) -> None:
+    pixels = RANDOM.integers(0, 256, (len(names), 30, 20), dtype=np.uint8)
+    path = described(tmp_path / "a.zarr", pixels, names, [*BLUE_FIRST, "FFFFFF"][: len(names)])
+    with pytest.raises(ReadError, match=f"several channels .*; found {len(names)} channels"):
+        open_image([path])
+
+
+def test_further_images_and_label_images_of_ome_zarr_are_told(tmp_path: Path) -> None:
+    path = described(tmp_path / "a.zarr", np.moveaxis(PIXELS[:90, :60], 2, 0), ["r", "g", "b"], BLUE_FIRST[::-1])
+    root = zarr.open_group(str(path), mode="r+")
+    root.attrs["multiscales"] = [*root.attrs["multiscales"], root.attrs["multiscales"][0]]
+    with open_image([path]) as image:
+        assert image.notes == ("1 more image under `multiscales` not read",)
+    root.attrs["image-label"] = {"version": "0.4"}
+    with pytest.raises(ReadError, match="a label image, not a slide"):
+        open_image([path])
+
+
+def test_samples_of_12_bits_are_noticed_in_scenes_with_a_gap_between_them(tmp_path: Path) -> None:
+    low = (PIXELS[:60, :80].astype(np.uint16) << 4)[..., ::-1]
+    write_czi(tmp_path / "a.czi", (low, (0, 0)), (low, (2000, 0)))
+    with pytest.raises(ReadError, match="of 12 bits"):
+        open_image([tmp_path / "a.czi"])
+
+
 def test_a_damaged_chunk_is_told_and_files_that_are_no_czi_are_refused(tmp_path: Path) -> None:
     write_zarr(tmp_path / "a.zarr")
     chunk = max((tmp_path / "a.zarr/0/c").rglob("*"))

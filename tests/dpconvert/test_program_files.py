@@ -23,7 +23,7 @@ from PIL import Image
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations import read as files
-from dpconvert.annotations.read import Subject
+from dpconvert.annotations.read import Subject, labels_of_image
 from dpconvert.errors import ReadError, SourceError
 from tests.dpconvert.test_shape_slides import AREA, Tree
 
@@ -297,7 +297,7 @@ def via3(**regions: tuple[list[float], dict[str, str]]) -> dict[str, Any]:
         },
         "file": files,
         "metadata": {
-            "1_file": {"vid": "2", "flg": 0, "z": [], "xy": [], "av": {"2": "of the whole image"}},
+            "1_file": {"vid": "2", "flg": 0, "z": [], "xy": [], "av": {"2": ""}},
             **metadata,
             "3_film": {"vid": "3", "flg": 0, "z": [1.5], "xy": [2, 0, 0, 9, 9], "av": {"1": "0"}},
         },
@@ -310,7 +310,7 @@ def test_shapes_of_a_project_of_via_3_are_read() -> None:
         point=([1, 10, 20], {"1": "0"}),
         box=([2, 10, 20, 30, 10], {"1": "1"}),
         circle=([3, 50, 40, 10], {"2": "seen twice", "1": ""}),
-        ellipse=([4, 50, 40, 20, 10], {"3": "2,0"}),
+        ellipse=([4, 50, 40, 20, 10], {"3": "2"}),
         polygon=([7, 0, 0, 30, 0, 30, 20], {"1": "1"}),
         line=([5, 0, 0, 9, 9], {"1": "1"}),
         lines=([6, 0, 0, 9, 9, 18, 0], {"1": "1"}),
@@ -323,8 +323,20 @@ def test_shapes_of_a_project_of_via_3_are_read() -> None:
     assert found.items[4].geometry.area == 300
     assert found.items[3].geometry.area == pytest.approx(math.pi * 20 * 10, rel=1e-3)
     assert found.mended == {"line passed over": 2}
-    assert read(project, ["tumour", "stroma", "seen twice"]).items[3].label == "tumour"
     assert read(project, image="b.png").mended == {"region of a video passed over": 1}
+
+
+def test_options_of_via_3_are_one_label_that_counts() -> None:
+    several = via3(box=([2, 10, 20, 30, 10], {"3": "2,0"}))
+    assert read(several, ["tumour", "stroma"]).items[0].label == "tumour"
+    refused(several, "several labels for one region or image; expected one; found 'fat', 'tumour'")
+    refused(via3(box=([2, 10, 20, 30, 10], {"3": "0,9"})), "an option that the project does not list.*found 9")
+
+
+def test_an_attribute_of_the_whole_image_in_via_3_is_its_label() -> None:
+    project = via3()
+    project["metadata"]["1_file"]["av"] = {"1": "1"}
+    assert labels_of_image(json.dumps(project).encode(), "p.json", "a.png") == ("stroma",)
 
 
 def test_regions_of_via_3_that_cannot_be_placed_are_refused() -> None:

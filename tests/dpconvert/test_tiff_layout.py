@@ -276,9 +276,16 @@ def test_channels_in_pages_of_their_own_are_put_in_the_order_that_ome_xml_states
 
 def test_three_channels_of_fluorescence_are_no_colours(tmp_path: Path) -> None:
     planes = drawn(60, 50).transpose(2, 0, 1)
-    for names in (["DAPI", "FITC", "Cy5"], ["Channel 0", "Channel:0:1", ""]):
+    shown = [0x0000FFFF, 0x00FF00FF, 0xFF0000FF - (1 << 32)]  # on the screen
+    of_stains = ["DAPI", "FITC", "Cy5"]
+    for channel in (
+        {"Name": of_stains},
+        {"Name": of_stains, "Color": shown},
+        {"Name": ["Channel 0", "Channel:0:1", ""]},
+    ):
+        names = channel["Name"]
         tifffile.imwrite(tmp_path / "x.ome.tif", planes, photometric="minisblack",
-                         metadata={"axes": "CYX", "Channel": {"Name": names}})  # fmt: skip
+                         metadata={"axes": "CYX", "Channel": channel})  # fmt: skip
         if "DAPI" in names:
             with pytest.raises(ReadError, match=r"the three channels are not colours; .*; found DAPI, FITC, Cy5"):
                 open_image([tmp_path / "x.ome.tif"])
