@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted_fake(shared: Path) -> Callable[[str], Converted]:
     """Name -> its fake, converted under the default options but for smaller shards."""
 
+    @cache
     def get(name: str) -> Converted:
         manifest = with_defaults(find(name))
         source, out = shared / "sources", shared / "shards"

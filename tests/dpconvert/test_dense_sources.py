@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from dpconvert import card as cards
 from dpconvert.manifest.catalog import find, known
 from dpconvert.readers import with_defaults
+from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Converted, run
@@ -25,11 +27,14 @@ Get = Callable[[str], Converted]
 WITH_TARGETS = {name for name in known() if find(name).dense is not None}
 
 
-def kept(source: Converted, tmp_path: Path, **options: Any) -> Path:
-    """The folder of the source's fake, converted with its dense targets."""
-    card = run(source.manifest, source.source, tmp_path, dense=True, **options)
-    folder = tmp_path / card.task
-    assert verify(folder, workers=1, report=Reporter(quiet=True))[1] == []
+def kept(source: Converted) -> Path:
+    """The folder of the source's fake, converted with its dense targets: once for all processes of a test run."""
+    out = source.folder.parent.with_name("dense")
+    folder = out / source.card.task
+    with locks.held(out.with_name(f"{source.manifest.name}-dense.lock"), wait=math.inf):
+        if not (folder / cards.FILE_NAME).exists():
+            run(source.manifest, source.source, out, dense=True)
+            assert verify(folder, workers=1, report=Reporter(quiet=True))[1] == []
     return folder
 
 
@@ -47,9 +52,9 @@ def test_sources_with_geometry_state_dense_targets() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(WITH_TARGETS))
-def test_targets_leave_images_labels_and_sets_as_they_are(name: str, converted: Get, tmp_path: Path) -> None:
+def test_targets_leave_images_labels_and_sets_as_they_are(name: str, converted: Get) -> None:
     source = converted(name)
-    plain, dense = stored(source.folder), stored(kept(source, tmp_path))
+    plain, dense = stored(source.folder), stored(kept(source))
     assert [*plain] == [*dense]
     for key, parts in plain.items():
         image = next(kind for kind in parts if kind in ("png", "jpg"))
@@ -59,9 +64,9 @@ def test_targets_leave_images_labels_and_sets_as_they_are(name: str, converted: 
         assert {k: v for k, v in fields.items() if k not in ("points", "boxes")} == json.loads(parts["json"])
 
 
-def test_janowczyk2_keeps_the_crops_of_its_masks(converted: Get, tmp_path: Path) -> None:
+def test_janowczyk2_keeps_the_crops_of_its_masks(converted: Get) -> None:
     source = converted("janowczyk2")
-    folder = kept(source, tmp_path)
+    folder = kept(source)
     masks = masks_of(folder)
     for key, fields in fields_of(folder).items():
         whole = np.asarray(Image.open(source.source / f"epi/masks/{fields['picture']}_mask.png"))
@@ -70,9 +75,9 @@ def test_janowczyk2_keeps_the_crops_of_its_masks(converted: Get, tmp_path: Path)
     assert {*np.unique(np.stack([*masks.values()]))} == {0, 1}
 
 
-def test_janowczyk1_knows_nothing_far_from_outlined_nuclei(converted: Get, tmp_path: Path) -> None:
+def test_janowczyk1_knows_nothing_far_from_outlined_nuclei(converted: Get) -> None:
     source = converted("janowczyk1")
-    folder = kept(source, tmp_path)
+    folder = kept(source)
     masks = masks_of(folder)
     seen: set[int] = set()
     for key, fields in fields_of(folder).items():
@@ -87,9 +92,9 @@ def test_janowczyk1_knows_nothing_far_from_outlined_nuclei(converted: Get, tmp_p
     assert seen == {0, 1, 255}
 
 
-def test_camelyon16_outlines_are_drawn_with_their_holes(converted: Get, tmp_path: Path) -> None:
+def test_camelyon16_outlines_are_drawn_with_their_holes(converted: Get) -> None:
     """The fake's tumour: x 768 to 2304, y 768 to 1536, less a hole, in patches of 768 px stored as 384."""
-    folder = kept(converted("camelyon16"), tmp_path)
+    folder = kept(converted("camelyon16"))
     masks, fields = masks_of(folder), fields_of(folder)
     by_place = {(f["picture"], f["x"], f["y"]): masks[key] for key, f in fields.items()}
     left, right = by_place["tumor_001", 768, 768], by_place["tumor_001", 1536, 768]
@@ -121,9 +126,9 @@ def test_a_camelyon16_slide_that_is_not_annotated_exhaustively_has_no_normal_pix
     assert values == {"tumor_003": {0, 1, 255}, "tumor_004": {0, 1}}  # 0: the hole, which is outlined as such
 
 
-def test_warwick_keeps_four_kinds_of_nuclei(converted: Get, tmp_path: Path) -> None:
+def test_warwick_keeps_four_kinds_of_nuclei(converted: Get) -> None:
     source = converted("warwick-crc")
-    folder = kept(source, tmp_path)
+    folder = kept(source)
     kinds = ("epithelial", "fibroblast", "inflammatory", "others")
     fields = fields_of(folder)
     for number in (1, 7):
@@ -143,9 +148,9 @@ def test_warwick_keeps_four_kinds_of_nuclei(converted: Get, tmp_path: Path) -> N
     assert card.dense.points == cards.PointsCard(classes=[*kinds], radius_um=3, radius_px=6, exhaustive=False)
 
 
-def test_mitoses_are_points_of_their_patches(converted: Get, tmp_path: Path) -> None:
+def test_mitoses_are_points_of_their_patches(converted: Get) -> None:
     """(100, 120) in frame Aa and (170.5, 10) in frame Ac, which stands a row of 165 px lower; two resolutions."""
-    folder = kept(converted("mitos-atypia14"), tmp_path)
+    folder = kept(converted("mitos-atypia14"))
     fields = fields_of(folder)
     places = {
         (f["picture"], round(f["x"] + x, 2), round(f["y"] + y, 2))
@@ -161,8 +166,8 @@ def test_mitoses_are_points_of_their_patches(converted: Get, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["tupac16-mitosis", "janowczyk5"])
-def test_patches_with_a_mitosis_have_its_point(name: str, converted: Get, tmp_path: Path) -> None:
-    fields = fields_of(kept(converted(name), tmp_path))
+def test_patches_with_a_mitosis_have_its_point(name: str, converted: Get) -> None:
+    fields = fields_of(kept(converted(name)))
     positive = [f for f in fields.values() if f["label_name"] == "Mitosis"]
     inside = [any(0 < x < 250 and 0 < y < 250 for x, y, _ in f["points"]) for f in positive]
     assert sum(inside) >= 0.7 * len(inside)  # the others are crops at the border of the image, whose point is on it
@@ -170,9 +175,9 @@ def test_patches_with_a_mitosis_have_its_point(name: str, converted: Get, tmp_pa
     assert all(0 in (x, y) for x, y, _ in others)  # on the border of a patch, which is not inside by the rule
 
 
-def test_pannuke_keeps_the_kinds_of_its_nuclei(converted: Get, tmp_path: Path) -> None:
+def test_pannuke_keeps_the_kinds_of_its_nuclei(converted: Get) -> None:
     source = converted("pannuke")
-    folder = kept(source, tmp_path)
+    folder = kept(source)
     masks, fields = masks_of(folder), fields_of(folder)
     key = next(key for key, f in fields.items() if f["picture"] == "fold1_1")
     assert {*np.unique(masks[key]).tolist()} == {0, 1}  # background and neoplastic, by the fake
@@ -186,8 +191,8 @@ def test_pannuke_keeps_the_kinds_of_its_nuclei(converted: Get, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["breast1", "breast2"])
-def test_carcinoma_of_breast_is_drawn(name: str, converted: Get, tmp_path: Path) -> None:
-    folder = kept(converted(name), tmp_path)
+def test_carcinoma_of_breast_is_drawn(name: str, converted: Get) -> None:
+    folder = kept(converted(name))
     masks, fields = masks_of(folder), fields_of(folder)
     for key, f in fields.items():
         share = (masks[key] == 1).mean()

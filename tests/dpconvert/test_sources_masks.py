@@ -94,8 +94,8 @@ def test_each_nucleus_of_lynsec_bears_its_kind(name: str, part: str, converted: 
     assert Counter((*place, label) for place, label in labels_of(made).items()) == wanted
 
 
-def test_lynsec_keeps_nuclei_as_masks_and_points(converted: Get, tmp_path: Path) -> None:
-    folder = kept(converted("lynsec-tumour"), tmp_path)
+def test_lynsec_keeps_nuclei_as_masks_and_points(converted: Get) -> None:
+    folder = kept(converted("lynsec-tumour"))
     arrays = lynsec_arrays(converted("lynsec-tumour").source, "lynsec 3")
     masks, fields = masks_of(folder), fields_of(folder)
     for key, f in fields.items():
@@ -166,9 +166,9 @@ def test_patches_of_ignite_bear_the_only_tissue_of_their_centre(converted: Get) 
         assert f["attributes"]["source"] == row["source"]
 
 
-def test_unannotated_tissue_of_ignite_is_unknown_in_masks(converted: Get, tmp_path: Path) -> None:
+def test_unannotated_tissue_of_ignite_is_unknown_in_masks(converted: Get) -> None:
     made = converted("ignite")
-    folder, whole = kept(made, tmp_path), ignite_masks(made.source)
+    folder, whole = kept(made), ignite_masks(made.source)
     masks = masks_of(folder)
     for key, f in fields_of(folder).items():
         crop = whole[f["picture"]][f["y"] : f["y"] + 256, f["x"] : f["x"] + 256].astype(int)

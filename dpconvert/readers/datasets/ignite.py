@@ -63,9 +63,9 @@ def fake(tree: FakeTree) -> None:
             at = np.s_[CELL * ((value - 1) // 4) :, CELL * ((value - 1) % 4) :]
             pixels[at][:CELL, :CELL], mask[at][:CELL, :CELL] = tree.texture(CELL, CELL, value), value
         mask[:20] = 0
-        for suffix in ("", "_with_context"):
-            tree.save(f"images/images/he/{name}{suffix}.png", pixels)
-            tree.save(f"annotations/annotations/he/{name}{suffix}.png", mask)
+        for folder, array in (("images/images/he", pixels), ("annotations/annotations/he", mask)):
+            tree.save(f"{folder}/{name}.png", array)
+            tree.write(f"{folder}/{name}_with_context.png", (tree.root / folder / f"{name}.png").read_bytes())
         of_tcga = f"TCGA-55-000{patient}-01Z-00-DX1" if patient % 2 else ""
         lines.append(
             f"./images/he/{name}.png,./annotations/he/{name}.png,he_tissue_segmentation,"
