@@ -42,7 +42,7 @@ def test_the_task_with_the_highest_loss_is_called_that_and_is_the_one_nearest_to
 def test_much_waiting_is_said_when_it_begins_and_again_after_a_time_without(tmp_path: Path) -> None:
     notes = Notes()
     journal = Journal(Run(tmp_path / "toy"), notes, board=None)
-    training = SimpleNamespace(iteration=50, config=SimpleNamespace(workers=2))
+    training = SimpleNamespace(iteration=50, config=SimpleNamespace(workers=2, features="online"))
     for share in (0.1, 0.3, 0.5, 0.1, 0.25):
         journal._note_waiting(share, training)  # type: ignore[arg-type]
     assert [note.partition(";")[0] for note in notes.said] == [
