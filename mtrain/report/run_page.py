@@ -297,12 +297,15 @@ def _cell(text: str) -> str:
 
 
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with the filters `percent`, `points`, `span`, `breakable` and those given."""
+    """A template of this package, with the filters `percent`, `points`, `span` (also `bracketed`), `breakable` and those
+    given, which may have another `span`.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtrain.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "span": span, "breakable": breakable} | filters
+    known = {"percent": percent, "points": points, "span": span, "bracketed": span, "breakable": breakable}
+    environment.filters |= known | filters
     return environment.get_template(name)
