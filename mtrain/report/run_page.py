@@ -297,8 +297,9 @@ def _cell(text: str) -> str:
 
 
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with the filters `percent`, `points`, `span` (also `bracketed`), `breakable` and those
-    given, which may have another `span`.
+    """A template of this package, with the filters percent, points, span, bracketed, breakable and those given.
+
+    `bracketed` is the same as `span`, which some pages define anew.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtrain.report"),
