@@ -28,7 +28,7 @@ TUNE = re.compile(r"all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)
 # tasks themselves, not how they were spelt.
 INCIDENTAL = frozenset({
     "shards", "leave_out", "workers", "device", "checkpoint_every", "validate_every", "log_every",
-    "accumulate", "skip_corrupt",
+    "accumulate", "graph", "skip_corrupt",
 })  # fmt: skip
 
 
@@ -36,7 +36,7 @@ OPTIONAL = frozenset({
     "tasks", "drop", "weights_key", "train_on", "joint", "backbone_options", "tune", "features", "layer_decay",
     "checkpointing", "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced",
     "rotations", "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
-    "graph", "stream", "dense", "loss_scale",
+    "stream", "dense", "loss_scale",
 })  # fmt: skip
 
 # settings that --features cached refuses, and why
@@ -137,8 +137,8 @@ class FitConfig(BaseModel):
     """Compute batch-normalization statistics over the whole batch, across processes."""
     compile: bool = False
     """Use torch.compile if it works here."""
-    graph: bool = False
-    """Replay iterations as one CUDA graph, after a check (experimental)."""
+    graph: bool | None = Field(default=None, json_schema_extra={"x-default": "on CUDA, where possible"})
+    """Replay iterations as one CUDA graph, after a check."""
     adapt_batches: Count = 20
     """Batches that adapt batch normalization to the pool."""
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -4,8 +4,10 @@
     python benchmarks/step/compare.py --device cuda      ResNet50 and DenseNet121, batches of 64 and 256
     python benchmarks/step/compare.py --shards DIR       on shards of one's own
 
-On CUDA there are two more rows: `mtrain fit --graph`, and the bare loop with its whole step as one CUDA graph, which is
-the bound.
+On CUDA, where `mtrain fit` replays its iterations as one CUDA graph, there are more rows: the bare loop as one CUDA
+graph, which is the bound; `mtrain fit` on one batch that lies on the device, which shows what the loader costs; and
+without a graph. `--compile` adds a row of `mtrain fit --compile`. `pieces.py` beside this shows where the time of an
+iteration goes.
 
 Ours reads and decodes images, augments and normalizes them, runs a head a task, scales gradients and gathers losses;
 the bare loop does forwards, backwards and SGD, and nothing else. Both run in turns, in one process; the fastest turn
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import sys
 import tempfile
 import time
@@ -35,6 +38,7 @@ from dpconvert.cli import group as dpconvert
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.model.network import MultiHead, shared_network
+from mtrain.train.compilation import compiled
 from mtrain.train.graph import CudaGraph
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
@@ -86,15 +90,33 @@ class Ours:
         network = shared_network(config.backbone, "random")
         model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})
         self.training = Training(config, pool, model.to(device).to(memory_format=torch.channels_last), device)
-        if config.graph:
+        if config.graph is not False and device.type == "cuda":
             self.training.recording, self.training.note = CudaGraph, say
         self.meter = Meter(self.training.tasks)
+        if config.compile:
+            begun = time.perf_counter()
+            self.training.features = compiled(model.shared, self.training.example(), say)
+            say(f"compiled in {time.perf_counter() - begun:.0f} s")
         self.batches = self.meter.timed(self.training.iterations(range(config.iterations)))
+        self.measured = self.batches
 
     def __call__(self, steps: int) -> None:
         for _ in range(steps):
-            self.meter.add(self.training.step(*next(self.batches)), self.training.counts)
+            self.meter.add(self.training.step(*next(self.measured)), self.training.counts)
         self.wait = self.meter.take(self.training.iteration)["wait"]
+
+    def close(self) -> None:
+        """End the loader's processes."""
+        self.batches.close()
+
+
+class OursResident(Ours):
+    """The same on one batch, over and over."""
+
+    def __init__(self, config: FitConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        one = tuple(part._replace(counts=part.counts.clone()) for part in next(self.batches))
+        self.measured = itertools.repeat(one)
 
 
 class Bare:
@@ -169,6 +191,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     cuda = given.device == "cuda"
     size, workers = given.size or (224 if cuda else 128), given.workers or (8 if cuda else 1)
@@ -189,17 +212,21 @@ def main() -> None:
                     shards=str(shards), backbone=backbone, batch=batch, size=size, workers=workers, warmup=0,
                     device=given.device,
                 )  # fmt: skip
-                compare(backbone, config, device, steps, given.rounds, clock)
+                compare(backbone, config, device, steps, given.rounds, clock, compiling=given.compile)
 
 
 def compare(
-    backbone: str, config: FitConfig, device: torch.device, steps: int, rounds: int, clock: Callable[[], float]
-) -> None:
+    backbone: str, config: FitConfig, device: torch.device, steps: int, rounds: int, clock: Callable[[], float],
+    *, compiling: bool = False,
+) -> None:  # fmt: skip
     """Print a row for each loop. They run in turns; the fastest turn of each counts."""
     loops: dict[str, Ours | Bare] = {"bare loop": Bare(config, device, 81), "mtrain fit": Ours(config, device)}
     if device.type == "cuda":
         loops["bare loop, one CUDA graph"] = BareGraph(config, device, 81)
-        loops["mtrain fit --graph"] = Ours(config.model_copy(update={"graph": True}), device)
+        loops["mtrain fit, one batch on the device"] = OursResident(config, device)
+        loops["mtrain fit --no-graph"] = Ours(config.model_copy(update={"graph": False}), device)
+        if compiling:
+            loops["mtrain fit --compile"] = Ours(config.model_copy(update={"compile": True}), device)
     for loop in loops.values():
         loop(max(steps // 2, 5))
     best = dict.fromkeys(loops, float("inf"))
@@ -212,7 +239,7 @@ def compare(
         rate = f"{config.batch / best[name]:.0f}"
         say(f"| {backbone}, {name} | {config.batch} | {rate} | {share:.2f} | {wait} | {hours:.1f} |")
         if isinstance(loop, Ours):
-            loop.batches.close()  # ends the loader's processes
+            loop.close()
 
 
 if __name__ == "__main__":

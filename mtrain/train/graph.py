@@ -12,80 +12,64 @@ weights of an uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mtrain.backbones.card import Interpolation
-from mtrain.data import sampling
-from mtrain.data.augment import LARGEST, mirrored_at_once, resized_at_once, room_for_squares
 from mtrain.data.batch import Batch
 from mtrain.model.network import MultiHead
+from mtrain.train.inputs import Inputs
 from mtrain.train.optimizer import PhaseOptimizer
 
 UNRECORDED = 3  # iterations of each phase before the recording: libraries allocate and choose kernels in the first ones
-
-
-class Inputs(NamedTuple):
-    """What an iteration reads, on the device: a batch of N images (see `Batch`) and what the processor knows of it."""
-
-    pixels: Tensor  # uint8 (bytes,), with room for the largest batch; what follows the squares is arbitrary
-    sides: Tensor  # int64 (N,)
-    labels: Tensor  # int64 (N,)
-    flips: Tensor  # bool (N, 2)
-    looks: Tensor  # float32 (N, 16)
-    tasks: Tensor  # int64 (N,): the number of each image's task
-    scales: Tensor  # float64 (tasks,): from `loss.head_scales`
-
-    @staticmethod
-    def room(images: int, size: int, tasks: int, device: torch.device) -> Inputs:
-        """Memory for the inputs of every iteration."""
-        return Inputs(
-            torch.zeros(room_for_squares(images, size), dtype=torch.uint8, device=device),
-            torch.zeros(images, dtype=torch.int64, device=device),
-            torch.zeros(images, dtype=torch.int64, device=device),
-            torch.zeros((images, 2), dtype=torch.bool, device=device),
-            torch.zeros((images, sampling.LOOKS_A_SLOT), dtype=torch.float32, device=device),
-            torch.zeros(images, dtype=torch.int64, device=device),
-            torch.zeros(tasks, dtype=torch.float64, device=device),
-        )
-
-    def fill(self, batch: Batch, scales: Tensor) -> None:
-        """Copy a batch and the scales of its heads, from wherever they are, without waiting for the device."""
-        self.pixels[: len(batch.pixels)].copy_(batch.pixels, non_blocking=True)
-        tasks = torch.repeat_interleave(batch.counts)
-        for room, values in zip(
-            self[1:], (batch.sides, batch.labels, batch.flips, batch.looks, tasks, scales), strict=True
-        ):
-            room.copy_(values, non_blocking=True)
-
-    def images(self, size: int, how: Interpolation) -> Tensor:
-        """The images, resized and flipped: uint8 (N, 3, size, size), channels last."""
-        images = resized_at_once(self.pixels, self.sides, size, LARGEST * size, how)
-        return mirrored_at_once(images, self.flips)
+ATTEMPTS = 2  # at a recording: libraries may do something for the first time in it, which is not allowed then
 
 
 class Recording(Protocol):
     """Records work of the device and repeats it: a CUDA graph, or in tests its double on the processor."""
 
+    def running(self) -> AbstractContextManager[None]:
+        """Run what is called inside where it will be recorded."""
+
     def record(self) -> AbstractContextManager[None]:
-        """Record what is called inside."""
+        """Record what is called inside, in place of what was recorded before."""
 
     def replay(self) -> None:
         """Repeat it."""
 
 
 class CudaGraph:
-    """The recording of CUDA devices."""
+    """The recording of a CUDA device, by default the current one."""
 
-    def __init__(self) -> None:
-        self.graph = torch.cuda.CUDAGraph()
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.graph, self.stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def record(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run what is called inside on the stream of the recording.
+
+        A backward pass waits for the streams that its network ran on before. While it is recorded it may wait for no
+        other stream: the recording of a network that ran on the default stream is invalid.
+        """
+        outside = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(outside)
+        with torch.cuda.stream(self.stream):
+            yield
+        outside.wait_stream(self.stream)
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
         """Record the kernels that are launched inside; none of them runs."""
-        return torch.cuda.graph(self.graph, capture_error_mode="thread_local")  # loaders may call CUDA meanwhile
+        outside = torch.cuda.current_stream(self.stream.device)
+        self.graph = torch.cuda.CUDAGraph()
+        mode = "thread_local"  # loaders may call CUDA meanwhile
+        try:
+            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode=mode):
+                yield
+        finally:
+            torch.cuda.set_stream(outside)  # after a failure, some versions of torch leave the other stream in place
 
     def replay(self) -> None:
         """Run the recorded kernels."""
@@ -100,12 +84,11 @@ class RecordedIteration:
 
     def __init__(
         self, model: MultiHead, optimizer: PhaseOptimizer, losses_of: Callable[[Inputs], Tensor], inputs: Inputs,
-        *, batch: int, recording: Callable[[], Recording], note: Callable[[str], None],
+        *, batch: int, recording: Recording, note: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.model, self.optimizer, self.losses_of, self.inputs = model, optimizer, losses_of, inputs
-        self.batch, self.new_recording, self.note = batch, recording, note
-        self.recording: Recording | None = None
-        self.losses: Tensor | None = None
+        self.batch, self.recording, self.note = batch, recording, note
+        self.losses: Tensor | None = None  # of the recording, as soon as it is used
         self.done, self.refused = 0, False
         optimizer.use_tensors_as_rates()
 
@@ -113,14 +96,14 @@ class RecordedIteration:
         """Run one iteration. Returns the loss of each task summed over its samples: (tasks,)."""
         self.inputs.fill(batch, scales)
         torch.manual_seed(seed)
-        if self.recording is None and not self.refused and self.done >= UNRECORDED:
-            return self._recorded(seed)
-        self.done += 1
-        if self.recording is None:
+        if self.losses is not None:
+            self.recording.replay()
+            return self.losses.clone()
+        with self.recording.running():
+            if self.done >= UNRECORDED and not self.refused:
+                return self._recorded(seed)
+            self.done += 1
             return self._run()
-        self.recording.replay()
-        assert self.losses is not None
-        return self.losses.clone()
 
     def _run(self) -> Tensor:
         self.optimizer.zero_grad()
@@ -135,28 +118,34 @@ class RecordedIteration:
         before = [tensor.clone() for tensor in tensors]
         losses = self._run().clone()
         after = [tensor.clone() for tensor in tensors]
-        _restore(tensors, before)
-        torch.manual_seed(seed)
-        recording = self.new_recording()
-        try:
-            self.optimizer.before_recording()
-            with recording.record():
-                found = self._run()
-            _restore(tensors, before)  # a double on the processor has run it
-            torch.manual_seed(seed)
-            recording.replay()
-        except RuntimeError as error:  # the class of all errors of CUDA
-            return self._refuse(tensors, after, losses, str(error).partition("\n")[0])
-        if not all(torch.equal(one, other) for one, other in zip([found, *tensors], [losses, *after], strict=True)):
-            return self._refuse(tensors, after, losses, "its replay gives other bits than the iteration")
-        self.recording, self.losses = recording, found
-        return losses
-
-    def _refuse(self, tensors: list[Tensor], after: list[Tensor], losses: Tensor, reason: str) -> Tensor:
+        reason = ""
+        for _ in range(ATTEMPTS):
+            try:
+                found = self._replayed(tensors, before, seed)
+            except RuntimeError as error:  # the class of all errors of CUDA
+                reason = str(error).partition("\n")[0]
+                continue
+            if all(torch.equal(one, other) for one, other in zip([found, *tensors], [losses, *after], strict=True)):
+                self.losses = found
+                return losses
+            reason = "its replay gives other bits than the iteration"
+            break
         self.refused = True
         _restore(tensors, after)
         self.note(f"iterations run without a CUDA graph: {reason}")
         return losses
+
+    def _replayed(self, tensors: list[Tensor], before: list[Tensor], seed: int) -> Tensor:
+        """The losses of an iteration that is recorded and replayed from the state `before`."""
+        _restore(tensors, before)
+        torch.manual_seed(seed)
+        self.optimizer.before_recording()
+        with self.recording.record():
+            found = self._run()
+        _restore(tensors, before)  # a double on the processor has run it
+        torch.manual_seed(seed)
+        self.recording.replay()
+        return found
 
     def _state(self) -> Iterator[Tensor]:
         """All that an iteration changes."""

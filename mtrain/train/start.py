@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -84,8 +85,7 @@ def begin(
         training.read_features(run.path.parent / CACHE, report)
     if config.compile and config.tune != "heads":
         training.features = compiled(shared, training.example(), report.note)
-    if config.graph:
-        _record(training, report)
+    _record(training, report)
     return training
 
 
@@ -127,8 +127,9 @@ def _tell_memory(
 
 
 def _record(training: Training, report: Reporter) -> None:
-    """Have the iterations recorded as a CUDA graph, where that is possible."""
+    """Have the iterations recorded as a CUDA graph, where that is wanted and possible."""
     config = training.config
+    wanted = training.device.type == "cuda" if config.graph is None else config.graph
     obstacles = {
         f"the device is {training.device.type}": training.device.type != "cuda",
         f"there are {training.ranks.size} processes": not training.ranks.alone,
@@ -139,10 +140,11 @@ def _record(training: Training, report: Reporter) -> None:
         "--features cached": config.features == "cached",
     }
     found = [name for name, holds in obstacles.items() if holds]
-    if found:
-        report.note(f"--graph has no effect: {found[0]}")
-        return
-    training.recording, training.note = CudaGraph, report.note
+    if wanted and found:
+        fault = "iterations run without a CUDA graph" if config.graph is None else "--graph has no effect"
+        report.note(f"{fault}: {found[0]}")
+    elif wanted:
+        training.recording, training.note = partial(CudaGraph, training.device), report.note
 
 
 def _adapt(training: Training, run: Run, report: Reporter) -> None:

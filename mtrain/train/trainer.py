@@ -37,7 +37,8 @@ from mtrain.train.dense_part import DensePart
 from mtrain.train.dense_validation import counts_of, scores_of_counts
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.gradients import GradientSums
-from mtrain.train.graph import Inputs, RecordedIteration, Recording
+from mtrain.train.graph import RecordedIteration, Recording
+from mtrain.train.inputs import Inputs
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
 
 VALIDATED = 512  # maximum number of images of a task's validation set that a running training is validated on
@@ -114,10 +115,10 @@ class Training:
         """The same for a single batch on a single rank, as a recorded iteration."""
         if self.recorded is None:
             size, tasks = self.config.size, len(self.tasks)
-            inputs = Inputs.room(len(self.slots[0]), size, tasks, self.device)
+            inputs = Inputs(len(self.slots[0]), size, tasks, self.device)
             self.recorded = RecordedIteration(
                 self.model, self.optimizer, self._recorded_losses, inputs,
-                batch=self.config.batch, recording=recording, note=self.note,
+                batch=self.config.batch, recording=recording(), note=self.note,
             )  # fmt: skip
         self.counts = batch.counts.tolist()
         seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[0].start)

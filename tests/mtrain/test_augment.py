@@ -98,14 +98,17 @@ def test_squares_of_all_sizes_are_resized_and_flipped_as_one_alone() -> None:
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 96), min_size=1, max_size=5), st.integers(1, 48), st.integers(0, 2**31))
-def test_a_device_resizes_all_squares_at_once_as_interpolate_does_each(sides: list[int], size: int, seed: int) -> None:
-    """Within one level of 255, since both round once but add in another order."""
+def test_a_device_resizes_all_squares_at_once_as_interpolate_does_each(
+    dtype: torch.dtype, sides: list[int], size: int, seed: int
+) -> None:
+    """Within one level of 255, since both round once but add in another order, in float16 as CUDA does."""
     generator = torch.Generator().manual_seed(seed)
     squares = [torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8) for side in sides]
     pixels = torch.cat([square.flatten() for square in squares] + [torch.full((5,), 255, dtype=torch.uint8)])
-    found = augment.resized_at_once(pixels, torch.tensor(sides), size, max(sides))
+    found = augment.resized_at_once(pixels, torch.tensor(sides), size, max(sides), dtype=dtype)
     assert found.is_contiguous(memory_format=torch.channels_last)
     for image, pixels in zip(found, squares, strict=True):
         floats = pixels.permute(2, 0, 1)[None].float()

@@ -51,10 +51,18 @@ class Double:
     """Records and replays operators, as `CudaGraph` does kernels, but runs them while it records."""
 
     def __init__(self) -> None:
-        self.recorded = Recorded()
+        self.recorded, self.inside = Recorded(), False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self.inside = True
+        yield
+        self.inside = False
 
     @contextmanager
     def record(self) -> Iterator[None]:
+        assert self.inside, "a stream that the iterations before did not run on"
+        self.recorded = Recorded()
         with self.recorded:
             yield
 
@@ -73,6 +81,20 @@ class Wrong(Double):
     def replay(self) -> None:
         super().replay()
         super().replay()
+
+
+class FirstFails(Double):
+    """Fails at the first recording, as a device does that must load something then."""
+
+    failed = False
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        with super().record():
+            yield
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("operation failed due to a previous error during capture")
 
 
 class Unsupported(Double):
@@ -128,7 +150,7 @@ def test_recorded_iterations_have_the_bits_of_the_same_iterations_without_a_reco
 ) -> None:
     recorded, losses = trained(shards, Double, range(ITERATIONS), **choices)
     assert recorded.recorded is not None
-    assert recorded.recorded.recording is not None
+    assert recorded.recorded.losses is not None
     plain, expected = trained(shards, Unsupported, range(ITERATIONS), **choices)
     assert torch.equal(losses, expected)
     assert agree(whole_state(recorded), whole_state(plain))
@@ -149,7 +171,7 @@ def test_recorded_iterations_are_those_of_a_training_without_graphs_but_for_roun
 def test_the_warm_up_and_the_training_are_recorded_one_after_the_other(shards: Path) -> None:
     training, losses = trained(shards, Double, range(2 * ITERATIONS), warmup=ITERATIONS)
     assert training.recorded is not None
-    assert training.recorded.recording is not None
+    assert training.recorded.losses is not None
     _, expected = trained(shards, Unsupported, range(2 * ITERATIONS), warmup=ITERATIONS)
     assert torch.equal(losses, expected)
 
@@ -176,4 +198,13 @@ def test_a_recording_that_is_not_the_iteration_is_said_and_not_used(
     assert len(said) == 1
     assert reason in said[0]
     assert training.recorded is not None
-    assert training.recorded.recording is None
+    assert training.recorded.losses is None
+
+
+def test_a_recording_that_fails_once_is_tried_again(shards: Path) -> None:
+    again, losses = trained(shards, FirstFails, range(ITERATIONS))
+    assert again.recorded is not None
+    assert again.recorded.losses is not None
+    once, expected = trained(shards, Double, range(ITERATIONS))
+    assert torch.equal(losses, expected)
+    assert agree(whole_state(again), whole_state(once))
