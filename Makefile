@@ -65,13 +65,15 @@ format: .venv/test  ## mend what ruff can mend
 stress: .venv/test  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m stress $(TESTS)
 
-gpu: .venv/test  ## what only a GPU can show: its tests, and an iteration beside a bare loop
+gpu: .venv/test  ## what only a GPU can show: its tests, an iteration and features beside bare loops
 	$(BIN)/pytest -m cuda tests/mtrain/test_cuda.py
 	$(BIN)/python benchmarks/step/compare.py --device cuda
+	$(BIN)/python benchmarks/features/compare.py --device cuda
 
 bench: .venv/test  ## the benchmarks, each beside its peer
 	$(BIN)/python benchmarks/svm/compare.py
 	$(BIN)/python benchmarks/step/compare.py
+	$(BIN)/python benchmarks/features/compare.py
 	$(BIN)/python benchmarks/slides/compare.py
 	$(BIN)/python benchmarks/loader/compare.py
 	$(BIN)/python benchmarks/loader/parts.py

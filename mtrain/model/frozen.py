@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.loader import ordered_batches
+from mtrain.data.images import Images
+from mtrain.data.loader import OrderedBatches
 from mtrain.data.task import Rows, Task
 from mtrain.errors import DivergedError, RunError
+from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import read_tensors
 from mtrain.model.weights import state_digest
 
-BATCH = 64
 FEATURES = "features"
 Features = NDArray[np.float32]
 
@@ -43,23 +44,26 @@ def stored(path: Path, shape: tuple[int, int], dtype: str, report: Reporter) -> 
     return found if found.shape == shape and found.dtype == dtype else None
 
 
-@torch.inference_mode()
 def computed(
-    network: SharedNetwork, task: Task, rows: Rows, split: str, *, size: int, workers: int, device: torch.device,
+    network: SharedNetwork, task: Task, rows: Rows, split: str, *, size: int, workers: int, inference: Inference,
     report: Reporter,
 ) -> Features:  # fmt: skip
     """The features of these rows, (rows, num_features): of the central square of each image, resized to `size`.
 
     split: the name of the rows in the progress bar.
     """
-    network = network.eval().to(device).to(memory_format=torch.channels_last)
+    network = network.eval().to(inference.device).to(memory_format=torch.channels_last)
     found = np.empty((len(rows), network.num_features), np.float32)
+    dataset = OrderedBatches(Images([(task, rows)], how=network.interpolation), size, LOADED)
+    done = 0
     with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:
-        for images, places in ordered_batches(
-            task, rows, size=size, batch=BATCH, workers=workers, device=device, how=network.interpolation
-        ):
-            found[places] = network(network.normalize(images)).float().cpu().numpy()
-            advance(len(places))
+        for some in outputs(
+            lambda images: network(network.normalize(images)), dataset, inference, workers=workers,
+            how=network.interpolation,
+        ):  # fmt: skip
+            found[done : done + len(some)] = some
+            done += len(some)
+            advance(len(some))
     return found
 
 

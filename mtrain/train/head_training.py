@@ -22,6 +22,7 @@ from mtrain.data.loader import BatchDraw, TrainingBatches
 from mtrain.data.task import Rows, Task
 from mtrain.documents import short_digest
 from mtrain.model.frozen import FEATURES, Features, check_features, computed, stored, weights_digest
+from mtrain.model.inference import Inference
 from mtrain.model.tensor_file import write_tensors
 from mtrain.train.trainer import Training, validated
 
@@ -44,6 +45,7 @@ class HeadTraining(Training):
         """
         shared = self.model.shared
         what = f"{weights_digest(shared)} {self.config.size} centre-square {self.how} {self.device.type}"
+        what += Inference.on(self.device).precision
         tasks = self.pool.tasks
         self.train = tuple(
             torch.from_numpy(self._read(task, task.rows["train"], "train", folder, what, report)) for task in tasks
@@ -62,7 +64,7 @@ class HeadTraining(Training):
         if found is None:
             found = computed(
                 self.model.shared, task, rows, split, size=self.config.size, workers=self.config.workers,
-                device=self.device, report=report,
+                inference=Inference.on(self.device), report=report,
             )  # fmt: skip
             check_features(found, task, rows, split, self.config.weights)
             write_tensors(path, {FEATURES: torch.from_numpy(found)}, {"task": task.name, "set": split})

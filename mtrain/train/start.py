@@ -18,7 +18,7 @@ from mtrain.data.task import fetch_shards
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
-from mtrain.model.frozen import BATCH
+from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import StateDict as TensorState
@@ -122,7 +122,8 @@ def _tell_memory(
 ) -> None:  # fmt: skip
     """Report an estimate of the memory that an iteration takes, where anyone reads it."""
     if ranks.first and not report.quiet:
-        samples = BATCH if config.features == "cached" else len(ranks.share(config.batch, 0, config.accumulate))
+        frozen = LOADED * Inference.on(device).joined(LOADED)
+        samples = frozen if config.features == "cached" else len(ranks.share(config.batch, 0, config.accumulate))
         for line in footprint.remarks(config, model, device, samples, ranks.size):
             report.note(line)
 

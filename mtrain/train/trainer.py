@@ -18,7 +18,7 @@ from mtrain.config import FitConfig
 from mtrain.data import colour, sampling
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
-from mtrain.data.loader import Batches, Parts, Skipping, TrainingBatches, batches, ordered_batches
+from mtrain.data.loader import Batches, OrderedBatches, Parts, Skipping, TrainingBatches, batches
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
 from mtrain.data.prefetch import on_device
@@ -26,6 +26,7 @@ from mtrain.data.stream import StreamBatches
 from mtrain.data.targets import Targets
 from mtrain.data.task import Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
+from mtrain.model.inference import Inference, outputs
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.maps import features_and_maps
 from mtrain.model.network import MultiHead
@@ -295,21 +296,22 @@ class Training:
     def _count_correct(self, task: Task, enough: Callable[[], bool]) -> int | None:
         config, shared, head = self.config, self.model.shared, self.model.heads[task.name]
         rows = task.rows["val"].take(validated(task)[self.ranks.rank :: self.ranks.size])
-        correct = 0
-        for images, places in ordered_batches(
-            task,
-            rows,
-            size=config.size,
-            batch=config.batch,
-            workers=config.workers,
-            device=self.device,
-            how=self.how,
-        ):
+        images = Images([(task, rows)], how=self.how)
+
+        def answered(images: Tensor) -> Tensor:
+            batchnorm_per_task.route(shared, [len(images) if name == task.name else 0 for name in self.tasks])
+            logits: Tensor = head(shared(shared.normalize(images)))
+            return logits
+
+        correct = done = 0
+        for logits in outputs(
+            answered, OrderedBatches(images, config.size, config.batch), Inference.on(self.device),
+            workers=config.workers, how=self.how,
+        ):  # fmt: skip
             if enough():
                 return None
-            batchnorm_per_task.route(shared, [len(images) if name == task.name else 0 for name in self.tasks])
-            logits = head(shared(shared.normalize(images)))
-            correct += int((logits.argmax(1).cpu().numpy() == rows.label[places]).sum())
+            correct += int((logits.argmax(1) == rows.label[done : done + len(logits)]).sum())
+            done += len(logits)
         return correct
 
 

@@ -18,6 +18,7 @@ from mtrain.errors import UsageError
 from mtrain.model import frozen
 from mtrain.model.devices import find_device
 from mtrain.model.frozen import FEATURES, Features, check_features, stored, weights_digest
+from mtrain.model.inference import Inference
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
 
@@ -28,7 +29,8 @@ def features(
 ) -> Features:  # fmt: skip
     """The features of one split: (samples, num_features) in the order of its rows, memory-mapped from the cache.
 
-    Images are cropped to their central square, resized to `size` and normalized; the network is in inference mode.
+    Images are cropped to their central square, resized to `size` and normalized; the network is in inference mode. On
+    CUDA it computes in bfloat16: such features are never taken for those of float32, which the CPU computes.
 
     weights: the name of the weights in error messages.
 
@@ -39,12 +41,14 @@ def features(
     """
     what = f"{weights_digest(network)} {task.card.digest} {split} {size} centre-square {network.interpolation}"
     what += "" if dtype == "float32" else f" {dtype}"
+    inference = Inference.on(find_device(device))
+    what += inference.precision
     path = cache / f"{task.name}-{split}-{short_digest(what)}.safetensors"
     shape = (len(task.rows[split]), network.num_features)
     found = stored(path, shape, dtype, report)
     if found is None:
         fetch_shards([task], [split], report)
-        computed = _computed(network, task, split, size, workers, find_device(device), report)
+        computed = _computed(network, task, split, size, workers, inference, report)
         check_features(computed, task, task.rows[split], split, weights)
         write_tensors(path, {FEATURES: torch.from_numpy(_as(computed, dtype))}, {"task": task.name, "set": split})
         found = stored(path, shape, dtype, report)
@@ -72,8 +76,8 @@ def _as(computed: Features, dtype: str) -> NDArray[Any]:
 
 
 def _computed(
-    network: SharedNetwork, task: Task, split: str, size: int, workers: int, device: torch.device, report: Reporter
+    network: SharedNetwork, task: Task, split: str, size: int, workers: int, inference: Inference, report: Reporter
 ) -> Features:
     return frozen.computed(
-        network, task, task.rows[split], split, size=size, workers=workers, device=device, report=report
+        network, task, task.rows[split], split, size=size, workers=workers, inference=inference, report=report
     )

@@ -23,10 +23,11 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
-from mtrain.data.loader import EpochBatches, batches, ordered_batches
+from mtrain.data.loader import EpochBatches, OrderedBatches, batches
 from mtrain.data.task import Rows, Task
 from mtrain.model import tuning
 from mtrain.model.devices import find_device
+from mtrain.model.inference import Inference, outputs
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import StateDict
 from mtrain.scoring import metrics
@@ -118,23 +119,19 @@ def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> LinearCl
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-@torch.inference_mode()
 def logits(model: LinearClassifier, task: Task, rows: Rows, recipe: Recipe) -> Values:
     """The logits of these rows, in their order: (samples, classes)."""
-    device = model.head.weight.device
-    found = np.empty((len(rows), task.num_classes))
     model.eval()
-    for images, places in ordered_batches(
-        task,
-        rows,
-        size=recipe.size,
-        batch=recipe.batch,
-        workers=recipe.workers,
-        device=device,
-        how=model.shared.interpolation,
-    ):
-        found[places] = model(model.shared.normalize(images)).double().cpu().numpy()
-    return found
+    shared = model.shared
+    dataset = OrderedBatches(Images([(task, rows)], how=shared.interpolation), recipe.size, recipe.batch)
+    found = [
+        some.astype(float)
+        for some in outputs(
+            lambda images: model(shared.normalize(images)), dataset, Inference.on(model.head.weight.device),
+            workers=recipe.workers, how=shared.interpolation,
+        )
+    ]  # fmt: skip
+    return np.concatenate([np.empty((0, task.num_classes)), *found])
 
 
 class Tuning:

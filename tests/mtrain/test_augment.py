@@ -1,3 +1,5 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,18 @@ def test_a_device_resizes_to_the_pixels_of_the_processor_but_for_one_rounding() 
     difference = (found - resized(pixels, sides, 24).int()).abs()
     assert difference.max() <= 1
     assert difference.float().mean() < 0.2
+
+
+def test_a_device_takes_squares_of_the_right_size_as_they_are() -> None:
+    """On the meta device, whose tensors know where they lie in memory but not their values."""
+    pixels, sides = batch_of([smooth(24) for _ in range(3)], 24)
+    there = pixels.to("meta")
+    with mock.patch.object(augment, "resized_at_once", side_effect=AssertionError):
+        found = resized(there, sides, 24)
+    assert (found.shape, found._base is there) == ((3, 3, 24, 24), True)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.as_strided(pixels, found.shape, found.stride(), found.storage_offset())
+    assert torch.equal(expected, resized(pixels, sides, 24))
 
 
 def test_a_square_much_larger_than_the_size_is_resized_before_it_travels() -> None:

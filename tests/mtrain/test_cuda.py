@@ -9,10 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mtrain.data.augment import resized
+from mtrain.data.pool import open_pool
+from mtrain.model.frozen import computed
+from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.runs import Run
 from mtrain.train import fit, graph
@@ -89,6 +93,37 @@ def test_squares_of_all_sizes_are_those_of_the_processor_but_for_one_level() -> 
     pixels, sides = batch_of([smooth(side) for side in SIDES], 24)
     found = resized(pixels.cuda(), sides, 24).cpu().int()
     assert (found - resized(pixels, sides, 24).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_are_those_of_the_processor_within_the_precision_of_bfloat16_in_the_same_order(
+    tmp_path: Path, workers: int
+) -> None:
+    """Of more batches than results may be on their way back."""
+    write_pool(tmp_path, ("Many",), sizes={"train": 300, "val": 2}, shape=(80, 72))
+    (task,) = open_pool(tmp_path).tasks
+    torch.manual_seed(0)
+    network = shared_network("resnet18", "random")
+    ours = Inference(torch.device("cuda"), torch.bfloat16, LOADED, 2)
+    found = [
+        computed(network, task, task.rows["train"], "train", size=64, workers=workers, inference=how, report=Notes())
+        for how in (ours, Inference.on(torch.device("cuda")), Inference.on(torch.device("cpu")))
+    ]
+    exact = found.pop()
+    for some in found:
+        assert np.abs(some - exact).max() < 0.02 * np.abs(exact).max()
+        nearest = ((some[:, None] - exact[None]) ** 2).sum(2).argmin(1)
+        assert (np.abs(exact[nearest] - exact).max(1) < 0.02 * np.abs(exact).max()).all()
+
+
+def test_features_are_the_same_bits_each_time(shards: Path) -> None:
+    task = open_pool(shards).tasks[0]
+    network, cuda = shared_network("resnet18", "random"), Inference.on(torch.device("cuda"))
+    one, other = (
+        computed(network, task, task.rows["train"], "train", size=64, workers=workers, inference=cuda, report=Notes())
+        for workers in (0, 2)
+    )
+    assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("choice", ["--no-graph", "--graph"])

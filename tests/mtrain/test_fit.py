@@ -564,11 +564,11 @@ def test_of_a_large_validation_set_images_from_all_over_it_are_looked_at(
     monkeypatch.setattr(trainer, "VALIDATED", 3)
     seen = []
 
-    def none(_task: object, rows: Any, **_options: object) -> Iterator[Any]:
-        seen.append(list(rows.key))
+    def none(_network: object, dataset: Any, *_: object, **_options: object) -> Iterator[Any]:
+        seen.append([key.decode() for key in dataset.images.key])
         return iter(())
 
-    monkeypatch.setattr(trainer, "ordered_batches", none)
+    monkeypatch.setattr(trainer, "outputs", none)
     a_training(shards).validate()
     assert seen[0] == ["alpha-val-00000", "alpha-val-00002", "alpha-val-00004"]
 

@@ -1,0 +1,186 @@
+"""How a frozen network is run on many images: in which precision, how many at once, and how the results come back.
+
+Features, validation, fine-tuned networks and predictions all run here. On the CPU it is float32, one batch of the
+loader at a time. On CUDA it is bfloat16 as in training, `AT_ONCE` images at a time; workers decode into page-locked
+memory, copies to the device and back overlap with the network, and no batch is waited for before the next is launched.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtrain.backbones.card import Interpolation
+from mtrain.data.augment import resized
+from mtrain.data.loader import OrderedBatches, batches
+from mtrain.data.prefetch import on_device
+
+LOADED = 64  # images that a worker prepares at once
+AT_ONCE = 256  # images that a network processes at once on CUDA
+RING = 4  # results that may be on their way back from CUDA; more would only take memory
+
+Network = Callable[[Tensor], Tensor]  # uint8 images (n, 3, S, S) -> results (n, D), both on the device
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Where and how a frozen network is run.
+
+    at_once: the network processes this many images at a time, or one batch of the loader if that is more.
+    ring: results that may be on their way back.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    at_once: int = 1
+    ring: int = 1
+
+    @classmethod
+    def on(cls, device: torch.device) -> Inference:
+        """How networks are run on this device."""
+        return cls(device, torch.bfloat16, AT_ONCE, RING) if device.type == "cuda" else cls(device)
+
+    @property
+    def precision(self) -> str:
+        """What the digest of cached results ends with: results of two precisions differ, and are never mixed."""
+        return "" if self.dtype == torch.float32 else f" computed in {str(self.dtype).removeprefix('torch.')}"
+
+    def joined(self, loaded: int) -> int:
+        """How many batches of `loaded` images the network processes at a time."""
+        return max(self.at_once // max(loaded, 1), 1)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The state in which a network is run: without gradients, in this precision, with kernels that do not depend on
+        measurements of speed.
+        """
+        benchmark = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        try:
+            with torch.inference_mode(), autocast:
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+
+
+def outputs(
+    network: Network, dataset: OrderedBatches, inference: Inference, *, workers: int, how: Interpolation = "bilinear"
+) -> Iterator[NDArray[np.float32]]:
+    """The results (n, D) of every image of `dataset`, in order. Each array is valid until the next one is requested.
+
+    If the device has too little memory, fewer images are processed at a time.
+
+    Raises:
+        ShardError: an image cannot be read.
+    """
+    pin = inference.device.type == "cuda"
+    workers = min(workers, len(dataset))
+    loaded = batches(dataset, range(len(dataset)), workers=workers, pin=pin, lasting=None if pin else 1)
+    images = (
+        resized(batch.pixels.to(inference.device, non_blocking=True), batch.sides, dataset.size, how=how)
+        for batch in on_device(loaded, inference.device)
+    )
+    run = _Parts(network, inference)
+    results = (run(some) for some in _joined(images, inference.joined(dataset.largest)))
+    for result in returned(results, sent_back, inference.ring):
+        yield result.numpy()
+
+
+class Arrival(Protocol):
+    """The end of a copy, which can be waited for."""
+
+    def synchronize(self) -> None:
+        """Wait until the copy is complete."""
+
+
+def returned(results: Iterable[Tensor], send: Callable[[Tensor, Tensor], Arrival], ring: int) -> Iterator[Tensor]:
+    """The results, (n, D) float32, copied to the CPU. Each is valid until the next one is requested.
+
+    The copies lie in `ring` buffers that are used in turn, page-locked if the results are on a CUDA device. So the next
+    `ring` - 1 results are computed and copied while one is taken, and none is waited for before that.
+
+    send: copies the second tensor to the first one, perhaps later.
+    """
+    buffers: list[Tensor] = []
+    sent: deque[tuple[Tensor, Arrival]] = deque()
+    for number, result in enumerate(results):
+        if number < ring:
+            buffers.append(_buffer(result))
+        elif len(buffers[number % ring]) < len(result):
+            buffers[number % ring] = _buffer(result)
+        room = buffers[number % ring][: len(result)]
+        sent.append((room, send(room, result)))
+        if len(sent) == ring:
+            yield _arrived(*sent.popleft())
+    while sent:
+        yield _arrived(*sent.popleft())
+
+
+def sent_back(room: Tensor, result: Tensor) -> Arrival:
+    """Copy a result to memory on the CPU, without waiting for it on CUDA."""
+    room.copy_(result, non_blocking=True)
+    return torch.cuda.current_stream(result.device).record_event() if result.device.type == "cuda" else _There()
+
+
+class _There:
+    def synchronize(self) -> None:
+        """A copy within the memory of the processor is complete at once."""
+
+
+def _arrived(room: Tensor, arrival: Arrival) -> Tensor:
+    arrival.synchronize()
+    return room
+
+
+def _buffer(result: Tensor) -> Tensor:
+    return torch.empty(result.shape, dtype=torch.float32, pin_memory=result.device.type == "cuda")
+
+
+def _joined(batches: Iterable[Tensor], together: int) -> Iterator[Tensor]:
+    """`together` batches as one; the last one may be smaller."""
+    some: list[Tensor] = []
+    for images in batches:
+        some.append(images)
+        if len(some) == together:
+            yield _one(some)
+            some = []
+    if some:
+        yield _one(some)
+
+
+def _one(batches: list[Tensor]) -> Tensor:
+    return batches[0] if len(batches) == 1 else torch.cat(batches)
+
+
+class _Parts:
+    """Runs a network on a batch, in parts if it does not fit the device's memory."""
+
+    def __init__(self, network: Network, inference: Inference) -> None:
+        self.network, self.inference = network, inference
+        self.most: int | None = None  # images that fit, once some did not
+
+    def __call__(self, images: Tensor) -> Tensor:
+        while (found := self._found(images)) is None:
+            self.most = (self.most or len(images)) // 2
+            torch.cuda.empty_cache()
+        return found
+
+    def _found(self, images: Tensor) -> Tensor | None:
+        """The results as float32; None if there is too little memory, but perhaps enough for half of the images."""
+        parts = torch.split(images, self.most or len(images))
+        try:
+            with self.inference.running():
+                return _one([self.network(part).float() for part in parts])
+        except torch.OutOfMemoryError:
+            if len(parts[0]) == 1:
+                raise
+            return None
