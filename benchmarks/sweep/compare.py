@@ -2,11 +2,11 @@
 
     python benchmarks/sweep/compare.py                   tiny cells on the CPU, about a minute on two cores
     python benchmarks/sweep/compare.py --device cuda     cells of 1 500 iterations, some ten minutes
-    python benchmarks/sweep/compare.py --device cuda --jobs 1 4 --cells 4 --iterations 100    about a minute on a GPU
+    python benchmarks/sweep/compare.py --device cuda --jobs 1 --cells 4 --iterations 60    about a minute on a GPU
 
 Each row runs the same cells from an empty folder of sweeps, in a new program: EfficientNet-Lite0 with random weights
-on four generated tasks, and a transfer by svm to a fifth. Before the last row, the program measures how many cells to
-run at once, as it does at the start of a sweep with enough work; the row itself reuses that record.
+on four generated tasks, and a transfer by svm to a fifth. First, the program measures how many cells to run at
+once, as it does at the start of a sweep with enough work; the row itself reuses that record.
 
 The columns: the share of the time before the first cell begins; the seconds of a cell that are not iterations (making
 networks and loaders, adaptation of batch normalization, checkpoints, svm); and the mean utilization that nvidia-smi
@@ -176,13 +176,12 @@ def main() -> None:
         file = folder / "cells.toml"
         settings = {**vars(given), "shards": shards, "last": TASKS - 1, "rates": rates}
         file.write_text(SWEEP.format(**settings))
+        say(f"picked: {measure(file, folder / 'picked')}\n")
         say("| jobs | cells | seconds | cells/hour | start-up | a cell beyond its iterations, s | GPU used |")
         say("|---|---:|---:|---:|---:|---:|---:|")
         for jobs in given.jobs:
             say(str(run(file, folder / f"jobs-{jobs}", jobs, str(jobs), given.batch)))
-        measured = measure(file, folder / "picked")
         say(str(run(file, folder / "picked", None, "as picked", given.batch)))
-    say(f"\npicked: {measured}")
 
 
 if __name__ == "__main__":
