@@ -20,7 +20,6 @@ is taken to have a core of its own.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import sys
 import tempfile
@@ -28,13 +27,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from dpconvert.cli import group as dpconvert
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.model.network import MultiHead, shared_network
@@ -43,43 +39,10 @@ from mtrain.train.graph import CudaGraph
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from generated import make_shards
+
 TASKS, IMAGES, PAPER = 22, 24, 50_000
-MANIFEST = """
-task = "{task}"
-shape = "folders"
-classes = ["a", "b"]
-[files.images]
-pattern = '(?P<class>[ab])/(?P<name>[0-9]+)\\.jpg$'
-[split.strict]
-"""
-
-
-def make_shards(folder: Path) -> Path:
-    """As many tasks as the paper has, few images each, of 224 to 320 px."""
-    random = np.random.default_rng(0)
-    for task in (f"Task{number:02}" for number in range(TASKS)):
-        for number in range(IMAGES):
-            side = int(random.integers(224, 321))
-            coarse = random.normal(size=(side // 16, side // 16, 3)) * [25, 45, 20] + [205, 150, 190]
-            path = folder / "pictures" / task / "ab"[number % 2] / f"{number:03}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            small = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
-            small.resize((side, side), Image.Resampling.BICUBIC).save(path, quality=90)
-        manifest = folder / f"{task}.toml"
-        manifest.write_text(MANIFEST.format(task=task))
-        words = [
-            str(manifest),
-            "--source",
-            str(folder / "pictures" / task),
-            "--out",
-            str(folder / "shards"),
-            "-q",
-            "--workers",
-            "1",
-        ]
-        with contextlib.redirect_stdout(sys.stderr):
-            dpconvert.main(words, standalone_mode=False)
-    return folder / "shards"
 
 
 class Ours:
@@ -205,7 +168,7 @@ def main() -> None:
     say("| | batch | images/s | of the bare loop | waiting for data | 50 000 iterations, h |")
     say("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        shards = given.shards or make_shards(Path(folder))
+        shards = given.shards or make_shards(Path(folder), TASKS, IMAGES)
         for backbone in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
             for batch in given.batch or ([64, 256] if cuda else [32]):
                 config = FitConfig(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Print what remains to be done and estimate the time; run nothing."
 )
-@click.option("--jobs", type=click.IntRange(1), help="Cells to run in parallel.  [default: one per GPU, else 1]")
+@click.option("--jobs", type=click.IntRange(1), help="Cells to run in parallel.  [default: measured on a GPU, else 1]")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
     help="Run on this machine, or on a Ray cluster that shares the folders.",
 )  # fmt: skip

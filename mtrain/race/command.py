@@ -33,7 +33,7 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
     if asked.sbatch is not None:
         return script(asked, asked.sbatch, planned.sweep, planned.cells)
     if asked.only_plan:
-        return _plan(planned.sweep.name, agenda, list(planned.sets.values()), report)
+        return _plan(planned.store, agenda, list(planned.sets.values()), report)
     if asked.retry_failed:
         forget_failed(planned.store, agenda.cells, report)
     stopped = run_cells(asked, planned.store, agenda, report) == "stopped"
@@ -45,15 +45,20 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
     return SweepResult(lines(planned.store, record), found, stopped, reasons(failed))
 
 
-def _plan(name: str, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
+def _plan(store: Store, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
     from mtrain.race.plan import plan  # loads torch
+    from mtrain.sweep.at_once import outlook
     from mtrain.sweep.estimate import measure
+    from mtrain.sweep.local_engine import cards_of
 
     pools = {left.names: left.pool for left in sets}
     first = {cell.config.backbone: cell for cell in agenda.cells if cell.whole}
     paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
     found = plan(agenda, sets, paces)
-    return SweepResult(found.lines(name), found.json())
+    lines, here = outlook(
+        store, [cell for cell in agenda.cells if cell.whole], cards_of(agenda.cells), found.hours_expected
+    )
+    return SweepResult([*found.lines(store.name), *lines], found.json() | here)
 
 
 def status(store: Store) -> SweepResult:

@@ -20,7 +20,8 @@ from mtrain.atomic import write_text
 from mtrain.data.storage import absolute
 from mtrain.errors import UsageError
 from mtrain.sweep import slurm
-from mtrain.sweep.agenda import Agenda
+from mtrain.sweep.agenda import Agenda, agenda_of
+from mtrain.sweep.cards import in_use
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
@@ -146,19 +147,28 @@ def run_cells(asked: SweepRequest, store: Store, cells: Sequence[Cell] | Agenda,
         return ray_engine.run(store, cells, Cluster(asked.address), ray_engine.Resources(asked.cpus or 1), report)
     if asked.address is not None or asked.cpus is not None:
         raise UsageError("--address and --cpus are for --engine ray")
-    from mtrain.sweep import local_engine
+    from mtrain.sweep import at_once, local_engine
 
-    return local_engine.run(store, cells, asked.jobs or max(len(local_engine.visible_cards()), 1), report)
+    agenda = agenda_of(cells)
+    cards = local_engine.cards_of(agenda.cells)
+    with in_use(cards) as taken:
+        jobs = asked.jobs
+        if jobs is None:
+            jobs = at_once.jobs(store, agenda.due(store, report), cards, taken, report)
+        return "stopped" if jobs is None else local_engine.run(store, agenda, jobs, report)
 
 
 def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
+    from mtrain.sweep.at_once import outlook
     from mtrain.sweep.estimate import measure, plan
+    from mtrain.sweep.local_engine import cards_of
 
     first = {cell.config.backbone: cell for cell in reversed(cells) if not store.has(cell)}
     pools = {left.names: left.pool for left in sets}
     paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
     found = plan(store, cells, sets, paces)
-    return SweepResult(found.lines(store.name), found.json())
+    lines, here = outlook(store, [cell for cell in cells if not store.has(cell)], cards_of(cells), found.hours)
+    return SweepResult([*found.lines(store.name), *lines], found.json() | here)
 
 
 def script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:

@@ -11,8 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -23,6 +22,7 @@ from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import RunError, UserError
 from mtrain.sweep.agenda import Agenda, AllCells, agenda_of
+from mtrain.sweep.cards import Cards, cards_for, environment
 from mtrain.sweep.cell_run import attempt
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.store import Store
@@ -109,12 +109,13 @@ class _CellProcess:
 
 def _hired(store: Store, cells: Agenda, jobs: int) -> list[_CellProcess]:
     mark("check_images")
+    cards = cards_of(cells.cells)
     context = multiprocessing.get_context("spawn")
     crew = []
     for number in range(jobs):
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_job, args=(store, cells, sender))
-        with _environment(_share_of_machine(number, jobs)):
+        with environment(share_of_machine(number, jobs, cards)):
             process.start()
         sender.close()
         crew.append(_CellProcess(process, receiver))
@@ -143,13 +144,16 @@ def _leave_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _share_of_machine(number: int, jobs: int) -> dict[str, str]:
+def share_of_machine(number: int, jobs: int, cards: Cards) -> dict[str, str]:
     """Give a process its own GPU, and a fair share of the processors unless the user has set one."""
-    cards = visible_cards()
     threads = {"OMP_NUM_THREADS": str(max(processors() // jobs, 1))}
-    return ({"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}) | (
-        {} if "OMP_NUM_THREADS" in os.environ else threads
-    )
+    return cards.variables(number) | ({} if "OMP_NUM_THREADS" in os.environ else threads)
+
+
+def cards_of(cells: Sequence[Cell]) -> Cards:
+    """Return the GPUs of this machine on which these cells run."""
+    devices = {cell.config.device for cell in cells}
+    return cards_for(devices, () if devices == {"cpu"} else visible_cards())
 
 
 def visible_cards() -> list[str]:
@@ -159,21 +163,6 @@ def visible_cards() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return [str(number) for number in range(count)] if given is None else given.split(",")[:count]
-
-
-@contextmanager
-def _environment(changed: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started within the block."""
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _stop(crew: Sequence[_CellProcess]) -> None:

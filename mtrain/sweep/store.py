@@ -3,6 +3,7 @@
 sweeps/<name>/sweep.json             the sweep file as it was read, and its cells
               cells/<digest>.json    one result, written last and atomically
               runs/<digest>/         one training or warm-up each
+              capacity/<digest>.json how many cells run at once on a kind of machine, as measured
               race.json              what `mtrain sweep --race` has decided
               selected.json          what `mtrain select` chose
 """
