@@ -28,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import benchmarks.step.compare as step
-from benchmarks.step.compare import make_shards, say
+from benchmarks.step.compare import IMAGES, TASKS, make_shards, say
 from mtrain.data.images import Images
 from mtrain.data.loader import OrderedBatches, batches
 from mtrain.data.pool import open_pool
@@ -155,7 +155,7 @@ def main() -> None:
     say("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         step.TASKS, step.IMAGES = 1, 512  # in one conversion
-        sample = sample_of(given.shards or make_shards(Path(folder)), given.images)
+        sample = sample_of(given.shards or make_shards(Path(folder), TASKS, IMAGES), given.images)
         for name in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
             compare(name, sample, inference, given)
         pace = decoded(sample, given.size, given.workers)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from compare import Bare, BareGraph, Ours, make_shards, say
+from compare import IMAGES, TASKS, Bare, BareGraph, Ours, make_shards, say
 
 from mtrain.config import FitConfig
 from mtrain.model.loss import head_scales, task_losses
@@ -42,7 +42,7 @@ def main() -> None:
     say("| piece | ms | kernel launches |")
     say("|---|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        shards = given.shards or make_shards(Path(folder))
+        shards = given.shards or make_shards(Path(folder), TASKS, IMAGES)
         config = FitConfig(
             shards=str(shards), backbone=given.backbone, batch=given.batch, size=given.size, workers=given.workers,
             warmup=0, device="cuda",
