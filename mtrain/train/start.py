@@ -84,7 +84,9 @@ def begin(
     if isinstance(training, HeadTraining):
         training.read_features(run.path.parent / CACHE, report)
     if config.compile and config.tune != "heads":
-        report.note(f"{run.name}: compiling the network; torch keeps the result for other runs ($TORCHINDUCTOR_CACHE_DIR)")
+        report.note(
+            f"{run.name}: compiling the network; torch keeps the result for other runs ($TORCHINDUCTOR_CACHE_DIR)"
+        )
         training.features = compiled(shared, training.example(), report.note)
     _record(training, report)
     return training
