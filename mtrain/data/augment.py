@@ -158,12 +158,14 @@ def _cubic_at_once(squares: Tensor, weights: Tensor) -> Tensor:
 
 def _padded(pixels: Tensor, sides: Tensor, largest: int) -> Tensor:
     """(N, largest, largest, 3): the squares, which lie one after the other. The padding holds arbitrary values."""
-    areas = sides * sides
-    first = (areas.cumsum(0) - areas)[:, None, None]
-    line = torch.arange(largest, device=pixels.device)
-    places = first + line[:, None] * sides[:, None, None] + line
     triples = pixels[: len(pixels) // 3 * 3].view(-1, 3)
-    return triples[places.clamp_(max=len(triples) - 1)]
+    small = len(triples) + largest**2 < 2**31  # the places of all squares, also beyond the last one
+    sides = sides.to(torch.int32 if small else torch.int64)[:, None, None]
+    areas = sides * sides
+    first = areas.cumsum(0, dtype=areas.dtype) - areas
+    line = torch.arange(largest, dtype=areas.dtype, device=pixels.device)
+    places = (first + line[:, None] * sides + line).clamp_(max=len(triples) - 1)
+    return triples.index_select(0, places.flatten()).view(*places.shape, 3)
 
 
 def _triangle_weights(sides: Tensor, size: int, largest: int) -> Tensor:
@@ -266,4 +268,7 @@ def normalize(
         for target, image in zip(*(part.flatten(2) for part in rows), strict=True):
             target.copy_(image).mul_(scale).sub_(shift)
         return out
-    return out.copy_(images).mul_(scale[:, None, None]).sub_(shift[:, None, None])
+    scale, shift = scale[:, None, None], shift[:, None, None]
+    if images.device.type == "cpu":
+        return out.copy_(images).mul_(scale).sub_(shift)
+    return torch.addcmul(-shift, images, scale, out=out)  # in one pass

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]  # as documented
 
+from dpconvert.plural import counted
 from mtrain.errors import RunError, SaidElsewhereError, UsageError, UserError
 from mtrain.model.devices import device_failure, find_device
 from mtrain.model.weights import StateDict
@@ -61,7 +62,7 @@ class Ranks:
             )
         available = torch.cuda.device_count()
         if self.local_size > available:
-            raise UsageError(f"{self.local_size} processes on a machine with {available} CUDA devices",
+            raise UsageError(f"{self.local_size} processes on a machine with {counted(available, 'CUDA device')}",
                              remedy=f"use torchrun --nproc-per-node {available}, or --device cpu")  # fmt: skip
         device = torch.device("cuda", self.local)
         torch.cuda.set_device(device)

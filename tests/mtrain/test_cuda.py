@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,10 @@ def test_a_training_with_empty_heads_comes_to_its_end(shards: Path, tmp_path: Pa
     assert fit.fit(settings, run, Notes()) == "finished"
 
 
-def test_a_step_is_that_of_the_processor(shards: Path) -> None:
-    """Within what bfloat16 leaves: the losses of the first iteration, and which rows of the heads move."""
+def test_a_step_is_that_of_the_processor(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, as the processor computes: the losses of the first iteration, and which rows of the heads move."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch, "autocast", lambda *_types, enabled: nullcontext(enabled))
     here = a_training(shards, leave_out=(), warmup=0, batch=16, size=64)
     model = MultiHead(shared_network(here.config.backbone, "random"), here.model.heads.sizes)
     model.load_state_dict(here.model.state_dict())
@@ -59,7 +62,7 @@ def test_a_step_is_that_of_the_processor(shards: Path) -> None:
     before = here.model.heads.weight.detach().clone()
     (batch,) = here.drawn(range(1))
     losses = here.step(batch), there.step(batch)
-    assert torch.allclose(losses[0], losses[1].cpu(), rtol=0.05, atol=0.05)
+    assert torch.allclose(losses[0], losses[1].cpu(), rtol=0.02, atol=0.02)
     moved = [(heads.weight.detach().cpu() != before).any(1) for heads in (here.model.heads, there.model.heads)]
     assert torch.equal(*moved)
 
