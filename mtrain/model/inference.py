@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrain.backbones.card import Interpolation
-from mtrain.data.augment import resized
+from mtrain.data.augment import resized_if_needed
 from mtrain.data.loader import OrderedBatches, batches
 from mtrain.data.prefetch import on_device
 
@@ -86,7 +86,7 @@ def outputs(
     workers = min(workers, len(dataset))
     loaded = batches(dataset, range(len(dataset)), workers=workers, pin=pin, lasting=None if pin else 1)
     images = (
-        resized(batch.pixels.to(inference.device, non_blocking=True), batch.sides, dataset.size, how=how)
+        resized_if_needed(batch.pixels.to(inference.device, non_blocking=True), batch.sides, dataset.size, how)
         for batch in on_device(loaded, inference.device)
     )
     run = _Parts(network, inference)
