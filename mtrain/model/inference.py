@@ -89,7 +89,7 @@ def outputs(
         resized_if_needed(batch.pixels.to(inference.device, non_blocking=True), batch.sides, dataset.size, how)
         for batch in on_device(loaded, inference.device)
     )
-    run = _Parts(network, inference)
+    run = InParts(network, inference)
     results = (run(some) for some in _joined(images, inference.joined(dataset.largest)))
     for result in returned(results, sent_back, inference.ring):
         yield result.numpy()
@@ -161,8 +161,8 @@ def _one(batches: list[Tensor]) -> Tensor:
     return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
-class _Parts:
-    """Runs a network on a batch, in parts if it does not fit the device's memory."""
+class InParts:
+    """Runs a network on batches; returns float32. In parts, if a batch does not fit the device's memory."""
 
     def __init__(self, network: Network, inference: Inference) -> None:
         self.network, self.inference = network, inference
