@@ -8,7 +8,18 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, answer
-from mtrain.cli.options import EVALUATIONS, FOLDER, OPEN_LICENCES, OUT, RUNS, SWEEPS, note_unused, reporter, run_of
+from mtrain.cli.options import (
+    EVALUATIONS,
+    FOLDER,
+    OPEN_LICENCES,
+    OUT,
+    RUNS,
+    SWEEPS,
+    WORKERS,
+    note_unused,
+    reporter,
+    run_of,
+)
 
 
 @click.command()
@@ -117,12 +128,13 @@ def export(
     help="Micrometres per pixel, for all slides, whatever their files state.",
 )  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@WORKERS
 @click.option("--out", type=FOLDER, default=Path("predictions"), show_default=True, help="Output folder.")
 @JSON
 def predict(
     runs: Path, quiet: bool, paths: tuple[Path, ...], name: str | None, task: str | None, shown: str | None,
     patch: int | None, mpp: float | None, mpp_override: float | None, features: bool, dense: bool, device: str,
-    out: Path, as_json: bool,
+    workers: int, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Apply a run's network and head to slides, images, or folders of them.
 
@@ -151,13 +163,13 @@ def predict(
     if mpp_override is not None:
         note_unused(report, {"mpp": "--mpp-override replaces it"})
     if segmenter is not None:
-        results = predict_dense(segmenter, paths, size, out, report)
+        results = predict_dense(segmenter, paths, size, out, report, workers)
         answer([one.pop("line") for one in results], results, as_json=as_json)
         return
-    results = run_prediction(classifier, paths, size, out, report, shown, features=features)
+    results = run_prediction(classifier, paths, size, out, report, shown, features=features, workers=workers)
     if not any("heatmap" in result for result in results):
         side = ("patch",) if classifier.about.side else ()  # else it was needed
-        note_unused(report, dict.fromkeys(("mpp", "mpp_override", "shown", *side), "it is for slides"))
+        note_unused(report, dict.fromkeys(("mpp", "mpp_override", "shown", "workers", *side), "it is for slides"))
     answer(map(_line, results), results, as_json=as_json)
 
 

@@ -88,11 +88,15 @@ def resized(
     """
     if pixels.device.type == "cpu":
         return _resized_one_by_one(pixels, sides, size, flips, how)
-    if bool((sides == size).all()):
-        images = pixels[: 3 * size * size * len(sides)].view(-1, size, size, 3).permute(0, 3, 1, 2)
-    else:
-        images = resized_at_once(pixels, sides.to(pixels.device, non_blocking=True), size, int(sides.max()), how)
+    images = resized_at_once(pixels, sides.to(pixels.device, non_blocking=True), size, int(sides.max()), how)
     return images if flips is None else flip(images, flips)
+
+
+def resized_if_needed(pixels: Tensor, sides: Tensor, size: int, how: Interpolation = "bilinear") -> Tensor:
+    """As `resized`; squares that all have the right size already stay where they are, in the memory of `pixels`."""
+    if pixels.device.type == "cpu" or bool((sides != size).any()):
+        return resized(pixels, sides, size, how=how)
+    return pixels[: 3 * size * size * len(sides)].view(-1, size, size, 3).permute(0, 3, 1, 2)
 
 
 def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor | None, how: Interpolation) -> Tensor:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrain.backbones.card import Interpolation
-from mtrain.data.augment import resized
+from mtrain.data.augment import resized_if_needed
 from mtrain.data.loader import OrderedBatches, batches
 from mtrain.data.prefetch import on_device
 
@@ -86,10 +86,10 @@ def outputs(
     workers = min(workers, len(dataset))
     loaded = batches(dataset, range(len(dataset)), workers=workers, pin=pin, lasting=None if pin else 1)
     images = (
-        resized(batch.pixels.to(inference.device, non_blocking=True), batch.sides, dataset.size, how=how)
+        resized_if_needed(batch.pixels.to(inference.device, non_blocking=True), batch.sides, dataset.size, how)
         for batch in on_device(loaded, inference.device)
     )
-    run = _Parts(network, inference)
+    run = InParts(network, inference)
     results = (run(some) for some in _joined(images, inference.joined(dataset.largest)))
     for result in returned(results, sent_back, inference.ring):
         yield result.numpy()
@@ -161,8 +161,8 @@ def _one(batches: list[Tensor]) -> Tensor:
     return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
-class _Parts:
-    """Runs a network on a batch, in parts if it does not fit the device's memory."""
+class InParts:
+    """Runs a network on batches; returns float32. In parts, if a batch does not fit the device's memory."""
 
     def __init__(self, network: Network, inference: Inference) -> None:
         self.network, self.inference = network, inference

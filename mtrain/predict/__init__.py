@@ -26,13 +26,13 @@ FOUR = 4  # a file in a slide format that holds fewer patches than this is treat
 
 def predict(
     classifier: Classifier, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter, shown: str | None = None,
-    *, features: bool = False,
+    *, features: bool = False, workers: int = 0,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Write a heat map for each slide, and a row of `pictures.csv` for each other image, to `out`.
 
     paths: files, or folders, which are searched at any depth. shown: the class that heat maps show. features: also
-    write those of the patches of slides. Returns one dictionary for each slide (the fields of `slide.Answered`) and one
-    for the table.
+    write those of the patches of slides. workers: processes that read these patches; 0: this one. Returns one
+    dictionary for each slide (the fields of `slide.Answered`) and one for the table.
 
     Raises:
         UsageError: there is no such file or class, or nothing to read.
@@ -42,7 +42,11 @@ def predict(
     slides, images = _slides_and_images(_files(paths), patch)
     names = _names(slides)
     results = [
-        asdict(predict_slide(classifier, slide, patch, out / names[slide], report, label, features=features))
+        asdict(
+            predict_slide(
+                classifier, slide, patch, out / names[slide], report, label, features=features, workers=workers
+            )
+        )
         for slide in slides
     ]
     if images:
@@ -55,7 +59,7 @@ def predict(
 
 
 def predict_dense(
-    segmenter: Segmenter, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter
+    segmenter: Segmenter, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter, workers: int = 0
 ) -> list[dict[str, Any]]:
     """Write the masks and points of each slide to `out`. Returns one dictionary for each slide.
 
@@ -66,7 +70,7 @@ def predict_dense(
     slides, images = _slides_and_images(_files(paths), patch)
     if images:
         raise UsageError("--dense takes slides alone, and this is an image", where=images[0])
-    return segment(segmenter, _names(slides), patch, out, report)
+    return segment(segmenter, _names(slides), patch, out, report, workers)
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

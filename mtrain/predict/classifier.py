@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtrain.data.augment import square
+from mtrain.data.augment import CENTRE, put_square, resized_if_needed, room_for_squares
 from mtrain.errors import RunError, UsageError
 from mtrain.model.devices import find_device
 from mtrain.model.heads import About, load_heads
+from mtrain.model.inference import Inference, InParts
 from mtrain.model.network import shared_network
 from mtrain.runs import Run, trained_task
 
@@ -41,6 +42,8 @@ class Classifier:
         self.size = run.config().size
         self.device = find_device(device)
         self.network = shared_network(run.network(), run.weights).eval().to(self.device)
+        self.inference = Inference.on(self.device)
+        self.run = InParts(lambda images: self.network(self.network.normalize(images)), self.inference)
         self.head = head.module().to(self.device)
 
     @property
@@ -65,17 +68,21 @@ class Classifier:
         """Probabilities (N, classes) for N uint8 RGB images (height, width, 3)."""
         return self.probabilities(self.features(raw_images))
 
-    @torch.inference_mode()
     def features(self, raw_images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Features (N, D) of N uint8 RGB images (height, width, 3).
 
-        As in training, the central square of each image is resized to the network's input size.
+        As in training, the central square of each image is resized to the network's input size. They are computed as
+        those of `mtrain features` are (mtrain.model.inference).
         """
-        how = self.network.interpolation
-        arrays = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in raw_images]
-        squares = [square(array, self.size, how=how) for array in arrays]
-        images = torch.stack(squares).to(self.device)
-        features: NDArray[np.float32] = self.network(self.network.normalize(images)).float().cpu().numpy()
+        how, size, sides = self.network.interpolation, self.size, list[int]()
+        room, used = np.empty(room_for_squares(len(raw_images), size), np.uint8), 0
+        for image in raw_images:
+            sides.append(put_square(np.array(image), size, CENTRE, room[used:], how))
+            used += 3 * sides[-1] ** 2
+        pixels = torch.from_numpy(room[:used]).to(self.device)
+        features: NDArray[np.float32] = (
+            self.run(resized_if_needed(pixels, torch.tensor(sides), size, how)).cpu().numpy()
+        )
         return features
 
     @torch.inference_mode()

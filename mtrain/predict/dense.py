@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mtrain.errors import UsageError
 from mtrain.predict.dense_files import point_features, polygon_features, write_classes, write_features
 from mtrain.predict.heatmap import TILE
 from mtrain.predict.layout import Layout, layout
+from mtrain.predict.patch_reading import Patches, read_patches
 from mtrain.predict.segmenter import Segmenter
 from mtrain.predict.slide import Patch, open_slide
 from mtrain.predict.tiling import class_map
@@ -52,7 +54,9 @@ class _Found:
     points: NDArray[np.float64]
 
 
-def segment_slide(segmenter: Segmenter, path: Path, patch: Patch, out: Path, report: Reporter) -> Segmented:
+def segment_slide(
+    segmenter: Segmenter, path: Path, patch: Patch, out: Path, report: Reporter, workers: int = 0
+) -> Segmented:
     """Find masks and points in the tissue of a slide. `out` is the path of the output files without their endings.
 
     The map of classes lies in a temporary file beside them while it is made, so that memory does not grow with it.
@@ -65,7 +69,7 @@ def segment_slide(segmenter: Segmenter, path: Path, patch: Patch, out: Path, rep
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_slide(path, patch, report) as image, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         tiles = layout(image, patch, segmenter.size, path)
-        found = _find(segmenter, image, path, patch, tiles, Path(scratch) / "map", report)
+        found = _find(segmenter, image, path, patch, tiles, Path(scratch) / "map", report, workers)
         mask = polygons = points = None
         shares: dict[str, float] = {}
         if found.classes is not None:
@@ -83,15 +87,18 @@ def segment_slide(segmenter: Segmenter, path: Path, patch: Patch, out: Path, rep
 
 
 def _find(
-    segmenter: Segmenter, image: Image, path: Path, patch: Patch, tiles: Layout, scratch: Path, report: Reporter
-) -> _Found:
+    segmenter: Segmenter, image: Image, path: Path, patch: Patch, tiles: Layout, scratch: Path, report: Reporter,
+    workers: int,
+) -> _Found:  # fmt: skip
     """Run the decoder on every tile. The map of classes is a file at `scratch`."""
     task, size = segmenter.of, segmenter.size
     radius = _radius(task, patch, image, path) * size / patch.side if task.points else 0.0
     points: list[NDArray[np.float64]] = []
     classes = np.memmap(scratch, np.uint8, "w+", shape=tiles.shape) if task.seg else None
     with report.bar(path.name, len(tiles.at), unit="patches") as advance:
-        logits = _tiles(segmenter, image, tiles, patch.side, radius, points, advance)
+        opener = partial(open_slide, path, patch, Reporter(quiet=True))
+        patches = read_patches(opener, tiles.boxes(), patch.side, batch=BATCH, workers=workers)
+        logits = _tiles(segmenter, patches, tiles, radius, points, advance)
         if classes is not None:
             class_map(logits, len(task.seg), size, classes)
         else:
@@ -106,17 +113,15 @@ def _mpp(image: Image, patch: Patch, tiles: Layout) -> tuple[float, float] | Non
 
 
 def _tiles(
-    segmenter: Segmenter, image: Image, tiles: Layout, side: int, radius: float, points: list[NDArray[np.float64]],
-    advance: Any,
+    segmenter: Segmenter, patches: Iterable[tuple[slice, Patches]], tiles: Layout, radius: float,
+    points: list[NDArray[np.float64]], advance: Any,
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:  # fmt: skip
     """Each tile's place and logits of masks; what is found of points is added to `points`."""
-    size, boxes = segmenter.size, tiles.boxes()
+    size = segmenter.size
     centres = cKDTree(tiles.at + size / 2)
-    for start in range(0, len(boxes), BATCH):
-        some = boxes[start : start + BATCH].tolist()
-        seg, discs = segmenter.logits([image.read(x, y, w, h, (side, side)) for x, y, w, h in some])
-        for number in range(len(some)):
-            at = tiles.at[start + number]
+    for block, some in patches:
+        seg, discs = segmenter.logits(some)
+        for number, at in enumerate(tiles.at[block]):
             if discs is not None:
                 found = found_points(discs[number], size, radius)
                 rows = [np.column_stack([of.places + at, np.full(len(of.scores), label), of.scores])
@@ -180,8 +185,8 @@ def lines(result: Segmented) -> str:
 
 
 def segment(
-    segmenter: Segmenter, slides: dict[Path, str], patch: Patch, out: Path, report: Reporter
+    segmenter: Segmenter, slides: dict[Path, str], patch: Patch, out: Path, report: Reporter, workers: int = 0
 ) -> list[dict[str, Any]]:
     """Find masks and points in each slide; a dictionary for each (the fields of `Segmented`, and `line`)."""
-    found = [segment_slide(segmenter, slide, patch, out / name, report) for slide, name in slides.items()]
+    found = [segment_slide(segmenter, slide, patch, out / name, report, workers) for slide, name in slides.items()]
     return [asdict(one) | {"line": lines(one)} for one in found]

@@ -38,7 +38,6 @@ class Segmenter:
         self.of: Dense = network.tasks[self.task]
         self.network = network.to(classifier.device)
 
-    @torch.inference_mode()
     def logits(self, raw_images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor | None, Tensor | None]:
         """Logits of masks (N, classes, S, S), and of points (N, classes, h, w), on the CPU; None for a kind that the
         task has not. S is the input size of the network, to which images are resized as in training.
@@ -47,8 +46,9 @@ class Segmenter:
         arrays = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in raw_images]
         images = torch.stack([square(array, self.size, how=shared.interpolation) for array in arrays])
         pixels = shared.normalize(images.to(self.classifier.device))
-        _, maps = features_and_maps(shared, shared.body, self.network.levels, pixels)
-        logits = own_maps(self.network.heads[self.task], self.network.decoder(maps)).float()
+        with self.classifier.inference.running():
+            _, maps = features_and_maps(shared, shared.body, self.network.levels, pixels)
+            logits = own_maps(self.network.heads[self.task], self.network.decoder(maps)).float()
         classes = len(self.of.seg)
         seg = enlarged(logits[:, :classes], self.size).cpu() if classes else None
         return seg, (logits[:, classes:].cpu() if self.of.points else None)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mtrain.predict.classifier import BATCH, Classifier
 from mtrain.predict.feature_file import write_features
 from mtrain.predict.geojson import write_geojson
 from mtrain.predict.heatmap import write_heatmap, write_picture
+from mtrain.predict.patch_reading import read_patches
 
 TISSUE = 0.10  # minimum share of tissue in a patch, where the training data state none
 
@@ -70,11 +72,11 @@ class Answered:
 
 def predict_slide(
     classifier: Classifier, path: Path, patch: Patch, out: Path, report: Reporter, shown: int | None,
-    *, features: bool = False,
+    *, features: bool = False, workers: int = 0,
 ) -> Answered:  # fmt: skip
     """Predict every patch of the slide that holds tissue. `out` is the path of the output files without their endings.
 
-    features: also write those of the patches, to <out>.h5.
+    features: also write those of the patches, to <out>.h5. workers: processes that read patches; 0: this one.
 
     Raises:
         ReadError: the slide cannot be read, or its resolution is unknown.
@@ -87,7 +89,8 @@ def predict_slide(
         answers = np.zeros((len(boxes), len(classifier.classes)), np.float32)
         found = np.zeros((len(boxes), classifier.network.num_features if features else 0), np.float32)
         with report.bar(path.name, len(boxes), unit="patches") as advance:
-            for rows, patches in _read(image, boxes, patch.side):
+            opener = partial(open_slide, path, patch, Reporter(quiet=True))
+            for rows, patches in read_patches(opener, boxes, patch.side, batch=BATCH, workers=workers):
                 if features:
                     found[rows] = classifier.features(patches)
                     answers[rows] = classifier.probabilities(found[rows])
@@ -155,9 +158,3 @@ def _to_the_edges(boxes: NDArray[np.int64], width: int, height: int) -> NDArray[
 
 def _axes(image: Image, told: float | None) -> tuple[float, float] | None:
     return image.spacing.axes or (None if told is None else (told, told))
-
-
-def _read(image: Image, boxes: NDArray[np.int64], side: int) -> Iterator[tuple[slice, list[NDArray[np.uint8]]]]:
-    for start in range(0, len(boxes), BATCH):
-        batch = boxes[start : start + BATCH].tolist()
-        yield slice(start, start + len(batch)), [image.read(x, y, w, h, (side, side)) for x, y, w, h in batch]

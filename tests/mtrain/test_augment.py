@@ -132,7 +132,7 @@ def test_a_device_takes_squares_of_the_right_size_as_they_are() -> None:
     pixels, sides = batch_of([smooth(24) for _ in range(3)], 24)
     there = pixels.to("meta")
     with mock.patch.object(augment, "resized_at_once", side_effect=AssertionError):
-        found = resized(there, sides, 24)
+        found = augment.resized_if_needed(there, sides, 24)
     assert (found.shape, found._base is there) == ((3, 3, 24, 24), True)
     assert found.is_contiguous(memory_format=torch.channels_last)
     expected = torch.as_strided(pixels, found.shape, found.stride(), found.storage_offset())

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -24,13 +25,14 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.data.task import open_task
-from mtrain.errors import UsageError
+from mtrain.errors import UsageError, UserError
 from mtrain.model.heads import about, save_heads
 from mtrain.model.network import shared_network
 from mtrain.model.weights import save_weights
 from mtrain.predict import Classifier, Patch, predict
 from mtrain.predict.heatmap import colours, overlaid, write_picture, write_pyramid
-from mtrain.predict.slide import patches_of
+from mtrain.predict.patch_reading import read_patches
+from mtrain.predict.slide import open_slide, patches_of
 from mtrain.runs import Run
 from tests.dpconvert import dicoms
 from tests.mtrain.pools import write_pool
@@ -261,10 +263,31 @@ def test_a_png_with_a_colour_bar_or_a_legend_lies_beside_the_pyramid(tmp_path: P
     assert len(np.unique(beside, axis=0)) > (100 if shown else 2)
 
 
+def test_patches_are_read_by_processes_as_by_this_one(slide: Path) -> None:
+    """Also where the last block is smaller than the others."""
+    patch = Patch(side=64, mpp=1.0)
+    with open_image([slide]) as image:
+        boxes = patches_of(image, patch, slide)
+        expected = [image.read(*box, (64, 64)) for box in boxes.tolist()]
+    opener = partial(open_slide, slide, patch, QUIET)
+    for workers in (0, 2):
+        read = [(rows, np.array(some)) for rows, some in read_patches(opener, boxes, 64, batch=3, workers=workers)]
+        assert [rows for rows, _ in read] == [slice(0, 3), slice(3, 6), slice(6, 8)]
+        assert np.array_equal(np.concatenate([some for _, some in read]), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_slide_that_is_gone_when_its_patches_are_read_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
+    opener = partial(open_slide, tmp_path / "gone.tif", Patch(side=64, mpp=1.0), QUIET)
+    with pytest.raises(UserError, match=r"gone\.tif") as caught:
+        list(read_patches(opener, np.array([[0, 0, 64, 64]]), 64, batch=3, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
 def test_features_of_patches_are_written_as_slide_level_tools_read_them(run: Run, slide: Path, tmp_path: Path) -> None:
     classifier = Classifier(run, "Alpha")
     patch = Patch(side=64, mpp=1.0)
-    (found,) = predict(classifier, [slide], patch, tmp_path / "with", QUIET, features=True)
+    (found,) = predict(classifier, [slide], patch, tmp_path / "with", QUIET, features=True, workers=2)
     (plain,) = predict(classifier, [slide], patch, tmp_path / "without", QUIET)
     assert (plain["features"], plain["classes"]) == (None, found["classes"])
     with h5py.File(found["features"]) as file:

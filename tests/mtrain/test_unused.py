@@ -123,8 +123,9 @@ TARGET = "--target shards/Gamma | --shards shards"
 SITUATIONS = [
     f"transfer --mode knn {TARGET} {SHARDS} {TUNING} --steps 5 --seed 4 --solver sklearn",
     f"transfer --mode svm {TARGET} {SHARDS} {TUNING} --steps 5 --seed 4",
-    f"features --task shards/Gamma | --shards shards {SHARDS}",
-    f"audit-labels --task shards/Gamma | --shards shards {SHARDS}",
+    # the device decides in which precision features are computed, and so which cached ones are taken
+    f"features --task shards/Gamma --device cpu | --shards shards {SHARDS.replace(' --device cpu', '')}",
+    f"audit-labels --task shards/Gamma --device cpu | --shards shards {SHARDS.replace(' --device cpu', '')}",
     "robustness --target shards/Gamma --by part --pattern ^gamma-(?P<part>train|val) --device cpu"
     f" | --shards shards {SHARDS.replace(' --device cpu', '')}",
     f"evaluate --run toy --mode svm --no-baseline {TARGET} {SHARDS} {TUNING} --seeds 3 --sweeps x",
