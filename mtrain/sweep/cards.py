@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +93,18 @@ def in_use(cards: Cards) -> Iterator[list[str]]:
 
 @contextmanager
 def environment(changed: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started within the block."""
+    """Set environment variables for the processes that are started within the block, and block Ctrl-C in them.
+
+    Ctrl-C at a terminal goes to all processes, and one that is still loading its modules would show a traceback.
+    """
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
+    resource_tracker.ensure_running()  # else the first process starts it, and unblocks signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -137,6 +137,7 @@ def _job(store: Store, cells: Agenda, sender: Connection) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     said: SweepState | UserError
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         said = work(store, cells, Reporter(quiet=True))
     except UserError as error:
         said = error

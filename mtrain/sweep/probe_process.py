@@ -40,7 +40,7 @@ class Told:
 
 def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
     """Prepare a training in a child process, and run iterations as long as told, until the connection is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         for told in _trained(config, folder, connection):

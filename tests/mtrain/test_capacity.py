@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -346,6 +347,20 @@ def test_a_signal_ends_the_measurement_and_its_processes(
     monkeypatch.setattr(probing._Crew, "_answers", signalled)
     assert probing.measure(cells[0].config, store.path / "none", ENOUGH, {}, QUIET) is None
     assert [process.exitcode for process in started] == [-signal.SIGTERM]
+
+
+def test_processes_start_with_their_variables_and_without_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at a terminal reaches a process that still loads its modules: the parent alone is to answer."""
+    monkeypatch.setenv("FORMER", "1")
+    monkeypatch.delenv("NEW", raising=False)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with cards.environment({"FORMER": "2", "NEW": "3"}):
+        code = "import os, signal as s; print(os.environ['FORMER'], os.environ['NEW'], *map(int, s.pthread_sigmask(0, ())))"
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["2", "3", "2"]
+    assert os.environ["FORMER"] == "1"
+    assert "NEW" not in os.environ
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_jobs_share_the_processors_and_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
