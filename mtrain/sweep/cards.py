@@ -18,24 +18,29 @@ from dpconvert.runtime import locks
 from dpconvert.runtime.processes import processors
 from mtrain.versions import versions
 
-QUERY = ("index", "uuid", "name", "memory.total", "memory.used")
-BUSY = 0.02  # share of a GPU's memory that other programs use, from which a measurement is not kept
+QUERY = ("index", "uuid", "name", "memory.total", "memory.used", "utilization.gpu")
+BUSY = 2048.0, 10.0  # MiB and percent that other programs use, from which a measurement beside them is not kept
 SECONDS = 20.0  # after which nvidia-smi is not waited for
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU by its number or identifier in CUDA_VISIBLE_DEVICES, and what nvidia-smi tells of it. Memory in MiB."""
+    """A GPU by its number or identifier in CUDA_VISIBLE_DEVICES, and what nvidia-smi tells of it.
+
+    total, used: memory in MiB. load: percent of the time in which it computes.
+    """
 
     name: str
     uuid: str = ""
     model: str = ""
     total: float = 0.0
     used: float = 0.0
+    load: float = 0.0
 
     @property
     def is_busy(self) -> bool:
-        return self.used > BUSY * self.total
+        """Whether other programs use it, before this one does."""
+        return self.used > BUSY[0] or self.load > BUSY[1]
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _told(name: str) -> Card:
     for fields in _listed():
         if len(fields) == len(QUERY) and (name == fields[0] or fields[1].startswith(name)):
             try:
-                return Card(name, fields[1], fields[2], float(fields[3]), float(fields[4]))
+                return Card(name, fields[1], fields[2], *map(float, fields[3:]))
             except ValueError:  # [N/A], as on a GPU that shares the memory of the machine
                 return Card(name, fields[1], fields[2])
     return Card(name)
