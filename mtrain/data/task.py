@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from dpconvert import card as cards
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import shard_cache
+from mtrain.data.kept import kept
 from mtrain.data.storage import url_of
 from mtrain.errors import ShardError, UsageError
 
@@ -269,6 +270,13 @@ def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split], *
     for shard in card.shards:
         if here and shard.split in splits:
             _check_size(folder / shard.name, shard.size)
+    path = folder / card.index.name
+    found = path.stat()
+    key = card.digest, found.st_ino, found.st_size, found.st_mtime_ns
+    return kept(f"{path} {' '.join(splits)}", key, lambda: _read_splits(folder, card, splits))
+
+
+def _read_splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split]) -> dict[str, Rows]:
     table = _read_index(folder / card.index.name, card.index.sha256, (*INDEX_COLUMNS, *_dense_columns(card)), splits)
     names = [shard.name for shard in card.shards]
     rows: dict[str, Rows] = {split: _rows(table, split, names, folder) for split in splits}

@@ -79,7 +79,7 @@ def _choice(
     if (before := known(store, cells, cards)) is not None:
         return before
     limits = _limits(store, cells, cards)
-    if reason := _notmeasured(cells, limits):
+    if reason := _not_measured(cells, limits):
         return Choice(1, None if len(cells) == 1 else f"{alone}: {reason}; {OTHERWISE}")
     found = {}
     for name, cell in _kinds(cells).items():
@@ -98,8 +98,8 @@ def measured(store: Store, cell: Cell, cards: Cards, limits: Limits, report: Rep
     machine, first = cards.machine(), cards.cards[0]
     if first.is_busy:
         report.note(
-            f"other programs use {first.used / 1024:.1f} of {first.total / 1024:.0f} GiB of GPU {first.name}: "
-            "measuring beside them; not recorded"
+            f"other programs use GPU {first.name} ({first.used / 1024:.1f} GiB of memory, {first.load:.0f} % of the "
+            "time): measuring beside them; not recorded"
         )
     share = share_of_machine(0, min(limits.by_processors, limits.cells), cards)
     capacity = measure(cell.config, store.path / "capacity" / "none", limits, share, report)
@@ -132,16 +132,16 @@ def _kinds(cells: Sequence[Cell]) -> dict[str, Cell]:
 
 
 def _limits(store: Store, cells: Sequence[Cell], cards: Cards) -> Limits:
-    """Return the limits for one of the GPUs."""
+    """Return the limits for one of the GPUs. Each kind of cell is taken to have an equal share of the images."""
     count = len(cards.cards)
     images = sum(
         cell.config.batch * max(cell.config.iterations - store.run(cell.training).state()[1], 0) for cell in cells
     )
     loaders = max(cell.config.workers for cell in cells)
-    return Limits(-(-len(cells) // count), images / count, processors() // count, loaders)
+    return Limits(-(-len(cells) // count), images / count / len(_kinds(cells)), processors() // count, loaders)
 
 
-def _notmeasured(cells: Sequence[Cell], limits: Limits) -> str | None:
+def _not_measured(cells: Sequence[Cell], limits: Limits) -> str | None:
     """Return why measuring is not worth while, or cannot change the choice; None if it is."""
     if limits.cells == 1:
         return f"{counted(len(cells), 'cell')} left"
@@ -149,6 +149,6 @@ def _notmeasured(cells: Sequence[Cell], limits: Limits) -> str | None:
         return limits.too_few_processors
     if any(cell.config.features == "cached" for cell in cells):
         return "not measured for features = cached"
-    if not limits.worth(FIRST * len(_kinds(cells)), FASTEST):
+    if not limits.worth(FIRST, FASTEST):
         return f"the work left is too short to measure more in {COST:.0%} of it"
     return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,29 @@ from dpconvert.runtime import locks
 from dpconvert.runtime.processes import processors
 from mtrain.versions import versions
 
-QUERY = ("index", "uuid", "name", "memory.total", "memory.used")
-BUSY = 0.02  # share of a GPU's memory that other programs use, from which a measurement is not kept
+QUERY = ("index", "uuid", "name", "memory.total", "memory.used", "utilization.gpu")
+BUSY = 2048.0, 10.0  # MiB and percent that other programs use, from which a measurement beside them is not kept
 SECONDS = 20.0  # after which nvidia-smi is not waited for
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU by its number or identifier in CUDA_VISIBLE_DEVICES, and what nvidia-smi tells of it. Memory in MiB."""
+    """A GPU by its number or identifier in CUDA_VISIBLE_DEVICES, and what nvidia-smi tells of it.
+
+    total, used: memory in MiB. load: percent of the time in which it computes.
+    """
 
     name: str
     uuid: str = ""
     model: str = ""
     total: float = 0.0
     used: float = 0.0
+    load: float = 0.0
 
     @property
     def is_busy(self) -> bool:
-        return self.used > BUSY * self.total
+        """Whether other programs use it, before this one does."""
+        return self.used > BUSY[0] or self.load > BUSY[1]
 
 
 @dataclass(frozen=True)
@@ -91,12 +98,18 @@ def in_use(cards: Cards) -> Iterator[list[str]]:
 
 @contextmanager
 def environment(changed: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started within the block."""
+    """Set environment variables for the processes that are started within the block, and block Ctrl-C in them.
+
+    Ctrl-C at a terminal goes to all processes, and one that is still loading its modules would show a traceback.
+    """
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
+    resource_tracker.ensure_running()  # else the first process starts it, and unblocks signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -109,7 +122,7 @@ def _told(name: str) -> Card:
     for fields in _listed():
         if len(fields) == len(QUERY) and (name == fields[0] or fields[1].startswith(name)):
             try:
-                return Card(name, fields[1], fields[2], float(fields[3]), float(fields[4]))
+                return Card(name, fields[1], fields[2], *map(float, fields[3:]))
             except ValueError:  # [N/A], as on a GPU that shares the memory of the machine
                 return Card(name, fields[1], fields[2])
     return Card(name)

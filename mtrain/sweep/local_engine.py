@@ -20,6 +20,7 @@ from typing import Literal
 from dpconvert.plural import counted
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
+from mtrain.data.kept import keeping
 from mtrain.errors import RunError, UserError
 from mtrain.sweep.agenda import Agenda, AllCells, agenda_of
 from mtrain.sweep.cards import Cards, cards_for, environment
@@ -61,7 +62,15 @@ def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporte
 
 
 def work(store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
-    """Run cells in this process until all have a result; wait for those that other processes run."""
+    """Run cells in this process until all have a result; wait for those that other processes run.
+
+    What the cells have in common is read and computed once: indexes of the shards, adapted batch normalization.
+    """
+    with keeping():
+        return _work(store, cells, report)
+
+
+def _work(store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
     agenda, done = agenda_of(cells), 0
     waiting = agenda.due(store, report) if agenda.grows else list(agenda.cells)
     while waiting:
@@ -128,6 +137,7 @@ def _job(store: Store, cells: Agenda, sender: Connection) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     said: SweepState | UserError
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         said = work(store, cells, Reporter(quiet=True))
     except UserError as error:
         said = error

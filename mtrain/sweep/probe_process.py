@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mtrain.train.trainer import Training
 
 SYNCHRONIZED = 16  # iterations after which the device is waited for
+FIRST = 10  # iterations before the time is taken: libraries start, and a CUDA graph is recorded
 MIB = 2**20
 OUTSIDE = 2**30  # bytes that a process takes on a GPU besides torch's own memory: context, libraries
 
@@ -39,7 +40,7 @@ class Told:
 
 def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
     """Prepare a training in a child process, and run iterations as long as told, until the connection is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         for told in _trained(config, folder, connection):
@@ -80,17 +81,17 @@ def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterato
         yield None
         while True:
             warm, seconds = connection.recv()
-            _rate(training, batches, warm)
+            _rate(training, batches, warm, FIRST)
             yield _told(training, _rate(training, batches, seconds))
 
 
-def _rate(training: Training, batches: Iterator[tuple[Batch, ...]], seconds: float) -> float:
-    """Run iterations for so many seconds, at least one; return the images per second."""
+def _rate(training: Training, batches: Iterator[tuple[Batch, ...]], seconds: float, least: int = 1) -> float:
+    """Run iterations for so many seconds, and at least so many of them; return the images per second."""
     begun, done = time.monotonic(), 0
     while True:
         losses = training.step(*next(batches))
         done += 1
-        late = time.monotonic() - begun >= seconds
+        late = done >= least and time.monotonic() - begun >= seconds
         if late or done % SYNCHRONIZED == 0:
             losses.sum().item()  # waits for the device
         if late:

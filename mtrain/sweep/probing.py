@@ -52,7 +52,7 @@ def measure(
         left = {"cells": limits.cells, "images": limits.images}
         return Capacity(levels=tuple(levels), reason=reason, settled=settled, **left)
 
-    with _crew(config, folder, variables) as crew, passed_on(lambda: None) as asked:
+    with passed_on(lambda: None) as asked, _crew(config, folder, variables) as crew:
         while (step := next_step(levels, rooms, limits, time.monotonic() - begun, cost)).at_once is not None:
             report.note(f"measuring {counted(step.at_once, 'cell')} at once")
             started = time.monotonic()

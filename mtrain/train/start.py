@@ -12,7 +12,6 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
-from mtrain.data import sampling
 from mtrain.data.pool import Pool
 from mtrain.data.task import fetch_shards
 from mtrain.errors import RunError, UsageError
@@ -23,7 +22,7 @@ from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_ne
 from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import StateDict as TensorState
 from mtrain.runs import Run
-from mtrain.train import checkpoint, footprint
+from mtrain.train import adaptation, checkpoint, footprint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
 from mtrain.train.graph import CudaGraph
@@ -154,14 +153,12 @@ def _record(training: Training, report: Reporter) -> None:
 def _adapt(training: Training, run: Run, report: Reporter) -> None:
     """Adapt batch normalization, on batches drawn for it. Only the first rank does, so the ranks do not change it."""
     config, shared = training.config, training.model.shared
-    numbers = range(config.adapt_batches)
-    if not numbers or not config.adapts or config.tune == "heads":
+    if not config.adapt_batches or not config.adapts or config.tune == "heads":
         return
     if not batchnorm_adapt.layers_of(shared):
         report.note(f"{run.name}: {shared.name} has no batch normalization to adapt")
     else:
-        drawn = training.drawn(numbers, sampling.Stream.ADAPT, [range(config.batch)])
-        layers = batchnorm_adapt.adapt(shared, (training.prepare(batch) for batch in drawn))
+        layers = adaptation.adapt(training)
         report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -242,7 +243,7 @@ def test_beside_other_programs_it_is_measured_but_not_kept(
     notes = Notes()
     busy = Cards((Card("0", "GPU-0", "A card", 80 * 1024, 12 * 1024),))
     assert at_once.jobs(store, cells, busy, [], notes) == 2
-    assert notes.lines[0].startswith("other programs use 12.0 of 80 GiB of GPU 0: measuring beside them")
+    assert notes.lines[0].startswith("other programs use GPU 0 (12.0 GiB of memory, 0 % of the time): measuring beside")
     assert at_once.known(store, cells, busy) is None
 
 
@@ -258,10 +259,11 @@ def test_a_stopped_measurement_stops_the_sweep_and_leaves_no_record(
 
 
 def test_gpus_are_those_of_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "0, GPU-aa, A card, 81559, 4\n1, GPU-bb, A card, 81559, 9000\n"
+    told = "0, GPU-aa, A card, 81559, 4, 0\n1, GPU-bb, A card, 81559, 4, 50\n2, GPU-cc, A card, 81559, 9000, 0\n"
     monkeypatch.setattr(cards.shutil, "which", lambda _name: "/bin/nvidia-smi")
     answer = subprocess.CompletedProcess([], 0, told, "")
     monkeypatch.setattr(cards.subprocess, "run", lambda *_given, **_options: answer)
+    assert [card.is_busy for card in cards_for(["auto"], ["0", "1", "2"]).cards] == [False, True, True]
     both = cards_for(["auto"], ["0", "GPU-bb"])
     assert [(card.name, card.uuid, card.is_busy) for card in both.cards] == [
         ("0", "GPU-aa", False), ("GPU-bb", "GPU-bb", True)
@@ -346,6 +348,22 @@ def test_a_signal_ends_the_measurement_and_its_processes(
     monkeypatch.setattr(probing._Crew, "_answers", signalled)
     assert probing.measure(cells[0].config, store.path / "none", ENOUGH, {}, QUIET) is None
     assert [process.exitcode for process in started] == [-signal.SIGTERM]
+
+
+def test_processes_start_with_their_variables_and_without_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at a terminal reaches a process that still loads its modules: the parent alone is to answer."""
+    monkeypatch.setenv("FORMER", "1")
+    monkeypatch.delenv("NEW", raising=False)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with cards.environment({"FORMER": "2", "NEW": "3"}):
+        code = (
+            "import os, signal as s; e = os.environ; print(e['FORMER'], e['NEW'], *map(int, s.pthread_sigmask(0, ())))"
+        )
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["2", "3", "2"]
+    assert os.environ["FORMER"] == "1"
+    assert "NEW" not in os.environ
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_jobs_share_the_processors_and_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
