@@ -42,7 +42,8 @@ def write_report(
     shards: folder of the tasks, if it is no longer that of the run.
     paper: also show the scores that kaiko-eva published for the same tasks, sets and recipe.
     """
-    config, events, found = run.config(), run.events(), results_with_answers(run)
+    config, events = run.config(), run.events()
+    found = results_with_answers(run, (report or Reporter()).note)
     tasks, missing = _tasks(shards or Path(config.shards))
     comparisons = compare(found)
     published = beside_published(comparisons, other_weights(comparisons), report) if paper else []
