@@ -21,6 +21,7 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
 from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
+from mtrain.evaluation.robustness_results import column_of
 from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
@@ -92,11 +93,17 @@ def write_report(
         others=other_weights(comparisons),
         baseline=BASELINE,
         own=OWN,
-        notes=list(dict.fromkeys(f"{c.task}: {note}" for c in comparisons for note in c.notes)),
+        notes=_notes(comparisons, robust),
     )
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
     return out, tables
+
+
+def _notes(comparisons: Iterable[Comparison], robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    found = [f"{c.task}: {note}" for c in comparisons for note in c.notes]
+    found += [f"{one['task']}, robustness by {column_of(one)}: {note}" for _, one in robust for note in one["notes"]]
+    return list(dict.fromkeys(found))
 
 
 def _network(weights: str) -> str:
@@ -105,7 +112,7 @@ def _network(weights: str) -> str:
 
 def _markdown_robustness(robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
     lines = [
-        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(one['by'])} | {one['k']} | "
+        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(column_of(one))} | {one['k']} | "
         f"{percent(one['index'])}{span(one['interval'])} | {percent(one['chance'])} |"
         for network, one in robust
     ]
@@ -298,12 +305,18 @@ def _cell(text: str) -> str:
 
 
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with the filters `percent`, `points`, `span`, `breakable` and those given."""
+    """A template of this package, with the filters `percent`, `points`, `span`, `breakable`, `column` and the given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtrain.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "span": span, "breakable": breakable} | filters
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "span": span,
+        "breakable": breakable,
+        "column": column_of,
+    } | filters
     return environment.get_template(name)
