@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, note_unused, reporter
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, end, note_unused, reporter
 from mtrain.cli.robustness import COLUMN
 
 if TYPE_CHECKING:
@@ -85,10 +84,7 @@ def compare(
         beside_published(content, report)
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
-    for failure in failures:
-        say(f"mtrain: error: {failure}", bold=True)
-    if failures:
-        sys.exit(1)
+    end(failures)
 
 
 def _networks(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say
+from dpconvert.runtime.terminal import JSON, Detailed, answer
 from mtrain.cli.options import (
-    CACHE,
-    CHECK,
     DEVICE,
+    FEATURES_OF,
     FOLDER,
-    RUNS,
-    UNTRAINED,
-    WEIGHTS_KEY,
     WORKERS,
+    end,
     network_of,
     note_unused,
     reporter,
@@ -27,15 +23,7 @@ from mtrain.cli.options import (
 @click.command("audit-labels", cls=Detailed, rarely=("cache", "cache_size", "check_images", "weights_key",
     "backbone_options", "size"),
 )  # fmt: skip
-@RUNS
-@QUIET
-@click.option("--run", "name", metavar="NAME", help="Run whose features to use.  [default: the newest]")
-@UNTRAINED
-@click.option("--weights", default="run", show_default=True, help="run, imagenet, or a file.")
-@WEIGHTS_KEY
-@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
-@CACHE
-@CHECK
+@FEATURES_OF
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
 @click.option("--out", type=FOLDER, default=Path("labels"), show_default=True, help="Output folder.")
 @DEVICE
@@ -76,7 +64,4 @@ def audit_labels(
 
     results, failures = transfer_lines.each(chosen, audited)
     answer(shown, results, as_json=as_json)
-    for failure in failures:
-        say(f"mtrain: error: {failure}", bold=True)
-    if failures:
-        sys.exit(1)
+    end(failures)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from dpconvert.runtime.terminal import together
+from dpconvert.runtime.terminal import QUIET, say, together
 from mtrain import used
 
 if TYPE_CHECKING:
@@ -128,6 +129,27 @@ UNTRAINED = together(
     BACKBONE_OPTION,
     click.option("--size", type=click.IntRange(16), metavar="PX", help="Side of its input.  [default: its own]"),
 )
+
+
+FEATURES_OF = together(
+    RUNS,
+    QUIET,
+    click.option("--run", "name", metavar="NAME", help="Run to use.  [default: the newest]"),
+    UNTRAINED,
+    click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file."),
+    WEIGHTS_KEY,
+    click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]"),
+    CACHE,
+    CHECK,
+)  # whose frozen features a command uses, and where the tasks are
+
+
+def end(failures: Sequence[str]) -> None:
+    """Report what failed; the exit status is 1 if anything did."""
+    for failure in failures:
+        say(f"mtrain: error: {failure}", bold=True)
+    if failures:
+        sys.exit(1)
 
 
 def network_of(

@@ -8,16 +8,12 @@ from typing import Any
 
 import click
 
-from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say, together
+from dpconvert.runtime.terminal import JSON, Detailed, answer, together
 from mtrain.cli.options import (
-    CACHE,
-    CHECK,
     DEVICE,
-    FOLDER,
-    RUNS,
-    UNTRAINED,
-    WEIGHTS_KEY,
+    FEATURES_OF,
     WORKERS,
+    end,
     network_of,
     note_unused,
     reporter,
@@ -34,19 +30,11 @@ COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
 
 
 @click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "weights_key", "backbone_options", "size"))
-@RUNS
-@QUIET
 @click.option("--by", default="centre", show_default=True, metavar="NAME",
     help="Column of the samples: centre, scanner, stain.",
 )  # fmt: skip
 @COLUMN
-@click.option("--run", "name", metavar="NAME", help="Run to use.  [default: the newest]")
-@UNTRAINED
-@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file.")
-@WEIGHTS_KEY
-@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
-@CACHE
-@CHECK
+@FEATURES_OF
 @click.option("--target", "names", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
 @DEVICE
 @WORKERS
@@ -78,10 +66,7 @@ def robustness(
     column = ColumnRequest(by, pattern, table)
     results, failures = each(tasks, lambda task: [robustness_of(source, task, column, k, workers, device, report)])
     answer([line for one in results for line in _lines(one)], results, as_json=as_json)
-    for failure in failures:
-        say(f"mtrain: error: {failure}", bold=True)
-    if failures:
-        raise SystemExit(1)
+    end(failures)
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, say
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import (
     CACHE,
     CHECK,
     DEVICE,
     EVALUATIONS,
+    FEATURES_OF,
     FOLDER,
     RUNS,
     SOLVER,
@@ -23,6 +23,7 @@ from mtrain.cli.options import (
     UNTRAINED,
     WEIGHTS_KEY,
     WORKERS,
+    end,
     is_given,
     network_of,
     note_unused,
@@ -35,14 +36,6 @@ RARELY = (
     "tune", "layer_decay",
     "steps", "seed", "dtype", "weights_key", "backbone_options", "size",
 )  # fmt: skip
-
-
-def _end(failures: Sequence[str]) -> None:
-    """Report the targets that failed; the exit status is 1 if there is one."""
-    for failure in failures:
-        say(f"mtrain: error: {failure}", bold=True)
-    if failures:
-        sys.exit(1)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
@@ -105,19 +98,11 @@ def transfer(
     drawn = seed if mode == "scratch" or is_given("seed") else None
     results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
     answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)
-    _end(failures)
+    end(failures)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
-@RUNS
-@QUIET
-@click.option("--run", "name", metavar="NAME", help="Run to use.  [default: the newest]")
-@UNTRAINED
-@click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file.")
-@WEIGHTS_KEY
-@click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
-@CACHE
-@CHECK
+@FEATURES_OF
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Data type."
@@ -152,7 +137,7 @@ def features(
     files, failures = transfer_lines.feature_files(source, chosen, out, dtype, workers, device, report)
     paths = [str(path) for path in files]
     answer(paths, paths, as_json=as_json)
-    _end(failures)
+    end(failures)
 
 
 def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool) -> dict[str, str]:
@@ -230,7 +215,7 @@ def evaluate(
     else:
         results, failures = transfer_lines.evaluations(chosen, tasks, request, report)
     answer(transfer_lines.evaluation_lines(results), results, as_json=as_json)
-    _end(failures)
+    end(failures)
 
 
 @click.command(cls=Detailed, rarely=RARELY)

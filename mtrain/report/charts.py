@@ -6,7 +6,7 @@ Each function returns a matplotlib figure, which `inline` turns into an element 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -24,6 +24,7 @@ SMOOTH = 20  # a smoothed point is the mean of this fraction (1 / SMOOTH) of all
 DIFFERENCE = "multi-task minus ImageNet, percentage points"
 LONGEST = 28  # characters of a name in a legend
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+WITH = ", with 95 % intervals"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ def _legend(axes: Axes, names: Sequence[str], shown: Set[str]) -> None:
         marker = MARKERS[number % len(MARKERS)]
         axes.plot([], [], marker, ls="-", ms=5, color=colour, mfc=figures.PAPER if number else colour, label=name)
     _name_series(axes)
+
+
+def intervals_of(rows: Iterable[tuple[str, Mapping[str, Dot]]], which: str = "") -> str:
+    """What a caption says of the intervals of these rows of `dots`: nothing if there is none."""
+    return f"{WITH}{which}" if any(dot.interval for _, row in rows for dot in row.values()) else ""
 
 
 def _name_series(axes: Axes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtrain.atomic import write_text
 from mtrain.evaluation.eva_scores import ranked
-from mtrain.report.charts import Dot, dots, inline
+from mtrain.report.charts import Dot, dots, inline, intervals_of
 from mtrain.report.run_page import METRICS, SETS, template
 
 
@@ -36,9 +36,9 @@ def _figures(content: dict[str, Any]) -> list[tuple[str, str]]:
     scores = [(_case(task), _dots(content, task, "score", "interval")) for task in content["tasks"]]
     apart = [(_case(task), _dots(content, task, "difference", "difference_interval")) for task in content["tasks"]]
     reference, names = content["reference"], [network["name"] for network in content["networks"]]
-    title = f"Differences from {reference}, with 95 % intervals on the same groups"
+    title = f"Differences from {reference}{intervals_of(apart, ' on the same groups')}"
     drawn = [
-        ("Scores, with 95 % intervals", scores, "score, percent", False, "scores"),
+        (f"Scores{intervals_of(scores)}", scores, "score, percent", False, "scores"),
         (title, apart, "percentage points", True, "differences"),
     ]
     return [

@@ -24,7 +24,7 @@ from mtrain.evaluation.paired import Interval
 from mtrain.evaluation.robustness_results import column_of
 from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
-from mtrain.report.charts import DIFFERENCE, Dot, Points, dots, in_words, inline, learning_curve
+from mtrain.report.charts import DIFFERENCE, WITH, Dot, Points, dots, in_words, inline, intervals_of, learning_curve
 from mtrain.report.cost import cost
 from mtrain.report.details import details
 from mtrain.runs import Run
@@ -32,7 +32,6 @@ from mtrain.transfers.results import results_with_answers
 
 __all__ = ["METRICS", "SETS", "compare", "curve", "percent", "points", "task_curves", "template", "write_report"]
 UNDIVIDED = 18  # characters of a name that stays in one line
-WITH = ", with 95 % intervals"
 
 
 def write_report(
@@ -139,19 +138,20 @@ def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str])
         if c.gain is not None
     ]
     drawn = [
-        (f"Scores{_with(scores)}", [row for row in scores if row[1]], "score, percent", False, "scores"),
-        (f"Multi-task minus ImageNet{_with(gains, ' on the same groups')}", gains, DIFFERENCE, True, "differences"),
+        (f"Scores{intervals_of(scores)}", [row for row in scores if row[1]], "score, percent", False, "scores"),
+        (
+            f"Multi-task minus ImageNet{intervals_of(gains, ' on the same groups')}",
+            gains,
+            DIFFERENCE,
+            True,
+            "differences",
+        ),
     ]
     return [
         (caption, inline(dots(rows, label, zero=zero), f"{caption}. {_rows_in_words(rows)}", name))
         for caption, rows, label, zero, name in drawn
         if rows
     ]
-
-
-def _with(rows: Iterable[tuple[str, Mapping[str, Dot]]], which: str = "") -> str:
-    """What a caption says of the intervals of these dots: nothing if there is none."""
-    return f"{WITH}{which}" if any(dot.interval for _, row in rows for dot in row.values()) else ""
 
 
 def caption(comparisons: Iterable[Comparison]) -> str:
@@ -305,18 +305,16 @@ def _cell(text: str) -> str:
 
 
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with the filters `percent`, `points`, `span`, `breakable`, `column` and the given."""
+    """A template of this package, with the filters percent, points, span, bracketed, breakable, column and those given.
+
+    `bracketed` is the same as `span`, which some pages define anew.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtrain.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "span": span,
-        "breakable": breakable,
-        "column": column_of,
-    } | filters
+    known = {"percent": percent, "points": points, "span": span, "bracketed": span, "breakable": breakable}
+    environment.filters |= known | {"column": column_of} | filters
     return environment.get_template(name)

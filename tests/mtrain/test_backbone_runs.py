@@ -55,6 +55,13 @@ def write_network(folder: Path) -> tuple[Path, Path]:
     return table, weights
 
 
+def write_world(folder: Path) -> Path:
+    """The network, and shards of two tasks. Returns the folder."""
+    write_network(folder)
+    write_pool(folder / "shards", ["Alpha", "Beta"])
+    return folder
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("network")

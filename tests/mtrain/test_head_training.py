@@ -26,8 +26,7 @@ from mtrain.sweep.schema import json_schema
 from mtrain.train.distributed import Ranks
 from mtrain.train.fit import fit
 from mtrain.train.head_training import CACHE
-from tests.mtrain.pools import write_pool
-from tests.mtrain.test_backbone_runs import write_network
+from tests.mtrain.test_backbone_runs import write_world
 from tests.mtrain.test_damage import mtrain
 from tests.mtrain.test_fit import Notes
 
@@ -36,10 +35,7 @@ pytest.importorskip("timm")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("heads")
-    write_network(folder)
-    write_pool(folder / "shards", ["Alpha", "Beta"])
-    return folder
+    return write_world(tmp_path_factory.mktemp("heads"))
 
 
 def settings(made: Path, **given: Any) -> FitConfig:

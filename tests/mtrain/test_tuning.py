@@ -23,8 +23,7 @@ from mtrain.runs import Run
 from mtrain.settings import fit_config
 from mtrain.train.fit import fit
 from mtrain.train.optimizer import PhaseOptimizer
-from tests.mtrain.pools import write_pool
-from tests.mtrain.test_backbone_runs import write_network
+from tests.mtrain.test_backbone_runs import write_network, write_world
 from tests.mtrain.test_fit import Notes
 
 pytest.importorskip("timm")
@@ -177,10 +176,7 @@ def test_statistics_of_each_task_are_parameters_that_no_specification_names() ->
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tuning")
-    write_network(folder)
-    write_pool(folder / "shards", ["Alpha", "Beta"])
-    return folder
+    return write_world(tmp_path_factory.mktemp("tuning"))
 
 
 def settings(made: Path, **given: Any) -> FitConfig:
