@@ -23,7 +23,6 @@ from mtrain.evaluation.robustness import Samples, neighbours, robustness
 from mtrain.evaluation.robustness_results import FOLDER
 from mtrain.transfers.features import features
 from mtrain.transfers.modes import Pretrained
-from mtrain.transfers.request import NAMED
 
 SETS = ("train", "val")  # test sets are not needed, and stay closed
 
@@ -78,10 +77,7 @@ def _origin(column: ColumnRequest, which: str) -> str:
 
 
 def result_path(source: Pretrained, task: Task, column: ColumnRequest, which: str) -> Path:
-    """The path of a result; weights files of the same name are distinguished by their content, and columns by their
-    values, whose digest is `which`.
-    """
-    weights = source.weights if source.weights in NAMED else f"{Path(source.weights).stem}-{source.digest[:8]}"
+    """The path of a result; columns of the same name are distinguished by their values, whose digest is `which`."""
     simple = re.fullmatch("[a-z0-9_]+", column.name) and not column.origin
     name = column.name if simple else f"{plain(column.name)}-{which}"
-    return source.run.path / FOLDER / f"{task.name}-{name}-{weights}.json"
+    return source.run.path / FOLDER / f"{task.name}-{name}-{source.label}.json"
