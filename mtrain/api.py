@@ -61,7 +61,9 @@ def fit(
         if name in settings:
             warnings.warn(f"{name} is not used: {why}", stacklevel=2)
     made = existing or named_run(Path(runs), new_name(Path(runs), config))
-    if training.fit(config, made, Reporter(quiet=quiet)) == "stopped":
+    with made.removed_if_empty():
+        state = training.fit(config, made, Reporter(quiet=quiet))
+    if state == "stopped":
         raise RunError("the training was interrupted; a checkpoint is kept", where=made.path, remedy="call fit again")
     return made
 

@@ -208,6 +208,15 @@ class Run:
                         self.lock.unlink()
                         self.path.rmdir()
 
+    @contextmanager
+    def removed_if_empty(self) -> Iterator[None]:
+        """Remove the folder at the end if nothing was written to it."""
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self.path.rmdir()
+
     @property
     def lock(self) -> Path:
         return self.path / locks.NAME
@@ -334,10 +343,21 @@ def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:
 
 
 def new_name(runs: Path, config: FitConfig) -> str:
-    """An unused, readable name: <backbone>-without-<tasks>-001."""
+    """An unused, readable name, <backbone>-without-<tasks>-001. Its folder is made: no other process takes it."""
     left = ("without", *config.leave_out) if config.leave_out else ()
     stem = "-".join((catalog.slug(config.backbone), *left))
     number = 1
-    while (runs / f"{stem}-{number:03}").exists():
+    while not _reserved(runs / f"{stem}-{number:03}"):
         number += 1
     return f"{stem}-{number:03}"
+
+
+def _reserved(folder: Path) -> bool:
+    """Whether the folder was made just now; also where it cannot be made, which is reported when it is written to."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError:
+        pass
+    return True

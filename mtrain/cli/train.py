@@ -80,7 +80,8 @@ def fit(
         note_unused(report, idle)
         for option in _idle_in_file(config_file, settings, given, idle):
             report.note(option)
-        state = train(config, run, report, ranks, trackers=trackers)
+        with run.removed_if_empty():
+            state = train(config, run, report, ranks, trackers=trackers)
     lines = [f"{run.name}: finished -> {run.path}"] if state == "finished" else []
     if ranks.first:
         answer(lines, _row(run) | {"folder": str(run.path)}, as_json=as_json)

@@ -28,6 +28,17 @@ class ColumnRequest:
     pattern: str | None = None
     table: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.pattern is not None and self.table is not None:
+            raise UsageError("both --pattern and --table are given", remedy="take the column from one of them")
+
+    @property
+    def origin(self) -> str:
+        """Where the column is, in words; "" for an attribute."""
+        if self.table is not None:
+            return f"table {self.table.name}"
+        return "" if self.pattern is None else f"pattern {self.pattern}"
+
     def of(self, task: Task, rows: Rows) -> NDArray[np.str_]:
         """The values for these rows, in their order, (n,); "" where there is none.
 

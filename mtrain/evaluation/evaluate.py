@@ -17,7 +17,6 @@ from typing import Any
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.backbones.card import BackboneCard
-from mtrain.checksums import file_digest
 from mtrain.data.task import Permit, Task, with_test
 from mtrain.documents import short_digest, write_document
 from mtrain.errors import RunError, UsageError
@@ -168,10 +167,6 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
         "identity": found["identity"],
     }
     predictions = result_path(source, task, options).with_suffix(".npz")
-    stated = found.get("predictions")  # missing from results of earlier versions
-    if stated is not None and (not predictions.is_file() or file_digest(predictions) != stated):
-        again = f"remove {predictions.with_suffix('.json')}, and evaluate again"
-        raise RunError("gone, or changed since it was written", where=predictions, remedy=again)
     if predictions.is_file():
         with replacing(path.with_suffix(".npz")) as partial:
             shutil.copyfile(predictions, partial)

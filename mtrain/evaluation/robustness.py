@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dpconvert.plural import counted
 from mtrain.errors import UsageError
 from mtrain.model.devices import find_device
 from mtrain.scoring import bootstrap, metrics
@@ -59,6 +60,13 @@ class Samples:
         if len(pairs) == max(len(classes), len(centres)):
             what = "each class is of one centre, or each centre of one class"
             raise UsageError(f"class and centre cannot be told apart: {what}")
+        if np.unique(self.group).size > 1 and _chance(self) in (None, 0.0, 1.0):
+            raise UsageError(
+                "robustness is not defined: neighbours are of other groups (slides or patients), and none of them can "
+                "be of another class and the same centre, or of the same class and another centre",
+                found=counted(np.unique(self.group).size, "group") + " of " + counted(len(centres), "centre"),
+                remedy="name a column with --by whose values each have several groups and classes",
+            )
 
 
 @dataclass(frozen=True)

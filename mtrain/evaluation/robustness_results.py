@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mtrain.documents import read_document
@@ -19,3 +20,9 @@ def results(run: Run) -> list[dict[str, Any]]:
     return [
         read_document(path, "`mtrain robustness` makes it again") for path in sorted((run.path / FOLDER).glob("*.json"))
     ]
+
+
+def column_of(result: Mapping[str, Any]) -> str:
+    """The column of a result in words, with its origin where it is no attribute; earlier versions state none."""
+    origin = result.get("origin", "")
+    return f"{result['by']} of {origin}" if origin else str(result["by"])

@@ -1,7 +1,12 @@
-"""Robustness of a network's features on a task. The result is <run>/robustness/<Task>-<column>-<weights>.json."""
+"""Robustness of a network's features on a task. The result is <run>/robustness/<Task>-<column>-<weights>.json.
+
+A column that is no attribute, or whose name is not of plain letters, also has a digest of its values in that name, so
+that two columns of one name have a result each.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +18,11 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.columns import ColumnRequest, without_value
 from mtrain.data.task import Rows, Task
-from mtrain.documents import write_document
+from mtrain.documents import short_digest, write_document
 from mtrain.evaluation.robustness import Samples, neighbours, robustness
 from mtrain.evaluation.robustness_results import FOLDER
 from mtrain.transfers.features import features
 from mtrain.transfers.modes import Pretrained
-from mtrain.transfers.request import NAMED
 
 SETS = ("train", "val")  # test sets are not needed, and stay closed
 
@@ -36,6 +40,7 @@ def robustness_of(
     splits = [split for split in SETS if len(task.rows[split])]
     rows = Rows.joined([task.rows[split] for split in splits])
     values = column.of(task, rows)
+    which = short_digest("\n".join(map(repr, values.tolist())))[:8]
     kept = values != ""
     size = source.run.config().size
     x = np.concatenate([
@@ -47,11 +52,12 @@ def robustness_of(
     found = robustness(samples, neighbours(samples, device), k)
     result = {
         "identity": {"weights_digest": source.digest, "task_digest": task.card.digest, "size": size, "k": k,
-            "mtrain": __version__},
-        "task": task.name, "weights": source.weights, "by": column.name, "sets": splits, **found,
+            "values_digest": which, "mtrain": __version__},
+        "task": task.name, "weights": source.weights, "by": column.name, "origin": _origin(column, which),
+        "sets": splits, **found,
         "notes": [note for note in (without_value(values, column.name), _seen(source, task), _fewer(k, found)) if note],
     }  # fmt: skip
-    write_document(result_path(source, task, column), result)
+    write_document(result_path(source, task, column, which), result)
     return result
 
 
@@ -65,7 +71,13 @@ def _fewer(k: int | None, found: Mapping[str, Any]) -> str:
     return f"--k {k}: no sample has more than {found['k']} neighbours of other groups" if k and k > found["k"] else ""
 
 
-def result_path(source: Pretrained, task: Task, column: ColumnRequest) -> Path:
-    """The path of a result; weights files of the same name are distinguished by their content."""
-    weights = source.weights if source.weights in NAMED else f"{Path(source.weights).stem}-{source.digest[:8]}"
-    return source.run.path / FOLDER / f"{task.name}-{plain(column.name)}-{weights}.json"
+def _origin(column: ColumnRequest, which: str) -> str:
+    """Where the column is, in words; two tables of one name are told apart by the digest of the values."""
+    return f"{column.origin} ({which})" if column.table is not None else column.origin
+
+
+def result_path(source: Pretrained, task: Task, column: ColumnRequest, which: str) -> Path:
+    """The path of a result; columns of the same name are distinguished by their values, whose digest is `which`."""
+    simple = re.fullmatch("[a-z0-9_]+", column.name) and not column.origin
+    name = column.name if simple else f"{plain(column.name)}-{which}"
+    return source.run.path / FOLDER / f"{task.name}-{name}-{source.label}.json"

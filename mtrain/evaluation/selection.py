@@ -51,13 +51,24 @@ class Selection:
         None if no other task was scored. After a race, the combinations that remained in it for this target are ranked
         among themselves.
         """
+        places, means = self._ranked(target, backbone)
+        chosen = ranks.best(means) if len(means) else None
+        return None if chosen is None else (places[chosen], float(means[chosen]))
+
+    def tied(self, target: str | None, backbone: str | None = None) -> int:
+        """The number of combinations with the mean rank of the winner, of which it is the first; 0 without a winner."""
+        _, means = self._ranked(target, backbone)
+        rounded = np.round(means, ranks.DIGITS)
+        return 0 if np.isnan(rounded).all() else int((rounded == np.nanmin(rounded)).sum())
+
+    def _ranked(self, target: str | None, backbone: str | None) -> tuple[Sequence[int], Values]:
+        """The combinations to choose from and their mean ranks; NaN for those of other networks."""
         rows = self._raced(target, backbone)
         table = self.ranks if rows is None else ranks.task_ranks(ranks.seed_means(self.grid.scores[rows]))
         means = ranks.mean_ranks(table, None if target is None else self.grid.tasks.index(target))
         places = range(len(self.combinations)) if rows is None else rows
         others = [backbone not in (None, self.combinations[place].backbone) for place in places]
-        chosen = ranks.best(np.where(others, np.nan, means)) if len(means) else None
-        return None if chosen is None else (places[chosen], float(means[chosen]))
+        return places, np.where(others, np.nan, means)
 
     def _raced(self, target: str | None, backbone: str | None) -> list[int] | None:
         """The combinations that a race left for a target; None without a race."""
@@ -90,7 +101,7 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
         )
     raced = None if not grid.holes() else _after_race(store, combinations, grid)
     if raced is not None:
-        return replace(raced, notes=(*raced.notes, *notes))
+        return _with_ties(replace(raced, notes=(*raced.notes, *notes)))
     remedy = "go on with `mtrain sweep`, or compare what is there with --incomplete"
     if failed := failures(results):
         remedy = f"{failed[0]}; `mtrain sweep --retry-failed` tries again, `select --incomplete` compares what is there"
@@ -99,10 +110,24 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     elif holes := len(grid.holes()):
         notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare what is there")
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
-    return Selection(
+    found = Selection(
         store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes),
         missing=not bool(np.isfinite(grid.scores).all()),
     )  # fmt: skip
+    return _with_ties(found)
+
+
+def _with_ties(found: Selection) -> Selection:
+    """The same with a note on each choice among combinations of equal mean ranks."""
+    several = len(found.backbones) > 1
+    said = "combinations have the smallest mean rank; the first is chosen"
+    notes = [
+        f"{task}{f', {backbone}' if several else ''}: {count} {said}"
+        for task in found.grid.tasks
+        for backbone in found.backbones
+        if (count := found.tied(task, backbone)) > 1
+    ]
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def _after_race(store: Store, combinations: Sequence[Combination], grid: ScoreGrid) -> Selection | None:

@@ -78,6 +78,7 @@ def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: i
         'state = torch.load("model.pth", weights_only=True)\n'
         f"model.load_state_dict(state{'' if head else ', strict=False'})"
         + ("" if head else f"  # only {classifier_of(model)}.weight and .bias are missing")
+        + f"\nmodel.eval()\n{_takes(network)}"
         + (_WITHOUT_RELU + ("model.classifier)" if head else ")") if network.name == AUTHORS_DENSENET else "")
     )
     encoder = f"model.{classifier_of(model)} = torch.nn.Identity()\nencoder = model.eval()"
@@ -128,6 +129,7 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
     loading = (
         "import timm\n"
         f'model = timm.create_model("{name}", num_classes={classes}{options}, checkpoint_path="model.safetensors")\n'
+        f"model.eval()\n{_takes(network)}\n"
         "# or, from a folder or the hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
     )
     return WrittenFiles(("model.safetensors", "config.json"), loading, "" if head else "encoder = model.eval()")
@@ -236,6 +238,12 @@ def _config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, A
     if network.card is not None:
         config |= {"network": network.card.model_dump(mode="json")}
     return config | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})
+
+
+def _takes(network: SharedNetwork) -> str:
+    """A comment that says how to normalize images."""
+    mean, std = (", ".join(f"{value:.6g}" for value in values.flatten()) for values in (network.mean, network.std))
+    return f"# takes RGB images in 0..1, minus [{mean}], divided by [{std}]"
 
 
 def _rounded(values: Tensor) -> list[float]:

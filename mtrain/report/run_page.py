@@ -21,6 +21,7 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
 from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
+from mtrain.evaluation.robustness_results import column_of
 from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report.charts import DIFFERENCE, WITH, Dot, Points, dots, in_words, inline, intervals_of, learning_curve
@@ -41,7 +42,8 @@ def write_report(
     shards: folder of the tasks, if it is no longer that of the run.
     paper: also show the scores that kaiko-eva published for the same tasks, sets and recipe.
     """
-    config, events, found = run.config(), run.events(), results_with_answers(run)
+    config, events = run.config(), run.events()
+    found = results_with_answers(run, (report or Reporter()).note)
     tasks, missing = _tasks(shards or Path(config.shards))
     comparisons = compare(found)
     published = beside_published(comparisons, other_weights(comparisons), report) if paper else []
@@ -90,11 +92,17 @@ def write_report(
         others=other_weights(comparisons),
         baseline=BASELINE,
         own=OWN,
-        notes=list(dict.fromkeys(f"{c.task}: {note}" for c in comparisons for note in c.notes)),
+        notes=_notes(comparisons, robust),
     )
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
     return out, tables
+
+
+def _notes(comparisons: Iterable[Comparison], robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    found = [f"{c.task}: {note}" for c in comparisons for note in c.notes]
+    found += [f"{one['task']}, robustness by {column_of(one)}: {note}" for _, one in robust for note in one["notes"]]
+    return list(dict.fromkeys(found))
 
 
 def _network(weights: str) -> str:
@@ -103,7 +111,7 @@ def _network(weights: str) -> str:
 
 def _markdown_robustness(robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
     lines = [
-        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(one['by'])} | {one['k']} | "
+        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(column_of(one))} | {one['k']} | "
         f"{percent(one['index'])}{span(one['interval'])} | {percent(one['chance'])} |"
         for network, one in robust
     ]
@@ -297,7 +305,7 @@ def _cell(text: str) -> str:
 
 
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with the filters percent, points, span, bracketed, breakable and those given.
+    """A template of this package, with the filters percent, points, span, bracketed, breakable, column and those given.
 
     `bracketed` is the same as `span`, which some pages define anew.
     """
@@ -308,5 +316,5 @@ def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
         trim_blocks=True,
     )
     known = {"percent": percent, "points": points, "span": span, "bracketed": span, "breakable": breakable}
-    environment.filters |= known | filters
+    environment.filters |= known | {"column": column_of} | filters
     return environment.get_template(name)

@@ -41,6 +41,11 @@ def score(metric: str, labels: Labels, decisions: Values) -> float:
     return accuracy(labels, predicted(decisions))
 
 
+def lowest(metric: str) -> float:
+    """Return the smallest value of a metric: -1 for kappa, which is negative below chance, else 0."""
+    return -1.0 if metric == KAPPA else 0.0
+
+
 def all_scores(
     labels: Labels, decisions: Values, classes: int, *, ordered: bool = False
 ) -> Iterator[tuple[str, float]]:

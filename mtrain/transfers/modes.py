@@ -34,7 +34,7 @@ from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
 from mtrain.transfers.probes import Probe, TrainingSet
-from mtrain.transfers.request import OWN
+from mtrain.transfers.request import OWN, SINGLE
 
 FROZEN = ("svm", "logistic", "knn", "dense")
 
@@ -57,6 +57,11 @@ class Pretrained:
     def origin(self) -> str:
         """The origin of the weights, for messages."""
         return str(self.run.weights) if self.weights == OWN else self.weights
+
+    @property
+    def label(self) -> str:
+        """The weights in names of files; with a digest where one name may stand for several, as for random ones."""
+        return self.weights if self.weights in SINGLE else f"{Path(self.weights).stem}-{self.digest[:8]}"
 
     @property
     def cache(self) -> Path:

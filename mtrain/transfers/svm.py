@@ -24,6 +24,7 @@ from mtrain.transfers.folds import Folds, group_folds, mean_score
 
 COSTS = tuple(10.0**e for e in range(-10, 1))
 LARGEST = 1e6  # mean squared norm beyond which features are scaled: the grid of C does not suit larger ones
+SMALLEST = 1e-4  # likewise: of smaller ones, not even the largest C makes use
 FOLD_TOLERANCE = 1e-6  # relative duality gap in the folds, whose scores need no more precision
 
 Features = NDArray[np.float32]
@@ -66,7 +67,7 @@ def fit(
 ) -> Fitted:
     """Choose C by cross-validation (of equally good values, the smallest), and train on all samples with it.
 
-    Features with a mean squared norm above LARGEST are first divided by a power of two, with a note.
+    Features with a mean squared norm above LARGEST or below SMALLEST are first scaled by a power of two, with a note.
 
     Raises:
         UsageError: fewer than two classes in the training data, or an unknown solver.
@@ -80,9 +81,7 @@ def fit(
     scale = _scale(features)
     if scale != 1:
         features = features / np.float32(scale)
-        notes.append(
-            f"the features are so large that they are divided by {scale:g} for the SVM; C refers to the result"
-        )
+        notes.append(f"the features are so {_scaled(scale)} for the SVM; C refers to the result")
     with _solvable():
         held_out, final = SOLVERS[solver](features, labels, classes, folds, costs, device, late.append)
     cv = {cost: mean_score(metric, labels, values, folds) for cost, values in zip(costs, held_out, strict=True)}
@@ -97,9 +96,19 @@ def fit(
 
 
 def _scale(features: Features) -> float:
-    """The power of two that reduces the mean squared norm to at most LARGEST; 1 if it already is."""
+    """The power of two to divide by: it reduces the mean squared norm to at most LARGEST, or raises it from below
+    SMALLEST to at least 1; else 1.
+    """
     mean = float(np.einsum("ij,ij->", features, features, dtype=np.float64)) / len(features)
-    return 1.0 if mean <= LARGEST else float(2.0 ** np.ceil(np.log2(mean / LARGEST) / 2))
+    if mean > LARGEST:
+        return float(2.0 ** np.ceil(np.log2(mean / LARGEST) / 2))
+    return float(2.0 ** -np.ceil(-np.log2(mean) / 2)) if 0 < mean < SMALLEST else 1.0
+
+
+def _scaled(scale: float) -> str:
+    if scale > 1:
+        return f"large that they are divided by {scale:g}"
+    return f"small that they are multiplied by {1 / scale:g}"
 
 
 @contextmanager

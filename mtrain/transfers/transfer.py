@@ -35,7 +35,7 @@ from mtrain.transfers.modes import (
     check_unseen,
     own_head,
 )
-from mtrain.transfers.request import NAMED, OWN
+from mtrain.transfers.request import OWN
 from mtrain.transfers.results import read_result
 
 __all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer", "transfer_runs"]
@@ -167,9 +167,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
 
 
 def result_path(source: Pretrained, task: Task, options: TransferOptions) -> Path:
-    """The path of a transfer's result. Weights files of the same name are distinguished by their content."""
-    named = source.weights in NAMED
-    name = source.weights if named else f"{Path(source.weights).stem}-{source.digest[:8]}"
+    """The path of a transfer's result."""
     seed = f"-seed{options.recipe.seed}" if options.mode in SEEDED else ""
     final = "-final" if options.final else ""
-    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{name}{seed}{final}.json"
+    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{source.label}{seed}{final}.json"

@@ -20,7 +20,8 @@ import pytest
 from dpconvert import card as cards
 from mtrain import cli
 from mtrain.config import FitConfig
-from mtrain.runs import Run
+from mtrain.runs import Run, new_name
+from mtrain.settings import fit_config
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
@@ -173,6 +174,15 @@ def test_a_training_a_transfer_and_a_report_with_next_to_no_options(place: Path,
     assert "| Gamma | left out | 3 | 24 | 8 | 8 |" in answer.out
     assert answer.out.endswith(f"\nruns/{name}/report.html\n")
     assert mtrain("fit", "--leave-out", "Gamma", *TINY).out.startswith("shufflenet_v2_x0_5-without-Gamma-002: finished")
+
+
+def test_trainings_without_a_name_that_start_at_once_take_different_ones(place: Path, mtrain: Command) -> None:
+    """Both look for a name before either has written anything."""
+    config = fit_config(None, {"leave_out": ("Gamma",), "backbone": "shufflenet_v2_x0_5"})
+    names = {new_name(place / "new", config) for _ in range(3)}
+    assert names == {f"shufflenet_v2_x0_5-without-Gamma-{number:03}" for number in (1, 2, 3)}
+    answer = mtrain("fit", "--runs", "other", "--shards", "nowhere", *TINY)
+    assert (answer.status, list((place / "other").glob("*"))) == (1, []), "what has failed keeps no name"
 
 
 def test_a_transfer_takes_the_newest_run_and_answers_programs_in_json(place: Path, mtrain: Command) -> None:

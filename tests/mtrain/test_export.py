@@ -96,6 +96,26 @@ def test_torchvision_loads_the_network_and_its_head(
     torch.testing.assert_close(model.eval()(normalized(run, draw_images)), features)
 
 
+@pytest.mark.parametrize("to", ["torchvision", "timm"])
+@torch.inference_mode()
+def test_the_lines_of_the_card_load_a_network_that_is_ready_and_say_what_it_takes(
+    to: str, run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both libraries build networks in training mode, where batch normalization depends on the batch."""
+    if to == "timm":
+        pytest.importorskip("timm")
+    run = run_of("resnet18")
+    made = export(run, to, tmp_path, "Gamma")
+    monkeypatch.chdir(tmp_path)
+    loaded: dict[str, Any] = {}
+    exec(made.loading, loaded)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    images = (draw_images / 255 - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(loaded["model"](images), expected(run, draw_images, "Gamma")[1])
+    said = "RGB images in 0..1, minus [0.485, 0.456, 0.406], divided by [0.229, 0.224, 0.225]"
+    assert said in (tmp_path / "README.md").read_text()
+
+
 @torch.inference_mode()
 def test_the_authors_densenet_keeps_its_features_in_every_form(
     run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

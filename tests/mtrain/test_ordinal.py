@@ -17,9 +17,13 @@ from dpconvert.errors import ShardError
 from dpconvert.kappa import quadratic_kappa
 from dpconvert.manifest import catalog
 from mtrain.cli import group as mtrain
+from mtrain.documents import write_document
+from mtrain.errors import RunError
 from mtrain.evaluation.paper_tables import Evaluation
+from mtrain.runs import Run
 from mtrain.scoring import bootstrap, metrics
 from mtrain.sweep.store import Score
+from mtrain.transfers.results import read_result, results
 from tests.dpconvert.scenes import manifest
 
 MANIFEST = """
@@ -121,8 +125,22 @@ def test_a_transfer_scores_by_kappa_with_an_interval(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("score", [-1.0, -0.2])
-def test_a_score_below_chance_can_be_read_again(score: float) -> None:
+def test_a_score_below_chance_can_be_read_again(score: float, tmp_path: Path) -> None:
     known = {"task": "Grades", "metric": "quadratic_kappa", "mode": "svm", "source": "imagenet", "backbone": "x",
              "seed": 0, "set": "test", "score": score, "n_train": 1}  # fmt: skip
     assert Evaluation.model_validate(known).score == score
     assert Score.model_validate({"metric": "quadratic_kappa", "set": "val", "score": score}).score == score
+    write_document(
+        tmp_path / "transfer" / "Grades-svm-run.json", known | {"weights": "run", "identity": {}, "notes": []}
+    )
+    (found,) = results(Run(tmp_path))
+    assert found["score"] == score
+    assert read_result(tmp_path / "transfer" / "Grades-svm-run.json") == found
+
+
+def test_no_other_metric_is_negative(tmp_path: Path) -> None:
+    known = {"task": "Grades", "metric": "accuracy", "mode": "svm", "weights": "run", "identity": {}, "notes": [],
+             "set": "val", "score": -0.2}  # fmt: skip
+    write_document(tmp_path / "transfer" / "Grades-svm-run.json", known)
+    with pytest.raises(RunError, match=r"not a score; expected 0 to 1; found -0\.2"):
+        results(Run(tmp_path))

@@ -16,6 +16,8 @@ from mtrain.data.columns import ColumnRequest
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.evaluation.robustness import Samples, best_k, candidates, neighbours, robustness, vote
+from mtrain.evaluation.robustness_results import column_of, results
+from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from tests.mtrain.pools import write_task
 
@@ -113,11 +115,13 @@ def test_features_that_follow_the_centre_have_a_lower_index() -> None:
 @pytest.mark.parametrize(
     ("labels", "centres", "said"),
     [("0000", "AABB", "two classes and two centres"), ("0011", "AABB", "cannot be told apart"),
-     ("0123", "AABB", "cannot be told apart")],
+     ("0123", "AABB", "cannot be told apart"), ("0101", "1122", "robustness is not defined"),
+     ("0110", "1233", "robustness is not defined")],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused(labels: str, centres: str, said: str) -> None:
+    groups = "1234" if centres.isalpha() else centres  # a centre of one group each has no neighbours of its own
     with pytest.raises(UsageError, match=said):
-        Samples(angles([0, 1, 2, 3]), np.array(list(map(int, labels))), np.array(list(centres)), np.array(list("1234")))
+        Samples(angles([0, 1, 2, 3]), np.array(list(map(int, labels))), np.array(list(centres)), np.array(list(groups)))
     one = Samples(angles([0, 1, 2]), np.array([0, 0, 1]), np.array(list("ABA")), np.array(list("111")))
     with pytest.raises(UsageError, match="two groups"):
         neighbours(one, "cpu")
@@ -172,3 +176,30 @@ def test_the_command_writes_what_compare_and_the_page_show(
     found = json.loads(mtrain("compare", *two, "--mode", "knn", "--by", "centre", "--k", "3", "--json"))
     assert [of["Centred"]["k"] for of in found["robustness"].values()] == [3, 3]
     assert "Robustness index" in Path("comparison.html").read_text()
+
+
+def test_columns_of_one_name_from_two_origins_have_a_result_each(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    columns = [(), ("--pattern", r"(?P<centre>[01])$")]
+    for name, shift in (("a", 0), ("b", 1)):
+        Path(name).mkdir()
+        keys = [key for split in ("train", "val") for key in task.rows[split].key]
+        rows = "".join(f"{key},{'xy'[(n // 3 + n * shift) % 2]}\n" for n, key in enumerate(keys))
+        Path(name, "t.csv").write_text("key,centre\n" + rows)
+        columns.append(("--table", f"{name}/t.csv"))
+    for column in columns:
+        one = ("--backbone", SMALL, "--weights", "random", "--size", "32", "--target", str(task.folder), *column)
+        monkeypatch.setattr(sys, "argv", ["mtrain", "robustness", *one, "--workers=0", "--device=cpu", "--k", "3"])
+        cli.main()
+    (folder,) = Path("runs").glob(".network-*")
+    known = results(Run(folder))
+    assert len(known) == 4
+    assert len({column_of(one) for one in known}) == 4
+    assert {column_of(one)[:16] for one in known} == {"centre", "centre of patter", "centre of table "}
+
+
+def test_a_column_from_two_places_at_once_is_refused() -> None:
+    with pytest.raises(UsageError, match="both --pattern and --table"):
+        ColumnRequest(pattern="(?P<centre>.)", table=Path("t.csv"))

@@ -42,6 +42,19 @@ def test_the_mean_rank_leaves_the_targets_own_out(tmp_path: Path) -> None:
     assert found.order == [0, 1, 2, 3]
 
 
+def test_a_choice_among_equal_ranks_is_said(tmp_path: Path) -> None:
+    """Ranks: Lung 1 2, Necrosis 2 1, Glomeruli 1.5 1.5: without Glomeruli both have 1.5."""
+    means = {"Lung": (0.9, 0.8), "Necrosis": (0.5, 0.6), "Glomeruli": (0.75, 0.75)}
+    two = GRID[:2]
+    store = write_sweep(tmp_path / "toy", lambda c, task, _seed: means[task][two.index(c)], combinations=two)
+    found = selection.select(store)
+    assert (found.winner("Glomeruli"), found.tied("Glomeruli"), found.tied("Lung")) == ((0, 1.5), 2, 1)
+    said = "Glomeruli: 2 combinations have the smallest mean rank; the first is chosen"
+    assert found.notes == (said,)
+    assert f"note: {said}" in selection.lines(found)
+    assert selection.content(found, store)["notes"] == [said]
+
+
 def test_each_network_has_a_winner_of_its_own(tmp_path: Path) -> None:
     grid = [Combination("one", 1e-3, 5.0, True), Combination("two", 1e-3, 5.0, True), Combination("two", 1e-4, 5, True)]
     store = write_sweep(tmp_path / "toy", lambda c, _task, _seed: 0.9 - 0.1 * grid.index(c), combinations=grid)
@@ -110,7 +123,10 @@ def test_a_task_without_a_score_does_not_count(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "toy", lambda c, task, s: None if task == "Lung" else by_hand(c, task, s))
     found = selection.select(store)
     assert found.grid.tasks == ("Necrosis", "Glomeruli")
-    assert found.notes == ("Lung: its metric is not defined on what was scored; it does not count",)
+    assert found.notes == (
+        "Lung: its metric is not defined on what was scored; it does not count",
+        "Necrosis: 2 combinations have the smallest mean rank; the first is chosen",
+    )
 
 
 def test_one_task_alone_has_nothing_to_choose_by(tmp_path: Path) -> None:

@@ -109,6 +109,23 @@ def test_features_of_any_size_are_solved_in_the_end_and_it_is_said(solver: str) 
     assert np.allclose(found.decisions(near * scale), expected.decisions(near))
 
 
+@pytest.mark.parametrize("solver", ["batched", "sklearn"])
+def test_features_too_small_for_the_grid_of_c_are_scaled_and_it_is_said(solver: str) -> None:
+    """Of features of 1e-6, not even C = 1 makes anything else than the most frequent class."""
+    x, y = samples(3, 90, 8)
+    y = np.where(np.arange(90) < 10, 0, y)
+    factor = np.float32(2.0**-20)
+    size = np.mean(np.sum(x * x, axis=1))
+    near = x * np.float32(2.0 ** np.ceil(np.log2(1 / size) / 2))
+    expected = svm.fit(near, y, images(90), classes=3, metric="accuracy", solver=solver)
+    found = svm.fit(x * factor, y, images(90), classes=3, metric="accuracy", solver=solver)
+    assert expected.notes == ()
+    assert [note.partition(" multiplied")[0] for note in found.notes] == ["the features are so small that they are"]
+    assert (found.cost, found.cv) == (expected.cost, expected.cv)
+    assert np.allclose(found.decisions(x * factor), expected.decisions(near))
+    assert len(np.unique(found.decisions(x * factor).argmax(1))) == 3
+
+
 def test_a_solver_that_stops_too_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = samples(2, 60, 8)
     groups = [str(i) for i in range(len(y))]

@@ -20,6 +20,7 @@ from mtrain.evaluation.evaluate import opened
 from mtrain.model.frozen import weights_digest
 from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.model.weights import save_weights
+from mtrain.report.run_page import write_report
 from mtrain.runs import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
@@ -203,6 +204,20 @@ def test_a_damaged_result_is_computed_again(run: Run) -> None:
     path.write_bytes(path.read_bytes()[:50])
     again = svm(run)
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", None])
+def test_damaged_predictions_are_said_and_made_again(run: Run, damage: bytes | None, tmp_path: Path) -> None:
+    first = svm(run)
+    path = run.path / "transfer" / "Gamma-svm-run.npz"
+    whole = path.read_bytes()
+    path.unlink() if damage is None else path.write_bytes(damage)
+    said = Notes()
+    page, _ = write_report(run, tmp_path / "page.html", report=said)
+    assert "predictions that are gone, or changed since they were written; what needs them is not shown" in said.said[0]
+    assert "the predictions of Gamma-svm-run are gone or damaged" in page.read_text()
+    assert {**svm(run), "seconds": 0} == {**first, "seconds": 0}
+    assert path.read_bytes() == whole
 
 
 def test_a_task_without_a_validation_set_is_scored_by_cross_validation_and_says_so(run: Run, tmp_path: Path) -> None:

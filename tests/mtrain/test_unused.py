@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 from pathlib import Path
@@ -15,9 +16,12 @@ from mtrain.cli.options import AT_THE_END
 from mtrain.cli.scores import MODES, _unused_in_evaluation
 from mtrain.cli.sweep import _unused as unused_in_sweep
 from mtrain.config import FitConfig
+from mtrain.evaluation.comparisons import compare
+from mtrain.runs import Run
 from mtrain.sweep.command import forget_failed
 from mtrain.sweep.store import Store
 from mtrain.transfers import modes, request
+from mtrain.transfers.results import results
 from tests.mtrain.pools import write_task
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_damage import SETTINGS, made, mtrain, place
@@ -53,14 +57,18 @@ def test_options_of_other_modes_are_said(place: Path) -> None:
         assert mtrain(*words, *given, quiet).stderr == ""
 
 
-def test_a_seed_draws_the_random_weights_that_are_asked_for(place: Path) -> None:
+def test_a_seed_draws_the_random_weights_that_are_asked_for_and_each_keeps_its_result(place: Path) -> None:
     words = ["transfer", "--mode", "knn", "--target", "Gamma", "--workers", "0", "--weights", "random", "--json"]
-    digests = []
+    found = []
     for seed in ([], ["--seed", "0"], ["--seed", "7"]):
-        assert unused(*words, *seed) == []
-        (path,) = Path("runs/toy/transfer").glob("Gamma-knn-random.json")
-        digests.append(re.findall(r'"weights_digest": "(\w+)"', path.read_text())[0])
+        assert unused(*words[:-1], *seed, "--quiet") == []
+        (one,) = json.loads(mtrain(*words, *seed).stdout)
+        found.append(one)
+    digests = [one["identity"]["weights_digest"] for one in found]
     assert digests[0] == digests[1] != digests[2]  # the run's own seed is 0
+    assert len(list(Path("runs/toy/transfer").glob("Gamma-knn-random-*.json"))) == 2
+    (row,) = (one for one in compare(results(Run(Path("runs/toy")))) if one.mode == "knn" and "random" in one.results)
+    assert row.scores["random"] == pytest.approx((found[1]["score"] + found[2]["score"]) / 2)
 
 
 def test_settings_without_an_effect_are_said(place: Path) -> None:
