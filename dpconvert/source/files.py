@@ -189,12 +189,13 @@ class Source:
                 where=self.root,
                 expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
                 found=unused.by_suffix(self.sizes) or None,
-                remedy=self._unpacking() or "; ".join([self._listed_by, *self.slides.notes]),
+                remedy=self._unpacking() or "; ".join([self.listed_by, *self.slides.notes]),
             )
         return found
 
     @property
-    def _listed_by(self) -> str:
+    def listed_by(self) -> str:
+        """The command that lists the files of the source and those that are missing, as a remedy."""
         check = f"dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}"
         return f"`{check}` lists what is there and what is missing"
 

@@ -77,3 +77,116 @@ def test_rows_about_no_image_here_and_empty_rows_are_counted(name: str, table: s
     notes = "; ".join(planned(name, source).notes)
     assert f"1 row of {path.relative_to(source)} about no image here" in notes
     assert f"1 empty row of {path.relative_to(source)} passed over" in notes
+
+
+def test_a_second_mask_of_a_region_of_tiger_is_refused(tmp_path: Path) -> None:
+    source = drawn("tiger-rois", tmp_path)
+    mask = min(source.rglob("tissue-bcss/masks/*.png"))
+    other = tmp_path / "unpacked" / "zz" / "tissue-bcss" / "masks" / mask.name
+    other.parent.mkdir(parents=True)
+    Image.fromarray(np.ones_like(np.asarray(Image.open(mask)))).save(other)
+    with pytest.raises(SourceError, match="two masks of tissue of one name"):
+        planned("tiger-rois", source)
+
+
+def test_masks_of_no_region_of_tiger_are_counted(tmp_path: Path) -> None:
+    source = drawn("tiger-rois", tmp_path)
+    min(source.rglob("tissue-bcss/images/*.png")).unlink()
+    assert "not used: 1 masks of tissue of no image here" in "; ".join(planned("tiger-rois", source).notes)
+
+
+def test_a_second_list_of_tiger_s_cells_that_differs_is_refused(tmp_path: Path) -> None:
+    source = drawn("tiger-rois", tmp_path)
+    (cells,) = source.rglob("tiger-coco.json")
+    other = source / "0" / "tissue-cells" / cells.name
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps(json.loads(cells.read_text()) | {"annotations": []}))
+    with pytest.raises(SourceError, match="two lists of cells that differ"):
+        planned("tiger-rois", source, dense=True)
+    planned("tiger-rois", source)
+
+
+def test_outlines_of_nuclei_of_no_region_of_puma_are_counted(tmp_path: Path) -> None:
+    source = drawn("puma", tmp_path)
+    min(source.rglob("*.tif")).unlink()
+    told = "not used: 1 outlines of nuclei of no image here"
+    assert told in "; ".join(planned("puma", source, dense=True).notes)
+
+
+def altered(source: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """One array of LyNSeC 3 after a change."""
+    path = min(source.rglob("lynsec 3/*.npy"))
+    np.save(path, change(np.load(path)))
+
+
+def with_kind(array: np.ndarray) -> np.ndarray:
+    array[..., 4][array[..., 3] == 1] = 7
+    return array
+
+
+def with_part_of_a_number(array: np.ndarray) -> np.ndarray:
+    return array + 0.5 * (np.arange(5) == 3) * (array[..., 3:4] > 0)
+
+
+def with_a_number_below_zero(array: np.ndarray) -> np.ndarray:
+    array[..., 3][array[..., 3] == 1] = -1
+    return array
+
+
+def with_no_number(array: np.ndarray) -> np.ndarray:
+    array = array.astype(float)
+    array[20, 20, 3] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (with_kind, "kinds of nuclei that are none; expected 0 to 2; found 7"),
+        (with_part_of_a_number, "numbers of nuclei that are none; expected whole numbers from 0; found 1.5"),
+        (with_a_number_below_zero, "numbers of nuclei that are none; expected whole numbers from 0; found -1"),
+        (with_no_number, "numbers of nuclei that are none; expected whole numbers from 0; found nan"),
+        (
+            lambda array: np.moveaxis(array, 2, 0),
+            "numbers of its nuclei.* 5 channels; found 5 x 192 x 192",
+        ),
+    ],
+)
+def test_numbers_and_kinds_of_nuclei_in_lynsec_that_are_none_are_refused(
+    change: Callable[[np.ndarray], np.ndarray], told: str, tmp_path: Path
+) -> None:
+    source = drawn("lynsec-tumour", tmp_path)
+    altered(source, change)
+    with pytest.raises(SourceError, match=told):
+        planned("lynsec-tumour", source)
+
+
+def test_benign_images_of_janowczyk_are_found_without_case_and_others_counted(tmp_path: Path) -> None:
+    source = drawn("janowczyk3", tmp_path)
+    rows = planned("janowczyk3", source).rows
+    kept = {row.key: row.attributes for row in rows}
+    listed = (source / "benign.txt").read_text()
+    (source / "benign.txt").write_text(listed.upper() + "none.bmp\n")
+    made = planned("janowczyk3", source)
+    assert {row.key: row.attributes for row in made.rows} == kept
+    assert "benign.txt lists 1 image not here, the first none.bmp" in "; ".join(made.notes)
+
+
+def test_a_mask_of_segpath_with_a_third_value_is_refused(tmp_path: Path) -> None:
+    source = drawn("segpath-epithelium", tmp_path)
+    path = min(source.rglob("*_mask.png"))
+    mask = np.array(Image.open(path))
+    Image.fromarray(mask * 255).save(path)
+    planned("segpath-epithelium", source)
+    mask[20:60, 20:60] = 77
+    Image.fromarray(mask).save(path)
+    with pytest.raises(SourceError, match="mask value 77 has no label"):
+        planned("segpath-epithelium", source)
+
+
+@pytest.mark.parametrize("name", ["lizard", "bcss", "tiger-rois"])
+def test_a_known_source_that_lacks_a_file_points_to_its_check(name: str, tmp_path: Path) -> None:
+    source = drawn(name, tmp_path)
+    min([*source.rglob("masks/*.png"), *source.rglob("*.mat")]).unlink()
+    with pytest.raises(SourceError, match=f"for this image; `dpconvert check {name} --source .*` lists what is there"):
+        planned(name, source)

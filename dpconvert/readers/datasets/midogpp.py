@@ -18,7 +18,7 @@ from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import SplitNames, layout_of
+from dpconvert.readers.pairing import SplitNames, layout_of, only_file
 from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
@@ -29,9 +29,7 @@ LABELS = "not mitotic figure", "mitotic figure"
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    (cells, *others) = source.need("cells")
-    if others:
-        raise SourceError("two lists of cells", where=others[0].name, found=cells.name)
+    cells = only_file(source, source.need("cells"), "lists of cells")
     layout, alone = layout_of(source.manifest, SplitNames), list[str]()
     told = RowsByImage(source, _number, ("Dataset", *COLUMNS.values()))
     for found in source.need("images"):
