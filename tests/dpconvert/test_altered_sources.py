@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 
+from dpconvert.annotations import Annotation, Annotations, frame
 from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find
 from dpconvert.readers.fakes import draw_fake
@@ -190,3 +192,27 @@ def test_a_known_source_that_lacks_a_file_points_to_its_check(name: str, tmp_pat
     min([*source.rglob("masks/*.png"), *source.rglob("*.mat")]).unlink()
     with pytest.raises(SourceError, match=f"for this image; `dpconvert check {name} --source .*` lists what is there"):
         planned(name, source)
+
+
+def test_a_cell_that_is_listed_twice_is_one_sample_and_two_that_are_alike_are_told(tmp_path: Path) -> None:
+    source = drawn("midogpp", tmp_path)
+    before = planned("midogpp", source)
+    (cells,) = source.rglob("MIDOG++.json")
+    told = json.loads(cells.read_text())
+    told["annotations"].append(told["annotations"][0])
+    cells.write_text(json.dumps(told))
+    made = planned("midogpp", source)
+    assert [row.box for row in made.rows] == [row.box for row in before.rows]
+    assert "annotations: 1 x the same as another, counted once" in made.notes
+    told["annotations"][-1] = told["annotations"][0] | {"id": 9999}
+    cells.write_text(json.dumps(told))
+    made = planned("midogpp", source)
+    assert len(made.rows) == len(before.rows) + 1
+    assert "annotations: 1 x the label and outline of another, with another id, counted as well" in made.notes
+
+
+def test_a_point_in_two_rows_of_a_table_is_one_point() -> None:
+    rows = [Annotation(shapely.Point(3, 4), label, line) for line, label in (("2", "a"), ("3", "b"), ("4", "a"))]
+    found = frame.inside(Annotations(rows), (9, 9), "points.csv")
+    assert [item.id for item in found.items] == ["2", "3"]
+    assert found.mended == {"the same as another, counted once": 1}
