@@ -47,8 +47,8 @@ class Layout(SplitNames):
     both are refused if not given.
     """
     missing: Missing = "error"
-    """Images without a mask: `false` refuses them, `true` leaves them out and counts them; with `objects`, `"none"`
-    says that they show none.
+    """Images without a mask: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them; with `objects`, `"none"` says that they show none.
     """
     objects: bool = False
     """Whether every mask file is one object; its class is what the pattern of the masks names `class`, else `label`."""

@@ -68,8 +68,8 @@ class Layout(SplitNames):
     labels: dict[str, str] = {}
     """Label in the files -> label."""
     missing: Missing = "error"
-    """Images without points: `false` refuses them, `true` leaves them out and counts them, `"none"` says that they show
-    none.
+    """Images without points: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them, `"none"` says that they show none.
     """
 
     @field_validator("columns")
