@@ -35,8 +35,10 @@ from dpconvert.shards.encode import EncodedSample, Encoder
 from dpconvert.shards.finalize import finish, tools
 from dpconvert.shards.tar import Entry, Written, replaced, write_shard
 from dpconvert.source.files import Source
+from dpconvert.source.stamps import Stamps
 
 REPORTED_FAILURES = 10
+STAMPS = "stamps"  # in request.json alone: the times of files are no part of a task
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ def convert(
             request = plan.fingerprint(manifest, source, options)
         for partial in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:  # left by killed processes
             partial.unlink(missing_ok=True)
-        done = _finished(folder, request)
+        done = _finished(folder, request, source, report)
         if done is not None:
+            _tell_changed(source, folder, report)
             return ConversionResult(done, folder, made=0, had=len(done.shards))
         with closing(source), processes.pool(source, workers) as pool:
             chosen = _plan(manifest, source, options, folder, request, pool, report)
@@ -94,7 +97,17 @@ def convert(
     return ConversionResult(card, folder, made, had)
 
 
-def _finished(folder: Path, request: dict[str, str]) -> TaskCard | None:
+def _tell_changed(source: Source, folder: Path, report: Reporter) -> None:
+    """Note files that changed after the task was made, without a change of names and sizes."""
+    newer = source.stamps().newer_than(folder / FILE_NAME, source.sizes)
+    if newer:
+        report.note(
+            f"{folder.name}: {counted(len(newer), 'file')} of the source changed after this task was made, the first "
+            f"{newer[0]}: --overwrite makes it again"
+        )
+
+
+def _finished(folder: Path, request: dict[str, str], source: Source, report: Reporter) -> TaskCard | None:
     """Return the card of the task if it is complete and matches the request; None if work remains."""
     work = folder / WORK
     if (folder / FILE_NAME).is_file():
@@ -110,7 +123,9 @@ def _finished(folder: Path, request: dict[str, str]) -> TaskCard | None:
         return card
     existing = _existing_request(work)
     if existing is not None:
-        if existing.get("source") != request["source"]:  # files were repaired: plan again, and keep unaffected shards
+        stamped = request | {STAMPS: source.stamps().digest(source.sizes)}
+        if any(existing.get(part) != stamped[part] for part in ("source", STAMPS)):  # keep unaffected shards
+            report.note(f"{folder.name}: files of the source changed since this conversion began; it is planned again")
             (work / "plan.jsonl").unlink(missing_ok=True)
         _check_same(folder, request, _with_new_failure_handling(existing, request))
     return None
@@ -198,10 +213,11 @@ def _plan(
                 return Plan.from_lines(file)
         except (ValueError, KeyError, TypeError, StopIteration):  # damaged
             report.note(f"{manifest.task}: the existing plan cannot be read; it is made again")
+    stamps = source.stamps().digest(source.sizes)
     chosen = plan.make(manifest, source, options, workers, report)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder / WORK / "request.json") as file:
-        file.write(json.dumps(request).encode())
+        file.write(json.dumps(request | {STAMPS: stamps}).encode())
     with replaced(path) as file:
         file.writelines(line.encode() + b"\n" for line in chosen.lines())
     for shard in folder.glob("*.tar"):
@@ -225,7 +241,8 @@ def _shards(
 ) -> tuple[int, int]:
     """Write the missing shards. Returns the numbers of shards written and existing before."""
     task, shards = source.manifest.task, chosen.shards()
-    missing = {name: rows for name, rows in shards.items() if not _is_written(folder, rows, source, options)}
+    stamps = source.stamps()
+    missing = {name: rows for name, rows in shards.items() if not _is_written(folder, rows, source, stamps, options)}
     had = len(shards) - len(missing)
     if had:
         report.note(f"{task}: {had} of {counted(len(shards), 'shard')} already exist")
@@ -258,10 +275,10 @@ def _list_failures(failures: list[Failure], folder: Path, report: Reporter) -> P
     return path
 
 
-def _is_written(folder: Path, rows: list[PlanRow], source: Source, options: Options) -> bool:
+def _is_written(folder: Path, rows: list[PlanRow], source: Source, stamps: Stamps, options: Options) -> bool:
     """Whether the shard of these rows exists as this conversion would write it."""
     record = _record(folder, rows[0].shard)
-    return record is not None and (options.skip_failed or not record[1]) and record[2] == _basis(rows, source)
+    return record is not None and (options.skip_failed or not record[1]) and record[2] == _basis(rows, source, stamps)
 
 
 def _shard(source: Source, job: _ShardJob) -> tuple[int, list[Failure]]:
@@ -269,6 +286,7 @@ def _shard(source: Source, job: _ShardJob) -> tuple[int, list[Failure]]:
     rows = job.rows
     encoder = Encoder(source.manifest, source, job.classes, job.options.image(source.manifest))
     failures: list[Failure] = []
+    basis = _basis(rows, source, source.stamps())  # before the files are read, so that a later change is noticed
 
     def samples() -> Iterator[EncodedSample]:
         yield from _samples(encoder, rows, failures)
@@ -279,7 +297,7 @@ def _shard(source: Source, job: _ShardJob) -> tuple[int, list[Failure]]:
         written = write_shard(job.folder / rows[0].shard, rows[0].split, samples())
     except _IncompleteError:  # nothing is written, but all failures are reported
         return len(rows), failures
-    _write_record(source, job, written, failures)
+    _write_record(job, written, failures, basis)
     return len(rows), failures
 
 
@@ -295,13 +313,13 @@ def _samples(encoder: Encoder, rows: list[PlanRow], failures: list[Failure]) -> 
             failures.append(Failure(key=row.key, source=row.files[0], reason=encoder.source.reason(error)))
 
 
-def _write_record(source: Source, job: _ShardJob, written: Written, failures: list[Failure]) -> None:
+def _write_record(job: _ShardJob, written: Written, failures: list[Failure], basis: str) -> None:
     body = {
         "shard": written.shard.model_dump(),
         "entries": written.entries,
         "failures": [failure.model_dump() for failure in failures],
         "resolutions": written.resolutions,
-        "basis": _basis(job.rows, source),
+        "basis": basis,
     }
     with replaced(
         job.folder / WORK / f"{written.shard.name}.json", durable=False
@@ -322,10 +340,10 @@ def _record(folder: Path, name: str) -> tuple[Written, list[Failure], str] | Non
     return (written, failures, basis) if _size(folder / name) == written.shard.size else None
 
 
-def _basis(rows: list[PlanRow], source: Source) -> str:
-    """Return a digest of all that determines a shard: its rows, the names and sizes of their files, the tools."""
+def _basis(rows: list[PlanRow], source: Source, stamps: Stamps) -> str:
+    """Return a digest of all that determines a shard: its rows, the names, sizes and times of files, the tools."""
     files = sorted({name for row in rows for main in _read_for(row) for name in source.slides.files_of(main)})
-    rest = [[(name, source.sizes.get(name)) for name in files], tools()]
+    rest = [[(name, source.sizes.get(name), stamps.of(name)) for name in files], tools()]
     return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
 
 

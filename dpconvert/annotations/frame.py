@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import shapely
 
-from dpconvert.annotations.geometry import Annotations
+from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.errors import ReadError
 
 OUTSIDE = "outside its image"
 BEYOND = "reaching beyond its image"
+AGAIN = "the same as another, counted once"
+ALIKE = "the label and outline of another, with another id, counted as well"
 LEAST = 8  # pixels of a side, below which fractions are not told
 NEAR = 1.0  # pixels beyond the image that are rounding
 
@@ -36,6 +38,7 @@ def factors(
 def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outside: bool = False) -> Annotations:
     """The annotations less those that lie wholly outside an image of `size` (width, height), which are counted.
 
+    So are those that are the same as one before them, such as a point in two rows of a table.
     An area that only touches the edge of the image is outside, a point on it is not. Those that reach more than a pixel
     beyond it are counted too, and left as they are.
 
@@ -44,6 +47,7 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     """
     if not found.items and not found.mended[OUTSIDE]:
         return found
+    found = _once(found)
     geometries = np.array([item.geometry for item in found.items], dtype=object)
     frame = shapely.box(0, 0, *size)
     shapely.prepare(frame)
@@ -61,6 +65,19 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
             remedy="multiply them by the width and the height of the image",
         )  # fmt: skip
     kept = [item for item, here in zip(found.items, within, strict=True) if here]
+    return replace(found, items=kept, mended=found.mended + counts)
+
+
+def _once(found: Annotations) -> Annotations:
+    """The annotations less repeated ones: points of one label and place, and areas that agree in their ids too."""
+    shapes = shapely.to_wkb(np.array([item.geometry for item in found.items], dtype=object))
+    first: dict[tuple[str, ...], Annotation] = {}
+    for item, shape in zip(found.items, shapes, strict=True):
+        is_point = item.geometry.geom_type == "Point"
+        first.setdefault((item.label, shape, *([] if is_point else [item.id])), item)
+    kept = list(first.values())
+    alike = len(kept) - len({key[:2] for key in first})
+    counts = Counter({AGAIN: len(found.items) - len(kept), ALIKE: alike})
     return replace(found, items=kept, mended=found.mended + counts)
 
 

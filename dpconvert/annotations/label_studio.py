@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -38,6 +39,8 @@ PARTS = {
 }  # fmt: skip
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
 MOST_PIXELS = 1 << 28
+OWN = {"created_at", "updated_at"}  # texts of JSON-MIN that no annotator chose
+ADDRESS = re.compile(r"(?i)[/\\]|\.[a-z]{2,5}$")
 OTHERS = "annotation of another annotator passed over"
 
 
@@ -87,8 +90,8 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such a file, or a brush cannot be decoded.
     """
-    if b'"from_name"' not in data and b'"original_width"' in data:
-        return [_minimal(entry, name) for entry in parsed(data, name, MINIMAL)]
+    if b'"from_name"' not in data and (b'"original_width"' in data or b'"result"' not in data):
+        return [_minimal(entry, name, has_shapes=b'"original_width"' in data) for entry in parsed(data, name, MINIMAL)]
     tasks = parsed(data, name, TASKS)
     listed = [_task(task, name) for task in (tasks if isinstance(tasks, list) else [tasks])]
     return [one for one in listed if one is not None]
@@ -104,7 +107,7 @@ def _task(task: Task, name: str) -> ListedImage | None:
     return listed
 
 
-def _minimal(entry: dict[str, Any], name: str) -> ListedImage:
+def _minimal(entry: dict[str, Any], name: str, *, has_shapes: bool) -> ListedImage:
     """Lists of values, without the results around them.
 
     The kind is in the name of the list of labels. Where that is "labels" alone, or absent, what the shape consists of
@@ -123,9 +126,24 @@ def _minimal(entry: dict[str, Any], name: str) -> ListedImage:
             result["value"] = result["value"] | value
     results += plain.values()
     try:
-        return _listed(_addresses(entry), [RESULT.validate_python(one) for one in results], name)
+        listed = _listed(_addresses(entry), [RESULT.validate_python(one) for one in results], name)
     except ValidationError as error:
         raise ReadError(str(first_fault(error)), where=name) from None
+    if not has_shapes:  # in the whole file, else an image without any shows nothing
+        marks.pass_over("choices", listed.mended)
+    return replace(listed, labels=(*listed.labels, *_chosen(entry)))
+
+
+def _chosen(entry: dict[str, Any]) -> Iterator[str]:
+    """What may be a choice for the whole image: the texts of an entry that are no addresses, and lists of choices.
+
+    A field of the task's data, such as its patient, cannot be told from a choice: the classes of the manifest decide.
+    """
+    for key, value in entry.items():
+        if isinstance(value, dict) and isinstance(value.get("choices"), list):
+            yield from map(str, value["choices"])
+        elif isinstance(value, str) and key not in OWN and not ADDRESS.search(value):
+            yield value
 
 
 def _kind(value: dict[str, Any]) -> str:

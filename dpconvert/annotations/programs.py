@@ -63,10 +63,10 @@ KNOWN: tuple[tuple[Format, Foreign], ...] = (
     ("label_studio", Foreign("Label Studio", evidence=(b'"from_name"', b'"to_name"'))),
     ("label_studio", Foreign("Label Studio", evidence=(b'"original_width"', b'"original_height"'))),
     ("label_studio", Foreign("Label Studio", frozenset({"data", "annotations"}))),
+    ("label_studio", Foreign("Label Studio", evidence=(b'"annotation_id"', b'"annotator"'))),
     ("hubmap", Foreign("HuBMAP", frozenset({"id", "annotations"}), (b'"coordinates"',))),
 )
 JSON = (
-    Foreign("Label Studio", evidence=(b'"annotation_id"', b'"annotator"'), remedy="export it as JSON, not JSON-MIN"),
     Foreign("Supervisely", frozenset({"objects", "size"})),
     Foreign("Labelbox", evidence=(b'"data_row"',)),
     Foreign("Labelbox", frozenset({"Labeled Data"})),

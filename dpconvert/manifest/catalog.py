@@ -62,6 +62,11 @@ def typed(manifest: Manifest) -> str:
     return shlex.quote(str(path.relative_to(Path.cwd()) if inside else path))
 
 
+def is_packaged(manifest: Manifest) -> bool:
+    """Whether a manifest is one of the known datasets of the package, which users do not edit."""
+    return manifest.path.is_relative_to(manifest_folder() / "datasets")
+
+
 def load(path: Path) -> Manifest:
     """Read one manifest.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dpconvert import readers
 from dpconvert.errors import cut
 from dpconvert.image.spacing import SQUARE
+from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Regional
 from dpconvert.plan.options import Options
@@ -100,7 +101,7 @@ def _image(given: Given) -> Iterator[str]:
 
 
 def _split(given: Given) -> Iterator[str]:
-    """Note unused sets that file names state, and groups that a policy names without effect."""
+    """Note unused sets that file names state, images without one, and groups that a policy names without effect."""
     if not given.manifest.shape:  # the known sources say in their notes which sets they keep to
         return
     policy = given.manifest.policy(given.options.split)
@@ -110,6 +111,10 @@ def _split(given: Given) -> Iterator[str]:
             f"not used: the sets that {counted(len(stated), 'image')} state, the first {stated[0].name} "
             f"({stated[0].split}); `official = true` under [split.{given.options.split}] keeps to them"
         )
+    without = [image for image in given.images if image.split is None]
+    if stated and without and policy.official and not is_packaged(given.manifest):
+        they = "they go to the training set" if policy.share is None else "they are drawn by `share`"
+        yield f"{counted(len(without), 'image')} without a set, the first {without[0].name}: {they}"
     groups = {image.group if policy.unit == "group" else image.name for image in given.images}
     absent = sorted(spelt(policy, groups).named().keys() - groups)
     if absent and policy.unit != "scan":

@@ -32,7 +32,8 @@ from dpconvert.source.record import Box, Record, SourceImage, hashed
 
 VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
-LONGEST = 78  # characters of a key without its hash; ".seg.png" is three longer than ".json"
+LONGEST = 78  # characters of a key
+HASHED = 75  # characters before its hash: with it and ".seg.png", a key fills the 100 bytes of a name in a tar header
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
@@ -162,7 +163,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     ordered = sorted(
         limited, key=lambda r: (*place[r.source_image.name], _block(r, r.source_image.name in seen.in_strips))
     )
-    keys = _keys(ordered, longest=LONGEST - 3 * (manifest.dense is not None and manifest.dense.seg is not None))
+    keys = _keys(ordered)
     places = _shard_names([splits[r.source_image.name] for r in ordered], options.samples_per_shard)
     is_doubtful = doubtful(manifest, options)
     number = {label: i for i, label in enumerate(classes)}
@@ -228,17 +229,17 @@ def _block(record: Record, in_strips: bool) -> tuple[int, ...]:
     return (y,) if in_strips else (y // BLOCK, x // BLOCK, y // CELL, x // CELL)
 
 
-def _keys(records: list[Record], longest: int = LONGEST) -> list[str]:
+def _keys(records: list[Record]) -> list[str]:
     """Return unique keys of [a-z0-9_-]: the image's name and the position in it, with a hash if two would be equal.
 
-    A key of LONGEST characters with a hash and ".json" fills the 100 bytes of a name in a tar header.
+    They do not depend on dense targets, so that a sample has one key with and without them.
     """
     full = [f"{r.source_image.name}_{s}" if (s := _suffix(r)) else r.source_image.name for r in records]
-    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-longest:] or "sample" for name in full]
+    keys = [PLAIN_NAME.sub("-", name.lower()).strip("-_")[-LONGEST:] or "sample" for name in full]
     often, seen = Counter(keys), Counter[str]()
     told_apart = []
     for key, name in zip(keys, full, strict=True):
-        told_apart.append(key if often[key] == 1 else f"{key}-{hashed(name, seen[name]):016x}")
+        told_apart.append(key if often[key] == 1 else f"{key[-HASHED:]}-{hashed(name, seen[name]):016x}")
         seen[name] += 1  # two objects of one outline are two samples
     return told_apart
 

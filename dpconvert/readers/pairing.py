@@ -15,6 +15,7 @@ from dpconvert.annotations.parsing.lines import checked_encoding
 from dpconvert.annotations.parsing.table import Dialect
 from dpconvert.card import Model, Split
 from dpconvert.errors import ManifestError, SourceError
+from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source.files import MatchedFile, Source
@@ -146,32 +147,63 @@ class FromRoot:
         return [f"the table's paths begin with {self._cut}/, which is taken for this source"] if self._cut else []
 
 
+Key = Callable[[MatchedFile], str]
+
+
+def _name(found: MatchedFile) -> str:
+    return found["name"]
+
+
 class ByName:
     """Files by their named group `name`; case counts only where two differ in nothing else.
+
+    key: what else names a file.
 
     Raises:
         SourceError: two files of one name.
     """
 
-    def __init__(self, found: list[MatchedFile], what: str) -> None:
+    def __init__(self, found: list[MatchedFile], what: str, key: Key = _name) -> None:
+        self._what, self._asked = what, set[str]()
         self._exact: dict[str, MatchedFile] = {}
         self._folded: dict[str, list[MatchedFile]] = {}
         for one in found:
-            if one["name"] in self._exact:
-                raise SourceError(f"two {what} of one name", where=one.name, found=self._exact[one["name"]].name)
-            self._exact[one["name"]] = one
-            self._folded.setdefault(names.folded(one["name"]), []).append(one)
+            if key(one) in self._exact:
+                raise SourceError(f"two {what} of one name", where=one.name, found=self._exact[key(one)].name)
+            self._exact[key(one)] = one
+            self._folded.setdefault(names.folded(key(one)), []).append(one)
 
     def get(self, name: str) -> MatchedFile | None:
         """The file of this name."""
-        if name in self._exact:
-            return self._exact[name]
         same = self._folded.get(names.folded(name), [])
-        return same[0] if len(same) == 1 else None
+        found = self._exact.get(name) or (same[0] if len(same) == 1 else None)
+        if found is not None:
+            self._asked.add(found.name)
+        return found
+
+    def notes(self) -> list[str]:
+        """A note of the files that nobody asked for."""
+        unused = [found.name for found in self._exact.values() if found.name not in self._asked]
+        return [f"not used: {len(unused)} {self._what} of no image here, the first {unused[0]}"] if unused else []
 
 
-def no_partner(what: str, image: MatchedFile, *, may_show_none: bool = True) -> SourceError:
+def only_file(source: Source, found: Sequence[MatchedFile], what: str) -> MatchedFile:
+    """The first of some files, the others being copies of it.
+
+    Raises:
+        SourceError: two differ.
+    """
+    first, *others = found
+    for other in others:
+        if source.read(other.name) != source.read(first.name):
+            raise SourceError(f"two {what} that differ", where=other.name, found=first.name)
+    return first
+
+
+def no_partner(source: Source, what: str, image: MatchedFile, *, may_show_none: bool = True) -> SourceError:
     """The error of an image that nothing is said of."""
+    if is_packaged(source.manifest):
+        return SourceError(f"no {what} for this image", where=image.name, remedy=source.listed_by)
     none = ', and `missing = "none"` says that they show no object' if may_show_none else ""
     return SourceError(
         f"no {what} for this image", where=image.name,
@@ -193,9 +225,9 @@ def refuse_missing_none(manifest: Manifest, missing: Missing) -> None:
 
 
 def paired(
-    source: Source, one: str, other: str, *, missing: Missing
+    source: Source, one: str, other: str, *, missing: Missing, key: Key = _name
 ) -> Iterator[tuple[MatchedFile, MatchedFile | None]]:
-    """Files of the kind `one`, each with the file of the kind `other` that has the same named group `name`.
+    """Files of the kind `one`, each with the file of the kind `other` that has the same named group `name`, or `key`.
 
     What has no partner is left out and counted where `missing` is "skip", and comes alone where it is "none".
 
@@ -203,23 +235,21 @@ def paired(
         SourceError: two of a name, or none where `missing` is "error".
     """
     what = source.manifest.files[other].what
-    partners, images = ByName(source.match(other), what), source.need(one)
+    partners, images = ByName(source.match(other), what, key), source.need(one)
     alone, used = list[str](), dict[str, str]()
     for found in images:
-        partner = partners.get(found["name"])
+        partner = partners.get(key(found))
         if partner is None and missing == "error":
-            raise no_partner(what, found, may_show_none=other != "masks")
+            raise no_partner(source, what, found, may_show_none=other != "masks")
         if partner is None and missing == "skip":
             alone.append(found.name)
             continue
         if partner is not None and used.setdefault(partner.name, found.name) != found.name:
             raise SourceError("two images of one name", where=found.name, found=used[partner.name])
         yield found, partner
-    unused = [found.name for found in source.match(other) if found.name not in used]
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'image')} without {what}, the first {alone[0]}")
-    if unused:
-        source.notes.append(f"not used: {len(unused)} {what} of no image here, the first {unused[0]}")
+    source.notes += partners.notes()
 
 
 def no_white_zero(source: Source, masks: Iterable[str], given: str) -> Iterator[Idle]:

@@ -41,6 +41,7 @@ from dpconvert.source.elements import Element
 from dpconvert.source.listing import DAMAGED, Place, check_names, walk
 from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
 from dpconvert.source.stacks import Stacks
+from dpconvert.source.stamps import Stamps
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
 PART = 1 << 18  # bytes at the beginning, in the middle and at the end by which large files are compared
@@ -189,12 +190,13 @@ class Source:
                 where=self.root,
                 expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
                 found=unused.by_suffix(self.sizes) or None,
-                remedy=self._unpacking() or "; ".join([self._listed_by, *self.slides.notes]),
+                remedy=self._unpacking() or "; ".join([self.listed_by, *self.slides.notes]),
             )
         return found
 
     @property
-    def _listed_by(self) -> str:
+    def listed_by(self) -> str:
+        """The command that lists the files of the source and those that are missing, as a remedy."""
         check = f"dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}"
         return f"`{check}` lists what is there and what is missing"
 
@@ -325,6 +327,14 @@ class Source:
         for root in {str(self.root), str(self.root.absolute()), str(self.root.resolve())} - {"."}:
             text = re.sub(rf"(?<![\w./-]){re.escape(printable(root))}/", "", text)
         return text
+
+    def stamps(self) -> Stamps:
+        """Return the times at which the files last changed, as they are now."""
+        return Stamps(lambda name: self.root / self.lies(name if name in self.sizes else self._holder(name)).file)
+
+    def _holder(self, name: str) -> str:
+        found = elements.element(name, self.sizes)
+        return name if found is None else found.file
 
     def close(self) -> None:
         """Close the open image."""

@@ -23,6 +23,7 @@ from PIL import Image
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations import read as files
+from dpconvert.annotations.labels import only
 from dpconvert.annotations.read import Subject, labels_of_image
 from dpconvert.errors import ReadError, SourceError
 from tests.dpconvert.test_shape_slides import AREA, Tree
@@ -953,3 +954,16 @@ def test_labels_of_whole_images_are_named_where_outlines_are_needed() -> None:
     refused(
         OF_WHOLE["darwin"](), "labels of whole images, and no outlines; found 'Tumour'; the rules 'whole' and 'tiles'"
     )
+
+
+def test_choices_of_json_min_label_whole_images() -> None:
+    told = {"annotator": 1, "annotation_id": 1, "created_at": "2026-01-01T00:00:00Z", "lead_time": 1.5}
+    body = [
+        {"image": "/data/upload/1/ab12cd34-a.png", "id": 1, "patient": "P1", "choice": "Tumour"} | told,
+        {"image": "/data/upload/1/ab12cd34-b.png", "id": 2, "choice": {"choices": ["Normal", "Blurred"]}} | told,
+    ]
+    data = json.dumps(body).encode()
+    assert only(labels_of_image(data, "x.json", "a.png"), ["Normal", "Tumour"], "x.json") == "Tumour"
+    assert set(labels_of_image(data, "x.json", "b.png")) >= {"Normal", "Blurred"}
+    with pytest.raises(ReadError, match="holds labels of whole images, and no outlines"):
+        read(body)

@@ -85,6 +85,18 @@ def test_sets_that_names_state_are_used_or_said(source: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("share", "told"), [("", "they go to the training set"), ("share = [0, 0, 1]\n", "they are drawn by `share`")]
+)
+def test_images_whose_row_names_no_set_are_counted(source: Path, share: str, told: str) -> None:
+    table = source / "labels.csv"
+    sets = ["set", *["train"] * 3, *["test"] * 3, "", ""]
+    rows = table.read_text().splitlines()
+    table.write_text("".join(f"{row},{of}\n" for row, of in zip(rows, sets, strict=True)))
+    card = convert(source, TABLE.replace("KEYS", ', split = "set"') + f"[split.strict]\nofficial = true\n{share}")
+    assert f"2 images without a set, the first a/p6: {told}" in card.notes
+
+
 def test_groups_and_sets_in_the_names_of_a_table_s_images_count(source: Path) -> None:
     pattern = "[files.images]\npattern = '(?P<group>p\\d)[.]png'\n"
     convert(source, TABLE.replace("KEYS", "") + pattern)

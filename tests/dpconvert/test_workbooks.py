@@ -85,3 +85,25 @@ def test_another_zip_archive_is_no_table() -> None:
         made.writestr("labels.csv", "a\n1\n")
     with pytest.raises(ReadError, match="not text but a zip archive"):
         cells(archive.getvalue())
+
+
+def test_a_formula_whose_value_is_not_stored_is_refused_by_its_cell() -> None:
+    written = book(One=[["file", "patient"], ["a.png", None], ["b.png", "=LEFT(A3,1)"]])
+    with pytest.raises(ReadError, match=r"labels\.xlsx: cell B3 holds a formula whose value .*; found =LEFT"):
+        cells(written)
+
+
+def test_a_formula_whose_value_is_stored_counts_with_that_value_an_empty_text_too() -> None:
+    stored = {b"<v></v>": b"<v>p7</v>", b"<v />": b"<v>p7</v>", b"<v/>": b"<v>p7</v>"}
+    for value in (b"p7", b""):
+        whole, made = book(One=[["file", "patient"], ["b.png", "=LEFT(A2,1)"]]), io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(made, "w") as new:
+            for part in old.namelist():
+                text = old.read(part)
+                if "sheet1" in part:
+                    assert b"LEFT" in text
+                    text = text.replace(b'<c r="B2"', b'<c r="B2" t="str"')
+                    for empty in stored:
+                        text = text.replace(empty, b"<v>" + value + b"</v>")
+                new.writestr(part, text)
+        assert cells(made.getvalue()) == [{"file": "b.png", "patient": value.decode()}]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 from dpconvert import names
@@ -21,6 +22,7 @@ from dpconvert.errors import ManifestError, ReadError
 
 ZIP = b"PK\x03\x04"
 BOOK = "xl/workbook.xml"
+FORMULA = re.compile(rb"<(\w+:)?f[ />]")
 MOST_BYTES = 1 << 30  # that the parts of a workbook may unpack to
 DAMAGED = (  # what `zipfile` and openpyxl raise on damaged workbooks, found by damaging some
     OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, SyntaxError, RuntimeError, EOFError,
@@ -43,20 +45,59 @@ def records(data: bytes, name: str, sheet: str = "") -> list[tuple[int, list[str
     """(number from 1, stripped cells) of every row of a sheet; of the only one that holds anything without `sheet`.
 
     Raises:
-        ReadError: damaged, or too large.
+        ReadError: damaged, too large, or with a formula whose value is not stored.
         ManifestError: no such sheet, or several hold rows and none is named.
     """
-    from openpyxl import load_workbook  # takes a while
-
     _check_size(data, name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what openpyxl does not write back
-            with closing(load_workbook(io.BytesIO(data), read_only=True, data_only=True)) as book:
-                rows = _sheet(book, name, sheet).iter_rows(values_only=True)
-                return [(number, [_text(cell, name) for cell in cells]) for number, cells in _bounded(rows, name)]
+        with _opened(data) as book:
+            found = _sheet(book, name, sheet)
+            rows = list(_bounded(found.iter_rows(), name))
+            if any(_is_open(cell) for _, cells in rows for cell in cells) and _holds_formulas(data):
+                _check_formulas(data, found.title, rows, name)
+            return [(number, [_text(cell.value, name) for cell in cells]) for number, cells in rows]
     except DAMAGED as error:
         raise ReadError(f"not a readable workbook: {error}", where=name, remedy="save it as CSV, in UTF-8") from None
+
+
+@contextmanager
+def _opened(data: bytes, *, values: bool = True) -> Iterator[Any]:
+    """Open a workbook for the values of its cells, or for their formulas."""
+    from openpyxl import load_workbook  # takes a while
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what openpyxl does not write back
+        with closing(load_workbook(io.BytesIO(data), read_only=True, data_only=values)) as book:
+            yield book
+
+
+def _is_open(cell: Any) -> bool:
+    """Whether a cell has no value; a formula whose value is an empty text has the type "str"."""
+    return cell.value is None and cell.data_type != "str"
+
+
+def _holds_formulas(data: bytes) -> bool:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        sheets = (part for part in archive.namelist() if part.startswith("xl/worksheets/") and part.endswith(".xml"))
+        return any(FORMULA.search(archive.read(part)) for part in sheets)
+
+
+def _check_formulas(data: bytes, sheet: str, rows: list[tuple[int, Any]], name: str) -> None:
+    """Refuse a formula without a value, as programs leave it that write a workbook without calculating.
+
+    Raises:
+        ReadError: there is one.
+    """
+    with _opened(data, values=False) as book:
+        book[sheet].reset_dimensions()
+        for (_, cells), written in zip(rows, book[sheet].iter_rows(), strict=False):
+            for cell, formula in zip(cells, written, strict=False):
+                if _is_open(cell) and formula.data_type == "f":
+                    raise ReadError(
+                        f"cell {formula.coordinate} holds a formula whose value is not stored", where=name,
+                        found=str(formula.value)[:40],
+                        remedy="open the workbook in Excel or LibreOffice and save it, or save it as CSV, in UTF-8",
+                    )  # fmt: skip
 
 
 def _bounded(rows: Iterable[Any], name: str) -> Iterator[tuple[int, Any]]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from dpconvert.annotations import LabelMask, mask_pixels
-from dpconvert.annotations.parsing.table import Cells, Table
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import SplitNames, layout_of, paired
+from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -21,7 +21,8 @@ GRADE = "grade (Sirinukunwattana et al. 2015)"
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    layout, told = layout_of(source.manifest, SplitNames), _rows(source)
+    layout = layout_of(source.manifest, SplitNames)
+    told = RowsByImage(source, lambda row, where: cell(row, NAME, where), (NAME, PATIENT, LABEL, GRADE))
     for found, mask in paired(source, "images", "masks", missing="error"):
         row = told.get(found["name"])
         if row is None:
@@ -36,6 +37,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             annotations=(mask.name,) if source.manifest.dense is not None else (),
             attributes={"grade": row[GRADE], "part": found["split"]},
         )
+    told.count_unused()
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> LabelMask:
@@ -47,18 +49,6 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         raise ReadError("not of the size of its image", where=name, expected=expected, found=found)
     labels = {int(value): "gland" for value in np.unique(values) if value}
     return LabelMask(values, {0: "background", **labels}, image.width, image.height, instances=True)
-
-
-def _rows(source: Source) -> dict[str, Cells]:
-    """Image -> its line of the table."""
-    told: dict[str, Cells] = {}
-    for found in source.need("table"):
-        for row in Table(source.read(found.name), found.name):
-            where = f"{found.name}, line {row.line}"
-            cells = Cells({column: cell(row, column, where) for column in (NAME, PATIENT, LABEL, GRADE)})
-            if told.setdefault(cells[NAME], cells) != cells:
-                raise SourceError("two lines about one image, with different values", where=where, found=cells[NAME])
-    return told
 
 
 def fake(tree: FakeTree) -> None:

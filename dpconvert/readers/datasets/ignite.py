@@ -9,14 +9,15 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from dpconvert.annotations.parsing.table import Cells, Table
-from dpconvert.annotations.read import unpacked
+from dpconvert import names
+from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import SourceError
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import masks
 from dpconvert.readers.layouts.masks import read_annotations
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.readers.pairing import as_split
+from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -29,34 +30,28 @@ HEAD = "image_path,annotation_path,task,split,stain,patient_id,organ,source,scan
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    rows = _rows(source)
+    rows = RowsByImage(source, _region, ("image_path", "split"), ("original_tcga_id", *ABOUT))
     for image in masks.images(source):
-        if image.name not in rows:
+        cells = rows.get(image.name)
+        if cells is None:
             raise SourceError("data_overview.csv tells no set of this region", where=image.files[0])
-        cells = rows[image.name]
-        patient = PATIENT.search(cells.get("original_tcga_id", ""))
-        attributes = {name: cells[name] for name in ABOUT if cells.get(name)}
-        split = SPLIT_NAMES.get(cells["split"].lower())
+        patient = PATIENT.search(cells["original_tcga_id"])
+        attributes = {name: cells[name] for name in ABOUT if cells[name]}
+        split = as_split(cells["split"], image.files[0])
         yield replace(image, group=patient[0] if patient else image.group, split=split, attributes=attributes)
+    rows.count_unused()
 
 
-def _rows(source: Source) -> dict[str, Cells]:
-    """Name of a region -> its cells."""
-    rows = {}
-    for found in source.need("table"):
-        for row in Table(unpacked(source.read(found.name), found.name), found.name):
-            where = f"{found.name}, line {row.line}"
-            name = PurePosixPath(cell(row, "image_path", where)).stem
-            if cell(row, "split", where).lower() not in SPLIT_NAMES:
-                raise SourceError("not a set", where=where, found=row.cells["split"], expected="train or test")
-            rows[name] = row.cells
-    return rows
+def _region(row: TableRow, where: str) -> str | None:
+    """The name of a region in H&E; the table lists those of other stains too."""
+    name = PurePosixPath(names.file_name(cell(row, "image_path", where))).stem
+    return name if "_he_" in name else None
 
 
 def fake(tree: FakeTree) -> None:
     lines = [HEAD]
-    names = [f"patient{patient}_he_roi{1 + patient % 2}" for patient in range(1, 8)]
-    for name in names:
+    regions = [f"patient{patient}_he_roi{1 + patient % 2}" for patient in range(1, 8)]
+    for name in regions:
         patient = int(name.split("_")[0].removeprefix("patient"))
         pixels, mask = np.zeros((4 * CELL, 4 * CELL, 3), np.uint8), np.zeros((4 * CELL, 4 * CELL), np.uint8)
         for value in range(1, 17):

@@ -8,7 +8,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from dpconvert import names
 from dpconvert.annotations.parsing.lines import lines
+from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import masks
 from dpconvert.readers.layouts.masks import read_annotations
@@ -21,18 +23,26 @@ FRINGE = 40  # stroma around a fake tubule
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    listed = source.match("benign")
-    benign = {line.strip() for file in listed for line in lines(source.read(file.name), file.name)}
+    listed, benign = source.match("benign"), _benign(source)
     if not listed:
         source.notes.append("benign.txt is not here: samples have no attribute `tissue`")
     for image in masks.images(source):
-        tissue = "benign" if PurePosixPath(image.files[0]).name in benign else "malignant"
-        yield replace(image, attributes={"tissue": tissue}) if listed else image
+        found = benign.pop(names.folded(image.name), None)
+        yield replace(image, attributes={"tissue": "benign" if found else "malignant"}) if listed else image
+    if benign:
+        absent = f"{counted(len(benign), 'image')} not here, the first {min(benign.values())}"
+        source.notes.append(f"{listed[0].name} lists {absent}")
+
+
+def _benign(source: Source) -> dict[str, str]:
+    """Name of an image, without folder, extension and case -> the line that lists it."""
+    told = (line.strip() for file in source.match("benign") for line in lines(source.read(file.name), file.name))
+    return {names.folded(PurePosixPath(names.file_name(line)).stem): line for line in told if line}
 
 
 def fake(tree: FakeTree) -> None:
-    names = [f"{case}-01-{number}" for case in ("09-1339", "09-322", "10-12813", "10-15673") for number in (1, 2)]
-    for name in names:
+    called = [f"{case}-01-{number}" for case in ("09-1339", "09-322", "10-12813", "10-15673") for number in (1, 2)]
+    for name in called:
         pixels, mask = tree.coarse(775, 522), np.zeros((522, 775), np.uint8)
         places = [(float(x), float(y)) for x in (150, 400, 650) for y in (130, 390)]
         tree.spots(pixels, places, 90, (120, 60, 140))
@@ -40,4 +50,4 @@ def fake(tree: FakeTree) -> None:
         tree.spots(mask, places, 90, 255)
         tree.save(f"{name}.bmp", pixels)
         tree.save(f"{name}_anno.bmp", mask)
-    tree.write("benign.txt", "".join(f"{name}.bmp\n" for name in names[:4]))
+    tree.write("benign.txt", "".join(f"{name}.bmp\n" for name in called[:4]))

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from dpconvert.annotations import LabelMask, point_arrays
-from dpconvert.annotations.parsing.table import Table
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import SplitNames, layout_of, paired
+from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -23,11 +23,13 @@ ACCESSION = re.compile(r"(\d{4}[-_]\d{4,5})[-_]")
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    layout, told = layout_of(source.manifest, SplitNames), _rows(source)
+    layout = layout_of(source.manifest, SplitNames)
+    told = RowsByImage(source, lambda row, where: cell(row, "Filename", where), ("Filename", "Source", "Split"))
     for found, labels in paired(source, "images", "labels", missing="error"):
-        if found["name"] not in told:
+        row = told.get(found["name"])
+        if row is None:
             raise SourceError("no line of the table is about this image", where=found.name)
-        origin, fold = told[found["name"]]
+        origin, fold = row["Source"], row["Split"]
         assert labels is not None
         yield SourceImage(
             found["name"],
@@ -37,6 +39,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             annotations=(labels.name,),
             attributes={"part": found["part"], "origin": origin},
         )
+    told.count_unused()
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> LabelMask:
@@ -58,18 +61,6 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if unknown := sorted(set(np.unique(values).tolist()) - set(labels)):
         raise ReadError("`inst_map` holds a nucleus that `id` does not list", where=name, found=unknown[0])
     return LabelMask(values, labels, image.width, image.height, instances=True)
-
-
-def _rows(source: Source) -> dict[str, tuple[str, str]]:
-    """Region -> where it comes from, and its fold."""
-    told: dict[str, tuple[str, str]] = {}
-    for found in source.need("table"):
-        for row in Table(source.read(found.name), found.name):
-            where = f"{found.name}, line {row.line}"
-            name, origin, fold = (cell(row, column, where) for column in ("Filename", "Source", "Split"))
-            if told.setdefault(name, (origin, fold)) != (origin, fold):
-                raise SourceError("two lines about one image, with different values", where=where, found=name)
-    return told
 
 
 def _slide(origin: str) -> str:

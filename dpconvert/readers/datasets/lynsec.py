@@ -22,6 +22,7 @@ from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
 NUMBERS, KINDS = 3, 4  # channels
+CHANNELS = "4 or 5", "5"  # without and with kinds
 OUTSIDE = "background"
 SIDE = 192  # of the fake's images
 MISMATCHED = ("3_l2",)  # of the fake's images, those that the erratum leaves out
@@ -38,17 +39,31 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     assert found is not None
     samples, classes = source.samples(found), source.manifest.classes
     of_kinds = source.manifest.kind == "classification"
-    if samples.shape[2] < (KINDS if of_kinds else NUMBERS) + 1:
-        raise ReadError("no channel of nuclei and their kinds", where=found.file, found=f"{samples.shape}")
-    numbers = samples[..., NUMBERS].astype(np.int64)
+    if samples.shape[2] not in ((KINDS + 1,) if of_kinds else (NUMBERS + 1, KINDS + 1)):
+        raise ReadError(
+            "not an image with a channel of the numbers of its nuclei, and in 1 and 3 one of their kinds",
+            where=found.file, expected=f"height x width x {CHANNELS[of_kinds]} channels",
+            found=" x ".join(map(str, samples.shape)),
+        )  # fmt: skip
+    numbers = _whole(samples[..., NUMBERS], "numbers of nuclei", "whole numbers from 0", found.file)
     size = image.width, image.height
     if not of_kinds:
         nuclei = dict.fromkeys(np.unique(numbers).tolist(), classes[1])
         return LabelMask(numbers, nuclei | {0: classes[0]}, *size, instances=True)
-    labels = _labels(numbers, samples[..., KINDS].astype(np.int64), classes)
+    kinds = _whole(samples[..., KINDS], "kinds of nuclei", f"0 to {len(classes)}", found.file, len(classes))
+    labels = _labels(numbers, kinds, classes)
     without = sum(not label for label in labels.values())
     mended = {"nucleus without a kind": without} if without else {}
     return LabelMask(numbers, labels | {0: OUTSIDE}, *size, instances=True, mended=mended)
+
+
+def _whole(
+    values: NDArray[Any], what: str, expected: str, name: str, most: int = np.iinfo(np.int64).max
+) -> NDArray[np.int64]:
+    wrong = ~((values >= 0) & (values <= most) & (values == np.floor(values)))  # those that are no number too
+    if wrong.any():
+        raise ReadError(f"{what} that are none", where=name, expected=expected, found=f"{values[wrong][0]:g}")
+    return values.astype(np.int64)
 
 
 def _labels(numbers: NDArray[Any], kinds: NDArray[Any], classes: Sequence[str]) -> dict[int, str]:

@@ -12,13 +12,14 @@ import tifffile
 
 from dpconvert.annotations import Annotations, coco
 from dpconvert.annotations import read as annotation_files
-from dpconvert.annotations.parsing.table import Table
+from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import SplitNames, layout_of
+from dpconvert.readers.pairing import SplitNames, layout_of, only_file
+from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -28,12 +29,11 @@ LABELS = "not mitotic figure", "mitotic figure"
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    (cells, *others) = source.need("cells")
-    if others:
-        raise SourceError("two lists of cells", where=others[0].name, found=cells.name)
-    layout, told, alone = layout_of(source.manifest, SplitNames), _rows(source), list[str]()
+    cells = only_file(source, source.need("cells"), "lists of cells")
+    layout, alone = layout_of(source.manifest, SplitNames), list[str]()
+    told = RowsByImage(source, _number, ("Dataset", *COLUMNS.values()))
     for found in source.need("images"):
-        row = told.get(int(found["name"]))
+        row = told.get(str(int(found["name"])))
         if row is None:
             alone.append(found.name)
             continue
@@ -41,10 +41,11 @@ def images(source: Source) -> Iterator[SourceImage]:
             found["name"],
             (found.name,),
             found["name"],
-            split=layout.set_of(row["split"], found.name),
+            split=layout.set_of(row["Dataset"], found.name),
             annotations=(cells.name,),
-            attributes={name: row[name] for name in COLUMNS},
+            attributes={name: SPELLED.get(row[column], row[column]) for name, column in COLUMNS.items()},
         )
+    told.count_unused()
     if alone:
         source.notes.append(
             f"left out: {counted(len(alone), 'image')} without a line in the table, the first {alone[0]}"
@@ -57,21 +58,11 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     return coco.shapes(file, name, source_image.files[0], size, LABELS, "xyxy")
 
 
-def _rows(source: Source) -> dict[int, dict[str, str]]:
-    """Number of an image -> its set, its tumour, the scanner and the laboratory."""
-    told: dict[int, dict[str, str]] = {}
-    for found in source.need("table"):
-        for row in Table(source.read(found.name), found.name):
-            where = f"{found.name}, line {row.line}"
-            number = cell(row, "Slide", where)
-            if not number.isdecimal():
-                raise SourceError("not the number of an image", where=where, found=repr(number)[:40])
-            known = {name: cell(row, column, where) for name, column in COLUMNS.items()}
-            known = {name: SPELLED.get(text, text) for name, text in known.items()}
-            known["split"] = cell(row, "Dataset", where)
-            if told.setdefault(int(number), known) != known:
-                raise SourceError("two lines about one image, with different values", where=where, found=number)
-    return told
+def _number(row: TableRow, where: str) -> str:
+    number = cell(row, "Slide", where)
+    if not number.isdecimal():
+        raise SourceError("not the number of an image", where=where, found=repr(number)[:40])
+    return str(int(number))
 
 
 def fake(tree: FakeTree) -> None:

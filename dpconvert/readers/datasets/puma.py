@@ -37,6 +37,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield SourceImage(
             found["name"], (found.name,), found["name"], annotations=tuple(drawn), attributes={"site": found["site"]}
         )
+    source.notes += nuclei.notes() if source.manifest.dense is not None else []
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:

@@ -9,16 +9,14 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from dpconvert import names
-from dpconvert.annotations.parsing.table import Table
-from dpconvert.annotations.read import unpacked
-from dpconvert.card import Split
-from dpconvert.errors import SourceError
+from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import masks
 from dpconvert.readers.layouts.masks import read_annotations
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.readers.pairing import as_split
+from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -28,28 +26,22 @@ SIDE = 512  # of the fake's images
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    sets, unlisted = _sets(source), list[str]()
+    rows, unlisted = RowsByImage(source, _image, ("train_val_test",)), list[str]()
     for image in masks.images(source):
-        split = sets.get(PurePosixPath(image.files[0]).name)
-        if split is None:
+        row = rows.get(PurePosixPath(image.files[0]).name)
+        if row is None:
             unlisted.append(image.files[0])
         else:
-            yield replace(image, split=split)
+            yield replace(image, split=as_split(row["train_val_test"], image.files[0]))
+    rows.count_unused()
     if unlisted:
         source.notes.append(f"left out: {counted(len(unlisted), 'image')} in no table, the first {unlisted[0]}")
 
 
-def _sets(source: Source) -> dict[str, Split]:
-    """File name of an image -> its set."""
-    sets: dict[str, Split] = {}
-    for found in source.need("table"):
-        for row in Table(unpacked(source.read(found.name), found.name), found.name):
-            where = f"{found.name}, line {row.line}"
-            split = SPLIT_NAMES.get((told := cell(row, "train_val_test", where)).lower())
-            if split is None:
-                raise SourceError("not a set", where=where, found=told, expected="train, val or test")
-            sets[PurePosixPath(names.file_name(cell(row, "filename", where))).name] = split
-    return sets
+def _image(row: TableRow, where: str) -> str | None:
+    """The file name of an image; the table lists masks too."""
+    name = PurePosixPath(names.file_name(cell(row, "filename", where))).name
+    return name if name.endswith("_HE.png") else None
 
 
 def fake(tree: FakeTree) -> None:

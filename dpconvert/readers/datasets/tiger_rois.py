@@ -19,8 +19,8 @@ from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.masks import Layout
-from dpconvert.readers.pairing import layout_of, no_partner
-from dpconvert.source.files import Source
+from dpconvert.readers.pairing import layout_of, only_file, paired
+from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
 CELLS = "lymphocytes and plasma cells"
@@ -29,12 +29,10 @@ UUID = re.compile(r"\.[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}(?=_)")  # keys
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    drawn = {(found["part"], found["region"]): found.name for found in source.need("masks")}
+    source.need("masks")
     told, unlisted = _cells(source), list[str]()
-    for found in source.need("images"):
-        mask = drawn.get((found["part"], found["region"]))
-        if mask is None:
-            raise no_partner("masks", found, may_show_none=False)
+    for found, mask in paired(source, "images", "masks", missing="error", key=_place):
+        assert mask is not None
         listed = told is not None and found["part"] == WITH_CELLS and bool(coco.named(told[1], found.name))
         if told is not None and found["part"] == WITH_CELLS and not listed:
             unlisted.append(found.name)
@@ -42,7 +40,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             f"{found['part'].removeprefix('tissue-')}/{UUID.sub('', found['region'])}",
             (found.name,),
             found["group"],
-            annotations=(mask, told[0]) if told is not None and listed else (mask,),
+            annotations=(mask.name, told[0]) if told is not None and listed else (mask.name,),
             attributes={"part": found["part"]},
         )
     if told is not None and unlisted:
@@ -63,6 +61,10 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     return Annotations(items)
 
 
+def _place(found: MatchedFile) -> str:
+    return f"{found['part']}/{found['region']}"
+
+
 def _cells(source: Source) -> tuple[str, coco.File] | None:
     """The list of cells, where dense targets want it."""
     found = source.match("cells")
@@ -73,7 +75,8 @@ def _cells(source: Source) -> tuple[str, coco.File] | None:
             "no list of cells", where=source.root, expected=source.manifest.files["cells"].example,
             remedy="put it there, or convert without --dense",
         )  # fmt: skip
-    return found[0].name, annotation_files.coco_file(source.read(found[0].name), found[0].name)
+    name = only_file(source, found, "lists of cells").name
+    return name, annotation_files.coco_file(source.read(name), name)
 
 
 def fake(tree: FakeTree) -> None:

@@ -18,6 +18,7 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, masks
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
+from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, no_white_zero, paired
@@ -46,8 +47,8 @@ class Layout(SplitNames):
     both are refused if not given.
     """
     missing: Missing = "error"
-    """Images without a mask: `false` refuses them, `true` leaves them out and counts them; with `objects`, `"none"`
-    says that they show none.
+    """Images without a mask: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them; with `objects`, `"none"` says that they show none.
     """
     objects: bool = False
     """Whether every mask file is one object; its class is what the pattern of the masks names `class`, else `label`."""
@@ -70,10 +71,10 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield from (_source_image(image, files, layout) for image, files in _with_objects(source, layout.missing))
         return
     if (twice := _twice(source.match("masks"))) is not None:
+        remedy = "if each mask file is one object, say `objects = true` in the manifest's [layout]"
         raise SourceError(
-            "two masks of one image", where=twice.name,
-            remedy="if each mask file is one object, say `objects = true` in the manifest's [layout]",
-        )  # fmt: skip
+            "two masks of one image", where=twice.name, remedy=None if is_packaged(source.manifest) else remedy
+        )
     for image, mask in paired(source, "images", "masks", missing=layout.missing):
         assert mask is not None
         yield _source_image(image, [mask], layout)
@@ -120,7 +121,7 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[MatchedFil
     images = source.need("images")
     alone = [image for image in images if names.folded(image["name"]) not in of_name]
     if alone and missing == "error":
-        raise no_partner("masks", alone[0])
+        raise no_partner(source, "masks", alone[0])
     if alone and missing == "skip":
         source.notes.append(f"left out: {counted(len(alone), 'image')} without masks, the first {alone[0].name}")
     if len(alone) == len(images):

@@ -43,7 +43,9 @@ class Layout(SplitNames):
     split: str = ""
     """Column of the split."""
     missing: Missing = "error"
-    """Rows without a label (none, or -1): `false` refuses them, `true` leaves them out and counts them."""
+    """Rows without a label (none, or -1): `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and
+    counts them; `"none"` is refused.
+    """
 
 
 def images(source: Source) -> Iterator[SourceImage]:

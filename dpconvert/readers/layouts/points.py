@@ -68,8 +68,8 @@ class Layout(SplitNames):
     labels: dict[str, str] = {}
     """Label in the files -> label."""
     missing: Missing = "error"
-    """Images without points: `false` refuses them, `true` leaves them out and counts them, `"none"` says that they show
-    none.
+    """Images without points: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them, `"none"` says that they show none.
     """
 
     @field_validator("columns")
@@ -224,7 +224,7 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
         source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no image here")
     alone = [image for image in images if image.name not in rows]
     if alone and layout.missing == "error":
-        raise no_partner("points in the tables", alone[0])
+        raise no_partner(source, "points in the tables", alone[0])
     if alone and layout.missing == "skip":
         source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0].name}")
     for image in images:

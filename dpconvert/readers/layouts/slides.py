@@ -73,8 +73,8 @@ class Layout(Tabular, SplitNames):
     skip: list[str] = []
     """Labels that are left out."""
     missing: Missing = "error"
-    """Slides without annotations: `false` refuses them, `true` leaves them out and counts them, `"none"` says that they
-    show nothing that the rule looks for.
+    """Slides without annotations: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them, `"none"` says that they show nothing that the rule looks for.
     """
     values: dict[Value, str] = {}
     """Value or colour of a mask -> class name."""

@@ -93,7 +93,9 @@ class Layout(Tabular, SplitNames, Attributes):
     split: str = ""
     """Column of the split."""
     missing: Missing = "error"
-    """Rows without an image or a label: `false` refuses them, `true` leaves them out and counts them."""
+    """Rows without an image or a label: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and
+    counts them; `"none"` is refused.
+    """
 
 
 @dataclass

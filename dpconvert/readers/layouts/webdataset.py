@@ -47,7 +47,9 @@ class Layout(SplitNames):
     split: str = ""
     """Field of the split, or a member of a JSON field."""
     missing: Missing = "error"
-    """Samples without an image or a label: `false` refuses them, `true` leaves them out and counts them."""
+    """Samples without an image or a label: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out
+    and counts them; `"none"` is refused.
+    """
 
 
 def images(source: Source) -> Iterator[SourceImage]:

@@ -1,0 +1,139 @@
+"""A source that changes between a stopped conversion and its end, without a change of names and sizes."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpconvert import card, conversion
+from dpconvert.conversion import ConversionResult
+from dpconvert.manifest.catalog import load
+from dpconvert.plan.options import Options
+from dpconvert.readers import with_defaults
+from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.tar import read_index
+from tests.dpconvert.test_dense import stored
+
+MANIFEST = """
+task = "T"
+shape = "table"
+classes = ["0", "1"]
+[files.images]
+pattern = '\\.bmp$'
+[layout]
+file = "{file}"
+label = "label"
+[split.strict]
+share = [1, 0, 0]
+"""
+
+
+class Notes(Reporter):
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(source / f"{number:02}.bmp")
+    rows = (f"{number:02}.bmp,{number % 2}\n" for number in range(12))
+    (source / "labels.csv").write_text("file,label\n" + "".join(rows))
+    (tmp_path / "m.toml").write_text(MANIFEST)
+    return tmp_path
+
+
+def converted(folder: Path, out: str, notes: Notes | None = None) -> ConversionResult:
+    manifest, options = with_defaults(load(folder / "m.toml")), Options(samples_per_shard=3)
+    return conversion.convert(
+        manifest, folder / "source", folder / out, options, workers=1, overwrite=False, report=notes or Notes()
+    )
+
+
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Stop a conversion after two of its four shards. Returns the images that are in them."""
+    write, made = conversion.write_shard, list[Any]()
+
+    def stopping(*arguments: Any) -> Any:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(write(*arguments))
+        return made[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "write_shard", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            converted(folder, "out")
+    return {entry.source for written in made for entry in written.entries}
+
+
+def changed(path: Path, data: bytes) -> None:
+    """Replace a file by one of the same size; its time is later, however coarse the clock of the file system is."""
+    before = path.stat()
+    assert len(data) == before.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+
+
+def tars(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
+
+
+def test_an_image_that_is_replaced_before_a_conversion_goes_on_is_read_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = min(stopped(folder, monkeypatch))
+    changed(folder / "source" / done, (folder / "source" / done).read_bytes()[:54] + bytes(48))
+    notes = Notes()
+    result = converted(folder, "out", notes)
+    assert result.had == 1
+    assert "T: files of the source changed since this conversion began; it is planned again" in notes.notes
+    assert tars(result.folder) == tars(converted(folder, "fresh").folder)
+    pixels = Image.open(io.BytesIO(stored(result.folder)[Path(done).stem]["png"]))
+    assert not np.asarray(pixels).any()
+
+
+def test_a_label_that_is_corrected_before_a_conversion_goes_on_is_the_one_that_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(folder, monkeypatch)
+    table = folder / "source" / "labels.csv"
+    changed(table, table.read_bytes().replace(b"00.bmp,0", b"00.bmp,1"))
+    result = converted(folder, "out")
+    labels = {row["source"]: row["label"] for row in read_index(result.folder / "index.parquet").to_pylist()}
+    assert labels == {f"{number:02}.bmp": number % 2 or int(number == 0) for number in range(12)}
+    assert tars(result.folder) == tars(converted(folder, "fresh").folder)
+
+
+def test_an_unchanged_source_keeps_its_shards_and_task(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(folder, monkeypatch)
+    notes = Notes()
+    result = converted(folder, "out", notes)
+    assert (result.had, notes.notes) == (2, ["T: 2 of 4 shards already exist"])
+    again = converted(folder, "fresh")
+    assert (again.folder / card.FILE_NAME).read_bytes() == (result.folder / card.FILE_NAME).read_bytes()
+
+
+def test_a_file_that_changed_after_the_task_was_made_is_told(folder: Path) -> None:
+    result, table = converted(folder, "out"), folder / "source" / "labels.csv"
+    made = (result.folder / card.FILE_NAME).stat().st_mtime_ns
+    for at, told in ((made - 10**9, 0), (made + 10**9, 1)):
+        os.utime(table, ns=(at, at))
+        notes = Notes()
+        assert converted(folder, "out", notes).made == 0
+        assert len(notes.notes) == told
+    assert notes.notes == [
+        "T: 1 file of the source changed after this task was made, the first labels.csv: --overwrite makes it again"
+    ]
