@@ -118,7 +118,7 @@ def export(
 @click.option("--class", "shown", metavar="CLASS",
     help="Class that maps show.  [default: class 1 of two; of more, the most probable]",
 )  # fmt: skip
-@click.option("--features", is_flag=True, help="Also write features of slides, <name>.h5, as TRIDENT does.")
+@click.option("--features", is_flag=True, help="Also write features of slides as TRIDENT does.")
 @click.option("--dense", is_flag=True, help="Write masks and points of slides, by the decoder of the run.")
 @click.option("--patch", type=click.IntRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
 @click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
