@@ -28,8 +28,9 @@ from tests.docs_world import Reader
 from tests.documents import PROGRAMS, ROOT, Line, files, lines, not_said, pages, problem, programs_in
 from tests.dpconvert import test_cytomine_server
 from tests.mtrain import storages, test_export
-from tests.small_programs import without_downloads
+from tests.small_programs import without_downloads, without_estimates
 
+AUDIT = {"workers": 0, "size": 64}  # a network's own size takes seconds
 RUN = [page for page in pages() if any(line.run for line in lines(page))]
 
 
@@ -57,6 +58,7 @@ def test_every_command_shown_with_a_prompt_works(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    without_estimates(monkeypatch.setattr)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name, content in files(page).items():
         (tmp_path / name).write_text(content)
@@ -92,6 +94,7 @@ def reader(
     monkeypatch.chdir(here)
     docs_world.slurm(tmp_path / "bin")
     without_downloads(monkeypatch.setattr)
+    without_estimates(monkeypatch.setattr)
     monkeypatch.setattr(estimate, "STEPS", 2)
     monkeypatch.setattr(doctor, "_ranks", lambda: "2 processes over gloo")  # tests/test_terminal.py's
     paths = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -185,7 +188,7 @@ def _run(line: Line) -> None:
         subprocess.run(line.text, shell=True, check=True, capture_output=True)
     for program, arguments in started:
         try:
-            alone = {arguments[0]: {"workers": 1 if program == "dpconvert" else 0}}
+            alone = {arguments[0]: {"workers": 1} if program == "dpconvert" else {"workers": 0}, "audit-labels": AUDIT}
             status = PROGRAMS[program].main(arguments, standalone_mode=False, default_map=alone) or 0
         except SystemExit as stop:
             status = stop.code

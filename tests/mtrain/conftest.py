@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.small_programs import without_estimates
+
 
 @pytest.fixture(autouse=True)
 def no_process_is_left_running() -> Iterator[None]:
@@ -14,3 +16,9 @@ def no_process_is_left_running() -> Iterator[None]:
     before = multiprocessing.active_children()
     yield
     assert multiprocessing.active_children() == before
+
+
+@pytest.fixture(autouse=True)
+def memory_is_not_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules whose tests are about estimates have another fixture of this name."""
+    without_estimates(monkeypatch.setattr)

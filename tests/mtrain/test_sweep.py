@@ -483,9 +483,9 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
 @pytest.fixture
 def slow_toml(tmp_path: Path) -> Path:
     """Four cells, two with a warm-up, of trainings long enough to be killed in the midst of."""
-    text = TINY.replace('"Alpha", "Gamma"', '"Gamma"').replace("iterations = 6", "iterations = 30")
+    text = TINY.replace('"Alpha", "Gamma"', '"Gamma"').replace("iterations = 6", "iterations = 24")
     path = tmp_path / "slow.toml"
-    path.write_text(text.replace("checkpoint_every = 2", "checkpoint_every = 5"))
+    path.write_text(text.replace("checkpoint_every = 2", "checkpoint_every = 4"))
     return path
 
 
