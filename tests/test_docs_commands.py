@@ -141,6 +141,7 @@ NOT_RUN = {
     r"hf-hub:": "a download; tests/mtrain/test_hub.py reads the cache of the hub",
     r"MyTask": "the reader's own task; tests/mtrain/test_robustness.py runs the command",
 }
+LONG = ROOT / "docs" / "real-run.md"  # a sweep and its evaluations, as in docs/how-to/publish.md, and fine-tunings
 # what a page takes for granted
 BEFORE = {"docs/how-to/publish.md": "mtrain sweep paper --shards shards/"}
 
@@ -162,8 +163,13 @@ def test_nothing_is_left_out_without_need() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in pages() if others(page)], ids=lambda p: p.relative_to(ROOT).as_posix()
-)
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.stress if page == LONG else ())
+        for page in pages() if others(page)
+    ],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)  # fmt: skip
 def test_every_command_without_a_prompt_works_too(
     page: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
