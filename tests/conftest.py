@@ -2,10 +2,68 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from dpconvert.shards import encode
+
+SLOW, FAST = encode.PNG_LEVEL, 1  # zlib's level: the same pixels in more bytes and a quarter of the time
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C as from a terminal: in the background of a shell it is ignored, in every process begun here too."""
+    """Take Ctrl-C as from a terminal, and write PNG files fast.
+
+    In the background of a shell, Ctrl-C is ignored, in every process begun here too. Compression is most of what
+    conversions cost. Interpreters that a test starts, and workers with them, compress as always: shards that are
+    compared with theirs need `slow_png`.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # until the tests are collected: next to nothing of what is imported is garbage
+    _use(FAST, _save)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage walk again through the modules and tests of the whole suite."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter end as it would have."""
+    gc.unfreeze()
+    gc.enable()
+
+
+@contextmanager
+def compressed_as_always() -> Iterator[None]:
+    """PNG files have the bytes that other interpreters write."""
+    before = encode.PNG_LEVEL, Image.SAVE["PNG"]
+    _use(SLOW, PngImagePlugin._save)
+    try:
+        yield
+    finally:
+        _use(*before)
+
+
+@pytest.fixture
+def slow_png() -> Iterator[None]:
+    with compressed_as_always():
+        yield
+
+
+def _use(level: int, save: Any) -> None:
+    encode.PNG_LEVEL = level
+    Image.register_save("PNG", save)
+
+
+def _save(image: Image.Image, *given: Any, **options: Any) -> None:
+    image.encoderinfo.setdefault("compress_level", FAST)
+    PngImagePlugin._save(image, *given, **options)

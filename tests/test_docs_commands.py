@@ -28,8 +28,9 @@ from tests.docs_world import Reader
 from tests.documents import PROGRAMS, ROOT, Line, files, lines, not_said, pages, problem, programs_in
 from tests.dpconvert import test_cytomine_server
 from tests.mtrain import storages, test_export
-from tests.small_programs import without_downloads
+from tests.small_programs import without_downloads, without_estimates
 
+AUDIT = {"workers": 0, "size": 64}  # a network's own size takes seconds
 RUN = [page for page in pages() if any(line.run for line in lines(page))]
 
 
@@ -57,6 +58,7 @@ def test_every_command_shown_with_a_prompt_works(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    without_estimates(monkeypatch.setattr)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name, content in files(page).items():
         (tmp_path / name).write_text(content)
@@ -92,6 +94,7 @@ def reader(
     monkeypatch.chdir(here)
     docs_world.slurm(tmp_path / "bin")
     without_downloads(monkeypatch.setattr)
+    without_estimates(monkeypatch.setattr)
     monkeypatch.setattr(estimate, "STEPS", 2)
     monkeypatch.setattr(doctor, "_ranks", lambda: "2 processes over gloo")  # tests/test_terminal.py's
     paths = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -138,6 +141,7 @@ NOT_RUN = {
     r"hf-hub:": "a download; tests/mtrain/test_hub.py reads the cache of the hub",
     r"MyTask": "the reader's own task; tests/mtrain/test_robustness.py runs the command",
 }
+LONG = ROOT / "docs" / "real-run.md"  # a sweep and its evaluations, as in docs/how-to/publish.md, and fine-tunings
 # what a page takes for granted
 BEFORE = {"docs/how-to/publish.md": "mtrain sweep paper --shards shards/"}
 
@@ -159,8 +163,13 @@ def test_nothing_is_left_out_without_need() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in pages() if others(page)], ids=lambda p: p.relative_to(ROOT).as_posix()
-)
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.stress if page == LONG else ())
+        for page in pages() if others(page)
+    ],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)  # fmt: skip
 def test_every_command_without_a_prompt_works_too(
     page: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,7 +194,7 @@ def _run(line: Line) -> None:
         subprocess.run(line.text, shell=True, check=True, capture_output=True)
     for program, arguments in started:
         try:
-            alone = {arguments[0]: {"workers": 1 if program == "dpconvert" else 0}}
+            alone = {arguments[0]: {"workers": 1} if program == "dpconvert" else {"workers": 0}, "audit-labels": AUDIT}
             status = PROGRAMS[program].main(arguments, standalone_mode=False, default_map=alone) or 0
         except SystemExit as stop:
             status = stop.code

@@ -39,6 +39,7 @@ from tests.ray_cluster import local_cluster
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'dpconvert[cluster]'")
 pytestmark = [
+    pytest.mark.usefixtures("slow_png"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -54,7 +54,10 @@ class LabelMask:
     def share(self, boxes: ArrayLike, labels: Sequence[str]) -> NDArray[np.float64]:
         """Exact share of boxes (N, 4) of x, y, width, height whose values mean one of `labels`."""
         wanted = [value for value, label in self.labels.items() if label in labels]
-        return Coverage(np.isin(self.values, wanted), self.width, self.height).share(boxes)
+        mask = np.isin(self.values, wanted)
+        if not mask.any():  # most images hold few of the classes
+            return np.zeros(len(np.asarray(boxes).reshape(-1, 4)))
+        return Coverage(mask, self.width, self.height).share(boxes)
 
     def at(self, points: ArrayLike) -> list[str | None]:
         """The class under each point (N, 2) of x, y in level-0 pixels; None outside or where the value means none."""

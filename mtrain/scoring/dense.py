@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from mtrain.scoring.bootstrap import DRAWS, drawn_weights, interval
 from mtrain.scoring.metrics import Values
@@ -39,6 +38,8 @@ def matched(truth: Points, found: Points, scores: Values, radius: float) -> tupl
     """
     free = np.ones(len(truth), np.bool_)
     if len(truth) and len(found):
+        from scipy.spatial.distance import cdist  # costs every training's start otherwise
+
         distances = cdist(found, truth)
         for number in np.argsort(-scores, kind="stable"):
             near = np.where(free & (distances[number] <= radius), distances[number], np.inf)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from dpconvert.kappa import quadratic_kappa
 
@@ -87,6 +86,8 @@ def roc_auc(positive: NDArray[np.bool_], values: Values) -> float:
     rest = len(positive) - count
     if not count or not rest:
         return float("nan")
+    from scipy.stats import rankdata  # takes longer to load than anything else here, and a training needs none of it
+
     ranks = rankdata(values)
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * rest))
 

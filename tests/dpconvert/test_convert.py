@@ -32,6 +32,7 @@ Get = Callable[[str], Converted]
 Call = Callable[..., Answer]
 ROOT = Path(__file__).resolve().parents[2]
 POINTS, TILES, SLIDES = "warwick-crc", "umcm-colorectal", "camelyon16"
+pytestmark = pytest.mark.usefixtures("slow_png")
 
 
 @pytest.fixture

@@ -374,6 +374,7 @@ def test_a_layout_without_annotations_has_no_dense_targets(make: Make, tmp_path:
 # --- whatever the workers and the interruptions
 
 
+@pytest.mark.usefixtures("slow_png")
 def test_workers_and_interruptions_do_not_change_the_bytes(
     make: Make, tmp_path: Path, dpconvert: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

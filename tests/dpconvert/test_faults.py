@@ -32,6 +32,7 @@ from tests.power_loss import on_disk_when_named
 Get = Callable[[str], Converted]
 Call = Callable[..., Answer]
 TILES, POINTS = "umcm-colorectal", "warwick-crc"
+pytestmark = pytest.mark.usefixtures("slow_png")
 SHARDS = "*.tar"
 
 

@@ -70,7 +70,7 @@ def test_nothing_covers_nothing() -> None:
     assert not Regions([]).contains([(0, 0)]).any()
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_shares_are_those_of_shapely_box_by_box(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -52,6 +52,7 @@ def inflammatory(folder: Path) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in table] if table.size else []
 
 
+@pytest.mark.stress  # tests/dpconvert/test_sources_public.py has the same counts
 def test_umcm_colorectal_is_split_as_in_the_paper(tmp_path: Path) -> None:
     blank = tmp_path / "blank.tif"
     Image.new("RGB", (150, 150)).save(blank, compression="packbits")
@@ -71,18 +72,19 @@ def test_umcm_colorectal_is_split_as_in_the_paper(tmp_path: Path) -> None:
     assert sum(patients[p] for p in ("02", "03", "08", "10")) == 1651
 
 
-def test_real_outlines_of_camelyon16_keep_their_areas() -> None:
-    files = sorted((DATA / "camelyon16" / "lesion_annotations").glob("*.xml"))
+@pytest.mark.parametrize("count", [12, pytest.param(24, marks=pytest.mark.stress)])
+def test_real_outlines_of_camelyon16_keep_their_areas(count: int) -> None:
+    files = sorted((DATA / "camelyon16" / "lesion_annotations").glob("*.xml"), key=lambda path: path.stat().st_size)
     assert len(files) == 24
     mended: Counter[str] = Counter()
-    for path in files:
+    for path in files[:count]:  # the smallest
         found = asap.read(path.read_bytes(), path.name, ["Tumor", "_0", "_1", "_2"])
         mended += found.mended
         np.testing.assert_allclose(
             [item.geometry.area for item in found.items], [area for area in areas(path) if area], rtol=1e-9
         )
         assert all(item.geometry.is_valid for item in found.items)
-    assert mended["degenerate ring dropped"] == 1
+    assert mended["degenerate ring dropped"] == (1 if count == 24 else mended["degenerate ring dropped"])
 
 
 def areas(path: Path) -> list[float]:

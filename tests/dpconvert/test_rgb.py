@@ -479,6 +479,7 @@ def test_several_channels_that_are_no_colours_are_refused(tmp_path: Path, monkey
 # --- good files that look hostile
 
 
+@pytest.mark.usefixtures("slow_png")
 def test_a_large_empty_mask_is_a_good_file() -> None:
     for width, height, of_a_pixel in ((10_000, 5_000, 1), (20_000, 8_000, 1 / 8)):
         check_claim(width, height, int(width * height * of_a_pixel / 1000), of_a_pixel)

@@ -113,7 +113,7 @@ def test_janowczyk5_has_the_paper_s_counts_and_sets(split: str, lay: Lay, folder
 
 
 @pytest.mark.real
-@both_splits
+@pytest.mark.parametrize("split", ["strict", pytest.param("paper", marks=pytest.mark.stress)])
 def test_tupac_has_the_counts_that_its_points_give(split: str, lay: Lay, folder: Path) -> None:
     lay_tupac(lay, folder, range(1, 74))
     made = planned("tupac16-mitosis", folder, split)

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from mtrain.report import figures
+from tests.small_programs import without_estimates
+
 
 @pytest.fixture(autouse=True)
 def no_process_is_left_running() -> Iterator[None]:
@@ -14,3 +17,15 @@ def no_process_is_left_running() -> Iterator[None]:
     before = multiprocessing.active_children()
     yield
     assert multiprocessing.active_children() == before
+
+
+@pytest.fixture(autouse=True)
+def memory_is_not_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules whose tests are about estimates have another fixture of this name."""
+    without_estimates(monkeypatch.setattr)
+
+
+@pytest.fixture(autouse=True)
+def figures_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SVG. Drawing each as PNG too takes as long; tests/mtrain/test_figures.py draws one."""
+    monkeypatch.setattr(figures, "png", lambda _figure: b"\x89PNG, not drawn")

@@ -37,7 +37,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta", "Gamma"), sizes={"train": 16, "val": 5})
 
 
-@pytest.mark.parametrize(("which", "stopped_at"), [(0, 3), (0, 9), (1, 4), (1, 9), (2, 5)])
+@pytest.mark.parametrize(
+    ("which", "stopped_at"),
+    [(0, 3), (1, 9), (2, 5), *(pytest.param(*more, marks=pytest.mark.stress) for more in [(0, 9), (1, 4)])],
+)
 def test_an_interrupted_run_ends_with_the_same_bits(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, stopped_at: int
 ) -> None:

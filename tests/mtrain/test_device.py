@@ -78,8 +78,8 @@ class Waits(TorchFunctionMode):
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, EVERYTHING, {"batchnorm": "per-task"}, {"batchnorm": "per-task", "sync_batchnorm": True},
-     {"batchnorm": "frozen"}],
+    [{}, EVERYTHING, pytest.param({"batchnorm": "per-task"}, marks=pytest.mark.stress),
+     {"batchnorm": "per-task", "sync_batchnorm": True}, {"batchnorm": "frozen"}],
     ids=["defaults", "everything", "per-task", "per-task-sync", "frozen"],
 )  # fmt: skip
 def test_no_iteration_waits_for_the_device(

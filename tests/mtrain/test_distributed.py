@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import multiprocessing
 
 from mtrain.data.batch import Batch
 from mtrain.runs import Run
 from mtrain.train import checkpoint
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.fit import fit
+from tests.mtrain import two_ranks
 from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import COMMON, Notes, config
@@ -48,13 +50,26 @@ def torchrun(*words: str, processes: int = 2, meeting: Sequence[str] = ("--stand
 
 @pytest.fixture(scope="module")
 def of_two(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[State, State]:
-    """What two ranks end with."""
+    """What two ranks end with: forks of this process, as a start of torch costs seconds. Runs below have torchrun."""
     out = tmp_path_factory.mktemp("ranks")
-    process = torchrun(str(Path(__file__).with_name("two_ranks.py")), str(shards), str(out))
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    multiprocessing.start_processes(as_rank, args=(free_port(), shards, out), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
     one, other = (load_file(out / f"rank-{rank}.safetensors") for rank in range(2))
     return one, other
+
+
+def as_rank(rank: int, port: int, shards: Path, out: Path) -> None:
+    """What torchrun and the script do."""
+    torch.set_num_threads(1)
+    about = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
+    os.environ.update({name: str(value) for name, value in about.items()})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    two_ranks.main(shards, out)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def alone(shards: Path, **options: Any) -> State:
@@ -175,10 +190,7 @@ def started(shards: Path, runs: Path, **changed: Any) -> subprocess.Popen[str]:
 
 def nodes(*words: str) -> list[subprocess.Popen[str]]:
     """Two torchruns of one process each that meet on this machine, as on two; the first keeps the meeting point."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{probe.getsockname()[1]}"
-    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
     return [torchrun(*words, processes=1, meeting=meeting) for _ in range(2)]
 
 

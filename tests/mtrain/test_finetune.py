@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,27 +200,27 @@ def test_a_killed_tuning_goes_on_to_the_same_bits(
     assert bits(found) == bits(whole)
 
 
+def killed_in_step_5(start: SharedNetwork, task: Task, out: Path) -> None:
+    """What a fork of this process does; each start of torch costs seconds."""
+    torch.set_num_threads(1)
+    plain = Tuning._step
+
+    def step(self: Tuning, number: int, batch: Any) -> Any:
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, number, batch)
+
+    finetune_rate.CHECKPOINT_SECONDS, Tuning._step = 0.0, step  # type: ignore[method-assign]
+    tuned(start, task, out, rates=(0.05,))
+
+
 def test_a_process_that_is_killed_leaves_what_another_goes_on_with_to_the_same_bits(
     task: Task, start: SharedNetwork, tmp_path: Path
 ) -> None:
-    torch.save(start, tmp_path / "start")
-    code = (
-        "import os, signal, sys, torch; from pathlib import Path; from dpconvert.runtime.progress import Reporter\n"
-        "from mtrain.data.pool import open_task; from mtrain.transfers import finetune as f, finetune_rate as t\n"
-        "t.CHECKPOINT_SECONDS, plain = 0.0, t.Tuning._step\n"
-        "def step(self, number, batch):\n"
-        "    if number == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return plain(self, number, batch)\n"
-        "t.Tuning._step = step\n"
-        "start, task, out = sys.argv[1:]\n"
-        "start, task = torch.load(start, weights_only=False), open_task(Path(task))\n"
-        "recipe = t.Recipe(epochs=3, rates=(0.05,), batch=8, size=32, workers=0, device='cpu')\n"
-        "sets = f.divide(task, task.rows['train'], task.rows['val'])\n"
-        "f.finetune(start, task, sets, recipe, Path(out), Reporter(quiet=True))\n"
-    )
-    words = [sys.executable, "-c", code, str(tmp_path / "start"), str(task.folder), str(tmp_path / "cut")]
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    assert subprocess.run(words, check=False, env=os.environ | threads).returncode == -signal.SIGKILL
+    process = multiprocessing.get_context("fork").Process(target=killed_in_step_5, args=(start, task, tmp_path / "cut"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     notes = Notes()
     found = tuned(start, task, tmp_path / "cut", notes, rates=(0.05,))
     assert notes.said == ["Gamma: resumed after epoch 1 at rate 0.05"]

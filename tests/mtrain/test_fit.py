@@ -33,6 +33,7 @@ from mtrain.runs import Run
 from mtrain.train import checkpoint, fit, trainer
 from mtrain.train.optimizer import PhaseOptimizer
 from mtrain.train.trainer import Training
+from tests.forked import Forked
 from tests.mtrain.pools import write_pool, write_task
 from tests.power_loss import on_disk_when_named
 
@@ -241,18 +242,27 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert run.weights.read_bytes() == whole(backbone=backbone)
 
 
-def started(shards: Path, runs: Path, **changed: Any) -> subprocess.Popen[str]:
-    """`mtrain fit` as a user runs it, in a process of its own."""
+def fit_words(shards: Path, runs: Path, **changed: Any) -> list[str]:
     options = COMMON | {"shards": str(shards), "leave_out": "Gamma"} | changed
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return ["fit", "--runs", str(runs), "--run", "toy", *words]
+
+
+def started(shards: Path, runs: Path, **changed: Any) -> subprocess.Popen[str]:
+    """`mtrain fit` as a user runs it, in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mtrain.cli", "fit", "--runs", str(runs), "--run", "toy", *words],
+        [sys.executable, "-m", "mtrain.cli", *fit_words(shards, runs, **changed)],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def forked(shards: Path, runs: Path, **changed: Any) -> Forked:
+    """The same in a fork, which has imported everything; tests/mtrain/test_faults.py starts interpreters."""
+    return Forked(fit_words(shards, runs, **changed))
+
+
+def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str] | Forked) -> None:
     begun = time.monotonic()
     while not reached():
         assert process.poll() is None, process.communicate()
@@ -267,7 +277,7 @@ def test_a_process_that_is_asked_to_stop_says_how_to_go_on_and_ends_with_the_sam
     shards: Path, tmp_path: Path, whole: Callable[..., bytes]
 ) -> None:
     run = Run(tmp_path / "toy")
-    process = started(shards, tmp_path, workers=2, **LONG)
+    process = forked(shards, tmp_path, workers=2, **LONG)
     wait_for(lambda: len(run.events()) > 2, process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
@@ -285,7 +295,7 @@ def test_a_process_that_is_killed_anywhere_goes_on_to_the_same_bits(
     shards: Path, tmp_path: Path, whole: Callable[..., bytes]
 ) -> None:
     run = Run(tmp_path / "toy")
-    process = started(shards, tmp_path, workers=1, **LONG)
+    process = forked(shards, tmp_path, workers=1, **LONG)
     wait_for(lambda: bool(checkpoint.newest(run.checkpoints)), process)
     assert run.state()[0] == "running"
     time.sleep(random.uniform(0, 1))

@@ -22,6 +22,11 @@ SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 4, "num_head
 LARGE = {"img_size": 224}
 
 
+@pytest.fixture
+def memory_is_not_estimated() -> None:
+    """It is, here."""
+
+
 def model_of(options: dict[str, Any], timm: str = "vit_small_patch16_224", **given: Any) -> MultiHead:
     card = BackboneCard(name="net", title="Net", timm=timm, options=options, features="cls")
     shared = SharedNetwork("net", body_of_card(card), card)

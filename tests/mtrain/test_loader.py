@@ -77,7 +77,7 @@ print(*(hashlib.sha256(next(left).pixels.numpy()).hexdigest() for _ in range(2))
 """
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.stress)])
 def test_a_process_ends_though_its_batches_did_not_and_they_are_the_same_however_workers_start(
     pool: Pool, start: str
 ) -> None:

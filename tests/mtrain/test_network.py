@@ -324,7 +324,7 @@ def test_what_is_no_weights_file_is_refused_in_one_line(tmp_path: Path, name: st
         shared_network(SMALL, tmp_path / "absent.pth")
 
 
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("name", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.stress)])
 def test_networks_with_auxiliary_classifiers_are_torchvisions_before_and_after_a_reload(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return write_pool(tmp_path_factory.mktemp("pool"), ("Alpha", "Beta", "Gamma"), sizes={"train": 16})
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "densenet121"])
+@pytest.mark.parametrize("backbone", [pytest.param("resnet50", marks=pytest.mark.stress), "densenet121"])
 def test_adaptation_loss_scaling_and_two_steps_are_what_the_formulas_say(shards: Path, backbone: str) -> None:
     ours = a_training(shards, backbone)
     images = [ours.prepare(batch) for batch in ours.drawn(range(2), sampling.Stream.ADAPT)]

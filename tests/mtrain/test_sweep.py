@@ -36,6 +36,7 @@ from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_
 from mtrain.sweep.spec import Combination, Transfer, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
+from tests.forked import Forked
 from tests.mtrain.pools import write_pool, write_task
 
 QUIET = Reporter(quiet=True)
@@ -483,9 +484,9 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
 @pytest.fixture
 def slow_toml(tmp_path: Path) -> Path:
     """Four cells, two with a warm-up, of trainings long enough to be killed in the midst of."""
-    text = TINY.replace('"Alpha", "Gamma"', '"Gamma"').replace("iterations = 6", "iterations = 30")
+    text = TINY.replace('"Alpha", "Gamma"', '"Gamma"').replace("iterations = 6", "iterations = 24")
     path = tmp_path / "slow.toml"
-    path.write_text(text.replace("checkpoint_every = 2", "checkpoint_every = 5"))
+    path.write_text(text.replace("checkpoint_every = 2", "checkpoint_every = 4"))
     return path
 
 
@@ -494,8 +495,7 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
 ) -> None:
     sweep = load_sweep(str(slow_toml)).model_copy(update={"shards": str(shards)})
     cells, store = cells_of(sweep, left_out_sets(sweep)), Store(tmp_path / "sweeps" / "slow")
-    command = [sys.executable, "-m", "mtrain.cli", "sweep", str(slow_toml), "--shards", str(shards), "--sweeps"]
-    process = subprocess.Popen([*command, str(store.path.parent), "--quiet"], start_new_session=True)
+    process = Forked(["sweep", str(slow_toml), "--shards", str(shards), "--sweeps", str(store.path.parent), "--quiet"])
     try:
         wait_for(lambda: store.has(cells[0]))
         second = store.run(cells[1].training)
