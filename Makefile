@@ -65,10 +65,12 @@ format: .venv/test  ## mend what ruff can mend
 stress: .venv/test  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m stress $(TESTS)
 
-gpu: .venv/test  ## what only a GPU can show: its tests, an iteration and features beside bare loops
+gpu: .venv/test  ## what only a GPU can show: its tests, and iterations, features and sweeps beside bare loops
 	$(BIN)/pytest -m cuda tests/mtrain/test_cuda.py
 	$(BIN)/python benchmarks/step/compare.py --device cuda
+	$(BIN)/python benchmarks/step/pieces.py
 	$(BIN)/python benchmarks/features/compare.py --device cuda
+	$(BIN)/python benchmarks/sweep/compare.py --device cuda --jobs 1 4 --cells 4 --iterations 100
 
 bench: .venv/test  ## the benchmarks, each beside its peer
 	$(BIN)/python benchmarks/svm/compare.py

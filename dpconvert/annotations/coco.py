@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from dpconvert.annotations import listed, outlines
-from dpconvert.annotations.frame import NEAR, factors
+from dpconvert.annotations.frame import NEAR, SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
@@ -165,6 +165,7 @@ def shapes(
         label = resolved(_names(item, categories, name), known, name)
         own = scale if not isinstance(item.segmentation, Rle) else _of_mask(item.segmentation, size, name)
         scaled = shape if own == (1, 1) else shapely.transform(shape, lambda xy, by=own: xy * by)
+        mended[SCALED] += own != (1, 1)
         items.append(Annotation(scaled, label, str(item.id)))
     return Annotations(items, mended)
 

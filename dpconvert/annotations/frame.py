@@ -15,6 +15,7 @@ OUTSIDE = "outside its image"
 BEYOND = "reaching beyond its image"
 AGAIN = "the same as another, counted once"
 ALIKE = "the label and outline of another, with another id, counted as well"
+SCALED = "drawn on a copy of another size, scaled to the image"
 LEAST = 8  # pixels of a side, below which fractions are not told
 NEAR = 1.0  # pixels beyond the image that are rounding
 

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 import shapely
 
 from dpconvert.annotations import marks
-from dpconvert.annotations.frame import factors
+from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
 from dpconvert.annotations.labels import only, resolved
 from dpconvert.errors import ReadError
@@ -94,6 +94,7 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
             continue
         if not callable(drawn.shape) and scale != (1, 1):
             shape = shapely.transform(shape, lambda xy: xy * scale)
+            mended[SCALED] += 1
         label = resolved(drawn.labels, known, name) if drawn.ranked else only(drawn.labels, known, name)
         items.append(Annotation(shape, label, drawn.id or str(number)))
     if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in mended):

@@ -12,7 +12,7 @@ from typing import Any
 
 import shapely
 
-from dpconvert.annotations.frame import factors
+from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing import xml_tree
@@ -36,6 +36,7 @@ def read(data: bytes, name: str, size: tuple[int, int], known: Collection[str] =
         if not (right > left and bottom > top):
             mended["annotation without an outline"] += 1
             continue
+        mended[SCALED] += (across, down) != (1, 1)
         box = shapely.box(left * across, top * down, right * across, bottom * down)
         items.append(Annotation(box, resolved([xml_tree.text(element, "name")], known, name), str(number)))
     return Annotations(items, mended)

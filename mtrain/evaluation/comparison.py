@@ -8,6 +8,7 @@ network.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.columns import ColumnRequest
@@ -200,7 +202,7 @@ def _content(
     drawn = {task.name: draws_of(task, of_task[task.name]) for task in tasks}
     table = np.array([[_number(scores[name].get(task.name)) for task in tasks] for name in names])
     places = task_ranks(table)
-    means, intervals = mean_ranks(places), _rank_intervals(names, drawn)
+    means, intervals = mean_ranks(places), rank_intervals(names, drawn)
     return {
         "mode": mode,
         "reference": names[0],
@@ -269,15 +271,24 @@ def _told(
     return told
 
 
-def _rank_intervals(names: Sequence[str], draws: dict[str, dict[str, Values]]) -> dict[str, tuple[float, float] | None]:
+def rank_intervals(names: Sequence[str], draws: dict[str, dict[str, Values]]) -> dict[str, tuple[float, float] | None]:
     """Intervals of the mean rank of each network, over the tasks on which all networks have draws."""
-    whole = [of for of in draws.values() if all(name in of for name in names)]
+    whole = {task: of for task, of in draws.items() if all(name in of for name in names)}
     if not whole:
         return {}
-    scores = np.stack([np.stack([of[name] for name in names]) for of in whole], axis=-1)  # networks, draws, tasks
+    drawn = [np.stack([of[name] for name in names])[:, _order(task, len(of[names[0]]))] for task, of in whole.items()]
+    scores = np.stack(drawn, axis=-1)  # networks, draws, tasks
     ranks = task_ranks(np.moveaxis(scores, 1, 0))  # draws, networks, tasks
     means = ranks[~np.isnan(ranks).any(axis=(1, 2))].mean(axis=2)
     return {name: bootstrap.interval(means[:, row]) for row, name in enumerate(names)} if len(means) else {}
+
+
+def _order(task: str, draws: int) -> NDArray[np.int64]:
+    """An order of the draws of a task. Two tasks with as many groups have the same draws, which would rise and fall
+    together; in orders of their own they are independent.
+    """
+    seed = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8])
+    return np.random.Generator(np.random.Philox(seed)).permutation(draws)
 
 
 def _number(one: Scored | None) -> float:

@@ -372,7 +372,10 @@ def compressed(counts: list[int]) -> str:
 
 def test_coco_scales_what_was_drawn_on_a_smaller_copy() -> None:
     data = coco_file({"bbox": [10, 20, 30, 40]}, width=250, height=200)
-    assert of_coco(data).items[0].geometry.bounds == (40, 80, 160, 240)
+    found = of_coco(data)
+    assert found.items[0].geometry.bounds == (40, 80, 160, 240)
+    assert +found.mended == {"drawn on a copy of another size, scaled to the image": 1}
+    assert not +of_coco(coco_file({"bbox": [10, 20, 30, 40]})).mended
     with pytest.raises(ReadError, match="another shape"):
         of_coco(coco_file(width=250, height=100))
 

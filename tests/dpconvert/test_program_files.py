@@ -135,6 +135,7 @@ def test_a_turned_rectangle_of_labelme_is_its_four_corners() -> None:
 def test_what_was_drawn_on_a_smaller_copy_is_scaled_and_another_shape_refused() -> None:
     box = {"label": "r", "points": [[10, 10], [30, 20]], "shape_type": "rectangle"}
     assert told(read(labelme(box), size=(400, 320))) == [("r", (40, 40, 120, 80))]
+    assert read(labelme(box), size=(400, 320)).mended["drawn on a copy of another size, scaled to the image"] == 1
     refused(labelme(box), "states another shape", size=(400, 400))
     refused(labelme(box), "unknown annotation label 'r'", known=["tumour"])
 

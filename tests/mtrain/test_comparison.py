@@ -18,7 +18,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import cli
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
-from mtrain.evaluation.comparison import Scored, cost, draws_of
+from mtrain.evaluation.comparison import Scored, cost, draws_of, rank_intervals
 from mtrain.evaluation.eva_scores import published_facts, published_for
 from mtrain.model.network import shared_network
 from mtrain.runs import Run, Start, all_runs
@@ -217,6 +217,16 @@ def test_draws_are_the_same_groups_for_all_networks(made: Path, tmp_path: Path) 
         for name, decisions in files.items():
             expected = metrics.score(task.metric, labels[rows], decisions[rows])
             assert found[name][draw] == pytest.approx(expected, nan_ok=True)
+
+
+def test_mean_ranks_are_drawn_for_each_task_on_its_own() -> None:
+    """Eight tasks with equal draws, half of which are won by either network: of eight fair coins, 1 to 7 show heads in
+    99 % of the draws. If the tasks rose and fell together, it would be all or none.
+    """
+    draws = {"a": np.tile([0.0, 1.0], 500), "b": np.full(1000, 0.5)}
+    found = rank_intervals(("a", "b"), {f"Task{number}": draws for number in range(8)})
+    assert found["a"] == found["b"] == (1.125, 1.875)
+    assert rank_intervals(("a", "b"), {"One": draws})["a"] == (1.0, 2.0)
 
 
 def test_an_interval_of_nothing_is_none() -> None:
