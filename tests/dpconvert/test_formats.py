@@ -303,7 +303,10 @@ def test_coco_polygons_boxes_and_runs_of_one_image() -> None:
     column_major = shapely.union(shapely.box(0, 1, 1, 3), shapely.box(1, 0, 2, 2))  # 2 cells below, then 2 on top
     column_major = shapely.transform(column_major, lambda xy: xy * [250, 800 / 3])
     assert found.items[2].geometry.equals(column_major)
-    assert found.mended == {"annotation without an outline": 1}
+    assert found.mended == {
+        "annotation without an outline": 1,
+        "drawn on a copy of another size, scaled to the image": 1,
+    }
 
 
 def test_coco_ids_are_the_same_as_text_and_as_numbers() -> None:
