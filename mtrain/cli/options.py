@@ -30,6 +30,7 @@ EVALUATIONS = click.option("--evaluations", type=FOLDER, default=Path("evaluatio
 SOLVER = click.option("--solver", type=click.Choice(["batched", "sklearn"]), default="batched", show_default=True,
     help="SVM solver: ours, for all C, folds and classes at once, or scikit-learn's LinearSVC.",
 )  # fmt: skip
+STEPS = click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
 WEIGHTS_KEY = click.option("--weights-key", metavar="NAME",
     help="Network to load from a weights file that holds several, such as teacher.",
 )  # fmt: skip

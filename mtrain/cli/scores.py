@@ -18,6 +18,7 @@ from mtrain.cli.options import (
     FOLDER,
     RUNS,
     SOLVER,
+    STEPS,
     SWEEPS,
     TUNING,
     UNTRAINED,
@@ -55,7 +56,7 @@ RARELY = (
 @click.option("--final", is_flag=True, help="Score the test set: once, at the end.")
 @SOLVER
 @TUNING
-@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
+@STEPS
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
@@ -143,9 +144,9 @@ def features(
 def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool) -> dict[str, str]:
     """Options that have no effect on what is evaluated -> why."""
     unused = {"runs": "--sweep names the runs"} if of_sweep else {"sweeps": "no --sweep is named"}
-    if "scratch" not in modes and not (baseline and "finetune" in modes):
+    if "scratch" not in modes and not (baseline and {"finetune", "dense"} & set(modes)):
         unused["seeds"] = "nothing here depends on a seed but the runs"
-    if not {"svm", "finetune"} & set(modes):
+    if not {"svm", "finetune", "dense"} & set(modes):
         unused["baseline"] = f"--mode {' and '.join(modes)} has none"
     return unused
 
@@ -160,7 +161,7 @@ def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: boo
 @CACHE
 @CHECK
 @click.option("--target", multiple=True, metavar="TASK", help="Task to score.  [default: all left-out tasks]")
-@click.option("--mode", "modes", multiple=True, type=click.Choice(["svm", "finetune", "scratch", "joint"]),
+@click.option("--mode", "modes", multiple=True, type=click.Choice(["svm", "finetune", "scratch", "joint", "dense"]),
     default=("svm", "finetune"), show_default=True, help="Transfer mode; may be repeated.",
 )  # fmt: skip
 @click.option("--baseline/--no-baseline", default=True, show_default=True, help="Also score the ImageNet weights.")
@@ -169,22 +170,24 @@ def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: boo
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Seeds of the fine-tuned baseline and of scratch.",
+    help="Seeds of the baseline of finetune and dense, and of scratch.",
 )
 @SOLVER
 @TUNING
+@STEPS
 @DEVICE
 @WORKERS
 @EVALUATIONS
 @JSON
 def evaluate(
     runs: Path, sweeps: Path, quiet: bool, names: tuple[str, ...], sweep: str | None, shards: Path | None,
-    target: tuple[str, ...], modes: tuple[str, ...], baseline: bool, seeds: int, solver: str, device: str, workers: int,
-    evaluations: Path, as_json: bool, **tuning: Any,
+    target: tuple[str, ...], modes: tuple[str, ...], baseline: bool, seeds: int, solver: str, steps: int, device: str,
+    workers: int, evaluations: Path, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score chosen runs, and the baseline, on the test sets of their targets: do this once, at the end.
 
-    Runs that left a target out are transferred to it; --mode joint scores runs that trained on it.
+    Runs that left a target out are transferred to it; --mode joint scores runs that trained on it; --mode dense scores
+    masks and points.
 
     \b
     Example: mtrain evaluate --sweep paper
@@ -204,7 +207,7 @@ def evaluate(
     from mtrain.transfers.transfer import TransferOptions
 
     options = TransferOptions(
-        solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device)
+        solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device), steps=steps
     )
     request = EvaluateRequest(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)

@@ -20,7 +20,7 @@ Group = tuple[str, str]  # task and network identify a row
 
 SHARED = {"size": "size", "task_digest": "shards"}  # key of an identity -> its name in messages
 TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop", "tune", "layer_decay")
-RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED}
+RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED, "dense": ("steps", "batch")}
 OFF = {"tune": "all", "layer_decay": None}  # what an identity leaves out
 STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all trainings of a row share
 BASELINE = "ImageNet weights"

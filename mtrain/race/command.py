@@ -47,11 +47,9 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
 
 def _plan(name: str, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
     from mtrain.race.plan import plan  # loads torch
-    from mtrain.sweep.estimate import measure
+    from mtrain.sweep.estimate import measured
 
-    pools = {left.names: left.pool for left in sets}
-    first = {cell.config.backbone: cell for cell in agenda.cells if cell.whole}
-    paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
+    paces = measured((cell for cell in agenda.cells if cell.whole), sets, report)
     found = plan(agenda, sets, paces)
     return SweepResult(found.lines(name), found.json())
 

@@ -9,7 +9,6 @@ have, are discs, trained by the focal loss of mtrain.model.dense_loss.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,18 +22,18 @@ from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches
 from mtrain.data.targets import IGNORE, Targets, turned
 from mtrain.data.task import Dense, Rows, Task
-from mtrain.errors import DivergedError, UsageError
+from mtrain.errors import DivergedError
 from mtrain.model.dense import enlarged
 from mtrain.model.dense_loss import drawn_discs, point_losses
 from mtrain.model.devices import find_device
 from mtrain.model.maps import Level, features_and_maps, levels_of
 from mtrain.model.network import SharedNetwork
-from mtrain.scoring.dense import Counts, dense_scores
+from mtrain.scoring.dense import Counts
+from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.peaks import counted
 from mtrain.train.dense_validation import ordered_targets
 
 LR = 2e-3
-STEPS = 2000
 HIDDEN = (64, 32, 32)
 STRIDE = 4  # of the maps of points
 SMOOTH = 1e-5
@@ -106,8 +105,8 @@ class FrozenDense:
         return loss.detach()
 
     @torch.no_grad()
-    def scores(self, task: Task, rows: Rows, batch: int, workers: int) -> dict[str, Any]:
-        """What is found on these rows, scored: all scores, intervals over groups, and numbers of points."""
+    def answers(self, task: Task, rows: Rows, batch: int, workers: int) -> DenseAnswers:
+        """What is found on these rows, counted."""
         self.decoder.eval()
         tables: list[Counts | None] = []
         hits: list[Counts | None] = []
@@ -117,11 +116,10 @@ class FrozenDense:
             table, hit = counted(*self.logits(some), self.dense, some.masks, some.points, some.radii)
             tables.append(table)
             hits.append(hit)
-        groups = [str(group) for group in rows.group]
-        scores, intervals, numbers = dense_scores(
-            groups, _joined(tables), _joined(hits), self.dense.seg, self.dense.points
-        )
-        return {"scores": scores, "intervals": intervals, "groups": len(set(groups)), "objects": numbers}
+        return DenseAnswers(
+            rows.key.astype(np.str_), rows.group.astype(np.str_), _joined(tables), _joined(hits), self.dense.seg,
+            self.dense.points,
+        )  # fmt: skip
 
 
 def _joined(parts: Sequence[Counts | None]) -> Counts | None:
@@ -145,13 +143,10 @@ def train_decoder(
     """A decoder trained for `steps` steps on these rows of a task.
 
     Raises:
-        UsageError: the task has neither masks nor points.
+        UsageError: the network gives no maps.
         DivergedError: the loss is not finite.
     """
-    if task.dense is None:
-        raise UsageError(
-            "this task has neither masks nor exhaustive points", where=task.folder, remedy="use another --mode"
-        )
+    assert task.dense is not None, "mtrain.transfers.modes.check_sets refuses such tasks"
     frozen = FrozenDense(network, task.dense, size, seed, device)
     with report.bar(f"{task.name}: decoder", steps, unit="steps") as advance:
         for number, some in enumerate(_drawn(task, rows, frozen, steps, batch, seed, workers)):

@@ -26,15 +26,16 @@ from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import seen_by
 from mtrain.runs import Run
 from mtrain.scoring import metrics
+from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.predictions import Predictions, undefined
 from mtrain.seen import Seen
 from mtrain.transfers import eva, probes
-from mtrain.transfers.dense import STEPS, train_decoder
+from mtrain.transfers.dense import train_decoder
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
 from mtrain.transfers.probes import Probe, TrainingSet
-from mtrain.transfers.request import OWN
+from mtrain.transfers.request import OWN, STEPS
 
 FROZEN = ("svm", "logistic", "knn", "dense")
 
@@ -84,7 +85,8 @@ class TransferOptions:
 class Transferred:
     """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`.
 
-    metric: its name where it is not the task's own. scored: for masks and points, what a result states of it.
+    metric: its name where it is not the task's own. scored, counts: for masks and points, what a result states,
+    and the counts of each sample.
     """
 
     set: str
@@ -95,6 +97,7 @@ class Transferred:
     score: float | None = None
     metric: str | None = None
     scored: dict[str, Any] = field(default_factory=dict)
+    counts: DenseAnswers | None = None
 
 
 def check_sets(task: Task, options: TransferOptions) -> None:
@@ -105,6 +108,9 @@ def check_sets(task: Task, options: TransferOptions) -> None:
     for split, needed in (("train", True), ("test", options.final)):
         if needed and not len(task.rows[split]):
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
+    if options.mode == "dense" and task.dense is None:
+        what = "this task has neither masks nor exhaustive points"
+        raise UsageError(what, where=task.folder, remedy="use another --mode")
     parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
     if (
         options.mode not in ("joint", "dense")
@@ -234,7 +240,8 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
         source.network, task, trained, size=source.run.config().size, steps=options.steps, batch=recipe.batch,
         seed=recipe.seed, workers=options.workers, device=recipe.device, report=report,
     )  # fmt: skip
-    scored, metric = decoder.scores(task, rows, recipe.batch, options.workers), decoder.dense.metrics[0]
+    answers = decoder.answers(task, rows, recipe.batch, options.workers)
+    scored, metric = answers.scored(), decoder.dense.metrics[0]
     notes = []
     if np.isnan(scored["scores"][metric]):
         notes.append(f"the {options.scored} set of {task.name} holds nothing to find: no {metric}")
@@ -245,7 +252,7 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
     sizes = {split: len(task.rows[split]) for split in parts}
     return Transferred(
         options.scored, sizes, {"steps": options.steps}, tuple(notes), score=scored["scores"][metric], metric=metric,
-        scored=scored,
+        scored=scored, counts=answers,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from mtrain.model.weights_file import weights_in, weights_kind
 from mtrain.runs import Run, Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
+STEPS = 2000  # of --mode dense
 TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed", "tune", "layer_decay"})
 # mode -> the transfer options that it reads
 READS: dict[str, frozenset[str]] = {

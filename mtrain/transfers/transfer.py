@@ -23,6 +23,7 @@ from mtrain.model.network import check_size, shared_network
 from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
+from mtrain.scoring.dense_counts import write_counts
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
 from mtrain.transfers.modes import (
@@ -81,10 +82,13 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     fetch_shards([task], list(task.rows), report)
     begun = time.monotonic()
     found = MODES[options.mode](source, task, options, report)
-    predictions = None
+    answers, predictions = path.with_suffix(".npz"), None
     if found.answered is not None:
-        write_predictions(path.with_suffix(".npz"), *found.answered)
-        predictions = file_digest(path.with_suffix(".npz"))
+        write_predictions(answers, *found.answered)
+    if found.counts is not None:
+        write_counts(answers, found.counts)
+    if found.answered is not None or found.counts is not None:
+        predictions = file_digest(answers)
     result = {
         "identity": identity,
         "task": task.name,
