@@ -77,7 +77,7 @@ def transfer(
     finetune   fine-tuning; the validation set chooses rate and epoch
     scratch    the same training from random weights
     joint      the run's own head, for a task that it trained on
-    dense      a small decoder of masks and points on the frozen network
+    dense      a small decoder of masks and points; with --tune, the network moves with it
 
     \b
     Example: mtrain transfer --mode svm
@@ -92,10 +92,13 @@ def transfer(
     )
     note_unused(report, unread([mode], weights) | places(target))
     from mtrain.cli import transfer_lines
+    from mtrain.transfers.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
     recipe = transfer_lines.recipe(**tuning, seed=seed, device=device)
-    options = TransferOptions(mode, final, solver, workers, recipe, steps)
+    moving = transfer_lines.moving(*_moved(tuning)) if mode == "dense" else Moving()
+    note_unused(report, transfer_lines.unmoved([mode], tuning["tune"]))
+    options = TransferOptions(mode, final, solver, workers, recipe, steps, moving)
     drawn = seed if mode == "scratch" or is_given("seed") else None
     results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
     answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)
@@ -139,6 +142,11 @@ def features(
     paths = [str(path) for path in files]
     answer(paths, paths, as_json=as_json)
     end(failures)
+
+
+def _moved(tuning: dict[str, Any]) -> tuple[Sequence[float], str | None, float | None]:
+    """The rates, what is trained of the network, and the factor from block to block."""
+    return tuning["rates"], tuning["tune"], tuning["layer_decay"]
 
 
 def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool) -> dict[str, str]:
@@ -204,14 +212,16 @@ def evaluate(
     tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.evaluate import EvaluateRequest
+    from mtrain.transfers.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
-    options = TransferOptions(
-        solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device), steps=steps
-    )
+    recipe = transfer_lines.recipe(**tuning, seed=0, device=device)
+    moving = transfer_lines.moving(*_moved(tuning)) if "dense" in modes else Moving()
+    options = TransferOptions(solver=solver, workers=workers, recipe=recipe, steps=steps, moving=moving)
     request = EvaluateRequest(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
-    unused = unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
+    unused = unread(modes) | transfer_lines.unmoved(modes, tuning["tune"])
+    unused |= _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
     note_unused(report, unused | ({} if store else places(target)))
     if store:
         results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)

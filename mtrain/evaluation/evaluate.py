@@ -31,6 +31,7 @@ from mtrain.transfers.transfer import TransferOptions, result_path, source_of, t
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
 START = "start"  # the published weights from which a network with a table was trained: its baseline
 SEEDS = 5  # seeds of the baselines that depend on one
+SETTINGS = ("C", "k", "lr", "epoch", "val_score", "steps", "tune", "moved")  # entries of a transfer's result
 WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
 
 
@@ -166,7 +167,7 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
         "training": training_of(job.run) if job.source == MULTITASK else {},
         "notes": found["notes"],
         "predictions": found.get("predictions"),
-        "settings": {name: found[name] for name in ("C", "k", "lr", "epoch", "val_score", "steps") if name in found},
+        "settings": {name: found[name] for name in SETTINGS if name in found},
         "identity": found["identity"],
     }
     predictions = result_path(source, task, options).with_suffix(".npz")

@@ -9,6 +9,7 @@ have, are discs, trained by the focal loss of mtrain.model.dense_loss.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -79,16 +80,23 @@ class FrozenDense:
         images = batch.to(self.device).images(self.size, self.network.interpolation)
         pixels = self.network.normalize(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            with torch.no_grad():
-                _, (features,) = features_and_maps(self.network, self.network.body, [self.level], pixels)
-            logits = self.decoder(features, pixels).float()
+            logits = self.decoder(self.maps(pixels), pixels).float()
         classes = len(self.dense.seg)
         discs = F.avg_pool2d(logits[:, classes:], STRIDE, ceil_mode=True) if self.dense.points else None
         return (logits[:, :classes] if classes else None), discs
 
+    def maps(self, pixels: Tensor) -> Tensor:
+        """The last map of the network, without what gradients need: (N, channels, h, w)."""
+        with torch.no_grad():
+            return features_and_maps(self.network, self.network.body, [self.level], pixels)[1][0]
+
+    def train(self, training: bool) -> None:
+        """Have what is trained behave as in training, or as in use."""
+        self.decoder.train(training)
+
     def step(self, batch: Batch) -> Tensor:
         """One step on a batch; its loss."""
-        self.decoder.train()
+        self.train(True)
         masks, points = turned(batch.masks, batch.points, batch.flips)
         masks, points, radii = (part.to(self.device, non_blocking=True) for part in (masks, points, batch.radii))
         seg, discs = self.logits(batch)
@@ -104,10 +112,16 @@ class FrozenDense:
         self.optimizer.step()
         return loss.detach()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all trained values are finite."""
+        trained = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return all(bool(parameter.isfinite().all()) for parameter in trained)
+
     @torch.no_grad()
     def answers(self, task: Task, rows: Rows, batch: int, workers: int) -> DenseAnswers:
         """What is found on these rows, counted."""
-        self.decoder.eval()
+        self.train(False)
         tables: list[Counts | None] = []
         hits: list[Counts | None] = []
         for some in ordered_targets(
@@ -136,18 +150,17 @@ def batch_dice(logits: Tensor, masks: Tensor) -> Tensor:
     return (1 - (2 * overlap + SMOOTH) / (shares.sum((0, 2, 3)) + truth.sum((0, 2, 3)) + SMOOTH)).mean()
 
 
+D = TypeVar("D", bound=FrozenDense)
+
+
 def train_decoder(
-    network: SharedNetwork, task: Task, rows: Rows, *, size: int, steps: int, batch: int, seed: int, workers: int,
-    device: str, report: Reporter,
-) -> FrozenDense:  # fmt: skip
-    """A decoder trained for `steps` steps on these rows of a task.
+    frozen: D, task: Task, rows: Rows, *, steps: int, batch: int, seed: int, workers: int, report: Reporter
+) -> D:  # fmt: skip
+    """The decoder, trained for `steps` steps on these rows of a task.
 
     Raises:
-        UsageError: the network gives no maps.
-        DivergedError: the loss is not finite.
+        DivergedError: the loss or the trained values are not finite.
     """
-    assert task.dense is not None, "mtrain.transfers.modes.check_sets refuses such tasks"
-    frozen = FrozenDense(network, task.dense, size, seed, device)
     with report.bar(f"{task.name}: decoder", steps, unit="steps") as advance:
         for number, some in enumerate(_drawn(task, rows, frozen, steps, batch, seed, workers)):
             torch.manual_seed(sampling.model_seed(seed, number))
@@ -155,6 +168,8 @@ def train_decoder(
             if (number % CHECKED == 0 or number + 1 == steps) and not bool(loss.isfinite()):
                 raise DivergedError(f"{task.name}: the loss of the decoder is not finite after {number + 1} steps")
             advance()
+    if not frozen.is_finite:
+        raise DivergedError(f"{task.name}: the trained values are not finite after {steps} steps")
     return frozen
 
 

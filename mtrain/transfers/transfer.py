@@ -36,7 +36,7 @@ from mtrain.transfers.modes import (
     check_unseen,
     own_head,
 )
-from mtrain.transfers.request import NAMED, OWN
+from mtrain.transfers.request import FROZEN_NETWORK, NAMED, OWN
 from mtrain.transfers.results import read_result
 
 __all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer", "transfer_runs"]
@@ -162,6 +162,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         found |= {"seed": options.recipe.seed, "recipe": asdict(eva.RECIPE)}
     elif options.mode == "dense":
         found |= {"steps": options.steps, "batch": options.recipe.batch, "seed": options.recipe.seed}
+        found |= options.moving.determining()
     elif options.mode == "joint":
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
@@ -176,4 +177,6 @@ def result_path(source: Pretrained, task: Task, options: TransferOptions) -> Pat
     name = source.weights if named else f"{Path(source.weights).stem}-{source.digest[:8]}"
     seed = f"-seed{options.recipe.seed}" if options.mode in SEEDED else ""
     final = "-final" if options.final else ""
-    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{name}{seed}{final}.json"
+    moved = options.mode == "dense" and options.moving.tune != FROZEN_NETWORK
+    tune = f"-tune-{options.moving.tune.replace(':', '-')}" if moved else ""
+    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{name}{seed}{tune}{final}.json"

@@ -24,6 +24,7 @@ from mtrain.evaluation.paper_tables import read_evaluations
 from mtrain.model.backbones import Body
 from mtrain.model.dense_file import load_dense
 from mtrain.model.network import SharedNetwork, load_weights
+from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.estimate import images_of
@@ -239,6 +240,31 @@ def test_scores_of_two_metrics_of_one_task_are_not_ranked_together(folder: Path,
     write_document(path, content)
     with pytest.raises(RunError, match="Masks is scored by"):
         selection.select(store)
+
+
+# --- fine-tuning ---
+
+
+def test_the_network_moves_with_the_decoder_if_asked_and_both_results_stay(folder: Path) -> None:
+    run = next(path.parent for path in (folder / "sweeps" / "tiny" / "runs").glob("*/shared.safetensors"))
+    quick = ["--runs", str(run.parent), "--run", run.name, "--steps", "2", "--batch", "8", "--workers", "0"]
+    command = ["transfer", "--mode", "dense", *quick, "--device", "cpu", "--target"]
+    left_out = next(task for task in ("Masks", "Points") if task not in Run(run).about()["pool"])
+    frozen = CliRunner().invoke(group, [*command, left_out, "--lr", "0.01"])
+    assert frozen.exit_code == 0, frozen.output
+    assert "--lr is not used: the network stays as it is without --tune" in frozen.stderr
+    tuned = CliRunner().invoke(group, [*command, left_out, "--tune", "all", "--lr", "0.01"])
+    assert "2 steps, tune all at 0.01)" in tuned.stdout, tuned.output
+    results = {path.name: json.loads(path.read_text()) for path in (run / "transfer").glob("*-dense-run-seed0*.json")}
+    still, moved = results[f"{left_out}-dense-run-seed0.json"], results[f"{left_out}-dense-run-seed0-tune-all.json"]
+    assert (still["tune"], still["moved"], "lr" in still) == ("heads", 0, False)
+    assert (moved["tune"], moved["lr"]) == ("all", 0.01)
+    assert moved["moved"] == sum(parameter.numel() for parameter in body().parameters())
+    assert (moved["identity"]["tune"], "tune" in still["identity"]) == ("all", False)
+    again = CliRunner().invoke(group, [*command, left_out, "--tune", "all", "--lr", "0.01"])
+    assert "known already" in again.stderr
+    other = CliRunner().invoke(group, [*command, left_out, "--tune", "all", "--lr", "0.1", "--lr", "0.2"])
+    assert "--mode dense trains the network at one --lr" in str(other.exception)
 
 
 # --- the test sets, and the page ---
