@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.cli import transfer_lines
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
@@ -15,10 +24,10 @@ from mtrain.data.task import Dense, Task, open_task
 from mtrain.errors import UsageError
 from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork
-from mtrain.transfers.dense import LR, FrozenDense
+from mtrain.transfers.dense import LR, FrozenDense, train_decoder
 from mtrain.transfers.dense_tuned import Moving, TunedDense
 from tests.mtrain.dense_networks import body
-from tests.mtrain.dense_pools import write_dense_task
+from tests.mtrain.dense_pools import draw_sample, write_dense_task
 
 DECAY = 0.01  # weight decay of AdamW unless it is given
 
@@ -128,3 +137,65 @@ def test_rates_are_one_or_none_and_have_no_use_on_a_frozen_network() -> None:
     assert set(transfer_lines.unmoved(["dense"], None)) == {"rates", "layer_decay"}
     assert transfer_lines.unmoved(["dense", "finetune"], None) == {}
     assert transfer_lines.unmoved(["dense"], "all") == {}
+
+
+def test_scores_are_those_that_numpy_and_pillow_find_in_the_shards(tmp_path: Path) -> None:
+    """Images of the network's own size, so that nothing is resized: masks by the larger logit, points by peaks."""
+    rng = np.random.default_rng(4)
+    samples = {split: [draw_sample(rng, (32, 32)) for _ in range(8)] for split in ("train", "val")}
+    task = open_task(str(write_dense_task(tmp_path / "Own", samples=samples)))
+    assert task.dense is not None
+    tuned = TunedDense(network(), task.dense, 32, 0, "cpu", Moving("all", lr=1e-3))
+    train_decoder(tuned, task, task.rows["train"], steps=16, batch=8, seed=0, workers=0, report=Reporter(quiet=True))
+    scores = tuned.answers(task, task.rows["val"], 3, 0).scored()["scores"]
+    table, hits = np.zeros((2, 2)), np.zeros(3)
+    with tarfile.open(tmp_path / "Own" / "val-000000.tar") as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    for key in sorted({name.partition(".")[0] for name in files}):
+        image, seg = (np.array(Image.open(io.BytesIO(files[f"{key}.{kind}"]))) for kind in ("png", "seg.png"))
+        logits = _logits(tuned, image)
+        for true, found in zip(seg.ravel(), logits[:2].argmax(0).ravel(), strict=True):
+            if true != 255:
+                table[true, found] += 1
+        hits += _hits(_peaks(logits[2]), [point[:2] for point in json.loads(files[f"{key}.json"])["points"]])
+    dice = [2 * table[c, c] / (table[c].sum() + table[:, c].sum()) for c in (0, 1)]
+    iou = [table[c, c] / (table[c].sum() + table[:, c].sum() - table[c, c]) for c in (0, 1)]
+    assert scores["dice"] == pytest.approx(np.mean(dice))
+    assert scores["iou"] == pytest.approx(np.mean(iou))
+    assert hits[0] > 0
+    assert scores["f1"] == pytest.approx(2 * hits[0] / (2 * hits[0] + hits[1] + hits[2]))
+    assert scores["sensitivity"] == pytest.approx(hits[0] / (hits[0] + hits[2]))
+
+
+@torch.no_grad()
+def _logits(tuned: TunedDense, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    tuned.train(False)
+    pixels = tuned.network.normalize(torch.from_numpy(image).permute(2, 0, 1)[None])
+    logits: NDArray[np.float32] = tuned.decoder(tuned.maps(pixels), pixels)[0].numpy()
+    return logits
+
+
+def _peaks(logits: NDArray[np.float32]) -> list[tuple[float, float, float]]:
+    """(chance, x, y) of the highest of 3 x 3 means of 4 x 4 logits, those within 5 px of a higher one left out."""
+    chance = 1 / (1 + np.exp(-logits.reshape(8, 4, 8, 4).mean((1, 3))))
+    found = [
+        (chance[r, c], 4 * c + 2, 4 * r + 2)
+        for r in range(8) for c in range(8)
+        if chance[r, c] >= 0.5 and chance[r, c] == chance[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2].max()
+    ]  # fmt: skip
+    kept: list[tuple[float, float, float]] = []
+    for chance_of, x, y in sorted(found, reverse=True):
+        if all(np.hypot(x - a, y - b) > 5 for _, a, b in kept):
+            kept.append((chance_of, x, y))
+    return kept
+
+
+def _hits(found: list[tuple[float, float, float]], truth: list[list[float]]) -> list[int]:
+    """Hits, false finds and misses: the surest find first takes the nearest free object within 5 px."""
+    free, hits = list(truth), 0
+    for _, x, y in found:
+        near = min(free, key=lambda point: np.hypot(x - point[0], y - point[1]), default=None)
+        if near is not None and np.hypot(x - near[0], y - near[1]) <= 5:
+            free.remove(near)
+            hits += 1
+    return [hits, len(found) - hits, len(free)]
