@@ -85,10 +85,10 @@ def transfer(
     Args:
         run: A run, or its folder.
         target: Name of a task, or the path of its folder.
-        mode: svm, logistic, knn, eva, fewshot, finetune, scratch or joint.
+        mode: svm, logistic, knn, eva, fewshot, finetune, scratch, joint or dense.
         weights: `run` for the run's own, `imagenet` for the baseline, `random`, or a file.
         shards: Folder of the tasks. Default: that of the run.
-        options: Solver, workers and the recipe of fine-tuning; their `mode` is ignored.
+        options: Solver, workers, the recipe of fine-tuning, and what `dense` trains; their `mode` is ignored.
         quiet: Show no progress.
 
     Returns:

@@ -30,6 +30,7 @@ EVALUATIONS = click.option("--evaluations", type=FOLDER, default=Path("evaluatio
 SOLVER = click.option("--solver", type=click.Choice(["batched", "sklearn"]), default="batched", show_default=True,
     help="SVM solver: ours, for all C, folds and classes at once, or scikit-learn's LinearSVC.",
 )  # fmt: skip
+STEPS = click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
 WEIGHTS_KEY = click.option("--weights-key", metavar="NAME",
     help="Network to load from a weights file that holds several, such as teacher.",
 )  # fmt: skip
@@ -85,12 +86,13 @@ TUNING = together(
     click.option("--epochs", type=click.IntRange(1), default=100, show_default=True,
         help="Fine-tuning: epochs at each learning rate."),
     click.option("--lr", "rates", type=float, multiple=True,
-        help="Fine-tuning: learning rate to try; may be repeated.  [default: 1e-3, 1e-4, 1e-5, 1e-6]"),
+        help="Fine-tuning: learning rate to try; may be repeated.  [default: 1e-3, 1e-4, 1e-5, 1e-6; dense: 1e-4]"),
     click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size."),
     click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
         help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never."),
-    click.option("--tune", default="all", show_default=True, metavar="WHAT",
-        help="Fine-tuning: what to train of the network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA]."),
+    click.option("--tune", metavar="WHAT",
+        help="Fine-tuning: what to train of the network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA].  "
+        "[default: all; dense: heads]"),
     click.option("--layer-decay", type=float, metavar="D",
         help="Fine-tuning: factor on the learning rate from each block to the one before."),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from mtrain.cli.options import (
     FOLDER,
     RUNS,
     SOLVER,
+    STEPS,
     SWEEPS,
     TUNING,
     UNTRAINED,
@@ -55,7 +56,7 @@ RARELY = (
 @click.option("--final", is_flag=True, help="Score the test set: once, at the end.")
 @SOLVER
 @TUNING
-@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
+@STEPS
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
@@ -76,7 +77,7 @@ def transfer(
     finetune   fine-tuning; the validation set chooses rate and epoch
     scratch    the same training from random weights
     joint      the run's own head, for a task that it trained on
-    dense      a small decoder of masks and points on the frozen network
+    dense      a small decoder of masks and points; with --tune, the network moves with it
 
     \b
     Example: mtrain transfer --mode svm
@@ -91,10 +92,13 @@ def transfer(
     )
     note_unused(report, unread([mode], weights) | places(target))
     from mtrain.cli import transfer_lines
+    from mtrain.transfers.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
     recipe = transfer_lines.recipe(**tuning, seed=seed, device=device)
-    options = TransferOptions(mode, final, solver, workers, recipe, steps)
+    moving = transfer_lines.moving(*_moved(tuning)) if mode == "dense" else Moving()
+    note_unused(report, transfer_lines.unmoved([mode], tuning["tune"]))
+    options = TransferOptions(mode, final, solver, workers, recipe, steps, moving)
     drawn = seed if mode == "scratch" or is_given("seed") else None
     results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
     answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)
@@ -140,12 +144,17 @@ def features(
     end(failures)
 
 
+def _moved(tuning: dict[str, Any]) -> tuple[Sequence[float], str | None, float | None]:
+    """The rates, what is trained of the network, and the factor from block to block."""
+    return tuning["rates"], tuning["tune"], tuning["layer_decay"]
+
+
 def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool) -> dict[str, str]:
     """Options that have no effect on what is evaluated -> why."""
     unused = {"runs": "--sweep names the runs"} if of_sweep else {"sweeps": "no --sweep is named"}
-    if "scratch" not in modes and not (baseline and "finetune" in modes):
+    if "scratch" not in modes and not (baseline and {"finetune", "dense"} & set(modes)):
         unused["seeds"] = "nothing here depends on a seed but the runs"
-    if not {"svm", "finetune"} & set(modes):
+    if not {"svm", "finetune", "dense"} & set(modes):
         unused["baseline"] = f"--mode {' and '.join(modes)} has none"
     return unused
 
@@ -160,7 +169,7 @@ def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: boo
 @CACHE
 @CHECK
 @click.option("--target", multiple=True, metavar="TASK", help="Task to score.  [default: all left-out tasks]")
-@click.option("--mode", "modes", multiple=True, type=click.Choice(["svm", "finetune", "scratch", "joint"]),
+@click.option("--mode", "modes", multiple=True, type=click.Choice(["svm", "finetune", "scratch", "joint", "dense"]),
     default=("svm", "finetune"), show_default=True, help="Transfer mode; may be repeated.",
 )  # fmt: skip
 @click.option("--baseline/--no-baseline", default=True, show_default=True, help="Also score the ImageNet weights.")
@@ -169,22 +178,24 @@ def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: boo
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Seeds of the fine-tuned baseline and of scratch.",
+    help="Seeds of the baseline of finetune and dense, and of scratch.",
 )
 @SOLVER
 @TUNING
+@STEPS
 @DEVICE
 @WORKERS
 @EVALUATIONS
 @JSON
 def evaluate(
     runs: Path, sweeps: Path, quiet: bool, names: tuple[str, ...], sweep: str | None, shards: Path | None,
-    target: tuple[str, ...], modes: tuple[str, ...], baseline: bool, seeds: int, solver: str, device: str, workers: int,
-    evaluations: Path, as_json: bool, **tuning: Any,
+    target: tuple[str, ...], modes: tuple[str, ...], baseline: bool, seeds: int, solver: str, steps: int, device: str,
+    workers: int, evaluations: Path, as_json: bool, **tuning: Any,
 ) -> None:  # fmt: skip
     """Score chosen runs, and the baseline, on the test sets of their targets: do this once, at the end.
 
-    Runs that left a target out are transferred to it; --mode joint scores runs that trained on it.
+    Runs that left a target out are transferred to it; --mode joint scores runs that trained on it; --mode dense scores
+    masks and points.
 
     \b
     Example: mtrain evaluate --sweep paper
@@ -201,14 +212,16 @@ def evaluate(
     tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
     from mtrain.cli import transfer_lines
     from mtrain.evaluation.evaluate import EvaluateRequest
+    from mtrain.transfers.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
-    options = TransferOptions(
-        solver=solver, workers=workers, recipe=transfer_lines.recipe(**tuning, seed=0, device=device)
-    )
+    recipe = transfer_lines.recipe(**tuning, seed=0, device=device)
+    moving = transfer_lines.moving(*_moved(tuning)) if "dense" in modes else Moving()
+    options = TransferOptions(solver=solver, workers=workers, recipe=recipe, steps=steps, moving=moving)
     request = EvaluateRequest(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
-    unused = unread(modes) | _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
+    unused = unread(modes) | transfer_lines.unmoved(modes, tuning["tune"])
+    unused |= _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
     note_unused(report, unused | ({} if store else places(target)))
     if store:
         results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)

@@ -14,9 +14,10 @@ from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run
 from mtrain.settings import fit_config
+from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.features import features, write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
-from mtrain.transfers.request import targets
+from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
 
 SHOWN = ("iou", "f1")  # scores besides the own metric, of masks and points
@@ -26,21 +27,41 @@ R = TypeVar("R")
 
 def recipe(
     epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto",
-    tune: str = "all", layer_decay: float | None = None,
+    tune: str | None = None, layer_decay: float | None = None,
 ) -> Recipe:  # fmt: skip
     """The fine-tuning recipe for these options; without rates, those of the paper.
 
     Raises:
         UsageError: a rate is not positive and finite, or is given twice; tune or layer_decay is not a valid setting.
     """
-    fit_config(None, {"tune": tune, "layer_decay": layer_decay})
+    fit_config(None, {"tune": tune or "all", "layer_decay": layer_decay})
     for rate in rates:
         if not 0 < rate < float("inf") or list(rates).count(rate) > 1:
             raise UsageError("--lr: invalid", expected="positive, distinct numbers", found=f"{rate:g}")
     return Recipe(
         epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device,
-        tune=tune, layer_decay=layer_decay,
+        tune=tune or "all", layer_decay=layer_decay,
     )  # fmt: skip
+
+
+def moving(rates: Sequence[float], tune: str | None, layer_decay: float | None) -> Moving:
+    """What `--mode dense` trains of the network, by these options; nothing unless asked.
+
+    Raises:
+        UsageError: several rates are given, between which nothing chooses.
+    """
+    if tune in (None, FROZEN_NETWORK):
+        return Moving()
+    if len(rates) > 1:
+        given = " ".join(f"{rate:g}" for rate in rates)
+        raise UsageError("--mode dense trains the network at one --lr", found=given, remedy="give one")
+    return Moving(tune or FROZEN_NETWORK, rates[0] if rates else DENSE_LR, layer_decay)
+
+
+def unmoved(modes: Sequence[str], tune: str | None) -> dict[str, str]:
+    """Options that have no effect if masks and points alone are scored, on a frozen network -> why."""
+    still = set(modes) == {"dense"} and tune in (None, FROZEN_NETWORK)
+    return dict.fromkeys(("rates", "layer_decay"), "the network stays as it is without --tune") if still else {}
 
 
 def each(items: Sequence[T], do: Callable[[T], Iterable[R]]) -> tuple[list[R], list[str]]:
@@ -192,7 +213,8 @@ def _chosen(result: dict[str, Any]) -> str:
     if "C" in result:
         return f", C = {result['C']:g}"
     if "steps" in result:
-        return f", {result['steps']} steps"
+        moved = f", tune {result['tune']} at {result['lr']:g}" if result.get("moved") else ""
+        return f", {result['steps']} steps{moved}"
     if "epochs" in result:
         return f", epoch {result['epoch']} of {result['epochs']}, seed {result['seed']}"
     if "k" in result:

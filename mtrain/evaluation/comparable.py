@@ -20,8 +20,12 @@ Group = tuple[str, str]  # task and network identify a row
 
 SHARED = {"size": "size", "task_digest": "shards"}  # key of an identity -> its name in messages
 TUNED = ("epochs", "rates", "batch", "momentum", "weight_decay", "early_stop", "tune", "layer_decay")
-RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED}
+DENSE = ("steps", "batch", "tune", "lr", "layer_decay")
+RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED, "dense": DENSE}
+# mode -> name of its recipe, where it is not that of the mode, which stands before the settings of the training
+RECIPE_OF = {"finetune": "tuning", "scratch": "tuning", "dense": "decoder"}
 OFF = {"tune": "all", "layer_decay": None}  # what an identity leaves out
+FROZEN = {"tune": "heads", "lr": None, "layer_decay": None}  # what that of masks and points leaves out
 STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all trainings of a row share
 BASELINE = "ImageNet weights"
 DIGESTS = ("task_digest", BASELINE)
@@ -63,8 +67,8 @@ def comparable(
 def _setting(one: Evaluation, combination: str | None) -> Setting:
     """The settings that must be equal within a row. Those of a single transfer mode have its name as a prefix."""
     found = {name: one.identity[name] for name in SHARED if name in one.identity}
-    recipe = "tuning" if one.mode in ("finetune", "scratch") else one.mode
-    told = OFF | one.identity
+    recipe = RECIPE_OF.get(one.mode, one.mode)
+    told = (FROZEN if one.mode == "dense" else OFF) | one.identity
     found |= {f"{recipe} {name}": told[name] for name in RECIPES.get(one.mode, ()) if name in told}
     if one.source == "imagenet" and "weights_digest" in one.identity:
         found[BASELINE] = one.identity["weights_digest"]

@@ -23,12 +23,14 @@ from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.paper_tables import training_of
 from mtrain.runs import Run
 from mtrain.sweep.store import SELECTED, Store
+from mtrain.transfers.modes import SEEDED
 from mtrain.transfers.request import OWN
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
 START = "start"  # the published weights from which a network with a table was trained: its baseline
 SEEDS = 5  # seeds of the baselines that depend on one
+SETTINGS = ("C", "k", "lr", "epoch", "val_score", "steps", "tune", "moved")  # entries of a transfer's result
 WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
 
 
@@ -92,7 +94,7 @@ def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[Tr
                 own = isinstance(run.network(), BackboneCard) and run.config().weights != RANDOM
                 baseline = START if own else IMAGENET
                 yield from (
-                    TransferJob(mode, baseline, run, seed) for seed in range(asked.seeds if mode == "finetune" else 1)
+                    TransferJob(mode, baseline, run, seed) for seed in range(asked.seeds if mode in SEEDED else 1)
                 )
 
 
@@ -147,7 +149,7 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
     path = asked.out / task.name / f"{short_digest(known)}.json"
     content = {
         "task": task.name,
-        "metric": task.metric,
+        "metric": found["metric"],
         "mode": job.mode,
         "source": job.source,
         "backbone": job.run.config().backbone,
@@ -158,12 +160,13 @@ def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Rep
         "intervals": found["intervals"],
         "groups": found.get("groups"),
         "samples": found.get("samples"),
+        "objects": found.get("objects", {}),
         "n_train": sum(found["trained_on"].values()),
         "run": str(job.run.path),
         "training": training_of(job.run) if job.source == MULTITASK else {},
         "notes": found["notes"],
         "predictions": found.get("predictions"),
-        "settings": {name: found[name] for name in ("C", "k", "lr", "epoch", "val_score") if name in found},
+        "settings": {name: found[name] for name in SETTINGS if name in found},
         "identity": found["identity"],
     }
     predictions = result_path(source, task, options).with_suffix(".npz")

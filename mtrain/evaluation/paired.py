@@ -13,6 +13,7 @@ import numpy as np
 
 from mtrain.evaluation.ranks import Summary, margin, significant
 from mtrain.scoring import bootstrap
+from mtrain.scoring.dense_counts import DenseAnswers, read_counts
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import Answers, read_answers
 
@@ -34,28 +35,37 @@ class Paired:
 
 def paired(networks: Mapping[str, Sequence[Path]], metric: str, baseline: str) -> Paired:
     """Intervals by the paired bootstrap over groups. networks: name -> its files of answers, one per seed."""
-    answers = {name: [read_answers(path) for path in paths] for name, paths in networks.items()}
+    answers = {name: [read_answers(path) or read_counts(path) for path in paths] for name, paths in networks.items()}
     drawn = draws({name: [one for one in of if one] for name, of in answers.items() if of and all(of)}, metric)
     apart = {name: of - drawn[baseline] for name, of in drawn.items() if name != baseline and baseline in drawn}
     return Paired(_intervals(drawn), _intervals(apart))
 
 
-def draws(networks: Mapping[str, Sequence[Answers]], metric: str) -> dict[str, Values]:
+def draws(networks: Mapping[str, Sequence[Answers | DenseAnswers]], metric: str) -> dict[str, Values]:
     """Network -> the mean of its scores in each draw of groups, of networks that answered the same samples."""
     first = next((of[0] for of in networks.values() if of), None)
     if first is None:
         return {}
     alike = {name: of for name, of in networks.items() if of and all(_same_samples(one, first) for one in of)}
-    decisions = {
-        f"{number} {name}": one.predictions.decisions for name, of in alike.items() for number, one in enumerate(of)
-    }
-    groups = [str(group) for group in first.group]
-    scores = bootstrap.paired(first.label, decisions, groups, first.classes, metric)
+    every = {f"{number} {name}": one for name, of in alike.items() for number, one in enumerate(of)}
+    scores = _draws_of_each(every, first, metric)
     if not scores:
         return {}
     return {
         name: np.mean([scores[f"{number} {name}"] for number in range(len(of))], axis=0) for name, of in alike.items()
     }
+
+
+def _draws_of_each(
+    every: Mapping[str, Answers | DenseAnswers], first: Answers | DenseAnswers, metric: str
+) -> dict[str, Values]:
+    """Name -> its score in each draw of groups; empty for a single group."""
+    if isinstance(first, DenseAnswers):
+        found = {name: one.drawn(metric) for name, one in every.items() if isinstance(one, DenseAnswers)}
+        return {name: values for name, values in found.items() if values is not None}
+    decisions = {name: one.predictions.decisions for name, one in every.items() if isinstance(one, Answers)}
+    groups = [str(group) for group in first.group]
+    return bootstrap.paired(first.label, decisions, groups, first.classes, metric)
 
 
 def verdict(ours: Summary | None, theirs: Summary | None) -> str:
@@ -69,7 +79,9 @@ def verdict(ours: Summary | None, theirs: Summary | None) -> str:
     return BETTER if ours.mean > theirs.mean else WORSE
 
 
-def _same_samples(one: Answers, other: Answers) -> bool:
+def _same_samples(one: Answers | DenseAnswers, other: Answers | DenseAnswers) -> bool:
+    if isinstance(one, DenseAnswers) or isinstance(other, DenseAnswers):
+        return isinstance(one, DenseAnswers) and one.same_samples(other)
     return np.array_equal(one.key, other.key) and np.array_equal(one.label, other.label)
 
 

@@ -37,8 +37,11 @@ COLUMNS = {
     "finetune-multitask": "finetune, multi-task",
     "joint": "joint",
 }
+# those of masks and points, which the paper does not score
+DENSE_COLUMNS = {"dense-imagenet": "dense, ImageNet", "dense-multitask": "dense, multi-task"}
+TITLES = COLUMNS | DENSE_COLUMNS
 UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
-TRANSFERS = ("svm", "finetune")
+TRANSFERS = ("svm", "finetune", "dense")
 POOL = "pool"  # entry of `Evaluation.training`: a digest of what was trained on
 # settings of a training that the row of an evaluation or its pool already tells, or over which it is averaged
 TOLD = frozenset({"seed", "backbone", "size", "tasks", "drop", "joint"})
@@ -75,12 +78,12 @@ class Evaluation(BaseModel):
 
     @property
     def column(self) -> str:
-        return self.mode if self.mode in COLUMNS else f"{self.mode}-{self.source}"
+        return self.mode if self.mode in TITLES else f"{self.mode}-{self.source}"
 
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task. `size`: number of images in train and val. The scores are by column, in percent.
+    """One task by one metric. `size`: number of images in train and val. The scores are by column, in percent.
 
     samples, groups: the numbers of the test set that were scored; None if no evaluation states them. intervals: of the
     mean scores by column, and differences: of multi-task minus ImageNet by mode, in percent, by bootstrap over groups.
@@ -154,20 +157,19 @@ def evaluation_files(folder: Path) -> list[Path]:
 
 def table(evaluations: Iterable[Evaluation], backbone: str, *, intervals: bool = False) -> list[TaskRow]:
     """The rows of one network, with the columns that were evaluated. Of several evaluations of one task, column and
-    seed, the last one counts. intervals: also compute the intervals of the scores and of their differences.
+    seed, the last one counts; those by another metric have a row of their own. intervals: also compute the intervals of
+    the scores and of their differences.
     """
-    by_task: dict[str, dict[str, dict[int, Evaluation]]] = {}
+    by_task: dict[tuple[str, str], dict[str, dict[int, Evaluation]]] = {}
     for one in evaluations:
-        if one.backbone == backbone and one.score is not None and one.column in COLUMNS:
-            by_task.setdefault(one.task, {}).setdefault(one.column, {})[one.seed] = one
+        if one.backbone == backbone and one.score is not None and one.column in TITLES:
+            by_task.setdefault((one.task, one.metric), {}).setdefault(one.column, {})[one.seed] = one
     rows = []
-    for task, columns in sorted(by_task.items()):
+    for (task, metric), columns in sorted(by_task.items()):
         every = [one for same in columns.values() for one in same.values()]
-        scores = {
-            name: _summary(columns[name].values(), seeded=name != UNSEEDED) for name in COLUMNS if name in columns
-        }
+        scores = {name: _summary(columns[name].values(), seeded=name != UNSEEDED) for name in TITLES if name in columns}
         size = max(one.n_train for one in every)
-        row = TaskRow(task, every[0].metric, size, scores, _stated(every, "samples"), _stated(every, "groups"))
+        row = TaskRow(task, metric, size, scores, _stated(every, "samples"), _stated(every, "groups"))
         rows.append(_with_intervals(row, columns) if intervals else row)
     return in_order(rows)
 

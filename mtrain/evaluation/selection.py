@@ -12,7 +12,9 @@ import numpy as np
 
 from dpconvert.plural import counted
 from mtrain.documents import without_nan
+from mtrain.errors import RunError
 from mtrain.evaluation import ranks
+from mtrain.evaluation.comparisons import METRICS
 from mtrain.evaluation.ranks import Bootstrap, ScoreGrid, Values
 from mtrain.sweep.race_record import RaceRecord, read_record
 from mtrain.sweep.spec import Combination
@@ -33,6 +35,8 @@ class Selection:
     bootstrap: Bootstrap
     friedman: tuple[float, float] | None
     notes: tuple[str, ...]
+    mode: str  # transfer mode of the scores
+    metrics: Mapping[str, str]  # task -> name of its metric
     race: RaceRecord | None = None
     missing: bool = False  # whether scores are missing or diverged
 
@@ -94,12 +98,13 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     results = store.results(planned)
     combinations = tuple(dict.fromkeys(one.combination for one in planned))
     grid, notes = grid_of(planned, results, combinations)
+    metrics, mode = metrics_of(store, results), str(store.transfer_settings()["mode"])
     if (together := store.together()) > 1:
         notes.append(
             f"each training left {together} sets out at once, which the paper does not: the final networks of a target "
             "are yet to be trained with that target alone left out"
         )
-    raced = None if not grid.holes() else _after_race(store, combinations, grid)
+    raced = None if not grid.holes() else _after_race(store, combinations, grid, mode, metrics)
     if raced is not None:
         return _with_ties(replace(raced, notes=(*raced.notes, *notes)))
     remedy = "go on with `mtrain sweep`, or compare what is there with --incomplete"
@@ -111,8 +116,8 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
         notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare what is there")
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
     found = Selection(
-        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes),
-        missing=not bool(np.isfinite(grid.scores).all()),
+        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes), mode,
+        metrics, missing=not bool(np.isfinite(grid.scores).all()),
     )  # fmt: skip
     return _with_ties(found)
 
@@ -130,7 +135,9 @@ def _with_ties(found: Selection) -> Selection:
     return replace(found, notes=(*found.notes, *notes))
 
 
-def _after_race(store: Store, combinations: Sequence[Combination], grid: ScoreGrid) -> Selection | None:
+def _after_race(
+    store: Store, combinations: Sequence[Combination], grid: ScoreGrid, mode: str, metrics: Mapping[str, str]
+) -> Selection | None:
     """The selection among the combinations that came to the end of a finished race; None where there is none, or where
     it was one of other tasks, combinations or seeds.
     """
@@ -150,7 +157,7 @@ def _after_race(store: Store, combinations: Sequence[Combination], grid: ScoreGr
     )
     return Selection(
         store.name, tuple(combinations[row] for row in rows), left, table, ranks.bootstrap(left), ranks.friedman(table),
-        (note,), record,
+        (note,), mode, metrics, record,
     )  # fmt: skip
 
 
@@ -182,6 +189,23 @@ def grid_of(
     return ScoreGrid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes
 
 
+def metrics_of(store: Store, results: Mapping[str, Result]) -> dict[str, str]:
+    """Task -> the metric of all its scores.
+
+    Raises:
+        RunError: a task has scores by several metrics, which cannot be ranked together.
+    """
+    found: dict[str, str] = {}
+    for result in results.values():
+        for task, score in result.scores.items():
+            if found.setdefault(task, score.metric) != score.metric:
+                raise RunError(
+                    f"{task} is scored by {score.metric}", where=store.result_path(result.cell),
+                    expected=f"{found[task]}, as in other cells", remedy="remove the file, and run the sweep again",
+                )  # fmt: skip
+    return found
+
+
 def score_of(result: Result, task: str) -> float | None:
     """-inf if the training diverged, NaN if there is no score for another reason, None if the metric is undefined."""
     if task in result.scores:
@@ -210,7 +234,9 @@ def content(selection: Selection, store: Store) -> dict[str, Any]:
 
     return {
         "sweep": selection.sweep,
+        "mode": selection.mode,
         "tasks": list(selection.grid.tasks),
+        "metrics": dict(selection.metrics),
         "seeds": list(selection.grid.seeds),
         "combinations": [_row(selection, c) for c in selection.order],
         "friedman": selection.friedman and dict(zip(("statistic", "p"), selection.friedman, strict=True)),
@@ -268,12 +294,22 @@ def lines(selection: Selection) -> list[str]:
     shown = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [head, *rows]]
     return [
         *map("  ".join, shown),
+        scored_by(selection),
         "",
         *_winners(selection),
         "",
         friedman_line(selection),
         *(f"note: {note}" for note in selection.notes),
     ]
+
+
+def scored_by(selection: Selection) -> str:
+    """What the scores are, such as 'scores in percent (svm): accuracy of Lung, Necrosis; ROC AUC of Glomeruli'."""
+    tasks: dict[str, list[str]] = {}
+    for task in selection.grid.tasks:
+        tasks.setdefault(selection.metrics.get(task, "no score"), []).append(task)
+    of = "; ".join(f"{METRICS.get(metric, metric)} of {', '.join(names)}" for metric, names in tasks.items())
+    return f"scores in percent ({selection.mode}): {of}"
 
 
 def text_row(selection: Selection, c: int) -> list[str]:

@@ -48,12 +48,10 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
 def _plan(store: Store, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
     from mtrain.race.plan import plan  # loads torch
     from mtrain.sweep.at_once import outlook
-    from mtrain.sweep.estimate import measure
+    from mtrain.sweep.estimate import measured
     from mtrain.sweep.local_engine import cards_of
 
-    pools = {left.names: left.pool for left in sets}
-    first = {cell.config.backbone: cell for cell in agenda.cells if cell.whole}
-    paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
+    paces = measured((cell for cell in agenda.cells if cell.whole), sets, report)
     found = plan(agenda, sets, paces)
     lines, here = outlook(
         store, [cell for cell in agenda.cells if cell.whole], cards_of(agenda.cells), found.hours_expected

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtrain.evaluation.ranks import Values
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.spec import TUNING, Combination
 
 ALWAYS = ("backbone", "lr", "tau", "warmup")  # axes of every sweep
 
@@ -74,7 +74,7 @@ def world(
     """Draw a sweep."""
     shape = len(combinations), tasks
     quality = rng.normal(0, model.rest, shape)
-    for name in (*ALWAYS, "tune", "layer_decay"):
+    for name in (*ALWAYS, *TUNING):
         values = sorted({getattr(combination, name) for combination in combinations})
         if len(values) == 1 and name not in ALWAYS:
             continue

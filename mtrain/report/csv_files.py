@@ -43,9 +43,10 @@ def ranked(chosen: Selection) -> str:
         of_combination = (chosen.mean_ranks[i], bootstrap.low[i], bootstrap.high[i], bootstrap.wins[i])
         for t, task in enumerate(chosen.grid.tasks):
             of_task = (means[i, t], selection.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t])
-            numbers = [*map(_number, of_combination), task, *map(_number, of_task)]
+            metric = chosen.metrics.get(task, "")
+            numbers = [*map(_number, of_combination), task, metric, *map(_number, of_task)]
             rows.append([*_values(c), *numbers, _state(means[i, t])])
-    head = [*VALUES, "mean_rank", "low", "high", "wins", "task", "mean", "std", "rank"]
+    head = [*VALUES, "mean_rank", "low", "high", "wins", "task", "metric", "mean", "std", "rank"]
     return csv_text([*head, "state"], rows)
 
 

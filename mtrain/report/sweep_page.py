@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.comparisons import BASELINE, METRICS
-from mtrain.evaluation.paper_tables import COLUMNS, TRANSFERS, Evaluation, TaskRow
+from mtrain.evaluation.paper_tables import COLUMNS, DENSE_COLUMNS, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
@@ -49,6 +49,16 @@ class RenderedFigure:
 
 
 @dataclass(frozen=True)
+class ScoreTable:
+    """Rows of one kind, and the columns and the modes whose gains they show."""
+
+    title: str
+    columns: Mapping[str, str]
+    modes: tuple[str, ...]
+    rows: list[TaskRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Network:
     """The evaluations of one network."""
 
@@ -56,6 +66,18 @@ class Network:
     rows: list[TaskRow]
     published: Mapping[str, TaskRow]
     figures: list[RenderedFigure] = field(default_factory=list)
+
+    @property
+    def tables(self) -> list[ScoreTable]:
+        """The tables of classes, and of masks and points, that have rows."""
+        kinds = (
+            ScoreTable("classes", COLUMNS, ("svm", "finetune")),
+            ScoreTable("masks and points", DENSE_COLUMNS, ("dense",)),
+        )
+        with_rows = (
+            replace(one, rows=[row for row in self.rows if one.columns.keys() & row.scores.keys()]) for one in kinds
+        )
+        return [one for one in with_rows if one.rows]
 
 
 def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool, report: Reporter = SILENT) -> Path:
@@ -90,10 +112,11 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
         "sweep.html", spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
     ).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
-        columns=COLUMNS, metrics=METRICS, winners=_winners(chosen),
+        metrics=METRICS, winners=_winners(chosen),
         friedman=selection.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
         patients=patients, magnifications=MAGNIFICATIONS,
-        ranking=[selection.text_row(chosen, c) for c in chosen.order],
+        ranking=[selection.text_row(chosen, c) for c in chosen.order], mode=chosen.mode,
+        of_task=chosen.metrics, others=any(combination.others for combination in chosen.combinations),
         files=[*files, *(["figures/*.svg", "figures/*.png"] if drawn else [])],
     )  # fmt: skip
     for name, text in files.items():
@@ -169,7 +192,9 @@ def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str,
                       f"filled where significant{'; diamonds: as published' if published else ''}"  # fmt: skip
             words = ", ".join(f"{row.task} {row.gain(mode):+.2f}" for row in rows if row.gain(mode) is not None)
             figure = figures.differences(rows, mode, published)
-            found.append(_drawn(f"figure-{NUMBERS[mode]}-{_plain(name)}", caption, f"{caption}: {words}", figure))
+            found.append(
+                _drawn(f"figure-{NUMBERS.get(mode, mode)}-{_plain(name)}", caption, f"{caption}: {words}", figure)
+            )
     if any(figures.APPROACHES.keys() & row.scores.keys() for row in rows):
         caption = f"{name}: mean scores of the ways to use it, with two standard deviations"
         words = "; ".join(f"{row.task}: {_in_words(row)}" for row in rows)
@@ -200,15 +225,19 @@ def _interval_figures(rows: Sequence[TaskRow], name: str) -> list[RenderedFigure
 
 
 def _baselines(store: Store, results: Mapping[str, Result]) -> dict[tuple[str, str], float]:
-    """(network, task) -> score of the ImageNet weights by svm on the validation set, in percent, where
-    `mtrain transfer --weights imagenet` left it in a run of the sweep.
+    """(network, task) -> score of the ImageNet weights on the validation set by the sweep's transfer, in percent, where
+    `mtrain transfer --weights imagenet` left it in a run of the sweep; the mean over its seeds.
     """
-    found: dict[tuple[str, str], float] = {}
+    settings = store.transfer_settings()
+    found: dict[tuple[str, str], dict[int, float]] = {}
     for result in results.values():
         for one in transfer_results(Run(store.path / result.run)):
-            if (one["weights"], one["mode"], one["set"]) == (BASELINE, "svm", "val") and one["score"] is not None:
-                found[result.combination.backbone, one["task"]] = 100 * one["score"]
-    return found
+            told = one["identity"] | {"mode": one["mode"]}
+            alike = all(told.get(name, value) == value for name, value in settings.items())
+            if (one["weights"], one["set"]) == (BASELINE, "val") and alike and one["score"] is not None:
+                seeds = found.setdefault((result.combination.backbone, one["task"]), {})
+                seeds[one["identity"].get("seed", 0)] = 100 * one["score"]
+    return {case: ranks.summary(list(seeds.values())).mean for case, seeds in found.items()}
 
 
 def _rate_figures(chosen: Selection, baselines: Mapping[tuple[str, str], float]) -> list[RenderedFigure]:
@@ -220,7 +249,7 @@ def _rate_figures(chosen: Selection, baselines: Mapping[tuple[str, str], float])
             words = ", ".join(f"{key[1]}: {ranks.summary(values).mean:.1f}" for key, values in scores.items())
             baseline = baselines.get((backbone, task))
             figure = figures.by_rate({key[1]: values for key, values in scores.items()}, baseline)
-            caption = f"{task}, {backbone}{_without(baseline)}"
+            caption = f"{_case(chosen, task)}, {backbone}{_without(baseline)}"
             name = f"figure-5-{_plain(backbone)}-{_plain(task)}"
             found.append(_drawn(name, caption, f"{caption}: means by learning rate: {words}", figure))
     return found
@@ -240,7 +269,7 @@ def _head_figures(chosen: Selection, baselines: Mapping[tuple[str, str], float])
             words = ", ".join(f"tau {tau} warm-up {'on' if warm else 'off'}: {ranks.summary(values).mean:.1f}"
                               for (tau, warm), values in by_label.items())  # fmt: skip
             baseline = baselines.get((backbone, task))
-            caption = f"{task}, {backbone}, learning rate {rate(lr)}{_without(baseline)}"
+            caption = f"{_case(chosen, task)}, {backbone}, learning rate {rate(lr)}{_without(baseline)}"
             name = f"figure-6-{_plain(backbone)}-{_plain(task)}"
             found.append(_drawn(name, caption, f"{caption}: {words}", figures.by_heads(by_label, baseline)))
     return found
@@ -248,6 +277,12 @@ def _head_figures(chosen: Selection, baselines: Mapping[tuple[str, str], float])
 
 def _without(baseline: float | None) -> str:
     return "; ImageNet was not scored on this validation set" if baseline is None else ""
+
+
+def _case(chosen: Selection, task: str) -> str:
+    """The task with its metric, such as 'Lung (ROC AUC)'."""
+    metric = chosen.metrics.get(task, "")
+    return f"{task} ({METRICS.get(metric, metric)})"
 
 
 def _cases(chosen: Selection) -> Iterable[tuple[str, str]]:

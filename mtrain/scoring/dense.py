@@ -93,27 +93,32 @@ def dense_scores(
     There are no intervals for a single group or for scores that are undefined in all draws.
     """
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    whole = {name: float(values[0]) for name, values in _scores(np.ones((1, len(groups))), tables, points, seg, kinds)}
+    whole = {
+        name: float(values[0])
+        for name, values in scores_of_counts(np.ones((1, len(groups))), tables, points, seg, kinds)
+    }
     intervals = {}
     if len(names) > 1:
         weights = drawn_weights(len(names), draws, seed)
-        tables, hits = (None if part is None else _by_group(part, group, len(names)) for part in (tables, points))
-        for name, values in _scores(weights, tables, hits, seg, kinds):
+        tables, hits = (None if part is None else by_group(part, group, len(names)) for part in (tables, points))
+        for name, values in scores_of_counts(weights, tables, hits, seg, kinds):
             if (found := interval(values)) is not None:
                 intervals[name] = found
     return whole, intervals, {} if points is None else _numbers(points.sum(0), kinds)
 
 
-def _scores(
+def scores_of_counts(
     weights: Values, tables: Counts | None, points: Counts | None, seg: Sequence[str], kinds: Sequence[str]
 ) -> Iterator[tuple[str, Values]]:
+    """Return all scores, (draws,) each, of counts by group or by sample, weighted by each row of `weights`."""
     if tables is not None:
         yield from mask_scores(np.tensordot(weights, tables, 1), seg)
     if points is not None:
         yield from point_scores(np.tensordot(weights, points, 1), kinds)
 
 
-def _by_group(counts: Counts, group: NDArray[np.int64], groups: int) -> Counts:
+def by_group(counts: Counts, group: NDArray[np.int64], groups: int) -> Counts:
+    """Return the sums of the counts over the samples of each group: (groups, ...)."""
     summed = np.zeros((groups, *counts.shape[1:]), np.int64)
     np.add.at(summed, group, counts)
     return summed

@@ -11,9 +11,12 @@ from typing import Any, Literal
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
+from mtrain.backbones import catalog
 from mtrain.documents import known_document, write_document
 from mtrain.errors import DivergedError, UserError
 from mtrain.model.devices import find_device
+from mtrain.model.maps import levels_of
+from mtrain.model.network import shared_network
 from mtrain.runs import Run
 from mtrain.sweep.cells import Cell, warmup_config
 from mtrain.sweep.store import Store
@@ -23,6 +26,8 @@ from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.request import OWN, targets
 from mtrain.transfers.transfer import TransferOptions, source_of, transfer
 from mtrain.versions import versions
+
+KEPT = ("metric", "set", "score", "scores", "C", "objects", "notes")  # entries of a transfer's result
 
 Outcome = Literal["done", "busy", "stopped"]
 
@@ -55,6 +60,7 @@ def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
     begun = time.monotonic()
     run = store.run(cell.training)
     if not checkpoint.newest(run.checkpoints) and run.state()[0] != "finished":
+        _check_maps(cell)
         outcome = _begin(store, cell, run, report)
         if outcome != "done":
             return outcome
@@ -68,6 +74,18 @@ def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
         if cell.whole or ended != run:  # a longer training starts from the checkpoint of a shorter one
             shutil.rmtree(ended.checkpoints, ignore_errors=True)  # the weights are kept
     return "done"
+
+
+def _check_maps(cell: Cell) -> None:
+    """Raises:
+    UsageError: the score needs maps inside the network, which it does not give. Told before it is trained.
+    """
+    if cell.transfer.mode == "dense":
+        config = cell.config
+        network = shared_network(
+            catalog.described(config.backbone, config.backbone_options) or config.backbone, "random"
+        )
+        levels_of(network.body, config.size, config.backbone)
 
 
 def _outcome(scores: Mapping[str, Any], failures: Mapping[str, UserError]) -> dict[str, Any]:
@@ -121,14 +139,7 @@ def _start_from(begun: Run, run: Run) -> bool:
 def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[str, Any]], dict[str, UserError]]:
     """Transfer to each left-out task, train -> val; no test set is read. Return the scores and the failures by task."""
     source = source_of(run, OWN)
-    settings = cell.transfer
-    options = TransferOptions(
-        mode=settings.mode,
-        final=False,
-        solver=settings.solver,
-        workers=cell.config.workers,
-        recipe=Recipe(device=cell.config.device),
-    )
+    options = _options(cell)
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, UserError] = {}
     for task in targets(run, Path(cell.config.shards), cell.tasks):
@@ -137,8 +148,20 @@ def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[s
         except UserError as error:
             failures[task.name] = error
             continue
-        found[task.name] = {name: result[name] for name in ("metric", "set", "score", "scores", "C", "notes")}
+        found[task.name] = {name: result[name] for name in KEPT if name in result}
     return found, failures
+
+
+def _options(cell: Cell) -> TransferOptions:
+    settings, config = cell.transfer, cell.config
+    return TransferOptions(
+        mode=settings.mode,
+        final=False,
+        solver=settings.solver,
+        workers=config.workers,
+        recipe=Recipe(batch=settings.batch, seed=config.seed, device=config.device),
+        steps=settings.steps,
+    )
 
 
 def _write(store: Store, cell: Cell, result: dict[str, Any]) -> None:
@@ -154,7 +177,7 @@ def _write(store: Store, cell: Cell, result: dict[str, Any]) -> None:
     entered = {
         "config": cell.config.model_dump(mode="json"),
         "pool": cell.pool,
-        "transfer": cell.transfer.model_dump(),
+        "transfer": cell.transfer.determining(),
         "device": find_device(cell.config.device).type,
         "versions": versions(),
     }

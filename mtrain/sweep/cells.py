@@ -83,7 +83,7 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
     found: dict[tuple[str, ...], LeftOut] = {}
     for given in sweep.groups():
         kept, gone, _ = leave_out(pool, given)
-        reasons = {task.name: reason for task in gone if (reason := _unscorable(task))}
+        reasons = {task.name: reason for task in gone if (reason := _unscorable(task, sweep.transfer.mode))}
         for task in (find_task(pool, name) for name in given):
             if task.name in reasons:
                 remedy = "remove it from leave_out; related tasks are left out automatically"
@@ -99,14 +99,24 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
     return found
 
 
-def _unscorable(task: Task) -> str | None:
-    """Return why no classifier can be trained on the task, by its card and index; None if one can."""
+def _unscorable(task: Task, mode: str) -> str | None:
+    """Return why the task cannot be scored in this transfer mode, by its card and index; None if it can."""
+    if mode == "dense":
+        return _without_targets(task)
     classes = len(np.unique(task.rows["train"].label))
     return (
         ("its training set holds one class only" if classes else "this task has no training set")
         if classes < 2
         else None
     )
+
+
+def _without_targets(task: Task) -> str | None:
+    """Return why no decoder can be trained and scored on the task's masks and points; None if one can."""
+    if task.dense is None:
+        return "this task has neither masks nor exhaustive points"
+    missing = [split for split in ("train", "val") if not len(task.rows[split])]
+    return f"this task has no {'training' if missing[0] == 'train' else 'validation'} set" if missing else None
 
 
 def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 1.0) -> list[Cell]:
@@ -123,6 +133,11 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
         config = sweep.config(combination, sets[given].names, seed)
         if combination.warmup and not config.warmup:
             raise UsageError("[grid] turns the warm-up on, but it lasts 0 iterations", remedy="set fit.warmup")
+        if combination.dense and not any(task.dense for task in sets[given].pool.tasks):
+            raise UsageError(
+                f"dense: without {', '.join(sets[given].names)}, no task of the pool has masks or exhaustive points",
+                where=sweep.shards, remedy="convert a source with --dense, or set dense = false",
+            )  # fmt: skip
         start = config.backbone, config.weights
         if start not in digests:
             digests[start] = _weights(config)
@@ -164,7 +179,7 @@ def _cell(
     training = training_digest(config, left.pool.digest, weights)
     scored = {task.name: task.card.digest for task in left.tasks}
     content = {
-        "training": training, "targets": scored, "transfer": transfer.model_dump(), "rules": RULES["transfer"],
+        "training": training, "targets": scored, "transfer": transfer.determining(), "rules": RULES["transfer"],
     }  # fmt: skip
     return Cell(
         digest=digest(content),

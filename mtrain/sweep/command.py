@@ -116,9 +116,12 @@ def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
 
 
 def _idle(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
-    """Return notes on settings of [fit] that have no effect in any cell."""
+    """Return notes on settings of [fit] and [transfer] that have no effect in any cell."""
     every = [cell.config.idle() for cell in cells]
-    return [f"fit.{name} is not used: {every[0][name]}" for name in sweep.fit if all(name in one for one in every)]
+    unread = [f"transfer.{name} is not used: {why}" for name, why in sweep.transfer.idle().items()]
+    return unread + [
+        f"fit.{name} is not used: {every[0][name]}" for name in sweep.fit if all(name in one for one in every)
+    ]
 
 
 def reasons(failed: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
@@ -160,12 +163,10 @@ def run_cells(asked: SweepRequest, store: Store, cells: Sequence[Cell] | Agenda,
 
 def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
     from mtrain.sweep.at_once import outlook
-    from mtrain.sweep.estimate import measure, plan
+    from mtrain.sweep.estimate import measured, plan
     from mtrain.sweep.local_engine import cards_of
 
-    first = {cell.config.backbone: cell for cell in reversed(cells) if not store.has(cell)}
-    pools = {left.names: left.pool for left in sets}
-    paces = {name: measure(cell.config, pools[cell.tasks], report) for name, cell in sorted(first.items())}
+    paces = measured((cell for cell in cells if not store.has(cell)), sets, report)
     found = plan(store, cells, sets, paces)
     lines, here = outlook(store, [cell for cell in cells if not store.has(cell)], cards_of(cells), found.hours)
     return SweepResult([*found.lines(store.name), *lines], found.json() | here)

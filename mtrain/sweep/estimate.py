@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,9 +18,14 @@ from mtrain.data.pool import Pool
 from mtrain.model.devices import find_device
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.sweep.cells import Cell, LeftOut
+from mtrain.sweep.spec import Transfer
 from mtrain.sweep.store import Store
 from mtrain.train.trainer import Training
 
+WORK = {  # to score a cell, by transfer mode
+    "svm": "features {} (the svm itself is not counted)",
+    "dense": "scoring {} (the decoder itself is not counted)",
+}
 STEPS, SECONDS = 50, 8.0  # a pace is timed over this many steps, or for this many seconds if that is shorter
 
 
@@ -50,6 +55,7 @@ class Estimate:
     hours_features: float
     hours_alone: float
     disk_gb: float
+    mode: str = "svm"
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,36 +71,62 @@ class Estimate:
             f"{sweep}: {cells}, {self.there} there, {self.begun} begun, {self.cells - self.there} to run",
             f"shared: {counted(self.warmups, 'warm-up')} for {alone}, {self.warmups_there} there",
             f"estimate: {span(self.hours)} on one device like this, of which warm-ups {span(self.hours_warmups)} and "
-            f"features {span(self.hours_features)} (the svm itself is not counted)",
+            f"{WORK[self.mode].format(span(self.hours_features))}",
             f"every cell on its own: {span(self.hours_alone)}; sharing saves {span(saved)} ({share:.1%})",
             f"disk: {self.disk_gb:.1f} GB more of weights and features",
         ]
 
 
-def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[str, Pace]) -> Estimate:
-    """Estimate what is missing and how long it takes at these paces (by network)."""
+def plan(
+    store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[tuple[str, bool], Pace]
+) -> Estimate:
+    """Estimate what is missing and how long it takes at these paces (by kind of cell)."""
     missing = [cell for cell in cells if not store.has(cell)]
     images = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
                 for left in sets}  # fmt: skip
+    passes = {left.names: images_of(left, cells[0].transfer) for left in sets} if cells else {}
     begun = {cell.training: store.run(cell.training).state()[1] for cell in missing}
     warmups = {cell.warmup: cell for cell in cells if cell.warmup}
     finished = {digest for digest in warmups if digest and store.run(digest).state()[0] == "finished"}
     needed = {cell.warmup: cell for cell in missing if cell.warmup and not begun[cell.training]}
 
     def pace(cell: Cell) -> Pace:
-        return paces[cell.config.backbone]
+        return paces[kind_of(cell)]
 
     warm = sum(cell.config.warmup * pace(cell).warm for digest, cell in needed.items() if digest not in finished)
-    features = sum(images[cell.tasks] * pace(cell).image for cell in missing)
+    features = sum(passes[cell.tasks] * pace(cell).image for cell in missing)
     trained = sum(_left(cell, begun[cell.training]) * pace(cell).step for cell in missing)
     own = sum(cell.config.warmup * pace(cell).warm for cell in missing if not begun[cell.training])
-    kept = sum(pace(cell).weights_bytes + 4 * images[cell.tasks] * pace(cell).features for cell in missing)
+    held = {names: 4 * number if cells[0].transfer.mode == "svm" else 0 for names, number in images.items()}
+    kept = sum(pace(cell).weights_bytes + held[cell.tasks] * pace(cell).features for cell in missing)
     return Estimate(
         cells=len(cells), there=len(cells) - len(missing), begun=sum(done > 0 for done in begun.values()),
         warmups=len(warmups), warmups_there=len(finished), warmups_alone=sum(cell.warmup is not None for cell in cells),
         hours=(warm + features + trained) / 3600, hours_warmups=warm / 3600, hours_features=features / 3600,
         hours_alone=(own + features + trained) / 3600, disk_gb=kept / 1e9,
+        mode=cells[0].transfer.mode if cells else "svm",
     )  # fmt: skip
+
+
+def images_of(left: LeftOut, transfer: Transfer) -> int:
+    """Return the number of images that the network processes to score a cell."""
+    rows = [task.rows for task in left.tasks]
+    trained = (len(one["train"]) if transfer.mode == "svm" else transfer.steps * transfer.batch for one in rows)
+    return sum(trained) + sum(len(one["val"]) for one in rows)
+
+
+def kind_of(cell: Cell) -> tuple[str, bool]:
+    """Return what the pace of a cell depends on: its network, and whether it trains on masks and points."""
+    return cell.config.backbone, cell.config.dense
+
+
+def measured(
+    cells: Iterable[Cell], sets: Sequence[LeftOut], report: Reporter
+) -> dict[tuple[str, bool], Pace]:  # fmt: skip
+    """Time a few iterations of each kind of cells."""
+    pools = {left.names: left.pool for left in sets}
+    first = {kind_of(cell): cell for cell in reversed(list(cells))}
+    return {kind: measure(cell.config, pools[cell.tasks], report) for kind, cell in sorted(first.items())}
 
 
 def span(hours: float) -> str:
@@ -117,7 +149,8 @@ def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
         report.note("features = cached takes less time than this estimate, which is that of features = online")
     device = find_device(config.device)
     network = shared_network(catalog.described(config.backbone, config.backbone_options) or config.backbone, "random")
-    model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})
+    dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
+    model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
     model = model.to(device).to(memory_format=torch.channels_last)
     settings = config.model_copy(update={"warmup": STEPS, "iterations": 2 * STEPS})
     warm = _timed(Training(settings, pool, model, device), range(STEPS))

@@ -27,9 +27,11 @@ from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
+from mtrain.transfers.request import STEPS
 
 FIXED = {"lr": "grid", "tau": "grid", "backbone": "grid", "seed": "seeds", "leave_out": "leave_out", "shards": "shards"}
-TUNING = ("tune", "layer_decay")  # axes that may stand in [fit] instead
+TUNING = ("tune", "layer_decay", "dense")  # axes that may stand in [fit] instead
+READ = {"svm": ("solver",), "dense": ("steps", "batch")}  # mode of [transfer] -> the settings that it reads
 NO_DECAY = 1.0  # of the learning rate from block to block
 LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] turns it on
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
@@ -45,18 +47,24 @@ class Combination:
     warmup: bool
     tune: str = "all"
     layer_decay: float = NO_DECAY
+    dense: bool = False
 
     @classmethod
     def of(cls, config: FitConfig) -> Combination:
         """Return the combination of a training."""
         decay = config.layer_decay or NO_DECAY
-        return cls(config.backbone, config.lr, config.tau, config.warmup > 0, config.tune, decay)
+        return cls(config.backbone, config.lr, config.tau, config.warmup > 0, config.tune, decay, config.dense)
 
     def __str__(self) -> str:
         warmup = "with" if self.warmup else "without"
-        tuning = "" if self.tune == "all" else f" tune {self.tune}"
-        tuning += "" if self.layer_decay == NO_DECAY else f" layer decay {self.layer_decay:g}"
-        return f"{self.backbone} lr {rate(self.lr)} tau {self.tau:g} {warmup} warm-up{tuning}"
+        return f"{self.backbone} lr {rate(self.lr)} tau {self.tau:g} {warmup} warm-up {self.others}".rstrip()
+
+    @property
+    def others(self) -> str:
+        """The values of the axes that are off by default, in words; empty if all are off."""
+        tune = "" if self.tune == "all" else f"tune {self.tune}"
+        decay = "" if self.layer_decay == NO_DECAY else f"layer decay {self.layer_decay:g}"
+        return " ".join(filter(None, (tune, decay, "dense" if self.dense else "")))
 
 
 class Axes(BaseModel):
@@ -80,6 +88,10 @@ class Axes(BaseModel):
         default=None, json_schema_extra={"x-default": "that of `[fit]`"}
     )
     """Factors on the learning rate from each block to the one before; 1 for none."""
+    dense: Annotated[tuple[bool, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, json_schema_extra={"x-default": "that of `[fit]`"}
+    )
+    """Whether to train on the masks and points of the pool as well."""
 
     @field_validator("*")
     @classmethod
@@ -91,7 +103,8 @@ class Axes(BaseModel):
         fit = fit or {}
         tune = self.tune or (fit.get("tune", "all"),)
         decay = self.layer_decay or (fit.get("layer_decay", NO_DECAY),)
-        axes = self.backbone, self.lr, self.tau, self.warmup, tune, decay
+        dense = self.dense or (fit.get("dense", False),)
+        axes = self.backbone, self.lr, self.tau, self.warmup, tune, decay, dense
         return [Combination(*chosen) for chosen in itertools.product(*axes)]
 
 
@@ -100,10 +113,23 @@ class Transfer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    mode: Literal["svm"] = "svm"
-    """A linear support vector machine on features."""
+    mode: Literal["svm", "dense"] = "svm"
+    """`"svm"`: classes, by a linear support vector machine on features. `"dense"`: masks and points, by a decoder."""
     solver: Literal["batched", "sklearn"] = "batched"
-    """Solver of the support vector machine."""
+    """Solver of `"svm"`."""
+    steps: int = Field(default=STEPS, ge=1)
+    """Training steps of `"dense"`, for each task. The seed is that of the training."""
+    batch: int = Field(default=64, ge=2)
+    """Batch size of `"dense"`."""
+
+    def determining(self) -> dict[str, Any]:
+        """Return what a score depends on: the mode, and the settings that it reads."""
+        return {name: getattr(self, name) for name in ("mode", *READ[self.mode])}
+
+    def idle(self) -> dict[str, str]:
+        """Return the settings of the file that the mode does not read -> why."""
+        given = self.model_fields_set - {"mode", *READ[self.mode]}
+        return dict.fromkeys(sorted(given), f'transfer.mode = "{self.mode}" does not read it')
 
 
 def _a_set(given: Any) -> Any:
@@ -217,7 +243,7 @@ class Sweep(BaseModel):
         lasting = {"warmup": 0} if not combination.warmup else {}
         varied = {"backbone": combination.backbone, "lr": combination.lr, "tau": combination.tau, "seed": seed}
         decay = None if combination.layer_decay == NO_DECAY else combination.layer_decay
-        varied |= {"tune": combination.tune, "layer_decay": decay}
+        varied |= {"tune": combination.tune, "layer_decay": decay, "dense": combination.dense}
         where = {"shards": self.shards, "leave_out": leave_out}
         return FitConfig.model_validate({"validate_every": 0} | self.fit | lasting | varied | where)
 

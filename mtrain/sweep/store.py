@@ -28,7 +28,7 @@ from mtrain.errors import RunError
 from mtrain.runs import Run
 from mtrain.sweep import claims
 from mtrain.sweep.cells import Cell
-from mtrain.sweep.spec import Combination, Sweep
+from mtrain.sweep.spec import Combination, Sweep, Transfer
 
 M = TypeVar("M", bound=BaseModel)
 SELECTED = "selected.json"
@@ -144,6 +144,15 @@ class Store:
         """
         fit = self.plan().get("sweep", {}).get("fit")
         return None if fit is None else int(fit.get("size", FitConfig.model_fields["size"].default))
+
+    def transfer_settings(self) -> dict[str, Any]:
+        """Return the settings of [transfer] that determine the scores, such as its mode.
+
+        Raises:
+            RunError: the folder is not that of a sweep.
+        """
+        given = self.plan().get("sweep", {}).get("transfer", {})
+        return _checked(Transfer, given, self.path / "sweep.json").determining()
 
     def together(self) -> int:
         """Return the number of left-out sets per training.

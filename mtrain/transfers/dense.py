@@ -9,7 +9,7 @@ have, are discs, trained by the focal loss of mtrain.model.dense_loss.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,18 +23,18 @@ from mtrain.data.images import Images
 from mtrain.data.loader import EpochBatches, batches
 from mtrain.data.targets import IGNORE, Targets, turned
 from mtrain.data.task import Dense, Rows, Task
-from mtrain.errors import DivergedError, UsageError
+from mtrain.errors import DivergedError
 from mtrain.model.dense import enlarged
 from mtrain.model.dense_loss import drawn_discs, point_losses
 from mtrain.model.devices import find_device
 from mtrain.model.maps import Level, features_and_maps, levels_of
 from mtrain.model.network import SharedNetwork
-from mtrain.scoring.dense import Counts, dense_scores
+from mtrain.scoring.dense import Counts
+from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.peaks import counted
 from mtrain.train.dense_validation import ordered_targets
 
 LR = 2e-3
-STEPS = 2000
 HIDDEN = (64, 32, 32)
 STRIDE = 4  # of the maps of points
 SMOOTH = 1e-5
@@ -80,16 +80,23 @@ class FrozenDense:
         images = batch.to(self.device).images(self.size, self.network.interpolation)
         pixels = self.network.normalize(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            with torch.no_grad():
-                _, (features,) = features_and_maps(self.network, self.network.body, [self.level], pixels)
-            logits = self.decoder(features, pixels).float()
+            logits = self.decoder(self.maps(pixels), pixels).float()
         classes = len(self.dense.seg)
         discs = F.avg_pool2d(logits[:, classes:], STRIDE, ceil_mode=True) if self.dense.points else None
         return (logits[:, :classes] if classes else None), discs
 
+    def maps(self, pixels: Tensor) -> Tensor:
+        """The last map of the network, without what gradients need: (N, channels, h, w)."""
+        with torch.no_grad():
+            return features_and_maps(self.network, self.network.body, [self.level], pixels)[1][0]
+
+    def train(self, training: bool) -> None:
+        """Have what is trained behave as in training, or as in use."""
+        self.decoder.train(training)
+
     def step(self, batch: Batch) -> Tensor:
         """One step on a batch; its loss."""
-        self.decoder.train()
+        self.train(True)
         masks, points = turned(batch.masks, batch.points, batch.flips)
         masks, points, radii = (part.to(self.device, non_blocking=True) for part in (masks, points, batch.radii))
         seg, discs = self.logits(batch)
@@ -105,10 +112,16 @@ class FrozenDense:
         self.optimizer.step()
         return loss.detach()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all trained values are finite."""
+        trained = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return all(bool(parameter.isfinite().all()) for parameter in trained)
+
     @torch.no_grad()
-    def scores(self, task: Task, rows: Rows, batch: int, workers: int) -> dict[str, Any]:
-        """What is found on these rows, scored: all scores, intervals over groups, and numbers of points."""
-        self.decoder.eval()
+    def answers(self, task: Task, rows: Rows, batch: int, workers: int) -> DenseAnswers:
+        """What is found on these rows, counted."""
+        self.train(False)
         tables: list[Counts | None] = []
         hits: list[Counts | None] = []
         for some in ordered_targets(
@@ -117,11 +130,10 @@ class FrozenDense:
             table, hit = counted(*self.logits(some), self.dense, some.masks, some.points, some.radii)
             tables.append(table)
             hits.append(hit)
-        groups = [str(group) for group in rows.group]
-        scores, intervals, numbers = dense_scores(
-            groups, _joined(tables), _joined(hits), self.dense.seg, self.dense.points
-        )
-        return {"scores": scores, "intervals": intervals, "groups": len(set(groups)), "objects": numbers}
+        return DenseAnswers(
+            rows.key.astype(np.str_), rows.group.astype(np.str_), _joined(tables), _joined(hits), self.dense.seg,
+            self.dense.points,
+        )  # fmt: skip
 
 
 def _joined(parts: Sequence[Counts | None]) -> Counts | None:
@@ -138,21 +150,17 @@ def batch_dice(logits: Tensor, masks: Tensor) -> Tensor:
     return (1 - (2 * overlap + SMOOTH) / (shares.sum((0, 2, 3)) + truth.sum((0, 2, 3)) + SMOOTH)).mean()
 
 
+D = TypeVar("D", bound=FrozenDense)
+
+
 def train_decoder(
-    network: SharedNetwork, task: Task, rows: Rows, *, size: int, steps: int, batch: int, seed: int, workers: int,
-    device: str, report: Reporter,
-) -> FrozenDense:  # fmt: skip
-    """A decoder trained for `steps` steps on these rows of a task.
+    frozen: D, task: Task, rows: Rows, *, steps: int, batch: int, seed: int, workers: int, report: Reporter
+) -> D:  # fmt: skip
+    """The decoder, trained for `steps` steps on these rows of a task.
 
     Raises:
-        UsageError: the task has neither masks nor points.
-        DivergedError: the loss is not finite.
+        DivergedError: the loss or the trained values are not finite.
     """
-    if task.dense is None:
-        raise UsageError(
-            "this task has neither masks nor exhaustive points", where=task.folder, remedy="use another --mode"
-        )
-    frozen = FrozenDense(network, task.dense, size, seed, device)
     with report.bar(f"{task.name}: decoder", steps, unit="steps") as advance:
         for number, some in enumerate(_drawn(task, rows, frozen, steps, batch, seed, workers)):
             torch.manual_seed(sampling.model_seed(seed, number))
@@ -160,6 +168,8 @@ def train_decoder(
             if (number % CHECKED == 0 or number + 1 == steps) and not bool(loss.isfinite()):
                 raise DivergedError(f"{task.name}: the loss of the decoder is not finite after {number + 1} steps")
             advance()
+    if not frozen.is_finite:
+        raise DivergedError(f"{task.name}: the trained values are not finite after {steps} steps")
     return frozen
 
 

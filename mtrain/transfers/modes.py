@@ -26,15 +26,17 @@ from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import seen_by
 from mtrain.runs import Run
 from mtrain.scoring import metrics
+from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.predictions import Predictions, undefined
 from mtrain.seen import Seen
 from mtrain.transfers import eva, probes
-from mtrain.transfers.dense import STEPS, train_decoder
+from mtrain.transfers.dense import FrozenDense, train_decoder
+from mtrain.transfers.dense_tuned import Moving, TunedDense
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
 from mtrain.transfers.probes import Probe, TrainingSet
-from mtrain.transfers.request import OWN, SINGLE
+from mtrain.transfers.request import FROZEN_NETWORK, OWN, SINGLE, STEPS
 
 FROZEN = ("svm", "logistic", "knn", "dense")
 
@@ -71,7 +73,10 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """How to transfer. `final`: score on the test set, which only tasks from `mtrain.data.task.with_test` have."""
+    """How to transfer. `final`: score on the test set, which only tasks from `mtrain.data.task.with_test` have.
+
+    steps, moving: of `dense`: its training steps, and what it trains of the network.
+    """
 
     mode: str = "svm"
     final: bool = False
@@ -79,6 +84,7 @@ class TransferOptions:
     workers: int = 2
     recipe: Recipe = field(default_factory=Recipe)
     steps: int = STEPS
+    moving: Moving = field(default_factory=Moving)
 
     @property
     def scored(self) -> str:
@@ -89,7 +95,8 @@ class TransferOptions:
 class Transferred:
     """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`.
 
-    metric: its name where it is not the task's own. scored: for masks and points, what a result states of it.
+    metric: its name where it is not the task's own. scored, counts: for masks and points, what a result states,
+    and the counts of each sample.
     """
 
     set: str
@@ -100,6 +107,7 @@ class Transferred:
     score: float | None = None
     metric: str | None = None
     scored: dict[str, Any] = field(default_factory=dict)
+    counts: DenseAnswers | None = None
 
 
 def check_sets(task: Task, options: TransferOptions) -> None:
@@ -110,6 +118,9 @@ def check_sets(task: Task, options: TransferOptions) -> None:
     for split, needed in (("train", True), ("test", options.final)):
         if needed and not len(task.rows[split]):
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
+    if options.mode == "dense" and task.dense is None:
+        what = "this task has neither masks nor exhaustive points"
+        raise UsageError(what, where=task.folder, remedy="use another --mode")
     parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
     if (
         options.mode not in ("joint", "dense")
@@ -231,15 +242,16 @@ def joint(source: Pretrained, task: Task, options: TransferOptions, report: Repo
 
 
 def dense(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """A decoder of masks and points on the frozen network (mtrain.transfers.dense)."""
+    """A decoder of masks and points on the frozen network, or on one that is trained with it."""
     parts = [split for split in (("train", "val") if options.final else ("train",)) if len(task.rows[split])]
     rows, trained = _scored_rows(task, options), Rows.joined([task.rows[split] for split in parts])
     recipe = options.recipe
     decoder = train_decoder(
-        source.network, task, trained, size=source.run.config().size, steps=options.steps, batch=recipe.batch,
-        seed=recipe.seed, workers=options.workers, device=recipe.device, report=report,
+        _new_decoder(source, task, options), task, trained, steps=options.steps, batch=recipe.batch, seed=recipe.seed,
+        workers=options.workers, report=report,
     )  # fmt: skip
-    scored, metric = decoder.scores(task, rows, recipe.batch, options.workers), decoder.dense.metrics[0]
+    answers = decoder.answers(task, rows, recipe.batch, options.workers)
+    scored, metric = answers.scored(), decoder.dense.metrics[0]
     notes = []
     if np.isnan(scored["scores"][metric]):
         notes.append(f"the {options.scored} set of {task.name} holds nothing to find: no {metric}")
@@ -248,10 +260,20 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
             f"the {options.scored} set of {task.name} is of one {task.card.group_kind}: no confidence intervals"
         )
     sizes = {split: len(task.rows[split]) for split in parts}
+    settings = {"steps": options.steps, "tune": options.moving.tune} | options.moving.determining()
+    settings |= {"moved": decoder.moved if isinstance(decoder, TunedDense) else 0}
     return Transferred(
-        options.scored, sizes, {"steps": options.steps}, tuple(notes), score=scored["scores"][metric], metric=metric,
-        scored=scored,
+        options.scored, sizes, settings, tuple(notes), score=scored["scores"][metric], metric=metric,
+        scored=scored, counts=answers,
     )  # fmt: skip
+
+
+def _new_decoder(source: Pretrained, task: Task, options: TransferOptions) -> FrozenDense:
+    assert task.dense is not None, "check_sets refuses such tasks"
+    network, size, recipe = source.network, source.run.config().size, options.recipe
+    if options.moving.tune == FROZEN_NETWORK:
+        return FrozenDense(network, task.dense, size, recipe.seed, recipe.device)
+    return TunedDense(network, task.dense, size, recipe.seed, recipe.device, options.moving)
 
 
 MODES: dict[str, Callable[[Pretrained, Task, TransferOptions, Reporter], Transferred]] = {

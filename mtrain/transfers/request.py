@@ -15,6 +15,9 @@ from mtrain.runs import Run, Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
 SINGLE = ("run", "imagenet")  # names that always stand for the same weights of a run
+STEPS = 2000  # of --mode dense
+FROZEN_NETWORK = "heads"  # specification of mtrain.model.tuning: what --mode dense trains of the network, unless asked
+DENSE_LR = 1e-4  # of the network in --mode dense
 TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed", "tune", "layer_decay"})
 # mode -> the transfer options that it reads
 READS: dict[str, frozenset[str]] = {
@@ -26,7 +29,7 @@ READS: dict[str, frozenset[str]] = {
     "finetune": TUNING,
     "scratch": TUNING,
     "joint": frozenset(),
-    "dense": frozenset({"steps", "batch", "seed"}),
+    "dense": frozenset({"steps", "batch", "seed", "tune", "rates", "layer_decay"}),
 }
 CHOICES = frozenset().union(*READS.values())
 ONLY = {"scratch": "random", "joint": OWN}  # modes that determine the weights themselves

@@ -23,6 +23,7 @@ from mtrain.model.network import check_size, shared_network
 from mtrain.model.tensor_file import fault_of
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
+from mtrain.scoring.dense_counts import write_counts
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
 from mtrain.transfers.modes import (
@@ -35,7 +36,7 @@ from mtrain.transfers.modes import (
     check_unseen,
     own_head,
 )
-from mtrain.transfers.request import OWN
+from mtrain.transfers.request import FROZEN_NETWORK, OWN
 from mtrain.transfers.results import read_result
 
 __all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer", "transfer_runs"]
@@ -81,10 +82,13 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     fetch_shards([task], list(task.rows), report)
     begun = time.monotonic()
     found = MODES[options.mode](source, task, options, report)
-    predictions = None
+    answers, predictions = path.with_suffix(".npz"), None
     if found.answered is not None:
-        write_predictions(path.with_suffix(".npz"), *found.answered)
-        predictions = file_digest(path.with_suffix(".npz"))
+        write_predictions(answers, *found.answered)
+    if found.counts is not None:
+        write_counts(answers, found.counts)
+    if found.answered is not None or found.counts is not None:
+        predictions = file_digest(answers)
     result = {
         "identity": identity,
         "task": task.name,
@@ -158,6 +162,7 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         found |= {"seed": options.recipe.seed, "recipe": asdict(eva.RECIPE)}
     elif options.mode == "dense":
         found |= {"steps": options.steps, "batch": options.recipe.batch, "seed": options.recipe.seed}
+        found |= options.moving.determining()
     elif options.mode == "joint":
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
@@ -170,4 +175,6 @@ def result_path(source: Pretrained, task: Task, options: TransferOptions) -> Pat
     """The path of a transfer's result."""
     seed = f"-seed{options.recipe.seed}" if options.mode in SEEDED else ""
     final = "-final" if options.final else ""
-    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{source.label}{seed}{final}.json"
+    moved = options.mode == "dense" and options.moving.tune != FROZEN_NETWORK
+    tune = f"-tune-{options.moving.tune.replace(':', '-')}" if moved else ""
+    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{source.label}{seed}{tune}{final}.json"

@@ -474,8 +474,8 @@ def test_imagenet_is_a_line_in_the_figures_of_a_sweep_or_is_said_to_be_missing(t
     (folder / "Lung-svm-imagenet.json").write_text(json.dumps(found))
     page = sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False)
     html = page.read_text()
-    assert "Lung, tiny</figcaption>" in html
-    assert "Necrosis, tiny; ImageNet was not scored on this validation set</figcaption>" in html
+    assert "Lung (accuracy), tiny</figcaption>" in html
+    assert "Necrosis (accuracy), tiny; ImageNet was not scored on this validation set</figcaption>" in html
     figure = figures.by_rate({"1e-3": [50.0, 60.0]}, 62.5)
     assert [list(line.get_ydata()) for line in figure.axes[0].lines if line.get_label() == "ImageNet"] == [[62.5, 62.5]]
 

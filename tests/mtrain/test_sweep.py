@@ -576,7 +576,7 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     sweep = load_sweep(str(store.path.parent.parent / "tiny.toml")).model_copy(update={"shards": str(shards)})
     sets = list(left_out_sets(sweep).values())
     nothing = Store(tmp_path / "nothing")
-    found = estimate.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
+    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False): pace})
     # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 images each
     assert (found.cells, found.there, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)
@@ -589,7 +589,7 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     begun = next(cell for cell in cells if cell.warmup)
     nothing.run(begun.training).path.mkdir(parents=True)
     nothing.run(begun.training).write("state.json", {"state": "stopped", "iteration": 4})
-    found = estimate.plan(nothing, cells, sets, {"shufflenet_v2_x0_5": pace})
+    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False): pace})
     assert found.begun == 1
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)  # another cell still needs the same one
     assert found.hours == pytest.approx(3 * 3 + 2 + 4 * 6 + 0.6 + 1.92)
