@@ -77,7 +77,7 @@ def transfer(
     finetune   fine-tuning; the validation set chooses rate and epoch
     scratch    the same training from random weights
     joint      the run's own head, for a task that it trained on
-    dense      a small decoder of masks and points; with --tune, the network moves with it
+    dense      a small decoder of masks and points; --tune trains the network too
 
     \b
     Example: mtrain transfer --mode svm

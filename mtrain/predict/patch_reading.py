@@ -45,13 +45,13 @@ class PatchBatches(Batches):
         super().__init__(-(-side // LARGEST), batch, 1)  # room for a square of `side`, not of `LARGEST` times that
         self.opener, self.boxes, self.side = opener, boxes, side
         self.image: Image | None = None
-        self.opened = ExitStack()
+        self.closing = ExitStack()
 
     def __enter__(self) -> PatchBatches:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.opened.close()
+        self.closing.close()
 
     def __len__(self) -> int:
         return -(-len(self.boxes) // self.largest)
@@ -62,7 +62,7 @@ class PatchBatches(Batches):
         shape = (len(boxes), self.side, self.side, 3)
         room = into.pixels.numpy()[: int(np.prod(shape))].reshape(shape)
         try:
-            self.image = self.image or self.opened.enter_context(self.opener())
+            self.image = self.image or self.closing.enter_context(self.opener())
             for target, (x, y, width, height) in zip(room, boxes, strict=True):
                 target[...] = self.image.read(x, y, width, height, (self.side, self.side))
         except UserError as error:

@@ -151,8 +151,9 @@ def test_memory_of_the_host_grows_with_what_is_held() -> None:
 
 def test_a_process_that_ended_meanwhile_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = SimpleNamespace(pid=2**31 - 1)
-    monkeypatch.setattr(multiprocessing, "active_children", lambda: [ended])
-    test_memory_of_the_host_grows_with_what_is_held()
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing, "active_children", lambda: [ended])
+        test_memory_of_the_host_grows_with_what_is_held()
 
 
 # --- the state of the code ---
