@@ -119,7 +119,7 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, name)
-    from mtrain.evaluation import selection
+    from mtrain.evaluation import selection, selection_lines
     from mtrain.race.verdict import verdict
 
     selected = selection.select(store, incomplete=incomplete)
@@ -127,4 +127,4 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
         note_unused(reporter(as_json), {"incomplete": "no score is missing for this choice"})
     content = selection.content(selected, store)
     store.write_selection(content)
-    answer([*selection.lines(selected), *verdict(store)], content, as_json=as_json)
+    answer([*selection_lines.lines(selected), *verdict(store)], content, as_json=as_json)

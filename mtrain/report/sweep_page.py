@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
-from mtrain.evaluation import paper_tables, ranks, selection
+from mtrain.evaluation import paper_tables, ranks, selection, selection_lines
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.comparisons import BASELINE, METRICS
 from mtrain.evaluation.paper_tables import COLUMNS, DENSE_COLUMNS, TRANSFERS, Evaluation, TaskRow
@@ -113,9 +113,9 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     ).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
         metrics=METRICS, winners=_winners(chosen),
-        friedman=selection.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
+        friedman=selection_lines.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
         patients=patients, magnifications=MAGNIFICATIONS,
-        ranking=[selection.text_row(chosen, c) for c in chosen.order], mode=chosen.mode,
+        ranking=[selection_lines.text_row(chosen, c) for c in chosen.order], mode=chosen.mode,
         of_task=chosen.metrics, others=any(combination.others for combination in chosen.combinations),
         files=[*files, *(["figures/*.svg", "figures/*.png"] if drawn else [])],
     )  # fmt: skip

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from mtrain.cli import group
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation import selection
+from mtrain.evaluation import selection, selection_lines
 from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
@@ -51,7 +51,7 @@ def test_a_choice_among_equal_ranks_is_said(tmp_path: Path) -> None:
     assert (found.winner("Glomeruli"), found.tied("Glomeruli"), found.tied("Lung")) == ((0, 1.5), 2, 1)
     said = "Glomeruli: 2 combinations have the smallest mean rank; the first is chosen"
     assert found.notes == (said,)
-    assert f"note: {said}" in selection.lines(found)
+    assert f"note: {said}" in selection_lines.lines(found)
     assert selection.content(found, store)["notes"] == [said]
 
 
@@ -116,7 +116,7 @@ def test_diverged_trainings_rank_last_and_are_told(tmp_path: Path) -> None:
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert content["combinations"][-1]["tasks"]["Lung"]["mean"] is None
     assert content["targets"]["Lung"]["winner"]["lr"] == SLOW_WARM.lr  # Necrosis 1, Glomeruli 2; FAST 3 and 1
-    assert "diverged" in "\n".join(selection.lines(found))
+    assert "diverged" in "\n".join(selection_lines.lines(found))
 
 
 def test_a_task_without_a_score_does_not_count(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_one_task_alone_has_nothing_to_choose_by(tmp_path: Path) -> None:
     found = selection.select(store)
     assert found.winner("Lung") is None
     assert selection.content(found, store)["targets"]["Lung"]["winner"] is None
-    assert "Lung: no other task was scored, nothing to choose by" in selection.lines(found)
+    assert "Lung: no other task was scored, nothing to choose by" in selection_lines.lines(found)
 
 
 def test_the_command_prints_the_table_and_writes_the_choice(tmp_path: Path) -> None:
