@@ -29,8 +29,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import benchmarks.step.compare as step
 from benchmarks.step.compare import IMAGES, TASKS, make_shards, say
+from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import OrderedBatches, batches
+from mtrain.data.loader import batches
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Rows, Task
 from mtrain.model.inference import LOADED, Inference, outputs

@@ -106,8 +106,9 @@ class TensorTransform:
 
 def ours_uint8(data: Path, workers: int) -> Iterator[Any]:
     """What leaves the worker processes."""
+    from mtrain.data.image_batches import TrainingBatches
     from mtrain.data.images import Images
-    from mtrain.data.loader import TrainingBatches, batches
+    from mtrain.data.loader import batches
     from mtrain.data.pool import open_pool
     from mtrain.data.sampling import Stream
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
-from mtrain.data.loader import ordered_batches
+from mtrain.data.image_batches import ordered_batches
 from mtrain.data.task import Rows, Task
 from mtrain.influence.projection import Projection
 from mtrain.model.network import SharedNetwork

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from dpconvert.runtime.progress import Reporter
+from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import OrderedBatches
 from mtrain.data.task import Rows, Task
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.inference import LOADED, Inference, outputs

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mtrain.backbones.card import Interpolation
 from mtrain.data.augment import resized_if_needed
-from mtrain.data.loader import OrderedBatches, batches
+from mtrain.data.image_batches import OrderedBatches
+from mtrain.data.loader import batches
 from mtrain.data.prefetch import on_device
 
 LOADED = 64  # images that a worker prepares at once

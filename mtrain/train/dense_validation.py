@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mtrain.config import FitConfig
 from mtrain.data.batch import Batch
+from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import OrderedBatches, batches
+from mtrain.data.loader import batches
 from mtrain.data.targets import Targets
 from mtrain.data.task import Dense, Rows, Task
 from mtrain.model import batchnorm_per_task

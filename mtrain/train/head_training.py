@@ -18,7 +18,7 @@ from torch import Tensor
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
 from mtrain.data.batch import Batch
-from mtrain.data.loader import BatchDraw, TrainingBatches
+from mtrain.data.image_batches import BatchDraw, TrainingBatches
 from mtrain.data.task import Rows, Task
 from mtrain.documents import short_digest
 from mtrain.model.frozen import FEATURES, Features, check_features, computed, stored, weights_digest

@@ -17,8 +17,9 @@ from torch import Tensor
 from mtrain.config import FitConfig
 from mtrain.data import colour, sampling
 from mtrain.data.batch import Batch
+from mtrain.data.image_batches import OrderedBatches, TrainingBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import Batches, OrderedBatches, Parts, Skipping, TrainingBatches, batches
+from mtrain.data.loader import Batches, Parts, Skipping, batches
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
 from mtrain.data.prefetch import on_device

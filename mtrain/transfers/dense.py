@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
 from mtrain.data.batch import Batch
+from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import EpochBatches, batches
+from mtrain.data.loader import batches
 from mtrain.data.targets import IGNORE, Targets, turned
 from mtrain.data.task import Dense, Rows, Task
 from mtrain.errors import DivergedError

@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
 from mtrain.data.batch import Batch
+from mtrain.data.image_batches import EpochBatches, OrderedBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import EpochBatches, OrderedBatches, batches
+from mtrain.data.loader import batches
 from mtrain.data.task import Rows, Task
 from mtrain.model import tuning
 from mtrain.model.devices import find_device

@@ -105,7 +105,7 @@ def test_features_without_a_run_are_those_of_the_table(mtrain: Command, place: P
     found = np.load(tmp_path / "Alpha-val.npy")
     assert found.shape == (8, 32)
     task = find_task(open_pool(place / "shards"), "Alpha")
-    from mtrain.data.loader import ordered_batches
+    from mtrain.data.image_batches import ordered_batches
 
     network = shared_network("./tiny.toml", "tiny.safetensors").eval()
     (images, _), *_ = ordered_batches(task, task.rows["val"], size=28, batch=8, workers=0, how="bicubic")

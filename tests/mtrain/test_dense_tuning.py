@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dpconvert.runtime.progress import Reporter
 from mtrain.cli import transfer_lines
 from mtrain.data.batch import Batch
+from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import EpochBatches
 from mtrain.data.targets import Targets
 from mtrain.data.task import Dense, Task, open_task
 from mtrain.errors import UsageError

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mtrain.config import FitConfig
 from mtrain.data.choice import read_advice
-from mtrain.data.loader import ordered_batches
+from mtrain.data.image_batches import ordered_batches
 from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate

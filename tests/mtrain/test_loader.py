@@ -17,8 +17,9 @@ from mtrain.data import images as loaded_images
 from mtrain.data import sampling
 from mtrain.data.augment import square
 from mtrain.data.batch import Batch
+from mtrain.data.image_batches import OrderedBatches, TrainingBatches, ordered_batches
 from mtrain.data.images import Images
-from mtrain.data.loader import OrderedBatches, Parts, Skipping, TrainingBatches, batches, ordered_batches
+from mtrain.data.loader import Parts, Skipping, batches
 from mtrain.data.pool import Pool, open_pool
 from mtrain.data.sampling import Stream
 from mtrain.errors import ShardError
@@ -291,7 +292,8 @@ MEMORY = """
 import dataclasses, pathlib, sys
 import numpy as np
 from mtrain.data.images import Images
-from mtrain.data.loader import Batches, TrainingBatches, batches
+from mtrain.data.image_batches import TrainingBatches
+from mtrain.data.loader import Batches, batches
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
 (task,) = open_pool(pathlib.Path(sys.argv[1])).tasks

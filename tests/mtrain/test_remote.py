@@ -13,8 +13,9 @@ import torch
 
 from mtrain.data import shard_cache, storage
 from mtrain.data.batch import Batch
+from mtrain.data.image_batches import TrainingBatches
 from mtrain.data.images import Images
-from mtrain.data.loader import TrainingBatches, batches
+from mtrain.data.loader import batches
 from mtrain.data.pool import Pool, open_pool
 from mtrain.data.sampling import Stream
 from mtrain.data.task import Permit, Task, open_task, with_test

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mtrain.config import FitConfig
-from mtrain.data.loader import ordered_batches
+from mtrain.data.image_batches import ordered_batches
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
 from mtrain.errors import RunError, ShardError, UsageError
