@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -181,6 +182,19 @@ def undefined(evaluations: Iterable[Evaluation]) -> list[str]:
         f"{task}, {backbone}, {column}: {METRICS.get(metric, metric)} is not defined on the test set "
         f"({counted(count, 'evaluation')})"
         for (task, backbone, column, metric), count in sorted(without.items())
+    ]
+
+
+def untabled(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Notes with scores that have no column: those of the published weights from which a network with a table began."""
+    found: dict[tuple[str, str, str, str], dict[int, float]] = {}
+    for one in evaluations:
+        if one.score is not None and one.column not in TITLES:
+            found.setdefault((one.task, one.backbone, one.column, one.metric), {})[one.seed] = one.score
+    return [
+        f"{task}, {backbone}, {column}: {METRICS.get(metric, metric)} {100 * fmean(scores.values()):.2f} % on the test "
+        f"set ({counted(len(scores), 'evaluation')}), not in a table"
+        for (task, backbone, column, metric), scores in sorted(found.items())
     ]
 
 

@@ -94,7 +94,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     results = store.results(planned)
     size = store.input_size()
     scored, left = _of_sweep(store, chosen, results, size, paper_tables.read_evaluations(evaluations))
-    left = [*left, *paper_tables.undefined(scored)]
+    left = [*left, *paper_tables.undefined(scored), *paper_tables.untabled(scored)]
     networks = _networks(scored, paper=paper)
     patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
     for note in (*left, *others):

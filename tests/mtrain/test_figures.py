@@ -495,3 +495,17 @@ def test_values_that_hardly_differ_are_written_whole_beside_their_axis() -> None
     figure.canvas.draw()
     assert figure.axes[0].yaxis.get_offset_text().get_text() == ""
     assert "0.69318" in figure.axes[0].get_yticklabels()[1].get_text()
+
+
+def test_scores_of_the_weights_that_a_network_began_from_are_told() -> None:
+    """Networks with a table, such as uni2-h, have no ImageNet weights to compare with."""
+
+    def one(source: str, seed: int, score: float) -> paper_tables.Evaluation:
+        return paper_tables.Evaluation(
+            task="Lung", metric="accuracy", mode="svm", source=source, backbone="uni2-h", seed=seed, set="test",
+            score=score, n_train=10,
+        )  # fmt: skip
+
+    found = [one("multitask", 0, 0.9), one("start", 0, 0.8), one("start", 1, 0.7)]
+    (note,) = paper_tables.untabled(found)
+    assert note == "Lung, uni2-h, svm-start: accuracy 75.00 % on the test set (2 evaluations), not in a table"
