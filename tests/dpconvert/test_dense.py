@@ -516,7 +516,7 @@ def test_against_tells_masks_that_differ(make: Make, tmp_path: Path, dpconvert: 
 
 def test_audit_reads_tasks_with_targets(make: Make, tmp_path: Path, dpconvert: Cli) -> None:
     make(both(tmp_path / "source"))
-    answer = dpconvert("audit", tmp_path / "out", "--json", "-q")
+    answer = dpconvert("audit", tmp_path / "out", "--page", tmp_path / "audit.html", "--json", "-q")
     assert json.loads(answer.out)
 
 
