@@ -98,12 +98,12 @@ def convert(
 
 
 def _tell_changed(source: Source, folder: Path, report: Reporter) -> None:
-    """Note files that changed after the task was made, without a change of names and sizes."""
+    """Note files that are newer than the task, without a change of names and sizes; a copy of a file is newer too."""
     newer = source.stamps().newer_than(folder / FILE_NAME, source.sizes)
     if newer:
         report.note(
-            f"{folder.name}: {counted(len(newer), 'file')} of the source changed after this task was made, the first "
-            f"{newer[0]}: --overwrite makes it again"
+            f"{folder.name}: {counted(len(newer), 'file')} of the source changed or copied after this task was made, "
+            f"the first {newer[0]}: if their content changed, --overwrite makes it again"
         )
 
 
@@ -125,7 +125,9 @@ def _finished(folder: Path, request: dict[str, str], source: Source, report: Rep
     if existing is not None:
         stamped = request | {STAMPS: source.stamps().digest(source.sizes)}
         if any(existing.get(part) != stamped[part] for part in ("source", STAMPS)):  # keep unaffected shards
-            report.note(f"{folder.name}: files of the source changed since this conversion began; it is planned again")
+            report.note(
+                f"{folder.name}: files of the source changed or copied since this conversion began; it is planned again"
+            )
             (work / "plan.jsonl").unlink(missing_ok=True)
         _check_same(folder, request, _with_new_failure_handling(existing, request))
     return None

@@ -14,7 +14,7 @@ from dpconvert.errors import ReadError
 OUTSIDE = "outside its image"
 BEYOND = "reaching beyond its image"
 AGAIN = "the same as another, counted once"
-ALIKE = "the label and outline of another, with another id, counted as well"
+ALIKE = "the label and outline of another, with another id or none, counted as well"
 SCALED = "drawn on a copy of another size, scaled to the image"
 LEAST = 8  # pixels of a side, below which fractions are not told
 NEAR = 1.0  # pixels beyond the image that are rounding
@@ -48,7 +48,7 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     """
     if not found.items and not found.mended[OUTSIDE]:
         return found
-    found = _once(found)
+    found = once(found)
     geometries = np.array([item.geometry for item in found.items], dtype=object)
     frame = shapely.box(0, 0, *size)
     shapely.prepare(frame)
@@ -56,7 +56,7 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
         shapely.touches(frame, geometries) & (shapely.area(geometries) > 0)
     )
     beyond = within & ~shapely.covers(shapely.box(-NEAR, -NEAR, size[0] + NEAR, size[1] + NEAR), geometries)
-    counts = Counter({OUTSIDE: int((~within).sum()), BEYOND: int(beyond.sum())})
+    counts = Counter({OUTSIDE: int((~within).sum()), BEYOND: int(beyond.sum()), ALIKE: _alike(found)})
     if not within.any() and not allow_outside:
         raise _nothing_inside(geometries, size, found.mended[OUTSIDE] + len(geometries), name)
     if not allow_outside and _are_fractions(geometries, size):
@@ -69,17 +69,26 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     return replace(found, items=kept, mended=found.mended + counts)
 
 
-def _once(found: Annotations) -> Annotations:
-    """The annotations less repeated ones: points of one label and place, and areas that agree in their ids too."""
-    shapes = shapely.to_wkb(np.array([item.geometry for item in found.items], dtype=object))
-    first: dict[tuple[str, ...], Annotation] = {}
-    for item, shape in zip(found.items, shapes, strict=True):
-        is_point = item.geometry.geom_type == "Point"
-        first.setdefault((item.label, shape, *([] if is_point else [item.id])), item)
-    kept = list(first.values())
-    alike = len(kept) - len({key[:2] for key in first})
-    counts = Counter({AGAIN: len(found.items) - len(kept), ALIKE: alike})
-    return replace(found, items=kept, mended=found.mended + counts)
+def once(found: Annotations) -> Annotations:
+    """The annotations less repeated ones, counted: points of one label and place, and areas that agree in ids too."""
+    first: dict[tuple[str | bytes | int, ...], Annotation] = {}
+    for number, (item, shape) in enumerate(zip(found.items, _shapes(found), strict=True)):
+        same = () if item.geometry.geom_type == "Point" else (item.id or number,)  # areas without an id are all kept
+        first.setdefault((item.label, shape, *same), item)
+    return replace(
+        found, items=[*first.values()], mended=found.mended + Counter({AGAIN: len(found.items) - len(first)})
+    )
+
+
+def _alike(found: Annotations) -> int:
+    """How many have the label and the outline of one before them."""
+    return len(found.items) - len(
+        {(item.label, shape) for item, shape in zip(found.items, _shapes(found), strict=True)}
+    )
+
+
+def _shapes(found: Annotations) -> list[bytes]:
+    return list(shapely.to_wkb(np.array([item.geometry for item in found.items], dtype=object)))
 
 
 def _are_fractions(geometries: np.ndarray, size: tuple[int, int]) -> bool:

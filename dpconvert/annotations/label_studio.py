@@ -40,7 +40,7 @@ PARTS = {
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
 MOST_PIXELS = 1 << 28
 OWN = {"created_at", "updated_at"}  # texts of JSON-MIN that no annotator chose
-ADDRESS = re.compile(r"(?i)[/\\]|\.[a-z]{2,5}$")
+ADDRESS = re.compile(r"(?i)^[/\\]|://|\.\w{3,5}$")
 OTHERS = "annotation of another annotator passed over"
 
 

@@ -33,6 +33,7 @@ from dpconvert.annotations import (
     via3,
     voc,
 )
+from dpconvert.annotations.frame import once
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.masks import LabelMask
 from dpconvert.annotations.ndpa import Glass
@@ -105,6 +106,7 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             found = listed.placed(image, name, subject.size, known)
             if kind in OF_ONE:
                 _count_another(image.name, subject, found)
+    found = once(found)  # before ids that occur twice become two
     return Annotations(_told_apart(found.items), +found.mended)
 
 

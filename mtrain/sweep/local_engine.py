@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -143,7 +144,8 @@ def _job(store: Store, cells: Agenda, sender: Connection) -> None:
         said = error
     except KeyboardInterrupt:
         said = "stopped"
-    sender.send(said)
+    with suppress(BrokenPipeError):  # the parent was killed
+        sender.send(said)
 
 
 def _leave_with_parent() -> None:

@@ -13,6 +13,7 @@ import shapely
 from PIL import Image
 
 from dpconvert.annotations import Annotation, Annotations, frame
+from dpconvert.annotations import read as annotation_files
 from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find
 from dpconvert.readers.fakes import draw_fake
@@ -208,7 +209,7 @@ def test_a_cell_that_is_listed_twice_is_one_sample_and_two_that_are_alike_are_to
     cells.write_text(json.dumps(told))
     made = planned("midogpp", source)
     assert len(made.rows) == len(before.rows) + 1
-    assert "annotations: 1 x the label and outline of another, with another id, counted as well" in made.notes
+    assert "annotations: 1 x the label and outline of another, with another id or none, counted as well" in made.notes
 
 
 def test_a_point_in_two_rows_of_a_table_is_one_point() -> None:
@@ -216,3 +217,34 @@ def test_a_point_in_two_rows_of_a_table_is_one_point() -> None:
     found = frame.inside(Annotations(rows), (9, 9), "points.csv")
     assert [item.id for item in found.items] == ["2", "3"]
     assert found.mended == {"the same as another, counted once": 1}
+
+
+def square(**more: object) -> dict[str, object]:
+    corners = [[1, 1], [5, 1], [5, 5], [1, 5], [1, 1]]
+    geometry = {"type": "Polygon", "coordinates": [corners]}
+    return {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "cell"}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("features", "kept", "told"),
+    [
+        ([square(id="a"), square(id="a")], 1, "the same as another, counted once"),
+        ([square(id="a"), square(id="b")], 2, frame.ALIKE),
+        ([square(), square()], 2, frame.ALIKE),
+    ],
+)
+def test_an_outline_that_a_file_holds_twice_is_one_object_only_if_both_have_one_id(
+    features: list[dict[str, object]], kept: int, told: str
+) -> None:
+    data = json.dumps({"type": "FeatureCollection", "features": features}).encode()
+    found = annotation_files.read(data, "a.geojson", annotation_files.Subject("a.png", (9, 9)))
+    assert isinstance(found, Annotations)
+    found = frame.inside(found, (9, 9), "a.geojson")
+    assert len({item.id for item in found.items}) == len(found.items) == kept
+    assert +found.mended == {told: 1}
+
+
+def test_areas_without_an_id_are_all_kept() -> None:
+    alike = [Annotation(shapely.box(1, 1, 5, 5), "cell")] * 2
+    found = frame.inside(Annotations(alike), (9, 9), "a.json")
+    assert (len(found.items), +found.mended) == (2, {frame.ALIKE: 1})

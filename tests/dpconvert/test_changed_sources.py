@@ -99,7 +99,7 @@ def test_an_image_that_is_replaced_before_a_conversion_goes_on_is_read_anew(
     notes = Notes()
     result = converted(folder, "out", notes)
     assert result.had == 1
-    assert "T: files of the source changed since this conversion began; it is planned again" in notes.notes
+    assert "T: files of the source changed or copied since this conversion began; it is planned again" in notes.notes
     assert tars(result.folder) == tars(converted(folder, "fresh").folder)
     pixels = Image.open(io.BytesIO(stored(result.folder)[Path(done).stem]["png"]))
     assert not np.asarray(pixels).any()
@@ -135,5 +135,6 @@ def test_a_file_that_changed_after_the_task_was_made_is_told(folder: Path) -> No
         assert converted(folder, "out", notes).made == 0
         assert len(notes.notes) == told
     assert notes.notes == [
-        "T: 1 file of the source changed after this task was made, the first labels.csv: --overwrite makes it again"
+        "T: 1 file of the source changed or copied after this task was made, the first labels.csv: if their content "
+        "changed, --overwrite makes it again"
     ]

@@ -968,3 +968,10 @@ def test_choices_of_json_min_label_whole_images() -> None:
     assert set(labels_of_image(data, "x.json", "b.png")) >= {"Normal", "Blurred"}
     with pytest.raises(ReadError, match="holds labels of whole images, and no outlines"):
         read(body)
+
+
+@pytest.mark.parametrize("choice", ["ER+/PR-", "grade.ii", "n/a"])
+def test_a_choice_of_json_min_may_hold_slashes_and_dots(choice: str) -> None:
+    told = {"image": "/data/upload/a.tiff", "url": "s3://bucket/a.jp2", "annotator": 1, "annotation_id": 1}
+    data = json.dumps([told | {"choice": choice}]).encode()
+    assert labels_of_image(data, "a.json", "a.tiff") == (choice,)

@@ -211,6 +211,14 @@ def test_an_image_without_a_group_is_a_group_of_its_own(convert: Convert) -> Non
     assert "2 rows of labels.csv without a group, each image a group of its own" in card.notes
 
 
+@pytest.mark.parametrize("error", ["#N/A", "#DIV/0!", "#NAME?"])
+def test_an_error_of_a_spreadsheet_is_no_patient_but_may_stand_in_other_columns(convert: Convert, error: str) -> None:
+    table, files = f"file,label,patient\na.png,benign,P1\nb.png,malignant,{error}\n", "a.png b.png"
+    with pytest.raises(SourceError, match=r"labels.csv, line 3: column 'patient' holds an error of a spreadsheet"):
+        convert(table, files, 'group = "patient"\n')
+    convert(table, files)
+
+
 @pytest.mark.parametrize(
     "layout", ['delimiter = "x"\n', 'encoding = "klingon"\n', 'decimal = ";"\n', 'missing = "none"\n']
 )

@@ -9,6 +9,7 @@ import zipfile
 import openpyxl
 import pandas as pd
 import pytest
+from openpyxl.worksheet.formula import ArrayFormula
 
 from dpconvert.annotations.parsing.table import Dialect, Table
 from dpconvert.annotations.parsing.workbook import is_workbook
@@ -90,6 +91,30 @@ def test_another_zip_archive_is_no_table() -> None:
 def test_a_formula_whose_value_is_not_stored_is_refused_by_its_cell() -> None:
     written = book(One=[["file", "patient"], ["a.png", None], ["b.png", "=LEFT(A3,1)"]])
     with pytest.raises(ReadError, match=r"labels\.xlsx: cell B3 holds a formula whose value .*; found =LEFT"):
+        cells(written)
+
+
+@pytest.mark.parametrize(
+    ("asks", "stored"), [(b'fullCalcOnLoad="1"', b"0"), (b"", b"0"), (b'fullCalcOnLoad="1"', b"7")]
+)
+def test_a_zero_of_a_formula_in_a_workbook_that_was_never_calculated_is_refused(asks: bytes, stored: bytes) -> None:
+    whole, made = book(One=[["file", "label"], ["b.png", "=1-1"]]), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(made, "w") as new:
+        for part in old.namelist():
+            text = old.read(part).replace(b'fullCalcOnLoad="1"', asks)
+            for empty in (b"<v></v>", b"<v />", b"<v/>"):
+                text = text.replace(empty, b"<v>" + stored + b"</v>")
+            new.writestr(part, text)
+    if asks and stored == b"0":
+        with pytest.raises(ReadError, match=r"cell B2 holds a formula whose value is not stored; found =1-1"):
+            cells(made.getvalue())
+    else:
+        assert cells(made.getvalue()) == [{"file": "b.png", "label": stored.decode()}]
+
+
+def test_an_array_formula_without_a_value_is_shown_as_it_is_written() -> None:
+    written = book(One=[["file", "patient"], ["a.png", ArrayFormula("B2:B2", "=A2:A2")]])
+    with pytest.raises(ReadError, match=r"cell B2 holds a formula .*; found =A2:A2;"):
         cells(written)
 
 

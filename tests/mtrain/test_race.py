@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -494,3 +496,15 @@ def test_the_jobs_of_a_race_are_alike(shards: Path, tmp_path: Path) -> None:
     assert "#SBATCH --array=1-3\n" in script.read_text()
     assert "--race --quiet\n" in script.read_text()
     assert "--part" not in script.read_text()
+
+
+def test_a_job_whose_parent_was_killed_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    receiver.close()
+    monkeypatch.setattr(local_engine, "work", lambda *_: "stopped")
+    try:
+        local_engine._job(None, None, sender)  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        sender.close()

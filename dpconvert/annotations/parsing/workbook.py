@@ -23,6 +23,7 @@ from dpconvert.errors import ManifestError, ReadError
 ZIP = b"PK\x03\x04"
 BOOK = "xl/workbook.xml"
 FORMULA = re.compile(rb"<(\w+:)?f[ />]")
+UNCALCULATED = re.compile(rb"""\bfullCalcOnLoad\s*=\s*["'](1|true)["']""")  # written by programs that do not calculate
 MOST_BYTES = 1 << 30  # that the parts of a workbook may unpack to
 DAMAGED = (  # what `zipfile` and openpyxl raise on damaged workbooks, found by damaging some
     OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, SyntaxError, RuntimeError, EOFError,
@@ -53,7 +54,7 @@ def records(data: bytes, name: str, sheet: str = "") -> list[tuple[int, list[str
         with _opened(data) as book:
             found = _sheet(book, name, sheet)
             rows = list(_bounded(found.iter_rows(), name))
-            if any(_is_open(cell) for _, cells in rows for cell in cells) and _holds_formulas(data):
+            if _holds_formulas(data):
                 _check_formulas(data, found.title, rows, name)
             return [(number, [_text(cell.value, name) for cell in cells]) for number, cells in rows]
     except DAMAGED as error:
@@ -71,9 +72,12 @@ def _opened(data: bytes, *, values: bool = True) -> Iterator[Any]:
             yield book
 
 
-def _is_open(cell: Any) -> bool:
-    """Whether a cell has no value; a formula whose value is an empty text has the type "str"."""
-    return cell.value is None and cell.data_type != "str"
+def _is_open(cell: Any, *, calculated: bool) -> bool:
+    """Whether a formula in this cell has no value; one whose value is an empty text has the type "str".
+
+    XlsxWriter stores 0 as the value of each formula and asks the program that opens the workbook to calculate.
+    """
+    return (cell.value is None and cell.data_type != "str") or (not calculated and cell.value == 0)
 
 
 def _holds_formulas(data: bytes) -> bool:
@@ -88,14 +92,16 @@ def _check_formulas(data: bytes, sheet: str, rows: list[tuple[int, Any]], name: 
     Raises:
         ReadError: there is one.
     """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        calculated = not UNCALCULATED.search(archive.read(BOOK))
     with _opened(data, values=False) as book:
         book[sheet].reset_dimensions()
         for (_, cells), written in zip(rows, book[sheet].iter_rows(), strict=False):
             for cell, formula in zip(cells, written, strict=False):
-                if _is_open(cell) and formula.data_type == "f":
+                if formula.data_type == "f" and _is_open(cell, calculated=calculated):
                     raise ReadError(
                         f"cell {formula.coordinate} holds a formula whose value is not stored", where=name,
-                        found=str(formula.value)[:40],
+                        found=str(getattr(formula.value, "text", formula.value))[:40],
                         remedy="open the workbook in Excel or LibreOffice and save it, or save it as CSV, in UTF-8",
                     )  # fmt: skip
 

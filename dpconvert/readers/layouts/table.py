@@ -43,6 +43,7 @@ FILES = {
     ),
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
+ERRORS = {"#N/A", "#DIV/0", "#REF", "#VALUE", "#NAME", "#NUM", "#NULL"}
 GROUPS = {"table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 PADDED = re.compile(r"0(?P<width>[1-9]\d*)(?P<whole>d?)|(?P<plain>d)")
@@ -232,8 +233,15 @@ def cell(row: TableRow, wanted: str, where: str) -> str:
 
     Raises:
         ManifestError: The table has no such column.
+        SourceError: The cell holds an error of a spreadsheet, which is no value.
     """
-    return row.cells[column(row, wanted, where)]
+    text = row.cells[column(row, wanted, where)]
+    if text.rstrip("!?") in ERRORS:
+        raise SourceError(
+            f"column {wanted!r} holds an error of a spreadsheet", where=where, found=text,
+            remedy="correct the formula, or empty the cell",
+        )  # fmt: skip
+    return text
 
 
 class Endings:
