@@ -356,7 +356,7 @@ TOLD_BEFORE_TORCH = [
     ("sweep small.toml --cpus 2", "--address and --cpus are for --engine ray"),
     (
         "sweep wrong.toml",
-        "wrong.toml: grid.rate: is not known here (known: backbone, layer_decay, lr,",
+        "wrong.toml: grid.rate: is not known here (known: backbone, dense, layer_decay, lr,",
     ),
     ("select --sweeps nowhere", "nowhere: no sweep"),
     ("report --run tot", "runs: no run named 'tot'; existing runs: toy"),

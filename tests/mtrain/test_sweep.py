@@ -290,7 +290,7 @@ def test_what_enters_a_key_is_pinned() -> None:
     assert training_digest(config, "pool", "imagenet") == hashlib.sha256(by_hand.encode()).hexdigest()[:24]
     assert training_digest(config, "pool", "imagenet") == "acfdf5bf4d72788485492fef"
     assert training_digest(warmup_config(config), "pool", "imagenet") == "5d879da615fa53eca8794b6f"
-    assert Transfer().model_dump() == {"mode": "svm", "solver": "batched"}
+    assert Transfer().determining() == {"mode": "svm", "solver": "batched"}
 
 
 def test_adding_a_seed_a_value_or_a_set_keeps_the_cells_that_are_there(tiny: Callable[..., list[Cell]]) -> None:
