@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from PIL import Image, PngImagePlugin
 
 from dpconvert.shards import encode
+
+# torch reads it: sums of several threads are rounded otherwise, and tests compare runs of several processes bit by bit
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("no deadline", deadline=None)  # a machine may be busy
+settings.load_profile("no deadline")
 
 SLOW, FAST = encode.PNG_LEVEL, 1  # zlib's level: the same pixels in more bytes and a quarter of the time
 
