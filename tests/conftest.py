@@ -74,3 +74,17 @@ def _use(level: int, save: Any) -> None:
 def _save(image: Image.Image, *given: Any, **options: Any) -> None:
     image.encoderinfo.setdefault("compress_level", FAST)
     PngImagePlugin._save(image, *given, **options)
+
+
+@pytest.fixture(autouse=True)
+def options_leave_nothing_behind() -> Iterator[None]:
+    """Some options set variables of the environment, which workers inherit; so would the next test in this process."""
+    before = {name: os.environ.get(name) for name in ("MTRAIN_CACHE", "MTRAIN_CACHE_SIZE")}
+    os.environ.pop("MTRAIN_CHECK_IMAGES", None)  # may be left by a fixture that several tests share
+    yield
+    os.environ.pop("MTRAIN_CHECK_IMAGES", None)
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -266,8 +266,8 @@ def _jpeg_tiles(path: Path) -> object:
 
 
 def _archive(path: Path) -> object:
-    source = Source.open(path.parent, ARCHIVES)
-    return [source.read(name) for name in source.sizes]
+    with closing(Source.open(path.parent, ARCHIVES)) as source:
+        return [source.read(name) for name in source.sizes]
 
 
 def _table(data: bytes) -> object:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from mtrain.report import figures
 from tests.small_programs import without_estimates
-
-SET_BY_OPTIONS = ("MTRAIN_CACHE", "MTRAIN_CACHE_SIZE", "MTRAIN_CHECK_IMAGES")
 
 
 @pytest.fixture(autouse=True)
@@ -20,18 +17,6 @@ def no_process_is_left_running() -> Iterator[None]:
     before = multiprocessing.active_children()
     yield
     assert multiprocessing.active_children() == before
-
-
-@pytest.fixture(autouse=True)
-def options_leave_nothing_behind() -> Iterator[None]:
-    """Some options set variables of the environment, which workers inherit; so would the next test in this process."""
-    before = {name: os.environ.get(name) for name in SET_BY_OPTIONS}
-    yield
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 @pytest.fixture(autouse=True)
