@@ -37,6 +37,7 @@ ORIENTATION = 274  # EXIF's and TIFF's tag
 TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 JPEG_SCAN = b"\xff\xda"
 MAY_TURN = b"Exif", b"eXIf", b"Orientation", b"exif"  # a PNG or JPEG without these words has no orientation
+MANY = 100  # a white of as many is one of levels, not of fractions
 UNUSED = 2  # upper bits; an image of more than 8 bits that uses none of them has fewer bits, or is black
 
 
@@ -115,9 +116,12 @@ def check_bits(samples: NDArray[Any], bits: int = 0, scale: Range | None = None)
     """Refuse an image that states more bits than it uses: 12 bits kept in 16 would come out nearly black.
 
     Raises:
-        KindError: the largest sample is not 0, but below a quarter of the range of its bits.
+        KindError: the largest sample is not 0, but below a quarter of the range of its bits; or fractions of 1 have a
+            `scale` of levels, or the reverse.
     """
     bits = bits or 8 * samples.dtype.itemsize
+    if scale is not None and samples.dtype.kind != "b" and bits > 8:
+        _check_scale(samples, scale)
     if scale is not None or samples.dtype.kind != "u" or not 8 < bits <= 16:
         return
     largest = int(samples.max(initial=0))
@@ -126,6 +130,21 @@ def check_bits(samples: NDArray[Any], bits: int = 0, scale: Range | None = None)
         raise KindError(
             f"no sample above {largest}, where {bits} bits reach to {(1 << bits) - 1}: of {fewer} bits?",
             STATE_RANGE.format((1 << fewer) - 1),
+        )
+
+
+def _check_scale(samples: NDArray[Any], scale: Range) -> None:
+    """Refuse fractions of 1 whose white is stated to be far above 1, and levels whose white is stated to be 1: they
+    would become black, or white.
+    """
+    (low, high), numbers = scale, np.nan_to_num(samples)
+    smallest, largest = float(numbers.min(initial=0)), float(numbers.max(initial=0))
+    are_fractions = smallest >= 0 and 0 < largest <= 1 and bool((numbers != numbers.round()).any())
+    are_levels = largest >= MANY and not ((numbers > low) & (numbers < high)).any()
+    if (are_fractions and high >= MANY) or (are_levels and high <= 1):
+        raise KindError(
+            f"samples from {smallest:g} to {largest:g}, where `range` under [pixels] states {low:g} to {high:g}",
+            "correct the range in the manifest",
         )
 
 

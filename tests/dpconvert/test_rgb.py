@@ -429,6 +429,19 @@ def test_a_stated_range_scales_them(large: int, tmp_path: Path, monkeypatch: pyt
             assert image.read(0, 0, 4, 4)[2, :, 1].tolist() == expected
 
 
+def test_fractions_in_a_range_of_levels_are_refused_and_levels_in_one_of_fractions() -> None:
+    fractions, levels = np.linspace(0, 1, 16).reshape(4, 4), np.arange(0, 4096, 256, dtype=np.uint16).reshape(4, 4)
+    with pytest.raises(ValueError, match=r"samples from 0 to 1, where `range` .* states 0 to 255"):
+        check_bits(fractions, scale=(0, 255))
+    with pytest.raises(ValueError, match=r"samples from 0 to 3840, where `range` .* states 0 to 1"):
+        check_bits(levels, scale=(0, 1))
+    check_bits(fractions, scale=(0, 1))
+    check_bits(levels, scale=(0, 4095))
+    check_bits(np.zeros((4, 4)), scale=(0, 255))  # black
+    check_bits(np.array([[0.0, 1.0]]), scale=(0, 255))  # may be levels
+    check_bits(levels.astype(np.uint8), scale=(0, 1))  # of 8 bits, which take no range
+
+
 def test_sixteen_dark_bits_are_black_when_all_are_and_refused_in_a_png_too() -> None:
     check_bits(np.zeros((4, 4), np.uint16))
     check_bits(np.full((4, 4), 1 << 14, np.uint16))
