@@ -214,7 +214,8 @@ def _chosen(result: dict[str, Any]) -> str:
         return f", C = {result['C']:g}"
     if "steps" in result:
         moved = f", tune {result['tune']} at {result['lr']:g}" if result.get("moved") else ""
-        return f", {result['steps']} steps{moved}"
+        decay = f", layer decay {result['layer_decay']:g}" if result.get("layer_decay") else ""
+        return f", {result['steps']} steps{moved}{decay}"
     if "epochs" in result:
         return f", epoch {result['epoch']} of {result['epochs']}, seed {result['seed']}"
     if "k" in result:

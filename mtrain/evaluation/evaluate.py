@@ -30,7 +30,7 @@ from mtrain.transfers.transfer import TransferOptions, result_path, source_of, t
 IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
 START = "start"  # the published weights from which a network with a table was trained: its baseline
 SEEDS = 5  # seeds of the baselines that depend on one
-SETTINGS = ("C", "k", "lr", "epoch", "val_score", "steps", "tune", "moved")  # entries of a transfer's result
+SETTINGS = ("C", "k", "lr", "epoch", "val_score", "steps", "tune", "moved", "layer_decay")  # entries of a result
 WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
 
 

@@ -296,5 +296,6 @@ def _import_timm(name: str):  # type: ignore[no-untyped-def]  # timm is an extra
 def _no_download(name: str, error: Exception) -> RunError:
     return RunError(
         f"the ImageNet weights of {name} are not available: {error}",
-        remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0",
+        remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0; "
+        "`mtrain evaluate --no-baseline` does without them",
     )

@@ -95,7 +95,8 @@ def prepare(body: nn.Module, text: str, name: str) -> None:
             "lora": "projections of attention",
             "last": "blocks",
         }
-        raise UsageError(f"--tune {text}: {name} has no {parts[tune.kind]}", remedy="use --tune all or heads")
+        remedy = "use --tune all or heads, or another part"
+        raise UsageError(f"--tune {text}: {name} has no {parts[tune.kind]}", remedy=remedy)
 
 
 def check_pointing(body: nn.Module, name: str) -> None:
