@@ -26,9 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-import benchmarks.step.compare as step
-from benchmarks.step.compare import IMAGES, TASKS, make_shards, say
 from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
 from mtrain.data.loader import batches
@@ -37,10 +34,16 @@ from mtrain.data.task import Rows, Task
 from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork, shared_network
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from generated import make_shards
+
 Clock = Callable[[], float]
-
-
 Sample = list[tuple[Task, Rows]]
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 @dataclass
@@ -155,8 +158,7 @@ def main() -> None:
     say("| | batch | images/s | of the bare loop | without the start | of the bare loop |")
     say("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        step.TASKS, step.IMAGES = 1, 512  # in one conversion
-        sample = sample_of(given.shards or make_shards(Path(folder), TASKS, IMAGES), given.images)
+        sample = sample_of(given.shards or make_shards(Path(folder), 1, 512), given.images)
         for name in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
             compare(name, sample, inference, given)
         pace = decoded(sample, given.size, given.workers)

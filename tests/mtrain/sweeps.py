@@ -7,11 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mtrain.documents import write_document
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.spec import Combination, Sweep, load_sweep
 from mtrain.sweep.store import Store
 
 Scorer = Callable[[Combination, str, int], float | str | None]  # a score, "diverged" or "missing"
 GRID = [Combination("tiny", lr, 5.0, warmup) for lr in (1e-3, 1e-4) for warmup in (True, False)]
+
+
+def changed_sweep(text: str, changes: Sequence[tuple[str, str]], path: Path, shards: Path) -> Sweep:
+    """The sweep that a file at `path` describes, of these shards: `text` with parts of it replaced."""
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return load_sweep(str(path)).model_copy(update={"shards": str(shards)})
 
 
 def write_sweep(

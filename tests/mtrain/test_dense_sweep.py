@@ -33,6 +33,7 @@ from mtrain.sweep.store import Store
 from tests.mtrain.dense_networks import body
 from tests.mtrain.dense_pools import write_dense_task, write_mixed_pool
 from tests.mtrain.pools import write_pool
+from tests.mtrain.sweeps import changed_sweep
 
 USERS = ("mtrain.train.start", "mtrain.transfers.transfer", "mtrain.sweep.cell_run", "mtrain.sweep.estimate")
 TINY = """
@@ -101,13 +102,7 @@ def cells(folder: Path, tmp_path: Path) -> Callable[..., list[Cell]]:
     """The cells of the tiny sweep, with lines of its file changed."""
 
     def changed(*changes: tuple[str, str], shards: Path = folder / "shards") -> list[Cell]:
-        text = TINY
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp_path / "tiny.toml"
-        path.write_text(text)
-        sweep = load_sweep(str(path)).model_copy(update={"shards": str(shards)})
+        sweep = changed_sweep(TINY, changes, tmp_path / "tiny.toml", shards)
         return cells_of(sweep, left_out_sets(sweep))
 
     return changed

@@ -30,10 +30,11 @@ from mtrain.runs import Run
 from mtrain.sweep import cell_run, estimate, local_engine
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.race_record import NAME, read_record
-from mtrain.sweep.spec import Race, Sweep, load_sweep
+from mtrain.sweep.spec import Race, Sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
+from tests.mtrain.sweeps import changed_sweep
 
 QUIET = Reporter(quiet=True)
 TINY = """
@@ -73,12 +74,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(folder: Path, shards: Path, *changes: tuple[str, str]) -> tuple[Sweep, RaceAgenda, list[Cell], Store]:
     """The tiny sweep, with lines of its file changed: its race, the cells of the full grid, and its folder."""
-    text = TINY
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "tiny.toml").write_text(text)
-    sweep = load_sweep(str(folder / "tiny.toml")).model_copy(update={"shards": str(shards)})
+    sweep = changed_sweep(TINY, changes, folder / "tiny.toml", shards)
     sets = left_out_sets(sweep)
     cells, store = cells_of(sweep, sets), Store(folder / "sweeps" / "tiny")
     store.write_plan(sweep, cells)

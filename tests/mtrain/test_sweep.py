@@ -38,6 +38,7 @@ from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.forked import Forked
 from tests.mtrain.pools import write_pool, write_task
+from tests.mtrain.sweeps import changed_sweep
 
 QUIET = Reporter(quiet=True)
 TINY = """
@@ -72,13 +73,7 @@ def tiny(tmp_path: Path, shards: Path) -> Callable[..., list[Cell]]:
     """The cells of the tiny sweep, with lines of its file changed."""
 
     def cells(*changes: tuple[str, str], shards: Path = shards) -> list[Cell]:
-        text = TINY
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp_path / "tiny.toml"
-        path.write_text(text)
-        sweep = load_sweep(str(path)).model_copy(update={"shards": str(shards)})
+        sweep = changed_sweep(TINY, changes, tmp_path / "tiny.toml", shards)
         return cells_of(sweep, left_out_sets(sweep))
 
     return cells
