@@ -27,14 +27,6 @@ from typing import Any
 SIZE, BATCH, WARM, COUNTED = 224, 64, 6, 150
 TASKS = {"Large": 2400, "Middle": 1200, "Small": 600, "Tiny": 200}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-MANIFEST = """
-task = "{task}"
-shape = "folders"
-classes = ["a", "b"]
-[files.images]
-pattern = '(?P<class>[ab])/(?P<name>[0-9]+)\\.jpg$'
-[split.strict]
-"""
 
 
 def draw(folder: Path) -> None:
@@ -276,13 +268,16 @@ def one(way: str, data: Path, workers: int) -> None:
 
 def prepare(data: Path, images: Path | None, peers: str | None) -> None:
     """Images, our shards, and the peers' formats."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from generated import MANIFEST  # which needs dpconvert; the peers' interpreter runs this file too
+
     if images is None:
         draw(data / "pictures")
     else:
         (data / "pictures").symlink_to(images.absolute())
     for task in sorted((data / "pictures").iterdir()):
         manifest = data / f"{task.name}.toml"
-        manifest.write_text(MANIFEST.format(task=task.name))
+        manifest.write_text(MANIFEST.format(task=task.name, split=""))
         convert = [
             sys.executable,
             "-m",
