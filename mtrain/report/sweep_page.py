@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection, selection_lines
@@ -109,7 +110,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
         **({"breakhis.csv": csv_files.breakhis(patients)} if patients else {}),
     }
     page = template(
-        "sweep.html", spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
+        "sweep.html", counted=counted, spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
     ).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
         metrics=METRICS, winners=_winners(chosen),
