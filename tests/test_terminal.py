@@ -205,3 +205,28 @@ def test_the_command_tells_programs_and_its_exit_status_says_so(
         assert code == (not well)
         (told,) = json.loads(capsys.readouterr().out)
         assert told == {"name": "disk", "ok": well, "found": "2 GB", "remedy": "make room"}
+
+
+@pytest.mark.parametrize(
+    "interrupted",
+    [
+        "exec('os.kill(os.getpid(), signal.SIGINT); time.sleep(9)', {'os': os, 'signal': signal, 'time': time})",
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)",
+    ],
+    ids=["in evaluated text, as of a dataclass", "elsewhere"],
+)
+@pytest.mark.parametrize("instead", ["KeyboardInterrupt", "RuntimeError", "UserError"])
+def test_ctrl_c_is_one_line_and_status_130_whatever_a_library_makes_of_it(
+    interrupted: str, instead: str, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(
+        "import os, signal, time\n"
+        "from dpconvert.errors import UserError\n"
+        "from dpconvert.runtime.terminal import ended\n"
+        "with ended('program', 'stopped'):\n"
+        f"    try: {interrupted}\n"
+        f"    except KeyboardInterrupt: raise {instead}('changed by a library')\n"
+    )
+    command = [sys.executable, "-m", "program"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stdout, finished.stderr.strip()) == (130, "", "program: stopped")

@@ -95,14 +95,25 @@ def start_loading() -> str:
 
     forkserver.set_forkserver_preload(LOADED)
     resource_tracker.ensure_running()  # else the server starts it, and unblocks signals
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # only this process handles Ctrl-C
     try:
-        forkserver.ensure_running()
+        with _uninterrupted():  # only this process handles Ctrl-C
+            forkserver.ensure_running()
     except OSError:  # the path of the temporary folder is too long for a socket
         return "spawn"
+    return "forkserver"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until a process has been started: half begun, it would be left behind. It inherits this."""
+    if sys.platform == "win32":
+        yield
+        return
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-    return "forkserver"
 
 
 def _run(
@@ -119,7 +130,8 @@ def _run(
     try:
         while True:
             for item in waiting:
-                running.add(executor.submit(_call, work, item))
+                with _uninterrupted():  # it may start a process
+                    running.add(executor.submit(_call, work, item))
                 if len(running) >= ahead:
                     break
             if not running:

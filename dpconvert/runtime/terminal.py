@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -66,20 +68,43 @@ def ended(program: str, stopped: str) -> Iterator[None]:
 
     The status is 1 for a user's error, 2 for a wrong command line, and 130 after Ctrl-C, which prints `stopped`.
     """
+    interrupts: list[int] = []
     try:
-        yield
+        with _recorded(interrupts):
+            yield
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except UserError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupts or isinstance(error, (KeyboardInterrupt, click.Abort)):
+            click.echo(err=True)
+            say(f"{program}: {stopped}")
+            exec("")  # Python remembers a Ctrl-C in evaluated text, as of a dataclass, and would end by the signal
+            sys.exit(INTERRUPTED)
+        if isinstance(error, click.ClickException):
+            error.show()
+            sys.exit(error.exit_code)
+        if not isinstance(error, UserError):
+            raise
         say(f"{program}: error: {error}", bold=True)
         sys.exit(1)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(err=True)
-        say(f"{program}: {stopped}")
-        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _recorded(interrupts: list[int]) -> Iterator[None]:
+    """Note each Ctrl-C before it interrupts: libraries can replace the KeyboardInterrupt by an error of their own."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tell(text: str) -> None:
