@@ -69,8 +69,8 @@ def report(
 @RUNS
 @QUIET
 @click.argument("run", required=False)
-@click.option("--to", type=click.Choice(["safetensors", "torchvision", "timm", "onnx"]), default="safetensors",
-    show_default=True, help="Format.",
+@click.option("--to", type=click.Choice(["safetensors", "torchvision", "timm", "onnx", "adapter"]),
+    default="safetensors", show_default=True, help="Format; adapter: the updates of --tune lora alone.",
 )  # fmt: skip
 @click.option(
     "--task", metavar="TASK", help="Include the run's head for this task.  [default: only the shared network]"

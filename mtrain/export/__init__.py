@@ -9,7 +9,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
-from mtrain.export import formats, modelcard, snippets
+from mtrain.export import adapter, formats, modelcard, snippets
 from mtrain.model.dense_file import load_dense, save_dense
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
@@ -18,7 +18,7 @@ from mtrain.runs import Run, trained_task
 
 __all__ = ["FORMATS", "Exported", "export"]
 
-FORMATS = formats.WRITERS
+FORMATS = (*formats.WRITERS, adapter.FORMAT)
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,13 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     head = heads[trained_task(heads, task, run.path)] if task else None
     pool = [head.about for head in heads.values()]
     described = run.network()
-    restricted = _check_licences(pool, run, described, accepted=accepted)
+    contains_start = to != adapter.FORMAT
+    restricted = _check_licences(pool, run, described if contains_start else None, accepted=accepted)
     network = shared_network(described, run.weights).eval()
-    written = FORMATS[to](network, head, out, run.config().size, run.seen())
+    if to == adapter.FORMAT:
+        written = adapter.to_adapter(run, network, head, out)
+    else:
+        written = formats.WRITERS[to](network, head, out, run.config().size, run.seen())
     write_document(out / SEEN, run.seen().json())
     tools = snippets.section(run.name, network, run.config().size, written.encoder)
     modelcard.write(out, run, pool, head, written.loading, tools)
@@ -74,14 +78,15 @@ def closed_start(network: str | BackboneCard, weights: str) -> list[str]:
     return [] if start is None or start.licence.open else [f"the weights of {start.name} ({start.licence.name})"]
 
 
-def _check_licences(pool: list[About], run: Run, network: str | BackboneCard, *, accepted: bool) -> bool:
-    """Whether a licence restricts sharing.
+def _check_licences(pool: list[About], run: Run, start: str | BackboneCard | None, *, accepted: bool) -> bool:
+    """Whether a licence restricts sharing. start: the network whose first weights the export contains, if it does.
 
     Raises:
         UsageError: one does, and this is not accepted.
     """
     restricted = [about.task for about in pool if not about.licence.get("open")]
-    restricted += closed_start(network, run.config().weights)
+    if start is not None:
+        restricted += closed_start(start, run.config().weights)
     if restricted and not accepted:
         raise UsageError(
             f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",

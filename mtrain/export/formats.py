@@ -51,12 +51,10 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
     if head:
         state |= {"head.weight": head.weight, "head.bias": head.bias}
     write_tensors(out / "model.safetensors", state, {"backbone": network.name, **seen.json()})
-    write_json(out / "config.json", _config(network, head, size))
-    # a folder says itself which network it holds
-    name = network.name if network.card is None or network.name in catalog.known() else "./"
+    write_json(out / "config.json", network_config(network, head, size))
     loading = (
         "from mtrain import shared_network\n"
-        f'network = shared_network("{name}", "model.safetensors").eval()\n'
+        f'network = shared_network("{name_for_loading(network)}", "model.safetensors").eval()\n'
         "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
     )
     return WrittenFiles(("model.safetensors", "config.json"), loading, "encoder = network")
@@ -192,7 +190,7 @@ def _in_python(key: str, value: object) -> str:
 def to_onnx(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:
     """A graph from uint8 images, which it normalizes itself, to `features`, and with a head also to `logits`."""
     write_onnx(network, head.module() if head else None, out / "model.onnx", size)
-    write_json(out / "config.json", _config(network, head, size))
+    write_json(out / "config.json", network_config(network, head, size))
     loading = (
         "import onnxruntime\n"
         'session = onnxruntime.InferenceSession("model.onnx")\n'
@@ -229,7 +227,7 @@ def _options(name: str, head: Head | None) -> dict[str, Any]:
     return auxiliary | ({"num_classes": len(head.about.classes)} if head else {})
 
 
-def _config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, Any]:
+def network_config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, Any]:
     """The content of config.json, which is needed to use the weights."""
     config: dict[str, Any] = {
         "backbone": network.name, "num_features": network.num_features, "size": size,
@@ -238,6 +236,11 @@ def _config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, A
     if network.card is not None:
         config |= {"network": network.card.model_dump(mode="json")}
     return config | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})
+
+
+def name_for_loading(network: SharedNetwork) -> str:
+    """What `shared_network` calls the network; a folder with a config.json says itself which network it holds."""
+    return network.name if network.card is None or network.name in catalog.known() else "./"
 
 
 def _takes(network: SharedNetwork) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
+from mtrain.export import export
 from mtrain.model import tuning
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import MultiHead, SharedNetwork, shared_network
@@ -208,13 +210,35 @@ def test_a_training_leaves_the_rest_as_it_was(made: Path, tmp_path: Path, text: 
     elif text == "bias":
         assert moved
         assert all(name.endswith(".bias") for name in moved)
-    else:
+    if text.startswith("lora"):
         assert moved == {f"blocks.{block}.attn.{layer}.weight" for block in (0, 1) for layer in ("qkv", "proj")}
         adapter, start, end = load_file(run.adapter), load_file(made / "tiny.safetensors"), load_file(run.weights)
         for layer in moved:
             name = layer.removesuffix(".weight")
             torch.testing.assert_close(end[layer], start[layer] + adapter[f"{name}.lora_B"] @ adapter[f"{name}.lora_A"])
+        _check_exported(run, start, end, tmp_path / "adapter")
+    else:
+        with pytest.raises(UsageError, match=r"low-rank updates; expected a run with --tune lora:R; found .* --tune"):
+            export(run, "adapter", tmp_path / "adapter", accepted=True)
     assert run.adapter.is_file() == text.startswith("lora")
+
+
+def _check_exported(run: Run, start: dict[str, Tensor], end: dict[str, Tensor], out: Path) -> None:
+    """Apply the files as PEFT 0.21 does: W + lora_alpha / r * B A, for each of the target modules."""
+    made = export(run, "adapter", out, "Alpha", accepted=True)
+    config = json.loads((out / "adapter_config.json").read_text())
+    tensors = load_file(out / "adapter_model.safetensors")
+    assert (config["peft_type"], config["bias"], config["fan_in_fan_out"]) == ("LORA", "none", False)
+    assert len(tensors) == 2 * len(config["target_modules"]) == 8
+    for layer in config["target_modules"]:
+        low, high = (tensors.pop(f"base_model.model.{layer}.{part}.weight") for part in ("lora_A", "lora_B"))
+        assert low.shape[0] == high.shape[1] == config["r"]
+        weight = start.pop(f"{layer}.weight") + config["lora_alpha"] / config["r"] * high @ low
+        torch.testing.assert_close(end.pop(f"{layer}.weight"), weight)
+    assert not tensors
+    assert all(torch.equal(start[name], end[name]) for name in start)
+    assert load_file(out / "head.safetensors")["head.weight"].shape[0] == 2
+    assert made.loading in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

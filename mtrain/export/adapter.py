@@ -1,0 +1,71 @@
+"""Exports the low-rank updates of `--tune lora` as the PEFT package stores them, without the weights they are added to.
+
+Format: https://huggingface.co/docs/peft/developer_guides/checkpoint (`adapter_config.json` and
+`adapter_model.safetensors`, whose tensors are named base_model.model.<layer>.lora_A.weight and lora_B.weight).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtrain.atomic import write_json
+from mtrain.errors import UsageError
+from mtrain.export.formats import WrittenFiles, name_for_loading, network_config
+from mtrain.model.heads import Head
+from mtrain.model.network import SharedNetwork
+from mtrain.model.tensor_file import read_tensors, write_tensors
+from mtrain.model.weights import StateDict
+from mtrain.runs import Run
+
+FORMAT = "adapter"
+_TENSORS, _CONFIG, _HEAD = "adapter_model.safetensors", "adapter_config.json", "head.safetensors"
+
+
+def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -> WrittenFiles:
+    """Write the updates of `run`, and the head as `head.weight` and `head.bias` in a file of its own.
+
+    Raises:
+        UsageError: the run has no updates, or began from random weights, which nobody else has.
+        RunError: the run's file of updates is damaged.
+    """
+    config = run.config()
+    if not config.tune.startswith("lora"):
+        raise UsageError(
+            "--to adapter exports low-rank updates", where=run.path, found=f"a run with --tune {config.tune}",
+            expected="a run with --tune lora:R", remedy="use another format",
+        )  # fmt: skip
+    if config.weights == "random":
+        raise UsageError(
+            "--to adapter: the run began from random weights, which an adapter needs but nobody else has",
+            where=run.path, remedy="use another format",
+        )  # fmt: skip
+    updates, _ = read_tensors(run.adapter)
+    about = {"backbone": network.name, **run.seen().json()}
+    write_tensors(out / _TENSORS, {f"base_model.model.{name}.weight": value for name, value in updates.items()}, about)
+    write_json(out / _CONFIG, _peft_config(updates, network.name))
+    write_json(out / "config.json", network_config(network, head, config.size))
+    files: tuple[str, ...] = (_TENSORS, _CONFIG, "config.json")
+    if head:
+        write_tensors(out / _HEAD, {"head.weight": head.weight, "head.bias": head.bias}, about)
+        files = (*files, _HEAD)
+    start = "imagenet" if config.weights == "imagenet" else "START"
+    loading = (
+        "from mtrain import shared_network\n"
+        "from peft import PeftModel\n"
+        + ("# START: the file of the weights that the training began from\n" if start == "START" else "")
+        + f'network = shared_network("{name_for_loading(network)}", "{start}")\n'
+        'network.body = PeftModel.from_pretrained(network.body, ".").merge_and_unload()\n'
+        "network.eval()\n"
+        "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
+    )
+    return WrittenFiles(files, loading, "encoder = network")
+
+
+def _peft_config(updates: StateDict, base: str) -> dict[str, object]:
+    """The content of adapter_config.json. The scale alpha / r is 1, because lora_B includes the training's."""
+    rank = next(value.shape[0] for name, value in updates.items() if name.endswith(".lora_A"))
+    return {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "inference_mode": True,
+        "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+        "target_modules": sorted({name.rpartition(".")[0] for name in updates}),
+    }  # fmt: skip
