@@ -132,7 +132,10 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
     for seed, given, combination in sweep.trainings():
         config = sweep.config(combination, sets[given].names, seed)
         if combination.warmup and not config.warmup:
-            raise UsageError("[grid] turns the warm-up on, but it lasts 0 iterations", remedy="set fit.warmup")
+            raise UsageError(
+                "the grid has trainings with a warm-up, but it lasts 0 iterations", where="fit.warmup",
+                remedy="set it, or give `warmup = [false]` in [grid]",
+            )  # fmt: skip
         if combination.dense and not any(task.dense for task in sets[given].pool.tasks):
             raise UsageError(
                 f"dense: without {', '.join(sets[given].names)}, no task of the pool has masks or exhaustive points",
