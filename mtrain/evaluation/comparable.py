@@ -27,8 +27,9 @@ RECIPE_OF = {"finetune": "tuning", "scratch": "tuning", "dense": "decoder"}
 OFF = {"tune": "all", "layer_decay": None}  # what an identity leaves out
 FROZEN = {"tune": "heads", "lr": None, "layer_decay": None}  # what that of masks and points leaves out
 STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all trainings of a row share
-BASELINE = "ImageNet weights"
-DIGESTS = ("task_digest", BASELINE)
+# weights that all evaluations of a network must share -> their name in messages
+BASELINES = {"imagenet": "ImageNet weights", "start": "published weights"}
+DIGESTS = ("task_digest", *BASELINES.values())
 
 
 def comparable(
@@ -70,8 +71,8 @@ def _setting(one: Evaluation, combination: str | None) -> Setting:
     recipe = RECIPE_OF.get(one.mode, one.mode)
     told = (FROZEN if one.mode == "dense" else OFF) | one.identity
     found |= {f"{recipe} {name}": told[name] for name in RECIPES.get(one.mode, ()) if name in told}
-    if one.source == "imagenet" and "weights_digest" in one.identity:
-        found[BASELINE] = one.identity["weights_digest"]
+    if one.source in BASELINES and "weights_digest" in one.identity:
+        found[BASELINES[one.source]] = one.identity["weights_digest"]
     found |= {name if name in STARTS else f"{one.mode} {name}": value for name, value in one.training.items()}
     return found if combination is None else found | {f"{one.mode} combination": combination}
 

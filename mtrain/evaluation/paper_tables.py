@@ -40,9 +40,11 @@ COLUMNS = {
 }
 # those of masks and points, which the paper does not score
 DENSE_COLUMNS = {"dense-imagenet": "dense, ImageNet", "dense-multitask": "dense, multi-task"}
-TITLES = COLUMNS | DENSE_COLUMNS
-UNSEEDED = "svm-imagenet"  # the same weights and no randomness: there is only one value
 TRANSFERS = ("svm", "finetune", "dense")
+# what a multi-task network is compared with: ImageNet's weights, or the published ones from which it began
+BASELINES = {"imagenet": "ImageNet", "start": "published weights"}
+TITLES = COLUMNS | DENSE_COLUMNS | {f"{mode}-start": f"{mode}, {BASELINES['start']}" for mode in TRANSFERS}
+UNSEEDED = {"svm-imagenet", "svm-start"}  # the same weights and no randomness: there is only one value
 POOL = "pool"  # entry of `Evaluation.training`: a digest of what was trained on
 # settings of a training that the row of an evaluation or its pool already tells, or over which it is averaged
 TOLD = frozenset({"seed", "backbone", "size", "tasks", "drop", "joint"})
@@ -87,7 +89,8 @@ class TaskRow:
     """One task by one metric. `size`: number of images in train and val. The scores are by column, in percent.
 
     samples, groups: the numbers of the test set that were scored; None if no evaluation states them. intervals: of the
-    mean scores by column, and differences: of multi-task minus ImageNet by mode, in percent, by bootstrap over groups.
+    mean scores by column, and differences: of multi-task minus its baseline by mode, in percent, by bootstrap
+    over groups.
     """
 
     task: str
@@ -104,13 +107,17 @@ class TaskRow:
         """The column with the highest mean."""
         return max(self.scores, key=lambda column: self.scores[column].mean, default=None)
 
+    def baseline(self, mode: str) -> str:
+        """What multi-task is compared with in this mode, one of `BASELINES`."""
+        return baseline_of(self.scores, mode)
+
     def gain(self, mode: str) -> float | None:
-        """The difference between multi-task and ImageNet in this transfer mode, in percentage points."""
+        """The difference between multi-task and its baseline in this transfer mode, in percentage points."""
         pair = self._pair(mode)
         return None if pair is None else pair[0].mean - pair[1].mean
 
     def verdict(self, mode: str) -> int | None:
-        """1 if multi-task is significantly better than ImageNet, -1 if it is significantly worse, else 0.
+        """1 if multi-task is significantly better than its baseline, -1 if it is significantly worse, else 0.
 
         None if that is undefined: a score is missing, or there is only one seed.
         """
@@ -120,8 +127,13 @@ class TaskRow:
         return int(math.copysign(1, pair[0].mean - pair[1].mean)) if significant(*pair) else 0
 
     def _pair(self, mode: str) -> tuple[Summary, Summary] | None:
-        ours, theirs = (self.scores.get(f"{mode}-{source}") for source in ("multitask", "imagenet"))
+        ours, theirs = (self.scores.get(f"{mode}-{source}") for source in ("multitask", self.baseline(mode)))
         return None if ours is None or theirs is None else (ours, theirs)
+
+
+def baseline_of(columns: Iterable[str], mode: str) -> str:
+    """What multi-task is compared with, by these columns of a network: the weights from which it began, if scored."""
+    return "start" if f"{mode}-start" in columns else "imagenet"
 
 
 def training_of(run: Run) -> dict[str, Any]:
@@ -168,7 +180,9 @@ def table(evaluations: Iterable[Evaluation], backbone: str, *, intervals: bool =
     rows = []
     for (task, metric), columns in sorted(by_task.items()):
         every = [one for same in columns.values() for one in same.values()]
-        scores = {name: _summary(columns[name].values(), seeded=name != UNSEEDED) for name in TITLES if name in columns}
+        scores = {
+            name: _summary(columns[name].values(), seeded=name not in UNSEEDED) for name in TITLES if name in columns
+        }
         size = max(one.n_train for one in every)
         row = TaskRow(task, metric, size, scores, _stated(every, "samples"), _stated(every, "groups"))
         rows.append(_with_intervals(row, columns) if intervals else row)
@@ -186,7 +200,7 @@ def undefined(evaluations: Iterable[Evaluation]) -> list[str]:
 
 
 def untabled(evaluations: Iterable[Evaluation]) -> list[str]:
-    """Notes with scores that have no column: those of the published weights from which a network with a table began."""
+    """Notes with scores of modes that have no column."""
     found: dict[tuple[str, str, str, str], dict[int, float]] = {}
     for one in evaluations:
         if one.score is not None and one.column not in TITLES:
@@ -210,7 +224,7 @@ def _with_intervals(row: TaskRow, columns: Mapping[str, Mapping[int, Evaluation]
     found: dict[str, Interval] = {}
     apart: dict[str, Interval] = {}
     for mode in TRANSFERS:
-        ours, theirs = f"{mode}-multitask", f"{mode}-imagenet"
+        ours, theirs = f"{mode}-multitask", f"{mode}-{row.baseline(mode)}"
         one = paired({name: kept[name] for name in (ours, theirs) if name in kept}, row.metric, theirs)
         found |= one.intervals
         if ours in one.differences:

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtrain.evaluation.paper_tables import COLUMNS, TaskRow
+from mtrain.evaluation.paper_tables import BASELINES, TITLES, TaskRow
 from mtrain.evaluation.ranks import margin, summary
 
 INK, SOFT, RULE, PAPER = "#1b1f24", "#5c6570", "#d9dee4", "#fefefe"
@@ -34,12 +34,14 @@ STYLE: dict[Any, Any] = {
     "axes.labelsize": 9.0, "legend.fontsize": 9.0, "ytick.labelcolor": INK,
     "axes.formatter.useoffset": False,
 }  # fmt: skip
-# columns of the table -> colour and marker; ImageNet is hollow
+# columns of the table -> colour and marker; the baselines are hollow
 APPROACHES = {
     "scratch": (SERIES[0], "o"),
     "svm-imagenet": (SERIES[1], "s"),
+    "svm-start": (SERIES[1], "s"),
     "svm-multitask": (SERIES[1], "s"),
     "finetune-imagenet": (SERIES[2], "D"),
+    "finetune-start": (SERIES[2], "D"),
     "finetune-multitask": (SERIES[2], "D"),
     "joint": (SERIES[3], "^"),
 }
@@ -48,14 +50,14 @@ LEGEND: dict[str, Any] = {"loc": "lower center", "frameon": False, "labelcolor":
 
 
 def differences(rows: Sequence[TaskRow], mode: str, paper: Mapping[str, TaskRow] | None = None) -> Figure:
-    """Figures 2 and 3: multi-task minus ImageNet by task, with twice the larger deviation; filled where significant.
+    """Figures 2 and 3: multi-task minus its baseline, with twice the larger deviation; filled where significant.
 
     paper: the published rows by task, which are drawn as diamonds.
     """
     shown = [row for row in rows if row.gain(mode) is not None]
     figure, plot = axes(height=0.34 * len(shown) + 0.9)
     for place, row in enumerate(shown):
-        ours, theirs = row.scores[f"{mode}-multitask"], row.scores[f"{mode}-imagenet"]
+        ours, theirs = row.scores[f"{mode}-multitask"], row.scores[f"{mode}-{row.baseline(mode)}"]
         colour = SERIES[0] if ours.mean >= theirs.mean else SERIES[1]
         plot.barh(place, ours.mean - theirs.mean, 0.62, fc=colour if row.verdict(mode) else "none", ec=colour)
         if (room := margin(ours, theirs)) is not None:
@@ -64,22 +66,30 @@ def differences(rows: Sequence[TaskRow], mode: str, paper: Mapping[str, TaskRow]
             plot.plot(there, place, "D", ms=4, mfc="none", mec=SERIES[3])
     _tasks_down(plot, shown)
     plot.axvline(0, color=SOFT, lw=0.8)
-    plot.set_xlabel("multi-task minus ImageNet, percentage points")
+    plot.set_xlabel(minus(" or ".join(dict.fromkeys(BASELINES[row.baseline(mode)] for row in shown))))
     return figure
 
 
+def minus(baseline: str) -> str:
+    """The label of an axis of differences."""
+    return f"multi-task minus {baseline}, percentage points"
+
+
 def approaches(rows: Sequence[TaskRow]) -> Figure:
-    """Figure 4: all ways to transfer side by side for each task, ImageNet hollow, with two standard deviations."""
+    """Figure 4: all ways to transfer side by side for each task, baselines hollow, with two standard deviations."""
     shown = [row for row in rows if APPROACHES.keys() & row.scores.keys()]
     figure, plot = axes(height=0.62 * len(shown) + 1.4)
-    for number, (column, (colour, marker)) in enumerate(APPROACHES.items()):
-        label: str | None = COLUMNS[column]
+    scored = [column for column in APPROACHES if any(column in row.scores for row in shown)]
+    for number, column in enumerate(scored):
+        colour, marker = APPROACHES[column]
+        label: str | None = TITLES[column]
         for place, row in enumerate(shown):
             if (score := row.scores.get(column)) is not None:
                 reach = 2 * score.spread if score.spread is not None else None
-                filled = PAPER if column.endswith("-imagenet") else colour
+                height = place + 0.13 * (number - (len(scored) - 1) / 2)
+                filled = PAPER if column.endswith(("-imagenet", "-start")) else colour
                 plot.errorbar(
-                    score.mean, place + 0.13 * (number - 2.5), xerr=reach, fmt=marker, ms=5, color=colour, mfc=filled,
+                    score.mean, height, xerr=reach, fmt=marker, ms=5, color=colour, mfc=filled,
                     elinewidth=1, capsize=2, label=label,
                 )  # fmt: skip
                 label = None

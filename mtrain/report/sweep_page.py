@@ -16,12 +16,12 @@ from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection, selection_lines
 from mtrain.evaluation.comparable import comparable
 from mtrain.evaluation.comparisons import BASELINE, METRICS
-from mtrain.evaluation.paper_tables import COLUMNS, DENSE_COLUMNS, TRANSFERS, Evaluation, TaskRow
+from mtrain.evaluation.paper_tables import BASELINES, COLUMNS, DENSE_COLUMNS, TITLES, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
 from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
-from mtrain.report.charts import DIFFERENCE, Dot, dots
+from mtrain.report.charts import Dot, dots
 from mtrain.report.run_page import template
 from mtrain.runs import Run
 from mtrain.sweep.spec import Combination, rate
@@ -30,8 +30,8 @@ from mtrain.transfers.results import results as transfer_results
 
 SILENT = Reporter(quiet=True)
 NUMBERS = {"svm": 2, "finetune": 3}  # of the paper's figures
-MARKS = {1: '<span class="up" title="significantly better than ImageNet">▲</span>',
-         -1: '<span class="down" title="significantly worse than ImageNet">▼</span>', 0: ""}  # fmt: skip
+MARKS = {1: '<span class="up" title="significantly better than the baseline">▲</span>',
+         -1: '<span class="down" title="significantly worse than the baseline">▼</span>', 0: ""}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,32 @@ class Network:
     def tables(self) -> list[ScoreTable]:
         """The tables of classes, and of masks and points, that have rows."""
         kinds = (
-            ScoreTable("classes", COLUMNS, ("svm", "finetune")),
-            ScoreTable("masks and points", DENSE_COLUMNS, ("dense",)),
+            ScoreTable("classes", self._columns(COLUMNS), ("svm", "finetune")),
+            ScoreTable("masks and points", self._columns(DENSE_COLUMNS), ("dense",)),
         )
         with_rows = (
             replace(one, rows=[row for row in self.rows if one.columns.keys() & row.scores.keys()]) for one in kinds
         )
         return [one for one in with_rows if one.rows]
+
+    @property
+    def baseline(self) -> str:
+        """What multi-task is compared with, in words."""
+        started = any(row.baseline(mode) == "start" for row in self.rows for mode in TRANSFERS)
+        return "the published weights that it began from" if started else BASELINES["imagenet"]
+
+    def _columns(self, usual: Mapping[str, str]) -> dict[str, str]:
+        """The columns, with the published weights that the network began from in place of ImageNet or beside it."""
+        scored = {column for row in self.rows for column in row.scores}
+        shown: dict[str, str] = {}
+        for column, title in usual.items():
+            mode, _, source = column.partition("-")
+            started = source == "imagenet" and f"{mode}-start" in scored
+            if not started or column in scored:
+                shown[column] = title
+            if started:
+                shown[f"{mode}-start"] = TITLES[f"{mode}-start"]
+        return shown
 
 
 def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: bool, report: Reporter = SILENT) -> Path:
@@ -141,7 +160,7 @@ def _percents(interval: tuple[float, float] | None, form: str = "{:.1f}") -> str
 
 
 def _mark(column: str, row: TaskRow) -> Markup:
-    """The mark beside a multi-task score that differs significantly from that of ImageNet."""
+    """The mark beside a multi-task score that differs significantly from that of the baseline."""
     mode, _, source = column.partition("-")
     return Markup(MARKS[row.verdict(mode) or 0] if source == "multitask" else "")
 
@@ -189,7 +208,8 @@ def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str,
     found = []
     for mode in TRANSFERS:
         if any(row.gain(mode) is not None for row in rows):
-            caption = f"{name}, {mode}: multi-task minus ImageNet, with twice the larger standard deviation; " \
+            minus = f"{name}, {mode}: multi-task minus {_baseline(rows, mode)}"
+            caption = f"{minus}, with twice the larger standard deviation; " \
                       f"filled where significant{'; diamonds: as published' if published else ''}"  # fmt: skip
             words = ", ".join(f"{row.task} {row.gain(mode):+.2f}" for row in rows if row.gain(mode) is not None)
             figure = figures.differences(rows, mode, published)
@@ -203,8 +223,13 @@ def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str,
     return found + _interval_figures(rows, name)
 
 
+def _baseline(rows: Sequence[TaskRow], mode: str) -> str:
+    """What the rows with a gain in this mode are compared with."""
+    return " or ".join(dict.fromkeys(BASELINES[row.baseline(mode)] for row in rows if row.gain(mode) is not None))
+
+
 def _in_words(row: TaskRow) -> str:
-    shown = {COLUMNS[column]: row.scores[column] for column in figures.APPROACHES if column in row.scores}
+    shown = {TITLES[column]: row.scores[column] for column in figures.APPROACHES if column in row.scores}
     return ", ".join(f"{label} {score.mean:.1f}" for label, score in shown.items())
 
 
@@ -218,9 +243,11 @@ def _interval_figures(rows: Sequence[TaskRow], name: str) -> list[RenderedFigure
             if (gain := row.gain(mode)) is not None and mode in row.differences
         ]
         if gains:
-            caption = f"{name}, {mode}: multi-task minus ImageNet, with 95 % intervals on the same groups"
+            caption = (
+                f"{name}, {mode}: multi-task minus {_baseline(rows, mode)}, with 95 % intervals on the same groups"
+            )
             words = ", ".join(f"{task} {dot['multi-task'].value:+.2f}" for task, dot in gains)
-            figure = dots(gains, DIFFERENCE, zero=True)
+            figure = dots(gains, figures.minus(_baseline(rows, mode)), zero=True)
             found.append(_drawn(f"differences-{mode}-{_plain(name)}", caption, f"{caption}: {words}", figure))
     return found
 

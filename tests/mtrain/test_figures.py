@@ -497,15 +497,30 @@ def test_values_that_hardly_differ_are_written_whole_beside_their_axis() -> None
     assert "0.69318" in figure.axes[0].get_yticklabels()[1].get_text()
 
 
-def test_scores_of_the_weights_that_a_network_began_from_are_told() -> None:
+def test_a_network_is_compared_with_the_published_weights_that_it_began_from(tmp_path: Path) -> None:
     """Networks with a table, such as uni2-h, have no ImageNet weights to compare with."""
 
-    def one(source: str, seed: int, score: float) -> paper_tables.Evaluation:
+    def one(source: str, seed: int, score: float, mode: str = "svm") -> paper_tables.Evaluation:
         return paper_tables.Evaluation(
-            task="Lung", metric="accuracy", mode="svm", source=source, backbone="uni2-h", seed=seed, set="test",
+            task="Lung", metric="accuracy", mode=mode, source=source, backbone="uni2-h", seed=seed, set="test",
             score=score, n_train=10,
         )  # fmt: skip
 
-    found = [one("multitask", 0, 0.9), one("start", 0, 0.8), one("start", 1, 0.7)]
-    (note,) = paper_tables.untabled(found)
-    assert note == "Lung, uni2-h, svm-start: accuracy 75.00 % on the test set (2 evaluations), not in a table"
+    found = [one("multitask", 0, 0.9), one("multitask", 1, 0.92), one("start", 0, 0.8)]
+    (row,) = paper_tables.table([*found, one("imagenet", 0, 0.5, "finetune")], "uni2-h")
+    assert (row.baseline("svm"), row.baseline("finetune")) == ("start", "imagenet")
+    assert (round(row.gain("svm") or 0, 6), row.gain("finetune")) == (11.0, None)  # 91 - 80
+    assert row.verdict("svm") == 1  # twice the deviation 1.41 is less than 11
+    assert row.scores["svm-start"] == Summary(80.0, 0.0, 1)  # no seed changes it
+    network = sweep_page.Network("uni2-h", [row], {})
+    assert list(network.tables[0].columns) == [
+        "scratch", "svm-start", "svm-multitask", "finetune-imagenet", "finetune-multitask", "joint",
+    ]  # fmt: skip
+    assert network.baseline == "the published weights that it began from"
+    axes = figures.differences([row], "svm").axes[0]
+    assert axes.get_xlabel() == "multi-task minus published weights, percentage points"
+    assert {label.get_text() for label in figures.approaches([row]).axes[0].get_legend().get_texts()} == {
+        "svm, published weights", "svm, multi-task", "finetune, ImageNet",
+    }  # fmt: skip
+    (note,) = paper_tables.untabled([one("multitask", 0, 0.75, "knn")])
+    assert note == "Lung, uni2-h, knn-multitask: accuracy 75.00 % on the test set (1 evaluation), not in a table"
