@@ -1,4 +1,4 @@
-"""Results of transfers in; for each task and way to transfer, the networks beside each other and ImageNet out."""
+"""Results of transfers in; for each task and way to transfer, the networks beside each other and their baseline out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtrain.backbones.card import BackboneCard
 from mtrain.evaluation.paired import Interval, Paired, paired, verdict
 from mtrain.evaluation.ranks import Summary, summary
+from mtrain.runs import Run
 
 METRICS = {
     "accuracy": "accuracy",
@@ -20,7 +22,8 @@ METRICS = {
     "f1": "F1",
 }
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}
-BASELINE, OWN = "imagenet", "run"
+OWN, IMAGENET, START = "run", "imagenet", "start"  # START: the published weights that the run began from
+BASELINES = {IMAGENET: "ImageNet", START: "published weights"}  # what a run is compared with -> its title
 UNSEEDED = ("svm", "logistic", "knn")  # ways to transfer in which no seed changes the score of given weights
 NOT_RUN, NOT_DEFINED = "not run", "not defined"
 FREE = ("weights_digest", "head_digest", "seed", "mtrain")  # entries of an identity that may differ within a row
@@ -31,7 +34,7 @@ Case = tuple[str, str, str, str]  # task, mode, scored set, metric
 @dataclass(frozen=True)
 class Comparison:
     """Transfers to one task in one mode, scored on one set. `metric` and `scored_on` are words, `key` is the metric's
-    name. results: weights ("run", "imagenet", ...) -> one result per seed.
+    name. results: weights ("run", "imagenet", "start", ...) -> one result per seed. baseline: one of `BASELINES`.
     """
 
     task: str
@@ -41,6 +44,7 @@ class Comparison:
     key: str
     results: Mapping[str, tuple[dict[str, Any], ...]]
     paired: Paired
+    baseline: str = IMAGENET
     apart: tuple[str, ...] = ()  # a note where other results of this task, mode and set have other settings
 
     @property
@@ -56,8 +60,8 @@ class Comparison:
 
     def gain_of(self, weights: str) -> float | None:
         """The score of these weights minus the baseline's; None unless both exist."""
-        own, baseline = self.scores.get(weights), self.scores.get(BASELINE)
-        return None if own is None or baseline is None or weights == BASELINE else own - baseline
+        own, baseline = self.scores.get(weights), self.scores.get(self.baseline)
+        return None if own is None or baseline is None or weights == self.baseline else own - baseline
 
     @property
     def gain_interval(self) -> Interval | None:
@@ -66,8 +70,8 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The paper's rule for the run and ImageNet: better, worse, no difference, or undefined below two seeds."""
-        return verdict(self.summary(OWN), self.summary(BASELINE))
+        """The paper's rule for the run and its baseline: better, worse, no difference, or undefined below two seeds."""
+        return verdict(self.summary(OWN), self.summary(self.baseline))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -106,8 +110,24 @@ class Comparison:
         return NOT_DEFINED if self.results.get(weights) else NOT_RUN
 
 
-def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
-    """Group the results of transfers by task, mode, scored set and metric; those of other settings are apart."""
+def start_of(run: Run) -> Path | None:
+    """The published weights that the run began from, which are its baseline: those of a network with a table.
+
+    Raises:
+        RunError: a file of the run is absent or damaged.
+    """
+    weights = run.config().weights
+    published = isinstance(run.network(), BackboneCard) and weights not in ("random", IMAGENET)
+    return Path(weights) if published else None
+
+
+def compare(found: Iterable[dict[str, Any]], start: Path | None = None) -> list[Comparison]:
+    """Group the results of transfers by task, mode, scored set and metric; those of other settings are apart.
+
+    start: the published weights that the run began from, if it did: the baseline where they were scored.
+    """
+    found = [one | {"weights": START} if _is_file(one["weights"], start) else one for one in found]
+    baseline = START if any(one["weights"] == START for one in found) else IMAGENET
     by_case: dict[tuple[Case, str], dict[str, list[dict[str, Any]]]] = {}
     settings: dict[Case, dict[str, dict[str, Any]]] = {}
     for one in _with_unique_names(list(found)):
@@ -124,11 +144,16 @@ def compare(found: Iterable[dict[str, Any]]) -> list[Comparison]:
             scored_on=SETS.get(scored_on, scored_on),
             key=metric,
             results={weights: tuple(same) for weights, same in networks.items()},
-            paired=paired({weights: _answers(same) for weights, same in networks.items()}, metric, BASELINE),
+            paired=paired({weights: _answers(same) for weights, same in networks.items()}, metric, baseline),
+            baseline=baseline,
             apart=_apart(which, settings[task, mode, scored_on, metric]),
         )
         for ((task, mode, scored_on, metric), which), networks in sorted(by_case.items())
     ]
+
+
+def _is_file(weights: str, start: Path | None) -> bool:
+    return start is not None and weights not in (OWN, *BASELINES) and Path(weights).absolute() == start.absolute()
 
 
 def _apart(which: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -154,10 +179,21 @@ def as_interval(stated: Sequence[float] | None) -> Interval | None:
     return None if stated is None or None in stated else (stated[0], stated[1])
 
 
-def other_weights(comparisons: Iterable[Comparison]) -> dict[str, str]:
-    """Weights other than the run's and ImageNet -> their name: that of the file without its folder, if it is unique."""
-    others = sorted({weights for c in comparisons for weights in c.results} - {OWN, BASELINE})
-    names = [Path(weights).name for weights in others]
+def baseline_of(comparisons: Iterable[Comparison]) -> str:
+    """The baseline of all comparisons of a run."""
+    return next((c.baseline for c in comparisons), IMAGENET)
+
+
+def titles_of(comparisons: Sequence[Comparison], own: str = "multi-task") -> dict[str, str]:
+    """Weights -> their title in a table: first the run's, then its baseline's."""
+    baseline = baseline_of(comparisons)
+    return {OWN: own, baseline: BASELINES[baseline], **other_weights(comparisons)}
+
+
+def other_weights(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Weights other than those of the run and its baseline -> their name: that of the file alone, if it is unique."""
+    others = sorted({weights for c in comparisons for weights in c.results} - {OWN, baseline_of(comparisons)})
+    names = [BASELINES.get(weights) or Path(weights).name for weights in others]
     return {w: name if names.count(name) == 1 else w for w, name in zip(others, names, strict=True)}
 
 
@@ -173,7 +209,7 @@ def _with_unique_names(results: Sequence[dict[str, Any]]) -> Iterator[dict[str, 
     for result in results:
         digests.setdefault(result["weights"], set()).add(_digest(result))
     for result in results:
-        several = result["weights"] not in (OWN, BASELINE, "random") and len(digests[result["weights"]]) > 1
+        several = result["weights"] not in (OWN, *BASELINES, "random") and len(digests[result["weights"]]) > 1
         yield result | {"weights": f"{result['weights']} ({_digest(result)})"} if several else result
 
 

@@ -6,13 +6,13 @@ They are comparable only where the task has the sets of the split `eva`, and on 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.runtime.progress import Reporter
-from mtrain.evaluation.comparisons import BASELINE, OWN, Comparison
+from mtrain.evaluation.comparisons import Comparison, titles_of
 
 SPLIT, MODE = "eva", "eva"
 NONE = "--paper: kaiko-eva published scores of --mode eva on the tasks of --split eva, and none of these is here"
@@ -60,14 +60,9 @@ class Beside:
     rows: list[tuple[str, float, bool]]
 
 
-def beside_published(
-    comparisons: Iterable[Comparison], others: Mapping[str, str], report: Reporter | None = None
-) -> list[Beside]:
-    """The scores of each comparison that has published ones, with these; a note if there are none.
-
-    others: weights of files -> their names.
-    """
-    names = {OWN: "multi-task", BASELINE: "ImageNet", **others}
+def beside_published(comparisons: Sequence[Comparison], report: Reporter | None = None) -> list[Beside]:
+    """The scores of each comparison that has published ones, with these; a note if there are none."""
+    names = titles_of(comparisons)
     found = []
     for c in comparisons:
         results = [one for same in c.results.values() for one in same]

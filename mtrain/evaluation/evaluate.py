@@ -20,6 +20,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.data.task import Permit, Task, with_test
 from mtrain.documents import short_digest, write_document
 from mtrain.errors import RunError, UsageError
+from mtrain.evaluation.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import training_of
 from mtrain.runs import Run
 from mtrain.sweep.store import SELECTED, Store
@@ -27,11 +28,10 @@ from mtrain.transfers.modes import SEEDED
 from mtrain.transfers.request import OWN
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 
-IMAGENET, MULTITASK, RANDOM = "imagenet", "multitask", "random"
-START = "start"  # the published weights from which a network with a table was trained: its baseline
+MULTITASK, RANDOM = "multitask", "random"
 SEEDS = 5  # seeds of the baselines that depend on one
 SETTINGS = ("C", "k", "lr", "epoch", "val_score", "steps", "tune", "moved", "layer_decay")  # entries of a result
-WEIGHTS = {IMAGENET: "imagenet", MULTITASK: OWN, RANDOM: "random"}
+WEIGHTS = {IMAGENET: IMAGENET, MULTITASK: OWN, RANDOM: "random"}
 
 
 @dataclass(frozen=True)

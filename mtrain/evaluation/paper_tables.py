@@ -24,7 +24,7 @@ from dpconvert.validation import first_fault
 from mtrain.config import INCIDENTAL
 from mtrain.documents import read_document, short_digest
 from mtrain.errors import RunError
-from mtrain.evaluation.comparisons import METRICS
+from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START
 from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
 from mtrain.runs import Run
@@ -41,9 +41,7 @@ COLUMNS = {
 # those of masks and points, which the paper does not score
 DENSE_COLUMNS = {"dense-imagenet": "dense, ImageNet", "dense-multitask": "dense, multi-task"}
 TRANSFERS = ("svm", "finetune", "dense")
-# what a multi-task network is compared with: ImageNet's weights, or the published ones from which it began
-BASELINES = {"imagenet": "ImageNet", "start": "published weights"}
-TITLES = COLUMNS | DENSE_COLUMNS | {f"{mode}-start": f"{mode}, {BASELINES['start']}" for mode in TRANSFERS}
+TITLES = COLUMNS | DENSE_COLUMNS | {f"{mode}-{START}": f"{mode}, {BASELINES[START]}" for mode in TRANSFERS}
 UNSEEDED = {"svm-imagenet", "svm-start"}  # the same weights and no randomness: there is only one value
 POOL = "pool"  # entry of `Evaluation.training`: a digest of what was trained on
 # settings of a training that the row of an evaluation or its pool already tells, or over which it is averaged
@@ -133,7 +131,7 @@ class TaskRow:
 
 def baseline_of(columns: Iterable[str], mode: str) -> str:
     """What multi-task is compared with, by these columns of a network: the weights from which it began, if scored."""
-    return "start" if f"{mode}-start" in columns else "imagenet"
+    return START if f"{mode}-{START}" in columns else IMAGENET
 
 
 def training_of(run: Run) -> dict[str, Any]:

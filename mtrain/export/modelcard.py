@@ -14,7 +14,7 @@ from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import OPTIONAL, FitConfig
-from mtrain.evaluation.comparisons import BASELINE, OWN, Comparison, compare, other_weights
+from mtrain.evaluation.comparisons import BASELINES, Comparison, baseline_of, compare, start_of, titles_of
 from mtrain.evaluation.paired import Interval
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
@@ -137,11 +137,10 @@ def _choice(run: Run) -> Iterator[str]:
 
 
 def _scores(run: Run) -> Iterator[str]:
-    comparisons = compare(results_with_answers(run))
+    comparisons = compare(results_with_answers(run), start_of(run))
     if not comparisons:
         return
-    others = other_weights(comparisons)
-    networks = {OWN: "this network", BASELINE: "ImageNet", **others}
+    networks = titles_of(comparisons, "this network")
     heads = ["task", "mode", "set", "metric", "samples (groups)", *networks.values(), "difference", "paper's rule"]
     yield from ("", "## Scores", "", f"| {' | '.join(heads)} |", "|---|---|---|---|" + "--:|" * (len(heads) - 4))
     for c in comparisons:
@@ -151,8 +150,8 @@ def _scores(run: Run) -> Iterator[str]:
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
     yield "In brackets: 95 % intervals by the bootstrap over groups (patients or slides). The difference is this"
-    yield "network minus ImageNet, its interval is of the same groups. The paper's rule: the difference exceeds twice"
-    yield "the larger standard deviation over seeds; undefined below two seeds."
+    yield f"network minus {BASELINES[baseline_of(comparisons)]}, its interval is of the same groups. The paper's rule:"
+    yield "the difference exceeds twice the larger standard deviation over seeds; undefined below two seeds."
 
 
 def _score(c: Comparison, weights: str) -> str:

@@ -21,7 +21,6 @@ Interval = tuple[float, float]
 
 SMALL = 3.0  # inches: the width of a chart in a grid of small ones
 SMOOTH = 20  # a smoothed point is the mean of this fraction (1 / SMOOTH) of all points
-DIFFERENCE = "multi-task minus ImageNet, percentage points"
 LONGEST = 28  # characters of a name in a legend
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 WITH = ", with 95 % intervals"

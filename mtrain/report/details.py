@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrain.evaluation.comparisons import BASELINE, NOT_DEFINED, OWN, Comparison, as_interval
+from mtrain.evaluation.comparisons import NOT_DEFINED, OWN, Comparison, as_interval
 from mtrain.evaluation.paired import Interval
 from mtrain.report import charts
 from mtrain.scoring import metrics
@@ -84,7 +84,7 @@ def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequen
 
     number: of the comparison in the page. titles: weights -> name. names: of the classes, where the task is known.
     """
-    weights = sorted(c.results, key=lambda one: (one != OWN, one != BASELINE, one))
+    weights = sorted(c.results, key=lambda one: (one != OWN, one != c.baseline, one))
     first = {one: c.results[one][0] for one in weights}
     answers = {one: read_answers(result["answers"]) for one, result in first.items() if result.get("answers")}
     known = {one: found for one, found in answers.items() if found is not None}

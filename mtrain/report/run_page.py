@@ -1,6 +1,6 @@
 """Reports a run: a self-contained HTML page, and its tables as Markdown.
 
-The page shows the pool, the learning curves, and the transfers beside those of the ImageNet weights to the same task.
+The page shows the pool, the learning curves, and the transfers beside those of the baseline to the same task.
 """
 
 from __future__ import annotations
@@ -18,15 +18,27 @@ from mtrain.atomic import write_text
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
-from mtrain.evaluation.comparisons import BASELINE, METRICS, OWN, SETS, Comparison, compare, other_weights
+from mtrain.evaluation.comparisons import (
+    BASELINES,
+    METRICS,
+    OWN,
+    SETS,
+    Comparison,
+    baseline_of,
+    compare,
+    other_weights,
+    start_of,
+    titles_of,
+)
 from mtrain.evaluation.eva_scores import Beside, beside_published
 from mtrain.evaluation.paired import Interval
 from mtrain.evaluation.robustness_results import column_of
 from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
-from mtrain.report.charts import DIFFERENCE, WITH, Dot, Points, dots, in_words, inline, intervals_of, learning_curve
+from mtrain.report.charts import WITH, Dot, Points, dots, in_words, inline, intervals_of, learning_curve
 from mtrain.report.cost import cost
 from mtrain.report.details import details
+from mtrain.report.figures import minus
 from mtrain.runs import Run
 from mtrain.transfers.results import results_with_answers
 
@@ -45,9 +57,9 @@ def write_report(
     config, events = run.config(), run.events()
     found = results_with_answers(run, (report or Reporter()).note)
     tasks, missing = _tasks(shards or Path(config.shards))
-    comparisons = compare(found)
-    published = beside_published(comparisons, other_weights(comparisons), report) if paper else []
-    titles = {OWN: "multi-task", BASELINE: "ImageNet", **other_weights(comparisons)}
+    comparisons = compare(found, start_of(run))
+    published = beside_published(comparisons, report) if paper else []
+    titles = titles_of(comparisons)
     classes = {task.name: task.classes for task in tasks}
     robust = [(_network(one["weights"]), one) for one in robustness_results(run)]
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
@@ -90,7 +102,8 @@ def write_report(
         published=published,
         sections=[section for section in sections if section is not None],
         others=other_weights(comparisons),
-        baseline=BASELINE,
+        baseline=baseline_of(comparisons),
+        titles=titles,
         own=OWN,
         notes=_notes(comparisons, robust),
     )
@@ -106,7 +119,7 @@ def _notes(comparisons: Iterable[Comparison], robust: Iterable[tuple[str, dict[s
 
 
 def _network(weights: str) -> str:
-    return {OWN: "multi-task", BASELINE: "ImageNet"}.get(weights, Path(weights).name)
+    return ({OWN: "multi-task"} | BASELINES).get(weights, Path(weights).name)
 
 
 def _markdown_robustness(robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
@@ -130,19 +143,20 @@ def _markdown_published(tables: Iterable[Beside]) -> list[str]:
 
 
 def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(caption, element): the scores of all networks, and the differences from ImageNet, with their intervals."""
+    """(caption, element): the scores of all networks, and the differences from the baseline, with their intervals."""
     scores = [(_case(c), {titles[w]: _dot(c, w) for w in _in_order(c)}) for c in comparisons]
     gains = [
         (_case(c), {titles[OWN]: Dot(100 * c.gain, _scaled(c.gain_interval))})
         for c in comparisons
         if c.gain is not None
     ]
+    baseline = BASELINES[baseline_of(comparisons)]
     drawn = [
         (f"Scores{intervals_of(scores)}", [row for row in scores if row[1]], "score, percent", False, "scores"),
         (
-            f"Multi-task minus ImageNet{intervals_of(gains, ' on the same groups')}",
+            f"Multi-task minus {baseline}{intervals_of(gains, ' on the same groups')}",
             gains,
-            DIFFERENCE,
+            minus(baseline),
             True,
             "differences",
         ),
@@ -154,22 +168,22 @@ def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str])
     ]
 
 
-def caption(comparisons: Iterable[Comparison]) -> str:
+def caption(comparisons: Sequence[Comparison]) -> str:
     """The caption of the table of scores, which names intervals where the table has some."""
-    shown = list(comparisons)
-    intervals = any(c.interval(weights) for c in shown for weights in c.results)
-    differences = "; its interval is of the same groups" if any(c.gain_interval for c in shown) else ""
+    intervals = any(c.interval(weights) for c in comparisons for weights in c.results)
+    differences = "; its interval is of the same groups" if any(c.gain_interval for c in comparisons) else ""
+    baseline = BASELINES[baseline_of(comparisons)]
     return (
         f"Scores in percent{f'{WITH} by the bootstrap over groups (patients or slides)' if intervals else ''}. "
-        f"The difference is multi-task minus ImageNet, in percentage points{differences}. The paper's rule: the "
+        f"The difference is multi-task minus {baseline}, in percentage points{differences}. The paper's rule: the "
         "difference exceeds twice the larger standard deviation over seeds; it is undefined below two seeds."
     )
 
 
 def _in_order(c: Comparison) -> list[str]:
-    """The weights that have a score: the run, ImageNet, others."""
+    """The weights that have a score: the run, its baseline, others."""
     found = [weights for weights, score in c.scores.items() if score is not None]
-    return sorted(found, key=lambda one: (one != OWN, one != BASELINE, one))
+    return sorted(found, key=lambda one: (one != OWN, one != c.baseline, one))
 
 
 def _dot(c: Comparison, weights: str) -> Dot:
@@ -254,12 +268,13 @@ def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return ["No transfer scores yet: run `mtrain transfer --mode svm`."]
     others = other_weights(comparisons)
-    names = ["samples (groups)", "multi-task", "ImageNet", "difference", "paper's rule", *map(_cell, others.values())]
+    titles = list(titles_of(comparisons).values())
+    names = ["samples (groups)", *titles[:2], "difference", "paper's rule", *map(_cell, titles[2:])]
     head = ["task", "mode", "metric", "scored on", *names]
     lines = [f"| {' | '.join(head)} |", "|---|---|---|---|" + "---:|" * (len(head) - 4)]
     for c in comparisons:
         difference = points(c.gain) + span(c.gain_interval, signed=True) if c.gain is not None else "not available"
-        scores = [_sizes(c), _score(c, OWN), _score(c, BASELINE), difference, c.verdict]
+        scores = [_sizes(c), _score(c, OWN), _score(c, c.baseline), difference, c.verdict]
         cells = [_cell(c.task), c.mode, c.metric, c.scored_on, *scores, *(_score(c, w) for w in others)]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", caption(comparisons)]

@@ -15,8 +15,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, ranks, selection, selection_lines
 from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.comparisons import BASELINE, METRICS
-from mtrain.evaluation.paper_tables import BASELINES, COLUMNS, DENSE_COLUMNS, TITLES, TRANSFERS, Evaluation, TaskRow
+from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START
+from mtrain.evaluation.paper_tables import COLUMNS, DENSE_COLUMNS, TITLES, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
 from mtrain.report import csv_files, figures
@@ -83,8 +83,8 @@ class Network:
     @property
     def baseline(self) -> str:
         """What multi-task is compared with, in words."""
-        started = any(row.baseline(mode) == "start" for row in self.rows for mode in TRANSFERS)
-        return "the published weights that it began from" if started else BASELINES["imagenet"]
+        started = any(row.baseline(mode) == START for row in self.rows for mode in TRANSFERS)
+        return "the published weights that it began from" if started else BASELINES[IMAGENET]
 
     def _columns(self, usual: Mapping[str, str]) -> dict[str, str]:
         """The columns, with the published weights that the network began from in place of ImageNet or beside it."""
@@ -92,11 +92,11 @@ class Network:
         shown: dict[str, str] = {}
         for column, title in usual.items():
             mode, _, source = column.partition("-")
-            started = source == "imagenet" and f"{mode}-start" in scored
+            started = source == IMAGENET and f"{mode}-{START}" in scored
             if not started or column in scored:
                 shown[column] = title
             if started:
-                shown[f"{mode}-start"] = TITLES[f"{mode}-start"]
+                shown[f"{mode}-{START}"] = TITLES[f"{mode}-{START}"]
         return shown
 
 
@@ -262,7 +262,7 @@ def _baselines(store: Store, results: Mapping[str, Result]) -> dict[tuple[str, s
         for one in transfer_results(Run(store.path / result.run)):
             told = one["identity"] | {"mode": one["mode"]}
             alike = all(told.get(name, value) == value for name, value in settings.items())
-            if (one["weights"], one["set"]) == (BASELINE, "val") and alike and one["score"] is not None:
+            if (one["weights"], one["set"]) == (IMAGENET, "val") and alike and one["score"] is not None:
                 seeds = found.setdefault((result.combination.backbone, one["task"]), {})
                 seeds[one["identity"].get("seed", 0)] = 100 * one["score"]
     return {case: ranks.summary(list(seeds.values())).mean for case, seeds in found.items()}

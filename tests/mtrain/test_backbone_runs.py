@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
 from mtrain.model.weights import seen_by
 from mtrain.predict.classifier import Classifier
+from mtrain.report.run_page import write_report
 from mtrain.runs import Run
 from mtrain.settings import check_names, fit_config
 from mtrain.sweep.cells import training_digest
@@ -137,6 +139,25 @@ def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) 
     card = (made.folder / modelcard.NAME).read_text()
     assert "The training began from the weights of Tiny" in card
     assert "whose licence is CC-BY-NC-ND-4.0" in card
+
+
+def test_scores_are_set_against_the_published_weights_that_the_run_began_from(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Path(trained.config().weights)
+    monkeypatch.chdir(start.parent)  # the weights may be named by another path than in the training
+    score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
+    for name, value in (("run", 0.875), (start.name, 0.75), ("other.pth", 0.5)):
+        trained.write(f"transfer/{Path(name).stem}.json", score | {"weights": name, "score": value})
+    page, table = write_report(trained, tmp_path / "page.html")
+    assert "| multi-task | published weights | difference | paper's rule | other.pth |" in table
+    assert "| 87.50 | 75.00 | +12.50 | undefined |" in table
+    assert "The difference is multi-task minus published weights" in table
+    assert "Multi-task minus published weights" in page.read_text()
+    assert "ImageNet" not in table
+    card = (export(trained, "safetensors", tmp_path / "out", accepted=True).folder / modelcard.NAME).read_text()
+    assert "| this network | published weights | other.pth | difference |" in card
+    shutil.rmtree(trained.path / "transfer")
 
 
 def test_an_exported_file_says_what_it_was_trained_on(trained: Run, tmp_path: Path) -> None:
