@@ -80,7 +80,14 @@ def test_settings_without_an_effect_are_said(place: Path) -> None:
     assert unused("report", "--run", "toy", "--evaluations", "elsewhere") == ["--evaluations"]
 
 
-SHARED = {"layer_decay", "checkpointing", "compile", "sync_batchnorm"}  # settings of the training of the network
+SHARED = {
+    "layer_decay",
+    "checkpointing",
+    "compile",
+    "sync_batchnorm",
+    "gradients",
+    "log_cosines",
+}  # settings of the training of the network
 
 
 @pytest.mark.parametrize(
@@ -147,7 +154,7 @@ SITUATIONS = [
     "report --sweep grid | --runs runs --run toy --shards shards",
     "watch --once | --sweeps x --every 3",
     "watch --sweep grid | --runs runs --run toy --every 3",
-    "select | --incomplete",
+    f"select | --incomplete --shards shards {SHARDS.partition('1GB ')[2]}",
     "export | --accept-licence",
     "predict --task Alpha picture.png --patch 32 | --class class-1 --mpp 1 --mpp-override 1",
 ]
@@ -215,7 +222,8 @@ ALWAYS = {
     "compare": {"backbones", "names", "targets", "mode", "by", "paper"},
     "influence": {"name", "target", "shards", "layers", "samples", "dimensions", "verify", "seed"},
     "sweep": {"file", "sbatch"},
-    "select": {"name"},
+    "select": {"name", "soup"},
+    "soup": {"names", "name", "removed", "factor"},
     "report": {"sweep", "paper"},  # --shards of a run: test_report.py
     "export": {"run", "to", "task", "push"},
     "predict": {"paths", "name", "task", "dense"},  # --features: test_predict.py
@@ -228,6 +236,7 @@ ELSEWHERE = {  # said, as these tests show
     "sweep": {"shards", "only_plan", "jobs", "engine", "address", "cpus", "part", "retry_failed", "parts", "race",
         "status"},
     "compare": {"table"},  # like --pattern
+    "soup": {"shards"},  # test_soups.py
     "predict": {"features", "patch"},  # the latter of tasks that state their size
 }  # fmt: skip
 
