@@ -122,7 +122,7 @@ def test_a_race_drops_and_chooses_as_it_does_elsewhere(
     assert scores(here) == scores(there)
     assert (here / "race.json").read_text() == (there / "race.json").read_text()
     contests = json.loads((there / "race.json").read_text())["contests"]
-    stay = {combination for contest in contests for combination in contest["rungs"][0]["stay"]}
+    stay = {combination["lr"] for contest in contests for combination in contest["rungs"][0]["stay"]}
     assert len(scores(there)) == 2 * 2 + 2 * len(stay)  # rates x sets of half the length, and those that stay
 
 

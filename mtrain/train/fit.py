@@ -209,7 +209,7 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
     with journal.report.bar(journal.run.name, config.iterations, done=training.iteration, unit="iterations") as advance:
         for parts in meter.timed(training.iterations(numbers)):
             warming = training.warming
-            if config.log_cosines and not training.still and not (training.iteration + 1) % config.log_cosines:
+            if _measures_cosines(training):
                 with meter.paused():
                     journal.log(task_gradients.event(training.iteration + 1, training.cosines(*parts)))
             meter.add(training.step(*parts), training.counts)
@@ -231,6 +231,12 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
 
 def _due(training: Training, every: int) -> bool:
     return training.iteration % every == 0
+
+
+def _measures_cosines(training: Training) -> bool:
+    """Whether the cosines of the tasks' gradients are logged for the next iteration."""
+    every = training.config.log_cosines
+    return every > 0 and not (training.iteration + 1) % every and not training.still and len(training.tasks) > 1
 
 
 def _validate(training: Training, journal: Journal, signals: Sequence[int]) -> bool:

@@ -66,7 +66,7 @@ class Training:
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
-        self.combines = config.gradients != "mean"  # gradients of tasks, other than by adding them
+        self.combines = config.gradients != "mean" and len(pool.tasks) > 1  # gradients of tasks, not by adding them
         self.sums = None if ranks.alone or self.combines else GradientSums(moved(model.shared))
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)

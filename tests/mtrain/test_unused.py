@@ -121,14 +121,17 @@ def test_settings_without_an_effect_on_this_network_or_pool_are_said(place: Path
     words += ["--task-weight", "Alpha=3", "--backbone", "timm:test_vit", "--backbone-option", "img_size=32"]
     words += ["--batchnorm", "frozen", "--iterations", "1", "--warmup", "0", "--batch", "4", "--size", "32"]
     words += ["--workers", "0", "--weights", "random", "--device", "cpu", "--sync-batchnorm"]
+    words += ["--gradients", "upgrad", "--log-cosines", "1"]
     found = mtrain(*words)
     assert found.exit_code == 0, found.exception
     said = re.findall(r"^(--\S+.*) is not used: (.*)$", found.stderr, flags=re.MULTILINE)
     none = "timm:test_vit has no batch normalization"
     assert sorted(said) == [
-        ("--batchnorm frozen", none), ("--sync-batchnorm", none),
+        ("--batchnorm frozen", none), ("--gradients upgrad", "Alpha is the only task"),
+        ("--log-cosines", "Alpha is the only task"), ("--sync-batchnorm", none),
         ("--task-weight", "Alpha is the only task"), ("--temperature", "Alpha is the only task"),
     ]  # fmt: skip
+    assert not [event for event in Run(Path("runs/other")).events() if event["event"] == "cosines"]
 
 
 # Most commands are run twice, the second time with all that follows the bar: options that have no effect there.
