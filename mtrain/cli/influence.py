@@ -12,7 +12,7 @@ from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note_unused, reporter, run_of
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "dimensions", "subsets"))
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "dimensions", "subsets", "matrix", "alone"))
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Run that left the target out.  [default: the newest]")
