@@ -27,7 +27,7 @@ TUNE = re.compile(r"all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)
 # what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
 INCIDENTAL = frozenset({
-    "shards", "leave_out", "workers", "device", "checkpoint_every", "validate_every", "log_every",
+    "shards", "leave_out", "workers", "device", "checkpoint_every", "validate_every", "log_every", "log_cosines",
     "accumulate", "graph", "skip_corrupt",
 })  # fmt: skip
 
@@ -36,7 +36,7 @@ OPTIONAL = frozenset({
     "tasks", "drop", "weights_key", "train_on", "joint", "backbone_options", "tune", "features", "layer_decay",
     "checkpointing", "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced",
     "rotations", "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
-    "stream", "dense", "loss_scale",
+    "stream", "dense", "loss_scale", "gradients",
 })  # fmt: skip
 
 # settings that --features cached refuses, and why
@@ -61,13 +61,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Optimization": (
         "iterations", "warmup", "warmup_lr", "lr", "tau", "momentum", "weight_decay", "optimizer", "schedule",
-        "layer_decay", "ema", "label_smoothing", "dense", "loss_scale", "seed",
+        "layer_decay", "ema", "label_smoothing", "dense", "loss_scale", "gradients", "seed",
     ),
     "Augmentation": ("rotations", "stain_jitter", "colour_jitter"),
     "Batches and devices": (
         "batch", "accumulate", "sync_batchnorm", "checkpointing", "compile", "graph", "device", "workers",
     ),
-    "Checkpoints and logs": ("checkpoint_every", "validate_every", "log_every"),
+    "Checkpoints and logs": ("checkpoint_every", "validate_every", "log_every", "log_cosines"),
 }  # fmt: skip
 
 
@@ -157,6 +157,8 @@ class FitConfig(BaseModel):
     """Iterations between validations on val sets that are not trained on; 0 for none."""
     log_every: Positive = _share(20, "a twentieth of the iterations, at most 50", least=1, most=50)
     """Iterations between log entries."""
+    log_cosines: Count = 0
+    """Iterations between log entries on the cosines of the tasks' gradients; 0 for none."""
     # what the paper does not do, all off
     tune: str = "all"
     """What to train of the shared network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA]."""
@@ -191,6 +193,8 @@ class FitConfig(BaseModel):
     """Also train on the masks and points of the tasks that have them."""
     loss_scale: Literal["auto", "none", "log-classes"] = "auto"
     """Divide each task's loss by the logarithm of its classes: auto does so with --dense."""
+    gradients: Literal["mean", "pcgrad", "upgrad"] = "mean"
+    """How to combine the gradients of the tasks in the shared network: mean, or by a method that settles conflicts."""
     features: Literal["online", "cached"] = "online"
     """Features of --tune heads: cached are computed once, without random crops and flips."""
 
@@ -208,7 +212,7 @@ class FitConfig(BaseModel):
                 f"--train-on {self.train_on} leaves no validation set",
             ),
             ("batchnorm", "adapt_batches"): (self.tune == "heads", "--tune heads leaves the shared network as it is"),
-            ("layer_decay", "checkpointing", "compile", "sync_batchnorm"): (
+            ("layer_decay", "checkpointing", "compile", "sync_batchnorm", "gradients", "log_cosines"): (
                 self.tune == "heads" or self.warmup == self.iterations,
                 f"the shared network is not trained: {still} trains only the heads",
             ),
@@ -265,6 +269,13 @@ class FitConfig(BaseModel):
             if dense and info.data.get(other):
                 raise ValueError(f"does not go with --{other}")
         return dense
+
+    @field_validator("gradients")
+    @classmethod
+    def _gradients_of_each_task(cls, gradients: str, info: ValidationInfo) -> str:
+        if gradients != "mean" and info.data.get("compile"):
+            raise ValueError(f"{gradients} does not go with --compile")
+        return gradients
 
     @field_validator("features")
     @classmethod

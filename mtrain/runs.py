@@ -40,6 +40,7 @@ FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 RunState = Literal["running", "stopped", "finished"]
 NO_RUNS = "train one with `mtrain fit`, or give the folder of your runs with --runs"
+SOUP = "soup"  # entry of config.json of a run that was not trained, but made of other runs
 LOCK_SECONDS = 1.0  # `mtrain runs` briefly takes each lock to see whether it is free
 
 

@@ -94,6 +94,7 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
     "mtrain sweep": (["small.toml"], {"sweep", "folder", "cells", "there"}, 0),
     "mtrain sweep small.toml --plan": ([], {"hours", "cells"}, 0),
     "mtrain sweep small.toml --sbatch=job.sh": ([], {"script", "parts"}, 0),
+    "mtrain soup": (["toy", ".copies/toy", "--name=both"], {"text", "parts", "images", "folder"}, 0),
     "mtrain select": (["--sweep=written"], {"targets"}, 0),
     "mtrain report": ([], {"page", "table"}, 0),
     "mtrain report --sweep=written": ([], {"page"}, 0),
@@ -136,6 +137,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pool(here / "pool")
     write_task(here / "BreakHis", sizes=SIZES, attributes=told)
     fit(FitConfig(shards=str(here / "pool"), leave_out=("Gamma",), **TINY), Run(here / "runs" / "toy"), QUIET)
+    shutil.copytree(here / "runs" / "toy", here / "runs" / ".copies" / "toy")
     write_sweep(here / "sweeps" / "written", lambda combination, _task, seed: 0.5 * combination.lr + 0.1 * seed)
     (here / "small.toml").write_text(SWEEP)
     Image.new("RGB", (64, 64), "pink").save(here / "picture.png")

@@ -46,6 +46,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*ray:FutureWarning"),
 ]
 QUIET = Reporter(quiet=True)
+RACE = "\n[race]\nlengths = [0.5, 1.0]\nkeep = 0.5\nleast = 1\n"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,30 @@ def test_a_sweep_gives_the_scores_that_it_gives_elsewhere(
     assert scores(tmp_path / "here" / "tiny") == scores(tmp_path / "there" / "tiny")
     refused = CliRunner().invoke(mtrain, [*command, str(tmp_path / "other"), *ray, "--cpus", "64"])
     assert str(refused.exception).startswith("no node of the cluster has as much as a cell asks for")
+
+
+@pytest.mark.stress
+def test_a_race_drops_and_chooses_as_it_does_elsewhere(
+    small: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells of the second rung are due only when those of half the iterations have decided."""
+    write_pool(tmp_path / "shards", sizes={"train": 12, "val": 8, "test": 4})
+    text = TINY.replace("[1e-2, 1e-3]", "[1e-1, 1e-6]").replace("[true, false]", "[false]")
+    (tmp_path / "tiny.toml").write_text(text + RACE)
+    command = ["sweep", str(tmp_path / "tiny.toml"), "--race", "--shards", str(tmp_path / "shards"), "--sweeps"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray sets it where a task has one processor
+    for place, engine in (("there", ["--engine", "ray", "--address", str(small.address)]), ("here", [])):
+        answer = CliRunner().invoke(
+            mtrain, [*command, str(tmp_path / place), *engine, "--quiet"], catch_exceptions=False
+        )
+        assert answer.exit_code == 0, answer.output
+        assert "race finished" in answer.output
+    there, here = (tmp_path / place / "tiny" for place in ("there", "here"))
+    assert scores(here) == scores(there)
+    assert (here / "race.json").read_text() == (there / "race.json").read_text()
+    contests = json.loads((there / "race.json").read_text())["contests"]
+    stay = {combination["lr"] for contest in contests for combination in contest["rungs"][0]["stay"]}
+    assert len(scores(there)) == 2 * 2 + 2 * len(stay)  # rates x sets of half the length, and those that stay
 
 
 @pytest.mark.stress

@@ -20,6 +20,7 @@ from mtrain.cli import (
     results,
     robustness,
     scores,
+    soup,
     sweep,
     train,
     watch,
@@ -77,7 +78,7 @@ def group() -> None:
 for command in (
     train.fit, watch.watch, train.release, train.list_runs, scores.transfer, scores.features, scores.evaluate,
     scores.breakhis, labels.audit_labels, compare.compare, robustness.robustness, influence.influence, sweep.sweep,
-    sweep.select,
+    sweep.select, soup.soup,
     results.report, results.export, results.predict, backbones.backbones, doctor.doctor,
 ):  # fmt: skip
     group.add_command(noting_unused(command))

@@ -12,7 +12,7 @@ from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note_unused, reporter, run_of
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "dimensions", "subsets"))
+@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "dimensions", "subsets", "matrix", "alone"))
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Run that left the target out.  [default: the newest]")
@@ -35,13 +35,19 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
 @click.option("--verify", type=click.IntRange(1), metavar="N",
     help="Also train on N random subsets of the tasks, and compare the estimate with the result.",
 )  # fmt: skip
+@click.option("--matrix", type=click.IntRange(1), metavar="N",
+    help="Also train a network on each task alone, for N iterations, and probe each on every other task.",
+)  # fmt: skip
+@click.option("--alone", multiple=True, metavar="RUN",
+    help="Run that was trained on one of the tasks alone, for the matrix; may be repeated.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
 @JSON
 def influence(
     runs: Path, quiet: bool, name: str | None, target: str | None, shards: Path | None, verify: int | None,
-    device: str, workers: int, as_json: bool, **how: Any,
+    matrix: int | None, alone: tuple[str, ...], device: str, workers: int, as_json: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Estimate what each task of a run did to a target that the run left out, without training again.
 
@@ -52,9 +58,10 @@ def influence(
     Example: mtrain influence --run RUN --target Lung
     """
     from mtrain.errors import UsageError
+    from mtrain.runs import open_run
     from mtrain.transfers.request import targets
 
-    run = run_of(runs, name)
+    run, singles = run_of(runs, name), [open_run(runs, one) for one in alone]
     run.check_finished()
     found = targets(run, shards, [target] if target else [])
     if len(found) != 1:
@@ -66,6 +73,7 @@ def influence(
     from mtrain.documents import write_document
     from mtrain.influence.estimate import Options, path_of
     from mtrain.influence.estimate import influence as estimate
+    from mtrain.influence.matrix import matrix as transfer_matrix
     from mtrain.influence.subsets import ALL_UP_TO
     from mtrain.influence.verify import verify as compare
     from mtrain.report.influence_page import lines, write_page
@@ -73,13 +81,18 @@ def influence(
     report = reporter(quiet or as_json)
     if len(run.about().get("pool", {})) <= ALL_UP_TO:
         note_unused(report, {"subsets": f"all subsets of up to {ALL_UP_TO} source tasks are estimated"})
-    options = Options(**how, workers=workers, device=device)
-    content, estimator = estimate(run, task, shards or run.config().shards, options, report)
+    options, folder = Options(**how, workers=workers, device=device), shards or run.config().shards
+    content, estimator = estimate(run, task, folder, options, report)
     path = path_of(run, task.name, options.layers)
     if verify is not None:
         content["verification"] = compare(
             run, task, estimator(), verify, options.seed, report, workers=workers, device=device
         )
+        write_document(path, content)
+    if matrix is not None or singles:
+        content["matrix"] = transfer_matrix(
+            run, task, folder, singles, matrix, report, workers=workers, device=device
+        )  # fmt: skip
         write_document(path, content)
     page = write_page(run)
     answer([*lines(content), *_files(path, page)], content | {"file": str(path), "page": str(page)}, as_json=as_json)

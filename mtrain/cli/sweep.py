@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, FOLDER, OUT, SWEEPS, note_unused, reporter
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, SWEEPS, WORKERS, note_unused, reporter
 
 if TYPE_CHECKING:
     from mtrain.sweep.command import SweepRequest
@@ -107,11 +107,20 @@ def _unused(options: Mapping[str, Any]) -> dict[str, str]:
 @SWEEPS
 @click.option("--sweep", "name", metavar="NAME", help="Sweep to rank.  [default: the newest]")
 @click.option("--incomplete", is_flag=True, help="Rank the existing results even if some are missing.")
+@click.option("--soup", is_flag=True, help="Also average the weights of each choice's seeds, and score the average.")
+@click.option("--shards", type=FOLDER, help="With --soup, folder of the tasks.  [default: that of the sweep]")
+@CHECK
+@DEVICE
+@WORKERS
 @JSON
-def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> None:
+def select(
+    sweeps: Path, name: str | None, incomplete: bool, soup: bool, shards: Path | None, device: str, workers: int,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Rank the combinations of a sweep, and choose one for each target.
 
-    The scores on a target do not influence the choice for it. Writes selected.json to the sweep's folder.
+    The scores on a target do not influence the choice for it. Writes selected.json to the sweep's folder; with --soup,
+    also soups/, with a run for each average, scored on validation sets as the sweep scores its cells.
 
     \b
     Example: mtrain select --sweep workstation
@@ -122,9 +131,17 @@ def select(sweeps: Path, name: str | None, incomplete: bool, as_json: bool) -> N
     from mtrain.evaluation import selection, selection_lines
     from mtrain.race.verdict import verdict
 
-    selected = selection.select(store, incomplete=incomplete)
+    selected, report = selection.select(store, incomplete=incomplete), reporter(as_json)
     if incomplete and not selected.missing:
-        note_unused(reporter(as_json), {"incomplete": "no score is missing for this choice"})
-    content = selection.content(selected, store)
+        note_unused(report, {"incomplete": "no score is missing for this choice"})
+    content, soups = selection.content(selected, store), list[str]()
     store.write_selection(content)
-    answer([*selection_lines.lines(selected), *verdict(store)], content, as_json=as_json)
+    if soup:
+        from mtrain.evaluation import selection_soups
+
+        content = selection_soups.with_soups(content, store, shards, device, workers, report)
+        store.write_selection(content)
+        soups = ["", *selection_soups.lines(content)]
+    else:
+        note_unused(report, dict.fromkeys(("shards", "device", "workers"), "it is for --soup"))
+    answer([*selection_lines.lines(selected), *soups, *verdict(store)], content, as_json=as_json)

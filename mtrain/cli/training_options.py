@@ -143,6 +143,7 @@ _TAKES: dict[str, dict[str, Any]] = {
     "backbone_options": {"multiple": True, "metavar": "KEY=VALUE", "callback": key_values},
     "weights_key": {"metavar": "NAME"},
     "tune": {"metavar": "WHAT"},
+    "log_cosines": {"metavar": "N"},
     "layer_decay": {"metavar": "D"},
     "ema": {"metavar": "DECAY"},
     "stain_jitter": {"metavar": "S"},

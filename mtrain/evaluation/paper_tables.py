@@ -27,7 +27,7 @@ from mtrain.errors import RunError
 from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START
 from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
-from mtrain.runs import Run
+from mtrain.runs import SOUP, Run
 
 # the columns of Table V, in its order
 COLUMNS = {
@@ -138,7 +138,8 @@ def training_of(run: Run) -> dict[str, Any]:
     """What a score of the run's network depends on but for the seed: settings, and a digest of the sets trained on."""
     pool = [run.about().get("pool", {}), run.trained_on()]
     settings = run.config().model_dump(mode="json", exclude=set(INCIDENTAL | TOLD))
-    return settings | {POOL: short_digest(json.dumps(pool, sort_keys=True))}
+    made = {SOUP: soup["text"]} if (soup := run.about().get(SOUP)) else {}
+    return settings | made | {POOL: short_digest(json.dumps(pool, sort_keys=True))}
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:

@@ -18,7 +18,7 @@ from mtrain.evaluation.comparisons import BASELINES, Comparison, baseline_of, co
 from mtrain.evaluation.paired import Interval
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
-from mtrain.runs import Run
+from mtrain.runs import SOUP, Run
 from mtrain.transfers.results import results_with_answers
 
 NAME = "README.md"
@@ -77,6 +77,8 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
     yield from ("", "## Training", "")
     equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
+    if soup := run.about().get(SOUP):
+        yield f"Made of several such trainings: {soup['text']}. Settings and seed are those of the first."
     yield from _sets(trained)
     yield f"Initial weights: {config.weights if config.weights in ('imagenet', 'random') else 'a file'}."
     if start := run.started_from().sets:

@@ -271,6 +271,7 @@ def _content(run: Run, target: Task, options: Options, made: Estimator) -> dict[
         "saw": {target.name: list(OPEN)} | {name: list(sets) for name, sets in run.trained_on().items()},
         "cost": made.cost | {"regressions": 2 * len(made.known)},
         "verification": None,
+        "matrix": None,
         "notes": notes,
     }
 

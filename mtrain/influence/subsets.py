@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,9 +59,14 @@ def estimated(tasks: Sequence[str], sources: Sequence[str], count: int, seed: in
     return list(dict.fromkeys([*drawn(tasks, sources, count, seed), whole]))
 
 
-def retraining(run: Run, subset: Subset) -> tuple[Run, FitConfig]:
-    """The run that trains on `subset` with the settings of `run`, and its configuration."""
-    changes = {"tasks": subset, "leave_out": (), "drop": None, "joint": (), "validate_every": 0}
-    config = FitConfig.model_validate(run.config().model_dump() | changes)
+def retraining(run: Run, subset: Subset, iterations: int | None = None) -> tuple[Run, FitConfig]:
+    """The run that trains on `subset` with the settings of `run`, and its configuration. iterations: if other than
+    those of `run`; the warm-up keeps its share of them.
+    """
+    own = run.config()
+    changes: dict[str, Any] = {"tasks": subset, "leave_out": (), "drop": None, "joint": (), "validate_every": 0}
+    if iterations is not None:
+        changes |= {"iterations": iterations, "warmup": own.warmup * iterations // own.iterations}
+    config = FitConfig.model_validate(own.model_dump() | changes)
     digest = hashlib.sha256(json.dumps(config.determining(), sort_keys=True).encode()).hexdigest()
     return Run(run.path.parent / FOLDER / digest[:16]), config

@@ -81,6 +81,28 @@ def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
     return len(layers)
 
 
+@torch.no_grad()
+def measure(network: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Replace the statistics of all batch-normalization layers by the means of those of normalized batches
+    (N, 3, H, W), with weights and biases as they are; return the number of layers.
+
+    Unlike `adapt`, this changes the network's output. Each layer sees what the layers before it give in training mode.
+    """
+    layers = layers_of(network)
+    momenta, was_training = [layer.momentum for layer in layers], network.training
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over all batches
+        layer.train()
+    for batch in batches:
+        network(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.train(was_training)
+    return len(layers)
+
+
 def freeze(network: nn.Module) -> None:
     """Freeze the batch-normalization statistics of a network that is being trained."""
     for module in network.modules():

@@ -16,7 +16,7 @@ from mtrain.race.decisions import Rules
 from mtrain.race.simulation import race
 from mtrain.race.worlds import Model, world
 from mtrain.sweep.cells import Cell, LeftOut
-from mtrain.sweep.estimate import Pace, images_of, kind_of, span
+from mtrain.sweep.estimate import Kind, Pace, images_of, kind_of, span
 
 WORLDS, DRAWS = 20, 100
 
@@ -64,7 +64,7 @@ class RacePlan:
         ]
 
 
-def plan(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[tuple[str, bool], Pace]) -> RacePlan:
+def plan(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[Kind, Pace]) -> RacePlan:
     """Plan a race. paces: seconds per step, by kind of cell."""
     rules, combinations = agenda.rules, len(agenda.combinations)
     networks = [combination.backbone for combination in agenda.combinations]
@@ -109,7 +109,7 @@ def _share(rules: Rules, entering: Sequence[float]) -> float:
     return sum(count * (cost - below) for count, cost, below in zip(entering, numbers, [0.0, *numbers], strict=False))
 
 
-def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[tuple[str, bool], Pace]) -> list[float]:
+def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[Kind, Pace]) -> list[float]:
     """Hours that a combination adds in each rung: the rest of its first training, and trainings of further seeds."""
     whole, share, seeds, found = _hours_of(agenda, sets, paces, 0.0, 1.0), 0.0, 1, []
     for rung in agenda.rules.rungs:
@@ -120,7 +120,7 @@ def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[tuple[str
 
 
 def _hours_of(
-    agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[tuple[str, bool], Pace], share: float, to: float
+    agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[Kind, Pace], share: float, to: float
 ) -> float:  # fmt: skip
     """Mean hours to train a combination and seed from one share of its length to another and to score it there, in all
     left-out sets. A shared warm-up is counted in equal parts.

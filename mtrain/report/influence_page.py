@@ -31,11 +31,27 @@ def write_page(run: Run) -> Path:
     found = documents(run)
     names = sorted({row["task"] for one in found for row in one["sources"]})
     out = run.path / "influence" / "influence.html"
-    page = template("influence.html", nats=_nats, span=_span, shade=_shade, metric=_metric, number=_number)
+    page = template("influence.html", nats=_nats, span=_span, shade=_shade, metric=_metric, number=_number,
+                    gain_shade=_gain_shade)  # fmt: skip
     largest = max((abs(row["theta"]) for one in found for row in one["sources"]), default=0.0)
     rows = [(name, [_cell(one, name) for one in found]) for name in names]
-    write_text(out, page.render(found=found, rows=rows, largest=largest))
+    matrices = {one["file"]: _table(one["matrix"]) for one in found if one.get("matrix")}
+    write_text(out, page.render(found=found, rows=rows, largest=largest, matrices=matrices))
     return out
+
+
+def _table(found: dict[str, Any]) -> dict[str, Any]:
+    """A transfer matrix for the page: the gain over the initial weights of each cell, by row and target."""
+    by_target = {target["task"]: _gains(found["rows"], target["task"]) for target in found["targets"]}
+    every = [abs(gain) for of in by_target.values() for gain in of.values()]
+    return found | {"gains": by_target, "largest": max(every, default=0.0)}
+
+
+def _gains(rows: Sequence[dict[str, Any]], target: str) -> dict[str, float]:
+    """By how much the network of each task alone scores better on a target than the initial weights (first row)."""
+    start, *others = [row["cells"].get(target, {}).get("score") for row in rows]
+    scored = zip(rows[1:], others, strict=True)
+    return {row["source"]: score - start for row, score in scored if None not in (score, start)}
 
 
 def lines(content: dict[str, Any]) -> Iterator[str]:
@@ -60,7 +76,32 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
     )
     if content["verification"]:
         yield from _verified(content["verification"])
+    if content.get("matrix"):
+        yield from _matrix(content["matrix"])
     yield from (f"note: {note}" for note in content["notes"])
+
+
+def _matrix(found: dict[str, Any]) -> Iterator[str]:
+    cost, names = found["cost"], [target["task"] for target in found["targets"]]
+    yield (
+        f"transfer matrix ({found['mode']} probes of networks of one task each; {cost['trainings']} trainings, "
+        f"{cost['probes']} probes, {cost['seconds']:.0f} s):"
+    )
+    for row in found["rows"]:
+        cells = [f"{name} {_score(row['cells'][name])}" for name in names if name in row["cells"]]
+        yield f"  {row['source'] or 'initial weights'}: {', '.join(cells)}"
+
+
+def _score(cell: dict[str, Any]) -> str:
+    return "–" if cell.get("score") is None else f"{cell['score']:.4f}"
+
+
+def _gain_shade(gain: float | None, largest: float) -> str:
+    """The background of a cell of a transfer matrix: green where the network is better than the initial weights."""
+    if gain is None:
+        return ""
+    strength = round(60 * min(1.0, abs(gain) / largest)) if largest else 0
+    return f"background: color-mix(in srgb, {'#2a9d5c' if gain > 0 else '#d1495b'} {strength}%, transparent)"
 
 
 def _verified(found: dict[str, Any]) -> Iterator[str]:

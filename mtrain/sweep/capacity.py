@@ -27,7 +27,8 @@ FASTEST = 3000  # images per second that are assumed before anything is measured
 # settings of a cell that hardly change its speed
 ALIKE = (
     "shards", "leave_out", "seed", "lr", "tau", "warmup", "warmup_lr", "iterations", "weights", "weights_key",
-    "adapt_batches", "checkpoint_every", "validate_every", "log_every", "momentum", "layer_decay", "skip_corrupt",
+    "adapt_batches", "checkpoint_every", "validate_every", "log_every", "log_cosines", "momentum", "layer_decay",
+    "skip_corrupt",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.backbones import catalog
+from mtrain.config import FitConfig
 from mtrain.documents import known_document, write_document
 from mtrain.errors import DivergedError, UserError
 from mtrain.model.devices import find_device
@@ -19,6 +20,7 @@ from mtrain.model.maps import levels_of
 from mtrain.model.network import shared_network
 from mtrain.runs import Run
 from mtrain.sweep.cells import Cell, warmup_config
+from mtrain.sweep.spec import Transfer
 from mtrain.sweep.store import Store
 from mtrain.train import checkpoint
 from mtrain.train.fit import fit
@@ -139,7 +141,7 @@ def _start_from(begun: Run, run: Run) -> bool:
 def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[str, Any]], dict[str, UserError]]:
     """Transfer to each left-out task, train -> val; no test set is read. Return the scores and the failures by task."""
     source = source_of(run, OWN)
-    options = _options(cell)
+    options = options_of(cell.transfer, cell.config)
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, UserError] = {}
     for task in targets(run, Path(cell.config.shards), cell.tasks):
@@ -152,8 +154,8 @@ def _transfers(cell: Cell, run: Run, report: Reporter) -> tuple[dict[str, dict[s
     return found, failures
 
 
-def _options(cell: Cell) -> TransferOptions:
-    settings, config = cell.transfer, cell.config
+def options_of(settings: Transfer, config: FitConfig) -> TransferOptions:
+    """Return how a sweep scores a training, on validation sets."""
     return TransferOptions(
         mode=settings.mode,
         final=False,

@@ -158,7 +158,7 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
 
 def warmup_config(config: FitConfig) -> FitConfig:
     """Return the warm-up of a training as a training of its own; rates that it does not use have their defaults."""
-    plain = {name: FitConfig.model_fields[name].default for name in ("lr", "tau", "layer_decay")}
+    plain = {name: FitConfig.model_fields[name].default for name in ("lr", "tau", "layer_decay", "gradients")}
     return config.model_copy(update={"iterations": config.warmup, **plain})
 
 

@@ -26,6 +26,7 @@ WORK = {  # to score a cell, by transfer mode
     "svm": "features {} (the svm itself is not counted)",
     "dense": "scoring {} (the decoder itself is not counted)",
 }
+Kind = tuple[str, bool, str]  # what the pace of a cell depends on
 STEPS, SECONDS = 50, 8.0  # a pace is timed over this many steps, or for this many seconds if that is shorter
 
 
@@ -77,9 +78,7 @@ class Estimate:
         ]
 
 
-def plan(
-    store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[tuple[str, bool], Pace]
-) -> Estimate:
+def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[Kind, Pace]) -> Estimate:
     """Estimate what is missing and how long it takes at these paces (by kind of cell)."""
     missing = [cell for cell in cells if not store.has(cell)]
     images = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
@@ -115,14 +114,14 @@ def images_of(left: LeftOut, transfer: Transfer) -> int:
     return sum(trained) + sum(len(one["val"]) for one in rows)
 
 
-def kind_of(cell: Cell) -> tuple[str, bool]:
-    """Return what the pace of a cell depends on: its network, and whether it trains on masks and points."""
-    return cell.config.backbone, cell.config.dense
+def kind_of(cell: Cell) -> Kind:
+    """Return the network of a cell, whether it trains on masks and points, and how it combines gradients."""
+    return cell.config.backbone, cell.config.dense, cell.config.gradients
 
 
 def measured(
     cells: Iterable[Cell], sets: Sequence[LeftOut], report: Reporter
-) -> dict[tuple[str, bool], Pace]:  # fmt: skip
+) -> dict[Kind, Pace]:  # fmt: skip
     """Time a few iterations of each kind of cells."""
     pools = {left.names: left.pool for left in sets}
     first = {kind_of(cell): cell for cell in reversed(list(cells))}

@@ -30,7 +30,7 @@ from mtrain.errors import UsageError
 from mtrain.transfers.request import STEPS
 
 FIXED = {"lr": "grid", "tau": "grid", "backbone": "grid", "seed": "seeds", "leave_out": "leave_out", "shards": "shards"}
-TUNING = ("tune", "layer_decay", "dense")  # axes that may stand in [fit] instead
+TUNING = ("tune", "layer_decay", "dense", "gradients")  # axes that may stand in [fit] instead
 READ = {"svm": ("solver",), "dense": ("steps", "batch")}  # mode of [transfer] -> the settings that it reads
 NO_DECAY = 1.0  # of the learning rate from block to block
 LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] turns it on
@@ -48,12 +48,14 @@ class Combination:
     tune: str = "all"
     layer_decay: float = NO_DECAY
     dense: bool = False
+    gradients: str = "mean"
 
     @classmethod
     def of(cls, config: FitConfig) -> Combination:
         """Return the combination of a training."""
         decay = config.layer_decay or NO_DECAY
-        return cls(config.backbone, config.lr, config.tau, config.warmup > 0, config.tune, decay, config.dense)
+        chosen = config.tune, decay, config.dense, config.gradients
+        return cls(config.backbone, config.lr, config.tau, config.warmup > 0, *chosen)
 
     def __str__(self) -> str:
         warmup = "with" if self.warmup else "without"
@@ -64,7 +66,8 @@ class Combination:
         """The values of the axes that are off by default, in words; empty if all are off."""
         tune = "" if self.tune == "all" else f"tune {self.tune}"
         decay = "" if self.layer_decay == NO_DECAY else f"layer decay {self.layer_decay:g}"
-        return " ".join(filter(None, (tune, decay, "dense" if self.dense else "")))
+        gradients = "" if self.gradients == "mean" else f"gradients {self.gradients}"
+        return " ".join(filter(None, (tune, decay, "dense" if self.dense else "", gradients)))
 
 
 class Axes(BaseModel):
@@ -92,6 +95,10 @@ class Axes(BaseModel):
         default=None, json_schema_extra={"x-default": "that of `[fit]`"}
     )
     """Whether to train on the masks and points of the pool as well."""
+    gradients: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None, json_schema_extra={"x-default": "that of `[fit]`"}
+    )
+    """How to combine the gradients of the tasks, such as `"mean"` or `"upgrad"`."""
 
     @field_validator("*")
     @classmethod
@@ -104,7 +111,8 @@ class Axes(BaseModel):
         tune = self.tune or (fit.get("tune", "all"),)
         decay = self.layer_decay or (fit.get("layer_decay", NO_DECAY),)
         dense = self.dense or (fit.get("dense", False),)
-        axes = self.backbone, self.lr, self.tau, self.warmup, tune, decay, dense
+        gradients = self.gradients or (fit.get("gradients", "mean"),)
+        axes = self.backbone, self.lr, self.tau, self.warmup, tune, decay, dense, gradients
         return [Combination(*chosen) for chosen in itertools.product(*axes)]
 
 
@@ -244,6 +252,7 @@ class Sweep(BaseModel):
         varied = {"backbone": combination.backbone, "lr": combination.lr, "tau": combination.tau, "seed": seed}
         decay = None if combination.layer_decay == NO_DECAY else combination.layer_decay
         varied |= {"tune": combination.tune, "layer_decay": decay, "dense": combination.dense}
+        varied |= {"gradients": combination.gradients}
         where = {"shards": self.shards, "leave_out": leave_out}
         return FitConfig.model_validate({"validate_every": 0} | self.fit | lasting | varied | where)
 

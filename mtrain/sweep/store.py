@@ -4,6 +4,7 @@ sweeps/<name>/sweep.json             the sweep file as it was read, and its cell
               cells/<digest>.json    one result, written last and atomically
               runs/<digest>/         one training or warm-up each
               capacity/<digest>.json how many cells run at once on a kind of machine, as measured
+              soups/<network>-<digest>/  averages of the seeds of a chosen cell, of `mtrain select --soup`
               race.json              what `mtrain sweep --race` has decided
               selected.json          what `mtrain select` chose
 """
@@ -151,8 +152,16 @@ class Store:
         Raises:
             RunError: the folder is not that of a sweep.
         """
+        return self.transfer().determining()
+
+    def transfer(self) -> Transfer:
+        """Return the section [transfer].
+
+        Raises:
+            RunError: the folder is not that of a sweep.
+        """
         given = self.plan().get("sweep", {}).get("transfer", {})
-        return _checked(Transfer, given, self.path / "sweep.json").determining()
+        return _checked(Transfer, given, self.path / "sweep.json")
 
     def together(self) -> int:
         """Return the number of left-out sets per training.

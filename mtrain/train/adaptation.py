@@ -20,6 +20,7 @@ from mtrain.train.trainer import Training
 WITHOUT_EFFECT = {
     "lr", "tau", "warmup", "warmup_lr", "iterations", "momentum", "weight_decay", "optimizer", "schedule",
     "layer_decay", "ema", "label_smoothing", "workers", "checkpoint_every", "validate_every", "log_every",
+    "log_cosines", "gradients",
 }  # fmt: skip
 
 

@@ -26,9 +26,9 @@ from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
 from mtrain.model.tensor_file import write_tensors
 from mtrain.model.weights import read_weights, save_weights, seen_by
-from mtrain.runs import Run, RunState
+from mtrain.runs import SOUP, Run, RunState
 from mtrain.seen import Seen
-from mtrain.train import checkpoint
+from mtrain.train import checkpoint, conflicts, task_gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
 from mtrain.train.journal import Journal, journal
 from mtrain.train.memory import memory
@@ -53,6 +53,7 @@ def fit(
         RunError: the run has other settings or shards, or another process is training it; the training has diverged;
             or the disk is full.
     """
+    conflicts.check_installed(config.gradients)
     given = pool
     whole = given or open_pool(config.shards)
     pool, left, notes = leave_out(whole, config.leave_out)
@@ -150,6 +151,7 @@ def _about_start(start: Seen, left: Sequence[Task]) -> Iterator[str]:
 def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
     """Whether the run is finished already. Refuses a run with other settings or shards."""
     if run.exists:
+        _check_trained(run)
         provenance.check_same(run, about)
     if run.state()[0] == "finished":
         lost = _lost(run)
@@ -163,6 +165,17 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
     if run.exists and (note := provenance.other_division(run, about)):
         report.note(note)
     return False
+
+
+def _check_trained(run: Run) -> None:
+    """Raises:
+    UsageError: nothing has trained the run, so there is nothing to resume.
+    """
+    if SOUP in run.about():
+        raise UsageError(
+            "this run was made of other runs, not trained", where=run.path,
+            remedy=f"train another from it with --weights {run.weights}",
+        )  # fmt: skip
 
 
 def _lost(run: Run) -> str | None:
@@ -196,6 +209,9 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
     with journal.report.bar(journal.run.name, config.iterations, done=training.iteration, unit="iterations") as advance:
         for parts in meter.timed(training.iterations(numbers)):
             warming = training.warming
+            if _measures_cosines(training):
+                with meter.paused():
+                    journal.log(task_gradients.event(training.iteration + 1, training.cosines(*parts)))
             meter.add(training.step(*parts), training.counts)
             advance()
             stop, last = vote(bool(signals)), training.iteration == config.iterations
@@ -215,6 +231,12 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
 
 def _due(training: Training, every: int) -> bool:
     return training.iteration % every == 0
+
+
+def _measures_cosines(training: Training) -> bool:
+    """Whether the cosines of the tasks' gradients are logged for the next iteration."""
+    every = training.config.log_cosines
+    return every > 0 and not (training.iteration + 1) % every and not training.still and len(training.tasks) > 1
 
 
 def _validate(training: Training, journal: Journal, signals: Sequence[int]) -> bool:

@@ -111,6 +111,8 @@ def _note_without_effect(
         "--sync-batchnorm": (config.sync_batchnorm and not normalizes, none),
         "--sync-batchnorm ": (config.sync_batchnorm and normalizes and ranks.alone, "there is one process"),
         "--temperature": (config.temperature is not None and len(pool.tasks) == 1, only),
+        f"--gradients {config.gradients}": (config.gradients != "mean" and len(pool.tasks) == 1, only),
+        "--log-cosines": (config.log_cosines > 0 and len(pool.tasks) == 1, only),
         "--task-weight": (bool(config.task_weights) and len(pool.tasks) == 1, only),
     }
     for option, (holds, why) in rules.items():
@@ -141,6 +143,7 @@ def _record(training: Training, report: Reporter) -> None:
         "--checkpointing": config.checkpointing,
         "--dense": config.dense,
         "--features cached": config.features == "cached",
+        f"--gradients {config.gradients}": config.gradients != "mean",
     }
     found = [name for name, holds in obstacles.items() if holds]
     if wanted and found:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrain.config import FitConfig
 from mtrain.data import colour, sampling
@@ -33,7 +33,7 @@ from mtrain.model.maps import features_and_maps
 from mtrain.model.network import MultiHead
 from mtrain.model.tuning import moved
 from mtrain.model.weights import StateDict
-from mtrain.train import checkpoint
+from mtrain.train import checkpoint, conflicts, task_gradients
 from mtrain.train.averaging import Average
 from mtrain.train.dense_part import DensePart
 from mtrain.train.dense_validation import counts_of, scores_of_counts
@@ -66,7 +66,8 @@ class Training:
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
-        self.sums = None if ranks.alone else GradientSums(moved(model.shared))
+        self.combines = config.gradients != "mean" and len(pool.tasks) > 1  # gradients of tasks, not by adding them
+        self.sums = None if ranks.alone or self.combines else GradientSums(moved(model.shared))
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
@@ -107,7 +108,11 @@ class Training:
         """Gradients of all micro-batches, summed over the ranks, and an optimizer step."""
         drawn = self.ranks.all_reduced(torch.stack([part.counts for part in parts]).sum(0).tolist())
         self.optimizer.zero_grad()
-        losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
+        if self.combines and not self.still:
+            losses, rows = self._rows(parts, drawn())
+            self._combine(rows)
+        else:
+            losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
         self.counts = drawn()
         self._sum_over_ranks()
         self.optimizer.step(head_scales(self.counts).to(self.device, non_blocking=True))
@@ -162,6 +167,45 @@ class Training:
             (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
+    def _rows(self, parts: Sequence[Batch], counts: Sequence[int], *, heads: bool = True) -> tuple[Tensor, Tensor]:
+        """The loss of each task on this rank, (tasks,), and the gradients of these losses in the weights of the shared
+        network, (tasks, weights), of the whole batch. heads: also add the gradients of the heads, of this rank.
+        """
+        parameters, own = moved(self.model.shared), self._own()
+        losses, rows = [], torch.zeros(())
+        for number, batch in enumerate(parts):
+            torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
+            found = self._losses(batch, batch.counts.tolist()) / self.config.batch
+            kept = batchnorm_adapt.statistics_kept(self.model.shared) if self.config.checkpointing else nullcontext()
+            with kept:
+                rows = task_gradients.jacobian(found, counts, parameters) + rows.to(self.device)
+                if heads:
+                    found.sum().backward(inputs=own)  # type: ignore[no-untyped-call]
+            losses.append(found.detach() * self.config.batch)
+        self.ranks.all_reduce_([rows])
+        return torch.stack(losses).sum(0), rows
+
+    def _combine(self, rows: Tensor) -> None:
+        """Make the combination of the tasks' gradients (tasks, weights) the gradient of the shared network."""
+        seed = sampling.model_seed(self.config.seed, self.iteration, 0)  # all ranks: the same
+        weights = conflicts.weights(self.config.gradients, task_gradients.gramian(rows), seed)
+        task_gradients.put_gradient(weights.to(rows.dtype) @ rows, moved(self.model.shared))
+
+    def cosines(self, *parts: Batch) -> dict[str, float]:
+        """Cosines between the gradients of the tasks' losses on the batch of the next iteration, by pair of tasks.
+
+        Nothing that the training depends on changes.
+        """
+        counts = self.ranks.all_reduced(torch.stack([part.counts for part in parts]).sum(0).tolist())()
+        running = self.recorded.recording.running() if self.recorded else nullcontext()
+        features, self.features = self.features, self.model.shared  # a compiled one keeps no graph
+        try:
+            with running, batchnorm_adapt.statistics_kept(self.model.shared):
+                products = task_gradients.gramian(self._rows(parts, counts, heads=False)[1])
+        finally:
+            self.features = features
+        return task_gradients.cosines(products, self.tasks)
+
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
         """The loss of each task: (tasks,)."""
         batchnorm_per_task.route(self.model.shared, counts)
@@ -194,15 +238,19 @@ class Training:
 
     def _sum_over_ranks(self) -> None:
         """Make the gradients those of the whole batch, and the running statistics the mean over the ranks."""
-        if self.sums is None:
+        if self.ranks.alone:
             return
-        own = [*self.model.heads.parameters(), *(self.model.dense.parameters() if self.model.dense else ())]
-        tensors = [parameter.grad for parameter in own if parameter.grad is not None]
+        tensors = [parameter.grad for parameter in self._own() if parameter.grad is not None]
         if not self.still:
-            self.sums.finish()
+            if self.sums:
+                self.sums.finish()
             statistics = batchnorm_adapt.statistics_of_a_part(self.model.shared)
             tensors += [values.div_(self.ranks.size) for values in statistics]
         self.ranks.all_reduce_(tensors)
+
+    def _own(self) -> list[nn.Parameter]:
+        """The weights that belong to one task or to its masks and points: heads and decoder."""
+        return [*self.model.heads.parameters(), *(self.model.dense.parameters() if self.model.dense else ())]
 
     def prepare(self, batch: Batch) -> Tensor:
         """The images on the device: flipped and further augmented as configured, normalized, channels last."""

@@ -29,6 +29,7 @@ TOGETHER: list[dict[str, Any]] = [
     {"optimizer": "adamw", "schedule": "cosine", "ema": 0.9, "lr": 1e-3, "label_smoothing": 0.1},
     {"batchnorm": "per-task", "temperature": 2.0, "class_balanced": True, "rotations": True, "ema": 0.5},
     {"batchnorm": "frozen", "stain_jitter": 0.2, "colour_jitter": 0.2, "task_weights": {"Alpha": 3.0}},
+    {"gradients": "pcgrad", "log_cosines": 2, "optimizer": "adamw", "lr": 1e-3},
 ]
 
 
@@ -39,7 +40,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("which", "stopped_at"),
-    [(0, 3), (1, 9), (2, 5), *(pytest.param(*more, marks=pytest.mark.stress) for more in [(0, 9), (1, 4)])],
+    [(0, 3), (1, 9), (2, 5), (3, 9), *(pytest.param(*more, marks=pytest.mark.stress) for more in [(0, 9), (1, 4)])],
 )
 def test_an_interrupted_run_ends_with_the_same_bits(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, stopped_at: int
@@ -58,6 +59,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     {"optimizer": "adamw"}, {"schedule": "cosine"}, {"ema": 0.5}, {"label_smoothing": 0.2}, {"temperature": 1.0},
     {"task_weights": {"Alpha": 5.0}}, {"class_balanced": True}, {"rotations": True}, {"stain_jitter": 0.2},
     {"colour_jitter": 0.2}, {"batchnorm": "frozen"}, {"batchnorm": "train"}, {"batchnorm": "per-task"},
+    {"gradients": "pcgrad"}, {"gradients": "upgrad"},
 ], ids=str)  # fmt: skip
 def test_each_choice_changes_the_weights_and_the_digest(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, chosen: dict[str, Any]

@@ -356,9 +356,10 @@ TOLD_BEFORE_TORCH = [
     ("sweep small.toml --cpus 2", "--address and --cpus are for --engine ray"),
     (
         "sweep wrong.toml",
-        "wrong.toml: grid.rate: is not known here (known: backbone, dense, layer_decay, lr,",
+        "wrong.toml: grid.rate: is not known here (known: backbone, dense, gradients, layer_decay,",
     ),
     ("select --sweeps nowhere", "nowhere: no sweep"),
+    ("soup toy tot --name both", "runs: no run named 'tot'; existing runs: toy"),
     ("report --run tot", "runs: no run named 'tot'; existing runs: toy"),
     ("report --sweep nothing", "nothing"),
     ("report --out /dev/null/page.html", "cannot be written: "),

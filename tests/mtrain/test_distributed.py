@@ -84,7 +84,7 @@ def test_two_ranks_hold_the_same(of_two: tuple[State, State], scenario: str) -> 
     assert all(torch.equal(one[name], other[name]) for name in names)
 
 
-@pytest.mark.parametrize("scenario", ["plain", "accumulated", "sync", "per-task-sync"])
+@pytest.mark.parametrize("scenario", ["plain", "accumulated", "sync", "per-task-sync", "upgrad", "pcgrad"])
 def test_two_ranks_train_as_one_does_on_the_same_batches(
     shards: Path, of_two: tuple[State, State], scenario: str
 ) -> None:

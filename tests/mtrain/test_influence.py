@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,28 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
 from mtrain.config import FitConfig
 from mtrain.data.choice import read_advice
 from mtrain.data.image_batches import ordered_batches
-from mtrain.documents import read_document
+from mtrain.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
 from mtrain.influence.companions import cosine
 from mtrain.influence.estimate import Options, influence
 from mtrain.influence.gradients import Margins, margin, margins, moving
+from mtrain.influence.matrix import matrix
 from mtrain.influence.probe import FreshProbe
 from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import all_subsets, drawn
 from mtrain.influence.verify import compared
 from mtrain.model.heads import load_heads
+from mtrain.report.influence_page import lines
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.request import targets
@@ -271,3 +277,67 @@ def test_a_changed_document_is_made_again_and_not_believed(run: Run) -> None:
         read_advice(path)
     assert estimate(run)["kind"] == "influence"
     assert read_advice(path)[0].target == "Delta"
+
+
+# --- the transfer matrix
+
+
+def test_a_matrix_probes_each_network_on_every_other_task(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["influence", "--runs", str(run.path.parent), "--run", "base", "--samples", "10", "--dimensions", "20"]
+    words += ["--device", "cpu", "--workers", "0"]
+    assert call("mtrain", [*words, "--matrix", "2", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = printed["matrix"]
+    assert [row["source"] for row in found["rows"]] == [None, "Alpha", "Beta", "Gamma"]
+    assert [row["iterations"] for row in found["rows"]] == [0, 2, 2, 2]
+    assert [sorted(row["cells"]) for row in found["rows"]] == [
+        ["Alpha", "Beta", "Delta", "Gamma"], ["Beta", "Delta", "Gamma"], ["Alpha", "Delta", "Gamma"],
+        ["Alpha", "Beta", "Delta"],
+    ]  # fmt: skip
+    assert found["cost"] | {"seconds": 0} == {"trainings": 3, "probes": 13, "seconds": 0}
+    alone = Run(run.path.parent / ".subsets" / found["rows"][1]["run"])
+    assert (alone.trained_on(), alone.config().warmup) == ({"Alpha": ("train",)}, 0)  # 1 of 3 iterations, of 2
+    assert found["rows"][1]["cells"]["Delta"]["score"] == by_sklearn(alone, "Delta")
+    assert "Transfer matrix" in (page := Path(printed["page"]).read_text())
+    assert page.count("2 iterations") == 3
+    cells = [row["cells"] for row in found["rows"]]
+    told = list(lines(printed))
+    assert "transfer matrix (logistic probes of networks of one task each; 3 trainings, 13 probes, " in "\n".join(told)
+    scores = ", ".join(f"{name} {cells[1][name]['score']:.4f}" for name in ("Beta", "Gamma", "Delta"))
+    assert f"  Alpha: {scores}" in told
+
+
+def by_sklearn(run: Run, name: str) -> float:
+    """The ROC AUC on the validation set of scikit-learn's regression, with the penalty that the result states."""
+    task, source = targets(run, None, [name])[0], source_of(run, "run")
+    x = {split: features_of(source, task, split) for split in ("train", "val")}
+    result = json.loads((run.path / "transfer" / f"{name}-logistic-run.json").read_text())
+    scaler = StandardScaler().fit(x["train"])
+    model = LogisticRegression(C=result["C"], max_iter=10_000, tol=1e-8)
+    model.fit(scaler.transform(x["train"]), task.rows["train"].label)
+    return float(roc_auc_score(task.rows["val"].label, model.decision_function(scaler.transform(x["val"]))))
+
+
+def features_of(source: Any, task: Any, split: str) -> np.ndarray:
+    network = source.network.eval()
+    batches = ordered_batches(task, task.rows[split], batch=64, size=32, workers=0, device=CPU)
+    with torch.no_grad():
+        return np.concatenate([network(network.normalize(images)).numpy() for images, _ in batches])
+
+
+def test_given_runs_are_the_networks_of_their_tasks_and_others_are_refused(run: Run, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "shards": run.config().shards, "leave_out": ("Delta",)}
+    alone, two, other = (Run(tmp_path / name) for name in ("alone", "two", "other"))
+    fit(FitConfig(**settings, tasks=("Beta",)), alone, Notes())
+    for copy, changed in ((two, {"pool": {"Alpha": "", "Beta": ""}}), (other, {"config": settings | {"size": 48}})):
+        shutil.copytree(alone.path, copy.path)
+        write_document(copy.path / "config.json", alone.about() | changed)
+    (delta,), how = targets(run, None, ["Delta"]), {"workers": 0, "device": "cpu"}
+    found = matrix(run, delta, run.config().shards, [alone], None, Notes(), **how)  # type: ignore[arg-type]
+    assert [(row["source"], row["run"]) for row in found["rows"]][1:] == [("Beta", "alone")]
+    for given, said in (
+        ([two], "was not trained on one task of base alone"), ([other], "another network, size or start"),
+        ([alone, Run(alone.path)], "two runs were trained on Beta alone"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            matrix(run, delta, run.config().shards, given, None, Notes(), **how)  # type: ignore[arg-type]

@@ -100,6 +100,21 @@ def test_tuning_and_layer_decay_are_axes(tiny: Callable[..., list[Cell]]) -> Non
     assert any(name.endswith("warm-up tune lora:2 layer decay 0.5") for name in names)
 
 
+def test_how_gradients_are_combined_is_an_axis_that_does_not_enter_the_warmup(
+    tiny: Callable[..., list[Cell]],
+) -> None:
+    wide = tiny(("[grid]", '[grid]\ngradients = ["mean", "upgrad"]'))
+    assert len(wide) == 2 * len(tiny())
+    assert digests(tiny()) <= digests(wide)
+    assert {cell.warmup for cell in wide} == {cell.warmup for cell in tiny()}
+    assert {cell.config.gradients for cell in wide} == {"mean", "upgrad"}
+    assert any(str(cell.combination).endswith("warm-up gradients upgrad") for cell in wide)
+    in_common = tiny(("iterations = 6", 'iterations = 6\ngradients = "pcgrad"'))
+    assert {cell.combination.gradients for cell in in_common} == {"pcgrad"}
+    with pytest.raises(UsageError, match="gradients"):
+        tiny(("[grid]", '[grid]\ngradients = ["sum"]'))
+
+
 def test_layer_decay_does_not_enter_the_warmup_but_tuning_does(tiny: Callable[..., list[Cell]]) -> None:
     decays = tiny(("[grid]", "[grid]\nlayer_decay = [1.0, 0.5]"))
     assert {cell.warmup for cell in decays} == {cell.warmup for cell in tiny()}
@@ -571,7 +586,7 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     sweep = load_sweep(str(store.path.parent.parent / "tiny.toml")).model_copy(update={"shards": str(shards)})
     sets = list(left_out_sets(sweep).values())
     nothing = Store(tmp_path / "nothing")
-    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False): pace})
+    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False, "mean"): pace})
     # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 images each
     assert (found.cells, found.there, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)
@@ -584,7 +599,7 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     begun = next(cell for cell in cells if cell.warmup)
     nothing.run(begun.training).path.mkdir(parents=True)
     nothing.run(begun.training).write("state.json", {"state": "stopped", "iteration": 4})
-    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False): pace})
+    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False, "mean"): pace})
     assert found.begun == 1
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)  # another cell still needs the same one
     assert found.hours == pytest.approx(3 * 3 + 2 + 4 * 6 + 0.6 + 1.92)

@@ -80,7 +80,14 @@ def test_settings_without_an_effect_are_said(place: Path) -> None:
     assert unused("report", "--run", "toy", "--evaluations", "elsewhere") == ["--evaluations"]
 
 
-SHARED = {"layer_decay", "checkpointing", "compile", "sync_batchnorm"}  # settings of the training of the network
+SHARED = {
+    "layer_decay",
+    "checkpointing",
+    "compile",
+    "sync_batchnorm",
+    "gradients",
+    "log_cosines",
+}  # settings of the training of the network
 
 
 @pytest.mark.parametrize(
@@ -114,14 +121,17 @@ def test_settings_without_an_effect_on_this_network_or_pool_are_said(place: Path
     words += ["--task-weight", "Alpha=3", "--backbone", "timm:test_vit", "--backbone-option", "img_size=32"]
     words += ["--batchnorm", "frozen", "--iterations", "1", "--warmup", "0", "--batch", "4", "--size", "32"]
     words += ["--workers", "0", "--weights", "random", "--device", "cpu", "--sync-batchnorm"]
+    words += ["--gradients", "upgrad", "--log-cosines", "1"]
     found = mtrain(*words)
     assert found.exit_code == 0, found.exception
     said = re.findall(r"^(--\S+.*) is not used: (.*)$", found.stderr, flags=re.MULTILINE)
     none = "timm:test_vit has no batch normalization"
     assert sorted(said) == [
-        ("--batchnorm frozen", none), ("--sync-batchnorm", none),
+        ("--batchnorm frozen", none), ("--gradients upgrad", "Alpha is the only task"),
+        ("--log-cosines", "Alpha is the only task"), ("--sync-batchnorm", none),
         ("--task-weight", "Alpha is the only task"), ("--temperature", "Alpha is the only task"),
     ]  # fmt: skip
+    assert not [event for event in Run(Path("runs/other")).events() if event["event"] == "cosines"]
 
 
 # Most commands are run twice, the second time with all that follows the bar: options that have no effect there.
@@ -147,7 +157,7 @@ SITUATIONS = [
     "report --sweep grid | --runs runs --run toy --shards shards",
     "watch --once | --sweeps x --every 3",
     "watch --sweep grid | --runs runs --run toy --every 3",
-    "select | --incomplete",
+    f"select | --incomplete --shards shards {SHARDS.partition('1GB ')[2]}",
     "export | --accept-licence",
     "predict --task Alpha picture.png --patch 32 | --class class-1 --mpp 1 --mpp-override 1",
 ]
@@ -213,9 +223,11 @@ ALWAYS = {
     "breakhis": {"name", "shards", "backbone", "backbone_options", "size", "weights", "weights_key", "mode",
         "evaluations"},
     "compare": {"backbones", "names", "targets", "mode", "by", "paper"},
-    "influence": {"name", "target", "shards", "layers", "samples", "dimensions", "verify", "seed"},
+    "influence": {"name", "target", "shards", "layers", "samples", "dimensions", "verify", "matrix",
+        "alone", "seed"},
     "sweep": {"file", "sbatch"},
-    "select": {"name"},
+    "select": {"name", "soup"},
+    "soup": {"names", "name", "removed", "factor"},
     "report": {"sweep", "paper"},  # --shards of a run: test_report.py
     "export": {"run", "to", "task", "push"},
     "predict": {"paths", "name", "task", "dense"},  # --features: test_predict.py
@@ -228,6 +240,7 @@ ELSEWHERE = {  # said, as these tests show
     "sweep": {"shards", "only_plan", "jobs", "engine", "address", "cpus", "part", "retry_failed", "parts", "race",
         "status"},
     "compare": {"table"},  # like --pattern
+    "soup": {"shards"},  # test_soups.py
     "predict": {"features", "patch"},  # the latter of tasks that state their size
 }  # fmt: skip
 

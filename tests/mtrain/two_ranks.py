@@ -89,6 +89,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "batch": {"norm": "batch"},
     "sync": {"norm": "sync"},
     "per-task": {"norm": "batch", "batchnorm": "per-task"},
+    "upgrad": {"gradients": "upgrad", "norm": "sync"},
+    "pcgrad": {"gradients": "pcgrad", "accumulate": 2},
     "per-task-sync": {"norm": "sync", "batchnorm": "per-task"},
 }
 

@@ -1,0 +1,116 @@
+"""The transfer matrix: a network trained on each task alone, probed on every other task and on the target.
+
+After Zamir et al., "Taskonomy", CVPR 2018, without its normalization. A probe is a logistic regression on frozen
+features, trained on the training set of a task and scored on its validation set; no test set is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dpconvert.runtime.progress import Reporter
+from mtrain.data.pool import find_task, open_pool
+from mtrain.data.task import Task
+from mtrain.errors import RunError, UsageError
+from mtrain.influence.subsets import retraining
+from mtrain.runs import Run, start_of
+from mtrain.train.fit import fit
+from mtrain.transfers.finetune_rate import Recipe
+from mtrain.transfers.request import OWN
+from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer
+
+MODE = "logistic"
+QUIET = Reporter(quiet=True)
+
+
+def matrix(
+    run: Run, target: Task, shards: Path | str, alone: Sequence[Run], iterations: int | None, report: Reporter,
+    *, workers: int, device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Probe the networks of single tasks. alone: runs that were trained on one task of `run` each. iterations: of the
+    training on each other task, with the other settings of `run`; None to leave those tasks out. Finished trainings and
+    probes are reused.
+
+    Raises:
+        UsageError: a run in `alone` was trained on several tasks, or is of another network.
+        RunError: a training was interrupted.
+    """
+    begun, found = time.monotonic(), _by_task(run, alone)
+    sources, trained = sorted(run.trained_on()), 0
+    pool = open_pool(shards)
+    tasks = [*(find_task(pool, name) for name in sources), target]
+    options = TransferOptions(MODE, False, workers=workers, recipe=Recipe(device=device))
+    rows = []
+    with report.bar("transfer matrix", 1 + len(sources), unit="networks") as advance:
+        rows.append(_row(None, source_of(start_of(run.path.parent, run.config()), run.config().weights,
+                                         key=run.config().weights_key), tasks, options))  # fmt: skip
+        advance()
+        for name in sources:
+            other = found.get(name)
+            if other is None and iterations is not None:
+                other, there = _trained(run, name, iterations, workers, device)
+                trained += not there
+            if other is not None:
+                rows.append(_row(name, source_of(other, OWN), tasks, options))
+            advance()
+    return {
+        "mode": MODE,
+        "targets": [{"task": task.name, "metric": task.metric} for task in tasks],
+        "rows": rows,
+        "cost": {"trainings": trained, "probes": sum("score" in cell for row in rows for cell in row["cells"].values()),
+                 "seconds": round(time.monotonic() - begun, 2)},
+    }  # fmt: skip
+
+
+def _by_task(run: Run, alone: Sequence[Run]) -> dict[str, Run]:
+    """The given runs by the task that each was trained on."""
+    found: dict[str, Run] = {}
+    for other in alone:
+        other.check_finished()
+        pool = sorted(other.about().get("pool", {}))
+        if len(pool) != 1 or pool[0] not in run.trained_on():
+            raise UsageError(
+                f"--alone {other.name} was not trained on one task of {run.name} alone", found=", ".join(pool),
+                expected=f"one of {', '.join(sorted(run.trained_on()))}",
+            )  # fmt: skip
+        if _kind(other) != _kind(run):
+            what = f"--alone {other.name} has another network, size or start than {run.name}"
+            raise UsageError(what, found=_kind(other), expected=_kind(run))
+        if pool[0] in found:
+            raise UsageError(f"two runs were trained on {pool[0]} alone", found=f"{found[pool[0]].name}, {other.name}")
+        found[pool[0]] = other
+    return found
+
+
+def _kind(run: Run) -> str:
+    network, config = run.network(), run.config()
+    name = network if isinstance(network, str) else f"{network.name} {network.digest[:8]}"
+    return " ".join(filter(None, (name, f"{config.size} px from {config.weights}", config.weights_key)))
+
+
+def _trained(run: Run, name: str, iterations: int, workers: int, device: str) -> tuple[Run, bool]:
+    """The run of a training on one task, and whether it was finished already."""
+    other, config = retraining(run, (name,), iterations)
+    there = other.exists and other.state()[0] == "finished"
+    if fit(config.model_copy(update={"workers": workers, "device": device}), other, QUIET) == "stopped":
+        raise RunError("interrupted; finished trainings are kept", where=other.path, remedy="run the command again")
+    return other, there
+
+
+def _row(name: str | None, source: Pretrained, tasks: Sequence[Task], options: TransferOptions) -> dict[str, Any]:
+    """The probes of one network. name: the task that it was trained on, None for the initial weights."""
+    iterations = 0 if name is None else source.run.config().iterations
+    cells = {task.name: _cell(source, task, options) for task in tasks if task.name != name}
+    return {"source": name, "run": source.run.name, "iterations": iterations, "cells": cells}
+
+
+def _cell(source: Pretrained, task: Task, options: TransferOptions) -> dict[str, Any]:
+    """A score with its interval, or why there is none."""
+    try:
+        result = transfer(source, task, options, QUIET)
+    except UsageError as error:
+        return {"why": error.what}
+    return {"score": result["score"], "interval": result["intervals"].get(result["metric"]), "set": result["set"]}
