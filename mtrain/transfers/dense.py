@@ -8,7 +8,9 @@ have, are discs, trained by the focal loss of mtrain.model.dense_loss.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +26,7 @@ from mtrain.data.images import Images
 from mtrain.data.loader import batches
 from mtrain.data.targets import IGNORE, Targets, turned
 from mtrain.data.task import Dense, Rows, Task
-from mtrain.errors import DivergedError
+from mtrain.errors import DivergedError, RunError
 from mtrain.model.dense import enlarged
 from mtrain.model.dense_loss import drawn_discs, point_losses
 from mtrain.model.devices import find_device
@@ -33,6 +35,7 @@ from mtrain.model.network import SharedNetwork
 from mtrain.scoring.dense import Counts
 from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.peaks import counted
+from mtrain.train import checkpoint
 from mtrain.train.dense_validation import ordered_targets
 
 LR = 2e-3
@@ -40,6 +43,7 @@ HIDDEN = (64, 32, 32)
 STRIDE = 4  # of the maps of points
 SMOOTH = 1e-5
 CHECKED = 50  # steps between two looks whether the loss is finite
+CHECKPOINT_SECONDS = 20.0  # minimum time between checkpoints
 
 
 class ConvDecoderWithImage(nn.Module):
@@ -114,6 +118,25 @@ class FrozenDense:
         return loss.detach()
 
     @property
+    def parts(self) -> nn.Module:
+        """All modules that training changes."""
+        return nn.ModuleDict({"decoder": self.decoder})
+
+    def resume(self, folder: Path, report: Reporter) -> int:
+        """Restore the newest readable checkpoint of `folder`; return the number of steps done, 0 without one."""
+        for path in checkpoint.newest(folder):
+            try:
+                state, done = checkpoint.load(path)
+            except RunError as error:
+                report.note(f"{error}; this checkpoint is ignored")
+                continue
+            checkpoint.restore(self.parts, self.optimizer, state)
+            for kept in self.optimizer.state.values():
+                kept["step"] = kept["step"].cpu()  # where AdamW keeps it
+            return done
+        return 0
+
+    @property
     def is_finite(self) -> bool:
         """Whether all trained values are finite."""
         trained = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
@@ -155,30 +178,46 @@ D = TypeVar("D", bound=FrozenDense)
 
 
 def train_decoder(
-    frozen: D, task: Task, rows: Rows, *, steps: int, batch: int, seed: int, workers: int, report: Reporter
+    frozen: D, task: Task, rows: Rows, *, steps: int, batch: int, seed: int, workers: int, report: Reporter,
+    folder: Path | None = None,
 ) -> D:  # fmt: skip
     """The decoder, trained for `steps` steps on these rows of a task.
+
+    folder: of checkpoints, from which an interrupted training resumes with the same bits; none are written without it.
 
     Raises:
         DivergedError: the loss or the trained values are not finite.
     """
-    with report.bar(f"{task.name}: decoder", steps, unit="steps") as advance:
-        for number, some in enumerate(_drawn(task, rows, frozen, steps, batch, seed, workers)):
+    done = 0 if folder is None else frozen.resume(folder, report)
+    if done:
+        report.note(f"{task.name}: the decoder resumes after {done} of {steps} steps")
+    saved = time.monotonic()
+    with report.bar(f"{task.name}: decoder", steps, done=done, unit="steps") as advance:
+        for number, some in enumerate(_drawn(task, rows, frozen, range(done, steps), batch, seed, workers), start=done):
             torch.manual_seed(sampling.model_seed(seed, number))
             loss = frozen.step(some)
-            if (number % CHECKED == 0 or number + 1 == steps) and not bool(loss.isfinite()):
+            last = number + 1 == steps
+            if (number % CHECKED == 0 or last) and not bool(loss.isfinite()):
                 raise DivergedError(f"{task.name}: the loss of the decoder is not finite after {number + 1} steps")
+            if folder is not None and (last or time.monotonic() - saved >= CHECKPOINT_SECONDS):
+                _check_finite(frozen, task, number + 1)
+                checkpoint.save(folder, number + 1, checkpoint.training_state(frozen.parts, frozen.optimizer))
+                saved = time.monotonic()
             advance()
-    if not frozen.is_finite:
-        raise DivergedError(f"{task.name}: the trained values are not finite after {steps} steps")
+    _check_finite(frozen, task, steps)
     return frozen
 
 
+def _check_finite(frozen: FrozenDense, task: Task, steps: int) -> None:
+    if not frozen.is_finite:
+        raise DivergedError(f"{task.name}: the trained values are not finite after {steps} steps")
+
+
 def _drawn(
-    task: Task, rows: Rows, frozen: FrozenDense, steps: int, batch: int, seed: int, workers: int
+    task: Task, rows: Rows, frozen: FrozenDense, steps: range, batch: int, seed: int, workers: int
 ) -> Iterator[Batch]:
     parts = [(task, rows)]
     images = Images(parts, how=frozen.network.interpolation)
     dataset = EpochBatches(images, frozen.size, seed, batch, targets=Targets(parts))
     pin = frozen.device.type == "cuda"
-    return batches(dataset, range(steps), workers=min(workers, steps), pin=pin, lasting=None if pin else 1)
+    return batches(dataset, steps, workers=min(workers, len(steps)), pin=pin, lasting=None if pin else 1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mtrain.config import FitConfig
+from mtrain.data.batch import Batch
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.evaluate import opened
@@ -16,9 +17,11 @@ from mtrain.export import export
 from mtrain.model.dense_file import load_dense
 from mtrain.runs import Run
 from mtrain.train.fit import fit
-from mtrain.transfers.dense import ConvDecoderWithImage, batch_dice
+from mtrain.transfers.dense import ConvDecoderWithImage, FrozenDense, batch_dice
+from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
-from mtrain.transfers.transfer import TransferOptions, source_of, transfer
+from mtrain.transfers.results import read_result
+from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 from tests.mtrain.dense_pools import write_dense_task, write_mixed_pool
 from tests.mtrain.test_fit import Notes
 
@@ -105,6 +108,68 @@ def test_dense_transfer_repeats_bit_for_bit(folder: Path, tmp_path: Path) -> Non
         for path in (folder / "runs" / "toy" / "transfer").glob("Both-dense-random*"):
             path.unlink()
     assert found[0] == found[1]
+
+
+def test_results_of_other_settings_stay_beside_each_other(folder: Path) -> None:
+    """Name, settings, scores: those of one setting are not lost when another is tried."""
+    source = source_of(Run(folder / "runs" / "toy"), "run")
+    task = find_task(open_pool(folder / "shards"), "Both")
+    tried = [
+        TransferOptions("dense", workers=0, recipe=RECIPE, steps=2, moving=moving)
+        for moving in (Moving(), Moving("all", 1e-3), Moving("all", 1e-5), Moving("norms", 1e-5))
+    ]
+    tried += [TransferOptions("svm", workers=0, recipe=RECIPE, solver=solver) for solver in ("batched", "sklearn")]
+    found = [transfer(source, task, options, Notes()) for options in tried]
+    paths = [result_path(source, task, options) for options in tried]
+    assert len(set(paths)) == 6
+    assert [read_result(path) for path in paths] == found
+    usual = TransferOptions("dense", recipe=Recipe(device="cpu"), moving=Moving("all"))
+    assert result_path(source, task, usual).name == "Both-dense-run-seed0-tune-all.json"
+    assert not list((folder / "runs" / "toy" / "transfer" / "decoders").iterdir())
+
+
+def test_a_result_of_an_earlier_version_moves_to_the_name_of_its_settings(folder: Path) -> None:
+    source = source_of(Run(folder / "runs" / "toy"), "run")
+    task = find_task(open_pool(folder / "shards"), "Both")
+    options = TransferOptions("svm", workers=0, recipe=RECIPE, solver="sklearn")
+    found, path = transfer(source, task, options, Notes()), result_path(source, task, options)
+    usual = path.with_name("Both-svm-run.json")
+    for suffix in (".json", ".npz"):
+        path.with_suffix(suffix).replace(usual.with_suffix(suffix))
+    notes = Notes()
+    assert transfer(source, task, options, notes) == found
+    assert "known already" in notes.said[-1]
+    assert not usual.exists()
+    assert not usual.with_suffix(".npz").exists()
+
+
+@pytest.mark.parametrize("moving", [Moving(), Moving("all", 1e-3)], ids=["frozen", "tuned"])
+def test_a_killed_decoder_resumes_and_ends_with_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moving: Moving
+) -> None:  # fmt: skip
+    monkeypatch.setattr("mtrain.transfers.dense.CHECKPOINT_SECONDS", 0)
+    source = source_of(Run(folder / "runs" / "toy"), "random")
+    task = find_task(open_pool(folder / "shards"), "Both")
+    options = TransferOptions("dense", workers=0, recipe=RECIPE, steps=5, moving=moving)
+    whole = transfer(source, task, options, Notes())
+    path = result_path(source, task, options)
+    counts = path.with_suffix(".npz").read_bytes()
+    path.unlink()
+    step = FrozenDense.step
+
+    def killed(self: FrozenDense, batch: Batch) -> torch.Tensor:
+        if self.optimizer.state and next(iter(self.optimizer.state.values()))["step"] == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrozenDense, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            transfer(source, task, options, Notes())
+    notes = Notes()
+    assert transfer(source, task, options, notes)["scores"] == whole["scores"]
+    assert "Both: the decoder resumes after 3 of 5 steps" in notes.said
+    assert path.with_suffix(".npz").read_bytes() == counts
 
 
 def test_tasks_without_masks_and_pools_without_them_are_refused(folder: Path, tmp_path: Path) -> None:
