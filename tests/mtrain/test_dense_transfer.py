@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from numpy.typing import NDArray
 
+from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data.batch import Batch
 from mtrain.data.pool import find_task, open_pool
@@ -201,3 +205,44 @@ def test_the_dice_loss_of_a_batch_is_that_worked_out_by_hand() -> None:
 def test_the_decoder_answers_at_the_size_of_the_images() -> None:
     decoder = ConvDecoderWithImage(7, 3)
     assert decoder(torch.randn(2, 7, 4, 4), torch.randn(2, 3, 50, 50)).shape == (2, 3, 50, 50)
+
+
+def test_networks_are_compared_on_masks_with_differences_on_the_same_groups(folder: Path, tmp_path: Path) -> None:
+    """Score and intervals of the JSON by numpy alone, from the confusion matrices beside the results."""
+    words = ["compare", "--runs", folder / "runs", "--shards", folder / "shards", "--mode", "dense", "--steps", "3"]
+    words += ["--batch", "8", "--backbone", f"{SMALL}=random", "--size", "32", "--run", "toy", "--target", "Both"]
+    words += ["--workers", "0", "--device", "cpu", "--out", tmp_path / "page.html"]
+    answer = CliRunner().invoke(group, [*map(str, words), "--json"])
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    assert [(task["name"], task["metric"]) for task in found["tasks"]] == [("Both", "dice")]
+    drawn = []
+    for network, run in zip(found["networks"], (f"*{SMALL}*", "toy"), strict=True):
+        (path,) = [one for one in (folder / "runs").glob(f"{run}/transfer/Both-dense-*.npz") if is_of_steps(one, 3)]
+        drawn.append(dice_in_draws(path))
+        told = network["scores"]["Both"]
+        assert told["score"] == pytest.approx(dice_of(np.load(path)["seg"].sum(0)))
+        assert told["interval"] == pytest.approx(np.percentile(drawn[-1], [2.5, 97.5]))
+    assert told["difference_interval"] == pytest.approx(np.percentile(drawn[1] - drawn[0], [2.5, 97.5]))
+    assert found["networks"][1]["rank_interval"] is not None
+    assert "Dice" in (tmp_path / "page.html").read_text()
+    lines = CliRunner().invoke(group, list(map(str, words))).stdout
+    assert "Both: toy: dice 0." in lines
+
+
+def is_of_steps(path: Path, steps: int) -> bool:
+    return json.loads(path.with_suffix(".json").read_text())["steps"] == steps
+
+
+def dice_of(table: NDArray[np.int64]) -> float:
+    sums = table.sum(0) + table.sum(1)
+    return float(np.mean([2 * table[c, c] / sums[c] for c in range(len(table)) if sums[c]]))
+
+
+def dice_in_draws(path: Path) -> NDArray[np.float64]:
+    """The mean Dice in a thousand draws of whole groups."""
+    arrays = np.load(path)
+    names, of = np.unique(arrays["group"], return_inverse=True)
+    picked = np.random.Generator(np.random.Philox(0)).integers(len(names), size=(1000, len(names)))
+    tables = np.stack([arrays["seg"][of == number].sum(0) for number in range(len(names))])
+    return np.array([dice_of(tables[draw].sum(0)) for draw in picked])
