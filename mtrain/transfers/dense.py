@@ -23,6 +23,7 @@ from mtrain.data import sampling
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
+from mtrain.data.instances import instances_of
 from mtrain.data.loader import batches
 from mtrain.data.targets import IGNORE, Targets, turned
 from mtrain.data.task import Dense, Rows, Task
@@ -34,7 +35,8 @@ from mtrain.model.maps import Level, features_and_maps, levels_of
 from mtrain.model.network import SharedNetwork
 from mtrain.scoring.dense import Counts
 from mtrain.scoring.dense_counts import DenseAnswers
-from mtrain.scoring.peaks import counted
+from mtrain.scoring.panoptic import Matches, matches
+from mtrain.scoring.peaks import counted, found_masks
 from mtrain.train import checkpoint
 from mtrain.train.dense_validation import ordered_targets
 
@@ -148,15 +150,22 @@ class FrozenDense:
         self.train(False)
         tables: list[Counts | None] = []
         hits: list[Counts | None] = []
+        quality: list[Matches] = []
+        of = [self.dense.seg.index(name) for name in self.dense.instances]
+        truth = instances_of(task, rows, self.size) if of else None
         for some in ordered_targets(
             task, rows, size=self.size, batch=batch, workers=workers, how=self.network.interpolation
         ):
-            table, hit = counted(*self.logits(some), self.dense, some.masks, some.points, some.radii)
+            seg, discs = self.logits(some)
+            table, hit = counted(seg, discs, self.dense, some.masks, some.points, some.radii)
+            if truth is not None and seg is not None:
+                pairs = zip(some.masks.numpy(), found_masks(seg), strict=True)
+                quality += [matches(*next(truth), mask, found, of) for mask, found in pairs]
             tables.append(table)
             hits.append(hit)
         return DenseAnswers(
             rows.key.astype(np.str_), rows.group.astype(np.str_), _joined(tables), _joined(hits), self.dense.seg,
-            self.dense.points,
+            self.dense.points, np.stack(quality) if quality else None, self.dense.instances,
         )  # fmt: skip
 
 
