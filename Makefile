@@ -75,10 +75,12 @@ gpu: .venv/test  ## what only a GPU can show: its tests, and iterations, feature
 bench: .venv/test  ## the benchmarks, each beside its peer
 	$(BIN)/python benchmarks/svm/compare.py
 	$(BIN)/python benchmarks/step/compare.py
+	$(BIN)/python benchmarks/step/compare.py --dense 5
 	$(BIN)/python benchmarks/features/compare.py
 	$(BIN)/python benchmarks/slides/compare.py
 	$(BIN)/python benchmarks/loader/compare.py
 	$(BIN)/python benchmarks/loader/parts.py
+	$(BIN)/python benchmarks/loader/masks.py
 
 docs: .venv/test  ## write the generated pages, build the site into site/, check its links
 	for writer in docs/write_*.py; do $(BIN)/python $$writer || exit 1; done

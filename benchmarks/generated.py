@@ -1,4 +1,4 @@
-"""Shards that the benchmarks generate: JPEGs of smooth random pictures in two classes."""
+"""Shards that the benchmarks generate: smooth random pictures in two classes, JPEGs or with masks."""
 
 from __future__ import annotations
 
@@ -44,4 +44,49 @@ def make_shards(
         words = [str(manifest), *source, "--out", str(folder / "shards"), "-q", "--workers", "1"]
         with contextlib.redirect_stdout(sys.stderr):
             dpconvert.main(words, standalone_mode=False)
+    return folder / "shards"
+
+
+MASKED = """
+task = "{task}"
+shape = "masks"
+classes = ["a", "b"]
+[layout]
+values = {{0 = "a", 255 = "b"}}
+[rule]
+type = "middle"
+size = {side}
+centre = 8
+[image]
+format = "jpeg"
+quality = 90
+[dense]
+optional = true
+[dense.seg]
+classes = ["a", "b"]
+[split.strict]
+share = [1, 0, 0]
+"""
+
+
+def make_masked_shards(folder: Path, tasks: int, images: int, side: int = 256, *, dense: bool = True) -> Path:
+    """The folder of tasks Masked00, Masked01, ... with as many JPEGs of `side` px each, with their masks if `dense`."""
+    random = np.random.default_rng(1)
+    for task in (f"Masked{number:02}" for number in range(tasks)):
+        source = folder / "pictures" / task
+        for kind in ("images", "masks"):
+            (source / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            coarse = random.normal(size=(side // 16, side // 16, 3)) * [25, 45, 20] + [205, 150, 190]
+            middle = slice(side // 32 - 1, side // 32 + 1)
+            areas = coarse[..., 1] > 150
+            areas[middle, middle] = number % 2
+            for kind, pixels, how in (("images", coarse.clip(0, 255), "BICUBIC"), ("masks", 255 * areas, "NEAREST")):
+                small = Image.fromarray(pixels.astype(np.uint8))
+                small.resize((side, side), Image.Resampling[how]).save(source / kind / f"{number:03}.png")
+        manifest = folder / f"{task}.toml"
+        manifest.write_text(MASKED.format(task=task, side=side))
+        words = [str(manifest), "--source", str(source), "--out", str(folder / "shards"), "-q", "--workers", "1"]
+        with contextlib.redirect_stdout(sys.stderr):
+            dpconvert.main([*words, *(["--dense"] if dense else [])], standalone_mode=False)
     return folder / "shards"

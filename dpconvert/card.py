@@ -120,12 +120,27 @@ class BoxesCard(Model):
     exhaustive: bool
 
 
+class InstancesCard(Model):
+    """The instances of a task: the pixels of each object. `exhaustive`: whether every object of `classes` has them."""
+
+    classes: list[str]
+    exhaustive: bool
+    metric: Literal["pq"] = "pq"
+
+
 class DenseCard(Model):
     """The dense targets of a task's samples; at least one kind is present."""
 
     seg: SegCard | None = None
     points: PointsCard | None = None
     boxes: BoxesCard | None = None
+    instances: InstancesCard | None = None
+
+    @property
+    def kinds(self) -> dict[str, SegCard | PointsCard | BoxesCard | InstancesCard]:
+        """The targets that the samples have, by the name of their kind."""
+        every = {"masks": self.seg, "points": self.points, "boxes": self.boxes, "instances": self.instances}
+        return {kind: of for kind, of in every.items() if of is not None}
 
 
 class TaskCard(Model):

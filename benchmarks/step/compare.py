@@ -3,6 +3,7 @@
     python benchmarks/step/compare.py                    a small network on the CPU
     python benchmarks/step/compare.py --device cuda      ResNet50 and DenseNet121, batches of 64 and 256
     python benchmarks/step/compare.py --shards DIR       on shards of one's own
+    python benchmarks/step/compare.py --dense 5          5 of the 22 tasks have masks, and all batches are mixed
 
 On CUDA, where `mtrain fit` replays its iterations as one CUDA graph, there are more rows: the bare loop as one CUDA
 graph, which is the bound; `mtrain fit` on one batch that lies on the device, which shows what the loader costs; and
@@ -12,6 +13,9 @@ iteration goes.
 Ours reads and decodes images, augments and normalizes them, runs a head a task, scales gradients and gathers losses;
 the bare loop does forwards, backwards and SGD, and nothing else. Both run in turns, in one process; the fastest turn
 of each counts. The time of one paper run is that of 50 000 iterations at this pace.
+
+With `--dense`, the bare loop is the same network, head and decoder: the maps of as many images of the batch as the
+tasks with masks have of the tasks go through the decoder and a convolution, with one loss of classes and one of masks.
 
 On the CPU it is processor time of that process on one core, which other work on the machine hardly changes; the loader
 is taken to have a core of its own.
@@ -33,6 +37,8 @@ from torch.nn import functional as F
 
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
+from mtrain.model.dense import CHANNELS, Decoder, enlarged
+from mtrain.model.maps import features_and_maps, levels_of
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.train.compilation import compiled
 from mtrain.train.graph import CudaGraph
@@ -40,7 +46,7 @@ from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from generated import make_shards
+from generated import make_masked_shards, make_shards
 
 TASKS, IMAGES, PAPER = 22, 24, 50_000
 
@@ -51,7 +57,8 @@ class Ours:
     def __init__(self, config: FitConfig, device: torch.device) -> None:
         pool = open_pool(config.shards)
         network = shared_network(config.backbone, "random")
-        model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})
+        dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
+        model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
         self.training = Training(config, pool, model.to(device).to(memory_format=torch.channels_last), device)
         if config.graph is not False and device.type == "cuda":
             self.training.recording, self.training.note = CudaGraph, say
@@ -111,6 +118,36 @@ class Bare:
         loss.item()  # the device has finished
 
 
+class BareDense(Bare):
+    """The same with the decoder on the maps of the first images: cross-entropy of two classes of pixels and Dice."""
+
+    def __init__(self, config: FitConfig, device: torch.device, classes: int, masked: int) -> None:
+        super().__init__(config, device, classes)
+        self.network, self.head = self.model[0], self.model[1]
+        self.levels = levels_of(self.network.body, config.size, self.network.name)
+        self.decoder = Decoder(self.levels).to(device)
+        self.convolution = nn.Conv2d(CHANNELS, 2, 3, padding=1).to(device)
+        self.masks = torch.randint(2, (masked, config.size, config.size), device=device)
+        own = [*self.model.parameters(), *self.decoder.parameters(), *self.convolution.parameters()]
+        self.optimizer = torch.optim.SGD(own, lr=1e-4, momentum=0.9, fused=True)
+
+    def step(self) -> torch.Tensor:
+        """One iteration. Returns its loss."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            features, maps = features_and_maps(self.network, self.network.body, self.levels, self.images)
+            logits = self.head(features)
+            pixels = self.convolution(self.decoder([level[: len(self.masks)] for level in maps]))
+        pixels = enlarged(pixels.float(), self.masks.shape[-1])
+        truth = F.one_hot(self.masks, 2).permute(0, 3, 1, 2).float()
+        overlap, whole = (pixels.softmax(1) * truth).sum((2, 3)), (pixels.softmax(1) + truth).sum((2, 3))
+        loss = F.cross_entropy(logits.float(), self.labels)
+        loss = loss + F.cross_entropy(pixels, self.masks) + (1 - 2 * overlap / whole).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
 class BareGraph(Bare):
     """The same, recorded once and replayed."""
 
@@ -155,6 +192,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--dense", type=int, default=0, metavar="TASKS", help="tasks with masks, of 22")
     given = parser.parse_args()
     cuda = given.device == "cuda"
     size, workers = given.size or (224 if cuda else 128), given.workers or (8 if cuda else 1)
@@ -168,12 +206,14 @@ def main() -> None:
     say("| | batch | images/s | of the bare loop | waiting for data | 50 000 iterations, h |")
     say("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        shards = given.shards or make_shards(Path(folder), TASKS, IMAGES)
+        shards = given.shards or make_shards(Path(folder), TASKS - given.dense, IMAGES)
+        if given.dense and not given.shards:
+            make_masked_shards(Path(folder), given.dense, IMAGES)
         for backbone in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
             for batch in given.batch or ([64, 256] if cuda else [32]):
                 config = FitConfig(
                     shards=str(shards), backbone=backbone, batch=batch, size=size, workers=workers, warmup=0,
-                    device=given.device,
+                    device=given.device, dense=given.dense > 0,
                 )  # fmt: skip
                 compare(backbone, config, device, steps, given.rounds, clock, compiling=given.compile)
 
@@ -184,7 +224,13 @@ def compare(
 ) -> None:  # fmt: skip
     """Print a row for each loop. They run in turns; the fastest turn of each counts."""
     loops: dict[str, Ours | Bare] = {"bare loop": Bare(config, device, 81), "mtrain fit": Ours(config, device)}
-    if device.type == "cuda":
+    if config.dense:
+        tasks = open_pool(config.shards).tasks
+        masked = round(config.batch * sum(task.dense is not None for task in tasks) / len(tasks))
+        classes = Ours(config.model_copy(update={"dense": False}), device)
+        bare = BareDense(config, device, 81, masked)
+        loops = {"bare loop": bare, "mtrain fit --dense": loops["mtrain fit"], "mtrain fit": classes}
+    elif device.type == "cuda":
         loops["bare loop, one CUDA graph"] = BareGraph(config, device, 81)
         loops["mtrain fit, one batch on the device"] = OursResident(config, device)
         loops["mtrain fit --no-graph"] = Ours(config.model_copy(update={"graph": False}), device)

@@ -101,8 +101,7 @@ def _targets(manifest: Manifest) -> str:
     """'masks (no, yes), with --dense': what samples keep beside their label."""
     if manifest.dense is None:
         return ""
-    kinds = {"masks": manifest.dense.seg, "points": manifest.dense.points, "boxes": manifest.dense.boxes}
-    kept = " and ".join(f"{kind} ({', '.join(of.classes)})" for kind, of in kinds.items() if of is not None)
+    kept = " and ".join(f"{kind} ({', '.join(of.classes)})" for kind, of in manifest.dense.kinds.items())
     return f"{kept}, with --dense" if manifest.dense.optional else kept
 
 

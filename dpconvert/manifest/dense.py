@@ -109,8 +109,20 @@ class BoxTargets(Targets):
     """Whether every object of these classes is annotated, so that no box means no object."""
 
 
+class InstanceTargets(Targets):
+    """The pixels of each annotated object: objects of one class are told apart where they touch.
+
+    A pixel belongs to the object that covers most of it, if objects cover at least half of it together. Where objects
+    overlap, those of a later label in `labels` cover those of an earlier one, and later objects of one label the
+    earlier ones.
+    """
+
+    exhaustive: bool = False
+    """Whether every object of these classes is annotated, so that no instance means no object."""
+
+
 class Dense(Model):
-    """Dense targets that samples keep beside their label: masks, points or boxes."""
+    """Dense targets that samples keep beside their label: masks, points, boxes or instances."""
 
     optional: bool = False
     """Whether samples keep them only with `--dense`."""
@@ -120,19 +132,39 @@ class Dense(Model):
     """Points."""
     boxes: BoxTargets | None = None
     """Boxes."""
+    instances: InstanceTargets | None = None
+    """Instances; their classes must be classes of the masks."""
+
+    @property
+    def kinds(self) -> dict[str, Targets]:
+        """The targets that are kept, by the name of their kind."""
+        every = {"masks": self.seg, "points": self.points, "boxes": self.boxes, "instances": self.instances}
+        return {kind: of for kind, of in every.items() if of is not None}
 
     @property
     def objects(self) -> tuple[Targets, ...]:
-        """The kinds of targets that are lists of objects."""
+        """The kinds of targets that are lists of points or boxes."""
         return tuple(of for of in (self.points, self.boxes) if of is not None)
 
     def known(self) -> list[str]:
         """Every label that one of the targets names."""
         of_areas = self.seg.known if self.seg else set()
-        return sorted(of_areas.union(*(of.class_of for of in self.objects)))
+        lists = [*self.objects, *([self.instances] if self.instances else [])]
+        return sorted(of_areas.union(*(of.class_of for of in lists)))
 
     @model_validator(mode="after")
     def _something(self) -> Self:
         if self.seg is None and not self.objects:
             raise ValueError("[dense] needs at least one of the tables [dense.seg], [dense.points] and [dense.boxes]")
+        return self
+
+    @model_validator(mode="after")
+    def _instances_of_masks(self) -> Self:
+        if self.instances is None:
+            return self
+        if self.seg is None:
+            raise ValueError("[dense.instances] needs [dense.seg]: instances are parts of masks")
+        for label, name in self.instances.class_of.items():
+            if self.seg.class_of.get(label) != name:
+                raise ValueError(f"[dense.instances] makes {label!r} a {name!r}, and [dense.seg] does not")
         return self

@@ -1,10 +1,11 @@
-"""Dense targets of one image: make masks, points and boxes of samples, in stored pixels, from its annotations."""
+"""Make the dense targets of samples, in stored pixels, from the annotations of their image."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import shapely
@@ -15,10 +16,11 @@ from dpconvert.annotations.geometry import Geometry
 from dpconvert.annotations.raster import Frame, Shares, Size
 from dpconvert.card import IGNORE
 from dpconvert.errors import ReadError, cut
-from dpconvert.manifest.dense import BoxTargets, Dense, PointTargets, SegTargets, Targets
+from dpconvert.manifest.dense import BoxTargets, Dense, InstanceTargets, PointTargets, SegTargets, Targets
+from dpconvert.plan.instances import Instances
 
 DECIMALS = 2  # of coordinates in stored pixels
-Listed = list[list[float | int]]
+Listed = list[list[Any]]
 
 
 class ImageTargets:
@@ -53,6 +55,12 @@ class ImageTargets:
                 "a point has no bounding box", where=where,
                 remedy="keep points by [dense.points] of the manifest, and not by [dense.boxes]",
             )  # fmt: skip
+        of = self.dense.instances
+        if of is not None and any(item.geometry.area == 0 for item in self._objects(of)):
+            raise ReadError(
+                "a point has no pixels", where=where,
+                remedy="keep points by [dense.points] of the manifest, and not by [dense.instances]",
+            )  # fmt: skip
 
     def mask(self, frame: Frame, size: Size) -> NDArray[np.uint8]:
         """Return the mask (height, width) of a sample: class indexes, and 255 where nothing is annotated."""
@@ -63,12 +71,16 @@ class ImageTargets:
         return raster.majority(_by_value(seg, rest, by_label(seg, frame, size), size))
 
     def objects(self, frame: Frame, size: Size) -> dict[str, Listed]:
-        """Return the `points` and `boxes` that the task keeps, for objects whose centre lies in the frame."""
+        """Return the `points` and `boxes` that the task keeps, for objects whose centre lies in the frame, and the
+        `instances` of objects with pixels in it.
+        """
         found: dict[str, Listed] = {}
         if self.dense.points is not None:
             found["points"] = _points(self._points, frame, size)
         if self.dense.boxes is not None:
             found["boxes"] = _boxes(self._boxes, frame, size)
+        if self.dense.instances is not None:
+            found["instances"] = self._instances.runs(frame, size)
         return found
 
     def _labels_of_areas(self) -> set[str]:
@@ -119,6 +131,16 @@ class ImageTargets:
         number, items = points.number_of, self._objects(points)
         at = [(item.geometry.centroid, number[item.label]) for item in items]
         return np.array([(centre.x, centre.y, label) for centre, label in at], np.float64).reshape(-1, 3)
+
+    @cached_property
+    def _instances(self) -> Instances:
+        """Return the objects, those of later labels later."""
+        of: InstanceTargets | None = self.dense.instances
+        assert of is not None
+        order, number = list(of.class_of), of.number_of
+        items = sorted(self._objects(of), key=lambda item: order.index(item.label))
+        apart = isinstance(self.annotations, LabelMask)
+        return Instances([(item.geometry, number[item.label]) for item in items], apart=apart)
 
     @cached_property
     def _boxes(self) -> NDArray[np.float64]:

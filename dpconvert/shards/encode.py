@@ -100,7 +100,7 @@ class Encoder:
         return replace(
             sample,
             metadata={**data, **targets.objects(frame, stored)},
-            text="" if dense.objects else sample.text,
+            text="" if set(dense.kinds) - {"masks"} else sample.text,
             seg=None if dense.seg is None else encode_mask(targets.mask(frame, stored)),
         )
 

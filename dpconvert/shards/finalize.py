@@ -22,6 +22,7 @@ from dpconvert.card import (
     DenseCard,
     Difference,
     Failure,
+    InstancesCard,
     PointsCard,
     SegCard,
     Split,
@@ -106,7 +107,7 @@ def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None
     if dense is None:
         return None
     resolutions = list(dict.fromkeys(mpp for part in written for mpp in part.resolutions))
-    points, boxes = dense.points, dense.boxes
+    points, boxes, instances = dense.points, dense.boxes, dense.instances
     return DenseCard(
         seg=SegCard(classes=dense.seg.classes) if dense.seg else None,
         points=PointsCard(
@@ -115,6 +116,7 @@ def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None
         )
         if points else None,
         boxes=BoxesCard(classes=boxes.classes, exhaustive=boxes.exhaustive) if boxes else None,
+        instances=InstancesCard(classes=instances.classes, exhaustive=instances.exhaustive) if instances else None,
     )  # fmt: skip
 
 

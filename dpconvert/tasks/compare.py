@@ -131,8 +131,7 @@ def _named(card: TaskCard) -> str:
     """What dense targets a task keeps, in words."""
     if card.dense is None:
         return "none"
-    kinds = {"masks": card.dense.seg, "points": card.dense.points, "boxes": card.dense.boxes}
-    return " and ".join(f"{kind} ({', '.join(of.classes)})" for kind, of in kinds.items() if of is not None)
+    return " and ".join(f"{kind} ({', '.join(of.classes)})" for kind, of in card.dense.kinds.items())
 
 
 def _targets(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str:

@@ -16,6 +16,7 @@ from dpconvert.card import IGNORE, DenseCard
 from dpconvert.image.decode import decode
 from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import UNREADABLE
+from dpconvert.runs import cells_of
 
 Row = Mapping[str, Any]  # of the index
 KINDS = {"points": 2, "boxes": 4}  # coordinates of each object
@@ -42,7 +43,8 @@ def mask(data: bytes, offset: int, dense: DenseCard | None, row: Row) -> Iterato
 
 
 def objects(fields: Mapping[str, Any], dense: DenseCard | None, row: Row) -> Iterator[str]:
-    """The problems of points and boxes in the JSON of a sample."""
+    """The problems of points, boxes and instances in the JSON of a sample."""
+    yield from _instances(fields, dense, row)
     count = 0
     for kind, length in KINDS.items():
         stated = None if dense is None else getattr(dense, kind)
@@ -60,6 +62,25 @@ def objects(fields: Mapping[str, Any], dense: DenseCard | None, row: Row) -> Ite
                 yield f"{kind} outside the image"
     if dense is not None and (dense.points or dense.boxes) and row.get("objects") != count:
         yield "number of objects differs from the index"
+
+
+def _instances(fields: Mapping[str, Any], dense: DenseCard | None, row: Row) -> Iterator[str]:
+    stated = None if dense is None else dense.instances
+    if (stated is None) != ("instances" not in fields):
+        yield "instances in the JSON, but not in the card" if stated is None else "no instances in the JSON"
+    elif stated is not None:
+        size = int(row["stored_width"]), int(row["stored_height"])
+        taken = np.zeros((size[1], size[0]), np.bool_)
+        try:
+            for *runs, label in fields["instances"]:
+                if label not in range(len(stated.classes)):
+                    yield "instances of an unknown class"
+                cells = cells_of(runs, size)
+                if (taken & cells).any():
+                    yield "instances that share pixels"
+                taken |= cells
+        except (TypeError, ValueError) as error:
+            yield f"instances are not lists of runs of pixels and a class: {error}"
 
 
 def decode_mask(data: bytes) -> NDArray[np.uint8]:

@@ -202,7 +202,7 @@ def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list
 
 def _legend(dense: Dense) -> str:
     """The classes of the targets in the order of their colours."""
-    return "; ".join(", ".join(of.classes) for of in (dense.seg, *dense.objects) if of is not None)
+    return "; ".join(", ".join(of.classes) for of in dense.kinds.values())
 
 
 def _with_targets(source: Source, dense: Dense, records: list[Record]) -> Iterator[Pillow.Image]:

@@ -2,7 +2,8 @@
 
 <out>/train/<class>/<key>.png   likewise for val and test
 <out>/masks/train/<class>/<key>.png   the mask of each image, if the task keeps masks
-<out>/objects.csv               file, kind, class and coordinates of each point and box, if the task keeps any
+<out>/instances/train/<class>/<key>.png   likewise its instances, numbered from 1 in 16 bits, if the task keeps them
+<out>/objects.csv               file, kind, class and coordinates of each point, box and instance, if the task keeps any
 <out>/labels.csv                file, label, class, split and group of each image; written last
 <out>/.unpacked.json            identifies the data, so that the command can resume, and other data are not mixed in
 """
@@ -21,16 +22,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from scipy.ndimage import find_objects
 
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import OutputError, ShardError
+from dpconvert.runs import numbered
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index, replaced
 from dpconvert.tasks.sample_files import keeps_masks, read_sample
 from dpconvert.tasks.verify import KEY
 
 MARK, LABELS, OBJECTS, MASKS = ".unpacked.json", "labels.csv", "objects.csv", "masks"
+INSTANCES = "instances"
 FORMATS = ("png", "jpg")
 COLUMNS = ["key", "split", "shard", "offset", "length", "format", "label", "group", "sha256"]
 OF_MASKS = ["seg_offset", "seg_length", "seg_sha256"]
@@ -58,19 +65,20 @@ def unpack(folder: Path, out: Path, report: Reporter) -> Unpacked:
     rows = _rows(folder, card)
     _claim(out, card)
     names = [name for name, _ in _placed(card, rows)]
-    names += [_mask_name(name) for name in names] if keeps_masks(card) else []
+    kept = [*([MASKS] if keeps_masks(card) else []), *([INSTANCES] if card.dense and card.dense.instances else [])]
+    names += [_png_name(name, what) for name in names for what in kept]
     for parent in sorted({(out / name).parent for name in names}):
         _make(parent)
     made = 0
     with report.bar(f"{card.task}: unpack", len(rows)) as advance:
         for name, data, mask in _images(folder, card, rows):
             if mask is not None:
-                _put(out / _mask_name(name), mask)
+                _put(out / _png_name(name, MASKS), mask)
             made += _put(out / name, data)
             advance()
-    if card.dense is not None and (card.dense.points or card.dense.boxes):
+    if card.dense is not None and card.dense.kinds.keys() - {"masks"}:
         with replaced(out / OBJECTS) as file:
-            file.write(_objects(folder, card, rows))
+            file.write(_objects(folder, card, rows, out))
     with replaced(out / LABELS) as file:
         file.write(_labels(card, rows))
     return Unpacked(card.task, out, made, len(rows) - made)
@@ -142,8 +150,8 @@ def _placed(card: TaskCard, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[st
         yield f"{row['split']}/{folders[row['label']]}/{row['key']}.{row['format']}", row
 
 
-def _mask_name(name: str) -> str:
-    return f"{MASKS}/{Path(name).with_suffix('.png').as_posix()}"
+def _png_name(name: str, what: str) -> str:
+    return f"{what}/{Path(name).with_suffix('.png').as_posix()}"
 
 
 def _images(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes, bytes | None]]:
@@ -177,27 +185,44 @@ def _opened(
             ) from None
 
 
-def _objects(folder: Path, card: TaskCard, rows: list[dict[str, Any]]) -> bytes:
-    """A table of points and boxes in pixels of the image; points have no second corner."""
+def _objects(folder: Path, card: TaskCard, rows: list[dict[str, Any]], out: Path) -> bytes:
+    """A table of points, boxes and the bounds of instances in pixels of the image; points have no second corner. The
+    images of numbered instances are written to `out`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "kind", "class", "x", "y", "x2", "y2"])
     for name, row, file, path in _opened(folder, card, rows):
         try:
             fields = read_sample(file, row["offset"], card).metadata
-            writer.writerows([name, *line] for line in _lines(card, fields))
+            numbers = None if card.dense is None or card.dense.instances is None else numbered(fields)
+            writer.writerows([name, *line] for line in _lines(card, fields, numbers))
+            if numbers is not None:
+                _put(out / _png_name(name, INSTANCES), _png(numbers))
         except (ValueError, TypeError, IndexError, KeyError, tarfile.TarError) as error:
             raise ShardError(f"{row['key']}: {error}", where=path, remedy="run `dpconvert verify`") from None
     return text.getvalue().encode()
 
 
-def _lines(card: TaskCard, fields: dict[str, Any]) -> Iterator[list[Any]]:
+def _png(numbers: NDArray[np.int32]) -> bytes:
+    if numbers.max(initial=0) > np.iinfo(np.uint16).max:
+        raise ValueError("more instances than a PNG of 16 bits can number")
+    buffer = io.BytesIO()
+    Pillow.fromarray(numbers.astype(np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _lines(card: TaskCard, fields: dict[str, Any], numbers: NDArray[np.int32] | None) -> Iterator[list[Any]]:
     assert card.dense is not None
     for kind, stated in (("points", card.dense.points), ("boxes", card.dense.boxes)):
         for *at, label in fields[kind] if stated is not None else ():
             assert stated is not None
             x, y, *corner = at
             yield [kind[: -1 if kind == "points" else -2], stated.classes[label], x, y, *(corner or ("", ""))]
+    if numbers is not None and card.dense.instances is not None:
+        for (*_, label), (down, across) in zip(fields["instances"], find_objects(numbers), strict=True):
+            corners = across.start, down.start, across.stop, down.stop
+            yield ["instance", card.dense.instances.classes[label], *corners]
 
 
 def _checked(data: bytes, row: dict[str, Any], sha256: str, path: Path) -> bytes:

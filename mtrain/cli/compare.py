@@ -9,13 +9,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, WORKERS, end, note_unused, reporter
+from mtrain.cli.options import (
+    BATCH,
+    CACHE,
+    CHECK,
+    DEVICE,
+    FOLDER,
+    OUT,
+    RUNS,
+    SOLVER,
+    STEPS,
+    WORKERS,
+    end,
+    note_unused,
+    reporter,
+)
 from mtrain.cli.robustness import COLUMN
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
 
-MODES = ["svm", "logistic", "knn", "eva"]
+MODES = ["svm", "logistic", "knn", "eva", "dense"]
 
 
 @click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "solver", "size", "pattern", "table", "k"))
@@ -36,6 +50,8 @@ MODES = ["svm", "logistic", "knn", "eva"]
     "--size", type=click.IntRange(16), metavar="PX", help="Of all --backbone.  [default: as each was trained]"
 )
 @SOLVER
+@STEPS
+@BATCH
 @click.option("--by", metavar="NAME", help="Also measure robustness to this column, such as centre.")
 @COLUMN
 @click.option("--paper", is_flag=True, help="Show the scores that kaiko-eva published, with --mode eva.")
@@ -45,8 +61,9 @@ MODES = ["svm", "logistic", "knn", "eva"]
 @JSON
 def compare(
     runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...],
-    shards: Path | None, mode: str, size: int | None, solver: str, by: str | None, pattern: str | None,
-    table: Path | None, k: int | None, paper: bool, device: str, workers: int, out: Path, as_json: bool,
+    shards: Path | None, mode: str, size: int | None, solver: str, steps: int, batch: int, by: str | None,
+    pattern: str | None, table: Path | None, k: int | None, paper: bool, device: str, workers: int, out: Path,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Score several networks on the same tasks: one table, with ranks, time and memory.
 
@@ -74,7 +91,7 @@ def compare(
     report = reporter(quiet or as_json)
     of_runs = {} if backbones else {"size": "a run has its own"}
     note_unused(report, unread([mode]) | of_runs | places(targets))
-    options = TransferOptions(mode, False, solver, workers, Recipe(device=device))
+    options = TransferOptions(mode, False, solver, workers, Recipe(batch=batch, device=device), steps)
     entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
     column = None if by is None else ColumnRequest(by, pattern, table)
     if column is None:

@@ -82,12 +82,13 @@ CHECK = click.option("--check-images/--no-check-images", expose_value=False, def
 )  # fmt: skip
 
 
+BATCH = click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size.")
 TUNING = together(
     click.option("--epochs", type=click.IntRange(1), default=100, show_default=True,
         help="Fine-tuning: epochs at each learning rate."),
     click.option("--lr", "rates", type=float, multiple=True,
         help="Fine-tuning: learning rate to try; may be repeated.  [default: 1e-3, 1e-4, 1e-5, 1e-6; dense: 1e-4]"),
-    click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size."),
+    BATCH,
     click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
         help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never."),
     click.option("--tune", metavar="WHAT",

@@ -20,7 +20,7 @@ from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
 
-SHOWN = ("iou", "f1")  # scores besides the own metric, of masks and points
+SHOWN = ("iou", "f1", "pq")  # scores besides the own metric, of masks, points and instances
 T = TypeVar("T", Task, str)
 R = TypeVar("R")
 

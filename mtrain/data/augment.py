@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from mtrain.backbones.card import Interpolation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Whole = TypeVar("Whole", np.uint8, np.int32)
 CENTRE = 1 << 31
 LARGEST = 2  # multiple of the size; workers shrink larger squares, to keep batches small
 
@@ -53,7 +55,7 @@ def put_square(
     return side
 
 
-def put_mask(mask: npt.NDArray[np.uint8], place: int, room: npt.NDArray[np.uint8]) -> None:
+def put_mask(mask: npt.NDArray[Whole], place: int, room: npt.NDArray[Whole]) -> None:
     """Write the largest square of `mask` (h, w) at `place` to `room` (size, size): each pixel takes the value of the
     stored pixel that holds its centre.
     """

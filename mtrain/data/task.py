@@ -83,7 +83,8 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """Masks and points of a task. seg, points: their classes, () if the task has no masks or points.
+    """Masks and points of a task. seg, points: their classes, () if the task has no masks or points. instances: those
+    classes of masks whose objects are told apart.
 
     radius_um, radius_px: how far a point may lie from its object, in micrometres and in pixels of the stored image;
     without `radius_px`, the resolution of the sample is used.
@@ -93,6 +94,7 @@ class Dense:
     points: tuple[str, ...] = ()
     radius_um: float | None = None
     radius_px: float | None = None
+    instances: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -150,7 +152,12 @@ class Task:
         given = self.card.dense
         boxes = ["boxes"] if given and given.boxes else []
         some = given and given.points and not given.points.exhaustive
-        return [*boxes, *(["points, which are not exhaustive"] if some else [])]
+        apart = given and given.instances and not given.instances.exhaustive
+        return [
+            *boxes,
+            *(["points, which are not exhaustive"] if some else []),
+            *(["instances, which are not exhaustive"] if apart else []),
+        ]
 
     def files(self) -> list[Path | shard_cache.Copy]:
         """The shards to read: local paths, or copies to be downloaded."""
@@ -244,7 +251,9 @@ def _check_size(path: Path, size: int) -> None:
 
 
 def _dense(card: cards.TaskCard) -> Dense | None:
-    """Return the dense targets; non-exhaustive points are ignored, as the area between them may not be empty."""
+    """Return the dense targets; non-exhaustive points are ignored, as the area between them may not be empty, and so
+    are non-exhaustive instances.
+    """
     given = card.dense
     points = given.points if given and given.points and given.points.exhaustive else None
     if given is None or (given.seg is None and points is None):
@@ -254,6 +263,7 @@ def _dense(card: cards.TaskCard) -> Dense | None:
         points=tuple(points.classes) if points else (),
         radius_um=points.radius_um if points else None,
         radius_px=points.radius_px if points else None,
+        instances=tuple(given.instances.classes) if given.instances and given.instances.exhaustive else (),
     )
 
 

@@ -25,7 +25,7 @@ from mtrain.data.columns import ColumnRequest
 from mtrain.data.task import Task
 from mtrain.errors import UserError
 from mtrain.evaluation.eva_scores import NONE, published_for
-from mtrain.evaluation.paired import draws
+from mtrain.evaluation.paired import draws, kept_answers
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
 from mtrain.evaluation.robustness_run import robustness_of
 from mtrain.model.devices import find_device
@@ -33,13 +33,15 @@ from mtrain.model.network import SharedNetwork
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values
-from mtrain.scoring.predictions import read_answers
 from mtrain.transfers.modes import Pretrained, TransferOptions
 from mtrain.transfers.transfer import result_path, source_of, transfer_runs
 
 MIB = 2**20
 BATCH = {"cuda": 32, "cpu": 4}  # batch size for timing
 LEAST_SECONDS, MOST_PASSES = 0.5, 20
+SIZES_DIFFER = (
+    "masks and points are scored at the input size of each network: differences between sizes have no interval"
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def compare(
                     robust.setdefault(entry.name, {})[task.name] = of
                     notes |= dict.fromkeys(of["notes"])
         costs[entry.name] = cost(source.network, entry.run.config().size, options.recipe.device)
+    if options.mode == "dense" and len({entry.run.config().size for entry in entries}) > 1:
+        notes |= {SIZES_DIFFER: None}
     if failures:
         notes |= {"some scores are missing: the mean rank of a network is over the tasks on which it has one": None}
     return _content(entries, tasks, options.mode, scores, costs) | {
@@ -144,7 +148,7 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
     values = [one["score"] for one in runs if one["score"] is not None]
     if len(runs) == 1 or not values:
         return Scored(found["score"], interval, found["set"], answers, metric)
-    drawn = draws({"": [one for path in answers if (one := read_answers(path))]}, metric)
+    drawn = draws({"": [one for path in answers if (one := kept_answers(path))]}, metric)
     interval = bootstrap.interval(drawn[""]) if drawn else None
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Scored(float(np.mean(values)), interval, found["set"], answers, metric, deviation)
@@ -228,7 +232,7 @@ def _content(
 def draws_of(task: Task, scored: dict[str, Scored | None]) -> dict[str, Values]:
     """Network -> its score in each draw of groups, for networks with predictions for the same samples."""
     files = {name: one.answers for name, one in scored.items() if one is not None and one.answers}
-    loaded = {name: [one for path in paths if (one := read_answers(path))] for name, paths in files.items()}
+    loaded = {name: [one for path in paths if (one := kept_answers(path))] for name, paths in files.items()}
     whole = {name: of for name, of in loaded.items() if len(of) == len(files[name])}
     return draws(whole, _metric(task, scored))
 

@@ -35,10 +35,15 @@ class Paired:
 
 def paired(networks: Mapping[str, Sequence[Path]], metric: str, baseline: str) -> Paired:
     """Intervals by the paired bootstrap over groups. networks: name -> its files of answers, one per seed."""
-    answers = {name: [read_answers(path) or read_counts(path) for path in paths] for name, paths in networks.items()}
+    answers = {name: [kept_answers(path) for path in paths] for name, paths in networks.items()}
     drawn = draws({name: [one for one in of if one] for name, of in answers.items() if of and all(of)}, metric)
     apart = {name: of - drawn[baseline] for name, of in drawn.items() if name != baseline and baseline in drawn}
     return Paired(_intervals(drawn), _intervals(apart))
+
+
+def kept_answers(path: Path) -> Answers | DenseAnswers | None:
+    """What a transfer kept beside its result: predictions of classes, or counts of masks and points; None without."""
+    return read_answers(path) or read_counts(path)
 
 
 def draws(networks: Mapping[str, Sequence[Answers | DenseAnswers]], metric: str) -> dict[str, Values]:

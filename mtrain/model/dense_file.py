@@ -28,9 +28,14 @@ def save_dense(path: Path, network: DenseNetwork, about: Mapping[str, Any]) -> N
     """
     described = {
         "levels": [asdict(level) for level in network.levels],
-        "tasks": {name: asdict(dense) for name, dense in network.tasks.items()},
+        "tasks": {name: _described(dense) for name, dense in network.tasks.items()},
     }
     write_tensors(path, network.state_dict(), described | dict(about))
+
+
+def _described(dense: Dense) -> dict[str, Any]:
+    """What the decoder has maps for; instances are parts of masks."""
+    return {name: value for name, value in asdict(dense).items() if name != "instances"}
 
 
 def load_dense(path: Path) -> DenseNetwork:

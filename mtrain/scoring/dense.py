@@ -7,6 +7,7 @@ kept per sample, so that the bootstrap can draw whole groups (mtrain.scoring.boo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from mtrain.scoring.bootstrap import DRAWS, drawn_weights, interval
 from mtrain.scoring.metrics import Values
 
+Number = TypeVar("Number", np.int64, np.float64)
 IGNORE = 255
 Counts = NDArray[np.int64]
 Masks = NDArray[np.uint8]
@@ -59,8 +61,8 @@ def mask_scores(tables: Values, classes: Sequence[str]) -> Iterator[tuple[str, V
     with np.errstate(invalid="ignore", divide="ignore"):
         dice = 2 * right / both
         union = right / (both - right)
-    yield "dice", _mean(dice)
-    yield "iou", _mean(union)
+    yield "dice", mean_over_classes(dice)
+    yield "iou", mean_over_classes(union)
     for number, name in enumerate(classes):
         yield f"dice_{name}", dice[:, number]
         yield f"iou_{name}", union[:, number]
@@ -117,9 +119,9 @@ def scores_of_counts(
         yield from point_scores(np.tensordot(weights, points, 1), kinds)
 
 
-def by_group(counts: Counts, group: NDArray[np.int64], groups: int) -> Counts:
+def by_group(counts: NDArray[Number], group: NDArray[np.int64], groups: int) -> NDArray[Number]:
     """Return the sums of the counts over the samples of each group: (groups, ...)."""
-    summed = np.zeros((groups, *counts.shape[1:]), np.int64)
+    summed = np.zeros((groups, *counts.shape[1:]), counts.dtype)
     np.add.at(summed, group, counts)
     return summed
 
@@ -131,7 +133,7 @@ def _numbers(totals: Counts, kinds: Sequence[str]) -> dict[str, dict[str, int]]:
     }
 
 
-def _mean(values: Values) -> Values:
+def mean_over_classes(values: Values) -> Values:
     """Return the mean over the defined classes; NaN if none is defined."""
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0).sum(1)

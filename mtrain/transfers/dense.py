@@ -8,7 +8,9 @@ have, are discs, trained by the focal loss of mtrain.model.dense_loss.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -21,10 +23,11 @@ from mtrain.data import sampling
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
+from mtrain.data.instances import instances_of
 from mtrain.data.loader import batches
 from mtrain.data.targets import IGNORE, Targets, turned
 from mtrain.data.task import Dense, Rows, Task
-from mtrain.errors import DivergedError
+from mtrain.errors import DivergedError, RunError
 from mtrain.model.dense import enlarged
 from mtrain.model.dense_loss import drawn_discs, point_losses
 from mtrain.model.devices import find_device
@@ -32,7 +35,9 @@ from mtrain.model.maps import Level, features_and_maps, levels_of
 from mtrain.model.network import SharedNetwork
 from mtrain.scoring.dense import Counts
 from mtrain.scoring.dense_counts import DenseAnswers
-from mtrain.scoring.peaks import counted
+from mtrain.scoring.panoptic import Matches, matches
+from mtrain.scoring.peaks import counted, found_masks
+from mtrain.train import checkpoint
 from mtrain.train.dense_validation import ordered_targets
 
 LR = 2e-3
@@ -40,6 +45,7 @@ HIDDEN = (64, 32, 32)
 STRIDE = 4  # of the maps of points
 SMOOTH = 1e-5
 CHECKED = 50  # steps between two looks whether the loss is finite
+CHECKPOINT_SECONDS = 20.0  # minimum time between checkpoints
 
 
 class ConvDecoderWithImage(nn.Module):
@@ -114,6 +120,25 @@ class FrozenDense:
         return loss.detach()
 
     @property
+    def parts(self) -> nn.Module:
+        """All modules that training changes."""
+        return nn.ModuleDict({"decoder": self.decoder})
+
+    def resume(self, folder: Path, report: Reporter) -> int:
+        """Restore the newest readable checkpoint of `folder`; return the number of steps done, 0 without one."""
+        for path in checkpoint.newest(folder):
+            try:
+                state, done = checkpoint.load(path)
+            except RunError as error:
+                report.note(f"{error}; this checkpoint is ignored")
+                continue
+            checkpoint.restore(self.parts, self.optimizer, state)
+            for kept in self.optimizer.state.values():
+                kept["step"] = kept["step"].cpu()  # where AdamW keeps it
+            return done
+        return 0
+
+    @property
     def is_finite(self) -> bool:
         """Whether all trained values are finite."""
         trained = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
@@ -125,15 +150,22 @@ class FrozenDense:
         self.train(False)
         tables: list[Counts | None] = []
         hits: list[Counts | None] = []
+        quality: list[Matches] = []
+        of = [self.dense.seg.index(name) for name in self.dense.instances]
+        truth = instances_of(task, rows, self.size) if of else None
         for some in ordered_targets(
             task, rows, size=self.size, batch=batch, workers=workers, how=self.network.interpolation
         ):
-            table, hit = counted(*self.logits(some), self.dense, some.masks, some.points, some.radii)
+            seg, discs = self.logits(some)
+            table, hit = counted(seg, discs, self.dense, some.masks, some.points, some.radii)
+            if truth is not None and seg is not None:
+                pairs = zip(some.masks.numpy(), found_masks(seg), strict=True)
+                quality += [matches(*next(truth), mask, found, of) for mask, found in pairs]
             tables.append(table)
             hits.append(hit)
         return DenseAnswers(
             rows.key.astype(np.str_), rows.group.astype(np.str_), _joined(tables), _joined(hits), self.dense.seg,
-            self.dense.points,
+            self.dense.points, np.stack(quality) if quality else None, self.dense.instances,
         )  # fmt: skip
 
 
@@ -155,30 +187,46 @@ D = TypeVar("D", bound=FrozenDense)
 
 
 def train_decoder(
-    frozen: D, task: Task, rows: Rows, *, steps: int, batch: int, seed: int, workers: int, report: Reporter
+    frozen: D, task: Task, rows: Rows, *, steps: int, batch: int, seed: int, workers: int, report: Reporter,
+    folder: Path | None = None,
 ) -> D:  # fmt: skip
     """The decoder, trained for `steps` steps on these rows of a task.
+
+    folder: of checkpoints, from which an interrupted training resumes with the same bits; none are written without it.
 
     Raises:
         DivergedError: the loss or the trained values are not finite.
     """
-    with report.bar(f"{task.name}: decoder", steps, unit="steps") as advance:
-        for number, some in enumerate(_drawn(task, rows, frozen, steps, batch, seed, workers)):
+    done = 0 if folder is None else frozen.resume(folder, report)
+    if done:
+        report.note(f"{task.name}: the decoder resumes after {done} of {steps} steps")
+    saved = time.monotonic()
+    with report.bar(f"{task.name}: decoder", steps, done=done, unit="steps") as advance:
+        for number, some in enumerate(_drawn(task, rows, frozen, range(done, steps), batch, seed, workers), start=done):
             torch.manual_seed(sampling.model_seed(seed, number))
             loss = frozen.step(some)
-            if (number % CHECKED == 0 or number + 1 == steps) and not bool(loss.isfinite()):
+            last = number + 1 == steps
+            if (number % CHECKED == 0 or last) and not bool(loss.isfinite()):
                 raise DivergedError(f"{task.name}: the loss of the decoder is not finite after {number + 1} steps")
+            if folder is not None and (last or time.monotonic() - saved >= CHECKPOINT_SECONDS):
+                _check_finite(frozen, task, number + 1)
+                checkpoint.save(folder, number + 1, checkpoint.training_state(frozen.parts, frozen.optimizer))
+                saved = time.monotonic()
             advance()
-    if not frozen.is_finite:
-        raise DivergedError(f"{task.name}: the trained values are not finite after {steps} steps")
+    _check_finite(frozen, task, steps)
     return frozen
 
 
+def _check_finite(frozen: FrozenDense, task: Task, steps: int) -> None:
+    if not frozen.is_finite:
+        raise DivergedError(f"{task.name}: the trained values are not finite after {steps} steps")
+
+
 def _drawn(
-    task: Task, rows: Rows, frozen: FrozenDense, steps: int, batch: int, seed: int, workers: int
+    task: Task, rows: Rows, frozen: FrozenDense, steps: range, batch: int, seed: int, workers: int
 ) -> Iterator[Batch]:
     parts = [(task, rows)]
     images = Images(parts, how=frozen.network.interpolation)
     dataset = EpochBatches(images, frozen.size, seed, batch, targets=Targets(parts))
     pin = frozen.device.type == "cuda"
-    return batches(dataset, range(steps), workers=min(workers, steps), pin=pin, lasting=None if pin else 1)
+    return batches(dataset, steps, workers=min(workers, len(steps)), pin=pin, lasting=None if pin else 1)

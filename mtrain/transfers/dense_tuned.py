@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrain.data.task import Dense
 from mtrain.model import tuning
@@ -57,6 +57,11 @@ class TunedDense(FrozenDense):
             return [{"params": tuning.moved(body), "lr": moving.lr}]
         layers = tuning.by_layer(body, moving.layer_decay, self.network.name)
         return [{"params": own, "lr": moving.lr * factor} for factor, own in layers]
+
+    @property
+    def parts(self) -> nn.Module:
+        """All modules that training changes: batch normalization gathers statistics even where it is not tuned."""
+        return nn.ModuleDict({"decoder": self.decoder, "network": self.network})
 
     @property
     def moved(self) -> int:

@@ -7,6 +7,8 @@ still uses the validation set to choose epoch and rate.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +19,10 @@ import torch
 from scipy.special import softmax
 
 from dpconvert.runtime.progress import Reporter
+from mtrain import __version__
+from mtrain.atomic import locked
 from mtrain.data.task import Rows, Task
+from mtrain.documents import short_digest
 from mtrain.errors import RunError, UsageError
 from mtrain.model.devices import find_device
 from mtrain.model.frozen import Features
@@ -245,12 +250,14 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
     """A decoder of masks and points on the frozen network, or on one that is trained with it."""
     parts = [split for split in (("train", "val") if options.final else ("train",)) if len(task.rows[split])]
     rows, trained = _scored_rows(task, options), Rows.joined([task.rows[split] for split in parts])
-    recipe = options.recipe
-    decoder = train_decoder(
-        _new_decoder(source, task, options), task, trained, steps=options.steps, batch=recipe.batch, seed=recipe.seed,
-        workers=options.workers, report=report,
-    )  # fmt: skip
-    answers = decoder.answers(task, rows, recipe.batch, options.workers)
+    recipe, folder = options.recipe, _decoder_folder(source, task, options)
+    with locked(folder, "another process is training this decoder", "wait for it"):
+        decoder = train_decoder(
+            _new_decoder(source, task, options), task, trained, steps=options.steps, batch=recipe.batch,
+            seed=recipe.seed, workers=options.workers, report=report, folder=folder,
+        )  # fmt: skip
+        answers = decoder.answers(task, rows, recipe.batch, options.workers)
+        shutil.rmtree(folder, ignore_errors=True)
     scored, metric = answers.scored(), decoder.dense.metrics[0]
     notes = []
     if np.isnan(scored["scores"][metric]):
@@ -266,6 +273,14 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
         options.scored, sizes, settings, tuple(notes), score=scored["scores"][metric], metric=metric,
         scored=scored, counts=answers,
     )  # fmt: skip
+
+
+def _decoder_folder(source: Pretrained, task: Task, options: TransferOptions) -> Path:
+    """The folder of a training's checkpoints, under everything that the training depends on."""
+    recipe, determining = options.recipe, options.moving.determining()
+    settings = [source.digest, task.card.digest, source.run.config().size, options.final, options.steps, recipe.batch]
+    digest = short_digest(json.dumps([*settings, recipe.seed, determining, __version__]))
+    return source.run.path / "transfer" / "decoders" / f"{task.name}-{digest[:16]}"
 
 
 def _new_decoder(source: Pretrained, task: Task, options: TransferOptions) -> FrozenDense:

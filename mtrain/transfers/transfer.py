@@ -1,9 +1,14 @@
-"""Transfers a run to a target task. The scored result is <run>/transfer/<Task>-<mode>-<weights>.json."""
+"""Transfers a run to a target task. The scored result is <run>/transfer/<Task>-<mode>-<weights>.json.
+
+With other settings than the usual ones of a mode, the name ends in a digest of them, so that results of different
+settings stay beside each other.
+"""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.checksums import file_digest
 from mtrain.data.task import Task, fetch_shards
-from mtrain.documents import without_nan, write_document
+from mtrain.documents import short_digest, without_nan, write_document
 from mtrain.errors import RunError
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.frozen import weights_digest
@@ -26,6 +31,8 @@ from mtrain.runs import Run
 from mtrain.scoring.dense_counts import write_counts
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
+from mtrain.transfers.dense_tuned import Moving
+from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.modes import (
     MODES,
     SEEDED,
@@ -38,6 +45,9 @@ from mtrain.transfers.modes import (
 )
 from mtrain.transfers.request import FROZEN_NETWORK, OWN
 from mtrain.transfers.results import read_result
+
+GENERAL = ("mode", "weights_digest", "task_digest", "size", "final", "mtrain", "head_digest")  # not settings of a mode
+SETTINGS_DIGITS = 8
 
 __all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer", "transfer_runs"]
 
@@ -74,6 +84,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     """
     check_unseen(source, task, [options.scored if options.final or len(task.rows["val"]) else "train"])
     path, identity = result_path(source, task, options), _identity(source, task, options)
+    _take_over(result_path(source, task, options, usual=True), path, _settings(options))
     known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:
         report.note(f"{task.name}: known already, from {path}")
@@ -154,27 +165,54 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
         "final": options.final,
         "mtrain": __version__,
     }
-    if options.mode == "svm":
-        found["solver"] = options.solver
-    elif options.mode == "fewshot":
-        found["seed"] = options.recipe.seed
-    elif options.mode == "eva":
-        found |= {"seed": options.recipe.seed, "recipe": asdict(eva.RECIPE)}
-    elif options.mode == "dense":
-        found |= {"steps": options.steps, "batch": options.recipe.batch, "seed": options.recipe.seed}
-        found |= options.moving.determining()
-    elif options.mode == "joint":
+    if options.mode == "joint":
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
-    elif options.mode in ("finetune", "scratch"):
-        found |= options.recipe.determining() | {"size": found["size"], "rates": list(options.recipe.rates)}
-    return found
+    return found | _settings(options)
 
 
-def result_path(source: Pretrained, task: Task, options: TransferOptions) -> Path:
-    """The path of a transfer's result."""
+def _settings(options: TransferOptions) -> dict[str, Any]:
+    """The settings that the result of a mode depends on."""
+    if options.mode == "svm":
+        return {"solver": options.solver}
+    if options.mode == "fewshot":
+        return {"seed": options.recipe.seed}
+    if options.mode == "eva":
+        return {"seed": options.recipe.seed, "recipe": asdict(eva.RECIPE)}
+    if options.mode == "dense":
+        found = {"steps": options.steps, "batch": options.recipe.batch, "seed": options.recipe.seed}
+        return found | options.moving.determining()
+    if options.mode in ("finetune", "scratch"):
+        found = options.recipe.determining() | {"rates": list(options.recipe.rates)}
+        return {name: value for name, value in found.items() if name != "size"}  # which is that of the run
+    return {}
+
+
+def result_path(source: Pretrained, task: Task, options: TransferOptions, *, usual: bool = False) -> Path:
+    """The path of a transfer's result. usual: as if all settings of the mode were the usual ones."""
     seed = f"-seed{options.recipe.seed}" if options.mode in SEEDED else ""
     final = "-final" if options.final else ""
     moved = options.mode == "dense" and options.moving.tune != FROZEN_NETWORK
     tune = f"-tune-{options.moving.tune.replace(':', '-')}" if moved else ""
-    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{source.label}{seed}{tune}{final}.json"
+    apart = "" if usual else _apart(options)
+    return source.run.path / "transfer" / f"{task.name}-{options.mode}-{source.label}{seed}{tune}{apart}{final}.json"
+
+
+def _apart(options: TransferOptions) -> str:
+    """A digest of the settings that the name of a result does not state otherwise; "" for the usual ones."""
+    own, recipe = _settings(options), Recipe(seed=options.recipe.seed)
+    if own == _settings(TransferOptions(options.mode, recipe=recipe, moving=Moving(options.moving.tune))):
+        return ""
+    own.pop("seed", None)
+    return f"-{short_digest(json.dumps(own, sort_keys=True))[:SETTINGS_DIGITS]}"
+
+
+def _take_over(usual: Path, path: Path, settings: Mapping[str, Any]) -> None:
+    """Move a result of these settings, and its predictions, from the usual name to their own, which earlier versions
+    did not give to them.
+    """
+    known = read_result(usual) if usual != path and usual.is_file() and not path.exists() else None
+    if known is not None and {key: of for key, of in known["identity"].items() if key not in GENERAL} == settings:
+        for suffix in (".npz", ".json"):
+            if usual.with_suffix(suffix).is_file():
+                usual.with_suffix(suffix).replace(path.with_suffix(suffix))

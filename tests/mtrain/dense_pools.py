@@ -83,10 +83,26 @@ def write_dense_task(
             points=cards.PointsCard(classes=["disc"], radius_um=2.5, radius_px=radius_px, exhaustive=True)
             if "points" in kinds
             else None,
+            instances=cards.InstancesCard(classes=["disc"], exhaustive=True) if "instances" in kinds else None,
         ),
     )  # fmt: skip
     (folder / cards.FILE_NAME).write_bytes(cards.dump(card))
     return folder
+
+
+def instances(mask: NDArray[np.uint8], points: list[list[float]]) -> list[list[int]]:
+    """Of each disc, the runs of its pixels, those of the mask to which no other centre is nearer; and its class."""
+    rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+    far = [(columns - x) ** 2 + (rows - y) ** 2 for x, y, _ in points]
+    found = []
+    for number in range(len(points)):
+        cells = ((mask == 1) & (np.argmin(far, axis=0) == number)).ravel()
+        starts = [at for at in np.flatnonzero(cells).tolist() if at == 0 or not cells[at - 1]]
+        runs = [
+            (at, next(n for n in range(at, len(cells) + 1) if n == len(cells) or not cells[n]) - at) for at in starts
+        ]
+        found.append([*(value for run in runs for value in run), 0])
+    return found
 
 
 def png(mask: NDArray[np.uint8]) -> bytes:
@@ -113,6 +129,7 @@ def _write_shard(path: Path, rows: Sequence[dict[str, Any]], samples: Sequence[S
             image, seg = encode(Image.fromarray(pixels), "png"), png(mask)
             text = {"mpp_stored": 0.5, "stored_width": mask.shape[1], "stored_height": mask.shape[0]}
             text |= {"points": points} if "points" in kinds else {}
+            text |= {"instances": instances(mask, points)} if "instances" in kinds else {}
             fields = {
                 "png": image,
                 "cls": str(row["label"]).encode(),

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from numpy.typing import NDArray
 
+from mtrain.cli import group
 from mtrain.config import FitConfig
+from mtrain.data.batch import Batch
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.evaluate import opened
@@ -16,9 +21,11 @@ from mtrain.export import export
 from mtrain.model.dense_file import load_dense
 from mtrain.runs import Run
 from mtrain.train.fit import fit
-from mtrain.transfers.dense import ConvDecoderWithImage, batch_dice
+from mtrain.transfers.dense import ConvDecoderWithImage, FrozenDense, batch_dice
+from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
-from mtrain.transfers.transfer import TransferOptions, source_of, transfer
+from mtrain.transfers.results import read_result
+from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 from tests.mtrain.dense_pools import write_dense_task, write_mixed_pool
 from tests.mtrain.test_fit import Notes
 
@@ -107,6 +114,68 @@ def test_dense_transfer_repeats_bit_for_bit(folder: Path, tmp_path: Path) -> Non
     assert found[0] == found[1]
 
 
+def test_results_of_other_settings_stay_beside_each_other(folder: Path) -> None:
+    """Name, settings, scores: those of one setting are not lost when another is tried."""
+    source = source_of(Run(folder / "runs" / "toy"), "run")
+    task = find_task(open_pool(folder / "shards"), "Both")
+    tried = [
+        TransferOptions("dense", workers=0, recipe=RECIPE, steps=2, moving=moving)
+        for moving in (Moving(), Moving("all", 1e-3), Moving("all", 1e-5), Moving("norms", 1e-5))
+    ]
+    tried += [TransferOptions("svm", workers=0, recipe=RECIPE, solver=solver) for solver in ("batched", "sklearn")]
+    found = [transfer(source, task, options, Notes()) for options in tried]
+    paths = [result_path(source, task, options) for options in tried]
+    assert len(set(paths)) == 6
+    assert [read_result(path) for path in paths] == found
+    usual = TransferOptions("dense", recipe=Recipe(device="cpu"), moving=Moving("all"))
+    assert result_path(source, task, usual).name == "Both-dense-run-seed0-tune-all.json"
+    assert not list((folder / "runs" / "toy" / "transfer" / "decoders").iterdir())
+
+
+def test_a_result_of_an_earlier_version_moves_to_the_name_of_its_settings(folder: Path) -> None:
+    source = source_of(Run(folder / "runs" / "toy"), "run")
+    task = find_task(open_pool(folder / "shards"), "Both")
+    options = TransferOptions("svm", workers=0, recipe=RECIPE, solver="sklearn")
+    found, path = transfer(source, task, options, Notes()), result_path(source, task, options)
+    usual = path.with_name("Both-svm-run.json")
+    for suffix in (".json", ".npz"):
+        path.with_suffix(suffix).replace(usual.with_suffix(suffix))
+    notes = Notes()
+    assert transfer(source, task, options, notes) == found
+    assert "known already" in notes.said[-1]
+    assert not usual.exists()
+    assert not usual.with_suffix(".npz").exists()
+
+
+@pytest.mark.parametrize("moving", [Moving(), Moving("all", 1e-3)], ids=["frozen", "tuned"])
+def test_a_killed_decoder_resumes_and_ends_with_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moving: Moving
+) -> None:  # fmt: skip
+    monkeypatch.setattr("mtrain.transfers.dense.CHECKPOINT_SECONDS", 0)
+    source = source_of(Run(folder / "runs" / "toy"), "random")
+    task = find_task(open_pool(folder / "shards"), "Both")
+    options = TransferOptions("dense", workers=0, recipe=RECIPE, steps=5, moving=moving)
+    whole = transfer(source, task, options, Notes())
+    path = result_path(source, task, options)
+    counts = path.with_suffix(".npz").read_bytes()
+    path.unlink()
+    step = FrozenDense.step
+
+    def killed(self: FrozenDense, batch: Batch) -> torch.Tensor:
+        if self.optimizer.state and next(iter(self.optimizer.state.values()))["step"] == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrozenDense, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            transfer(source, task, options, Notes())
+    notes = Notes()
+    assert transfer(source, task, options, notes)["scores"] == whole["scores"]
+    assert "Both: the decoder resumes after 3 of 5 steps" in notes.said
+    assert path.with_suffix(".npz").read_bytes() == counts
+
+
 def test_tasks_without_masks_and_pools_without_them_are_refused(folder: Path, tmp_path: Path) -> None:
     source = source_of(Run(folder / "runs" / "toy"), "random")
     task = find_task(open_pool(folder / "shards"), "Alpha")
@@ -136,3 +205,44 @@ def test_the_dice_loss_of_a_batch_is_that_worked_out_by_hand() -> None:
 def test_the_decoder_answers_at_the_size_of_the_images() -> None:
     decoder = ConvDecoderWithImage(7, 3)
     assert decoder(torch.randn(2, 7, 4, 4), torch.randn(2, 3, 50, 50)).shape == (2, 3, 50, 50)
+
+
+def test_networks_are_compared_on_masks_with_differences_on_the_same_groups(folder: Path, tmp_path: Path) -> None:
+    """Score and intervals of the JSON by numpy alone, from the confusion matrices beside the results."""
+    words = ["compare", "--runs", folder / "runs", "--shards", folder / "shards", "--mode", "dense", "--steps", "3"]
+    words += ["--batch", "8", "--backbone", f"{SMALL}=random", "--size", "32", "--run", "toy", "--target", "Both"]
+    words += ["--workers", "0", "--device", "cpu", "--out", tmp_path / "page.html"]
+    answer = CliRunner().invoke(group, [*map(str, words), "--json"])
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    assert [(task["name"], task["metric"]) for task in found["tasks"]] == [("Both", "dice")]
+    drawn = []
+    for network, run in zip(found["networks"], (f"*{SMALL}*", "toy"), strict=True):
+        (path,) = [one for one in (folder / "runs").glob(f"{run}/transfer/Both-dense-*.npz") if is_of_steps(one, 3)]
+        drawn.append(dice_in_draws(path))
+        told = network["scores"]["Both"]
+        assert told["score"] == pytest.approx(dice_of(np.load(path)["seg"].sum(0)))
+        assert told["interval"] == pytest.approx(np.percentile(drawn[-1], [2.5, 97.5]))
+    assert told["difference_interval"] == pytest.approx(np.percentile(drawn[1] - drawn[0], [2.5, 97.5]))
+    assert found["networks"][1]["rank_interval"] is not None
+    assert "Dice" in (tmp_path / "page.html").read_text()
+    lines = CliRunner().invoke(group, list(map(str, words))).stdout
+    assert "Both: toy: dice 0." in lines
+
+
+def is_of_steps(path: Path, steps: int) -> bool:
+    return json.loads(path.with_suffix(".json").read_text())["steps"] == steps
+
+
+def dice_of(table: NDArray[np.int64]) -> float:
+    sums = table.sum(0) + table.sum(1)
+    return float(np.mean([2 * table[c, c] / sums[c] for c in range(len(table)) if sums[c]]))
+
+
+def dice_in_draws(path: Path) -> NDArray[np.float64]:
+    """The mean Dice in a thousand draws of whole groups."""
+    arrays = np.load(path)
+    names, of = np.unique(arrays["group"], return_inverse=True)
+    picked = np.random.Generator(np.random.Philox(0)).integers(len(names), size=(1000, len(names)))
+    tables = np.stack([arrays["seg"][of == number].sum(0) for number in range(len(names))])
+    return np.array([dice_of(tables[draw].sum(0)) for draw in picked])

@@ -77,6 +77,8 @@ def _features(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
     for kind in ("points", "boxes"):
         if card.dense and getattr(card.dense, kind):
             yield from (f"    - name: {kind}", "      list:", "        list: float64")
+    if card.dense and card.dense.instances:
+        yield from ("    - name: instances", "      list:", "        list: int64")
     keys = sorted({key for text in {entry.attributes for entry in entries} for key in json.loads(text)})
     if keys:
         yield from ("    - name: attributes", "      struct:")

@@ -171,8 +171,7 @@ def _targets(card: TaskCard) -> str:
     """The dense targets of a task, with the colours in which they are drawn; '' if it keeps none."""
     if card.dense is None:
         return ""
-    kinds = {"masks": card.dense.seg, "points": card.dense.points, "boxes": card.dense.boxes}
-    return "; ".join(f"{kind}: {_coloured(of.classes)}" for kind, of in kinds.items() if of is not None)
+    return "; ".join(f"{kind}: {_coloured(of.classes)}" for kind, of in card.dense.kinds.items())
 
 
 def _coloured(classes: list[str]) -> str:
