@@ -13,6 +13,7 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool
+from mtrain.data.resident import GIB, resident_images
 from mtrain.data.task import fetch_shards
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
@@ -71,6 +72,9 @@ def begin(
     kind = HeadTraining if config.features == "cached" else Training
     training = kind(config, pool, model, device, done, ranks)
     training.skipping.note = report.note
+    if config.resident and training.images is not None and config.features == "online":
+        training.resident, said = resident_images(training.images, config.size, round(config.resident * GIB), device)
+        report.note(f"{run.name}: {said}")
     if saved is None and ranks.first:
         _adapt(training, run, report)
     if config.batchnorm == "per-task":
