@@ -138,7 +138,7 @@ class _Workers:
         self._ahead, self._notes = AHEAD * count, Path(notes)
         start = multiprocessing.get_context(start_loading())
         self._pool = ProcessPool(count, 0, _prepare, (context, limit, self._notes), start)
-        self._running: dict[Future[Any], Any] = {}  # with the items
+        self._running: dict[Future[Any], tuple[Any, dict[str, str]]] = {}  # items, and the files they may not read
         self._ended: dict[str, str] = {}  # the signal that ended a worker, by the file that it read
 
     def __enter__(self) -> _Workers:
@@ -159,6 +159,7 @@ class _Workers:
             Whatever `work` raises.
         """
         waiting = iter(items)
+        self._running = {}  # results of a former call that was given up are not those of this one
         while True:
             for item in waiting:
                 self._submit(work, item)
@@ -167,28 +168,29 @@ class _Workers:
             if not self._running:
                 return
             for future in wait(self._running, return_when=FIRST_COMPLETED).done:
-                item = self._running.pop(future)
+                item, refused = self._running.pop(future)
                 try:
                     result = future.result()
                 except (ProcessExpired, BrokenProcessPool) as error:
-                    self._find_cause(error)
+                    self._find_cause(error, refused)
                     self._submit(work, item)
                 else:
                     yield result
 
     def _submit(self, work: Callable[[Any, Any], Any], item: Any) -> None:
+        refused = dict(self._ended)
         with _uninterrupted():  # it may start processes
-            self._running[self._pool.schedule(_call, (work, item, dict(self._ended)))] = item
+            self._running[self._pool.schedule(_call, (work, item, refused))] = item, refused
 
-    def _find_cause(self, error: ProcessExpired | BrokenProcessPool) -> None:
-        """Note which file ended a worker.
+    def _find_cause(self, error: ProcessExpired | BrokenProcessPool, refused: Mapping[str, str]) -> None:
+        """Note which file ended a worker. Other workers may have read it at the same time.
 
         Raises:
-            OutputError: no file did.
+            OutputError: no file did, or one that the worker had to refuse.
         """
         if isinstance(error, ProcessExpired):
             why, file = limits.reason(error.exitcode), limits.file_of(self._notes, error.pid)
-            if why and file and file not in self._ended:
+            if why and file and file not in refused:
                 self._ended[file] = why
                 return
         raise OutputError(

@@ -49,6 +49,12 @@ def test_a_file_that_exceeds_a_limit_or_crashes_fails_and_nothing_else(workers: 
     assert sorted(found) == sorted([*good, *TOLD.values()])
 
 
+def test_a_file_that_several_workers_read_at_once_fails_for_each_of_them() -> None:
+    """Two parts of one slide, or two shards with samples of one image."""
+    found = list(processes.run(read_by_name, "context", ["endless"] * 4, 2, SMALL))
+    assert found == [TOLD["endless"]] * 4
+
+
 def test_a_worker_that_is_killed_from_outside_is_no_fault_of_a_file() -> None:
     with pytest.raises(OutputError, match=r"a worker process was killed; often for lack of memory"):
         list(processes.run(read_by_name, "context", ["killed"], 2, SMALL))
