@@ -11,6 +11,7 @@ from dpconvert.manifest.catalog import find
 from dpconvert.manifest.roots import root_of
 from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
+from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
 
@@ -26,6 +27,8 @@ def convert(
     workers: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
+    limit_memory: int | None = None,
+    limit_seconds: int | None = None,
     quiet: bool = True,
 ) -> TaskCard:
     """Convert one source into WebDataset shards, as `dpconvert SOURCE --source FILES --out OUT` does.
@@ -40,6 +43,9 @@ def convert(
         workers: Number of processes. Default: one for each processor.
         overwrite: Replace another conversion of this task.
         retry_failed: Only make again what was left out because it could not be read.
+        limit_memory: Maximum memory for reading one file, in GiB; 0 for no limit. Default: 6. Linux only.
+        limit_seconds: Maximum processor time for reading one file, in worker processes; 0 for no limit. Default: 1800.
+            With one worker, files are read in this process without a limit on time, unless it is given here.
         quiet: Show no progress.
 
     Returns:
@@ -57,7 +63,7 @@ def convert(
     root = root_of(manifest, None if files is None else Path(files))
     outcome = conversion.convert(
         manifest, root, Path(out), options or Options(), workers=workers or processors(), overwrite=overwrite,
-        report=Reporter(quiet=quiet), retry_failed=retry_failed,
+        report=Reporter(quiet=quiet), retry_failed=retry_failed, limits=Limits.of_options(limit_memory, limit_seconds),
     )  # fmt: skip
     return outcome.card
 

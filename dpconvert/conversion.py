@@ -28,6 +28,7 @@ from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan, PlanRow
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
+from dpconvert.runtime.limits import Limits, reading
 from dpconvert.runtime.locks import locked
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards import sidefiles
@@ -61,10 +62,11 @@ def convert(
     overwrite: bool,
     report: Reporter,
     retry_failed: bool = False,
+    limits: Limits = processes.DEFAULT,
 ) -> ConversionResult:
     """Convert one source into `out/<Task>`, resuming an earlier run if there is one.
 
-    retry_failed: retry only the samples that were left out because they could not be read.
+    retry_failed: retry only the samples that were left out because they could not be read. limits: for each file.
 
     Raises:
         SourceError, ReadError: the source is not laid out as expected, or some of its images cannot be read.
@@ -84,15 +86,15 @@ def convert(
         elif retry_failed:
             options = _reopen(folder, options, request)
             request = plan.fingerprint(manifest, source, options)
-        for partial in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:  # left by killed processes
-            partial.unlink(missing_ok=True)
+        _clear_partial(folder)
         done = _finished(folder, request, source, report)
         if done is not None:
             _tell_changed(source, folder, report)
             return ConversionResult(done, folder, made=0, had=len(done.shards))
-        with closing(source), processes.pool(source, workers) as pool:
+        with closing(source), processes.pool(source, workers, limits) as pool:
             chosen = _plan(manifest, source, options, folder, request, pool, report)
             made, had = _shards(source, options, chosen, folder, pool, report)
+        _clear_partial(folder)
         card = _finish(source, options, chosen, folder, request)
     return ConversionResult(card, folder, made, had)
 
@@ -310,7 +312,9 @@ class _IncompleteError(Exception):
 def _samples(encoder: Encoder, rows: list[PlanRow], failures: list[Failure]) -> Iterator[EncodedSample]:
     for row in rows:
         try:
-            yield encoder.sample(row)
+            with reading(row.files[0]):
+                sample = encoder.sample(row)
+            yield sample
         except ReadError as error:
             failures.append(Failure(key=row.key, source=row.files[0], reason=encoder.source.reason(error)))
 
@@ -366,6 +370,12 @@ def _finish(source: Source, options: Options, chosen: Plan, folder: Path, reques
     if not failures:  # else --retry-failed needs them
         shutil.rmtree(folder / WORK)
     return card
+
+
+def _clear_partial(folder: Path) -> None:
+    """Remove the files that killed processes were writing."""
+    for partial in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:
+        partial.unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -28,7 +28,7 @@ TUNE = re.compile(r"all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)
 # tasks themselves, not how they were spelt.
 INCIDENTAL = frozenset({
     "shards", "leave_out", "workers", "device", "checkpoint_every", "validate_every", "log_every", "log_cosines",
-    "accumulate", "graph", "skip_corrupt",
+    "accumulate", "graph", "skip_corrupt", "resident",
 })  # fmt: skip
 
 
@@ -66,6 +66,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Augmentation": ("rotations", "stain_jitter", "colour_jitter"),
     "Batches and devices": (
         "batch", "accumulate", "sync_batchnorm", "checkpointing", "compile", "graph", "device", "workers",
+        "resident",
     ),
     "Checkpoints and logs": ("checkpoint_every", "validate_every", "log_every", "log_cosines"),
 }  # fmt: skip
@@ -147,6 +148,8 @@ class FitConfig(BaseModel):
     """auto, cpu, cuda or cuda:N."""
     workers: Count = 2
     """Data loader processes per GPU."""
+    resident: Share = 0.0
+    """Device memory for decoded training images, in GiB: small tasks are decoded once and stay there."""
     stream: bool = False
     """Read shards sequentially, for pools larger than the disk."""
     skip_corrupt: Count = 0
@@ -212,6 +215,7 @@ class FitConfig(BaseModel):
                 f"--train-on {self.train_on} leaves no validation set",
             ),
             ("batchnorm", "adapt_batches"): (self.tune == "heads", "--tune heads leaves the shared network as it is"),
+            ("resident",): (self.features == "cached", "--features cached reads features, not images"),
             ("layer_decay", "checkpointing", "compile", "sync_batchnorm", "gradients", "log_cosines"): (
                 self.tune == "heads" or self.warmup == self.iterations,
                 f"the shared network is not trained: {still} trains only the heads",
@@ -245,6 +249,13 @@ class FitConfig(BaseModel):
         if tune.count(":") == 2 and not float(tune.rpartition(":")[2]):
             raise ValueError("updates times 0 are none: give another ALPHA")
         return tune
+
+    @field_validator("stream")
+    @classmethod
+    def _images_taken_as_they_come(cls, stream: bool, info: ValidationInfo) -> bool:
+        if stream and info.data.get("resident"):
+            raise ValueError("takes images as they come, but --resident keeps those of some tasks")
+        return stream
 
     @field_validator("class_balanced")
     @classmethod

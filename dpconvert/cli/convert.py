@@ -27,6 +27,10 @@ CONVERSION = together(
     WORKERS,
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
         help="Run on this machine, or on a Ray cluster that shares these folders."),
+    click.option("--limit-memory", type=click.IntRange(0, 1 << 20), metavar="GIB",
+        help="Maximum memory for reading one file, in GiB (Linux only); 0: no limit.  [default: 6]"),
+    click.option("--limit-seconds", type=click.IntRange(0, 10**9), metavar="S",
+        help="Maximum processor time for reading one file, in worker processes; 0: no limit.  [default: 1800]"),
     click.option("--address", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]"),
     SPLIT,
     click.option("--image-format", type=click.Choice(["manifest", "png", "jpeg"]), default="manifest",
@@ -51,9 +55,8 @@ CONVERSION = together(
 )  # fmt: skip
 
 RARELY = (
-    "engine", "address", "image_format", "errata", "mpp_override", "samples_per_shard", "lossless_tiles",
-    "allow_outside",
-    "retry_failed",
+    "engine", "address", "limit_memory", "limit_seconds", "image_format", "errata", "mpp_override", "samples_per_shard",
+    "lossless_tiles", "allow_outside", "retry_failed",
 )  # fmt: skip
 
 
@@ -138,14 +141,19 @@ def _workers(engine: str, count: int | None, address: str | None) -> Workers:
 
 def _conversion(
     manifest: Manifest, root: Path, out: Path, workers: Workers, overwrite: bool, quiet: bool, retry_failed: bool,
-    **options: Any,
+    limit_memory: int | None, limit_seconds: int | None, **options: Any,
 ) -> ConversionResult:  # fmt: skip
     from dpconvert import conversion
     from dpconvert.plan.options import Options
+    from dpconvert.runtime.limits import Limits
     from dpconvert.runtime.progress import Reporter
 
     if not isinstance(workers, int):  # on a cluster, tasks run in another working directory
         root, out = root.absolute(), out.absolute()
+        if limit_memory is not None or limit_seconds is not None:
+            raise UsageError(
+                "--limit-memory and --limit-seconds apply to --engine local; a cluster sets its own limits"
+            )
     return conversion.convert(
         manifest,
         root,
@@ -155,6 +163,7 @@ def _conversion(
         overwrite=overwrite,
         report=Reporter(quiet=quiet),
         retry_failed=retry_failed,
+        limits=Limits.of_options(limit_memory, limit_seconds),
     )
 
 

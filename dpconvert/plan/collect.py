@@ -21,6 +21,7 @@ from dpconvert.plan import patches
 from dpconvert.plan.targets import ImageTargets
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
+from dpconvert.runtime.limits import reading
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
@@ -171,7 +172,8 @@ def _glance(source: Source, source_image: SourceImage) -> _Inspected:
     """Inspect an image without its pixels, which are checked when it is stored. Runs in a worker."""
     label = source_image.label or ""
     try:
-        image = source.open_image(source_image.files, source_image.columns)
+        with reading(source_image.files[0]):
+            image = source.open_image(source_image.files, source_image.columns)
     except ReadError:
         return _Inspected(source_image, [Record(source_image, label)], Counter())
     return _seen(source_image, image, [patches.whole(source_image, image, label)], Counter())
@@ -187,11 +189,12 @@ def _look(source: Source, item: tuple[SourceImage, Pixels | None]) -> _Inspected
     source_image, overview = item
     mended: Counter[str] = Counter()
     try:
-        image = source.open_image(source_image.files, source_image.columns)
-        scene = LazyScene(source, source_image, image, mended, overview)
-        records = list(patches.records(source.manifest, scene))
-        if records and source.manifest.dense is not None:
-            check_targets(source.manifest, source.manifest.dense, scene)
+        with reading(source_image.files[0]):
+            image = source.open_image(source_image.files, source_image.columns)
+            scene = LazyScene(source, source_image, image, mended, overview)
+            records = list(patches.records(source.manifest, scene))
+            if records and source.manifest.dense is not None:
+                check_targets(source.manifest, source.manifest.dense, scene)
         return replace(_seen(source_image, image, records, mended), grid=scene.grid)
     except ReadError as error:
         return _Inspected(source_image, [], mended, failure=source.reason(error))
@@ -248,7 +251,8 @@ def _overviews(
 def _parts(source: Source, source_image: SourceImage) -> list[tuple[SourceImage, int, int]]:
     """Divide an overview into parts for several workers. Runs in a worker."""
     try:
-        image = source.open_image(source_image.files, source_image.columns)
+        with reading(source_image.files[0]):
+            image = source.open_image(source_image.files, source_image.columns)
         return [(source_image, first, last) for first, last in tissue_parts(image, source.manifest.mpp)]
     except ReadError:
         return []
@@ -258,7 +262,8 @@ def _part(source: Source, item: tuple[SourceImage, int, int]) -> tuple[str, int,
     """Read one part of an overview. Runs in a worker."""
     source_image, first, last = item
     try:
-        image = source.open_image(source_image.files, source_image.columns)
-        return source_image.name, first, tissue_part(image, first, last, source.manifest.mpp)
+        with reading(source_image.files[0]):
+            image = source.open_image(source_image.files, source_image.columns)
+            return source_image.name, first, tissue_part(image, first, last, source.manifest.mpp)
     except ReadError:
         return source_image.name, first, None

@@ -1,6 +1,7 @@
 """Runs a pure function on many items: in this process, in several, or on a cluster. Results arrive in any order.
 
 On Linux, worker processes are forked from a server that has imported what they need; elsewhere each is started afresh.
+A worker that a file ends (see dpconvert.runtime.limits) is replaced, and its item repeated without that file.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import util
+from pathlib import Path
 from typing import Any, TypeVar
 
+from pebble import ProcessExpired, ProcessPool
+
 from dpconvert.errors import OutputError, UsageError
-from dpconvert.runtime import ray_cluster
+from dpconvert.runtime import limits, ray_cluster
+from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.ray_cluster import Cluster
 
 C = TypeVar("C")
@@ -29,6 +36,7 @@ R = TypeVar("R")
 
 LOADED = ["dpconvert.conversion"]  # imported by the server before it forks
 AHEAD = 2  # items submitted for each process
+DEFAULT = Limits()
 
 _context: Any = None  # set once in each worker process by `_prepare`
 
@@ -48,7 +56,9 @@ class WorkerPool:
 Workers = int | Cluster | WorkerPool  # processes on this machine, or a Ray cluster
 
 
-def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Workers) -> Iterator[R]:
+def run(
+    work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Workers, limit: Limits = DEFAULT
+) -> Iterator[R]:
     """Yield `work(context, item)` for every item, as results arrive. `context` is sent to each process once.
 
     Raises:
@@ -56,13 +66,16 @@ def run(work: Callable[[C, T], R], context: C, items: Iterable[T], workers: Work
         OutputError: a worker process was killed.
         Whatever `work` raises.
     """
-    with pool(context, workers) as running:
+    with pool(context, workers, limit) as running:
         yield from running.run(work, items)
 
 
 @contextmanager
-def pool(context: C, workers: Workers) -> Iterator[WorkerPool]:
+def pool(context: C, workers: Workers, limit: Limits = DEFAULT) -> Iterator[WorkerPool]:
     """Workers for several calls with one context. Processes start when there is work.
+
+    limit: for each file that the work reads within `limits.reading`; a cluster sets its own. With a limit on time, one
+    worker is a process, too.
 
     Raises:
         UsageError: there is no such cluster.
@@ -73,18 +86,20 @@ def pool(context: C, workers: Workers) -> Iterator[WorkerPool]:
     elif isinstance(workers, Cluster):
         with ray_cluster.connected(workers) as ray:
             yield WorkerPool(context, ray_cluster.processors(ray), partial(ray_cluster.run, ray, ray.put(context)))
-    elif workers <= 1:
+    elif workers <= 1 and not limit.seconds:
         gc.freeze()  # collecting garbage among all imported modules would take time
         try:
-            yield WorkerPool(context, 1, lambda work, items: (work(context, item) for item in items))
+            with limits.limited(limit):
+                yield WorkerPool(context, 1, lambda work, items: (work(context, item) for item in items))
         finally:
             gc.unfreeze()
     else:
-        executor = ProcessPoolExecutor(workers, multiprocessing.get_context(start_loading()), _prepare, (context,))
-        try:
-            yield WorkerPool(context, workers, partial(_run, executor, AHEAD * workers))
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+        folder = util.get_temp_dir()  # of multiprocessing, where the server has its socket
+        with (
+            tempfile.TemporaryDirectory(dir=folder) as notes,
+            _Workers(context, workers, limit, notes) as all_,
+        ):
+            yield WorkerPool(context, workers, all_.run)
 
 
 def start_loading() -> str:
@@ -116,41 +131,80 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
 
-def _run(
-    executor: ProcessPoolExecutor, ahead: int, work: Callable[[Any, Any], Any], items: Iterable[Any]
-) -> Iterator[Any]:
-    """Yield the results of the processes, with at most `ahead` items submitted at once.
+class _Workers:
+    """Worker processes that hold `context`."""
 
-    Raises:
-        OutputError: a worker process was killed.
-        Whatever `work` raises.
-    """
-    waiting = iter(items)
-    running: set[Future[Any]] = set()
-    try:
+    def __init__(self, context: Any, count: int, limit: Limits, notes: str) -> None:
+        self._ahead, self._notes = AHEAD * count, Path(notes)
+        start = multiprocessing.get_context(start_loading())
+        self._pool = ProcessPool(count, 0, _prepare, (context, limit, self._notes), start)
+        self._running: dict[Future[Any], tuple[Any, dict[str, str]]] = {}  # items, and the files they may not read
+        self._ended: dict[str, str] = {}  # the signal that ended a worker, by the file that it read
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            wait([future for future in self._running if future.running()])  # their results are kept
+        finally:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+
+    def run(self, work: Callable[[Any, Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results of the processes, with at most `_ahead` items submitted at once.
+
+        Raises:
+            OutputError: a worker process was killed.
+            Whatever `work` raises.
+        """
+        waiting = iter(items)
+        self._running = {}  # results of a former call that was given up are not those of this one
         while True:
             for item in waiting:
-                with _uninterrupted():  # it may start a process
-                    running.add(executor.submit(_call, work, item))
-                if len(running) >= ahead:
+                self._submit(work, item)
+                if len(self._running) >= self._ahead:
                     break
-            if not running:
+            if not self._running:
                 return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    except BrokenProcessPool:
+            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+                item, refused = self._running.pop(future)
+                try:
+                    result = future.result()
+                except (ProcessExpired, BrokenProcessPool) as error:
+                    self._find_cause(error, refused)
+                    self._submit(work, item)
+                else:
+                    yield result
+
+    def _submit(self, work: Callable[[Any, Any], Any], item: Any) -> None:
+        refused = dict(self._ended)
+        with _uninterrupted():  # it may start processes
+            self._running[self._pool.schedule(_call, (work, item, refused))] = item, refused
+
+    def _find_cause(self, error: ProcessExpired | BrokenProcessPool, refused: Mapping[str, str]) -> None:
+        """Note which file ended a worker. Other workers may have read it at the same time.
+
+        Raises:
+            OutputError: no file did, or one that the worker had to refuse.
+        """
+        if isinstance(error, ProcessExpired):
+            why, file = limits.reason(error.exitcode), limits.file_of(self._notes, error.pid)
+            if why and file and file not in refused:
+                self._ended[file] = why
+                return
         raise OutputError(
             "a worker process was killed",
             remedy="often for lack of memory: run the same command again with fewer --workers; finished work is kept",
         ) from None
 
 
-def _prepare(context: Any) -> None:
+def _prepare(context: Any, limit: Limits, notes: Path) -> None:
     global _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and stops its workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     gc.freeze()  # as in `pool`; in a fork, collecting would also copy shared memory
+    limits.limit_worker(limit, notes)
     _context = context
 
 
@@ -162,7 +216,8 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _call(work: Callable[[Any, Any], Any], item: Any) -> Any:
+def _call(work: Callable[[Any, Any], Any], item: Any, ended: Mapping[str, str]) -> Any:
+    limits.refuse_later(ended)
     return work(_context, item)
 
 

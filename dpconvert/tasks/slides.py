@@ -15,6 +15,7 @@ from dpconvert.plan import divide
 from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.options import Options
 from dpconvert.runtime import processes
+from dpconvert.runtime.limits import reading
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
@@ -100,22 +101,27 @@ def _slides(
 def _slide(source: Source, item: tuple[SourceImage, bool]) -> SlideSummary:
     """The summary of one slide. Runs in a worker."""
     source_image, is_drawn = item
-    mended: Counter[str] = Counter()
     try:
-        image = source.open_image(source_image.files, source_image.columns)
-        scene = LazyScene(source, source_image, image, mended)
-        seen = look(source, scene)
-        rule = source.manifest.rule
-        summary = SlideSummary(
-            source_image, (image.width, image.height), seen.mpp, seen.records, _outlines(seen.annotations),
-            dict(mended + _ignored(source, seen.annotations) + _background(scene)),
-        )  # fmt: skip
-        if not is_drawn:
-            return summary
-        tissue = scene.tissue if isinstance(rule, Regional) and rule.tissue is not None else None
-        canvas, legend = marked(seen, tissue, source.manifest.classes, SIDE)
+        with reading(source_image.files[0]):
+            return _read(source, source_image, is_drawn)
     except ReadError as error:
         return SlideSummary(source_image, failure=source.reason(error))
+
+
+def _read(source: Source, source_image: SourceImage, is_drawn: bool) -> SlideSummary:
+    mended: Counter[str] = Counter()
+    image = source.open_image(source_image.files, source_image.columns)
+    scene = LazyScene(source, source_image, image, mended)
+    seen = look(source, scene)
+    rule = source.manifest.rule
+    summary = SlideSummary(
+        source_image, (image.width, image.height), seen.mpp, seen.records, _outlines(seen.annotations),
+        dict(mended + _ignored(source, seen.annotations) + _background(scene)),
+    )  # fmt: skip
+    if not is_drawn:
+        return summary
+    tissue = scene.tissue if isinstance(rule, Regional) and rule.tissue is not None else None
+    canvas, legend = marked(seen, tissue, source.manifest.classes, SIDE)
     file = io.BytesIO()
     canvas.save(file, "JPEG", quality=QUALITY)
     return replace(summary, drawing=file.getvalue(), drawn=canvas.size, legend=legend)

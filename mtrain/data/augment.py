@@ -46,7 +46,7 @@ def put_square(
     The square is resized only if it is larger than `LARGEST` times `size`. This uses arrays, because tensors would
     cost as much again as the copy.
     """
-    side, top, left = _place(pixels.shape[0], pixels.shape[1], place)
+    side, top, left = place_of(pixels.shape[0], pixels.shape[1], place)
     crop = pixels[top : top + side, left : left + side]
     if side > LARGEST * size:
         crop = _resized(torch.from_numpy(crop).permute(2, 0, 1), size, how).permute(1, 2, 0).numpy()
@@ -59,7 +59,7 @@ def put_mask(mask: npt.NDArray[Whole], place: int, room: npt.NDArray[Whole]) -> 
     """Write the largest square of `mask` (h, w) at `place` to `room` (size, size): each pixel takes the value of the
     stored pixel that holds its centre.
     """
-    side, top, left = _place(mask.shape[0], mask.shape[1], place)
+    side, top, left = place_of(mask.shape[0], mask.shape[1], place)
     size = len(room)
     nearest = (2 * np.arange(size) + 1) * side // (2 * size)
     room[...] = mask[(top + nearest)[:, None], left + nearest]
@@ -71,7 +71,7 @@ def square_points(
     """The points (n, 3), x, y and class, that lie in the largest square of an image of `shape` (h, w) at `place`, in
     pixels of that square resized to `size`; and the factor that resizes it.
     """
-    side, top, left = _place(*shape, place)
+    side, top, left = place_of(*shape, place)
     scale = size / side
     moved = points - (left, top, 0)
     inside = ((moved[:, :2] >= 0) & (moved[:, :2] < side)).all(axis=1)
@@ -218,12 +218,12 @@ def _room(images: int, size: int, device: torch.device) -> Tensor:
 
 
 def _crop(image: Tensor, place: int) -> Tensor:
-    side, top, left = _place(image.shape[-2], image.shape[-1], place)
+    side, top, left = place_of(image.shape[-2], image.shape[-1], place)
     return image[:, top : top + side, left : left + side]
 
 
-def _place(height: int, width: int, place: int) -> tuple[int, int, int]:
-    """Side, top and left of the largest square."""
+def place_of(height: int, width: int, place: int) -> tuple[int, int, int]:
+    """Side, top and left of the largest square of an image, at `place` (units of 2^-32)."""
     side = min(height, width)
     offset = (place * (max(height, width) - side + 1)) >> 32
     return (side, offset, 0) if height > width else (side, 0, offset)

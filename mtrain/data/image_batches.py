@@ -16,6 +16,7 @@ from mtrain.data.augment import CENTRE, resized
 from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.loader import Batches, BatchReady, batches
+from mtrain.data.resident import Shapes
 from mtrain.data.targets import Targets
 from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError, UserError
@@ -36,14 +37,16 @@ class BatchDraw:
 class ImageBatches(Batches):
     """Batches of images drawn by number. With `skip`, an unreadable image is replaced by the next one of its task.
 
-    targets: the masks and points of these images; None: they are not read.
+    targets: the masks and points of these images; None: they are not read. resident: shapes of images whose squares are
+    left out, because the device has them.
     """
 
     def __init__(
-        self, images: Images, size: int, largest: int, *, skip: bool = False, targets: Targets | None = None
-    ) -> None:
+        self, images: Images, size: int, largest: int, *, skip: bool = False, targets: Targets | None = None,
+        resident: Shapes | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(size, largest, len(images.names))
-        self.images, self.skip, self.targets = images, skip, targets
+        self.images, self.skip, self.targets, self.resident = images, skip, targets, resident
 
     def room(self, *, shared: bool = False) -> Batch:
         """Memory for the largest batch."""
@@ -86,7 +89,7 @@ class ImageBatches(Batches):
         first = index
         while True:
             try:
-                side, shape = self.images.put(index, place, self.size, room)
+                side, shape = self._put_pixels(index, place, room)
                 if self.targets is not None and self.targets.has(index):
                     self.targets.put(index, shape, place, into, dense)
                 return index, side
@@ -95,6 +98,13 @@ class ImageBatches(Batches):
                 if not self.skip or index == first:
                     raise
                 skipped.append(error)
+
+    def _put_pixels(self, index: int, place: int, room: npt.NDArray[np.uint8]) -> tuple[int, tuple[int, int]]:
+        """Write the square of an image, unless it is resident. Returns its side, and height and width of the image."""
+        resident = self.resident
+        if resident is None or resident.start[index] < 0:
+            return self.images.put(index, place, self.size, room)
+        return resident.side(index), (int(resident.height[index]), int(resident.width[index]))
 
 
 class TrainingBatches(ImageBatches):
@@ -107,9 +117,9 @@ class TrainingBatches(ImageBatches):
     def __init__(
         self, images: Images, size: int, seed: int, slots: range, stream: sampling.Stream, *,
         skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
-        targets: Targets | None = None,
+        targets: Targets | None = None, resident: Shapes | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(images, size, len(slots), skip=skip, targets=targets)
+        super().__init__(images, size, len(slots), skip=skip, targets=targets, resident=resident)
         self.seed, self.slots, self.stream, self.mixture, self.looks = seed, slots, stream, mixture, looks
 
     def drawn(self, number: int) -> BatchDraw:

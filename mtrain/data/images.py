@@ -67,6 +67,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.offset)
 
+    def stamps(self) -> tuple[tuple[int, int, int], ...]:
+        """Inode, size and time of each shard: they change when its content may have changed."""
+        return self._files.stamps()
+
     @property
     def sizes(self) -> list[int]:
         """Number of images of each task."""
@@ -129,6 +133,12 @@ class ShardFiles:
     def copies(self, numbers: npt.NDArray[np.int32]) -> list[Copy]:
         """The cached copies among these shards."""
         return [shard for number in numbers.tolist() if isinstance(shard := self.shards[number], Copy)]
+
+    def stamps(self) -> tuple[tuple[int, int, int], ...]:
+        """Inode, size and time of each file; zeros for a copy that does not exist."""
+        paths = [shard.path if isinstance(shard, Copy) else shard for shard in self.shards]
+        found = [path.stat() if path.exists() else None for path in paths]
+        return tuple((0, 0, 0) if one is None else (one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
     def name(self, number: int) -> str:
         """The address of a shard in messages: its URL, not the path of its copy."""

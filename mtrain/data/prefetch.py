@@ -6,8 +6,9 @@ is reused only after the copy from it is complete.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,20 +19,24 @@ from mtrain.data.batch import Batch
 ON_THEIR_WAY = 2  # batches that the device may be copying at once
 
 
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def on_device(
+    batches: Iterable[Batch], device: torch.device, send: Callable[[Batch, int], Batch] | None = None
+) -> Iterator[Batch]:
     """The batches, with pixels, labels and flips on the device.
+
+    send: sends a batch, given its position, in another way than `Batch.to`.
 
     The memory of the last `ON_THEIR_WAY` of `batches` must stay as it is; it may be reused when more are requested.
     """
     if device.type != "cuda":
-        yield from batches
+        yield from batches if send is None else map(send, batches, itertools.count())
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     copies: deque[torch.cuda.Event] = deque()
-    for batch in batches:
+    for position, batch in enumerate(batches):
         with torch.cuda.stream(stream):
-            sent = batch.to(device), stream.record_event()
+            sent = batch.to(device) if send is None else send(batch, position), stream.record_event()
         copies.append(sent[1])
         if ahead is not None:
             yield _arrived(*ahead)

@@ -19,7 +19,7 @@ from mtrain.model.devices import find_device
 from mtrain.model.maps import levels_of
 from mtrain.model.network import shared_network
 from mtrain.runs import Run
-from mtrain.sweep.cells import Cell, warmup_config
+from mtrain.sweep.cells import Cell, check_unchanged, warmup_config
 from mtrain.sweep.spec import Transfer
 from mtrain.sweep.store import Store
 from mtrain.train import checkpoint
@@ -40,7 +40,7 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
     The failure of a training or a transfer is recorded as a result, not raised.
 
     Raises:
-        RunError: the result cannot be written.
+        RunError: the result cannot be written, or the shards have changed since the cell was planned.
     """
     path = store.result_path(cell.digest)
     if known_document(path, report.note) is not None:
@@ -50,6 +50,7 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
             return "busy"
         if store.has(cell):  # finished since the first check
             return "done"
+        check_unchanged(cell)
         try:
             return _run(store, cell, report)
         except UserError as error:

@@ -180,12 +180,8 @@ def _cell(
     shorter: Sequence[FitConfig], *, whole: bool,
 ) -> Cell:  # fmt: skip
     training = training_digest(config, left.pool.digest, weights)
-    scored = {task.name: task.card.digest for task in left.tasks}
-    content = {
-        "training": training, "targets": scored, "transfer": transfer.determining(), "rules": RULES["transfer"],
-    }  # fmt: skip
     return Cell(
-        digest=digest(content),
+        digest=_cell_digest(training, left.tasks, transfer),
         training=training,
         warmup=training_digest(warmup_config(config), left.pool.digest, weights) if config.warmup else None,
         config=config,
@@ -196,6 +192,29 @@ def _cell(
         prefixes=tuple(training_digest(one, left.pool.digest, weights) for one in shorter),
         whole=whole,
     )
+
+
+def _cell_digest(training: str, targets: Sequence[Task], transfer: Transfer) -> str:
+    scored = {task.name: task.card.digest for task in targets}
+    return digest(
+        {"training": training, "targets": scored, "transfer": transfer.determining(), "rules": RULES["transfer"]}
+    )  # fmt: skip
+
+
+def check_unchanged(cell: Cell) -> None:
+    """Check that the shards are those that the cell was planned for: its digest, which names its result, states them.
+
+    Raises:
+        RunError: they are others.
+    """
+    pool = open_pool(cell.config.shards)
+    targets = [find_task(pool, name) for name in cell.tasks]
+    trained = leave_out(pool, cell.config.leave_out)[0].digest
+    if trained != cell.pool or _cell_digest(cell.training, targets, cell.transfer) != cell.digest:
+        raise RunError(
+            "the shards have changed since the sweep began", where=cell.config.shards,
+            remedy="run the same command again: it plans cells for the shards as they are now",
+        )  # fmt: skip
 
 
 def training_digest(config: FitConfig, pool: str, weights: str) -> str:

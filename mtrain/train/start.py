@@ -12,7 +12,10 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
+from mtrain.data.images import Images
+from mtrain.data.kept import kept
 from mtrain.data.pool import Pool
+from mtrain.data.resident import GIB, ResidentImages, resident_images
 from mtrain.data.task import fetch_shards
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
@@ -71,6 +74,9 @@ def begin(
     kind = HeadTraining if config.features == "cached" else Training
     training = kind(config, pool, model, device, done, ranks)
     training.skipping.note = report.note
+    if config.resident and training.images is not None and config.features == "online":
+        training.resident, said = _resident(training, training.images)
+        report.note(f"{run.name}: {said}")
     if saved is None and ranks.first:
         _adapt(training, run, report)
     if config.batchnorm == "per-task":
@@ -89,6 +95,13 @@ def begin(
         training.features = compiled(shared, training.example(), report.note)
     _record(training, report)
     return training
+
+
+def _resident(training: Training, images: Images) -> tuple[ResidentImages, str]:
+    """The resident images, and a line about them; those of the former cell of a sweep if they are the same."""
+    config, device = training.config, training.device
+    key = training.pool.digest, config.size, config.resident, training.how, str(device), images.stamps()
+    return kept("resident", key, lambda: resident_images(images, config.size, round(config.resident * GIB), device))
 
 
 def _tune(config: FitConfig, shared: SharedNetwork) -> None:

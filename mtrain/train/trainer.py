@@ -23,6 +23,7 @@ from mtrain.data.loader import Batches, Parts, Skipping, batches
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
 from mtrain.data.prefetch import on_device
+from mtrain.data.resident import ResidentImages
 from mtrain.data.stream import StreamBatches
 from mtrain.data.targets import Targets
 from mtrain.data.task import Task
@@ -63,6 +64,7 @@ class Training:
         self.targets = None if self.dense is None else Targets(rows)
         classes = torch.tensor([float(max(task.num_classes, 2)) for task in pool.tasks], device=device)
         self.scale = 1 / classes.log() if config.scales_losses else None
+        self.resident: ResidentImages | None = None  # training images in the memory of the device
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
@@ -280,7 +282,21 @@ class Training:
         workers = min(config.workers, len(items))
         lasting = None if pin else len(parts)
         loaded = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
-        return on_device(loaded, self.device)
+        return on_device(loaded, self.device, self._from_memory(dataset, items))
+
+    def _from_memory(self, dataset: Parts, items: range) -> Callable[[Batch, int], Batch] | None:
+        """Sends the batch at a position of `items` with its resident images; None if there are none."""
+        resident = self.resident
+
+        def send(batch: Batch, position: int) -> Batch:
+            item, part = divmod(items[position], len(dataset.parts))
+            batches = dataset.parts[part]
+            assert isinstance(batches, TrainingBatches)
+            assert resident is not None
+            drawn = batches.drawn(item)
+            return resident.sent(batch, drawn.index, drawn.place)
+
+        return None if resident is None else send
 
     def _batches(self, slots: range, stream: sampling.Stream) -> Batches:
         config, mixture, skip = self.config, self.mixture, self.config.skip_corrupt > 0
@@ -292,7 +308,7 @@ class Training:
             )
         return TrainingBatches(
             self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks,
-            targets=self.targets,
+            targets=self.targets, resident=None if self.resident is None else self.resident.shapes,
         )  # fmt: skip
 
     def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:

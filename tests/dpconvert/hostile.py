@@ -31,6 +31,7 @@ from dpconvert.image.tiff import TiffPages
 from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch
+from dpconvert.runtime.limits import reading
 from dpconvert.source.files import Source
 from tests.dpconvert import test_jpeg2000 as jpeg2000
 from tests.memory import peak
@@ -576,19 +577,33 @@ def gzip_of_annotations_of_gigabytes(_: Path) -> object:
     return read(data, "a.xml.gz", SUBJECT)
 
 
+def outcome(name: str) -> str:
+    """What reading a case says, in one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return f"read: {str(CASES[name](Path(folder)))[:80]}"
+        except UserError as error:
+            return str(error).replace(folder, "DIR")
+        except (Exception, MemoryError) as error:  # noqa: BLE001
+            return f"NOT OURS: {type(error).__name__}: {str(error)[:200]}"
+
+
+def limited(context: str, name: str) -> str:
+    """The outcome of a case under the limits of a worker process, in which this runs."""
+    try:
+        with reading(name):
+            return f"{name}: {outcome(name)}"
+    except UserError as error:
+        return str(error)
+
+
 def main() -> None:
     """Run the cases that are named."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for name in sys.argv[1:]:
-        with tempfile.TemporaryDirectory() as folder:
-            before, begun = peak(), time.monotonic()
-            try:
-                told = f"read: {str(CASES[name](Path(folder)))[:80]}"
-            except UserError as error:
-                told = str(error).replace(folder, "DIR")
-            except (Exception, MemoryError) as error:  # noqa: BLE001
-                told = f"NOT OURS: {type(error).__name__}: {str(error)[:200]}"
-            line = {"case": name, "told": told, "seconds": time.monotonic() - begun, "mib": peak() - before}
+        before, begun = peak(), time.monotonic()
+        line = {"case": name, "told": outcome(name)}
+        line |= {"seconds": time.monotonic() - begun, "mib": peak() - before}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 

@@ -160,6 +160,13 @@ def test_a_pool_keeps_its_processes_from_one_piece_of_work_to_the_next() -> None
     assert os.getpid() not in first
 
 
+def test_results_of_work_that_was_given_up_are_not_those_of_the_next() -> None:
+    with processes.pool(10, 2) as pool:
+        with pytest.raises(ReadError):
+            list(processes.run(add, pool.context, [3, 1, 2, 1, 2], pool))
+        assert sorted(processes.run(add, pool.context, [4, 5], pool)) == [14, 15]
+
+
 @pytest.mark.parametrize("server", [True, False], ids=["forked", "spawned"])
 def test_results_and_errors_of_workers_come_home(server: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not server:

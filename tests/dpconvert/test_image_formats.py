@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image.flat import flat
 from dpconvert.image.guards.allowed_formats import FORMATS, open_image
 from dpconvert.image.guards.jpeg import MOST_SCANS
-from tests.dpconvert import test_jpeg2000 as jpeg2000
+from tests.dpconvert.test_jpeg2000 import boxed
 from tests.dpconvert.test_tiff_segments import progressive
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
@@ -62,17 +63,15 @@ def in_several(data: bytes) -> bytes:
 COSTLY = {
     "scans": progressive(MOST_SCANS + 1),
     "scans of one of several": in_several(progressive(MOST_SCANS + 1)),
-    "precincts": jpeg2000.stream(jpeg2000.coding(0)),
-    "layers": jpeg2000.stream(jpeg2000.coding(4, 65_535)),
 }
 
 
 @pytest.mark.parametrize("name", COSTLY)
 def test_images_that_cost_more_than_their_size_tells_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(COSTLY[name])
-    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 that takes|JPEG 2000 of very many"):
+    with pytest.raises(ReadError, match="more than 100 scans"):
         flat(tmp_path / "a.png")
-    with pytest.raises(ReadError, match=r"more than 100 scans|JPEG 2000 that takes|JPEG 2000 of very many"):
+    with pytest.raises(ReadError, match="more than 100 scans"):
         mask_pixels.read(COSTLY[name], "m.png", colours=False)
 
 
@@ -98,6 +97,20 @@ def test_a_small_jpeg_2000_image_is_read_however_finely_it_is_divided(layout: di
     pixels = flat(tmp_path / "a.jp2")
     assert pixels.shape == (480, 640, 3)
     assert layout.get("irreversible") or np.array_equal(pixels, np.asarray(image))
+
+
+def test_a_jpeg_2000_image_with_a_palette_is_read(tmp_path: Path) -> None:
+    """Boxes as a program writes them (ISO/IEC 15444-1, I.5.3): indices 0 and 1, for two colours of three channels."""
+    indices = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) // 8 % 2
+    code = imagecodecs.jpeg2k_encode(indices, codecformat="j2k", level=0)
+    palette = struct.pack(">HB", 2, 3) + bytes([7, 7, 7]) + bytes([200, 10, 30]) + bytes([1, 2, 3])
+    boxes = boxed(
+        (b"ihdr", struct.pack(">IIHBBBB", 64, 64, 1, 7, 7, 0, 0)), (b"colr", b"\1\0\0" + struct.pack(">I", 16)),
+        (b"pclr", palette), (b"cmap", b"".join(struct.pack(">HBB", 0, 1, column) for column in range(3))),
+    )  # fmt: skip
+    whole = boxed((b"jP  ", b"\r\n\x87\n"), (b"ftyp", b"jp2 \0\0\0\0jp2 "), (b"jp2h", boxes), (b"jp2c", bytes(code)))
+    (tmp_path / "a.jp2").write_bytes(whole)
+    assert np.array_equal(flat(tmp_path / "a.jp2"), np.array([[200, 10, 30], [1, 2, 3]], np.uint8)[indices])
 
 
 def test_usual_ones_are_not(tmp_path: Path) -> None:

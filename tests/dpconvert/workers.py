@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dpconvert.errors import ReadError
+from dpconvert.runtime.limits import reading
 
 
 def die(context: str, item: int) -> int:
@@ -46,3 +48,40 @@ def slowly(folder: Path, item: int) -> int:
     (folder / f"{item}-{os.getpid()}").touch()
     time.sleep(1)
     return item
+
+
+def read_by_name(context: str, item: str) -> str:
+    """Read two files, of which the second has the name `item`, as that name says; answer with what was refused."""
+    refused = ""
+    for name in ("before", item):
+        try:
+            with reading(name):
+                READ.get(name, str)()
+        except ReadError as error:
+            refused = str(error)
+    return refused or item
+
+
+def count_on() -> None:
+    """Take processor time without end."""
+    while True:
+        pass
+
+
+def take_memory() -> None:
+    """Take a gigabyte in steps, as a decoder does."""
+    taken = [bytes(1 << 26) for _ in range(16)]
+    assert len(taken) == 16
+
+
+def crash() -> None:
+    """Read at an address that does not exist."""
+    ctypes.string_at(0)
+
+
+def end() -> None:
+    """Be killed, as by the kernel for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+READ: dict[str, Callable[[], object]] = {"endless": count_on, "large": take_memory, "crash": crash, "killed": end}

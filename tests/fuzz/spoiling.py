@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dpconvert.errors import UserError
+from dpconvert.runtime.limits import Limits, limited, reading
 from tests.fuzz.mutation import mutated
 from tests.fuzz.targets import MEMORY, TARGETS, Target
 from tests.memory import held, peak
@@ -73,7 +74,8 @@ def check(name: str, data: bytes) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            parse(data)
+            with limited(Limits(memory=MIB << 20)), reading("input"):  # as a conversion does
+                parse(data)
         except UserError:
             read = False
         except BaseException as error:

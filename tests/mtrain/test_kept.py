@@ -9,9 +9,10 @@ import torch
 
 from mtrain.data.kept import keeping, kept
 from mtrain.data.pool import open_pool
+from mtrain.data.resident import ResidentImages
 from mtrain.errors import ShardError
 from mtrain.model import batchnorm_adapt
-from mtrain.train import adaptation
+from mtrain.train import adaptation, start
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import a_training
 
@@ -63,6 +64,26 @@ def test_an_index_is_read_once_and_again_when_the_shards_change(shards: Path) ->
         next((shards / "Alpha").glob("train-*.tar")).unlink()
         with pytest.raises(ShardError, match="missing"):
             open_pool(shards)
+
+
+def test_resident_images_stay_for_the_next_cell_unless_a_shard_has_changed(shards: Path) -> None:
+    def found(**changed: object) -> ResidentImages:
+        training = a_training(shards, leave_out=(), resident=1, **changed)
+        assert training.images is not None
+        return start._resident(training, training.images)[0]
+
+    with keeping():
+        first = found()
+        assert found(lr=1e-1) is first
+        assert found(size=40) is not first
+        second = found()
+        shard = next((shards / "Alpha").glob("train-*.tar"))
+        content = shard.read_bytes()
+        shard.unlink()
+        shard.write_bytes(content)
+        third = found()
+        assert third is not second
+        assert torch.equal(third.pixels, second.pixels)
 
 
 def test_an_adaptation_is_that_of_each_training_to_the_bit(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

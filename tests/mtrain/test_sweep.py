@@ -26,6 +26,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_json
 from mtrain.cli import group
 from mtrain.config import FitConfig
+from mtrain.data.kept import keeping
+from mtrain.data.pool import open_pool
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights import state_digest
@@ -418,6 +420,21 @@ def test_a_diverged_training_is_a_result(tiny: Callable[..., list[Cell]], tmp_pa
     assert content["state"] == "diverged"
     assert all("the training has diverged" in reason for reason in content["failures"].values())
     assert list(content["failures"]) == list(cells[0].tasks)
+
+
+@pytest.mark.parametrize("changed", ["Alpha", "Beta"], ids=["scored", "trained on"])
+def test_no_cell_is_trained_on_other_shards_than_it_was_planned_for(
+    changed: str, tiny: Callable[..., list[Cell]], tmp_path: Path
+) -> None:
+    pool, store = write_pool(tmp_path / "other", sizes={"train": 16, "val": 8, "test": 4}), Store(tmp_path / "sweep")
+    cell = next(cell for cell in tiny(shards=pool) if cell.tasks == ("Alpha",))
+    with keeping():
+        open_pool(pool)
+        write_task(pool / changed, seed=9, sizes={"train": 16, "val": 8, "test": 4})
+        with pytest.raises(RunError, match="the shards have changed since the sweep began; run the same command again"):
+            cell_run.attempt(store, cell, QUIET)
+    assert not store.has(cell)
+    assert not store.run(cell.training).exists
 
 
 def test_what_another_process_has_is_left_to_it(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:

@@ -100,6 +100,10 @@ SHARED = {
         ({"train_on": "train", "iterations": 4, "warmup": 4}, {"joint", "lr", "tau", "schedule", *SHARED}),
         ({"train_on": "train"}, {"joint"}),
         ({"train_on": "train", "tune": "heads"}, {"joint", "batchnorm", "adapt_batches", *SHARED}),
+        (
+            {"train_on": "train", "tune": "heads", "features": "cached", "resident": 1},
+            {"joint", "batchnorm", "adapt_batches", "resident", *SHARED},
+        ),
     ],
 )
 def test_what_has_no_effect_beside_other_settings(settings: dict[str, Any], idle: set[str]) -> None:
@@ -235,7 +239,7 @@ ALWAYS = {
 }  # fmt: skip
 ELSEWHERE = {  # said, as these tests show
     "fit": {"momentum", "adapt_batches", "warmup_lr", "lr", "tau", "schedule", "joint", "validate_every", "batchnorm",
-        "temperature", "task_weights", "graph", *SHARED},
+        "temperature", "task_weights", "graph", "resident", *SHARED},
     "release": {"lr", "tau", "evaluations", "accepted"},  # test_release.py
     "sweep": {"shards", "only_plan", "jobs", "engine", "address", "cpus", "part", "retry_failed", "parts", "race",
         "status"},

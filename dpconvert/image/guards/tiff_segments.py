@@ -18,7 +18,6 @@ from PIL import TiffImagePlugin
 from dpconvert.errors import ReadError
 from dpconvert.image.guards import jpeg2000
 from dpconvert.image.guards.jpeg import checked_size
-from dpconvert.image.guards.jpeg2000 import LITTLE
 
 # values of the tag Compression
 STREAMS = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013})
@@ -27,6 +26,7 @@ JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
 WEBP = frozenset({34927, 50001})
 PNG = 34933
 
+LITTLE = 1 << 20  # samples that are always allowed
 TOO_MUCH = 4  # maximum ratio of claimed samples to those of the segment
 
 
