@@ -125,17 +125,18 @@ def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage
     return (OF_ONE | OF_SEVERAL)[kind](data, name)
 
 
-def names_of_images(data: bytes, name: str) -> list[str] | None:
-    """Return the names of the images that the content annotates, or None if its format names none.
+def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
+    """Return the images that the content annotates by their names, or None if its format names none.
 
     Raises:
         ReadError: The format is unknown, or the file is damaged.
     """
     match kind := detect(data, name):
         case "coco":
-            return [entry.file_name for entry in coco_file(data, name).images]
+            return coco_file(data, name).named
         case _ if kind in OF_SEVERAL:
-            return [told for image in listed_file(kind, data, name) for told in (image.name, *image.aliases)]
+            images = listed_file(kind, data, name)
+            return [listed.NamedImage((one.name, *one.aliases), len(one.drawn) + len(one.labels)) for one in images]
     return None
 
 

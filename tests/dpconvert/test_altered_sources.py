@@ -172,7 +172,7 @@ def test_benign_images_of_janowczyk_are_found_without_case_and_others_counted(tm
     (source / "benign.txt").write_text(listed.upper() + "none.bmp\n")
     made = planned("janowczyk3", source)
     assert {row.key: row.attributes for row in made.rows} == kept
-    assert "benign.txt lists 1 image not here, the first none.bmp" in "; ".join(made.notes)
+    assert "benign.txt names 1 image of which no file is here, the first: none.bmp" in "; ".join(made.notes)
 
 
 def test_a_mask_of_segpath_with_a_third_value_is_refused(tmp_path: Path) -> None:
