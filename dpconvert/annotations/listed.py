@@ -18,7 +18,7 @@ import shapely
 from dpconvert.annotations import marks
 from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
-from dpconvert.annotations.labels import only, resolved
+from dpconvert.annotations.labels import of_field, only, resolved
 from dpconvert.errors import ReadError
 from dpconvert.names import folded
 
@@ -127,8 +127,10 @@ def find(images: Sequence[ListedImage], name: str, image: str) -> ListedImage:
     raise ReadError(f"does not know the image {image!r}", where=name, found=f"{have}, ... ({len(images)})")
 
 
-def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = ()) -> Annotations:
+def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = (), field: str = "") -> Annotations:
     """Its annotations in pixels of an image of `size` (width, height).
+
+    field: the field of its shapes that holds their labels; '' if they have one at most.
 
     Raises:
         ReadError: The file states an image of another shape, or `known` lacks a label.
@@ -143,7 +145,8 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
         if not callable(drawn.shape) and scale != (1, 1):
             shape = shapely.transform(shape, lambda xy: xy * scale)
             mended[SCALED] += 1
-        label = resolved(drawn.labels, known, name) if drawn.ranked else only(drawn.labels, known, name)
+        told = of_field(drawn.labels, field)
+        label = resolved(told, known, name) if drawn.ranked else only(told, known, name)
         items.append(Annotation(shape, label, drawn.id or str(number)))
     if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in mended):
         raise ReadError(

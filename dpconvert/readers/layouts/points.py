@@ -68,6 +68,8 @@ class Layout(SplitNames):
     """Label of all points if no column holds it."""
     labels: dict[str, str] = {}
     """Label in the files -> label."""
+    label_field: str = ""
+    """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
     missing: Missing = "error"
     """Images without points: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
     them, `"none"` says that they show none.
@@ -160,6 +162,8 @@ def idle(source: Source) -> Iterator[Idle]:
         yield OF_TEXT, "no file of points is a table"
     if not endings & {".mat", ".json"}:
         yield ("variable",), "no file of points is of MATLAB or JSON"
+    if not endings & {".json", ".csv"}:
+        yield ("label_field",), "no file of points is of VIA"
     if ".mat" not in endings:
         yield ("label_variable",), "no file of points is of MATLAB"
 
@@ -192,7 +196,8 @@ def _read(data: bytes, name: str, layout: Layout, source_image: SourceImage, ima
     data = annotation_files.unpacked(data, name)
     if _of_a_program(data, name):
         known = list(layout.labels)
-        subject = annotation_files.Subject(source_image.files[0], (image.width, image.height), image.bounds[:2])
+        size, origin = (image.width, image.height), image.bounds[:2]
+        subject = annotation_files.Subject(source_image.files[0], size, origin, label_field=layout.label_field)
         found = annotation_files.read(data, name, subject, known)
         if isinstance(found, LabelMask):
             raise ReadError("an image, and no file of points", where=name)

@@ -95,6 +95,10 @@ class Layout(Tabular, SplitNames):
     """Column of the slide's label."""
     bounds: bool = True
     """Whether QuPath's coordinates start at the slide's bounds; `false` if at the corner of the whole slide."""
+    label_field: str = ""
+    """Attribute of VIA, or choices of Label Studio (`name` of the control, the `from_name` of the export), that holds
+    the labels; files with labels in several are refused if not given.
+    """
     boxes: coco.Boxes = ""
     """What COCO boxes hold: `"xywh"`, or `"xyxy"` for two corners; boxes that fit only as corners are refused if not
     given.
@@ -144,6 +148,8 @@ def idle(source: Source) -> Iterator[Idle]:
         yield from no_white_zero(source, drawn, layout_of(source.manifest, Layout).white_is_zero)
     if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
         yield ("boxes",), "no file of annotations is JSON"
+    if not any(named_images.SEVERAL.search(name) for name in files):
+        yield ("label_field",), "no file of annotations is JSON, XML or a table"
     if not files:
         yield ("labels", "skip", "bounds"), "there is no file of annotations"
     if not source.match("table"):
@@ -171,6 +177,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         instances=layout.instances,
         white_is_zero=layout.white_is_zero,
         boxes=layout.boxes,
+        label_field=layout.label_field,
     )
     found = annotation_files.read(source.read(name), name, subject, _known(source.manifest, layout))
     if isinstance(found, LabelMask):
@@ -299,10 +306,12 @@ def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage
     if not image.annotations or MASK.search(image.annotations[0]):
         return image
     name, manifest = image.annotations[0], source.manifest
-    told = annotation_files.labels_of_image(annotation_files.unpacked(source.read(name), name), name, image.files[0])
+    known = [*layout.labels] or manifest.classes
+    data = annotation_files.unpacked(source.read(name), name)
+    told = annotation_files.labels_of_image(data, name, image.files[0], known, layout.label_field)
     if not told:
         return image
-    label = only(told, [*layout.labels, *([] if layout.labels else manifest.classes)], name)
+    label = only(told, known, name)
     kept = image.annotations if manifest.dense is not None else ()
     return replace(image, label=layout.labels.get(label, label), annotations=kept)
 
