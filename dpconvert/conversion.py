@@ -1,6 +1,7 @@
 """Convert a source into a task folder: plan, shards, index, task.json. Each is kept as soon as it is complete.
 
 <out>/<Task>/.work/request.json   the request: options, and digests of manifest and source
+<out>/<Task>/.work/stamps         a digest of name, size and times for each file of the source
 <out>/<Task>/.work/plan.jsonl     the plan
 <out>/<Task>/.work/<shard>.json   the part of the index for a finished shard
 <out>/<Task>/train-000000.tar ... the shards
@@ -39,7 +40,8 @@ from dpconvert.source.files import Source
 from dpconvert.source.stamps import Stamps
 
 REPORTED_FAILURES = 10
-STAMPS = "stamps"  # in request.json alone: the times of files are no part of a task
+STAMPS = "stamps"  # in `.work` alone: the times of files are no part of a task
+SHOWN = 3  # files that changed
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,30 @@ def _finished(folder: Path, request: dict[str, str], source: Source, report: Rep
         return card
     existing = _existing_request(work)
     if existing is not None:
-        stamped = request | {STAMPS: source.stamps().digest(source.sizes)}
-        if any(existing.get(part) != stamped[part] for part in ("source", STAMPS)):  # keep unaffected shards
+        changed = _changed(source, folder)
+        if existing.get("source") != request["source"] or changed:  # keep unaffected shards
             report.note(
                 f"{folder.name}: files of the source changed or copied since this conversion began; it is planned again"
             )
+            if changed:
+                report.note(f"{folder.name}: changed or copied: {_first(changed)}")
             (work / "plan.jsonl").unlink(missing_ok=True)
         _check_same(folder, request, _with_new_failure_handling(existing, request))
     return None
+
+
+def _changed(source: Source, folder: Path) -> list[str]:
+    """Return the files that changed since an unfinished conversion began; all of them if that is not known."""
+    try:
+        record = (folder / WORK / STAMPS).read_bytes()
+    except FileNotFoundError:
+        record = b""
+    return source.stamps().changed_since(record, source.sizes)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _existing_request(work: Path) -> dict[str, str] | None:
@@ -217,11 +235,13 @@ def _plan(
                 return Plan.from_lines(file)
         except (ValueError, KeyError, TypeError, StopIteration):  # damaged
             report.note(f"{manifest.task}: the existing plan cannot be read; it is made again")
-    stamps = source.stamps().digest(source.sizes)
+    stamps = source.stamps().record(source.sizes)
     chosen = plan.make(manifest, source, options, workers, report)
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(folder / WORK / STAMPS) as file:  # before the request, which makes it a conversion to go on with
+        file.write(stamps)
     with replaced(folder / WORK / "request.json") as file:
-        file.write(json.dumps(request | {STAMPS: stamps}).encode())
+        file.write(json.dumps(request).encode())
     with replaced(path) as file:
         file.writelines(line.encode() + b"\n" for line in chosen.lines())
     for shard in folder.glob("*.tar"):
@@ -361,7 +381,17 @@ def _read_for(row: PlanRow) -> Iterator[str]:
 
 
 def _finish(source: Source, options: Options, chosen: Plan, folder: Path, request: dict[str, str]) -> TaskCard:
-    """Write the index and the card, then remove the working files."""
+    """Write the index and the card, then remove the working files.
+
+    Raises:
+        SourceError: files of the source changed while they were converted.
+    """
+    used = source.used()
+    if changed := [name for name in _changed(source, folder) if name in used]:
+        raise SourceError(
+            "files of the source changed while they were converted", where=source.root, found=_first(changed),
+            remedy="run again when they are complete: what depends on them is made again, all else is kept",
+        )  # fmt: skip
     records = [_record(folder, name) for name in chosen.shards()]
     done = [record for record in records if record is not None]
     assert len(done) == len(records), "a shard vanished before the index was written"

@@ -96,6 +96,17 @@ class File(Loose):
         found = [[*(i.bbox or ()), *frames[i.image_id]] for i in self.annotations if i.boxed and i.image_id in frames]
         return np.array(found, dtype=np.float64).reshape(-1, 6)
 
+    @cached_property
+    def named(self) -> list[listed.NamedImage]:
+        """The images, with the numbers of their annotations."""
+        often = Counter(item.image_id for item in self.annotations)
+        return [listed.NamedImage((image.file_name,), often[image.id]) for image in self.images]
+
+    @cached_property
+    def names(self) -> listed.Names:
+        """The names of the images."""
+        return listed.Names(image.file_name for image in self.images)
+
     def boxes_of(self, image: Id, frame: tuple[float, float]) -> Told:
         """Return these boxes for one image of the given width and height."""
         found = [[*(i.bbox or ()), *frame] for i in self.annotations if i.boxed and i.image_id == image]
@@ -114,8 +125,8 @@ def parse(data: bytes, name: str) -> File:
     file = parsed(data, name, FILE)
     _check_ids("images", {(image.id, image.file_name) for image in file.images}, name)
     _check_ids("categories", {(category.id, category.name) for category in file.categories}, name)
-    listed = {image.id for image in file.images}
-    if file.annotations and not any(item.image_id in listed for item in file.annotations):
+    known = {image.id for image in file.images}
+    if file.annotations and not any(item.image_id in known for item in file.annotations):
         raise ReadError(
             "no annotation is of an image that the file lists", where=name,
             expected=f"an image_id such as {file.images[0].id}" if file.images else "the list `images`",
@@ -213,7 +224,7 @@ def _names(item: CocoAnnotation, categories: dict[Id, tuple[str, str]], name: st
 
 def named(file: File, image: str) -> list[CocoImage]:
     """The file's entries for an image: of its whole name, else of its last part, else of that without extension."""
-    return [file.images[place] for place in listed.matching([entry.file_name for entry in file.images], image)]
+    return [file.images[place] for place in file.names.places(image)]
 
 
 def _entry(file: File, name: str, image: str) -> CocoImage:

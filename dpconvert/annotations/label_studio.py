@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks, outlines
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
+from dpconvert.annotations.labels import Said
 from dpconvert.annotations.listed import Drawn, ListedImage
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
@@ -59,6 +60,7 @@ class Value(Loose):
 class Result(Loose):
     id: str = ""
     type: str = ""
+    control: str = Field(default="", alias="from_name")
     width: Side | None = Field(default=None, alias="original_width")
     height: Side | None = Field(default=None, alias="original_height")
     item: int | None = Field(default=None, alias="item_index")
@@ -91,7 +93,9 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         ReadError: The content is not such a file, or a brush cannot be decoded.
     """
     if b'"from_name"' not in data and (b'"original_width"' in data or b'"result"' not in data):
-        return [_minimal(entry, name, has_shapes=b'"original_width"' in data) for entry in parsed(data, name, MINIMAL)]
+        entries = parsed(data, name, MINIMAL)
+        fields = _fields(entries)
+        return [_minimal(entry, name, fields, has_shapes=b'"original_width"' in data) for entry in entries]
     tasks = parsed(data, name, TASKS)
     listed = [_task(task, name) for task in (tasks if isinstance(tasks, list) else [tasks])]
     return [one for one in listed if one is not None]
@@ -107,7 +111,7 @@ def _task(task: Task, name: str) -> ListedImage | None:
     return listed
 
 
-def _minimal(entry: dict[str, Any], name: str, *, has_shapes: bool) -> ListedImage:
+def _minimal(entry: dict[str, Any], name: str, fields: Sequence[str], *, has_shapes: bool) -> ListedImage:
     """Lists of values, without the results around them.
 
     The kind is in the name of the list of labels. Where that is "labels" alone, or absent, what the shape consists of
@@ -131,19 +135,39 @@ def _minimal(entry: dict[str, Any], name: str, *, has_shapes: bool) -> ListedIma
         raise ReadError(str(first_fault(error)), where=name) from None
     if not has_shapes:  # in the whole file, else an image without any shows nothing
         marks.pass_over("choices", listed.mended)
-    return replace(listed, labels=(*listed.labels, *_chosen(entry)))
+    return replace(listed, labels=tuple(label for field in fields for label in _chosen(entry.get(field), field)))
 
 
-def _chosen(entry: dict[str, Any]) -> Iterator[str]:
-    """What may be a choice for the whole image: the texts of an entry that are no addresses, and lists of choices.
+def _fields(entries: list[dict[str, Any]]) -> list[str]:
+    """The fields that may hold choices for whole images: texts that are no addresses, and lists of choices.
 
-    A field of the task's data, such as its patient, cannot be told from a choice: the classes of the manifest decide.
+    The export writes the data of a task, its `id`, what was chosen, and then the `annotator`. Where the keys stand in
+    that order, the fields of the data are told from choices by their place; where not, all of them may be choices.
     """
-    for key, value in entry.items():
-        if isinstance(value, dict) and isinstance(value.get("choices"), list):
-            yield from map(str, value["choices"])
-        elif isinstance(value, str) and key not in OWN and not ADDRESS.search(value):
-            yield value
+    placed = [_between(list(entry)) for entry in entries]
+    ordered = bool(placed) and None not in placed
+    told = dict.fromkeys(key for entry in entries for key, value in entry.items() if _may_be_chosen(key, value))
+    after = {key for keys in placed for key in keys or ()}
+    return [key for key in told if not ordered or key in after]
+
+
+def _between(keys: list[str]) -> list[str] | None:
+    """The keys of an entry after its id and before its annotator; None if they do not stand in this order."""
+    if "id" not in keys or "annotator" not in keys[keys.index("id") :]:
+        return None
+    return keys[keys.index("id") + 1 : keys.index("annotator")]
+
+
+def _may_be_chosen(key: str, value: object) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("choices"), list)
+    return isinstance(value, str) and key not in OWN and not ADDRESS.search(value)
+
+
+def _chosen(value: object, field: str) -> list[str]:
+    """The choices of a field; an empty one where there is none, as the field itself is told."""
+    several = value.get("choices") if isinstance(value, dict) else None
+    return [Said(str(label), field) for label in (several if isinstance(several, list) else [value or ""])]
 
 
 def _kind(value: dict[str, Any]) -> str:
@@ -185,8 +209,9 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
             drawn.append(Drawn(shape, tuple(own), result.id or str(number), ranked=False))
     names = [_file(address) for address in addresses if address]
     shapes = {result.id for result in results if result.type.removesuffix("labels") in KINDS}
-    chosen = [result.value.get("choices") for result in results if result.type == "choices" and result.id not in shapes]
-    of_image = tuple(str(label) for some in chosen if isinstance(some, list) for label in some)
+    choices = [result for result in results if result.type == "choices" and result.id not in shapes]
+    chosen = [(result.value.get("choices"), result.control) for result in choices]
+    of_image = tuple(Said(str(label), control) for some, control in chosen if isinstance(some, list) for label in some)
     return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)), of_image)
 
 

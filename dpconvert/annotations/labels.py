@@ -2,10 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Collection, Iterable, Sequence
+from typing import Self
 
 from dpconvert import names
 from dpconvert.errors import ReadError, cut
+
+
+class Said(str):
+    """A label, and which field, attribute or control of a program says it."""
+
+    field: str
+
+    def __new__(cls, text: str, field: str) -> Self:
+        said = super().__new__(cls, text)
+        said.field = field
+        return said
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.field
+
+
+def field_of(items: Iterable[Sequence[str]], known: Collection[str], name: str, chosen: str = "") -> str:
+    """Return the field that holds the labels of a file's images or shapes; '' if nothing has labels in two fields.
+
+    items: the labels of each image or shape. chosen: what the manifest says; '' for nothing.
+
+    Raises:
+        ReadError: labels that are known stand in several fields, or nothing has the chosen field.
+    """
+    told = [[label for label in labels if isinstance(label, Said)] for labels in items]
+    fields = sorted({label.field for labels in told for label in labels})
+    if chosen:
+        if fields and chosen not in fields:
+            raise ReadError(
+                f"no field {chosen!r} of labels", where=name, found=", ".join(map(repr, fields[:4])),
+                remedy="correct `label_field` in [layout]",
+            )  # fmt: skip
+        return chosen
+    if not known:
+        return ""
+    spelt = {label: label in known or names.match(label, known) is not None for label in {*itertools.chain(*told)}}
+    several = [labels for labels in told if len({one.field for one in labels}) > 1]
+    first = {one.field: str(one) for labels in reversed(several) for one in reversed(labels) if spelt[one]}
+    if len(first) > 1:
+        fields = sorted(first)
+        raise ReadError(
+            f"several labels in the fields {', '.join(map(repr, fields[:4]))}", where=name, expected="one",
+            found=", ".join(repr(cut(label, 40)) for label in [*first.values()][:-5:-1]),
+            remedy=f'say in [layout] which field holds the label, as in label_field = "{fields[0]}"',
+        )  # fmt: skip
+    return next(iter(first), "")
+
+
+def of_field(told: Sequence[str], field: str) -> tuple[str, ...]:
+    """Return the labels that a field says; all of them if none is of a field, or no field is wanted."""
+    if not field or not any(isinstance(label, Said) for label in told):
+        return tuple(told)
+    return tuple(label for label in told if isinstance(label, Said) and label.field == field)
 
 
 def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> str:

@@ -6,8 +6,9 @@ scales its shapes, and resolves their labels.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -17,10 +18,23 @@ import shapely
 from dpconvert.annotations import marks
 from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
-from dpconvert.annotations.labels import only, resolved
+from dpconvert.annotations.labels import of_field, only, resolved
 from dpconvert.errors import ReadError
+from dpconvert.names import folded
 
 Size = tuple[int, int]
+
+
+def _bare(name: str) -> str:
+    """The last part of a name without its extension."""
+    return re.sub(r"(?i)(\.ome)?\.[a-z0-9]{2,7}$", "", PurePosixPath(name).name)
+
+
+WAYS: tuple[Callable[[str], str], ...] = (
+    str, folded, lambda name: PurePosixPath(name).name, lambda name: folded(PurePosixPath(name).name),
+    _bare, lambda name: folded(_bare(name)),
+)  # fmt: skip
+"""How names are compared, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +66,47 @@ class ListedImage:
     labels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class NamedImage:
+    """An image that a file names: all its names there, and how many annotations the file holds of it."""
+
+    names: tuple[str, ...]
+    annotations: int
+
+
+class Names:
+    """Names of images, as a file states them, by which the files of a source are found."""
+
+    def __init__(self, told: Iterable[str]) -> None:
+        self._told = [name.replace("\\", "/") for name in told]
+        self._places: list[dict[str, list[int]]] = []
+        for way in WAYS:
+            found = defaultdict(list)
+            for place, name in enumerate(self._told):
+                found[way(name)].append(place)
+            self._places.append(dict(found))
+
+    def places(self, image: str) -> list[int]:
+        """The places of an image's names: of its whole name, else of its last part, else of that without extension.
+
+        Each time case and Unicode form count only where names differ in nothing else. Of several that end alike, those
+        whose folders agree best with the image's.
+        """
+        ways = zip(WAYS, self._places, strict=True)
+        found = next((places[way(image)] for way, places in ways if way(image) in places), [])
+        best = max((shared_folders(self._told[place], image) for place in found), default=0)
+        return [place for place in found if shared_folders(self._told[place], image) == best]
+
+
+def shared_folders(one: str, other: str) -> int:
+    """How many folders two names share, counted from the last one."""
+    pairs = zip(*(reversed(folded(name.replace("\\", "/")).split("/")[:-1]) for name in (one, other)), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def matching(names: Iterable[str], image: str) -> list[int]:
-    """The places of an image's names: of its whole name, else of its last part, else of that without extension."""
-    listed = [name.replace("\\", "/") for name in names]
-    for told in (str, lambda name: PurePosixPath(name).name, _bare):
-        if found := [place for place, name in enumerate(listed) if told(name) == told(image)]:
-            return found
-    return []
+    """The places of an image among some names, as `Names` finds them."""
+    return Names(names).places(image)
 
 
 def find(images: Sequence[ListedImage], name: str, image: str) -> ListedImage:
@@ -79,8 +127,10 @@ def find(images: Sequence[ListedImage], name: str, image: str) -> ListedImage:
     raise ReadError(f"does not know the image {image!r}", where=name, found=f"{have}, ... ({len(images)})")
 
 
-def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = ()) -> Annotations:
+def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = (), field: str = "") -> Annotations:
     """Its annotations in pixels of an image of `size` (width, height).
+
+    field: the field of its shapes that holds their labels; '' if they have one at most.
 
     Raises:
         ReadError: The file states an image of another shape, or `known` lacks a label.
@@ -95,7 +145,8 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
         if not callable(drawn.shape) and scale != (1, 1):
             shape = shapely.transform(shape, lambda xy: xy * scale)
             mended[SCALED] += 1
-        label = resolved(drawn.labels, known, name) if drawn.ranked else only(drawn.labels, known, name)
+        told = of_field(drawn.labels, field)
+        label = resolved(told, known, name) if drawn.ranked else only(told, known, name)
         items.append(Annotation(shape, label, drawn.id or str(number)))
     if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in mended):
         raise ReadError(
@@ -103,7 +154,3 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
             remedy="the rules 'whole' and 'tiles' of the shape `slides` take such labels; for others, draw outlines",
         )  # fmt: skip
     return marks.check(Annotations(items, mended), name)
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"(?i)(\.ome)?\.[a-z0-9]{2,7}$", "", PurePosixPath(name).name)

@@ -35,6 +35,7 @@ from dpconvert.annotations import (
 )
 from dpconvert.annotations.frame import once
 from dpconvert.annotations.geometry import Annotation, Annotations
+from dpconvert.annotations.labels import field_of, of_field
 from dpconvert.annotations.masks import LabelMask
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.programs import Format, detect
@@ -60,7 +61,7 @@ class Subject:
 
     file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
     glass: what NDPA needs, or why it is not known. values, threshold, instances, white_is_zero: how a mask is to be
-    read. boxes: what COCO's boxes hold.
+    read. boxes: what COCO's boxes hold. label_field: the field that holds labels, if several do.
     """
 
     file: str
@@ -72,6 +73,7 @@ class Subject:
     instances: bool = False
     white_is_zero: masks.WhiteIsZero = ""
     boxes: coco.Boxes = ""
+    label_field: str = ""
 
 
 def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) -> Annotations | LabelMask:
@@ -103,7 +105,8 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
         case _:
             images = listed_file(kind, data, name)
             image = images[0] if kind in OF_ONE else listed.find(images, name, subject.file)
-            found = listed.placed(image, name, subject.size, known)
+            field = _field_of_shapes(kind, data, name, tuple(known), subject.label_field)
+            found = listed.placed(image, name, subject.size, known, field)
             if kind in OF_ONE:
                 _count_another(image.name, subject, found)
     found = once(found)  # before ids that occur twice become two
@@ -125,31 +128,49 @@ def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage
     return (OF_ONE | OF_SEVERAL)[kind](data, name)
 
 
-def names_of_images(data: bytes, name: str) -> list[str] | None:
-    """Return the names of the images that the content annotates, or None if its format names none.
+def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
+    """Return the images that the content annotates by their names, or None if its format names none.
 
     Raises:
         ReadError: The format is unknown, or the file is damaged.
     """
     match kind := detect(data, name):
         case "coco":
-            return [entry.file_name for entry in coco_file(data, name).images]
+            return coco_file(data, name).named
         case _ if kind in OF_SEVERAL:
-            return [told for image in listed_file(kind, data, name) for told in (image.name, *image.aliases)]
+            images = listed_file(kind, data, name)
+            return [listed.NamedImage((one.name, *one.aliases), len(one.drawn) + len(one.labels)) for one in images]
     return None
 
 
-def labels_of_image(data: bytes, name: str, image: str) -> tuple[str, ...]:
+@lru_cache(maxsize=1)
+def _field_of_shapes(kind: Format, data: bytes, name: str, known: tuple[str, ...], chosen: str) -> str:
+    drawn = (one.labels for image in listed_file(kind, data, name) for one in image.drawn if not one.ranked)
+    return field_of(drawn, known, name, chosen)
+
+
+@lru_cache(maxsize=1)
+def _field_of_images(kind: Format, data: bytes, name: str, known: tuple[str, ...], chosen: str) -> str:
+    return field_of((image.labels for image in listed_file(kind, data, name)), known, name, chosen)
+
+
+def labels_of_image(
+    data: bytes, name: str, image: str, known: Collection[str] = (), label_field: str = ""
+) -> tuple[str, ...]:
     """Return the labels that the content gives to an image as a whole; none if its format has no such labels.
 
+    label_field: the field that holds the labels; '' to take the one that holds some of `known`.
+
     Raises:
-        ReadError: The format is unknown, the file is damaged, or it does not list the image.
+        ReadError: The format is unknown, the file is damaged, it does not list the image, or several of its fields
+            hold known labels.
     """
     kind = detect(data, name)
     if kind not in OF_ONE and kind not in OF_SEVERAL:
         return ()
     images = listed_file(kind, data, name)
-    return (images[0] if kind in OF_ONE else listed.find(images, name, image)).labels
+    found = (images[0] if kind in OF_ONE else listed.find(images, name, image)).labels
+    return of_field(found, _field_of_images(kind, data, name, tuple(known), label_field))
 
 
 def unpacked(data: bytes, name: str) -> bytes:

@@ -20,6 +20,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
+from dpconvert.annotations.labels import Said
 from dpconvert.annotations.listed import Drawn, ListedImage
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
@@ -97,11 +98,9 @@ def _listed(name: str, regions: list[Region], where: str, attributes: dict[str, 
 
 
 def _labels(attributes: dict[str, Any]) -> Iterator[str]:
-    for value in attributes.values():
-        if isinstance(value, dict):
-            yield from (str(option) for option, chosen in value.items() if chosen)
-        else:
-            yield str(value)
+    for key, value in attributes.items():
+        told = [option for option, chosen in value.items() if chosen] if isinstance(value, dict) else [value]
+        yield from (Said(str(label), key) for label in told)
 
 
 def _shape(one: Outline, mended: Counter[str], where: str) -> Geometry | None:

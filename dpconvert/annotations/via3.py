@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
+from dpconvert.annotations.labels import Said
 from dpconvert.annotations.listed import Drawn, ListedImage
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
@@ -30,6 +31,7 @@ NUMBERS = {"point": 2, "rectangle": 4, "circle": 3, "ellipse": 4}  # of coordina
 
 
 class Attribute(Loose):
+    name: str = Field(default="", alias="aname")
     options: dict[str, str] = {}
 
 
@@ -102,7 +104,8 @@ def _listed(project: Project, file: File, regions: list[tuple[str, Metadata]], n
 def _labels(project: Project, values: dict[str, Any], number: str, name: str) -> Iterator[str]:
     """Texts, and the options that an attribute's value chooses: one, or several with commas between them."""
     for attribute, value in values.items():
-        options = project.attribute.get(attribute, Attribute()).options
+        described = project.attribute.get(attribute, Attribute())
+        options, field = described.options, described.name or attribute
         chosen = str(value).split(",") if options and value else []
         if any(option in options for option in chosen):
             if unknown := [option for option in chosen if option not in options]:
@@ -110,9 +113,9 @@ def _labels(project: Project, values: dict[str, Any], number: str, name: str) ->
                     f"{number}: an option that the project does not list", where=name, found=", ".join(unknown),
                     expected=f"of {', '.join(options)}", remedy="export the project again",
                 )  # fmt: skip
-            yield from (options[option] for option in chosen)
+            yield from (Said(options[option], field) for option in chosen)
         else:
-            yield str(value)
+            yield Said(str(value), field)
 
 
 def _shape(xy: list[float], number: str, mended: Counter[str], name: str) -> Geometry | None:

@@ -75,6 +75,8 @@ class Erratum(Model):
     """Description of the fault."""
     citation: str
     """Source of the report."""
+    task: str = ""
+    """Task whose samples are meant, as `dpconvert audit` states it; entries about another task are not used."""
     default: bool = True
     """Whether it is on unless `--errata` says otherwise."""
 
@@ -90,9 +92,9 @@ class Erratum(Model):
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields; an unset `samples` is left out, so that the digests of manifests without it do not change."""
+        """The fields; unset `samples` and `task` are left out, so that digests of manifests without them stay."""
         fields: dict[str, Any] = serialize(self)
-        return {name: value for name, value in fields.items() if name != "samples" or value is not None}
+        return {name: value for name, value in fields.items() if name not in ("samples", "task") or value}
 
 
 class Manifest(Model):

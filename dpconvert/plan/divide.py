@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from dpconvert import names, readers
 from dpconvert.card import SPLITS, Split, empty_sets
 from dpconvert.errors import ManifestError, SourceError, UsageError
-from dpconvert.manifest.catalog import typed
+from dpconvert.manifest.catalog import is_packaged, typed
 from dpconvert.manifest.model import Erratum, Manifest
 from dpconvert.manifest.rules import Crop, Tiles, Whole
 from dpconvert.plan.options import Options
@@ -70,6 +70,7 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
         files = [p.files[0] for p in images if p.name == twice[0]]
         raise SourceError("two images of one name", where=source.root, found=" and ".join(files[:2]))
     source.notes += _absent(samples, {p.name for p in images}, "and no image here")
+    source.notes += _unused_errata(manifest, options, images)
     whole = {name for name, box in samples if box is None}
     kept = [p for p in images if p.name not in whole and not any(pattern.search(p.name) for pattern in wrong)]
     if not kept:
@@ -162,14 +163,33 @@ def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
     if chosen == "none":
         return []
     if chosen == "default":
-        return [erratum for erratum in manifest.errata if erratum.default]
+        return [erratum for erratum in manifest.errata if erratum.default and _is_about(manifest, erratum)]
     known = {erratum.name for erratum in manifest.errata}
     names = [name.strip() for name in chosen.split(",")]
     for name in names:
         if name not in known:
             have = ", ".join(dict.fromkeys(["none", "default", *(erratum.name for erratum in manifest.errata)]))
             raise UsageError(f"no erratum {name!r}", where=manifest.name, remedy=f"this source has: {have}")
-    return [erratum for erratum in manifest.errata if erratum.name in names]
+    return [erratum for erratum in manifest.errata if erratum.name in names and _is_about(manifest, erratum)]
+
+
+def _is_about(manifest: Manifest, erratum: Erratum) -> bool:
+    return erratum.task in ("", manifest.task)
+
+
+def _unused_errata(manifest: Manifest, options: Options, images: list[SourceImage]) -> Iterator[str]:
+    """Notes on entries about other tasks, and on patterns of a manifest of one's own that no image matches."""
+    others = [erratum.task for erratum in manifest.errata if not _is_about(manifest, erratum)]
+    if others:
+        tasks = ", ".join(map(repr, sorted(set(others))[:SHOWN]))
+        yield f"not used: {len(others)} of {len(manifest.errata)} entries of [[errata]], about another task: {tasks}"
+    idle = [
+        erratum.name for erratum in errata(manifest, options.errata)
+        if erratum.pictures and not any(re.search(erratum.pictures, image.name) for image in images)
+    ]  # fmt: skip
+    if idle and not is_packaged(manifest):
+        told = ", ".join(map(repr, idle[:SHOWN]))
+        yield f"not used: `pictures` of {told} under [[errata]], which match no image here"
 
 
 def _with_classes(manifest: Manifest, found: list[Record]) -> list[Record]:

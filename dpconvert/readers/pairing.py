@@ -19,6 +19,7 @@ from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.record import SourceImage
 from dpconvert.validation import first_fault
 
 Idle = tuple[tuple[str, ...], str]
@@ -185,6 +186,14 @@ class ByName:
         """A note of the files that nobody asked for."""
         unused = [found.name for found in self._exact.values() if found.name not in self._asked]
         return [f"not used: {len(unused)} {self._what} of no image here, the first {unused[0]}"] if unused else []
+
+
+def note_of_no_image(source: Source, what: str, files: Iterable[str], images: Iterable[SourceImage]) -> None:
+    """Note the files that no image here uses."""
+    used = {name for image in images for name in image.annotations}
+    unused = [name for name in files if name not in used]
+    if unused:
+        source.notes.append(f"not used: {len(unused)} {what} of no image here, the first {unused[0]}")
 
 
 def only_file(source: Source, found: Sequence[MatchedFile], what: str) -> MatchedFile:

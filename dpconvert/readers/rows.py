@@ -8,6 +8,7 @@ from dpconvert.annotations.parsing.table import Cells, Table, TableRow
 from dpconvert.annotations.read import unpacked
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
+from dpconvert.readers import named_images
 from dpconvert.readers.layouts.table import cell
 from dpconvert.source.files import Source
 
@@ -43,8 +44,14 @@ class RowsByImage:
         return self._rows.get(image)
 
     def count_unused(self) -> None:
-        """Note the rows about images that nobody asked for."""
+        """Note the rows about images that nobody asked for.
+
+        Raises:
+            SourceError: all are.
+        """
         tables = list(self._unused.values())
+        if tables and len(tables) == len(self._rows):
+            named_images.check_names(self._source, tables[0], list(self._rows), [])
         self._source.notes += [
             f"{counted(tables.count(table), 'row')} of {table} about no image here, the first: "
             f"{next(image for image, of in self._unused.items() if of == table)}"

@@ -328,8 +328,12 @@ class Source:
             text = re.sub(rf"(?<![\w./-]){re.escape(printable(root))}/", "", text)
         return text
 
+    def used(self) -> set[str]:
+        """Return the files that a pattern of the manifest matches, and all files of slides that consist of several."""
+        return {*self.slides.parts, *(found.name for kind in self.manifest.files for found in self.match(kind))}
+
     def stamps(self) -> Stamps:
-        """Return the times at which the files last changed, as they are now."""
+        """Return the states of the files, as they are now."""
         return Stamps(lambda name: self.root / self.lies(name if name in self.sizes else self._holder(name)).file)
 
     def _holder(self, name: str) -> str:

@@ -53,6 +53,16 @@ def test_a_second_row_about_an_image_that_says_otherwise_is_refused(
         planned(name, source, **({"split": "paper"} if name.startswith("segpath") else {}))
 
 
+@pytest.mark.parametrize(("one", "other"), [(",train", ",test"), (",panCK_Epithelium,", ",CD3CD20_Lymphocyte,")])
+def test_the_rows_of_an_image_of_segpath_and_its_mask_must_agree(one: str, other: str, tmp_path: Path) -> None:
+    source = drawn("segpath-epithelium", tmp_path)
+    (path,) = source.rglob("*_fileinfo.csv")
+    edited(path, lambda lines: [*lines[:2], lines[2].replace(one, other), *lines[3:]])
+    assert "_mask.png" in path.read_text().splitlines()[2]
+    with pytest.raises(SourceError, match=r"line 3: two rows about one image, with different values"):
+        planned("segpath-epithelium", source, split="paper")
+
+
 @pytest.mark.parametrize(("name", "table", "one", "other"), SETS)
 def test_a_row_without_a_set_is_refused(name: str, table: str, one: str, other: str, tmp_path: Path) -> None:
     source = drawn(name, tmp_path)
@@ -172,7 +182,7 @@ def test_benign_images_of_janowczyk_are_found_without_case_and_others_counted(tm
     (source / "benign.txt").write_text(listed.upper() + "none.bmp\n")
     made = planned("janowczyk3", source)
     assert {row.key: row.attributes for row in made.rows} == kept
-    assert "benign.txt lists 1 image not here, the first none.bmp" in "; ".join(made.notes)
+    assert "benign.txt names 1 image of which no file is here, the first: none.bmp" in "; ".join(made.notes)
 
 
 def test_a_mask_of_segpath_with_a_third_value_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,34 @@ def test_patches_are_listed_by_their_frame_and_the_rest_of_the_image_stays(
     assert (found.code, after.samples()) == (0, before.samples() - 1)
 
 
+def test_entries_of_two_tasks_in_one_manifest_are_applied_to_their_own_and_the_others_told(
+    dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sources have images a and b, of which an audit lists one each."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "one", ("train/no/a", 1), ("train/yes/b", 2), ("test/no/c", 1), ("test/yes/d", 4))
+    write(tmp_path / "two", ("train/no/a", 5), ("train/yes/b", 6), ("test/no/c", 7), ("test/yes/d", 6))
+    manifests = {"one": FOLDERS.replace('"Own"', '"One"'), "two": FOLDERS.replace('"Own"', '"Two"')}
+
+    def convert(name: str, entries: str) -> cards.TaskCard:
+        Path(f"{name}.toml").write_text(manifests[name] + entries)
+        done = dpconvert(f"{name}.toml", "--source", name, "--out", "shards", "--workers", 1, "--quiet", "--overwrite")
+        assert done.code == 0, done.err
+        return cards.load(tmp_path / "shards" / name.title())
+
+    for name in manifests:
+        convert(name, "")
+    dpconvert("audit", "shards", "--page", "audit.html", "--workers", 1, "--quiet")
+    entries = Path("audit.toml").read_text()
+    listed = {entry["task"]: entry["samples"] for entry in tomllib.loads(entries)["errata"]}
+    assert listed == {"One": ["a"], "Two": ["b"]}
+    for name, classes, other in (("one", [0, 1], "Two"), ("two", [1, 0], "One")):
+        made = convert(name, entries + '[[errata]]\nname="x"\nreason="x"\ncitation="x"\npictures="^zz"\n')
+        assert made.splits["train"].classes == classes
+        assert f"not used: 1 of 3 entries of [[errata]], about another task: '{other}'" in made.notes
+        assert "not used: `pictures` of 'x' under [[errata]], which match no image here" in made.notes
+
+
 def test_without_findings_nothing_is_listed(dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "source", ("train/no/a", 1), ("train/yes/b", 2), ("test/no/c", 3), ("test/yes/d", 4))

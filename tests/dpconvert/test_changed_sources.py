@@ -13,11 +13,13 @@ from PIL import Image
 
 from dpconvert import card, conversion
 from dpconvert.conversion import ConversionResult
+from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import load
 from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index
+from dpconvert.source.stamps import Stamps
 from tests.dpconvert.test_dense import stored
 
 MANIFEST = """
@@ -129,12 +131,73 @@ def test_an_unchanged_source_keeps_its_shards_and_task(folder: Path, monkeypatch
 def test_a_file_that_changed_after_the_task_was_made_is_told(folder: Path) -> None:
     result, table = converted(folder, "out"), folder / "source" / "labels.csv"
     made = (result.folder / card.FILE_NAME).stat().st_mtime_ns
-    for at, told in ((made - 10**9, 0), (made + 10**9, 1)):
+    notes = Notes()
+    assert converted(folder, "out", notes).made == 0
+    assert notes.notes == []
+    for at in (made - 10**9, made + 10**9):  # a copy that keeps its older time has changed, too
         os.utime(table, ns=(at, at))
         notes = Notes()
         assert converted(folder, "out", notes).made == 0
-        assert len(notes.notes) == told
-    assert notes.notes == [
-        "T: 1 file of the source changed or copied after this task was made, the first labels.csv: if their content "
-        "changed, --overwrite makes it again"
-    ]
+        assert notes.notes == [
+            "T: 1 file of the source changed or copied after this task was made, the first labels.csv: if their "
+            "content changed, --overwrite makes it again"
+        ]
+
+
+@pytest.mark.parametrize("seconds", [-1000, 0, 1000])
+def test_a_file_that_was_replaced_by_one_of_any_time_is_read_anew_and_named(
+    seconds: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = min(stopped(folder, monkeypatch))
+    path = folder / "source" / done
+    before = path.stat()
+    other = folder / "other.bmp"
+    other.write_bytes(path.read_bytes()[:54] + bytes(48))
+    time = before.st_mtime_ns + seconds * 10**9
+    os.utime(other, ns=(time, time))
+    other.replace(path)
+    notes = Notes()
+    result = converted(folder, "out", notes)
+    assert f"T: changed or copied: {done}" in notes.notes
+    assert tars(result.folder) == tars(converted(folder, "fresh").folder)
+    pixels = Image.open(io.BytesIO(stored(result.folder)[Path(done).stem]["png"]))
+    assert not np.asarray(pixels).any()
+
+
+def test_a_file_that_changes_while_it_is_converted_ends_the_conversion_which_goes_on_with_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = conversion.write_shard
+    table = folder / "source" / "labels.csv"
+
+    def changing(*arguments: Any) -> Any:
+        changed(table, table.read_bytes().replace(b"00.bmp,0", b"00.bmp,1"))
+        (folder / "source" / "readme.txt").write_text("of no use")
+        return write(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "write_shard", changing)
+        with pytest.raises(SourceError, match=r"changed while they were converted; found labels\.csv; run again"):
+            converted(folder, "out")
+    (folder / "source" / "readme.txt").unlink()
+    assert not (folder / "out" / "T" / card.FILE_NAME).exists()
+    result = converted(folder, "out")
+    assert tars(result.folder) == tars(converted(folder, "fresh").folder)
+    labels = {row["source"]: row["label"] for row in read_index(result.folder / "index.parquet").to_pylist()}
+    assert labels["00.bmp"] == 1
+
+
+def test_a_change_of_any_file_of_a_folder_counts(tmp_path: Path) -> None:
+    chunks = tmp_path / "a.zarr"
+    for name in ("0/0", "0/1"):
+        (chunks / name).parent.mkdir(parents=True, exist_ok=True)
+        (chunks / name).write_bytes(b"12")
+    os.utime(chunks / "0/0", ns=(10**9, 10**9))
+
+    def stamps() -> Stamps:
+        return Stamps(lambda name: tmp_path / name)
+
+    record = stamps().record(["a.zarr"])
+    assert stamps().changed_since(record, ["a.zarr"]) == []
+    os.utime(chunks / "0/0", ns=(10**9 - 1, 10**9 - 1))
+    assert stamps().changed_since(record, ["a.zarr", "b"]) == ["a.zarr", "b"]

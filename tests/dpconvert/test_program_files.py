@@ -32,9 +32,11 @@ SIZE = 100, 80
 Bounds = tuple[float, float, float, float]
 
 
-def read(body: Any, known: list[str] | None = None, *, image: str = "slides/a.png", size: Any = SIZE) -> Annotations:
+def read(
+    body: Any, known: list[str] | None = None, *, image: str = "slides/a.png", size: Any = SIZE, label_field: str = ""
+) -> Annotations:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    found = files.read(data, "file", Subject(image, size), known or [])
+    found = files.read(data, "file", Subject(image, size, label_field=label_field), known or [])
     assert not isinstance(found, LabelMask)
     return found
 
@@ -499,7 +501,8 @@ def test_a_shape_of_label_studio_without_an_id_has_no_label_of_another() -> None
 def test_a_task_that_was_skipped_is_an_image_without_annotations(answers: list[Any]) -> None:
     """Not one on which nothing was found."""
     tasks = [*studio(STUDIO[0]), *studio(image="b.png", annotations=answers)]
-    assert "b.png" not in (files.names_of_images(json.dumps(tasks).encode(), "file") or [])
+    named = files.images_named(json.dumps(tasks).encode(), "file") or []
+    assert not any("b.png" in image.names for image in named)
     refused(tasks, "does not know the image 'b.png'", image="b.png")
     nothing = [*studio(STUDIO[0]), *studio(image="b.png")]
     assert read(nothing, image="b.png").items == []
@@ -975,3 +978,82 @@ def test_a_choice_of_json_min_may_hold_slashes_and_dots(choice: str) -> None:
     told = {"image": "/data/upload/a.tiff", "url": "s3://bucket/a.jp2", "annotator": 1, "annotation_id": 1}
     data = json.dumps([told | {"choice": choice}]).encode()
     assert labels_of_image(data, "a.json", "a.tiff") == (choice,)
+
+
+# --- one field of several holds the label
+
+AFTER = {"annotator": 1, "annotation_id": 1, "created_at": "2026-01-01T00:00:00Z", "lead_time": 1.5}
+TWO_CLASSES = ["Normal", "Tumour"]
+
+
+def whole(body: Any, image: str, field: str = "") -> str:
+    data = json.dumps(body).encode()
+    return only(labels_of_image(data, "x.json", image, TWO_CLASSES, field), TWO_CLASSES, "x.json")
+
+
+def test_a_field_of_a_task_s_data_is_no_choice_in_json_min() -> None:
+    """The exporter writes the data, the id, what was chosen, and the annotator, in this order."""
+    first = {"image": "/data/upload/a.png", "site": "Tumour", "id": 1, "choice": "Normal"} | AFTER
+    second = {"image": "/data/upload/b.png", "site": "Normal", "id": 2, "choice": "Unsure"} | AFTER
+    third = {"image": "/data/upload/c.png", "site": "Normal", "id": 3} | AFTER
+    body = [first, second, third]
+    assert whole(body, "a.png") == "Normal"
+    with pytest.raises(ReadError, match="unknown annotation label 'Unsure'"):
+        whole(body, "b.png")
+    with pytest.raises(ReadError, match="an annotation without a label"):
+        whole(body, "c.png")
+
+
+def test_json_min_in_another_order_of_keys_is_read_where_one_field_alone_holds_classes() -> None:
+    def ordered(**fields: str) -> dict[str, Any]:
+        return dict(sorted(({"id": 1} | AFTER | fields).items()))
+
+    first = ordered(image="/data/upload/a.png", site="P1", choice="Normal")
+    second = ordered(image="/data/upload/b.png", site="P2", choice="Unsure")
+    assert whole([first, second], "a.png") == "Normal"
+    with pytest.raises(ReadError, match="unknown annotation label 'Unsure'"):
+        whole([first, second], "b.png")
+    third = ordered(image="/data/upload/c.png", site="Tumour")
+    with pytest.raises(
+        ReadError, match="several labels in the fields 'choice', 'site'; expected one; found 'Normal', 'Tumour'; say"
+    ):
+        whole([first, second, third], "a.png")
+    assert whole([first, second, third], "a.png", "choice") == "Normal"
+    assert whole([first, second, third], "c.png", "site") == "Tumour"
+    with pytest.raises(ReadError, match="no field 'other' of labels; found 'choice', 'site'; correct `label_field`"):
+        whole([first, second, third], "c.png", "other")
+
+
+def test_choices_of_two_controls_are_told_apart_by_their_names() -> None:
+    def task(image: str, **chosen: str) -> dict[str, Any]:
+        results = [
+            {"id": f"r{n}", "from_name": control, "to_name": "image", "type": "choices", "value": {"choices": [choice]}}
+            for n, (control, choice) in enumerate(chosen.items())
+        ]
+        return {"id": 1, "data": {"image": image}, "annotations": [{"id": 1, "result": results}]}
+
+    body = [task("a.png", first="Unsure", second="Normal"), task("b.png", first="Tumour", second="Tumour")]
+    with pytest.raises(ReadError, match="several labels in the fields 'first', 'second'; expected one"):
+        whole(body, "a.png")
+    assert whole(body, "a.png", "second") == "Normal"
+    with pytest.raises(ReadError, match="unknown annotation label 'Unsure'"):
+        whole(body, "a.png", "first")
+    alternately = [task("a.png", first="Normal"), task("b.png", second="Tumour")]
+    assert (whole(alternately, "a.png"), whole(alternately, "b.png")) == ("Normal", "Tumour")
+
+
+def test_one_attribute_of_via_holds_the_label_of_regions() -> None:
+    def region(**attributes: str) -> dict[str, Any]:
+        box = {"name": "rect", "x": 10, "y": 20, "width": 20, "height": 10}
+        return {"shape_attributes": box, "region_attributes": attributes}
+
+    def file(*regions: dict[str, Any]) -> dict[str, Any]:
+        return {"a": {"filename": "a.png", "size": 1, "file_attributes": {}, "regions": list(regions)}}
+
+    both = file(region(tissue="Necrosis", beside="Tumour"), region(tissue="Tumour", beside=""))
+    refused(both, "several labels in the fields 'beside', 'tissue'; expected one", known=TWO_CLASSES)
+    refused(both, "unknown annotation label 'Necrosis'", known=TWO_CLASSES, label_field="tissue")
+    one = file(region(tissue="Tumour", quality="good"), region(tissue="Normal", quality="poor"))
+    assert [item.label for item in read(one, TWO_CLASSES).items] == ["Tumour", "Normal"]
+    alternately = file(region(tissue="Tumour"), region(cell="Normal"))
+    assert [item.label for item in read(alternately, TWO_CLASSES).items] == ["Tumour", "Normal"]

@@ -201,7 +201,7 @@ def test_a_slide_of_segpath_in_two_sets_is_refused_unless_images_are_divided(tmp
     source = draw_fake(find("segpath-epithelium"), tmp_path)
     table = source / "panCK_fileinfo.csv"
     lines = table.read_text().splitlines()
-    lines[1] = lines[1].replace(",train", ",test")
+    lines[1:3] = [line.replace(",train", ",test") for line in lines[1:3]]  # of an image and its mask
     table.write_text("\n".join([*lines[:-2], ""]))  # and one image in no line
     with pytest.raises(SourceError, match="000: one group in several official sets"):
         planned("segpath-epithelium", source)

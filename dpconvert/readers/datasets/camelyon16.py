@@ -9,17 +9,21 @@ from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.rules import Regional
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.pairing import note_of_no_image
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
 
 def images(source: Source) -> Iterator[SourceImage]:
     outlines = {_name(found): found.name for found in source.match("annotations")}
+    used = list[SourceImage]()
     for found in sorted(source.need("slides"), key=_name):
         name = _name(found)
         if name.startswith("tumor") and name not in outlines:
             raise SourceError("no outlines for this slide", where=found.name, expected=f"{name}.xml")
-        yield SourceImage(name, (found.name,), name, annotations=(outlines[name],) if name in outlines else ())
+        used.append(SourceImage(name, (found.name,), name, annotations=(outlines[name],) if name in outlines else ()))
+        yield used[-1]
+    note_of_no_image(source, source.manifest.files["annotations"].what, outlines.values(), used)
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:

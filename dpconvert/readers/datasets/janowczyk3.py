@@ -10,10 +10,10 @@ import numpy as np
 
 from dpconvert import names
 from dpconvert.annotations.parsing.lines import lines
-from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import masks
 from dpconvert.readers.layouts.masks import read_annotations
+from dpconvert.readers.named_images import check_names
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -24,14 +24,15 @@ FRINGE = 40  # stroma around a fake tubule
 
 def images(source: Source) -> Iterator[SourceImage]:
     listed, benign = source.match("benign"), _benign(source)
+    used = set[str]()
     if not listed:
         source.notes.append("benign.txt is not here: samples have no attribute `tissue`")
     for image in masks.images(source):
-        found = benign.pop(names.folded(image.name), None)
+        found = benign.get(names.folded(image.name))
+        used |= {found} if found else set()
         yield replace(image, attributes={"tissue": "benign" if found else "malignant"}) if listed else image
-    if benign:
-        absent = f"{counted(len(benign), 'image')} not here, the first {min(benign.values())}"
-        source.notes.append(f"{listed[0].name} lists {absent}")
+    for file in listed[:1]:
+        check_names(source, file.name, sorted(benign.values()), used)
 
 
 def _benign(source: Source) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dpconvert.annotations import Annotation, Annotations, masks, points
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.pairing import note_of_no_image
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -26,9 +27,12 @@ def images(source: Source) -> Iterator[SourceImage]:
         source.notes.append(
             "mitoses are the connected areas of masks: single tiles may differ from those of the points"
         )
-    for image in images:
-        name = _name(image)
-        yield SourceImage(name, (image.name,), image["case"], annotations=(truth[name],) if name in truth else ())
+    found = [
+        SourceImage(name, (image.name,), image["case"], annotations=(truth[name],) if name in truth else ())
+        for image in images for name in [_name(image)]
+    ]  # fmt: skip
+    note_of_no_image(source, "tables or masks of mitoses", truth.values(), found)
+    yield from found
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:

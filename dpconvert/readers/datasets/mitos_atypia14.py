@@ -12,6 +12,7 @@ from dpconvert.annotations import Annotation, Annotations, points
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.pairing import note_of_no_image
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -33,9 +34,9 @@ def images(source: Source) -> Iterator[SourceImage]:
     withheld = sorted({parts[0]["slide"] for parts in frames.values()} - told)
     if withheld:
         source.notes.append(f"slides without tables are left out: {', '.join(withheld)}")
-    for name, parts in sorted(frames.items()):
-        if parts[0]["slide"] in told:
-            yield _source_image(name, parts, tables)
+    images = [_source_image(name, parts, tables) for name, parts in sorted(frames.items()) if parts[0]["slide"] in told]
+    note_of_no_image(source, source.manifest.files["points"].what, tables.values(), images)
+    yield from images
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:

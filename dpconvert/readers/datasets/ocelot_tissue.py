@@ -14,6 +14,7 @@ from dpconvert.annotations.parsing.json_text import Loose, parsed
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import masks
 from dpconvert.readers.layouts.masks import read_annotations
+from dpconvert.readers.named_images import check_names
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -38,13 +39,16 @@ def images(source: Source) -> Iterator[SourceImage]:
     pairs: dict[str, Pair] = {}
     for table in source.match("table"):
         pairs |= parsed(source.read(table.name), table.name, METADATA).sample_pairs
-    alone = 0
+    alone, used = 0, set[str]()
     for image in masks.images(source):
         pair = pairs.get(image.name, Pair())
+        used.add(image.name)
         patient = PATIENT.search(pair.slide_name)
         alone += patient is None
         attributes = {"organ": pair.organ} if pair.organ else {}
         yield replace(image, group=patient[0] if patient else image.name, attributes=attributes)
+    for table in source.match("table")[:1]:
+        check_names(source, table.name, list(pairs), used)
     if alone:
         source.notes.append(f"{alone} images whose patient metadata.json does not name: each is a group of its own")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -22,13 +23,14 @@ from dpconvert.source.record import SourceImage
 
 __all__ = ["fake", "images", "read_annotations"]
 
+PAIR = re.compile(r"_(HE|mask)\.png$")
 SIDE = 512  # of the fake's images
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    rows, unlisted = RowsByImage(source, _image, ("train_val_test",)), list[str]()
+    rows, unlisted = RowsByImage(source, _pair, ("train_val_test",), ("antibody",)), list[str]()
     for image in masks.images(source):
-        row = rows.get(PurePosixPath(image.files[0]).name)
+        row = rows.get(image.name)
         if row is None:
             unlisted.append(image.files[0])
         else:
@@ -38,10 +40,11 @@ def images(source: Source) -> Iterator[SourceImage]:
         source.notes.append(f"left out: {counted(len(unlisted), 'image')} in no table, the first {unlisted[0]}")
 
 
-def _image(row: TableRow, where: str) -> str | None:
-    """The file name of an image; the table lists masks too."""
-    name = PurePosixPath(names.file_name(cell(row, "filename", where))).name
-    return name if name.endswith("_HE.png") else None
+def _pair(row: TableRow, where: str) -> str | None:
+    """The name of an image and its mask, which have a row each."""
+    file = PurePosixPath(names.file_name(cell(row, "filename", where))).name
+    name = PAIR.sub("", file)
+    return name if name != file else None
 
 
 def fake(tree: FakeTree) -> None:

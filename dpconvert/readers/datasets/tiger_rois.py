@@ -19,6 +19,7 @@ from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.masks import Layout
+from dpconvert.readers.named_images import Naming
 from dpconvert.readers.pairing import layout_of, only_file, paired
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
@@ -31,9 +32,10 @@ UUID = re.compile(r"\.[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}(?=_)")  # keys
 def images(source: Source) -> Iterator[SourceImage]:
     source.need("masks")
     told, unlisted = _cells(source), list[str]()
+    naming = _naming(source, told)
     for found, mask in paired(source, "images", "masks", missing="error", key=_place):
         assert mask is not None
-        listed = told is not None and found["part"] == WITH_CELLS and bool(coco.named(told[1], found.name))
+        listed = bool(naming.of(found.name))
         if told is not None and found["part"] == WITH_CELLS and not listed:
             unlisted.append(found.name)
         yield SourceImage(
@@ -59,6 +61,14 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         found = coco.shapes(file, listing, source_image.files[0], size, [CELLS], "xywh")
         items += [replace(item, geometry=item.geometry.centroid) for item in found.items]
     return Annotations(items)
+
+
+def _naming(source: Source, told: tuple[str, coco.File] | None) -> Naming:
+    """The images that the list of cells names."""
+    images = [found.name for found in source.match("images") if found["part"] == WITH_CELLS]
+    naming = Naming({told[0]: told[1].named} if told is not None else {}, images)
+    naming.check(source)
+    return naming
 
 
 def _place(found: MatchedFile) -> str:

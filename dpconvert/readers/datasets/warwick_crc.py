@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dpconvert.annotations import Annotations, point_arrays
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.pairing import note_of_no_image
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -17,8 +18,13 @@ def images(source: Source) -> Iterator[SourceImage]:
     tables: dict[str, list[str]] = {}
     for found in source.need("points"):
         tables.setdefault(found["name"], []).append(found.name)
-    for found in sorted(source.need("images"), key=lambda f: int(f["number"])):
-        yield SourceImage(found["name"], (found.name,), found["name"], annotations=tuple(tables.get(found["name"], ())))
+    images = [
+        SourceImage(found["name"], (found.name,), found["name"], annotations=tuple(tables.get(found["name"], ())))
+        for found in sorted(source.need("images"), key=lambda f: int(f["number"]))
+    ]
+    files = [name for of_image in tables.values() for name in of_image]
+    note_of_no_image(source, source.manifest.files["points"].what, files, images)
+    yield from images
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:

@@ -27,6 +27,7 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
+from dpconvert.readers import named_images
 from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
@@ -67,6 +68,8 @@ class Layout(SplitNames):
     """Label of all points if no column holds it."""
     labels: dict[str, str] = {}
     """Label in the files -> label."""
+    label_field: str = ""
+    """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
     missing: Missing = "error"
     """Images without points: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
     them, `"none"` says that they show none.
@@ -96,19 +99,61 @@ def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     if layout.form().of_all_images:
         yield from _of_tables(source, layout)
-    elif all("name" not in found.parts for found in source.need("points")):
-        files = tuple(found.name for found in source.match("points"))
-        yield from (_source_image(image, files, layout) for image in source.need("images"))
     else:
-        pairs = list(paired(source, "images", "points", missing=layout.missing))
-        if pairs and all(points_file is None for _, points_file in pairs):
-            raise SourceError(
-                "no file of points belongs to an image", where=source.match("points")[0].name,
-                remedy="if it is one table for all images, name its columns in [layout], as in "
-                'columns = ["image", "x", "y", "label"]',
-            )  # fmt: skip
-        for image, points_file in pairs:
-            yield _source_image(image, () if points_file is None else (points_file.name,), layout)
+        naming = _naming(source)
+        if all("name" not in found.parts for found in source.need("points")):
+            yield from _of_files(source, layout, naming)
+        else:
+            yield from _paired(source, layout, naming)
+
+
+def _naming(source: Source) -> named_images.Naming:
+    """Which files of points name which images here."""
+    found = {found.name: named_images.images_of(source, found.name) for found in source.need("points")}
+    listings = {name: named for name, named in found.items() if named is not None}
+    naming = named_images.Naming(listings, (image.name for image in source.need("images")))
+    naming.check(source)
+    return naming
+
+
+def _of_files(source: Source, layout: Layout, naming: named_images.Naming) -> Iterator[SourceImage]:
+    """Each image with the files that name it; those that name none are about all images."""
+    shared = tuple(found.name for found in source.match("points") if found.name not in naming.files)
+    alone = list[str]()
+    for image in source.need("images"):
+        files = (*shared, *naming.of(image.name))
+        if not files and layout.missing == "error":
+            raise no_partner(source, "points in the files", image)
+        if not files and layout.missing == "skip":
+            alone.append(image.name)
+        else:
+            yield _source_image(image, files, layout)
+    if alone:
+        source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0]}")
+
+
+def _paired(source: Source, layout: Layout, naming: named_images.Naming) -> Iterator[SourceImage]:
+    """Each image with the file of its name, else with the one that names it."""
+    pairs = [
+        (image, naming.of(image.name) if own is None else (own.name, *naming.of(image.name)))
+        for image, own in paired(source, "images", "points", missing="none")
+    ]
+    alone = [image for image, files in pairs if not files]
+    if len(alone) == len(pairs):
+        raise SourceError(
+            "no file of points belongs to an image", where=source.match("points")[0].name,
+            remedy="if it is one table for all images, name its columns in [layout], as in "
+            'columns = ["image", "x", "y", "label"]',
+        )  # fmt: skip
+    if alone and layout.missing == "error":
+        raise no_partner(source, source.manifest.files["points"].what, alone[0])
+    for image, files in pairs:
+        if len(set(files)) > 1:
+            raise SourceError("two files of points for one image", where=image.name, found=" and ".join(files[:2]))
+        if files or layout.missing == "none":
+            yield _source_image(image, files[:1], layout)
+    if alone and layout.missing == "skip":
+        source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0].name}")
 
 
 def idle(source: Source) -> Iterator[Idle]:
@@ -117,6 +162,8 @@ def idle(source: Source) -> Iterator[Idle]:
         yield OF_TEXT, "no file of points is a table"
     if not endings & {".mat", ".json"}:
         yield ("variable",), "no file of points is of MATLAB or JSON"
+    if not endings & {".json", ".csv"}:
+        yield ("label_field",), "no file of points is of VIA"
     if ".mat" not in endings:
         yield ("label_variable",), "no file of points is of MATLAB"
 
@@ -149,7 +196,8 @@ def _read(data: bytes, name: str, layout: Layout, source_image: SourceImage, ima
     data = annotation_files.unpacked(data, name)
     if _of_a_program(data, name):
         known = list(layout.labels)
-        subject = annotation_files.Subject(source_image.files[0], (image.width, image.height), image.bounds[:2])
+        size, origin = (image.width, image.height), image.bounds[:2]
+        subject = annotation_files.Subject(source_image.files[0], size, origin, label_field=layout.label_field)
         found = annotation_files.read(data, name, subject, known)
         if isinstance(found, LabelMask):
             raise ReadError("an image, and no file of points", where=name)

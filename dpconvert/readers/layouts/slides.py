@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import cast
 
 from dpconvert import names
-from dpconvert.annotations import Annotations, LabelMask, coco, masks, programs
+from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.labels import only
-from dpconvert.annotations.listed import matching
+from dpconvert.annotations.listed import NamedImage
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
-from dpconvert.errors import ReadError, SourceError
+from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Middle, Regional, Tiles, Whole
 from dpconvert.plural import counted
-from dpconvert.readers import siblings
+from dpconvert.readers import named_images, siblings
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of, no_white_zero
 from dpconvert.source.files import MatchedFile, Source
@@ -60,7 +60,6 @@ FILES = {
 GROUPS = {
     "slides": {"name", "group", "split", "class"}, "annotations": {"name"}, "table": set[str](), "classes": {"name"},
 }  # fmt: skip
-SEVERAL = re.compile(r"(?i)\.(xml|(nd)?json|jsonl|csv|sqlite|db)(\.gz)?$")  # files that may be about several slides
 MASK = re.compile(r"(?i)\.(png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam)$")
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
@@ -96,6 +95,10 @@ class Layout(Tabular, SplitNames):
     """Column of the slide's label."""
     bounds: bool = True
     """Whether QuPath's coordinates start at the slide's bounds; `false` if at the corner of the whole slide."""
+    label_field: str = ""
+    """Attribute of VIA, or choices of Label Studio (`name` of the control, the `from_name` of the export), that holds
+    the labels; files with labels in several are refused if not given.
+    """
     boxes: coco.Boxes = ""
     """What COCO boxes hold: `"xywh"`, or `"xyxy"` for two corners; boxes that fit only as corners are refused if not
     given.
@@ -105,7 +108,7 @@ class Layout(Tabular, SplitNames):
 def images(source: Source) -> Iterator[SourceImage]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
     called = _called(slides)
-    outlines = _outlines(source, called)
+    outlines = _outlines(source, slides, called)
     classes = {called.get(found["name"], found["name"]): found.name for found in source.match("classes")}
     told = _table(source, layout, called)
     missing = _missing(source, layout)
@@ -145,6 +148,8 @@ def idle(source: Source) -> Iterator[Idle]:
         yield from no_white_zero(source, drawn, layout_of(source.manifest, Layout).white_is_zero)
     if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
         yield ("boxes",), "no file of annotations is JSON"
+    if not any(named_images.SEVERAL.search(name) for name in files):
+        yield ("label_field",), "no file of annotations is JSON, XML or a table"
     if not files:
         yield ("labels", "skip", "bounds"), "there is no file of annotations"
     if not source.match("table"):
@@ -172,6 +177,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         instances=layout.instances,
         white_is_zero=layout.white_is_zero,
         boxes=layout.boxes,
+        label_field=layout.label_field,
     )
     found = annotation_files.read(source.read(name), name, subject, _known(source.manifest, layout))
     if isinstance(found, LabelMask):
@@ -217,44 +223,46 @@ def _stem(name: str) -> str:
     return re.sub(rf"(?i){SLIDE}$", "", PurePosixPath(name).name)
 
 
+@dataclass(frozen=True)
 class _Outlines:
-    """Which files of annotations belong to a slide."""
+    """Which files of annotations belong to a slide: of its name, naming it, or of all slides; `alone` are of none."""
 
-    def __init__(
-        self, own: dict[str, str], shared: list[str], shown: dict[str, list[str]], alone: list[str],
-        fold: Callable[[str], str],
-    ) -> None:  # fmt: skip
-        self.own, self.shared, self.shown, self.alone, self.fold = own, shared, shown, alone, fold
+    own: dict[str, str]
+    shared: list[str]
+    naming: named_images.Naming
+    alone: list[str]
+    fold: Callable[[str], str]
 
     def of(self, slide: MatchedFile) -> tuple[str, ...]:
-        if (own := self.own.get(self.fold(slide["name"]))) is not None:
-            return (own,)
-        naming = [name for name, images in self.shown.items() if matching(images, slide.name)]
-        found = [*self.shared, *naming]
-        if len(found) > 1:
+        own = self.own.get(self.fold(slide["name"]))
+        found = [*(self.shared if own is None else [own]), *self.naming.of(slide.name)]
+        if len(set(found)) > 1:
             raise SourceError("two files of annotations for one slide", where=slide.name, found=" and ".join(found[:2]))
-        return tuple(found)
+        return tuple(found[:1])
 
 
-def _outlines(source: Source, called: dict[str, str]) -> _Outlines:
+def _outlines(source: Source, slides: list[MatchedFile], called: dict[str, str]) -> _Outlines:
     own: dict[str, str] = {}
     fold = _folding(set(called.values()))
     by_name = {fold(alias): fold(name) for alias, name in called.items()}
-    shared, shown, alone = [], {}, []
+    shared, listings, alone = list[str](), dict[str, list[NamedImage]](), list[str]()
     for found in source.match("annotations"):
         name = fold(found.get("name"))
         name = by_name.get(name, name)
         if name in own:
             raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
+        if (named := named_images.images_of(source, found.name)) is not None:
+            listings[found.name] = named
         if name in by_name.values():
             own[name] = found.name
-        elif (images := _images(source, found.name)) is not None:
-            shown[found.name] = images
-        elif name:
-            alone.append(found.name)
-        else:
-            shared.append(found.name)
-    return _Outlines(own, shared, shown, alone, fold)
+        elif named is None:
+            (alone if name else shared).append(found.name)
+    naming = named_images.Naming(listings, (slide.name for slide in slides))
+    if not own:
+        naming.check(source)
+    else:
+        source.notes += naming.notes()
+    return _Outlines(own, shared, naming, alone, fold)
 
 
 def _check_alone(source: Source, outlines: _Outlines, called: dict[str, str]) -> None:
@@ -264,7 +272,7 @@ def _check_alone(source: Source, outlines: _Outlines, called: dict[str, str]) ->
         SourceError: all do, and the rule needs annotations.
     """
     alone = outlines.alone
-    if alone and not (outlines.own or outlines.shared or outlines.shown) and _goes_by_annotations(source):
+    if alone and not (outlines.own or outlines.shared or outlines.naming.found) and _goes_by_annotations(source):
         raise SourceError(
             "no file of annotations belongs to a slide here", where=alone[0],
             expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
@@ -277,22 +285,6 @@ def _check_alone(source: Source, outlines: _Outlines, called: dict[str, str]) ->
 def _folding(slides: set[str]) -> Callable[[str], str]:
     """How names are compared: without regard to case, unless two slides differ in nothing else."""
     return names.folded if len({names.folded(name) for name in slides}) == len(slides) else names.nfc
-
-
-def _images(source: Source, name: str) -> list[str] | None:
-    """The images that a file names, or None if it names no image.
-
-    Raises:
-        ReadError: it is of a known format, but damaged.
-    """
-    if not SEVERAL.search(name):
-        return None
-    try:
-        data = annotation_files.unpacked(source.read(name), name)
-        programs.detect(data, name)
-    except ReadError:  # a file of another kind, which is on no slide
-        return None
-    return annotation_files.names_of_images(data, name)
 
 
 def _source_image(
@@ -314,10 +306,12 @@ def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage
     if not image.annotations or MASK.search(image.annotations[0]):
         return image
     name, manifest = image.annotations[0], source.manifest
-    told = annotation_files.labels_of_image(annotation_files.unpacked(source.read(name), name), name, image.files[0])
+    known = [*layout.labels] or manifest.classes
+    data = annotation_files.unpacked(source.read(name), name)
+    told = annotation_files.labels_of_image(data, name, image.files[0], known, layout.label_field)
     if not told:
         return image
-    label = only(told, [*layout.labels, *([] if layout.labels else manifest.classes)], name)
+    label = only(told, known, name)
     kept = image.annotations if manifest.dense is not None else ()
     return replace(image, label=layout.labels.get(label, label), annotations=kept)
 

@@ -46,8 +46,10 @@ def _of_task(audit: Audit, task: int) -> Iterator[str]:
 
 
 def _entry(audit: Audit, task: int, name: str, reason: str, found: dict[int, Pair]) -> Iterator[str]:
-    yield f"# {printable(audit.samples.cards[task].task)}: append this entry to the manifest of the source."
-    yield f'[[errata]]\nname = "{name}"\nreason = "{reason}"\ncitation = "dpconvert {__version__} audit"'
+    of = audit.samples.cards[task].task
+    yield f"# {printable(of)}: append this entry to the manifest of the source."
+    yield f'[[errata]]\nname = "{name}"\ntask = {_quoted(of)}'
+    yield f'reason = "{reason}"\ncitation = "dpconvert {__version__} audit"'
     yield "samples = ["
     named = _names(audit, task, found)
     for sample, pair in sorted(found.items(), key=lambda item: named[item[0]]):

@@ -1,0 +1,151 @@
+"""Files that name the images that they are about: which image here each of them names, and what names none of them.
+
+One rule for every source: what a file says of images that are not here is counted and noted, and a source whose files
+name no image here at all is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from dpconvert.annotations import programs
+from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.listed import NamedImage, Names, shared_folders
+from dpconvert.errors import ReadError, SourceError
+from dpconvert.plural import counted
+from dpconvert.source.files import Source
+
+SHOWN = 3
+SEVERAL = re.compile(r"(?i)\.(xml|(nd)?json|jsonl|csv|sqlite|db)(\.gz)?$")  # files that may be about several images
+
+
+def images_of(source: Source, name: str) -> list[NamedImage] | None:
+    """The images that a file of annotations names, or None if it names none.
+
+    Raises:
+        ReadError: it is of a known format, but damaged.
+    """
+    if not SEVERAL.search(name):
+        return None
+    try:
+        data = annotation_files.unpacked(source.read(name), name)
+        programs.detect(data, name)
+    except ReadError:  # a file of another kind, which is about no image
+        return None
+    return annotation_files.images_named(data, name)
+
+
+class Naming:
+    """Which files name an image here.
+
+    listings: file -> the images that it names. images: names of the files of images here.
+
+    Raises:
+        SourceError: an entry fits several images here.
+    """
+
+    def __init__(self, listings: Mapping[str, Sequence[NamedImage]], images: Iterable[str]) -> None:
+        self._of: dict[str, list[str]] = defaultdict(list)
+        self._absent: dict[str, list[NamedImage]] = {}
+        images = list(images)
+        for file, named in listings.items():
+            claims = _claims(named, images)
+            for entry, claimed in claims.items():
+                self._of[_best(claimed, named[entry], file)].append(file)
+            self._absent[file] = [one for entry, one in enumerate(named) if entry not in claims]
+        self.naming_none = [file for file, named in listings.items() if named and len(self._absent[file]) == len(named)]
+
+    @property
+    def files(self) -> Collection[str]:
+        """The files that name images."""
+        return self._absent.keys()
+
+    @property
+    def found(self) -> bool:
+        """Whether a file names an image here."""
+        return bool(self._of)
+
+    def of(self, image: str) -> tuple[str, ...]:
+        """The files that name an image."""
+        return tuple(dict.fromkeys(self._of.get(image, ())))
+
+    def notes(self) -> list[str]:
+        """A note of each file that names images that are not here."""
+        return [told(file, absent) for file, absent in self._absent.items() if absent]
+
+    def check(self, source: Source) -> None:
+        """Note what names images that are not here.
+
+        Raises:
+            SourceError: no file names an image here.
+        """
+        if self.naming_none and not self.found:
+            file = self.naming_none[0]
+            raise _no_image(file, [_name(one) for one in self._absent[file]])
+        source.notes += self.notes()
+
+
+def told(file: str, absent: Sequence[NamedImage]) -> str:
+    """A note of the images that a file names and that are not here."""
+    lost = counted(sum(one.annotations for one in absent), "annotation")
+    first = next((one for one in absent if one.annotations), absent[0])
+    images = counted(len(absent), "image")
+    return f"{file} names {images} of which no file is here, with {lost}; the first: {_name(first)}"
+
+
+def check_names(source: Source, file: str, names: Collection[str], used: Collection[str]) -> None:
+    """Note the images that a table or list names and that are not here.
+
+    names: the images that it names. used: those of them that are here.
+
+    Raises:
+        SourceError: none is.
+    """
+    absent = [name for name in names if name not in used]
+    if absent and len(absent) == len(names):
+        raise _no_image(file, absent)
+    if absent:
+        source.notes.append(
+            f"{file} names {counted(len(absent), 'image')} of which no file is here, the first: {absent[0]}"
+        )
+
+
+def _claims(named: Sequence[NamedImage], images: Sequence[str]) -> dict[int, list[str]]:
+    """Entry of a file -> the images here that it fits."""
+    owners = [entry for entry, one in enumerate(named) for _ in one.names]
+    known = Names(name for one in named for name in one.names)
+    claims: dict[int, list[str]] = defaultdict(list)
+    for image in images:
+        for entry in dict.fromkeys(owners[place] for place in known.places(image)):
+            claims[entry].append(image)
+    return dict(claims)
+
+
+def _best(images: list[str], entry: NamedImage, file: str) -> str:
+    """The image that an entry means: the only one, or that whose name agrees best."""
+    exact = [image for image in images if image in entry.names]
+    if len(exact) == 1 or len(images) == 1:
+        return (exact or images)[0]
+    close = [max(shared_folders(name, image) for name in entry.names) for image in images]
+    best = [image for image, score in zip(images, close, strict=True) if score == max(close)]
+    if len(best) > 1:
+        raise SourceError(
+            f"the name {_name(entry)!r} fits several images", where=file, found=", ".join(best[:3]),
+            remedy="let the file name them with their folders and endings, or narrow the pattern of the images",
+        )  # fmt: skip
+    return best[0]
+
+
+def _no_image(file: str, absent: Sequence[str]) -> SourceError:
+    more = f", ... ({len(absent)})" if len(absent) > SHOWN else ""
+    return SourceError(
+        "names no image that is here", where=file, expected="names of files of images",
+        found=", ".join(map(repr, absent[:SHOWN])) + more,
+        remedy="check that the images and this file belong together, and that the pattern of the images matches them",
+    )  # fmt: skip
+
+
+def _name(one: NamedImage) -> str:
+    return next((name for name in one.names if name), "")
