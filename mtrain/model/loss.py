@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from mtrain.model.task_heads import TaskHeads
 
+OUTLYING = 3.0  # deviations of the training set
+
 
 def task_losses(
     logits: Tensor, labels: Tensor, tasks: Tensor, heads: TaskHeads, smoothing: float = 0.0,
@@ -40,17 +42,26 @@ def task_losses(
     return losses @ (tasks[:, None] == torch.arange(len(heads), device=tasks.device)).to(losses.dtype)
 
 
+def squared_error(errors: Tensor) -> Tensor:
+    """Return the square of each error, which goes on as its tangent beyond `OUTLYING` deviations.
+
+    So the gradient is bounded, as that of a cross-entropy is: without that, learning rates that suit classes let a head
+    of a number diverge, and the shared network with it.
+    """
+    return 2 * F.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=OUTLYING)
+
+
 def _other_losses(logits: Tensor, targets: Tensor, own: Tensor, heads: TaskHeads) -> Tensor:
     """Return the loss of each sample, (N,), by the targets (N, W) of its own task's rows, `own` (N, rows).
 
     With any number of classes, it is the binary cross-entropy averaged over the classes and divided by ln 2; for a
-    standardized number, the squared error. Both are about 1 before anything is learnt, as the scaled losses of UMedPT
-    (Schaefer et al., Nature Computational Science 4, 2024).
+    standardized number, the squared error (`squared_error`). Both are about 1 before anything is learnt, as the scaled
+    losses of UMedPT (Schaefer et al., Nature Computational Science 4, 2024).
     """
     place = torch.arange(own.shape[1], device=own.device) - heads.first_row[heads.task_of_row]
     wanted = targets.to(logits.dtype)[:, place.clamp(max=targets.shape[1] - 1)]
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") / math.log(2)
-    errors = torch.where(heads.of_labels[heads.task_of_row], entropy, (logits - wanted) ** 2)
+    errors = torch.where(heads.of_labels[heads.task_of_row], entropy, squared_error(logits - wanted))
     return errors.masked_fill(~own, 0).sum(1) / own.sum(1)
 
 

@@ -30,6 +30,7 @@ from mtrain.data.task import Rows, Task
 from mtrain.model import tuning
 from mtrain.model.devices import find_device
 from mtrain.model.inference import Inference, outputs
+from mtrain.model.loss import squared_error
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import StateDict
 from mtrain.scoring import metrics, targets
@@ -225,7 +226,7 @@ class Tuning:
         wanted = batch.targets.to(self.device, non_blocking=True)
         if self.task.target == "labels":
             return F.binary_cross_entropy_with_logits(found, wanted) / math.log(2)
-        return F.mse_loss(found, wanted)
+        return squared_error(found - wanted).mean()
 
     def _score(self) -> float:
         """The score on the set that chooses; -1 if it is not defined, as for equal predictions of numbers."""
