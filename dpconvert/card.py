@@ -9,24 +9,31 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpconvert.errors import ShardError
 
-SCHEMA = 2  # the highest that this version reads; a card states the lowest that describes it
+SCHEMA = 3  # the highest that this version reads; a card states the lowest that describes it
 FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
 IGNORE = 255  # mask value of pixels that are not annotated
 WORK = ".work"  # folder of an unfinished conversion, inside the task's folder
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-Metric = Literal["accuracy", "roc_auc", "quadratic_kappa"]
+Metric = Literal["accuracy", "roc_auc", "quadratic_kappa", "macro_auc", "pearson"]
 METRICS: dict[str, str] = {
     "accuracy": "accuracy", "roc_auc": "area under the ROC curve", "quadratic_kappa": "quadratic kappa",
+    "macro_auc": "mean area under the ROC curves of the classes", "pearson": "Pearson correlation",
 }  # fmt: skip
 ORDINAL = "ordinal"  # kind of tasks whose classes are listed in their order, the lowest first
+MULTILABEL = "multilabel"  # kind of tasks whose samples have any number of the classes
+REGRESSION = "regression"  # kind of tasks whose samples have a number
+Target = Literal["class", "labels", "value"]
+"""What a sample is labelled with: one class, any number of classes, or a number."""
+Label = int | list[int] | float
+"""The label of a sample: the number of its class, those of its classes in their order, or its value."""
 
 
 class Model(BaseModel):
@@ -49,7 +56,10 @@ class Licence(Model):
 
 
 class SplitCard(Model):
-    """Sizes of one split: `classes[i]` is the number of samples with label i, `groups` that of distinct groups."""
+    """Sizes of one split: `classes[i]` is the number of samples with label i, `groups` that of distinct groups.
+
+    If samples have several labels, they count for each of them; if they have numbers, `classes` is empty.
+    """
 
     samples: int
     classes: list[int]
@@ -173,12 +183,28 @@ class TaskCard(Model):
     failures: list[Failure] = []
     tools: dict[str, str] = {}
     dense: DenseCard | None = None
+    unit: str | None = None
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        own = {"labels": "macro_auc", "value": "pearson"}
+        if own.get(self.target) != (self.metric if self.metric in own.values() else None):
+            raise ValueError(f"kind {self.kind!r} is not scored by {self.metric!r}")
+        return self
+
+    @property
+    def target(self) -> Target:
+        """What the samples of the task are labelled with."""
+        return target_of(self.kind)
+
     def json_body(self) -> dict[str, Any]:
-        """Return the content of task.json. `dense`, and the targets in it, are absent if the task has none."""
-        body = self.model_dump(mode="json", by_alias=True, exclude={"dense"})
+        """Return the content of task.json. `dense`, and the targets in it, are absent if the task has none; `unit` is
+        absent if the samples have no numbers.
+        """
+        absent = {"dense"} if self.unit is not None else {"dense", "unit"}
+        body = self.model_dump(mode="json", by_alias=True, exclude=absent)
         if self.dense is None:
             return body
         targets = self.dense.model_dump(mode="json")
@@ -190,13 +216,18 @@ class TaskCard(Model):
 
     def empty_sets(self) -> list[str]:
         """Return a line for each set, and each class of a set, that holds no sample."""
-        return empty_sets(self.classes, {split: content.classes for split, content in self.splits.items()})
+        return empty_sets(self.classes, {split: self.sizes(content) for split, content in self.splits.items()})
+
+    def sizes(self, split: SplitCard) -> list[int]:
+        """Return the samples of each class in a split; in a list of one, all its samples if they have numbers."""
+        return [split.samples] if self.target == "value" else split.classes
 
 
 def empty_sets(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
     """Return a line for each set without a sample, each class without one anywhere, and each class that a set lacks.
 
-    counts: split -> samples of each class, in the order of `classes`; an absent split is empty.
+    counts: split -> samples of each class, in the order of `classes`; an absent split is empty. Without classes, all
+    samples of a split.
     """
     filled = [split for split in SPLITS if any(counts.get(split, ()))]
     nowhere = [i for i in range(len(classes)) if not any(counts[split][i] for split in filled)]
@@ -212,14 +243,21 @@ def empty_sets(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) ->
 
 def metric_of(kind: str, classes: Sequence[str]) -> Metric:
     """Return the metric of a task of this kind: it follows from the card's `kind` and the number of its classes."""
-    if kind == ORDINAL:
-        return "quadratic_kappa"
+    of_kind: dict[str, Metric] = {ORDINAL: "quadratic_kappa", MULTILABEL: "macro_auc", REGRESSION: "pearson"}
+    if kind in of_kind:
+        return of_kind[kind]
     return "roc_auc" if len(classes) == 2 else "accuracy"
 
 
 def schema_of(metric: Metric) -> int:
     """Return the lowest schema with this metric: programs that do not know it refuse the card as a newer one."""
-    return 2 if metric == "quadratic_kappa" else 1
+    return {"quadratic_kappa": 2, "macro_auc": 3, "pearson": 3}.get(metric, 1)
+
+
+def target_of(kind: str) -> Target:
+    """Return what the samples of a task of this kind are labelled with."""
+    of_kind: dict[str, Target] = {MULTILABEL: "labels", REGRESSION: "value"}
+    return of_kind.get(kind, "class")
 
 
 def begun(place: Path) -> tuple[list[Path], list[Path]]:

@@ -131,7 +131,9 @@ NOT_RUN = {
     r"^python -m tests\.fuzz": "spoilt inputs for minutes; tests/fuzz/test_fuzz.py gives a few to each parser",
     r"without-LC25000Lung": "a training of minutes on real images",
     r"without-lung|--tasks Breast1": "more source tasks than the small world has; see tests/mtrain/test_influence.py",
-    r"--soup$|^mtrain soup |/soups/|--run (lung|breast)$": "several trainings from one start; tests/mtrain/test_soups.py combines some",
+    r"--soup$|^mtrain soup |/soups/|--run (lung|breast)$": (
+        "several trainings from one start; tests/mtrain/test_soups.py combines some"
+    ),
     r"without-WarwickCRC": "trainings of minutes on real images",
     r"--dense --leave-out Janow|--mode dense|Janowczyk2 --dense": "more masks than the small world has",
     r"masks\.toml|--sweep masks$": "more masks than the small world has; see tests/mtrain/test_dense_sweep.py",

@@ -183,7 +183,9 @@ def print_findings(findings: Findings, manifest: Manifest) -> None:
     print_examples(findings)
     if findings.counts:
         tell("")
-        columns = [[*of_split, sum(of_split)] for of_split in findings.counts.values()]
+        sizes = findings.samples
+        of_classes = {split: counts if findings.classes else [] for split, counts in findings.counts.items()}
+        columns = [[*counts, sizes.get(split, sum(counts))] for split, counts in of_classes.items()]
         counts = zip([*findings.classes, _unit(manifest)], *columns, strict=True)
         table(["class", *findings.counts], [list(row) for row in counts])
     tell("")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from dpconvert.card import ORDINAL, Licence, Model
+from dpconvert.card import MULTILABEL, ORDINAL, REGRESSION, Licence, Model, Target, target_of
 from dpconvert.errors import UsageError
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.files import FileKind, Obtain, regular_expression
@@ -106,12 +106,18 @@ class Manifest(Model):
     """Name of the task and of its folder of shards."""
     title: str = ""
     """Human-readable title."""
-    kind: Literal["classification", "detection", "segmentation", "ordinal"] = "classification"
+    kind: Literal["classification", "detection", "segmentation", "ordinal", "multilabel", "regression"] = (
+        "classification"
+    )
     """Purpose of the labels. `ordinal`: `classes` are listed in their order, the lowest first, as grades are; the score
-    is then the quadratic kappa, which counts distant errors more than near ones.
+    is then the quadratic kappa, which counts distant errors more than near ones. `multilabel`: an image has any number
+    of `classes`; the score is the mean area under their ROC curves. `regression`: an image has a number; the score is
+    the Pearson correlation.
     """
     classes: list[str] = []
     """Class names in the order of their labels; if not given, the labels found in the source."""
+    unit: str | None = None
+    """Unit of the numbers of kind `regression`, such as `cells` or `%`."""
     organ: str = ""
     """Organ or tissue."""
     stain: str = ""
@@ -166,13 +172,18 @@ class Manifest(Model):
     @property
     def digest(self) -> str:
         """The sha256 of the content of the manifest, independent of its path."""
-        unset = {name for name in ("mpp_override", "dense") if getattr(self, name) is None}
+        unset = {name for name in ("mpp_override", "dense", "unit") if getattr(self, name) is None}
         return hashlib.sha256(self.model_dump_json(exclude={"path", "root"} | unset).encode()).hexdigest()
 
     @property
     def reads_annotations(self) -> bool:
         """Whether samples depend on annotations, for their labels or for dense targets."""
         return self.dense is not None or not isinstance(self.rule, Whole | Tiles)
+
+    @property
+    def target(self) -> Target:
+        """What samples are labelled with."""
+        return target_of(self.kind)
 
     @property
     def num_classes(self) -> int:
@@ -224,8 +235,23 @@ class Manifest(Model):
                 raise ValueError("`classes` must name the rule's positive, none and other")
         if self.kind == ORDINAL and len(self.classes) < 3:
             raise ValueError("kind 'ordinal' needs at least three `classes`, listed in their order")
+        if self.kind in (MULTILABEL, REGRESSION):
+            self._check_targets()
+        elif self.unit is not None:
+            raise ValueError(f"`unit` is that of numbers, which kind {self.kind!r} does not have")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
         if "strict" not in self.split:
             raise ValueError("a split policy 'strict' is needed: it is the default")
         return self
+
+    def _check_targets(self) -> None:
+        """Check what several labels or a number for each image exclude."""
+        if not isinstance(self.rule, Whole | Tiles):
+            raise ValueError(f"kind {self.kind!r} needs the rule 'whole' or 'tiles', not {self.rule.type!r}")
+        if any(erratum.drops == "negatives" for erratum in self.errata):
+            raise ValueError(f"an erratum of kind {self.kind!r} cannot drop negatives, which have no class here")
+        if self.kind == MULTILABEL and self.unit is not None:
+            raise ValueError("`unit` is that of numbers, which kind 'multilabel' does not have")
+        if self.kind == REGRESSION and (self.classes or self.expected.classes):
+            raise ValueError("kind 'regression' has no `classes`: each image has a number")

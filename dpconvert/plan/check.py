@@ -48,7 +48,8 @@ class Example:
 class Findings:
     """The result of a check. A conversion fails if there are `problems`; `warnings` are for the user to judge.
 
-    counts: split -> samples of each class, empty where pixels decide them.
+    counts: split -> samples of each class, empty where pixels decide them; of all, in a list of one, if they have
+    numbers. samples: split -> its number of samples.
     """
 
     images: int = 0
@@ -59,6 +60,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    samples: dict[Split, int] = field(default_factory=dict)
 
 
 def check(source: Source, options: Options = Options(), report: Reporter = Reporter(quiet=True)) -> Findings:  # noqa: B008
@@ -76,20 +78,22 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     labelled = [record for record in seen.records if record.label]
     absent = divide.not_found(manifest, options, images, labelled) if seen.exact else []
     found = divide.classified(manifest, options, labelled)
-    splits: dict[str, Split] = {}
+    splits, sizes = dict[str, Split](), dict[Split, int]()
     classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)
     try:
         if seen.exact and found:
             divided = divide.divide(manifest, source, options, found)
             classes, counts, splits = divided.classes, divided.counts, divided.splits
-            warnings += [*divided.empty_sets(), *_of_one_class(classes)]
+            sizes = divided.samples
+            warnings += [*divided.empty_sets(), *divided.notes]
+            warnings += _of_one_class(classes) if manifest.target == "class" else []
         elif seen.exact and not problems:
             problems.append("no image gives a sample: nothing of what the rule looks for is annotated")
     except UserError as error:
         problems.append(str(error))
     return Findings(
         len(images), [_example(image, splits) for image in _spread(images)], classes, counts,
-        len({image.group for image in images}), problems, warnings, [*source.notes, *absent],
+        len({image.group for image in images}), problems, warnings, [*source.notes, *absent], sizes,
     )  # fmt: skip
 
 

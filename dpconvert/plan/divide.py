@@ -15,7 +15,7 @@ from dpconvert.manifest.model import Erratum, Manifest
 from dpconvert.manifest.rules import Crop, Tiles, Whole
 from dpconvert.plan.options import Options
 from dpconvert.plan.split import assign, contents, spelt
-from dpconvert.source import unused
+from dpconvert.source import target, unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Box, Record, SourceImage, read_sample_name, sample_name
 
@@ -29,13 +29,16 @@ MISSING = {"nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA
 class Divided:
     """The classes of samples, and two mappings: image -> group id, image -> split.
 
-    counts: split -> samples of each class.
+    counts: split -> samples of each class; of all, as a list of one, if they have numbers. notes: on constant labels.
+    samples: split -> its number of samples.
     """
 
     classes: list[str]
     groups: dict[str, str]
     splits: dict[str, Split]
     counts: dict[Split, list[int]]
+    samples: dict[Split, int]
+    notes: tuple[str, ...] = ()
 
     def empty_sets(self) -> list[str]:
         """A line for each set, and each class of a set, that holds no sample."""
@@ -46,13 +49,41 @@ def divide(manifest: Manifest, source: Source, options: Options, found: list[Rec
     """Count the samples by class and split.
 
     Raises:
-        SourceError: a label is not a class, or official sets cannot be kept.
+        SourceError: a label is not a class, all numbers are equal, or official sets cannot be kept.
     """
-    classes = _classes(manifest, source, found)
+    _check_numbers(manifest, source, found)
+    classes = [] if manifest.target == "value" else _classes(manifest, source, found)
     groups, splits = _splits(manifest, options, found)
-    made = Counter((splits[record.source_image.name], record.label) for record in found)
+    sizes = Counter(splits[record.source_image.name] for record in found)
+    samples = {split: sizes[split] for split in SPLITS}
+    if manifest.target == "value":
+        return Divided(classes, groups, splits, {split: [sizes[split]] for split in SPLITS}, samples)
+    made = Counter((splits[r.source_image.name], label) for r in found for label in _named(manifest, r))
     counts = {split: [made[split, label] for label in classes] for split in SPLITS}
-    return Divided(classes, groups, splits, counts)
+    return Divided(classes, groups, splits, counts, samples, tuple(_constant(manifest, classes, counts, len(found))))
+
+
+def _named(manifest: Manifest, record: Record) -> list[str]:
+    """Return the classes of a record."""
+    return target.classes_in(manifest.target, record.label)
+
+
+def _check_numbers(manifest: Manifest, source: Source, found: list[Record]) -> None:
+    if manifest.target == "value" and len(found) > 1 and len({record.label for record in found}) == 1:
+        raise SourceError(
+            f"all {len(found)} samples have the number {float(found[0].label):g}: there is nothing to learn",
+            where=source.root, remedy="name another column or group in the manifest",
+        )  # fmt: skip
+
+
+def _constant(
+    manifest: Manifest, classes: list[str], counts: dict[Split, list[int]], samples: int
+) -> Iterator[str]:  # fmt: skip
+    """Yield a note for each class that all samples have, of tasks whose samples have any number of classes."""
+    if manifest.target == "labels":
+        for number, name in enumerate(classes):
+            if sum(of_split[number] for of_split in counts.values()) == samples:
+                yield f"every sample has class {name!r}: no score is defined for it"
 
 
 def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceImage]:
@@ -96,6 +127,11 @@ def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
         raise ManifestError(
             f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
             where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
+        )  # fmt: skip
+    if manifest.target not in getattr(readers.reader(manifest), "TARGETS", ("class",)):
+        raise ManifestError(
+            f"kind {manifest.kind!r}: the shape {manifest.shape!r} reads one class for an image only",
+            where=manifest.path, remedy="use the shape table or folders",
         )  # fmt: skip
     if manifest.dense is not None and not _can_read_annotations(manifest):
         raise ManifestError(
@@ -195,23 +231,24 @@ def _unused_errata(manifest: Manifest, options: Options, images: list[SourceImag
 def _with_classes(manifest: Manifest, found: list[Record]) -> list[Record]:
     """Return records with classes spelt as in the manifest, if a label differs only in case or Unicode form."""
     labels = {record.label for record in found} - set(manifest.classes)
-    spelt = {label: same for label in labels if (same := names.match(label, manifest.classes)) is not None}
-    return [replace(r, label=spelt.get(r.label, r.label)) for r in found] if spelt else found
+    spelt = {label: target.spelt(manifest.target, label, manifest.classes) for label in labels}
+    changed = any(label != same for label, same in spelt.items())
+    return [replace(r, label=spelt.get(r.label, r.label)) for r in found] if changed else found
 
 
 def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[str]:
     """Return the classes of the manifest, else those of the reader in its order, else the sorted labels found."""
-    labels = {record.label for record in found}
+    labels = {label for record in found for label in _named(manifest, record)}
     ordered = getattr(readers.reader(manifest), "classes", None)
-    classes = manifest.classes or (ordered(source) if ordered else _found(labels, found))
+    classes = manifest.classes or (ordered(source) if ordered else _found(manifest, labels, found))
     unknown = sorted(labels - set(classes))
     if unknown:
-        where = next(r.source_image.files[0] for r in found if r.label == unknown[0])
+        where = next(r.source_image.files[0] for r in found if unknown[0] in _named(manifest, r))
         raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
     return classes
 
 
-def _found(labels: set[str], found: list[Record]) -> list[str]:
+def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[str]:
     """The sorted labels as classes, which nothing confirms.
 
     Raises:
@@ -227,7 +264,7 @@ def _found(labels: set[str], found: list[Record]) -> list[str]:
         raise SourceError(
             f"classes that look the same but for case or blanks: {', '.join(map(repr, spelt))}" if spelt
             else f"the label {first!r} reads like a missing value",
-            where=next(r.source_image.files[0] for r in found if r.label == first),
+            where=next(r.source_image.files[0] for r in found if first in _named(manifest, r)),
             remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),
         )  # fmt: skip
     return sorted(labels)
@@ -237,7 +274,11 @@ def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[
     """Return two mappings: image -> group id, image -> split."""
     policy = manifest.policy(options.split)
     unit = {r.source_image.name: _unit(r.source_image, policy.unit) for r in found}
-    groups = contents((unit[r.source_image.name], r.label, r.source_image.split) for r in found)
+    strata = target.strata(manifest.target, [record.label for record in found])
+    groups = contents(
+        (unit[r.source_image.name], label, r.source_image.split)
+        for r, some in zip(found, strata, strict=True) for label in some
+    )  # fmt: skip
     policy = spelt(policy, groups)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     namespaced = {r.source_image.name: f"{manifest.namespace}:{r.source_image.group}" for r in found}

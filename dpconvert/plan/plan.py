@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dpconvert.card import SPLITS, Failure, Split
+from dpconvert.card import SPLITS, Failure, Label, Split
 from dpconvert.errors import SourceError
 from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
@@ -27,6 +27,7 @@ from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
+from dpconvert.source import target
 from dpconvert.source.files import Source
 from dpconvert.source.record import Box, Record, SourceImage, hashed
 
@@ -59,7 +60,7 @@ class PlanRow:
     key: str
     split: Split
     shard: str
-    label: int
+    label: Label
     group: str
     source_image: str
     files: tuple[str, ...]
@@ -158,7 +159,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         )  # fmt: skip
     divided = divide(manifest, source, options, found)
     classes, groups, splits = divided.classes, divided.groups, divided.splits
-    limited = _limited(found, splits, options.limit)
+    limited = _limited(manifest, found, splits, options.limit)
     place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
     ordered = sorted(
         limited, key=lambda r: (*place[r.source_image.name], _block(r, r.source_image.name in seen.in_strips))
@@ -166,13 +167,13 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     keys = _keys(ordered)
     places = _shard_names([splits[r.source_image.name] for r in ordered], options.samples_per_shard)
     is_doubtful = doubtful(manifest, options)
-    number = {label: i for i, label in enumerate(classes)}
+    stored = target.reader(manifest.target, classes)
     rows = [
         PlanRow(
             key=key,
             split=splits[record.source_image.name],
             shard=shard,
-            label=number[record.label],
+            label=stored(record.label),
             group=groups[record.source_image.name],
             source_image=record.source_image.name,
             files=record.source_image.files,
@@ -185,7 +186,15 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
     not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
-    notes = [*source.notes, *absent, *divided.empty_sets(), *not_used, *seen.notes, *_empty(images, found, failures)]
+    notes = [
+        *source.notes,
+        *absent,
+        *divided.empty_sets(),
+        *divided.notes,
+        *not_used,
+        *seen.notes,
+        *_empty(images, found, failures),
+    ]
     return Plan(classes, rows, notes, failures)
 
 
@@ -203,15 +212,18 @@ def _empty(images: list[SourceImage], found: list[Record], failures: list[Failur
     return [f"{len(names)} of {counted(len(images), 'image')} gave no sample: {', '.join(names[:5])}{more}"]
 
 
-def _limited(found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:
-    """Return at most `limit` records of each class in each split, drawn by hash."""
+def _limited(manifest: Manifest, found: list[Record], splits: dict[str, Split], limit: int | None) -> list[Record]:
+    """Return at most `limit` records of each class in each split, drawn by hash; of each set of classes if images have
+    several; of each split if they have numbers.
+    """
     if limit is None:
         return found
     order = sorted(range(len(found)), key=lambda i: hashed(found[i].source_image.name, "limit", i))
     taken: Counter[tuple[str, str]] = Counter()
     kept = []
     for index in order:
-        place = splits[found[index].source_image.name], found[index].label
+        label = "" if manifest.target == "value" else found[index].label
+        place = splits[found[index].source_image.name], label
         taken[place] += 1
         if taken[place] <= limit:
             kept.append(index)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from dpconvert.card import Label
 from dpconvert.errors import ReadError
 from dpconvert.image import Image
 from dpconvert.image.decode import JPEG_START, PNG_START, decode, is_plain
@@ -36,13 +37,15 @@ SEG = ".seg.png"
 class EncodedSample:
     """One sample: `image` in `format` ("png" or "jpg"), and `metadata`, the content of its JSON.
 
+    label: one class is a file of its own; several classes or a number are in the JSON alone.
+
     text: `metadata` as JSON, if it has been encoded already. seg: the mask as a PNG file, if the task keeps masks.
     """
 
     key: str
     image: bytes
     format: str
-    label: int
+    label: Label
     metadata: Mapping[str, Any]
     text: str = ""
     seg: bytes | None = None
@@ -51,7 +54,7 @@ class EncodedSample:
         """Return (name, bytes) in the order of the tar."""
         return [
             (f"{self.key}.{self.format}", self.image),
-            (f"{self.key}.cls", b"%d" % self.label),
+            *([(f"{self.key}.cls", b"%d" % self.label)] if isinstance(self.label, int) else []),
             *([(f"{self.key}{SEG}", self.seg)] if self.seg is not None else []),
             (f"{self.key}.json", (self.text or as_json(self.metadata)).encode()),
         ]
@@ -61,19 +64,20 @@ as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", "
 
 
 class Series:
-    """Samples of one image that differ only in their position: the JSON of the other fields is encoded once.
+    """Samples of one image and label that differ only in their position: the JSON of the other fields is encoded once.
 
     `metadata` lacks "x" and "y", which come last in the order of its keys.
     """
 
     def __init__(self, metadata: dict[str, Any]) -> None:
         self.metadata = metadata
+        self.label: Label = next(metadata[name] for name in ("label", "labels", "value") if name in metadata)
         self._head = as_json(metadata)[:-1]
 
     def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> EncodedSample:
         """Return the sample of this series at (x, y)."""
         text = f'{self._head},"x":{x},"y":{y}}}'
-        return EncodedSample(key, image, kind, self.metadata["label"], self.metadata | {"x": x, "y": y}, text)
+        return EncodedSample(key, image, kind, self.label, self.metadata | {"x": x, "y": y}, text)
 
 
 class Encoder:
@@ -135,7 +139,7 @@ class Encoder:
         return self._series_of(row, image, (w, h), stored).sample(row.key, data, kind, x, y)
 
     def _series_of(self, row: PlanRow, image: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
-        kind = (row.source_image, row.label, row.split, size, stored)
+        kind = (row.source_image, str(row.label), row.split, size, stored)
         if kind not in self._series:
             factor = image.downsample(*size, stored)
             self._series[kind] = Series(self._metadata(row, size, stored, image.mpp, factor))
@@ -159,6 +163,13 @@ class Encoder:
             raise ReadError(f"damaged image: {error}", where=row.files[0], remedy="download it again") from None
         return (data, kind, (width, height)) if is_plain(data) else None
 
+    def _target(self, label: Label) -> dict[str, Any]:
+        if isinstance(label, int):
+            return {"label": label, "label_name": self.classes[label]}
+        if isinstance(label, float):
+            return {"value": label}
+        return {"labels": label, "label_names": [self.classes[one] for one in label]}
+
     def _metadata(
         self,
         row: PlanRow,
@@ -172,8 +183,7 @@ class Encoder:
         finest = manifest.mpp_override or mpp or float(row.attributes.get("mpp", 0)) or manifest.mpp
         return {
             "task": manifest.task,
-            "label": row.label,
-            "label_name": self.classes[row.label],
+            **self._target(row.label),
             "group": row.group,
             "group_kind": manifest.group.kind,
             "split": row.split,

@@ -6,6 +6,7 @@ import json
 import platform
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,15 @@ from dpconvert.plan.plan import Plan
 from dpconvert.plan.targets import pixels_of_radius
 from dpconvert.plural import counted
 from dpconvert.shards import sidefiles
-from dpconvert.shards.tar import OBJECT_COLUMNS, SEG_COLUMNS, Entry, Written, replaced, write_index
+from dpconvert.shards.tar import (
+    OBJECT_COLUMNS,
+    SEG_COLUMNS,
+    TARGET_COLUMNS,
+    Entry,
+    Written,
+    replaced,
+    write_index,
+)
 from dpconvert.source.files import Source
 
 
@@ -63,7 +72,7 @@ def finish(
     manifest = source.manifest
     shards = [part.shard for part in written]
     entries = [entry for part in written for entry in part.entries]
-    index = write_index(folder / INDEX_NAME, entries, index_columns(manifest.dense))
+    index = write_index(folder / INDEX_NAME, entries, index_columns(manifest))
     cards = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
     splits = {split: card for split, card in cards.items() if card.samples}
     partial = _partial(manifest, source, options, len(failures))
@@ -95,6 +104,7 @@ def finish(
         failures=failures,
         tools=tools(),
         dense=_dense_card(manifest.dense, written),
+        unit=(manifest.unit or "") if manifest.target == "value" else None,
     )
     card = card.model_copy(update={"side_files": sidefiles.write(folder, card, entries)})
     with replaced(folder / FILE_NAME) as file:
@@ -120,11 +130,12 @@ def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None
     )  # fmt: skip
 
 
-def index_columns(dense: Dense | None) -> dict[str, str]:
-    """Return the columns of the index for dense targets."""
+def index_columns(manifest: Manifest) -> Sequence[str]:
+    """Return the columns of the index for dense targets, and for labels that are not one class."""
+    dense, of_target = manifest.dense, [name for name in TARGET_COLUMNS if name == manifest.target]
     if dense is None:
-        return {}
-    return (SEG_COLUMNS if dense.seg else {}) | (OBJECT_COLUMNS if dense.objects else {})
+        return of_target
+    return [*of_target, *(SEG_COLUMNS if dense.seg else ()), *(OBJECT_COLUMNS if dense.objects else ())]
 
 
 def _own_formats(entries: list[Entry], options: Options) -> list[str]:
@@ -145,11 +156,15 @@ def _contradictions(manifest: Manifest, entries: list[Entry]) -> list[str]:
         return []
     first: dict[str, Entry] = {}
     pairs = {entry.sha256: (known, entry) for entry in entries
-             if (known := first.setdefault(entry.sha256, entry)).label != entry.label}  # fmt: skip
+             if _label(known := first.setdefault(entry.sha256, entry)) != _label(entry)}  # fmt: skip
     if not pairs:
         return []
     one = " and ".join(sorted(entry.source for entry in next(iter(pairs.values()))))
     return [f"{counted(len(pairs), 'image')} with several labels, equal in every byte, the first: {one}"]
+
+
+def _label(entry: Entry) -> tuple[int, str]:
+    return entry.label, entry.target
 
 
 def _of_pixels(manifest: Manifest) -> dict[str, Any]:
@@ -204,6 +219,14 @@ def tools() -> dict[str, str]:
 
 def _split_card(entries: list[Entry], split: Split, classes: int) -> SplitCard:
     of_split = [entry for entry in entries if entry.split == split]
-    labels = Counter(entry.label for entry in of_split)
+    labels = Counter(label for entry in of_split for label in _classes(entry))
     groups = len({entry.group for entry in of_split})
     return SplitCard(samples=len(of_split), classes=[labels[i] for i in range(classes)], groups=groups)
+
+
+def _classes(entry: Entry) -> list[int]:
+    """Return the numbers of the classes of a sample."""
+    if entry.label >= 0:
+        return [entry.label]
+    found = json.loads(entry.target)
+    return list(found) if isinstance(found, list) else []

@@ -49,9 +49,11 @@ INDEX_COLUMNS = {
 }
 SEG_COLUMNS = {"seg_offset": "int64", "seg_length": "int64", "seg_sha256": "string"}  # for tasks with masks
 OBJECT_COLUMNS = {"objects": "int32"}  # for tasks with points or boxes
+TARGET_COLUMNS = {"labels": "list<int32>", "value": "float64"}  # in place of `label`: of several labels, of a number
 DENSE_COLUMNS = SEG_COLUMNS | OBJECT_COLUMNS
 ROW_GROUP = 1 << 20  # rows of the index
-SEG_PLACE = 2  # position of the mask among the members of a sample: after image and label
+SEG_PLACE = -2  # position of the mask among the members of a sample: before the JSON
+NO_CLASS = -1  # `label` of an entry whose target is not one class
 ZEROS = bytes(BLOCKSIZE)
 PIECE = 1 << 20  # bytes hashed and written at once
 SYNCED = 1 << 22  # bytes after which the file is synced to the disk
@@ -61,6 +63,7 @@ class Entry(NamedTuple):
     """One row of the index; offset and length are those of the image's bytes in the tar.
 
     seg_offset, seg_length and seg_sha256 are those of the mask; `objects` is the number of points and boxes.
+    target: the labels or the value as JSON, if the sample does not have one class; `label` is then NO_CLASS.
     """
 
     key: str
@@ -84,6 +87,7 @@ class Entry(NamedTuple):
     seg_length: int = 0
     seg_sha256: str = ""
     objects: int = 0
+    target: str = ""
 
     @classmethod
     def checked(cls, values: Sequence[Any]) -> Entry:
@@ -93,7 +97,7 @@ class Entry(NamedTuple):
         return cls(*values)
 
 
-ENTRY_TYPES = tuple(str if kind == "string" else int for kind in (INDEX_COLUMNS | DENSE_COLUMNS).values())
+ENTRY_TYPES = (*(str if kind == "string" else int for kind in (INDEX_COLUMNS | DENSE_COLUMNS).values()), str)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def write_shard(path: Path, split: Split, samples: Iterable[EncodedSample]) -> W
 
 
 def write_index(path: Path, entries: Sequence[Entry], more: Collection[str] = ()) -> FileCard:
-    """Write index.parquet, with the rows in the given order. more: its columns of dense targets."""
+    """Write index.parquet, with the rows in the given order. more: its columns that not all tasks have."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -143,7 +147,9 @@ def write_index(path: Path, entries: Sequence[Entry], more: Collection[str] = ()
 def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
 
-    columns = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
+    columns: dict[str, Sequence[Any]] = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True))
+    for name in TARGET_COLUMNS.keys() & set(schema.names):
+        columns[name] = [json.loads(text) for text in columns["target"]]
     arrays = [_array(columns[field.name], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -152,6 +158,10 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Build a column from buffers: `pa.array` would import pandas if it is installed, which takes another 50 MiB."""
     import pyarrow as pa
 
+    if pa.types.is_list(kind):
+        ends = np.cumsum([0, *map(len, values)]).astype(np.int32)
+        items = _array([item for some in values for item in some], kind.value_type)
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends)], children=[items])
     if kind != pa.string():
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, str(kind)))])
     texts = [value.encode() for value in values]
@@ -160,11 +170,17 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def index_schema(more: Collection[str] = ()) -> pa.Schema:
-    """Return the names and types of the index's columns. more: names of the task's columns of dense targets."""
+    """Return the names and types of the index's columns. more: those that not all tasks have. `labels` and `value` take
+    the place of `label`.
+    """
     import pyarrow as pa
 
-    kinds = INDEX_COLUMNS | {name: kind for name, kind in DENSE_COLUMNS.items() if name in more}
-    return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+    of_target = {name: kind for name, kind in TARGET_COLUMNS.items() if name in more}
+    dense = {name: kind for name, kind in DENSE_COLUMNS.items() if name in more}
+    kinds: dict[str, str] = {}
+    for name, kind in (INDEX_COLUMNS | dense).items():
+        kinds |= of_target if name == "label" and of_target else {name: kind}
+    return pa.schema([pa.field(n, pa.list_(pa.int32()) if k == "list<int32>" else k) for n, k in kinds.items()])
 
 
 def read_index(path: Path) -> Any:
@@ -271,13 +287,15 @@ def _offsets(members: Sequence[tuple[str, bytes]], start: int) -> list[int]:
 
 
 def _entry(sample: EncodedSample, shard: str, offsets: Sequence[int]) -> Entry:
-    data, seg = sample.metadata, sample.seg
+    data, seg, label = sample.metadata, sample.seg, sample.label
     return Entry(
-        sample.key, data["split"], shard, offsets[0], len(sample.image), sample.format, data["label"], data["group"],
+        sample.key, data["split"], shard, offsets[0], len(sample.image), sample.format,
+        label if isinstance(label, int) else NO_CLASS, data["group"],
         data["files"][0], data["x"], data["y"], data["width"], data["height"], data["stored_width"],
         data["stored_height"], hashlib.sha256(sample.image).hexdigest(), _attributes(tuple(data["attributes"].items())),
         *((-1, 0, "") if seg is None else (offsets[SEG_PLACE], len(seg), hashlib.sha256(seg).hexdigest())),
         sum(len(data[kind]) for kind in ("points", "boxes") if kind in data),
+        "" if isinstance(label, int) else json.dumps(label),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.errors import OutputError, ReadError, SourceError
 from dpconvert.image import Image, TissueMask, thumbnail
 from dpconvert.manifest.dense import Dense
+from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Whole
 from dpconvert.names import closest
 from dpconvert.plan import patches
@@ -28,6 +29,7 @@ from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.divide import doubtful
 from dpconvert.plan.options import Options
 from dpconvert.plan.targets import ImageTargets
+from dpconvert.source import target
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage, hashed
 from dpconvert.tasks.overlay import overlaid
@@ -93,13 +95,30 @@ def _draw(source: Source, images: list[SourceImage], chosen: SourceImage, out: P
         scene = LazyScene(source, chosen, image, Counter())
         seen, tissue = look(source, scene), scene.tissue
         files = [out / f"{_plain(chosen.name)}.png", out / f"{_plain(chosen.name)}_tissue.png"]
-        overview(seen, tissue, source.manifest.classes).save(files[0])
+        overview(in_words(source.manifest, seen), tissue, classes_of(source.manifest)).save(files[0])
         Pillow.fromarray(tissue.mask).save(files[1])
     more = _more(source, images, seen)
-    counts = Counter(record.label for record in seen.records)
+    counts = Counter(record.label for record in _in_words(source.manifest, seen.records))
     return Preview(
         [*files, *_sheets(source, more, out, _plain(chosen.name))], chosen.name, dict(sorted(counts.items()))
     )
+
+
+def classes_of(manifest: Manifest) -> list[str]:
+    """The classes in whose colours patches are drawn; [] for those of the records."""
+    return manifest.classes if manifest.target == "class" else []
+
+
+def _in_words(manifest: Manifest, records: list[Record]) -> list[Record]:
+    """The records with labels in words, so that each is one label."""
+    if manifest.target == "class":
+        return records
+    return [replace(record, label=target.in_words(manifest.target, record.label)) for record in records]
+
+
+def in_words(manifest: Manifest, seen: Overview) -> Overview:
+    """What was found, with labels in words."""
+    return replace(seen, records=_in_words(manifest, seen.records))
 
 
 def is_sample(source: Source, image: SourceImage) -> bool:
@@ -175,7 +194,7 @@ def _more(source: Source, images: list[SourceImage], seen: Overview) -> list[Rec
     others = sorted((p for p in images if p.name != seen.source_image.name), key=lambda p: hashed("preview", p.name))
     for source_image in others[: MOST_IMAGES - 1]:
         counts = Counter(record.label for record in records)
-        if all(counts[label] >= SHEET for label in source.manifest.classes or counts):
+        if all(counts[label] >= SHEET for label in classes_of(source.manifest) or counts):
             break
         with suppress(ReadError), _open(source, source_image) as image:  # the page of all slides names it
             records += list(patches.records(source.manifest, LazyScene(source, source_image, image, Counter())))
@@ -183,8 +202,8 @@ def _more(source: Source, images: list[SourceImage], seen: Overview) -> list[Rec
 
 
 def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list[Path]:
-    files = []
-    for label in source.manifest.classes or sorted({record.label for record in records}):
+    files, records = [], _in_words(source.manifest, records)
+    for label in classes_of(source.manifest) or sorted({record.label for record in records}):
         of_class = [record for record in records if record.label == label]
         order = sorted(range(len(of_class)), key=lambda i: hashed("sheet", of_class[i].source_image.name, i))
         shown = sorted((of_class[i] for i in order[:SHEET]), key=lambda record: record.source_image.name)

@@ -27,17 +27,18 @@ def keeps_masks(card: TaskCard) -> bool:
 
 
 def read_sample(file: IO[bytes], offset: int, card: TaskCard) -> SampleFiles:
-    """The sample whose image starts at `offset`: image, label, mask and JSON follow each other.
+    """The sample whose image starts at `offset`: image, class, mask and JSON follow each other, as far as it has them.
 
     Raises:
         ValueError: there is no such sample.
         OSError, tarfile.TarError: the tar cannot be read.
     """
-    count = 4 if keeps_masks(card) else 3
+    count = 2 + (card.target == "class") + keeps_masks(card)
     file.seek(offset - tarfile.BLOCKSIZE)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         found = [(m.name, opened.read()) for _ in range(count) if (m := tar.next()) and (opened := tar.extractfile(m))]
-    if len(found) != count or (count == 4) != found[-2][0].endswith(SEG):
+    if len(found) != count or keeps_masks(card) != found[-2][0].endswith(SEG):
         raise ValueError(f"no sample at byte {offset}")
     metadata = json.loads(found[-1][1])
-    return SampleFiles(found[0][1], found[2][1] if count == 4 else None, metadata if isinstance(metadata, dict) else {})
+    seg = found[-2][1] if keeps_masks(card) else None
+    return SampleFiles(found[0][1], seg, metadata if isinstance(metadata, dict) else {})

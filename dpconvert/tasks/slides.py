@@ -19,7 +19,7 @@ from dpconvert.runtime.limits import reading
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
-from dpconvert.tasks.preview import is_sample, look, marked
+from dpconvert.tasks.preview import classes_of, in_words, is_sample, look, marked
 
 SIDE = 640  # px of a drawing
 DRAWN = 200  # slides that are drawn; the others are only counted
@@ -121,7 +121,7 @@ def _read(source: Source, source_image: SourceImage, is_drawn: bool) -> SlideSum
     if not is_drawn:
         return summary
     tissue = scene.tissue if isinstance(rule, Regional) and rule.tissue is not None else None
-    canvas, legend = marked(seen, tissue, source.manifest.classes, SIDE)
+    canvas, legend = marked(in_words(source.manifest, seen), tissue, classes_of(source.manifest), SIDE)
     file = io.BytesIO()
     canvas.save(file, "JPEG", quality=QUALITY)
     return replace(summary, drawing=file.getvalue(), drawn=canvas.size, legend=legend)

@@ -5,6 +5,8 @@
 <out>/instances/train/<class>/<key>.png   likewise its instances, numbered from 1 in 16 bits, if the task keeps them
 <out>/objects.csv               file, kind, class and coordinates of each point, box and instance, if the task keeps any
 <out>/labels.csv                file, label, class, split and group of each image; written last
+Images with any number of classes, or with a number, lie in <out>/train and so on; in labels.csv they have a column of
+0 and 1 for each class, or a column `value`.
 <out>/.unpacked.json            identifies the data, so that the command can resume, and other data are not mixed in
 """
 
@@ -33,13 +35,14 @@ from dpconvert.errors import OutputError, ShardError
 from dpconvert.runs import numbered
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index, replaced
+from dpconvert.tasks import labels
 from dpconvert.tasks.sample_files import keeps_masks, read_sample
 from dpconvert.tasks.verify import KEY
 
 MARK, LABELS, OBJECTS, MASKS = ".unpacked.json", "labels.csv", "objects.csv", "masks"
 INSTANCES = "instances"
 FORMATS = ("png", "jpg")
-COLUMNS = ["key", "split", "shard", "offset", "length", "format", "label", "group", "sha256"]
+COLUMNS = ["key", "split", "shard", "offset", "length", "format", "group", "sha256"]
 OF_MASKS = ["seg_offset", "seg_length", "seg_sha256"]
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved file names under Windows
 
@@ -99,7 +102,7 @@ def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:
     """The rows of the index. Its names become file names, so they are checked."""
     path = folder / card.index.name
     try:
-        columns = [*COLUMNS, *(OF_MASKS if keeps_masks(card) else ())]
+        columns = [*COLUMNS, labels.column(card), *(OF_MASKS if keeps_masks(card) else ())]
         rows: list[dict[str, Any]] = read_index(path).select(columns).to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
@@ -107,8 +110,9 @@ def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:
     shards = {shard.name: shard.split for shard in card.shards}
     for row in rows:
         sound = (
-            KEY.fullmatch(row["key"] or "") and row["format"] in FORMATS and row["label"] in range(len(card.classes))
-        )
+            KEY.fullmatch(row["key"] or "") and row["format"] in FORMATS
+            and labels.is_sound(card, row[labels.column(card)])
+        )  # fmt: skip
         if not sound or shards.get(row["shard"]) != row["split"]:
             raise ShardError(
                 "row of another task in the index", where=path, found=row["key"], remedy="convert the source again"
@@ -147,7 +151,8 @@ def _make(folder: Path) -> None:
 def _placed(card: TaskCard, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     folders = class_folders(card.classes)
     for row in rows:
-        yield f"{row['split']}/{folders[row['label']]}/{row['key']}.{row['format']}", row
+        folder = f"{folders[row['label']]}/" if card.target == "class" else ""
+        yield f"{row['split']}/{folder}{row['key']}.{row['format']}", row
 
 
 def _png_name(name: str, what: str) -> str:
@@ -253,7 +258,19 @@ def _put(path: Path, data: bytes) -> bool:
 def _labels(card: TaskCard, rows: list[dict[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "label", "class", "split", "group"])
+    writer.writerow(["file", *_label_head(card), "split", "group"])
     for name, row in _placed(card, rows):
-        writer.writerow([name, row["label"], card.classes[row["label"]], row["split"], row["group"]])
+        writer.writerow([name, *_label_cells(card, row), row["split"], row["group"]])
     return text.getvalue().encode()
+
+
+def _label_head(card: TaskCard) -> list[str]:
+    return {"class": ["label", "class"], "labels": card.classes, "value": ["value"]}[card.target]
+
+
+def _label_cells(card: TaskCard, row: dict[str, Any]) -> list[Any]:
+    """A sample's label: its class; 0 or 1 for each class; or its number."""
+    label = row[labels.column(card)]
+    if card.target == "labels":
+        return [int(one in label) for one in range(len(card.classes))]
+    return [label, card.classes[label]] if card.target == "class" else [label]

@@ -24,8 +24,9 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.sidefiles import side_card
 from dpconvert.shards.tar import read_index
 from dpconvert.source.bounded import DAMAGED
-from dpconvert.tasks import dense_targets
+from dpconvert.tasks import dense_targets, labels
 from dpconvert.tasks.compare import differences
+from dpconvert.tasks.sample_files import keeps_masks
 
 KEY = re.compile(r"[a-z0-9_-]+")
 JSON_LIMIT = 1 << 20
@@ -109,10 +110,14 @@ def _index(folder: Path, card: TaskCard, problems: list[Problem]) -> list[dict[s
 def _counts(card: TaskCard, index: list[dict[str, Any]]) -> Iterator[Problem]:
     if not index:
         return
-    counts = Counter((row["split"], row["label"]) for row in index)
+    name = labels.column(card)
+    counts = Counter((row["split"], label) for row in index for label in labels.classes(card, row[name]))
+    sizes = Counter(row["split"] for row in index)
     for split, stated in card.splits.items():
         if [counts[split, label] for label in range(len(card.classes))] != stated.classes:
             yield Problem(FILE_NAME, f"the class counts of {split} do not match the index")
+        elif sizes[split] != stated.samples:
+            yield Problem(FILE_NAME, f"the number of samples of {split} does not match the index")
     repeated = [key for key, count in Counter(row["key"] for row in index).items() if count > 1]
     yield from (Problem(card.index.name, f"{key}: several samples with this key") for key in repeated)
     if card.options.get("split") == "paper":
@@ -146,7 +151,7 @@ def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str
     if not all(member.isreg() for member in members):
         yield "contains a member that is not a plain file"
         return
-    count = 4 if card.dense is not None and card.dense.seg is not None else 3  # files of a sample
+    count = 2 + (card.target == "class") + keeps_masks(card)  # files of a sample
     if len(members) != count * len(rows) or len(rows) != shard.samples:
         yield f"{counted(len(members), 'file')} for {counted(len(rows), 'sample')}"
         return
@@ -162,8 +167,11 @@ def _contents(data: bytes, card: TaskCard, shard: ShardCard, rows: list[dict[str
 def _sample(parts: list[tuple[str, int, bytes]], card: TaskCard, row: dict[str, Any]) -> Iterator[str]:
     """The problems of one sample. parts: name, offset and content of each of its files."""
     key = row["key"]
-    (_, offset, image), (_, _, label), *masks, (_, _, text) = parts
-    names = [f"{key}.{row['format']}", f"{key}.cls", *(f"{key}.seg.png" for _ in masks), f"{key}.json"]
+    (_, offset, image), *between, (_, _, text) = parts
+    of_class = between[: int(card.target == "class")]
+    masks, name = between[len(of_class) :], labels.column(card)
+    cls = [f"{key}.cls" for _ in of_class]
+    names = [f"{key}.{row['format']}", *cls, *(f"{key}.seg.png" for _ in masks), f"{key}.json"]
     if [name for name, *_ in parts] != names or not KEY.fullmatch(key):
         yield "wrong file names"
         return
@@ -171,13 +179,14 @@ def _sample(parts: list[tuple[str, int, bytes]], card: TaskCard, row: dict[str, 
         yield "offset or length differs from the index"
     if hashlib.sha256(image).hexdigest() != row["sha256"]:
         yield "image differs from the index"
-    if label != str(row["label"]).encode() or not 0 <= row["label"] < len(card.classes):
-        yield f"wrong label {label[:20]!r}"
+    wrong = next((label for _, _, label in of_class if label != str(row[name]).encode()), None)
+    if wrong is not None or not labels.is_sound(card, row[name]):
+        yield f"wrong label {str(row[name]).encode()[:20] if wrong is None else wrong[:20]!r}"
     try:
         fields = json.loads(text) if len(text) < JSON_LIMIT else None
     except (ValueError, RecursionError):
         fields = None
-    if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in ("label", "group", "split")):
+    if not isinstance(fields, dict) or any(fields.get(name) != row[name] for name in (name, "group", "split")):
         yield "JSON differs from the index"
     else:
         yield from dense_targets.objects(fields, card.dense, row)

@@ -20,7 +20,7 @@ from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
 
-SHOWN = ("iou", "f1", "pq")  # scores besides the own metric, of masks, points and instances
+SHOWN = ("iou", "f1", "pq", "mae")  # scores besides the own metric, of masks, points, instances and numbers
 T = TypeVar("T", Task, str)
 R = TypeVar("R")
 
@@ -115,7 +115,11 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
             mean = "not defined" if row["mean"] is None else f"{row['mean']:.4f}"
             lines.append(f"  {row['k']:>3} per class: {mean}{spread}")
-        lines += [f"  {name} {_value(result, name)}" for name in SHOWN if name in result.get("scores", {})]
+        lines += [
+            f"  {name} {_value(result, name)}{_unit(result, name)}"
+            for name in SHOWN
+            if name in result.get("scores", {})
+        ]
         for kind, of in result.get("objects", {}).items():
             lines.append(f"  {kind}: {of['objects']} objects, {of['found']} found")
         lines += [f"note: {note}" for note in result["notes"]]
@@ -202,6 +206,10 @@ def _value(result: dict[str, Any], name: str) -> str:
     return _with_interval(result, name, result["scores"][name])
 
 
+def _unit(result: dict[str, Any], name: str) -> str:
+    return f" {result['unit']}" if name == "mae" and result.get("unit") else ""
+
+
 def _with_interval(result: dict[str, Any], name: str, value: float | None) -> str:
     if value is None:
         return "not defined"
@@ -212,6 +220,8 @@ def _with_interval(result: dict[str, Any], name: str, value: float | None) -> st
 def _chosen(result: dict[str, Any]) -> str:
     if "C" in result:
         return f", C = {result['C']:g}"
+    if "alpha" in result:
+        return f", alpha = {result['alpha']:g}"
     if "steps" in result:
         moved = f", tune {result['tune']} at {result['lr']:g}" if result.get("moved") else ""
         decay = f", layer decay {result['layer_decay']:g}" if result.get("layer_decay") else ""

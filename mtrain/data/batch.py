@@ -30,12 +30,16 @@ class Batch(NamedTuple):
     masks: Tensor  # uint8 (D, size, size): index of the class of each pixel, 255 where it is not annotated
     points: Tensor  # float32 (D, P, 3): x and y in pixels of the resized square, and class; class -1 means no point
     radii: Tensor  # float32 (D,): radius of the points in pixels of the resized square, 0 in tasks without points
+    # of images that do not have one class, see mtrain.data.labels; (N, 0) if all tasks have classes
+    targets: Tensor  # float32 (N, W): a value for each output of the image's task, then 0
 
     @staticmethod
-    def room(images: int, size: int, tasks: int, *, shared: bool = False, objects: int | None = None) -> Batch:
+    def room(
+        images: int, size: int, tasks: int, *, shared: bool = False, objects: int | None = None, width: int = 0
+    ) -> Batch:  # fmt: skip
         """An empty batch for up to this many images; with `shared`, in memory shared with other processes.
 
-        objects: maximum number of points of an image; None: neither masks nor points are read.
+        objects: maximum number of points of an image; None: neither masks nor points are read. width: of `targets`.
         """
         dense = 0 if objects is None else images
         empty = _shared if shared else torch.empty
@@ -49,6 +53,7 @@ class Batch(NamedTuple):
             empty((dense, size, size), dtype=torch.uint8),
             empty((dense, objects or 0, 3), dtype=torch.float32),
             empty((dense,), dtype=torch.float32),
+            empty((images, width), dtype=torch.float32),
         )
 
     def first(self, images: int, dense: int = 0) -> Batch:
@@ -56,16 +61,17 @@ class Batch(NamedTuple):
         sides, labels, flips, looks = (part[:images] for part in (self.sides, self.labels, self.flips, self.looks))
         masks, points, radii = (part[:dense] for part in (self.masks, self.points, self.radii))
         pixels = self.pixels[: 3 * int((sides * sides).sum())]
-        return Batch(pixels, sides, labels, flips, self.counts, looks, masks, points, radii)
+        return Batch(pixels, sides, labels, flips, self.counts, looks, masks, points, radii, self.targets[:images])
 
     def images(self, size: int, how: Interpolation = "bilinear") -> Tensor:
         """The images, resized and flipped: uint8 (N, 3, size, size), channels last, on the device of the pixels."""
         return resized(self.pixels, self.sides, size, self.flips, how)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with pixels, labels and flips on the device. The others stay on the CPU, which reads them."""
-        pixels, labels, flips = (part.to(device, non_blocking=True) for part in (self.pixels, self.labels, self.flips))
-        return self._replace(pixels=pixels, labels=labels, flips=flips)
+        """The batch with what the device reads on it: pixels, labels, targets and flips. The others stay on the CPU."""
+        parts = (self.pixels, self.labels, self.flips, self.targets)
+        pixels, labels, flips, targets = (part.to(device, non_blocking=True) for part in parts)
+        return self._replace(pixels=pixels, labels=labels, flips=flips, targets=targets)
 
     def copied(self, pin: bool = False, *, pixels: bool = True) -> Batch:
         """A copy of the batch, in pinned memory if `pin`; without `pixels`, these stay where they are."""

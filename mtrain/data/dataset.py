@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
 from dpconvert.plural import counted
 from mtrain.data.images import Images
-from mtrain.data.task import OPEN, Permit, open_task, with_test
+from mtrain.data.task import OPEN, Permit, Rows, Task, open_task, with_test
 from mtrain.errors import UsageError
 
 Transform = Callable[[Any], Any]
@@ -28,7 +29,9 @@ Transform = Callable[[Any], Any]
 class ShardDataset(Dataset[tuple[Any, Any]]):
     """Pairs (image, label) by number, in the order of the shards.
 
-    An image is a PIL image, converted to RGB as `decode` does, or the result of `transform`. A label is an int.
+    An image is a PIL image, converted to RGB as `decode` does, or the result of `transform`. A label is an int; if
+    images have any number of classes, an array of 0 and 1 for each class, float32; if they have a number, a float in
+    the unit of the source.
 
     split: train or val; test only with `open_test=True`, because a test set is read once, after every choice is made.
 
@@ -67,7 +70,7 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
         self.split, self.transform, self.target_transform = split, transform, target_transform
         self.classes = list(task.classes)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
-        self.targets: list[int] = rows.label.tolist()
+        self.targets: list[Any] = _targets(task, rows)
         self.groups: list[str] = rows.group.tolist()
         self.keys: list[str] = rows.key.tolist()
         self._images = Images([(task, rows)], check=check_images)
@@ -88,3 +91,9 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
         (name,) = self._images.names
         images, classes = counted(len(self), "image"), counted(len(self.classes), "class")
         return f"ShardDataset({name}, {self.split}: {images} of {classes})"
+
+
+def _targets(task: Task, rows: Rows) -> list[Any]:
+    if rows.target is None:
+        return list(rows.label.tolist())
+    return list(rows.target[:, 0].tolist()) if task.target == "value" else list(rows.target.astype(np.float32))

@@ -51,7 +51,8 @@ class ImageBatches(Batches):
     def room(self, *, shared: bool = False) -> Batch:
         """Memory for the largest batch."""
         objects = None if self.targets is None else self.targets.most
-        return Batch.room(self.largest, self.size, self.tasks, shared=shared, objects=objects)
+        width = self.images.width
+        return Batch.room(self.largest, self.size, self.tasks, shared=shared, objects=objects, width=width)
 
     def drawn(self, number: int) -> BatchDraw:
         """The images of batch `number`."""
@@ -71,6 +72,7 @@ class ImageBatches(Batches):
             return error
         count = len(drawn.index)
         into.labels[:count] = torch.from_numpy(self.images.label[drawn.index])
+        into.targets[:count] = torch.from_numpy(self.images.targets(drawn.index))
         into.flips[:count] = torch.from_numpy(drawn.flips)
         if drawn.looks is not None:
             into.looks[:count] = torch.from_numpy(drawn.looks)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from dpconvert.image.decode import decode
 from mtrain.backbones.card import Interpolation
 from mtrain.data.augment import put_square
+from mtrain.data.labels import Scaling, scaling_of, targets_of, widest
 from mtrain.data.shard_cache import Copy, fetch
 from mtrain.data.task import Rows, Task
 from mtrain.errors import ShardError
@@ -41,11 +42,13 @@ class Images:
     The constructor downloads the remote shards that hold the rows.
 
     how: interpolation of images that are larger than a batch has room for.
+    scaled: whether targets that are numbers are standardized by the training sets.
     check: whether each process verifies the sha256 of each image when it first reads it. None: as `checks` returns.
     """
 
     def __init__(
-        self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None, how: Interpolation = "bilinear"
+        self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None, how: Interpolation = "bilinear",
+        scaled: bool = False,
     ) -> None:  # fmt: skip
         mark("check_images")
         self.how = how
@@ -56,6 +59,9 @@ class Images:
         self.offset = _joined([rows.offset for _, rows in parts], "i8")
         self.length = _joined([rows.length for _, rows in parts], "i4")
         self.label = _joined([rows.label for _, rows in parts], "i8")
+        self.width = widest([task for task, _ in parts])
+        scalings = [scaling_of(task) if scaled else Scaling() for task, _ in parts]
+        self._targets = [targets_of(task, rows, scale) for (task, rows), scale in zip(parts, scalings, strict=True)]
         self.sha256 = np.concatenate([rows.sha256 for _, rows in parts])
         self.checks = checks() if check is None else check
         self._seen = np.zeros(len(self.offset), np.bool_)
@@ -75,6 +81,17 @@ class Images:
     def sizes(self) -> list[int]:
         """Number of images of each task."""
         return [int(n) for n in np.diff(self.starts)]
+
+    def targets(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The targets of images that do not have one class: (n, width), with 0 where there are none."""
+        found = np.zeros((len(index), self.width), np.float32)
+        of_task = self.task_of(index)
+        for number in np.unique(of_task).tolist() if self.width else ():
+            values = self._targets[number]
+            if values is not None:
+                here = of_task == number
+                found[here, : values.shape[1]] = values[index[here] - self.starts[number]]
+        return found
 
     def task_of(self, index: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """The task of each image, counted from 0."""

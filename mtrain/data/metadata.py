@@ -1,5 +1,5 @@
 """Locate and read the JSON of a sample in its tar. The index does not state its position, which follows from the order
-of members: image, class (one block), mask if the task has masks, JSON (docs/format.md).
+of members: image, class (one block) if the task has one for each image, mask if it has masks, JSON (docs/format.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def json_headers(rows: Rows) -> npt.NDArray[np.int64]:
     """Return the byte offset of the tar header of each sample's JSON: (n,)."""
     if rows.seg_offset is not None and rows.seg_length is not None:
         return rows.seg_offset + _padded(rows.seg_length)
-    return rows.offset + _padded(rows.length) + 2 * BLOCK  # the class: its header, and one block
+    of_class = 2 * BLOCK if rows.target is None else 0  # the class: its header, and one block
+    return rows.offset + _padded(rows.length) + of_class
 
 
 def read_json(files: ShardFiles, shard: int, header: int) -> dict[str, Any]:

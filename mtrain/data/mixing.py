@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mtrain.config import FitConfig
+from mtrain.data.labels import strata
 from mtrain.data.pool import Pool, find_task
 from mtrain.data.sampling import UNIFORM, Mixture
 from mtrain.errors import UsageError
@@ -15,7 +16,7 @@ def mixture(config: FitConfig, pool: Pool) -> Mixture:
         UsageError: a weight is given for a task that is not in the pool, or every task has probability 0.
     """
     shares = _shares(config, pool)
-    labels = [task.rows["train"].label for task in pool.tasks] if config.class_balanced else None
+    labels = [strata(task, task.rows["train"]) for task in pool.tasks] if config.class_balanced else None
     return UNIFORM if shares is None and labels is None else Mixture(shares, labels)
 
 

@@ -179,11 +179,11 @@ def _with_relatives(pool: Pool, names: Iterable[str]) -> tuple[list[Task], list[
 
 def _empty_sets(task: Task) -> str:
     """Return the empty sets and classes of a task; its training set comprises all samples that it trains on."""
-    counts = {split: content.classes for split, content in task.card.splits.items()}
+    counts = {split: task.card.sizes(content) for split, content in task.card.splits.items()}
     trained = [of for split, of in counts.items() if split in task.trains]
     counts |= {"train": [sum(of_class) for of_class in zip(*trained, strict=True)]}
     lines = cards.empty_sets(task.classes, counts)
-    if sum(map(bool, counts["train"])) == 1:
+    if task.target == "class" and sum(map(bool, counts["train"])) == 1:
         lines = [*lines, "what it trains on is of one class, from which a network learns nothing"]
     more = f"; and {len(lines) - EMPTY_SETS} more" if len(lines) > EMPTY_SETS else ""
     return "; ".join(lines[:EMPTY_SETS]) + more

@@ -26,7 +26,10 @@ from mtrain.data.storage import url_of
 from mtrain.errors import ShardError, UsageError
 
 NAME_IT = "give the folder of the tasks with --shards, or convert a source with `dpconvert NAME --out DIR`"
-INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
+INDEX_COLUMNS = ("key", "split", "shard", "offset", "length", "group", "sha256")
+Target = cards.Target
+NO_CLASS = -1  # label of samples that do not have one class
+COLUMN: dict[cards.Target, str] = {"class": "label", "labels": "labels", "value": "value"}
 MASK_COLUMNS = ("seg_offset", "seg_length", "seg_sha256")
 OPEN: tuple[cards.Split, ...] = ("train", "val")  # splits that every step may read
 
@@ -45,6 +48,8 @@ class Rows:
     """The samples of one split as columns of equal length.
 
     shard: an index into `Task.shards`. offset, length: in bytes. sha256: (n, 32) bytes, the digests of encoded images.
+    label: the class of each sample, NO_CLASS if the task's samples do not have one class; their targets are then in
+    `target`, (n, outputs): 0 or 1 for each class, or the number in the unit of the source.
     seg_offset, seg_length, seg_sha256: those of masks; None in tasks without masks. objects: number of points and boxes
     of each sample; None in tasks without either.
     """
@@ -60,6 +65,7 @@ class Rows:
     seg_length: npt.NDArray[np.int64] | None = None
     seg_sha256: npt.NDArray[np.uint8] | None = None
     objects: npt.NDArray[np.int64] | None = None
+    target: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -109,7 +115,7 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One classification task: its card, its shards and the samples of train and val; after `with_test`, also of test.
+    """One task: its card, its shards and the samples of train and val; after `with_test`, also of test.
 
     For a remote task, `folder` holds copies of task.json and the index, and `shards` are the paths of future copies.
     trains: the splits whose samples are in rows["train"]. Their own entries in `rows` are empty.
@@ -130,6 +136,16 @@ class Task:
     @property
     def num_classes(self) -> int:
         return len(self.card.classes)
+
+    @property
+    def target(self) -> cards.Target:
+        """What samples are labelled with: one class, any number of classes, or a number."""
+        return self.card.target
+
+    @property
+    def outputs(self) -> int:
+        """The number of values that a head of the task predicts: one for each class, or one for a number."""
+        return 1 if self.target == "value" else self.num_classes
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -287,9 +303,10 @@ def _splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split], *
 
 
 def _read_splits(folder: Path, card: cards.TaskCard, splits: Sequence[cards.Split]) -> dict[str, Rows]:
-    table = _read_index(folder / card.index.name, card.index.sha256, (*INDEX_COLUMNS, *_dense_columns(card)), splits)
+    columns = (*INDEX_COLUMNS, COLUMN[card.target], *_dense_columns(card))
+    table = _read_index(folder / card.index.name, card.index.sha256, columns, splits)
     names = [shard.name for shard in card.shards]
-    rows: dict[str, Rows] = {split: _rows(table, split, names, folder) for split in splits}
+    rows: dict[str, Rows] = {split: _rows(table, card, split, names, folder) for split in splits}
     for split, split_rows in rows.items():
         _check_split(card, split, split_rows, folder)
     return rows
@@ -309,7 +326,7 @@ def _read_index(path: Path, sha256: str, columns: Sequence[str], splits: Sequenc
         raise ShardError(f"unreadable index: {reason}", where=path, remedy="convert the source again") from None
 
 
-def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
+def _rows(table: pa.Table, card: cards.TaskCard, split: str, shards: list[str], folder: Path) -> Rows:
     chosen = table.filter(pa.compute.equal(table["split"], split))
     shard = pa.compute.index_in(chosen["shard"], value_set=pa.array(shards, pa.string()))
     if shard.null_count:
@@ -321,11 +338,27 @@ def _rows(table: pa.Table, split: str, shards: list[str], folder: Path) -> Rows:
         shard=_column(shard, np.int32),
         offset=_column(chosen["offset"], np.int64),
         length=_column(chosen["length"], np.int64),
-        label=_column(chosen["label"], np.int64),
+        **_labels(chosen, card),
         group=_column(chosen["group"], np.object_),
         sha256=_digests(chosen["sha256"], folder),
         **_dense_rows(chosen, folder),
     )
+
+
+def _labels(chosen: pa.Table, card: cards.TaskCard) -> dict[str, npt.NDArray[Any]]:
+    """The columns `label`, and `target` if samples do not have one class."""
+    if card.target == "class":
+        return {"label": _column(chosen["label"], np.int64)}
+    none = np.full(len(chosen), NO_CLASS, np.int64)
+    if card.target == "value":
+        return {"label": none, "target": _column(chosen["value"], np.float64)[:, None]}
+    target = np.zeros((len(chosen), len(card.classes)))
+    for row, labels in enumerate(chosen["labels"].to_pylist()):
+        if any(not 0 <= label < len(card.classes) for label in labels):
+            target[row] = np.nan  # refused with the number of the row's set
+        else:
+            target[row, labels] = 1
+    return {"label": none, "target": target}
 
 
 def _dense_rows(chosen: pa.Table, folder: Path) -> dict[str, npt.NDArray[Any]]:
@@ -358,7 +391,11 @@ def _check_split(card: cards.TaskCard, split: str, rows: Rows, folder: Path) -> 
             f"{split}: the index does not match task.json", where=folder, expected=stated, found=len(rows),
             remedy="convert the source again",
         )  # fmt: skip
-    if len(rows) and not 0 <= rows.label.min() <= rows.label.max() < len(card.classes):
+    if rows.target is not None and not np.isfinite(rows.target).all():
+        raise ShardError(
+            f"{split}: {COLUMN[card.target]} out of range", where=folder, remedy="convert the source again"
+        )
+    if len(rows) and rows.target is None and not 0 <= rows.label.min() <= rows.label.max() < len(card.classes):
         raise ShardError(
             f"{split}: labels out of range", where=folder, expected=f"0..{len(card.classes) - 1}",
             found=f"{rows.label.min()}..{rows.label.max()}", remedy="convert the source again",

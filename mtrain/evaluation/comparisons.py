@@ -18,6 +18,8 @@ METRICS = {
     "balanced_accuracy": "balanced accuracy",
     "roc_auc": "ROC AUC",
     "quadratic_kappa": "quadratic kappa",
+    "macro_auc": "mean ROC AUC",
+    "pearson": "Pearson correlation",
     "dice": "Dice",
     "f1": "F1",
 }

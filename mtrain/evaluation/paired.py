@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mtrain.evaluation.ranks import Summary, margin, significant
-from mtrain.scoring import bootstrap
+from mtrain.scoring import bootstrap, targets
 from mtrain.scoring.dense_counts import DenseAnswers, read_counts
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import Answers, read_answers
@@ -70,6 +70,9 @@ def _draws_of_each(
         return {name: values for name, values in found.items() if values is not None}
     decisions = {name: one.predictions.decisions for name, one in every.items() if isinstance(one, Answers)}
     groups = [str(group) for group in first.group]
+    if first.target is not None:
+        truth = first.target[:, 0] if metric == targets.PEARSON else first.target
+        return targets.paired(truth, decisions, groups, metric)
     return bootstrap.paired(first.label, decisions, groups, first.classes, metric)
 
 
@@ -87,7 +90,10 @@ def verdict(ours: Summary | None, theirs: Summary | None) -> str:
 def _same_samples(one: Answers | DenseAnswers, other: Answers | DenseAnswers) -> bool:
     if isinstance(one, DenseAnswers) or isinstance(other, DenseAnswers):
         return isinstance(one, DenseAnswers) and one.same_samples(other)
-    return np.array_equal(one.key, other.key) and np.array_equal(one.label, other.label)
+    if (one.target is None) != (other.target is None):
+        return False
+    same = one.target is None or other.target is None or np.array_equal(one.target, other.target)
+    return same and np.array_equal(one.key, other.key) and np.array_equal(one.label, other.label)
 
 
 def _intervals(drawn: Mapping[str, Values]) -> dict[str, Interval]:

@@ -17,6 +17,7 @@ from dpconvert.names import plain
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.columns import ColumnRequest, without_value
+from mtrain.data.labels import need_classes
 from mtrain.data.task import Rows, Task
 from mtrain.documents import short_digest, write_document
 from mtrain.evaluation.robustness import Samples, neighbours, robustness
@@ -37,6 +38,7 @@ def robustness_of(
     Raises:
         UsageError: the column is not there, or has too few values.
     """
+    need_classes(task, "mtrain robustness")
     splits = [split for split in SETS if len(task.rows[split])]
     rows = Rows.joined([task.rows[split] for split in splits])
     values = column.of(task, rows)

@@ -45,6 +45,12 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     run.check_finished()
     heads = load_heads(run.heads)
     head = heads[trained_task(heads, task, run.path)] if task else None
+    if head is not None and head.about.target != "class":
+        what = "has any number of classes" if head.about.target == "labels" else "predicts a number"
+        raise UsageError(
+            f"an exported head has one class for an image, and that of {head.about.task} {what}", where=run.path,
+            remedy="export the network without --task",
+        )  # fmt: skip
     pool = [head.about for head in heads.values()]
     described = run.network()
     contains_start = to != adapter.FORMAT

@@ -95,7 +95,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
     for of in pool:
         cells = [
             of.task,
-            len(of.classes),
+            len(of.classes) if of.target != "value" else "a number",
             sum(of.samples.get(split, 0) for split in trained.get(of.task, ("train",))),
             of.mpp or "",
             _terms(of),

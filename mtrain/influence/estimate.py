@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
+from mtrain.data.labels import need_classes
 from mtrain.data.pool import find_task, open_pool, pool_of, training_on
 from mtrain.data.task import OPEN, Rows, Task
 from mtrain.documents import known_document, write_document
@@ -106,6 +107,7 @@ def influence(
         RunError: the run is unfinished or was trained on other shards.
     """
     config = run.config()
+    need_classes(target, "mtrain influence")
     _check(run, config, target)
     source = source_of(run, OWN)
     check_unseen(source, target, OPEN)
@@ -157,6 +159,8 @@ def _estimator(
     source: Pretrained, config: FitConfig, target: Task, shards: Path | str, options: Options, report: Reporter
 ) -> Estimator:
     pool, run, device = open_pool(shards), source.run, find_device(options.device)
+    for name in run.trained_on():
+        need_classes(find_task(pool, name), "mtrain influence")
     network = copy.deepcopy(source.network).eval()  # features computed in inference mode have no gradients
     tune = config.tune if not config.tune.startswith("lora") else "all"
     tuning.prepare(network.body, tune, network.name)

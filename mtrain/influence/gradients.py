@@ -18,6 +18,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from mtrain.data.image_batches import ordered_batches
+from mtrain.data.labels import need_classes
 from mtrain.data.task import Rows, Task
 from mtrain.influence.projection import Projection
 from mtrain.model.network import SharedNetwork
@@ -86,6 +87,7 @@ def margins(
 
     The network is in evaluation mode. Images are cropped and resized as for features.
     """
+    need_classes(task, "mtrain influence")
     weight, bias = (part.to(device) for part in head)
 
     def of_one(moved: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:

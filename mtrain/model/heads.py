@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
 from mtrain.data.images import ShardFiles
+from mtrain.data.labels import Scaling, scaling_of
 from mtrain.data.metadata import json_headers, read_json
 from mtrain.data.shard_cache import fetch
-from mtrain.data.task import Rows, Task
+from mtrain.data.task import Rows, Target, Task
 from mtrain.errors import RunError
 from mtrain.model.tensor_file import read_tensors, write_tensors
 
+OF_TARGETS = ("target", "unit", "scaling")
 LOOKED_AT = 64  # number of samples from which the size and resolution of a task are estimated
 
 
@@ -35,7 +37,8 @@ class About:
     side: shorter side of its images, in stored pixels. mpp: micrometres per stored pixel, None if the source does not
     state it. samples: number in each split. tissue_rule, tissue: how patches with tissue were distinguished from
     background, and their minimum share of tissue. range: for images of more than 8 bits, the sample values that became
-    black and white.
+    black and white. target: what the head predicts: a class, any number of classes, or a number; unit, scaling: of a
+    number, which is the output times the deviation of the training set, plus its mean.
     """
 
     task: str
@@ -51,6 +54,14 @@ class About:
     tissue_rule: TissueRule = "saturation"  # default of runs made before the rule could be chosen
     tissue: float | None = None
     range: Range | None = None
+    target: Target = "class"
+    unit: str | None = None
+    scaling: Scaling | None = None
+
+    def told(self) -> dict[str, Any]:
+        """Return the fields as a file states them; those of other targets than a class are absent without them."""
+        fields = asdict(self)
+        return {name: fields[name] for name in fields if self.target != "class" or name not in OF_TARGETS}
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ def save_heads(path: Path, heads: nn.Module, tasks: Iterable[Task]) -> None:
     Raises:
         RunError: the file cannot be written, for example because the disk is full.
     """
-    told = {task.name: asdict(about(task)) for task in tasks}
+    told = {task.name: about(task).told() for task in tasks}
     write_tensors(path, heads.state_dict(), {"tasks": told})
 
 
@@ -92,10 +103,16 @@ def load_heads(path: Path) -> dict[str, Head]:
         )  # fmt: skip
     try:
         tensors, header = read_tensors(path)
-        told = [About(**fields | {"classes": tuple(fields["classes"])}) for fields in header["tasks"].values()]
+        told = [_about(fields) for fields in header["tasks"].values()]
         return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in told}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"not the heads of a run: {error}", where=path) from None
+
+
+def _about(fields: dict[str, Any]) -> About:
+    scaling = fields.get("scaling")
+    more = {} if scaling is None else {"scaling": Scaling(*map(float, scaling))}
+    return About(**fields | more | {"classes": tuple(fields["classes"])})
 
 
 def about(task: Task) -> About:
@@ -121,6 +138,9 @@ def about(task: Task) -> About:
         tissue_rule=card.options.get("tissue_rule", "glass"),
         tissue=card.options.get("tissue"),
         range=card.options.get("range"),
+        target=task.target,
+        unit=card.unit,
+        scaling=scaling_of(task) if task.target == "value" else None,
     )
 
 

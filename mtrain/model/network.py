@@ -17,7 +17,7 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
-from mtrain.data.task import Dense
+from mtrain.data.task import Dense, Target
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, listed_networks, relatives
 from mtrain.model.dense import DenseNetwork
@@ -65,16 +65,17 @@ class SharedNetwork(nn.Module):
 class MultiHead(nn.Module):
     """The shared network and one linear head per task, by task name, in the order of `classes`.
 
+    classes: number of outputs of each task. targets: as in `TaskHeads`.
     dense: the tasks whose masks or points are predicted too. size: side of the images, in pixels.
     """
 
     def __init__(
         self, shared: SharedNetwork, classes: Mapping[str, int], dense: Mapping[str, Dense] | None = None,
-        size: int | None = None,
+        size: int | None = None, targets: Mapping[str, Target] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.shared = shared
-        self.heads = TaskHeads(shared.num_features, classes)
+        self.heads = TaskHeads(shared.num_features, classes, targets)
         levels = levels_of(shared.body, size or PROBE, shared.name) if dense else ()
         self.dense = DenseNetwork(levels, dense) if dense else None
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtrain.data.task import Target
+
 
 class HeadView(NamedTuple):
     """The head of one task, as views of its rows in the shared weight and bias."""
@@ -27,11 +29,16 @@ class HeadView(NamedTuple):
 
 
 class TaskHeads(nn.Module):
-    """One linear head per task, by task name, in the order of `classes`."""
+    """One linear head per task, by task name, in the order of `classes`.
+
+    targets: what the samples of tasks are labelled with, if it is not one class; `mixed` is whether there are any.
+    """
 
     task_of_row: Tensor
 
-    def __init__(self, features: int, classes: Mapping[str, int]) -> None:
+    def __init__(
+        self, features: int, classes: Mapping[str, int], targets: Mapping[str, Target] | None = None
+    ) -> None:  # fmt: skip
         super().__init__()
         layers = [self._layer(features, number) for number in classes.values()]
         self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
@@ -42,6 +49,12 @@ class TaskHeads(nn.Module):
         self.register_buffer("task_of_row", torch.repeat_interleave(sizes), persistent=False)
         self.register_buffer("first_row", sizes.cumsum(0) - sizes, persistent=False)
         self.first_row: Tensor
+        kinds = [(targets or {}).get(task, "class") for task in classes]
+        self.mixed = any(kind != "class" for kind in kinds)
+        self.register_buffer("of_class", torch.tensor([kind == "class" for kind in kinds]), persistent=False)
+        self.register_buffer("of_labels", torch.tensor([kind == "labels" for kind in kinds]), persistent=False)
+        self.of_class: Tensor
+        self.of_labels: Tensor
 
     @staticmethod
     def _layer(features: int, number: int) -> nn.Linear | nn.Conv2d:

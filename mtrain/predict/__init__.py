@@ -40,6 +40,12 @@ def predict(
     """
     label = classifier.label(shown)
     slides, images = _slides_and_images(_files(paths), patch)
+    if slides and classifier.about.target != "class":
+        raise UsageError(
+            f"a heat map shows one class, and {classifier.about.task} has images with "
+            f"{'any number of classes' if classifier.about.target == 'labels' else 'numbers'}",
+            where=slides[0], remedy="give images of the size of patches",
+        )  # fmt: skip
     names = _names(slides)
     results = [
         asdict(

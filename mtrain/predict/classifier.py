@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mtrain.data.augment import CENTRE, put_square, resized_if_needed, room_for_squares
+from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
 from mtrain.model.devices import find_device
 from mtrain.model.heads import About, load_heads
@@ -56,6 +57,8 @@ class Classifier:
         Raises:
             UsageError: there is no such class.
         """
+        if self.about.target == "value" and name is not None:
+            raise UsageError(f"{self.about.task} has numbers and no classes", found=f"--class {name}")
         if name is None:
             return 1 if len(self.classes) == 2 else None
         if name not in self.classes:
@@ -65,7 +68,7 @@ class Classifier:
         return self.classes.index(name)
 
     def answer(self, raw_images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Probabilities (N, classes) for N uint8 RGB images (height, width, 3)."""
+        """Probabilities (N, classes) for N uint8 RGB images (height, width, 3); numbers in their unit (N, 1)."""
         return self.probabilities(self.features(raw_images))
 
     def features(self, raw_images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -87,7 +90,13 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (N, classes) for features (N, D)."""
-        logits = self.head(torch.from_numpy(features).to(self.device))
-        probabilities: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
+        """Probabilities (N, classes) for features (N, D); numbers in the unit of the task (N, 1), if it has those."""
+        logits = self.head(torch.from_numpy(features).to(self.device)).float()
+        if self.about.target == "value":
+            outputs = logits.cpu().numpy().astype(np.float64)
+            return (self.about.scaling or Scaling()).in_unit(outputs).astype(np.float32)
+        of_labels = self.about.target == "labels"
+        probabilities: NDArray[np.float32] = (
+            (torch.sigmoid(logits) if of_labels else torch.softmax(logits, dim=1)).cpu().numpy()
+        )
         return probabilities

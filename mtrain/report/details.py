@@ -20,6 +20,8 @@ SCORES = {
     "macro_f1": "macro F1",
     "roc_auc": "ROC AUC",
     "quadratic_kappa": "quadratic kappa",
+    "macro_auc": "mean ROC AUC of the classes",
+    "pearson": "Pearson correlation",
     "calibration_error": "calibration error",
 }
 FEW_SHOT = "nearest class mean (SimpleShot)"
@@ -87,7 +89,7 @@ def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequen
     weights = sorted(c.results, key=lambda one: (one != OWN, one != c.baseline, one))
     first = {one: c.results[one][0] for one in weights}
     answers = {one: read_answers(result["answers"]) for one, result in first.items() if result.get("answers")}
-    known = {one: found for one, found in answers.items() if found is not None}
+    known = {one: found for one, found in answers.items() if found is not None and found.target is None}
     scores = [(title, [_cell(first[w], key) for w in weights]) for key, title in SCORES.items() if _any(first, key)]
     figures = [*_few_shot(c, weights, titles, number), *_calibration(known, titles, number)]
     if not scores and not figures:

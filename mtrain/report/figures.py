@@ -196,6 +196,7 @@ def axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
 
 def _tasks_down(axes: Axes, rows: Sequence[TaskRow]) -> None:
     short = {"accuracy": "acc", "roc_auc": "auc", "quadratic_kappa": "kappa", "dice": "Dice", "f1": "F1"}
+    short |= {"macro_auc": "mean auc", "pearson": "r"}
     axes.set_yticks(range(len(rows)), [f"{row.task} ({short.get(row.metric, row.metric)})" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x")

@@ -259,7 +259,7 @@ def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str], missing: str)
     lines = ["| task | use | classes | train | val | test | licence |", "|---|---|---:|---:|---:|---:|---|"]
     for task in tasks:
         sizes = " | ".join(str(size) for size in task.sizes.values())
-        what = f"{_cell(task.name)} | {uses[task.name]} | {task.num_classes}"
+        what = f"{_cell(task.name)} | {uses[task.name]} | {task.num_classes if task.target != 'value' else 'a number'}"
         lines.append(f"| {what} | {sizes} | {_cell(task.card.licence.name)} |")
     return lines
 

@@ -103,16 +103,14 @@ def weighted_scores(
     yield "accuracy", right.sum(1) / truth.sum(1)
     present = np.where(truth > 0, 1.0, np.nan)
     recalls = right / np.maximum(truth, 1) * present
-    yield "balanced_accuracy", _mean(recalls)
-    yield "macro_f1", _mean(2 * right / np.maximum(truth + found, 1) * present)
+    yield "balanced_accuracy", metrics.mean_of_defined(recalls)
+    yield "macro_f1", metrics.mean_of_defined(2 * right / np.maximum(truth + found, 1) * present)
     of_sample = weights[:, group]
     if decisions.ndim == 1:
         yield "roc_auc", weighted_auc(labels == 1, decisions, of_sample)
     else:
-        yield (
-            "roc_auc",
-            _mean(np.stack([weighted_auc(labels == c, decisions[:, c], of_sample) for c in range(classes)], axis=1)),
-        )
+        areas = np.stack([weighted_auc(labels == c, decisions[:, c], of_sample) for c in range(classes)], axis=1)
+        yield "roc_auc", metrics.mean_of_defined(areas)
     for c in np.unique(labels):
         yield f"recall_{c}", recalls[:, c]
 
@@ -156,12 +154,3 @@ def _confusion(labels: Labels, found: Labels, group: NDArray[np.int64], weights:
     by_group = np.zeros((weights.shape[1], classes * classes))
     np.add.at(by_group, (group, cell), 1)
     return (weights @ by_group).reshape(-1, classes, classes)
-
-
-def _mean(values: Values) -> Values:
-    """Return the mean over the defined columns; NaN if none is defined."""
-    defined = ~np.isnan(values)
-    means: Values = np.where(
-        defined.any(1), np.where(defined, values, 0).sum(1) / np.maximum(defined.sum(1), 1), np.nan
-    )
-    return means

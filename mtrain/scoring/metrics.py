@@ -41,8 +41,8 @@ def score(metric: str, labels: Labels, decisions: Values) -> float:
 
 
 def lowest(metric: str) -> float:
-    """Return the smallest value of a metric: -1 for kappa, which is negative below chance, else 0."""
-    return -1.0 if metric == KAPPA else 0.0
+    """Return the smallest value of a metric: -1 for kappa and correlations, negative below chance, else 0."""
+    return -1.0 if metric in (KAPPA, "pearson") else 0.0
 
 
 def all_scores(
@@ -132,3 +132,12 @@ def confusion(labels: Labels, found: Labels, classes: int) -> NDArray[np.int64]:
     """Return the confusion matrix (classes, classes): rows are true classes, columns predicted ones."""
     counts = np.bincount(labels * classes + found, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
+
+
+def mean_of_defined(values: Values) -> Values:
+    """Return the mean of each row over the defined columns, (n,); NaN if none is defined."""
+    defined = ~np.isnan(values)
+    means: Values = np.where(
+        defined.any(1), np.where(defined, values, 0).sum(1) / np.maximum(defined.sum(1), 1), np.nan
+    )
+    return means

@@ -21,12 +21,14 @@ import numpy as np
 
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
+from mtrain.data.labels import constant
 from mtrain.data.pool import Pool, find_task, leave_out, open_pool
 from mtrain.data.task import Task
 from mtrain.documents import short_digest
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights_file import weights_digest, weights_in, weights_kind
 from mtrain.sweep.spec import Combination, Sweep, Transfer
+from mtrain.transfers.request import OF_TARGETS
 
 # increase a number when a change to the code changes the result of equal settings
 RULES = {"training": 1, "transfer": 1}
@@ -103,6 +105,12 @@ def _unscorable(task: Task, mode: str) -> str | None:
     """Return why the task cannot be scored in this transfer mode, by its card and index; None if it can."""
     if mode == "dense":
         return _without_targets(task)
+    if task.target != "class":
+        if mode not in OF_TARGETS:
+            return f"mode {mode!r} cannot score images that do not have one class each"
+        empty = None if len(task.rows["train"]) else "this task has no training set"
+        wrong = empty or constant(task, task.rows["train"])
+        return empty or (f"its training set {wrong}" if wrong else None)
     classes = len(np.unique(task.rows["train"].label))
     return (
         ("its training set holds one class only" if classes else "this task has no training set")

@@ -149,7 +149,8 @@ def measure(config: FitConfig, pool: Pool, report: Reporter) -> Pace:
     device = find_device(config.device)
     network = shared_network(catalog.described(config.backbone, config.backbone_options) or config.backbone, "random")
     dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
-    model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
+    targets = {task.name: task.target for task in pool.tasks}
+    model = MultiHead(network, {task.name: task.outputs for task in pool.tasks}, dense, config.size, targets)
     model = model.to(device).to(memory_format=torch.channels_last)
     settings = config.model_copy(update={"warmup": STEPS, "iterations": 2 * STEPS})
     warm = _timed(Training(settings, pool, model, device), range(STEPS))

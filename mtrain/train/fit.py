@@ -16,6 +16,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
 from mtrain.config import FitConfig
 from mtrain.data.choice import chosen
+from mtrain.data.labels import scaling_of
 from mtrain.data.pool import Pool, leave_out, open_pool, training_on
 from mtrain.data.task import Task
 from mtrain.errors import RunError, UsageError
@@ -61,6 +62,7 @@ def fit(
     if given is None:
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
+    _check_targets(config, pool)
     _check_dense(config, pool)
     _check_division(config, ranks)
     for note in (*pool.notes, *notes, *choosing):
@@ -78,6 +80,7 @@ def fit(
             *_about_sets(config, pool),
             *_about_features(config),
             *_about_dense(config, pool),
+            *_about_targets(config, pool),
             *_about_start(start, left),
             *filter(None, [remark(config.backbone)]),
         ):
@@ -133,6 +136,13 @@ def _about_dense(config: FitConfig, pool: Pool) -> Iterator[str]:
                 yield f"{task.name}: not trained on: {' and '.join(task.unused)}"
     elif dense:
         yield f"masks and points of {counted(len(dense), 'task')} are not trained on (--dense trains on them): {names}"
+
+
+def _about_targets(config: FitConfig, pool: Pool) -> Iterator[str]:
+    """A note on tasks that the curves of a training do not show."""
+    names = [task.name for task in pool.tasks if task.target == "value"]
+    if names and config.validate_every:
+        yield f"no accuracy on val is shown for {', '.join(names)}, whose images have numbers"
 
 
 def _about_start(start: Seen, left: Sequence[Task]) -> Iterator[str]:
@@ -285,6 +295,17 @@ def _check_pool(pool: Pool) -> None:
     for task in pool.tasks:
         if not len(task.rows["train"]):
             raise UsageError("this task has no training set", where=task.folder, remedy="leave it out with --leave-out")
+
+
+def _check_targets(config: FitConfig, pool: Pool) -> None:
+    """Check that labels which are not one class can be read and learnt."""
+    for task in (task for task in pool.tasks if task.target != "class"):
+        scaling_of(task)
+        if config.stream:
+            raise UsageError(
+                f"--stream reads one class for an image, and {task.name} is of kind {task.card.kind!r}",
+                where=task.folder, remedy="omit --stream, or leave the task out with --leave-out",
+            )  # fmt: skip
 
 
 def _check_dense(config: FitConfig, pool: Pool) -> None:

@@ -24,7 +24,7 @@ from mtrain.documents import short_digest
 from mtrain.model.frozen import FEATURES, Features, check_features, computed, stored, weights_digest
 from mtrain.model.inference import Inference
 from mtrain.model.tensor_file import write_tensors
-from mtrain.train.trainer import Training, validated
+from mtrain.train.trainer import Training, right, validated
 
 CACHE = ".features"  # folder beside the runs
 
@@ -90,8 +90,9 @@ class HeadTraining(Training):
         rows = np.split(index - images.starts[of_task], np.cumsum(counts)[:-1])  # the index is in the order of tasks
         features = [table[torch.from_numpy(some)] for table, some in zip(self.train, rows, strict=True)]
         return Batch.room(0, self.config.size, len(self.tasks))._replace(
-            pixels=torch.cat(features), labels=torch.from_numpy(images.label[index]), counts=torch.from_numpy(counts)
-        )
+            pixels=torch.cat(features), labels=torch.from_numpy(images.label[index]), counts=torch.from_numpy(counts),
+            targets=torch.from_numpy(images.targets(index)),
+        )  # fmt: skip
 
     def prepare(self, batch: Batch) -> Tensor:
         """The features on the device."""
@@ -104,4 +105,4 @@ class HeadTraining(Training):
         if enough():
             return None
         logits = self.model.heads[task.name](self.val[task.name].to(self.device))
-        return int((logits.argmax(1).cpu().numpy() == task.rows["val"].take(validated(task)).label).sum())
+        return right(logits.cpu().numpy(), task.rows["val"].take(validated(task)))

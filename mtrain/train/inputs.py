@@ -49,9 +49,10 @@ class Computed(NamedTuple):
 class Inputs:
     """What an iteration reads, on the device: a batch of N images (see `Batch`) and what the processor knows of it."""
 
-    def __init__(self, images: int, size: int, tasks: int, device: torch.device) -> None:
+    def __init__(self, images: int, size: int, tasks: int, device: torch.device, width: int = 0) -> None:
         self.pixels = torch.zeros(room_for_squares(images, size), dtype=torch.uint8, device=device)  # the end: anything
         self.labels = torch.zeros(images, dtype=torch.int64, device=device)
+        self.targets = torch.zeros((images, width), dtype=torch.float32, device=device)
         self.flips = torch.zeros((images, 2), dtype=torch.bool, device=device)
         self._block = torch.zeros(Computed.bytes(images, tasks), dtype=torch.uint8, device=device)
         self.scales, self.sides, self.tasks, self.looks = Computed.of(self._block, images, tasks)
@@ -61,6 +62,7 @@ class Inputs:
         """Copy a batch and the scales of its heads, from wherever they are, without waiting for the device."""
         self.pixels[: len(batch.pixels)].copy_(batch.pixels, non_blocking=True)
         self.labels.copy_(batch.labels, non_blocking=True)
+        self.targets.copy_(batch.targets, non_blocking=True)
         self.flips.copy_(batch.flips, non_blocking=True)
         tasks = torch.repeat_interleave(batch.counts)
         with self._outbox.next() as block:

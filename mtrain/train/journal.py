@@ -51,7 +51,8 @@ class Journal:
     def step(self, event: dict[str, Any], training: Training, advance: Advance) -> None:
         """Log the iterations since the last call: an event of `Meter.take`."""
         self.log(event)
-        advance(0, glance(event, {task.name: task.num_classes for task in training.pool.tasks}))
+        classes = {t.name: t.num_classes if t.target == "class" else math.e for t in training.pool.tasks}
+        advance(0, glance(event, classes))
         self._note_waiting(event["wait"], training)
 
     def _note_waiting(self, share: float, training: Training) -> None:
@@ -154,8 +155,11 @@ def _write_settings(board: SummaryWriter, settings: Mapping[str, bool | float | 
         board._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
 
 
-def glance(event: Mapping[str, Any], classes: Mapping[str, int]) -> str:
-    """A summary of an event: its loss, and the task whose loss is the highest share of guessing's, ln(classes)."""
+def glance(event: Mapping[str, Any], classes: Mapping[str, float]) -> str:
+    """A summary of an event: its loss, and the task whose loss is the highest share of guessing's, ln(classes).
+
+    classes: their number; e for tasks whose loss is scaled so that guessing gives 1.
+    """
     rates = " ".join(f"{name} {rate:.2g}" for name, rate in event["lr"].items())
     shares = {task: loss / math.log(max(classes[task], 2)) for task, loss in event["tasks"].items()}
     highest = max(shares, key=lambda task: shares[task])

@@ -62,7 +62,8 @@ def begin(
     _check_start(shared, config.weights)
     _tune(config, shared)
     dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
-    model = MultiHead(shared, {task.name: task.num_classes for task in pool.tasks}, dense, config.size)
+    targets = {task.name: task.target for task in pool.tasks}
+    model = MultiHead(shared, {task.name: task.outputs for task in pool.tasks}, dense, config.size, targets)
     _tell_memory(config, model, device, report, ranks)
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtrain.config import FitConfig
@@ -26,7 +27,7 @@ from mtrain.data.prefetch import on_device
 from mtrain.data.resident import ResidentImages
 from mtrain.data.stream import StreamBatches
 from mtrain.data.targets import Targets
-from mtrain.data.task import Task
+from mtrain.data.task import Rows, Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.inference import Inference, outputs
 from mtrain.model.loss import head_scales, task_losses
@@ -59,12 +60,14 @@ class Training:
         self.tasks = [task.name for task in pool.tasks]
         self.how = model.shared.interpolation
         rows = [(task, task.rows["train"]) for task in pool.tasks]
-        self.images = None if config.stream else Images(rows, how=self.how)
+        self.images = None if config.stream else Images(rows, how=self.how, scaled=True)
         self.dense = None if model.dense is None else DensePart(config, model.dense, self.tasks)
         self.targets = None if self.dense is None else Targets(rows)
         classes = torch.tensor([float(max(task.num_classes, 2)) for task in pool.tasks], device=device)
         self.scale = 1 / classes.log() if config.scales_losses else None
         self.resident: ResidentImages | None = None  # training images in the memory of the device
+        if self.scale is not None and model.heads.mixed:  # the losses of other targets are scaled in any case
+            self.scale = torch.where(model.heads.of_class.to(device), self.scale, 1.0)
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
@@ -124,7 +127,8 @@ class Training:
         """The same for a single batch on a single rank, as a recorded iteration."""
         if self.recorded is None:
             size, tasks = self.config.size, len(self.tasks)
-            inputs = Inputs(len(self.slots[0]), size, tasks, self.device)
+            width = 0 if self.images is None else self.images.width
+            inputs = Inputs(len(self.slots[0]), size, tasks, self.device, width)
             self.recorded = RecordedIteration(
                 self.model, self.optimizer, self._recorded_losses, inputs,
                 batch=self.config.batch, recording=recording(), note=self.note,
@@ -135,7 +139,7 @@ class Training:
 
     def _recorded_losses(self, inputs: Inputs) -> Tensor:
         images = self._normalized(inputs.images(self.config.size, self.how), inputs.looks)
-        return self._losses_of(images, inputs.labels, inputs.tasks)
+        return self._losses_of(images, inputs.labels, inputs.tasks, inputs.targets)
 
     def _average(self) -> None:
         """Update the moving average. It starts with the weights after the first iteration that follows the warm-up."""
@@ -213,9 +217,12 @@ class Training:
         batchnorm_per_task.route(self.model.shared, counts)
         labels = batch.labels.to(self.device, non_blocking=True)
         tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
-        return self._losses_of(self.prepare(batch), labels, tasks, batch)
+        targets = batch.targets.to(self.device, non_blocking=True)
+        return self._losses_of(self.prepare(batch), labels, tasks, targets, batch)
 
-    def _losses_of(self, images: Tensor, labels: Tensor, tasks: Tensor, batch: Batch | None = None) -> Tensor:
+    def _losses_of(
+        self, images: Tensor, labels: Tensor, tasks: Tensor, targets: Tensor, batch: Batch | None = None
+    ) -> Tensor:
         """The loss of each task: (tasks,). batch: masks and points, if they are trained on.
 
         A shared network that stands still is in evaluation mode.
@@ -227,7 +234,7 @@ class Training:
             with torch.set_grad_enabled(not self.still):
                 features, maps = self._features_and_maps(images)
             logits = self.model.heads(features)
-        losses = task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing)
+        losses = task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing, targets)
         losses = losses if self.scale is None else losses * self.scale
         return losses if self.dense is None or batch is None else losses + self.dense.losses(maps, batch)
 
@@ -317,12 +324,13 @@ class Training:
 
     @torch.no_grad()
     def validate(self, enough: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Accuracy of each head on up to `VALIDATED` images of its task's validation set; None if cut short.
+        """Accuracy of each head on up to `VALIDATED` images of its task's validation set; None if cut short. Of heads
+        for any number of classes, the share of right decisions on classes; heads for numbers have none.
 
         Each rank scores its share of the images; all return the same result.
         """
         self.model.eval()
-        tasks = [task for task in self.pool.tasks if len(task.rows["val"])]
+        tasks = [task for task in self.pool.tasks if len(task.rows["val"]) and task.target != "value"]
         correct: list[int] = []
         with self.averaged():
             for task in tasks:
@@ -334,7 +342,7 @@ class Training:
         *correct, cut = self.ranks.all_reduced([*correct, *[0] * missing, missing])()
         if cut:
             return None
-        return {task.name: n / len(validated(task)) for task, n in zip(tasks, correct, strict=True)}
+        return {task.name: n / decisions(task) for task, n in zip(tasks, correct, strict=True)}
 
     @torch.no_grad()
     def validate_dense(self, enough: Callable[[], bool] = lambda: False) -> dict[str, dict[str, float]] | None:
@@ -375,9 +383,21 @@ class Training:
         ):  # fmt: skip
             if enough():
                 return None
-            correct += int((logits.argmax(1) == rows.label[done : done + len(logits)]).sum())
+            correct += right(logits, rows.take(range(done, done + len(logits))))
             done += len(logits)
         return correct
+
+
+def right(logits: NDArray[np.float32], rows: Rows) -> int:
+    """The number of right decisions: on the class of each row, or on each class if rows have any number of them."""
+    if rows.target is None:
+        return int((logits.argmax(1) == rows.label).sum())
+    return int(((logits > 0) == (rows.target > 0)).sum())
+
+
+def decisions(task: Task) -> int:
+    """The number of decisions that a validation counts."""
+    return len(validated(task)) * (task.outputs if task.target == "labels" else 1)
 
 
 def validated(task: Task) -> list[int]:

@@ -24,12 +24,15 @@ import numpy as np
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.atomic import locked
+from mtrain.data.labels import constant, strata
 from mtrain.data.task import Rows, Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork
 from mtrain.model.tensor_file import write_tensors
 from mtrain.model.weights import read_weights, state_digest
+from mtrain.scoring import targets
+from mtrain.scoring.predictions import truth_of, undefined
 from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.transfers.finetune_rate import (
@@ -63,19 +66,32 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
         UsageError: all training samples are of one class.
     """
     notes: list[str] = []
-    if len(np.unique(train.label)) < 2:
-        raise UsageError("the training set holds less than two classes", where=task.folder)
+    if constant(task, train):
+        what = "less than two classes" if task.target == "class" else "nothing to tell apart"
+        raise UsageError(f"the training set holds {what}", where=task.folder)
     if not len(val):
-        folds = group_folds(train.label, [str(group) for group in train.group])
+        folds = group_folds(strata(task, train), [str(group) for group in train.group])
         held = folds.of == 0
         taken = f"{int(held.sum())} of its {len(held)} training samples"
         notes += [f"{task.name} has no validation set: {taken}, in whole groups, take its place", *folds.notes]
         train, val = train.take(~held), train.take(held)
     metric = task.metric
-    if len(np.unique(val.label)) < 2:
+    if val.target is not None:
+        metric, more = _metric_on(task, val)
+        notes += more
+    elif len(np.unique(val.label)) < 2:
         metric = "accuracy"
         notes.append(f"the validation set of {task.name} holds one class only: accuracy chooses epoch and rate")
     return Sets(train, val, metric, tuple(notes))
+
+
+def _metric_on(task: Task, val: Rows) -> tuple[str, list[str]]:
+    """The metric that chooses on a validation set of samples that do not have one class, and notes."""
+    truth = truth_of(task, val)
+    if not math.isnan(targets.score(task.metric, truth, truth * 2 - 1)):
+        return task.metric, []
+    other = targets.INSTEAD[task.metric]
+    return other, [f"{undefined(task, 'val')}: {other} chooses epoch and rate"]
 
 
 def finetune(

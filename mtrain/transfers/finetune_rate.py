@@ -24,15 +24,18 @@ from mtrain.data import sampling
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import EpochBatches, OrderedBatches
 from mtrain.data.images import Images
+from mtrain.data.labels import scaling_of
 from mtrain.data.loader import batches
 from mtrain.data.task import Rows, Task
 from mtrain.model import tuning
 from mtrain.model.devices import find_device
 from mtrain.model.inference import Inference, outputs
+from mtrain.model.loss import squared_error
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weights import StateDict
-from mtrain.scoring import metrics
+from mtrain.scoring import metrics, targets
 from mtrain.scoring.metrics import Values
+from mtrain.scoring.predictions import decided, truth_of
 from mtrain.train import checkpoint
 from mtrain.train.optimizer import sgd
 
@@ -116,7 +119,7 @@ def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> LinearCl
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # otherwise a repeated epoch gives different bits
     torch.manual_seed(recipe.seed)
-    model = LinearClassifier(copy.deepcopy(start).cpu(), task.num_classes)
+    model = LinearClassifier(copy.deepcopy(start).cpu(), task.outputs)
     return model.to(device).to(memory_format=torch.channels_last)
 
 
@@ -132,7 +135,7 @@ def logits(model: LinearClassifier, task: Task, rows: Rows, recipe: Recipe) -> V
             workers=recipe.workers, how=shared.interpolation,
         )
     ]  # fmt: skip
-    return np.concatenate([np.empty((0, task.num_classes)), *found])
+    return np.concatenate([np.empty((0, task.outputs)), *found])
 
 
 class Tuning:
@@ -147,7 +150,7 @@ class Tuning:
         tuning.prepare(self.model.shared.body, recipe.tune, start.name)
         self.optimizer = sgd(self._groups(), momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         self.dataset = EpochBatches(
-            Images([(task, sets.train)], how=start.interpolation), recipe.size, recipe.seed, recipe.batch
+            Images([(task, sets.train)], how=start.interpolation, scaled=True), recipe.size, recipe.seed, recipe.batch
         )
         self.history: list[list[float]] = []
         self.best: StateDict = {}
@@ -210,19 +213,36 @@ class Tuning:
         images = batch.to(self.device).images(self.recipe.size, self.model.shared.interpolation)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             found = self.model(self.model.shared.normalize(images))
-        loss = F.cross_entropy(found.float(), batch.labels.to(self.device, non_blocking=True))
+        loss = self._loss(found.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
+
+    def _loss(self, found: Tensor, batch: Batch) -> Tensor:
+        """The mean loss, as in the training of the shared network (mtrain.model.loss)."""
+        if self.task.target == "class":
+            return F.cross_entropy(found, batch.labels.to(self.device, non_blocking=True))
+        wanted = batch.targets.to(self.device, non_blocking=True)
+        if self.task.target == "labels":
+            return F.binary_cross_entropy_with_logits(found, wanted) / math.log(2)
+        return squared_error(found - wanted).mean()
+
+    def _score(self) -> float:
+        """The score on the set that chooses; -1 if it is not defined, as for equal predictions of numbers."""
+        values, val = logits(self.model, self.task, self.sets.val, self.recipe), self.sets.val
+        if self.task.target == "class":
+            return metrics.score(self.sets.metric, val.label, metrics.decisions_of(values))
+        found = decided(self.task, values, scaling_of(self.task))
+        score = targets.score(self.sets.metric, truth_of(self.task, val), found)
+        return -1.0 if math.isnan(score) else score
 
     def _end_epoch(self, loss: float) -> bool:
         """Score the epoch, and keep its state if it is the best so far. Returns False if training has diverged."""
         state = self.model.state_dict()
         if not math.isfinite(loss) or not all(bool(tensor.isfinite().all()) for tensor in state.values()):
             return False
-        found = metrics.decisions_of(logits(self.model, self.task, self.sets.val, self.recipe))
-        self.history.append([loss, metrics.score(self.sets.metric, self.sets.val.label, found)])
+        self.history.append([loss, self._score()])
         if self.best_epoch == len(self.history):
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         return True

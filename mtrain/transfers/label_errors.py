@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.record import Box, sample_name
 from mtrain.data.images import ShardFiles
+from mtrain.data.labels import need_classes
 from mtrain.data.metadata import json_headers, read_json
 from mtrain.data.shard_cache import fetch
 from mtrain.data.task import Rows, Task, has_frames
@@ -94,8 +95,9 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
     """Find the labels in doubt among the training and validation samples of a task; its test set is not read.
 
     Raises:
-        UsageError: the weights were trained on this task, or the task has a single class or group.
+        UsageError: the weights were trained on this task, or the task has a single class or group, or no classes.
     """
+    need_classes(task, "mtrain audit-labels")
     check_independent(source, task)
     there = [split for split, rows in task.rows.items() if len(rows)]
     rows = Rows.joined([task.rows[split] for split in there])

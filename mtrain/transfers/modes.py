@@ -11,16 +11,18 @@ import json
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.atomic import locked
+from mtrain.data.labels import Scaling, constant, scaling_of, strata
 from mtrain.data.task import Rows, Task
 from mtrain.documents import short_digest
 from mtrain.errors import RunError, UsageError
@@ -32,16 +34,17 @@ from mtrain.model.weights import seen_by
 from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.dense_counts import DenseAnswers
-from mtrain.scoring.predictions import Predictions, undefined
+from mtrain.scoring.predictions import Predictions, decided, undefined
 from mtrain.seen import Seen
-from mtrain.transfers import eva, probes
+from mtrain.transfers import eva, probes, target_probes
 from mtrain.transfers.dense import FrozenDense, train_decoder
 from mtrain.transfers.dense_tuned import Moving, TunedDense
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
 from mtrain.transfers.probes import Probe, TrainingSet
-from mtrain.transfers.request import FROZEN_NETWORK, OWN, SINGLE, STEPS
+from mtrain.transfers.request import FROZEN_NETWORK, OF_TARGETS, OWN, SINGLE, STEPS
+from mtrain.transfers.target_probes import TargetSet
 
 FROZEN = ("svm", "logistic", "knn", "dense")
 
@@ -127,11 +130,15 @@ def check_sets(task: Task, options: TransferOptions) -> None:
         what = "this task has neither masks nor exhaustive points"
         raise UsageError(what, where=task.folder, remedy="use another --mode")
     parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
-    if (
-        options.mode not in ("joint", "dense")
-        and len(np.unique(np.concatenate([task.rows[part].label for part in parts]))) < 2
-    ):
-        what = f"the training set of {task.name} holds a single class, so no classifier can be trained"
+    if task.target != "class" and options.mode not in OF_TARGETS:
+        kind = f"kind {task.card.kind!r}: its images do not have one class each"
+        raise UsageError(
+            f"--mode {options.mode} cannot score {task.name}, of {kind}", where=task.folder,
+            remedy=f"use --mode {', '.join(OF_TARGETS[:-2])} or {OF_TARGETS[-2]}",
+        )  # fmt: skip
+    wrong = constant(task, Rows.joined([task.rows[part] for part in parts]))
+    if options.mode not in ("joint", "dense") and wrong:
+        what = f"the training set of {task.name} {wrong}, so no classifier can be trained"
         raise UsageError(what, where=task.folder, remedy="choose another --target")
 
 
@@ -162,7 +169,15 @@ def check_unseen(source: Pretrained, task: Task, splits: Collection[str]) -> Non
 
 
 def svm(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """The paper's linear SVM on frozen features. Without a validation set, its cross-validation gives the score."""
+    """The paper's linear SVM on frozen features. Without a validation set, its cross-validation gives the score.
+
+    Numbers are predicted by ridge regression, any number of classes by one SVM for each (transfers/target_probes.py).
+    """
+    if task.target == "value":
+        return _frozen_targets(source, task, options, report, target_probes.ridge)
+    if task.target == "labels":
+        one_each = partial(target_probes.one_against_rest, solver=options.solver)
+        return _frozen_targets(source, task, options, report, one_each)
     return _frozen(source, task, options, report, lambda sample: probes.svm(sample, options.solver))
 
 
@@ -223,7 +238,7 @@ def tuned(source: Pretrained, task: Task, options: TransferOptions, report: Repo
         "val_score": found.best.score,
         "rates": {f"{one.rate:g}": _told(one) for one in found.outcomes},
     }
-    answer = _answer(logits(found.model, task, rows, recipe))
+    answer = _answer(task, logits(found.model, task, rows, recipe), scaling_of(task))
     return Transferred(name, {"train": len(sets.train)}, settings, sets.notes, (rows, answer))
 
 
@@ -242,7 +257,8 @@ def joint(source: Pretrained, task: Task, options: TransferOptions, report: Repo
     """
     head, rows = own_head(source.run, task), _scored_rows(task, options)
     recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
-    answer = _answer(logits(_with_head(source, head, recipe.device), task, rows, recipe))
+    outputs = logits(_with_head(source, head, recipe.device), task, rows, recipe)
+    answer = _answer(task, outputs, head.about.scaling or Scaling())
     return Transferred(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
 
 
@@ -310,7 +326,28 @@ def _frozen(
 ) -> Transferred:
     parts = ("train", "val") if options.final else ("train",)
     sample, of = _sample(source, task, parts, options, report)
-    probe, scored = train(sample), options.scored
+    return _of_probe(task, options, train(sample), of, parts)
+
+
+def _frozen_targets(
+    source: Pretrained, task: Task, options: TransferOptions, report: Reporter, train: Callable[[TargetSet], Probe]
+) -> Transferred:
+    """As `_frozen`, for samples that do not have one class."""
+    parts = ("train", "val") if options.final else ("train",)
+    of, there = _features_of(source, task, options, report), [part for part in parts if len(task.rows[part])]
+    rows = Rows.joined([task.rows[part] for part in there])
+    assert rows.target is not None
+    sample = TargetSet(
+        np.concatenate([of(part) for part in there]), rows.target, [str(group) for group in rows.group],
+        strata(task, rows), task.classes, options.recipe.device,
+    )  # fmt: skip
+    return _of_probe(task, options, train(sample), of, parts)
+
+
+def _of_probe(
+    task: Task, options: TransferOptions, probe: Probe, of: Callable[[str], Features], parts: tuple[str, ...]
+) -> Transferred:
+    scored = options.scored
     sizes = {split: len(task.rows[split]) for split in parts if len(task.rows[split])}
     if len(task.rows[scored]):
         answered = task.rows[scored], probe.answer(of(scored))
@@ -332,6 +369,18 @@ def _sample(
     source: Pretrained, task: Task, parts: tuple[str, ...], options: TransferOptions, report: Reporter
 ) -> tuple[TrainingSet, Callable[[str], Features]]:
     """The samples of these sets with their features, and a function that gives the features of another set."""
+    of = _features_of(source, task, options, report)
+    there = [split for split in parts if len(task.rows[split])]
+    labels = np.concatenate([task.rows[split].label for split in there])
+    groups = [str(group) for split in there for group in task.rows[split].group]
+    x = np.concatenate([of(split) for split in there])
+    return TrainingSet(x, labels, groups, task.num_classes, task.metric, options.recipe.device), of
+
+
+def _features_of(
+    source: Pretrained, task: Task, options: TransferOptions, report: Reporter
+) -> Callable[[str], Features]:
+    """A function that gives the features of a set."""
     size = source.run.config().size
 
     def of(split: str) -> Features:
@@ -340,11 +389,7 @@ def _sample(
             device=options.recipe.device, weights=source.origin,
         )  # fmt: skip
 
-    there = [split for split in parts if len(task.rows[split])]
-    labels = np.concatenate([task.rows[split].label for split in there])
-    groups = [str(group) for split in there for group in task.rows[split].group]
-    x = np.concatenate([of(split) for split in there])
-    return TrainingSet(x, labels, groups, task.num_classes, task.metric, options.recipe.device), of
+    return of
 
 
 def own_head(run: Run, task: Task) -> Head:
@@ -376,5 +421,9 @@ def _with_head(source: Pretrained, head: Head, device: str) -> LinearClassifier:
     return model.to(find_device(device)).to(memory_format=torch.channels_last)
 
 
-def _answer(values: metrics.Values) -> Predictions:
-    return Predictions(metrics.decisions_of(values), softmax(values, axis=1))
+def _answer(task: Task, outputs: metrics.Values, scaling: Scaling) -> Predictions:
+    """The predictions from the outputs (n, outputs) of a linear layer."""
+    decisions = decided(task, outputs, scaling)
+    if task.target == "value":
+        return Predictions(decisions)
+    return Predictions(decisions, expit(outputs) if task.target == "labels" else softmax(outputs, axis=1))

@@ -56,6 +56,7 @@ JSON_FIELDS: dict[str, Any] = {
     "organ": str,
     "attributes": dict,
 }
+OF_LABELS = {"label": "labels", "label_name": "label_names"}  # of images with any number of classes
 
 pytestmark = pytest.mark.parametrize("name", known())
 
@@ -87,8 +88,8 @@ def test_the_card_says_what_the_task_is(name: str, converted: Get) -> None:
     assert card.split_policy == "strict"
     assert card.classes == (manifest.classes or card.classes)
     unordered = "roc_auc" if len(card.classes) == 2 else "accuracy"
-    assert card.metric == ("quadratic_kappa" if manifest.kind == "ordinal" else unordered)
-    assert card.schema_version == (2 if manifest.kind == "ordinal" else 1)
+    of_kind = {"ordinal": ("quadratic_kappa", 2), "multilabel": ("macro_auc", 3)}
+    assert (card.metric, card.schema_version) == of_kind.get(manifest.kind, (unordered, 1))
     assert card.failures == []
     if not as_many_files_as_the_release(converted(name)):
         assert [d for d in card.expectations if not d.reason] == []
@@ -118,13 +119,20 @@ def test_no_group_is_in_two_splits(name: str, converted: Get) -> None:
 def test_a_sample_has_the_documented_fields(name: str, converted: Get) -> None:
     card, rows = converted(name).card, index_of(converted(name))
     members = [member for shard in card.shards for member in read_tar(converted(name).folder / shard.name)]
-    assert [n for n, _ in members] == [f"{r['key']}.{e}" for r in rows for e in (r["format"], "cls", "json")]
-    for row, (_, label), (_, text) in zip(rows, members[1::3], members[2::3], strict=True):
+    cls = ["cls"] if card.target == "class" else []
+    assert [n for n, _ in members] == [f"{r['key']}.{e}" for r in rows for e in (r["format"], *cls, "json")]
+    size = 2 + len(cls)
+    for row, (_, label), (_, text) in zip(rows, members[1::size], members[size - 1 :: size], strict=True):
         fields = json.loads(text)
-        assert list(fields) == sorted(JSON_FIELDS)
-        assert [k for k, kind in JSON_FIELDS.items() if not isinstance(fields[k], kind)] == []
-        assert int(label) == fields["label"] == row["label"]
-        assert fields["label_name"] == card.classes[row["label"]]
+        documented = JSON_FIELDS if cls else {OF_LABELS.get(k, k): kind for k, kind in JSON_FIELDS.items()}
+        assert list(fields) == sorted(documented)
+        assert [k for k, kind in documented.items() if k in JSON_FIELDS and not isinstance(fields[k], kind)] == []
+        if cls:
+            assert int(label) == fields["label"] == row["label"]
+            assert fields["label_name"] == card.classes[row["label"]]
+        else:
+            assert fields["labels"] == row["labels"]
+            assert fields["label_names"] == [card.classes[one] for one in row["labels"]]
         assert {k: fields[k] for k in ("split", "group", "x", "y", "width", "height")} == {
             k: row[k] for k in ("split", "group", "x", "y", "width", "height")
         }
@@ -158,10 +166,10 @@ def test_webdataset_reads_the_shards_as_they_are(name: str, converted: Get) -> N
     for sample in samples:
         fields = {field for field in sample if not field.startswith("__")}
         (image,) = fields & {"png", "jpg"}
-        assert fields == {image, "cls", "json"}
+        assert fields == {image, "json"} | ({"cls"} if card.target == "class" else set())
     for sample in decoded:
         assert isinstance(sample.get("png", sample.get("jpg")), Image.Image)
-        assert 0 <= sample["cls"] < len(card.classes)
+        assert 0 <= sample.get("cls", 0) < len(card.classes)
         assert sample["json"]["task"] == card.task
 
 

@@ -90,7 +90,7 @@ def test_a_changed_task_card_is_found(old: str, new: str, small: Path, tmp_path:
         ("null", "not a task card"),
         ('{"schema": "a"}', "not a task card"),
         ("[" * 100_000, "not a task card"),
-        ('{"schema": 3}', "written by a newer version; update dpconvert"),
+        ('{"schema": 4}', "written by a newer version; update dpconvert"),
         ('{"task": 7}', "not a task card: "),
     ],
 )

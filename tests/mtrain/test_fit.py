@@ -93,7 +93,9 @@ def a_training(shards: Path, **changed: Any) -> Training:
     settings, pool = config(shards, **changed), open_pool(shards)
     torch.manual_seed(0)
     network = shared_network(settings.backbone, "random")
-    return Training(settings, pool, MultiHead(network, {task.name: task.num_classes for task in pool.tasks}), CPU)
+    targets = {task.name: task.target for task in pool.tasks}
+    model = MultiHead(network, {task.name: task.outputs for task in pool.tasks}, targets=targets)
+    return Training(settings, pool, model, CPU)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:

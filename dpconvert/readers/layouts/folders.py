@@ -1,18 +1,22 @@
 """Shape "folders": one image per file, with its class in the name of its folder.
 
 The pattern of [files.images] has the named group `class`, and may have `group` (patient or slide), `split` and `name`.
-Without `group`, every image is its own group.
+Without `group`, every image is its own group. In place of `class`, images with any number of classes (kind
+`multilabel`) have the group `labels`, or `indicators`, a text of 0 and 1 for each class; those with a number (kind
+`regression`) have `value`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from dpconvert.errors import ManifestError
+from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
+from dpconvert.readers.labels import ALL, ManyLabels, in_text
 from dpconvert.readers.pairing import IMAGE, Attributes, SplitNames, layout_of, never_met, stem
-from dpconvert.source.files import Source
+from dpconvert.source import target
+from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
 FILES = {
@@ -24,10 +28,11 @@ FILES = {
 }
 
 
-GROUPS = {"images": {"class", "group", "split", "name"}}
+TARGETS = ALL
+GROUPS = {"images": {"class", "labels", "indicators", "value", "group", "split", "name"}}
 
 
-class Layout(SplitNames, Attributes):
+class Layout(ManyLabels, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
@@ -38,13 +43,55 @@ def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     images = source.need("images")
     _check_groups(source, layout)
-    source.notes += never_met("labels", layout.labels, (found["class"] for found in images))
+    named = _named_group(source)
+    read = _reader(source, layout, named)
+    source.notes += never_met("labels", layout.labels, (part for f in images for part in _parts(f[named], layout)))
     for found in images:
         name = found.get("name") or stem(found.name)
-        label = layout.labels.get(found["class"], found["class"])
+        label = read(found)
         group = found.get("group") or found.name
         split, attributes = layout.set_of(found.get("split"), found.name), layout.told(found.get)
         yield SourceImage(name, (found.name,), group, label=label, split=split, attributes=attributes)
+
+
+def _named_group(source: Source) -> str:
+    """Return the named group of the pattern that holds labels."""
+    pattern = re.compile(source.manifest.files["images"].pattern).groupindex
+    wanted = {"class": ("class",), "labels": ("labels", "indicators"), "value": ("value",)}[source.manifest.target]
+    given = [group for group in wanted if group in pattern]
+    if source.manifest.target != "class" and len(given) != 1:
+        raise ManifestError(
+            f"kind {source.manifest.kind!r} needs one of these groups in the pattern of [files.images]",
+            where=source.manifest.path, expected=" or ".join(f"(?P<{group}>...)" for group in wanted),
+            found=", ".join(pattern) or "no named group",
+        )  # fmt: skip
+    return given[0] if given else "class"
+
+
+def _parts(text: str, layout: Layout) -> list[str]:
+    return [text, *(part.strip() for part in text.split(layout.separator))] if layout.separator else [text]
+
+
+def _reader(source: Source, layout: Layout, group: str) -> Callable[[MatchedFile], str]:
+    """Return a function that reads the label of a file from the named group."""
+
+    def known(text: str) -> str:
+        return layout.labels.get(text, text)
+
+    def read(found: MatchedFile) -> str:
+        text = found[group]
+        try:
+            if group == "value":
+                return target.of_number(text)
+            if group == "indicators":
+                return target.of_indicators(target.bits_of(text), source.manifest.classes)
+        except ValueError as error:
+            raise SourceError(
+                str(error), where=found.name, remedy="mend the pattern of [files.images], or rename the file"
+            ) from None
+        return known(text) if group == "class" else in_text(text, layout, known)
+
+    return read
 
 
 def _check_groups(source: Source, layout: Layout) -> None:

@@ -20,6 +20,7 @@ from dpconvert.annotations.parsing.table import Cells, Table, TableRow, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
+from dpconvert.readers.labels import ALL, Columns, InColumns
 from dpconvert.readers.pairing import (
     IMAGE,
     Attributes,
@@ -44,6 +45,7 @@ FILES = {
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
 ERRORS = {"#N/A", "#DIV/0", "#REF", "#VALUE", "#NAME", "#NUM", "#NULL"}
+TARGETS = ALL
 GROUPS = {"table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 PADDED = re.compile(r"0(?P<width>[1-9]\d*)(?P<whole>d?)|(?P<plain>d)")
@@ -76,19 +78,13 @@ class Template(string.Formatter):
 TEMPLATE = Template()
 
 
-class Layout(Tabular, SplitNames, Attributes):
+class Layout(Columns, Tabular, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     file: str
     """Template over the columns that gives the image of a row, such as `"{slide}/{uid}.png"`, or `"{id:03}.bmp"`, which
     pads 7 to 007; compared with the end of file names.
     """
-    label: str
-    """Column of the label."""
-    labels: dict[str, str] = {}
-    """Value -> class name; a value without an entry is an error unless `skip` lists it."""
-    skip: list[str] = []
-    """Values whose rows are left out."""
     group: str = ""
     """Column of the patient or slide; every image is its own group if not given."""
     split: str = ""
@@ -122,13 +118,14 @@ class _ListedImages:
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     refuse_missing_none(source.manifest, layout.missing)
+    told = InColumns(source.manifest, layout, layout.decimal)
     files = {found.name: found for found in source.need("images")}
     images, listed = FromRoot(Endings(iter(files)).find), _ListedImages(files)
     for found in source.need("table"):
         listed.table = found
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
-            _add(row, layout, images, listed, f"{found.name}, line {row.line}")
+            _add(row, layout, told, images, listed, f"{found.name}, line {row.line}")
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
@@ -140,21 +137,25 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield image
 
 
-def _add(row: TableRow, layout: Layout, images: FromRoot, listed: _ListedImages, where: str) -> None:
+def _add(
+    row: TableRow, layout: Layout, told: InColumns, images: FromRoot, listed: _ListedImages, where: str
+) -> None:  # fmt: skip
     """Add one row."""
-    value = cell(row, layout.label, where)
-    listed.labels.add(value)
+    cells = told.cells(lambda column: cell(row, column, where))
+    listed.labels.update(told.parts(cells))
     wanted = _file(row.cells, layout, where)
     found = images.find(UPWARDS.sub("", wanted.replace("\\", "/")))
-    if names.match(value, layout.skip) is not None:
+    if told.skipped(cells):
+        listed.rows["that `skip` names, left out"] += told.target != "class"
         listed.skipped.update(found)
     elif layout.missing == "skip" and not found:
         listed.rows["without an image here"] += 1
-    elif layout.missing == "skip" and not value:
+    elif layout.missing == "skip" and told.lacking(cells) is not None:
         listed.rows["without a label, left out"] += 1
         listed.skipped.update(found)
     else:
-        _add_image(_source_image(row, layout, _only(found, wanted, where), listed, where), listed, where)
+        label = told.label(cells, where)
+        _add_image(_source_image(row, layout, label, _only(found, wanted, where), listed, where), listed, where)
 
 
 def _only(found: list[str], wanted: str, where: str) -> str:
@@ -175,17 +176,9 @@ def _add_image(image: SourceImage, listed: _ListedImages, where: str) -> None:
     listed.rows["saying again what another row says"] += before != where
 
 
-def _source_image(row: TableRow, layout: Layout, file: str, listed: _ListedImages, where: str) -> SourceImage:
-    value = cell(row, layout.label, where)
-    if not value:
-        raise SourceError(
-            f"no label in column {layout.label!r}", where=where,
-            remedy="if rows without a label are to be left out, say `missing = true` in [layout]",
-        )  # fmt: skip
-    known = names.match(value, layout.labels)
-    if layout.labels and known is None:
-        raise ManifestError("label not in `layout.labels`", where=where, found=repr(value))
-    label = value if known is None else layout.labels[known]
+def _source_image(
+    row: TableRow, layout: Layout, label: str, file: str, listed: _ListedImages, where: str
+) -> SourceImage:
     group = (cell(row, layout.group, where) if layout.group else "") or listed.named("group", file)
     listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
     split = (cell(row, layout.split, where) if layout.split else "") or listed.named("split", file)

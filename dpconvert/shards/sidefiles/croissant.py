@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dpconvert.card import SCHEMA, TaskCard
+from dpconvert.card import TaskCard
 from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import sentence
 
@@ -45,6 +45,10 @@ COLUMNS = {
     "stored_height": ("sc:Integer", "height of the image in pixels"),
     "sha256": ("sc:Text", "sha256 of the image's bytes"),
 }
+OF_TARGET = {
+    "labels": ("sc:Integer", "numbers of the classes that the image has, any number of them"),
+    "value": ("sc:Float", "number that is to be predicted"),
+}
 OF_MASKS = {
     "seg_offset": ("sc:Integer", "byte offset of the mask, <key>.seg.png, in the tar"),
     "seg_length": ("sc:Integer", "size of the mask in bytes"),
@@ -64,10 +68,10 @@ def metadata(card: TaskCard) -> bytes:
         "url": card.licence.url or f"urn:sha256:{card.digest}",
         "license": sentence(card.licence.name, card.licence.url, card.licence.note),
         "citeAs": card.citation,
-        "version": f"{SCHEMA}.0.0",
+        "version": f"{max(card.schema_version, 2)}.0.0",
         "keywords": sorted({"histology", "pathology", "image classification", *filter(None, [card.organ, card.stain])}),
         "distribution": _files(card),
-        "recordSet": [_classes(card), _samples(card)],
+        "recordSet": [*([_classes(card)] if card.classes else []), _samples(card)],
     }
     return (json.dumps(content, indent=1) + "\n").encode()
 
@@ -76,7 +80,12 @@ def description(card: TaskCard) -> str:
     """A sentence that describes the task."""
     sizes = ", ".join(f"{size.samples} {split}" for split, size in card.splits.items())
     name, classes = card.title or card.task, len(card.classes)
-    return f"{name}: images of {counted(classes, 'class')} in WebDataset shards ({sizes}), split by {card.group_kind}."
+    what = {
+        "class": f"images of {counted(classes, 'class')}",
+        "labels": f"images with any of {counted(classes, 'class')}",
+        "value": f"images with a number{f' ({card.unit})' if card.unit else ''}",
+    }[card.target]
+    return f"{name}: {what} in WebDataset shards ({sizes}), split by {card.group_kind}."
 
 
 def _files(card: TaskCard) -> list[dict[str, Any]]:
@@ -112,7 +121,12 @@ def _classes(card: TaskCard) -> dict[str, Any]:
 def _columns(card: TaskCard) -> dict[str, tuple[str, str]]:
     dense = card.dense
     masks = OF_MASKS if dense and dense.seg else {}
-    return COLUMNS | masks | (OF_OBJECTS if dense and (dense.points or dense.boxes) else {})
+    columns = COLUMNS
+    if card.target != "class":
+        key = COLUMNS["key"][0], COLUMNS["key"][1].replace(", <key>.cls", "")
+        of_target = {card.target: OF_TARGET[card.target]}
+        columns = {"key": key} | of_target | {n: c for n, c in COLUMNS.items() if n not in ("key", "label")}
+    return columns | masks | (OF_OBJECTS if dense and (dense.points or dense.boxes) else {})
 
 
 def _samples(card: TaskCard) -> dict[str, Any]:
@@ -120,8 +134,10 @@ def _samples(card: TaskCard) -> dict[str, Any]:
     for column, (kind, about) in _columns(card).items():
         source = {"fileObject": {"@id": "index.parquet"}, "extract": {"column": column}}
         fields.append(_field("samples", column, kind) | {"description": about, "source": source})
-        if column == "label":
+        if column in ("label", "labels"):
             fields[-1]["references"] = {"field": {"@id": "classes/label"}}
+        if column == "labels":
+            fields[-1]["repeated"] = True
     return {
         "@type": "cr:RecordSet",
         "@id": "samples",

@@ -28,6 +28,12 @@ field_map:
 """
 
 
+CRUDE = b"""\
+__module__: megatron.energon
+__class__: CrudeWebdataset
+"""  # several labels or a number: in the JSON, which a cooker of the user's turns into a sample
+
+
 def files(folder: Path, card: TaskCard, entries: Sequence[Entry]) -> dict[str, bytes]:
     """Name -> bytes of every file.
 
@@ -38,7 +44,7 @@ def files(folder: Path, card: TaskCard, entries: Sequence[Entry]) -> dict[str, b
     contents = {
         f"{FOLDER}/.info.json": _json({"shard_counts": counts}),
         f"{FOLDER}/split.yaml": _json({"split_parts": parts, "exclude": []}),  # JSON is YAML
-        f"{FOLDER}/dataset.yaml": DATASET,
+        f"{FOLDER}/dataset.yaml": DATASET if card.target == "class" else CRUDE,
     }
     of_shard: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -55,10 +61,10 @@ def _index(tar: Path, entries: Sequence[Entry]) -> bytes:
 
 
 def _end(path: Path, last: Entry) -> int:
-    """The end of the last sample of a tar: label, mask (if the task keeps masks) and JSON follow the image."""
+    """The end of the last sample of a tar: its image is followed by label and mask, if the task has them, and JSON."""
     end = last.offset + _padded(last.length)
     with path.open("rb") as file:
-        for _ in range(2 if last.seg_offset < 0 else 3):
+        for _ in range(1 + (last.label >= 0) + (last.seg_offset >= 0)):
             file.seek(end)
             header = tarfile.TarInfo.frombuf(file.read(BLOCKSIZE), "ascii", "strict")
             end += BLOCKSIZE + _padded(header.size)

@@ -50,7 +50,7 @@ def _head(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
 
 def _categories(card: TaskCard) -> Iterator[str]:
     """The Hub's names of what the samples are labelled for."""
-    yield "image-classification"
+    yield "image-classification"  # the Hub has no name for images with several labels or a number
     if card.dense and card.dense.seg:
         yield "image-segmentation"
     if card.dense and card.dense.boxes:
@@ -65,14 +65,14 @@ def _features(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
     """The columns for `datasets`, which would otherwise guess them from the first five samples."""
     for image_format in sorted({entry.format for entry in entries}):
         yield from (f"  - name: {image_format}", "    dtype: image")
-    yield from ("  - name: cls", "    dtype:", "      class_label:", "        names:")
-    for label, name in enumerate(card.classes):
-        yield f"          '{label}': {_quoted(name)}"
+    if card.target == "class":
+        yield from ("  - name: cls", "    dtype:", "      class_label:", "        names:")
+        for label, name in enumerate(card.classes):
+            yield f"          '{label}': {_quoted(name)}"
     if card.dense and card.dense.seg:
         yield from ("  - name: seg.png", "    dtype: image")
     yield from ("  - name: json", "    struct:")
-    for field, kind in JSON_FIELDS.items():
-        yield from (f"    - name: {field}", f"      dtype: {kind}")
+    yield from _fields(card)
     yield from ("    - name: files", "      list: string")
     for kind in ("points", "boxes"):
         if card.dense and getattr(card.dense, kind):
@@ -86,6 +86,17 @@ def _features(card: TaskCard, entries: Sequence[Entry]) -> Iterator[str]:
             yield from (f"      - name: {_quoted(key)}", "        dtype: string")
     for name in ("__key__", "__url__"):
         yield from (f"  - name: {name}", "    dtype: string")
+
+
+def _fields(card: TaskCard) -> Iterator[str]:
+    """The fields of the JSON that all samples of the task have."""
+    for field, kind in JSON_FIELDS.items():
+        if card.target == "class" or field not in ("label", "label_name"):
+            yield from (f"    - name: {field}", f"      dtype: {kind}")
+    if card.target == "labels":
+        yield from ("    - name: labels", "      list: int64", "    - name: label_names", "      list: string")
+    elif card.target == "value":
+        yield from ("    - name: value", "      dtype: float64")
 
 
 def _body(card: TaskCard) -> Iterator[str]:
@@ -113,11 +124,14 @@ def _body(card: TaskCard) -> Iterator[str]:
     if caveats:
         yield from ("", "## Notes", "", *(f"- {' '.join(caveat.split())}" for caveat in caveats))
     masks = ", `.seg.png` (the mask)" if card.dense and card.dense.seg else ""
+    of_class = ", `.cls` (the label)" if card.target == "class" else ""
+    unit = f" in {card.unit}" if card.unit else ""
+    told = {"class": "", "labels": " (with `labels`)", "value": f" (with `value`{unit})"}[card.target]
     yield from (
         "",
         "## Files",
         "",
-        f"WebDataset tars: for each sample an image, `.cls` (the label){masks} and `.json`;",
+        f"WebDataset tars: for each sample an image{of_class}{masks} and `.json`{told};",
     )
     yield "`index.parquet` has a row for each sample, `task.json` describes the task. Digest of the data:"
     yield f"`{card.digest}`."

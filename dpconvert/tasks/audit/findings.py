@@ -82,7 +82,7 @@ class Audit:
         s = self.samples
         card = s.cards[s.task[sample]]
         values = {"task": card.task, "split": s.split[sample], "key": s.key[sample], "group": s.group[sample]}
-        return values | {"label": card.classes[s.label[sample]], "shard": s.shard[sample]}
+        return values | {"label": s.label[sample], "shard": s.shard[sample]}
 
     def lines(self) -> Iterator[str]:
         """The result as lines to print."""
@@ -174,9 +174,9 @@ def _pairs_of(members: NDArray[np.intp], samples: Samples) -> Iterator[tuple[int
     if len(numbers) <= MOST_EQUAL:
         yield from itertools.combinations(numbers, 2)
         return
-    firsts: dict[tuple[int, str, int], int] = {}
+    firsts: dict[tuple[int, str, str], int] = {}
     for number in numbers:
-        cell = int(samples.task[number]), str(samples.split[number]), int(samples.label[number])
+        cell = int(samples.task[number]), str(samples.split[number]), str(samples.label[number])
         yield from ((first, number) for first in firsts.values())
         firsts.setdefault(cell, number)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import ShardError
 from dpconvert.shards.tar import file_card, read_index
+from dpconvert.tasks import labels
 
-COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "sha256")
+COLUMNS = ("key", "split", "shard", "offset", "length", "group", "sha256")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Samples:
     """Every sample of the tasks in `folders`, described by `cards`. Each column has one entry per sample.
 
     task: index into `cards`. shard, split, key, group, sha256: as in the index. offset, length: the bytes of the image.
+    label: in words.
     """
 
     folders: list[Path]
@@ -33,7 +35,7 @@ class Samples:
     shard: NDArray[np.object_]
     offset: NDArray[np.int64]
     length: NDArray[np.int64]
-    label: NDArray[np.int32]
+    label: NDArray[np.object_]
     group: NDArray[np.object_]
     sha256: NDArray[np.object_]
 
@@ -81,8 +83,18 @@ def read_samples(folders: Sequence[Path]) -> Samples:
     for name in COLUMNS:
         parts = [np.asarray(table[name].to_numpy(zero_copy_only=False)) for table in tables]
         column[name] = np.concatenate(parts) if parts else np.array([])
+    column["label"] = np.array([word for one in zip(cards, tables, strict=True) for word in _labels(*one)], object)
     task = np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables])
     return Samples(list(folders), cards, task, **column)
+
+
+def _labels(card: TaskCard, table: Any) -> Iterator[str]:
+    """The labels of all samples of a task."""
+    words: dict[str, str] = {}
+    for label in table[labels.column(card)].to_pylist():
+        if str(label) not in words:
+            words[str(label)] = labels.in_words(card, label)
+        yield words[str(label)]
 
 
 def _index(folder: Path, card: TaskCard) -> Any:
@@ -90,6 +102,6 @@ def _index(folder: Path, card: TaskCard) -> Any:
     if not path.is_file() or file_card(path).sha256 != card.index.sha256:
         raise ShardError("changed since it was written", where=path, remedy="`dpconvert verify` lists what is damaged")
     try:
-        return read_index(path).select(list(COLUMNS))
+        return read_index(path).select([*COLUMNS, labels.column(card)])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ShardError(f"unreadable index: {error}", where=path, remedy="convert the source again") from None

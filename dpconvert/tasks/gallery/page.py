@@ -90,7 +90,10 @@ def _task(seen: TaskSummary, number: int) -> Iterator[str]:
         yield f'<p class="bad">{text("; ".join(empty))}</p>'
     yield "<h3>Images</h3>"
     for label, of_class in enumerate(card.classes[:CLASSES]):
-        yield from _images(card, label, of_class, seen.examples.get(label, []))
+        count = sum(split.classes[label] for split in card.splits.values())
+        yield from _images(of_class, count, seen.examples.get(label, []))
+    if card.target == "value":
+        yield from _images(f"{card.unit or 'value'}: lowest to highest", card.samples(), seen.examples.get(0, []))
     if len(card.classes) > CLASSES:
         yield f'<p class="soft">{len(card.classes) - CLASSES} more classes are not shown.</p>'
     yield '<h3>Sizes</h3><div class="figures">'
@@ -143,8 +146,7 @@ def _counts(card: TaskCard, name: str) -> Iterator[str]:
     yield from _table("", ["class", *(SPLITS[s] for s in present), "all"], rows, foot, labelled=name)
 
 
-def _images(card: TaskCard, label: int, name: str, examples: list[Example]) -> Iterator[str]:
-    count = sum(split.classes[label] for split in card.splits.values())
+def _images(name: str, count: int, examples: list[Example]) -> Iterator[str]:
     yield f"<h4>{text(name)} <span>{len(examples)} of {count:,}</span></h4>"
     if not examples:
         yield f'<p class="soft">{"none outside the test set" if count else "none"}</p>'
@@ -160,8 +162,9 @@ def _list_of_images(name: str, images: list[tuple[Example, bytes]]) -> Iterator[
     for shown, jpeg in images:
         data = base64.b64encode(jpeg).decode()
         alternative = text(f"{name}: {shown.key}")
+        where = f"{SPLITS[shown.split]}{f', {text(shown.label)}' if shown.label else ''}"
         yield (
-            f'<li><img alt="{alternative}" title="{text(shown.key)}, {SPLITS[shown.split]}" width="{shown.width}" '
+            f'<li><img alt="{alternative}" title="{text(shown.key)}, {where}" width="{shown.width}" '
             f'height="{shown.height}" src="data:image/jpeg;base64,{data}"></li>'
         )
     yield "</ul>"

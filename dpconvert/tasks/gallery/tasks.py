@@ -22,6 +22,7 @@ from dpconvert.image.guards.libtiff import UNREADABLE
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import file_card, read_index
 from dpconvert.source.bounded import DAMAGED
+from dpconvert.tasks import labels
 from dpconvert.tasks.dense_targets import decode_mask
 from dpconvert.tasks.gallery import colours
 from dpconvert.tasks.gallery.colours import ColourBaseline
@@ -35,14 +36,14 @@ LOOKED_AT = 200  # samples whose resolution is read
 COLOUR_SIDE = 256  # px, of images whose colours are counted
 QUALITY = 80  # of JPEG
 VERIFY = "`dpconvert verify` lists what is damaged"
-COLUMNS = ("key", "split", "shard", "offset", "length", "label", "group", "stored_width", "stored_height")
+COLUMNS = ("key", "split", "shard", "offset", "length", "group", "stored_width", "stored_height")
 
 
 @dataclass(frozen=True)
 class Example:
     """An image on the page: a JPEG scaled down to SIDE, with its width and height in px.
 
-    overlay: the same with masks, points and boxes drawn on it, if the task keeps any.
+    overlay: the same with masks, points and boxes drawn on it, if the task keeps any. label: in words.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Example:
     height: int
     jpeg: bytes
     overlay: bytes | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ def _read(folder: Path) -> TaskSummary:
     if any(len(split.classes) != len(card.classes) for split in card.splits.values()):
         raise ShardError("class counts are missing for some set", where=folder / FILE_NAME, remedy=VERIFY)
     rows = _index(folder, card)
-    column = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False)) for name in COLUMNS if name != "group"}
+    own = labels.column(card)
+    read = [own, *(name for name in COLUMNS if name != "group")]
+    column = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False)) for name in read}
     codes = rows["group"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return TaskSummary(
         folder, card, column["stored_width"], column["stored_height"], np.bincount(codes),
@@ -120,7 +124,7 @@ def _index(folder: Path, card: TaskCard) -> Any:
     try:
         if file_card(path).sha256 != card.index.sha256:
             raise ShardError("changed since it was written", where=path, remedy=VERIFY)
-        rows = read_index(path).select(list(COLUMNS))
+        rows = read_index(path).select([*COLUMNS, labels.column(card)])
         foreign = sorted(name for name in rows["shard"].unique().to_pylist() if name not in shards or "/" in name)
         if foreign or any(rows[name].null_count for name in COLUMNS):
             raise ShardError("not an index of this task's shards", where=path, found=foreign[:1] or None, remedy=VERIFY)
@@ -140,7 +144,9 @@ def _resolutions(folder: Path, card: TaskCard, column: dict[str, Any]) -> NDArra
 
 
 def _colours(folder: Path, card: TaskCard, column: dict[str, Any]) -> ColourBaseline | None:
-    """What colours alone reveal of the classes: from the training set to the validation set."""
+    """What colours alone reveal of the classes: from the training set to the validation set. None without classes."""
+    if card.target != "class":
+        return None
 
     def read(rows: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for row, sample in _samples(folder, card, column, rows):
@@ -148,27 +154,53 @@ def _colours(folder: Path, card: TaskCard, column: dict[str, Any]) -> ColourBase
             yield row, np.asarray(_decoded(sample.image, where, COLOUR_SIDE))
 
     train, val = colours.chosen(column["split"], evenly)
-    labels = column["label"].astype(np.int64)
-    return colours.baseline(card.metric, len(card.classes), (train, labels[train]), (val, labels[val]), read)
+    of = column["label"].astype(np.int64)
+    return colours.baseline(card.metric, len(card.classes), (train, of[train]), (val, of[val]), read)
 
 
 def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int, list[Example]]:
-    """Label -> images from the training set, or from the validation set if the training set has none."""
-    chosen: list[int] = []
-    for label in range(min(len(card.classes), CLASSES)):
-        of_class = column["label"] == label
+    """Label -> images from the training set, or from the validation set if the training set has none.
+
+    Images with numbers are those of a single label, 0, from the lowest number to the highest.
+    """
+    chosen: dict[int, list[int]] = {}
+    for label, of_class in _of_classes(card, column):
         sets = (np.flatnonzero(of_class & (column["split"] == split)) for split in ("train", "val"))
-        chosen += evenly(next((rows for rows in sets if len(rows)), np.array([], dtype=np.intp)), IMAGES)
-    shown: dict[int, list[Example]] = {}
-    for row, sample in _samples(folder, card, column, sorted(chosen)):
+        rows = next((rows for rows in sets if len(rows)), np.array([], dtype=np.intp))
+        order = np.argsort(column["value"][rows], kind="stable") if card.target == "value" else slice(None)
+        chosen[label] = evenly(rows[order], IMAGES)
+    drawn = dict(_drawn(folder, card, column, sorted({row for rows in chosen.values() for row in rows})))
+    return {label: [drawn[row] for row in some] for label, some in chosen.items() if some}
+
+
+def _of_classes(card: TaskCard, column: dict[str, Any]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Each class that is shown, and which samples have it."""
+    if card.target == "value":
+        yield 0, np.ones(len(column["key"]), np.bool_)
+    for label in range(min(len(card.classes), CLASSES)):
+        if card.target == "class":
+            yield label, column["label"] == label
+        else:
+            yield label, np.array([label in some for some in column["labels"]], np.bool_)
+
+
+def _drawn(
+    folder: Path, card: TaskCard, column: dict[str, Any], rows: list[int]
+) -> Iterator[tuple[int, Example]]:  # fmt: skip
+    """The images of these rows, scaled down."""
+    for row, sample in _samples(folder, card, column, rows):
         key, split = str(column["key"][row]), str(column["split"][row])
         where = f"{folder / column['shard'][row]}: {key}"
         stored = int(column["stored_width"][row]), int(column["stored_height"][row])
         small = _small(sample.image, where)
         overlay = None if card.dense is None else _jpeg(_overlaid(small, stored, sample, where))
-        example = Example(key, split, small.width, small.height, _jpeg(small), overlay)
-        shown.setdefault(int(column["label"][row]), []).append(example)
-    return shown
+        yield row, Example(key, split, small.width, small.height, _jpeg(small), overlay, _in_words(card, column, row))
+
+
+def _in_words(card: TaskCard, column: dict[str, Any], row: int) -> str:
+    """The label of an image, where its place on the page does not tell it."""
+    label = column[labels.column(card)][row]
+    return "" if card.target == "class" else labels.in_words(card, label.tolist())
 
 
 def evenly(rows: NDArray[np.intp], most: int) -> list[int]:
