@@ -104,7 +104,7 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             )  # fmt: skip
         case _:
             images = listed_file(kind, data, name)
-            image = images[0] if kind in OF_ONE else listed.find(images, name, subject.file)
+            image = images[0] if kind in OF_ONE else _index(kind, data, name).find(name, subject.file)
             field = _field_of_shapes(kind, data, name, tuple(known), subject.label_field)
             found = listed.placed(image, name, subject.size, known, field)
             if kind in OF_ONE:
@@ -126,6 +126,11 @@ def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage
         ReadError: The file is damaged.
     """
     return (OF_ONE | OF_SEVERAL)[kind](data, name)
+
+
+@lru_cache(maxsize=1)
+def _index(kind: Format, data: bytes, name: str) -> listed.Index:
+    return listed.Index(listed_file(kind, data, name))
 
 
 def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
@@ -169,7 +174,7 @@ def labels_of_image(
     if kind not in OF_ONE and kind not in OF_SEVERAL:
         return ()
     images = listed_file(kind, data, name)
-    found = (images[0] if kind in OF_ONE else listed.find(images, name, image)).labels
+    found = (images[0] if kind in OF_ONE else _index(kind, data, name).find(name, image)).labels
     return of_field(found, _field_of_images(kind, data, name, tuple(known), label_field))
 
 
