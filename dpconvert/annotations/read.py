@@ -144,7 +144,10 @@ def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
             return coco_file(data, name).named
         case _ if kind in OF_SEVERAL:
             images = listed_file(kind, data, name)
-            return [listed.NamedImage((one.name, *one.aliases), len(one.drawn) + len(one.labels)) for one in images]
+            return [
+                listed.NamedImage((one.name, *one.aliases), len(one.drawn) + sum(map(bool, one.labels)))
+                for one in images
+            ]
     return None
 
 
