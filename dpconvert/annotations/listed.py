@@ -109,22 +109,27 @@ def matching(names: Iterable[str], image: str) -> list[int]:
     return Names(names).places(image)
 
 
-def find(images: Sequence[ListedImage], name: str, image: str) -> ListedImage:
-    """Return the entry of an image.
+class Index:
+    """The images of a file by their names; made once for many look-ups."""
 
-    Raises:
-        ReadError: The file does not list the image, or lists it more than once.
-    """
-    pairs = [(listed, told) for listed in images for told in (listed.name, *listed.aliases)]
-    found = list(
-        {id(pairs[place][0]): pairs[place][0] for place in matching([told for _, told in pairs], image)}.values()
-    )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ReadError(f"{len(found)} images named {image!r}", where=name)
-    have = ", ".join(listed.name for listed in images[:3])
-    raise ReadError(f"does not know the image {image!r}", where=name, found=f"{have}, ... ({len(images)})")
+    def __init__(self, images: Sequence[ListedImage]) -> None:
+        pairs = [(number, told) for number, listed in enumerate(images) for told in (listed.name, *listed.aliases)]
+        self._images, self._owners = images, [number for number, _ in pairs]
+        self._names = Names(told for _, told in pairs)
+
+    def find(self, name: str, image: str) -> ListedImage:
+        """Return the entry of an image; `name` is that of the file.
+
+        Raises:
+            ReadError: The file does not list the image, or lists it more than once.
+        """
+        found = {self._owners[place] for place in self._names.places(image)}
+        if len(found) == 1:
+            return self._images[found.pop()]
+        if found:
+            raise ReadError(f"{len(found)} images named {image!r}", where=name)
+        have = f"{', '.join(listed.name for listed in self._images[:3])}, ... ({len(self._images)})"
+        raise ReadError(f"does not know the image {image!r}", where=name, found=have)
 
 
 def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = (), field: str = "") -> Annotations:

@@ -104,7 +104,7 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             )  # fmt: skip
         case _:
             images = listed_file(kind, data, name)
-            image = images[0] if kind in OF_ONE else listed.find(images, name, subject.file)
+            image = images[0] if kind in OF_ONE else _index(kind, data, name).find(name, subject.file)
             field = _field_of_shapes(kind, data, name, tuple(known), subject.label_field)
             found = listed.placed(image, name, subject.size, known, field)
             if kind in OF_ONE:
@@ -128,6 +128,11 @@ def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage
     return (OF_ONE | OF_SEVERAL)[kind](data, name)
 
 
+@lru_cache(maxsize=1)
+def _index(kind: Format, data: bytes, name: str) -> listed.Index:
+    return listed.Index(listed_file(kind, data, name))
+
+
 def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
     """Return the images that the content annotates by their names, or None if its format names none.
 
@@ -139,7 +144,10 @@ def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
             return coco_file(data, name).named
         case _ if kind in OF_SEVERAL:
             images = listed_file(kind, data, name)
-            return [listed.NamedImage((one.name, *one.aliases), len(one.drawn) + len(one.labels)) for one in images]
+            return [
+                listed.NamedImage((one.name, *one.aliases), len(one.drawn) + sum(map(bool, one.labels)))
+                for one in images
+            ]
     return None
 
 
@@ -169,7 +177,7 @@ def labels_of_image(
     if kind not in OF_ONE and kind not in OF_SEVERAL:
         return ()
     images = listed_file(kind, data, name)
-    found = (images[0] if kind in OF_ONE else listed.find(images, name, image)).labels
+    found = (images[0] if kind in OF_ONE else _index(kind, data, name).find(name, image)).labels
     return of_field(found, _field_of_images(kind, data, name, tuple(known), label_field))
 
 

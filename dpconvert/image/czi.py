@@ -21,6 +21,7 @@ MICROMETRES = 1e6  # in a metre
 KINDS = ("Bgr24", "Bgr48", "Gray8", "Gray16")
 WHITE = (1.0, 1.0, 1.0)
 SCENES = 32  # that are looked at
+OF_SCENES = "several scenes read as one image: annotations count from the corner of all scenes, not of their own"
 BEYOND = {"Z": "focal plane", "T": "time point"}  # axes of which only the first is read
 DAMAGED = (RuntimeError, OSError, ValueError, KeyError, TypeError, IndexError)  # raised by the library
 
@@ -50,6 +51,7 @@ class CziPages:
             box = self._reader.total_bounding_rectangle_no_pyramid
             axes = self._reader.total_bounding_box_no_pyramid
             kinds = self._reader.pixel_types
+            scenes = len(self._reader.scenes_bounding_rectangle_no_pyramid)
             self.spacing = _spacing(self._reader.metadata)
         except DAMAGED as error:
             raise ReadError(f"not a readable CZI file: {error}", where=path, remedy="fetch it again") from None
@@ -57,7 +59,8 @@ class CziPages:
         self.x, self.y, self.width, self.height = box.x, box.y, box.w, box.h
         self.levels: Sequence[Level] = [Level(box.w, box.h)]
         more = {what: axes[axis][1] - axes[axis][0] - 1 for axis, what in BEYOND.items() if axis in axes}
-        self.notes = tuple(f"{counted(count, f'more {what}')} not read" for what, count in more.items() if count > 0)
+        planes = (f"{counted(count, f'more {what}')} not read" for what, count in more.items() if count > 0)
+        self.notes = (*planes, *([OF_SCENES] if scenes > 1 else []))
         self._check_bits()
 
     def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels:

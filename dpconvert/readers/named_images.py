@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
@@ -148,4 +149,5 @@ def _no_image(file: str, absent: Sequence[str]) -> SourceError:
 
 
 def _name(one: NamedImage) -> str:
-    return next((name for name in one.names if name), "")
+    """The first name of an image that looks like a file's, else the first."""
+    return next((name for name in one.names if PurePosixPath(name).suffix), one.names[0])

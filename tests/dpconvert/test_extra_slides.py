@@ -19,12 +19,28 @@ from pylibCZIrw import czi
 
 from dpconvert.errors import ReadError
 from dpconvert.image import open_image
+from dpconvert.image.czi import OF_SCENES
 from dpconvert.image.unread import EXTRAS
+from dpconvert.manifest.catalog import load
+from dpconvert.readers import with_defaults
 from dpconvert.shards.tar import read_index
 from mtrain.predict import _files
-from tests.dpconvert.conftest import Answer
+from tests.dpconvert.conftest import Answer, run
+from tests.dpconvert.test_resolution import samples
 
 RANDOM = np.random.default_rng(3)
+CZI_MANIFEST = """
+task = "Czi"
+shape = "slides"
+classes = ["no", "yes"]
+[split.strict]
+share = [1, 0, 0]
+[rule]
+type = "area"
+size = 64
+positive = ["Tumor"]
+share = 0.5
+"""
 PIXELS = RANDOM.integers(0, 256, (700, 900, 3), dtype=np.uint8)
 GREY = RANDOM.integers(20_000, 65_536, (60, 80), dtype=np.uint16)
 
@@ -77,6 +93,32 @@ def test_a_czi_is_one_image_with_its_resolution(tmp_path: Path) -> None:
         assert (image.read(500, 13, 300, 17) == PIXELS[13:30, 400:700]).all()
         blocks = PIXELS[:200, :400].reshape(100, 2, 200, 2, 3).mean((1, 3))
         assert np.abs(image.read(0, 0, 400, 200, (200, 100)) - blocks).max() <= 1
+
+
+def test_annotations_on_a_czi_lie_where_its_own_reader_has_the_pixels(tmp_path: Path) -> None:
+    """Coordinates count from the upper left corner of the image, wherever it lies on the stage."""
+    root = tmp_path / "source"
+    root.mkdir()
+    write_czi(root / "a.czi", (PIXELS[:512, :512, ::-1], (-1000, 50)))
+    ring = [[128, 64], [256, 64], [256, 192], [128, 192], [128, 64]]
+    told = {"geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"classification": {"name": "Tumor"}}}
+    (root / "a.geojson").write_text(json.dumps([{"type": "Feature"} | told]))
+    (tmp_path / "m.toml").write_text(CZI_MANIFEST)
+    run(with_defaults(load(tmp_path / "m.toml")), root, tmp_path / "out")
+    found = set()
+    with czi.open_czi(str(root / "a.czi")) as document:
+        for about, image in samples(tmp_path / "out" / "Czi"):
+            x, y = about["x"], about["y"]
+            assert (image == document.read(roi=(x - 1000, y + 50, 64, 64), plane={"C": 0})[..., ::-1]).all()
+            found |= {(x, y)} if about["label_name"] == "yes" else set()
+    assert found == {(128, 64), (192, 64), (128, 128), (192, 128)}
+
+
+def test_a_czi_of_several_scenes_says_from_where_annotations_count(tmp_path: Path) -> None:
+    write_czi(tmp_path / "two.czi", (PIXELS[:, :400, ::-1], (0, 0)), (PIXELS[:, 400:, ::-1], (500, 0)))
+    write_czi(tmp_path / "one.czi", (PIXELS[:, :400, ::-1], (0, 0)))
+    with open_image([tmp_path / "two.czi"]) as two, open_image([tmp_path / "one.czi"]) as one:
+        assert (two.notes, one.notes) == ((OF_SCENES,), ())
 
 
 def test_a_czi_of_grey_values_needs_a_range(tmp_path: Path) -> None:
