@@ -51,7 +51,7 @@ def test_commands_named_in_the_documents_exist() -> None:
         for program, word in re.findall(
             r"(?:^    |`|\$ )(dpconvert|mtrain) ([a-z][\w.-]*)", path.read_text(), re.MULTILINE
         ):
-            placeholder = word == "my-source" or word.startswith("manifests") or word.endswith(".toml")
+            placeholder = word == "my-source" or word.startswith(("manifests", "benchmarks")) or word.endswith(".toml")
             assert placeholder or word in options[program], f"{path.name}: {program} {word}"
 
 

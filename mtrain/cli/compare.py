@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from mtrain.runs import Run
 
 MODES = ["svm", "logistic", "knn", "eva", "dense"]
+RARELY = ("cache", "cache_size", "check_images", "solver", "steps", "batch", "size", "pattern", "table", "k")
 
 
-@click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "solver", "size", "pattern", "table", "k"))
+@click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
 @click.option("--backbone", "backbones", multiple=True, metavar="NETWORK[=FILE]",
