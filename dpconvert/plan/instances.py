@@ -10,7 +10,7 @@ import shapely
 from dpconvert.annotations import raster
 from dpconvert.annotations.geometry import Geometry
 from dpconvert.annotations.raster import Frame, Size
-from dpconvert.runs import Numbers, Runs, runs_of
+from dpconvert.pixel_runs import Numbers, Runs, runs_of
 
 
 class Instances:

@@ -16,7 +16,7 @@ from dpconvert.card import IGNORE, DenseCard
 from dpconvert.image.decode import decode
 from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import UNREADABLE
-from dpconvert.runs import cells_of
+from dpconvert.pixel_runs import cells_of
 
 Row = Mapping[str, Any]  # of the index
 KINDS = {"points": 2, "boxes": 4}  # coordinates of each object

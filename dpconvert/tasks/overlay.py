@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from PIL import ImageColor, ImageDraw
 
 from dpconvert.card import IGNORE
-from dpconvert.runs import numbered
+from dpconvert.pixel_runs import numbered
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#f0e442", "#56b4e9", "#cc79a7", "#e69f00", "#999999")  # Okabe and Ito's
 VEIL = 90  # of 255: opacity of a class

@@ -32,7 +32,7 @@ from scipy.ndimage import find_objects
 
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import OutputError, ShardError
-from dpconvert.runs import numbered
+from dpconvert.pixel_runs import numbered
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.tar import read_index, replaced
 from dpconvert.tasks import labels

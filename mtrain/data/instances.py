@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from dpconvert.runs import numbered
+from dpconvert.pixel_runs import numbered
 from mtrain.data.augment import CENTRE, put_mask
 from mtrain.data.images import ShardFiles
 from mtrain.data.metadata import json_headers, read_json

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from dpconvert import card as cards
 from dpconvert.manifest.dense import Dense
+from dpconvert.pixel_runs import cells_of, runs_of
 from dpconvert.plan.instances import Instances
-from dpconvert.runs import cells_of, runs_of
 from dpconvert.runtime.progress import Reporter
 from dpconvert.tasks import dense_targets
 from dpconvert.tasks.overlay import COLOURS, overlaid
