@@ -216,20 +216,23 @@ class TaskCard(Model):
 
     def empty_sets(self) -> list[str]:
         """Return a line for each set, and each class of a set, that holds no sample."""
-        return empty_sets(self.classes, {split: self.sizes(content) for split, content in self.splits.items()})
+        samples = {split: content.samples for split, content in self.splits.items()}
+        return empty_sets(self.classes, {split: content.classes for split, content in self.splits.items()}, samples)
 
     def sizes(self, split: SplitCard) -> list[int]:
         """Return the samples of each class in a split; in a list of one, all its samples if they have numbers."""
         return [split.samples] if self.target == "value" else split.classes
 
 
-def empty_sets(classes: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
+def empty_sets(
+    classes: Sequence[str], counts: Mapping[Split, Sequence[int]], samples: Mapping[Split, int]
+) -> list[str]:
     """Return a line for each set without a sample, each class without one anywhere, and each class that a set lacks.
 
-    counts: split -> samples of each class, in the order of `classes`; an absent split is empty. Without classes, all
-    samples of a split.
+    counts: split -> samples of each class, in the order of `classes`. samples: split -> samples, some of which may have
+    no class; an absent split is empty.
     """
-    filled = [split for split in SPLITS if any(counts.get(split, ()))]
+    filled = [split for split in SPLITS if samples.get(split)]
     nowhere = [i for i in range(len(classes)) if not any(counts[split][i] for split in filled)]
     return [
         *(f"no sample in {split}" for split in SPLITS if split not in filled),

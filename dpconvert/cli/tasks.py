@@ -66,7 +66,8 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     if as_json:
         document(results)
     if bad:
-        say(f"dpconvert: error: {counted(bad, 'problem')}; convert the damaged tasks again with --overwrite")
+        remedy = "" if against else "; convert the damaged tasks again with --overwrite"
+        say(f"dpconvert: error: {counted(bad, 'problem')}{remedy}")
         sys.exit(1)
 
 

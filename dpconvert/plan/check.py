@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dpconvert.card import Split
+from dpconvert.card import Split, Target
 from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
@@ -22,7 +22,7 @@ from dpconvert.plan.collect import LazyScene, check_targets
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from dpconvert.source import unused
+from dpconvert.source import target, unused
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import Record, SourceImage
 
@@ -92,7 +92,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     except UserError as error:
         problems.append(str(error))
     return Findings(
-        len(images), [_example(image, splits) for image in _spread(images)], classes, counts,
+        len(images), [_example(image, splits, manifest.target) for image in _spread(images)], classes, counts,
         len({image.group for image in images}), problems, warnings, [*source.notes, *absent], sizes,
     )  # fmt: skip
 
@@ -214,9 +214,12 @@ def _by_pattern(found: MatchedFile) -> Example:
     return Example(found.name, found.get("name"), found.get("group"), found.get("class"), found.get("split"))
 
 
-def _example(image: SourceImage, splits: dict[str, Split]) -> Example:
+def _example(image: SourceImage, splits: dict[str, Split], of: Target) -> Example:
     split = splits.get(image.name) or image.split or ""
-    return Example(image.files[0], image.name, image.group, image.label or "", split)
+    label = image.label or ""
+    if label and of == "labels":
+        label = target.in_words(of, label)
+    return Example(image.files[0], image.name, image.group, label, split)
 
 
 def _spread(items: Sequence[T]) -> Sequence[T]:

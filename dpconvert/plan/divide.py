@@ -42,7 +42,7 @@ class Divided:
 
     def empty_sets(self) -> list[str]:
         """A line for each set, and each class of a set, that holds no sample."""
-        return empty_sets(self.classes, self.counts)
+        return empty_sets(self.classes, self.counts, self.samples)
 
 
 def divide(manifest: Manifest, source: Source, options: Options, found: list[Record]) -> Divided:

@@ -5,6 +5,8 @@ A reader that can read all three says so by `TARGETS = ("class", "labels", "valu
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from dpconvert import names
@@ -14,6 +16,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.source import target
 
 ALL: tuple[Target, ...] = ("class", "labels", "value")
+THOUSANDS = re.compile(r"[-+]?\d{1,3}\.\d{3}", re.ASCII)  # where others have decimal commas
 LEAVE_OUT = "if rows without a label are to be left out, say `missing = true` in [layout]"
 
 
@@ -52,6 +55,8 @@ class InColumns:
         self.target, self.classes, self.keys, self.decimal = manifest.target, manifest.classes, keys, decimal
         _check(manifest, keys)
         self.columns = keys.indicators or [keys.value or keys.label]
+        self._commas: tuple[str, str] | None = None  # the first number with a decimal comma, and where it is
+        self._points: tuple[str, str] | None = None  # the first number such as 1.000
 
     def cells(self, cell: Callable[[str], str]) -> list[str]:
         """Return the texts of the columns in one row; `cell` gives that of a column."""
@@ -59,8 +64,8 @@ class InColumns:
 
     def parts(self, cells: Sequence[str]) -> list[str]:
         """Return the texts that `labels` or `skip` may name."""
-        split = cells[0].split(self.keys.separator) if self.target == "labels" and not self.keys.indicators else []
-        return [*cells, *(part.strip() for part in split)]
+        is_list = self.target == "labels" and not self.keys.indicators
+        return [*cells, *(parts_of(cells[0], self.keys) if is_list else [])]
 
     def skipped(self, cells: Sequence[str]) -> bool:
         """Whether the manifest leaves out such a row."""
@@ -85,14 +90,27 @@ class InColumns:
             return self._known(cells[0], where)
         try:
             if self.target == "value":
-                return target.of_number(cells[0], self.decimal)
+                return self._number(cells[0], where)
             if self.keys.indicators:
                 return target.of_indicators(cells, self.classes)
         except ValueError as error:
             raise SourceError(
                 str(error), where=where, remedy="correct the cell, or name its text under `skip` in [layout]"
             ) from None
-        return in_text(cells[0], self.keys, lambda label: self._known(label, where))
+        return in_text(cells[0], self.keys, lambda label: self._known(label, where), where)
+
+    def _number(self, text: str, where: str) -> str:
+        """Return the text of a number; where some cells have decimal commas, 1.000 may be a thousand."""
+        number = target.of_number(text, self.decimal)
+        if not self.decimal:
+            self._commas = self._commas or ("," in text and (text, where)) or None
+            self._points = self._points or (THOUSANDS.fullmatch(text) and (text, where)) or None
+            if self._commas and self._points:
+                (comma, first), (point, second) = self._commas, self._points
+                raise ValueError(
+                    f"{point!r} ({second}) may be a thousand, since {comma!r} ({first}) has a decimal comma"
+                )
+        return number
 
     @property
     def _what(self) -> str:
@@ -105,12 +123,39 @@ class InColumns:
         return text if known is None else self.keys.labels[known]
 
 
-def in_text(text: str, keys: ManyLabels, known: Callable[[str], str]) -> str:
-    """Return the label that a text with any number of labels states; `known` gives the class of one."""
+def parts_of(text: str, keys: ManyLabels) -> list[str]:
+    """Return the labels between the separators of a text, without empty ones."""
+    parts = text.split(keys.separator) if keys.separator else [text]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def in_text(text: str, keys: ManyLabels, known: Callable[[str], str], where: str) -> str:
+    """Return the label that a text with any number of labels states; `known` gives the class of one.
+
+    Raises:
+        SourceError: it states none, and `none` does not name it.
+    """
     if names.match(text, keys.none) is not None:
         return target.of_labels([])
-    parts = text.split(keys.separator) if keys.separator else [text]
-    return target.of_labels(known(part.strip()) for part in parts if part.strip())
+    if not (parts := parts_of(text, keys)):
+        raise SourceError(
+            "no label", where=where, found=repr(text),
+            remedy="if it says that the image has none of the classes, name it under `none` in [layout]",
+        )  # fmt: skip
+    return target.of_labels(map(known, parts))
+
+
+def check_many(manifest: Manifest, keys: ManyLabels, *, as_list: bool) -> None:
+    """Check the keys for images with any number of classes. as_list: a text names the classes of an image.
+
+    Raises:
+        ManifestError: a key is not read, or `none` names a class.
+    """
+    given = [name for name in ManyLabels.model_fields if name in keys.model_fields_set]
+    if given and not as_list:
+        raise ManifestError(f"layout.{given[0]}: not read with kind {manifest.kind!r} here", where=manifest.path)
+    if same := [text for text in keys.none if names.match(text, manifest.classes) is not None]:
+        raise ManifestError(f"layout.none: {same[0]!r} is one of `classes`", where=manifest.path)
 
 
 def _check(manifest: Manifest, keys: Columns) -> None:
@@ -132,12 +177,8 @@ def _check(manifest: Manifest, keys: Columns) -> None:
             "layout.indicators: not one column for each of `classes`", where=manifest.path,
             expected=f"{len(manifest.classes)}: {', '.join(manifest.classes)}", found=f"{len(keys.indicators)}",
         )  # fmt: skip
-    unused = next((name for name in ("none", "labels") if getattr(keys, name) and _is_idle(name, manifest, keys)), None)
-    if unused:
-        raise ManifestError(f"layout.{unused}: not read with kind {manifest.kind!r} here", where=manifest.path)
-
-
-def _is_idle(name: str, manifest: Manifest, keys: Columns) -> bool:
-    if name == "none":
-        return manifest.target != "labels" or bool(keys.indicators)
-    return manifest.target == "value" or bool(keys.indicators)
+    if twice := [column for column, count in Counter(keys.indicators).items() if count > 1]:
+        raise ManifestError(f"layout.indicators: column {twice[0]!r} is named twice", where=manifest.path)
+    check_many(manifest, keys, as_list=manifest.target == "labels" and not keys.indicators)
+    if keys.labels and (manifest.target == "value" or keys.indicators):
+        raise ManifestError(f"layout.labels: not read with kind {manifest.kind!r} here", where=manifest.path)

@@ -275,6 +275,14 @@ def never_met(key: str, given: Collection[str], met: Iterable[str]) -> list[str]
     return [f"not used: {shown} in `{key}` under [layout], which no image has"] if absent else []
 
 
+def never_named(layout: BaseModel, keys: Iterable[str], texts: Collection[str]) -> Iterator[str]:
+    """Yield a note of the texts that keys of [layout] name, without regard to case, and that no image has."""
+    for key in keys:
+        given = getattr(layout, key)
+        met = [known for text in texts if (known := names.match(text, given)) is not None]
+        yield from never_met(key, given, met)
+
+
 def layout_of(manifest: Manifest, model: type[M]) -> M:
     """The manifest's `[layout]`, checked.
 

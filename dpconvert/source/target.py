@@ -15,7 +15,8 @@ from dpconvert.annotations.parsing.table import number
 from dpconvert.card import Label, Target
 
 BITS = re.compile(r"[01]")
-BETWEEN = re.compile(r"[\s,;|\[\]()_-]*")  # what may stand between the digits of an indicator
+BETWEEN = re.compile(r"([\s,;|\[\]()_]|(?<=\d)-)*")  # what may stand between digits; elsewhere, - is a sign
+LISTED = re.compile(rf"{BETWEEN.pattern}({BITS.pattern}{BETWEEN.pattern})+")
 YES_NO = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True, "true": True, "yes": True}
 
 
@@ -56,7 +57,7 @@ def bits_of(text: str) -> list[str]:
     Raises:
         ValueError: there is something else in it.
     """
-    if BETWEEN.sub("", BITS.sub("", text)) or not BITS.search(text):
+    if not LISTED.fullmatch(text):
         raise ValueError(f"not a list of 0 and 1: {text!r}")
     return BITS.findall(text)
 

@@ -182,7 +182,9 @@ def _empty_sets(task: Task) -> str:
     counts = {split: task.card.sizes(content) for split, content in task.card.splits.items()}
     trained = [of for split, of in counts.items() if split in task.trains]
     counts |= {"train": [sum(of_class) for of_class in zip(*trained, strict=True)]}
-    lines = cards.empty_sets(task.classes, counts)
+    samples = {split: content.samples for split, content in task.card.splits.items()}
+    samples |= {"train": sum(samples[split] for split in counts if split in task.trains)}
+    lines = cards.empty_sets(task.classes, counts, samples)
     if task.target == "class" and sum(map(bool, counts["train"])) == 1:
         lines = [*lines, "what it trains on is of one class, from which a network learns nothing"]
     more = f"; and {len(lines) - EMPTY_SETS} more" if len(lines) > EMPTY_SETS else ""

@@ -276,3 +276,112 @@ def test_other_shapes_refuse_what_they_cannot_read(tmp_path: Path) -> None:
     code, told = run("check", tmp_path / "my.toml", "--source", tmp_path / "source")
     assert code == 1
     assert "kind 'regression': the shape 'arrays' reads one class for an image only" in told
+
+
+def checked(tmp_path: Path, kind: str, layout: str, rows: str) -> tuple[int, str]:
+    """What `check` says of a table about a.png, b.png, c.png."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in "abc":
+        (source / f"{name}.png").write_bytes(b"not looked at")
+    (source / "labels.csv").write_text(rows)
+    classes = "" if kind == "regression" else 'classes = ["x", "y"]\n'
+    (tmp_path / "my.toml").write_text(
+        f'task = "My"\nkind = "{kind}"\n{classes}shape = "table"\n[layout]\nfile = "{{file}}"\n{layout}\n'
+        "[split.strict]\nshare = [1, 0, 0]\n"
+    )
+    return run("check", tmp_path / "my.toml", "--source", source)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout", "told"),
+    [
+        ("multilabel", 'indicators = ["x", "x"]', "layout.indicators: column 'x' is named twice"),
+        ("multilabel", 'label = "x"\nnone = ["X"]', "layout.none: 'X' is one of `classes`"),
+        ("multilabel", 'indicators = ["x", "y"]\nseparator = ","', "layout.separator: not read"),
+        ("regression", 'value = "x"\nseparator = ","', "layout.separator: not read with kind 'regression'"),
+        ("classification", 'label = "x"\nnone = []', "layout.none: not read with kind 'classification'"),
+    ],
+)
+def test_keys_that_contradict_each_other_or_are_not_read_are_refused(
+    kind: str, layout: str, told: str, tmp_path: Path
+) -> None:
+    code, found = checked(tmp_path, kind, layout, "file,x,y\na.png,1,0\nb.png,0,1\nc.png,1,1\n")
+    assert (code, told in found) == (1, True), found
+
+
+def test_a_cell_of_separators_alone_is_no_statement_that_an_image_has_no_class(tmp_path: Path) -> None:
+    code, told = checked(tmp_path, "multilabel", 'label = "what"', "file,what\na.png,x;y\nb.png,; ;\nc.png,y\n")
+    assert code == 1
+    assert "labels.csv, line 3: no label; found '; ;'" in told
+
+
+def test_without_a_separator_a_cell_is_one_label_and_idle_texts_of_none_are_told(tmp_path: Path) -> None:
+    layout = 'label = "what"\nseparator = ""\nnone = ["nothing", "-"]'
+    code, told = checked(tmp_path, "multilabel", layout, "file,what\na.png,X\nb.png,Nothing\nc.png,y\n")
+    assert code == 0, told
+    assert "not used: '-' in `none` under [layout]" in told
+
+
+def test_check_shows_several_labels_in_words(tmp_path: Path) -> None:
+    _, told = checked(tmp_path, "multilabel", 'label = "what"\nnone=[""]', "file,what\na.png,y;x\nb.png,\nc.png,y\n")
+    assert [line.split()[3:-1] for line in told.splitlines() if line.startswith(("a.png", "b.png"))] == [
+        ["x,", "y"], ["none"],
+    ]  # fmt: skip
+
+
+def test_a_set_without_any_class_is_not_called_empty(tmp_path: Path) -> None:
+    rows = "file,what\na.png,none\nb.png,none\nc.png,none\n"
+    _, told = checked(tmp_path, "multilabel", 'label = "what"\nnone = ["none"]', rows)
+    assert "no sample in train" not in told
+    assert "class 'x' has no sample in the whole task" in told
+
+
+@pytest.mark.parametrize("cells", [("1.000", "2,5"), ("2,5", "1.000")])
+def test_a_point_before_three_digits_may_mean_thousands_where_others_have_decimal_commas(
+    cells: tuple[str, str], tmp_path: Path
+) -> None:
+    rows = f"file;n\na.png;{cells[0]}\nb.png;{cells[1]}\nc.png;3\n"
+    code, told = checked(tmp_path, "regression", 'value = "n"', rows)
+    assert code == 1
+    assert "may be a thousand, since '2,5' (labels.csv, line" in told
+
+
+def test_a_number_is_quoted_as_the_table_writes_it(tmp_path: Path) -> None:
+    rows = "file;n\na.png;1.000\nb.png;2,5\nc.png;3\n"
+    _, told = checked(tmp_path, "regression", 'value = "n"\ndecimal = ","', rows)
+    assert "line 2: not a number: '1.000' with the decimal separator ','" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("[1, 0, 1]", "101"), ("1-0-1", "101"), ("011", "011"), ("1_0", "10"), ("(0 0)", "00")]
+)
+def test_digits_in_names_are_indicators(text: str, bits: str) -> None:
+    assert "".join(target.bits_of(text)) == bits
+
+
+@pytest.mark.parametrize("text", ["[1, -1]", "-1", "1--1", "12", "", "[]", "1.0"])
+def test_other_numbers_are_no_indicators(text: str) -> None:
+    with pytest.raises(ValueError, match="not a list of 0 and 1"):
+        target.bits_of(text)
+
+
+def in_names(tmp_path: Path, files: list[str], layout: str) -> tuple[int, str]:
+    for name in files:
+        (tmp_path / "source").mkdir(exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(b"not looked at")
+    (tmp_path / "my.toml").write_text(
+        f'task = "My"\nkind = "multilabel"\nclasses = ["x", "y"]\nshape = "folders"\n[layout]\n{layout}\n'
+        "[files.images]\npattern = '(?P<name>\\d+)(?:_(?P<labels>[^/]*))?\\.png$'\n[split.strict]\nshare = [1, 0, 0]\n"
+    )
+    return run("check", tmp_path / "my.toml", "--source", tmp_path / "source")
+
+
+@pytest.mark.parametrize("file", ["3_.png", "3.png"])
+def test_a_name_without_labels_is_refused_unless_none_has_an_empty_text(file: str, tmp_path: Path) -> None:
+    files = ["1_x+y.png", "2_Z.png", file]
+    code, told = in_names(tmp_path, files, 'separator = "+"\nlabels = {z = "y"}')
+    assert code == 1
+    assert f"{file}: no label; found ''" in told
+    code, told = in_names(tmp_path, files, 'separator = "+"\nlabels = {z = "y"}\nnone = [""]')
+    assert code == 0, told

@@ -131,10 +131,12 @@ def number(text: str, decimal: str = "") -> float:
     if not decimal and re.fullmatch(r"\s*[-+]?\d{1,3},\d{3}\s*", text, re.ASCII):
         raise ValueError(f"{text!r}: decimals or thousands; say `decimal` in [layout]")
     if decimal == "," or (not decimal and "." not in text and text.count(",") == 1):
-        text = text.replace(".", "?").replace(",", ".", 1)
-    if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text, re.ASCII):
-        raise ValueError(f"not a number: {text!r}")
-    return float(text)
+        plain = text.replace(".", "?").replace(",", ".", 1)
+    else:
+        plain = text
+    if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", plain, re.ASCII):
+        raise ValueError(f"not a number: {text!r}" + (f" with the decimal separator {decimal!r}" if decimal else ""))
+    return float(plain)
 
 
 def column(table: Table | TableRow, wanted: str, where: str) -> str:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from dpconvert import names
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
-from dpconvert.readers.labels import ALL, ManyLabels, in_text
-from dpconvert.readers.pairing import IMAGE, Attributes, SplitNames, layout_of, never_met, stem
+from dpconvert.readers.labels import ALL, ManyLabels, check_many, in_text, parts_of
+from dpconvert.readers.pairing import IMAGE, Attributes, SplitNames, layout_of, never_named, stem
 from dpconvert.source import target
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
@@ -44,8 +45,10 @@ def images(source: Source) -> Iterator[SourceImage]:
     images = source.need("images")
     _check_groups(source, layout)
     named = _named_group(source)
+    check_many(source.manifest, layout, as_list=named == "labels")
     read = _reader(source, layout, named)
-    source.notes += never_met("labels", layout.labels, (part for f in images for part in _parts(f[named], layout)))
+    texts = [text for found in images for text in _texts(found[named], layout, named)]
+    source.notes += never_named(layout, ("labels", "none"), texts)
     for found in images:
         name = found.get("name") or stem(found.name)
         label = read(found)
@@ -68,15 +71,17 @@ def _named_group(source: Source) -> str:
     return given[0] if given else "class"
 
 
-def _parts(text: str, layout: Layout) -> list[str]:
-    return [text, *(part.strip() for part in text.split(layout.separator))] if layout.separator else [text]
+def _texts(text: str, layout: Layout, group: str) -> list[str]:
+    """Return the texts that `labels` or `none` may name."""
+    return [text, *parts_of(text, layout)] if group == "labels" else [text]
 
 
 def _reader(source: Source, layout: Layout, group: str) -> Callable[[MatchedFile], str]:
     """Return a function that reads the label of a file from the named group."""
 
     def known(text: str) -> str:
-        return layout.labels.get(text, text)
+        key = names.match(text, layout.labels)
+        return text if key is None else layout.labels[key]
 
     def read(found: MatchedFile) -> str:
         text = found[group]
@@ -89,7 +94,7 @@ def _reader(source: Source, layout: Layout, group: str) -> Callable[[MatchedFile
             raise SourceError(
                 str(error), where=found.name, remedy="mend the pattern of [files.images], or rename the file"
             ) from None
-        return known(text) if group == "class" else in_text(text, layout, known)
+        return known(text) if group == "class" else in_text(text, layout, known, found.name)
 
     return read
 

@@ -29,7 +29,7 @@ from dpconvert.readers.pairing import (
     SplitNames,
     Tabular,
     layout_of,
-    never_met,
+    never_named,
     refuse_missing_none,
     stem,
 )
@@ -131,8 +131,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         listed.rows.clear()
     _tell_unlisted(source, listed, layout)
     source.notes += images.notes()
-    met = [known for label in listed.labels if (known := names.match(label, [*layout.labels, *layout.skip]))]
-    source.notes += never_met("labels", layout.labels, met) + never_met("skip", layout.skip, met)
+    source.notes += never_named(layout, ("labels", "skip", "none"), listed.labels)
     for image, _ in listed.images.values():
         yield image
 
