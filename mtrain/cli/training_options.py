@@ -75,7 +75,7 @@ class TrainingCommand(Detailed):
         how: dict[str, Any] = {"type": kind} | _TAKES.get(name, {})
         if kind is bool:
             flag, how = f"{flag}/--no-{flag[2:]}", {"default": None}
-        elif default:
+        if default:
             default = f"  [default: {default}]"
         return click.Option(
             [flag, name], help=f"{field.description}{default}", hidden=name not in self._shown, **how

@@ -11,6 +11,7 @@ from typing import Any
 from mtrain.backbones.card import BackboneCard
 from mtrain.evaluation.paired import Interval, Paired, paired, verdict
 from mtrain.evaluation.ranks import Summary, summary
+from mtrain.model.weights_file import weights_in
 from mtrain.runs import Run
 
 METRICS = {
@@ -155,7 +156,11 @@ def compare(found: Iterable[dict[str, Any]], start: Path | None = None) -> list[
 
 
 def _is_file(weights: str, start: Path | None) -> bool:
-    return start is not None and weights not in (OWN, *BASELINES) and Path(weights).absolute() == start.absolute()
+    """Whether these weights are the file or the folder `start`, whatever the paths that name them."""
+    if start is None or weights in (OWN, *BASELINES):
+        return False
+    given, begun = Path(weights).resolve(), start.resolve()
+    return given == begun or weights_in(given).resolve() == weights_in(begun).resolve()
 
 
 def _apart(which: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

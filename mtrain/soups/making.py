@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
+from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt
 from mtrain.model.frozen import weights_digest
@@ -109,11 +111,18 @@ def _mean(task: str, heads: list[Head]) -> Head:
     first = heads[0]
     if any(head.about.digest != first.about.digest or head.about.classes != first.about.classes for head in heads):
         raise UsageError(f"the runs were trained on different shards of {task}", remedy="combine runs of one pool")
-    return replace(
-        first,
-        weight=torch.stack([head.weight.double() for head in heads]).mean(0).float(),
-        bias=torch.stack([head.bias.double() for head in heads]).mean(0).float(),
-    )
+    layers = [_scaled_as(head, first) for head in heads]
+    weight, bias = (torch.stack(parts).mean(0).float() for parts in zip(*layers, strict=True))
+    return replace(first, weight=weight, bias=bias)
+
+
+def _scaled_as(head: Head, first: Head) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a head in the scaling of `first`: runs that trained on other sets standardized numbers by
+    another mean and deviation.
+    """
+    own, other = head.about.scaling or Scaling(), first.about.scaling or Scaling()
+    scale, shift = own.deviation / other.deviation, (own.mean - other.mean) / other.deviation
+    return head.weight.double() * scale, head.bias.double() * scale + shift
 
 
 def _write(run: Run, recipe: Recipe, network: SharedNetwork, soup: Mapping[str, Any]) -> None:

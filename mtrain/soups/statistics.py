@@ -54,7 +54,7 @@ def measure(
     mixing: dict[str, Any] = {} if same else {"task_weights": {}, "temperature": None}
     config = FitConfig.model_validate(config.model_dump() | PLAIN | mixing | {"device": device, "workers": workers})
     batches = config.adapt_batches or BATCHES
-    model = MultiHead(network, {task.name: task.num_classes for task in pool.tasks})
+    model = MultiHead(network, {task.name: task.outputs for task in pool.tasks})
     model = model.to(find_device(device)).to(memory_format=torch.channels_last)
     fetch_shards(pool.tasks, sorted({split for task in pool.tasks for split in task.trains}), report)
     training = Training(config, pool, model, find_device(device))

@@ -13,6 +13,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
+from mtrain.evaluation.comparisons import compare
 from mtrain.export import export, modelcard
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
@@ -158,6 +159,19 @@ def test_scores_are_set_against_the_published_weights_that_the_run_began_from(
     card = (export(trained, "safetensors", tmp_path / "out", accepted=True).folder / modelcard.NAME).read_text()
     assert "| this network | published weights | other.pth | difference |" in card
     shutil.rmtree(trained.path / "transfer")
+
+
+def test_the_published_weights_are_known_by_any_path(trained: Run, tmp_path: Path) -> None:
+    """By a link, through another folder, and by the folder that holds nothing else."""
+    start = Path(trained.config().weights)
+    (tmp_path / "link.safetensors").symlink_to(start)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to(start)
+    for weights in (tmp_path / "link.safetensors", start.parent / "." / ".." / start.parent.name / start.name, folder):
+        score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
+        (found,) = compare([score | {"weights": str(weights), "score": 0.75}], start)
+        assert found.baseline == "start", weights
 
 
 def test_an_exported_file_says_what_it_was_trained_on(trained: Run, tmp_path: Path) -> None:

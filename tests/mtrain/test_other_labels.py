@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from click.testing import CliRunner
@@ -22,11 +23,13 @@ from mtrain.data.images import Images
 from mtrain.data.labels import Scaling, scaling_of, strata
 from mtrain.data.task import open_task
 from mtrain.errors import UsageError, UserError
-from mtrain.model.heads import load_heads
+from mtrain.model.heads import Head, load_heads
 from mtrain.model.loss import head_scales, scale_head_gradients, squared_error, task_losses
 from mtrain.model.task_heads import TaskHeads
 from mtrain.runs import Run
 from mtrain.scoring import targets
+from mtrain.soups.combination import Recipe
+from mtrain.soups.making import make
 from mtrain.train import fit
 from mtrain.transfers import target_probes
 from tests.mtrain.pools import write_task
@@ -304,3 +307,33 @@ def test_datasets_give_arrays_and_numbers(shards: Path) -> None:
     assert set(np.concatenate(ShardDataset(shards / "Many").targets).tolist()) == {0.0, 1.0}
     assert isinstance(ShardDataset(shards / "Cells")[0][1], float)
     assert isinstance(ShardDataset(shards / "Alpha")[0][1], int)
+
+
+def test_an_average_of_runs_on_other_sets_predicts_the_mean_of_their_numbers(run: Path, shards: Path) -> None:
+    """Their heads standardize numbers by another mean and deviation; features of the same weights are the same."""
+    words = ("--iterations", "1", "--warmup", "1", "--batch", "8", "--shards", shards, "--runs", run, "--size", "32",
+             "--backbone", SMALL, "--weights", "random", "--tune", "heads", *COMMON)  # fmt: skip
+    for name, sets in (("one", "train"), ("two", "train+val")):
+        call("fit", *words, "--run", f"sets-{name}", "--train-on", sets)
+    parts = (Run(run / "sets-one"), Run(run / "sets-two"))
+    make(Recipe(parts), Run(run / "sets-soup"), Notes(), device="cpu", workers=0)
+    one, two, soup = (load_heads(of.heads)["Cells"] for of in (*parts, Run(run / "sets-soup")))
+    assert one.about.scaling != two.about.scaling
+    features = torch.randn(4, one.weight.shape[1], generator=torch.Generator().manual_seed(0))
+
+    def numbers(of: Head) -> npt.NDArray[np.float64]:
+        outputs = features @ of.weight.T + of.bias
+        return (of.about.scaling or Scaling()).in_unit(outputs[:, 0].double().numpy())
+
+    np.testing.assert_allclose(numbers(soup), (numbers(one) + numbers(two)) / 2, rtol=1e-5)
+
+
+def test_statistics_of_an_average_are_measured_on_a_pool_with_numbers(run: Path, shards: Path) -> None:
+    """A head without classes made torch warn."""
+    words = ("--iterations", "1", "--warmup", "0", "--batch", "8", "--shards", shards, "--runs", run, "--size", "32",
+             "--backbone", SMALL, "--weights", "random", "--lr", "0.01", *COMMON)  # fmt: skip
+    for name, sets in (("three", "train"), ("four", "train+val")):
+        call("fit", *words, "--run", f"sets-{name}", "--train-on", sets)
+    made = make(Recipe((Run(run / "sets-three"), Run(run / "sets-four"))), Run(run / "numbers"), Notes(), device="cpu",
+                workers=0)  # fmt: skip
+    assert made["images"] > 0
