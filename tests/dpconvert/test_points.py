@@ -88,7 +88,7 @@ def test_a_decimal_comma_between_commas_is_no_column() -> None:
         read("x,y\n400,5,32,25\n")
     with pytest.raises(ReadError, match=r"line 2 has 4 cells"):
         read("x,y\n400,5,32,25\n", ["x", "y"], skip=1)
-    with pytest.raises(ReadError, match=r"four whole numbers a line"):
+    with pytest.raises(ReadError, match=r"four whole numbers per line"):
         read("400,5,32,25\n7,0,8,5\n", ["x", "y"])
     assert read("400,5,32.5,0.9\n7,0,8,1\n", ["x", "y"], label="m") == [(400, 5, "m"), (7, 0, "m")]
 
@@ -101,7 +101,7 @@ def test_a_head_that_swaps_the_columns_is_refused_unless_told() -> None:
             read("y,x\n32,400\n", ["x", "y"], skip=skip)
     assert read("y,x\n32,400\n", ["x", "y"], check_head=False, label="m") == [(32, 400, "m")]
     assert read("row,column\n32,400\n", ["y", "x"], skip=1, label="m") == [(400, 32, "m")]
-    with pytest.raises(ReadError, match=r"line 1: no coordinate; found 'column'; if this is a head, say in"):
+    with pytest.raises(ReadError, match=r"line 1: no coordinate; found 'column'; if this is a header, say in"):
         read("row,column\n32,400\n", ["y", "x"])
 
 
@@ -215,7 +215,7 @@ def test_matlab_files_that_are_not_read_say_so() -> None:
     with pytest.raises(ReadError, match="not a table of points; expected one column for each of x, y"):
         point_arrays.read_mat_rows(mat(points=np.zeros((3, 1))), "p.mat", Form(label="m"))
     with pytest.raises(
-        ReadError, match="not a table of points; expected one column for each of x, y; found 2 x 3; name what"
+        ReadError, match="not a table of points; expected one column for each of x, y; found 2 x 3; name the columns"
     ):
         point_arrays.read_mat_rows(mat(points=np.ones((2, 3))), "p.mat", Form(label="m"))
     with pytest.raises(ReadError, match=r"1 labels of 2 points; found b"):
