@@ -156,7 +156,7 @@ def shapes(
         and to refuse what looks like the latter.
 
     Raises:
-        ReadError: the file does not know the image, states another shape of it, has a category that is not known, or
+        ReadError: the file does not list the image, states another shape of it, has a category that is not known, or
             boxes by the other convention.
     """
     entry = _entry(file, name, source_image)
@@ -205,7 +205,7 @@ def _check_boxes(told: Told, boxes: Boxes, name: str) -> None:
         )  # fmt: skip
     if boxes == "xyxy" and not corners.all():
         raise ReadError(
-            "boxes that are no x1, y1, x2, y2", where=name, found=_box_told(told[~corners][0]),
+            "boxes that cannot be x1, y1, x2, y2", where=name, found=_box_told(told[~corners][0]),
             remedy='leave `boxes = "xyxy"` out of the manifest\'s [layout]',
         )  # fmt: skip
 
@@ -218,7 +218,7 @@ def _names(item: CocoAnnotation, categories: dict[Id, tuple[str, str]], name: st
     if item.category_id is None:
         return ()
     if item.category_id not in categories:
-        raise ReadError(f"annotation {item.id} is of no category", where=name, found=repr(item.category_id)[:40])
+        raise ReadError(f"annotation {item.id} has an unknown category", where=name, found=repr(item.category_id)[:40])
     return categories[item.category_id]
 
 
@@ -234,7 +234,7 @@ def _entry(file: File, name: str, image: str) -> CocoImage:
     if found:
         raise ReadError(f"{len(found)} images named {image!r}", where=name)
     have = ", ".join(p.file_name for p in file.images[:3])
-    raise ReadError(f"does not know the image {image!r}", where=name, found=f"{have}, ... ({len(file.images)})")
+    raise ReadError(f"does not list the image {image!r}", where=name, found=f"{have}, ... ({len(file.images)})")
 
 
 def _shape(item: CocoAnnotation, boxes: Boxes, mended: Counter[str], name: str) -> Geometry | None:
@@ -288,5 +288,5 @@ def _lengths(text: str, name: str) -> list[int]:
                 raise ReadError("a negative run length", where=name, found=lengths[-1])
             value = shift = 0
     if shift:
-        raise ReadError("run lengths that are cut", where=name)
+        raise ReadError("truncated run lengths", where=name)
     return lengths

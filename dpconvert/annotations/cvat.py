@@ -33,7 +33,9 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     document = xml_tree.root(data, name, "annotations")
     images, tracks = list(document.iterfind("image")), len(document.findall("track"))
     if tracks and not images:
-        raise ReadError("the tracks of a video, and no images", where=name, remedy='export it as "CVAT for images"')
+        raise ReadError(
+            "it contains tracks of a video and no images", where=name, remedy='export it as "CVAT for images"'
+        )
     found = [_image(image, name) for image in images]
     if found:
         found[0].mended.update({TRACK: tracks} if tracks else {})
@@ -79,7 +81,7 @@ def _shapes(element: Any, mended: Counter[str], name: str) -> list[Geometry]:
 def _points(element: Any, name: str) -> list[tuple[float, float]]:
     pairs = [pair.split(",") for pair in element.get("points", "").split(";") if pair.strip()]
     if any(len(pair) != 2 for pair in pairs):
-        raise ReadError("points that are no pairs", where=name, found=repr(element.get("points"))[:40])
+        raise ReadError("points that are not pairs of x and y", where=name, found=repr(element.get("points"))[:40])
     what = f"points of <{element.tag}>"
     return [(xml_tree.parsed(x, what, name), xml_tree.parsed(y, what, name)) for x, y in pairs]
 

@@ -191,7 +191,7 @@ def _flipped(item: CytomineAnnotation, height: int, name: str) -> Geometry:
     if len(item.location) > LONGEST:
         raise ReadError(f"annotation {item.id}: {len(item.location)} characters of WKT", where=name)
     if len(re.findall(r"(?i)geometrycollection", item.location)) > MOST_NESTED:
-        raise ReadError(f"annotation {item.id}: collections of collections", where=name)
+        raise ReadError(f"annotation {item.id}: nested collections", where=name)
     try:
         up = shapely.from_wkt(re.sub(r"^\s*SRID=\d+;", "", item.location))
     except (shapely.errors.GEOSException, ValueError, TypeError) as error:

@@ -53,8 +53,8 @@ def mend(shape: Geometry, mended: Counter[str]) -> Geometry | None:
     if shape.is_valid:
         return shape
     if (crossings := _crossings(shape)) > MOST_CROSSINGS:
-        raise ReadError(f"an outline that crosses itself some {crossings:.0e} times", remedy="draw it again")
-    mended["invalid ring mended"] += 1
+        raise ReadError(f"an outline that crosses itself about {crossings:.0e} times", remedy="draw it again")
+    mended["invalid ring repaired"] += 1
     try:
         if crossings < MANY_CROSSINGS:
             repaired = shapely.make_valid(shape)

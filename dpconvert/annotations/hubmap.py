@@ -85,7 +85,7 @@ def _row(row: dict[str, str | None], name: str) -> ListedImage:
     except OverflowError:
         raise ReadError("run lengths beyond any image", where=name) from None
     if len(runs) % 2 or len(runs) > 2 * MOST_RUNS:
-        raise ReadError("run lengths that are no pairs", where=name, found=f"{len(runs)} numbers of {row['id']}")
+        raise ReadError("run lengths that are not pairs", where=name, found=f"{len(runs)} numbers of {row['id']}")
     shape = partial(_outline, runs.reshape(-1, 2), own, name)
     drawn = [Drawn(shape, (row.get("organ") or "",))] if len(runs) else []
     return ListedImage(row["id"] or "", own, drawn)

@@ -196,7 +196,7 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
         if result.turned:
             raise ReadError(
                 f"a shape on an image that was turned by {result.turned:g} degrees", where=name,
-                remedy="turn the image itself, and draw on that",
+                remedy="rotate the image itself, and annotate the rotated image",
             )  # fmt: skip
         if result.width is None or result.height is None:
             raise ReadError(
@@ -276,7 +276,7 @@ def _decoded(coded: list[int], name: str) -> np.ndarray:
         nonlocal at
         at += count
         if at > total:
-            raise ReadError("run lengths that are cut", where=name)
+            raise ReadError("truncated run lengths", where=name)
         first = (at - count) // 8  # whole bytes, so that no long number is shifted
         last = -(-at // 8)
         value = int.from_bytes(bytes(coded[first:last]), "big")

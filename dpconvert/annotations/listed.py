@@ -129,7 +129,7 @@ class Index:
         if found:
             raise ReadError(f"{len(found)} images named {image!r}", where=name)
         have = f"{', '.join(listed.name for listed in self._images[:3])}, ... ({len(self._images)})"
-        raise ReadError(f"does not know the image {image!r}", where=name, found=have)
+        raise ReadError(f"does not list the image {image!r}", where=name, found=have)
 
 
 def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = (), field: str = "") -> Annotations:

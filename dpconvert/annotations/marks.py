@@ -36,7 +36,7 @@ def check(found: Annotations, name: str) -> Annotations:
     unknown = [what.removeprefix(UNKNOWN) for what in found.mended if what.startswith(UNKNOWN)]
     if unknown and not found.items:
         raise ReadError(
-            "holds nothing but marks of types that are not known here", where=name,
+            "contains only marks of unknown types", where=name,
             expected="polygons, rectangles, ellipses or points", found=", ".join(unknown[:3]),
             remedy="export it again with outlines",
         )  # fmt: skip

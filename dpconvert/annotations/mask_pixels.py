@@ -119,7 +119,7 @@ def _grey(values: Pixels, name: str) -> Pixels:
     found = np.unique(_packed(values, name)).tolist() if told else []
     more = f", ... ({len(found)})" if len(found) > SHOWN else ""
     raise ReadError(
-        "a mask in colours, whose channels differ", where=name, expected="one number a pixel",
+        "a mask in colours, whose channels differ", where=name, expected="one number per pixel",
         found=", ".join(f"#{colour:06x}" for colour in found[:SHOWN]) + more if len(found) else None,
         remedy='name its colours in the manifest\'s `values`, as in "#ff0000" = "tumour"',
     )  # fmt: skip
@@ -127,7 +127,7 @@ def _grey(values: Pixels, name: str) -> Pixels:
 
 def _packed(values: Pixels, name: str) -> NDArray[np.integer]:
     if values.dtype != np.uint8:
-        raise ReadError("colours of a mask in more than 8 bits", where=name, found=values.dtype)
+        raise ReadError("a mask in colours of more than 8 bits", where=name, found=values.dtype)
     if values.ndim == 2 or values.shape[2] == 1:
         values = np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
     if values.shape[2] != 3:
@@ -145,7 +145,7 @@ def _without_alpha(values: Pixels, name: str) -> Pixels:
         kinds = _packed(colours, name)
         if len(np.unique(kinds.astype(np.int64) << 8 | alpha)) > len(np.unique(kinds)):
             raise ReadError(
-                "a mask that tells areas apart by their transparency", where=name,
+                "a mask that distinguishes areas only by their transparency", where=name,
                 remedy="save it without transparency, every class in a colour of its own",
             )  # fmt: skip
     return colours if colours.shape[2] > 1 else colours[:, :, 0]
@@ -154,7 +154,7 @@ def _without_alpha(values: Pixels, name: str) -> Pixels:
 def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
     """(rows, columns) or (rows, columns, channels), as stored; palettes looked up with `colours`."""
     if data.startswith(b"\x89PNG") and data[24:25] == b"\x10" and data[25:26] != b"\0":
-        raise ReadError("colours of a mask in more than 8 bits", where=name, remedy="save it in grey, or in 8 bits")
+        raise ReadError("a mask in colours of more than 8 bits", where=name, remedy="save it in grey, or in 8 bits")
     if not _first_is_whole(data, name):
         return _coarser(data, name)
     try:
@@ -248,6 +248,6 @@ def _is_copy(page: tifffile.TiffPage, whole: tifffile.TiffPage) -> bool:
 
 def _several(name: str, found: str) -> ReadError:
     return ReadError(
-        "a mask of several pages", where=name, expected="one, and smaller copies of it", found=found,
+        "a mask of several pages", where=name, expected="one page, besides smaller copies of it", found=found,
         remedy="save each page as a file of its own",
     )  # fmt: skip

@@ -176,9 +176,9 @@ def class_table(data: bytes, name: str) -> dict[int, str]:
     for at, (line, cells) in enumerate(rows):
         if len(cells) >= 2 and cells[0].isdecimal() and len(cells[0]) < 20:
             if table.setdefault(int(cells[0]), cells[1]) != cells[1]:
-                raise ReadError(f"line {line}: a second class of value {cells[0]}", where=name, found=repr(cells)[:40])
+                raise ReadError(f"line {line}: a second class for value {cells[0]}", where=name, found=repr(cells)[:40])
         elif at:
-            raise ReadError(f"line {line} is no value and class", where=name, found=repr(cells)[:40])
+            raise ReadError(f"line {line} is not a value and a class", where=name, found=repr(cells)[:40])
     return table
 
 

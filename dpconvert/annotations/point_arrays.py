@@ -44,7 +44,7 @@ def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotati
     if values.size == 0:
         return []
     if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
-        raise ReadError(f"{variable!r} is no table of points", where=name, expected="N x 2", found=f"{values.shape}")
+        raise ReadError(f"{variable!r} is not a table of points", where=name, expected="N x 2", found=f"{values.shape}")
     return [Annotation(shapely.Point(x, y), label, str(i)) for i, (x, y) in enumerate(values.tolist())]
 
 
@@ -84,8 +84,8 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     if not fits or (not form.columns and values.shape[1] != len(columns)):
         found = " x ".join(map(str, values.shape))
         raise ReadError(
-            "no table of points", where=name, expected=f"a column each of {', '.join(where)}", found=found,
-            remedy="name what stands where as `columns` in the manifest's [layout]",
+            "not a table of points", where=name, expected=f"one column for each of {', '.join(where)}", found=found,
+            remedy="name the columns in their order, as `columns` in the manifest's [layout]",
         )  # fmt: skip
     labels = _labels(data, name, label_variable, len(values)) if label_variable else None
     return [
@@ -139,7 +139,7 @@ def _text(value: Any) -> str:
 
 
 def _array(data: bytes, name: str, variable: str) -> NDArray[np.float64]:
-    return read_numbers(data, name, variable, f"{variable!r} is no table of points", "N x 2")
+    return read_numbers(data, name, variable, f"{variable!r} is not a table of points", "N x 2")
 
 
 def _only(data: bytes, name: str, other: str) -> str:

@@ -155,9 +155,9 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
         return replace(form, columns=["label" if label and cell == label else cell for cell in head]), rest
     if form.check_head and any(head.index(axis) != form.columns.index(axis) for axis in "xy"):
         raise ReadError(
-            "the head has x and y at other places than `columns`", where=name, expected=", ".join(form.columns),
-            found=", ".join(head),
-            remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the head is wrong",
+            "the header has x and y in other columns than `columns` states", where=name,
+            expected=", ".join(form.columns), found=", ".join(head),
+            remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the header is wrong",
         )  # fmt: skip
     return form, rest
 
@@ -167,7 +167,7 @@ def _no_longer(rest: list[Cells], head: list[str], form: Form, name: str) -> lis
     for number, cells in rest if form.delimiter == "," else ():
         if len(cells) > len(head) and any(cells[len(head) :]):
             raise ReadError(
-                f"line {number} has {len(cells)} cells", where=name, expected=f"{len(head)}, as its head",
+                f"line {number} has {len(cells)} cells", where=name, expected=f"{len(head)}, as in its header",
                 found=",".join(cells)[:60], remedy="decimal commas need quotes, or another delimiter",
             )  # fmt: skip
     return rest
@@ -178,9 +178,9 @@ def _no_halves(rest: list[Cells], form: Form, name: str) -> list[Cells]:
     halves = form.delimiter == "," and len(form.columns) == 2 and len(rest) > 0
     if halves and all(len(cells) == 4 and all(map(str.isdecimal, cells)) for _, cells in rest):
         raise ReadError(
-            "four whole numbers a line, which may be two with decimal commas", where=name,
+            "four whole numbers per line, which may be two with decimal commas", where=name,
             expected=", ".join(form.columns), found=",".join(rest[0][1])[:60],
-            remedy="name all four in `columns`, or divide them by another delimiter",
+            remedy="name all four in `columns`, or separate them by another delimiter",
         )  # fmt: skip
     return rest
 
@@ -196,7 +196,7 @@ def _by_name(head: list[str], names: Mapping[str, str], name: str) -> list[str]:
     if not {"x", "y"} <= set(found):
         missing = next(axis for axis in "xy" if axis not in found)
         raise ReadError(
-            f"the head has no column {missing}", where=name, found=", ".join(head),
+            f"the header has no column {missing}", where=name, found=", ".join(head),
             remedy=f'name it in the manifest\'s [layout]: names = {{{missing} = "..."}}',
         )  # fmt: skip
     return found
@@ -269,7 +269,7 @@ def _number(text: str, decimal: str, name: str, line: int) -> float:
     if not abs(value) < LIMIT:
         raise ReadError(
             f"line {line}: no coordinate", where=name, found=repr(text)[:40],
-            remedy='if this is a head, say in [layout] what it calls x and y: names = {x = "...", y = "..."}'
+            remedy='if this is a header, say in [layout] what it calls x and y: names = {x = "...", y = "..."}'
             if line == 1 else None,
         )  # fmt: skip
     return value

@@ -41,7 +41,7 @@ from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
 
-ANOTHER = "file that names another image than the one it belongs to by its own name"
+ANOTHER = "file that names a different image than its own file name does"
 UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {

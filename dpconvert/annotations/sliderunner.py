@@ -77,7 +77,7 @@ def _slides(base: sqlite3.Connection, name: str) -> list[ListedImage]:
 def _position(row: tuple[Any, ...], name: str) -> tuple[float, float]:
     x, y = row[4:]
     if not all(isinstance(value, int | float) and abs(value) < FARTHEST for value in (x, y)):
-        raise ReadError("a coordinate that is none", where=name, found=f"({x!r}, {y!r})"[:60])
+        raise ReadError("an invalid coordinate", where=name, found=f"({x!r}, {y!r})"[:60])
     return float(x), float(y)
 
 

@@ -84,8 +84,8 @@ def _file(project: Project, one: Metadata, number: str, name: str) -> str:
     files = [str(file) for file in view.files] if view is not None else []
     if len(files) != 1 or files[0] not in project.file:
         raise ReadError(
-            f"region {number} is not of one image", where=name, found=f"{len(files)} files in view {one.view}",
-            remedy="draw on one image at a time",
+            f"region {number} does not belong to exactly one image", where=name,
+            found=f"{len(files)} files in view {one.view}", remedy="draw on one image at a time",
         )  # fmt: skip
     return files[0]
 

@@ -148,7 +148,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         raise SourceError(
             f"{len(failures)} of {counted(len(images), 'image')} cannot be read, the first: {failures[0].reason}",
             where=source.root,
-            remedy="mend them, or leave them out with --skip-failed",
+            remedy="repair them, or leave them out with --skip-failed",
         )
     absent = not_found(manifest, options, images, found)
     found = classified(manifest, options, found)

@@ -48,7 +48,10 @@ RARELY = ("cache", "cache_size", "check_images", "solver", "steps", "batch", "si
 @CHECK
 @click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="How to transfer.")
 @click.option(
-    "--size", type=click.IntRange(16), metavar="PX", help="Of all --backbone.  [default: as each was trained]"
+    "--size",
+    type=click.IntRange(16),
+    metavar="PX",
+    help="Input size of all --backbone.  [default: as each was trained]",
 )
 @SOLVER
 @STEPS

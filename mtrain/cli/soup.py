@@ -16,7 +16,7 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
 @click.argument("names", nargs=-1, required=True, metavar="RUN...")
 @click.option("--name", required=True, metavar="NAME", help="Name of the new run.")
 @click.option("--remove", "removed", multiple=True, metavar="RUN",
-    help="Take away what this run has learnt; may be repeated.",
+    help="Subtract what this run has learnt; may be repeated.",
 )  # fmt: skip
 @click.option("--factor", type=click.FloatRange(0, min_open=True), metavar="F",
     help="Add what each run has learnt, times F, to the weights that all began from.  [default: average them; with "

@@ -143,5 +143,5 @@ def select(
         store.write_selection(content)
         soups = ["", *selection_soups.lines(content)]
     else:
-        note_unused(report, dict.fromkeys(("shards", "device", "workers"), "it is for --soup"))
+        note_unused(report, dict.fromkeys(("shards", "device", "workers"), "only --soup uses it"))
     answer([*selection_lines.lines(selected), *soups, *verdict(store)], content, as_json=as_json)

@@ -29,7 +29,7 @@ def watch(
     runs: Path, sweeps: Path, name: str | None, run: str | None, sweep: str | None, once: bool, every: float,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Show how a run or a sweep goes on: progress, time left, losses, scores, and the ranks so far.
+    """Show the progress of a run or a sweep: iterations, time left, losses, scores, and the ranks so far.
 
     NAME is that of a run or of a sweep. The command reads the files that the training writes, which it does not
     disturb, and ends with it. With --json, or where the output is no terminal, it prints the state once.

@@ -157,7 +157,8 @@ def leave_out(pool: Pool, names: Sequence[str]) -> tuple[Pool, tuple[Task, ...],
     kept = [task for task in pool.tasks if task.name not in gone]
     if not kept:
         raise UsageError(
-            "every task is left out, so none remains to train on", found=f"--leave-out {', '.join(sorted(gone))}"
+            "every task is left out, so none remains to train on",
+            found="; ".join([f"--leave-out {', '.join(dict.fromkeys(names))}", *notes]),
         )
     remaining = dataclasses.replace(pool_of(kept), unfinished=pool.unfinished) if gone else pool
     return remaining, tuple(sorted(leaving, key=lambda task: task.name)), tuple(notes)

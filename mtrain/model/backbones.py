@@ -297,5 +297,5 @@ def _no_download(name: str, error: Exception) -> RunError:
     return RunError(
         f"the ImageNet weights of {name} are not available: {error}",
         remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0; "
-        "`mtrain evaluate --no-baseline` does without them",
+        f"`mtrain evaluate` runs without them with --no-baseline, and `mtrain compare` takes --backbone {name}=FILE",
     )

@@ -88,8 +88,8 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
     for network in content["networks"]:
         cost = network["cost"]
         rank = f"mean rank {_rank(network['mean_rank'])}{_span(network['rank_interval'], '{:.2f}')}"
-        taken = f"{_size(cost['parameters'])} parameters, {_times(cost['milliseconds'])} ms an image"
-        memory = "" if cost["mib_image"] is None else f", {_mib(cost['mib_image'])} MiB an image"
+        taken = f"{_size(cost['parameters'])} parameters, {_times(cost['milliseconds'])} ms per image"
+        memory = "" if cost["mib_image"] is None else f", {_mib(cost['mib_image'])} MiB per image"
         yield f"{network['name']}: {rank}, {taken}{memory} ({cost['device']})"
     for network, tasks in content["robustness"].items():
         for task, one in tasks.items():

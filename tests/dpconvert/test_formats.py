@@ -385,7 +385,7 @@ def test_coco_scales_what_was_drawn_on_a_smaller_copy() -> None:
 
 def test_coco_finds_the_image_by_the_end_of_its_name_or_says_what_it_knows() -> None:
     assert len(of_coco(coco_file({"bbox": [1, 1, 1, 1]}, file_name="export/images/a.ome.tif")).items) == 1
-    with pytest.raises(ReadError, match=r"does not know the image.*b\.png"):
+    with pytest.raises(ReadError, match=r"does not list the image.*b\.png"):
         of_coco(coco_file(file_name="a.1.png"))
 
 

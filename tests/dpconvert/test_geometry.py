@@ -39,7 +39,7 @@ def test_a_bow_tie_becomes_its_two_triangles_and_is_counted() -> None:
     assert shape.area == 50
     assert shapely.contains_xy(shape, 1, 5) == shapely.contains_xy(shape, 9, 5) == True  # noqa: E712
     assert not shapely.contains_xy(shape, 5, 1)
-    assert mended == {"invalid ring mended": 1}
+    assert mended == {"invalid ring repaired": 1}
 
 
 def test_mending_leaves_no_lines_behind() -> None:
@@ -54,7 +54,7 @@ def test_mending_leaves_no_lines_behind() -> None:
 def test_points_on_a_line_are_nothing() -> None:
     mended: Counter[str] = Counter()
     assert polygon([(0, 0), (5, 5), (10, 10)], mended) is None
-    assert mended["invalid ring mended"] == 1
+    assert mended["invalid ring repaired"] == 1
 
 
 def test_shares_by_hand() -> None:

@@ -64,13 +64,13 @@ TOLD = {
     "xml_of_three_million_attributes": "too many attributes",
     "csv_of_a_million_columns": "too many columns; expected at most 10000; found 1000001",
     "csv_of_quotes_that_never_end": "line 2: not a readable table: ',' expected after '\"'",
-    "mat_of_objects": "'detection' is no table of points; expected N x 2; found no array of real numbers, 1 x 2",
+    "mat_of_objects": "'detection' is not a table of points; expected N x 2; found no array of real numbers, 1 x 2",
     "mat_of_a_huge_structure": "found no array of real numbers, 60000 x 60000",
     "json_of_depth_100000": "not JSON: maximum recursion depth",
     "json_of_depth_100000_from_a_server": "recursion limit exceeded",
     "json_of_depth_100000_as_classes": "recursion limit exceeded",
     "json_geometries_in_geometries": "not JSON: maximum recursion depth",
-    "wkt_of_depth_100000": "annotation 1: collections of collections",
+    "wkt_of_depth_100000": "annotation 1: nested collections",
 }
 LARGE = {
     "png_with_a_text_of_a_gigabyte": "Decompressed data too large",

@@ -84,22 +84,24 @@ def test_commas_that_may_be_of_thousands_are_refused() -> None:
 
 
 def test_a_decimal_comma_between_commas_is_no_column() -> None:
-    with pytest.raises(ReadError, match=r"line 2 has 4 cells; expected 2, as its head; found 400,5,32,25; dec"):
+    with pytest.raises(ReadError, match=r"line 2 has 4 cells; expected 2, as in its header; found 400,5,32,25; dec"):
         read("x,y\n400,5,32,25\n")
     with pytest.raises(ReadError, match=r"line 2 has 4 cells"):
         read("x,y\n400,5,32,25\n", ["x", "y"], skip=1)
-    with pytest.raises(ReadError, match=r"four whole numbers a line"):
+    with pytest.raises(ReadError, match=r"four whole numbers per line"):
         read("400,5,32,25\n7,0,8,5\n", ["x", "y"])
     assert read("400,5,32.5,0.9\n7,0,8,1\n", ["x", "y"], label="m") == [(400, 5, "m"), (7, 0, "m")]
 
 
 def test_a_head_that_swaps_the_columns_is_refused_unless_told() -> None:
     for skip in (0, 1):
-        with pytest.raises(ReadError, match=r"x and y at other places than `columns`; expected x, y; found y, x"):
+        with pytest.raises(
+            ReadError, match=r"x and y in other columns than `columns` states; expected x, y; found y, x"
+        ):
             read("y,x\n32,400\n", ["x", "y"], skip=skip)
     assert read("y,x\n32,400\n", ["x", "y"], check_head=False, label="m") == [(32, 400, "m")]
     assert read("row,column\n32,400\n", ["y", "x"], skip=1, label="m") == [(400, 32, "m")]
-    with pytest.raises(ReadError, match=r"line 1: no coordinate; found 'column'; if this is a head, say in"):
+    with pytest.raises(ReadError, match=r"line 1: no coordinate; found 'column'; if this is a header, say in"):
         read("row,column\n32,400\n", ["y", "x"])
 
 
@@ -210,9 +212,11 @@ def test_arrays_of_matlab_7_3_are_read_as_those_of_before() -> None:
 
 
 def test_matlab_files_that_are_not_read_say_so() -> None:
-    with pytest.raises(ReadError, match="no table of points; expected a column each of x, y"):
+    with pytest.raises(ReadError, match="not a table of points; expected one column for each of x, y"):
         point_arrays.read_mat_rows(mat(points=np.zeros((3, 1))), "p.mat", Form(label="m"))
-    with pytest.raises(ReadError, match="no table of points; expected a column each of x, y; found 2 x 3; name what"):
+    with pytest.raises(
+        ReadError, match="not a table of points; expected one column for each of x, y; found 2 x 3; name the columns"
+    ):
         point_arrays.read_mat_rows(mat(points=np.ones((2, 3))), "p.mat", Form(label="m"))
     with pytest.raises(ReadError, match=r"1 labels of 2 points; found b"):
         point_arrays.read_mat_rows(mat(a=CENTRES, b=np.ones((1, 1))), "p.mat", Form(), "a", "b")
@@ -388,7 +392,7 @@ def test_names_may_rename_the_label_alone(make: Make, tmp_path: Path) -> None:
     }
     for name in "abc":
         (root / f"{name}.csv").write_text("left,y,Class\n5,5,m\n")
-    assert "the head has no column x" in str(
+    assert "the header has no column x" in str(
         make(HEAD + '[layout]\nnames = {label = "Class"}\n' + PRESENCE, fails=True)
     )
 

@@ -171,7 +171,7 @@ def test_shapes_of_cvat_are_read_and_the_rest_is_counted() -> None:
     ]
     assert found.mended == {"line passed over": 1, "mark of an unknown type passed over: 'tag'": 1}
     assert read(CVAT.format(SHAPES, "").encode(), image="b.png").items == []
-    refused(CVAT.format(SHAPES, "").encode(), "does not know the image 'c.png'", image="c.png")
+    refused(CVAT.format(SHAPES, "").encode(), "does not list the image 'c.png'", image="c.png")
 
 
 def test_a_mask_of_cvat_is_runs_along_the_rows_of_its_frame() -> None:
@@ -191,7 +191,7 @@ def test_tracks_of_a_video_are_counted_or_refused() -> None:
     track = '<track id="0" label="x"><box frame="0" outside="0" xtl="1" ytl="1" xbr="2" ybr="2"></box></track>'
     assert read(CVAT.format(SHAPES, track).encode()).mended["track of a video passed over"] == 1
     only = f"<annotations><version>1.1</version><meta></meta>{track}</annotations>"
-    refused(only.encode(), 'tracks of a video, and no images; export it as "CVAT for images"')
+    refused(only.encode(), 'tracks of a video and no images; export it as "CVAT for images"')
 
 
 # --- VIA
@@ -273,7 +273,7 @@ def test_a_polygon_of_via_with_a_corner_of_one_coordinate_is_refused() -> None:
 def test_an_image_without_regions_holds_none() -> None:
     for body in (via_images(), via_table()):
         assert read(body, image="b.png").items == []
-        refused(body, "does not know the image", image="c.png")
+        refused(body, "does not list the image", image="c.png")
 
 
 # --- VIA 3
@@ -349,8 +349,8 @@ def test_regions_of_via_3_that_cannot_be_placed_are_refused() -> None:
     refused(via3(odd=([7, 0, 0, 30], {})), "region 2_odd: a polygon of 3 coordinates")
     project = via3(box=([2, 10, 20, 30, 10], {}))
     project["view"]["2"]["fid_list"] = ["1", "2"]  # two images side by side
-    refused(project, "region 2_box is not of one image; found 2 files in view 2")
-    refused(via3(), "does not know the image", image="c.png")
+    refused(project, "region 2_box does not belong to exactly one image; found 2 files in view 2")
+    refused(via3(), "does not list the image", image="c.png")
 
 
 def test_a_project_of_via_3_is_known_however_many_regions_it_has() -> None:
@@ -503,7 +503,7 @@ def test_a_task_that_was_skipped_is_an_image_without_annotations(answers: list[A
     tasks = [*studio(STUDIO[0]), *studio(image="b.png", annotations=answers)]
     named = files.images_named(json.dumps(tasks).encode(), "file") or []
     assert not any("b.png" in image.names for image in named)
-    refused(tasks, "does not know the image 'b.png'", image="b.png")
+    refused(tasks, "does not list the image 'b.png'", image="b.png")
     nothing = [*studio(STUDIO[0]), *studio(image="b.png")]
     assert read(nothing, image="b.png").items == []
 
@@ -562,7 +562,7 @@ def test_a_brush_of_label_studio_is_decoded_as_its_own_converter_encodes() -> No
     assert (pixels_of(found, (10, 8)) == expected).all()
     assert found.items[0].label == "Tumour"
     refused(studio(result | {"original_width": 5}), "do not fill the mask", size=(5, 8))
-    refused(studio(result | {"value": value | {"rle": BRUSH[:9]}}), "cut", size=(10, 8))
+    refused(studio(result | {"value": value | {"rle": BRUSH[:9]}}), "truncated", size=(10, 8))
 
 
 # --- Darwin
@@ -689,8 +689,8 @@ def test_run_lengths_of_hubmap_are_read_back(head: str, row: str) -> None:
     assert found.items[0].label == ("kidney" if "organ" in head else "")
     assert read(f"{head}\n{row.format('')}\n".encode()).items == []
     refused(f"{head}\n{row.format('7999 5')}\n".encode(), "run lengths beyond the image")
-    refused(f"{head}\n{row.format('7 5 1')}\n".encode(), "no pairs")
-    refused(f"{head}\n{row.format('1 5')}\n".encode(), "does not know the image 'c.tif'", image="c.tif")
+    refused(f"{head}\n{row.format('7 5 1')}\n".encode(), "not pairs")
+    refused(f"{head}\n{row.format('1 5')}\n".encode(), "does not list the image 'c.tif'", image="c.tif")
 
 
 def test_polygons_of_hubmap_are_one_image_a_line() -> None:
@@ -715,7 +715,7 @@ def test_nuclei_of_nucls_are_outlines_or_boxes_under_any_of_three_names() -> Non
     assert [i.geometry.area for i in read(NUCLS.encode()).items] == [100, 200]
     known = ["tumor_any", "nonTIL_stromal"]
     assert [label for label, _ in told(read(NUCLS.encode(), known))] == known
-    refused(NUCLS.replace("40,40,50", "40,x,50").encode(), "line 3: ymin is no coordinate")
+    refused(NUCLS.replace("40,40,50", "40,x,50").encode(), "line 3: ymin is not a coordinate")
 
 
 # --- SlideRunner
@@ -868,13 +868,15 @@ def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
 )
 def test_a_file_of_one_image_that_names_another_is_counted(body: Any) -> None:
     assert read(body, image="slides/a.tif").mended == {}
-    told = {"file that names another image than the one it belongs to by its own name": 1}
+    told = {"file that names a different image than its own file name does": 1}
     assert read(body, image="slides/b.png").mended == told
 
 
 def test_a_shape_on_an_image_that_was_turned_in_label_studio_is_refused() -> None:
     assert len(read(studio(STUDIO[0] | {"image_rotation": 0})).items) == 1
-    refused(studio(STUDIO[0] | {"image_rotation": 90}), "an image that was turned by 90 degrees; turn the image itself")
+    refused(
+        studio(STUDIO[0] | {"image_rotation": 90}), "an image that was turned by 90 degrees; rotate the image itself"
+    )
 
 
 def coco_of(image: str, category: Any = 1, categories: int = 1) -> str:

@@ -514,7 +514,7 @@ def test_breakhis_without_folds_says_so_and_damaged_ones_are_one_line(converted:
     fold = folder / "mkfold" / "dsfold2.txt"
     lines = fold.read_text().splitlines()
     fold.write_text("\n".join([*lines[:3], lines[4].replace("|2|", "|3|")]))
-    with pytest.raises(ReadError, match=r"dsfold2\.txt: line 4 is no line of fold 2"):
+    with pytest.raises(ReadError, match=r"dsfold2\.txt: line 4 is not a line of fold 2"):
         planned(source.manifest, folder)
     shutil.rmtree(folder / "mkfold")
     made = planned(source.manifest, folder)

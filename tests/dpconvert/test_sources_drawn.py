@@ -103,7 +103,7 @@ def test_an_image_of_glas_without_a_line_in_the_table_is_refused(tmp_path: Path)
     folder = unpacked(draw_fake(find("glas"), tmp_path), tmp_path / "unpacked")
     (table,) = folder.rglob("Grade.csv")
     table.write_text("".join(line for line in table.read_text().splitlines(True) if not line.startswith("train_2,")))
-    with pytest.raises(SourceError, match=r"train_2\.bmp: no line of the table is about this image"):
+    with pytest.raises(SourceError, match=r"train_2\.bmp: the table has no row for this image"):
         planned("glas", folder)
 
 
@@ -383,7 +383,7 @@ def test_points_and_boxes_of_midogpp_are_those_inside_each_square(converted: Get
 
 def test_images_without_a_line_in_midogpp_s_table_are_left_out_and_told(converted: Get) -> None:
     notes = "; ".join(converted("midogpp").card.notes)
-    assert "left out: 1 image without a line in the table, the first images/151.tiff" in notes
+    assert "left out: 1 image without a row in the table, the first images/151.tiff" in notes
 
 
 # --- PUMA

@@ -174,7 +174,7 @@ def test_a_patch_of_two_grades_is_refused_by_its_line(tmp_path: Path) -> None:
     frame = pd.read_excel(table)
     frame.loc[2, "NC"], frame.loc[2, "G3"] = 1, 1
     frame.to_excel(table, index=False)
-    with pytest.raises(SourceError, match=r"partition/Test/Test\.xlsx, line 4: not one grade"):
+    with pytest.raises(SourceError, match=r"partition/Test/Test\.xlsx, line 4: not exactly one grade"):
         planned("sicapv2", source)
 
 

@@ -86,7 +86,7 @@ def test_the_delimiter_is_what_the_head_holds_most_of_outside_quotes(head: str, 
 
 def test_a_delimiter_that_the_head_leaves_open_is_asked_for() -> None:
     data = b"name, old;label\na;benign\n"
-    with pytest.raises(ReadError, match=r"not clear.*`delimiter`"):
+    with pytest.raises(ReadError, match=r"is unclear.*`delimiter`"):
         cells(data)
     assert cells(data, Dialect(delimiter=";")) == [(2, {"name, old": "a", "label": "benign"})]
 
@@ -111,7 +111,7 @@ def test_the_manifest_names_an_encoding_that_has_no_mark() -> None:
     ("data", "words"),
     [
         (b"file,label,label\n", "two columns are named 'label'"),
-        (b"file,label\na.png,x,benign\n", "line 2 has more cells than the head"),
+        (b"file,label\na.png,x,benign\n", "line 2 has more cells than the header"),
         (b'file,label\na.png,"benign\nb.png,x\n', "line 2: not a readable table: unexpected end of data"),
         (b'file,label\n"a".png,benign\n', "line 2: not a readable table"),
         (b"PK\x03\x04rest", "a zip archive"),

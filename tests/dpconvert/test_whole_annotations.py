@@ -93,8 +93,8 @@ def test_commas_too_many_are_refused(body: bytes) -> None:
 
 
 def test_a_collection_without_a_list_is_refused() -> None:
-    refused({"type": "FeatureCollection", "features": None}, "'features' that holds no list")
-    refused(json.dumps([ONE]).encode() + b"x", "Something else than JSON after its end")
+    refused({"type": "FeatureCollection", "features": None}, "'features' does not hold a list")
+    refused(json.dumps([ONE]).encode() + b"x", "Text that is not JSON after its end")
 
 
 @pytest.mark.parametrize("body", [[], collection(), [collection(), collection()], {"features": []}])
@@ -159,7 +159,7 @@ def test_marks_are_passed_over_and_counted_whatever_their_label(kind: str) -> No
     ],
 )
 def test_a_file_of_nothing_but_unknown_marks_is_refused(data: bytes) -> None:
-    refused(data, "nothing but marks of types that are not known here")
+    refused(data, "only marks of unknown types")
 
 
 # --- ImageScope and HALO
@@ -269,7 +269,7 @@ def test_boxes_of_two_corners_are_refused_by_name_or_read_as_such() -> None:
         (900, 700, 950, 750),
         (500, 300, 550, 350),
     ]
-    refused(coco_file({"bbox": [900, 700, 50, 50]}), "no x1, y1, x2, y2", boxes="xyxy")
+    refused(coco_file({"bbox": [900, 700, 50, 50]}), "cannot be x1, y1, x2, y2", boxes="xyxy")
 
 
 def test_boxes_of_two_corners_are_told_by_those_of_other_images_too() -> None:

@@ -73,7 +73,7 @@ def _values(text: str, key: str) -> Iterator[Any]:
         if at == len(text):
             return
         if not text.startswith(("{", "["), at):
-            raise json.JSONDecodeError("Something else than JSON after its end", text, at)
+            raise json.JSONDecodeError("Text that is not JSON after its end", text, at)
 
 
 def _value(text: str, at: int, key: str, depth: int) -> Elements:
@@ -111,7 +111,7 @@ def _object(text: str, at: int, key: str, depth: int) -> Elements:
             members[member], at = DECODER.raw_decode(text, at)
         at = _past_blanks(text, at)
     if key in members:
-        raise json.JSONDecodeError(f"{key!r} that holds no list", text, at)
+        raise json.JSONDecodeError(f"{key!r} does not hold a list", text, at)
     if not listed:
         yield members
     return at + 1

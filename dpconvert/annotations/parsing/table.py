@@ -77,7 +77,7 @@ class Table:
         for line, cells in self._filled():
             if any(cells[len(self.columns) :]):
                 raise ReadError(
-                    f"line {line} has more cells than the head", where=self.name, expected=len(self.columns),
+                    f"line {line} has more cells than the header", where=self.name, expected=len(self.columns),
                     found=len(cells), remedy="put cells that hold the delimiter into double quotes",
                 )  # fmt: skip
             padded = itertools.chain(cells, itertools.repeat(""))
@@ -152,7 +152,7 @@ def column(table: Table | TableRow, wanted: str, where: str) -> str:
     if found is None:
         raise ManifestError(
             f"no column {wanted!r}", where=where, found=", ".join(columns),
-            remedy="where these are not its columns, say what stands between them: `delimiter` in [layout]",
+            remedy="if these are not its columns, state the delimiter: `delimiter` in [layout]",
         )  # fmt: skip
     return found
 
@@ -175,7 +175,7 @@ def _delimiter(head: str, name: str) -> str:
     best = [delimiter for delimiter, count in counts.items() if count == most]
     if most and len(best) > 1:
         raise ReadError(
-            "what stands between its columns is not clear", where=name, found=repr(bare.strip())[:80],
+            "the delimiter of its columns is unclear", where=name, found=repr(bare.strip())[:80],
             remedy="name it in the manifest: `delimiter` in [layout]",
         )  # fmt: skip
     return best[0]

@@ -77,5 +77,5 @@ def parsed(value: str | None, what: str, name: str) -> float:
     except ValueError:
         found = float("nan")
     if not abs(found) < FARTHEST:
-        raise ReadError(f"{what} is no coordinate", where=name, found=repr(value)[:40])
+        raise ReadError(f"{what} is not a coordinate", where=name, found=repr(value)[:40])
     return found

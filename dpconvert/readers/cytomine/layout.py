@@ -108,7 +108,7 @@ class Layout(Model):
         if len(meant) > 1 and self.several == "error":
             raise SourceError(
                 "an annotation with terms of several classes", where=name, found=", ".join(map(str, meant)),
-                remedy='mend it, or set `several` in [layout] to "first" or "skip"',
+                remedy='correct it, or set `several` in [layout] to "first" or "skip"',
             )  # fmt: skip
         if not meant:
             left_out["without a term"] += 1

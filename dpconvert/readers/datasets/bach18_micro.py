@@ -26,7 +26,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     for found in sorted(source.need("images"), key=lambda found: found["name"].lower()):
         name, label = found["name"].lower(), LETTERS[found["letters"].lower()]
         if found["class"].lower() != label.lower():
-            raise SourceError("in the folder of another class than its name says", where=found.name, expected=label)
+            raise SourceError("its folder and its name state different classes", where=found.name, expected=label)
         yield SourceImage(name, (found.name,), patient_of.get(name, name), label=label)
 
 

@@ -53,7 +53,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield SourceImage(image["name"], (image.name,), image[layout.group], label=label, attributes=about)
     unlisted = sum(image["name"] not in folds for image in found)
     if not folds:
-        source.notes.append("the official folds are not here: unpack mkfold.tar.gz beside the images for them")
+        source.notes.append("the official folds are missing: to read them, unpack mkfold.tar.gz beside the images")
     elif unlisted:
         source.notes.append(f"{counted(unlisted, 'image')} in none of the official folds")
 
@@ -68,7 +68,7 @@ def _folds(source: Source) -> dict[str, dict[str, str]]:
                 folds[cells[0].removesuffix(".png")][f"fold{table['fold']}"] = cells[3]
             elif text.strip():
                 raise ReadError(
-                    f"line {line} is no line of fold {table['fold']}", where=table.name,
+                    f"line {line} is not a line of fold {table['fold']}", where=table.name,
                     expected="<image>.png|<magnification>|<fold>|train or test", found=repr(text)[:60],
                 )  # fmt: skip
     return dict(folds)

@@ -26,7 +26,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     for found, mask in paired(source, "images", "masks", missing="error"):
         row = told.get(found["name"])
         if row is None:
-            raise SourceError("no line of the table is about this image", where=found.name)
+            raise SourceError("the table has no row for this image", where=found.name)
         assert mask is not None
         yield SourceImage(
             found["name"],
@@ -46,7 +46,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     values = mask_pixels.read(source.read(name), name, colours=False)
     if values.shape != (image.height, image.width):
         found, expected = (f"{width} x {height}" for height, width in (values.shape, (image.height, image.width)))
-        raise ReadError("not of the size of its image", where=name, expected=expected, found=found)
+        raise ReadError("its size differs from that of its image", where=name, expected=expected, found=found)
     labels = {int(value): "gland" for value in np.unique(values) if value}
     return LabelMask(values, {0: "background", **labels}, image.width, image.height, instances=True)
 

@@ -34,7 +34,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     for image in masks.images(source):
         cells = rows.get(image.name)
         if cells is None:
-            raise SourceError("data_overview.csv tells no set of this region", where=image.files[0])
+            raise SourceError("data_overview.csv states no set for this region", where=image.files[0])
         patient = PATIENT.search(cells["original_tcga_id"])
         attributes = {name: cells[name] for name in ABOUT if cells[name]}
         split = as_split(cells["split"], image.files[0])

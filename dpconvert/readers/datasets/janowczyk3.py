@@ -26,7 +26,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     listed, benign = source.match("benign"), _benign(source)
     used = set[str]()
     if not listed:
-        source.notes.append("benign.txt is not here: samples have no attribute `tissue`")
+        source.notes.append("benign.txt is missing: samples have no attribute `tissue`")
     for image in masks.images(source):
         found = benign.get(names.folded(image.name))
         used |= {found} if found else set()

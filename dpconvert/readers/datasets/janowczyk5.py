@@ -22,7 +22,9 @@ def images(source: Source) -> Iterator[SourceImage]:
     truth = {_name(found): found.name for kind in ("masks", "points") for found in source.match(kind)}
     images = sorted(source.need("images"), key=_name)
     if not truth.keys() & set(map(_name, images)):
-        raise SourceError("no tables or masks of mitoses here", where=source.root, expected="01_01_pc.png or 01/01.csv")
+        raise SourceError(
+            "no tables or masks of mitoses were found", where=source.root, expected="01_01_pc.png or 01/01.csv"
+        )
     if any(name.endswith(".png") for name in truth.values()):
         source.notes.append(
             "mitoses are the connected areas of masks: single tiles may differ from those of the points"

@@ -17,15 +17,15 @@ def images(source: Source) -> Iterator[SourceImage]:
     for found in files:
         if found["folder"] != found["class"] or found["patient"] != found["id"]:
             raise SourceError(
-                "the folders say another patient or class than the name", where=found.name,
+                "its folders and its name state different patients or classes", where=found.name,
                 remedy="put the file back, or fetch the archive again",
             )  # fmt: skip
         other = first.setdefault(found["name"], found)
         if source.sizes[other.name] != source.sizes[found.name]:
-            raise SourceError("two files of one name differ in size", where=found.name, found=other.name)
+            raise SourceError("two files of the same name differ in size", where=found.name, found=other.name)
     twice = len(files) - len(first)
     if twice:
-        source.notes.append(f"{counted(twice, 'image')} found twice, and taken once")
+        source.notes.append(f"{counted(twice, 'image')} found twice, and used once")
     for name, found in sorted(first.items()):
         label = source.manifest.classes[int(found["class"])]
         yield SourceImage(name, (found.name,), found["patient"], label=label)

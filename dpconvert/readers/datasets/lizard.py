@@ -28,7 +28,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     for found, labels in paired(source, "images", "labels", missing="error"):
         row = told.get(found["name"])
         if row is None:
-            raise SourceError("no line of the table is about this image", where=found.name)
+            raise SourceError("the table has no row for this image", where=found.name)
         origin, fold = row["Source"], row["Split"]
         assert labels is not None
         yield SourceImage(
@@ -52,7 +52,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if values.shape != (image.height, image.width):
         found = " x ".join(map(str, values.shape[::-1]))
         raise ReadError(
-            "`inst_map` is not of the size of its image", where=name,
+            "the size of `inst_map` differs from that of its image", where=name,
             expected=f"{image.width} x {image.height}", found=found,
         )  # fmt: skip
     if len(numbers) != len(kinds) or not set(kinds) <= set(range(1, len(KINDS) + 1)):

@@ -41,7 +41,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     of_kinds = source.manifest.kind == "classification"
     if samples.shape[2] not in ((KINDS + 1,) if of_kinds else (NUMBERS + 1, KINDS + 1)):
         raise ReadError(
-            "not an image with a channel of the numbers of its nuclei, and in 1 and 3 one of their kinds",
+            "not an image with a channel that numbers its nuclei and, in LyNSeC 1 and 3, one that holds their kinds",
             where=found.file, expected=f"height x width x {CHANNELS[of_kinds]} channels",
             found=" x ".join(map(str, samples.shape)),
         )  # fmt: skip
@@ -62,7 +62,7 @@ def _whole(
 ) -> NDArray[np.int64]:
     wrong = ~((values >= 0) & (values <= most) & (values == np.floor(values)))  # those that are no number too
     if wrong.any():
-        raise ReadError(f"{what} that are none", where=name, expected=expected, found=f"{values[wrong][0]:g}")
+        raise ReadError(f"invalid {what}", where=name, expected=expected, found=f"{values[wrong][0]:g}")
     return values.astype(np.int64)
 
 

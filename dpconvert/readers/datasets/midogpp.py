@@ -51,7 +51,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     told.count_unused()
     if alone:
         source.notes.append(
-            f"left out: {counted(len(alone), 'image')} without a line in the table, the first {alone[0]}"
+            f"left out: {counted(len(alone), 'image')} without a row in the table, the first {alone[0]}"
         )
 
 

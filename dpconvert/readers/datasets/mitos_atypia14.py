@@ -60,7 +60,9 @@ def _source_image(name: str, parts: list[MatchedFile], tables: Mapping[tuple[str
     wanted = [(f"{name}{part['outer']}{part['inner']}", kind) for part in ordered for kind in LABELS]
     for frame, kind in wanted:
         if (frame, kind) not in tables:
-            raise SourceError("no table for this frame", where=name, expected=f"{frame}_{kind}.csv, be it empty")
+            raise SourceError(
+                "no table for this frame", where=name, expected=f"{frame}_{kind}.csv, even if it is empty"
+            )
     slide = ordered[0]["slide"]
     return SourceImage(
         name,

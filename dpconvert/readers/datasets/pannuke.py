@@ -40,7 +40,11 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     assert found is not None
     masks = source.samples(found)
     if masks.shape != (image.height, image.width, len(KINDS) + 1):
-        raise ReadError("not a mask for each kind of nucleus", where=name, found=" x ".join(map(str, masks.shape)))
+        raise ReadError(
+            "not masks with a channel for each kind of nucleus and the background",
+            where=name,
+            found=" x ".join(map(str, masks.shape)),
+        )
     kinds = np.asarray(masks[..., : len(KINDS)], np.int64)
     channel = (kinds > 0).argmax(-1)
     number = np.take_along_axis(kinds, channel[..., None], -1)[..., 0]

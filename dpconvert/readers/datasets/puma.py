@@ -31,7 +31,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             if of_it is None:
                 raise SourceError(
                     "no outlines of nuclei for this image", where=found.name,
-                    remedy="put them there, or convert without --dense",
+                    remedy="add them, or convert without --dense",
                 )  # fmt: skip
             drawn.append(of_it.name)
         yield SourceImage(

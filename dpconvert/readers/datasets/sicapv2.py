@@ -30,7 +30,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             file = _file(row, endings, where)
             label = _grade(row, where)
             if grades.setdefault(file, label) != label:
-                raise SourceError("two tables tell two grades of this patch", where=where, found=grades[file])
+                raise SourceError("two tables state different grades for this patch", where=where, found=grades[file])
             about.setdefault(file, {})["cribriform"] = cell(row, "G4C", where) or "0"
             _take_set(table, file, sets, about[file])
     if unlisted := len(images) - len(grades):
@@ -65,7 +65,9 @@ def _file(row: TableRow, endings: Endings, where: str) -> str:
 def _grade(row: TableRow, where: str) -> str:
     told = [column for column in COLUMNS if cell(row, column, where) == "1"]
     if len(told) != 1:
-        raise SourceError("not one grade", where=where, expected=f"a 1 in one of {', '.join(COLUMNS)}", found=told)
+        raise SourceError(
+            "not exactly one grade", where=where, expected=f"a 1 in one of {', '.join(COLUMNS)}", found=told
+        )
     return told[0]
 
 
@@ -73,7 +75,7 @@ def _patients(source: Source) -> dict[str, str]:
     """Slide -> patient."""
     tables = [Table(source.read(found.name), found.name) for found in source.match("patients")]
     if not tables:
-        source.notes.append("wsi_labels.xlsx is not here: groups are slides, and a patient may be in two sets")
+        source.notes.append("wsi_labels.xlsx is missing: groups are slides, and a patient may be in two sets")
     rows = [(row, f"{table.name}, line {row.line}") for table in tables for row in table]
     return {cell(row, "slide_id", where): f"patient {cell(row, 'patient_id', where)}" for row, where in rows}
 

@@ -92,7 +92,7 @@ def _reader(source: Source, layout: Layout, group: str) -> Callable[[MatchedFile
                 return target.of_indicators(target.bits_of(text), source.manifest.classes)
         except ValueError as error:
             raise SourceError(
-                str(error), where=found.name, remedy="mend the pattern of [files.images], or rename the file"
+                str(error), where=found.name, remedy="correct the pattern of [files.images], or rename the file"
             ) from None
         return known(text) if group == "class" else in_text(text, layout, known, found.name)
 
