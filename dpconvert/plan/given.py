@@ -4,6 +4,7 @@ For each kind of setting, a function of this module compares the given values wi
 Keys of [layout] and named groups of patterns are a shape's own: its module may have
 
     GROUPS                          kind of files -> named groups of its pattern that are read
+    LABELS                          what samples are labelled with -> named groups that are read for it only
     idle(source) -> Iterator[Idle]  keys of [layout] that have no effect for these files
 """
 
@@ -124,7 +125,9 @@ def _split(given: Given) -> Iterator[str]:
 
 
 def _patterns(given: Given) -> Iterator[str]:
-    groups = getattr(_shape(given), "GROUPS", {})
+    labels = getattr(_shape(given), "LABELS", {})
+    others = {name for target, some in labels.items() if target != given.manifest.target for name in some}
+    groups = {kind: read - others for kind, read in getattr(_shape(given), "GROUPS", {}).items()}
     kept = set(given.manifest.layout.get("attributes", {}).values()) if given.manifest.shape == "folders" else set()
     for kind, spec in given.manifest.files.items():
         named = re.compile(spec.pattern)

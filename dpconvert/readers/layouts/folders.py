@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from dpconvert import names
+from dpconvert.card import Target
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.readers.labels import ALL, ManyLabels, check_many, in_text, parts_of
@@ -30,6 +31,7 @@ FILES = {
 
 
 TARGETS = ALL
+LABELS: dict[Target, tuple[str, ...]] = {"class": ("class",), "labels": ("labels", "indicators"), "value": ("value",)}
 GROUPS = {"images": {"class", "labels", "indicators", "value", "group", "split", "name"}}
 
 
@@ -60,7 +62,7 @@ def images(source: Source) -> Iterator[SourceImage]:
 def _named_group(source: Source) -> str:
     """Return the named group of the pattern that holds labels."""
     pattern = re.compile(source.manifest.files["images"].pattern).groupindex
-    wanted = {"class": ("class",), "labels": ("labels", "indicators"), "value": ("value",)}[source.manifest.target]
+    wanted = LABELS[source.manifest.target]
     given = [group for group in wanted if group in pattern]
     if source.manifest.target != "class" and len(given) != 1:
         raise ManifestError(
