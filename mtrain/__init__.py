@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mtrain.data.dataset import ShardDataset
     from mtrain.data.pool import Pool
     from mtrain.model.network import shared_network
-    from mtrain.transfers.modes import TransferOptions
+    from mtrain.transfers.pretrained import TransferOptions
 
 __all__ = [
     "FitConfig",

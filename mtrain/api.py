@@ -12,10 +12,12 @@ from dpconvert.names import closest
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork, shared_network
-from mtrain.runs import Run, named_run, new_name, open_run
+from mtrain.run_names import named_run, new_name, open_run
+from mtrain.runs import Run
 from mtrain.settings import fit_config
 from mtrain.train import fit as training
-from mtrain.transfers.modes import MODES, TransferOptions
+from mtrain.transfers.modes import MODES
+from mtrain.transfers.pretrained import TransferOptions
 from mtrain.transfers.request import targets, weights_of
 from mtrain.transfers.transfer import source_of
 from mtrain.transfers.transfer import transfer as score

@@ -30,7 +30,8 @@ from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
 from mtrain.data.loader import batches
 from mtrain.data.pool import open_pool
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork, shared_network
 

@@ -19,7 +19,8 @@ from dpconvert.runtime.limits import reading
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
-from dpconvert.tasks.preview import classes_of, in_words, is_sample, look, marked
+from dpconvert.tasks.preview import classes_of, in_words, is_sample, look
+from dpconvert.tasks.slide_drawing import marked
 
 SIDE = 640  # px of a drawing
 DRAWN = 200  # slides that are drawn; the others are only counted

@@ -112,7 +112,7 @@ def _networks(
     runs: Path, backbones: Sequence[str], names: Sequence[str], size: int | None
 ) -> Iterator[tuple[str, Run]]:  # fmt: skip
     """What to call each network, and where it is; two of one name are told apart by their weights."""
-    from mtrain.runs import open_run
+    from mtrain.run_names import open_run
     from mtrain.settings import untrained
 
     seen: dict[str, int] = {}

@@ -58,7 +58,7 @@ def influence(
     Example: mtrain influence --run RUN --target Lung
     """
     from mtrain.errors import UsageError
-    from mtrain.runs import open_run
+    from mtrain.run_names import open_run
     from mtrain.transfers.request import targets
 
     run, singles = run_of(runs, name), [open_run(runs, one) for one in alone]

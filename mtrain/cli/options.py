@@ -228,6 +228,6 @@ def _note_at_the_end() -> None:
 
 def run_of(runs: Path, name: str | None) -> Run:
     """The run of that name; without a name, the newest one."""
-    from mtrain.runs import newest_run, open_run
+    from mtrain.run_names import newest_run, open_run
 
     return open_run(runs, name) if name else newest_run(runs)

@@ -201,7 +201,7 @@ def evaluate(
     Example: mtrain evaluate --sweep paper
     """
     from mtrain.errors import UsageError
-    from mtrain.runs import open_run
+    from mtrain.run_names import open_run
     from mtrain.sweep.store import open_store
     from mtrain.transfers.request import places, targets, unread
 

@@ -49,7 +49,7 @@ def fit(
     Example: mtrain fit --shards shards/ --leave-out Lung
     On two GPUs: torchrun --nproc-per-node 2 -m -- mtrain fit --leave-out Lung
     """
-    from mtrain.runs import named_run, new_name
+    from mtrain.run_names import named_run, new_name
     from mtrain.services import check_installed
     from mtrain.settings import as_toml, check_names, fit_config, read_settings
 
@@ -178,7 +178,7 @@ def list_runs(runs: Path, as_json: bool) -> None:
     \b
     Example: mtrain runs
     """
-    from mtrain.runs import all_runs
+    from mtrain.run_names import all_runs
 
     rows = [_row(run) for run in all_runs(runs)]
     lines = [

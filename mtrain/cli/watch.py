@@ -67,7 +67,8 @@ def _named(
         UsageError: neither or both have this name, or an option names another.
     """
     from mtrain.errors import UsageError
-    from mtrain.runs import Run, all_runs
+    from mtrain.run_names import all_runs
+    from mtrain.runs import Run
 
     if run is not None or sweep is not None:
         raise UsageError("two things to watch", found=name, remedy="give NAME, --run or --sweep")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.plural import counted
-from mtrain.data.task import Rows, Task, attributes
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task, attributes
 from mtrain.errors import UsageError
 
 KEYS = ("key", "group")

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from dpconvert.plural import counted
 from mtrain.data.images import Images
-from mtrain.data.task import OPEN, Permit, Rows, Task, open_task, with_test
+from mtrain.data.rows import Rows
+from mtrain.data.task import OPEN, Permit, Task, open_task, with_test
 from mtrain.errors import UsageError
 
 Transform = Callable[[Any], Any]

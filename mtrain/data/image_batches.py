@@ -17,8 +17,9 @@ from mtrain.data.batch import Batch
 from mtrain.data.images import Images
 from mtrain.data.loader import Batches, BatchReady, batches
 from mtrain.data.resident import Shapes
+from mtrain.data.rows import Rows
 from mtrain.data.targets import Targets
-from mtrain.data.task import Rows, Task
+from mtrain.data.task import Task
 from mtrain.errors import ShardError, UserError
 
 CPU = torch.device("cpu")

@@ -22,8 +22,9 @@ from dpconvert.image.decode import decode
 from mtrain.backbones.card import Interpolation
 from mtrain.data.augment import put_square
 from mtrain.data.labels import Scaling, scaling_of, targets_of, widest
+from mtrain.data.rows import Rows
 from mtrain.data.shard_cache import Copy, fetch
-from mtrain.data.task import Rows, Task
+from mtrain.data.task import Task
 from mtrain.errors import ShardError
 from mtrain.used import mark
 

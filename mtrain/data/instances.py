@@ -11,7 +11,8 @@ from dpconvert.pixel_runs import numbered
 from mtrain.data.augment import CENTRE, put_mask
 from mtrain.data.images import ShardFiles
 from mtrain.data.metadata import json_headers, read_json
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.errors import ShardError
 
 Instances = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtrain.data.images import ShardFiles
-from mtrain.data.task import Rows
+from mtrain.data.rows import Rows
 
 BLOCK = tarfile.BLOCKSIZE
 FIRST = 8 * BLOCK  # bytes to read at once; most texts fit

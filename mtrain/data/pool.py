@@ -17,8 +17,9 @@ from dpconvert import card as cards
 from dpconvert.names import plain
 from dpconvert.plural import counted
 from mtrain.data import shard_cache
+from mtrain.data.rows import Rows
 from mtrain.data.storage import url_of
-from mtrain.data.task import NAME_IT, OPEN, Rows, Task, open_task
+from mtrain.data.task import NAME_IT, OPEN, Task, open_task
 from mtrain.errors import ShardError, UsageError
 
 EMPTY_SETS = 6  # maximum number of sets to list per task

@@ -20,7 +20,8 @@ from mtrain.data.augment import flip, put_mask, square_points
 from mtrain.data.batch import Batch
 from mtrain.data.images import ShardFiles, checks
 from mtrain.data.metadata import json_headers, read_json
-from mtrain.data.task import Dense, Rows, Task
+from mtrain.data.rows import Dense, Rows
+from mtrain.data.task import Task
 from mtrain.errors import ShardError
 
 IGNORE = 255  # in a mask: not annotated

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.data.task import OPEN, Permit, Rows, Task, attributes, fetch_shards, with_test
+from mtrain.data.rows import Rows
+from mtrain.data.task import OPEN, Permit, Task, attributes, fetch_shards, with_test
 from mtrain.documents import known_document, short_digest, write_document
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.paper_tables import training_of
@@ -32,7 +33,7 @@ from mtrain.transfers import probes
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import logits
-from mtrain.transfers.modes import Pretrained, TransferOptions, check_unseen
+from mtrain.transfers.pretrained import Pretrained, TransferOptions, check_unseen
 from mtrain.transfers.probes import TrainingSet
 from mtrain.transfers.request import OWN
 

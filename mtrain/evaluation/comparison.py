@@ -33,7 +33,7 @@ from mtrain.model.network import SharedNetwork
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values
-from mtrain.transfers.modes import Pretrained, TransferOptions
+from mtrain.transfers.pretrained import Pretrained, TransferOptions
 from mtrain.transfers.transfer import result_path, source_of, transfer_runs
 
 MIB = 2**20

@@ -18,12 +18,13 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.columns import ColumnRequest, without_value
 from mtrain.data.labels import need_classes
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.documents import short_digest, write_document
 from mtrain.evaluation.robustness import Samples, neighbours, robustness
 from mtrain.evaluation.robustness_results import FOLDER
 from mtrain.transfers.features import features
-from mtrain.transfers.modes import Pretrained
+from mtrain.transfers.pretrained import Pretrained
 
 SETS = ("train", "val")  # test sets are not needed, and stay closed
 

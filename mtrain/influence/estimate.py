@@ -21,7 +21,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.data.labels import need_classes
 from mtrain.data.pool import find_task, open_pool, pool_of, training_on
-from mtrain.data.task import OPEN, Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import OPEN, Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import companions, surrogate
@@ -35,7 +36,7 @@ from mtrain.model.heads import load_heads
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.transfers.features import features
-from mtrain.transfers.modes import Pretrained, check_unseen
+from mtrain.transfers.pretrained import Pretrained, check_unseen
 from mtrain.transfers.probes import TrainingSet
 from mtrain.transfers.request import OWN
 from mtrain.transfers.transfer import source_of

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from mtrain.data.image_batches import ordered_batches
 from mtrain.data.labels import need_classes
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.influence.projection import Projection
 from mtrain.model.network import SharedNetwork
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.model.maps import Level
 from mtrain.model.task_heads import HeadView, TaskHeads
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.errors import RunError
 from mtrain.model.dense import DenseNetwork
 from mtrain.model.maps import Level

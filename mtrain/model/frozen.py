@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork

@@ -21,8 +21,9 @@ from dpconvert.manifest.rules import TissueRule
 from mtrain.data.images import ShardFiles
 from mtrain.data.labels import Scaling, scaling_of
 from mtrain.data.metadata import json_headers, read_json
+from mtrain.data.rows import Rows, Target
 from mtrain.data.shard_cache import fetch
-from mtrain.data.task import Rows, Target, Task
+from mtrain.data.task import Task
 from mtrain.errors import RunError
 from mtrain.model.tensor_file import read_tensors, write_tensors
 

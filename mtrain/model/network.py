@@ -17,7 +17,7 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
-from mtrain.data.task import Dense, Target
+from mtrain.data.rows import Dense, Target
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, listed_networks, relatives
 from mtrain.model.dense import DenseNetwork

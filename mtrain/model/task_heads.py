@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrain.data.task import Target
+from mtrain.data.rows import Target
 
 
 class HeadView(NamedTuple):

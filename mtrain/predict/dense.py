@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from dpconvert.image import Image
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.errors import UsageError
 from mtrain.predict.dense_files import point_features, polygon_features, write_classes, write_features
 from mtrain.predict.heatmap import TILE

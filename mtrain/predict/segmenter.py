@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrain.data.augment import square
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.errors import UsageError
 from mtrain.model.dense import enlarged, own_maps
 from mtrain.model.dense_file import load_dense

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.scoring.dense import Counts, confusion, matched
 
 LEAST = 0.5  # minimum probability of a peak that counts as a point

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mtrain.atomic import replacing
 from mtrain.data.labels import Scaling
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.scoring import bootstrap, metrics, targets
 from mtrain.scoring.metrics import Labels, Values
 

@@ -14,8 +14,9 @@ from mtrain.data.batch import Batch
 from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
 from mtrain.data.loader import batches
+from mtrain.data.rows import Dense, Rows
 from mtrain.data.targets import Targets
-from mtrain.data.task import Dense, Rows, Task
+from mtrain.data.task import Task
 from mtrain.model import batchnorm_per_task
 from mtrain.model.dense import enlarged, own_maps
 from mtrain.model.maps import features_and_maps

@@ -19,7 +19,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import BatchDraw, TrainingBatches
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.documents import short_digest
 from mtrain.model.frozen import FEATURES, Features, check_features, computed, stored, weights_digest
 from mtrain.model.inference import Inference

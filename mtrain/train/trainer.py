@@ -25,9 +25,10 @@ from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
 from mtrain.data.prefetch import on_device
 from mtrain.data.resident import ResidentImages
+from mtrain.data.rows import Rows
 from mtrain.data.stream import StreamBatches
 from mtrain.data.targets import Targets
-from mtrain.data.task import Rows, Task
+from mtrain.data.task import Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.inference import Inference, outputs
 from mtrain.model.loss import head_scales, task_losses

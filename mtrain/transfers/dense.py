@@ -25,8 +25,9 @@ from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
 from mtrain.data.instances import instances_of
 from mtrain.data.loader import batches
+from mtrain.data.rows import Dense, Rows
 from mtrain.data.targets import IGNORE, Targets, turned
-from mtrain.data.task import Dense, Rows, Task
+from mtrain.data.task import Task
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.dense import enlarged
 from mtrain.model.dense_loss import drawn_discs, point_losses

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.model import tuning
 from mtrain.model.maps import features_and_maps
 from mtrain.model.network import SharedNetwork

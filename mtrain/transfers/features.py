@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
-from mtrain.data.task import Rows, Task, fetch_shards
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task, fetch_shards
 from mtrain.documents import short_digest
 from mtrain.errors import UsageError
 from mtrain.model import frozen

@@ -25,7 +25,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.atomic import locked
 from mtrain.data.labels import constant, strata
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork

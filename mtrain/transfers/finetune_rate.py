@@ -26,7 +26,8 @@ from mtrain.data.image_batches import EpochBatches, OrderedBatches
 from mtrain.data.images import Images
 from mtrain.data.labels import scaling_of
 from mtrain.data.loader import batches
-from mtrain.data.task import Rows, Task
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.model import tuning
 from mtrain.model.devices import find_device
 from mtrain.model.inference import Inference, outputs

@@ -20,13 +20,14 @@ from dpconvert.source.record import Box, sample_name
 from mtrain.data.images import ShardFiles
 from mtrain.data.labels import need_classes
 from mtrain.data.metadata import json_headers, read_json
+from mtrain.data.rows import Rows
 from mtrain.data.shard_cache import fetch
-from mtrain.data.task import Rows, Task, has_frames
+from mtrain.data.task import Task, has_frames
 from mtrain.errors import ShardError, UsageError
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
 from mtrain.transfers.features import features
-from mtrain.transfers.modes import Pretrained
+from mtrain.transfers.pretrained import Pretrained
 from mtrain.transfers.probes import TrainingSet, held_out_probabilities
 
 ROUNDING = 1e-6

@@ -7,12 +7,9 @@ still uses the validation set to choose epoch and rate.
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,152 +17,24 @@ import torch
 from scipy.special import expit, softmax
 
 from dpconvert.runtime.progress import Reporter
-from mtrain import __version__
-from mtrain.atomic import locked
-from mtrain.data.labels import Scaling, constant, scaling_of, strata
-from mtrain.data.task import Rows, Task
-from mtrain.documents import short_digest
+from mtrain.data.labels import Scaling, scaling_of, strata
+from mtrain.data.rows import Rows
+from mtrain.data.task import Task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.devices import find_device
 from mtrain.model.frozen import Features
 from mtrain.model.heads import Head, load_heads
-from mtrain.model.network import SharedNetwork
-from mtrain.model.weights import seen_by
 from mtrain.runs import Run
 from mtrain.scoring import metrics
-from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.predictions import Predictions, decided, undefined
-from mtrain.seen import Seen
 from mtrain.transfers import eva, probes, target_probes
-from mtrain.transfers.dense import FrozenDense, train_decoder
-from mtrain.transfers.dense_tuned import Moving, TunedDense
+from mtrain.transfers.dense_mode import dense
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
-from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, Recipe, logits
+from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, logits
+from mtrain.transfers.pretrained import Pretrained, TransferOptions, Transferred, scored_rows
 from mtrain.transfers.probes import Probe, TrainingSet
-from mtrain.transfers.request import FROZEN_NETWORK, OF_TARGETS, OWN, SINGLE, STEPS
 from mtrain.transfers.target_probes import TargetSet
-
-FROZEN = ("svm", "logistic", "knn", "dense")
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A network to transfer from. `weights`: the origin of its weights ("run", "imagenet", "random" or a file)."""
-
-    run: Run
-    weights: str
-    network: SharedNetwork
-    digest: str
-
-    @property
-    def seen(self) -> Seen:
-        """What the weights were trained on."""
-        return self.run.seen() if self.weights == OWN else seen_by(self.weights, self.run.network())
-
-    @property
-    def origin(self) -> str:
-        """The origin of the weights, for messages."""
-        return str(self.run.weights) if self.weights == OWN else self.weights
-
-    @property
-    def label(self) -> str:
-        """The weights in names of files; with a digest where one name may stand for several, as for random ones."""
-        return self.weights if self.weights in SINGLE else f"{Path(self.weights).stem}-{self.digest[:8]}"
-
-    @property
-    def cache(self) -> Path:
-        """The folder of cached features. It is beside the runs, which share the features of the ImageNet weights."""
-        return self.run.path.parent / ".features"
-
-
-@dataclass(frozen=True)
-class TransferOptions:
-    """How to transfer. `final`: score on the test set, which only tasks from `mtrain.data.task.with_test` have.
-
-    steps, moving: of `dense`: its training steps, and what it trains of the network.
-    """
-
-    mode: str = "svm"
-    final: bool = False
-    solver: str = "batched"
-    workers: int = 2
-    recipe: Recipe = field(default_factory=Recipe)
-    steps: int = STEPS
-    moving: Moving = field(default_factory=Moving)
-
-    @property
-    def scored(self) -> str:
-        return "test" if self.final else "val"
-
-
-@dataclass(frozen=True)
-class Transferred:
-    """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`.
-
-    metric: its name where it is not the task's own. scored, counts: for masks and points, what a result states,
-    and the counts of each sample.
-    """
-
-    set: str
-    trained_on: dict[str, int]
-    settings: dict[str, Any]
-    notes: tuple[str, ...]
-    answered: tuple[Rows, Predictions] | None = None
-    score: float | None = None
-    metric: str | None = None
-    scored: dict[str, Any] = field(default_factory=dict)
-    counts: DenseAnswers | None = None
-
-
-def check_sets(task: Task, options: TransferOptions) -> None:
-    """Raises:
-    UsageError: the task lacks a set that this mode needs.
-    """
-    assert not options.final or "test" in task.rows, "only the final steps open test sets"
-    for split, needed in (("train", True), ("test", options.final)):
-        if needed and not len(task.rows[split]):
-            raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
-    if options.mode == "dense" and task.dense is None:
-        what = "this task has neither masks nor exhaustive points"
-        raise UsageError(what, where=task.folder, remedy="use another --mode")
-    parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
-    if task.target != "class" and options.mode not in OF_TARGETS:
-        kind = f"kind {task.card.kind!r}: its images do not have one class each"
-        raise UsageError(
-            f"--mode {options.mode} cannot score {task.name}, of {kind}", where=task.folder,
-            remedy=f"use --mode {', '.join(OF_TARGETS[:-2])} or {OF_TARGETS[-2]}",
-        )  # fmt: skip
-    wrong = constant(task, Rows.joined([task.rows[part] for part in parts]))
-    if options.mode not in ("joint", "dense") and wrong:
-        what = f"the training set of {task.name} {wrong}, so no classifier can be trained"
-        raise UsageError(what, where=task.folder, remedy="choose another --target")
-
-
-def check_unseen(source: Pretrained, task: Task, splits: Collection[str]) -> None:
-    """Raises:
-    UsageError: the weights were trained on one of these sets of the task, or on a related task, so that a score would
-        be meaningless. Weights that were trained on the task itself, as in joint training, may have seen the same sets
-        of related tasks.
-    """
-    seen = source.seen
-    trained, relatives = seen.of_task(task.name), seen.of_relatives(task.name, tuple(task.card.related))
-    wrong = [(task.name, split) for split in splits if split in trained]
-    wrong += [(name, split) for name, sets in relatives.items() for split in sets if split in splits or not trained]
-    if not wrong:
-        return
-    name, split = wrong[0]
-    kin = "" if name == task.name else f", which is related to {task.name}"
-    own = source.weights == OWN
-    begun = own and split in source.run.started_from().of_task(name)
-    remedy = f"train one with --leave-out {task.name}, or for --mode joint with --joint {task.name}"
-    if begun:
-        remedy = f"train one from other weights than {source.run.config().weights}, which saw it"
-    raise UsageError(
-        f"these weights were trained on the {split} set of {name}{kin}: a score on {'it' if not kin else task.name} "
-        "says nothing",
-        where=source.run.path if own else source.weights, remedy=remedy,
-    )  # fmt: skip
 
 
 def svm(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
@@ -208,7 +77,7 @@ def in_eva(source: Pretrained, task: Task, options: TransferOptions, report: Rep
     settings: dict[str, Any] = {"epoch": layer.epoch, "epochs": layer.epochs, "val_score": layer.score}
     settings |= {"seed": options.recipe.seed, "split": task.card.split_policy}
     notes = () if options.final else (f"the val set of {task.name} also chose the epoch, as in kaiko-eva",)
-    answered = _scored_rows(task, options), layer.answer(of(options.scored))
+    answered = scored_rows(task, options), layer.answer(of(options.scored))
     sizes = {"train": len(sample.labels)}
     return Transferred(options.scored, sizes, settings, notes, answered, metric=eva.METRIC)
 
@@ -216,7 +85,7 @@ def in_eva(source: Pretrained, task: Task, options: TransferOptions, report: Rep
 def fewshot(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
     """Scores by number of training images per class; the result's score is the one with the most images."""
     sample, of = _sample(source, task, ("train",), options, report)
-    rows = _scored_rows(task, options)
+    rows = scored_rows(task, options)
     curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
     settings = {"curve": curve}
     if np.isnan(curve[-1]["mean"]):
@@ -255,56 +124,11 @@ def joint(source: Pretrained, task: Task, options: TransferOptions, report: Repo
     Raises:
         RunError: the run left the task out, was trained on other shards of it, or kept no heads.
     """
-    head, rows = own_head(source.run, task), _scored_rows(task, options)
+    head, rows = own_head(source.run, task), scored_rows(task, options)
     recipe = replace(options.recipe, size=source.run.config().size, workers=options.workers)
     outputs = logits(_with_head(source, head, recipe.device), task, rows, recipe)
     answer = _answer(task, outputs, head.about.scaling or Scaling())
     return Transferred(options.scored, {"train": len(task.rows["train"])}, {}, (), (rows, answer))
-
-
-def dense(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """A decoder of masks and points on the frozen network, or on one that is trained with it."""
-    parts = [split for split in (("train", "val") if options.final else ("train",)) if len(task.rows[split])]
-    rows, trained = _scored_rows(task, options), Rows.joined([task.rows[split] for split in parts])
-    recipe, folder = options.recipe, _decoder_folder(source, task, options)
-    with locked(folder, "another process is training this decoder", "wait for it"):
-        decoder = train_decoder(
-            _new_decoder(source, task, options), task, trained, steps=options.steps, batch=recipe.batch,
-            seed=recipe.seed, workers=options.workers, report=report, folder=folder,
-        )  # fmt: skip
-        answers = decoder.answers(task, rows, recipe.batch, options.workers)
-        shutil.rmtree(folder, ignore_errors=True)
-    scored, metric = answers.scored(), decoder.dense.metrics[0]
-    notes = []
-    if np.isnan(scored["scores"][metric]):
-        notes.append(f"the {options.scored} set of {task.name} holds nothing to find: no {metric}")
-    if not scored["intervals"]:
-        notes.append(
-            f"the {options.scored} set of {task.name} is of one {task.card.group_kind}: no confidence intervals"
-        )
-    sizes = {split: len(task.rows[split]) for split in parts}
-    settings = {"steps": options.steps, "tune": options.moving.tune} | options.moving.determining()
-    settings |= {"moved": decoder.moved if isinstance(decoder, TunedDense) else 0}
-    return Transferred(
-        options.scored, sizes, settings, tuple(notes), score=scored["scores"][metric], metric=metric,
-        scored=scored, counts=answers,
-    )  # fmt: skip
-
-
-def _decoder_folder(source: Pretrained, task: Task, options: TransferOptions) -> Path:
-    """The folder of a training's checkpoints, under everything that the training depends on."""
-    recipe, determining = options.recipe, options.moving.determining()
-    settings = [source.digest, task.card.digest, source.run.config().size, options.final, options.steps, recipe.batch]
-    digest = short_digest(json.dumps([*settings, recipe.seed, determining, __version__]))
-    return source.run.path / "transfer" / "decoders" / f"{task.name}-{digest[:16]}"
-
-
-def _new_decoder(source: Pretrained, task: Task, options: TransferOptions) -> FrozenDense:
-    assert task.dense is not None, "check_sets refuses such tasks"
-    network, size, recipe = source.network, source.run.config().size, options.recipe
-    if options.moving.tune == FROZEN_NETWORK:
-        return FrozenDense(network, task.dense, size, recipe.seed, recipe.device)
-    return TunedDense(network, task.dense, size, recipe.seed, recipe.device, options.moving)
 
 
 MODES: dict[str, Callable[[Pretrained, Task, TransferOptions, Reporter], Transferred]] = {
@@ -356,13 +180,6 @@ def _of_probe(
     how = f"the score is the cross-validation's, which also chose {chosen}: it is optimistic"
     note = f"{task.name} has no {scored} set: {how}"
     return Transferred("cv", sizes, probe.settings, (*probe.notes, note), score=probe.score)
-
-
-def _scored_rows(task: Task, options: TransferOptions) -> Rows:
-    rows = task.rows[options.scored]
-    if not len(rows):
-        raise UsageError(f"this task has no {options.scored} set", where=task.folder, remedy="choose another --target")
-    return rows
 
 
 def _sample(

@@ -33,16 +33,8 @@ from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
 from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
-from mtrain.transfers.modes import (
-    MODES,
-    SEEDED,
-    Pretrained,
-    TransferOptions,
-    Transferred,
-    check_sets,
-    check_unseen,
-    own_head,
-)
+from mtrain.transfers.modes import MODES, SEEDED, own_head
+from mtrain.transfers.pretrained import Pretrained, TransferOptions, Transferred, check_sets, check_unseen
 from mtrain.transfers.request import FROZEN_NETWORK, OWN
 from mtrain.transfers.results import read_result
 

@@ -23,6 +23,7 @@ from dpconvert import conversion
 from dpconvert.errors import OutputError, ReadError, SourceError
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
+from dpconvert.shards import job as jobs
 from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import SAMPLES_PER_SHARD, Answer, Converted, one_line, run
 from tests.dpconvert.test_contract import digests
@@ -359,8 +360,8 @@ def test_a_file_that_vanishes_after_the_plan_is_a_failed_sample(
     lines = (tmp_path / "out" / one.manifest.task / ".work" / "plan.jsonl").read_text().splitlines()
     plan = conversion.Plan.from_lines(lines)
     (rows,) = [rows for rows in plan.shards().values() if any(tile.name in row.files[0] for row in rows)]
-    job = conversion._ShardJob(rows, plan.classes, conversion.Options(), tmp_path / "out")
-    (failure,) = conversion._shard(source, job)[1]
+    shard = jobs.ShardJob(rows, plan.classes, conversion.Options(), tmp_path / "out")
+    (failure,) = jobs.make_shard(source, shard)[1]
     assert failure.source.endswith(tile.name)
     assert failure.reason == f"{tile.relative_to(tiles)}: cannot be read: No such file or directory"
 

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from PIL import ImageColor
 
 from dpconvert.tasks import preview as drawing
-from dpconvert.tasks.preview import CLASSES, OUTLINES, VEIL
+from dpconvert.tasks.slide_drawing import CLASSES, OUTLINES, VEIL
 from tests.dpconvert.conftest import Answer, Converted
 from tests.dpconvert.test_shape_slides import AREA, LEFT_HALF, OBJECTS, SIDE, Tree, geojson
 

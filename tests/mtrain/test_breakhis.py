@@ -15,7 +15,7 @@ from mtrain.evaluation import breakhis
 from mtrain.evaluation.breakhis import images_of, patient_accuracy
 from mtrain.evaluation.ranks import summary
 from mtrain.transfers.finetune_rate import Recipe
-from mtrain.transfers.modes import Pretrained
+from mtrain.transfers.pretrained import Pretrained
 from mtrain.transfers.transfer import TransferOptions, source_of
 from tests.mtrain import test_evaluate
 from tests.mtrain.pools import write_pool, write_task

@@ -20,7 +20,8 @@ import pytest
 from dpconvert import card as cards
 from mtrain import cli
 from mtrain.config import FitConfig
-from mtrain.runs import Run, new_name
+from mtrain.run_names import new_name
+from mtrain.runs import Run
 from mtrain.settings import fit_config
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task

@@ -21,7 +21,8 @@ from mtrain.errors import UsageError
 from mtrain.evaluation.comparison import Scored, cost, draws_of, rank_intervals
 from mtrain.evaluation.eva_scores import published_facts, published_for
 from mtrain.model.network import shared_network
-from mtrain.runs import Run, Start, all_runs
+from mtrain.run_names import all_runs
+from mtrain.runs import Run, Start
 from mtrain.scoring import bootstrap, metrics
 from mtrain.settings import fit_config, untrained
 from mtrain.train.fit import fit

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score
 
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.scoring.dense import confusion, dense_scores, matched
 from mtrain.scoring.peaks import counted, found_points
 from tests.mtrain.dense_networks import dense_training

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dpconvert import card as cards
 from mtrain.config import FitConfig
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.model.backbones import body_of
 from mtrain.model.dense import DenseNetwork, enlarged
 from mtrain.model.dense_loss import drawn_discs, mask_losses, point_losses

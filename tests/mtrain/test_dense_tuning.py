@@ -19,8 +19,9 @@ from mtrain.cli import transfer_lines
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
+from mtrain.data.rows import Dense
 from mtrain.data.targets import Targets
-from mtrain.data.task import Dense, Task, open_task
+from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork

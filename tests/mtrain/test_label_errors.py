@@ -20,7 +20,7 @@ from mtrain.errors import UsageError
 from mtrain.runs import Run
 from mtrain.seen import Seen
 from mtrain.transfers.label_errors import check_independent, suspects
-from mtrain.transfers.modes import Pretrained
+from mtrain.transfers.pretrained import Pretrained
 from tests.mtrain.pools import write_task
 
 MANIFEST = """

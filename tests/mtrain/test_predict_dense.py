@@ -16,7 +16,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from mtrain import cli
-from mtrain.data.task import Dense
+from mtrain.data.rows import Dense
 from mtrain.predict.dense import segment_slide, separated
 from mtrain.predict.outlines import outlines
 from mtrain.predict.segmenter import Segmenter
