@@ -84,14 +84,15 @@ def test_openslide_is_imported_by_the_slide_module_alone() -> None:
     assert [name for name, path in modules("mtrain") if "openslide" in tops(imports(path))] == []
 
 
+OF_THE_FORMAT = {f"mtrain.data.{name}" for name in ("pool", "task", "index", "rows")}
+
+
 def test_mtrain_reads_cards_and_indices_in_one_place() -> None:
     for name, path in modules("mtrain"):
         used = {n for n in imports(path) if n.startswith("dpconvert.") and any(n.startswith(c) for c in CONTRACT)}
         if name == "mtrain.backbones.card":  # a network has a licence as a dataset has one
             used -= {"dpconvert.card", "dpconvert.card.Licence"}
-        assert not used or name in {"mtrain.data.pool", "mtrain.data.task", "mtrain.data.index", "mtrain.data.rows"}, (
-            f"{name} imports {sorted(used)}"
-        )
+        assert not used or name in OF_THE_FORMAT, f"{name} imports {sorted(used)}"
 
 
 @pytest.mark.parametrize("package", ["dpconvert", "mtrain"])
