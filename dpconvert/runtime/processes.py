@@ -36,6 +36,7 @@ R = TypeVar("R")
 
 LOADED = ["dpconvert.conversion"]  # imported by the server before it forks
 AHEAD = 2  # items submitted for each process
+SILENCE = 10.0  # seconds without a result after which the workers are looked at
 DEFAULT = Limits()
 
 _context: Any = None  # set once in each worker process by `_prepare`
@@ -140,13 +141,16 @@ class _Workers:
         self._pool = ProcessPool(count, 0, _prepare, (context, limit, self._notes), start)
         self._running: dict[Future[Any], tuple[Any, dict[str, str]]] = {}  # items, and the files they may not read
         self._ended: dict[str, str] = {}  # the signal that ended a worker, by the file that it read
+        self._replaced: set[int] = set()  # processes that a file ended
+        self._killed = False
 
     def __enter__(self) -> _Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            wait([future for future in self._running if future.running()])  # their results are kept
+            if not self._killed:  # else others may wait for what the killed one held
+                wait([future for future in self._running if future.running()])  # their results are kept
         finally:
             self._pool.stop()  # type: ignore[no-untyped-call]
             self._pool.join()
@@ -167,7 +171,10 @@ class _Workers:
                     break
             if not self._running:
                 return
-            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            done = wait(self._running, SILENCE, FIRST_COMPLETED).done
+            if not done:
+                self._check_alive()
+            for future in done:
                 item, refused = self._running.pop(future)
                 try:
                     result = future.result()
@@ -192,11 +199,36 @@ class _Workers:
             why, file = limits.reason(error.exitcode), limits.file_of(self._notes, error.pid)
             if why and file and file not in refused:
                 self._ended[file] = why
+                self._replaced.add(error.pid)
                 return
-        raise OutputError(
-            "a worker process was killed",
-            remedy="often for lack of memory: run the same command again with fewer --workers; finished work is kept",
-        ) from None
+        self._killed = True
+        raise _killed_error() from None
+
+    def _check_alive(self) -> None:
+        """A worker that is killed while it takes an item or gives a result loses both, and nobody tells.
+
+        Raises:
+            OutputError: a worker is gone, and no file ended it.
+        """
+        workers = {int(note.name) for note in self._notes.iterdir()}
+        if any(not _is_alive(worker) for worker in workers - self._replaced):
+            self._killed = True
+            raise _killed_error()
+
+
+def _killed_error() -> OutputError:
+    return OutputError(
+        "a worker process was killed",
+        remedy="often for lack of memory: run the same command again with fewer --workers; finished work is kept",
+    )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _prepare(context: Any, limit: Limits, notes: Path) -> None:

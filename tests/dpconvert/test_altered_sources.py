@@ -155,13 +155,13 @@ def with_no_number(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (with_kind, "kinds of nuclei that are none; expected 0 to 2; found 7"),
-        (with_part_of_a_number, "numbers of nuclei that are none; expected whole numbers from 0; found 1.5"),
-        (with_a_number_below_zero, "numbers of nuclei that are none; expected whole numbers from 0; found -1"),
-        (with_no_number, "numbers of nuclei that are none; expected whole numbers from 0; found nan"),
+        (with_kind, "invalid kinds of nuclei; expected 0 to 2; found 7"),
+        (with_part_of_a_number, "invalid numbers of nuclei; expected whole numbers from 0; found 1.5"),
+        (with_a_number_below_zero, "invalid numbers of nuclei; expected whole numbers from 0; found -1"),
+        (with_no_number, "invalid numbers of nuclei; expected whole numbers from 0; found nan"),
         (
             lambda array: np.moveaxis(array, 2, 0),
-            "numbers of its nuclei.* 5 channels; found 5 x 192 x 192",
+            "numbers its nuclei.* 5 channels; found 5 x 192 x 192",
         ),
     ],
 )

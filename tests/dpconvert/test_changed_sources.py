@@ -18,6 +18,7 @@ from dpconvert.manifest.catalog import load
 from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
+from dpconvert.shards import job as jobs
 from dpconvert.shards.tar import read_index
 from dpconvert.source.stamps import Stamps
 from tests.dpconvert.test_dense import stored
@@ -66,7 +67,7 @@ def converted(folder: Path, out: str, notes: Notes | None = None) -> ConversionR
 
 def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Stop a conversion after two of its four shards. Returns the images that are in them."""
-    write, made = conversion.write_shard, list[Any]()
+    write, made = jobs.write_shard, list[Any]()
 
     def stopping(*arguments: Any) -> Any:
         if len(made) == 2:
@@ -75,7 +76,7 @@ def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return made[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(conversion, "write_shard", stopping)
+        patched.setattr(jobs, "write_shard", stopping)
         with pytest.raises(KeyboardInterrupt):
             converted(folder, "out")
     return {entry.source for written in made for entry in written.entries}
@@ -167,7 +168,7 @@ def test_a_file_that_was_replaced_by_one_of_any_time_is_read_anew_and_named(
 def test_a_file_that_changes_while_it_is_converted_ends_the_conversion_which_goes_on_with_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = conversion.write_shard
+    write = jobs.write_shard
     table = folder / "source" / "labels.csv"
 
     def changing(*arguments: Any) -> Any:
@@ -176,7 +177,7 @@ def test_a_file_that_changes_while_it_is_converted_ends_the_conversion_which_goe
         return write(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(conversion, "write_shard", changing)
+        patched.setattr(jobs, "write_shard", changing)
         with pytest.raises(SourceError, match=r"changed while they were converted; found labels\.csv; run again"):
             converted(folder, "out")
     (folder / "source" / "readme.txt").unlink()

@@ -260,7 +260,11 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
         ("", "task: is missing"),
         ('task = "a b"', "task: must match ^[A-Za-z0-9]"),
         ('task = "T"\nlicense = "x"', "license: is not known here (did you mean 'licence'?); found 'x'"),
-        ('task = "T"\nkind = "other"', "kind: must be 'classification', 'detection', 'segmentation' or 'ordinal'"),
+        (
+            'task = "T"\nkind = "other"',
+            "kind: must be 'classification', 'detection', 'segmentation', 'ordinal', "
+            "'multilabel' or 'regression'",
+        ),
         ('task = "T"\nclasses = ["a", "a"]', "a class is named twice"),
         ('task = "T"\n[rule]\ntype = "gird"', "rule: must be one of 'whole', 'tiles', 'presence'"),
         ('task = "T"\n[rule]\ntype = "tiles"', "rule.tiles.size: is missing"),

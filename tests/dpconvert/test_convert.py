@@ -51,17 +51,17 @@ def tiles(converted: Get, tmp_path: Path) -> Path:
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """After `interrupted(n)` Ctrl-C is pressed when n more shards are whole."""
-    write, made = conversion.write_shard, []
+    write, made = jobs.write_shard, []
 
     def after(count: int) -> None:
         def stopping(*arguments: Any) -> Any:
             if len(made) == count:
-                monkeypatch.setattr(conversion, "write_shard", write)
+                monkeypatch.setattr(jobs, "write_shard", write)
                 raise KeyboardInterrupt
             made.append(1)
             return write(*arguments)
 
-        monkeypatch.setattr(conversion, "write_shard", stopping)
+        monkeypatch.setattr(jobs, "write_shard", stopping)
 
     return after
 

@@ -22,6 +22,7 @@ import pytest
 from dpconvert import conversion
 from dpconvert.errors import OutputError, SourceError
 from dpconvert.runtime import locks
+from dpconvert.shards import job as jobs
 from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Answer, Converted, one_line, run
 from tests.dpconvert.test_audit import QUIET
@@ -228,8 +229,8 @@ def test_shards_of_other_library_versions_are_made_again(
         run(one.manifest, one.source, tmp_path)
     folder = tmp_path / one.manifest.task
     before = {path.name: path.stat().st_mtime_ns for path in names(folder, SHARDS)}
-    versions = conversion.tools() | {"pillow": "99.0"}
-    monkeypatch.setattr(conversion, "tools", lambda: versions)
+    versions = jobs.tools() | {"pillow": "99.0"}
+    monkeypatch.setattr(jobs, "tools", lambda: versions)
     with pytest.raises(KeyboardInterrupt):
         run(one.manifest, one.source, tmp_path)
     after = {path.name: path.stat().st_mtime_ns for path in names(folder, SHARDS)}
@@ -240,7 +241,7 @@ def test_shards_of_other_library_versions_are_made_again(
 def test_a_source_file_that_goes_while_shards_are_made_is_a_failed_sample(
     how: str, tiles: Path, converted: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, write, made = converted(TILES), conversion.write_shard, []
+    one, write, made = converted(TILES), jobs.write_shard, []
     whole = {path: path.read_bytes() for path in sorted(tiles.rglob("*.tif"))}
 
     def going(*arguments: object) -> object:
@@ -250,7 +251,7 @@ def test_a_source_file_that_goes_while_shards_are_made_is_a_failed_sample(
                 path.unlink() if how == "vanishes" else path.write_bytes(data[: len(data) // 2])
         return write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(conversion, "write_shard", going)
+    monkeypatch.setattr(jobs, "write_shard", going)
     told = "No such file or directory" if how == "vanishes" else "truncated or damaged"
     with pytest.raises(SourceError, match=rf"samples cannot be converted, the first: .*{told}"):
         run(one.manifest, tiles, tmp_path / "out")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageColor
 
-from dpconvert.tasks import preview as drawing
+from dpconvert.tasks import slide_drawing as drawing
 from dpconvert.tasks.slide_drawing import CLASSES, OUTLINES, VEIL
 from tests.dpconvert.conftest import Answer, Converted
 from tests.dpconvert.test_shape_slides import AREA, LEFT_HALF, OBJECTS, SIDE, Tree, geojson

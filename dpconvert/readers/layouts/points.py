@@ -153,7 +153,9 @@ def _paired(source: Source, layout: Layout, naming: named_images.Naming) -> Iter
         if files or layout.missing == "none":
             yield _source_image(image, files[:1], layout)
     if alone and layout.missing == "skip":
-        source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0].name}")
+        source.notes.append(
+            f"left out: {counted(len(alone), 'image')} without files of points, the first {alone[0].name}"
+        )
 
 
 def idle(source: Source) -> Iterator[Idle]:
