@@ -72,7 +72,7 @@ class _Guard:
         if self.limits.memory and HAS_MEMORY:
             _limit_data(self.most)
         if self.note is not None:
-            os.pwrite(self.note, where.encode("utf-8", "surrogateescape") + b"\0", 0)
+            self._write(where.encode("utf-8", "surrogateescape") + b"\0")
             if HAS_SECONDS:
                 signal.setitimer(signal.ITIMER_PROF, SECONDS if self.limits.seconds is None else self.limits.seconds)
 
@@ -80,9 +80,14 @@ class _Guard:
         if self.note is not None:
             if HAS_SECONDS:
                 signal.setitimer(signal.ITIMER_PROF, 0)
-            os.pwrite(self.note, b"\0", 0)
+            self._write(b"\0")
         if self.limits.memory and HAS_MEMORY:
             _limit_data(None)
+
+    def _write(self, what: bytes) -> None:
+        assert self.note is not None
+        os.lseek(self.note, 0, os.SEEK_SET)  # os.pwrite is absent on Windows
+        os.write(self.note, what)
 
 
 _guard: _Guard | None = None  # the limits of this process, which `limited` or `limit_worker` sets

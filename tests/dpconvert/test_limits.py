@@ -21,7 +21,7 @@ from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.progress import Reporter
 from tests.dpconvert.hostile import CASES, limited
 from tests.dpconvert.test_jpeg2000 import coding, stream
-from tests.dpconvert.workers import read_by_name, take_memory
+from tests.dpconvert.workers import kill_the_other, process, read_by_name, take_memory
 
 SMALL = Limits(memory=1 << 28, seconds=0.2)
 TOML = """
@@ -111,3 +111,13 @@ def test_a_conversion_leaves_out_a_hostile_image_alone(tmp_path: Path) -> None:
         "if the file is good, allow more with --limit-seconds"
     )
     assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_a_worker_that_is_killed_between_two_items_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing tells of it: it may have held what the others wait for."""
+    monkeypatch.setattr(processes, "SILENCE", 0.2)
+    with processes.pool(None, 2) as pool:
+        workers = set(processes.run(process, None, range(8), pool))
+        assert len(workers) == 2
+        with pytest.raises(OutputError, match="a worker process was killed"):
+            list(processes.run(kill_the_other, None, [workers], pool))

@@ -37,6 +37,13 @@ def process(context: str, item: int) -> int:
     return os.getpid()
 
 
+def kill_the_other(context: None, workers: set[int]) -> None:
+    """Kill the worker that has nothing to do, and take a while."""
+    for other in workers - {os.getpid()}:
+        os.kill(other, signal.SIGKILL)
+    time.sleep(2)
+
+
 def then_nothing() -> Iterator[int]:
     """Four items, and then no more for a long time."""
     yield from (0, 1, 2, 4)
