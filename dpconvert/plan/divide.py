@@ -99,7 +99,10 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
     twice = [name for name, count in Counter(p.name for p in images).items() if count > 1]
     if twice:
         files = [p.files[0] for p in images if p.name == twice[0]]
-        raise SourceError("two images of one name", where=source.root, found=" and ".join(files[:2]))
+        raise SourceError(
+            "two images of one name", where=source.root, found=" and ".join(files[:2]),
+            remedy="let (?P<name>...) of the pattern also hold what tells them apart, such as their folder",
+        )  # fmt: skip
     source.notes += _absent(samples, {p.name for p in images}, "and no image here")
     source.notes += _unused_errata(manifest, options, images)
     whole = {name for name, box in samples if box is None}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpconvert import card as cards
-from dpconvert.annotations.parsing.table import Dialect, Table, number
+from dpconvert.annotations.parsing.table import Dialect, Table, TableRow, column, number
 from dpconvert.card import TaskCard
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
 from dpconvert.manifest.catalog import load
@@ -277,3 +277,9 @@ def test_a_template_that_needs_a_number_refuses_text(tmp_path: Path) -> None:
     )
     with pytest.raises(ManifestError, match=r"does not fit the table's columns \(not a whole number: 'seven'"):
         run(with_defaults(load(tmp_path / "my.toml")), tmp_path / "source", tmp_path / "out")
+
+
+def test_a_column_named_with_braces_is_told_without_them() -> None:
+    row = TableRow(2, {"file": "a", "score": "1"})
+    with pytest.raises(ManifestError, match=r'no column .\{score\}.; found file, score; here .* braces: "score"'):
+        column(row, "{score}", "t.csv, line 2")

@@ -150,10 +150,11 @@ def column(table: Table | TableRow, wanted: str, where: str) -> str:
         return wanted
     found = names.match(wanted, columns)
     if found is None:
-        raise ManifestError(
-            f"no column {wanted!r}", where=where, found=", ".join(columns),
-            remedy="if these are not its columns, state the delimiter: `delimiter` in [layout]",
-        )  # fmt: skip
+        bare = names.match(wanted.strip("{}"), columns)
+        remedy = "if these are not its columns, state the delimiter: `delimiter` in [layout]"
+        if bare is not None:
+            remedy = f'here a column is named without braces: "{bare}"'
+        raise ManifestError(f"no column {wanted!r}", where=where, found=", ".join(columns), remedy=remedy)
     return found
 
 
