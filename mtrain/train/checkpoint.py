@@ -6,7 +6,7 @@ A checkpoint is written atomically and carries a digest, so that a damaged one i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Protocol
 
@@ -66,6 +66,16 @@ def load(path: Path) -> tuple[StateDict, int]:
 def newest(folder: Path) -> list[Path]:
     """Paths of the checkpoints, newest first."""
     return sorted(folder.glob(PATTERN), reverse=True)
+
+
+def newest_readable(folder: Path, note: Callable[[str], object]) -> tuple[StateDict, int] | None:
+    """The content of the newest checkpoint that can be read, and its number of iterations; None if there is none."""
+    for path in newest(folder):
+        try:
+            return load(path)
+        except RunError as error:
+            note(f"{error}; this checkpoint is ignored")
+    return None
 
 
 class Kept(Protocol):

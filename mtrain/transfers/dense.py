@@ -28,7 +28,7 @@ from mtrain.data.loader import batches
 from mtrain.data.rows import Dense, Rows
 from mtrain.data.targets import IGNORE, Targets, turned
 from mtrain.data.task import Task
-from mtrain.errors import DivergedError, RunError
+from mtrain.errors import DivergedError
 from mtrain.model.dense import enlarged
 from mtrain.model.dense_loss import drawn_discs, point_losses
 from mtrain.model.devices import find_device
@@ -127,17 +127,13 @@ class FrozenDense:
 
     def resume(self, folder: Path, report: Reporter) -> int:
         """Restore the newest readable checkpoint of `folder`; return the number of steps done, 0 without one."""
-        for path in checkpoint.newest(folder):
-            try:
-                state, done = checkpoint.load(path)
-            except RunError as error:
-                report.note(f"{error}; this checkpoint is ignored")
-                continue
-            checkpoint.restore(self.parts, self.optimizer, state)
-            for kept in self.optimizer.state.values():
-                kept["step"] = kept["step"].cpu()  # where AdamW keeps it
-            return done
-        return 0
+        saved = checkpoint.newest_readable(folder, report.note)
+        if saved is None:
+            return 0
+        checkpoint.restore(self.parts, self.optimizer, saved[0])
+        for kept in self.optimizer.state.values():
+            kept["step"] = kept["step"].cpu()  # where AdamW keeps it
+        return saved[1]
 
     @property
     def is_finite(self) -> bool:

@@ -137,15 +137,10 @@ def finetune(
 def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateResult:
     """Train at one rate. The weights are written first, then the result, which marks them as complete."""
     name, rate, folder = tuning.task.name, tuning.rate, place / f"rate-{tuning.rate:g}"
-    for path in checkpoint.newest(folder):
-        try:
-            state, epoch = checkpoint.load(path)
-        except RunError as error:
-            report.note(f"{error}; this checkpoint is ignored")
-            continue
-        tuning.restore(state)
-        report.note(f"{name}: resumed after epoch {epoch} at rate {rate:g}")
-        break
+    saved = checkpoint.newest_readable(folder, report.note)
+    if saved is not None:
+        tuning.restore(saved[0])
+        report.note(f"{name}: resumed after epoch {saved[1]} at rate {rate:g}")
     outcome = tuning.run(folder, report)
     if outcome.diverged:
         report.note(f"{name}: diverged at rate {rate:g} in epoch {len(outcome.history) + 1}")
