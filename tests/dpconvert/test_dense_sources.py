@@ -24,6 +24,7 @@ from tests.dpconvert.conftest import Converted, run
 from tests.dpconvert.test_dense import REAL, masks_of, stored
 
 Get = Callable[[str], Converted]
+IN_SHORT = {"camelyon16", "glas", "janowczyk1", "janowczyk2", "midogpp", "mitos-atypia14", "pannuke", "warwick-crc"}
 WITH_TARGETS = {name for name in known() if find(name).dense is not None}
 
 
@@ -51,7 +52,10 @@ def test_sources_with_geometry_state_dense_targets() -> None:
     assert all(find(name).dense.optional for name in WITH_TARGETS)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", sorted(WITH_TARGETS))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.stress) for name in sorted(WITH_TARGETS)],
+)
 def test_targets_leave_images_labels_and_sets_as_they_are(name: str, converted: Get) -> None:
     source = converted(name)
     plain, dense = stored(source.folder), stored(kept(source))

@@ -603,7 +603,7 @@ SCALES = [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_shares_of_outlines_are_those_of_a_mask_of_the_same_area(scale: int, seed: int) -> None:
     """Cells of a mask as an outline at level 0, against counted cells of the mask stretched to level 0."""

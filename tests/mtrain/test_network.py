@@ -92,7 +92,7 @@ def test_a_network_trained_at_518_px_is_taken_at_224() -> None:
         ("deit_tiny_distilled_patch16_224", 192),
         ("pit_ti_224", 256),
         ("pit_ti_distilled_224", 256),
-        ("resnet50_clip", 2048),
+        pytest.param("resnet50_clip", 2048, marks=pytest.mark.stress),
     ],
 )
 def test_networks_that_only_pool_tokens_give_what_their_classifier_sees(name: str, features: int) -> None:

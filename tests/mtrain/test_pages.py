@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mtrain.evaluation.paper_tables import published
 from mtrain.report.run_page import write_report
@@ -44,8 +46,18 @@ CONTRAST = """(() => {
 
 @pytest.fixture(scope="module")
 def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep as large as the paper's, with the paper's scores on the test sets and on BreaKHis."""
-    folder = tmp_path_factory.mktemp("sweep")
+    """The page of a sweep as large as the paper's, drawn once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "page-of-a-sweep"
+    page = folder / "report" / "report.html"
+    with FileLock(f"{folder}.lock"):
+        if not page.exists():
+            assert write_large_sweep(folder) == page
+    return page
+
+
+def write_large_sweep(folder: Path) -> Path:
+    """With the paper's scores on the test sets and on BreaKHis."""
 
     def score(combination: Combination, task: str, seed: int) -> float:
         wave = math.sin(len(task) * 7 + seed * 3 + GRID.index(combination))

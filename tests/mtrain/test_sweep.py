@@ -522,7 +522,9 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
 ) -> None:
     sweep = load_sweep(str(slow_toml)).model_copy(update={"shards": str(shards)})
     cells, store = cells_of(sweep, left_out_sets(sweep)), Store(tmp_path / "sweeps" / "slow")
-    process = Forked(["sweep", str(slow_toml), "--shards", str(shards), "--sweeps", str(store.path.parent), "--quiet"])
+    process = Forked(
+        ["sweep", str(slow_toml), "--shards", str(shards), "--sweeps", str(store.path.parent), "--jobs", "1", "--quiet"]
+    )
     try:
         wait_for(lambda: store.has(cells[0]))
         second = store.run(cells[1].training)
