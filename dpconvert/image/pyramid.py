@@ -18,7 +18,8 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import WHITE, Image, Pixels, over, resample
 from dpconvert.image.jpeg_tiles import EIGHTH, JpegTiles
 from dpconvert.image.spacing import Spacing, of_texts
-from dpconvert.image.tiff import SEGMENT_LIMIT, TiffPages, UnknownKindError
+from dpconvert.image.tiff import TiffPages
+from dpconvert.image.tiff_checks import SEGMENT_LIMIT, UnknownKindError
 from dpconvert.image.tiff_layout import layout
 
 

@@ -21,10 +21,21 @@ from numpy.typing import NDArray
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
-from dpconvert.image.guards.tiff_segments import JPEG, check_compression, check_segment, segment_size
+from dpconvert.image.guards.tiff_segments import JPEG, check_segment
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.spacing import Spacing
-from dpconvert.image.tiff_layout import Level, Opened, name, opened
+from dpconvert.image.tiff_checks import (
+    SEGMENT_LIMIT,
+    UnknownKindError,
+    check_pages,
+    dtype_of,
+    has_plain_jpeg_tiles,
+    is_read_by_libtiff,
+    planes_of,
+    segments_of,
+    shape_of,
+)
+from dpconvert.image.tiff_layout import Opened, name, opened
 from dpconvert.image.tiff_rgb import (
     CMYK,
     GREY,
@@ -32,7 +43,6 @@ from dpconvert.image.tiff_rgb import (
     PALETTE,
     RGB,
     YCBCR,
-    check_kind,
     check_page_bits,
     orientation_of_page,
     page_rgb,
@@ -40,16 +50,11 @@ from dpconvert.image.tiff_rgb import (
     significant_bits,
 )
 
-SEGMENT_LIMIT = 1 << 28  # maximum bytes of a decoded strip or tile
 CACHE = 1 << 26  # bytes of decoded segments to keep
 ROW_CACHE = 3 << 26  # the same if the segments side by side take more, since they are requested repeatedly
 STRIP_ROWS = 1024  # rows that most rows of patches span
 SPOTS, SPOT = 16, 256  # frames per side, and their side, by which large images are checked
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its messages are raised as errors here
-
-
-class UnknownKindError(ReadError):
-    """The rule does not cover these samples."""
 
 
 class TiffPages:
@@ -68,7 +73,7 @@ class TiffPages:
         self._tiff, self.layout = opened(file)
         self.levels = self.layout.levels
         try:
-            _check(self.levels, self.where, scale)
+            check_pages(self.levels, self.where, scale)
             self.is_settled = bool(sum(settle_colours(page) for level in self.levels for page in level.pages))
             first = self.levels[0].pages[0]
             self.bits, self.orientation = significant_bits(first), orientation_of_page(first)
@@ -112,7 +117,7 @@ class TiffPages:
             ReadError: the image uses few of its bits, or the file is damaged.
         """
         page = self.levels[0].pages[0]
-        if self.scale is not None or _dtype(page).itemsize == 1:
+        if self.scale is not None or dtype_of(page).itemsize == 1:
             return
         number = len(self.levels) - 1
         at = self.levels[number]
@@ -127,7 +132,7 @@ class TiffPages:
         planes = [
             self._plane(level, page, plane, x, y, w, h)
             for page in range(len(at.pages))
-            for plane in range(_planes(at.pages[page]))
+            for plane in range(planes_of(at.pages[page]))
         ]
         return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
@@ -141,17 +146,17 @@ class TiffPages:
     def is_plain(self) -> bool:
         """Whether OpenSlide, which has its own rule, reads the same pixels: 8-bit grey or RGB, upright."""
         page = self.levels[0].pages[0]
-        if not all(_is_read_by_libtiff(page) for level in self.levels for page in level.pages):
+        if not all(is_read_by_libtiff(page) for level in self.levels for page in level.pages):
             return False
         usual = page.photometric in (GREY, RGB) or (page.photometric == YCBCR and page.compression == NEW_JPEG)
         opaque = page.samplesperpixel == (1 if page.photometric == GREY else 3)
-        whole_bytes = _dtype(page) == np.uint8 and self.bits in (0, 8)
+        whole_bytes = dtype_of(page) == np.uint8 and self.bits in (0, 8)
         return usual and opaque and whole_bytes and self.orientation == 1 and not self.is_settled
 
     @property
     def is_plain_jpeg(self) -> bool:
         """Whether every level consists of whole JPEG tiles of 8-bit RGB, with none missing."""
-        return all(_is_plain_jpeg(level) for level in self.levels)
+        return all(has_plain_jpeg_tiles(level) for level in self.levels)
 
     def close(self) -> None:
         """Release the file."""
@@ -161,9 +166,9 @@ class TiffPages:
 
     def _plane(self, level: int, page: int, plane: int, x: int, y: int, w: int, h: int) -> NDArray[Any]:
         tags = self.levels[level].pages[page]
-        wide, tall, columns, rows = _grid(tags)
-        channels = 1 if _planes(tags) > 1 else tags.samplesperpixel
-        kind = _dtype(tags)
+        wide, tall, columns, rows = segments_of(tags)
+        channels = 1 if planes_of(tags) > 1 else tags.samplesperpixel
+        kind = dtype_of(tags)
         if wide * tall * channels * kind.itemsize > SEGMENT_LIMIT:
             stored = kind.newbyteorder(tags.parent.byteorder)
             try:
@@ -204,13 +209,13 @@ class TiffPages:
             raise ReadError(f"segment {index} cannot be read: {error}", where=self.where) from None
         if decoded is None:
             return None
-        segment: NDArray[Any] = decoded[0].astype(_dtype(tags), copy=False)  # fax decoders return bits as bytes
+        segment: NDArray[Any] = decoded[0].astype(dtype_of(tags), copy=False)  # fax decoders return bits as bytes
         self._keep(key, segment, kept_at_most(self._side_by_side(level, segment)))
         return segment
 
     def _mapped(self, page: tifffile.TiffPage, kind: np.dtype[Any]) -> NDArray[Any]:
         """Map all pixels of an uncompressed page, (planes, rows, columns, channels), to be read on access."""
-        file, shape = self._file(page), _shape(page)
+        file, shape = self._file(page), shape_of(page)
         if isinstance(file, Path):
             return np.memmap(file, kind, "r", offset=page.dataoffsets[0], shape=shape)
         whole = np.frombuffer(file.getbuffer(), kind, math.prod(shape), page.dataoffsets[0])
@@ -229,10 +234,10 @@ class TiffPages:
     def _side_by_side(self, level: int, segment: NDArray[Any]) -> int:
         """Return the decoded bytes of all segments beside this one: a row of tiles, or a block of strips."""
         pages = self.levels[level].pages
-        _, tall, columns, rows = _grid(pages[0])
+        _, tall, columns, rows = segments_of(pages[0])
         if not pages[0].is_tiled:
             columns = min(-(-STRIP_ROWS // tall), rows)
-        return segment.nbytes * (columns + 1) * len(pages) * _planes(pages[0])
+        return segment.nbytes * (columns + 1) * len(pages) * planes_of(pages[0])
 
     def _keep(self, key: tuple[int, int, int], segment: NDArray[Any], most: int) -> None:
         self._cache[key] = segment
@@ -277,93 +282,10 @@ class Pieces:
         self._file.close()
 
 
-def _is_plain_jpeg(level: Level) -> bool:
-    page = level.pages[0]
-    return (
-        len(level.pages) == 1
-        and page.is_tiled
-        and page.compression == NEW_JPEG
-        and page.photometric in (RGB, YCBCR)
-        and page.samplesperpixel == 3
-        and _planes(page) == 1
-        and page.dtype == np.uint8
-        and all(page.databytecounts)
-    )
-
-
-def _is_read_by_libtiff(page: tifffile.TiffPage) -> bool:
-    """Whether libtiff can read the tiles of a page: it reads uncompressed ones in whole KiB, even beyond the end."""
-    if page.compression != tifffile.COMPRESSION.NONE or not page.is_tiled:
-        return True
-    return all(count % 1024 == 0 for count in page.databytecounts)
-
-
-def _check(levels: list[Level], where: str, scale: Range | None) -> None:
-    for level in levels:
-        for page in level.pages:
-            _check_page(page, where, scale)
-
-
-def _check_page(page: tifffile.TiffPage, where: str, scale: Range | None) -> None:
-    channels, kind = page.samplesperpixel, page.photometric
-    check_compression(page)
-    try:
-        check_kind(page, scale)
-    except KindError:
-        raise
-    except ValueError as error:
-        raise UnknownKindError(
-            "pixels of an unknown kind", where=where, found=str(error),
-            expected="grey, palette, RGB or CMYK, with or without opacity",
-        ) from None  # fmt: skip
-    palette = page.colormap if kind == PALETTE else None
-    if palette is not None and not (palette.ndim == 2 and len(palette) == 3 and palette.size):
-        raise ReadError("a truncated or damaged palette", where=where, found=f"{palette.shape}")
-    wide, tall, columns, rows = _grid(page)
-    sizes = page.imagewidth, page.imagelength, wide, tall, channels
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ReadError(
-            "invalid TIFF: width, height or tile size is not a positive integer",
-            where=where,
-            found=", ".join(map(str, sizes)),
-        )
-    expected = columns * rows * _planes(page)
-    if len(page.dataoffsets) < expected or len(page.databytecounts) < expected:
-        raise ReadError("a TIFF with a truncated table of segments", where=where, expected=expected)
-    held = wide * tall * (1 if _planes(page) > 1 else channels) * _dtype(page).itemsize
-    if held > SEGMENT_LIMIT and not page.is_memmappable:
-        raise ReadError(
-            f"a strip or tile of {held >> 20} MiB",
-            where=where,
-            remedy="save it as a tiled TIFF: its parts are too large",
-        )
-
-
-def _grid(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
-    """Return the width and height of segments, and the numbers of columns and rows of segments."""
-    wide, tall = segment_size(page)
-    return wide, tall, -(-page.imagewidth // wide), -(-page.imagelength // tall)
-
-
-def _planes(page: tifffile.TiffPage) -> int:
-    return page.samplesperpixel if page.planarconfig == 2 else 1
-
-
-def _shape(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
-    """Return (planes, rows, columns, channels) of an uncompressed page."""
-    planes = _planes(page)
-    return planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes
-
-
-def _dtype(page: tifffile.TiffPage) -> np.dtype[Any]:
-    assert page.dtype is not None
-    return page.dtype
-
-
 def _white(page: tifffile.TiffPage) -> int:
     if page.photometric in (GREY_INVERTED, PALETTE, CMYK):
         return 0
-    kind = _dtype(page)
+    kind = dtype_of(page)
     if kind.kind == "f":
         return 1
     bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * kind.itemsize

@@ -17,7 +17,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.manifest.splits import SplitPolicy
-from dpconvert.plan import divide, patches
+from dpconvert.plan import divide, patches, placement
 from dpconvert.plan.collect import LazyScene, check_targets
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -175,7 +175,7 @@ def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
     """Add the content of one image."""
     manifest = source.manifest
     scene = LazyScene(source, image, source.open_image(image.files, image.columns), Counter())
-    if isinstance(manifest.rule, PatchGrid) and not (fit := patches.fitting(manifest.rule, manifest, scene)).count:
+    if isinstance(manifest.rule, PatchGrid) and not (fit := placement.fitting(manifest.rule, manifest, scene)).count:
         size = f"{scene.image.width} x {scene.image.height} px, for patches of {fit.width} x {fit.height}"
         seen.small.append(f"{image.files[0]}: {size}")
     has_label = isinstance(manifest.rule, Whole | Tiles)

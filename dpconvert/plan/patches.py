@@ -9,40 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions
 from dpconvert.errors import ReadError, cut
-from dpconvert.image import Image, TissueMask, scales
+from dpconvert.image import Image, scales
 from dpconvert.manifest.model import Manifest
-from dpconvert.manifest.rules import Area, Centre, Crop, Middle, Objects, PatchGrid, Presence, Regional, Tiles, Whole
-from dpconvert.plan.grid import Boxes, Points, Scales, each_box, grid, holds, patch_sides, resampled, shifted
+from dpconvert.manifest.rules import Area, Centre, Crop, Middle, Objects, Presence, Regional, Tiles, Whole
+from dpconvert.plan.grid import Boxes, Points, each_box, holds, patch_sides, resampled, shifted
+from dpconvert.plan.placement import capped, placed, scale_of, stored_size, whole_grid
+from dpconvert.plan.scene import Scene
 from dpconvert.plural import counted
-from dpconvert.source.record import Box, Record, SourceImage, hashed
+from dpconvert.source.record import Box, Record, SourceImage
 
-OVERRIDE = "say what is right with --mpp-override, or as `mpp_override` in the manifest"
 DECIMALS = 9  # of shares; beyond is what rounding leaves
-ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule asks for
-
-
-class Scene(Protocol):
-    """An image opened for labelling."""
-
-    @property
-    def source_image(self) -> SourceImage: ...
-    @property
-    def image(self) -> Image: ...
-    @property
-    def mended(self) -> Counter[str]: ...
-    @property
-    def annotations(self) -> Annotations | LabelMask: ...
-    @property
-    def tissue(self) -> TissueMask: ...
-    def count(self, patches: int, background: int) -> None: ...
 
 
 def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
@@ -51,7 +33,7 @@ def records(manifest: Manifest, scene: Scene) -> Iterator[Record]:
     if isinstance(rule, Whole):
         yield whole(scene.source_image, scene.image, _label(scene.source_image))
     elif isinstance(rule, Tiles):
-        label, (boxes, stored) = _label(scene.source_image), _patches(rule, manifest, scene)
+        label, (boxes, stored) = _label(scene.source_image), placed(rule, manifest, scene)
         yield from (Record(scene.source_image, label, box, stored) for box in each_box(boxes))
     elif isinstance(rule, Presence):
         yield from _presence(rule, manifest, scene)
@@ -73,33 +55,8 @@ def whole(source_image: SourceImage, image: Image, label: str) -> Record:
     )
 
 
-def _scale(rule: PatchGrid | Crop, manifest: Manifest, scene: Scene) -> Scales:
-    """Return the number of level-0 pixels per pixel of the rule, along x and y.
-
-    Raises:
-        ReadError: the resolution of the slide is not known, or is too coarse for the rule.
-    """
-    where = scene.source_image.files[0]
-    scale = scales(scene.image, rule.mpp, manifest.mpp, where)
-    if rule.mpp is not None and min(scale) * ENLARGED < 1:
-        stated = scene.image.spacing.axes is not None
-        unused = f" (and {manifest.mpp:g}, which was given, is for files that state none)" if manifest.mpp else ""
-        raise ReadError(
-            "coarser than the rule asks for", where=where, expected=f"at most {rule.mpp} um per pixel",
-            found=f"{rule.mpp / min(scale):.4g}" + (f", as the file states{unused}" if stated else ""),
-            remedy="ask for a coarser `mpp`, or leave the slide out with --skip-failed"
-            + (f"; if the file is wrong, {OVERRIDE}" if stated else ""),
-        )  # fmt: skip
-    return scale
-
-
-def _stored(rule: PatchGrid, scale: Scales) -> tuple[int, int] | None:
-    side = rule.stored or (rule.size if rule.mpp or scale[0] != scale[1] else None)
-    return (side, side) if side else None
-
-
 def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    boxes, stored = _patches(rule, manifest, scene)
+    boxes, stored = placed(rule, manifest, scene)
     _count_others(scene, rule.positive)
     positive = holds(boxes, _points(scene, rule.positive))
     for box, inside in zip(each_box(boxes), positive, strict=True):
@@ -107,9 +64,9 @@ def _presence(rule: Presence, manifest: Manifest, scene: Scene) -> Iterator[Reco
 
 
 def _objects(rule: Objects, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    image, source_image, scale = scene.image, scene.source_image, _scale(rule, manifest, scene)
-    stored = _stored(rule, scale)
-    boxes, sides = _grid(rule, scale, image), patch_sides(rule.size, scale)
+    image, source_image, scale = scene.image, scene.source_image, scale_of(rule, manifest, scene)
+    stored = stored_size(rule, scale)
+    boxes, sides = whole_grid(rule, scale, image), patch_sides(rule.size, scale)
     _count_others(scene, [rule.positive, rule.other or rule.none])
     found = _points(scene, [rule.positive])
     dropped = holds(boxes, found)
@@ -135,7 +92,7 @@ def labels(rule: Regional, manifest: Manifest, scene: Scene) -> set[str]:
     Raises:
         ReadError: a label is unknown, or the resolution is not known or is too coarse.
     """
-    _scale(rule, manifest, scene)
+    scale_of(rule, manifest, scene)
     if isinstance(scene.annotations, LabelMask):
         return set(scene.annotations.labels.values())
     _regions(scene.annotations, rule)
@@ -144,14 +101,14 @@ def labels(rule: Regional, manifest: Manifest, scene: Scene) -> set[str]:
 
 def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     image = scene.source_image
-    boxes, stored = _patches(rule, manifest, scene)
+    boxes, stored = placed(rule, manifest, scene)
     if rule.tissue is not None and len(boxes):
         held = scene.tissue.share(boxes) >= rule.tissue
         scene.count(len(boxes), int((~held).sum()))
         boxes = boxes[held]
     positive = _positive(scene.annotations, rule, boxes)
     _count_points(scene)
-    kept = _capped(rule.cap, positive, boxes, image.name)
+    kept = capped(rule.cap, positive, boxes, image.name)
     for box, inside in zip(each_box(boxes[kept]), positive[kept], strict=True):
         yield Record(image, manifest.classes[int(inside)], box, stored)
 
@@ -165,7 +122,7 @@ def _count_points(scene: Scene) -> None:
 
 
 def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]:
-    boxes, stored = _patches(rule, manifest, scene)
+    boxes, stored = placed(rule, manifest, scene)
     if not len(boxes):
         return
     _count_points(scene)
@@ -175,7 +132,7 @@ def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]
     if not told.all():
         scene.mended["patch whose middle is of no single class, left out"] += int((~told).sum())
     boxes, best = boxes[told], best[told]
-    kept = _capped(rule.cap, best, boxes, scene.source_image.name)
+    kept = capped(rule.cap, best, boxes, scene.source_image.name)
     for box, label in zip(each_box(boxes[kept]), best[kept].tolist(), strict=True):
         yield Record(scene.source_image, manifest.classes[label], box, stored)
 
@@ -213,7 +170,7 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     if scene.source_image.label is not None:  # cut out already
         yield whole(scene.source_image, scene.image, scene.source_image.label)
         return
-    classes, scale = manifest.classes, _scale(rule, manifest, scene)
+    classes, scale = manifest.classes, scale_of(rule, manifest, scene)
     for item in _objects_of(scene, classes):
         if classes and item.label not in classes:
             scene.mended[f"labelled {cut(item.label, 40)!r}, which is no class"] += 1
@@ -249,19 +206,6 @@ def _around(item: Annotation, sides: tuple[int, int], scene: Scene) -> Box:
     x = int(np.clip(np.floor(middle.x - sides[0] / 2 + 0.5), left, left + width - sides[0]))
     y = int(np.clip(np.floor(middle.y - sides[1] / 2 + 0.5), top, top + height - sides[1]))
     return Box(x, y, *sides)
-
-
-def _capped(cap: int | None, classes: NDArray[Any], boxes: Boxes, name: str) -> NDArray[np.intp]:
-    """Return the indices of at most `cap` patches per class: those with the smallest hashes, in grid order."""
-    if cap is None:
-        return np.arange(len(boxes))
-    kept: list[int] = []
-    for label in np.unique(classes):
-        candidates = np.flatnonzero(classes == label).tolist()
-        if len(candidates) > cap:
-            candidates = sorted(candidates, key=lambda i: hashed(name, "cap", int(boxes[i, 0]), int(boxes[i, 1])))[:cap]
-        kept += candidates
-    return np.array(sorted(kept), dtype=np.intp)
 
 
 def _positive(annotations: Annotations | LabelMask, rule: Area | Centre, boxes: Boxes) -> NDArray[np.bool_]:
@@ -318,43 +262,3 @@ def _label(image: SourceImage) -> str:
     if image.label is None:
         raise ReadError("no label is known for this image", where=image.name)
     return image.label
-
-
-def _patches(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tuple[int, int] | None]:
-    """Return the patches of the rule, and their stored size if it differs."""
-    scale = _scale(rule, manifest, scene)
-    if not rule.own_tiles:
-        return _grid(rule, scale, scene.image), _stored(rule, scale)
-    found = scene.image.own_grid(scale[0] * rule.size / (rule.stored or rule.size))
-    if found is None or scale[0] != scale[1]:
-        raise ReadError(
-            "has no JPEG tiles of square pixels to pass on as they are", where=scene.source_image.files[0],
-            remedy="convert without --lossless-tiles",
-        )  # fmt: skip
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """The number of patches that fit into an image, and their size in level-0 pixels."""
-
-    count: int
-    width: int
-    height: int
-
-
-def fitting(rule: PatchGrid, manifest: Manifest, scene: Scene) -> Fit:
-    """Return how many patches fit into an image, whatever is on it.
-
-    Raises:
-        ReadError: the resolution is not known, or is too coarse for the rule.
-    """
-    sides = patch_sides(rule.size, _scale(rule, manifest, scene))
-    return Fit(len(_patches(rule, manifest, scene)[0]), *sides)
-
-
-def _grid(rule: PatchGrid, scale: Scales, image: Image) -> Boxes:
-    left, top, width, height = image.bounds
-    boxes = grid(width, height, rule.size, rule.overlap, scale)
-    boxes[:, :2] += left, top
-    return boxes

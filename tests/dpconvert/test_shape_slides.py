@@ -21,7 +21,7 @@ from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
 from dpconvert.image import Flat, Image, Slide, Spacing, open_image, tissue
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import grid, patches, plan
+from dpconvert.plan import grid, placement, plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.readers import with_defaults
@@ -387,7 +387,7 @@ BOUNDS = {"openslide__bounds_x": "100", "openslide__bounds_y": "50", "openslide_
 def test_the_grid_lies_inside_the_bounds_and_qupath_counts_from_them(tree: Tree) -> None:
     image = Told(1000, 800, **BOUNDS)
     assert image.bounds == (100, 50, 300, 200)
-    boxes = patches._grid(tree.manifest(AREA).rule, (1.0, 1.0), image)  # type: ignore[arg-type]
+    boxes = placement.whole_grid(tree.manifest(AREA).rule, (1.0, 1.0), image)  # type: ignore[arg-type]
     assert boxes.tolist() == [[100, 50, 128, 128], [228, 50, 128, 128]]
     tree.write("a.geojson", geojson(("Polygon", [[(0, 0), (10, 0), (10, 10)]], "Tumor")))
     found = annotations_of(tree, "a.geojson", image)

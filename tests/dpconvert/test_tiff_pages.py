@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
-from dpconvert.image import Pages, open_image, opening, tiff
+from dpconvert.image import Pages, open_image, opening, tiff, tiff_checks
 from dpconvert.image.tiff import TiffPages
 
 WIDTH, HEIGHT = 300, 200
@@ -167,7 +167,7 @@ def test_only_the_segments_of_a_frame_are_read_and_few_are_kept(
 def test_a_large_strip_is_mapped_when_it_is_stored_as_it_is_and_refused_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiff, "SEGMENT_LIMIT", 1000)
+    monkeypatch.setattr(tiff_checks, "SEGMENT_LIMIT", 1000)
     rgb = drawn(kind=np.uint16)
     for options in ({}, {"byteorder": ">"}, {"planarconfig": "separate"}):
         pages = TiffPages(write(tmp_path / "plain.tif", rgb, rowsperstrip=HEIGHT, **options))
