@@ -118,6 +118,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         source, set(map(_stem, of_slide)), {_stem(slide.name) for slide in bare}, _used(source, of_slide)
     )
     siblings.refuse_dicom(source, bare)
+    siblings.refuse_label_images(source, bare)
     _check_alone(source, outlines, called)
     alone = []
     for slide in slides:
