@@ -271,7 +271,7 @@ def test_label_images_in_a_folder_are_noted_and_never_taken_for_nothing(
     labels.attrs.update({"ome": {"version": "0.5", "labels": ["tumour"]}})
     with open_image([tmp_path / "source/a.zarr"]) as image:
         assert image.notes == ("1 label image not read: tumour",)
-    (tmp_path / "my.toml").write_text(MANIFEST.replace("[layout]", '[layout]\nmissing = "none"'))
+    (tmp_path / "my.toml").write_text(MANIFEST.replace("missing = true", 'missing = "none"'))
     answer = dpconvert(tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "-q")
     assert answer.code == 1
     assert "a.zarr: label images of a slide without other annotations" in answer.err
