@@ -46,6 +46,21 @@ def report_unused(source: Source, stems: Collection[str], bare: Collection[str],
         source.notes.append(f"{counted(len(left), 'file')} named like slides and not read: {names}{more}")
 
 
+def refuse_two_roles(source: Source, images: str, drawn: str) -> None:
+    """Refuse a file that the patterns of two kinds match: as an image, and as what is drawn on another one.
+
+    Raises:
+        SourceError: there is such a file.
+    """
+    both = {one.name for one in source.match(images)} & {one.name for one in source.match(drawn)}
+    if both:
+        raise SourceError(
+            f"a file that the patterns of both [files.{images}] and [files.{drawn}] match", where=min(both),
+            found=counted(len(both), "such file"),
+            remedy=f"let the pattern of [files.{images}] leave it out, as '(?<!_mask)\\.tif$' does",
+        )  # fmt: skip
+
+
 def refuse_dicom(source: Source, bare: Collection[MatchedFile]) -> None:
     """Refuse DICOM files of annotations about a slide that has no others.
 

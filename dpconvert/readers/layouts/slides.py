@@ -105,6 +105,7 @@ class Layout(Tabular, SplitNames):
 def images(source: Source) -> Iterator[SourceImage]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
     called = called_as(slides)
+    siblings.refuse_two_roles(source, "slides", "annotations")
     outlines = _outlines(source, slides, called)
     classes = {called.get(found["name"], found["name"]): found.name for found in source.match("classes")}
     columns = [*filter(None, (layout.group, layout.split, layout.label))]
