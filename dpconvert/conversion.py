@@ -141,15 +141,15 @@ def _shards(
     """Write the missing shards. Returns the numbers of shards written and existing before."""
     task, shards = source.manifest.task, chosen.shards()
     stamps = source.stamps()
-    missing = {name: rows for name, rows in shards.items() if not is_written(folder, rows, source, stamps, options)}
+    every = (ShardJob(rows, chosen.classes, options, folder, chosen.group_kind) for rows in shards.values())
+    missing = [job for job in every if not is_written(job, source, stamps)]
     had = len(shards) - len(missing)
     if had:
         report.note(f"{task}: {had} of {counted(len(shards), 'shard')} already exist")
-    jobs = (ShardJob(rows, chosen.classes, options, folder) for rows in missing.values())
     failures: list[Failure] = []
-    done = len(chosen.rows) - sum(map(len, missing.values()))
+    done = len(chosen.rows) - sum(len(job.rows) for job in missing)
     with report.bar(f"{task}: shards", len(chosen.rows), done=done) as advance:
-        for count, failed in processes.run(make_shard, source, jobs, pool):
+        for count, failed in processes.run(make_shard, source, missing, pool):
             failures += failed
             advance(count)
     if failures and not options.skip_failed:

@@ -131,9 +131,10 @@ def read(
     mended[STRETCHED] += not _is_reduced((columns, rows), size)
     unknown = sorted(set(np.unique(values).tolist()) - set(known))
     if unknown:
+        stated = ", ".join(mask_pixels.shown(value, colours=colours) for value in sorted(known))
         raise ReadError(
             f"mask {'colour' if colours else 'value'} {mask_pixels.shown(unknown[0], colours=colours)} has no label",
-            where=name, expected=f"one of {', '.join(mask_pixels.shown(v, colours=colours) for v in sorted(known))}",
+            where=name, expected=f"one of {stated}" if known else "`values` in the manifest's [layout]",
             remedy="name every value in the manifest, or give a threshold",
         )  # fmt: skip
     return LabelMask(values, known, *size, instances=instances, mended=+mended)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from dpconvert.errors import ReadError, cut
@@ -109,6 +110,7 @@ BINARY = (
 ROOTS: dict[str, Format] = {"ASAP_Annotations": "asap", "Annotations": "imagescope", "annotations": "ndpa"}
 
 
+@lru_cache(maxsize=1)  # one file for many images
 def detect(data: bytes, name: str) -> Format:
     """Return the format of unpacked content.
 

@@ -72,7 +72,7 @@ def _description(manifest: Manifest) -> list[str]:
         "resolution": f"{manifest.mpp} um/px" if manifest.mpp else "",
         "rule": _rule(manifest),
         "dense targets": _targets(manifest),
-        "group": f"{manifest.group.kind} (ids begin with {manifest.namespace}:)",
+        "group": f"{_groups(manifest)} (ids begin with {manifest.namespace}:)",
         "related tasks": ", ".join(manifest.related),
         "licence": " ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note])),
         "citation": manifest.citation,
@@ -82,7 +82,7 @@ def _description(manifest: Manifest) -> list[str]:
         p = manifest.paper
         lines.append(f"{'the paper:':15}{counted(p.total, 'image')}: train {p.train}, val {p.val}, test {p.test}")
     for name, policy in manifest.split.items():
-        lines.append(f"{'split ' + name + ':':15}{policy.note or 'by ' + manifest.group.kind}")
+        lines.append(f"{'split ' + name + ':':15}{policy.note or 'by ' + _groups(manifest)}")
     lines += ["", f"get it: {manifest.obtain.url}".rstrip(), *filter(None, [manifest.obtain.text.strip()])]
     for archive in manifest.obtain.archives:
         lines.append("  " + "  ".join(filter(None, [archive.name, archive.url, archive.digest])))
@@ -196,8 +196,15 @@ def print_findings(findings: Findings, manifest: Manifest) -> None:
     for problem in findings.problems:
         say(f"problem: {problem}", bold=True)
     if not findings.problems:
-        images, groups = counted(findings.images, "image"), counted(findings.groups, manifest.group.kind)
-        tell(f"no problem found in {images} of {groups}; images were not read")
+        images, kind = counted(findings.images, "image"), findings.group_kind
+        groups = counted(findings.groups, "group" if kind == "image" else kind)
+        of_groups = "" if findings.groups == findings.images and kind == "image" else f" of {groups}"
+        tell(f"no problem found in {images}{of_groups}; images were not read")
+
+
+def _groups(manifest: Manifest) -> str:
+    """What the groups of a source are."""
+    return manifest.group.kind or "group, where file names or a table state it, else image"
 
 
 def _unit(manifest: Manifest) -> str:

@@ -1,6 +1,8 @@
 """OME-Zarr 0.4 and 0.5, read piece by piece by zarr (extra `zarr`): a folder is one image with its coarser levels.
 
-Format: https://ngff.openmicroscopy.org. A chunk that is not there has the fill value, as the format says.
+Format: https://ngff.openmicroscopy.org. A chunk that is not there has the fill value, as the format says. Of a folder
+of several images, as bioformats2raw writes it, the largest is the slide: others are its label, an overview or scans of
+the same glass.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from dpconvert.image.spacing import Spacing, micrometres
 from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 
-SEVERAL = "bioformats2raw.layout"  # attribute of a folder of several images, named by numbers
+SEVERAL = "bioformats2raw.layout"  # attribute of a folder of several images, named by numbers or by its group OME
 TYPES = {"channel": "c", "time": "t"}  # type of an axis -> its letter
 CHUNK_LIMIT = 1 << 28  # bytes
 DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, zlib.error)  # raised by zarr
@@ -129,9 +131,9 @@ class ZarrPages:
             image, notes = _group(path)
             described = _described(dict(image.attrs), path)
             found = described.multiscales[0]
-            axes = [axis.letter for axis in found.axes]
-            self.levels = [ZarrLevel(image[dataset.path], axes, path) for dataset in found.datasets]
-            self.spacing = _spacing(found)
+            self.levels, finest = _levels(image, found, path)
+            self.spacing = _spacing(found, finest)
+            drawn = label_images(path)
         except DAMAGED as error:
             raise ReadError(f"not a readable OME-Zarr folder: {error}", where=path, remedy="fetch it again") from None
         first = self.levels[0]
@@ -140,6 +142,8 @@ class ZarrPages:
         more = [f"{counted(count, 'more place')} on the axis {name} not read" for name, count in first.more.items()]
         if others := len(described.multiscales) - 1:
             more.append(f"{counted(others, 'more image')} under `multiscales` not read")
+        if drawn:
+            more.append(f"{counted(len(drawn), 'label image')} not read: {', '.join(drawn[:3])}")
         self.notes = (*notes, *more)
         self._check_bits()
 
@@ -171,7 +175,7 @@ class ZarrPages:
 
 
 def _group(path: Path) -> tuple[Any, list[str]]:
-    """Return the group of the image, or of the first of several as bioformats2raw makes them, and notes."""
+    """Return the group of the image, or of the largest of several as bioformats2raw makes them, and notes."""
     import zarr
 
     root = zarr.open_group(str(path), mode="r")
@@ -180,8 +184,48 @@ def _group(path: Path) -> tuple[Any, list[str]]:
         raise ReadError("a plate of many images", where=path, remedy="name the folder of one image of it")
     if SEVERAL not in attributes:
         return root, []
-    others = sum(name.isdecimal() for name in root.group_keys()) - 1
-    return root["0"], [f"{counted(others, 'more image')} in the folder not read"] if others else []
+    images = [root[name] for name in _series(root)]
+    if not images:
+        raise ReadError("a folder of several images without any", where=path, remedy="fetch it again")
+    areas = [_area(image, path) for image in images]
+    others = f"{counted(len(images) - 1, 'more image')} in the folder not read"
+    return images[areas.index(max(areas))], [others] if len(images) > 1 else []
+
+
+def _series(root: Any) -> list[str]:
+    """Return the names of the images in a folder of several: those that its group OME lists, else the numbers."""
+    listed = _attributes(dict(root["OME"].attrs)).get("series") if "OME" in root else None
+    if isinstance(listed, list) and listed:
+        return [str(name) for name in listed]
+    return sorted((name for name in root.group_keys() if name.isdecimal()), key=int)
+
+
+def _area(image: Any, path: Path) -> int:
+    """Return the number of pixels of an image; 0 for a group that is none."""
+    try:
+        found = _described(dict(image.attrs), path).multiscales[0]
+        finest = _levels(image, found, path)[0][0]
+    except (ReadError, *DAMAGED):
+        return 0
+    return int(finest.width * finest.height)
+
+
+def _levels(image: Any, found: Multiscale, path: Path) -> tuple[list[ZarrLevel], Dataset]:
+    """Return the levels, finest first whatever their order in the file, and the entry of the finest."""
+    axes = [axis.letter for axis in found.axes]
+    levels = [(ZarrLevel(image[dataset.path], axes, path), dataset) for dataset in found.datasets]
+    levels.sort(key=lambda one: -one[0].width * one[0].height)
+    return [level for level, _ in levels], levels[0][1]
+
+
+def label_images(path: Path) -> list[str]:
+    """Return the names of the label images that the image in a folder holds."""
+    try:
+        image, _ = _group(path)
+        listed = _attributes(dict(image["labels"].attrs)).get("labels") if "labels" in image else None
+    except (ReadError, *DAMAGED):
+        return []
+    return list(map(str, listed)) if isinstance(listed, list) else []
 
 
 def _attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -226,9 +270,9 @@ def _order(count: int, channels: Sequence[Channel], path: Path) -> list[int]:
     )  # fmt: skip
 
 
-def _spacing(found: Multiscale) -> Spacing:
+def _spacing(found: Multiscale, finest: Dataset) -> Spacing:
     """Return the micrometres per pixel of the finest level."""
-    steps = [*found.datasets[0].coordinateTransformations, *found.coordinateTransformations]
+    steps = [*finest.coordinateTransformations, *found.coordinateTransformations]
     scales = [step.scale for step in steps if step.type == "scale"]
     if not scales or any(len(scale) != len(found.axes) for scale in scales):
         return Spacing()

@@ -23,8 +23,10 @@ from dpconvert.manifest.splits import Expected, Published, SplitName, SplitPolic
 class Group(Model):
     """The unit that may not cross splits, such as the images of one patient."""
 
-    kind: str = "image"
-    """Kind of group: image, slide, patient, ..."""
+    kind: str = ""
+    """Kind of group: image, slide, patient, ...; if not given, `image` if every image is a group of its own, otherwise
+    `group`.
+    """
     namespace: str = ""
     """Common prefix of the group ids of related sources; the source's own name if not given."""
 
@@ -194,6 +196,12 @@ class Manifest(Model):
     def namespace(self) -> str:
         """The prefix of group ids."""
         return self.group.namespace or self.name
+
+    def grouped_by(self, kind: str) -> Self:
+        """Return the manifest with this kind of group, unless it states one itself."""
+        if self.group.kind:
+            return self
+        return self.model_copy(update={"group": self.group.model_copy(update={"kind": kind})})
 
     def policy(self, name: str) -> SplitPolicy:
         """Return the split policy of that name.

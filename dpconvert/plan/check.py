@@ -24,7 +24,7 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import target, unused
 from dpconvert.source.files import MatchedFile, Source
-from dpconvert.source.record import Record, SourceImage
+from dpconvert.source.record import Record, SourceImage, kind_of_groups
 
 SHOWN = 10  # files
 TOLD = 10  # problems of one kind
@@ -49,7 +49,7 @@ class Findings:
     """The result of a check. A conversion fails if there are `problems`; `warnings` are for the user to judge.
 
     counts: split -> samples of each class, empty where pixels decide them; of all, in a list of one, if they have
-    numbers. samples: split -> its number of samples.
+    numbers. samples: split -> its number of samples. group_kind: what the groups of the images are.
     """
 
     images: int = 0
@@ -61,6 +61,7 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     samples: dict[Split, int] = field(default_factory=dict)
+    group_kind: str = "image"
 
 
 def check(source: Source, options: Options = Options(), report: Reporter = Reporter(quiet=True)) -> Findings:  # noqa: B008
@@ -94,6 +95,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     return Findings(
         len(images), [_example(image, splits, manifest.target) for image in _spread(images)], classes, counts,
         len({image.group for image in images}), problems, warnings, [*source.notes, *absent], sizes,
+        manifest.group.kind or kind_of_groups(images),
     )  # fmt: skip
 
 

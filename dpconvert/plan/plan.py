@@ -29,7 +29,7 @@ from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import target
 from dpconvert.source.files import Source
-from dpconvert.source.record import Box, Record, SourceImage, hashed
+from dpconvert.source.record import Box, Record, SourceImage, hashed, kind_of_groups
 
 VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
@@ -90,12 +90,16 @@ def _image_json(*fields: Any) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """All rows in shard order, with notes about them."""
+    """All rows in shard order, with notes about them.
+
+    group_kind: what the groups of the images are; empty if the manifest states it.
+    """
 
     classes: list[str]
     rows: list[PlanRow]
     notes: list[str]
     failures: list[Failure]
+    group_kind: str = ""
 
     def digest(self) -> str:
         """Return the sha256 of the content of the plan."""
@@ -108,7 +112,8 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """Return the plan as lines of JSON: a head, then one list per row."""
         failures = [failure.model_dump() for failure in self.failures]
-        yield json.dumps({"classes": self.classes, "notes": self.notes, "failures": failures})
+        stated = {"group_kind": self.group_kind} if self.group_kind else {}
+        yield json.dumps({"classes": self.classes, "notes": self.notes, "failures": failures, **stated})
         yield from (row.line() for row in self.rows)
 
     @classmethod
@@ -117,7 +122,7 @@ class Plan:
         values = map(json.loads, lines)
         head = next(values)
         failures = [Failure.model_validate(failure) for failure in head["failures"]]
-        return cls(head["classes"], list(map(_row, values)), head["notes"], failures)
+        return cls(head["classes"], list(map(_row, values)), head["notes"], failures, head.get("group_kind", ""))
 
     def shards(self) -> dict[str, list[PlanRow]]:
         """Return a mapping in order: shard name -> its rows."""
@@ -195,7 +200,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         *seen.notes,
         *_empty(images, found, failures),
     ]
-    return Plan(classes, rows, notes, failures)
+    return Plan(classes, rows, notes, failures, "" if manifest.group.kind else kind_of_groups(images))
 
 
 def _drawn(image: SourceImage, is_doubtful: Callable[[str], bool]) -> Drawn:

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
+from weakref import WeakKeyDictionary
 
 from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
@@ -19,7 +20,19 @@ from dpconvert.plural import counted
 from dpconvert.source.files import Source
 
 SHOWN = 3
+_contents: WeakKeyDictionary[Source, tuple[str, bytes]] = WeakKeyDictionary()  # the last file of each source
 SEVERAL = re.compile(r"(?i)\.(xml|(nd)?json|jsonl|csv|sqlite|db)(\.gz)?$")  # files that may be about several images
+
+
+def content(source: Source, name: str) -> bytes:
+    """Return the unpacked content of a file of annotations, which is read once for images that follow one another.
+
+    Raises:
+        ReadError: the file cannot be read or unpacked.
+    """
+    if (last := _contents.get(source)) is None or last[0] != name:
+        last = _contents[source] = name, annotation_files.unpacked(source.read(name), name)
+    return last[1]
 
 
 def images_of(source: Source, name: str) -> list[NamedImage] | None:
@@ -31,7 +44,7 @@ def images_of(source: Source, name: str) -> list[NamedImage] | None:
     if not SEVERAL.search(name):
         return None
     try:
-        data = annotation_files.unpacked(source.read(name), name)
+        data = content(source, name)
         programs.detect(data, name)
     except ReadError:  # a file of another kind, which is about no image
         return None

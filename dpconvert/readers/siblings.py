@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.errors import ReadError, SourceError
+from dpconvert.image.ome_zarr import label_images
+from dpconvert.image.unread import is_folder
 from dpconvert.plural import counted
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.slide_files import DRAWN
@@ -44,6 +46,21 @@ def report_unused(source: Source, stems: Collection[str], bare: Collection[str],
         source.notes.append(f"{counted(len(left), 'file')} named like slides and not read: {names}{more}")
 
 
+def refuse_two_roles(source: Source, images: str, drawn: str) -> None:
+    """Refuse a file that the patterns of two kinds match: as an image, and as what is drawn on another one.
+
+    Raises:
+        SourceError: there is such a file.
+    """
+    both = {one.name for one in source.match(images)} & {one.name for one in source.match(drawn)}
+    if both:
+        raise SourceError(
+            f"a file that the patterns of both [files.{images}] and [files.{drawn}] match", where=min(both),
+            found=counted(len(both), "such file"),
+            remedy=f"let the pattern of [files.{images}] leave it out, as '(?<!_mask)\\.tif$' does",
+        )  # fmt: skip
+
+
 def refuse_dicom(source: Source, bare: Collection[MatchedFile]) -> None:
     """Refuse DICOM files of annotations about a slide that has no others.
 
@@ -60,6 +77,24 @@ def refuse_dicom(source: Source, bare: Collection[MatchedFile]) -> None:
             f"{what}, which is not read", where=found.file,
             remedy="write a mask or GeoJSON from it (with highdicom or QuPath), or move it away",
         )  # fmt: skip
+
+
+def refuse_label_images(source: Source, bare: Collection[MatchedFile]) -> None:
+    """Refuse label images inside an OME-Zarr that has no other annotations.
+
+    bare: the slides without annotations, although the rule needs them.
+
+    Raises:
+        SourceError: there is such an image.
+    """
+    for slide in bare:
+        drawn = label_images(source.root / source.lies(slide.name).file) if is_folder(slide.name) else []
+        if drawn:
+            raise SourceError(
+                "label images of a slide without other annotations, which are not read", where=slide.name,
+                found=f"labels/{drawn[0]}",
+                remedy="save them beside the slide, as a mask in TIFF or PNG or as GeoJSON",
+            )  # fmt: skip
 
 
 def _stem(name: str, known: list[str]) -> str | None:

@@ -69,7 +69,7 @@ def finish(
     Raises:
         OutputError: a file cannot be written.
     """
-    manifest = source.manifest
+    manifest = source.manifest.grouped_by(chosen.group_kind)
     shards = [part.shard for part in written]
     entries = [entry for part in written for entry in part.entries]
     index = write_index(folder / INDEX_NAME, entries, index_columns(manifest))

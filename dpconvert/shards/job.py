@@ -24,26 +24,30 @@ from dpconvert.source.stamps import Stamps
 
 @dataclass(frozen=True)
 class ShardJob:
-    """The data that a worker needs to write one shard of a source."""
+    """The data that a worker needs to write one shard of a source. `group_kind`: see `Plan`."""
 
     rows: list[PlanRow]
     classes: list[str]
     options: Options
     folder: Path
+    group_kind: str = ""
 
 
-def is_written(folder: Path, rows: list[PlanRow], source: Source, stamps: Stamps, options: Options) -> bool:
-    """Whether the shard of these rows exists as this conversion would write it."""
-    record = record_of(folder, rows[0].shard)
-    return record is not None and (options.skip_failed or not record[1]) and record[2] == _basis(rows, source, stamps)
+def is_written(job: ShardJob, source: Source, stamps: Stamps) -> bool:
+    """Whether the shard of this job exists as this conversion would write it."""
+    record = record_of(job.folder, job.rows[0].shard)
+    if record is None or (record[1] and not job.options.skip_failed):
+        return False
+    return record[2] == _basis(job, source, stamps)
 
 
 def make_shard(source: Source, job: ShardJob) -> tuple[int, list[Failure]]:
     """Write one shard and its record, unless samples of it fail. Runs in a worker."""
     rows = job.rows
-    encoder = Encoder(source.manifest, source, job.classes, job.options.image(source.manifest))
+    manifest = source.manifest.grouped_by(job.group_kind)
+    encoder = Encoder(manifest, source, job.classes, job.options.image(manifest))
     failures: list[Failure] = []
-    basis = _basis(rows, source, source.stamps())  # before the files are read, so that a later change is noticed
+    basis = _basis(job, source, source.stamps())  # before the files are read, so that a later change is noticed
 
     def samples() -> Iterator[EncodedSample]:
         yield from _samples(encoder, rows, failures)
@@ -99,11 +103,11 @@ def record_of(folder: Path, name: str) -> tuple[Written, list[Failure], str] | N
     return (written, failures, basis) if size_of(folder / name) == written.shard.size else None
 
 
-def _basis(rows: list[PlanRow], source: Source, stamps: Stamps) -> str:
+def _basis(job: ShardJob, source: Source, stamps: Stamps) -> str:
     """Return a digest of all that determines a shard: its rows, the names, sizes and times of files, the tools."""
-    files = sorted({name for row in rows for main in _read_for(row) for name in source.slides.files_of(main)})
-    rest = [[(name, source.sizes.get(name), stamps.of(name)) for name in files], tools()]
-    return hashlib.sha256("\n".join([*(row.line() for row in rows), json.dumps(rest)]).encode()).hexdigest()
+    files = sorted({name for row in job.rows for main in _read_for(row) for name in source.slides.files_of(main)})
+    rest = [[(name, source.sizes.get(name), stamps.of(name)) for name in files], tools(), job.group_kind]
+    return hashlib.sha256("\n".join([*(row.line() for row in job.rows), json.dumps(rest)]).encode()).hexdigest()
 
 
 def _read_for(row: PlanRow) -> Iterator[str]:

@@ -204,7 +204,7 @@ class Source:
         from dpconvert.source import unused
 
         packed = unused.archives_of(self, self.sizes)
-        return unused.remedy(packed) if packed else ""
+        return unused.remedy(packed) if packed else unused.zarr_out_of_place(self)
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file.

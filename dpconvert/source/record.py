@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class SourceImage:
     """One image of a source with its facts: a file, or a row-major mosaic of files in `columns` columns.
 
     name: unique within the task; sample keys begin with it.
-    group: patient, slide or image, as the manifest's group states; without namespace.
+    group: id of the patient, slide or image that must stay together, without namespace; see `kind_of_groups`.
     label: class name of the whole image, if it has one.
     split: the release's own split, if it has one.
     annotations: names of the files that hold its annotations; `extra` is for the source's own use.
@@ -44,6 +44,12 @@ class SourceImage:
     annotations: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def kind_of_groups(images: Collection[SourceImage]) -> str:
+    """Return what the groups of these images are if no manifest says it: `image` if each is its own, else `group`."""
+    alone = all(image.group in (image.name, *image.files) for image in images)
+    return "image" if alone and len({image.group for image in images}) == len(images) else "group"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ READ = re.compile(
 )
 UNREAD = re.compile(r"\.(vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
 WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xlsx?|ods|mat|qpdata)$")
+ZARR_IN_ARCHIVE = re.compile(r"(?i)(.*?\.(?:zip|tar|tgz|tar\.\w+|7z))/(?:.*(?<=\.zarr\.zip/)|.*\.zarr/|.*zarr\.json$)")
 TOLD = 5  # suffixes
 
 
@@ -25,6 +26,8 @@ def notes(source: Source, used: Collection[str]) -> list[str]:
     beside = [name for name in unmatched(source) if name not in used]
     archives = archives_of(source, beside)
     found = [_archives(archives)] if archives else []
+    if packed := _packed_zarr(beside):
+        found.append(f"not read: OME-Zarr folders in {counted(len(packed), 'archive')}; unpack {packed[0]}")
     for suffixes, what, why in (
         (READ, "image", "no pattern of [files] matches them"),
         (UNREAD, "image", "nothing here reads these formats: export them as TIFF or PNG"),
@@ -81,6 +84,21 @@ def remedy(archives: list[str]) -> str:
     what = f"unpack {inside[1]}, and then {inside[2]}" if inside else f"unpack {archives[0]}"
     seven = ", or `pip install 'dpconvert[7z]'`" if archives[0].lower().endswith(".7z") else ""
     return f"{what}{seven}: archives of this kind are not read"
+
+
+def zarr_out_of_place(source: Source) -> str:
+    """Return the advice for an OME-Zarr folder that cannot be recognized as one slide; '' if there is none."""
+    if packed := _packed_zarr(source.sizes):
+        return f"unpack {packed[0]}: an OME-Zarr folder in an archive is not read"
+    marks = (path for mark in (".zgroup", "zarr.json") for path in source.root.rglob(mark))
+    folders = [path.parent.relative_to(source.root).as_posix() for path in marks]
+    name = min((name for name in folders if ".zarr" not in name.lower()), key=len, default=".")
+    return f"add .zarr to the name of the folder {name}: an OME-Zarr is recognized by it" if name != "." else ""
+
+
+def _packed_zarr(names: Iterable[str]) -> list[str]:
+    """Return the archives that hold OME-Zarr folders."""
+    return list(dict.fromkeys(found[1] for name in names if (found := ZARR_IN_ARCHIVE.match(name))))
 
 
 def _archives(names: list[str]) -> str:

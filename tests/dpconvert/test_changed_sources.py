@@ -21,6 +21,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.shards import job as jobs
 from dpconvert.shards.tar import read_index
 from dpconvert.source.stamps import Stamps
+from tests.dpconvert.mirax import write_mirax
 from tests.dpconvert.test_dense import stored
 
 MANIFEST = """
@@ -186,6 +187,43 @@ def test_a_file_that_changes_while_it_is_converted_ends_the_conversion_which_goe
     assert tars(result.folder) == tars(converted(folder, "fresh").folder)
     labels = {row["source"]: row["label"] for row in read_index(result.folder / "index.parquet").to_pylist()}
     assert labels["00.bmp"] == 1
+
+
+SLIDES = """
+task = "T"
+shape = "slides"
+classes = ["a", "b"]
+[files.slides]
+pattern = '(?P<name>(?P<class>[ab])\\d)[.]mrxs$'
+[rule]
+type = "tiles"
+size = 64
+[split.strict]
+share = [1, 0, 0]
+"""
+
+
+def test_a_data_file_of_a_mirax_slide_that_is_replaced_before_a_conversion_goes_on_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.toml").write_text(SLIDES)
+    tiles = np.arange(16).reshape(4, 2, 2).repeat(64, 1).repeat(64, 2)[..., None].repeat(3, 3).astype(np.uint8) + 50
+    for name, pixels in zip(("a1", "a2", "b1", "b2"), tiles, strict=True):
+        write_mirax(tmp_path / "source" / f"{name}.mrxs", pixels)
+    done = Path(min(stopped(tmp_path, monkeypatch))).stem
+    which = ("a1", "a2", "b1", "b2").index(done)
+    write_mirax(tmp_path / "other.mrxs", tiles[which] + 100)
+    for file in ("Data0000.dat", "Data0001.dat"):
+        changed(tmp_path / "source" / done / file, (tmp_path / "other" / file).read_bytes())
+    notes = Notes()
+    result = converted(tmp_path, "out", notes)
+    assert "T: files of the source changed or copied since this conversion began; it is planned again" in notes.notes
+    assert tars(result.folder) == tars(converted(tmp_path, "fresh").folder)
+    values = [
+        int(np.asarray(Image.open(io.BytesIO(files["png"])))[0, 0, 0])
+        for key, files in stored(result.folder).items() if key.startswith(done)
+    ]  # fmt: skip
+    assert sorted(values) == [150 + 4 * which + at for at in range(4)]
 
 
 def test_a_change_of_any_file_of_a_folder_counts(tmp_path: Path) -> None:

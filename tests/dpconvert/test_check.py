@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,26 @@ def test_check_shows_ten_files_with_what_their_names_say_and_the_counts_of_the_c
     card = cards.load(tmp_path / "out" / "Mine")
     for label, name in enumerate(card.classes):
         assert [name, *(str(card.splits[split].classes[label]) for split in SPLITS)] in lines
-    assert "no problem found in 12 images of 3 images" in checked.out
+    assert "no problem found in 12 images of 3 groups;" in checked.out
+    assert card.group_kind == "group"
+    assert "groups" in [line[0] for line in map(str.split, made.out.splitlines()) if line]
+    assert json.loads(samples_of(tmp_path / "out" / "Mine")[0])["group_kind"] == "group"
+
+
+def samples_of(task: Path) -> list[bytes]:
+    """The JSON of every sample of a training set."""
+    with tarfile.open(task / "train-000000.tar") as tar:
+        return [tar.extractfile(one).read() for one in tar if one.name.endswith(".json")]  # type: ignore[union-attr]
+
+
+def test_images_that_nothing_groups_are_groups_of_their_own(
+    mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
+) -> None:
+    groups_of(tmp_path / "source")
+    checked, made = mine(FOLDERS + "[files.images]\npattern = '(?P<class>no|yes)/(?P<name>[^/]+)[.]png$'\n")
+    assert (checked.code, made.code) == (0, 0)
+    assert "no problem found in 12 images;" in checked.out
+    assert cards.load(tmp_path / "out" / "Mine").group_kind == "image"
 
 
 @pytest.mark.parametrize(

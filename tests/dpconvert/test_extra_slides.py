@@ -225,6 +225,73 @@ def test_further_images_and_label_images_of_ome_zarr_are_told(tmp_path: Path) ->
         open_image([path])
 
 
+def several(path: Path, version: str, sizes: dict[str, int], listed: bool) -> None:
+    """A folder of several square images, as bioformats2raw writes it; their names are numbers, or `listed`."""
+    root = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
+    told = {"bioformats2raw.layout": 3}
+    root.attrs.update(told if version == "0.4" else {"ome": {"version": "0.5", **told}})
+    for name, size in sizes.items():
+        group = root.create_group(name)
+        group.create_array("0", data=np.moveaxis(PIXELS[:size, :size], 2, 0))
+        axes = [{"name": name} for name in "cyx"]
+        image = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+        group.attrs.update(image if version == "0.4" else {"ome": {"version": "0.5", **image}})
+    if listed:
+        root.create_group("OME").attrs.update({"series": [*sizes]})
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(("names", "listed"), [(("0", "1", "2"), False), (("macro", "scan", "label"), True)])
+def test_of_several_images_of_a_folder_the_largest_is_the_slide(
+    version: str, names: tuple[str, ...], listed: bool, tmp_path: Path
+) -> None:
+    several(tmp_path / "a.zarr", version, dict(zip(names, (40, 200, 60), strict=True)), listed)
+    with open_image([tmp_path / "a.zarr"]) as image:
+        assert (image.width, image.notes) == (200, ("2 more images in the folder not read",))
+        assert (image.read(10, 20, 30, 40) == PIXELS[20:60, 10:40]).all()
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_levels_in_another_order_are_put_in_theirs(version: str, tmp_path: Path) -> None:
+    write_zarr(tmp_path / "a.zarr", version)
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="r+")
+    told = dict(root.attrs)
+    (told if version == "0.4" else told["ome"])["multiscales"][0]["datasets"].reverse()
+    root.attrs.update(told)
+    with open_image([tmp_path / "a.zarr"]) as image:
+        assert (image.width, image.height, image.mpp) == (900, 700, 0.25)
+        assert (image.read(100, 90, 333, 222) == PIXELS[90:312, 100:433]).all()
+
+
+def test_label_images_in_a_folder_are_noted_and_never_taken_for_nothing(
+    tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    write_zarr(tmp_path / "source/a.zarr", levels=1)
+    labels = zarr.open_group(str(tmp_path / "source/a.zarr"), mode="r+").create_group("labels")
+    labels.attrs.update({"ome": {"version": "0.5", "labels": ["tumour"]}})
+    with open_image([tmp_path / "source/a.zarr"]) as image:
+        assert image.notes == ("1 label image not read: tumour",)
+    (tmp_path / "my.toml").write_text(MANIFEST.replace("missing = true", 'missing = "none"'))
+    answer = dpconvert(tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "-q")
+    assert answer.code == 1
+    assert "a.zarr: label images of a slide without other annotations" in answer.err
+
+
+def test_folders_of_zarr_in_archives_or_without_their_suffix_are_named(
+    tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    (tmp_path / "my.toml").write_text(MANIFEST)
+    write_zarr(tmp_path / "packed/a.zarr", levels=1)
+    shutil.make_archive(str(tmp_path / "zipped/all"), "zip", tmp_path / "packed")
+    (tmp_path / "packed/a.zarr").rename(tmp_path / "packed/a")
+    for source, told in (
+        ("zipped", "unpack all.zip: an OME-Zarr"),
+        ("packed", "add .zarr to the name of the folder a:"),
+    ):
+        answer = dpconvert(tmp_path / "my.toml", "--source", tmp_path / source, "--out", tmp_path / "out", "-q")
+        assert (answer.code, told in answer.err) == (1, True), answer.err
+
+
 def test_samples_of_12_bits_are_noticed_in_scenes_with_a_gap_between_them(tmp_path: Path) -> None:
     low = (PIXELS[:60, :80].astype(np.uint16) << 4)[..., ::-1]
     write_czi(tmp_path / "a.czi", (low, (0, 0)), (low, (2000, 0)))

@@ -16,7 +16,7 @@ from dpconvert.card import load
 from dpconvert.manifest.catalog import find
 from dpconvert.plan import check
 from dpconvert.plan.options import Options
-from dpconvert.readers import with_defaults
+from dpconvert.readers import reader, with_defaults
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Answer
@@ -220,3 +220,50 @@ def test_known_sources_count_what_their_lists_say_of_images_that_are_not_here(na
     listing.write_text(json.dumps(content))
     found = check.check(Source.open(root, options.applied_to(manifest)), options)
     assert any("names no image that is here" in problem for problem in found.problems)
+
+
+TILES = """
+task = "Named"
+shape = "slides"
+classes = ["m", "n"]
+[files.slides]
+pattern = '(?P<name>[^/]+)\\.png$'
+[files.table]
+pattern = 'rows\\.csv$'
+[layout]
+group = ""
+label = "{label}"
+[rule]
+type = "tiles"
+size = 10
+[split.strict]
+share = [1, 0, 0]
+"""
+
+
+def read_names(world: World, label: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """The labels of the images of a source, and the files that were read for them."""
+    (world.folder / "tiles.toml").write_text(TILES.format(label=label))
+    manifest = with_defaults(find(str(world.folder / "tiles.toml")))
+    read, seen = Source.read, list[str]()
+    monkeypatch.setattr(Source, "read", lambda source, name: seen.append(name) or read(source, name))  # type: ignore[func-returns-value]
+    images = reader(manifest).images(Source.open(world.root, manifest))
+    return [str(image.label) for image in images], seen
+
+
+def test_a_file_about_several_slides_is_read_once_for_their_labels(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        f"{n}.png": {"filename": f"{n}.png", "size": 1, "regions": [], "file_attributes": {"kind": "mn"[n % 2]}}
+        for n in range(4)
+    }
+    world.image(*files)
+    world.write("all.json", json.dumps(files).encode())
+    assert read_names(world, "", monkeypatch) == (["m", "n", "m", "n"], ["all.json"])
+
+
+def test_a_table_of_slides_names_files_of_any_format(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.image("a.png", "b.png")
+    world.write("rows.csv", b"slide,kind\nfolder/a.png,m\nB.PNG,n\n")
+    assert read_names(world, "kind", monkeypatch)[0] == ["m", "n"]

@@ -208,6 +208,23 @@ def test_two_files_for_one_slide_are_an_error(tree: Tree) -> None:
         tree.plan()
 
 
+def test_a_mask_that_the_pattern_of_slides_matches_too_is_no_slide_without_tumour(tree: Tree) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:, :256] = 1
+    tree.slide("a.tif")
+    tifffile.imwrite(tree.root / "a_mask.tif", mask)
+    slides = "[files.slides]\npattern = '(?P<name>[^/]+){}[.]tif$'\n"
+    layout = '[layout]\nmissing = "none"\n'
+    tree.manifest(slides.format("") + layout + AREA)
+    with pytest.raises(SourceError, match=r"a_mask\.tif: .* both \[files.slides\] and \[files.annotations\]"):
+        tree.plan()
+    tree.manifest(slides.format("(?<!_mask)") + layout + AREA)
+    with pytest.raises(SourceError, match="mask value 0 has no label; expected `values` in the manifest's"):
+        tree.plan()
+    tree.manifest(slides.format("(?<!_mask)") + layout + 'values = {0 = "other", 1 = "Tumor"}\n' + AREA)
+    assert tree.counts() == {"no": 8, "yes": 8}
+
+
 def test_the_table_tells_groups_and_splits(tree: Tree) -> None:
     for name in "abc":
         tree.slide(f"{name}.tif")

@@ -14,14 +14,14 @@ from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.model import Manifest
-from dpconvert.readers.layouts import slides
+from dpconvert.readers import slide_table
 from dpconvert.source import unused
 from dpconvert.source.files import Source
 
 MOST_BYTES = 1 << 28  # of a file that is looked into
 OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl)(\.gz)?$")
 TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xlsx)$")
-SLIDE = re.compile(rf"(?i){slides.SLIDE}$")
+SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
 TIFF = re.compile(r"(?i)\.tiff?$")
 
 
@@ -152,4 +152,4 @@ class Survey:
 def stem(name: str) -> str:
     """The name of a file without its folder and its ending, of slides and their annotations too."""
     base = PurePosixPath(name).name
-    return re.sub(rf"(?i)(?:{slides.SLIDE})?(?:\.[a-z0-9]+)(?:\.gz)?$", "", base) or base
+    return re.sub(rf"(?i)(?:{slide_table.SLIDE})?(?:\.[a-z0-9]+)(?:\.gz)?$", "", base) or base

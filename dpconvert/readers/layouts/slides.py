@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import cast
 
 from dpconvert import names
@@ -20,20 +19,18 @@ from dpconvert.annotations.labels import only
 from dpconvert.annotations.listed import NamedImage
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
-from dpconvert.annotations.parsing.table import Table
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Middle, Regional, Tiles, Whole
 from dpconvert.plural import counted
-from dpconvert.readers import named_images, siblings
-from dpconvert.readers.layouts.table import cell
+from dpconvert.readers import named_images, siblings, slide_table
 from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of, no_white_zero
+from dpconvert.readers.slide_table import SLIDE, SlideColumns, called_as, stem
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
-SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|tiff?)"
 FILES = {
     "slides": FileKind(
         pattern=rf"(?i)(?:^|/)(?P<name>[^/]+?)(?<![._-]mask)(?<![._-]labels){SLIDE}$",
@@ -107,17 +104,20 @@ class Layout(Tabular, SplitNames):
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
-    called = _called(slides)
+    called = called_as(slides)
+    siblings.refuse_two_roles(source, "slides", "annotations")
     outlines = _outlines(source, slides, called)
     classes = {called.get(found["name"], found["name"]): found.name for found in source.match("classes")}
-    told = _table(source, layout, called)
+    columns = [*filter(None, (layout.group, layout.split, layout.label))]
+    told = slide_table.read(source, slides, SlideColumns(layout.slide, columns, layout.dialect))
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
     bare = [slide for slide in slides if _goes_by_annotations(source) and not of_slide[slide.name]]
     siblings.report_unused(
-        source, set(map(_stem, of_slide)), {_stem(slide.name) for slide in bare}, _used(source, of_slide)
+        source, set(map(stem, of_slide)), {stem(slide.name) for slide in bare}, _used(source, of_slide)
     )
     siblings.refuse_dicom(source, bare)
+    siblings.refuse_label_images(source, bare)
     _check_alone(source, outlines, called)
     alone = []
     for slide in slides:
@@ -156,12 +156,6 @@ def idle(source: Source) -> Iterator[Idle]:
         yield ("slide", "group", "split", "label", *Tabular.model_fields), "there is no table of slides"
 
 
-def _called(slides: list[MatchedFile]) -> dict[str, str]:
-    """Map every name and alias of a slide to its name."""
-    aliases = {alias: slide["name"] for slide in slides for alias in slide.aliases}
-    return aliases | {slide["name"]: slide["name"] for slide in slides}
-
-
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations | LabelMask:
     layout = layout_of(source.manifest, Layout)
     if not source_image.annotations:
@@ -179,7 +173,8 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         boxes=layout.boxes,
         label_field=layout.label_field,
     )
-    found = annotation_files.read(source.read(name), name, subject, _known(source.manifest, layout))
+    data = source.read(name) if MASK.search(name) else named_images.content(source, name)
+    found = annotation_files.read(data, name, subject, _known(source.manifest, layout))
     if isinstance(found, LabelMask):
         return found
     kept = [item for item in found.items if item.label not in layout.skip]
@@ -216,11 +211,6 @@ def _used(source: Source, of_slide: dict[str, tuple[str, ...]]) -> set[str]:
     """Every file that the conversion uses."""
     others = {found.name for kind in source.manifest.files if kind != "annotations" for found in source.match(kind)}
     return {*others, *source.slides.parts, *(name for files in of_slide.values() for name in files)}
-
-
-def _stem(name: str) -> str:
-    """Return the name of a slide's file without its folder and extension."""
-    return re.sub(rf"(?i){SLIDE}$", "", PurePosixPath(name).name)
 
 
 @dataclass(frozen=True)
@@ -307,32 +297,14 @@ def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage
         return image
     name, manifest = image.annotations[0], source.manifest
     known = [*layout.labels] or manifest.classes
-    data = annotation_files.unpacked(source.read(name), name)
-    told = annotation_files.labels_of_image(data, name, image.files[0], known, layout.label_field)
+    told = annotation_files.labels_of_image(
+        named_images.content(source, name), name, image.files[0], known, layout.label_field
+    )
     if not told:
         return image
     label = only(told, known, name)
     kept = image.annotations if manifest.dense is not None else ()
     return replace(image, label=layout.labels.get(label, label), annotations=kept)
-
-
-def _table(source: Source, layout: Layout, called: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Slide's name, folded -> what the table says of it."""
-    by_name = {names.folded(alias): names.folded(name) for alias, name in called.items()}
-    told: dict[str, dict[str, str]] = {}
-    for found in source.match("table"):
-        rows = Table(source.read(found.name), found.name, layout.dialect)
-        for row in rows:
-            where = f"{found.name}, line {row.line}"
-            name = PurePosixPath(names.file_name(cell(row, layout.slide, where))).name
-            name = names.folded(_stem(name))
-            name = by_name.get(name, name)
-            asked = filter(None, (layout.group, layout.split, layout.label))
-            known = {column: cell(row, column, where) for column in asked}
-            if told.setdefault(name, known) != known:
-                raise SourceError("two lines about one slide, with different values", where=where, found=name)
-        source.notes += rows.notes()
-    return told
 
 
 def _known(manifest: Manifest, layout: Layout) -> list[str]:
