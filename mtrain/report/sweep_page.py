@@ -21,7 +21,7 @@ from mtrain.report import csv_files, figures, grid_figures
 from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
 from mtrain.report.charts import Dot, dots
 from mtrain.report.grid_figures import RenderedFigure, drawn, plain
-from mtrain.report.run_page import template
+from mtrain.report.page import template
 from mtrain.sweep.spec import Combination, rate
 from mtrain.sweep.store import Result, Store
 
