@@ -335,7 +335,8 @@ def test_cosines_that_were_logged_are_a_heat_map_of_the_tasks(tmp_path: Path) ->
     text = " ".join(" ".join(Page(path.read_text()).text).split())
     assert "Most opposed: Alpha and Beta." in text
     assert (
-        "task Alpha Beta Gamma Alpha same task −0.100 2 of 3 not logged Beta −0.100 2 of 3 same task +0.900 0 of 1" in text
+        "task Alpha Beta Gamma Alpha same task −0.100 2 of 3 not logged Beta −0.100 2 of 3 same task +0.900 0 of 1"
+        in text
     )
     assert "Mean cosine: 0.6 at iteration 0, -0.5 at iteration 20" in path.read_text()
 
