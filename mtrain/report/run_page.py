@@ -39,7 +39,7 @@ from mtrain.report.details import details
 from mtrain.report.figures import minus
 from mtrain.report.page import percent, points, template
 from mtrain.report.run_markdown import caption
-from mtrain.runs import Run
+from mtrain.runs import SOUP, Run
 from mtrain.transfers.results import results_with_answers
 
 __all__ = ["METRICS", "SETS", "compare", "curve", "percent", "points", "task_curves", "template", "write_report"]
@@ -67,6 +67,7 @@ def write_report(
     tables = run_markdown.tables(run.name, tasks, _uses(run, tasks), missing, comparisons, published, robust)
     page = template("report.html").render(
         run=run.name,
+        soup=run.about().get(SOUP, {}).get("text", ""),
         state=state,
         iteration=iteration,
         remark=remark(config.backbone),

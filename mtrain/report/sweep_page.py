@@ -22,6 +22,7 @@ from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
 from mtrain.report.charts import Dot, dots
 from mtrain.report.grid_figures import RenderedFigure, drawn, plain
 from mtrain.report.page import template
+from mtrain.report.soup_rows import soup_rows
 from mtrain.sweep.spec import Combination, rate
 from mtrain.sweep.store import Result, Store
 
@@ -114,7 +115,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
         "sweep.html", counted=counted, spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
     ).render(
         sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
-        metrics=METRICS, winners=_winners(chosen),
+        metrics=METRICS, winners=_winners(chosen), soups=soup_rows(store),
         friedman=selection_lines.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
         patients=patients, magnifications=MAGNIFICATIONS,
         ranking=[selection_lines.text_row(chosen, c) for c in chosen.order], mode=chosen.mode,

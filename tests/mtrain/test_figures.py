@@ -561,3 +561,17 @@ def test_a_network_is_compared_with_the_published_weights_that_it_began_from(tmp
     }  # fmt: skip
     (note,) = paper_tables.untabled([one("multitask", 0, 0.75, "knn")])
     assert note == "Lung, uni2-h, knn-multitask: accuracy 75.00 % on the test set (1 evaluation), not in a table"
+
+
+def test_the_page_of_a_sweep_has_the_averages_of_the_seeds_beside_these(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "toy", scores)
+    soup = {"run": "soups/tiny-0123", "metric": "roc_auc", "set": "val", "score": 0.75, "seeds": [0.5, None]}
+    choices: dict[str, Any] = {"Lung": {"tiny": {"soup": soup}}, "Necrosis": {"tiny": None}, "Glomeruli": {"tiny": {}}}
+    targets = {name: {"winner": None, "by_backbone": found} for name, found in choices.items()}
+    write_document(store.path / "selected.json", {"targets": targets})
+    page = sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "page.html", paper=False)
+    text = " ".join(" ".join(Page(page.read_text()).text).split())
+    assert "Lung ROC AUC, validation tiny 75.00 50.00, not defined soups/tiny-0123" in text
+    (store.path / "selected.json").unlink()
+    page = sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "page.html", paper=False)
+    assert "Averages of the seeds" not in page.read_text()

@@ -344,3 +344,15 @@ def test_cosines_that_were_logged_are_a_heat_map_of_the_tasks(tmp_path: Path) ->
 def test_a_run_without_cosines_has_no_section_of_gradients(tmp_path: Path) -> None:
     path, _ = write_report(a_run(tmp_path), tmp_path / "page.html")
     assert "Gradients of the tasks" not in path.read_text()
+
+
+def test_the_page_of_a_soup_says_what_it_is_made_of(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    (run.path / "log.jsonl").unlink()
+    soup = {"text": "the average of the weights of a, b"}
+    about = json.loads((run.path / "config.json").read_text()) | {"soup": soup}
+    (run.path / "config.json").write_text(json.dumps(about))
+    path, _ = write_report(run, tmp_path / "page.html")
+    text = " ".join(" ".join(Page(path.read_text()).text).split())
+    assert "made of several trainings: the average of the weights of a, b. Settings are those of the first." in text
+    assert "Nothing was logged yet" not in text
