@@ -20,6 +20,7 @@ from mtrain.errors import UsageError
 from mtrain.runs import Run, Start, start_of
 
 PAGE = "`mtrain fit --print-config` prints every setting"
+SWEEPS = {"grid", "seeds", "sweep"}  # entries of the file and of the plan of a sweep, which no training has
 
 
 def check_names(config: FitConfig, *, resumed: bool = False, recorded: Choice | None = None) -> None:
@@ -95,25 +96,33 @@ def unusable(error: ValidationError) -> UsageError:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, or those of a run from its config.json. Relative paths in it start where you are.
+    """The settings in a TOML file, or those of a run from its config.json or its folder. Relative paths in it start
+    where you are.
 
     Raises:
-        UsageError: no such file, not TOML or JSON, or a setting that does not exist or does not take its value.
+        UsageError: no such file, not TOML or JSON, a sweep, a setting that does not exist, or a value that it does not
+            take.
     """
+    if path.is_dir():
+        path /= "config.json"
     is_json = path.suffix == ".json"
     try:
         found = json.loads(path.read_bytes()) if is_json else read_toml(path)
     except OSError as error:
-        raise UsageError("no such file of settings", where=path, found=error.strerror or "") from None
+        missing = isinstance(error, FileNotFoundError)
+        what = "no such file of settings" if missing else f"cannot be read: {error.strerror or error}"
+        raise UsageError(what, where=path, remedy=PAGE if missing else None) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not {'JSON' if is_json else 'TOML'}: {error}", where=path) from None
     if isinstance(found, dict) and isinstance(found.get("config"), dict):
         found = BEFORE | found["config"]
+    if isinstance(found, dict) and SWEEPS & found.keys():
+        raise UsageError("describes a sweep, not one training", where=path, remedy="`mtrain sweep FILE` runs it")
     try:
         checked = FitConfig.model_validate(found)
     except ValidationError as error:
         fault = first_fault(error, FitConfig)
-        raise UsageError(str(fault), where=path, found=fault.found or "", remedy=PAGE) from None
+        raise UsageError(str(fault), where=path, found=fault.found, remedy=PAGE) from None
     return {name: getattr(checked, name) for name in found}
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Run name; an existing run is resumed.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
     help="Settings in TOML, or a run's config.json; options given beside it win.",
 )  # fmt: skip
 @click.option("--log", "trackers", type=click.Choice(["wandb", "mlflow"]), multiple=True,

@@ -31,8 +31,9 @@ def watch(
 ) -> None:  # fmt: skip
     """Show the progress of a run or a sweep: iterations, time left, losses, scores, and the ranks so far.
 
-    NAME is that of a run or of a sweep. The command reads the files that the training writes, which it does not
-    disturb, and ends with it. With --json, or where the output is no terminal, it prints the state once.
+    NAME is that of a run or of a sweep, or the path of its folder. The command reads the files that the training
+    writes, which it does not disturb, and ends with it. With --json, or where the output is no terminal, it prints the
+    state once.
 
     \b
     Example: mtrain watch demo
@@ -73,7 +74,7 @@ def _named(
     if run is not None or sweep is not None:
         raise UsageError("two things to watch", found=name, remedy="give NAME, --run or --sweep")
     is_run = any(one.exists for one in (Run(runs / name), Run(Path(name))))
-    is_sweep = (sweeps / name / "sweep.json").is_file()
+    is_sweep = any((path / "sweep.json").is_file() for path in (sweeps / name, Path(name)))
     if is_run and is_sweep:
         raise UsageError(f"both a run and a sweep are called {name}", remedy=f"give --run {name} or --sweep {name}")
     if not is_run and not is_sweep:

@@ -129,7 +129,7 @@ def compare(found: Iterable[dict[str, Any]], start: Path | None = None) -> list[
 
     start: the published weights that the run began from, if it did: the baseline where they were scored.
     """
-    found = [one | {"weights": START} if _is_file(one["weights"], start) else one for one in found]
+    found = [one | {"weights": START} if is_start(one["weights"], start) else one for one in found]
     baseline = START if any(one["weights"] == START for one in found) else IMAGENET
     by_case: dict[tuple[Case, str], dict[str, list[dict[str, Any]]]] = {}
     settings: dict[Case, dict[str, dict[str, Any]]] = {}
@@ -155,7 +155,7 @@ def compare(found: Iterable[dict[str, Any]], start: Path | None = None) -> list[
     ]
 
 
-def _is_file(weights: str, start: Path | None) -> bool:
+def is_start(weights: str, start: Path | None) -> bool:
     """Whether these weights are the file or the folder `start`, whatever the paths that name them."""
     if start is None or weights in (OWN, *BASELINES):
         return False

@@ -10,6 +10,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.documents import short_digest
 from mtrain.evaluation import ranks
+from mtrain.evaluation.comparisons import METRICS
 from mtrain.runs import Run
 from mtrain.soups.combination import Recipe
 from mtrain.soups.making import make
@@ -89,7 +90,8 @@ def _line(soup: dict[str, Any]) -> str:
     scores = [score for score in soup["seeds"] if score is not None]
     seeds = f"seeds {', '.join(_percent(score) for score in soup['seeds'])}"
     mean = f", mean {_percent(ranks.summary(scores).mean)}" if scores else ""
-    return f"soup {_percent(soup['score'])} ({soup['metric']} on {soup['set']}; {seeds}{mean}) -> {soup['run']}"
+    metric = METRICS.get(soup["metric"], soup["metric"])
+    return f"soup {_percent(soup['score'])} ({metric} on {soup['set']}; {seeds}{mean}) -> {soup['run']}"
 
 
 def _percent(score: float | None) -> str:

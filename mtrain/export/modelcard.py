@@ -97,7 +97,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
             of.task,
             len(of.classes) if of.target != "value" else "a number",
             sum(of.samples.get(split, 0) for split in trained.get(of.task, ("train",))),
-            of.mpp or "",
+            of.mpp or "not stated",
             _terms(of),
         ]
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
+from dpconvert.plural import counted
 from mtrain.errors import UsageError
 from mtrain.model.weights import StateDict
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 BLOCKS, BLOCK = "blocks", re.compile(r"blocks\.(\d+)\.")
-BEFORE = re.compile(r"(cls_token|reg_token|pos_embed|patch_embed|norm_pre|rope)\b")  # before the first block
 ATTENTION = re.compile(r"(^|\.)attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
 UPDATES = ("lora_a", "lora_b")
 
@@ -97,6 +97,9 @@ def prepare(body: nn.Module, text: str, name: str) -> None:
         }
         remedy = "use --tune all or heads, or another part"
         raise UsageError(f"--tune {text}: {name} has no {parts[tune.kind]}", remedy=remedy)
+    if tune.kind == "last" and tune.number > (depth := len(getattr(body, BLOCKS, ()))):
+        remedy = f"use --tune last:{depth} at most, or all"
+        raise UsageError(f"--tune {text}: {name} has {counted(depth, 'block')}", remedy=remedy)
 
 
 def check_pointing(body: nn.Module, name: str) -> None:
@@ -131,7 +134,7 @@ def by_layer(body: nn.Module, decay: float, name: str) -> list[tuple[float, list
     groups: dict[int, list[nn.Parameter]] = {}
     for parameter_name, parameter in body.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(_below_the_top(parameter_name, depth), []).append(parameter)
+            groups.setdefault(_below_the_top(body, parameter_name, depth), []).append(parameter)
     return [(decay**below, groups[below]) for below in sorted(groups)]
 
 
@@ -161,18 +164,26 @@ def _moving(body: nn.Module, tune: Tune) -> Iterator[nn.Parameter]:
     elif tune.kind == "last":
         depth = len(getattr(body, BLOCKS, ()))
         for name, parameter in body.named_parameters():
-            if depth and _below_the_top(name, depth) <= tune.number:
+            if depth and _below_the_top(body, name, depth) <= tune.number:
                 yield parameter
     else:
         wanted = {"bias": ("bias",), "lora": UPDATES, "heads": ()}[tune.kind]
         yield from (p for name, p in body.named_parameters() if name.rpartition(".")[2] in wanted)
 
 
-def _below_the_top(name: str, depth: int) -> int:
+def _below_the_top(body: nn.Module, name: str, depth: int) -> int:
     """Return 0 for a layer after the blocks, 1 for the last block, and so on; depth + 1 before the first block."""
     if found := BLOCK.match(name):
         return depth - int(found[1])
-    return depth + 1 if BEFORE.match(name) else 0
+    return depth + 1 if name.partition(".")[0] in _before_the_blocks(body) else 0
+
+
+def _before_the_blocks(body: nn.Module) -> set[str]:
+    """Return the names of the network's own parameters (tokens, positions), and of the modules that it made before its
+    blocks (the stem or the embedding of patches): networks of timm make their parts in the order of their use.
+    """
+    parts = [name for name, _ in body.named_children()]
+    return {name for name, _ in body.named_parameters(recurse=False)} | set(parts[: parts.index(BLOCKS)])
 
 
 def _add_updates(body: nn.Module, tune: Tune) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mtrain.atomic import write_text
+from mtrain.evaluation.comparisons import METRICS, SETS
 from mtrain.evaluation.eva_scores import ranked
 from mtrain.report.charts import Dot, dots, inline, intervals_of
-from mtrain.report.run_page import METRICS, SETS, template
+from mtrain.report.page import template
 
 
 def write_page(content: dict[str, Any], out: Path) -> Path:

@@ -100,10 +100,10 @@ def approaches(rows: Sequence[TaskRow]) -> Figure:
     return figure
 
 
-def by_rate(scores: Mapping[str, Sequence[float]], baseline: float | None = None) -> Figure:
+def by_rate(scores: Mapping[str, Sequence[float]], baselines: Mapping[str, float] | None = None) -> Figure:
     """Figure 5: box plots of the scores (percent) of all trainings by learning rate; single points if there are few.
 
-    baseline: the score of the ImageNet weights, drawn as a line.
+    baselines: title -> score (percent) of weights without multi-task training, each drawn as a line.
     """
     figure, plot = axes(height=2.6)
     line = {"color": SERIES[0]}
@@ -115,19 +115,21 @@ def by_rate(scores: Mapping[str, Sequence[float]], baseline: float | None = None
     for place, values in enumerate(scores.values(), start=1):
         if len(values) <= 12:
             plot.plot([place] * len(values), values, "o", ms=3, color=SERIES[0], alpha=0.5)
-    _baseline(plot, baseline)
+    _baselines(plot, baselines or {})
     plot.grid(axis="y")
     plot.set_xlabel("learning rate")
     plot.set_ylabel("validation score, percent")
-    if baseline is not None:
+    if baselines:
         plot.legend(bbox_to_anchor=(0.5, 1), **LEGEND)
     return figure
 
 
-def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]], baseline: float | None = None) -> Figure:
+def by_heads(
+    scores: Mapping[tuple[str, bool], Sequence[float]], baselines: Mapping[str, float] | None = None
+) -> Figure:
     """Figure 6: mean scores (percent) by (tau, warm-up) at one learning rate, with two standard deviations.
 
-    baseline: the score of the ImageNet weights, drawn as a line.
+    baselines: title -> score (percent) of weights without multi-task training, each drawn as a line.
     """
     figure, plot = axes(height=2.6)
     taus = list(dict.fromkeys(tau for tau, _ in scores))
@@ -143,18 +145,20 @@ def by_heads(scores: Mapping[tuple[str, bool], Sequence[float]], baseline: float
                 if one.spread is not None:
                     plot.errorbar(place, one.mean, yerr=2 * one.spread, **{**ERRORS, "ecolor": colour})
     plot.set_xticks(range(len(taus)), taus)
-    _baseline(plot, baseline)
+    _baselines(plot, baselines or {})
     plot.set_xlim(-0.6, len(taus) - 0.4)
     plot.grid(axis="y")
     plot.set_xlabel("tau, the heads' multiple of the learning rate")
     plot.set_ylabel("validation score, percent")
-    plot.legend(bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=1, **LEGEND)
+    plot.legend(bbox_to_anchor=(0.5, 1), ncols=2, columnspacing=1, **LEGEND)
     return figure
 
 
-def _baseline(plot: Axes, score: float | None) -> None:
-    if score is not None:
-        plot.axhline(score, color=SERIES[3], lw=1.2, ls=(0, (4, 3)), label="ImageNet")
+def _baselines(plot: Axes, scores: Mapping[str, float]) -> None:
+    """A line for each of `scores`, in the order of `BASELINES`, each dashed in its own way."""
+    for title, dashes in zip(BASELINES.values(), ((4, 3), (1, 2)), strict=True):
+        if title in scores:
+            plot.axhline(scores[title], color=SERIES[3], lw=1.2, ls=(0, dashes), label=title)
 
 
 def svg(figure: Figure) -> str:

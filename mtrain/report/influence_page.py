@@ -8,7 +8,8 @@ from typing import Any
 
 from mtrain.atomic import write_text
 from mtrain.documents import read_document
-from mtrain.report.run_page import METRICS, template
+from mtrain.evaluation.comparisons import METRICS
+from mtrain.report.page import template
 from mtrain.runs import Run
 
 AGAIN = "`mtrain influence` makes it again"

@@ -15,7 +15,7 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft.toml import printed, quoted
 from mtrain.atomic import replacing, write_text
 from mtrain.data.images import Images
-from mtrain.report.run_page import template
+from mtrain.report.page import template
 from mtrain.transfers.label_errors import Doubt, LabelAudit
 
 SHOWN = 200  # images on the page

@@ -5,13 +5,9 @@ The page shows the pool, the learning curves, and the transfers beside those of 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup, escape
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
@@ -30,20 +26,23 @@ from mtrain.evaluation.comparisons import (
     start_of,
     titles_of,
 )
-from mtrain.evaluation.eva_scores import Beside, beside_published
+from mtrain.evaluation.eva_scores import beside_published
 from mtrain.evaluation.paired import Interval
 from mtrain.evaluation.robustness_results import column_of
 from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
-from mtrain.report.charts import WITH, Dot, Points, dots, in_words, inline, intervals_of, learning_curve
+from mtrain.report import run_markdown
+from mtrain.report.charts import Dot, Points, dots, in_words, inline, intervals_of, learning_curve
+from mtrain.report.cosines import cosines_in
 from mtrain.report.cost import cost
 from mtrain.report.details import details
 from mtrain.report.figures import minus
-from mtrain.runs import Run
+from mtrain.report.page import percent, points, template
+from mtrain.report.run_markdown import caption
+from mtrain.runs import SOUP, Run
 from mtrain.transfers.results import results_with_answers
 
 __all__ = ["METRICS", "SETS", "compare", "curve", "percent", "points", "task_curves", "template", "write_report"]
-UNDIVIDED = 18  # characters of a name that stays in one line
 
 
 def write_report(
@@ -64,20 +63,11 @@ def write_report(
     robust = [(_network(one["weights"]), one) for one in robustness_results(run)]
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
     state, iteration = run.state()
-    tables = "\n".join(
-        [
-            f"# {run.name}",
-            "",
-            *_markdown_pool(tasks, _uses(run, tasks), missing),
-            "",
-            *_markdown_transfers(comparisons),
-            "",
-            *_markdown_published(published),
-            *_markdown_robustness(robust),
-        ]
-    )
+    gradients = cosines_in(events)
+    tables = run_markdown.tables(run.name, tasks, _uses(run, tasks), missing, comparisons, published, robust)
     page = template("report.html").render(
         run=run.name,
+        soup=run.about().get(SOUP, {}).get("text", ""),
         state=state,
         iteration=iteration,
         remark=remark(config.backbone),
@@ -94,6 +84,8 @@ def write_report(
         loss=_learning_curve("Training loss", curve(events, "loss"), "loss", "loss"),
         task_losses=_task_charts("loss", task_curves(events, "step", ("tasks", "task_loss"))),
         accuracies=_task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
+        gradients=gradients,
+        cosine_curve=_learning_curve("Mean cosine", gradients.means, "mean cosine", "cosines") if gradients else "",
         comparisons=comparisons,
         caption=caption(comparisons),
         figures=_score_figures(comparisons, titles),
@@ -122,26 +114,6 @@ def _network(weights: str) -> str:
     return ({OWN: "multi-task"} | BASELINES).get(weights, Path(weights).name)
 
 
-def _markdown_robustness(robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
-    lines = [
-        f"| {_cell(one['task'])} | {_cell(network)} | {_cell(column_of(one))} | {one['k']} | "
-        f"{percent(one['index'])}{span(one['interval'])} | {percent(one['chance'])} |"
-        for network, one in robust
-    ]
-    head = ["| task | network | by | k | robustness index | by chance |", "|---|---|---|---:|---:|---:|"]
-    return [*head, *lines, ""] if lines else []
-
-
-def _markdown_published(tables: Iterable[Beside]) -> list[str]:
-    lines = []
-    for one in tables:
-        lines += [f"{one.title}, beside {one.published.source} ({one.published.url}):", ""]
-        lines += ["| network | score | from |", "|---|---:|---|"]
-        rows = [(_cell(name), percent(score), "published" if told else "here") for name, score, told in one.rows]
-        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
-    return lines
-
-
 def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> list[tuple[str, str]]:
     """(caption, element): the scores of all networks, and the differences from the baseline, with their intervals."""
     scores = [(_case(c), {titles[w]: _dot(c, w) for w in _in_order(c)}) for c in comparisons]
@@ -166,18 +138,6 @@ def _score_figures(comparisons: Sequence[Comparison], titles: Mapping[str, str])
         for caption, rows, label, zero, name in drawn
         if rows
     ]
-
-
-def caption(comparisons: Sequence[Comparison]) -> str:
-    """The caption of the table of scores, which names intervals where the table has some."""
-    intervals = any(c.interval(weights) for c in comparisons for weights in c.results)
-    differences = "; its interval is of the same groups" if any(c.gain_interval for c in comparisons) else ""
-    baseline = BASELINES[baseline_of(comparisons)]
-    return (
-        f"Scores in percent{f'{WITH} by the bootstrap over groups (patients or slides)' if intervals else ''}. "
-        f"The difference is multi-task minus {baseline}, in percentage points{differences}. The paper's rule: the "
-        "difference exceeds twice the larger standard deviation over seeds; it is undefined below two seeds."
-    )
 
 
 def _in_order(c: Comparison) -> list[str]:
@@ -251,85 +211,3 @@ def _uses(run: Run, tasks: Sequence[Task]) -> dict[str, str]:
     )
     other = "not in this run" if trained else "trained on train"  # runs of old versions do not record their pool
     return {task.name: uses.get(task.name, other) for task in tasks}
-
-
-def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str], missing: str) -> list[str]:
-    if missing:
-        return [f"The tasks cannot be listed: {_cell(missing)}"]
-    lines = ["| task | use | classes | train | val | test | licence |", "|---|---|---:|---:|---:|---:|---|"]
-    for task in tasks:
-        sizes = " | ".join(str(size) for size in task.sizes.values())
-        what = f"{_cell(task.name)} | {uses[task.name]} | {task.num_classes if task.target != 'value' else 'a number'}"
-        lines.append(f"| {what} | {sizes} | {_cell(task.card.licence.name)} |")
-    return lines
-
-
-def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
-    if not comparisons:
-        return ["No transfer scores yet: run `mtrain transfer --mode svm`."]
-    others = other_weights(comparisons)
-    titles = list(titles_of(comparisons).values())
-    names = ["samples (groups)", *titles[:2], "difference", "paper's rule", *map(_cell, titles[2:])]
-    head = ["task", "mode", "metric", "scored on", *names]
-    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|" + "---:|" * (len(head) - 4)]
-    for c in comparisons:
-        difference = points(c.gain) + span(c.gain_interval, signed=True) if c.gain is not None else "not available"
-        scores = [_sizes(c), _score(c, OWN), _score(c, c.baseline), difference, c.verdict]
-        cells = [_cell(c.task), c.mode, c.metric, c.scored_on, *scores, *(_score(c, w) for w in others)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", caption(comparisons)]
-
-
-def _score(c: Comparison, weights: str) -> str:
-    score = c.scores.get(weights)
-    return c.missing(weights) if score is None else percent(score) + span(c.interval(weights))
-
-
-def _sizes(c: Comparison) -> str:
-    groups = f" ({c.groups})" if c.groups else ""
-    return f"{c.samples or 'not stated'}{groups}"
-
-
-def percent(score: float | None) -> str:
-    """0.9012 -> 90.12, as in the paper's tables; a dash if there is no score."""
-    return "–" if score is None or score != score else f"{100 * score:.2f}"
-
-
-def points(gain: float | None) -> str:
-    """A difference of scores in percentage points, with its sign."""
-    return "–" if gain is None or gain != gain else f"{100 * gain:+.2f}".replace("-", "−")
-
-
-def span(interval: Interval | None, *, signed: bool = False) -> str:
-    """An interval in percent, after a space: ' [80.1, 92.3]'; nothing where there is none."""
-    if interval is None:
-        return ""
-    low, high = (f"{100 * edge:+.1f}" if signed else f"{100 * edge:.1f}" for edge in interval)
-    return f" [{low}, {high}]".replace("-", "−")
-
-
-def breakable(name: str) -> Markup:
-    """A long name, which may be divided between its words but nowhere else."""
-    if len(name) <= UNDIVIDED:
-        return escape(name)
-    return Markup("<wbr>").join(re.split(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[_/.-])", name))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-
-
-def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with the filters percent, points, span, bracketed, breakable, column and those given.
-
-    `bracketed` is the same as `span`, which some pages define anew.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mtrain.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    known = {"percent": percent, "points": points, "span": span, "bracketed": span, "breakable": breakable}
-    environment.filters |= known | {"column": column_of} | filters
-    return environment.get_template(name)

@@ -15,6 +15,7 @@ from dpconvert.runtime.progress import clock
 from mtrain.errors import UserError
 from mtrain.evaluation import selection
 from mtrain.report.cost import seconds_of
+from mtrain.report.sweep_state import active, race_state
 from mtrain.runs import Run
 from mtrain.sweep.store import FAILED, Planned, Result, Store
 from mtrain.transfers.results import results
@@ -127,14 +128,20 @@ def sweep_status(store: Store) -> dict[str, Any]:
     ended = sum(one.state not in FAILED for one in found.values())
     order = sorted(found, key=lambda cell: _written(store, cell))
     by_cell = {one.cell: one for one in planned}
+    running = [_training(run) for run in _running(store)]
+    goes_on, race = active(store, running), race_state(store)
+    all_cells = race is None or race["finished"]  # how many an unfinished race needs is not known
+    left = _left([_written(store, cell) for cell in order], found, len(planned) - len(found))
     return {
         "sweep": store.name,
         "cells": len(planned),
         "scored": ended,
         "failed": len(found) - ended,
-        "seconds_left": _left([_written(store, cell) for cell in order], found, len(planned) - len(found)),
+        "active": goes_on,
+        "race": race,
+        "seconds_left": left if goes_on and all_cells else None,
         "results": [_cell(by_cell[cell], found[cell]) for cell in order],
-        "running": [_training(run) for run in _running(store)],
+        "running": running,
         "ranks": _ranks(store) if found else [],
         "notes": notes,
     }
@@ -206,12 +213,30 @@ def sweep_lines(status: Mapping[str, Any]) -> Iterator[str]:
     failed = f", {status['failed']} failed" if status["failed"] else ""
     done = status["scored"] + status["failed"]
     yield f"{status['sweep']}: {done} of {counted(status['cells'], 'cell')} done{failed}{left}"
+    yield from _race(status)
+    if not status["active"] and not _complete(status):
+        race = " --race" if status["race"] else ""
+        yield f"nothing is running: `mtrain sweep FILE{race}` goes on with it"
     yield from _in_progress(status["running"])
     yield from _newest(status["results"])
     if status["ranks"]:
         yield "mean rank so far, 1 is best:"
         yield from (f"  {one['mean_rank']:6.2f}  {one['combination']}" for one in status["ranks"])
     yield from (f"note: {note}" for note in status["notes"])
+
+
+def _race(status: Mapping[str, Any]) -> Iterator[str]:
+    """How the race stands, whose trainings are some of the cells."""
+    if race := status["race"]:
+        state = "finished" if race["finished"] else "not finished"
+        yield f"race: {state}, {race['cost']:.1%} of the iterations of the full grid"
+        yield from (f"  {line}" for line in race["lines"])
+
+
+def _complete(status: Mapping[str, Any]) -> bool:
+    """Whether every cell was tried, or the race is over."""
+    race = status["race"]
+    return bool(status["scored"] + status["failed"] == status["cells"] or (race and race["finished"]))
 
 
 def _in_progress(running: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -240,9 +265,9 @@ def _told(score: float | None) -> str:
 
 
 def ended(status: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to be waited for."""
+    """Whether nothing is left to be waited for: it is complete, or no process works on it."""
     if "sweep" in status:
-        return bool(status["scored"] + status["failed"] == status["cells"])
+        return bool(status["scored"] + status["failed"] == status["cells"]) or not status["active"]
     return status["state"] in ENDED
 
 

@@ -29,7 +29,10 @@ from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 from mtrain.transfers.request import STEPS
 
-FIXED = {"lr": "grid", "tau": "grid", "backbone": "grid", "seed": "seeds", "leave_out": "leave_out", "shards": "shards"}
+FIXED = {  # setting -> where a sweep file has it instead
+    "lr": "[grid]", "tau": "[grid]", "backbone": "[grid]", "seed": "`seeds`, above the tables",
+    "leave_out": "`leave_out`, above the tables", "shards": "`shards`, above the tables",
+}  # fmt: skip
 TUNING = ("tune", "layer_decay", "dense", "gradients")  # axes that may stand in [fit] instead
 READ = {"svm": ("solver",), "dense": ("steps", "batch")}  # mode of [transfer] -> the settings that it reads
 NO_DECAY = 1.0  # of the learning rate from block to block
@@ -237,7 +240,7 @@ class Sweep(BaseModel):
     @classmethod
     def _nothing_that_stands_elsewhere(cls, fit: dict[str, Any]) -> dict[str, Any]:
         for name in sorted(fit.keys() & FIXED.keys()):
-            raise ValueError(f"{name} is set by {FIXED[name]}")
+            raise ValueError(f"{name} has no place here: give it in {FIXED[name]}")
         if "test" in str(fit.get("train_on")):
             raise ValueError("train_on: only `mtrain release` trains on test sets")
         return fit
@@ -312,5 +315,6 @@ def _find(given: str) -> Path:
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     twice = [value for number, value in enumerate(values) if value in values[:number]]
     if twice:
-        raise ValueError(f"{twice[0]!r} is listed twice")
+        named = " and ".join(twice[0]) if isinstance(twice[0], tuple) else repr(twice[0])
+        raise ValueError(f"{named} is listed twice")
     return values

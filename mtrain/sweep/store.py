@@ -246,11 +246,13 @@ class Store:
 
 
 def open_store(sweeps: Path, name: str | None) -> Store:
-    """Return the sweep called `name`, by default the one that was planned last.
+    """Return the sweep called `name` or at that path, by default the one that was planned last.
 
     Raises:
         RunError: it does not exist; the message lists the existing sweeps.
     """
+    if name and Path(name).name != name and (Path(name) / "sweep.json").is_file():
+        return Store(Path(name))
     found = sorted(sweeps.glob("*/sweep.json"), key=lambda path: (path.stat().st_mtime_ns, path))
     chosen = [path.parent for path in found if name in (None, path.parent.name)]
     if not chosen:

@@ -22,7 +22,7 @@ from mtrain import cli
 from mtrain.config import FitConfig
 from mtrain.run_names import new_name
 from mtrain.runs import Run
-from mtrain.settings import fit_config
+from mtrain.settings import as_toml, fit_config, read_settings
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
@@ -136,6 +136,34 @@ def test_the_settings_of_a_run_serve_another(place: Path, mtrain: Command) -> No
     printed = mtrain("fit", "--config", str(place / "runs/toy/config.json"), "--print-config").out
     known = Run(place / "runs" / "toy").config()
     assert FitConfig.model_validate(tomllib.loads(printed)) == known
+    assert mtrain("fit", "--config", str(place / "runs/toy"), "--print-config").out == printed
+
+
+def test_every_setting_survives_its_way_through_a_file(mtrain: Command, tmp_path: Path) -> None:
+    """Each with a value other than its default, in as many files as they need: some exclude one another."""
+    together = {
+        "shards": "/data/\\\"s\"", "leave_out": ["Lung, left", "\u00e9"], "tasks": ["A"], "train_on": "train",
+        "backbone": "resnet18", "weights": "random", "iterations": 70, "warmup": 3, "warmup_lr": 1e-7, "lr": 3e-5,
+        "tau": 2.5, "batch": 24, "size": 32, "accumulate": 2, "adapt_batches": 0, "seed": 9, "device": "cpu",
+        "workers": 0, "resident": 0.5, "skip_corrupt": 4, "checkpoint_every": 7, "validate_every": 0, "log_every": 9,
+        "log_cosines": 5, "tune": "last:2", "layer_decay": 0.75, "optimizer": "adamw", "schedule": "cosine",
+        "ema": 0.99, "gradients": "upgrad", "task_weights": {"A": 2.0}, "colour_jitter": 0.25, "stain_jitter": 0.1,
+        "label_smoothing": 0.1, "weight_decay": 1e-3, "rotations": True,
+    }  # fmt: skip
+    alone: list[dict[str, Any]] = [
+        {"backbone": "timm:vit_tiny_patch16_224", "backbone_options": {"qkv_bias": False, "depth": 2}},
+        {"tune": "lora:4:8"},
+        {"joint": ["Lung"]}, {"sync_batchnorm": True}, {"compile": True}, {"graph": False}, {"stream": True},
+        {"dense": True}, {"tune": "heads", "features": "cached"}, {"batchnorm": "frozen"}, {"class_balanced": True},
+        {"checkpointing": True}, {"temperature": 2.0}, {"loss_scale": "log-classes"}, {"momentum": 0.5},
+        {"drop": "/x/a.json"}, {"weights": "/x/w.pth", "weights_key": "teacher"},
+    ]  # fmt: skip
+    for number, settings in enumerate([together, *alone]):
+        known = fit_config(None, settings)
+        file = tmp_path / f"{number}.toml"
+        file.write_text(as_toml(known))
+        assert fit_config(None, read_settings(file)) == known
+    assert {name for one in [together, *alone] for name in one} == set(FitConfig.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +173,9 @@ def test_the_settings_of_a_run_serve_another(place: Path, mtrain: Command) -> No
         ("lr = 'x'", "lr: must be a number; found 'x'"),
         ("batch = 1", "batch: must be at least 2; found 1"),
         ("lr =", "not TOML: Invalid value"),
-        (None, "no such file of settings"),
+        (None, "no such file of settings; `mtrain fit --print-config` prints every setting\n"),
+        ("seeds = [0]\nleave_out = ['Lung']", "describes a sweep, not one training; `mtrain sweep FILE` runs it\n"),
+        ("task_weightz = {Lung = 2}", "task_weightz: is not known here (did you mean 'task_weights'?); `mtrain fit"),
     ],
 )
 def test_a_wrong_file_of_settings_is_one_line(text: str | None, said: str, mtrain: Command, tmp_path: Path) -> None:

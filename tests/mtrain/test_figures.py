@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mtrain.cli import group
@@ -22,7 +23,7 @@ from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import TaskRow, published
 from mtrain.evaluation.ranks import Summary
-from mtrain.report import charts, csv_files, figures, sweep_page
+from mtrain.report import charts, csv_files, figures, grid_figures, sweep_page
 from mtrain.report.breakhis_table import breakhis_rows
 from mtrain.report.figures import png
 from mtrain.sweep.spec import Combination
@@ -476,8 +477,44 @@ def test_imagenet_is_a_line_in_the_figures_of_a_sweep_or_is_said_to_be_missing(t
     html = page.read_text()
     assert "Lung (accuracy), tiny</figcaption>" in html
     assert "Necrosis (accuracy), tiny; ImageNet was not scored on this validation set</figcaption>" in html
-    figure = figures.by_rate({"1e-3": [50.0, 60.0]}, 62.5)
-    assert [list(line.get_ydata()) for line in figure.axes[0].lines if line.get_label() == "ImageNet"] == [[62.5, 62.5]]
+    figure = figures.by_rate({"1e-3": [50.0, 60.0]}, {"ImageNet": 62.5, "published weights": 70.0})
+    assert levels(figure) == {"ImageNet": [62.5, 62.5], "published weights": [70.0, 70.0]}
+
+
+def levels(figure: Figure) -> dict[str, list[float]]:
+    """Title -> height of both ends, of the lines of the baselines."""
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in figure.axes[0].lines}
+    return {title: lines[title] for title in ("ImageNet", "published weights") if title in lines}
+
+
+def test_published_weights_that_a_sweep_began_from_are_a_line_in_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seeds of a decoder on the published weights score 60 and 65 %."""
+    store = write_sweep(tmp_path / "s" / "toy", scores)
+    monkeypatch.setattr(grid_figures, "start_of", lambda run: tmp_path / "vit.safetensors")
+    folder = store.path / "runs" / f"{0:024}"
+    (folder / "transfer").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    given = os.path.relpath(tmp_path / "vit.safetensors")  # another way to name the same file
+    cases = [
+        (given, 0.6, 0, "val"),
+        (given, 0.65, 1, "val"),
+        (given, 0.1, 0, "test"),
+        ("other.safetensors", 0.1, 0, "val"),
+    ]
+    for number, (weights, score, seed, scored_on) in enumerate(cases):
+        one = a_transfer(weights, score, task="Lung", set=scored_on, identity={"seed": seed})
+        (folder / "transfer" / f"{number}.json").write_text(json.dumps(one))
+    results = store.results(store.planned())
+    found = grid_figures.baselines(store, results)
+    assert found.of("tiny", "Lung") == {"published weights": 62.5}
+    assert found.missing("tiny", "Lung") == ""
+    assert found.missing("tiny", "Necrosis") == "; published weights were not scored on this validation set"
+    sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "report.html", paper=False)
+    for number in (5, 6):
+        (figure,) = (tmp_path / "out" / "figures").glob(f"figure-{number}-tiny-Lung.svg")
+        assert "published weights" in texts(figure.read_text())
 
 
 def test_bars_start_at_zero_and_everything_else_is_a_dot() -> None:
@@ -524,3 +561,17 @@ def test_a_network_is_compared_with_the_published_weights_that_it_began_from(tmp
     }  # fmt: skip
     (note,) = paper_tables.untabled([one("multitask", 0, 0.75, "knn")])
     assert note == "Lung, uni2-h, knn-multitask: accuracy 75.00 % on the test set (1 evaluation), not in a table"
+
+
+def test_the_page_of_a_sweep_has_the_averages_of_the_seeds_beside_these(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "toy", scores)
+    soup = {"run": "soups/tiny-0123", "metric": "roc_auc", "set": "val", "score": 0.75, "seeds": [0.5, None]}
+    choices: dict[str, Any] = {"Lung": {"tiny": {"soup": soup}}, "Necrosis": {"tiny": None}, "Glomeruli": {"tiny": {}}}
+    targets = {name: {"winner": None, "by_backbone": found} for name, found in choices.items()}
+    write_document(store.path / "selected.json", {"targets": targets})
+    page = sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "page.html", paper=False)
+    text = " ".join(" ".join(Page(page.read_text()).text).split())
+    assert "Lung ROC AUC, validation tiny 75.00 50.00, not defined soups/tiny-0123" in text
+    (store.path / "selected.json").unlink()
+    page = sweep_page.write_sweep_report(store, tmp_path / "e", tmp_path / "out" / "page.html", paper=False)
+    assert "Averages of the seeds" not in page.read_text()

@@ -300,6 +300,8 @@ def test_a_matrix_probes_each_network_on_every_other_task(run: Run, capsys: pyte
     assert found["rows"][1]["cells"]["Delta"]["score"] == by_sklearn(alone, "Delta")
     assert "Transfer matrix" in (page := Path(printed["page"]).read_text())
     assert page.count("2 iterations") == 3
+    low, high = found["rows"][1]["cells"]["Delta"]["interval"]
+    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in page  # in percent, as the score above it
     cells = [row["cells"] for row in found["rows"]]
     told = list(lines(printed))
     assert "transfer matrix (logistic probes of networks of one task each; 3 trainings, 13 probes, " in "\n".join(told)

@@ -322,3 +322,37 @@ def test_a_page_is_the_same_whenever_it_is_written(tmp_path: Path) -> None:
     run = a_run(tmp_path, transfers=[a_transfer("run", 0.875), a_transfer("imagenet", 0.8125)])
     one, other = (write_report(run, tmp_path / name)[0].read_bytes() for name in ("a.html", "b.html"))
     assert one == other
+
+
+def test_cosines_that_were_logged_are_a_heat_map_of_the_tasks(tmp_path: Path) -> None:
+    """Alpha and Beta: 0.3, -0.1 and -0.5, mean -0.1, two of three below 0; Beta and Gamma once."""
+    run = a_run(tmp_path)
+    logged = [{"Alpha/Beta": 0.3, "Beta/Gamma": 0.9}, {"Alpha/Beta": -0.1}, {"Alpha/Beta": -0.5}]
+    with (run.path / "log.jsonl").open("a") as log:
+        for number, cosines in enumerate(logged):
+            log.write(json.dumps({"event": "cosines", "iteration": 10 * number, "cosines": cosines}) + "\n")
+    path, _ = write_report(run, tmp_path / "page.html")
+    text = " ".join(" ".join(Page(path.read_text()).text).split())
+    assert "Most opposed: Alpha and Beta." in text
+    assert (
+        "task Alpha Beta Gamma Alpha same task −0.100 2 of 3 not logged Beta −0.100 2 of 3 same task +0.900 0 of 1"
+        in text
+    )
+    assert "Mean cosine: 0.6 at iteration 0, -0.5 at iteration 20" in path.read_text()
+
+
+def test_a_run_without_cosines_has_no_section_of_gradients(tmp_path: Path) -> None:
+    path, _ = write_report(a_run(tmp_path), tmp_path / "page.html")
+    assert "Gradients of the tasks" not in path.read_text()
+
+
+def test_the_page_of_a_soup_says_what_it_is_made_of(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    (run.path / "log.jsonl").unlink()
+    soup = {"text": "the average of the weights of a, b"}
+    about = json.loads((run.path / "config.json").read_text()) | {"soup": soup}
+    (run.path / "config.json").write_text(json.dumps(about))
+    path, _ = write_report(run, tmp_path / "page.html")
+    text = " ".join(" ".join(Page(path.read_text()).text).split())
+    assert "made of several trainings: the average of the weights of a, b. Settings are those of the first." in text
+    assert "Nothing was logged yet" not in text

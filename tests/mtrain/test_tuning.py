@@ -144,6 +144,18 @@ def test_checkpointing_changes_no_gradient(network: SharedNetwork) -> None:
         torch.testing.assert_close(two.grad, one.grad, msg=name)
 
 
+def test_more_blocks_than_a_network_has_are_refused() -> None:
+    network = shared_network("efficientnet_lite0", "random")
+    with pytest.raises(UsageError, match="last:8: efficientnet_lite0 has 7 blocks; use --tune last:7 at most, or all"):
+        tuning.prepare(network.body, "last:8", network.name)
+    tuning.prepare(network.body, "last:7", network.name)
+    frozen = [name for name, parameter in network.body.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["conv_stem.weight", "bn1.weight", "bn1.bias"]  # the stem is before the blocks
+    network.body.requires_grad_(True)
+    factor, parameters = tuning.by_layer(network.body, 0.5, network.name)[-1]
+    assert (factor, [tuple(one.shape) for one in parameters]) == (0.5**8, [(32, 3, 3, 3), (32,), (32,)])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("lora:4", "shufflenet_v2_x0_5 has no projections of attention"), ("last:2", "has no blocks")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from click.testing import CliRunner
 from mtrain.cli import group
 from mtrain.report.watch import ended, lines, run_status, sweep_status
 from mtrain.runs import Run
+from mtrain.sweep.race_record import ContestRecord, RaceRecord, RungRecord, write_record
 from mtrain.sweep.spec import Combination
+from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_report import a_run, a_transfer
 
@@ -82,10 +85,7 @@ def scores(combination: Combination, task: str, seed: int) -> float | str:
 def test_a_sweep_shows_scores_and_ranks_so_far_instead_of_digests(tmp_path: Path) -> None:
     """Eight cells of one seed, written ten seconds apart; one is missing: ten seconds are left."""
     store = write_sweep(tmp_path / "toy", scores, seeds=(0,))
-    for number in range(8):
-        path = store.path / "cells" / f"{number:024}.json"
-        if path.is_file():
-            os.utime(path, (1000 + 10 * number, 1000 + 10 * number))
+    written(store, time.time() - 70)
     status = sweep_status(store)
     assert (status["cells"], status["scored"], status["failed"]) == (8, 5, 2)
     assert status["seconds_left"] == pytest.approx(70 / 6)
@@ -95,6 +95,45 @@ def test_a_sweep_shows_scores_and_ranks_so_far_instead_of_digests(tmp_path: Path
     assert f"  {GRID[1]}, seed 0: Necrosis 60.00, Glomeruli 60.00" in shown
     assert f"  {GRID[2]}, seed 0: Lung diverged" in shown
     assert "0000000" not in shown
+
+
+def written(store: Store, start: float) -> None:
+    """Make the results of a sweep seem written ten seconds apart, from `start` on."""
+    for path in (store.path / "cells").glob("*.json"):
+        at = start + 10 * int(path.stem)
+        os.utime(path, (at, at))
+
+
+def test_a_sweep_that_nothing_works_on_says_so_and_is_not_waited_for(tmp_path: Path) -> None:
+    store = write_sweep(tmp_path / "toy", scores, seeds=(0,))
+    assert not ended(sweep_status(store))
+    written(store, 1000.0)
+    status = sweep_status(store)
+    assert (status["active"], status["seconds_left"], ended(status)) == (False, None, True)
+    assert list(lines(status))[:2] == [
+        "toy: 7 of 8 cells done, 2 failed", "nothing is running: `mtrain sweep FILE` goes on with it",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_race_needs_not_all_cells(tmp_path: Path, finished: bool) -> None:
+    """How many it needs is not known before its end, and then it is over whatever cells are missing."""
+    store = write_sweep(tmp_path / "toy", scores, seeds=(0,))
+    rung = RungRecord(
+        share=1.0, seeds=1, entrants=4, stay=tuple(GRID[:2]), dropped={}, undecided=0, friedman=None
+    )  # fmt: skip
+    winner = GRID[0] if finished else None
+    contest = ContestRecord(target=None, network=None, rungs=(rung,), finalists=None, winner=winner)
+    write_record(store, RaceRecord(tasks=("Lung",), contests=(contest,), cost=0.25))
+    status = sweep_status(store)
+    assert (status["seconds_left"] is None) == (not finished)
+    written(store, 1000.0)
+    status = sweep_status(store)
+    assert ended(status)
+    shown = list(lines(status))
+    assert shown[1] == f"race: {'finished' if finished else 'not finished'}, 25.0% of the iterations of the full grid"
+    assert "  after 1 seed: 2 combinations can still win" in shown
+    assert ("nothing is running: `mtrain sweep FILE --race` goes on with it" in shown) == (not finished)
 
 
 def test_trainings_in_progress_are_listed_with_their_settings(tmp_path: Path) -> None:
@@ -128,7 +167,8 @@ def test_a_name_alone_is_that_of_a_run_or_of_a_sweep(tmp_path: Path) -> None:
     write_sweep(tmp_path / "sweeps" / "grid", scores, seeds=(0,))
     a_run(tmp_path)
     folders = ["--runs", str(tmp_path / "runs"), "--sweeps", str(tmp_path / "sweeps")]
-    for name, first in (("toy", "toy\nstopped, 40 of "), ("grid", "grid: 7 of 8 cells done")):
+    grid, at = ("grid", "grid: 7 of 8 cells done"), str(tmp_path / "sweeps" / "grid")
+    for name, first in (("toy", "toy\nstopped, 40 of "), grid, (at, grid[1])):
         answer = CliRunner().invoke(group, ["watch", name, *folders])
         assert answer.exit_code == 0, answer.output
         assert answer.stdout.startswith(first)

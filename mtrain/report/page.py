@@ -1,0 +1,67 @@
+"""The templates of the pages, and how they write numbers and names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import jinja2
+from markupsafe import Markup, escape
+
+from mtrain.evaluation.paired import Interval
+from mtrain.evaluation.robustness_results import column_of
+
+UNDIVIDED = 18  # characters of a name that stays in one line
+
+
+def percent(score: float | None) -> str:
+    """0.9012 -> 90.12, as in the paper's tables; a dash if there is no score."""
+    return "–" if score is None or score != score else f"{100 * score:.2f}"
+
+
+def points(gain: float | None) -> str:
+    """A difference of scores in percentage points, with its sign."""
+    return "–" if gain is None or gain != gain else f"{100 * gain:+.2f}".replace("-", "−")
+
+
+def span(interval: Interval | None, *, signed: bool = False) -> str:
+    """An interval in percent, after a space: ' [80.1, 92.3]'; nothing where there is none."""
+    if interval is None:
+        return ""
+    low, high = (f"{100 * edge:+.1f}" if signed else f"{100 * edge:.1f}" for edge in interval)
+    return f" [{low}, {high}]".replace("-", "−")
+
+
+def minus(number: str) -> str:
+    """A written number with a minus sign in place of a hyphen."""
+    return number.replace("-", "−")
+
+
+def breakable(name: str) -> Markup:
+    """A long name, which may be divided between its words but nowhere else."""
+    if len(name) <= UNDIVIDED:
+        return escape(name)
+    return Markup("<wbr>").join(re.split(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[_/.-])", name))
+
+
+def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
+    """A template of this package, with its filters (percent, points, span, breakable, minus, column) and those given.
+
+    `bracketed` is the same as `span`, which some pages define anew.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mtrain.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    known = {
+        "percent": percent,
+        "points": points,
+        "span": span,
+        "bracketed": span,
+        "breakable": breakable,
+        "minus": minus,
+    }
+    environment.filters |= known | {"column": column_of} | filters
+    return environment.get_template(name)
