@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtrain.backbones.card import BackboneCard
+from mtrain.belonging import check_weights
 from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
@@ -43,6 +44,7 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
         UsageError: a licence does not allow it, there is no such head, or the format does not support the network.
     """
     run.check_finished()
+    check_weights(run)
     heads = load_heads(run.heads)
     head = heads[trained_task(heads, task, run.path)] if task else None
     if head is not None and head.about.target != "class":

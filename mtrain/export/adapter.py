@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtrain.atomic import write_json
+from mtrain.belonging import check_part
 from mtrain.errors import UsageError
 from mtrain.export.formats import WrittenFiles, name_for_loading, network_config
 from mtrain.model.heads import Head
@@ -39,7 +40,8 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
             "--to adapter: the run began from random weights, which an adapter needs but nobody else has",
             where=run.path, remedy="use another format",
         )  # fmt: skip
-    updates, _ = read_tensors(run.adapter)
+    updates, stated = read_tensors(run.adapter)
+    check_part(run.adapter, stated)
     about = {"backbone": network.name, **run.seen().json()}
     write_tensors(out / _TENSORS, {f"base_model.model.{name}.weight": value for name, value in updates.items()}, about)
     write_json(out / _CONFIG, _peft_config(updates, network.name))

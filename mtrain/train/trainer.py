@@ -179,13 +179,13 @@ class Training:
         network, (tasks, weights), of the whole batch. heads: also add the gradients of the heads, of this rank.
         """
         parameters, own = moved(self.model.shared), self._own()
-        losses, rows = [], torch.zeros(())
+        losses, rows = [], task_gradients.no_gradients(len(counts), parameters)
         for number, batch in enumerate(parts):
             torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
             found = self._losses(batch, batch.counts.tolist()) / self.config.batch
             kept = batchnorm_adapt.statistics_kept(self.model.shared) if self.config.checkpointing else nullcontext()
             with kept:
-                rows = task_gradients.jacobian(found, counts, parameters) + rows.to(self.device)
+                task_gradients.add_jacobian(rows, found, counts, parameters)
                 if heads:
                     found.sum().backward(inputs=own)  # type: ignore[no-untyped-call]
             losses.append(found.detach() * self.config.batch)
