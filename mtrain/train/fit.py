@@ -189,6 +189,7 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
     """Iterate: step, log, validate, save, and stop when a signal was received."""
     config, ranks = training.config, training.ranks
     meter, vote = Meter(training.tasks, ranks), Vote(ranks)
+    meter.restore(training.measured, training.device)
     numbers = range(training.iteration, config.iterations)
     journal.state("running", training.iteration)
     with journal.report.bar(journal.run.name, config.iterations, done=training.iteration, unit="iterations") as advance:
@@ -207,8 +208,7 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
                 if config.validate_every and not stop and (last or _due(training, config.validate_every)):
                     stop = not _validate(training, journal, signals)
                 if last or stop or _due(training, config.checkpoint_every):
-                    meter.check(training.iteration)
-                    journal.save(training)
+                    journal.save(training, meter.state(meter.check(training.iteration)))
             if stop:
                 break
     vote.count()

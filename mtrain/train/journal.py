@@ -14,6 +14,7 @@ from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.atomic import writing
 from mtrain.belonging import settings_digest
 from mtrain.runs import Run, RunState
+from mtrain.model.weights import StateDict
 from mtrain.train import checkpoint
 from mtrain.train.tracking import Tracker, tracking
 from mtrain.train.trainer import Training
@@ -93,15 +94,15 @@ class Journal:
         self.log({"event": "skipped", "iteration": training.iteration, "samples": samples})
         self.report.note(f"{self.run.name}: {len(samples)} corrupt samples were skipped: {'; '.join(samples)}")
 
-    def save(self, training: Training) -> None:
-        """Write a checkpoint.
+    def save(self, training: Training, since: StateDict | None = None) -> None:
+        """Write a checkpoint. since: the state of the meter, which measures since the last event.
 
         Raises:
             DivergedError, RunError: as checkpoint.save does.
         """
         if self.board:
             settings = settings_digest(self.run)
-            checkpoint.save(self.run.checkpoints, training.iteration, training.state(), settings)
+            checkpoint.save(self.run.checkpoints, training.iteration, training.state() | (since or {}), settings)
         self.state("running", training.iteration)
 
 

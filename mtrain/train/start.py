@@ -85,6 +85,7 @@ def begin(
         batchnorm_per_task.split(shared, len(pool.tasks))
     if saved is not None:
         training.restore(saved[0])
+        training.measured = saved[0]
         report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
     if not ranks.alone:
         training.restore(ranks.broadcast_state(training.state()))

@@ -77,6 +77,7 @@ class Training:
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
+        self.measured: StateDict = {}  # of the checkpoint: what was measured since the last event of the log
         self.recording: Callable[[], Recording] | None = None  # of iterations; None to run each as it is
         self.recorded: RecordedIteration | None = None
         self.note: Callable[[str], None] = lambda _text: None
