@@ -13,8 +13,8 @@ from torch.utils.tensorboard.summary import hparams
 from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.atomic import writing
 from mtrain.belonging import settings_digest
-from mtrain.runs import Run, RunState
 from mtrain.model.weights import StateDict
+from mtrain.runs import Run, RunState
 from mtrain.train import checkpoint
 from mtrain.train.tracking import Tracker, tracking
 from mtrain.train.trainer import Training

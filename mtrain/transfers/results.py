@@ -61,7 +61,7 @@ def check_result(run: Run, path: Path, content: Mapping[str, Any], again: str = 
     Raises:
         RunError: it is not, or does not.
     """
-    named = path.name.startswith(f"{content['task']}-")
+    named = path.name.startswith(f"{content['task']}-") or "-" not in path.stem
     fault = fault_of_result(run, content) if named else f"a result of {content['task']} under another name"
     if fault:
         raise RunError(fault, where=path, remedy=f"remove it; {again}")
