@@ -102,7 +102,7 @@ class Run:
             fault, path = first_fault(error, FitConfig), self.path / "config.json"
             raise RunError(f"not a run's configuration: {fault}", where=path, found=fault.found) from None
         except (KeyError, TypeError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
             raise RunError(f"not a run's configuration: {reason}", where=self.path / "config.json") from None
 
     def network(self) -> str | BackboneCard:

@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
 HUB = "huggingface_hub"  # its logger tells of each attempt to connect
@@ -36,7 +36,8 @@ def announced(what: str) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stderr(_OneLine(f"downloading {what}", sys.stderr)):
+        line = _OneLine(f"downloading {what}", sys.stderr)
+        with warnings.catch_warnings(), redirect_stderr(line), redirect_stdout(line):  # torch.hub prints on stdout
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -21,6 +21,9 @@ __all__ = ["FORMATS", "Exported", "export"]
 
 FORMATS = (*formats.WRITERS, adapter.FORMAT)
 
+# what an export may write
+WRITTEN = ("config.json", modelcard.NAME, SUMS, "*.safetensors", "*.pth", "*.onnx", adapter.CONFIG)
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -45,6 +48,7 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     """
     run.check_finished()
     check_weights(run)
+    _check_folder(out)
     heads = load_heads(run.heads)
     head = heads[trained_task(heads, task, run.path)] if task else None
     if head is not None and head.about.target != "class":
@@ -71,6 +75,20 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
         files = (*files, run.dense.name)
     write_sums(out, files)
     return Exported(out, (*files, SUMS), written.loading, restricted)
+
+
+def _check_folder(out: Path) -> None:
+    """Raises:
+    UsageError: the folder holds files of others that an export would overwrite.
+    """
+    if (out / SEEN).is_file():  # an earlier export
+        return
+    written = [path.name for pattern in WRITTEN for path in sorted(out.glob(pattern))]
+    if written:
+        raise UsageError(
+            "this folder holds other files, which an export would overwrite", where=out,
+            found=", ".join(written[:3]), remedy="give another --out",
+        )  # fmt: skip
 
 
 def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:

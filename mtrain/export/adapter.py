@@ -19,7 +19,8 @@ from mtrain.model.weights import StateDict
 from mtrain.runs import Run
 
 FORMAT = "adapter"
-_TENSORS, _CONFIG, _HEAD = "adapter_model.safetensors", "adapter_config.json", "head.safetensors"
+CONFIG = "adapter_config.json"
+_TENSORS, _HEAD = "adapter_model.safetensors", "head.safetensors"
 
 
 def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -> WrittenFiles:
@@ -44,9 +45,9 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
     check_part(run.adapter, stated)
     about = {"backbone": network.name, **run.seen().json()}
     write_tensors(out / _TENSORS, {f"base_model.model.{name}.weight": value for name, value in updates.items()}, about)
-    write_json(out / _CONFIG, _peft_config(updates, network.name))
+    write_json(out / CONFIG, _peft_config(updates, network.name))
     write_json(out / "config.json", network_config(network, head, config.size))
-    files: tuple[str, ...] = (_TENSORS, _CONFIG, "config.json")
+    files: tuple[str, ...] = (_TENSORS, CONFIG, "config.json")
     if head:
         write_tensors(out / _HEAD, {"head.weight": head.weight, "head.bias": head.bias}, about)
         files = (*files, _HEAD)
