@@ -122,11 +122,13 @@ def _note_without_effect(
     """Report settings that have no effect on this network, this pool and these processes."""
     normalizes = any(isinstance(layer, _BatchNorm) for layer in shared.modules())
     none, only = f"{shared.name} has no batch normalization", f"{pool.tasks[0].name} is the only task"
+    sizes, equal = {len(task.rows["train"]) for task in pool.tasks}, "all tasks have the same number of images"
     rules = {
         f"--batchnorm {config.batchnorm}": (config.batchnorm != "adapted" and not normalizes, none),
         "--sync-batchnorm": (config.sync_batchnorm and not normalizes, none),
         "--sync-batchnorm ": (config.sync_batchnorm and normalizes and ranks.alone, "there is one process"),
         "--temperature": (config.temperature is not None and len(pool.tasks) == 1, only),
+        "--temperature ": (config.temperature is not None and len(pool.tasks) > 1 and len(sizes) == 1, equal),
         f"--gradients {config.gradients}": (config.gradients != "mean" and len(pool.tasks) == 1, only),
         "--log-cosines": (config.log_cosines > 0 and len(pool.tasks) == 1, only),
         "--task-weight": (bool(config.task_weights) and len(pool.tasks) == 1, only),

@@ -165,8 +165,7 @@ class Training:
 
     def _backward(self, batch: Batch, number: int) -> Tensor:
         """Add the gradients of one micro-batch's share of the loss. Returns its losses: (tasks,)."""
-        seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start)
-        torch.manual_seed(seed)
+        torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
         losses = self._losses(batch, batch.counts.tolist())
         if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
