@@ -79,7 +79,11 @@ def check_part(path: Path, about: Mapping[str, Any]) -> None:
 
 
 def fault_of_result(run: Run, content: Mapping[str, Any]) -> str | None:
-    """Why a result in the folder of a run is that of another network: a phrase; None if it is not."""
+    """Why a result in the folder of a run is that of another network: a phrase; None if it is not. Nothing is known of
+    the folder of a network that no run has trained.
+    """
+    if not run.exists:
+        return None
     identity, config = content.get("identity", {}), run.config()
     if content.get("backbone", config.backbone) != config.backbone:
         return f"a result of {content['backbone']}, and this run trained {config.backbone}"
