@@ -1,6 +1,14 @@
-"""`python -m dpconvert`."""
+"""`dpconvert` and `python -m dpconvert`."""
 
-from dpconvert.cli import main
+from dpconvert.runtime.loading import ended_by_signals
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Entry point of the program; importing its commands takes a moment."""
+    with ended_by_signals():
+        from dpconvert import cli
+    cli.main()
+
+
+if __name__ == "__main__":  # else worker processes would start it anew
     main()

@@ -18,6 +18,7 @@ from mtrain.atomic import write_json
 from mtrain.errors import RunError
 
 DIGEST = "sha256"
+ABOUT = "about"  # entry of the header of our safetensors files
 CHANGED = "changed since it was written"
 _unchecked: dict[Path, None] = {}
 
@@ -85,6 +86,15 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value
+
+
+def tensor_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What the metadata of a safetensors file of ours state as `about`; empty if they state nothing."""
+    try:
+        about = json.loads((metadata or {})[ABOUT])
+    except (KeyError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def note_unchecked(path: Path) -> None:

@@ -26,20 +26,20 @@ from pydantic import ValidationError
 from dpconvert.names import plain
 from dpconvert.runtime import locks
 from dpconvert.validation import first_fault
-from mtrain.atomic import append_line, locked
+from mtrain import event_log
+from mtrain.atomic import locked
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import BEFORE, FitConfig
 from mtrain.data.choice import Choice
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
+from mtrain.event_log import FOREIGN
 from mtrain.seen import Seen
-
-# exceptions that parsing and reading JSON of unknown content can raise
-FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 RunState = Literal["running", "stopped", "finished"]
 NO_RUNS = "train one with `mtrain fit`, or give the folder of your runs with --runs"
+EVENTS = "log.jsonl"
 SOUP = "soup"  # entry of config.json of a run that was not trained, but made of other runs
 LOCK_SECONDS = 1.0  # `mtrain runs` briefly takes each lock to see whether it is free
 
@@ -102,7 +102,7 @@ class Run:
             fault, path = first_fault(error, FitConfig), self.path / "config.json"
             raise RunError(f"not a run's configuration: {fault}", where=path, found=fault.found) from None
         except (KeyError, TypeError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
             raise RunError(f"not a run's configuration: {reason}", where=self.path / "config.json") from None
 
     def network(self) -> str | BackboneCard:
@@ -228,22 +228,15 @@ class Run:
 
     def log(self, event: dict[str, Any]) -> None:
         """Append a line to log.jsonl."""
-        append_line(self.path / "log.jsonl", json.dumps(event, allow_nan=False))
+        event_log.append(self.path / EVENTS, event)
 
     def events(self) -> list[dict[str, Any]]:
         """The events of log.jsonl by iteration. Invalid lines are ignored; of a repeated iteration the last counts."""
-        try:
-            lines = (self.path / "log.jsonl").read_text(errors="replace").splitlines()
-        except OSError:
-            return []
-        seen: dict[tuple[str, int], dict[str, Any]] = {}
-        for line in lines:
-            try:
-                event = json.loads(line)
-                seen[str(event["event"]), int(event["iteration"])] = event
-            except FOREIGN:
-                continue
-        return [seen[place] for place in sorted(seen, key=lambda place: place[1])]
+        return event_log.events(self.path / EVENTS)
+
+    def forget_events_after(self, iteration: int) -> None:
+        """Remove the events of later iterations from log.jsonl: a resumed training logs them again."""
+        event_log.cut(self.path / EVENTS, iteration)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -230,3 +232,20 @@ def test_ctrl_c_is_one_line_and_status_130_whatever_a_library_makes_of_it(
     command = [sys.executable, "-m", "program"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (finished.returncode, finished.stdout, finished.stderr.strip()) == (130, "", "program: stopped")
+
+
+@pytest.mark.parametrize("name", ["dpconvert", "mtrain"])
+def test_ctrl_c_while_a_program_loads_ends_it_without_a_traceback(name: str, tmp_path: Path) -> None:
+    program = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][name].partition(":")[0]
+    (tmp_path / "program.py").write_text(
+        "import os, signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == '{name}.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        f"from {program} import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-m", "program", "--version"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (-signal.SIGINT, "", "")

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mtrain.backbones.downloads import announced
 from mtrain.errors import RunError, UsageError
 
 NEEDED = ["config.json", "preprocessor_config.json", "model*.safetensors*", "pytorch_model*.bin*"]
@@ -34,7 +35,8 @@ def snapshot(repository: str) -> Path:
     transport: Any = errors.HfHubHTTPError.__bases__[0]
     wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": NEEDED}
     try:
-        folder = _cached(hub, name, wanted) or Path(hub.snapshot_download(name, **wanted))
+        with announced(f"{name} from the Hugging Face Hub"):
+            folder = _cached(hub, name, wanted) or Path(hub.snapshot_download(name, **wanted))
     except errors.HFValidationError as error:
         raise UsageError(f"not a repository of the hub: {_first_line(error)}", found=repository) from None
     except (transport, OSError) as error:

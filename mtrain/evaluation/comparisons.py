@@ -114,14 +114,16 @@ class Comparison:
 
 
 def start_of(run: Run) -> Path | None:
-    """The published weights that the run began from, which are its baseline: those of a network with a table.
+    """The file, or the folder, of the published weights that the run began from, which are its baseline: those of a
+    network with a table.
 
     Raises:
         RunError: a file of the run is absent or damaged.
     """
-    weights = run.config().weights
-    published = isinstance(run.network(), BackboneCard) and weights not in ("random", IMAGENET)
-    return Path(weights) if published else None
+    weights, network = run.config().weights, run.network()
+    if not isinstance(network, BackboneCard) or weights in ("random", IMAGENET):
+        return None
+    return weights_in(Path(weights), network.files)
 
 
 def compare(found: Iterable[dict[str, Any]], start: Path | None = None) -> list[Comparison]:
@@ -160,7 +162,7 @@ def is_start(weights: str, start: Path | None) -> bool:
     if start is None or weights in (OWN, *BASELINES):
         return False
     given, begun = Path(weights).resolve(), start.resolve()
-    return given == begun or weights_in(given).resolve() == weights_in(begun).resolve()
+    return given == begun or weights_in(given, [begun.name]).resolve() == weights_in(begun).resolve()
 
 
 def _apart(which: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

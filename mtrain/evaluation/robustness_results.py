@@ -7,6 +7,7 @@ from typing import Any
 
 from mtrain.documents import read_document
 from mtrain.runs import Run
+from mtrain.transfers.results import check_result
 
 FOLDER = "robustness"
 
@@ -17,9 +18,11 @@ def results(run: Run) -> list[dict[str, Any]]:
     Raises:
         RunError: a result is damaged.
     """
-    return [
-        read_document(path, "`mtrain robustness` makes it again") for path in sorted((run.path / FOLDER).glob("*.json"))
-    ]
+    again = "`mtrain robustness` makes it again"
+    found = {path: read_document(path, again) for path in sorted((run.path / FOLDER).glob("*.json"))}
+    for path, content in found.items():
+        check_result(run, path, content, again)
+    return list(found.values())
 
 
 def column_of(result: Mapping[str, Any]) -> str:

@@ -56,7 +56,8 @@ def robustness_of(
     result = {
         "identity": {"weights_digest": source.digest, "task_digest": task.card.digest, "size": size, "k": k,
             "values_digest": which, "mtrain": __version__},
-        "task": task.name, "weights": source.weights, "by": column.name, "origin": _origin(column, which),
+        "task": task.name, "weights": source.weights,
+        "backbone": source.run.config().backbone, "by": column.name, "origin": _origin(column, which),
         "sets": splits, **found,
         "notes": [note for note in (without_value(values, column.name), _seen(source, task), _fewer(k, found)) if note],
     }  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtrain.backbones.card import BackboneCard
+from mtrain.belonging import check_weights
 from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
@@ -19,6 +20,9 @@ from mtrain.runs import Run, trained_task
 __all__ = ["FORMATS", "Exported", "export"]
 
 FORMATS = (*formats.WRITERS, adapter.FORMAT)
+
+# what an export may write
+WRITTEN = ("config.json", modelcard.NAME, SUMS, "*.safetensors", "*.pth", "*.onnx", adapter.CONFIG)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
         UsageError: a licence does not allow it, there is no such head, or the format does not support the network.
     """
     run.check_finished()
+    check_weights(run)
+    _check_folder(out)
     heads = load_heads(run.heads)
     head = heads[trained_task(heads, task, run.path)] if task else None
     if head is not None and head.about.target != "class":
@@ -69,6 +75,20 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
         files = (*files, run.dense.name)
     write_sums(out, files)
     return Exported(out, (*files, SUMS), written.loading, restricted)
+
+
+def _check_folder(out: Path) -> None:
+    """Raises:
+    UsageError: the folder holds files of others that an export would overwrite.
+    """
+    if (out / SEEN).is_file():  # an earlier export
+        return
+    written = [path.name for pattern in WRITTEN for path in sorted(out.glob(pattern))]
+    if written:
+        raise UsageError(
+            "this folder holds other files, which an export would overwrite", where=out,
+            found=", ".join(written[:3]), remedy="give another --out",
+        )  # fmt: skip
 
 
 def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:

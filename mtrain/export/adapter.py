@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtrain.atomic import write_json
+from mtrain.belonging import check_part
 from mtrain.errors import UsageError
 from mtrain.export.formats import WrittenFiles, name_for_loading, network_config
 from mtrain.model.heads import Head
@@ -18,7 +19,8 @@ from mtrain.model.weights import StateDict
 from mtrain.runs import Run
 
 FORMAT = "adapter"
-_TENSORS, _CONFIG, _HEAD = "adapter_model.safetensors", "adapter_config.json", "head.safetensors"
+CONFIG = "adapter_config.json"
+_TENSORS, _HEAD = "adapter_model.safetensors", "head.safetensors"
 
 
 def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -> WrittenFiles:
@@ -39,12 +41,13 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
             "--to adapter: the run began from random weights, which an adapter needs but nobody else has",
             where=run.path, remedy="use another format",
         )  # fmt: skip
-    updates, _ = read_tensors(run.adapter)
+    updates, stated = read_tensors(run.adapter)
+    check_part(run.adapter, stated)
     about = {"backbone": network.name, **run.seen().json()}
     write_tensors(out / _TENSORS, {f"base_model.model.{name}.weight": value for name, value in updates.items()}, about)
-    write_json(out / _CONFIG, _peft_config(updates, network.name))
+    write_json(out / CONFIG, _peft_config(updates, network.name))
     write_json(out / "config.json", network_config(network, head, config.size))
-    files: tuple[str, ...] = (_TENSORS, _CONFIG, "config.json")
+    files: tuple[str, ...] = (_TENSORS, CONFIG, "config.json")
     if head:
         write_tensors(out / _HEAD, {"head.weight": head.weight, "head.bias": head.bias}, about)
         files = (*files, _HEAD)

@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from mtrain.belonging import check_part
 from mtrain.data.rows import Dense
 from mtrain.errors import RunError
 from mtrain.model.dense import DenseNetwork
@@ -50,6 +51,7 @@ def load_dense(path: Path) -> DenseNetwork:
         )
     try:
         state, header = read_tensors(path)
+        check_part(path, header)
         levels = [Level(**level) for level in header["levels"]]
         tasks = {
             name: Dense(**fields | {kind: tuple(fields[kind]) for kind in ("seg", "points")})

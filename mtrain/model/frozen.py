@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +18,30 @@ from mtrain.data.task import Task
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork
-from mtrain.model.tensor_file import read_tensors
-from mtrain.model.weights import state_digest
+from mtrain.model.tensor_file import read_tensors, write_tensors
+from mtrain.model.weights import StateDict, state_digest
 
-FEATURES = "features"
+FEATURES, KEY = "features", "key"
 Features = NDArray[np.float32]
 
 
 def weights_digest(network: SharedNetwork) -> str:
     """A digest of everything that the network's output depends on: parameters, buffers, normalization and its table."""
+    return saved_digest(network, network.body.state_dict())
+
+
+def saved_digest(network: SharedNetwork, body: StateDict) -> str:
+    """The digest of the network with this state of its body: what `weights_digest` returns once it is loaded."""
     table = () if network.card is None else (network.card.digest,)
-    return state_digest({**network.state_dict(), "mean": network.mean, "std": network.std}, network.name, *table)
+    state = {f"body.{name}": tensor for name, tensor in body.items()}
+    return state_digest({**state, "mean": network.mean, "std": network.std}, network.name, *table)
 
 
 def stored(path: Path, shape: tuple[int, int], dtype: str, report: Reporter) -> Features | None:
     """The array at `path`, memory-mapped; None if it does not exist, is damaged or has another shape or type."""
     try:
-        found: Features = read_tensors(path, "they are computed again")[0][FEATURES].numpy()
+        tensors, about = read_tensors(path, "they are computed again")
+        found: Features = tensors[FEATURES].numpy()
     except FileNotFoundError:
         return None
     except RunError as error:
@@ -42,7 +50,19 @@ def stored(path: Path, shape: tuple[int, int], dtype: str, report: Reporter) -> 
     except (OSError, SafetensorError, KeyError) as error:
         report.note(f"{path}: features that cannot be read: {error}; they are computed again")
         return None
+    if about.get(KEY, path.stem) != path.stem:
+        report.note(f"{path}: features of other images or another network; they are computed again")
+        return None
     return found if found.shape == shape and found.dtype == dtype else None
+
+
+def store(path: Path, found: NDArray[Any], task: Task, split: str) -> None:
+    """Write features to `path`, whose name states what they depend on.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    write_tensors(path, {FEATURES: torch.from_numpy(found)}, {"task": task.name, "set": split, KEY: path.stem})
 
 
 def computed(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
+from mtrain.belonging import NETWORK, check_part
 from mtrain.data.images import ShardFiles
 from mtrain.data.labels import Scaling, scaling_of
 from mtrain.data.metadata import json_headers, read_json
@@ -81,14 +82,14 @@ class Head:
         return layer.eval()
 
 
-def save_heads(path: Path, heads: nn.Module, tasks: Iterable[Task]) -> None:
-    """Write the heads of these tasks.
+def save_heads(path: Path, heads: nn.Module, tasks: Iterable[Task], network: str | None = None) -> None:
+    """Write the heads of these tasks. network: the digest of the shared network that they were trained with.
 
     Raises:
         RunError: the file cannot be written, for example because the disk is full.
     """
     told = {task.name: about(task).told() for task in tasks}
-    write_tensors(path, heads.state_dict(), {"tasks": told})
+    write_tensors(path, heads.state_dict(), {"tasks": told} | ({NETWORK: network} if network else {}))
 
 
 def load_heads(path: Path) -> dict[str, Head]:
@@ -104,6 +105,7 @@ def load_heads(path: Path) -> dict[str, Head]:
         )  # fmt: skip
     try:
         tensors, header = read_tensors(path)
+        check_part(path, header)
         told = [_about(fields) for fields in header["tasks"].values()]
         return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in told}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:

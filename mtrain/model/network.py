@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
+from mtrain.backbones.downloads import announced
 from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
 from mtrain.data.rows import Dense, Target
@@ -102,12 +104,14 @@ def shared_network(
     if key is not None and not from_file:
         raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="omit it")
     card = catalog.described(name) if isinstance(name, str) else name
-    if card is None:
-        assert isinstance(name, str)
-        body, called = body_of(name, pretrained=weights == "imagenet"), name
-    else:
-        catalog.check_weights(card, str(weights))
-        body, called = body_of_card(card, pretrained=weights == "imagenet"), card.name
+    pretrained = weights == "imagenet"
+    with announced(f"the ImageNet weights of {name if card is None else card.name}") if pretrained else nullcontext():
+        if card is None:
+            assert isinstance(name, str)
+            body, called = body_of(name, pretrained=pretrained), name
+        else:
+            catalog.check_weights(card, str(weights))
+            body, called = body_of_card(card, pretrained=pretrained), card.name
     network = SharedNetwork(called, body, card)
     if from_file:
         load_weights(network.body, Path(weights), called, key, card)

@@ -18,10 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mtrain.atomic import replacing
-from mtrain.documents import CHANGED, DIGEST, note_unchecked
+from mtrain.documents import ABOUT, CHANGED, DIGEST, note_unchecked, tensor_header
 from mtrain.errors import RunError
 
-ABOUT = "about"
 VARIANCES = "running_var"  # buffers of batch normalization
 AGAIN = "`mtrain fit` recreates the weights of a run; copy a file from elsewhere again"
 
@@ -65,11 +64,7 @@ def read_tensors(path: Path, remedy: str = AGAIN) -> tuple[dict[str, Tensor], di
 
 def about_in(file: Any) -> dict[str, Any]:
     """Return the `about` that `write_tensors` put into the header of an open file; empty if it has none."""
-    try:
-        about = json.loads((file.metadata() or {})[ABOUT])
-    except (KeyError, ValueError, RecursionError):
-        return {}
-    return about if isinstance(about, dict) else {}
+    return tensor_header(file.metadata())
 
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:

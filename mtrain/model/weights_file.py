@@ -23,7 +23,8 @@ from mtrain.model.weights_parts import INDEXES, WEIGHT_MAP, is_one_of_several, l
 Kind = Literal["safetensors", "zip", "pickle", "index"]
 EXPECTED = ".safetensors, .pth or .pt"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-IN_FOLDERS = ("model.safetensors", INDEXES[0], "pytorch_model.bin", INDEXES[1])  # the order of transformers
+# names of weights in a folder: in the order of transformers, and in the folder of a run
+IN_FOLDERS = ("model.safetensors", INDEXES[0], "pytorch_model.bin", INDEXES[1], "shared.safetensors")
 HEAD = 4096  # bytes
 LENGTH = 8  # bytes of the header length at the start of a safetensors file
 LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors format

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mtrain.belonging import check_weights
 from mtrain.data.augment import CENTRE, put_square, resized_if_needed, room_for_squares
 from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
@@ -39,6 +40,7 @@ class Classifier:
             raise RunError(
                 "this run is not finished: it has no weights", where=run.path, remedy="resume it with `mtrain fit`"
             )
+        check_weights(run)
         self.about: About = head.about
         self.size = run.config().size
         self.device = find_device(device)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mtrain.atomic import write_text
+from mtrain.belonging import fault_of_result
 from mtrain.documents import read_document
+from mtrain.errors import RunError
 from mtrain.evaluation.comparisons import METRICS
 from mtrain.report.page import template
 from mtrain.runs import Run
@@ -23,8 +25,13 @@ def documents(run: Run) -> list[dict[str, Any]]:
         RunError: one of them is damaged.
     """
     paths = sorted(run.path.parent.glob("*/influence/*.json"))
-    found = [read_document(path, AGAIN) | {"file": str(path)} for path in paths]
-    return [content for content in found if content.get("kind") == "influence"]
+    found = [(path, read_document(path, AGAIN)) for path in paths]
+    estimates = [(path, content) for path, content in found if content.get("kind") == "influence"]
+    for path, content in estimates:
+        of_other = {"identity": {"weights_digest": content["identity"]["weights"]}}
+        if fault := fault_of_result(Run(path.parent.parent), of_other):
+            raise RunError(fault, where=path, remedy=f"remove it; {AGAIN}")
+    return [content | {"file": str(path)} for path, content in estimates]
 
 
 def write_page(run: Run) -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from mtrain.backbones.card import BackboneCard
+from mtrain.belonging import check_weights
 from mtrain.errors import UsageError
 from mtrain.model.frozen import weights_digest
 from mtrain.model.network import SharedNetwork, shared_network
@@ -66,6 +67,7 @@ def check_alike(recipe: Recipe) -> None:
         raise UsageError("a run is named twice", found=twice[0].name, remedy="name each once")
     for run in recipe.runs:
         run.check_finished()
+        check_weights(run)
     for run in others:
         for what, one, other in _compared(first, run):
             if one != other:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
+from mtrain.belonging import NETWORK, SETTINGS, settings_digest
 from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
 from mtrain.model import batchnorm_adapt
@@ -132,8 +133,10 @@ def _write(run: Run, recipe: Recipe, network: SharedNetwork, soup: Mapping[str, 
     with run.locked():
         run.write("config.json", _about(recipe, heads, soup))
         tensors = {f"{task}.{part}": getattr(head, part) for task, head in heads.items() for part in ("weight", "bias")}
-        write_tensors(run.heads, tensors, {"tasks": {task: asdict(head.about) for task, head in heads.items()}})
-        save_weights(network.body, run.weights, network.name, run=run.name, **run.seen().json())
+        made = {NETWORK: weights_digest(network)}
+        write_tensors(run.heads, tensors, {"tasks": {task: asdict(head.about) for task, head in heads.items()}} | made)
+        made |= {SETTINGS: settings_digest(run), "run": run.name}
+        save_weights(network.body, run.weights, network.name, **made, **run.seen().json())
         run.write("state.json", {"state": "finished", "iteration": run.config().iterations})
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import replacing
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
-from mtrain.documents import known_document, write_document
-from mtrain.errors import DivergedError, UserError
+from mtrain.documents import write_document
+from mtrain.errors import DivergedError, RunError, UserError
 from mtrain.model.devices import find_device
 from mtrain.model.maps import levels_of
 from mtrain.model.network import shared_network
@@ -42,8 +41,7 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
     Raises:
         RunError: the result cannot be written, or the shards have changed since the cell was planned.
     """
-    path = store.result_path(cell.digest)
-    if known_document(path, report.note) is not None:
+    if store.known(cell.digest, report.note) is not None:
         return "done"
     with store.claimed(cell.digest, store.run(cell.training)) as ours:
         if not ours:
@@ -113,28 +111,28 @@ def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
 
 def _begin(store: Store, cell: Cell, run: Run, report: Reporter) -> Outcome:
     """Let a training start from the end of its longest prefix, else of its warm-up, else from the beginning."""
-    if any(_start_from(store.run(prefix), run) for prefix in cell.prefixes):
+    if any(_start_from(store.run(prefix), run, report) for prefix in cell.prefixes):
         return "done"
     if cell.warmup is not None:
         outcome = warm(store, cell, report)
         if outcome != "done":
             return outcome
-        _start_from(store.run(cell.warmup), run)
+        _start_from(store.run(cell.warmup), run, report)
     return "done"
 
 
-def _start_from(begun: Run, run: Run) -> bool:
+def _start_from(begun: Run, run: Run, report: Reporter) -> bool:
     """Copy the newest checkpoint of a training's prefix, so that the training resumes from it as from its own.
 
-    Returns False if the checkpoint has been removed; the training then starts without it.
+    Returns False if the checkpoint is damaged, or has been removed by the prefix that was resumed meanwhile; the
+    training then starts without it.
     """
     for path in checkpoint.newest(begun.checkpoints)[:1]:
         try:
-            source = path.open("rb")
-        except FileNotFoundError:  # the prefix has been resumed meanwhile, and has removed its older checkpoints
+            checkpoint.hand_on(path, run.checkpoints)
+        except RunError as error:
+            report.note(f"{error}; the training starts without it")
             return False
-        with source, replacing(run.checkpoints / path.name) as partial, partial.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
         return True
     return False
 

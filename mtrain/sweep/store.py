@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from mtrain.sweep.spec import Combination, Sweep, Transfer
 M = TypeVar("M", bound=BaseModel)
 SELECTED = "selected.json"
 WAIT = 0.1  # seconds
+OF_ANOTHER = "the result of another cell"
 FAILED = ("failed", "diverged")  # states of a cell without a score for some task
 AGAIN = "run the sweep again: `mtrain sweep` replaces damaged files"
 
@@ -104,8 +105,17 @@ class Store:
         return parts[2] if ours else None
 
     def has(self, cell: Cell) -> bool:
-        """Whether the cell has an undamaged result."""
-        return known_document(self.result_path(cell.digest)) is not None
+        """Whether the cell has an undamaged result of its own."""
+        return self.known(cell.digest) is not None
+
+    def known(self, digest: str, note: Callable[[str], object] = lambda _text: None) -> dict[str, Any] | None:
+        """Return the content of a cell's result; None if there is none, or a damaged one, or that of another cell."""
+        path = self.result_path(digest)
+        content = known_document(path, note)
+        if content is not None and content.get("cell", digest) != digest:
+            note(f"{path}: {OF_ANOTHER}; the cell is run again")
+            return None
+        return content
 
     def result_path(self, digest: str) -> Path:
         return self.path / "cells" / f"{digest}.json"
@@ -181,10 +191,15 @@ class Store:
         Raises:
             RunError: nothing has been selected, or the file is damaged.
         """
+        path, again = self.path / SELECTED, "run `mtrain select` again"
         try:
-            return read_document(self.path / SELECTED, "run `mtrain select` again")
+            content = read_document(path, again)
         except FileNotFoundError:
             raise RunError("nothing has been selected", where=self.path, remedy="run `mtrain select` first") from None
+        planned = {one.cell for one in self.planned()} if "sweep" in content else set(_entries(content, "cell"))
+        if foreign := [cell for cell in _entries(content, "cell") if cell not in planned]:
+            raise RunError("the selection of another sweep", where=path, found=f"cell {foreign[0]}", remedy=again)
+        return content
 
     def planned(self) -> list[Planned]:
         """Return the cells of the sweep as it was last run or planned.
@@ -199,12 +214,16 @@ class Store:
         """Return digest -> result for the cells that have one.
 
         Raises:
-            RunError: a file is not a result.
+            RunError: a file is not a result, or that of another cell.
         """
         paths = {one.cell: self.result_path(one.cell) for one in planned}
-        return {
+        found = {
             cell: _checked(Result, read_document(path, AGAIN), path) for cell, path in paths.items() if path.is_file()
         }
+        for cell, result in found.items():
+            if result.cell != cell:
+                raise RunError(OF_ANOTHER, where=paths[cell], remedy=AGAIN)
+        return found
 
     def result(self, digest: str) -> Result | None:
         """Return the result of a cell; None if it is missing or damaged, so that the cell is run again.
@@ -212,13 +231,12 @@ class Store:
         Raises:
             RunError: the file is not a result.
         """
-        path = self.result_path(digest)
-        content = known_document(path)
-        return None if content is None else _checked(Result, content, path)
+        content = self.known(digest)
+        return None if content is None else _checked(Result, content, self.result_path(digest))
 
     def failed(self, cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
         """Return digest -> task -> reason for those of the cells that failed."""
-        known = {cell.digest: known_document(self.result_path(cell.digest)) or {} for cell in cells}
+        known = {cell.digest: self.known(cell.digest) or {} for cell in cells}
         return {cell: _failures(found) for cell, found in known.items() if found.get("state") in FAILED}
 
     def forget_failed(self, cells: Sequence[Cell]) -> int:
@@ -263,10 +281,17 @@ def open_store(sweeps: Path, name: str | None) -> Store:
 
 
 def _failures(result: Mapping[str, Any]) -> Any:
-    """Return task -> reason for a missing score. A diverged training of an earlier version has one reason for all."""
+    """Return task -> reason for a missing score; a diverged training of an earlier version has one for all."""
     if result.get("state") == "diverged" and not result.get("failures"):
         return dict.fromkeys(result.get("left_out", ()), result.get("reason", "the training has diverged"))
     return result.get("failures", {})
+
+
+def _entries(content: Any, name: str) -> Iterator[Any]:
+    """Yield the values of this key in a JSON value, at any depth."""
+    yield from [content[name]] if isinstance(content, dict) and name in content else []
+    for part in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield from _entries(part, name)
 
 
 def _checked(kind: type[M], content: Any, path: Path) -> M:

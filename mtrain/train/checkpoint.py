@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mtrain.atomic import remove_leavings
+from mtrain.belonging import SETTINGS
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tensor_file import not_finite, read_tensors, write_tensors
@@ -28,8 +29,10 @@ HEADS = re.compile(r"(\.heads\.)(weight|bias)$")
 PREFIXES = {"momentum_buffer": "momentum.", "exp_avg": "first.", "exp_avg_sq": "second.", "step": "steps."}
 
 
-def save(folder: Path, iteration: int, state: StateDict) -> None:
+def save(folder: Path, iteration: int, state: StateDict, settings: str | None = None) -> None:
     """Write a training's state after this many iterations, and remove all checkpoints but the newest few.
+
+    settings: a digest of what determines the training, by which `load` recognizes its checkpoints.
 
     Raises:
         DivergedError: a value is not finite.
@@ -43,19 +46,27 @@ def save(folder: Path, iteration: int, state: StateDict) -> None:
             remedy="start another run with a lower --lr or --tau",
         )
     remove_leavings(folder, everything=True)
-    write_tensors(folder / f"iteration-{iteration:08d}.safetensors", state, {"iteration": iteration})
+    about = {"iteration": iteration} | ({SETTINGS: settings} if settings else {})
+    write_tensors(folder / f"iteration-{iteration:08d}.safetensors", state, about)
     for path in newest(folder)[KEPT:]:
         path.unlink()
 
 
-def load(path: Path) -> tuple[StateDict, int]:
+def owner(folder: Path) -> str:
+    """What stands for the settings of a training whose folder is named by a digest of them."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def load(path: Path, settings: str | None = None) -> tuple[StateDict, int]:
     """The state and the iteration that `save` wrote.
 
     Raises:
-        RunError: the file is absent or damaged.
+        RunError: the file is absent or damaged, or states other settings than these.
     """
     try:
         state, about = read_tensors(path)
+        if settings and about.get(SETTINGS, settings) != settings:
+            raise RunError("it is of another training", where=path)
         return state, int(about["iteration"])
     except RunError as error:
         raise RunError(f"not a readable checkpoint: {error.what}", where=path) from None
@@ -68,14 +79,32 @@ def newest(folder: Path) -> list[Path]:
     return sorted(folder.glob(PATTERN), reverse=True)
 
 
-def newest_readable(folder: Path, note: Callable[[str], object]) -> tuple[StateDict, int] | None:
-    """The content of the newest checkpoint that can be read, and its number of iterations; None if there is none."""
-    for path in newest(folder):
+def newest_readable(
+    folder: Path, note: Callable[[str], object], settings: str | None = None
+) -> tuple[StateDict, int] | None:  # fmt: skip
+    """The content of the newest checkpoint that can be read, and its number of iterations; None if there is none.
+
+    settings: as in `load`. Each checkpoint that cannot be used is reported.
+    """
+    paths = newest(folder)
+    for number, path in enumerate(paths, start=1):
         try:
-            return load(path)
+            return load(path, settings)
         except RunError as error:
-            note(f"{error}; this checkpoint is ignored")
+            is_last = number == len(paths)
+            fallback = "no other exists: training starts from the beginning" if is_last else "the previous one is used"
+            note(f"{error}; {fallback}")
     return None
+
+
+def hand_on(path: Path, folder: Path) -> None:
+    """Copy a checkpoint to the folder of another training, which begins with the same iterations.
+
+    Raises:
+        RunError: it is absent or damaged, or the copy cannot be written.
+    """
+    state, iteration = load(path)
+    write_tensors(folder / path.name, state, {"iteration": iteration})
 
 
 class Kept(Protocol):

@@ -19,18 +19,15 @@ from mtrain.data.choice import chosen
 from mtrain.data.labels import scaling_of
 from mtrain.data.pool import Pool, leave_out, open_pool, training_on
 from mtrain.data.task import Task
-from mtrain.errors import RunError, UsageError
-from mtrain.model import batchnorm_per_task, tuning
-from mtrain.model.dense_file import save_dense
+from mtrain.errors import UsageError
 from mtrain.model.devices import device_failures_reported
-from mtrain.model.heads import save_heads
 from mtrain.model.names import remark
-from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import read_weights, save_weights, seen_by
+from mtrain.model.weights import seen_by
 from mtrain.runs import SOUP, Run, RunState
 from mtrain.seen import Seen
 from mtrain.train import checkpoint, conflicts, task_gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
+from mtrain.train.ending import check_recoverable, lost, write_weights
 from mtrain.train.journal import Journal, journal
 from mtrain.train.memory import memory
 from mtrain.train.meter import Meter
@@ -164,12 +161,12 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
         _check_trained(run)
         provenance.check_same(run, about)
     if run.state()[0] == "finished":
-        lost = _lost(run)
-        if lost is None:
+        fault = lost(run)
+        if fault is None:
             report.note(f"{run.name}: already finished, nothing to do")
             return True
-        report.note(f"{lost}; it is written again")
-        _check_recoverable(run, lost)
+        report.note(f"{fault}; it is written again")
+        check_recoverable(run, fault)
     elif run.state()[1] and not checkpoint.newest(run.checkpoints):
         report.note(f"{run.name}: neither weights nor a checkpoint exist: the run starts from the beginning")
     if run.exists and (note := provenance.other_division(run, about)):
@@ -188,32 +185,11 @@ def _check_trained(run: Run) -> None:
         )  # fmt: skip
 
 
-def _lost(run: Run) -> str | None:
-    """An error text for the first file of a finished run that is missing or damaged; None if all are good."""
-    for path in (run.weights, run.heads, *((run.dense,) if run.config().dense else ())):
-        try:
-            read_weights(path)
-        except RunError as error:
-            return f"{path}: {error.what}"
-    return None
-
-
-def _check_recoverable(run: Run, lost: str) -> None:
-    """Raises unless a readable checkpoint exists: a finished run is not silently trained again from the beginning."""
-    for path in checkpoint.newest(run.checkpoints):
-        try:
-            checkpoint.load(path)
-        except RunError:
-            continue
-        return
-    remedy = f"remove {run.weights} to train the run again, or name another --run"
-    raise RunError(f"{lost}, and no checkpoint exists to restore it from", remedy=remedy)
-
-
 def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
     """Iterate: step, log, validate, save, and stop when a signal was received."""
     config, ranks = training.config, training.ranks
     meter, vote = Meter(training.tasks, ranks), Vote(ranks)
+    meter.restore(training.measured, training.device)
     numbers = range(training.iteration, config.iterations)
     journal.state("running", training.iteration)
     with journal.report.bar(journal.run.name, config.iterations, done=training.iteration, unit="iterations") as advance:
@@ -232,8 +208,7 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
                 if config.validate_every and not stop and (last or _due(training, config.validate_every)):
                     stop = not _validate(training, journal, signals)
                 if last or stop or _due(training, config.checkpoint_every):
-                    meter.check(training.iteration)
-                    journal.save(training)
+                    journal.save(training, meter.state(meter.check(training.iteration)))
             if stop:
                 break
     vote.count()
@@ -262,16 +237,7 @@ def _end(training: Training, journal: Journal) -> RunState:
     """Write the weights of a finished run, then its state, and return the state."""
     state: RunState = "finished" if training.iteration == training.config.iterations else "stopped"
     if state == "finished" and training.ranks.first:
-        run, shared = journal.run, training.model.shared
-        batchnorm_per_task.merge(shared)
-        with training.averaged():
-            save_heads(run.heads, training.model.heads, training.pool.tasks)
-            about = {"run": run.name, "pool": training.pool.digest, **run.seen().json()}
-            if training.model.dense is not None:
-                save_dense(run.dense, training.model.dense, {"backbone": shared.name, **about})
-            if adapter := tuning.adapter_state(shared.body):
-                write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
-            save_weights(tuning.merged_state(shared.body), run.weights, shared.name, **about)
+        write_weights(training, journal.run)
     journal.skipped(training)
     journal.state(state, training.iteration)
     return state

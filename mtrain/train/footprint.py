@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_iter
 
 from mtrain.config import FitConfig
 from mtrain.model.network import MultiHead
+from mtrain.train import task_gradients
 
 GIB = 2**30
 # what networks raise that cannot be run without values
@@ -28,20 +29,25 @@ UNKNOWN = (DataDependentOutputException, UnsupportedFakeTensorException, Runtime
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of memory on one device. optimizer: its states, and the moving average if there is one."""
+    """Bytes of memory on one device. optimizer: its states, and the moving average if there is one. tasks: gradients of
+    the shared network for each task, of `--gradients` and `--log-cosines`.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    tasks: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.tasks
 
     def __str__(self) -> str:
-        parts = ("weights", "gradients", "optimizer", "activations")
-        return f"{_gib(self.total)} ({', '.join(f'{part} {_gib(getattr(self, part))}' for part in parts)})"
+        parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer,
+                 "activations": self.activations}  # fmt: skip
+        parts |= {"gradients of each task": self.tasks} if self.tasks else {}
+        return f"{_gib(self.total)} ({', '.join(f'{part} {_gib(size)}' for part, size in parts.items())})"
 
 
 def footprint(config: FitConfig, model: MultiHead, device: torch.device, samples: int, ranks: int = 1) -> Footprint:
@@ -61,7 +67,18 @@ def footprint(config: FitConfig, model: MultiHead, device: torch.device, samples
         gradients=moving * (1 if ranks == 1 else 2),  # the sums over the ranks are copies
         optimizer=states * moving + average,
         activations=_activations(config, model, device, samples),
+        tasks=_of_tasks(config, model),
     )
+
+
+def _of_tasks(config: FitConfig, model: MultiHead) -> int:
+    """Return the bytes of a gradient for each task; and, to combine them, of their products in double precision."""
+    tasks = len(model.heads)
+    if tasks == 1 or config.tune == "heads" or (config.gradients == "mean" and not config.log_cosines):
+        return 0
+    moving = [parameter for parameter in model.shared.parameters() if parameter.requires_grad]
+    columns = min(task_gradients.CHUNK, sum(parameter.numel() for parameter in moving))
+    return tasks * (_bytes(moving) + columns * torch.float64.itemsize)
 
 
 def remarks(config: FitConfig, model: MultiHead, device: torch.device, samples: int, ranks: int = 1) -> list[str]:

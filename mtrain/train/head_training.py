@@ -22,9 +22,8 @@ from mtrain.data.image_batches import BatchDraw, TrainingBatches
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.documents import short_digest
-from mtrain.model.frozen import FEATURES, Features, check_features, computed, stored, weights_digest
+from mtrain.model.frozen import Features, check_features, computed, store, stored, weights_digest
 from mtrain.model.inference import Inference
-from mtrain.model.tensor_file import write_tensors
 from mtrain.train.trainer import Training, right, validated
 
 CACHE = ".features"  # folder beside the runs
@@ -68,7 +67,7 @@ class HeadTraining(Training):
                 inference=Inference.on(self.device), report=report,
             )  # fmt: skip
             check_features(found, task, rows, split, self.config.weights)
-            write_tensors(path, {FEATURES: torch.from_numpy(found)}, {"task": task.name, "set": split})
+            store(path, found, task, split)
             found = stored(path, shape, "float32", report)
             assert found is not None
         return found

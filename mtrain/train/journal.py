@@ -12,6 +12,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.atomic import writing
+from mtrain.belonging import settings_digest
+from mtrain.model.weights import StateDict
 from mtrain.runs import Run, RunState
 from mtrain.train import checkpoint
 from mtrain.train.tracking import Tracker, tracking
@@ -92,14 +94,15 @@ class Journal:
         self.log({"event": "skipped", "iteration": training.iteration, "samples": samples})
         self.report.note(f"{self.run.name}: {len(samples)} corrupt samples were skipped: {'; '.join(samples)}")
 
-    def save(self, training: Training) -> None:
-        """Write a checkpoint.
+    def save(self, training: Training, since: StateDict | None = None) -> None:
+        """Write a checkpoint. since: the state of the meter, which measures since the last event.
 
         Raises:
             DivergedError, RunError: as checkpoint.save does.
         """
         if self.board:
-            checkpoint.save(self.run.checkpoints, training.iteration, training.state())
+            settings = settings_digest(self.run)
+            checkpoint.save(self.run.checkpoints, training.iteration, training.state() | (since or {}), settings)
         self.state("running", training.iteration)
 
 
@@ -110,11 +113,13 @@ def journal(
     """The journal of a run that is at this iteration; `kept` is true on the rank that writes it. trackers: names of
     services of `mtrain.train.tracking` that also receive its numbers.
 
-    TensorBoard hides events of later iterations, which a killed process may have written.
+    Events of later iterations, which a killed process may have written, are removed from log.jsonl and hidden by
+    TensorBoard.
     """
     if not kept:
         yield Journal(run, report, None)
         return
+    run.forget_events_after(iteration)
     with writing(run.path / "tensorboard"):
         board = SummaryWriter(str(run.path / "tensorboard"), purge_step=iteration + 1)
     settings = settings_of(run)

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from mtrain.errors import DivergedError
+from mtrain.model.weights import StateDict
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
+
+LOSSES, SAMPLES, STEPS = "log.losses", "log.samples", "log.steps"  # names in a checkpoint
 
 
 class Meter:
@@ -29,6 +32,23 @@ class Meter:
         self.losses: Tensor | None = None
         self.samples = torch.zeros(len(self.tasks), dtype=torch.int64)
         self.steps, self.waited, self.begun = 0, 0.0, time.monotonic()
+        self.earlier = 0  # of the samples, those of a process before this one
+
+    def state(self, summed: Sequence[float]) -> StateDict:
+        """What a checkpoint keeps, so that the next event of a resumed training is that of an undisturbed one.
+
+        summed: the losses that `check` returned.
+        """
+        losses = torch.tensor(summed, dtype=torch.float64)
+        return {LOSSES: losses, SAMPLES: self.samples.clone(), STEPS: torch.tensor(self.steps)}
+
+    def restore(self, state: StateDict, device: torch.device) -> None:
+        """Continue from what `state` returned; on the first rank, which has the losses of all ranks."""
+        if self.ranks.first and len(state.get(LOSSES, ())) == len(self.tasks):
+            self.losses = state[LOSSES].to(device, torch.float32)
+        if len(state.get(SAMPLES, ())) == len(self.tasks):
+            self.samples, self.steps = state[SAMPLES].clone(), int(state[STEPS])
+            self.earlier = int(self.samples.sum())
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -85,7 +105,7 @@ class Meter:
             "iteration": iteration,
             "loss": sum(summed) / max(sum(samples), 1),
             "tasks": {t: value / n for t, value, n in zip(self.tasks, summed, samples, strict=True) if n},
-            "images_per_s": sum(samples) / seconds,
+            "images_per_s": (sum(samples) - self.earlier) / seconds,
             "wait": self.waited / seconds,
         }
         self._reset()

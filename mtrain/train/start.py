@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
+from mtrain.belonging import settings_digest
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
 from mtrain.data.kept import kept
@@ -23,7 +24,6 @@ from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.tensor_file import fault_of
-from mtrain.model.weights import StateDict as TensorState
 from mtrain.runs import Run
 from mtrain.train import adaptation, checkpoint, footprint
 from mtrain.train.compilation import compiled
@@ -54,7 +54,8 @@ def begin(
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # else a repeated iteration gives other bits
     torch.manual_seed(config.seed)
-    saved = _newest_readable(run, report) if ranks.first else None
+    settings = settings_digest(run) if run.exists else None
+    saved = checkpoint.newest_readable(run.checkpoints, report.note, settings) if ranks.first else None
     done = ranks.broadcast(lambda: 0 if saved is None else saved[1])
     starts = ranks.first and saved is None
     shared = shared_network(network, config.weights if starts else "random", config.weights_key if starts else None)
@@ -84,6 +85,7 @@ def begin(
         batchnorm_per_task.split(shared, len(pool.tasks))
     if saved is not None:
         training.restore(saved[0])
+        training.measured = saved[0]
         report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
     if not ranks.alone:
         training.restore(ranks.broadcast_state(training.state()))
@@ -120,11 +122,13 @@ def _note_without_effect(
     """Report settings that have no effect on this network, this pool and these processes."""
     normalizes = any(isinstance(layer, _BatchNorm) for layer in shared.modules())
     none, only = f"{shared.name} has no batch normalization", f"{pool.tasks[0].name} is the only task"
+    sizes, equal = {len(task.rows["train"]) for task in pool.tasks}, "all tasks have the same number of images"
     rules = {
         f"--batchnorm {config.batchnorm}": (config.batchnorm != "adapted" and not normalizes, none),
         "--sync-batchnorm": (config.sync_batchnorm and not normalizes, none),
         "--sync-batchnorm ": (config.sync_batchnorm and normalizes and ranks.alone, "there is one process"),
         "--temperature": (config.temperature is not None and len(pool.tasks) == 1, only),
+        "--temperature ": (config.temperature is not None and len(pool.tasks) > 1 and len(sizes) == 1, equal),
         f"--gradients {config.gradients}": (config.gradients != "mean" and len(pool.tasks) == 1, only),
         "--log-cosines": (config.log_cosines > 0 and len(pool.tasks) == 1, only),
         "--task-weight": (bool(config.task_weights) and len(pool.tasks) == 1, only),
@@ -185,15 +189,3 @@ def _check_start(shared: SharedNetwork, weights: str) -> None:
     """
     if fault := fault_of(shared.body.state_dict()):
         raise RunError(fault, where=weights, remedy="give other --weights")
-
-
-def _newest_readable(run: Run, report: Reporter) -> tuple[TensorState, int] | None:
-    paths = checkpoint.newest(run.checkpoints)
-    for number, path in enumerate(paths, start=1):
-        try:
-            return checkpoint.load(path)
-        except RunError as error:
-            is_last = number == len(paths)
-            fallback = "no other exists: the run starts from the beginning" if is_last else "the previous one is used"
-            report.note(f"{error}; {fallback}")
-    return None

@@ -1,6 +1,6 @@
 """The gradient of each task's loss in the trained weights of the shared network, and what follows from them.
 
-`jacobian` is exact, and costs one backward pass for each task in the batch. Rows are tasks, columns are weights.
+`add_jacobian` is exact, and costs one backward pass for each task in the batch. Rows are tasks, columns are weights.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from torch import Tensor, nn
 CHUNK = 2**20  # columns that are multiplied in double precision at a time
 
 
-def jacobian(losses: Tensor, counts: Sequence[int], parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return the gradients (tasks, weights) of losses (tasks,); zeros for tasks without samples. The graph is kept.
+def no_gradients(tasks: int, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return zeros (tasks, weights), to which `add_jacobian` adds."""
+    weights = sum(parameter.numel() for parameter in parameters)
+    return torch.zeros(tasks, weights, dtype=parameters[0].dtype, device=parameters[0].device)
 
-    Gradients that the parameters have stay as they are. counts: samples of each task on all ranks, so that all ranks
-    run the same backward passes.
+
+def add_jacobian(rows: Tensor, losses: Tensor, counts: Sequence[int], parameters: Sequence[nn.Parameter]) -> None:
+    """Add the gradients of losses (tasks,) to `rows` (tasks, weights); nothing for tasks without samples. The graph is
+    kept, and so are the gradients that the parameters have.
+
+    counts: samples of each task on all ranks, so that all ranks run the same backward passes.
     """
-    rows = []
-    for loss, count in zip(losses, counts, strict=True):
+    for row, loss, count in zip(rows, losses, counts, strict=True):
         if count:
             found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-            rows.append(torch.cat([gradient.reshape(-1) for gradient in found]))
-        else:
-            rows.append(torch.cat([torch.zeros_like(parameter).reshape(-1) for parameter in parameters]))
-    return torch.stack(rows)
+            for part, gradient in zip(torch.split(row, [p.numel() for p in parameters]), found, strict=True):
+                part += gradient.reshape(-1)
 
 
 def gramian(rows: Tensor) -> Tensor:

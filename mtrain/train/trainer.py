@@ -77,6 +77,7 @@ class Training:
         self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
+        self.measured: StateDict = {}  # of the checkpoint: what was measured since the last event of the log
         self.recording: Callable[[], Recording] | None = None  # of iterations; None to run each as it is
         self.recorded: RecordedIteration | None = None
         self.note: Callable[[str], None] = lambda _text: None
@@ -164,8 +165,7 @@ class Training:
 
     def _backward(self, batch: Batch, number: int) -> Tensor:
         """Add the gradients of one micro-batch's share of the loss. Returns its losses: (tasks,)."""
-        seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start)
-        torch.manual_seed(seed)
+        torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
         losses = self._losses(batch, batch.counts.tolist())
         if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
@@ -179,13 +179,13 @@ class Training:
         network, (tasks, weights), of the whole batch. heads: also add the gradients of the heads, of this rank.
         """
         parameters, own = moved(self.model.shared), self._own()
-        losses, rows = [], torch.zeros(())
+        losses, rows = [], task_gradients.no_gradients(len(counts), parameters)
         for number, batch in enumerate(parts):
             torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
             found = self._losses(batch, batch.counts.tolist()) / self.config.batch
             kept = batchnorm_adapt.statistics_kept(self.model.shared) if self.config.checkpointing else nullcontext()
             with kept:
-                rows = task_gradients.jacobian(found, counts, parameters) + rows.to(self.device)
+                task_gradients.add_jacobian(rows, found, counts, parameters)
                 if heads:
                     found.sum().backward(inputs=own)  # type: ignore[no-untyped-call]
             losses.append(found.detach() * self.config.batch)

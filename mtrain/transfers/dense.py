@@ -127,7 +127,7 @@ class FrozenDense:
 
     def resume(self, folder: Path, report: Reporter) -> int:
         """Restore the newest readable checkpoint of `folder`; return the number of steps done, 0 without one."""
-        saved = checkpoint.newest_readable(folder, report.note)
+        saved = checkpoint.newest_readable(folder, report.note, checkpoint.owner(folder))
         if saved is None:
             return 0
         checkpoint.restore(self.parts, self.optimizer, saved[0])
@@ -207,7 +207,8 @@ def train_decoder(
                 raise DivergedError(f"{task.name}: the loss of the decoder is not finite after {number + 1} steps")
             if folder is not None and (last or time.monotonic() - saved >= CHECKPOINT_SECONDS):
                 _check_finite(frozen, task, number + 1)
-                checkpoint.save(folder, number + 1, checkpoint.training_state(frozen.parts, frozen.optimizer))
+                state = checkpoint.training_state(frozen.parts, frozen.optimizer)
+                checkpoint.save(folder, number + 1, state, checkpoint.owner(folder))
                 saved = time.monotonic()
             advance()
     _check_finite(frozen, task, steps)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
@@ -18,10 +17,9 @@ from mtrain.documents import short_digest
 from mtrain.errors import UsageError
 from mtrain.model import frozen
 from mtrain.model.devices import find_device
-from mtrain.model.frozen import FEATURES, Features, check_features, stored, weights_digest
+from mtrain.model.frozen import Features, check_features, store, stored, weights_digest
 from mtrain.model.inference import Inference
 from mtrain.model.network import SharedNetwork
-from mtrain.model.tensor_file import write_tensors
 
 
 def features(
@@ -51,7 +49,7 @@ def features(
         fetch_shards([task], [split], report)
         computed = _computed(network, task, split, size, workers, inference, report)
         check_features(computed, task, task.rows[split], split, weights)
-        write_tensors(path, {FEATURES: torch.from_numpy(_as(computed, dtype))}, {"task": task.name, "set": split})
+        store(path, _as(computed, dtype), task, split)
         found = stored(path, shape, dtype, report)
     assert found is not None
     check_features(found, task, task.rows[split], split, weights)

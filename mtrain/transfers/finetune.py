@@ -137,7 +137,7 @@ def finetune(
 def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateResult:
     """Train at one rate. The weights are written first, then the result, which marks them as complete."""
     name, rate, folder = tuning.task.name, tuning.rate, place / f"rate-{tuning.rate:g}"
-    saved = checkpoint.newest_readable(folder, report.note)
+    saved = checkpoint.newest_readable(folder, report.note, checkpoint.owner(folder))
     if saved is not None:
         tuning.restore(saved[0])
         report.note(f"{name}: resumed after epoch {saved[1]} at rate {rate:g}")
@@ -148,15 +148,21 @@ def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateRes
         saw = seen | Seen({name: ("train",)}, {name: tuple(tuning.task.card.related)})
         about = {"backbone": tuning.model.shared.name, "task": name, **saw.json()}
         write_tensors(_weights(place, rate), tuning.merged(), about)
-    write_document(place / f"rate-{rate:g}.json", asdict(outcome))
+    write_document(place / f"rate-{rate:g}.json", asdict(outcome) | {"of": place.name})
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
 
 def _known(place: Path, rate: float, note: Callable[[str], object]) -> RateResult | None:
     """The result of a rate; None if it is not finished."""
-    content = known_document(place / f"rate-{rate:g}.json", note)
-    return None if content is None else RateResult(**content)
+    path = place / f"rate-{rate:g}.json"
+    content = known_document(path, note)
+    if content is None:
+        return None
+    if content.pop("of", place.name) != place.name or content["rate"] != rate:
+        note(f"{path}: the result of another fine-tuning; the rate is trained again")
+        return None
+    return RateResult(**content)
 
 
 def _is_whole(path: Path, report: Reporter) -> bool:

@@ -188,7 +188,7 @@ class Tuning:
                 if self.over:
                     break
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                    checkpoint.save(folder, len(self.history), self.state())
+                    checkpoint.save(folder, len(self.history), self.state(), checkpoint.owner(folder))
                     saved = time.monotonic()
         return self._outcome()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mtrain.belonging import fault_of_result
 from mtrain.checksums import file_digest
 from mtrain.documents import known_document, read_document
 from mtrain.errors import RunError
@@ -54,11 +55,24 @@ def results_with_answers(run: Run, note: Callable[[str], object] = lambda _text:
     return found
 
 
+def check_result(run: Run, path: Path, content: Mapping[str, Any], again: str = AGAIN) -> None:
+    """Check that a result in the folder of a run is of this run's network, and stands under its own name.
+
+    Raises:
+        RunError: it is not, or does not.
+    """
+    named = path.name.startswith(f"{content['task']}-") or "-" not in path.stem
+    fault = fault_of_result(run, content) if named else f"a result of {content['task']} under another name"
+    if fault:
+        raise RunError(fault, where=path, remedy=f"remove it; {again}")
+
+
 def _sorted(run: Run) -> list[tuple[Path, dict[str, Any]]]:
     paths = sorted((run.path / "transfer").glob("*.json"))
     contents = [(path, read_document(path, AGAIN)) for path in paths]
     found = [(path, content) for path, content in contents if content.keys() >= RESULT]
     for path, content in found:
+        check_result(run, path, content)
         if not _is_score(content):
             expected = f"{lowest(content['metric']):g} to 1"
             raise RunError("not a score", where=path, expected=expected, found=content["score"], remedy=AGAIN)

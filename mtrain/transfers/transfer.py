@@ -18,6 +18,7 @@ import torch
 from dpconvert.names import plain as plain_name
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
+from mtrain.belonging import check_weights
 from mtrain.checksums import file_digest
 from mtrain.data.task import Task, fetch_shards
 from mtrain.documents import short_digest, without_nan, write_document
@@ -55,6 +56,7 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     config = run.config()
     if weights == OWN:
         run.check_finished()
+        check_weights(run)
     torch.manual_seed(config.seed if seed is None else seed)
     network = shared_network(run.network(), run.weights if weights == OWN else weights, key)
     check_size(network, config.size)
@@ -97,6 +99,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
         "task": task.name,
         "mode": options.mode,
         "weights": source.weights,
+        "backbone": source.run.config().backbone,
         "metric": found.metric or task.metric,
         **_scores(task, found),
         **found.settings,

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpconvert.runtime.progress import Reporter
+from mtrain import runs
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation.comparisons import compare
+from mtrain.evaluation.comparisons import compare, start_of
 from mtrain.export import export, modelcard
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
@@ -172,6 +173,18 @@ def test_the_published_weights_are_known_by_any_path(trained: Run, tmp_path: Pat
         score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
         (found,) = compare([score | {"weights": str(weights), "score": 0.75}], start)
         assert found.baseline == "start", weights
+
+
+def test_a_folder_of_several_weights_files_is_the_file_that_the_table_names(tmp_path: Path) -> None:
+    for name in ("dinov2_vitb14_pretrain.pth", "other.bin"):
+        (tmp_path / name).touch()
+    config = FitConfig(shards="x", backbone="dinov2-b14", weights=str(tmp_path))
+    start = start_of(runs.start_of(tmp_path, config))
+    assert start == tmp_path / "dinov2_vitb14_pretrain.pth"
+    score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
+    for weights, baseline in ((tmp_path, "start"), (start, "start"), (tmp_path / "other.bin", "imagenet")):
+        (found,) = compare([score | {"weights": str(weights), "score": 0.75}], start)
+        assert found.baseline == baseline, weights
 
 
 def test_an_exported_file_says_what_it_was_trained_on(trained: Run, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
+from sklearn.metrics import accuracy_score
 
 from dpconvert import card as cards
 from dpconvert.manifest.catalog import find, known, manifest_folder
@@ -166,6 +168,38 @@ def test_networks_and_runs_stand_in_one_table(mtrain: Command, place: Path, tmp_
     text = page.read_text()
     assert all(name in text for name in names)
     assert f"toy: mean rank {found['networks'][2]['mean_rank']:.2f}" in mtrain(*words).out
+
+
+def test_the_numbers_of_a_comparison_are_those_of_scikit_learn_and_of_a_plain_bootstrap(
+    mtrain: Command, place: Path, tmp_path: Path
+) -> None:
+    """Scores and ranks; intervals by repeating the samples of each drawn group, the same groups for all networks."""
+    answer = mtrain(
+        "compare", "--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--target", "Gamma",
+        "--mode", "knn", "--out", tmp_path / "page.html", "--json", *WITHOUT,
+    )  # fmt: skip
+    found = json.loads(answer.out)["networks"]
+    kept = [next((place / "runs").glob(f".network-{stem}*/transfer/Gamma-knn-*.npz")) for stem in ("tiny", SMALL)]
+    files = [np.load(path) for path in kept]
+    truth, group = files[0]["label"], files[0]["group"]
+    right = [file["decisions"].argmax(axis=1) == truth for file in files]
+    scores = [accuracy_score(truth, file["decisions"].argmax(axis=1)) for file in files]
+    assert [one["scores"]["Gamma"]["score"] for one in found] == pytest.approx(scores)
+    assert [one["scores"]["Gamma"]["rank"] for one in found] == rankdata([-score for score in scores]).tolist()
+    names = np.unique(group)
+    picked = np.random.Generator(np.random.Philox(0)).integers(len(names), size=(1000, len(names)))
+    draws = [np.concatenate([np.flatnonzero(group == names[one]) for one in row]) for row in picked]
+    drawn = np.array([[of[rows].mean() for rows in draws] for of in right])
+    for number, one in enumerate(found):
+        own = one["scores"]["Gamma"]
+        assert own["interval"] == pytest.approx(np.percentile(drawn[number], [2.5, 97.5]))
+        assert one["rank_interval"] == pytest.approx(
+            np.percentile(rankdata(-drawn.round(12), axis=0)[number], [2.5, 97.5])
+        )
+    assert found[1]["scores"]["Gamma"]["difference"] == pytest.approx(scores[1] - scores[0])
+    assert found[1]["scores"]["Gamma"]["difference_interval"] == pytest.approx(
+        np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
+    )
 
 
 def test_a_failure_of_one_score_leaves_the_others(mtrain: Command, tmp_path: Path) -> None:

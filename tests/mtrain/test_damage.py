@@ -216,6 +216,23 @@ def test_an_export(place: Path, to: str) -> None:
     assert line(transfer("--weights", str(path))).startswith(f"{path}: changed since it was written; export it again")
 
 
+@pytest.mark.parametrize("out", ["runs/toy", "someones"])
+def test_an_export_overwrites_nothing_but_an_earlier_export(place: Path, out: str) -> None:
+    Path("someones").mkdir()
+    Path("someones/README.md").write_text("mine")
+    before = {path: path.read_bytes() for path in Path(out).iterdir() if path.is_file()}
+    told = line(mtrain("export", "--to", "safetensors", "--out", out))
+    assert told.startswith(f"{out}: this folder holds other files, which an export would overwrite; found ")
+    assert {path: path.read_bytes() for path in Path(out).iterdir() if path.is_file()} == before
+    for _ in range(2):
+        assert mtrain("export", "--to", "safetensors", "--out", "fresh").exit_code == 0
+
+
+def test_the_folder_of_a_run_stands_for_its_weights(place: Path) -> None:
+    by_file = transfer("--weights", "runs/toy/shared.safetensors").stdout
+    assert transfer("--weights", "runs/toy").stdout == by_file.replace("/shared.safetensors", "")
+
+
 # --- what is made again
 
 

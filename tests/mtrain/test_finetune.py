@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     newest.write_bytes(b"?")
     notes = Notes()
     tuned(start, task, tmp_path, notes)
-    assert "this checkpoint is ignored" in notes.said[0]
+    assert "the previous one is used" in notes.said[0]
     assert notes.said[1] == "Gamma: resumed after epoch 1 at rate 0.05"
 
 

@@ -368,7 +368,7 @@ def test_without_a_readable_checkpoint_the_run_begins_anew_and_says_so(
     for path in checkpoint.newest(run.checkpoints):
         path.write_bytes(b"?")
     assert fit.fit(config(shards), run, notes) == "finished"
-    assert any("the run starts from the beginning" in note for note in notes.said)
+    assert any("training starts from the beginning" in note for note in notes.said)
     assert run.weights.read_bytes() == whole()
 
 

@@ -119,3 +119,17 @@ def test_more_than_there_is_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> Non
     assert warning.startswith("WARNING: this is more memory than cpu has free")
     monkeypatch.setattr("mtrain.train.footprint.free_memory", lambda _device: 2**40)
     assert len(remarks(FitConfig(size=32), model_of(SMALL), CPU, 16)) == 1
+
+
+@pytest.mark.parametrize("given", [{"gradients": "upgrad"}, {"gradients": "pcgrad"}, {"log_cosines": 10}])
+def test_the_gradients_of_each_task_are_counted(given: dict[str, Any]) -> None:
+    model = model_of(SMALL)
+    shared = sum(parameter.numel() for parameter in model.shared.parameters())
+    assert shared < 2**20  # all of them are multiplied at once, in double precision
+    many = MultiHead(model.shared, {"Alpha": 2, "Beta": 3, "Gamma": 2})
+    found = footprint(FitConfig(size=32, **given), many, CPU, 2)
+    assert found.tasks == 3 * shared * (4 + 8)
+    assert "gradients of each task" in str(found)
+    assert footprint(FitConfig(size=32), many, CPU, 2).total == found.total - found.tasks
+    for without in (footprint(FitConfig(size=32, **given), model, CPU, 2), estimate(2, tune="heads", **given)):
+        assert without.tasks == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from mtrain.backbones import catalog, hub
 from mtrain.errors import RunError, UsageError
@@ -96,3 +99,29 @@ def test_a_folder_is_taken_under_timms_own_name_too(cache: Path) -> None:
     folder = cache / "models--someone--tiny-vit" / "snapshots" / ("a" * 40)
     config = fit_config(None, {"backbone": f"timm:local-dir:{folder}"})
     assert (config.backbone, config.weights, config.size) == (str(folder), str(folder), 32)
+
+
+def test_what_the_library_prints_while_it_downloads_becomes_one_line(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def downloaded(_name: str, *, local_files_only: bool = False, **_wanted: Any) -> str:
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying %s", cache)
+        print(f"Downloading to {cache}")  # noqa: T201  # as torch.hub does
+        warnings.warn(f"no symbolic links in {cache}", UserWarning, stacklevel=1)
+        for _ in tqdm(range(3), desc="Fetching 3 files"):
+            pass
+        stored(cache)
+        return str(cache / "models--someone--tiny-vit" / "snapshots" / ("a" * 40))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", downloaded)
+    assert hub.snapshot("someone/tiny-vit").name == "a" * 40
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "downloading someone/tiny-vit from the Hugging Face Hub\n")
+
+
+def test_nothing_is_said_of_what_is_in_the_caches(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored(cache)
+    hub.snapshot("someone/tiny-vit")
+    assert capsys.readouterr().err == ""

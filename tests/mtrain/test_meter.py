@@ -68,3 +68,23 @@ def test_speed_counts_waiting_but_not_what_was_paused(monkeypatch: pytest.Monkey
         clock.now += 5
     event = found.take(1)
     assert (event["images_per_s"], event["wait"]) == (2.0, 0.25)
+
+
+def test_a_resumed_window_goes_on_and_its_speed_is_that_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(meter, "time", clock)
+    before = added(([6.0, 1.0, 0.0], [2, 1, 0]))
+    kept = before.state(before.check(1))
+    resumed, whole = Meter(["A", "B", "C"]), added(([6.0, 1.0, 0.0], [2, 1, 0]))
+    resumed.restore(kept, torch.device("cpu"))
+    clock.now = 2.0
+    for one in (resumed, whole):
+        one.add(torch.tensor([0.0, 3.0, 5.0]), torch.tensor([0, 3, 1]))
+    found, expected = resumed.take(2), whole.take(2)
+    assert (found["images_per_s"], expected["images_per_s"]) == (2.0, 3.5)
+    assert {**found, "images_per_s": 0} == {**expected, "images_per_s": 0}
+    resumed.add(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1, 0, 0]))
+    assert resumed.take(3)["loss"] == 1.0
+    other = Meter(["A", "B"])
+    other.restore(kept | {"model.x": torch.ones(1)}, torch.device("cpu"))  # of another number of tasks
+    assert other.losses is None

@@ -138,6 +138,13 @@ def test_settings_without_an_effect_on_this_network_or_pool_are_said(place: Path
     assert not [event for event in Run(Path("runs/other")).events() if event["event"] == "cosines"]
 
 
+def test_a_temperature_is_for_tasks_of_different_sizes(place: Path) -> None:
+    words = ["fit", "--run", "other", "--leave-out", "Gamma", "--temperature", "2", "--warmup", "0"]
+    words += [word for name, value in SETTINGS.items() if name != "warmup"
+              for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    assert "--temperature is not used: all tasks have the same number of images\n" in mtrain(*words).stderr
+
+
 # Most commands are run twice, the second time with all that follows the bar: options that have no effect there.
 SHARDS = "--cache c --cache-size 1GB --no-check-images --workers 0 --device cpu"
 TUNING = "--epochs 3 --lr 0.1 --batch 8 --early-stop 1"
