@@ -7,7 +7,6 @@ import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -263,19 +262,6 @@ def test_names_of_files_may_state_indicators_labels_or_a_number(tmp_path: Path) 
 def test_a_manifest_whose_facts_exclude_each_other_is_refused(facts: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         manifest(**facts)  # type: ignore[arg-type]
-
-
-def test_other_shapes_refuse_what_they_cannot_read(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    np.save(tmp_path / "source" / "a.npy", np.zeros((2, 8, 8, 3), np.uint8))
-    np.save(tmp_path / "source" / "y.npy", np.zeros(2, np.int64))
-    (tmp_path / "my.toml").write_text(
-        'task = "My"\nkind = "regression"\nshape = "arrays"\n[files.images]\npattern = "(?P<name>)a.npy$"\n'
-        '[files.labels]\npattern = "(?P<name>)y.npy$"\n[layout.values]\n0 = "none"\n'
-    )
-    code, told = run("check", tmp_path / "my.toml", "--source", tmp_path / "source")
-    assert code == 1
-    assert "kind 'regression': the shape 'arrays' reads one class for an image only" in told
 
 
 def checked(tmp_path: Path, kind: str, layout: str, rows: str) -> tuple[int, str]:
