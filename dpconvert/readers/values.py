@@ -42,8 +42,8 @@ class Values(ManyLabels):
     skip: list[str] = []
     """Values whose images are left out, such as `"-1"`."""
     missing: Missing = "error"
-    """Images without a label: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts them;
-    `"none"` is refused.
+    """Images without a label: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them; `"none"` is refused.
     """
 
 

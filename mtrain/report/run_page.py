@@ -37,7 +37,7 @@ from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report.charts import WITH, Dot, Points, dots, in_words, inline, intervals_of, learning_curve
 from mtrain.report.cost import cost
-from mtrain.report.details import details
+from mtrain.report.details import details, markdown_errors
 from mtrain.report.figures import minus
 from mtrain.runs import Run
 from mtrain.transfers.results import results_with_answers
@@ -72,6 +72,7 @@ def write_report(
             "",
             *_markdown_transfers(comparisons),
             "",
+            *markdown_errors(sections),
             *_markdown_published(published),
             *_markdown_robustness(robust),
         ]
