@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from dpconvert.card import FILE_NAME, INDEX_NAME, WORK, TaskCard, load
 from dpconvert.errors import OutputError
@@ -128,12 +129,19 @@ def _check_same(folder: Path, request: dict[str, str], existing: dict[str, str])
 
 
 def _different_options(request: dict[str, str], existing: dict[str, str]) -> tuple[str, str]:
-    """Return the options that differ between the requests, as '--name value'."""
+    """Return the options that differ between the requests, as '--name value', or 'no --name' where one is not given."""
     one, other = json.loads(request["options"]), json.loads(existing.get("options", "{}"))
     names = [name for name in one if one[name] != other.get(name)]
     return tuple(  # type: ignore[return-value]
-        ", ".join(f"--{name.replace('_', '-')} {options.get(name)}" for name in names) for options in (one, other)
+        ", ".join(_typed(name, options.get(name)) for name in names) for options in (one, other)
     )
+
+
+def _typed(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    if value is None or isinstance(value, bool):
+        return option if value else f"no {option}"
+    return f"{option} {value}"
 
 
 def clear_partial(folder: Path) -> None:

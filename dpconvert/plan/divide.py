@@ -91,8 +91,9 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
 
     Raises:
         SourceError: there are no images, two have the same name, or one lacks what the rule needs to label it.
-        ManifestError: the rule needs annotations, but this layout reads none.
+        ManifestError: the rule needs annotations, but this layout reads none; or it reads no labels of this kind.
     """
+    _check_kind(manifest)
     wrong, samples = _wrong(manifest, options, "pictures"), wrong_samples(manifest, options)
     images = list(readers.reader(manifest).images(source))
     source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})
@@ -115,6 +116,15 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
     return kept
 
 
+def _check_kind(manifest: Manifest) -> None:
+    """Check that the reader reads what samples are to be labelled with."""
+    if manifest.target not in getattr(readers.reader(manifest), "TARGETS", ("class",)):
+        raise ManifestError(
+            f"kind {manifest.kind!r}: the shape {manifest.shape!r} reads one class for an image only",
+            where=manifest.path, remedy=f"use one of the shapes {', '.join(readers.shapes_of(manifest.target))}",
+        )  # fmt: skip
+
+
 def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
     """Check that the rule can label every image, by its own label or by annotations that the reader reads."""
     rule = manifest.rule
@@ -130,11 +140,6 @@ def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
         raise ManifestError(
             f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
             where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
-        )  # fmt: skip
-    if manifest.target not in getattr(readers.reader(manifest), "TARGETS", ("class",)):
-        raise ManifestError(
-            f"kind {manifest.kind!r}: the shape {manifest.shape!r} reads one class for an image only",
-            where=manifest.path, remedy="use the shape table or folders",
         )  # fmt: skip
     if manifest.dense is not None and not _can_read_annotations(manifest):
         raise ManifestError(

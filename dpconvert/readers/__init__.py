@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.card import Target
 from dpconvert.errors import ManifestError
 from dpconvert.image import Image
 from dpconvert.manifest.catalog import manifest_folder, plugin_folders
@@ -55,6 +56,13 @@ def reader(manifest: Manifest) -> Reader:
     if not manifest.shape:
         raise ManifestError("nothing reads this source's layout", where=manifest.path, remedy="name a `shape`")
     return _shape(manifest)
+
+
+def shapes_of(target: Target) -> list[str]:
+    """Return the shapes that read what samples are to be labelled with."""
+    known = sorted(path.stem for path in LAYOUTS.glob("[a-z]*.py"))
+    modules = {name: importlib.import_module(f"dpconvert.readers.layouts.{name}") for name in known}
+    return [name for name, module in modules.items() if target in getattr(module, "TARGETS", ("class",))]
 
 
 def _shape(manifest: Manifest) -> Reader:

@@ -5,9 +5,9 @@ A reader that can read all three says so by `TARGETS = ("class", "labels", "valu
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from dpconvert import names
 from dpconvert.card import Model, Target
@@ -16,8 +16,16 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.source import target
 
 ALL: tuple[Target, ...] = ("class", "labels", "value")
-THOUSANDS = re.compile(r"[-+]?\d{1,3}\.\d{3}", re.ASCII)  # where others have decimal commas
 LEAVE_OUT = "if rows without a label are to be left out, say `missing = true` in [layout]"
+
+
+class Keys(Protocol):
+    """Keys of [layout] that say where labels are."""
+
+    @property
+    def indicators(self) -> list[str]: ...
+    @property
+    def model_fields_set(self) -> set[str]: ...
 
 
 class ManyLabels(Model):
@@ -52,11 +60,10 @@ class InColumns:
     """
 
     def __init__(self, manifest: Manifest, keys: Columns, decimal: str = "") -> None:
-        self.target, self.classes, self.keys, self.decimal = manifest.target, manifest.classes, keys, decimal
+        self.target, self.classes, self.keys = manifest.target, manifest.classes, keys
         _check(manifest, keys)
         self.columns = keys.indicators or [keys.value or keys.label]
-        self._commas: tuple[str, str] | None = None  # the first number with a decimal comma, and where it is
-        self._points: tuple[str, str] | None = None  # the first number such as 1.000
+        self._numbers = target.Numbers(decimal)
 
     def cells(self, cell: Callable[[str], str]) -> list[str]:
         """Return the texts of the columns in one row; `cell` gives that of a column."""
@@ -90,7 +97,7 @@ class InColumns:
             return self._known(cells[0], where)
         try:
             if self.target == "value":
-                return self._number(cells[0], where)
+                return self._numbers.read(cells[0], where)
             if self.keys.indicators:
                 return target.of_indicators(cells, self.classes)
         except ValueError as error:
@@ -98,19 +105,6 @@ class InColumns:
                 str(error), where=where, remedy="correct the cell, or name its text under `skip` in [layout]"
             ) from None
         return in_text(cells[0], self.keys, lambda label: self._known(label, where), where)
-
-    def _number(self, text: str, where: str) -> str:
-        """Return the text of a number; where some cells have decimal commas, 1.000 may be a thousand."""
-        number = target.of_number(text, self.decimal)
-        if not self.decimal:
-            self._commas = self._commas or ("," in text and (text, where)) or None
-            self._points = self._points or (THOUSANDS.fullmatch(text) and (text, where)) or None
-            if self._commas and self._points:
-                (comma, first), (point, second) = self._commas, self._points
-                raise ValueError(
-                    f"{point!r} ({second}) may be a thousand, since {comma!r} ({first}) has a decimal comma"
-                )
-        return number
 
     @property
     def _what(self) -> str:
@@ -158,9 +152,44 @@ def check_many(manifest: Manifest, keys: ManyLabels, *, as_list: bool) -> None:
         raise ManifestError(f"layout.none: {same[0]!r} is one of `classes`", where=manifest.path)
 
 
-def _check(manifest: Manifest, keys: Columns) -> None:
-    given = {name for name in ("label", "indicators", "value") if getattr(keys, name)}
-    wanted = {"class": {"label"}, "labels": {"label", "indicators"}, "value": {"value"}}[manifest.target]
+def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[str], where: str) -> list[str]:
+    """Classes of labels: by `values` where there are any, else a number counts `classes`, and a text is a class.
+
+    Raises:
+        ManifestError: a label that `values` lacks, or a number beyond the classes.
+    """
+    known: dict[str, str] = {}
+    for label in sorted(set(told)):
+        match = names.match(label, values)
+        if match is not None:
+            known[label] = values[match]
+        elif values:
+            raise ManifestError("label not in `layout.values`", where=where, found=repr(label))
+        elif label.isdecimal() and label not in classes:
+            if int(label) >= len(classes):
+                raise ManifestError(
+                    "a label beyond the manifest's classes", where=where, found=label,
+                    expected=f"0 to {len(classes) - 1}" if classes else None,
+                    remedy="name them in [layout]: values = {0 = ..., 1 = ...}",
+                )  # fmt: skip
+            known[label] = classes[int(label)]
+        else:
+            known[label] = label
+    return [known[label] for label in told]
+
+
+def check_given(manifest: Manifest, keys: Keys, of_class: Sequence[str] = ("label",)) -> set[str]:
+    """Return the keys that the manifest gives and that say where the label is.
+
+    of_class: those for one class. An image with any number of classes may have these or `indicators`, and one with a
+    number has `value`.
+
+    Raises:
+        ManifestError: a key does not suit the kind, or two exclude each other.
+    """
+    several = {*of_class, "indicators"}
+    given = {name for name in (*several, "value") if getattr(keys, name) and name in keys.model_fields_set}
+    wanted = {"class": {*of_class}, "labels": several, "value": {"value"}}[manifest.target]
     if wrong := sorted(given - wanted):
         raise ManifestError(
             f"layout.{wrong[0]}: kind {manifest.kind!r} does not read it", where=manifest.path,
@@ -168,17 +197,31 @@ def _check(manifest: Manifest, keys: Columns) -> None:
             remedy="choose the `kind` that the labels have: multilabel for any number of classes, regression for "
             "a number",
         )  # fmt: skip
-    if len(given) != 1:
-        missing = "layout.label: is missing" if not given else "layout: `label` and `indicators` exclude each other"
-        missing = "layout.value: is missing" if manifest.target == "value" else missing
-        raise ManifestError(missing, where=manifest.path, expected=" or ".join(sorted(wanted)))
-    if keys.indicators and len(keys.indicators) != len(manifest.classes):
+    if "indicators" in given and len(given) > 1:
+        other = min(given - {"indicators"})
+        raise ManifestError(
+            f"layout: `{other}` and `indicators` exclude each other", where=manifest.path,
+            expected=" or ".join(sorted(wanted)),
+        )  # fmt: skip
+    _check_indicators(manifest, keys.indicators)
+    return given
+
+
+def _check_indicators(manifest: Manifest, indicators: list[str]) -> None:
+    if indicators and len(indicators) != len(manifest.classes):
         raise ManifestError(
             "layout.indicators: not one column for each of `classes`", where=manifest.path,
-            expected=f"{len(manifest.classes)}: {', '.join(manifest.classes)}", found=f"{len(keys.indicators)}",
+            expected=f"{len(manifest.classes)}: {', '.join(manifest.classes)}", found=f"{len(indicators)}",
         )  # fmt: skip
-    if twice := [column for column, count in Counter(keys.indicators).items() if count > 1]:
+    if twice := [column for column, count in Counter(indicators).items() if count > 1]:
         raise ManifestError(f"layout.indicators: column {twice[0]!r} is named twice", where=manifest.path)
+
+
+def _check(manifest: Manifest, keys: Columns) -> None:
+    if not check_given(manifest, keys):
+        wanted = {"class": "label", "labels": "indicators or label", "value": "value"}[manifest.target]
+        missing = "value" if manifest.target == "value" else "label"
+        raise ManifestError(f"layout.{missing}: is missing", where=manifest.path, expected=wanted)
     check_many(manifest, keys, as_list=manifest.target == "labels" and not keys.indicators)
     if keys.labels and (manifest.target == "value" or keys.indicators):
         raise ManifestError(f"layout.labels: not read with kind {manifest.kind!r} here", where=manifest.path)

@@ -1,29 +1,47 @@
-"""Names of slides, and the table with a row for each slide."""
+"""Names of slides, and the table with a row for each slide: its patient, set and label, for the shape "slides"."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dpconvert import names
-from dpconvert.annotations.parsing.table import Dialect, Table
+from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import SourceError
+from dpconvert.plural import counted
+from dpconvert.readers.labels import Columns, InColumns, check_given
 from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.pairing import Missing, SplitNames, Tabular
 from dpconvert.source.files import MatchedFile, Source
 
 SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|tiff?)"
+LABEL = "\0label"  # no name of a column
 
 
-@dataclass(frozen=True)
-class SlideColumns:
-    """The column that names the slide, and those that are read."""
+class SlideTable(Columns, Tabular, SplitNames):
+    """Keys of [layout] about the table of slides."""
 
-    slide: str
-    asked: Sequence[str]
-    dialect: Dialect
+    slide: str = "slide"
+    """Column of the table that names the slide."""
+    group: str = "group"
+    """Column of the patient; empty if the table has none."""
+    split: str = ""
+    """Column of the split."""
+    label: str = ""
+    """Column of the slide's label. With kind `multilabel`, a cell holds any number of labels, between which is
+    `separator`.
+    """
+    indicators: list[str] = []
+    """Columns of 0 and 1 in place of `label`, one for each class in the order of `classes`, with kind `multilabel`."""
+    value: str = ""
+    """Column of the slide's number in place of `label`, with kind `regression`."""
+    missing: Missing = "error"
+    """Slides without annotations: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them, `"none"` says that they show nothing that the rule looks for. With the kinds `multilabel` and `regression`,
+    `"skip"` also leaves out slides without a label in the table.
+    """
 
 
 def stem(name: str) -> str:
@@ -37,27 +55,65 @@ def called_as(slides: Sequence[MatchedFile]) -> dict[str, str]:
     return aliases | {slide["name"]: slide["name"] for slide in slides}
 
 
-def read(source: Source, slides: Sequence[MatchedFile], columns: SlideColumns) -> dict[str, dict[str, str]]:
-    """Return a mapping: slide's name, folded -> what the table says of it.
+def _labels(source: Source, layout: SlideTable) -> InColumns | None:
+    """Return the reader of labels that are not one class, for the rows of the table; None if no row states any.
+
+    Raises:
+        ManifestError: the keys do not suit the kind, or the rule takes classes from annotations.
+        SourceError: there is no table.
+    """
+    manifest = source.manifest
+    if manifest.target == "class":
+        check_given(manifest, layout)
+        return None
+    if manifest.target == "labels" and not (layout.label or layout.indicators) and source.match("annotations"):
+        return None
+    labels = InColumns(manifest, layout, layout.decimal)
+    if not source.match("table"):
+        raise SourceError(
+            f"no table of slides, which kind {manifest.kind!r} needs", where=source.root,
+            expected=f"a file like {manifest.files['table'].example}",
+        )  # fmt: skip
+    return labels
+
+
+def _label(row: TableRow, labels: InColumns, layout: SlideTable, rows: Counter[str], where: str) -> str:
+    """Return the label that a row states; '' if the slide is left out."""
+    cells = labels.cells(lambda column: cell(row, column, where))
+    out = "that `skip` names, left out" if labels.skipped(cells) else ""
+    if not out and layout.missing == "skip" and labels.lacking(cells) is not None:
+        out = "without a label, left out"
+    rows[out] += bool(out)
+    return "" if out else labels.label(cells, where)
+
+
+def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -> dict[str, dict[str, str]]:
+    """Slide's name, folded -> what the table says of it; its label, if it is not one class, under `LABEL`.
 
     A row names a slide by its name, an alias, or its file.
 
     Raises:
-        SourceError: two rows about one slide differ.
+        ManifestError: the keys do not suit the kind.
+        SourceError: a row states no label, or two rows differ about one slide.
     """
+    labels = _labels(source, layout)
     by_name = {names.folded(alias): names.folded(name) for alias, name in called_as(slides).items()}
     of_file = _file_names(slides)
+    asked = [*filter(None, (layout.group, layout.split, layout.label))]
     told: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
-        rows = Table(source.read(found.name), found.name, columns.dialect)
+        rows, left_out = Table(source.read(found.name), found.name, layout.dialect), Counter[str]()
         for row in rows:
             where = f"{found.name}, line {row.line}"
-            file = PurePosixPath(names.file_name(cell(row, columns.slide, where))).name
+            file = PurePosixPath(names.file_name(cell(row, layout.slide, where))).name
             name = names.folded(stem(file))
             name = by_name.get(name) or of_file.get(names.folded(file)) or of_file.get(name, name)
-            known = {column: cell(row, column, where) for column in columns.asked}
+            known = {column: cell(row, column, where) for column in asked}
+            if labels is not None:
+                known[LABEL] = _label(row, labels, layout, left_out, where)
             if told.setdefault(name, known) != known:
                 raise SourceError("two lines about one slide, with different values", where=where, found=name)
+        source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in left_out.items() if n]
         source.notes += rows.notes()
     return told
 

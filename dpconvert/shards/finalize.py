@@ -31,6 +31,7 @@ from dpconvert.card import (
     TaskCard,
     dataset_digest,
     dump,
+    empty_sets,
     metric_of,
     schema_of,
 )
@@ -77,6 +78,7 @@ def finish(
     splits = {split: card for split, card in cards.items() if card.samples}
     partial = _partial(manifest, source, options, len(failures))
     metric = metric_of(manifest.kind, chosen.classes)
+    emptied = _emptied(chosen, splits) if failures else []
     card = TaskCard(
         schema_version=schema_of(metric),
         task=manifest.task,
@@ -94,7 +96,13 @@ def finish(
         licence=manifest.licence,
         citation=manifest.citation,
         expectations=differences(manifest, options, splits, partial),
-        notes=[*manifest.notes, *chosen.notes, *_own_formats(entries, options), *_contradictions(manifest, entries)],
+        notes=[
+            *manifest.notes,
+            *chosen.notes,
+            *emptied,
+            *_own_formats(entries, options),
+            *_contradictions(manifest, entries),
+        ],
         options=options.fields() | _of_pixels(manifest),
         request=json.dumps(request, sort_keys=True),
         plan=chosen.digest(),
@@ -110,6 +118,18 @@ def finish(
     with replaced(folder / FILE_NAME) as file:
         file.write(dump(card))
     return card
+
+
+def _of_files(manifest: Manifest, entries: list[Entry], options: Options) -> list[str]:
+    """Return notes on how samples are stored, and on what their files state."""
+    return [*_own_formats(entries, options), *_contradictions(manifest, entries)]
+
+
+def _emptied(chosen: Plan, splits: dict[Split, SplitCard]) -> list[str]:
+    """Return a line for each set, and each class of a set, that is empty because samples could not be read."""
+    counts = {split: content.classes for split, content in splits.items()}
+    samples = {split: content.samples for split, content in splits.items()}
+    return [line for line in empty_sets(chosen.classes, counts, samples) if line not in chosen.notes]
 
 
 def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None:

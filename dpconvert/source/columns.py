@@ -95,10 +95,15 @@ class Columns:
             raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None
 
     def label_names(self, column: str) -> list[str]:
-        """Return the class names of this column's numbers from Hugging Face's features; empty if they state none."""
+        """Return the class names of this column's numbers from Hugging Face's features; empty if they state none.
+
+        The column holds such numbers, or lists of them.
+        """
         try:
-            told = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
-        except (KeyError, ValueError, TypeError):
+            feature = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+            of_list = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+            told = of_list["names"]
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError):
             return []
         return [str(name) for name in told] if isinstance(told, list) else []
 

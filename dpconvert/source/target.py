@@ -17,6 +17,7 @@ from dpconvert.card import Label, Target
 BITS = re.compile(r"[01]")
 BETWEEN = re.compile(r"([\s,;|\[\]()_]|(?<=\d)-)*")  # what may stand between digits; elsewhere, - is a sign
 LISTED = re.compile(rf"{BETWEEN.pattern}({BITS.pattern}{BETWEEN.pattern})+")
+THOUSANDS = re.compile(r"[-+]?\d{1,3}\.\d{3}", re.ASCII)  # where others have decimal commas
 YES_NO = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True, "true": True, "yes": True}
 
 
@@ -35,6 +36,35 @@ def of_number(text: str, decimal: str = "") -> str:
     if not math.isfinite(value):
         raise ValueError(f"not a finite number: {text!r}")
     return repr(value + 0.0)  # 0.0 for -0.0
+
+
+class Numbers:
+    """Reads the numbers of a source. Where some have decimal commas, 1.000 may be a thousand.
+
+    decimal: the decimal separator, found out if empty.
+    """
+
+    def __init__(self, decimal: str = "") -> None:
+        self._decimal = decimal
+        self._commas: tuple[str, str] | None = None  # the first number with a decimal comma, and where it is
+        self._points: tuple[str, str] | None = None  # the first number such as 1.000
+
+    def read(self, text: str, where: str) -> str:
+        """Return the text of a number.
+
+        Raises:
+            ValueError: it is no finite number, or can be read in two ways.
+        """
+        number = of_number(text, self._decimal)
+        if not self._decimal:
+            self._commas = self._commas or ("," in text and (text, where)) or None
+            self._points = self._points or (THOUSANDS.fullmatch(text) and (text, where)) or None
+            if self._commas and self._points:
+                (comma, first), (point, second) = self._commas, self._points
+                raise ValueError(
+                    f"{point!r} ({second}) may be a thousand, since {comma!r} ({first}) has a decimal comma"
+                )
+        return number
 
 
 def of_indicators(cells: Sequence[str], classes: Sequence[str]) -> str:

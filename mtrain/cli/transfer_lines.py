@@ -114,7 +114,7 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
         for row in result.get("curve", []):
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
             mean = "not defined" if row["mean"] is None else f"{row['mean']:.4f}"
-            lines.append(f"  {row['k']:>3} per class: {mean}{spread}")
+            lines.append(f"  {row['k']:>3} {row.get('of', 'per class')}: {mean}{spread}")
         lines += [
             f"  {name} {_value(result, name)}{_unit(result, name)}"
             for name in SHOWN

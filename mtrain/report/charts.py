@@ -132,10 +132,12 @@ def _name_series(axes: Axes) -> None:
     axes.legend(handles, short, bbox_to_anchor=(0.5, 1), ncols=columns, handlelength=1.6, **figures.LEGEND)
 
 
-def few_shot(curves: Mapping[str, Sequence[tuple[float, float, float]]], label: str) -> Figure:
-    """Score (percent) by images per class, with one standard deviation over the draws of them.
+def few_shot(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], label: str, counted: str = "training images per class"
+) -> Figure:
+    """Score (percent) by number of images, with one standard deviation over the draws of them.
 
-    curves: series -> (images per class, mean, deviation).
+    curves: series -> (number of images, mean, deviation). counted: what the number counts.
     """
     figure, axes = figures.axes(2.6)
     for number, (name, points) in enumerate(curves.items()):
@@ -149,7 +151,7 @@ def few_shot(curves: Mapping[str, Sequence[tuple[float, float, float]]], label: 
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
     axes.grid(axis="y")
-    axes.set_xlabel("training images per class")
+    axes.set_xlabel(counted)
     axes.set_ylabel(label)
     _name_series(axes)
     return figure

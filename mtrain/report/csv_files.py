@@ -13,6 +13,7 @@ from mtrain.evaluation import ranks, selection
 from mtrain.evaluation.paper_tables import TaskRow
 from mtrain.evaluation.selection import Selection
 from mtrain.report.breakhis_table import BreakhisRow
+from mtrain.scoring.targets import ERRORS
 from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Planned, Result
 
@@ -20,7 +21,7 @@ VALUES = tuple(field.name for field in dataclasses.fields(Combination))
 
 
 def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
-    """A line for each cell and task, including those without a result."""
+    """A line for each cell and task, including those without a result; errors are those of predicted numbers."""
     rows = []
     for one in planned:
         result, c = results.get(one.cell), one.combination
@@ -30,8 +31,9 @@ def cells(planned: Sequence[Planned], results: Mapping[str, Result]) -> str:
             state, seconds = (result.state, result.seconds) if result else ("missing", "")
             reason = result.failures.get(task, "") if result else ""
             state = "scored" if score else state
-            rows.append([one.cell, *_values(c), one.seed, task, *measured, state, seconds, reason])
-    head = ["cell", *VALUES, "seed", "task", "metric", "set", "score", "state", "seconds", "reason"]
+            errors = [score.scores.get(name, "") if score else "" for name in ERRORS]
+            rows.append([one.cell, *_values(c), one.seed, task, *measured, state, seconds, reason, *errors])
+    head = ["cell", *VALUES, "seed", "task", "metric", "set", "score", "state", "seconds", "reason", *ERRORS]
     return csv_text(head, rows)
 
 

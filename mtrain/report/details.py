@@ -22,9 +22,12 @@ SCORES = {
     "quadratic_kappa": "quadratic kappa",
     "macro_auc": "mean ROC AUC of the classes",
     "pearson": "Pearson correlation",
+    "r2": "share of the variance explained (R²)",
     "calibration_error": "calibration error",
 }
+ERRORS = {"mae": "mean absolute error", "rmse": "root mean squared error"}
 FEW_SHOT = "nearest class mean (SimpleShot)"
+WEIGHTED = "mean of the training images, weighted by similarity"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Details:
-    """One section of the page. networks: the names of the columns of `scores` and of `classes`."""
+    """One section of the page. networks: the names of the columns of `scores`, `errors` and `classes`.
+
+    errors: title with the unit -> the error of each network with its interval, in the unit.
+    """
 
     title: str
     networks: list[str]
@@ -65,6 +71,7 @@ class Details:
     confusions: list[Confusion]
     figures: list[tuple[str, str]]
     seeds: dict[str, int]
+    errors: list[tuple[str, list[str]]]
 
     @property
     def with_intervals(self) -> str:
@@ -105,7 +112,34 @@ def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequen
         confusions=[Confusion(titles[one], _counts(found)) for one, found in known.items()],
         figures=figures,
         seeds={titles[one]: len(c.results[one]) for one in weights if len(c.results[one]) > 1},
+        errors=errors_of([first[one] for one in weights]),
     )
+
+
+def errors_of(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Return the errors of numbers, each with its unit and, for each result, its value and interval in the unit."""
+    unit = next((f" ({one['unit']})" for one in results if one.get("unit")), "")
+    names = [name for name in ERRORS if any(name in one.get("scores", {}) for one in results)]
+    return [(ERRORS[name] + unit, [_in_unit(one, name) for one in results]) for name in names]
+
+
+def markdown_errors(sections: Iterable[Details | None]) -> list[str]:
+    """Return a table of the errors of predicted numbers, in their units, as Markdown; nothing if there are none."""
+    rows = [
+        (one.title, title, network, text)
+        for one in sections if one is not None
+        for title, cells in one.errors
+        for network, text in zip(one.networks, cells, strict=True)
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return ["| scored | error | network | value |", "|---|---|---|---:|", *lines, ""] if lines else []
+
+
+def _in_unit(result: Mapping[str, Any], name: str) -> str:
+    value, interval = result.get("scores", {}).get(name), as_interval(result.get("intervals", {}).get(name))
+    if value is None:
+        return "–"
+    return f"{value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
 
 
 def _any(results: Mapping[str, dict[str, Any]], key: str) -> bool:
@@ -146,9 +180,12 @@ def _few_shot(
 ) -> Iterator[tuple[str, str]]:
     curves = {titles[one]: points for one in weights if (points := _curve(c.results[one][0]))}
     if curves:
-        figure = charts.few_shot(curves, f"{c.metric}, percent")
+        in_all = any("of" in point for one in weights for point in c.results[one][0].get("curve") or [])
+        how = WEIGHTED if in_all else FEW_SHOT
+        counted = "training images" if in_all else "training images per class"
+        figure = charts.few_shot(curves, f"{c.metric}, percent", counted)
         words = "; ".join(f"{name}: {_in_words(points)}" for name, points in curves.items())
-        caption = f"Few-shot: {FEW_SHOT}; mean and standard deviation over draws of the training images"
+        caption = f"Few-shot: {how}; mean and standard deviation over draws of the training images"
         yield caption, charts.inline(figure, f"{c.task}, {caption}: {words}", f"few-shot-{number}")
 
 

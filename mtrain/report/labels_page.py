@@ -43,7 +43,7 @@ def write_labels(audit: LabelAudit, folder: Path) -> list[Path]:
 
 def described(audit: LabelAudit, doubt: Doubt) -> dict[str, Any]:
     """A doubt as JSON."""
-    rows, classes = audit.rows, audit.task.classes
+    rows, classes = audit.rows, audit.names
     return {
         "sample": doubt.sample, "key": str(rows.key[doubt.row]), "split": doubt.split,
         "group": str(rows.group[doubt.row]), "given": classes[doubt.given], "predicted": classes[doubt.predicted],
@@ -63,10 +63,15 @@ def dump(audit: LabelAudit, paths: list[Path]) -> dict[str, Any]:
 def lines(audit: LabelAudit, paths: list[Path]) -> Iterator[str]:
     """What the terminal shows: numbers, the pairs of classes that are most often in doubt, and the files."""
     count = counted(len(audit.doubts), "label")
-    yield f"{audit.task.name}: {count} of {len(audit.rows):,} in doubt; predictions agree with {audit.accuracy:.1%}"
+    yield f"{audit.task.name}: {count} of {_judgements(audit):,} in doubt; predictions agree with {audit.accuracy:.1%}"
     yield from (f"  {given} that look like {predicted}: {number}" for number, given, predicted in _pairs(audit)[:5])
     yield from (f"note: {note}" for note in audit.notes)
     yield from map(str, paths)
+
+
+def _judgements(audit: LabelAudit) -> int:
+    """The number of labels: one for each image, or one for each image and class."""
+    return len(audit.rows) * (1 if audit.task.target == "class" else audit.task.num_classes)
 
 
 def erratum(audit: LabelAudit) -> str:
@@ -87,14 +92,17 @@ def erratum(audit: LabelAudit) -> str:
 
 
 def _samples(audit: LabelAudit) -> Iterator[str]:
+    about: dict[str, list[str]] = {}
     for doubt in audit.doubts:
-        given, predicted = (printed(audit.task.classes[label]) for label in (doubt.given, doubt.predicted))
-        yield f"{quoted(doubt.sample)},  # {given} {doubt.p_given:.3f}, predicted {predicted} {doubt.p_predicted:.3f}"
+        given, predicted = (printed(audit.names[label]) for label in (doubt.given, doubt.predicted))
+        text = f"{given} {doubt.p_given:.3f}, predicted {predicted} {doubt.p_predicted:.3f}"
+        about.setdefault(doubt.sample, []).append(text)
+    yield from (f"{quoted(sample)},  # {'; '.join(texts)}" for sample, texts in about.items())
 
 
 def _pairs(audit: LabelAudit) -> list[tuple[int, str, str]]:
     """(number of doubts, given class, predicted class), the most frequent pair first."""
-    matrix, classes = audit.matrix(), audit.task.classes
+    matrix, classes = audit.matrix(), audit.names
     pairs = [(int(matrix[i, j]), one, other) for i, one in enumerate(classes) for j, other in enumerate(classes)]
     return sorted((pair for pair in pairs if pair[0]), key=lambda pair: -pair[0])
 
@@ -107,7 +115,7 @@ def _page(audit: LabelAudit, toml: str) -> str:
         for number, doubt in enumerate(shown) if images is not None
     ]  # fmt: skip
     return template("labels.html").render(
-        task=audit.task.name, kind=audit.task.card.group_kind, samples=len(audit.rows), doubts=len(audit.doubts),
+        task=audit.task.name, kind=audit.task.card.group_kind, samples=_judgements(audit), doubts=len(audit.doubts),
         accuracy=audit.accuracy, weights=audit.weights, notes=audit.notes, pairs=_pairs(audit), figures=figures,
         toml=toml,
     )  # fmt: skip

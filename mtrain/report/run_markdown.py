@@ -21,8 +21,12 @@ def tables(
     comparisons: Sequence[Comparison],
     published: Iterable[Beside],
     robust: Iterable[tuple[str, dict[str, Any]]],
+    errors: Iterable[str],
 ) -> str:
-    """The pool, the transfers, published scores beside them, and the robustness of a run. uses: task -> its use."""
+    """The pool, the transfers, published scores beside them, and the robustness of a run.
+
+    uses: task -> its use. errors: lines about the errors of measured numbers.
+    """
     return "\n".join(
         [
             f"# {name}",
@@ -31,6 +35,7 @@ def tables(
             "",
             *_markdown_transfers(comparisons),
             "",
+            *errors,
             *_markdown_published(published),
             *_markdown_robustness(robust),
         ]

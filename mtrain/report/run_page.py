@@ -35,7 +35,7 @@ from mtrain.report import run_markdown
 from mtrain.report.charts import Dot, Points, dots, in_words, inline, intervals_of, learning_curve
 from mtrain.report.cosines import cosines_in
 from mtrain.report.cost import cost
-from mtrain.report.details import details
+from mtrain.report.details import details, markdown_errors
 from mtrain.report.figures import minus
 from mtrain.report.page import percent, points, template
 from mtrain.report.run_markdown import caption
@@ -64,7 +64,8 @@ def write_report(
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
     state, iteration = run.state()
     gradients = cosines_in(events)
-    tables = run_markdown.tables(run.name, tasks, _uses(run, tasks), missing, comparisons, published, robust)
+    about = comparisons, published, robust, markdown_errors(sections)
+    tables = run_markdown.tables(run.name, tasks, _uses(run, tasks), missing, *about)
     page = template("report.html").render(
         run=run.name,
         soup=run.about().get(SOUP, {}).get("text", ""),

@@ -40,13 +40,17 @@ AGAIN = "run the sweep again: `mtrain sweep` replaces damaged files"
 
 
 class Score(BaseModel):
-    """The score of one transfer; None if the task's metric is undefined on the scored samples."""
+    """The score of one transfer; None if the task's metric is undefined on the scored samples.
+
+    scores: all scores by name, which for numbers include their errors.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     metric: str
     set: str
     score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None
+    scores: dict[str, float | None] = {}
 
 
 class Result(BaseModel):

@@ -71,7 +71,8 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
         what = "less than two classes" if task.target == "class" else "nothing to tell apart"
         raise UsageError(f"the training set holds {what}", where=task.folder)
     if not len(val):
-        folds = group_folds(strata(task, train), [str(group) for group in train.group])
+        of = {"class": "classes", "labels": "sets of classes", "value": "fifths of the numbers"}[task.target]
+        folds = group_folds(strata(task, train), [str(group) for group in train.group], of=of)
         held = folds.of == 0
         taken = f"{int(held.sum())} of its {len(held)} training samples"
         notes += [f"{task.name} has no validation set: {taken}, in whole groups, take its place", *folds.notes]

@@ -29,23 +29,26 @@ class Folds:
     notes: tuple[str, ...]
 
 
-def group_folds(labels: NDArray[np.int64], groups: Sequence[str], count: int = FOLDS) -> Folds:
+def group_folds(
+    labels: NDArray[np.int64], groups: Sequence[str], count: int = FOLDS, *, of: str = "classes", choice: str = "C"
+) -> Folds:
     """Divide the samples into at most `count` folds, with no group in two of them, and each class spread as evenly as
     the groups allow.
 
     With fewer groups than folds, there are as many folds as groups. With a single group, the samples themselves are
-    divided, since nothing would be left to validate on. A note states either.
+    divided, since nothing would be left to validate on. A note states either. of: what `labels` number, in the plural,
+    and choice: the setting that the folds choose, both for notes.
     """
     names, of_sample = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     notes = []
     if len(names) == 1 and len(labels) > 1:
-        notes.append("all training samples share one group: folds are by image, and scores of C are optimistic")
+        notes.append(f"all training samples share one group: folds are by image, and scores of {choice} are optimistic")
         names, of_sample = np.arange(len(labels)), np.arange(len(labels))
     if len(names) < count:
         notes.append(f"only {counted(len(names), 'group')}: {counted(len(names), 'fold')} instead of {count}")
         count = len(names)
     tables = _class_counts(labels, of_sample, len(names))
-    notes += _scarce_classes(tables, count)
+    notes += _scarce(tables, count, of)
     return Folds(of=_deal(tables, count)[of_sample], count=count, notes=tuple(notes))
 
 
@@ -64,12 +67,12 @@ def _class_counts(labels: NDArray[np.int64], of_sample: NDArray[np.int64], group
     return tables
 
 
-def _scarce_classes(tables: NDArray[np.int64], count: int) -> list[str]:
+def _scarce(tables: NDArray[np.int64], count: int, of: str) -> list[str]:
     spread = (tables > 0).sum(axis=0)
     scarce = int((spread < count).sum())
     if not scarce:
         return []
-    return [f"{scarce} of {len(spread)} classes occur in fewer groups than there are folds: not in every fold"]
+    return [f"{scarce} of {len(spread)} {of} occur in fewer groups than there are folds: not in every fold"]
 
 
 def _deal(tables: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -4,13 +4,15 @@ A classifier predicts the class of each sample from the features of other groups
 if the prediction contradicts it with confidence. The rule is that of Northcutt, Jiang and Chuang, "Confident Learning:
 Estimating Uncertainty in Dataset Labels", JAIR 70 (2021): the off-diagonal entries of the confident joint. It is the
 filter `confident_learning` of their package cleanlab, which a test compares with.
+
+Where an image has any number of classes, the rule is applied to each class, as cleanlab does: does the image have it?
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.record import Box, sample_name
 from mtrain.data.images import ShardFiles
-from mtrain.data.labels import need_classes
+from mtrain.data.labels import constant, need_classes
 from mtrain.data.metadata import json_headers, read_json
 from mtrain.data.rows import Rows
 from mtrain.data.shard_cache import fetch
@@ -28,7 +30,7 @@ from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
 from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
-from mtrain.transfers.probes import TrainingSet, held_out_probabilities
+from mtrain.transfers.probes import Features, TrainingSet, held_out_probabilities
 
 ROUNDING = 1e-6
 
@@ -37,7 +39,8 @@ ROUNDING = 1e-6
 class Doubt:
     """A sample whose label is in doubt. `row` is its number in `LabelAudit.rows`.
 
-    given, predicted: classes. p_given, p_predicted: their probabilities according to samples of other groups.
+    given, predicted: numbers of `LabelAudit.names`. p_given, p_predicted: their probabilities according to samples of
+        other groups.
     sample: the name of the sample for `samples` under [[errata]].
     """
 
@@ -54,7 +57,8 @@ class Doubt:
 class LabelAudit:
     """The samples of one task, and those whose labels are in doubt, the most doubtful first.
 
-    accuracy: that of the predictions, if all labels were right. notes: what limits the result.
+    An image that has any number of classes may be in doubt for several of them. accuracy: that of the predictions, if
+    all labels were right. notes: what limits the result.
     """
 
     task: Task
@@ -64,10 +68,17 @@ class LabelAudit:
     weights: str
     notes: tuple[str, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """What a label says: its class; of any number of classes, that the image lacks or has one of them."""
+        if self.task.target == "class":
+            return list(self.task.classes)
+        return [text for name in self.task.classes for text in (f"not {name}", name)]
+
     def matrix(self) -> NDArray[np.int64]:
-        """Number of doubts by given class (rows) and predicted class (columns)."""
+        """Number of doubts by given label (rows) and predicted label (columns), numbered as `names`."""
         given, predicted = [d.given for d in self.doubts], [d.predicted for d in self.doubts]
-        return metrics.confusion(np.array(given, np.int64), np.array(predicted, np.int64), self.task.num_classes)
+        return metrics.confusion(np.array(given, np.int64), np.array(predicted, np.int64), len(self.names))
 
 
 def suspects(labels: Labels, probabilities: Values) -> tuple[NDArray[np.intp], Labels]:
@@ -96,16 +107,18 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
     """Find the labels in doubt among the training and validation samples of a task; its test set is not read.
 
     Raises:
-        UsageError: the weights were trained on this task, or the task has a single class or group, or no classes.
+        UsageError: the weights were trained on this task, or the task has a single class or group, or numbers.
     """
-    need_classes(task, "mtrain audit-labels")
+    if task.target == "value":
+        need_classes(task, "mtrain audit-labels")
     check_independent(source, task)
     there = [split for split, rows in task.rows.items() if len(rows)]
     rows = Rows.joined([task.rows[split] for split in there])
     splits = np.repeat(there, [len(task.rows[split]) for split in there])
     groups = [str(group) for group in rows.group]
-    if len(set(rows.label.tolist())) < 2:
-        raise UsageError("this task has samples of a single class", where=task.folder, remedy="choose another --task")
+    if wrong := constant(task, rows):
+        what = "has samples of a single class" if task.target == "class" else wrong
+        raise UsageError(f"this task {what}", where=task.folder, remedy="choose another --task")
     if len(groups) < 2 or len(set(groups)) < 2:
         what = f"all samples are of one {task.card.group_kind}, so none is predicted from others"
         raise UsageError(what, where=task.folder, remedy="choose another --task")
@@ -115,15 +128,50 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
             report=report, device=device, weights=source.origin,
         ) for split in there
     ])  # fmt: skip
-    p, notes = held_out_probabilities(TrainingSet(x, rows.label, groups, task.num_classes, task.metric, device))
-    which, predicted = suspects(rows.label, p)
-    names = _sample_names(task, rows, which)
+    found, accuracy, notes = _judged(task, rows, x, device)
+    names = _sample_names(task, rows, np.array([one.row for one in found], np.intp))
     doubts = [
-        Doubt(int(row), str(splits[row]), int(given), int(guess), float(p[row, given]), float(p[row, guess]), name)
-        for row, given, guess, name in zip(which, rows.label[which], predicted, names, strict=True)
+        Doubt(one.row, str(splits[one.row]), one.given, one.predicted, one.p_given, one.p_predicted, name)
+        for one, name in zip(found, names, strict=True)
     ]
-    accuracy = metrics.accuracy(rows.label, p.argmax(axis=1))
     return LabelAudit(task, rows, doubts, accuracy, source.weights, (*notes, *_relatives(source, task)))
+
+
+class Found(NamedTuple):
+    """A label in doubt, numbered as `LabelAudit.names`."""
+
+    row: int
+    given: int
+    predicted: int
+    p_given: float
+    p_predicted: float
+
+
+def _judged(task: Task, rows: Rows, x: Features, device: str) -> tuple[list[Found], float, tuple[str, ...]]:
+    """Return the labels in doubt, the accuracy of the predictions, and notes."""
+    groups = [str(group) for group in rows.group]
+    if rows.target is None:
+        p, notes = held_out_probabilities(TrainingSet(x, rows.label, groups, task.num_classes, task.metric, device))
+        return _found(rows.label, p), metrics.accuracy(rows.label, p.argmax(axis=1)), notes
+    found, right, told = list[Found](), list[float](), list[str]()
+    for number, has in enumerate(rows.target.T.astype(np.int64)):
+        if len(np.unique(has)) < 2:
+            told.append(f"{task.classes[number]!r}: all samples have it, or none: not judged")
+            continue
+        p, more = held_out_probabilities(TrainingSet(x, has, groups, 2, "roc_auc", device))
+        found += [one._replace(given=one.given + 2 * number, predicted=one.predicted + 2 * number)
+                  for one in _found(has, p)]  # fmt: skip
+        right.append(metrics.accuracy(has, p.argmax(axis=1)))
+        told += [note for note in more if note not in told]
+    return sorted(found, key=lambda one: one.p_given), float(np.mean(right)), tuple(told)
+
+
+def _found(labels: Labels, p: Values) -> list[Found]:
+    which, predicted = suspects(labels, p)
+    return [
+        Found(int(row), int(given), int(guess), float(p[row, given]), float(p[row, guess]))
+        for row, given, guess in zip(which, labels[which], predicted, strict=True)
+    ]
 
 
 def check_independent(source: Pretrained, task: Task) -> None:

@@ -26,7 +26,7 @@ from mtrain.model.frozen import Features
 from mtrain.model.heads import Head, load_heads
 from mtrain.runs import Run
 from mtrain.scoring import metrics
-from mtrain.scoring.predictions import Predictions, decided, undefined
+from mtrain.scoring.predictions import Predictions, decided, truth_of, undefined
 from mtrain.transfers import eva, probes, target_probes
 from mtrain.transfers.dense_mode import dense
 from mtrain.transfers.features import features
@@ -83,10 +83,18 @@ def in_eva(source: Pretrained, task: Task, options: TransferOptions, report: Rep
 
 
 def fewshot(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
-    """Scores by number of training images per class; the result's score is the one with the most images."""
-    sample, of = _sample(source, task, ("train",), options, report)
-    rows = scored_rows(task, options)
-    curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
+    """Scores by number of training images per class; the result's score is the one with the most images.
+
+    Images that do not have one class each are counted in all (transfers/target_probes.py).
+    """
+    rows, notes = scored_rows(task, options), tuple[str, ...]()
+    if task.target == "class":
+        sample, of = _sample(source, task, ("train",), options, report)
+        curve, notes = probes.few_shot(sample, of(options.scored), rows.label, seed=options.recipe.seed)
+    else:
+        targets, of = _target_sample(source, task, ("train",), options, report)
+        truth, seed = truth_of(task, rows), options.recipe.seed
+        curve = target_probes.few_shot(targets, of(options.scored), truth, task.metric, seed=seed)
     settings = {"curve": curve}
     if np.isnan(curve[-1]["mean"]):
         notes += (undefined(task, options.scored),)
@@ -158,6 +166,14 @@ def _frozen_targets(
 ) -> Transferred:
     """As `_frozen`, for samples that do not have one class."""
     parts = ("train", "val") if options.final else ("train",)
+    sample, of = _target_sample(source, task, parts, options, report)
+    return _of_probe(task, options, train(sample), of, parts)
+
+
+def _target_sample(
+    source: Pretrained, task: Task, parts: tuple[str, ...], options: TransferOptions, report: Reporter
+) -> tuple[TargetSet, Callable[[str], Features]]:
+    """As `_sample`, for samples that do not have one class."""
     of, there = _features_of(source, task, options, report), [part for part in parts if len(task.rows[part])]
     rows = Rows.joined([task.rows[part] for part in there])
     assert rows.target is not None
@@ -165,7 +181,7 @@ def _frozen_targets(
         np.concatenate([of(part) for part in there]), rows.target, [str(group) for group in rows.group],
         strata(task, rows), task.classes, options.recipe.device,
     )  # fmt: skip
-    return _of_probe(task, options, train(sample), of, parts)
+    return sample, of
 
 
 def _of_probe(

@@ -47,7 +47,9 @@ def test_sources_with_geometry_state_dense_targets() -> None:
     assert {
         "bcss", "breast1", "breast2", "camelyon16", "glas", "ignite", "janowczyk1", "janowczyk2", "janowczyk3",
         "janowczyk5", "lizard", "lynsec", "lynsec-ihc", "lynsec-tumour", "midogpp", "mitos-atypia14", "pannuke", "puma",
-        "segpath-epithelium", "segpath-lymphocytes", "tiger-rois", "tupac16-mitosis", "warwick-crc",
+        "segpath-endothelium", "segpath-epithelium", "segpath-leukocytes", "segpath-lymphocytes",
+        "segpath-myeloid-cells", "segpath-plasma-cells", "segpath-red-blood-cells", "segpath-smooth-muscle",
+        "tiger-rois", "tupac16-mitosis", "warwick-crc",
     } == WITH_TARGETS  # fmt: skip
     assert all(find(name).dense.optional for name in WITH_TARGETS)  # type: ignore[union-attr]
 

@@ -253,6 +253,76 @@ def test_labels_may_be_numbers_that_a_program_wrote_as_decimals(init: Callable[.
     assert labels(manifest, rows) == {f"{n}.png": f"{n % 2}.0" for n in range(12)}
 
 
+ROWS = 24
+TISSUES = ["tumour|stroma", "tumour", "stroma|fat", "none", "fat"]
+
+
+def drawn(folder: Path, head: str, row: Callable[[int], str]) -> None:
+    """Images, and labels.csv with their names and what `row` says of each."""
+    for number in range(ROWS):
+        draw_image(folder / f"{number}.png")
+    table(folder, f"file,{head}", [f"{number}.png,{row(number)}" for number in range(ROWS)])
+
+
+def test_a_column_of_decimals_is_a_number_to_predict(init: Callable[..., Any], tmp_path: Path) -> None:
+    drawn(tmp_path / "s", "ki67,comment", lambda n: f"{n / 7:.3f},seen {n}" if n else "NA,bad")
+    manifest, rows, answer = init(tmp_path / "s")
+    assert (manifest["kind"], "classes" in manifest) == ("regression", False)
+    assert {row["source"]: row["value"] for row in rows} == {f"{n}.png": float(f"{n / 7:.3f}") for n in range(1, ROWS)}
+    assert "label: The column 'ki67' holds numbers (0.143 to 3.286, 23 different ones), not classes" in answer.out
+
+
+def test_many_whole_numbers_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    drawn(tmp_path / "s", "cells", lambda n: str(n * n % 61))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["kind"] == "regression"
+    assert {row["source"]: row["value"] for row in rows} == {f"{n}.png": n * n % 61 for n in range(ROWS)}
+
+
+@pytest.mark.parametrize("name", ["mitoses", "isup"])
+def test_few_whole_numbers_are_asked_about_or_told(name: str, dpconvert: Call, tmp_path: Path) -> None:
+    drawn(tmp_path / "s", name, lambda n: str(n % 5))
+    answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml")
+    assert answer.code == (name == "mitoses")
+    if name == "mitoses":
+        assert (
+            "'mitoses' holds whole numbers (0, 1, 2, 3, 4): if they are measured or counted, state kind = "
+            in answer.err
+        )
+    else:
+        assert (
+            "label: The whole numbers in the column 'isup' are taken as names of classes. If they are in" in answer.out
+        )
+
+
+def test_several_columns_of_0_and_1_are_classes_that_an_image_may_have(
+    init: Callable[..., Any], tmp_path: Path
+) -> None:
+    drawn(tmp_path / "s", "tumour,fat", lambda n: f"{n % 2},{int(n % 3 == 0)}")
+    manifest, rows, answer = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["classes"]) == ("multilabel", ["tumour", "fat"])
+    assert {row["source"]: row["labels"] for row in rows} == {
+        f"{n}.png": [0] * (n % 2) + [1] * (n % 3 == 0) for n in range(ROWS)
+    }
+    assert "label: 2 columns hold 0 and 1 (tumour, fat): an image has any number of these classes." in answer.out
+
+
+@pytest.mark.parametrize("separator", ["|", ";"])
+def test_a_column_of_labels_between_separators(separator: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    drawn(tmp_path / "s", "tissue", lambda n: TISSUES[n % 5].replace("|", separator))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["classes"]) == ("multilabel", ["fat", "stroma", "tumour"])
+    for row in rows:
+        stated = TISSUES[int(row["source"].removesuffix(".png")) % 5].split("|")
+        assert [manifest["classes"][number] for number in row["labels"]] == sorted(set(stated) - {"none"})
+
+
+def test_of_two_columns_of_numbers_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
+    drawn(tmp_path / "s", "er,pr", lambda n: f"{n / 7:.3f},{n / 3:.3f}")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "Several columns hold numbers: er, pr. For one of them as the label, state kind = " in answer.err
+
+
 def test_a_mask_for_each_object_is_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(4):
         draw_image(tmp_path / "s" / f"im{number}" / "images" / f"im{number}.png")

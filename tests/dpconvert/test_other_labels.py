@@ -7,14 +7,13 @@ import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from dpconvert import card as cards
 from dpconvert.cli import group
-from dpconvert.errors import ShardError
+from dpconvert.errors import OutputError, ShardError
 from dpconvert.source import target
 from dpconvert.tasks import verify
 from dpconvert.tasks.audit.samples import read_samples
@@ -265,19 +264,6 @@ def test_a_manifest_whose_facts_exclude_each_other_is_refused(facts: dict[str, o
         manifest(**facts)  # type: ignore[arg-type]
 
 
-def test_other_shapes_refuse_what_they_cannot_read(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    np.save(tmp_path / "source" / "a.npy", np.zeros((2, 8, 8, 3), np.uint8))
-    np.save(tmp_path / "source" / "y.npy", np.zeros(2, np.int64))
-    (tmp_path / "my.toml").write_text(
-        'task = "My"\nkind = "regression"\nshape = "arrays"\n[files.images]\npattern = "(?P<name>)a.npy$"\n'
-        '[files.labels]\npattern = "(?P<name>)y.npy$"\n[layout.values]\n0 = "none"\n'
-    )
-    code, told = run("check", tmp_path / "my.toml", "--source", tmp_path / "source")
-    assert code == 1
-    assert "kind 'regression': the shape 'arrays' reads one class for an image only" in told
-
-
 def checked(tmp_path: Path, kind: str, layout: str, rows: str) -> tuple[int, str]:
     """What `check` says of a table about a.png, b.png, c.png."""
     source = tmp_path / "source"
@@ -385,3 +371,20 @@ def test_a_name_without_labels_is_refused_unless_none_has_an_empty_text(file: st
     assert f"{file}: no label; found ''" in told
     code, told = in_names(tmp_path, files, 'separator = "+"\nlabels = {z = "y"}\nnone = [""]')
     assert code == 0, told
+
+
+def test_a_set_that_loses_all_samples_to_unreadable_images_is_named_and_options_read_as_typed(
+    folder: Path, tmp_path: Path
+) -> None:
+    source, rows = draw(tmp_path / "source"), pq.read_table(folder / "shards" / "Cells" / "index.parquet").to_pylist()
+    for row in rows:
+        if row["split"] == "val":
+            image = source / f"{row['key'].rpartition('/')[2]}.png"
+            image.write_bytes(image.read_bytes()[:200])
+    (tmp_path / "cells.toml").write_text(CELLS)
+    arguments = (tmp_path / "cells.toml", "--source", source, "--out", tmp_path / "shards", "--workers", "1")
+    code, told = run(*arguments, "--skip-failed")
+    assert (code, "no sample in val" in told) == (1, True), told
+    assert "no sample in val" in cards.load(tmp_path / "shards" / "Cells").notes
+    with pytest.raises(OutputError, match="expected no --skip-failed; found --skip-failed; choose another --out"):
+        run(*arguments)

@@ -162,4 +162,6 @@ def test_faults_of_shards_are_told_in_one_line(source: Path, convert: Convert) -
     rows = convert('shape = "webdataset"\n[layout]\nmissing = true\n')
     assert {(row["source"], row["label"]) for row in rows} == {("a.tar/x0.png", 0), ("a.tar/x3.png", 1)}
     told = convert('shape = "webdataset"\n[layout]\nmissing = true\nlabel = "json:label"\n', fails=True)
-    assert "'label' is no single value" in told
+    assert "a.tar/x4: several values, where one class is expected; found [1]" in told
+    told = convert('shape = "webdataset"\n[layout]\nmissing = true\ngroup = "json:a"\nlabel = "json:b"\n', fails=True)
+    assert "nothing to convert here" in told

@@ -185,7 +185,7 @@ def test_the_table_of_ignite_may_be_packed(converted: Get, tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.parametrize("name", ["segpath-epithelium", "segpath-lymphocytes"])
+@pytest.mark.parametrize("name", ["segpath-epithelium", "segpath-lymphocytes", "segpath-red-blood-cells"])
 def test_segpath_keeps_its_sets_and_labels_by_the_centre(name: str, converted: Get) -> None:
     made = converted(name)
     masks = {p.name.removesuffix("_mask.png"): np.asarray(Image.open(p)) for p in made.source.rglob("*_mask.png")}

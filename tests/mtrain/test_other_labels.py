@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
 from mtrain.cli import group
 from mtrain.config import FitConfig
+from mtrain.data import sampling
 from mtrain.data.dataset import ShardDataset
 from mtrain.data.images import Images
 from mtrain.data.labels import Scaling, scaling_of, strata
@@ -26,16 +28,18 @@ from mtrain.errors import UsageError, UserError
 from mtrain.model.heads import Head, load_heads
 from mtrain.model.loss import head_scales, scale_head_gradients, squared_error, task_losses
 from mtrain.model.task_heads import TaskHeads
+from mtrain.report.details import errors_of
 from mtrain.runs import Run
 from mtrain.scoring import targets
 from mtrain.soups.combination import Recipe
 from mtrain.soups.making import make
 from mtrain.train import fit
 from mtrain.transfers import target_probes
+from mtrain.transfers.label_errors import suspects
 from tests.mtrain.pools import write_task
 from tests.mtrain.test_fit import SMALL, Notes
 from tests.mtrain.test_graph import ITERATIONS, Double, Unsupported, agree, trained, whole_state
-from tests.other_labels import converted
+from tests.other_labels import MANY, converted, draw
 
 KINDS = {"A": "class", "B": "labels", "C": "value"}
 
@@ -239,6 +243,70 @@ def test_a_transfer_is_scored_in_the_unit_with_intervals(task: str, metric: str,
     assert ("cells\n" in lines) == (task == "Cells")
 
 
+@pytest.mark.parametrize(("task", "metric"), [("Cells", "pearson"), ("Many", "macro_auc")])
+def test_few_shot_scores_are_those_of_weighted_means(task: str, metric: str, run: Path, shards: Path) -> None:
+    (found,) = json.loads(call("transfer", "--mode", "fewshot", "--runs", run, "--run", "all", "--weights", "random",
+                               "--target", task, *COMMON, "--json"))  # fmt: skip
+    ks = [one["k"] for one in found["curve"]]
+    train = open_task(shards / task).rows["train"]
+    assert ks == [k for k in (4, 8, 16, 32) if k <= len(train)]
+    assert found["metric"] == metric
+    assert found["score"] == found["curve"][-1]["mean"]
+    assert [one["of"] for one in found["curve"]] == ["images"] * len(ks)
+
+
+def test_few_shot_by_hand() -> None:
+    """Two images in opposite directions: the one that an asked image resembles has exp(2 / 0.07) times the weight."""
+    x = np.array([[1.0, 0], [-1, 0]], np.float32)
+    near, between = target_probes.weighted_mean(x, np.array([[10.0], [20]]), np.array([[3.0, 0], [0, 1]], np.float32))
+    assert near[0] == pytest.approx(10 + 10 / (1 + math.exp(2 / 0.07)))
+    assert between[0] == 15
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 5)).astype(np.float32)
+    y = x[:, :1] * 3 + 7.0
+    sample = target_probes.TargetSet(x[:40], y[:40], ["g"] * 40, np.zeros(40, np.int64))
+    curve = target_probes.few_shot(sample, x[40:], y[40:, 0], "pearson", seed=0, draws=3)
+    picked = sampling.epoch(40, 0, 2).row[:32]
+    again = target_probes.weighted_mean(x[picked], y[picked], x[40:])[:, 0]
+    assert curve[-1]["scores"][2] == pytest.approx(pearsonr(y[40:, 0], again).statistic)
+    assert curve[-1]["mean"] > 0.7
+
+
+def test_labels_of_several_classes_are_audited_class_by_class_as_cleanlab_does() -> None:
+    """Recorded with cleanlab 2.9.0: multilabel_classification.filter.find_multilabel_issues_per_class(labels, p,
+    filter_by="confident_learning", return_indices_ranked_by="self_confidence")."""
+    rng = np.random.default_rng(3)
+    truth = rng.random((50, 3)) < 0.4
+    p = 1 / (1 + np.exp(-(3.0 * (truth - 0.5) + rng.standard_normal((50, 3)))))
+    given = truth ^ (rng.random((50, 3)) < 0.15)
+    found = [
+        suspects(given[:, number].astype(np.int64), np.stack([1 - p[:, number], p[:, number]], axis=1))[0].tolist()
+        for number in range(3)
+    ]
+    assert found == [
+        [47, 24, 33, 29, 35], [29, 15, 7, 49, 22, 9, 3, 39], [17, 23, 41, 4, 0, 2, 24, 38, 15, 12, 10],
+    ]  # fmt: skip
+
+
+def test_an_audit_names_the_class_in_doubt_and_lists_an_image_once(tmp_path: Path) -> None:
+    """05 is wrong in both classes, 14 in green alone."""
+    with (draw(tmp_path / "source") / "labels.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    for number, column in ((5, "red"), (5, "green"), (14, "green")):
+        place = head.index(column)
+        rows[number][place] = str(1 - int(rows[number][place]))
+    with (tmp_path / "source" / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    task = converted(tmp_path, {"many": MANY}) / "Many"
+    (found,) = json.loads(call("audit-labels", "--backbone", SMALL, "--weights", "random", "--size", "32", "--task",
+                               task, "--runs", tmp_path, "--out", tmp_path / "out", *COMMON, "--json"))  # fmt: skip
+    told = {(one["sample"], one["given"], one["predicted"]) for one in found["doubts"]}
+    assert {("05", "red", "not red"), ("05", "green", "not green")} & told, told
+    assert all({given, other} in ({"red", "not red"}, {"green", "not green"}) for _, given, other in told)
+    listed = tomllib.loads((tmp_path / "out" / "Many.toml").read_text())["errata"][0]["samples"]
+    assert listed == list(dict.fromkeys(one["sample"] for one in found["doubts"]))
+
+
 def test_own_heads_are_scored_and_predict_in_the_unit(run: Path, shards: Path, tmp_path: Path) -> None:
     kept = load_heads(Run(run / "all").heads)
     assert kept["Cells"].about.scaling == scaling_of(open_task(shards / "Cells"))
@@ -262,11 +330,11 @@ def test_own_heads_are_scored_and_predict_in_the_unit(run: Path, shards: Path, t
     assert row["classes"] == "; ".join(shown)
 
 
-@pytest.mark.parametrize("mode", ["fewshot", "eva", "logistic", "knn"])
+@pytest.mark.parametrize("mode", ["eva", "logistic", "knn"])
 def test_modes_for_classes_refuse_other_labels(mode: str, run: Path) -> None:
     told = refused("transfer", "--mode", mode, "--runs", run, "--weights", "random", "--target", "Many", *COMMON)
     assert f"--mode {mode} cannot score Many, of kind 'multilabel'" in told
-    assert "use --mode svm, finetune, scratch or joint" in told
+    assert "use --mode svm, fewshot, finetune, scratch or joint" in told
 
 
 @pytest.mark.parametrize(
@@ -289,6 +357,21 @@ def test_the_page_of_a_run_shows_these_tasks(run: Path) -> None:
     call("report", "--runs", run)
     (page,) = run.glob("all/report.md")
     assert "| Cells | train | a number |" in page.read_text() or "a number" in page.read_text()
+    results = {"scores": {"mae": 1.25, "rmse": 2.0}, "intervals": {"mae": [1.0, 1.5]}, "unit": "cells"}
+    assert errors_of([results, {"scores": {}}]) == [
+        ("mean absolute error (cells)", ["1.25 [1, 1.5]", "–"]), ("root mean squared error (cells)", ["2", "–"]),
+    ]  # fmt: skip
+
+
+def test_the_page_of_a_run_states_errors_in_the_unit(run: Path) -> None:
+    (found,) = json.loads(call("transfer", "--mode", "svm", "--runs", run, "--run", "all", "--weights", "random",
+                               "--target", "Cells", *COMMON, "--json"))  # fmt: skip
+    call("report", "--runs", run)
+    for suffix in ("md", "html"):
+        (page,) = run.glob(f"all/report.{suffix}")
+        assert "mean absolute error (cells)" in page.read_text()
+        assert f"{found['scores']['mae']:.4g} [" in page.read_text()
+        assert f"{found['scores']['rmse']:.4g} [" in page.read_text()
 
 
 def test_streams_and_equal_numbers_are_refused(shards: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SegPath, epithelium: images and masks in one folder, and a table of sets. segpath-lymphocytes has the same layout."""
+"""SegPath, epithelium: images and masks in one folder, and a table of sets. The other antibodies are laid out alike."""
 
 from __future__ import annotations
 

@@ -13,11 +13,10 @@ from dpconvert import names as plain
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, pixels
+from dpconvert.readers.draft import folders, names, pixels, sets, targets
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted, some
 from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, WHOLE, Endings
-from dpconvert.readers.pairing import SPLIT_NAMES
 from dpconvert.source.record import hashed
 
 Row = dict[str, str]
@@ -149,27 +148,34 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     )  # fmt: skip
     used = sorted({image for image in whole.images if image})
     label, questions, others = _label(whole)
-    questions = [*unclear, *questions]
-    group, split = _group(whole, questions), _split(whole)
+    columns = _columns(whole)
+    told = targets.told(columns, label)
+    asked = [*questions, *targets.questions(columns, label)] if told is None else []
+    questions = [*unclear, *asked]
+    group, split = _group(whole, questions), sets.split_column(whole, SETS)
     tree = folders.Tree.of(used)
     labels = dict(zip(whole.images, (row.get(label, "") for row in whole.rows), strict=True))
     roles, inner, grouped = folders.grouping(tree, [labels.get(name, "") for name in tree.images], {})
     if group:
         roles, inner = {}, "[^/]+"
     official = bool(split) or len(tables) > 1
-    layout = [f"file = {quoted(whole.template)}  # how a row names its image", *_label_lines(whole, label, others)]
+    lines = _label_lines(whole, label, others) if told is None else told.lines
+    layout = [f"file = {quoted(whole.template)}  # how a row names its image", *lines]
     if group:
         layout.append(f"group = {quoted(group)}")
     if split:
         layout.append(f"split = {quoted(split)}")
-    layout += _missing(whole, label)
+    layout += _missing(whole, label, told)
     classes = Counter(whole.values(label)) if label else Counter[str]()
     classes.pop("", None)
-    pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else _of_sets(tables)
+    counts = {value: classes[value] for value in sorted(classes, key=names.natural)}
+    pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else sets.pattern(tables)
     return Draft(
         "table",
-        classes={value: classes[value] for value in sorted(classes, key=names.natural)},
+        kind="classification" if told is None else told.kind,
+        classes=counts if told is None else told.classes,
         of="images",
+        remarks=tuple(targets.remarks(columns, label)) if told is None else told.remarks,
         group=_what(group) if group else grouped.what,
         why=(_why(whole, group),) if group else _no_column(whole, grouped, label, split),
         files={
@@ -177,9 +183,16 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
             "images": (tree.pattern(roles, tree.file(inner, named=False)), folders.about(tree, roles)),
         },
         layout=tuple(layout),
-        split=_sets(whole, split, tables) if official else (SHARE,),
+        split=sets.lines(whole, split, tables) if official else (SHARE,),
         questions=tuple(questions),
     )
+
+
+def _columns(table: Listing) -> list[targets.Column]:
+    """The columns that may hold labels, with the cells of the images that are here."""
+    free = [column for column in table.rows[0] if column and column not in table.columns]
+    unlike = (OTHER, SETS, GROUPS)
+    return [(name, table.values(name)) for name in free if not any(pattern.search(name) for pattern in unlike)]
 
 
 def _label(table: Listing) -> tuple[str, list[str], list[str]]:
@@ -208,6 +221,7 @@ def _may_be_label(table: Listing, column: str) -> bool:
         and 1 < len(distinct) <= min(names.MOST_CLASSES, max(2, len(values) // 2))
         and (not all(map(NUMBER.fullmatch, distinct)) or all(map(WHOLE.fullmatch, distinct)))
         and not (GROUPS.search(column) and len(distinct) > 10)
+        and (bool(NAMED.fullmatch(column)) or not targets.is_measured(column, values))
     )
 
 
@@ -275,38 +289,9 @@ def _no_column(table: Listing, grouped: folders.Grouping, label: str, split: str
     return (f"{ALONE}name the column of the patient as `group` in [layout]. The columns: {some(columns, 20)}.",)
 
 
-def _split(table: Listing) -> str:
-    """The column that names the set."""
-    found = [
-        column for column in table.rows[0]
-        if SETS.search(column) and (values := {value for value in table.values(column) if value})
-        and all(value.lower() in SPLIT_NAMES for value in values)
-    ]  # fmt: skip
-    return found[0] if len(found) == 1 else ""
-
-
-def _of_sets(tables: list[Listing]) -> str:
-    """A pattern for train.csv, val.csv and test.csv."""
-    first = PurePosixPath(tables[0].file)
-    folder = "" if str(first.parent) == "." else names.escaped(str(first.parent)) + "/"
-    listed = "|".join(names.escaped(PurePosixPath(table.file).stem) for table in tables)
-    return f"^{folder}(?P<split>{listed})\\{first.suffix}$"
-
-
-def _sets(table: Listing, split: str, tables: list[Listing]) -> tuple[str, ...]:
-    named = table.values(split) if split else [PurePosixPath(one.file).stem for one in tables]
-    known = {names.as_set(name) for name in named if name}
-    lines = [folders.OFFICIAL]
-    if "val" not in known and "train" in known:
-        lines.append(
-            "val = 0.15  # no validation set is here: this share of the training set becomes one, by whole groups"
-        )
-    return tuple(lines)
-
-
-def _missing(table: Listing, label: str) -> list[str]:
+def _missing(table: Listing, label: str, told: targets.Told | None) -> list[str]:
     absent = sum(not image for image in table.images)
-    blank = table.values(label).count("") if label else 0
+    blank = told.missing if told is not None else table.values(label).count("") if label else 0
     what = [counted(absent, "row") + " without an image here"] * bool(absent)
     what += [counted(blank, "row") + " without a label"] * bool(blank)
     return [f"missing = true  # {' and '.join(what)}: left out and counted"] if what else []

@@ -8,23 +8,22 @@ each file holds a single image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
-from dpconvert import names
 from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.files import FileKind
-from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.array_values import column, stated
+from dpconvert.readers.labels import ALL
 from dpconvert.readers.pairing import Attributes, ByName, SplitNames, Tabular, layout_of, stem
+from dpconvert.readers.values import InValues, Values
 from dpconvert.source.elements import Element
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
-from dpconvert.source.stacks import DAMAGED, Array, Stacks
+from dpconvert.source.stacks import Array, Stacks
 
 FILES = {
     "images": FileKind(
@@ -33,12 +32,12 @@ FILES = {
         example="train.h5",
     ),
 }
+TARGETS = ALL
 MORE_FILES = ("labels", "table")
-OF_STACKS = ("labels", "column", "label", "group", "split")
-AT_ONCE = 1 << 26  # bytes of masks that are looked at together
+OF_STACKS = ("labels", "column", "label", "indicators", "value", "group", "split")
 
 
-class Layout(Tabular, SplitNames, Attributes):
+class Layout(Values, Tabular, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     images: str = ""
@@ -48,13 +47,21 @@ class Layout(Tabular, SplitNames, Attributes):
     channels: list[int] = []
     """Channels of the image, by their indexes from 0, if the array has more of them; it needs `axes`."""
     labels: str = ""
-    """Name of the array of labels, in the file of [files.labels] or in that of the images."""
+    """Name of the array of labels, in the file of [files.labels] or in that of the images: numbers, texts, or rows of
+    zeros with a single one. With kind `multilabel`, rows of 0 and 1, or texts with `separator`.
+    """
     column: int | None = None
     """Index on the last axis of an array of masks: class 1 if this mask marks a pixel, else class 0."""
-    values: dict[str, str] = {}
-    """Label -> class name; without it, a number counts the classes and a text is a class."""
     label: str = ""
     """Column of the table that holds the label."""
+    indicators: list[str] = []
+    """Columns of the table, or without a table arrays, of 0 and 1 in place of `label`, one for each class in the order
+    of `classes`, with kind `multilabel`.
+    """
+    value: str = ""
+    """Column of the table that holds the number, with kind `regression`; without a table, array in the file of
+    [files.labels] or in that of the images.
+    """
     group: str = ""
     """Column of the table, or without a table an array, that holds the patient or slide."""
     split: str = ""
@@ -69,13 +76,19 @@ class Layout(Tabular, SplitNames, Attributes):
     def _axes_known(self) -> Self:
         if self.channels and self.axes.removeprefix("N") not in ("HWC", "CHW"):
             raise ValueError('`channels` needs `axes`, such as "NHWC", or "HWC" if each file holds a single image')
-        if self.single and (told := next((key for key in OF_STACKS if getattr(self, key) not in ("", None)), None)):
+        if self.single and (told := next((key for key in OF_STACKS if getattr(self, key) not in ("", None, [])), None)):
             raise ValueError(f'`{told}` is for several images in a file, and `axes = "{self.axes}"` is for one')
         return self
 
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
+    told = InValues(source.manifest, layout, ("labels", "label"), decimal=layout.decimal)
+    if told.target != "class" and (layout.single or layout.column is not None):
+        key = f'axes = "{layout.axes}", a file' if layout.single else "`column`, an image"
+        raise ManifestError(
+            f"kind {source.manifest.kind!r}: with {key} has one class only", where=source.manifest.path
+        )  # fmt: skip
     if layout.single:
         yield from (_single(found, layout) for found in source.need("images"))
         return
@@ -85,7 +98,8 @@ def images(source: Source) -> Iterator[SourceImage]:
         missing = [source.manifest.files[kind].what for kind, partner in of_it.items() if partner is None]
         if missing:
             raise SourceError(f"no {missing[0]} for this file", where=found.name)
-        yield from _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout)
+        yield from _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout, told)
+    source.notes += told.notes("image")
 
 
 def _single(found: MatchedFile, layout: Layout) -> SourceImage:
@@ -102,29 +116,39 @@ def _partners(source: Source, kind: str) -> ByName | None:
 
 
 def _of_file(
-    source: Source, found: MatchedFile, labels_file: MatchedFile | None, table: MatchedFile | None, layout: Layout
+    source: Source,
+    found: MatchedFile,
+    labels_file: MatchedFile | None,
+    table: MatchedFile | None,
+    layout: Layout,
+    told: InValues,
 ) -> Iterator[SourceImage]:
     stacks = source.stacks(found.name)
     key = layout.images or _only_images(stacks, layout)
     count = _length(stacks.array(key), found.name)
     rows = None if table is None else _rows(source, table, layout, count)
-    of_all = found.get("class") if labels_file is None and not (layout.labels or layout.label) else ""
-    labels = [of_all] * count if of_all else _labels(source, stacks, labels_file, rows, layout, count)
-    groups, splits = (_column(stacks, rows, name, count) for name in (layout.group, layout.split))
-    columns = {name: _column(stacks, rows, name, count) for name in layout.attributes.values()}
+    of_all = found.get("class") if labels_file is None and not told.given else ""
+    labels: Sequence[str | None] = [of_all] * count
+    if not of_all:
+        values, where = stated(source, stacks, labels_file, rows, layout, count, told)
+        labels = told.labels(values, where)
+    groups, splits = (column(stacks, rows, name, count) for name in (layout.group, layout.split))
+    columns = {place: column(stacks, rows, place, count) for place in layout.attributes.values()}
     digits, name = len(str(max(count - 1, 0))), found.get("name") or stem(found.name)
     for index in range(count):
         file = Element(found.name, key, index).name
-        told = (splits[index] if splits else "") or found.get("split")
+        if labels[index] is None:
+            continue
+        split = (splits[index] if splits else "") or found.get("split")
         yield SourceImage(
             f"{name}_{index:0{digits}}", (file,), (groups[index] if groups else "") or found.get("group") or file,
-            label=labels[index], split=layout.set_of(told, file),
-            attributes=layout.told(lambda column, index=index: columns[column][index]),  # type: ignore[misc]
+            label=labels[index], split=layout.set_of(split, file),
+            attributes=layout.told(lambda place, index=index: columns[place][index]),  # type: ignore[misc]
         )  # fmt: skip
 
 
 def _only_images(stacks: Stacks, layout: Layout) -> str:
-    others = {layout.labels, layout.label, layout.group, layout.split}
+    others = {layout.labels, layout.label, layout.value, *layout.indicators, layout.group, layout.split}
     fits = {name: shape for name, shape in stacks.names().items() if name not in others - {""} and len(shape) in (3, 4)}
     if len(fits) != 1:
         raise ManifestError(
@@ -148,117 +172,3 @@ def _rows(source: Source, table: MatchedFile, layout: Layout, count: int) -> lis
         raise SourceError("not a row an image", where=table.name, expected=f"{count}", found=f"{len(rows)}")
     source.notes += read.notes()
     return rows
-
-
-def _column(stacks: Stacks, rows: list[tuple[TableRow, str]] | None, name: str, count: int) -> list[str]:
-    """What a column of the table, or an array beside the images, says of each image; empty without a name."""
-    if not name:
-        return []
-    if rows is not None:
-        return [cell(row, name, where) for row, where in rows]
-    return _texts(stacks.array(name), count, f"{stacks.name}/{name}")
-
-
-def _labels(
-    source: Source,
-    stacks: Stacks,
-    file: MatchedFile | None,
-    rows: list[tuple[TableRow, str]] | None,
-    layout: Layout,
-    count: int,
-) -> list[str]:
-    of_file = stacks if file is None else source.stacks(file.name)
-    if layout.label:
-        told = _column(stacks, rows, layout.label, count)
-    else:
-        key = layout.labels or (next(iter(of_file.names())) if file is not None and len(of_file.names()) == 1 else "")
-        if not key and not of_file.name.lower().endswith(".npy"):
-            raise ManifestError(
-                "nothing says which array holds the labels", where=of_file.name, found=", ".join(of_file.names()),
-                remedy="name it in the manifest's [layout]: `labels`, or `label` for a column of the table",
-            )  # fmt: skip
-        array, where = of_file.array(key), "/".join(filter(None, (of_file.name, key)))
-        told = _texts(array, count, where) if layout.column is None else _marked(array, layout.column, count, where)
-    return class_names(told, layout.values, source.manifest.classes, of_file.name)
-
-
-def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[str], where: str) -> list[str]:
-    """Classes of labels: by `values` where there are any, else a number counts `classes`, and a text is a class.
-
-    Raises:
-        ManifestError: a label that `values` lacks, or a number beyond the classes.
-    """
-    known: dict[str, str] = {}
-    for label in sorted(set(told)):
-        match = names.match(label, values)
-        if match is not None:
-            known[label] = values[match]
-        elif values:
-            raise ManifestError("label not in `layout.values`", where=where, found=repr(label))
-        elif label.isdecimal() and label not in classes:
-            if int(label) >= len(classes):
-                raise ManifestError(
-                    "a label beyond the manifest's classes", where=where, found=label,
-                    expected=f"0 to {len(classes) - 1}", remedy="name them in [layout]: values = {0 = ..., 1 = ...}",
-                )  # fmt: skip
-            known[label] = classes[int(label)]
-        else:
-            known[label] = label
-    return [known[label] for label in told]
-
-
-def _texts(array: Array, count: int, where: str) -> list[str]:
-    """A label an image as text: numbers whole, rows of 0 and a single 1 by the place of the 1."""
-    if not array.shape or array.shape[0] != count:
-        raise SourceError("not a value an image", where=where, expected=f"{count}", found=f"{array.shape}")
-    size = int(np.prod(array.shape[1:], dtype=np.int64))
-    if size > 1000:
-        raise ManifestError(
-            "masks, and no labels", where=where, found=" x ".join(map(str, array.shape)),
-            remedy="say in [layout] which of them is looked at: `column`",
-        )  # fmt: skip
-    try:
-        values = np.asarray(array[:]).reshape(count, size)
-    except DAMAGED as error:
-        raise ReadError(f"damaged: {error}", where=where, remedy="fetch it again") from None
-    flat = values[:, 0] if size == 1 else _places(values, where)
-    return [_text(value, where) for value in flat.tolist()]
-
-
-def _places(values: NDArray[Any], where: str) -> NDArray[Any]:
-    single = (values == 1).sum(1) == 1
-    hot = single & ((values == 0).sum(1) == values.shape[1] - 1)
-    if not hot.all():
-        row = int(np.flatnonzero(~hot)[0])
-        raise SourceError("several values an image, which are not 0 and a single 1", where=f"{where}, image {row}")
-    places: NDArray[Any] = values.argmax(1)
-    return places
-
-
-def _text(value: Any, where: str) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise SourceError("a label that is no whole number", where=where, found=f"{value}")
-        value = int(value)
-    return names.nfc(str(value)).strip()
-
-
-def _marked(array: Array, column: int, count: int, where: str) -> list[str]:
-    """ "1" for each image of which this mask marks a pixel, else "0"; read in slices."""
-    shape = array.shape
-    if len(shape) != 4 or shape[0] != count or not 0 <= column < shape[3]:
-        raise SourceError(
-            f"no masks with a column {column}", where=where, expected=f"{count} x height x width x more than {column}",
-            found=" x ".join(map(str, shape)),
-        )  # fmt: skip
-    step = max(1, AT_ONCE // max(1, int(np.prod(shape[1:], dtype=np.int64)) * array.dtype.itemsize))
-    try:
-        blocks = (np.asarray(array[at : at + step, :, :, column]) for at in range(0, count, step))
-        found = [bool(mark) for block in blocks for mark in np.any(block.reshape(len(block), -1), axis=1)]
-    except DAMAGED as error:
-        raise ReadError(f"damaged: {error}", where=where, remedy="fetch it again") from None
-    return [str(int(mark)) for mark in found]

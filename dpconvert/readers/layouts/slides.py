@@ -15,7 +15,7 @@ from typing import cast
 from dpconvert import names
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
-from dpconvert.annotations.labels import only
+from dpconvert.annotations.labels import only, resolved
 from dpconvert.annotations.listed import NamedImage
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
@@ -26,8 +26,10 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Middle, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import named_images, siblings, slide_table
-from dpconvert.readers.pairing import Idle, Missing, SplitNames, Tabular, layout_of, no_white_zero
-from dpconvert.readers.slide_table import SLIDE, SlideColumns, called_as, stem
+from dpconvert.readers.labels import ALL
+from dpconvert.readers.pairing import Idle, Missing, Tabular, layout_of, no_white_zero
+from dpconvert.readers.slide_table import SLIDE, SlideTable, called_as, stem
+from dpconvert.source import target
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -57,21 +59,18 @@ FILES = {
 GROUPS = {
     "slides": {"name", "group", "split", "class"}, "annotations": {"name"}, "table": set[str](), "classes": {"name"},
 }  # fmt: skip
+TARGETS = ALL
 MASK = re.compile(r"(?i)\.(png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam)$")
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
 
 
-class Layout(Tabular, SplitNames):
+class Layout(SlideTable):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}
     """Label in the annotations -> class name; a label without an entry is an error unless `skip` lists it."""
     skip: list[str] = []
     """Labels that are left out."""
-    missing: Missing = "error"
-    """Slides without annotations: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
-    them, `"none"` says that they show nothing that the rule looks for.
-    """
     values: dict[Value, str] = {}
     """Value or colour of a mask -> class name."""
     threshold: int | None = None
@@ -82,14 +81,6 @@ class Layout(Tabular, SplitNames):
     """
     instances: bool = False
     """Whether mask values number objects, whose classes [files.classes] holds."""
-    slide: str = "slide"
-    """Column of the table that names the slide."""
-    group: str = "group"
-    """Column of the patient; empty if the table has none."""
-    split: str = ""
-    """Column of the split."""
-    label: str = ""
-    """Column of the slide's label."""
     bounds: bool = True
     """Whether QuPath's coordinates start at the slide's bounds; `false` if at the corner of the whole slide."""
     label_field: str = ""
@@ -108,8 +99,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     siblings.refuse_two_roles(source, "slides", "annotations")
     outlines = _outlines(source, slides, called)
     classes = {called.get(found["name"], found["name"]): found.name for found in source.match("classes")}
-    columns = [*filter(None, (layout.group, layout.split, layout.label))]
-    told = slide_table.read(source, slides, SlideColumns(layout.slide, columns, layout.dialect))
+    told = slide_table.rows_of(source, layout, slides)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
     bare = [slide for slide in slides if _goes_by_annotations(source) and not of_slide[slide.name]]
@@ -129,7 +119,10 @@ def images(source: Source) -> Iterator[SourceImage]:
         row = told.get(names.folded(name))
         if told and row is None:
             raise SourceError("no line of the table is about this slide", where=slide.name)
-        found = _source_image(slide, layout, row or {}, files, classes.get(name, ""))
+        if row is not None and row.get(slide_table.LABEL) == "":
+            continue
+        of_class = source.manifest.target == "class"
+        found = _source_image(slide, layout, row or {}, files, classes.get(name, ""), of_class=of_class)
         if found.label is None and isinstance(source.manifest.rule, Whole | Tiles):
             found = _labelled(source, layout, found)
         yield found
@@ -153,7 +146,10 @@ def idle(source: Source) -> Iterator[Idle]:
     if not files:
         yield ("labels", "skip", "bounds"), "there is no file of annotations"
     if not source.match("table"):
-        yield ("slide", "group", "split", "label", *Tabular.model_fields), "there is no table of slides"
+        yield (
+            ("slide", "group", "split", "label", "indicators", "value", *Tabular.model_fields),
+            "there is no table of slides",
+        )
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations | LabelMask:
@@ -278,13 +274,13 @@ def _folding(slides: set[str]) -> Callable[[str], str]:
 
 
 def _source_image(
-    slide: MatchedFile, layout: Layout, row: dict[str, str], files: tuple[str, ...], classes: str
+    slide: MatchedFile, layout: Layout, row: dict[str, str], files: tuple[str, ...], classes: str, *, of_class: bool
 ) -> SourceImage:
     return SourceImage(
         slide["name"],
         (slide.name,),
         group=row.get(layout.group) or slide.get("group") or slide["name"],
-        label=row.get(layout.label) or slide.get("class") or None,
+        label=row.get(slide_table.LABEL) or (of_class and (row.get(layout.label) or slide.get("class"))) or None,
         split=layout.set_of(row.get(layout.split, "") or slide.get("split"), slide.name),
         annotations=files,
         extra={"classes": classes} if classes else {},
@@ -302,8 +298,12 @@ def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage
     )
     if not told:
         return image
-    label = only(told, known, name)
     kept = image.annotations if manifest.dense is not None else ()
+    if manifest.target == "labels":
+        several = [resolved([one], known, name) for one in told]
+        label = target.of_labels(layout.labels.get(one, one) for one in several)
+        return replace(image, label=label, annotations=kept)
+    label = only(told, known, name)
     return replace(image, label=layout.labels.get(label, label), annotations=kept)
 
 

@@ -7,17 +7,21 @@ of one key in a folder are read like those in a tar. The format: https://github.
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.layouts.arrays import class_names
-from dpconvert.readers.pairing import Missing, SplitNames, layout_of, refuse_missing_none
+from dpconvert.readers.labels import ALL
+from dpconvert.readers.pairing import Missing, SplitNames, layout_of
+from dpconvert.readers.values import InValues, Values
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -33,15 +37,21 @@ SUFFIXES = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp"]
 MOST = 1 << 20  # bytes of a label
 
 
-class Layout(SplitNames):
+class Layout(Values, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
     image: list[str] = SUFFIXES
     """Fields that may hold the image; the first that a sample has is taken."""
     label: str = "cls"
-    """Field of the label, or a member of a JSON field, such as `"json:case.grade"`."""
-    values: dict[str, str] = {}
-    """Label -> class name."""
+    """Field of the label, or a member of a JSON field, such as `"json:case.grade"`. With kind `multilabel`, it holds a
+    list, a text with `separator`, or members `{class: 0 or 1}`; a field `.npy` holds an array.
+    """
+    indicators: list[str] = []
+    """Fields, or members of a JSON field, of 0 and 1 in place of `label`, one for each class in the order of `classes`,
+    with kind `multilabel`.
+    """
+    value: str = ""
+    """Field of the number, or a member of a JSON field, in place of `label`, with kind `regression`."""
     group: str = ""
     """Field of the patient or slide, or a member of a JSON field."""
     split: str = ""
@@ -52,39 +62,50 @@ class Layout(SplitNames):
     """
 
 
+TARGETS = ALL
+
+
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
-    refuse_missing_none(source.manifest, layout.missing)
-    left_out: Counter[str] = Counter()
-    found: list[tuple[str, MatchedFile, str, dict[str, str]]] = []
+    told = InValues(source.manifest, layout)
+    found: list[tuple[str, MatchedFile, dict[str, MatchedFile]]] = []
+    rows: list[list[Any]] = []
     more: Counter[tuple[str, str]] = Counter()
+    without = 0
     for key, fields in _samples(source).items():
         present = [fields[name.lower()] for name in layout.image if name.lower() in fields]
-        image = present[0] if present else None
         more.update((present[0]["field"], other["field"]) for other in present[1:])
-        label = _told(source, fields, layout.label)
-        missing = "an image" if image is None else "a label"
-        if image is not None and label:
-            about = {part: _told(source, fields, getattr(layout, part)) for part in ("group", "split")}
-            found.append((key, image, label, about))
-        elif layout.missing == "error":
-            raise SourceError(
-                f"a sample without {missing}", where=key, found=", ".join(fields),
-                expected=" or ".join(layout.image) if image is None else layout.label,
-                remedy="if such samples are to be left out, say `missing = true` in [layout]",
-            )  # fmt: skip
-        else:
-            left_out[missing] += 1
-    source.notes += [f"{counted(n, 'sample')} without {what}, left out" for what, n in sorted(left_out.items())]
+        row = [_value(source, fields, place) for place in told.places]
+        if layout.missing == "error":
+            _check_complete(key, fields, bool(present), dict(zip(told.places, row, strict=True)), layout)
+        if present:
+            found.append((key, present[0], fields))
+            rows.append(row)
+        without += not present
+    labels = told.labels(list(zip(*rows, strict=True)), lambda number: found[number][0])
+    source.notes += [f"{counted(without, 'sample')} without an image, left out"] if without else []
+    source.notes += told.notes("sample")
     source.notes += [
         f"not used: the field {other!r} of {counted(n, 'sample')}, whose image is {taken!r} (`image` in [layout])"
         for (taken, other), n in sorted(more.items())
     ]
-    labels = class_names([one[2] for one in found], layout.values, source.manifest.classes, str(source.root))
-    for (key, image, _, about), label in zip(found, labels, strict=True):
-        split = layout.set_of(about["split"] or image.get("split"), image.name)
-        group = about["group"] or image.get("group") or image.name
-        yield SourceImage(key, (image.name,), group, label=label, split=split)
+    for (key, image, fields), label in zip(found, labels, strict=True):
+        if label is not None:
+            split = layout.set_of(_told(source, fields, layout.split) or image.get("split"), image.name)
+            group = _told(source, fields, layout.group) or image.get("group") or image.name
+            yield SourceImage(key, (image.name,), group, label=label, split=split)
+
+
+def _check_complete(
+    key: str, fields: dict[str, MatchedFile], has_image: bool, row: dict[str, Any], layout: Layout
+) -> None:
+    lacking = next((place for place, value in row.items() if value is None), "")
+    if not has_image or lacking:
+        raise SourceError(
+            f"a sample without {'a label' if has_image else 'an image'}", where=key, found=", ".join(fields),
+            expected=lacking if has_image else " or ".join(layout.image),
+            remedy="if such samples are to be left out, say `missing = true` in [layout]",
+        )  # fmt: skip
 
 
 def _samples(source: Source) -> dict[str, dict[str, MatchedFile]]:
@@ -98,24 +119,53 @@ def _samples(source: Source) -> dict[str, dict[str, MatchedFile]]:
 
 
 def _told(source: Source, fields: dict[str, MatchedFile], wanted: str) -> str:
-    """What a field, or a member of a JSON field, says; '' for nothing."""
+    """Return what a field, or a member of a JSON field, says as text; '' for nothing."""
+    value = _value(source, fields, wanted) if wanted else None
+    if isinstance(value, dict | list):
+        raise SourceError(
+            f"{wanted.partition(':')[2] or wanted!r} is no single value", where=next(iter(fields.values())).name
+        )
+    return "" if value is None else names.nfc(str(int(value) if isinstance(value, bool) else value)).strip()
+
+
+def _value(source: Source, fields: dict[str, MatchedFile], wanted: str) -> Any:
+    """Return the value of a field, or of a member of a JSON field; None for nothing."""
     field, _, path = wanted.partition(":")
     found = fields.get(field.lower())
-    if not wanted or found is None:
-        return ""
+    if found is None:
+        return None
     if source.sizes[found.name] > MOST:
         raise ReadError(f"a label of more than {MOST} bytes", where=found.name)
     data = source.read(found.name)
+    if field.lower().endswith("npy"):
+        return _array(data, found.name)
     try:
         text = data.decode("utf-8-sig").strip()
-        return names.nfc(text) if not path else _member(json.loads(text), path, found.name)
+        if path:
+            return _member(json.loads(text), path)
     except (UnicodeError, ValueError, RecursionError):
         raise ReadError("not JSON" if path else "not text", where=found.name, expected="UTF-8") from None
+    return _list_in(text) if text[:1] in ("[", "{") else names.nfc(text) or None
 
 
-def _member(value: Any, path: str, where: str) -> str:
+def _list_in(text: str) -> Any:
+    """Return the list or the members that a text states as JSON; the text itself if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return names.nfc(text)
+
+
+def _array(data: bytes, where: str) -> Any:
+    """Return the numbers of a file of NumPy as a list, or the single one."""
+    try:
+        values = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ReadError(f"cannot be read as an array: {error}", where=where, remedy="fetch it again") from None
+    return values.reshape(-1).tolist() if values.size != 1 or values.ndim else values.item()
+
+
+def _member(value: Any, path: str) -> Any:
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, dict | list):
-        raise SourceError(f"{path!r} is no single value", where=where)
-    return "" if value is None else names.nfc(str(int(value) if isinstance(value, bool) else value)).strip()
+    return value

@@ -1,0 +1,168 @@
+"""What the arrays of a file, or the rows of a table beside it, say of images: labels, groups, splits, attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpconvert import names
+from dpconvert.annotations.parsing.table import TableRow
+from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.values import InValues
+from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.stacks import DAMAGED, Array, Stacks
+
+AT_ONCE = 1 << 26  # bytes of masks that are looked at together
+Rows = list[tuple[TableRow, str]]
+"""Rows of a table, one for each image, and where they are."""
+
+
+class Keys(Protocol):
+    """Keys of [layout] that say where the labels are."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def labels(self) -> str: ...
+    @property
+    def column(self) -> int | None: ...
+    @property
+    def indicators(self) -> list[str]: ...
+    @property
+    def value(self) -> str: ...
+
+
+def column(stacks: Stacks, rows: Rows | None, name: str, count: int) -> list[str]:
+    """What a column of the table, or an array beside the images, says of each image; empty without a name."""
+    if not name:
+        return []
+    if rows is not None:
+        return [cell(row, name, where) for row, where in rows]
+    return _texts(stacks.array(name), count, f"{stacks.name}/{name}")
+
+
+def stated(
+    source: Source,
+    stacks: Stacks,
+    file: MatchedFile | None,
+    rows: Rows | None,
+    layout: Keys,
+    count: int,
+    told: InValues,
+) -> tuple[list[list[Any]], Callable[[int], str]]:
+    """Return what the files say of the images, a list for each place of labels, and how the place of one is called."""
+    if layout.indicators or layout.label or (layout.value and rows is not None):
+        if rows is not None:
+            return [column(stacks, rows, name, count) for name in told.places], lambda index: rows[index][1]
+        of_file, keys = stacks if file is None else source.stacks(file.name), told.places
+    else:
+        of_file = stacks if file is None else source.stacks(file.name)
+        keys = [layout.value or layout.labels or _only_labels(of_file, is_own=file is not None, told=told)]
+    if layout.column is not None:
+        values = [_marked(of_file.array(keys[0]), layout.column, count, _place(of_file, keys[0]))]
+    else:
+        values = [_values(of_file.array(key), count, _place(of_file, key), told) for key in keys]
+    return values, lambda index: f"{_place(of_file, keys[0])}, image {index}"
+
+
+def _place(stacks: Stacks, key: str) -> str:
+    return "/".join(filter(None, (stacks.name, key)))
+
+
+def _only_labels(stacks: Stacks, *, is_own: bool, told: InValues) -> str:
+    """Return the name of the array of labels where the manifest does not name it.
+
+    is_own: whether the file is one of labels, and not that of the images.
+    """
+    if is_own and len(stacks.names()) == 1:
+        return next(iter(stacks.names()))
+    if is_own and stacks.name.lower().endswith(".npy"):
+        return ""
+    key = "value" if told.target == "value" else "labels"
+    raise ManifestError(
+        "nothing says which array holds the labels", where=stacks.name, found=", ".join(stacks.names()),
+        remedy=f"name it in the manifest's [layout]: `{key}`"
+        + (", or `label` for a column of the table" if key == "labels" else ""),
+    )  # fmt: skip
+
+
+def _values(array: Array, count: int, where: str, told: InValues) -> list[Any]:
+    """Return what an array says of each image: a number, a text, or, of any number of classes, a list of numbers."""
+    values = _rows_of(array, count, where)
+    if values.shape[1] == 1:
+        return [_plain(value) for value in values[:, 0].tolist()]
+    if told.target == "labels":
+        return [list(map(_plain, row)) for row in values.tolist()]
+    if told.target == "value":
+        raise SourceError("several values an image, where one number is expected", where=where, found=f"{array.shape}")
+    return list(_places(values, where).tolist())
+
+
+def _plain(value: Any) -> Any:
+    return names.nfc(value.decode("utf-8", "replace")).strip() if isinstance(value, bytes) else value
+
+
+def _texts(array: Array, count: int, where: str) -> list[str]:
+    """Return a text for each image: of its group, split or an attribute."""
+    values = _rows_of(array, count, where)
+    flat = values[:, 0] if values.shape[1] == 1 else _places(values, where)
+    return [_text(value, where) for value in flat.tolist()]
+
+
+def _rows_of(array: Array, count: int, where: str) -> NDArray[Any]:
+    """Return the values of an array as a row for each image."""
+    if not array.shape or array.shape[0] != count:
+        raise SourceError("not a value an image", where=where, expected=f"{count}", found=f"{array.shape}")
+    size = int(np.prod(array.shape[1:], dtype=np.int64))
+    if size > 1000:
+        raise ManifestError(
+            "masks, and no labels", where=where, found=" x ".join(map(str, array.shape)),
+            remedy="say in [layout] which of them is looked at: `column`",
+        )  # fmt: skip
+    try:
+        return np.asarray(array[:]).reshape(count, size)
+    except DAMAGED as error:
+        raise ReadError(f"damaged: {error}", where=where, remedy="fetch it again") from None
+
+
+def _places(values: NDArray[Any], where: str) -> NDArray[Any]:
+    single = (values == 1).sum(1) == 1
+    hot = single & ((values == 0).sum(1) == values.shape[1] - 1)
+    if not hot.all():
+        row = int(np.flatnonzero(~hot)[0])
+        raise SourceError("several values an image, which are not 0 and a single 1", where=f"{where}, image {row}")
+    places: NDArray[Any] = values.argmax(1)
+    return places
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise SourceError("a label that is no whole number", where=where, found=f"{value}")
+        value = int(value)
+    return names.nfc(str(value)).strip()
+
+
+def _marked(array: Array, column: int, count: int, where: str) -> list[str]:
+    """ "1" for each image of which this mask marks a pixel, else "0"; read in slices."""
+    shape = array.shape
+    if len(shape) != 4 or shape[0] != count or not 0 <= column < shape[3]:
+        raise SourceError(
+            f"no masks with a column {column}", where=where, expected=f"{count} x height x width x more than {column}",
+            found=" x ".join(map(str, shape)),
+        )  # fmt: skip
+    step = max(1, AT_ONCE // max(1, int(np.prod(shape[1:], dtype=np.int64)) * array.dtype.itemsize))
+    try:
+        blocks = (np.asarray(array[at : at + step, :, :, column]) for at in range(0, count, step))
+        found = [bool(mark) for block in blocks for mark in np.any(block.reshape(len(block), -1), axis=1)]
+    except DAMAGED as error:
+        raise ReadError(f"damaged: {error}", where=where, remedy="fetch it again") from None
+    return [str(int(mark)) for mark in found]
