@@ -14,6 +14,7 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
+from dpconvert.image.rgb import orientation_of
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Objects, Regional, Whole
@@ -27,6 +28,8 @@ from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
 
 NOT_SQUARE = "pixels that are not square: each axis is resampled for itself"
+EXIF_FORMATS = (".jpg", ".jpeg", ".png")
+ON_UPRIGHT = "of an image that EXIF turns, taken as drawn on the upright image"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,16 @@ class LazyScene:
             found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
             found = replace(found, items=_spelt(found.items, manifest))
         self.mended.update(found.mended)
+        if self._is_turned():
+            self.mended[ON_UPRIGHT] += 1
         return found
+
+    def _is_turned(self) -> bool:
+        """Whether the file of an image that has files of annotations stores it rotated or mirrored."""
+        image = self.source_image
+        if not image.annotations or len(image.files) > 1 or not image.files[0].lower().endswith(EXIF_FORMATS):
+            return False
+        return orientation_of(self.source.read(image.files[0])) != 1
 
     @cached_property
     def tissue(self) -> TissueMask:
