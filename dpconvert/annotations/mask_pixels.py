@@ -168,6 +168,8 @@ def _decoded(data: bytes, name: str, *, colours: bool) -> Pixels:
                 if image.format != "TIFF" and getattr(image, "is_animated", False):
                     raise _several(name, "an animation")
                 deep = decode_jpeg2000(data) if image.format == "JPEG2000" else None
+                if colours and deep is None:
+                    _check_palette(image, name)
                 values = np.asarray(_as_stored(image, colours=colours)) if deep is None else deep[0]
                 return upright(values, 1 if image.format == "TIFF" else orientation_of(data))  # Pillow turns TIFFs
     except Pillow.DecompressionBombError:
@@ -191,6 +193,23 @@ def _of_white_zero(data: bytes, name: str, reading: Reading) -> Pixels:
 def _of_netpbm(image: pnm.Netpbm) -> Pixels:
     samples = image.samples.astype(bool) if image.white == 1 else image.samples
     return samples[:, :, 0] if samples.shape[2] == 1 else samples
+
+
+def _check_palette(image: Pillow.Image, name: str) -> None:
+    """Refuse indexes beyond the palette, which decoders show as black.
+
+    Raises:
+        ReadError: there is one.
+    """
+    if image.mode != "P" or image.palette is None:
+        return
+    known, largest = len(image.palette.palette) // len(image.palette.mode), int(np.asarray(image).max(initial=0))
+    if largest >= known:
+        raise ReadError(
+            "a mask with an index that its palette gives no colour", where=name,
+            expected=f"0 to {known - 1}", found=largest,
+            remedy="name the indexes in the manifest's `values` instead of colours, or save the mask again",
+        )  # fmt: skip
 
 
 def _as_stored(image: Pillow.Image, *, colours: bool) -> Pillow.Image:

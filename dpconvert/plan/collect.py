@@ -14,11 +14,12 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, frame
 from dpconvert.card import Failure
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, Pixels, TissueMask, tissue, tissue_part, tissue_parts
+from dpconvert.image.rgb import orientation_of
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Objects, Regional, Whole
 from dpconvert.plan import patches
-from dpconvert.plan.targets import ImageTargets
+from dpconvert.plan.targets import ImageTargets, never_met
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.limits import reading
@@ -27,6 +28,8 @@ from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
 
 NOT_SQUARE = "pixels that are not square: each axis is resampled for itself"
+EXIF_FORMATS = (".jpg", ".jpeg", ".png")
+ON_UPRIGHT = "of an image that EXIF turns, taken as drawn on the upright image"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,16 @@ class LazyScene:
             found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
             found = replace(found, items=_spelt(found.items, manifest))
         self.mended.update(found.mended)
+        if self._is_turned():
+            self.mended[ON_UPRIGHT] += 1
         return found
+
+    def _is_turned(self) -> bool:
+        """Whether the file of an image that has files of annotations stores it rotated or mirrored."""
+        image = self.source_image
+        if not image.annotations or len(image.files) > 1 or not image.files[0].lower().endswith(EXIF_FORMATS):
+            return False
+        return orientation_of(self.source.read(image.files[0])) != 1
 
     @cached_property
     def tissue(self) -> TissueMask:
@@ -71,7 +83,8 @@ class LazyScene:
 class _Inspected:
     """The result for one image: its samples, the repairs of its annotations, or the reason for failure.
 
-    notes: the parts of its file that are not read. stated: the resolution that the file states, if any.
+    notes: the parts of its file that are not read. stated: the resolution that the file states, if any. labels: those
+    of its annotations, if it has samples with dense targets.
     """
 
     source_image: SourceImage
@@ -82,6 +95,7 @@ class _Inspected:
     notes: tuple[str, ...] = ()
     stated: float | None = None
     grid: Counter[str] = field(default_factory=Counter)
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -136,6 +150,7 @@ def look(source: Source, images: list[SourceImage], workers: processes.Workers, 
         sorted(failed, key=lambda failure: failure.key),
         [
             *(f"annotations: {count} x {what}" for what, count in sorted(mended.items())),
+            *([] if manifest.dense is None else never_met(manifest.dense, set().union(*(s.labels for s in ordered)))),
             *_background(manifest, grid),
             *_notes(ordered),
         ],
@@ -193,9 +208,11 @@ def _look(source: Source, item: tuple[SourceImage, Pixels | None]) -> _Inspected
             image = source.open_image(source_image.files, source_image.columns)
             scene = LazyScene(source, source_image, image, mended, overview)
             records = list(patches.records(source.manifest, scene))
+            labels: set[str] = set()
             if records and source.manifest.dense is not None:
                 check_targets(source.manifest, source.manifest.dense, scene)
-        return replace(_seen(source_image, image, records, mended), grid=scene.grid)
+                labels = ImageTargets(source.manifest.dense, scene.annotations).present()
+        return replace(_seen(source_image, image, records, mended), grid=scene.grid, labels=frozenset(labels))
     except ReadError as error:
         return _Inspected(source_image, [], mended, failure=source.reason(error))
 

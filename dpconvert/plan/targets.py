@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +61,13 @@ class ImageTargets:
                 "a point has no pixels", where=where,
                 remedy="keep points by [dense.points] of the manifest, and not by [dense.instances]",
             )  # fmt: skip
+
+    def present(self) -> set[str]:
+        """Return the labels that areas or objects of the image have."""
+        found = self.annotations
+        if isinstance(found, LabelMask):
+            return {found.labels.get(value, "") for value in np.unique(found.values).tolist()}
+        return {item.label for item in found.items}
 
     def mask(self, frame: Frame, size: Size) -> NDArray[np.uint8]:
         """Return the mask (height, width) of a sample: class indexes, and 255 where nothing is annotated."""
@@ -149,6 +156,15 @@ class ImageTargets:
         assert boxes is not None
         number, items = boxes.number_of, self._objects(boxes)
         return np.array([(*item.geometry.bounds, number[item.label]) for item in items], np.float64).reshape(-1, 5)
+
+
+def never_met(dense: Dense, met: Collection[str]) -> Iterator[str]:
+    """Return a note for each kind of targets with classes that no image shows: their labels may be misspelt."""
+    for kind, of in dense.kinds.items():
+        shown = {name for label, name in of.class_of.items() if label in met}
+        shown |= {of.unannotated} if isinstance(of, SegTargets) else set()
+        if absent := [name for name in of.classes if name not in shown]:
+            yield f"[dense]: no image has {kind} of {', '.join(map(repr, absent))}"
 
 
 def _by_value(

@@ -96,6 +96,21 @@ class Task:
             *(["instances, which are not exhaustive"] if apart else []),
         ]
 
+    @property
+    def why_not_dense(self) -> tuple[str, str] | None:
+        """Why the task has no dense targets to train on or to score, and what to do; None if it has some."""
+        if self.dense is not None:
+            return None
+        if not self.unused:
+            return "this task has neither masks nor points", "convert its source with --dense, if that keeps some"
+        keep = "keep the centres of objects: [dense.points] of the manifest takes the labels of boxes, and a radius"
+        complete = "if every object is annotated, state `exhaustive = true` in [dense.points] of the manifest"
+        boxes = self.card.dense is not None and self.card.dense.points is None
+        return (
+            f"the only dense targets of this task are not used: {' and '.join(self.unused)}",
+            keep if boxes else complete,
+        )
+
     def files(self) -> list[Path | shard_cache.Copy]:
         """The shards to read: local paths, or copies to be downloaded."""
         return list(self.shards if self.url is None else _copies(self.url, self.card))

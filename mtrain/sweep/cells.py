@@ -121,8 +121,8 @@ def _unscorable(task: Task, mode: str) -> str | None:
 
 def _without_targets(task: Task) -> str | None:
     """Return why no decoder can be trained and scored on the task's masks and points; None if one can."""
-    if task.dense is None:
-        return "this task has neither masks nor exhaustive points"
+    if (why := task.why_not_dense) is not None:
+        return why[0]
     missing = [split for split in ("train", "val") if not len(task.rows[split])]
     return f"this task has no {'training' if missing[0] == 'train' else 'validation'} set" if missing else None
 

@@ -276,9 +276,11 @@ def _check_targets(config: FitConfig, pool: Pool) -> None:
 
 def _check_dense(config: FitConfig, pool: Pool) -> None:
     if config.dense and not any(task.dense for task in pool.tasks):
+        given = [f"{task.name} has only {' and '.join(task.unused)}" for task in pool.tasks if task.unused]
+        (_, remedy), *_ = sorted(why for task in pool.tasks if (why := task.why_not_dense))
         raise UsageError(
             "--dense: no task of this pool has masks or exhaustive points", where=config.shards,
-            remedy="omit it, or convert a source with --dense",
+            found="; ".join(given) or None, remedy=f"{remedy}; or omit --dense",
         )  # fmt: skip
 
 

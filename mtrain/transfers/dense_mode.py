@@ -33,7 +33,7 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
         answers = decoder.answers(task, rows, recipe.batch, options.workers)
         shutil.rmtree(folder, ignore_errors=True)
     scored, metric = answers.scored(), decoder.dense.metrics[0]
-    notes = []
+    notes = [f"not scored: {' and '.join(task.unused)}"] if task.unused else []
     if np.isnan(scored["scores"][metric]):
         notes.append(f"the {options.scored} set of {task.name} holds nothing to find: no {metric}")
     if not scored["intervals"]:

@@ -101,9 +101,8 @@ def check_sets(task: Task, options: TransferOptions) -> None:
     for split, needed in (("train", True), ("test", options.final)):
         if needed and not len(task.rows[split]):
             raise UsageError(f"this task has no {split} set", where=task.folder, remedy="choose another --target")
-    if options.mode == "dense" and task.dense is None:
-        what = "this task has neither masks nor exhaustive points"
-        raise UsageError(what, where=task.folder, remedy="use another --mode")
+    if options.mode == "dense" and (why := task.why_not_dense) is not None:
+        raise UsageError(why[0], where=task.folder, remedy=f"{why[1]}; or use another --mode")
     parts = ("train", "val") if options.final and options.mode in FROZEN else ("train",)
     if task.target != "class" and options.mode not in OF_TARGETS:
         kind = f"kind {task.card.kind!r}: its images do not have one class each"

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,22 @@ def test_of_a_palette_mask_the_indexes_count() -> None:
     image.save(buffer, "PNG")
     mask = masks.read(buffer.getvalue(), "m.png", {0: "no", 1: "yes"}, (2, 1))
     assert mask.at([(0.5, 0.5), (1.5, 0.5), (5, 5), (-1, 0)]) == ["no", "yes", None, None]
+
+
+def test_an_index_without_a_colour_is_no_black() -> None:
+    """A palette of two colours, written by hand, and the indexes 0, 1 and 2."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 1, 8, 3, 0, 0, 0))
+    body = chunk(b"PLTE", bytes([0, 0, 0, 255, 0, 0])) + chunk(b"IDAT", zlib.compress(bytes([0, 0, 1, 2])))
+    data = b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
+    with pytest.raises(
+        ReadError, match=r"an index that its palette gives no colour; expected 0 to 1; found 2; name the"
+    ):
+        masks.read(data, "m.png", {"#000000": "no", "#ff0000": "yes"}, (3, 1))
+    assert masks.read(data, "m.png", {0: "no", 1: "yes", 2: "unsure"}, (3, 1)).values.tolist() == [[0, 1, 2]]
 
 
 def test_a_threshold_makes_two_values_of_grey_fringes() -> None:

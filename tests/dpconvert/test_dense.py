@@ -19,7 +19,7 @@ from PIL import Image
 from dpconvert import card as cards
 from dpconvert.annotations import Annotation, Annotations, LabelMask, raster
 from dpconvert.manifest.dense import Dense
-from dpconvert.plan.targets import ImageTargets
+from dpconvert.plan.targets import ImageTargets, never_met
 from dpconvert.tasks.overlay import overlaid
 from tests.dpconvert.conftest import Answer, Converted
 from tests.dpconvert.test_shapes import HEAD, Make, make
@@ -263,6 +263,21 @@ def test_boxes_belong_to_the_frame_of_their_centre_and_are_clipped_to_it() -> No
     )
     assert kept.objects((0, 0, 4, 4), (8, 8)) == {"boxes": [[0, 2, 8, 6, 0]]}
     assert kept.objects((4, 0, 4, 4), (4, 4)) == {"boxes": [[0, 0, 4, 2, 1]]}
+
+
+def test_classes_that_no_image_shows_are_noted() -> None:
+    """The mask's table knows 2, but no cell has it; of the points, the label is misspelt."""
+    tables = {
+        "seg": {"classes": ["rest", "disc", "ring"], "labels": {"d": "disc", "r": "ring"}, "unannotated": "rest"},
+        "points": {"classes": ["disc"], "labels": {"D": "disc"}, "radius_px": 3},
+    }
+    dense = Dense.model_validate(tables)
+    mask = LabelMask(np.array([[0, 1]]), {0: "", 1: "d", 2: "r"}, 2, 1)
+    met = ImageTargets(dense, mask).present()
+    assert [*never_met(dense, met)] == [
+        "[dense]: no image has masks of 'ring'", "[dense]: no image has points of 'disc'",
+    ]  # fmt: skip
+    assert [*never_met(dense, {"d", "r", "D"})] == []
 
 
 def test_objects_of_a_label_mask_are_its_connected_areas() -> None:

@@ -98,6 +98,18 @@ def test_targets_are_on_the_upright_image(tree: Tree, orientation: int) -> None:
         assert fields[key]["width"] == 32
 
 
+def test_images_that_exif_turns_are_counted(tree: Tree) -> None:
+    """Whoever drew on the pixels as stored learns that they are read as shown."""
+    tree.root.mkdir(parents=True, exist_ok=True)
+    for name, orientation in (("a", 3), ("b", 1), ("c", 6)):
+        (exif := Image.Exif())[274] = orientation
+        Image.fromarray(np.full((96, 96, 3), 90, np.uint8)).save(tree.root / f"{name}.png", exif=exif)
+        tree.write(f"{name}.geojson", geojson(("Polygon", [[*OUTLINE]], "Tumor")))
+    tree.manifest("[files.slides]\npattern = '(?P<name>[abc])\\.png$'\n" + AREA + "size = 32\n" + SEG)
+    noted = "annotations: 2 x of an image that EXIF turns, taken as drawn on the upright image"
+    assert noted in tree.plan(dense=True).notes
+
+
 def test_slides_with_a_label_keep_what_is_drawn_on_them(tree: Tree) -> None:
     """Rule tiles: the label is that of the slide, the mask is that of its QuPath file."""
     slide(tree, 64, 64, (0.5, 0.5), "yes_a.tif")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
+import scipy.ndimage
 from PIL import Image
 
 from dpconvert import card as cards
+from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find, known
 from dpconvert.readers import with_defaults
 from dpconvert.runtime import locks
@@ -45,11 +48,11 @@ def fields_of(folder: Path) -> dict[str, Any]:
 
 def test_sources_with_geometry_state_dense_targets() -> None:
     assert {
-        "bcss", "breast1", "breast2", "camelyon16", "glas", "ignite", "janowczyk1", "janowczyk2", "janowczyk3",
-        "janowczyk5", "lizard", "lynsec", "lynsec-ihc", "lynsec-tumour", "midogpp", "mitos-atypia14", "pannuke", "puma",
-        "segpath-endothelium", "segpath-epithelium", "segpath-leukocytes", "segpath-lymphocytes",
-        "segpath-myeloid-cells", "segpath-plasma-cells", "segpath-red-blood-cells", "segpath-smooth-muscle",
-        "tiger-rois", "tupac16-mitosis", "warwick-crc",
+        "bcss", "breast1", "breast2", "camelyon16", "glas", "gleason-arvaniti", "ignite", "janowczyk1", "janowczyk2",
+        "janowczyk3", "janowczyk5", "lizard", "lynsec", "lynsec-ihc", "lynsec-tumour", "midogpp", "mitos-atypia14",
+        "nuinsseg", "ocelot-tissue", "pannuke", "puma", "segpath-endothelium", "segpath-epithelium",
+        "segpath-leukocytes", "segpath-lymphocytes", "segpath-myeloid-cells", "segpath-plasma-cells",
+        "segpath-red-blood-cells", "segpath-smooth-muscle", "tiger-rois", "tnbc", "tupac16-mitosis", "warwick-crc",
     } == WITH_TARGETS  # fmt: skip
     assert all(find(name).dense.optional for name in WITH_TARGETS)  # type: ignore[union-attr]
 
@@ -196,6 +199,41 @@ def test_pannuke_keeps_the_kinds_of_its_nuclei(converted: Get) -> None:
     other = next(key for key, f in fields.items() if f["picture"] == "fold1_0")
     assert {*np.unique(masks[other]).tolist()} == {0, 3}  # connective
     assert {kind for _, _, kind in fields[other]["points"]} == {2}
+
+
+def test_nuinsseg_knows_nothing_of_vague_areas(converted: Get) -> None:
+    """The fake's first image of each organ is vague at the top right: 40 px high, from x = 216."""
+    folder = kept(converted("nuinsseg"))
+    masks, fields = masks_of(folder), fields_of(folder)
+    seen: set[str] = set()
+    for key, f in fields.items():
+        rows, columns = np.mgrid[f["y"] : f["y"] + 64, f["x"] : f["x"] + 64]
+        vague = (rows < 40) & (columns >= 216) & f["picture"].endswith("_01")
+        assert ((masks[key] == 255) == vague).all()
+        seen |= {f["picture"]} if vague.any() else set()
+    assert seen == {"human_bladder_01", "mouse_liver_01"}
+
+
+def test_numbers_of_other_nuclei_are_refused(converted: Get, tmp_path: Path) -> None:
+    source = converted("nuinsseg")
+    with zipfile.ZipFile(next(source.source.glob("*.zip"))) as archive:
+        archive.extractall(tmp_path / "in")
+    folder = tmp_path / "in/human bladder/label masks modify"
+    (folder / "human_bladder_01.tif").write_bytes((folder / "human_bladder_02.tif").read_bytes())
+    with pytest.raises(SourceError, match=r"its nuclei are not those of the mask.*human_bladder_01.png"):
+        run(source.manifest, tmp_path / "in", tmp_path / "out", dense=True)
+    (folder / "human_bladder_01.tif").unlink()
+    with pytest.raises(SourceError, match="no masks of numbered nuclei for this image"):
+        run(source.manifest, tmp_path / "in", tmp_path / "out", dense=True)
+
+
+def test_connected_areas_of_tnbc_are_its_instances(converted: Get) -> None:
+    folder = kept(converted("tnbc"))
+    masks = masks_of(folder)
+    for key, f in fields_of(folder).items():
+        pixels = sum(length for *runs, _ in f["instances"] for length in runs[1::2])
+        assert pixels == (masks[key] == 1).sum()
+        assert len(f["instances"]) <= scipy.ndimage.label(masks[key] == 1, np.ones((3, 3)))[1]
 
 
 @pytest.mark.parametrize("name", ["breast1", "breast2"])

@@ -155,7 +155,7 @@ def test_the_digest_of_a_cell_scored_by_svm_does_not_depend_on_the_decoder() -> 
 @pytest.mark.parametrize(
     ("task", "why"),
     [
-        ("Alpha", "neither masks nor exhaustive points"), ("Untested", "no validation set"),
+        ("Alpha", "neither masks nor points"), ("Untested", "no validation set"),
         ("Untrained", "no training set"),
     ],
 )  # fmt: skip

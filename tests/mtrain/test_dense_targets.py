@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dpconvert.card import DenseCard
 from mtrain.config import FitConfig
 from mtrain.data import colour
 from mtrain.data.augment import CENTRE, flip, put_mask, square_points
@@ -40,6 +43,25 @@ def test_cards_say_what_masks_and_points_a_task_has(tmp_path: Path) -> None:
         ("dice", "f1"),
     )
     assert open_task(write_task(tmp_path / "Plain")).dense is None
+
+
+@pytest.mark.parametrize(
+    ("given", "what", "remedy"),
+    [
+        (None, "neither masks nor points", "convert its source with --dense"),
+        ({"boxes": {"classes": ["disc"], "exhaustive": True}}, "not used: boxes", "takes the labels of boxes"),
+        (
+            {"points": {"classes": ["disc"], "radius_um": 2.5, "radius_px": 5, "exhaustive": False}},
+            "not used: points, which are not exhaustive", "exhaustive = true",
+        ),
+    ],
+)  # fmt: skip
+def test_a_task_without_usable_targets_says_why(tmp_path: Path, given: Any, what: str, remedy: str) -> None:
+    task = open_task(write_task(tmp_path / "Plain"))
+    dense = None if given is None else DenseCard.model_validate(given)
+    why = replace(task, card=task.card.model_copy(update={"dense": dense})).why_not_dense
+    assert why is not None
+    assert (what in why[0], remedy in why[1]) == (True, True)
 
 
 def test_masks_are_those_of_the_pixels_they_are_drawn_at() -> None:

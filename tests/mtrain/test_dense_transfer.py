@@ -179,7 +179,7 @@ def test_a_killed_decoder_resumes_and_ends_with_the_same_bits(
 def test_tasks_without_masks_and_pools_without_them_are_refused(folder: Path, tmp_path: Path) -> None:
     source = source_of(Run(folder / "runs" / "toy"), "random")
     task = find_task(open_pool(folder / "shards"), "Alpha")
-    with pytest.raises(UsageError, match="neither masks nor exhaustive points"):
+    with pytest.raises(UsageError, match="neither masks nor points"):
         transfer(source, task, TransferOptions("dense", workers=0, recipe=RECIPE), Notes())
     with pytest.raises(UsageError, match="--dense: no task of this pool has masks"):
         fit(
