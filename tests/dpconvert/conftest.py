@@ -18,7 +18,7 @@ from PIL import Image
 from dpconvert import card as cards
 from dpconvert import cli
 from dpconvert.conversion import convert
-from dpconvert.manifest.catalog import find
+from dpconvert.manifest.catalog import find, known
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
@@ -29,6 +29,8 @@ from tests.conftest import compressed_as_always
 
 SAMPLES_PER_SHARD = 40
 COMPARED = ("warwick-crc", "camelyon16", "umcm-colorectal")  # with what other processes make of them
+ALIKE = {name for name in known() if name.startswith("segpath-")} - {"segpath-epithelium"}  # one reader, one fake
+EVERY_SOURCE = [pytest.param(name, marks=pytest.mark.stress if name in ALIKE else ()) for name in sorted(known())]
 settings.register_profile("steady", deadline=None, derandomize=True)  # the same examples on every machine
 settings.load_profile("steady")
 

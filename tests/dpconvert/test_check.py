@@ -16,8 +16,7 @@ from PIL import Image
 
 from dpconvert import card as cards
 from dpconvert.card import SPLITS
-from dpconvert.manifest.catalog import known
-from tests.dpconvert.conftest import Answer, Converted
+from tests.dpconvert.conftest import EVERY_SOURCE, Answer, Converted
 
 Call = Callable[..., Answer]
 FOLDERS = 'task = "Mine"\nshape = "folders"\nclasses = ["no", "yes"]\n'
@@ -248,7 +247,7 @@ def test_where_pixels_decide_check_says_so_and_seeks_the_classes(
     assert "Tumor" in checked.err
 
 
-@pytest.mark.parametrize("name", sorted(known()))
+@pytest.mark.parametrize("name", EVERY_SOURCE)
 def test_check_agrees_with_the_conversion_of_every_source(
     name: str, dpconvert: Call, converted: Callable[[str], Converted]
 ) -> None:

@@ -18,7 +18,6 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from dpconvert.manifest.catalog import known
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
 from dpconvert.readers.fakes import draw_fake
@@ -27,7 +26,7 @@ from dpconvert.shards.tar import read_index
 from dpconvert.source import cache
 from dpconvert.source.files import Source
 from dpconvert.tasks.verify import verify
-from tests.dpconvert.conftest import Answer, Converted
+from tests.dpconvert.conftest import EVERY_SOURCE, Answer, Converted
 
 Get = Callable[[str], Converted]
 DECODED = 8  # samples that another reader decodes
@@ -58,7 +57,7 @@ JSON_FIELDS: dict[str, Any] = {
 }
 OF_LABELS = {"label": "labels", "label_name": "label_names"}  # of images with any number of classes
 
-pytestmark = pytest.mark.parametrize("name", known())
+pytestmark = pytest.mark.parametrize("name", EVERY_SOURCE)
 
 
 def test_the_fake_is_the_same_for_the_same_seed(name: str, converted: Get, tmp_path: Path) -> None:
