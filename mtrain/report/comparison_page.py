@@ -88,7 +88,8 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
                 yield f"{task['name']}: {network['name']}: {task['metric']} {_score(one)}"
     for network in content["networks"]:
         cost = network["cost"]
-        rank = f"mean rank {_rank(network['mean_rank'])}{_span(network['rank_interval'], '{:.2f}')}"
+        mean = network["mean_rank"]
+        rank = "no mean rank" if mean is None else f"mean rank {mean:.2f}{_span(network['rank_interval'], '{:.2f}')}"
         taken = f"{_size(cost['parameters'])} parameters, {_times(cost['milliseconds'])} ms per image"
         memory = "" if cost["mib_image"] is None else f", {_mib(cost['mib_image'])} MiB per image"
         yield f"{network['name']}: {rank}, {taken}{memory} ({cost['device']})"
@@ -136,7 +137,7 @@ def _metric(name: str) -> str:
 
 
 def _rank(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
+    return "no score" if value is None else f"{value:.2f}"
 
 
 def _size(parameters: int) -> str:
@@ -148,4 +149,4 @@ def _times(milliseconds: float) -> str:
 
 
 def _mib(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "not measured" if value is None else f"{value:.3g}"

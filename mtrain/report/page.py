@@ -44,8 +44,15 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(re.split(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[_/.-])", name))
 
 
+def prose(text: str) -> Markup:
+    """A note as it is said at the terminal, with what stands between backquotes as code."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(text.split("`"))
+    )
+
+
 def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
-    """A template of this package, with its filters (percent, points, span, breakable, minus, column) and those given.
+    """A template of this package, with the filters of this module and those given.
 
     `bracketed` is the same as `span`, which some pages define anew.
     """
@@ -62,6 +69,7 @@ def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
         "bracketed": span,
         "breakable": breakable,
         "minus": minus,
+        "prose": prose,
     }
     environment.filters |= known | {"column": column_of} | filters
     return environment.get_template(name)
