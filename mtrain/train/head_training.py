@@ -24,7 +24,8 @@ from mtrain.data.task import Task
 from mtrain.documents import short_digest
 from mtrain.model.frozen import Features, check_features, computed, store, stored, weights_digest
 from mtrain.model.inference import Inference
-from mtrain.train.trainer import Training, right, validated
+from mtrain.train.trainer import Training
+from mtrain.train.validation import right, validated
 
 CACHE = ".features"  # folder beside the runs
 
@@ -101,8 +102,9 @@ class HeadTraining(Training):
     def _features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         return images, []
 
-    def _count_correct(self, task: Task, enough: Callable[[], bool]) -> int | None:
+    def count_correct(self, task: Task, rows: Rows, enough: Callable[[], bool]) -> int | None:
+        """The same, from the features that were read."""
         if enough():
             return None
         logits = self.model.heads[task.name](self.val[task.name].to(self.device))
-        return right(logits.cpu().numpy(), task.rows["val"].take(validated(task)))
+        return right(logits.cpu().numpy(), rows)

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtrain.config import FitConfig
 from mtrain.data import colour, sampling
 from mtrain.data.batch import Batch
-from mtrain.data.image_batches import OrderedBatches, TrainingBatches
+from mtrain.data.image_batches import TrainingBatches
 from mtrain.data.images import Images
 from mtrain.data.loader import Batches, Parts, Skipping, batches
 from mtrain.data.mixing import mixture
@@ -30,23 +28,19 @@ from mtrain.data.stream import StreamBatches
 from mtrain.data.targets import Targets
 from mtrain.data.task import Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
-from mtrain.model.inference import Inference, outputs
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.maps import features_and_maps
 from mtrain.model.network import MultiHead
 from mtrain.model.tuning import moved
 from mtrain.model.weights import StateDict
-from mtrain.train import checkpoint, conflicts, task_gradients
+from mtrain.train import checkpoint, conflicts, task_gradients, validation
 from mtrain.train.averaging import Average
 from mtrain.train.dense_part import DensePart
-from mtrain.train.dense_validation import counts_of, scores_of_counts
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.gradients import GradientSums
 from mtrain.train.graph import RecordedIteration, Recording
 from mtrain.train.inputs import Inputs
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
-
-VALIDATED = 512  # maximum number of images of a task's validation set that a running training is validated on
 
 
 class Training:
@@ -323,85 +317,14 @@ class Training:
         """For each of these iterations, the micro-batches of this rank's share."""
         return zip(*[self.drawn(numbers)] * len(self.slots), strict=True)
 
-    @torch.no_grad()
     def validate(self, enough: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Accuracy of each head on up to `VALIDATED` images of its task's validation set; None if cut short. Of heads
-        for any number of classes, the share of right decisions on classes; heads for numbers have none.
+        """The scores of the heads on validation sets (see `validation.accuracies`); None if cut short."""
+        return validation.accuracies(self, enough)
 
-        Each rank scores its share of the images; all return the same result.
-        """
-        self.model.eval()
-        tasks = [task for task in self.pool.tasks if len(task.rows["val"]) and task.target != "value"]
-        correct: list[int] = []
-        with self.averaged():
-            for task in tasks:
-                count = self._count_correct(task, enough)
-                if count is None:
-                    break
-                correct.append(count)
-        missing = len(tasks) - len(correct)
-        *correct, cut = self.ranks.all_reduced([*correct, *[0] * missing, missing])()
-        if cut:
-            return None
-        return {task.name: n / decisions(task) for task, n in zip(tasks, correct, strict=True)}
-
-    @torch.no_grad()
     def validate_dense(self, enough: Callable[[], bool] = lambda: False) -> dict[str, dict[str, float]] | None:
-        """Dice of masks and F1 of points, on the images that `validate` takes: task -> metric -> value; None if cut
-        short. Scores that are not defined are left out. Each rank counts its share; all return the same.
-        """
-        dense = self.model.dense
-        if dense is None:
-            return {}
-        self.model.eval()
-        found = {}
-        for task in self.pool.tasks:
-            if task.name in dense.tasks and len(task.rows["val"]):
-                rows = task.rows["val"].take(validated(task)[self.ranks.rank :: self.ranks.size])
-                route = [len(rows) if name == task.name else 0 for name in self.tasks]
-                with self.averaged():
-                    sums = counts_of(self.model, task, rows, self.config, self.device, route, enough)
-                totals = self.ranks.all_reduced(sums)()
-                if totals[-1]:
-                    return None
-                found[task.name] = scores_of_counts(dense.tasks[task.name], totals)
-        return found
+        """The scores of masks and points on validation sets (see `validation.dense_scores`); None if cut short."""
+        return validation.dense_scores(self, enough)
 
-    def _count_correct(self, task: Task, enough: Callable[[], bool]) -> int | None:
-        config, shared, head = self.config, self.model.shared, self.model.heads[task.name]
-        rows = task.rows["val"].take(validated(task)[self.ranks.rank :: self.ranks.size])
-        images = Images([(task, rows)], how=self.how)
-
-        def answered(images: Tensor) -> Tensor:
-            batchnorm_per_task.route(shared, [len(images) if name == task.name else 0 for name in self.tasks])
-            logits: Tensor = head(shared(shared.normalize(images)))
-            return logits
-
-        correct = done = 0
-        for logits in outputs(
-            answered, OrderedBatches(images, config.size, config.batch), Inference.on(self.device),
-            workers=config.workers, how=self.how,
-        ):  # fmt: skip
-            if enough():
-                return None
-            correct += right(logits, rows.take(range(done, done + len(logits))))
-            done += len(logits)
-        return correct
-
-
-def right(logits: NDArray[np.float32], rows: Rows) -> int:
-    """The number of right decisions: on the class of each row, or on each class if rows have any number of them."""
-    if rows.target is None:
-        return int((logits.argmax(1) == rows.label).sum())
-    return int(((logits > 0) == (rows.target > 0)).sum())
-
-
-def decisions(task: Task) -> int:
-    """The number of decisions that a validation counts."""
-    return len(validated(task)) * (task.outputs if task.target == "labels" else 1)
-
-
-def validated(task: Task) -> list[int]:
-    """Row numbers of a task's validation set, evenly spaced."""
-    size = len(task.rows["val"])
-    return [int(row) for row in np.linspace(0, size - 1, min(size, VALIDATED)).astype(int)]
+    def count_correct(self, task: Task, rows: Rows, enough: Callable[[], bool]) -> int | None:
+        """The number of right decisions of a task's head on rows of its validation set; None if cut short."""
+        return validation.count_correct(self, task, rows, enough)

@@ -30,7 +30,7 @@ from mtrain.data.pool import open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.runs import Run
-from mtrain.train import checkpoint, fit, trainer
+from mtrain.train import checkpoint, fit, validation
 from mtrain.train.optimizer import PhaseOptimizer
 from mtrain.train.trainer import Training
 from tests.forked import Forked
@@ -573,14 +573,14 @@ def test_validation_can_be_cut_short_and_is_repeatable(shards: Path) -> None:
 def test_of_a_large_validation_set_images_from_all_over_it_are_looked_at(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "VALIDATED", 3)
+    monkeypatch.setattr(validation, "VALIDATED", 3)
     seen = []
 
     def none(_network: object, dataset: Any, *_: object, **_options: object) -> Iterator[Any]:
         seen.append([key.decode() for key in dataset.images.key])
         return iter(())
 
-    monkeypatch.setattr(trainer, "outputs", none)
+    monkeypatch.setattr(validation, "outputs", none)
     a_training(shards).validate()
     assert seen[0] == ["alpha-val-00000", "alpha-val-00002", "alpha-val-00004"]
 
