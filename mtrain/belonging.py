@@ -59,7 +59,7 @@ def check_weights(run: Run) -> None:
         raise RunError(
             f"config.json and {run.weights.name} belong to different runs", where=run.path,
             found=f"weights of a run named {stated.get('run', '?')}",
-            remedy="restore the run's own files, or train another run",
+            remedy="restore the run's own files as `mtrain fit` wrote them, or train another run",
         )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ def cut(path: Path, iteration: int) -> None:
 
 
 def _lines(path: Path) -> list[str]:
+    if not path.is_file():  # absent, or a device, which may never end
+        return []
     try:
         return path.read_text(errors="replace").splitlines()
     except OSError:

@@ -72,8 +72,8 @@ def _image(folder: Path, name: str, data: bytes) -> object:
 
 
 @case
-def manifest_of_a_key_of_twenty_thousand_parts(folder: Path) -> object:
-    (folder / "m.toml").write_text("a." * 20_000)
+def manifest_of_a_key_of_a_hundred_thousand_parts(folder: Path) -> object:
+    (folder / "m.toml").write_text("a." * 100_000)
     return catalog.load(folder / "m.toml")
 
 

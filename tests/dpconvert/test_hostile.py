@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MIB = 60, 1024
 
 TOLD = {
-    "manifest_of_a_key_of_twenty_thousand_parts": "DIR/m.toml: not TOML: more than 131072 characters",
+    "manifest_of_a_key_of_a_hundred_thousand_parts": "DIR/m.toml: not TOML: more than 131072 characters",
     "png_of_2500_megapixels": "too large for a flat image",
     "mask_of_2500_megapixels": "not a readable mask",
     "tiff_of_kilobytes_that_claims_gigabytes": "DIR/a.tif: ",

@@ -495,7 +495,7 @@ def test_published_weights_that_a_sweep_began_from_are_a_line_in_its_figures(
     monkeypatch.setattr(grid_figures, "start_of", lambda run: tmp_path / "vit.safetensors")
     folder = store.path / "runs" / f"{0:024}"
     (folder / "transfer").mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"config": {"backbone": "tiny", "shards": "shards"}}))
     given = os.path.relpath(tmp_path / "vit.safetensors")  # another way to name the same file
     cases = [
         (given, 0.6, 0, "val"),

@@ -30,7 +30,7 @@ from mtrain.data.pool import open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.runs import Run
-from mtrain.train import checkpoint, fit, validation
+from mtrain.train import checkpoint, ending, fit, validation
 from mtrain.train.optimizer import PhaseOptimizer
 from mtrain.train.trainer import Training
 from tests.forked import Forked
@@ -323,7 +323,7 @@ def test_a_run_that_was_killed_before_its_weights_were_there_has_not_finished(
 ) -> None:
     run = Run(tmp_path / "toy")
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "save_weights", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(ending, "save_weights", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fit.fit(config(shards), run, Notes())
     assert run.state() == ("stopped", 12)
