@@ -292,6 +292,7 @@ def test_two_sweeps_on_one_gpu_know_of_each_other(tmp_path: Path, monkeypatch: p
 # --- the processes, on the CPU ---
 
 
+@pytest.mark.stress
 def test_a_killed_process_means_not_that_many(store: Store, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "WARM", 0.0)
     monkeypatch.setattr(probing, "SECONDS", 0.05)

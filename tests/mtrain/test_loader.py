@@ -312,6 +312,7 @@ print(max(found))
 """
 
 
+@pytest.mark.stress
 def test_a_worker_takes_little_memory_however_many_images(pool: Pool) -> None:
     """Of its own, in KiB, with an index of a million images."""
     if not Path("/proc/self/smaps_rollup").exists():
