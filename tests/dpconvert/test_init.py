@@ -433,6 +433,16 @@ def test_outlines_of_several_labels_become_crops(init: Callable[..., Any], tmp_p
     }  # fmt: skip
 
 
+def test_outlines_without_labels_are_named_in_the_draft(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / f"hub/images/{number}.png", 64)
+        (tmp_path / f"hub/{number}.json").write_text(json.dumps([[[8, 8], [24, 8], [24, 28], [8, 28]]]))
+    manifest, rows, _ = init(tmp_path / "hub")
+    assert manifest["layout"]["labels"] == {"": "object"}
+    assert manifest["classes"] == ["object"]
+    assert [(row["x"], row["y"], row["width"], row["height"]) for row in rows] == [(8, 8, 16, 20)] * 6
+
+
 def test_a_coco_file_of_images(init: Callable[..., Any], tmp_path: Path) -> None:
     content: dict[str, Any] = {
         "images": [],
