@@ -103,6 +103,14 @@ def test_a_bmp_of_shades_is_read_by_its_bits(colours: Colours, bits: int) -> Non
     assert np.array_equal(pixels(data), expected)
 
 
+def test_a_bmp_of_shades_with_the_first_kind_of_header_is_read_by_its_bits() -> None:
+    lines = b"".join(bytes(16 * a + b for a, b in zip(line[::2], line[1::2], strict=True)) for line in DRAWN[::-1])
+    table = b"".join(map(bytes, SHADES))
+    head = struct.pack("<IHHHH", 12, 8, 6, 1, 4) + table
+    data = b"BM" + struct.pack("<IHHI", 14 + len(head) + len(lines), 0, 0, 14 + len(head)) + head + lines
+    assert np.array_equal(pixels(data), np.array(SHADES, np.uint8)[DRAWN])
+
+
 def test_a_mask_as_bmp_in_black_and_white_gives_its_indexes_or_colours() -> None:
     drawn = DRAWN % 2
     data = bmp(drawn, BLACK_AND_WHITE)

@@ -12,7 +12,8 @@ from PIL.BmpImagePlugin import BmpImageFile
 from dpconvert.image.guards.jpeg import checked_size
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-BMP_BITS = 28, 30  # where a BMP with the usual header states its bits per pixel
+HEADER, OS2 = 14, 12  # where a BMP states the size of its header, and the size of the first kind
+BITS_OF_OS2, BITS_OF_BMP = 24, 28  # where it states its bits per pixel
 INDEXES = {4: "P;4", 8: "P"}  # Pillow's raw modes, by bits per pixel
 
 
@@ -28,7 +29,9 @@ def open_image(file: Path | io.BytesIO) -> Pillow.Image:
         if image.format in ("JPEG", "MPO"):
             checked_size(_bytes(file))
         if isinstance(image, BmpImageFile):
-            _restore_palette(image, int.from_bytes(_bytes(file)[slice(*BMP_BITS)], "little"))
+            head = _bytes(file)[:32]
+            at = BITS_OF_OS2 if head[HEADER] == OS2 else BITS_OF_BMP
+            _restore_palette(image, int.from_bytes(head[at : at + 2], "little"))
     except ValueError:
         image.close()
         raise
