@@ -195,6 +195,26 @@ def test_a_table_s_columns_are_told_by_what_they_hold(init: Callable[..., Any], 
     assert manifest["layout"]["missing"] is True
 
 
+def test_labels_of_any_number_beside_another_label_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    tissues = ["tumour;stroma", "stroma", "tumour", "none"]
+    lines = [f"{n}.png,G{n % 3},{tissues[n % 4]}" for n in range(24)]
+    table(tmp_path / "t", "file,grade,tissues", lines)
+    for n in range(24):
+        draw_image(tmp_path / f"t/{n}.png")
+    _, answer, _ = init(tmp_path / "t", ready=False)
+    assert "Several columns may be the label in labels.csv: grade (G0 8, G1 8, G2 8); tissues (" in answer.err
+
+
+def test_a_column_of_groups_is_no_label(init: Callable[..., Any], tmp_path: Path) -> None:
+    table(tmp_path / "t", "file,group,label,n", [f"{n}.png,P{n // 4},,{n}.5" for n in range(24)])
+    for n in range(24):
+        draw_image(tmp_path / f"t/{n}.png")
+    manifest, rows, _ = init(tmp_path / "t")
+    assert (manifest["kind"], manifest["layout"]["value"]) == ("regression", "n")
+    assert (manifest["group"]["kind"], manifest["layout"]["group"]) == ("group", "group")
+    assert {row["group"].rpartition(":")[2] for row in rows} == {f"P{n}" for n in range(6)}
+
+
 def test_of_two_label_columns_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(12):
         draw_image(tmp_path / "s" / f"{number}.png")
