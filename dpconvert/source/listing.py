@@ -77,6 +77,8 @@ def walk(root: Path) -> Iterator[Listed]:
             if IGNORED.search(name):
                 continue
             path = Path(folder, file)
+            if path.is_fifo() or path.is_socket():  # reading one would wait for ever
+                continue
             if name.lower().endswith(".zip"):
                 yield from zip_members(path, name)
             elif name.lower().endswith(".tar"):

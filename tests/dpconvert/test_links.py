@@ -37,6 +37,12 @@ def test_a_folder_and_a_link_to_it_are_both_read(tmp_path: Path, monkeypatch: py
         assert names_in(tmp_path) == ["a/x.png", "b/x.png", "c/x.png"]
 
 
+def test_pipes_are_no_files_of_a_source(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"x")
+    os.mkfifo(tmp_path / "y.png")
+    assert names_in(tmp_path) == ["x.png"]
+
+
 def test_links_back_to_a_folder_above_are_passed_over(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
