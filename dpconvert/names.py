@@ -49,7 +49,8 @@ def seen(name: str) -> str:
     """Return a key that is equal for names that look the same: without case, invisible characters, widths of blanks."""
     visible = "".join(
         "-" if unicodedata.category(letter) == "Pd" else letter
-        for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf"
+        for letter in unicodedata.normalize("NFKC", name)
+        if letter.isspace() or unicodedata.category(letter) not in ("Cf", "Cc")
     )  # fmt: skip
     return folded(" ".join(visible.split()))
 

@@ -1,10 +1,11 @@
-"""Masks of HuBMAP's competitions: run lengths in a table, or polygons, one image a line of JSON.
+"""Masks of HuBMAP's competitions: run lengths in a table; or polygons, one image a line of JSON, or one a file.
 
 https://www.kaggle.com/competitions/hubmap-kidney-segmentation/data (`id`, `encoding`),
-https://www.kaggle.com/competitions/hubmap-organ-segmentation/data (`id`, `rle`, `img_height`, `img_width`, `organ`),
+https://www.kaggle.com/competitions/hubmap-organ-segmentation/data (`id`, `rle`, `img_height`, `img_width`, `organ`; and
+`train_annotations/10044.json`, a list of polygons [[[x, y], ...], ...]),
 https://www.kaggle.com/competitions/hubmap-hacking-the-human-vasculature/data (`polygons.jsonl`). Run lengths are pairs
 of a first pixel, counted from 1 down the columns, and a number of pixels. A mask's label is its organ, if that is
-stated.
+stated; polygons of a bare list have none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dpconvert.annotations import outlines
 from dpconvert.annotations.geometry import Geometry, polygon
 from dpconvert.annotations.listed import Drawn, ListedImage
 from dpconvert.annotations.parsing import xml_tree
-from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
+from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each, parsed
 from dpconvert.errors import ReadError
 
 MOST_CELL = 1 << 26
@@ -43,6 +44,7 @@ class Image(Loose):
 
 
 IMAGE = TypeAdapter(Image)
+OUTLINES = TypeAdapter(list[list[tuple[Coordinate, Coordinate]]])
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
@@ -54,6 +56,18 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return [_outlined(image) for image in each(data, name, IMAGE, "")]
     return _of_table(data, name)
+
+
+def parse_outlines(data: bytes, name: str) -> list[ListedImage]:
+    """Return the only image of a file that is a bare list of polygons, each a list of points [x, y].
+
+    Raises:
+        ReadError: The content is not such a list.
+    """
+    mended: Counter[str] = Counter()
+    shapes = [polygon(ring, mended) for ring in parsed(data, name, OUTLINES)]
+    drawn = [Drawn(shape, id=str(number)) for number, shape in enumerate(shapes) if shape is not None]
+    return [ListedImage("", None, drawn, mended)]
 
 
 def _outlined(image: Image) -> ListedImage:

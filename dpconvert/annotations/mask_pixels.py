@@ -27,7 +27,7 @@ from dpconvert.image.decode import decode_jpeg2000
 from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels
-from dpconvert.image.rgb import orientation_of, upright
+from dpconvert.image.rgb import KindError, check_palette, orientation_of, upright
 from dpconvert.image.tiff_rgb import GREY_INVERTED, orientation_of_page
 
 MOST_CELLS = 1 << 28
@@ -196,20 +196,18 @@ def _of_netpbm(image: pnm.Netpbm) -> Pixels:
 
 
 def _check_palette(image: Pillow.Image, name: str) -> None:
-    """Refuse indexes beyond the palette, which decoders show as black.
+    """Refuse indexes beyond the palette.
 
     Raises:
         ReadError: there is one.
     """
-    if image.mode != "P" or image.palette is None:
-        return
-    known, largest = len(image.palette.palette) // len(image.palette.mode), int(np.asarray(image).max(initial=0))
-    if largest >= known:
+    try:
+        check_palette(image)
+    except KindError as error:
         raise ReadError(
-            "a mask with an index that its palette gives no colour", where=name,
-            expected=f"0 to {known - 1}", found=largest,
+            f"a mask with {error}", where=name,
             remedy="name the indexes in the manifest's `values` instead of colours, or save the mask again",
-        )  # fmt: skip
+        ) from None  # fmt: skip
 
 
 def _as_stored(image: Pillow.Image, *, colours: bool) -> Pillow.Image:

@@ -15,7 +15,7 @@ from dpconvert.errors import ReadError, cut
 
 Format = Literal[
     "asap", "imagescope", "ndpa", "voc", "cvat", "coco", "qupath", "labelme", "via", "label_studio", "darwin", "dsa",
-    "hubmap", "nucls", "sliderunner", "via3", "labelme_xml", "mask",
+    "hubmap", "hubmap_outlines", "nucls", "sliderunner", "via3", "labelme_xml", "mask",
 ]  # fmt: skip
 READ = (
     "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa), Pascal VOC, CVAT or LabelMe; GeoJSON as QuPath "
@@ -29,6 +29,7 @@ IMAGES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"
 FEATURE = re.compile(rb'"type"\s*:\s*"Feature(?:Collection)?"')
 GEOMETRY = re.compile(rb'"type"\s*:\s*"(?:(?:Multi)?(?:Point|LineString|Polygon)|GeometryCollection)"')
 COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[|"geometries"\s*:\s*\[')
+OUTLINES = re.compile(rb"[\s\xef\xbb\xbf]*\[\s*\[\s*\[\s*-?\d")  # a list of lists of points
 TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)(?:"(\s*:)?)?|[{}\[\]]', re.DOTALL)  # an open string goes to the end
 TAG = re.compile(rb"<([A-Za-z_][\w.:-]*)")
 
@@ -183,7 +184,9 @@ def _is_geojson(data: bytes) -> bool:
 
 
 def _unknown_json(data: bytes, name: str) -> Format:
-    """JSON without an object: an empty list is an export without annotations."""
+    """JSON without an object: HuBMAP's outlines; an empty list is an export without annotations."""
+    if OUTLINES.match(data):
+        return "hubmap_outlines"
     if re.fullmatch(rb"[\s\xef\xbb\xbf]*\[\s*\]\s*", data):
         return "qupath"
     raise ReadError(

@@ -46,7 +46,7 @@ UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
     "labelme": labelme.parse, "labelme_xml": labelme_xml.parse, "darwin": darwin.parse, "dsa": dsa.parse,
-    "nucls": nucls.parse,
+    "nucls": nucls.parse, "hubmap_outlines": hubmap.parse_outlines,
 }  # fmt: skip
 OF_SEVERAL: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
     "cvat": cvat.parse, "via": via.parse, "via3": via3.parse, "label_studio": label_studio.parse,

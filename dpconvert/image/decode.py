@@ -18,7 +18,16 @@ from dpconvert.image.guards import jpeg2000
 from dpconvert.image.guards.claims import check_claim
 from dpconvert.image.guards.jpeg import checked_size
 from dpconvert.image.guards.libtiff import UNREADABLE
-from dpconvert.image.rgb import KindError, Range, check_bits, orientation_of, several, to_rgb, upright
+from dpconvert.image.rgb import (
+    KindError,
+    Range,
+    check_bits,
+    check_palette,
+    orientation_of,
+    several,
+    to_rgb,
+    upright,
+)  # fmt: skip
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -29,7 +38,8 @@ GREY, RGB, PALETTE = 0, 2, 3
 def decode(data: bytes, scale: Range | None = None, *, source: bool = False) -> Pixels:
     """Return the upright pixels of a PNG or JPEG, uint8 RGB (height, width, 3), by the rule of dpconvert.image.rgb.
 
-    source: whether the file belongs to a source, so that an image that uses few of its bits is refused (`check_bits`).
+    source: whether the file belongs to a source, so that an image that uses few of its bits (`check_bits`) or more than
+    its palette (`check_palette`) is refused.
 
     Raises:
         KindError: the file is an animation, or the rule does not cover its samples.
@@ -135,7 +145,21 @@ def _decode_png(data: bytes, scale: Range | None, source: bool) -> Pixels:
     opaque = pixels.ndim == 2 or pixels.shape[2] in (1, 3)
     if source:
         check_bits(pixels if opaque else pixels[:, :, :-1], scale=scale)
+        if data[25] == PALETTE:
+            _check_palette(data)
     return to_rgb(pixels, opacity="" if opaque else "unassociated", scale=scale)
+
+
+def _check_palette(data: bytes) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images, which are judged before
+            with Pillow.open(io.BytesIO(data), formats=("PNG",)) as image:
+                check_palette(image)
+    except KindError:
+        raise
+    except UNREADABLE as error:
+        raise ValueError(str(error).partition("\n")[0]) from None
 
 
 def _decode_pillow(data: bytes) -> Pixels:

@@ -29,6 +29,7 @@ from dpconvert.image.rgb import (
     KindError,
     Range,
     check_bits,
+    check_palette,
     several,
     to_rgb,
     upright,
@@ -181,6 +182,7 @@ def as_rgb(image: Pillow.Image, scale: Range | None = None) -> Pixels:
             samples = samples.astype(np.uint16)
         check_bits(samples, scale=scale)
         return to_rgb(samples, scale=scale)
+    check_palette(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return to_rgb(np.asarray(image.convert("RGBA")), opacity="unassociated")
     return to_rgb(np.asarray(image.convert("RGB")))

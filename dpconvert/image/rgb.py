@@ -4,7 +4,7 @@ Every decoder passes its samples to `to_rgb` and states their kind:
 
     bits        the upper eight of N bits are kept; fewer than eight are stretched to 0 to 255
     other kinds signed, floating-point and 32-bit samples have no defined white: refused without a `range`
-    palette     looked up
+    palette     looked up; an index without a colour is refused
     grey        repeated; complemented if MinIsWhite ("inverted")
     CMYK        each of R, G, B is (255 - ink) (255 - black) / 255
     YCbCr       that of JPEG: ITU-R BT.601 in full range
@@ -29,6 +29,9 @@ from dpconvert.image.guards.libtiff import UNREADABLE
 
 STATE_RANGE = "state which samples are black and white in the manifest, as `range = [0, {}]` under [pixels]"
 ONE_IMAGE = "save the one that is meant as a file of its own"
+
+NO_COLOUR = "save it again with the program that shows it as it should be"
+MOST_COLOURS = 256  # of a palette
 
 Range = tuple[float, float]  # samples that become 0 and 255
 Opacity = Literal["", "associated", "unassociated"]
@@ -65,12 +68,13 @@ def to_rgb(
     "" ignores it. palette: colours (N, 3) by index. scale: see `eight_bits`.
 
     Raises:
-        KindError: the rule does not cover this kind of samples.
+        KindError: the rule does not cover this kind of samples, or an index has no colour in the palette.
         ValueError: the rule does not cover this number of channels.
     """
     planes = samples[:, :, None] if samples.ndim == 2 else samples
     if palette is not None:
-        return np.ascontiguousarray(palette[planes[:, :, 0].astype(np.intp).clip(0, len(palette) - 1)])
+        check_indexes(planes[:, :, 0], len(palette))
+        return np.ascontiguousarray(palette[planes[:, :, 0].astype(np.intp)])
     channels = planes.shape[2]
     colours = 4 if space == "CMYK" else 3 if channels >= 3 else 1
     if colours > channels:
@@ -146,6 +150,31 @@ def _check_scale(samples: NDArray[Any], scale: Range) -> None:
             f"samples from {smallest:g} to {largest:g}, where `range` under [pixels] states {low:g} to {high:g}",
             "correct the range in the manifest",
         )
+
+
+def check_indexes(indexes: NDArray[Any], known: int) -> None:
+    """Refuse indexes beyond a palette of `known` colours, which decoders show as black or in any colour.
+
+    Raises:
+        KindError: there is such an index.
+    """
+    largest = int(indexes.max(initial=0))
+    if largest >= known:
+        raise KindError(
+            f"an index that its palette gives no colour: {largest}, where it has 0 to {known - 1}", NO_COLOUR
+        )
+
+
+def check_palette(image: Pillow.Image) -> None:
+    """Apply `check_indexes` to an image that Pillow opened, which it decodes if it has fewer colours than indexes.
+
+    Raises:
+        KindError: an index has no colour.
+    """
+    if image.mode == "P" and image.palette is not None:
+        known = len(image.palette.palette) // len(image.palette.rawmode or image.palette.mode)
+        if known < MOST_COLOURS:
+            check_indexes(np.asarray(image), known)
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -76,9 +76,8 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     if images and len(seen.small) == len(images):
         problems.append(f"no image gives a sample, because all are smaller than a patch; the first: {seen.small[0]}")
     problems = [*_cut(empty), *_cut(problems)]
-    labelled = [record for record in seen.records if record.label]
-    absent = divide.not_found(manifest, options, images, labelled) if seen.exact else []
-    found = divide.classified(manifest, options, labelled)
+    absent = divide.not_found(manifest, options, images, seen.records) if seen.exact else []
+    found = divide.classified(manifest, options, seen.records)
     splits, sizes = dict[str, Split](), dict[Split, int]()
     classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)
     try:
@@ -159,7 +158,7 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
     """Return the problems of the images, and their content."""
     seen, problems = _Seen(groups={image.group for image in images}), list[str]()
     if isinstance(source.manifest.rule, Whole | Tiles):
-        seen.records = [Record(image, image.label or "") for image in images]
+        seen.records = [Record(image, image.label) for image in images if image.label is not None]
         if source.manifest.dense is None and isinstance(source.manifest.rule, Whole):
             return problems, seen
     with report.bar(f"{source.manifest.task}: annotations", len(images), unit="images") as advance:

@@ -260,8 +260,15 @@ def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[st
     """The sorted labels as classes, which nothing confirms.
 
     Raises:
-        SourceError: one reads like a missing value, or two look the same.
+        SourceError: one is empty or reads like a missing value, or two look the same.
     """
+    if "" in labels:
+        raise SourceError(
+            "a sample without a label",
+            where=next(r.source_image.files[0] for r in found if "" in _named(manifest, r)),
+            remedy="name the task's `classes` in the manifest; for annotations without a label, say in [layout] what "
+            """they are, as in labels = {"" = "tumour"}""",
+        )
     by_key: dict[str, list[str]] = {}
     for label in sorted(labels):
         by_key.setdefault(names.seen(label), []).append(label)

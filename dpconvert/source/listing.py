@@ -11,6 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from dpconvert.image.unread import is_folder, unread
 from dpconvert.source import bounded, elements
 from dpconvert.source.bounded import Bounded
 
+MOST_VISITS = 1000  # of one folder, by links
 MOST_LINKS = 16  # from one to the next
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|@eaDir/|Thumbs\.db$|desktop\.ini$)")
 ENCRYPTED = 0x1  # bit of a zip member's flags
@@ -48,22 +50,35 @@ Listed = tuple[str, int, Place | None]  # name, size, place
 
 
 def walk(root: Path) -> Iterator[Listed]:
-    seen: set[tuple[int, int]] = set()
+    """Yield all files. Links to folders are followed, except those back to a folder above.
+
+    Raises:
+        SourceError: a folder cannot be listed, or links lead to one again and again.
+    """
+    above: dict[str, frozenset[tuple[int, int]]] = {}
+    visits: Counter[tuple[int, int]] = Counter()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
-        here = os.stat(folder)  # noqa: PTH116
-        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder above
+        stat = os.stat(folder)  # noqa: PTH116
+        here, parents = (stat.st_dev, stat.st_ino), above.pop(folder, frozenset())
+        if here in parents:
             subfolders.clear()
             continue
-        seen.add((here.st_dev, here.st_ino))
+        visits[here] += 1
+        if visits[here] > MOST_VISITS:
+            raise SourceError(f"links lead to this folder more than {MOST_VISITS} times", where=folder)
         relative = Path(folder).relative_to(root)
         for name in [folder for folder in subfolders if unread(folder) or is_folder(folder)]:  # of thousands of files
             subfolders.remove(name)
             files.append(name)
+        down = parents | {here}
+        above.update((os.path.join(folder, name), down) for name in subfolders)  # noqa: PTH118
         for file in files:
             name = (relative / file).as_posix()
             if IGNORED.search(name):
                 continue
             path = Path(folder, file)
+            if path.is_fifo() or path.is_socket():  # reading one would wait for ever
+                continue
             if name.lower().endswith(".zip"):
                 yield from zip_members(path, name)
             elif name.lower().endswith(".tar"):

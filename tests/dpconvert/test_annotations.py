@@ -315,7 +315,7 @@ def test_an_index_without_a_colour_is_no_black() -> None:
     body = chunk(b"PLTE", bytes([0, 0, 0, 255, 0, 0])) + chunk(b"IDAT", zlib.compress(bytes([0, 0, 1, 2])))
     data = b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
     with pytest.raises(
-        ReadError, match=r"an index that its palette gives no colour; expected 0 to 1; found 2; name the"
+        ReadError, match=r"a mask with an index that its palette gives no colour: 2, where it has 0 to 1; name the"
     ):
         masks.read(data, "m.png", {"#000000": "no", "#ff0000": "yes"}, (3, 1))
     assert masks.read(data, "m.png", {0: "no", 1: "yes", 2: "unsure"}, (3, 1)).values.tolist() == [[0, 1, 2]]

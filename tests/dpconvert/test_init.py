@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tarfile
 import tomllib
 import zipfile
 from collections import Counter
@@ -193,6 +194,47 @@ def test_a_table_s_columns_are_told_by_what_they_hold(init: Callable[..., Any], 
     assert {row["source"]: row["group"] for row in rows} == {n: f"my:{row['patient_id']}" for n, row in told.items()}
     assert "7 patients of 24 images" in answer.out
     assert manifest["layout"]["missing"] is True
+
+
+def test_labels_of_any_number_beside_another_label_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    tissues = ["tumour;stroma", "stroma", "tumour", "none"]
+    lines = [f"{n}.png,G{n % 3},{tissues[n % 4]}" for n in range(24)]
+    table(tmp_path / "t", "file,grade,tissues", lines)
+    for n in range(24):
+        draw_image(tmp_path / f"t/{n}.png")
+    _, answer, _ = init(tmp_path / "t", ready=False)
+    assert "Several columns may be the label in labels.csv: grade (G0 8, G1 8, G2 8); tissues (" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("x.h5", 'shape = "arrays"'), ("train.parquet", 'shape = "parquet"'), ("s.tar/a.json", 'shape = "webdataset"')],
+)
+def test_files_of_many_images_are_named_with_their_shape(name: str, told: str, dpconvert: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    if name.startswith("s.tar"):
+        draw_image(tmp_path / "a.png")
+        (tmp_path / "a.json").write_text('{"grade": "G1"}')
+        with tarfile.open(folder / "s.tar", "w") as tar:
+            for member in ("a.png", "a.json"):
+                tar.add(tmp_path / member, member)
+    else:
+        (folder / name).write_bytes(b"not looked into")
+    answer = dpconvert("init", folder, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 1
+    assert name in answer.err
+    assert told in answer.err
+
+
+def test_a_column_of_groups_is_no_label(init: Callable[..., Any], tmp_path: Path) -> None:
+    table(tmp_path / "t", "file,group,label,n", [f"{n}.png,P{n // 4},,{n}.5" for n in range(24)])
+    for n in range(24):
+        draw_image(tmp_path / f"t/{n}.png")
+    manifest, rows, _ = init(tmp_path / "t")
+    assert (manifest["kind"], manifest["layout"]["value"]) == ("regression", "n")
+    assert (manifest["group"]["kind"], manifest["layout"]["group"]) == ("group", "group")
+    assert {row["group"].rpartition(":")[2] for row in rows} == {f"P{n}" for n in range(6)}
 
 
 def test_of_two_label_columns_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
@@ -431,6 +473,16 @@ def test_outlines_of_several_labels_become_crops(init: Callable[..., Any], tmp_p
     assert Counter((manifest["classes"][row["label"]], row["width"]) for row in rows) == {
         ("Tumor", 50): 6, ("Immune", 30): 6,
     }  # fmt: skip
+
+
+def test_outlines_without_labels_are_named_in_the_draft(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / f"hub/images/{number}.png", 64)
+        (tmp_path / f"hub/{number}.json").write_text(json.dumps([[[8, 8], [24, 8], [24, 28], [8, 28]]]))
+    manifest, rows, _ = init(tmp_path / "hub")
+    assert manifest["layout"]["labels"] == {"": "object"}
+    assert manifest["classes"] == ["object"]
+    assert [(row["x"], row["y"], row["width"], row["height"]) for row in rows] == [(8, 8, 16, 20)] * 6
 
 
 def test_a_coco_file_of_images(init: Callable[..., Any], tmp_path: Path) -> None:

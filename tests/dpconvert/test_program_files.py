@@ -701,6 +701,59 @@ def test_polygons_of_hubmap_are_one_image_a_line() -> None:
     assert read(body, image="x/b.tif").items == []
 
 
+POLYGONS = [[[10, 10], [30, 10], [30, 20], [10, 20]], [[40.5, 30], [60, 30], [50, 50]], [[1, 1], [1, 1]]]
+
+
+def test_a_bare_list_of_polygons_is_of_one_image_and_without_labels() -> None:
+    for body in (POLYGONS, json.dumps(POLYGONS, indent=1).encode()):
+        found = read(body)
+        assert told(found) == [("", (10, 10, 30, 20)), ("", (40.5, 30, 60, 50))]
+        assert (pixels_of(found) == pixels_of(Annotations([*found.items, *found.items]))).all()
+        assert found.items[1].geometry.equals(shapely.Polygon(POLYGONS[1]))
+        assert found.mended == {"degenerate ring dropped": 1}
+    refused(POLYGONS, "an annotation without a label", known=["glomerulus"])
+    refused([[[1, 2, 3], [4, 5, 6], [7, 8, 9]]], "file: 0.0: ")
+    refused([[[1, 2], [4, 5], ["x", 8]]], "file: 0.2.0: ")
+
+
+def test_polygons_without_a_label_are_what_the_manifest_says(tmp_path: Path) -> None:
+    """The left quarter and the right quarter of a square, in tiles of a quarter of its side."""
+    tree = Tree(tmp_path)
+    tree.slide("a.tif")
+    quarters = [[[left, 0], [left + 128, 0], [left + 128, 512], [left, 512]] for left in (0, 384)]
+    tree.write("a.json", json.dumps(quarters))
+    tree.manifest(AREA)
+    with pytest.raises(SourceError, match="without a label"):
+        tree.counts()
+    tree.manifest(AREA + '[layout.labels]\n"" = "Tumor"\n')
+    assert tree.counts() == {"no": 8, "yes": 8}
+
+
+@pytest.mark.parametrize("organ", ["organ", "tissue_thickness"])
+def test_crops_of_a_table_without_organs_are_no_class(
+    organ: str, dpconvert: Callable[..., Any], tmp_path: Path
+) -> None:
+    tree = Tree(tmp_path)
+    for name in "abc":
+        tree.slide(f"{name}.tif")
+    rows = "".join(f"{name},kidney,512,512,1 20 513 20\n" for name in "abc")
+    tree.write("train.csv", f"id,{organ},img_height,img_width,rle\n{rows}")
+    path = tmp_path / "crops.toml"
+    path.write_text(
+        "task = 'Crops'\nshape = 'slides'\n[files.annotations]\npattern = 'train\\.csv$'\n[rule]\ntype = 'crop'\n"
+    )
+    checked = dpconvert("check", path, "--source", tree.root, "-q")
+    made = dpconvert(path, "--source", tree.root, "--out", tmp_path / "out", "-q")
+    if organ == "organ":
+        assert (checked.code, made.code) == (0, 0), made.err
+        return
+    assert (checked.code, made.code) == (1, 1)
+    for answer in (checked, made):
+        assert (
+            "a.tif: a sample without a label; name the task's `classes` in the manifest; for annotations" in answer.err
+        )
+
+
 # --- NuCLS
 
 NUCLS = (

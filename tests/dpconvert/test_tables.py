@@ -114,6 +114,7 @@ def test_the_manifest_names_an_encoding_that_has_no_mark() -> None:
         (b"file,label\na.png,x,benign\n", "line 2 has more cells than the header"),
         (b'file,label\na.png,"benign\nb.png,x\n', "line 2: not a readable table: unexpected end of data"),
         (b'file,label\n"a".png,benign\n', "line 2: not a readable table"),
+        (b"file,label\na.png,benign\0\n", "a NUL character in a text; it is damaged"),
         (b"PK\x03\x04rest", "a zip archive"),
         (b"\xd0\xcf\x11\xe0rest", "an Excel workbook of before 2007"),
     ],

@@ -63,7 +63,13 @@ Convert = Callable[[str, dict[str, bytes]], list[str]]
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("benign", "Benign"), ("in  situ", "in situ"), ("benign", "benign\u200b"), ("non-small", "non\u2010small")],
+    [
+        ("benign", "Benign"),
+        ("in  situ", "in situ"),
+        ("benign", "benign\u200b"),
+        ("benign", "benign\x07"),
+        ("non-small", "non\u2010small"),
+    ],
 )
 def test_labels_that_look_the_same_make_no_classes_by_themselves(convert: Convert, one: str, other: str) -> None:
     with pytest.raises(

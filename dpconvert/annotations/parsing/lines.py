@@ -32,7 +32,7 @@ def lines(data: bytes, name: str, encoding: str = "") -> Iterator[str]:
     """The lines with their ends, in Unicode normalization form C. encoding: '' for what `encoding_of` finds.
 
     Raises:
-        ReadError: more of them than can be held, a longer one, or no text in this encoding.
+        ReadError: more of them than can be held, a longer one, a NUL character, or no text in this encoding.
     """
     if (found := max(data.count(b"\n"), data.count(b"\r"))) > MOST:
         raise ReadError(
@@ -43,6 +43,8 @@ def lines(data: bytes, name: str, encoding: str = "") -> Iterator[str]:
             while line := text.readline(LONGEST + 1):
                 if len(line) > LONGEST:
                     raise ReadError(f"a line of more than {LONGEST >> 20} MiB", where=name)
+                if "\0" in line:
+                    raise ReadError("a NUL character in a text", where=name, remedy="it is damaged: export it again")
                 yield names.nfc(line)
     except UnicodeError:
         raise ReadError(

@@ -16,6 +16,9 @@ from dpconvert.names import plain
 from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
+from dpconvert.readers.layouts import arrays, parquet
+
+SHARD = re.compile(r"(?i)\.(tar|tgz|tar\.(gz|bz2|xz))/.*\.(cls|json|txt)$")
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,24 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             f"Classes whose names differ in little ({'; '.join(map(' and '.join, twins))}): if these are one class, "
             "name it once, by `labels` in [layout], and in `classes`"
         )
+    yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := pixels.unpaired(survey)):
         yield (
             f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no image by "
             "name: if each is one object of an image, choose the shape masks with `objects = true`"
         )
+
+
+def _stacks(survey: Survey, found: Draft) -> Iterator[str]:
+    """Files that hold many images, or images with their labels, where nothing else told the labels."""
+    if not found.questions or found.shape in ("slides", "table"):
+        return
+    for shape, kind in (("arrays", arrays.FILES["images"]), ("parquet", parquet.FILES["tables"])):
+        pattern = re.compile(kind.pattern)
+        if held := [name for name in survey.images if pattern.search(name)]:
+            yield f'{counted(len(held), "file")} such as {held[0]} may hold many images: see shape = "{shape}"'
+    if beside := [name for name in survey.names if SHARD.search(name)]:
+        yield f'Fields such as {beside[0]} stand beside images in a tar, as in shards: see shape = "webdataset"'
 
 
 def task_name(root: Path) -> str:

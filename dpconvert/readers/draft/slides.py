@@ -153,6 +153,9 @@ def _labels(
         return _of_masks(plain, survey, drawn, asked, (*missing, *lines))
     if not drawn.labels:
         return _of_tiles(plain, drawn, tree, asked, lines)
+    if set(drawn.labels) == {""}:
+        drawn.labels = Counter({"object": drawn.labels[""]})
+        lines = ('labels = {"" = "object"}  # the annotations have no label: name what they are', *lines)
     labels = [label for label, _ in sorted(drawn.labels.items())]
     counts = ", ".join(f"{label or '(none)'} {drawn.labels[label]}" for label in labels)
     remarks = (f"Labels of the annotations, and how many of each: {counts}",)

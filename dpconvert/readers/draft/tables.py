@@ -23,7 +23,9 @@ Row = dict[str, str]
 MOST_ROWS = 200  # looked at for how rows name images
 ENOUGH = 0.9  # of the images, or of the rows
 BETWEEN = ("/", "_", "-", "")
-GROUPS = re.compile(rf"(?i)(?:^|[^a-z])({names.PEOPLE}|slide|wsi|specimen|biopsy|block|tma)(?:$|[^a-z]|s?id$|s?name$)")
+GROUPS = re.compile(
+    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|group|slide|wsi|specimen|biopsy|block|tma)(?:$|[^a-z]|s?id$|s?name$)"
+)
 SETS = re.compile(r"(?i)(^|[^a-z])(split|set|subset|partition|phase|fold)($|[^a-z])")
 OTHER = re.compile(
     r"(?i)(^|[^a-z])(sex|gender|age|ethnicity|race|scanner|hospital|cent(er|re)|site|source|date|year|stain|organ|"
@@ -271,7 +273,9 @@ def _holds(table: Listing, coarse: str, fine: str) -> bool:
 
 
 def _what(group: str) -> str:
-    return "patient" if re.search(names.PEOPLE, group, re.IGNORECASE) else "slide"
+    if re.search(names.PEOPLE, group, re.IGNORECASE):
+        return "patient"
+    return "group" if "group" in group.casefold() else "slide"
 
 
 def _why(table: Listing, group: str) -> str:

@@ -47,7 +47,7 @@ def told(columns: Sequence[Column], label: str) -> Told | None:
     columns: those that may be labels. label: the one that seems to hold a class, or ''.
     """
     lists = [column for column in columns if separator_of(column[1]) and label in ("", column[0])]
-    if len(lists) == 1:
+    if len(lists) == 1 and (label or not _rivals(columns, lists[0])):
         return _lists(*lists[0])
     if label:
         return None
@@ -58,6 +58,12 @@ def told(columns: Sequence[Column], label: str) -> Told | None:
     if len(measured) == 1 and not any(_may_be_classes(*column) for column in columns):
         return _numbers(*measured[0])
     return None
+
+
+def _rivals(columns: Sequence[Column], chosen: Column) -> list[Column]:
+    """Return the columns that may hold a class beside the labels of one column: not 0 and 1, which may say the same."""
+    others = (column for column in columns if column is not chosen and not is_binary(column[1]))
+    return [column for column in others if _may_be_classes(*column)]
 
 
 def questions(columns: Sequence[Column], label: str) -> list[str]:
