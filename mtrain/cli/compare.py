@@ -83,6 +83,7 @@ def compare(
     networks = list(_networks(runs, backbones, names, size))
     if len(networks) < 2:
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
+    _check_distinct([run for _, run in networks])
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
     from mtrain.data.columns import ColumnRequest
@@ -106,6 +107,21 @@ def compare(
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
     end(failures)
+
+
+def _check_distinct(networks: Sequence[Run]) -> None:
+    """Raises:
+    UsageError: a run, or a network with the same weights, is named twice.
+    """
+    from mtrain.errors import UsageError
+    from mtrain.runs import Start
+
+    seen: set[tuple[Path, str]] = set()
+    for run in networks:
+        one = (run.path.resolve(), run.config().weights if isinstance(run, Start) else "")
+        if one in seen:
+            raise UsageError(f"{run.name} is named twice", remedy="name each run, and each --backbone=FILE, once")
+        seen.add(one)
 
 
 def _networks(

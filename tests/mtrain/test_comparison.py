@@ -228,6 +228,20 @@ def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say
     assert note.removeprefix("note: ") in (tmp_path / "comparison.html").read_text()
 
 
+@pytest.mark.parametrize("words", [
+    ("--run", "toy", "--run", "toy"),
+    ("--run", "toy", "--run", "../runs/toy"),
+    ("--backbone", SMALL, "--backbone", f"{SMALL}=imagenet", "--run", "toy"),
+    ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", "./tiny.toml=../networks/tiny.safetensors"),
+])  # fmt: skip
+def test_a_network_that_is_named_twice_is_no_comparison(mtrain: Command, place: Path, words: tuple[str, ...]) -> None:
+    words = tuple(word.replace("../networks", str(place)) for word in words)
+    answer = mtrain("compare", *words, "--target", "Gamma", *WITHOUT)
+    assert answer.status == 1
+    assert "is named twice" in answer.err
+    assert "is not used" not in answer.err
+
+
 def test_one_network_alone_is_no_comparison(mtrain: Command) -> None:
     assert "nothing to compare" in mtrain("compare", "--run", "toy", "--target", "Gamma").err
 
