@@ -242,6 +242,15 @@ def test_a_network_that_is_named_twice_is_no_comparison(mtrain: Command, place: 
     assert "is not used" not in answer.err
 
 
+def test_a_robustness_without_its_column_is_no_missing_score(mtrain: Command, tmp_path: Path) -> None:
+    words = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--size", "28")
+    how = ("--mode", "knn", "--by", "nothing", "--out", tmp_path / "c.html")
+    answer = mtrain("compare", *words, "--target", "Gamma", *how, *WITHOUT)
+    assert answer.status == 1
+    assert answer.err.count("no sample of Gamma has a nothing") == 2
+    assert "some scores are missing" not in answer.out
+
+
 def test_one_network_alone_is_no_comparison(mtrain: Command) -> None:
     assert "nothing to compare" in mtrain("compare", "--run", "toy", "--target", "Gamma").err
 
