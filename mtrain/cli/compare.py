@@ -83,7 +83,6 @@ def compare(
     networks = list(_networks(runs, backbones, names, size))
     if len(networks) < 2:
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
-    _check_distinct([run for _, run in networks])
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
     from mtrain.data.columns import ColumnRequest
@@ -102,6 +101,7 @@ def compare(
     if column is None:
         note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))
     content, failures = put_side_by_side(entries, tasks, options, report, column, k)
+    content["notes"] += _repeated(networks)
     if paper:
         beside_published(content, report)
     page = write_page(content, out)
@@ -109,19 +109,15 @@ def compare(
     end(failures)
 
 
-def _check_distinct(networks: Sequence[Run]) -> None:
-    """Raises:
-    UsageError: a run, or a network with the same weights, is named twice.
-    """
-    from mtrain.errors import UsageError
+def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
+    """A note on each network that is a run, or has weights, named before."""
     from mtrain.runs import Start
 
-    seen: set[tuple[Path, str]] = set()
-    for run in networks:
+    seen: dict[tuple[Path, str], str] = {}
+    for name, run in networks:
         one = (run.path.resolve(), run.config().weights if isinstance(run, Start) else "")
-        if one in seen:
-            raise UsageError(f"{run.name} is named twice", remedy="name each run, and each --backbone=FILE, once")
-        seen.add(one)
+        if seen.setdefault(one, name) != name:
+            yield f"{name} is the same network as {seen[one]}, named again"
 
 
 def _networks(
