@@ -58,7 +58,7 @@ def test_options_of_other_modes_are_said(place: Path) -> None:
 
 
 def test_a_command_that_fails_says_nothing_of_what_it_did_not_come_to(place: Path) -> None:
-    for words in (["--mode", "joint", "--target", "Gamma"], ["--target", "Nowhere"]):
+    for words in (["--mode", "dense", "--target", "Gamma", "--target", "Alpha"], ["--target", "Nowhere"]):
         found = mtrain("transfer", *words, "--workers", "0", "--device", "cpu", "--check-images")
         assert found.exit_code == 1
         assert "is not used" not in found.stderr
