@@ -101,11 +101,23 @@ def compare(
     if column is None:
         note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))
     content, failures = put_side_by_side(entries, tasks, options, report, column, k)
+    content["notes"] += _repeated(networks)
     if paper:
         beside_published(content, report)
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
     end(failures)
+
+
+def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
+    """A note on each network that is a run, or has weights, named before."""
+    from mtrain.runs import Start
+
+    seen: dict[tuple[Path, str], str] = {}
+    for name, run in networks:
+        one = (run.path.resolve(), run.config().weights if isinstance(run, Start) else "")
+        if seen.setdefault(one, name) != name:
+            yield f"{name} is the same network as {seen[one]}, named again"
 
 
 def _networks(

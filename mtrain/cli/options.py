@@ -200,7 +200,9 @@ def _flag(parameter: click.Parameter) -> str:
 
 
 def noting_unused(command: click.Command) -> click.Command:
-    """The command, which says at its end which of the options in `AT_THE_END` nothing has used."""
+    """The command, which says at its end which of the options in `AT_THE_END` nothing has used. One that fails does
+    not: what it did not come to would have used them.
+    """
     work = command.callback
     assert work is not None
 
@@ -209,8 +211,9 @@ def noting_unused(command: click.Command) -> click.Command:
         used.begin()
         try:
             found = work(*args, **options)
-        except SystemExit:
-            _note_at_the_end()
+        except SystemExit as ended:
+            if not ended.code:
+                _note_at_the_end()
             raise
         _note_at_the_end()
         return found

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, answer
 from mtrain.cli.options import (
     EVALUATIONS,
@@ -175,6 +176,7 @@ def predict(
 
 def _line(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in result["classes"].items())
+    counts = counts or counted(result["pictures"], "image")  # of numbers
     names = ("heatmap", "image", "geojson", "features")
     files = f" -> {', '.join(result[name] for name in names if result[name])}" if "heatmap" in result else ""
     return f"{result['file']}: {counts}{files}"

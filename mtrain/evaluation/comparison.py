@@ -119,7 +119,7 @@ def compare(
         costs[entry.name] = cost(source.network, entry.run.config().size, options.recipe.device)
     if options.mode == "dense" and len({entry.run.config().size for entry in entries}) > 1:
         notes |= {SIZES_DIFFER: None}
-    if failures:
+    if any(len(scored) < len(tasks) for scored in scores.values()):
         notes |= {"some scores are missing: the mean rank of a network is over the tasks on which it has one": None}
     return _content(entries, tasks, options.mode, scores, costs) | {
         "robustness": robust,

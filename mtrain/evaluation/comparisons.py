@@ -48,7 +48,12 @@ class Comparison:
     results: Mapping[str, tuple[dict[str, Any], ...]]
     paired: Paired
     baseline: str = IMAGENET
-    apart: tuple[str, ...] = ()  # a note where other results of this task, mode and set have other settings
+    differs: str = ""  # the settings that other results of this task, mode and set do not have
+
+    @property
+    def how(self) -> str:
+        """The mode, with the settings that tell these results from others in the same mode."""
+        return f"{self.mode} ({self.differs})" if self.differs else self.mode
 
     @property
     def scores(self) -> dict[str, float | None]:
@@ -79,7 +84,8 @@ class Comparison:
     @property
     def notes(self) -> tuple[str, ...]:
         found = (note for same in self.results.values() for one in same for note in one["notes"])
-        return tuple(dict.fromkeys([*self.apart, *found]))
+        apart = (f"{self.differs}: not comparable with the other rows of this task and mode",) if self.differs else ()
+        return tuple(dict.fromkeys([*apart, *found]))
 
     @property
     def samples(self) -> int | None:
@@ -151,7 +157,7 @@ def compare(found: Iterable[dict[str, Any]], start: Path | None = None) -> list[
             results={weights: tuple(same) for weights, same in networks.items()},
             paired=paired({weights: _answers(same) for weights, same in networks.items()}, metric, baseline),
             baseline=baseline,
-            apart=_apart(which, settings[task, mode, scored_on, metric]),
+            differs=_differs(which, settings[task, mode, scored_on, metric]),
         )
         for ((task, mode, scored_on, metric), which), networks in sorted(by_case.items())
     ]
@@ -165,18 +171,18 @@ def is_start(weights: str, start: Path | None) -> bool:
     return given == begun or weights_in(given, [begun.name]).resolve() == weights_in(begun).resolve()
 
 
-def _apart(which: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """A note on how the settings `which` differ from others of the same case, which cannot be compared with them."""
+def _differs(which: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """How the settings `which` differ from others of the same case, which cannot be compared with them."""
     own = settings[which]
     others = [other for name, other in settings.items() if name != which]
     differ = [name for name in own if any(other.get(name) != own[name] for other in others)]
     if not others:
-        return ()
+        return ""
     shown = (
         f"shards {str(own[name])[:8]}" if name == DIGEST else f"{name.replace('_', ' ')} {_shown(own[name])}"
         for name in differ
     )
-    return (f"{', '.join(shown) or 'other settings'}: not comparable with the other rows of this task and mode",)
+    return ", ".join(shown) or "other settings"
 
 
 def _shown(value: Any) -> str:

@@ -148,7 +148,7 @@ def _scores(run: Run) -> Iterator[str]:
     for c in comparisons:
         sizes = f"{c.samples or 'not stated'}" + (f" ({c.groups})" if c.groups else "")
         gain = "not available" if c.gain is None else f"{c.gain:+.4f}{_span(c.gain_interval, '+.4f')}"
-        cells = [c.task, c.mode, c.scored_on, c.metric, sizes, *(_score(c, w) for w in networks), gain, c.verdict]
+        cells = [c.task, c.how, c.scored_on, c.metric, sizes, *(_score(c, w) for w in networks), gain, c.verdict]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
     yield "In brackets: 95 % intervals by the bootstrap over groups (patients or slides). The difference is this"

@@ -104,7 +104,7 @@ def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequen
     count = max((found.classes for found in known.values()), default=0)
     labels = list(names) if names and len(names) >= count else [f"class {label}" for label in range(count)]
     return Details(
-        title=f"{c.task}: {c.mode}, {c.scored_on} set",
+        title=f"{c.task}: {c.how}, {c.scored_on} set",
         networks=[titles[one] for one in weights],
         scores=scores,
         names=labels,

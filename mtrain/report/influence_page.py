@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpconvert.plural import counted
 from mtrain.atomic import write_text
 from mtrain.belonging import fault_of_result
 from mtrain.documents import read_document
@@ -16,6 +17,7 @@ from mtrain.runs import Run
 
 AGAIN = "`mtrain influence` makes it again"
 BEST = 3  # smallest losses that the terminal shows
+WIDTH, INDENT = 80, "    "  # of the lines of a transfer matrix
 
 
 def documents(run: Run) -> list[dict[str, Any]]:
@@ -64,14 +66,15 @@ def _gains(rows: Sequence[dict[str, Any]], target: str) -> dict[str, float]:
 
 def lines(content: dict[str, Any]) -> Iterator[str]:
     """A line for each source, from the most helpful one; then what follows from them, and what it cost."""
+    sources = counted(len(content["sources"]), "source task")
     yield (
-        f"{content['target']}: loss {content['loss']:.4f} nats with all {len(content['sources'])} source tasks; theta "
-        "is by how much a source lowers it (above 0: the source helps)"
+        f"{content['target']}: loss {content['loss']:.4f} nats with all {sources}; "
+        "theta is by how much a source lowers it (above 0: the source helps)"
     )
     for row in sorted(content["sources"], key=lambda row: -row["theta"]):
         beside = [] if row["cosine"] is None else [f"cosine of gradients {row['cosine']:+.2f}"]
         beside += [f"{mode} alone {score:.4f}" for mode, score in sorted(row["single"].items())]
-        beside += [f"{row['shared_groups']} groups shared"] if row.get("shared_groups") else []
+        beside += [f"{counted(row['shared_groups'], 'group')} shared"] if row.get("shared_groups") else []
         theta = f"theta {_nats(row['theta'])}{_span(row['interval'])}, {row['sign']}"
         yield f"  {row['task']}: {'; '.join([theta, *beside])}"
     yield f"to leave out: {', '.join(content['leave_out']) or 'none'}"
@@ -79,8 +82,8 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
         yield f"  best {one['size']}: {', '.join(one['tasks'])} (loss {one['loss']:.4f})"
     cost = content["cost"]
     yield (
-        f"cost: {cost['seconds']:.0f} s, {cost['forward']} forward and {cost['backward']} backward passes, "
-        f"{cost['regressions']} regressions, {content['subsets']} subsets"
+        f"cost: {cost['seconds']:.0f} s, {cost['forward']} forward and {counted(cost['backward'], 'backward pass')}, "
+        f"{counted(cost['regressions'], 'regression')}, {counted(content['subsets'], 'subset')}"
     )
     if content["verification"]:
         yield from _verified(content["verification"])
@@ -92,12 +95,24 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
 def _matrix(found: dict[str, Any]) -> Iterator[str]:
     cost, names = found["cost"], [target["task"] for target in found["targets"]]
     yield (
-        f"transfer matrix ({found['mode']} probes of networks of one task each; {cost['trainings']} trainings, "
-        f"{cost['probes']} probes, {cost['seconds']:.0f} s):"
+        f"transfer matrix ({found['mode']} probes of networks of one task each; "
+        f"{counted(cost['trainings'], 'training')}, {counted(cost['probes'], 'probe')}, {cost['seconds']:.0f} s):"
     )
     for row in found["rows"]:
         cells = [f"{name} {_score(row['cells'][name])}" for name in names if name in row["cells"]]
-        yield f"  {row['source'] or 'initial weights'}: {', '.join(cells)}"
+        yield from _in_lines(f"  {row['source'] or 'initial weights'}: ", cells)
+
+
+def _in_lines(head: str, cells: Sequence[str]) -> Iterator[str]:
+    """Cells behind their head, in as many lines as a terminal needs; no cell is divided."""
+    line = head
+    for number, cell in enumerate(cells, 1):
+        cell += ", " if number < len(cells) else ""
+        if line.strip() and len(line + cell.rstrip()) > WIDTH:
+            yield line.rstrip()
+            line = INDENT
+        line += cell
+    yield line.rstrip()
 
 
 def _score(cell: dict[str, Any]) -> str:
@@ -114,7 +129,7 @@ def _gain_shade(gain: float | None, largest: float) -> str:
 
 def _verified(found: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"verified by {found['subsets']} trainings: rank correlation of estimate and truth "
+        f"verified by {counted(found['subsets'], 'training')}: rank correlation of estimate and truth "
         f"{_correlation(found['rank_correlation'])}; of the number of tasks and truth "
         f"{_correlation(found['size_correlation'])}"
     )

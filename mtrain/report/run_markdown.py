@@ -64,7 +64,7 @@ def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
     for c in comparisons:
         difference = points(c.gain) + span(c.gain_interval, signed=True) if c.gain is not None else "not available"
         scores = [_sizes(c), _score(c, OWN), _score(c, c.baseline), difference, c.verdict]
-        cells = [_cell(c.task), c.mode, c.metric, c.scored_on, *scores, *(_score(c, w) for w in others)]
+        cells = [_cell(c.task), _cell(c.how), c.metric, c.scored_on, *scores, *(_score(c, w) for w in others)]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", caption(comparisons)]
 

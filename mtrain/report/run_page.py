@@ -156,7 +156,7 @@ def _scaled(interval: Interval | None) -> Interval | None:
 
 
 def _case(c: Comparison) -> str:
-    return f"{c.task} ({c.mode}, {c.metric}, {c.scored_on})"
+    return f"{c.task} ({c.how}, {c.metric}, {c.scored_on})"
 
 
 def _rows_in_words(rows: Iterable[tuple[str, Mapping[str, Dot]]]) -> str:

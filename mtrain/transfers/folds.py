@@ -72,7 +72,8 @@ def _scarce(tables: NDArray[np.int64], count: int, of: str) -> list[str]:
     scarce = int((spread < count).sum())
     if not scarce:
         return []
-    return [f"{scarce} of {len(spread)} {of} occur in fewer groups than there are folds: not in every fold"]
+    verb = "occurs" if scarce == 1 else "occur"
+    return [f"{scarce} of {len(spread)} {of} {verb} in fewer groups than there are folds: not in every fold"]
 
 
 def _deal(tables: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -228,6 +228,30 @@ def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say
     assert note.removeprefix("note: ") in (tmp_path / "comparison.html").read_text()
 
 
+@pytest.mark.parametrize("words", [
+    ("--run", "toy", "--run", "toy"),
+    ("--backbone", f"{SMALL}=random", "--backbone", f"{SMALL}=random", "--run", "toy"),
+    ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", "./tiny.toml=../networks/tiny.safetensors"),
+])  # fmt: skip
+def test_a_network_that_is_named_twice_is_said(
+    mtrain: Command, place: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    words = tuple(word.replace("../networks", str(place)) for word in words)
+    out = tmp_path / "c.html"
+    answer = mtrain("compare", *words, "--target", "Gamma", "--mode", "knn", "--out", out, *WITHOUT)
+    assert answer.status == 0, answer.err
+    assert answer.out.count(", named again") == out.read_text().count(", named again") == 1
+
+
+def test_a_robustness_without_its_column_is_no_missing_score(mtrain: Command, tmp_path: Path) -> None:
+    words = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--size", "28")
+    how = ("--mode", "knn", "--by", "nothing", "--out", tmp_path / "c.html")
+    answer = mtrain("compare", *words, "--target", "Gamma", *how, *WITHOUT)
+    assert answer.status == 1
+    assert answer.err.count("no sample of Gamma has a nothing") == 2
+    assert "some scores are missing" not in answer.out
+
+
 def test_one_network_alone_is_no_comparison(mtrain: Command) -> None:
     assert "nothing to compare" in mtrain("compare", "--run", "toy", "--target", "Gamma").err
 

@@ -67,4 +67,4 @@ def test_a_single_group_is_dealt_out_by_image_and_noted() -> None:
 
 def test_a_class_in_too_few_groups_is_noted() -> None:
     labels = np.array([0, 0, 0, 0, 0, 1])
-    assert any("1 of 2 classes" in note for note in group_folds(labels, list("abcdef")).notes)
+    assert any("1 of 2 classes occurs in fewer groups" in note for note in group_folds(labels, list("abcdef")).notes)

@@ -32,7 +32,7 @@ from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import all_subsets, drawn
 from mtrain.influence.verify import compared
 from mtrain.model.heads import load_heads
-from mtrain.report.influence_page import lines
+from mtrain.report.influence_page import _matrix, lines
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.request import targets
@@ -307,6 +307,21 @@ def test_a_matrix_probes_each_network_on_every_other_task(run: Run, capsys: pyte
     assert "transfer matrix (logistic probes of networks of one task each; 3 trainings, 13 probes, " in "\n".join(told)
     scores = ", ".join(f"{name} {cells[1][name]['score']:.4f}" for name in ("Beta", "Gamma", "Delta"))
     assert f"  Alpha: {scores}" in told
+
+
+def test_a_wide_matrix_fits_a_terminal_and_divides_no_cell() -> None:
+    names = [f"Some long task {number}" for number in range(9)]
+    cells = {name: {"score": 0.5} for name in names[1:]} | {names[4]: {"why": "one class"}}
+    found = {"mode": "logistic", "targets": [{"task": name} for name in names], "rows": [
+        {"source": names[0], "cells": cells}], "cost": {"trainings": 1, "probes": 8, "seconds": 1.0}}  # fmt: skip
+    head, *told = _matrix(found)
+    assert "1 training, 8 probes" in head
+    assert max(map(len, told)) <= 80 < sum(map(len, told))
+    joined = " ".join(line.strip() for line in told)
+    assert joined == f"{names[0]}: " + ", ".join(
+        f"{name} {'–' if name == names[4] else '0.5000'}" for name in names[1:]
+    )
+    assert all(line.endswith(",") for line in told[:-1])
 
 
 def by_sklearn(run: Run, name: str) -> float:

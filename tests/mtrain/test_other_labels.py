@@ -318,7 +318,8 @@ def test_own_heads_are_scored_and_predict_in_the_unit(run: Path, shards: Path, t
     assert joint["scores"]["mae"] < 10
     key = min(value)
     image = shards.parent / "source" / f"{key[-2:]}.png"
-    call("predict", "--runs", run, "--task", "Cells", "--out", tmp_path / "c", image, "--device", "cpu", "-q")
+    told = call("predict", "--runs", run, "--task", "Cells", "--out", tmp_path / "c", image, "--device", "cpu", "-q")
+    assert told == f"{tmp_path / 'c' / 'pictures.csv'}: 1 image\n"
     with (tmp_path / "c" / "pictures.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["value (cells)"]) == pytest.approx(value[key], rel=1e-3)

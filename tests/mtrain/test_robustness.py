@@ -172,7 +172,8 @@ def test_the_command_writes_what_compare_and_the_page_show(
     assert (result["by"], result["samples"], result["sets"]) == ("centre", 30, ["train", "val"])
     assert result["notes"] == ["2 samples without a centre left out"]
     assert f"robustness index {result['index']:.4f}" in mtrain("robustness", *one)
-    two = ("--backbone", f"{SMALL}=random", "--backbone", f"{SMALL}=random", "--size", "32", "--target", task.folder)
+    two = ("--backbone", f"{SMALL}=random", "--backbone", "shufflenet_v2_x1_0=random", "--size", "32")
+    two += ("--target", task.folder)
     found = json.loads(mtrain("compare", *two, "--mode", "knn", "--by", "centre", "--k", "3", "--json"))
     assert [of["Centred"]["k"] for of in found["robustness"].values()] == [3, 3]
     assert "Robustness index" in Path("comparison.html").read_text()

@@ -57,6 +57,13 @@ def test_options_of_other_modes_are_said(place: Path) -> None:
         assert mtrain(*words, *given, quiet).stderr == ""
 
 
+def test_a_command_that_fails_says_nothing_of_what_it_did_not_come_to(place: Path) -> None:
+    for words in (["--mode", "dense", "--target", "Gamma", "--target", "Alpha"], ["--target", "Nowhere"]):
+        found = mtrain("transfer", *words, "--workers", "0", "--device", "cpu", "--check-images")
+        assert found.exit_code == 1
+        assert "is not used" not in found.stderr
+
+
 def test_a_seed_draws_the_random_weights_that_are_asked_for_and_each_keeps_its_result(place: Path) -> None:
     words = ["transfer", "--mode", "knn", "--target", "Gamma", "--workers", "0", "--weights", "random", "--json"]
     found = []
