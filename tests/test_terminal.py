@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from dpconvert import doctor
 from dpconvert.cli import group as dpconvert
@@ -144,6 +145,25 @@ def test_commands_complete_as_the_page_says(
     with pytest.raises(SystemExit):
         group.main(prog_name=program)
     assert capsys.readouterr().out == "plain,doctor\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "words", "flags"),
+    [
+        (mtrain, "transfer --run one --mode knn --run two --mode svm --target A --target B", ["--run", "--mode"]),
+        (mtrain, "transfer --run one --mode svm --target A --target B", []),
+        (mtrain, "fit --leave-out A --leave-out B --ema 0.9 --ema 0.99 -q --quiet", []),  # silent when asked
+        (mtrain, "fit --runs a --no-such-option", []),  # click's own error
+        (dpconvert, "lung --out a --workers 1 --out b --out c", ["--out"]),
+        (dpconvert, "verify a b --json --json", []),
+    ],
+)
+def test_an_option_of_one_value_that_is_given_again_is_named(
+    group: click.Group, words: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(group, words.split()).stderr
+    assert re.findall(r"(?m)^(\S+) is given (?:2|3) times: only the last one counts$", said) == flags
 
 
 # --- doctors

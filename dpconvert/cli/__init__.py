@@ -13,10 +13,11 @@ from dpconvert import __version__
 from dpconvert.cli import convert, doctor, fetch, init, pool, preview, sources, tasks
 from dpconvert.cli.convert import source_command
 from dpconvert.errors import UsageError
+from dpconvert.runtime.program import Program
 from dpconvert.runtime.terminal import ended
 
 
-class Commands(click.Group):
+class Commands(Program):
     """The commands, and every source as a command of its own: `dpconvert camelyon16 --out shards/`."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:

@@ -10,6 +10,7 @@ import sys
 import click
 
 from dpconvert import __version__
+from dpconvert.runtime.program import Program
 from dpconvert.runtime.terminal import ended, say
 from mtrain.cli import (
     backbones,
@@ -62,7 +63,7 @@ def _of_a_device(error: RuntimeError) -> Exception:
     return device_failure(error) or error
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mtrain")
 def group() -> None:
     """Pre-train one network on many tasks at once, and score how it transfers to tasks that were left out.

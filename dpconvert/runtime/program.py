@@ -1,0 +1,43 @@
+"""What the command lines of both programs have in common: options of one value that are given several times."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import click
+
+from dpconvert.runtime.terminal import say
+
+
+class Program(click.Group):
+    """A group of commands that says which of a command's options were given again, since only the last value counts.
+
+    With `--quiet` or `--json` it says nothing.
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:  # as for the completion of a shell
+            for flag, times in _given_again(ctx, command, rest).items():
+                say(f"{flag} is given {times} times: only the last one counts")
+        return name, command, rest
+
+
+def _given_again(parent: click.Context, command: click.Command, words: list[str]) -> dict[str, int]:
+    """Count how often each option that takes one value is given; only those that are given more than once."""
+    context = click.Context(command, info_name=command.name, parent=parent, resilient_parsing=True)
+    try:
+        options, _, order = command.make_parser(context).parse_args(list(words))
+    except click.UsageError:  # the command itself will say so
+        return {}
+    if options.get("quiet") or options.get("as_json"):
+        return {}
+    often: Counter[Any] = Counter(order)
+    return {
+        max(option.opts, key=len): times
+        for option, times in often.items()
+        if times > 1 and isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
+    }
