@@ -7,8 +7,6 @@ from collections.abc import Iterable
 
 from mtrain.errors import UsageError
 
-SERVICES = ("wandb", "mlflow")
-
 
 def check_installed(names: Iterable[str]) -> None:
     """Raises:

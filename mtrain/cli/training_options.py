@@ -130,7 +130,6 @@ def _names(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
 
 
-_AFTER = {"config_file", "seeds", "out", "as_json"}  # options that stand below the settings
 _FLAGS = {"task_weights": "--task-weight", "backbone_options": "--backbone-option"}
 _TAKES: dict[str, dict[str, Any]] = {
     "shards": {"metavar": "FOLDER"},

@@ -16,9 +16,7 @@ from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import (
     BASELINES,
-    METRICS,
     OWN,
-    SETS,
     Comparison,
     baseline_of,
     compare,
@@ -37,12 +35,10 @@ from mtrain.report.cosines import cosines_in
 from mtrain.report.cost import cost
 from mtrain.report.details import details, markdown_errors
 from mtrain.report.figures import minus
-from mtrain.report.page import percent, points, template
+from mtrain.report.page import template
 from mtrain.report.run_markdown import caption
 from mtrain.runs import SOUP, Run
 from mtrain.transfers.results import results_with_answers
-
-__all__ = ["METRICS", "SETS", "compare", "curve", "percent", "points", "task_curves", "template", "write_report"]
 
 
 def write_report(
