@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mtrain import documents
 from mtrain.report import figures
 from tests.small_programs import without_estimates
 
@@ -17,6 +18,12 @@ def no_process_is_left_running() -> Iterator[None]:
     before = multiprocessing.active_children()
     yield
     assert multiprocessing.active_children() == before
+
+
+@pytest.fixture(autouse=True)
+def no_file_of_another_test_is_told() -> None:
+    """A program says at its end which files without a digest were read: those of its own process, and test."""
+    documents.unchecked()
 
 
 @pytest.fixture(autouse=True)

@@ -289,7 +289,6 @@ def test_without_a_checkpoint_weights_are_not_trained_again_over_the_loss_of_the
 
 
 def test_a_document_without_a_digest_is_read_and_named(tmp_path: Path) -> None:
-    documents.unchecked()  # of other tests
     paths = [tmp_path / f"{number}.json" for number in range(5)]
     for path in paths:
         path.write_text('{"a": 1}')
