@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,10 @@ settings.load_profile("no deadline")
 SLOW, FAST = encode.PNG_LEVEL, 1  # zlib's level: the same pixels in more bytes and a quarter of the time
 
 
-def pytest_configure() -> None:
-    """Take Ctrl-C as from a terminal, and write PNG files fast.
+def pytest_configure(config: pytest.Config) -> None:
+    """Take Ctrl-C as from a terminal, write PNG files fast, and hide GPUs from all tests but those marked `cuda`.
+
+    Tests take the CPU for what `--device auto` finds, and fork, which a process that uses a GPU may not.
 
     In the background of a shell, Ctrl-C is ignored, in every process begun here too. Compression is most of what
     conversions cost. Interpreters that a test starts, and workers with them, compress as always: shards that are
@@ -32,6 +35,8 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not re.search(r"(?<!not )\bcuda\b", config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     gc.disable()  # until the tests are collected: next to nothing of what is imported is garbage
     _use(FAST, _save)
 

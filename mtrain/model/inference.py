@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from mtrain.backbones.card import Interpolation
 from mtrain.data.augment import resized_if_needed
+from mtrain.data.batch import Batch
 from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.loader import batches
 from mtrain.data.prefetch import on_device
@@ -28,6 +30,7 @@ LOADED = 64  # images that a worker prepares at once
 AT_ONCE = 256  # images that a network processes at once on CUDA
 RING = 4  # results that may be on their way back from CUDA; more would only take memory
 
+Item = TypeVar("Item")
 Network = Callable[[Tensor], Tensor]  # uint8 images (n, 3, S, S) -> results (n, D), both on the device
 
 
@@ -83,15 +86,14 @@ def outputs(
     Raises:
         ShardError: an image cannot be read.
     """
-    pin = inference.device.type == "cuda"
+    pin, together = inference.device.type == "cuda", inference.joined(dataset.largest)
     workers = min(workers, len(dataset))
-    loaded = batches(dataset, range(len(dataset)), workers=workers, pin=pin, lasting=None if pin else 1)
-    images = (
-        resized_if_needed(batch.pixels.to(inference.device, non_blocking=True), batch.sides, dataset.size, how)
-        for batch in on_device(loaded, inference.device)
-    )
+    loaded = batches(dataset, range(len(dataset)), workers=workers, pin=pin, lasting=None if pin else together)
     run = InParts(network, inference)
-    results = (run(some) for some in _joined(images, inference.joined(dataset.largest)))
+    results = (
+        run(resized_if_needed(pixels.to(inference.device, non_blocking=True), sides, dataset.size, how))
+        for pixels, sides in joined(on_device(loaded, inference.device), together)
+    )
     for result in returned(results, sent_back, inference.ring):
         yield result.numpy()
 
@@ -146,16 +148,25 @@ def _buffer(result: Tensor) -> Tensor:
     return torch.empty(result.shape, dtype=torch.float32, pin_memory=result.device.type == "cuda")
 
 
-def _joined(batches: Iterable[Tensor], together: int) -> Iterator[Tensor]:
-    """`together` batches as one; the last one may be smaller."""
-    some: list[Tensor] = []
-    for images in batches:
-        some.append(images)
-        if len(some) == together:
-            yield _one(some)
-            some = []
-    if some:
-        yield _one(some)
+def joined(batches: Iterable[Batch], together: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The squares of `together` batches as one, before they are resized; the last ones may be fewer.
+
+    Yields pixels (bytes,) and sides (N,), as `resized` takes them. Resizing more squares at once takes fewer launches.
+    """
+    for some in batched(batches, together):
+        if len(some) == 1:
+            yield some[0].pixels, some[0].sides
+        else:
+            used = [3 * int(batch.sides.square().sum()) for batch in some]
+            pixels = [batch.pixels[:size] for batch, size in zip(some, used, strict=True)]
+            yield torch.cat(pixels), torch.cat([batch.sides for batch in some])
+
+
+def batched(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
+    """Lists of `count` items; the last one may be shorter."""
+    iterator = iter(items)
+    while some := list(islice(iterator, count)):
+        yield some
 
 
 def _one(batches: list[Tensor]) -> Tensor:

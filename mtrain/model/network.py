@@ -39,7 +39,8 @@ CLASS_TOKEN = "cls_token"
 class SharedNetwork(nn.Module):
     """Normalized images (N, 3, H, W) -> features (N, num_features), pooled by the network or as its table states.
 
-    card: the table that describes the network, if any.
+    card: the table that describes the network, if any. strict: compute gradients in torch's deterministic mode
+    (mtrain.train.exactness).
     """
 
     mean: Tensor
@@ -47,7 +48,7 @@ class SharedNetwork(nn.Module):
 
     def __init__(self, name: str, body: Body, card: BackboneCard | None = None) -> None:
         super().__init__()
-        self.name, self.card = name, card
+        self.name, self.card, self.strict = name, card, False
         self.body, self.rule, self.interpolation = body.module, body.features, body.interpolation
         self.num_features = _num_features(name, body)
         self.register_buffer("mean", torch.tensor(body.mean), persistent=False)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, UnsupportedFakeTensorException
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -137,7 +140,7 @@ def _activations(config: FitConfig, model: MultiHead, device: torch.device, samp
     still, was_training = config.tune == "heads", model.shared.training
     model.shared.train(not still)
     alive = _Alive()
-    with torch.random.fork_rng(devices=()), FakeTensorMode(allow_non_fake_inputs=True), alive:
+    with torch.random.fork_rng(devices=()), _no_generators(), FakeTensorMode(allow_non_fake_inputs=True), alive:
         own = {name: _like(tensor, device) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
         before = alive.now
         images = torch.empty(samples, 3, config.size, config.size, device=device)
@@ -148,6 +151,17 @@ def _activations(config: FitConfig, model: MultiHead, device: torch.device, samp
             logits.float().sum().backward()
     model.shared.train(was_training)
     return alive.peak - before
+
+
+@contextmanager
+def _no_generators() -> Iterator[None]:
+    """Checkpointing does not restore the generators of CUDA devices, whose states cannot be fake tensors."""
+    before = torch.utils.checkpoint.get_device_states
+    torch.utils.checkpoint.get_device_states = lambda *_tensors: ([], [])
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.get_device_states = before
 
 
 class _Parts(nn.Module):

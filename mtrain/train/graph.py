@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mtrain.data.batch import Batch
 from mtrain.model.network import MultiHead
+from mtrain.train.exactness import exact_gradients
 from mtrain.train.inputs import Inputs
 from mtrain.train.optimizer import PhaseOptimizer
 
@@ -38,6 +39,12 @@ class Recording(Protocol):
 
     def replay(self) -> None:
         """Repeat it."""
+
+    def release(self) -> None:
+        """Discard what was recorded, and its memory."""
+
+    def trim(self) -> None:
+        """Return memory to the device that nothing uses."""
 
 
 class CudaGraph:
@@ -75,6 +82,14 @@ class CudaGraph:
         """Run the recorded kernels."""
         self.graph.replay()
 
+    def release(self) -> None:
+        """Discard the recorded kernels, and with them their memory."""
+        self.graph = torch.cuda.CUDAGraph()
+
+    def trim(self) -> None:
+        """Return memory to the device that nothing uses: that of iterations before the recording, which has its own."""
+        torch.cuda.empty_cache()
+
 
 class RecordedIteration:
     """The iterations of one phase: the first ones as they are, then recorded.
@@ -101,14 +116,17 @@ class RecordedIteration:
             return self.losses.clone()
         with self.recording.running():
             if self.done >= UNRECORDED and not self.refused:
-                return self._recorded(seed)
+                losses = self._recorded(seed)
+                self.recording.trim()
+                return losses
             self.done += 1
             return self._run()
 
     def _run(self) -> Tensor:
         self.optimizer.zero_grad()
         losses = self.losses_of(self.inputs)
-        (losses.sum() / self.batch).backward()  # type: ignore[no-untyped-call]
+        with exact_gradients(self.model.shared):
+            (losses.sum() / self.batch).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(self.inputs.scales)
         return losses.detach()
 
@@ -132,6 +150,7 @@ class RecordedIteration:
             break
         self.refused = True
         _restore(tensors, after)
+        self.recording.release()
         self.note(f"iterations run without a CUDA graph: {reason}")
         return losses
 

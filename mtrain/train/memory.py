@@ -14,10 +14,12 @@ MIB = 2**20
 
 
 def memory(device: torch.device) -> dict[str, float]:
-    """Memory in MiB: used by this process and its data loaders, and the peak on a CUDA device since the last call."""
+    """Memory in MiB: used by this process and its data loaders, and the most that it took from a CUDA device since the
+    last call, which includes what a CUDA graph keeps for itself.
+    """
     used = {"host": _host() / MIB}
     if device.type == "cuda":
-        used["device"] = torch.cuda.max_memory_allocated(device) / MIB
+        used["device"] = torch.cuda.max_memory_reserved(device) / MIB
         torch.cuda.reset_peak_memory_stats(device)
     return used
 

@@ -28,6 +28,7 @@ from mtrain.runs import Run
 from mtrain.train import adaptation, checkpoint, footprint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
+from mtrain.train.exactness import make_exact
 from mtrain.train.graph import CudaGraph
 from mtrain.train.head_training import CACHE, HeadTraining
 from mtrain.train.trainer import Training
@@ -51,8 +52,6 @@ def begin(
     The first rank reads the weights or the checkpoint, and broadcasts them to the others.
     """
     device = ranks.device(config.device)
-    if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # else a repeated iteration gives other bits
     torch.manual_seed(config.seed)
     settings = settings_digest(run) if run.exists else None
     saved = checkpoint.newest_readable(run.checkpoints, report.note, settings) if ranks.first else None
@@ -69,6 +68,7 @@ def begin(
     if config.sync_batchnorm and not ranks.alone:
         synchronize(shared, device)
     model = model.to(device).to(memory_format=torch.channels_last)
+    make_exact(shared, config.size, device, report.note)
     if not config.stream:
         splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
         fetch_shards(pool.tasks, sorted(splits), report)

@@ -37,6 +37,7 @@ from mtrain.train import checkpoint, conflicts, task_gradients, validation
 from mtrain.train.averaging import Average
 from mtrain.train.dense_part import DensePart
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
+from mtrain.train.exactness import exact_gradients
 from mtrain.train.gradients import GradientSums
 from mtrain.train.graph import RecordedIteration, Recording
 from mtrain.train.inputs import Inputs
@@ -164,7 +165,8 @@ class Training:
         if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
         again = self.config.checkpointing and not self.still
-        with batchnorm_adapt.statistics_kept(self.model.shared) if again else nullcontext():
+        kept = batchnorm_adapt.statistics_kept(self.model.shared) if again else nullcontext()
+        with kept, exact_gradients(self.model.shared):
             (losses.sum() / self.config.batch).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
@@ -178,7 +180,7 @@ class Training:
             torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
             found = self._losses(batch, batch.counts.tolist()) / self.config.batch
             kept = batchnorm_adapt.statistics_kept(self.model.shared) if self.config.checkpointing else nullcontext()
-            with kept:
+            with kept, exact_gradients(self.model.shared):
                 task_gradients.add_jacobian(rows, found, counts, parameters)
                 if heads:
                     found.sum().backward(inputs=own)  # type: ignore[no-untyped-call]

@@ -40,6 +40,7 @@ from mtrain.scoring.panoptic import Matches, matches
 from mtrain.scoring.peaks import counted, found_masks
 from mtrain.train import checkpoint
 from mtrain.train.dense_validation import ordered_targets
+from mtrain.train.exactness import exact_gradients, make_exact
 
 LR = 2e-3
 HIDDEN = (64, 32, 32)
@@ -75,8 +76,6 @@ class FrozenDense:
 
     def __init__(self, network: SharedNetwork, dense: Dense, size: int, seed: int, device: str) -> None:
         self.device, self.dense, self.size = find_device(device), dense, size
-        if self.device.type == "cuda":
-            torch.backends.cudnn.deterministic = True  # else the same steps give other bits the second time
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.level: Level = levels_of(network.body, size, network.name)[-1]
         torch.manual_seed(seed)
@@ -116,7 +115,8 @@ class FrozenDense:
             known = torch.ones(discs.shape[:2], dtype=torch.bool, device=self.device)
             loss = loss + point_losses(discs, truth, known, radii * discs.shape[-1] / self.size).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with exact_gradients(self.network):
+            loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
 
@@ -194,6 +194,7 @@ def train_decoder(
     Raises:
         DivergedError: the loss or the trained values are not finite.
     """
+    make_exact(frozen.network, frozen.size, frozen.device, report.note)
     done = 0 if folder is None else frozen.resume(folder, report)
     if done:
         report.note(f"{task.name}: the decoder resumes after {done} of {steps} steps")

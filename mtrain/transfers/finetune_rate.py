@@ -38,6 +38,7 @@ from mtrain.scoring import metrics, targets
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import decided, truth_of
 from mtrain.train import checkpoint
+from mtrain.train.exactness import exact_gradients, make_exact
 from mtrain.train.optimizer import sgd
 
 RATES = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -117,8 +118,6 @@ class LinearClassifier(nn.Module):
 def new_classifier(start: SharedNetwork, task: Task, recipe: Recipe) -> LinearClassifier:
     """A copy of `start` on the device, with a new linear layer whose weights depend only on the seed."""
     device = find_device(recipe.device)
-    if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # otherwise a repeated epoch gives different bits
     torch.manual_seed(recipe.seed)
     model = LinearClassifier(copy.deepcopy(start).cpu(), task.outputs)
     return model.to(device).to(memory_format=torch.channels_last)
@@ -178,6 +177,7 @@ class Tuning:
 
     def run(self, folder: Path, report: Reporter) -> RateResult:
         """Run the remaining epochs, with checkpoints in `folder`."""
+        make_exact(self.model.shared, self.recipe.size, self.device, report.note)
         saved, done = time.monotonic(), len(self.history)
         title = f"{self.task.name}: fine-tuning at {self.rate:g}"
         with report.bar(title, self.recipe.epochs, done=done, unit="epochs") as advance:
@@ -216,7 +216,8 @@ class Tuning:
             found = self.model(self.model.shared.normalize(images))
         loss = self._loss(found.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with exact_gradients(self.model.shared):
+            loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,15 +25,17 @@ from mtrain.runs import Run
 from mtrain.train import fit, graph
 from mtrain.train.graph import CudaGraph
 from mtrain.train.trainer import Training
+from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_augment import SIDES, batch_of, smooth
-from tests.mtrain.test_fit import Notes, a_training, config
+from tests.mtrain.test_fit import Notes, a_training, config, interrupted
 
 pytestmark = [
     pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and `-m cuda`, as in `make gpu`"),
 ]
 MANY = tuple(f"Task{number}" for number in range(22))
+VIT = "timm:vit_tiny_patch16_224"
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +161,57 @@ def _tensors(path: Path) -> bytes:
     """Without the header, which names the run."""
     data = path.read_bytes()
     return data[8 + int.from_bytes(data[:8], "little") :]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "adamw with a moving average": {"optimizer": "adamw", "schedule": "cosine", "ema": 0.9, "label_smoothing": 0.1},
+    "augmented": {"rotations": True, "stain_jitter": 0.2, "colour_jitter": 0.2},
+    "statistics of each task": {"batchnorm": "per-task", "temperature": 2.0, "class_balanced": True},
+    "accumulated": {"accumulate": 2},
+    "resident": {"resident": 0.5},
+    "heads alone": {"tune": "heads", "features": "cached"},
+    "pcgrad": {"gradients": "pcgrad", "log_cosines": 4},
+    "upgrad": {"gradients": "upgrad"},
+    "LoRA": {"tune": "lora:2", "backbone": VIT, "batchnorm": "train", "size": 64, "layer_decay": 0.8},
+    "last blocks, checkpointing": {"tune": "last:2", "backbone": VIT, "checkpointing": True, "size": 64},
+    "masks and points": {"dense": True, "size": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_stopped_training_of_any_kind_ends_with_the_bits_of_an_undisturbed_one(
+    kind: dict[str, Any], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its graph is the iteration, where there is one."""
+    pool = write_mixed_pool(tmp_path / "pool") if kind.get("dense") else shards
+    settings = config(pool, **{"leave_out": (), "device": "cuda", "iterations": 16, "warmup": 5, "batch": 16} | kind)
+    whole, resumed = Run(tmp_path / "whole" / "toy"), Run(tmp_path / "resumed" / "toy")
+    notes = Notes()
+    assert fit.fit(settings, whole, notes) == "finished"
+    assert not [note for note in notes.said if "other bits" in note or "last bits" in note]
+    interrupted(monkeypatch, resumed, settings, 11)
+    assert fit.fit(settings, resumed, Notes()) == "finished"
+    for name in ("shared.safetensors", "heads.safetensors"):
+        assert _tensors(whole.path / name) == _tensors(resumed.path / name)
+
+
+def test_the_commands_after_a_training_run_on_the_device(shards: Path, tmp_path: Path) -> None:
+    """Their scores are those of the processor, but for the precision of the features."""
+    runs = ["--runs", str(tmp_path), "--run", "toy"]
+    words = ["--shards", str(shards), "--leave-out", "Task0", "--backbone", "resnet18", "--weights", "random"]
+    _mtrain("fit", *runs, *words, "--size", "64", "--batch", "16", "--iterations", "12", "--device", "cuda")
+    for mode in ("svm", "knn", "logistic", "fewshot"):
+        scores = []
+        for hidden in ({}, {"CUDA_VISIBLE_DEVICES": ""}):
+            found = json.loads(_mtrain("transfer", *runs, "--mode", mode, "--json", **hidden))
+            scores.append([result["score"] for result in found])
+        assert scores[0] == pytest.approx(scores[1], abs=0.25)  # of two images
+    for more in (["--mode", "finetune", "--epochs", "2", "--lr", "1e-3"], ["--mode", "eva", "--steps", "20"]):
+        _mtrain("transfer", *runs, *more)
+    _mtrain("report", *runs)
+
+
+def _mtrain(*words: str, **environment: str) -> str:
+    """What a command prints."""
+    command = [sys.executable, "-m", "mtrain.cli", *words, "--quiet"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | environment).stdout

@@ -102,10 +102,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     """SIGTERM to this process while that iteration is under way."""
     plain = Training.step
 
-    def step(self: Training, batch: Any) -> torch.Tensor:
+    def step(self: Training, *parts: Any) -> torch.Tensor:
         if self.iteration + 1 == iteration:
             os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, batch)
+        return plain(self, *parts)
 
     monkeypatch.setattr(Training, "step", step)
 

@@ -84,6 +84,19 @@ def test_what_stands_still_keeps_less() -> None:
     assert heads < last < 0.5 * whole
 
 
+def test_checkpointing_is_estimated_where_cuda_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, checkpointing keeps the states of generators of CUDA devices, which fake tensors cannot hold."""
+    expected = estimate(checkpointing=True)
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("the states of generators")
+
+    monkeypatch.setattr(torch.cuda, "_initialized", True)
+    monkeypatch.setattr(torch.utils.checkpoint, "get_device_states", refused)
+    assert estimate(checkpointing=True) == expected
+    assert torch.utils.checkpoint.get_device_states is refused
+
+
 def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block() -> None:
     deep = SMALL | {"depth": 12}
     plain = estimate(options=deep, tune="bias").activations

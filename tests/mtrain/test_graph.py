@@ -74,6 +74,12 @@ class Double:
                 if old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
+    def release(self) -> None:
+        self.recorded.calls.clear()
+
+    def trim(self) -> None:
+        """There is no memory of its own."""
+
 
 class Wrong(Double):
     """Replays something else."""
@@ -199,6 +205,8 @@ def test_a_recording_that_is_not_the_iteration_is_said_and_not_used(
     assert reason in said[0]
     assert training.recorded is not None
     assert training.recorded.losses is None
+    assert isinstance(training.recorded.recording, Double)
+    assert not training.recorded.recording.recorded.calls  # its memory is free
 
 
 def test_a_recording_that_fails_once_is_tried_again(shards: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import tarfile
 import zipfile
@@ -301,6 +302,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
         (SAFE[:300], "it is a safetensors file that is cut short"),
         (b"\0\1\2\3\4\5\6\7\0\1\2\3", "its first bytes match no known format"),
     ],
+    ids=map(str, itertools.count()),  # the data of some differs between processes
 )  # fmt: skip
 def test_what_is_no_weights_file_is_called_what_it_is(tmp_path: Path, data: bytes, said: str, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
