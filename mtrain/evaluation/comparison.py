@@ -29,6 +29,7 @@ from mtrain.evaluation.paired import draws, kept_answers
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
 from mtrain.evaluation.robustness_run import robustness_of
 from mtrain.model.devices import find_device
+from mtrain.model.inference import Inference
 from mtrain.model.network import SharedNetwork
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
@@ -154,15 +155,17 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
     return Scored(float(np.mean(values)), interval, found["set"], answers, metric, deviation)
 
 
-@torch.inference_mode()
 def cost(network: SharedNetwork, size: int, device: str = "auto") -> Cost:
-    """Time and memory for features of images of `size` px in inference mode, computed as for transfers."""
+    """Time and memory for features of images of `size` px, computed as for transfers, in the same precision."""
     place = find_device(device)
     network = network.eval().to(place).to(memory_format=torch.channels_last)
     images = torch.zeros((BATCH[place.type], 3, size, size), dtype=torch.uint8, device=place)
 
+    inference = Inference.on(place)
+
     def run() -> None:
-        network(network.normalize(images)).sum().item()  # .item() waits for the device
+        with inference.running():
+            network(network.normalize(images)).sum().item()  # .item() waits for the device
 
     run()
     before = _reset(place)

@@ -12,7 +12,7 @@ from mtrain.belonging import fault_of_result
 from mtrain.documents import read_document
 from mtrain.errors import RunError
 from mtrain.evaluation.comparisons import METRICS
-from mtrain.report.page import template
+from mtrain.report.page import template, with_minus
 from mtrain.runs import Run
 
 AGAIN = "`mtrain influence` makes it again"
@@ -41,8 +41,8 @@ def write_page(run: Run) -> Path:
     found = documents(run)
     names = sorted({row["task"] for one in found for row in one["sources"]})
     out = run.path / "influence" / "influence.html"
-    page = template("influence.html", nats=_nats, span=_span, shade=_shade, metric=_metric, number=_number,
-                    gain_shade=_gain_shade)  # fmt: skip
+    numbers = {"nats": with_minus(_nats), "span": with_minus(_span), "number": with_minus(_number)}
+    page = template("influence.html", shade=_shade, gain_shade=_gain_shade, metric=_metric, **numbers)
     largest = max((abs(row["theta"]) for one in found for row in one["sources"]), default=0.0)
     rows = [(name, [_cell(one, name) for one in found]) for name in names]
     matrices = {one["file"]: _table(one["matrix"]) for one in found if one.get("matrix")}
@@ -151,15 +151,15 @@ def _cell(content: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def _nats(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
+    return f"{value:+.4f}"
 
 
 def _number(value: float | None, form: str = "{:+.2f}") -> str:
-    return "–" if value is None else form.format(value).replace("-", "−")
+    return "–" if value is None else form.format(value)
 
 
 def _span(interval: Sequence[float] | None, form: str = "{:+.4f}") -> str:
-    edges = [] if interval is None else [form.format(edge).replace("-", "−") for edge in interval]
+    edges = [] if interval is None else [form.format(edge) for edge in interval]
     return f" [{', '.join(edges)}]" if edges else ""
 
 

@@ -21,7 +21,7 @@ def percent(score: float | None) -> str:
 
 def points(gain: float | None) -> str:
     """A difference of scores in percentage points, with its sign."""
-    return "–" if gain is None or gain != gain else f"{100 * gain:+.2f}".replace("-", "−")
+    return "–" if gain is None or gain != gain else minus(f"{100 * gain:+.2f}")
 
 
 def span(interval: Interval | None, *, signed: bool = False) -> str:
@@ -29,12 +29,17 @@ def span(interval: Interval | None, *, signed: bool = False) -> str:
     if interval is None:
         return ""
     low, high = (f"{100 * edge:+.1f}" if signed else f"{100 * edge:.1f}" for edge in interval)
-    return f" [{low}, {high}]".replace("-", "−")
+    return minus(f" [{low}, {high}]")
 
 
 def minus(number: str) -> str:
-    """A written number with a minus sign in place of a hyphen."""
+    """A written number with a minus sign in place of a hyphen, as pages have it; lines for a terminal have hyphens."""
     return number.replace("-", "−")
+
+
+def with_minus(written: Callable[..., str]) -> Callable[..., str]:
+    """A filter for pages: what `written` returns, with minus signs."""
+    return lambda *given, **named: minus(written(*given, **named))
 
 
 def breakable(name: str) -> Markup:

@@ -21,7 +21,7 @@ from mtrain.report import csv_files, figures, grid_figures
 from mtrain.report.breakhis_table import MAGNIFICATIONS, breakhis_rows
 from mtrain.report.charts import Dot, dots
 from mtrain.report.grid_figures import RenderedFigure, drawn, plain
-from mtrain.report.page import template
+from mtrain.report.page import minus, template
 from mtrain.report.soup_rows import soup_rows
 from mtrain.sweep.spec import Combination, rate
 from mtrain.sweep.store import Result, Store
@@ -139,7 +139,7 @@ def spread(found: Summary) -> str:
 
 def _percents(interval: tuple[float, float] | None, form: str = "{:.1f}") -> str:
     """'[80.1, 92.3]'; nothing where there is no interval."""
-    return "" if interval is None else f"[{form.format(interval[0])}, {form.format(interval[1])}]".replace("-", "−")
+    return "" if interval is None else minus(f"[{form.format(interval[0])}, {form.format(interval[1])}]")
 
 
 def _mark(column: str, row: TaskRow) -> Markup:

@@ -22,6 +22,7 @@ from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
 from mtrain.evaluation.comparison import Scored, cost, draws_of, rank_intervals
 from mtrain.evaluation.eva_scores import published_facts, published_for
+from mtrain.model.inference import Inference
 from mtrain.model.network import shared_network
 from mtrain.run_names import all_runs
 from mtrain.runs import Run, Start
@@ -300,6 +301,16 @@ def test_cost_counts_parameters_and_memory_of_the_weights() -> None:
     assert found.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert found.mib_weights * 2**20 >= 4 * found.parameters
     assert (found.device, found.mib_image, found.features) == ("cpu", None, 1024)
+
+
+def test_cost_is_that_of_features_in_the_precision_of_transfers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA, bfloat16."""
+    seen: list[torch.dtype] = []
+    network = shared_network(SMALL, "random")
+    network.body.register_forward_hook(lambda _body, _images, features: seen.append(features.dtype))
+    monkeypatch.setattr(Inference, "on", lambda device: Inference(device, torch.bfloat16))
+    cost(network, 32, "cpu")
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_a_network_without_a_run_has_a_place_of_its_own_by_table_and_size(made: Path, tmp_path: Path) -> None:
