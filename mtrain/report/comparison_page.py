@@ -15,8 +15,9 @@ from mtrain.report.page import template, with_minus
 
 def write_page(content: dict[str, Any], out: Path) -> Path:
     """Write the page of what mtrain.evaluation.comparison.compare gives."""
-    shown = {"metric": _metric, "rank": _rank, "size": _size, "times": _times, "mib": _mib}
-    page = template("comparison.html", span=with_minus(_span), **shown)
+    page = template(
+        "comparison.html", span=with_minus(_span), metric=_metric, rank=_rank, size=_size, times=_times, mib=_mib
+    )
     rows = [(network, one) for network, tasks in content["robustness"].items() for one in tasks.values()]
     scores = [one for network in content["networks"] for one in network["scores"].values() if one]
     some, of_differences = (any(one.get(name) for one in scores) for name in ("interval", "difference_interval"))
