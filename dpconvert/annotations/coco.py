@@ -77,6 +77,7 @@ class CocoAnnotation(Loose):
     category_id: Id | None = None
     segmentation: Segmentation | None = None
     bbox: Annotated[list[Coordinate], Field(max_length=4)] | None = None
+    iscrowd: Any = None
 
     @property
     def boxed(self) -> bool:
@@ -177,6 +178,7 @@ def shapes(
         own = scale if not isinstance(item.segmentation, Rle) else _of_mask(item.segmentation, size, name)
         scaled = shape if own == (1, 1) else shapely.transform(shape, lambda xy, by=own: xy * by)
         mended[SCALED] += own != (1, 1)
+        mended["crowd of objects (iscrowd = 1), read as one object"] += item.iscrowd in (1, "1")
         items.append(Annotation(scaled, label, str(item.id)))
     return Annotations(items, mended)
 

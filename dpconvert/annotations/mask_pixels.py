@@ -111,6 +111,19 @@ def shown(value: int, *, colours: bool) -> str:
     return f"#{value:06x}" if colours else str(value)
 
 
+def palette(data: bytes) -> dict[int, int]:
+    """Return the colours 0xrrggbb of a palette by their indexes; nothing if the content has no palette, or none that
+    can be read.
+    """
+    with suppress(*UNREADABLE, Pillow.DecompressionBombError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_image(io.BytesIO(data)) as image:
+            found = (image.getpalette("RGB") or []) if image.mode in ("P", "PA") else []
+            triples = zip(found[::3], found[1::3], found[2::3], strict=False)
+            return {index: red << 16 | green << 8 | blue for index, (red, green, blue) in enumerate(triples)}
+    return {}
+
+
 def _grey(values: Pixels, name: str) -> Pixels:
     first = values[:, :, 0]
     if (values == first[:, :, None]).all():

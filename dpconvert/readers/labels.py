@@ -156,9 +156,10 @@ def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[st
     """Classes of labels: by `values` where there are any, else a number counts `classes`, and a text is a class.
 
     Raises:
-        ManifestError: a label that `values` lacks, or a number beyond the classes.
+        ManifestError: a label that `values` lacks, a number beyond the classes, or one that may be a name or a count.
     """
     known: dict[str, str] = {}
+    numbered = [name for place, name in enumerate(classes) if name.isdecimal() and int(name) != place]
     for label in sorted(set(told)):
         match = names.match(label, values)
         if match is not None:
@@ -171,6 +172,11 @@ def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[st
                     "a label beyond the manifest's classes", where=where, found=label,
                     expected=f"0 to {len(classes) - 1}" if classes else None,
                     remedy="name them in [layout]: values = {0 = ..., 1 = ...}",
+                )  # fmt: skip
+            if numbered:  # else one class would be known by its name, and another by its place
+                raise ManifestError(
+                    f"the number {label} is none of the classes, whose names are numbers", where=where,
+                    expected=", ".join(classes), remedy="name the numbers in [layout]: values = {0 = ..., 1 = ...}",
                 )  # fmt: skip
             known[label] = classes[int(label)]
         else:

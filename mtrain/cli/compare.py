@@ -28,9 +28,13 @@ from mtrain.cli.robustness import COLUMN
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
+    from mtrain.transfers.dense_tuned import Moving
 
 MODES = ["svm", "logistic", "knn", "eva", "dense"]
-RARELY = ("cache", "cache_size", "check_images", "solver", "steps", "batch", "size", "pattern", "table", "k")
+RARELY = (
+    "cache", "cache_size", "check_images", "solver", "steps", "batch", "tune", "rates", "layer_decay", "size",
+    "pattern", "table", "k",
+)  # fmt: skip
 
 
 @click.command(cls=Detailed, rarely=RARELY)
@@ -56,6 +60,11 @@ RARELY = ("cache", "cache_size", "check_images", "solver", "steps", "batch", "si
 @SOLVER
 @STEPS
 @BATCH
+@click.option("--tune", metavar="WHAT",
+    help="With --mode dense: what to train of each network, as in `mtrain transfer`.  [default: heads, nothing]",
+)  # fmt: skip
+@click.option("--lr", "rates", type=float, multiple=True, help="Rate of the network with --tune.  [default: 1e-4]")
+@click.option("--layer-decay", type=float, metavar="D", help="Factor on that rate from each block to the one before.")
 @click.option("--by", metavar="NAME", help="Also measure robustness to this column, such as centre.")
 @COLUMN
 @click.option("--paper", is_flag=True, help="Show the scores that kaiko-eva published, with --mode eva.")
@@ -65,9 +74,9 @@ RARELY = ("cache", "cache_size", "check_images", "solver", "steps", "batch", "si
 @JSON
 def compare(
     runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...],
-    shards: Path | None, mode: str, size: int | None, solver: str, steps: int, batch: int, by: str | None,
-    pattern: str | None, table: Path | None, k: int | None, paper: bool, device: str, workers: int, out: Path,
-    as_json: bool,
+    shards: Path | None, mode: str, size: int | None, solver: str, steps: int, batch: int, tune: str | None,
+    rates: tuple[float, ...], layer_decay: float | None, by: str | None, pattern: str | None, table: Path | None,
+    k: int | None, paper: bool, device: str, workers: int, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Score several networks on the same tasks: one table, with ranks, time and memory.
 
@@ -85,28 +94,40 @@ def compare(
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
+    from mtrain.cli import transfer_lines
     from mtrain.data.columns import ColumnRequest
     from mtrain.evaluation.comparison import Entry, beside_published
     from mtrain.evaluation.comparison import compare as put_side_by_side
     from mtrain.report.comparison_page import lines, write_page
+    from mtrain.transfers.dense_tuned import Moving
     from mtrain.transfers.finetune_rate import Recipe
     from mtrain.transfers.transfer import TransferOptions
 
     report = reporter(quiet or as_json)
     of_runs = {} if backbones else {"size": "a run has its own"}
-    note_unused(report, unread([mode]) | of_runs | places(targets))
-    options = TransferOptions(mode, False, solver, workers, Recipe(batch=batch, device=device), steps)
+    note_unused(report, unread([mode]) | of_runs | places(targets) | transfer_lines.unmoved([mode], tune))
+    transfer_lines.recipe(1, rates, batch, 0, 0, device, tune, layer_decay)  # checks them
+    moving = transfer_lines.moving(rates, tune, layer_decay) if mode == "dense" else Moving()
+    options = TransferOptions(mode, False, solver, workers, Recipe(batch=batch, device=device), steps, moving)
     entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
     column = None if by is None else ColumnRequest(by, pattern, table)
     if column is None:
         note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))
     content, failures = put_side_by_side(entries, tasks, options, report, column, k)
-    content["notes"] += _repeated(networks)
+    content["notes"] += [*_repeated(networks), *_tuned(moving)]
+    content |= {"tune": moving.tune} if mode == "dense" else {}
     if paper:
         beside_published(content, report)
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
     end(failures)
+
+
+def _tuned(moving: Moving) -> Iterator[str]:
+    """A note on what is trained of the networks, if anything."""
+    if given := moving.determining():
+        decay = f", layer decay {moving.layer_decay:g}" if "layer_decay" in given else ""
+        yield f"the networks are trained with their decoders: --tune {moving.tune} --lr {moving.lr:g}{decay}"
 
 
 def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:

@@ -128,14 +128,17 @@ def export(
 @click.option("--mpp-override", type=click.FloatRange(0.05, 10), metavar="UM",
     help="Micrometres per pixel, for all slides, whatever their files state.",
 )  # fmt: skip
+@click.option("--tissue", type=click.FloatRange(0, 1), metavar="SHARE",
+    help="Minimum share of tissue in a patch; 0: all patches.  [default: as in training; with --dense: any tissue]",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @WORKERS
 @click.option("--out", type=FOLDER, default=Path("predictions"), show_default=True, help="Output folder.")
 @JSON
 def predict(
     runs: Path, quiet: bool, paths: tuple[Path, ...], name: str | None, task: str | None, shown: str | None,
-    patch: int | None, mpp: float | None, mpp_override: float | None, features: bool, dense: bool, device: str,
-    workers: int, out: Path, as_json: bool,
+    patch: int | None, mpp: float | None, mpp_override: float | None, tissue: float | None, features: bool,
+    dense: bool, device: str, workers: int, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Apply a run's network and head to slides, images, or folders of them.
 
@@ -159,7 +162,7 @@ def predict(
 
     classifier = Classifier(run, task, device)
     segmenter = Segmenter(run, classifier) if dense else None
-    size = Patch.of(classifier.about, patch, mpp, mpp_override)
+    size = Patch.of(classifier.about, patch, mpp, mpp_override, tissue)
     report = reporter(quiet or as_json)
     if mpp_override is not None:
         note_unused(report, {"mpp": "--mpp-override replaces it"})
@@ -170,7 +173,9 @@ def predict(
     results = run_prediction(classifier, paths, size, out, report, shown, features=features, workers=workers)
     if not any("heatmap" in result for result in results):
         side = ("patch",) if classifier.about.side else ()  # else it was needed
-        note_unused(report, dict.fromkeys(("mpp", "mpp_override", "shown", "workers", *side), "it is for slides"))
+        note_unused(
+            report, dict.fromkeys(("mpp", "mpp_override", "tissue", "shown", "workers", *side), "it is for slides")
+        )
     answer(map(_line, results), results, as_json=as_json)
 
 

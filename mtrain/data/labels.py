@@ -60,15 +60,17 @@ def targets_of(task: Task, rows: Rows, scaling: Scaling) -> npt.NDArray[np.float
     return values.astype(np.float32)
 
 
-def need_classes(task: Task, what: str) -> None:
+def need_classes(task: Task, what: str, why: str = "") -> None:
     """Check that the images of a task have one class each. what: the step that needs it, which begins the message.
+    why: what it computes that only such images have.
 
     Raises:
         UsageError: they have any number of classes, or a number.
     """
     if task.target != "class":
         raise UsageError(
-            f"{what} needs images of one class each, and {task.name} is of kind {task.card.kind!r}",
+            f"{what} needs images of one class each{why and f' ({why})'}, and {task.name} is of kind "
+            f"{task.card.kind!r}",
             where=task.folder, remedy="choose another task, or leave this one out",
         )  # fmt: skip
 

@@ -26,6 +26,7 @@ from mtrain.evaluation.robustness_results import FOLDER
 from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
 
+DEFINED = "PathoROB's index counts neighbours of the same class and of others, and no source defines it without classes"
 SETS = ("train", "val")  # test sets are not needed, and stay closed
 
 
@@ -39,7 +40,7 @@ def robustness_of(
     Raises:
         UsageError: the column is not there, or has too few values.
     """
-    need_classes(task, "mtrain robustness")
+    need_classes(task, "mtrain robustness", DEFINED)
     splits = [split for split in SETS if len(task.rows[split])]
     rows = Rows.joined([task.rows[split] for split in splits])
     values = column.of(task, rows)

@@ -26,7 +26,7 @@ from mtrain.data.task import OPEN, Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import companions, surrogate
-from mtrain.influence.gradients import Margins, Values, margins, moving
+from mtrain.influence.gradients import DEFINED, Margins, Values, margins, moving
 from mtrain.influence.probe import FreshProbe, fresh_probe
 from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import Subset, drawn, estimated
@@ -108,7 +108,7 @@ def influence(
         RunError: the run is unfinished or was trained on other shards.
     """
     config = run.config()
-    need_classes(target, "mtrain influence")
+    need_classes(target, "mtrain influence", DEFINED)
     _check(run, config, target)
     source = source_of(run, OWN)
     check_unseen(source, target, OPEN)
@@ -161,7 +161,7 @@ def _estimator(
 ) -> Estimator:
     pool, run, device = open_pool(shards), source.run, find_device(options.device)
     for name in run.trained_on():
-        need_classes(find_task(pool, name), "mtrain influence")
+        need_classes(find_task(pool, name), "mtrain influence", DEFINED)
     network = copy.deepcopy(source.network).eval()  # features computed in inference mode have no gradients
     tune = config.tune if not config.tune.startswith("lora") else "all"
     tuning.prepare(network.body, tune, network.name)

@@ -25,6 +25,7 @@ from mtrain.influence.projection import Projection
 from mtrain.model.network import SharedNetwork
 
 Values = NDArray[np.float64]
+DEFINED = "the method is defined by the margins of their logits"
 LAST = 0.15  # minimum share of all weights in the last stage
 AT_ONCE = 16  # number of samples whose gradients are in memory at once
 
@@ -88,7 +89,7 @@ def margins(
 
     The network is in evaluation mode. Images are cropped and resized as for features.
     """
-    need_classes(task, "mtrain influence")
+    need_classes(task, "mtrain influence", DEFINED)
     weight, bias = (part.to(device) for part in head)
 
     def of_one(moved: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from mtrain.predict.heatmap import TILE
 from mtrain.predict.layout import Layout, layout
 from mtrain.predict.patch_reading import Patches, read_patches
 from mtrain.predict.segmenter import Segmenter
-from mtrain.predict.slide import Patch, open_slide
+from mtrain.predict.slide import Patch, open_slide, report_skipped
 from mtrain.predict.tiling import class_map
 from mtrain.scoring.peaks import found_points
 
@@ -33,7 +33,11 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Segmented:
-    """The result for a slide: its files, the share of each class in the tissue, and the number of points by class."""
+    """The result for a slide: its files, the share of each class in what was predicted, the number of points by class,
+    and of the patches that were predicted, and skipped because they hold no tissue.
+
+    pitch: number of level-0 pixels in one pixel of the mask, along x and y; the corners of mask and slide coincide.
+    """
 
     file: str
     mask: str | None
@@ -41,6 +45,9 @@ class Segmented:
     points: str | None
     shares: dict[str, float]
     found: dict[str, int]
+    patches: int
+    skipped: int
+    pitch: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ def segment_slide(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_slide(path, patch, report) as image, tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         tiles = layout(image, patch, segmenter.size, path)
+        why = "no tissue" if patch.least is None else f"less than {patch.least:.0%} tissue"
+        report_skipped(report, path.name, tiles.skipped, len(tiles.at), why)
         found = _find(segmenter, image, path, patch, tiles, Path(scratch) / "map", report, workers)
         mask = polygons = points = None
         shares: dict[str, float] = {}
@@ -83,7 +92,9 @@ def segment_slide(
         counts = {name: int((found.points[:, 2] == label).sum()) for label, name in enumerate(task.points)}
         del found  # closes the temporary file
     files = [None if file is None else str(file) for file in (mask, polygons, points)]
-    return Segmented(str(path), files[0], files[1], files[2], shares, counts)
+    return Segmented(
+        str(path), files[0], files[1], files[2], shares, counts, len(tiles.at), tiles.skipped, tiles.pitch
+    )  # fmt: skip
 
 
 def _find(

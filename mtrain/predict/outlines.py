@@ -23,12 +23,10 @@ def outlines(classes: NDArray[np.uint8], label: int, tolerance: float = TOLERANC
     return [part for part in shapely.get_parts(joined) if part.geom_type == "Polygon" and not part.is_empty]
 
 
-def in_level0(
-    polygon: shapely.Polygon, corner: tuple[int, int], pitch: tuple[float, float]
-) -> Iterator[list[list[float]]]:
+def in_level0(polygon: shapely.Polygon, pitch: tuple[float, float]) -> Iterator[list[list[float]]]:
     """The rings of a polygon, outer ring first, in level-0 pixels. pitch: level-0 pixels in one of the map, x and y."""
     for ring in (polygon.exterior, *polygon.interiors):
-        places = np.asarray(ring.coords) * pitch + corner
+        places = np.asarray(ring.coords) * pitch
         yield np.round(places, 2).tolist()
 
 

@@ -16,6 +16,7 @@ from dpconvert.image import Image, open_image, scales, tissue
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
 from dpconvert.plan.grid import grid
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
 from mtrain.model.heads import About
@@ -34,6 +35,7 @@ class Patch:
 
     told: micrometres per pixel for slides whose files do not state it. override: for all slides, whatever they state.
     tissue_rule, tissue, range: how the training data separated tissue from background, and converted values to RGB.
+    least: minimum share of tissue that the user gives instead; 0: every patch.
     """
 
     side: int
@@ -43,23 +45,34 @@ class Patch:
     tissue_rule: TissueRule = "glass"
     tissue: float = TISSUE
     range: Range | None = None
+    least: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Minimum share of tissue in a patch with one class."""
+        return self.tissue if self.least is None else self.least
 
     @classmethod
-    def of(cls, about: About, side: int | None, told: float | None, override: float | None = None) -> Patch:
-        """The patches that the task was trained on, optionally with another side.
+    def of(
+        cls, about: About, side: int | None, told: float | None, override: float | None = None,
+        least: float | None = None,
+    ) -> Patch:  # fmt: skip
+        """The patches that the task was trained on, optionally with another side, or another share of tissue.
 
         Raises:
             UsageError: the task does not state its side, and none is given.
         """
         if not (side or about.side):
             raise UsageError(f"{about.task} does not state the size of its images", remedy="give --patch PX")
-        least = TISSUE if about.tissue is None else about.tissue
-        return cls(side or about.side, about.mpp, told, override, about.tissue_rule, least, about.range)
+        trained = TISSUE if about.tissue is None else about.tissue
+        return cls(side or about.side, about.mpp, told, override, about.tissue_rule, trained, about.range, least)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The result for a slide: its files, the number of patches, and the number of patches of each class."""
+    """The result for a slide: its files, the number of patches, of those skipped for too little tissue, and of the
+    patches of each class.
+    """
 
     file: str
     heatmap: str
@@ -67,6 +80,7 @@ class Answered:
     geojson: str
     features: str | None
     patches: int
+    skipped: int
     classes: dict[str, int]
 
 
@@ -83,9 +97,10 @@ def predict_slide(
         UsageError: the slide holds no tissue, or is smaller than a patch.
     """
     with open_slide(path, patch, report) as image:
-        boxes = patches_of(image, patch, path)
+        boxes, skipped = patches_of(image, patch, path)
         if not len(boxes):
-            raise UsageError("no patch of this slide holds enough tissue", where=path)
+            raise no_tissue(path) if skipped else UsageError("this slide is smaller than a patch", where=path)
+        report_skipped(report, path.name, skipped, len(boxes), f"less than {patch.share:.0%} tissue")
         answers = np.zeros((len(boxes), len(classifier.classes)), np.float32)
         found = np.zeros((len(boxes), classifier.network.num_features if features else 0), np.float32)
         with report.bar(path.name, len(boxes), unit="patches") as advance:
@@ -109,7 +124,14 @@ def predict_slide(
     counts = Counter(answers.argmax(axis=1).tolist())
     by_class = {name: counts[label] for label, name in enumerate(classifier.classes)}
     return Answered(
-        str(path), str(heatmap), str(picture), str(geojson), str(table) if table else None, len(boxes), by_class
+        str(path),
+        str(heatmap),
+        str(picture),
+        str(geojson),
+        str(table) if table else None,
+        len(boxes),
+        skipped,
+        by_class,
     )
 
 
@@ -130,17 +152,42 @@ def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
         yield image
 
 
-def patches_of(image: Image, patch: Patch, path: Path) -> NDArray[np.int64]:
-    """The patches with tissue on a grid from the corner of the bounds: (N, 4), x, y, width, height at level 0.
+def patches_of(image: Image, patch: Patch, path: Path) -> tuple[NDArray[np.int64], int]:
+    """The patches with tissue on a grid from the corner of the bounds: (N, 4), x, y, width, height at level 0; and the
+    number of those with too little tissue.
 
     Where a patch does not fit any more at the right or the bottom, another one ends at the edge.
     """
     scale = scales(image, patch.mpp, patch.told, str(path))
     left, top, width, height = image.bounds
     boxes = _to_the_edges(grid(width, height, patch.side, scale=scale), width, height) + np.array([left, top, 0, 0])
-    enough = tissue(image, rule=patch.tissue_rule, mpp=patch.told).share(boxes) >= patch.tissue
+    enough = enough_tissue(image, patch, boxes)
     kept: NDArray[np.int64] = boxes[enough]
-    return kept
+    return kept, len(boxes) - len(kept)
+
+
+def enough_tissue(image: Image, patch: Patch, boxes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which boxes (N, 4), x, y, width, height at level 0, hold the share of tissue that is asked for."""
+    if patch.share <= 0:
+        return np.ones(len(boxes), np.bool_)
+    enough: NDArray[np.bool_] = tissue(image, rule=patch.tissue_rule, mpp=patch.told).share(boxes) >= patch.share
+    return enough
+
+
+def no_tissue(path: Path) -> UsageError:
+    """The error for a slide of which nothing would be predicted."""
+    return UsageError(
+        "no patch of this slide holds enough tissue", where=path, remedy="--tissue 0 predicts every patch"
+    )
+
+
+def report_skipped(report: Reporter, name: str, skipped: int, kept: int, why: str) -> None:
+    """Note the patches of a slide that are not predicted."""
+    if skipped:
+        report.note(
+            f"{name}: {skipped} of {counted(skipped + kept, 'patch')} not predicted: {why} (--tissue 0 "
+            "predicts every patch)"
+        )
 
 
 def _to_the_edges(boxes: NDArray[np.int64], width: int, height: int) -> NDArray[np.int64]:

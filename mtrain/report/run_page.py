@@ -31,6 +31,7 @@ from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report import run_markdown
 from mtrain.report.charts import Dot, Points, dots, in_words, inline, intervals_of, learning_curve
+from mtrain.report.colour_notes import colour_notes
 from mtrain.report.cosines import cosines_in
 from mtrain.report.cost import cost
 from mtrain.report.details import details, markdown_errors
@@ -60,6 +61,7 @@ def write_report(
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
     state, iteration = run.state()
     gradients = cosines_in(events)
+    colours = colour_notes(run, tasks, {c.task for c in comparisons})
     about = comparisons, published, robust, markdown_errors(sections)
     tables = run_markdown.tables(run.name, tasks, _uses(run, tasks), missing, *about)
     page = template("report.html").render(
@@ -94,7 +96,7 @@ def write_report(
         baseline=baseline_of(comparisons),
         titles=titles,
         own=OWN,
-        notes=_notes(comparisons, robust),
+        notes=[*_notes(comparisons, robust), *colours],
     )
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)

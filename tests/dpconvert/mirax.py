@@ -42,8 +42,15 @@ FILE_1 = Data0001.dat
 """
 
 
-def write_mirax(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write `path` (.mrxs) and its folder. pixels: (height, width, 3), in whole tiles, alternately in two files."""
+def write_mirax(
+    path: Path, pixels: NDArray[np.uint8], scanned: tuple[slice, slice] = (slice(None), slice(None))
+) -> None:
+    """Write `path` (.mrxs) and its folder. pixels: (height, width, 3), in whole tiles, alternately in two files.
+
+    scanned: rows and columns with pixels, in whole tiles; there are no tiles elsewhere.
+    """
+    there = np.zeros(pixels.shape[:2], np.bool_)
+    there[scanned] = True
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -51,6 +58,8 @@ def write_mirax(path: Path, pixels: NDArray[np.uint8]) -> None:
     data, entries = [bytearray(b"01.02" + SLIDE_ID) for _ in range(FILES)], []
     for number in range(across * down):
         y, x = (TILE * at for at in divmod(number, across))
+        if not there[y, x]:
+            continue
         tile = io.BytesIO()
         Image.fromarray(pixels[y : y + TILE, x : x + TILE]).save(tile, "PNG")
         file = data[number % FILES]

@@ -306,6 +306,7 @@ def test_coco_polygons_boxes_and_runs_of_one_image() -> None:
     assert found.mended == {
         "annotation without an outline": 1,
         "drawn on a copy of another size, scaled to the image": 1,
+        "crowd of objects (iscrowd = 1), read as one object": 1,
     }
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from dpconvert.errors import ManifestError, SourceError, UserError
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import reader, with_defaults
+from dpconvert.readers.labels import class_names
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Answer
 
@@ -316,3 +317,15 @@ def test_a_converted_task_holds_what_the_file_says_and_a_slide_gives_its_number_
         (f"{number}.tif", NUMBERS[number]) for number in range(COUNT) for _ in range(4)
     )
     assert dpconvert("verify", tmp_path / "out", "-q").code == 0
+
+
+def test_a_number_is_not_counted_where_classes_are_called_by_other_numbers() -> None:
+    """Of the labels 0, 1 and 2, the first was the class '1', as the second was by its name."""
+    assert class_names(["1", "3"], {}, ["1", "2", "3"], "x") == ["1", "3"]
+    assert class_names(["0", "2"], {}, ["0", "1", "2"], "x") == ["0", "2"]
+    assert class_names(["0", "1"], {}, ["a", "b"], "x") == ["a", "b"]
+    with pytest.raises(
+        ManifestError, match=r"number 0 is none of the classes, whose names are numbers.*1, 2, 3.*values"
+    ):
+        class_names(["0", "1"], {}, ["1", "2", "3"], "x")
+    assert class_names(["0", "1"], {"0": "3", "1": "4"}, ["3", "4"], "x") == ["3", "4"]

@@ -259,3 +259,33 @@ def test_a_mask_whose_size_is_no_fraction_of_its_image_s_is_told(size: tuple[int
 
 def test_a_mask_whose_two_readings_are_one_needs_no_choice() -> None:
     assert read(white_is_zero(np.int8([[0, 1, 1, 0]] * 2)), BINARY) == ["other", "tumour", "tumour", "other"]
+
+
+def indexed(path: Path, values: Any, colours: list[tuple[int, int, int]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(values, np.uint8))
+    image.putpalette([number for colour in colours for number in colour])
+    image.save(path)
+
+
+def test_one_colour_that_is_two_values_in_two_masks_is_refused(make: Make, tmp_path: Path) -> None:
+    """The second mask looks like the first, and has its palette the other way round."""
+    values = np.zeros((20, 20), np.uint8)
+    values[:10, :10] = 1
+    for name in "abc":
+        draw_image(tmp_path / "source" / "images" / f"{name}.png")
+        swapped = name == "b"
+        path = tmp_path / "source" / "masks" / f"{name}.png"
+        indexed(path, 1 - values if swapped else values, [GREEN, BLACK] if swapped else [BLACK, GREEN])
+    rule = '[rule]\ntype = "area"\nsize = 10\nshare = 0.5\npositive = ["tumour"]\n'
+    told = str(make('shape = "masks"\n[layout.values]\n0 = "glass"\n1 = "tumour"\n' + rule, fails=True))
+    assert "masks/b.png: masks whose palettes contradict each other: #00ff00 is value 0 here, and value 1 in" in told
+    found = make('shape = "masks"\n[layout.values]\n"#000000" = "glass"\n"#00ff00" = "tumour"\n' + rule)
+    assert {(r["source"], r["x"], r["y"]) for r in found if r["label"]} == {
+        (f"images/{name}.png", 0, 0) for name in "abc"
+    }
+    indexed(tmp_path / "source" / "masks" / "b.png", values, [RED, WHITE])  # other colours for the same values
+    found = make('shape = "masks"\n[layout.values]\n0 = "glass"\n1 = "tumour"\n' + rule)
+    assert {(r["source"], r["x"], r["y"]) for r in found if r["label"]} == {
+        (f"images/{name}.png", 0, 0) for name in "abc"
+    }

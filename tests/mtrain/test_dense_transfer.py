@@ -230,8 +230,30 @@ def test_networks_are_compared_on_masks_with_differences_on_the_same_groups(fold
     assert "Both: toy: dice 0." in lines
 
 
+def test_networks_that_are_trained_with_their_decoders_are_compared(folder: Path, tmp_path: Path) -> None:
+    """The scores are those of `mtrain transfer --tune` with the same settings, and not those of frozen networks."""
+    given = ["--runs", folder / "runs", "--mode", "dense", "--steps", "2", "--batch", "8", "--target", "Both", "--tune",
+             "all", "--lr", "0.01", "--workers", "0", "--device", "cpu"]  # fmt: skip
+    words = ["compare", *given, "--shards", folder / "shards", "--backbone", f"{SMALL}=random", "--size", "32", "--run",
+             "toy", "--out", tmp_path / "page.html", "--json"]  # fmt: skip
+    answer = CliRunner().invoke(group, list(map(str, words)))
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    assert found["tune"] == "all"
+    assert "the networks are trained with their decoders: --tune all --lr 0.01" in found["notes"]
+    alone = CliRunner().invoke(group, ["transfer", *map(str, given), "--run", "toy", "--json"])
+    (single,) = json.loads(alone.stdout)
+    assert (single["tune"], single["lr"]) == ("all", 0.01)
+    assert found["networks"][1]["scores"]["Both"]["score"] == single["score"]
+    wrong = CliRunner().invoke(group, [*map(str, words), "--lr", "0.1"])
+    assert "--mode dense trains the network at one --lr" in str(wrong.exception)
+    still = CliRunner().invoke(group, list(map(str, [*words[:-1], "--mode", "knn"])))
+    assert "--tune is not used: --mode knn does not read it" in still.stderr
+
+
 def is_of_steps(path: Path, steps: int) -> bool:
-    return json.loads(path.with_suffix(".json").read_text())["steps"] == steps
+    result = json.loads(path.with_suffix(".json").read_text())
+    return (result["steps"], result["tune"]) == (steps, "heads")
 
 
 def dice_of(table: NDArray[np.int64]) -> float:

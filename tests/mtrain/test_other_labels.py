@@ -346,7 +346,8 @@ def test_modes_for_classes_refuse_other_labels(mode: str, run: Path) -> None:
             "mtrain audit-labels needs images of one class each",
         ),
         (("export", "--to", "safetensors", "--task", "Many", "--accept-licence"), "an exported head has one class"),
-        (("influence", "--target", "Cells"), "mtrain influence needs images of one class each"),
+        (("influence", "--target", "Cells"), "mtrain influence needs images of one class each (the method is"),
+        (("robustness", "--target", "Cells", "--by", "x"), "each (PathoROB's index counts neighbours"),
     ],
 )
 def test_what_needs_classes_says_so(arguments: tuple[str, ...], told: str, run: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_pixels_that_are_not_square_are_resampled_by_axis(run: Run, tmp_path: Pa
     tifffile.imwrite(path, pixels, photometric="rgb", **per_cm)
     (found,) = predict(Redness(run, "Alpha"), [path], Patch(side=64, mpp=1.0), tmp_path / "out", QUIET)
     assert found["patches"] == 4 * 4  # 256 x 256 um
-    frames = patches_of(open_image([path]), Patch(side=64, mpp=1.0), path)
+    frames = patches_of(open_image([path]), Patch(side=64, mpp=1.0), path)[0]
     assert {tuple(frame) for frame in frames[:, 2:].tolist()} == {(128, 64)}
     overridden = Patch(side=64, mpp=1.0, override=1.0)
     (found,) = predict(Redness(run, "Alpha"), [path], overridden, tmp_path / "out", QUIET)
@@ -230,7 +230,7 @@ def test_the_last_row_and_column_reach_the_edges_of_the_slide(run: Run, tmp_path
     """300 x 200 px of tissue in patches of 64: the fifth column starts at 236, the fourth row at 136."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.full((200, 300, 3), RED, np.uint8), photometric="rgb")
-    boxes = patches_of(open_image([path]), Patch(side=64, mpp=None), path)
+    boxes = patches_of(open_image([path]), Patch(side=64, mpp=None), path)[0]
     assert sorted(set(boxes[:, 0].tolist())) == [0, 64, 128, 192, 236]
     assert sorted(set(boxes[:, 1].tolist())) == [0, 64, 128, 136]
     assert boxes.tolist() == sorted(boxes.tolist(), key=lambda box: (box[1], box[0]))
@@ -267,7 +267,7 @@ def test_patches_are_read_by_processes_as_by_this_one(slide: Path) -> None:
     """Also where the last block is smaller than the others."""
     patch = Patch(side=64, mpp=1.0)
     with open_image([slide]) as image:
-        boxes = patches_of(image, patch, slide)
+        boxes = patches_of(image, patch, slide)[0]
         expected = [image.read(*box, (64, 64)) for box in boxes.tolist()]
     opener = partial(open_slide, slide, patch, QUIET)
     for workers in (0, 2):
@@ -293,7 +293,7 @@ def test_features_of_patches_are_written_as_slide_level_tools_read_them(run: Run
     with h5py.File(found["features"]) as file:
         features, coords, about = file["features"][:], file["coords"][:], dict(file["coords"].attrs)
     with open_image([slide]) as image:
-        boxes = patches_of(image, patch, slide)
+        boxes = patches_of(image, patch, slide)[0]
         pixels = [image.read(*box, (64, 64)) for box in boxes.tolist()]
     assert features.shape == (8, 512)
     assert coords.tolist() == boxes[:, :2].tolist()

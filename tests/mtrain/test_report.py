@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from mtrain.cli import group
-from mtrain.data.pool import open_pool
+from mtrain.data.images import Images
+from mtrain.data.pool import find_task, open_pool
 from mtrain.documents import without_nan
 from mtrain.evaluation.comparisons import compare
 from mtrain.report import figures
@@ -363,3 +364,32 @@ def test_the_page_of_a_soup_says_what_it_is_made_of(tmp_path: Path) -> None:
     text = " ".join(" ".join(Page(path.read_text()).text).split())
     assert "made of several trainings: the average of the weights of a, b. Settings are those of the first." in text
     assert "Nothing was logged yet" not in text
+
+
+def test_the_page_says_what_colours_alone_reveal_of_the_scored_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By nearest neighbours among histograms, computed here with numpy; the second page does not compute it again."""
+    run = a_run(tmp_path, transfers=[a_transfer("run", 0.8)])
+    task = find_task(open_pool(tmp_path / "shards"), "Gamma")
+    images = {split: Images([(task, task.rows[split])]) for split in ("train", "val")}
+    known, asked = (
+        np.stack([np.sqrt(shares(images[split].decode(n))) for n in range(len(task.rows[split]))])
+        for split in ("train", "val")
+    )
+    votes = np.zeros((len(asked), task.num_classes))
+    for row, likeness in enumerate(asked @ known.T):
+        for place in np.argsort(-likeness, kind="stable")[:10]:
+            votes[row, task.rows["train"].label[place]] += likeness[place]
+    score = float((votes.argmax(1) == task.rows["val"].label).mean())
+    expected = f"Gamma: colours alone, without any shape, score {score:.2f} accuracy on {len(asked)} validation images"
+    page, _ = write_report(run, tmp_path / "report.html")
+    assert expected in page.read_text()
+    monkeypatch.setattr("mtrain.report.colour_notes.colours_of", None)
+    assert expected in write_report(run, tmp_path / "again.html")[0].read_text()
+
+
+def shares(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The share of pixels in each of 8 x 8 x 8 cells of RGB."""
+    table, _ = np.histogramdd(pixels.reshape(-1, 3), bins=8, range=[(0, 256)] * 3)
+    return table.ravel() / table.sum()

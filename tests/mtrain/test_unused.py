@@ -177,7 +177,7 @@ SITUATIONS = [
     "watch --sweep grid | --runs runs --run toy --every 3",
     f"select | --incomplete --shards shards {SHARDS.partition('1GB ')[2]}",
     "export | --accept-licence",
-    "predict --task Alpha picture.png --patch 32 | --class class-1 --mpp 1 --mpp-override 1",
+    "predict --task Alpha picture.png --patch 32 | --class class-1 --mpp 1 --mpp-override 1 --tissue 0.5",
 ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dpconvert.names import plain
 from dpconvert.plural import counted
-from dpconvert.readers.draft import cytomine, folders, pixels, points, slides, tables, toml
+from dpconvert.readers.draft import cytomine, folders, held, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
 
@@ -40,7 +40,7 @@ def draft(root: Path) -> Drafted:
     survey = Survey.of(root)
     if not survey.images and not survey.slides:
         raise survey.nothing()
-    shapes = (cytomine, slides, points, tables, pixels, folders)
+    shapes = (cytomine, slides, held, points, tables, pixels, folders)
     found = next(draft for shape in shapes if (draft := shape.draft(survey)) is not None)
     found = replace(found, questions=(*found.questions, *_doubts(survey, found)))
     task = task_name(root)
@@ -67,7 +67,7 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
 
 def _stacks(survey: Survey, found: Draft) -> Iterator[str]:
     """Files that hold many images, or images with their labels, where nothing else told the labels."""
-    if not found.questions or found.shape in ("slides", "table"):
+    if not found.questions or found.shape in ("slides", "table", "arrays", "parquet", "webdataset"):
         return
     for shape, kind in (("arrays", arrays.FILES["images"]), ("parquet", parquet.FILES["tables"])):
         pattern = re.compile(kind.pattern)

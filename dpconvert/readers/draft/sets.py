@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,11 @@ def pattern(tables: list[Listing]) -> str:
 
 def lines(table: Listing, split: str, tables: list[Listing]) -> tuple[str, ...]:
     """Return the lines of the split policy."""
-    named = table.values(split) if split else [PurePosixPath(one.file).stem for one in tables]
+    return policy(table.values(split) if split else [PurePosixPath(one.file).stem for one in tables])
+
+
+def policy(named: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines of the split policy for these names of sets."""
     known = {names.as_set(name) for name in named if name}
     found = [folders.OFFICIAL]
     if "val" not in known and "train" in known:

@@ -149,12 +149,12 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
         [image for table in tables for image in table.images], tables[0].columns,
     )  # fmt: skip
     used = sorted({image for image in whole.images if image})
-    label, questions, others = _label(whole)
-    columns = _columns(whole)
+    label, questions, others = label_of(whole)
+    columns = label_columns(whole)
     told = targets.told(columns, label)
     asked = [*questions, *targets.questions(columns, label)] if told is None else []
     questions = [*unclear, *asked]
-    group, split = _group(whole, questions), sets.split_column(whole, SETS)
+    group, split = group_of(whole, questions), sets.split_column(whole, SETS)
     tree = folders.Tree.of(used)
     labels = dict(zip(whole.images, (row.get(label, "") for row in whole.rows), strict=True))
     roles, inner, grouped = folders.grouping(tree, [labels.get(name, "") for name in tree.images], {})
@@ -178,8 +178,8 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
         classes=counts if told is None else told.classes,
         of="images",
         remarks=tuple(targets.remarks(columns, label)) if told is None else told.remarks,
-        group=_what(group) if group else grouped.what,
-        why=(_why(whole, group),) if group else _no_column(whole, grouped, label, split),
+        group=group_kind(group) if group else grouped.what,
+        why=(why_grouped(whole, group),) if group else _no_column(whole, grouped, label, split),
         files={
             "table": (pattern, f"{counted(len(whole.rows), 'row')}, {counted(whole.matched, 'image')} of them here"),
             "images": (tree.pattern(roles, tree.file(inner, named=False)), folders.about(tree, roles)),
@@ -190,14 +190,14 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     )
 
 
-def _columns(table: Listing) -> list[targets.Column]:
+def label_columns(table: Listing) -> list[targets.Column]:
     """The columns that may hold labels, with the cells of the images that are here."""
     free = [column for column in table.rows[0] if column and column not in table.columns]
     unlike = (OTHER, SETS, GROUPS)
     return [(name, table.values(name)) for name in free if not any(pattern.search(name) for pattern in unlike)]
 
 
-def _label(table: Listing) -> tuple[str, list[str], list[str]]:
+def label_of(table: Listing) -> tuple[str, list[str], list[str]]:
     """The one column that may be the label, else '' and a question; and the columns that are listed beside it."""
     candidates = [column for column in table.rows[0] if _may_be_label(table, column)]
     named = [column for column in candidates if NAMED.fullmatch(column)]
@@ -247,7 +247,7 @@ def folders_comment(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)[:100]
 
 
-def _group(table: Listing, questions: list[str]) -> str:
+def group_of(table: Listing, questions: list[str]) -> str:
     """The column of the patient or slide: of several, the one whose groups hold those of the others."""
     columns = [column for column in table.rows[0] if column not in table.columns and _may_be_group(table, column)]
     columns += [column for column in table.columns if GROUPS.search(column) and len(table.columns) > 1]
@@ -272,16 +272,16 @@ def _holds(table: Listing, coarse: str, fine: str) -> bool:
     return all(len(found) == 1 for found in homes.values())
 
 
-def _what(group: str) -> str:
+def group_kind(group: str) -> str:
     if re.search(names.PEOPLE, group, re.IGNORECASE):
         return "patient"
     return "group" if "group" in group.casefold() else "slide"
 
 
-def _why(table: Listing, group: str) -> str:
+def why_grouped(table: Listing, group: str) -> str:
     values = table.values(group)
     return (
-        f"The column {group!r} tells the {_what(group)}: {counted(len(set(values)), _what(group))} of "
+        f"The column {group!r} tells the {group_kind(group)}: {counted(len(set(values)), group_kind(group))} of "
         f"{counted(len(values), 'image')}; images of one are never divided between train, val and test."
     )
 

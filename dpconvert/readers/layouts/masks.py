@@ -14,7 +14,7 @@ from typing import Self
 from pydantic import model_validator
 
 from dpconvert import names
-from dpconvert.annotations import Annotation, Annotations, LabelMask, masks
+from dpconvert.annotations import Annotation, Annotations, LabelMask, mask_pixels, masks
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
@@ -75,8 +75,10 @@ def images(source: Source) -> Iterator[SourceImage]:
         raise SourceError(
             "two masks of one image", where=twice.name, remedy=None if is_packaged(source.manifest) else remedy
         )
-    for image, mask in paired(source, "images", "masks", missing=layout.missing):
-        assert mask is not None
+    pairs = [(image, mask) for image, mask in paired(source, "images", "masks", missing=layout.missing) if mask]
+    if layout.threshold is None and not is_packaged(source.manifest):
+        _check_palettes(source, [mask.name for _, mask in pairs], [v for v in layout.values if isinstance(v, int)])
+    for image, mask in pairs:
         yield _source_image(image, [mask], layout)
 
 
@@ -104,6 +106,30 @@ def _source_image(image: MatchedFile, of_it: list[MatchedFile], layout: Layout) 
     labels = {f"class of {mask.name}": mask.get("class") for mask in of_it if mask.get("class")}
     names = tuple(mask.name for mask in of_it)
     return SourceImage(image["name"], (image.name,), group, split=split, annotations=names, extra=labels)
+
+
+def _check_palettes(source: Source, names_of: list[str], indexes: list[int]) -> None:
+    """Refuse masks whose palettes give one colour to different values that the manifest names: programs that make a
+    palette for each file order its colours as they like.
+
+    Raises:
+        SourceError: there are two such masks.
+    """
+    seen: dict[int, tuple[int, str]] = {}  # colour -> the first index with it, and its file
+    for name in names_of if len(indexes) > 1 else ():
+        colours = mask_pixels.palette(source.read(name))
+        of_index = {index: colours[index] for index in indexes if index in colours}
+        if len(set(of_index.values())) < len(of_index):
+            continue  # a palette that does not tell these values apart says nothing of them
+        for index, colour in of_index.items():
+            first, where = seen.setdefault(colour, (index, name))
+            if first != index:
+                raise SourceError(
+                    f"masks whose palettes contradict each other: {mask_pixels.shown(colour, colours=True)} is value "
+                    f"{index} here, and value {first} in {where}", where=name,
+                    remedy="name the colours in the manifest's `values` instead of numbers, or, if the numbers are "
+                    "right, save the masks in grey",
+                )  # fmt: skip
 
 
 def _twice(found: list[MatchedFile]) -> MatchedFile | None:

@@ -103,6 +103,18 @@ def read_tasks(folders: Sequence[Path], report: Reporter) -> Gallery:
     return Gallery(tasks, unfinished)
 
 
+def colours_of(folder: Path) -> ColourBaseline | None:
+    """What colours alone reveal of the classes of a finished task; None if that is not defined.
+
+    Raises:
+        ShardError: the task is unfinished or damaged.
+    """
+    card = load(folder)
+    rows = _index(folder, card)
+    read = [labels.column(card), *(name for name in COLUMNS if name != "group")]
+    return _colours(folder, card, {name: np.asarray(rows[name].to_numpy(zero_copy_only=False)) for name in read})
+
+
 def _read(folder: Path) -> TaskSummary:
     card = load(folder)
     if any(len(split.classes) != len(card.classes) for split in card.splits.values()):

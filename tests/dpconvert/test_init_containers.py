@@ -1,0 +1,169 @@
+"""`dpconvert init` on files that hold images with their labels: Parquet, HDF5, NumPy and tars, of four kinds of label.
+
+The files are written by the formats' own libraries; what is converted by the draft is compared with what was written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset as wds
+from PIL import Image
+
+from tests.dpconvert.conftest import Answer
+
+COUNT = 12
+PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 16, 16, 3), dtype=np.uint8)
+NAMES = [("normal", "tumour")[number % 2] for number in range(COUNT)]
+PATIENTS = [f"P{number // 2}" for number in range(COUNT)]
+NUMBERS = [0.25 + 1.5 * number for number in range(COUNT)]
+LISTS = [[["a"], ["a", "b"], [], ["c"]][number % 4] for number in range(COUNT)]
+GRADES = [1 + number % 3 for number in range(COUNT)]
+Call = Callable[..., Answer]
+Write = Callable[[Path], object]
+
+
+def image(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[number]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def parquet(**columns: Any) -> Write:
+    table = {"image": [{"bytes": image(number), "path": None} for number in range(COUNT)], **columns}
+    return lambda folder: pq.write_table(pa.table(table), folder / "train.parquet")
+
+
+def hugging(folder: Path) -> None:
+    """As `datasets` writes a class: numbers, and their names beside them."""
+    datasets.disable_progress_bars()
+    label = datasets.ClassLabel(names=["normal", "tumour"])
+    rows = {
+        "image": [{"bytes": image(n), "path": None} for n in range(COUNT)],
+        "label": [n % 2 for n in range(COUNT)],
+        "patient": PATIENTS,
+    }
+    features = datasets.Features({"image": datasets.Image(), "label": label, "patient": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features).to_parquet(folder / "a.parquet")
+
+
+def hdf5(**arrays: Any) -> Write:
+    def write(folder: Path) -> None:
+        with h5py.File(folder / "all.h5", "w") as file:
+            for name, values in {"images": PIXELS, **arrays}.items():
+                file[name] = values
+
+    return write
+
+
+def npz(**arrays: Any) -> Write:
+    return lambda folder: np.savez(folder / "all.npz", images=PIXELS, **arrays)
+
+
+def tar(fields: Callable[[int], dict[str, Any]]) -> Write:
+    def write(folder: Path) -> None:
+        with wds.TarWriter(str(folder / "shard-000000.tar")) as writer:
+            for number in range(COUNT):
+                writer.write({"__key__": f"s{number:02}", "png": image(number), **fields(number)})
+
+    return write
+
+
+CASES: dict[str, tuple[Write, str, list[Any]]] = {
+    "Hugging Face's classes": (hugging, "classification", NAMES),
+    "texts in Parquet": (parquet(label=NAMES, patient=PATIENTS), "classification", NAMES),
+    "lists in Parquet": (parquet(findings=LISTS, patient=PATIENTS), "multilabel", LISTS),
+    "a number in Parquet": (parquet(score=NUMBERS, patient=PATIENTS), "regression", NUMBERS),
+    "grades in Parquet": (parquet(grade=GRADES, patient=PATIENTS), "classification", [str(g) for g in GRADES]),
+    "texts in HDF5": (hdf5(label=np.array(NAMES, "S"), patient=np.array(PATIENTS, "S")), "classification", NAMES),
+    "numbers in HDF5": (hdf5(label=np.arange(COUNT) % 3), "classification", [str(n % 3) for n in range(COUNT)]),
+    "a number in HDF5": (hdf5(score=np.array(NUMBERS)), "regression", NUMBERS),
+    "grades in npz": (npz(grade=np.array(GRADES)), "classification", [str(g) for g in GRADES]),
+    "a number in npz": (npz(score=np.array(NUMBERS)), "regression", NUMBERS),
+    "0 and 1 in Parquet": (
+        parquet(a=[n % 2 for n in range(COUNT)], b=[n % 3 % 2 for n in range(COUNT)]), "multilabel",
+        [[name for name, has in (("a", n % 2), ("b", n % 3 % 2)) if has] for n in range(COUNT)],
+    ),
+    "texts in tars": (tar(lambda n: {"cls": NAMES[n].encode()}), "classification", NAMES),
+    "numbers in tars": (tar(lambda n: {"cls": n % 2}), "classification", [str(n % 2) for n in range(COUNT)]),
+    "members of JSON": (
+        tar(lambda n: {"json": {"diagnosis": NAMES[n], "patient": PATIENTS[n]}}), "classification", NAMES,
+    ),
+    "lists in JSON": (tar(lambda n: {"json": {"findings": LISTS[n]}}), "multilabel", LISTS),
+    "a number in JSON": (tar(lambda n: {"json": {"case": {"score": NUMBERS[n]}}}), "regression", NUMBERS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_converted_by_the_draft_is_what_was_written(case: str, dpconvert: Call, tmp_path: Path) -> None:
+    write, kind, expected = CASES[case]
+    folder, path = tmp_path / "held", tmp_path / "my.toml"
+    folder.mkdir()
+    write(folder)
+    answer = dpconvert("init", folder, "--out", path, "-q")
+    assert answer.code == 0, answer.out + answer.err
+    manifest = tomllib.loads(path.read_text())
+    assert manifest["kind"] == kind
+    made = dpconvert(path, "--source", folder, "--out", tmp_path / "out", "--workers", 1, "-q")
+    assert made.code == 0, made.err
+    found: dict[int, Any] = {}
+    groups = set()
+    for shard in sorted((tmp_path / "out" / manifest["task"]).glob("*.tar")):
+        with tarfile.open(shard) as opened:
+            content = {one.name: opened.extractfile(one).read() for one in opened}  # type: ignore[union-attr]
+        for name in (name for name in content if name.endswith(".json")):
+            fields = json.loads(content[name])
+            pixels = np.asarray(Image.open(io.BytesIO(content[name.removesuffix("json") + "png"])))
+            (number,) = np.flatnonzero((pixels == PIXELS).all(axis=(1, 2, 3)))
+            found[int(number)] = next(fields[key] for key in ("label_name", "label_names", "value") if key in fields)
+            groups.add(fields["group"])
+    assert [found[number] for number in range(COUNT)] == expected
+    has_patient = "patient" in path.read_text().split("[layout]")[1]
+    assert len(groups) == (COUNT // 2 if has_patient else COUNT)
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (hdf5(y=np.eye(3, dtype=int)[np.arange(COUNT) % 3]), "Name the classes 0 to 2 of 'y' in their order"),
+        (hdf5(y=np.array([[n % 2, 1] for n in range(COUNT)])), "Name the 2 classes of the 0 and 1 of 'y'"),
+        (
+            parquet(first=NAMES, second=[("x", "y", "z")[n % 3] for n in range(COUNT)]),
+            "Several columns may be the label",
+        ),
+        (parquet(counts=list(range(5, 5 + 7 * COUNT, 7)), lengths=NUMBERS), "Several columns hold numbers"),
+        (parquet(label=[[0, 2], [1]] * (COUNT // 2)), "Name the classes that the numbers of 'label' count"),
+    ],
+    ids=["one-hot", "indicators", "two", "measured", "indices"],
+)
+def test_what_may_mean_several_things_is_asked(write: Write, told: str, dpconvert: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "held"
+    folder.mkdir()
+    write(folder)
+    answer = dpconvert("init", folder, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 1
+    assert told in answer.err
+    assert "NOT READY" in (tmp_path / "my.toml").read_text()
+
+
+def test_sets_in_the_names_of_files_and_in_a_column_are_kept(dpconvert: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "held"
+    folder.mkdir()
+    for name in ("train-00000-of-00001", "test-00000-of-00001"):
+        parquet(label=NAMES)(folder)
+        (folder / "train.parquet").rename(folder / f"{name}.parquet")
+    answer = dpconvert("init", folder, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 0, answer.err
+    assert tomllib.loads((tmp_path / "my.toml").read_text())["split"]["strict"] == {"official": True, "val": 0.15}
