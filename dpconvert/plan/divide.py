@@ -120,7 +120,7 @@ def _check_kind(manifest: Manifest) -> None:
     """Check that the reader reads what samples are to be labelled with."""
     if manifest.target not in getattr(readers.reader(manifest), "TARGETS", ("class",)):
         raise ManifestError(
-            f"kind {manifest.kind!r}: the shape {manifest.shape!r} reads one class for an image only",
+            f"kind {manifest.kind!r}: {readers.described(manifest)} reads one class for an image only",
             where=manifest.path, remedy=f"use one of the shapes {', '.join(readers.shapes_of(manifest.target))}",
         )  # fmt: skip
 
@@ -138,12 +138,12 @@ def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
             )  # fmt: skip
     elif (bare is not None or not isinstance(rule, Crop)) and not _can_read_annotations(manifest):
         raise ManifestError(
-            f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
+            f"rule {rule.type!r} needs annotations, which {readers.described(manifest)} does not read",
             where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
         )  # fmt: skip
     if manifest.dense is not None and not _can_read_annotations(manifest):
         raise ManifestError(
-            f"[dense] needs annotations, which the shape {manifest.shape!r} does not read", where=manifest.path,
+            f"[dense] needs annotations, which {readers.described(manifest)} does not read", where=manifest.path,
             remedy="use the shape points, masks or slides, or leave [dense] out",
         )  # fmt: skip
 

@@ -103,7 +103,8 @@ def _image(given: Given) -> Iterator[str]:
 
 def _split(given: Given) -> Iterator[str]:
     """Note unused sets that file names state, images without one, and groups that a policy names without effect."""
-    if not given.manifest.shape:  # the known sources say in their notes which sets they keep to
+    named = given.manifest.shape or (given.manifest.reader and not is_packaged(given.manifest))
+    if not named:  # the known sources say in their notes which sets they keep to
         return
     policy = given.manifest.policy(given.options.split)
     stated = [image for image in given.images if image.split is not None]
