@@ -22,6 +22,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
 from dpconvert.image.guards.tiff_segments import JPEG, check_segment
+from dpconvert.image.ome_metadata import Opened
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.spacing import Spacing
 from dpconvert.image.tiff_checks import (
@@ -35,7 +36,7 @@ from dpconvert.image.tiff_checks import (
     segments_of,
     shape_of,
 )
-from dpconvert.image.tiff_layout import Opened, name, opened
+from dpconvert.image.tiff_layout import name, opened
 from dpconvert.image.tiff_rgb import (
     CMYK,
     GREY,

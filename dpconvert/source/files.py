@@ -39,7 +39,8 @@ from dpconvert.source.columns import Columns
 from dpconvert.source.copies import Listing, copies
 from dpconvert.source.elements import Element
 from dpconvert.source.listing import DAMAGED, Place, check_names, walk
-from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
+from dpconvert.source.slide_files import SlideFiles, slide_files
+from dpconvert.source.slide_links import linked, open_slide
 from dpconvert.source.stacks import Stacks
 from dpconvert.source.stamps import Stamps
 
