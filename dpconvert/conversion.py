@@ -35,12 +35,12 @@ from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
+from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.locks import locked
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.finalize import finish
 from dpconvert.shards.job import ShardJob, is_written, make_shard, record_of
-from dpconvert.shards.tar import replaced
 from dpconvert.source.files import Source
 
 REPORTED_FAILURES = 10

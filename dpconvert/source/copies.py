@@ -12,9 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
+from dpconvert.source import packed
 
 KNOWN = "class", "group", "split"  # named groups in which copies agree
 MOST_ALIKE = 8  # files of one name and size that are compared before their contents are read
@@ -146,3 +148,24 @@ def _elsewhere(
             f"{counted(len(rest), 'pair')} of equal files, in archives too, of one name but of another class, group or "
             f"split; all are read; the first: {first} and {other}"
         )
+
+
+def is_file(root: Path, name: str) -> bool:
+    """Whether a listed name is a separate file, not a member of an archive."""
+    head, mark, _ = _archive_part(name)
+    return not mark or (root / head).is_dir()
+
+
+def is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a member of an archive also lies beside the archive, or in a folder of the archive's name."""
+    head, _, member = _archive_part(name)
+    if not member:
+        return False
+    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{packed.ANY.sub('', head)}/{member}"
+    return any(sizes.get(unpacked) == sizes[name] for unpacked in beside)
+
+
+def _archive_part(name: str) -> tuple[str, str, str]:
+    """Return ('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the separator is empty if the name has no archive."""
+    found = re.match(r"(.*?\.(?:zip|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz|7z))(/)(.+)$", name, re.IGNORECASE)
+    return (found[1], found[2], found[3]) if found else (name, "", "")

@@ -22,7 +22,7 @@ from PIL import Image
 
 from dpconvert.manifest.catalog import find
 from dpconvert.readers.fakes import draw_fake
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line
 
 Call = Callable[..., Answer]

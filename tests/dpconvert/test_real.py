@@ -19,7 +19,7 @@ from dpconvert.manifest.catalog import find
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import run
 

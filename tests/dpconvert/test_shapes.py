@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dpconvert import card as cards
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line
 
 Make = Callable[..., list[dict[str, Any]]]

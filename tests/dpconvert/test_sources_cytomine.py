@@ -28,7 +28,7 @@ from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Converted, run
 

@@ -21,7 +21,7 @@ from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
 from dpconvert.readers.layouts.table import TEMPLATE, Layout, _file
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import run
 
 CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=6) | st.sampled_from(

@@ -16,7 +16,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import open_image
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line, run
 
 Call = Callable[..., Answer]

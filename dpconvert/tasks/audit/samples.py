@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import ShardError
-from dpconvert.shards.tar import file_card, read_index
+from dpconvert.shards.index import file_card, read_index
 from dpconvert.tasks import labels
 
 COLUMNS = ("key", "split", "shard", "offset", "length", "group", "sha256")

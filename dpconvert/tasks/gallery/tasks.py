@@ -20,7 +20,7 @@ from dpconvert.card import FILE_NAME, INDEX_NAME, TaskCard, load
 from dpconvert.errors import ShardError
 from dpconvert.image.guards.libtiff import UNREADABLE
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import file_card, read_index
+from dpconvert.shards.index import file_card, read_index
 from dpconvert.source.bounded import DAMAGED
 from dpconvert.tasks import labels
 from dpconvert.tasks.dense_targets import decode_mask
